@@ -1,0 +1,1 @@
+"""One small MQTT connection for everybody."""
