@@ -1,0 +1,1 @@
+"""The contract: every topic and message type of SplitPlace. No I/O."""

@@ -1,0 +1,155 @@
+"""What a sensor can name: an application, its variants, their stages and fragments.
+
+A variant is an **out-tree** of stages: each stage reads either the task's input or the output of exactly
+one other stage. A single stage (`whole`, `compressed`), a chain (`layer`) and a star (`semantic`) are three
+shapes of that one type, so nodes, placer and aggregator know no variant names.
+"""
+
+from math import prod
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from messages.base import Bytes, Count, Message, Milliseconds, Name, NonNegative, Part, Ratio, Sha256
+from messages.limits import MAX_BATCH, MAX_STAGES, MAX_TENSOR_RANK
+
+INPUT: Literal["input"] = "input"
+"""The reserved `source` of a stage that reads the task's own input."""
+
+DType = Literal["uint8", "int8", "float16", "float32"]
+ITEM_BYTES: dict[str, int] = {"uint8": 1, "int8": 1, "float16": 2, "float32": 4}
+
+Dimension = Annotated[int, Field(ge=1, le=1 << 20)]
+ClassIndex = Annotated[int, Field(ge=0, le=100_000)]
+Label = Annotated[str, Field(min_length=1, max_length=100)]
+
+
+class TensorSpec(Part):
+    """Type and shape of one tensor of a batch, **without** the batch dimension."""
+
+    dtype: DType
+    shape: Annotated[tuple[Dimension, ...], Field(max_length=MAX_TENSOR_RANK)]
+
+    @property
+    def bytes_per_image(self) -> int:
+        """Size of one batch item in bytes."""
+        return prod(self.shape) * ITEM_BYTES[self.dtype]
+
+
+class Fragment(Part):
+    """One piece of a network: an ONNX file named by its SHA-256, with one input and one output.
+
+    `milliseconds_per_image` and `milliseconds_per_call` are measured in one thread on the machine whose
+    benchmark score stands in `Application.reference_score`; a node of score s takes reference_score / s as
+    long. A call on n images costs `milliseconds_per_call + n * milliseconds_per_image`.
+    """
+
+    sha256: Sha256
+    file_bytes: Bytes
+    weight_bytes: Bytes
+    peak_memory_bytes: Bytes
+    """Weights plus the greatest live activations of one micro-batch: what a node reserves for it."""
+    flops_per_image: NonNegative
+    milliseconds_per_image: Milliseconds
+    milliseconds_per_call: Milliseconds
+    input: TensorSpec
+    output: TensorSpec
+
+
+class Stage(Part):
+    """One vertex of a variant's out-tree."""
+
+    name: Name
+    fragment: Sha256
+    source: Name
+    """`input`, or the name of the stage whose output this one reads."""
+    classes: Annotated[tuple[ClassIndex, ...], Field(max_length=100_000)] = ()
+    """Of a stage nobody reads from: the class that each of its output columns stands for."""
+
+
+class Variant(Part):
+    """One way to run an application, with what was measured of it on held-out data."""
+
+    name: Name
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=MAX_STAGES)]
+    micro_batch: Annotated[int, Field(ge=1, le=MAX_BATCH)]
+    """Images in one micro-batch: a batch is cut so that a chain runs as a pipeline."""
+    accuracy: Ratio
+    """Share of right answers on the held-out test set."""
+    accuracy_images: Count
+    """How many test images that was measured on."""
+
+    @property
+    def roots(self) -> tuple[Stage, ...]:
+        """Stages that read the task's input."""
+        return self.children(INPUT)
+
+    @property
+    def sinks(self) -> tuple[Stage, ...]:
+        """Stages whose output is part of the answer."""
+        sources = {stage.source for stage in self.stages}
+        return tuple(stage for stage in self.stages if stage.name not in sources)
+
+    def children(self, name: str) -> tuple[Stage, ...]:
+        """Stages that read the output of the stage `name`."""
+        return tuple(stage for stage in self.stages if stage.source == name)
+
+    @model_validator(mode="after")
+    def _is_an_out_tree(self) -> Self:
+        """Stages stand in topological order, so a source always comes before its readers."""
+        seen: set[str] = {INPUT}
+        for stage in self.stages:
+            if stage.name in seen:
+                msg = f"stage name {stage.name!r} is used twice or reserved"
+                raise ValueError(msg)
+            if stage.source not in seen:
+                msg = f"stage {stage.name!r} reads {stage.source!r}, which does not stand before it"
+                raise ValueError(msg)
+            seen.add(stage.name)
+        return self
+
+
+class Application(Message):
+    """Everything the system knows of an application; retained on `application/<name>`.
+
+    The on-disk manifest of the model store is the same document.
+    """
+
+    name: Name
+    title: Annotated[str, Field(max_length=200)]
+    input: TensorSpec
+    labels: Annotated[tuple[Label, ...], Field(min_length=2, max_length=100_000)]
+    default_deadline_ms: Milliseconds
+    """Deadline of a task that names none (a bare picture without a user property)."""
+    reference_score: NonNegative
+    """Benchmark score of the machine on which the fragments were timed."""
+    variants: Annotated[tuple[Variant, ...], Field(min_length=1, max_length=32)]
+    fragments: Annotated[tuple[Fragment, ...], Field(min_length=1, max_length=1024)]
+
+    def variant(self, name: str) -> Variant:
+        """The variant of that name. Raises KeyError."""
+        for variant in self.variants:
+            if variant.name == name:
+                return variant
+        raise KeyError(name)
+
+    def fragment(self, sha256: str) -> Fragment:
+        """The fragment of that hash. Raises KeyError."""
+        for fragment in self.fragments:
+            if fragment.sha256 == sha256:
+                return fragment
+        raise KeyError(sha256)
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        known = {fragment.sha256: fragment for fragment in self.fragments}
+        for variant in self.variants:
+            for stage in variant.stages:
+                if stage.fragment not in known:
+                    msg = f"{variant.name}/{stage.name}: fragment {stage.fragment[:12]} is not described"
+                    raise ValueError(msg)
+            covered = [index for stage in variant.sinks for index in stage.classes]
+            if sorted(covered) != list(range(len(self.labels))):
+                msg = f"{variant.name}: its last stages must cover each of {len(self.labels)} classes once"
+                raise ValueError(msg)
+        return self

@@ -1,0 +1,49 @@
+"""The one base of every message: frozen, strict, nothing extra; and the names that may stand in topics."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+PROTOCOL_VERSION: Literal[1] = 1
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+"""A name that may stand as one level of a topic: application, variant, stage, node, service."""
+
+ClientName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+"""A sensor's name or the id it gave a task: as `Name`, but without dots (a task key joins two by a dot)."""
+
+TaskKey = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
+]
+"""What a task is called between services: `<client>.<task id>`, unique in the whole system."""
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+"""Content address of a fragment."""
+
+Milliseconds = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+"""A duration. Points in time never travel: clocks of small devices are wrong."""
+
+SignedMilliseconds = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
+"""A remaining slack; negative when it has run out."""
+
+Ratio = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Bytes = Annotated[int, Field(ge=0, le=2**53)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+NonNegative = Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)]
+Text = Annotated[str, StringConstraints(max_length=1000)]
+"""A sentence for people: a reason, an error."""
+
+Attempt = Annotated[int, Field(ge=1, le=1000)]
+"""A numbered try at running a task. Messages of older attempts are ignored."""
+
+
+class Part(BaseModel):
+    """Base of a value inside a message."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class Message(Part):
+    """Base of everything that travels on a topic of its own."""
+
+    version: Literal[1] = PROTOCOL_VERSION

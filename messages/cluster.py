@@ -1,0 +1,179 @@
+"""What edge nodes say of themselves, what is asked of them, and the resource monitor's view of all."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from messages.base import (
+    Attempt,
+    Bytes,
+    Count,
+    Message,
+    Milliseconds,
+    Name,
+    NonNegative,
+    Part,
+    Ratio,
+    Sha256,
+    TaskKey,
+    Text,
+)
+from messages.limits import MAX_NODES, MAX_STAGES
+
+BootId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+"""Random, new at every start of a process: tells a restart from a reconnect."""
+
+MAX_FRAGMENTS_LISTED = 256
+
+
+class NodeStatus(Message):
+    """Retained on `node/<id>/status`; the last will says offline."""
+
+    node: Name
+    boot: BootId
+    online: bool
+
+
+class NodeInfo(Message):
+    """What a node can do, measured by itself at start; retained on `node/<id>/info`."""
+
+    node: Name
+    boot: BootId
+    score: NonNegative
+    """Effective speed in GFLOP/s of the reference benchmark, in one thread, under the node's CPU share."""
+    cores: Annotated[int, Field(ge=1, le=4096)]
+    cpu_share: NonNegative | None
+    """Share of one core it is limited to; None where it is not limited."""
+    memory_budget_bytes: Bytes
+    """What loaded fragments may take together."""
+    encode_megabytes_per_second: NonNegative
+    """Speed of its tensor codec."""
+    platform: Annotated[str, Field(max_length=200)]
+    software: Annotated[str, Field(max_length=200)]
+    """Versions of splitplace and ONNX Runtime."""
+
+
+class FragmentTiming(Part):
+    """Moving average of what a fragment really costs on a node."""
+
+    fragment: Sha256
+    milliseconds_per_image: Milliseconds
+
+
+class NodeVitals(Message):
+    """A heartbeat on `node/<id>/vitals`; missing ones mean the node is dead."""
+
+    node: Name
+    boot: BootId
+    uptime_s: NonNegative
+    cpu_ratio: Ratio
+    """Use of its CPU share since the last heartbeat."""
+    resident_bytes: Bytes
+    loaded_bytes: Bytes
+    """Reserved by loaded fragments, out of the memory budget."""
+    loaded: Annotated[tuple[Sha256, ...], Field(max_length=MAX_FRAGMENTS_LISTED)]
+    stored: Annotated[tuple[Sha256, ...], Field(max_length=MAX_FRAGMENTS_LISTED)]
+    """Fragments on its disk."""
+    queue_length: Count
+    queue_ms: Milliseconds
+    """Expected computing time of what waits and runs."""
+    timings: Annotated[tuple[FragmentTiming, ...], Field(max_length=MAX_FRAGMENTS_LISTED)]
+    executed: Count
+    dropped: Count
+    """Micro-batches that expired or were cancelled before they ran."""
+    rejected: Count
+    """Messages that were not understood or too big."""
+    sent_bytes: Bytes
+    received_bytes: Bytes
+    temperature_celsius: Annotated[float, Field(ge=-100, le=300, allow_inf_nan=False)] | None
+    throttled: bool | None
+    energy_joules: NonNegative
+    """Estimate since start, from the CPU use and a power curve (docs/metrics.md)."""
+
+
+class PrepareFragments(Message):
+    """A hint to fetch and load fragments before their tensors arrive; on `node/<id>/prepare`.
+
+    Losing it is harmless: every tensor carries its route.
+    """
+
+    node: Name
+    task: TaskKey
+    attempt: Attempt
+    fragments: Annotated[tuple[Sha256, ...], Field(min_length=1, max_length=MAX_STAGES)]
+
+
+class CancelTask(Message):
+    """Drop what waits of a task, up to and including an attempt; on `node/<id>/cancel`."""
+
+    node: Name
+    task: TaskKey
+    attempt: Attempt
+
+
+FailureKind = Literal["memory", "fragment", "input", "runtime", "busy"]
+"""Does not fit the budget; could not be fetched; tensor does not fit; crashed while running; queue full."""
+
+
+class StageFailure(Message):
+    """A node could not run a stage; on `node/<id>/failure`."""
+
+    node: Name
+    task: TaskKey
+    attempt: Attempt
+    stage: Name
+    kind: FailureKind
+    reason: Text
+
+
+class NodeState(Part):
+    """The resource monitor's view of one node."""
+
+    node: Name
+    boot: BootId
+    online: bool
+    silent_ms: Milliseconds
+    """Since its last heartbeat."""
+    score: NonNegative
+    memory_budget_bytes: Bytes
+    loaded: Annotated[tuple[Sha256, ...], Field(max_length=MAX_FRAGMENTS_LISTED)]
+    queue_ms: Milliseconds
+    queue_length: Count
+    cpu_ratio: Ratio
+    link_megabytes_per_second: NonNegative
+    timings: Annotated[tuple[FragmentTiming, ...], Field(max_length=MAX_FRAGMENTS_LISTED)]
+
+
+class ClusterState(Message):
+    """All nodes at one moment; retained on `cluster/state`."""
+
+    sequence: Count
+    nodes: Annotated[tuple[NodeState, ...], Field(max_length=MAX_NODES)]
+
+
+class ServiceStatus(Message):
+    """Retained on `service/<name>/status`; the last will says offline."""
+
+    service: Name
+    boot: BootId
+    online: bool
+    software: Annotated[str, Field(max_length=200)]
+
+
+class FragmentRequest(Message):
+    """A node asks for pieces of a fragment file; on `fragment/<sha256>/request`.
+
+    Pieces come on a topic that all nodes share, so a piece that one asked for serves every listener.
+    """
+
+    node: Name
+    fragment: Sha256
+    first_chunk: Count
+    chunks: Annotated[int, Field(ge=1, le=64)]
+
+
+class FragmentMissing(Message):
+    """The repository does not have a fragment; on `fragment/<sha256>/missing`."""
+
+    fragment: Sha256
+    reason: Text

@@ -1,0 +1,223 @@
+"""Binary frames: tensors between nodes and pieces of fragment files.
+
+Layout: 4-byte big-endian header length, msgpack header, zero padding to a multiple of 16 bytes, raw body.
+The header says everything about the body (dtype, shape, codec); nothing is guessed. A tensor that is bigger
+than one chunk travels as several frames with the same header but for `chunk`.
+
+Every tensor frame carries its **route**: which node runs which fragment on it and where the outputs go. A
+node needs no memory of a task, so a frame can arrive before any other message about the task, and a node
+that restarts has forgotten nothing.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgpack
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+
+from messages.application import ITEM_BYTES, Dimension, DType
+from messages.base import Attempt, Count, Message, Milliseconds, Name, Part, Sha256, TaskKey
+from messages.limits import (
+    CHUNK_BYTES,
+    MAX_CHUNKS,
+    MAX_HEADER_BYTES,
+    MAX_MICRO_BATCHES,
+    MAX_STAGES,
+    MAX_TENSOR_BYTES,
+    MAX_TENSOR_RANK,
+)
+from messages.task import StageReport
+
+Buffer = bytes | bytearray | memoryview
+Codec = Literal["raw", "zstd"]
+
+_LENGTH = struct.Struct(">I")
+_ALIGNMENT = 16
+_ZSTD_LEVEL = -1  # measured: negative levels pass dense tensors at 6 GB/s; above 1 gains nothing
+
+
+class FrameError(ValueError):
+    """A binary frame that is broken, too big, or not what its header says."""
+
+
+class Route(Part):
+    """A stage, the node that runs it, and the stages that read its output (none: the aggregator does)."""
+
+    stage: Name
+    node: Name
+    fragment: Sha256
+    next: Annotated[tuple[Route, ...], Field(max_length=MAX_STAGES)] = ()
+
+
+class TensorHeader(Message):
+    """Everything a receiver must know of one micro-batch of one stage's input (or of a final output)."""
+
+    task: TaskKey
+    attempt: Attempt
+    application: Name
+    variant: Name
+    micro_batch: Annotated[int, Field(ge=0, lt=MAX_MICRO_BATCHES)]
+    micro_batches: Annotated[int, Field(ge=1, le=MAX_MICRO_BATCHES)]
+    expires_ms: Milliseconds
+    """Remaining time until nobody wants the answer any more (deadline plus grace)."""
+    dtype: DType
+    shape: Annotated[tuple[Dimension, ...], Field(min_length=1, max_length=MAX_TENSOR_RANK + 1)]
+    """Batch first."""
+    codec: Codec
+    encoded_bytes: Annotated[int, Field(ge=1, le=MAX_TENSOR_BYTES)]
+    chunk: Annotated[int, Field(ge=0, lt=MAX_CHUNKS)] = 0
+    route: Route | None
+    """What to run on it; None for an output on its way to the aggregator."""
+    stage: Name
+    """The stage this tensor is the input of, or, for an output, the stage that made it."""
+    trace: Annotated[tuple[StageReport, ...], Field(max_length=MAX_STAGES)] = ()
+    """What the stages before cost, for this micro-batch."""
+    moved_bytes: Count = 0
+    """Encoded bytes of this micro-batch's tensors before this one, along its path."""
+
+    @property
+    def chunks(self) -> int:
+        """How many frames the encoded tensor fills."""
+        return -(-self.encoded_bytes // CHUNK_BYTES)
+
+    @property
+    def raw_bytes(self) -> int:
+        """Size of the decoded tensor in bytes."""
+        size = ITEM_BYTES[self.dtype]
+        for dimension in self.shape:
+            size *= dimension
+        return size
+
+
+class FragmentHeader(Message):
+    """One piece of a fragment file on `fragment/<sha256>/chunk`."""
+
+    fragment: Sha256
+    file_bytes: Annotated[int, Field(ge=1)]
+    chunk: Count
+
+
+HeaderT = TypeVar("HeaderT", bound=Message)
+
+
+def pack(header: Message, body: Buffer) -> bytes:
+    """One frame of a header and its body."""
+    packed: bytes = msgpack.packb(header.model_dump(exclude_defaults=True))
+    padding = -(_LENGTH.size + len(packed)) % _ALIGNMENT
+    return b"".join((_LENGTH.pack(len(packed)), packed, bytes(padding), body))
+
+
+def unpack(kind: type[HeaderT], frame: Buffer) -> tuple[HeaderT, memoryview]:
+    """Header and body of a frame; the body is a view, nothing is copied.
+
+    Raises:
+        FrameError: truncated, header too big, not msgpack, or not a valid `kind`.
+    """
+    view = memoryview(frame)
+    if len(view) < _LENGTH.size:
+        msg = f"frame of {len(view)} bytes is shorter than its length field"
+        raise FrameError(msg)
+    (length,) = _LENGTH.unpack_from(view)
+    if length > MAX_HEADER_BYTES or _LENGTH.size + length > len(view):
+        msg = f"header of {length} bytes does not fit a frame of {len(view)} (limit {MAX_HEADER_BYTES})"
+        raise FrameError(msg)
+    try:
+        fields = msgpack.unpackb(view[_LENGTH.size : _LENGTH.size + length], use_list=False)
+        header = kind.model_validate(fields)
+    except ValidationError as error:
+        msg = f"frame header: {error.errors(include_url=False, include_input=False)[0]}"
+        raise FrameError(msg) from None
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+        msg = f"frame header is not msgpack: {error}"
+        raise FrameError(msg) from None
+    start = _LENGTH.size + length
+    start += -start % _ALIGNMENT
+    return header, view[start:]
+
+
+def chunk_body(header: TensorHeader, body: memoryview) -> memoryview:
+    """The body of one tensor frame, checked to have just the size its header promises.
+
+    Raises:
+        FrameError: chunk number or size disagrees with the header, or the tensor is too big.
+    """
+    if header.raw_bytes > MAX_TENSOR_BYTES:
+        msg = f"tensor of {header.raw_bytes} bytes exceeds {MAX_TENSOR_BYTES}"
+        raise FrameError(msg)
+    if header.chunk >= header.chunks:
+        msg = f"chunk {header.chunk} of {header.chunks}"
+        raise FrameError(msg)
+    expected = min(CHUNK_BYTES, header.encoded_bytes - header.chunk * CHUNK_BYTES)
+    if len(body) != expected:
+        msg = f"chunk {header.chunk} holds {len(body)} bytes, its header says {expected}"
+        raise FrameError(msg)
+    return body
+
+
+def encode_tensor(array: NDArray[Any], *, compress: bool) -> tuple[Codec, bytes]:
+    """Codec and bytes of a tensor; zstd is dropped again where it does not pay.
+
+    Args:
+        array: any shape, C-ordered or not, of a dtype in `ITEM_BYTES`.
+        compress: try zstd. Not worth its time on links faster than about 150 MB/s.
+    """
+    raw = np.ascontiguousarray(array)
+    if compress:
+        packed = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(raw.data.cast("B") if raw.size else b"")
+        if len(packed) < 0.95 * raw.nbytes:
+            return "zstd", packed
+    return "raw", raw.tobytes()
+
+
+def decode_tensor(header: TensorHeader, encoded: Buffer) -> NDArray[Any]:
+    """The tensor of all chunks joined: shape `header.shape`, read-only.
+
+    Raises:
+        FrameError: sizes disagree, or the zstd data is broken or expands beyond what the header says.
+    """
+    if len(encoded) != header.encoded_bytes:
+        msg = f"{len(encoded)} bytes, the header says {header.encoded_bytes}"
+        raise FrameError(msg)
+    raw = decompress(encoded, header.raw_bytes) if header.codec == "zstd" else encoded
+    if len(raw) != header.raw_bytes:
+        msg = f"decoded to {len(raw)} bytes, shape {header.shape} of {header.dtype} needs {header.raw_bytes}"
+        raise FrameError(msg)
+    return np.frombuffer(raw, dtype=header.dtype).reshape(header.shape)
+
+
+def decompress(encoded: Buffer, expected_bytes: int) -> bytes:
+    """Zstd content of exactly the expected size; a bomb is refused by its header, before anything expands.
+
+    Raises:
+        FrameError: broken data, or another size than expected.
+    """
+    try:
+        parameters = zstandard.get_frame_parameters(encoded)
+        if parameters.content_size != expected_bytes:
+            msg = f"zstd content of {parameters.content_size} bytes, expected {expected_bytes}"
+            raise FrameError(msg)
+        return zstandard.ZstdDecompressor(max_window_size=MAX_TENSOR_BYTES).decompress(
+            encoded, max_output_size=expected_bytes, read_across_frames=False, allow_extra_data=False
+        )
+    except zstandard.ZstdError as error:
+        msg = f"broken zstd data: {error}"
+        raise FrameError(msg) from None
+
+
+def tensor_frames(header: TensorHeader, encoded: bytes) -> Iterator[bytes]:
+    """The frames of one encoded tensor, in order."""
+    view = memoryview(encoded)
+    for chunk in range(header.chunks):
+        body = view[chunk * CHUNK_BYTES : (chunk + 1) * CHUNK_BYTES]
+        yield pack(header.model_copy(update={"chunk": chunk}), body)
+
+
+def join_chunks(chunks: Mapping[int, Buffer], count: int) -> Buffer:
+    """The encoded tensor of its chunks 0..count-1; one chunk is passed on without a copy."""
+    return chunks[0] if count == 1 else b"".join(chunks[index] for index in range(count))

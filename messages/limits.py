@@ -1,0 +1,62 @@
+"""Every size limit of the system, in one place, so that "bounded" can be checked by reading."""
+
+KIBIBYTE = 1024
+MEBIBYTE = 1024 * KIBIBYTE
+
+MAX_TASK_BYTES = 8 * MEBIBYTE
+"""Largest MQTT payload a sensor may publish as one task."""
+
+MAX_TASK_INPUT_BYTES = 32 * MEBIBYTE
+"""Largest decoded input tensor of one task (after base64, zstd, PNG or JPEG)."""
+
+MAX_BATCH = 1024
+"""Most inputs in one task."""
+
+MAX_IMAGE_PIXELS = 4096 * 4096
+"""Largest picture that is decoded; bigger ones are refused from their header alone."""
+
+MIN_DEADLINE_MS = 1.0
+MAX_DEADLINE_MS = 24 * 3600 * 1000.0
+"""Deadlines outside this range are refused as absurd."""
+
+MAX_CONTROL_BYTES = 256 * KIBIBYTE
+"""Largest JSON message between services and nodes."""
+
+MAX_CATALOGUE_BYTES = 1 * MEBIBYTE
+"""Largest retained application description."""
+
+MAX_ANSWER_BYTES = 1 * MEBIBYTE
+"""Largest answer to a sensor."""
+
+MAX_METRIC_BYTES = 16 * KIBIBYTE
+"""Largest message below `metrics/`."""
+
+CHUNK_BYTES = 256 * KIBIBYTE
+"""Tensors and fragments are sent in pieces of at most this size (measured: facts in docs/limits.md)."""
+
+MAX_HEADER_BYTES = 16 * KIBIBYTE
+"""Largest header of a tensor frame or fragment chunk."""
+
+MAX_FRAME_BYTES = CHUNK_BYTES + MAX_HEADER_BYTES + 64
+"""Largest MQTT payload below `tensor/` and `fragment/`."""
+
+MAX_TENSOR_BYTES = 64 * MEBIBYTE
+"""Largest tensor that is put together from chunks or decompressed."""
+
+MAX_TENSOR_RANK = 8
+
+MAX_CHUNKS = MAX_TENSOR_BYTES // CHUNK_BYTES + 1
+
+MAX_FRAGMENT_BYTES = 256 * MEBIBYTE
+"""Largest fragment file a node fetches."""
+
+MAX_STAGES = 64
+"""Most stages in one variant, and so the greatest depth of a route."""
+
+MAX_MICRO_BATCHES = MAX_BATCH
+
+MAX_NODES = 4096
+"""Most nodes in one cluster snapshot."""
+
+MAX_PACKET_BYTES = MAX_TASK_BYTES + KIBIBYTE * 64
+"""What the broker must let through; `splitplace doctor` compares it with CONNACK."""

@@ -1,0 +1,104 @@
+"""Small, flat, retained JSON for dashboards, below `metrics/`; docs/metrics.md lists the fields and units."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from messages.base import Bytes, Count, Message, Milliseconds, Name, NonNegative, Ratio
+
+
+class TaskMetrics(Message):
+    """Outcomes since the aggregator started: on `metrics/tasks` for all, `metrics/application/<name>` for one
+    application and `metrics/decision/<variant>` for one decision.
+
+    Ratios are None before there is anything to count.
+    """
+
+    finished: Count
+    answered: Count
+    on_time: Count
+    refused: Count
+    expired: Count
+    failed: Count
+    hit_rate: Ratio | None
+    """on_time / finished."""
+    reward: Ratio | None
+    """Eq. 15: mean over finished tasks of (on time + accuracy) / 2; tasks without a result count 0."""
+    accuracy: Ratio | None
+    """Share of right labels over inputs whose truth came with the task."""
+    variant_accuracy: Ratio | None
+    """Mean test-set accuracy of the variants that answered."""
+    response_p50_ms: Milliseconds | None
+    response_p95_ms: Milliseconds | None
+    """Over the most recent answered tasks (a sliding window of 1000)."""
+    inputs: Count
+    moved_bytes: Bytes
+
+
+class GatewayMetrics(Message):
+    """On `metrics/gateway`."""
+
+    received: Count
+    accepted: Count
+    finished: Count
+    in_flight: Count
+    waiting_for_decision: Count
+    running: Count
+    retried: Count
+    """New attempts after a failure, a death or a stall."""
+    refused: Count
+    invalid: Count
+    repeated: Count
+    journal_ms: Milliseconds
+    """Mean time of a write to the journal."""
+
+
+class RefusalMetrics(Message):
+    """On `metrics/refusals/<reason>`: one counter for each kind of refusal."""
+
+    reason: Name
+    count: Count
+
+
+class NodeMetrics(Message):
+    """On `metrics/node/<id>`."""
+
+    node: Name
+    online: bool
+    cpu_ratio: Ratio
+    resident_bytes: Bytes
+    loaded_bytes: Bytes
+    memory_budget_bytes: Bytes
+    queue_length: Count
+    queue_ms: Milliseconds
+    executed: Count
+    dropped: Count
+    sent_bytes: Bytes
+    received_bytes: Bytes
+    temperature_celsius: Annotated[float, Field(ge=-100, le=300, allow_inf_nan=False)] | None
+    throttled: bool | None
+    energy_joules: NonNegative
+
+
+class ClusterMetrics(Message):
+    """On `metrics/cluster`."""
+
+    nodes: Count
+    online: Count
+    queue_ms: Milliseconds
+    """Sum over online nodes."""
+    energy_joules: NonNegative
+    fairness: Ratio | None
+    """Jain's index of the CPU use of online nodes."""
+
+
+class ServiceMetrics(Message):
+    """On `metrics/service/<name>`: messages a service could not use, by the bus that received them."""
+
+    service: Name
+    received: Count
+    rejected: Count
+    """Broken, too big, or not what the topic allows."""
+    overflowed: Count
+    """Dropped because a bounded queue was full."""
+    reconnects: Count

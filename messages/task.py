@@ -1,0 +1,220 @@
+"""What a sensor sends and what it gets back.
+
+A sensor may publish JSON (inputs in base64), msgpack (inputs as raw bytes) or a bare PNG or JPEG. Names it
+does not give are taken from the topic (`task/<application>/<client>/<task>`), from MQTT 5 user properties
+(`client`, `task`, `deadline_ms`), or made up by the gateway.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from messages.application import DType
+from messages.base import (
+    Attempt,
+    ClientName,
+    Count,
+    Message,
+    Milliseconds,
+    Name,
+    Part,
+    Ratio,
+    SignedMilliseconds,
+    TaskKey,
+    Text,
+)
+from messages.limits import (
+    MAX_BATCH,
+    MAX_DEADLINE_MS,
+    MAX_MICRO_BATCHES,
+    MAX_STAGES,
+    MAX_TENSOR_RANK,
+    MIN_DEADLINE_MS,
+)
+
+Deadline = Annotated[float, Field(ge=MIN_DEADLINE_MS, le=MAX_DEADLINE_MS, allow_inf_nan=False)]
+BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH)]
+ClassLabel = Annotated[int, Field(ge=0, le=100_000)]
+
+
+class TaskRequest(Message):
+    """A task as a sensor publishes it (JSON or msgpack) on `task/<application>`.
+
+    `inputs` are the raw bytes of a C-ordered array of `shape`, batch first (base64 in JSON, bytes in
+    msgpack), zstd-compressed where `codec` says so. Alternatively `images` holds one PNG or JPEG per input.
+    Exactly one of the two must be given.
+    """
+
+    model_config = ConfigDict(val_json_bytes="base64", ser_json_bytes="base64")
+
+    task: ClientName | None = None
+    """The sensor's own id for it. Sending the same id again gives the same answer, never a second run."""
+    client: ClientName | None = None
+    deadline_ms: Deadline | None = None
+    inputs: bytes | None = None
+    shape: (
+        Annotated[tuple[Annotated[int, Field(ge=0, le=1 << 20)], ...], Field(max_length=MAX_TENSOR_RANK + 1)]
+        | None
+    ) = None
+    dtype: DType | None = None
+    codec: Literal["raw", "zstd"] = "raw"
+    images: Annotated[tuple[bytes, ...], Field(min_length=1, max_length=MAX_BATCH)] | None = None
+    labels: Annotated[tuple[ClassLabel, ...], Field(max_length=MAX_BATCH)] | None = None
+    """The truth, where the sensor knows it: one class per input. Only measures accuracy, never decides."""
+
+
+AnswerStatus = Literal["answered", "expired", "failed", "refused", "invalid"]
+"""`refused` and `invalid` mean the task was never run: too hopeless or too much, or not understood."""
+
+
+class Prediction(Part):
+    """The answer for one input."""
+
+    label: Annotated[str, Field(max_length=100)]
+    index: ClassLabel
+    confidence: Ratio
+
+
+class StageReport(Part):
+    """What one stage cost for one task, summed over its micro-batches."""
+
+    stage: Name
+    node: Name
+    queue_ms: Milliseconds
+    compute_ms: Milliseconds
+
+
+class Answer(Message):
+    """The one terminal answer of a task, on `answer/<client>/<task>` or the sender's response topic."""
+
+    task: ClientName
+    client: ClientName
+    application: Name | None
+    status: AnswerStatus
+    reason: Text
+    """Why this status, and what to do about it; for an answer, why the task was run this way."""
+    predictions: Annotated[tuple[Prediction, ...], Field(max_length=MAX_BATCH)] = ()
+    decision: Name | None = None
+    """The variant that was run."""
+    nodes: Annotated[tuple[Name, ...], Field(max_length=MAX_STAGES)] = ()
+    """The nodes that took part, in the order of the stages."""
+    deadline_ms: Milliseconds | None = None
+    response_ms: Milliseconds | None = None
+    """From the arrival at the gateway to this answer, on the gateway's clock."""
+    on_time: bool = False
+    attempt: Attempt | None = None
+    repeated: bool = False
+    """True where a task id was sent again after its answer: this is the stored one."""
+
+
+class TaskAccepted(Message):
+    """The journal holds the task; decide how to split it. On `job/<task>/accepted`."""
+
+    task: TaskKey
+    attempt: Attempt
+    application: Name
+    batch: BatchSize
+    input_bytes: Count
+    deadline_ms: Milliseconds
+    slack_ms: SignedMilliseconds
+    """Remaining until the deadline when this was sent."""
+    avoid: Annotated[tuple[Name, ...], Field(max_length=MAX_STAGES)] = ()
+    """Nodes that failed this task before."""
+
+
+class ArmEstimate(Part):
+    """What was predicted of one variant when the decision was taken."""
+
+    variant: Name
+    accuracy: Ratio
+    predicted_ms: Milliseconds | None
+    """None where it cannot run now."""
+    note: Text
+
+
+class TaskDecided(Message):
+    """How to split a task, and why. On `job/<task>/decided`."""
+
+    task: TaskKey
+    attempt: Attempt
+    application: Name
+    batch: BatchSize
+    slack_ms: SignedMilliseconds
+    policy: Name
+    variant: Name | None
+    """None refuses the task."""
+    reason: Text
+    predicted_ms: Milliseconds | None
+    alternatives: Annotated[tuple[ArmEstimate, ...], Field(max_length=32)]
+    avoid: Annotated[tuple[Name, ...], Field(max_length=MAX_STAGES)] = ()
+
+
+class StagePlacement(Part):
+    """Which node runs a stage, and the computing time the placer expects it to take there."""
+
+    stage: Name
+    node: Name
+    work_ms: Milliseconds
+
+
+class TaskPlaced(Message):
+    """Where each stage of a task runs. On `job/<task>/placed`."""
+
+    task: TaskKey
+    attempt: Attempt
+    application: Name
+    variant: Name
+    batch: BatchSize
+    micro_batch: BatchSize
+    policy: Name
+    stages: Annotated[tuple[StagePlacement, ...], Field(max_length=MAX_STAGES)]
+    """Empty when no feasible placement exists now; the reason says what is missing."""
+    predicted_ms: Milliseconds | None
+    reason: Text
+
+
+class ClassScore(Part):
+    """The winning class of one input."""
+
+    index: ClassLabel
+    confidence: Ratio
+
+
+class TaskResult(Message):
+    """The merged outputs of a task. On `job/<task>/result`."""
+
+    task: TaskKey
+    attempt: Attempt
+    application: Name
+    variant: Name
+    scores: Annotated[tuple[ClassScore, ...], Field(min_length=1, max_length=MAX_BATCH)]
+    stages: Annotated[tuple[StageReport, ...], Field(max_length=MAX_STAGES)]
+    micro_batches: Annotated[int, Field(ge=1, le=MAX_MICRO_BATCHES)]
+    moved_bytes: Count
+    """Encoded tensor bytes that crossed the broker for this task's outputs and between its stages."""
+
+
+class TaskFinished(Message):
+    """A task has its terminal answer in the journal. On `job/<task>/finished`; policies learn from it.
+
+    Refused-at-the-door tasks (never accepted) are not jobs; they stand in `metrics/gateway`.
+    """
+
+    task: TaskKey
+    attempt: Attempt
+    application: Name
+    batch: BatchSize
+    status: Literal["answered", "expired", "failed", "refused"]
+    reason: Text
+    variant: Name | None
+    nodes: Annotated[tuple[Name, ...], Field(max_length=MAX_STAGES)] = ()
+    deadline_ms: Milliseconds
+    response_ms: Milliseconds
+    predicted_ms: Milliseconds | None
+    on_time: bool
+    accuracy: Ratio | None
+    """Share of right labels where the sensor sent the truth; None otherwise."""
+    variant_accuracy: Ratio | None
+    """The variant's accuracy measured on the test set."""
+    stages: Annotated[tuple[StageReport, ...], Field(max_length=MAX_STAGES)] = ()
+    moved_bytes: Count = 0

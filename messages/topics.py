@@ -1,0 +1,327 @@
+"""The one table of topics: each is bound to its message type, direction, quality of service and size.
+
+Patterns stand below the configurable prefix (`splitplace/v1`). `{name}` is one level of the topic.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Generic, Literal, TypeVar
+
+from messages import limits
+from messages.application import Application
+from messages.base import Message
+from messages.cluster import (
+    CancelTask,
+    ClusterState,
+    FragmentMissing,
+    FragmentRequest,
+    NodeInfo,
+    NodeStatus,
+    NodeVitals,
+    PrepareFragments,
+    ServiceStatus,
+    StageFailure,
+)
+from messages.frames import FragmentHeader, TensorHeader
+from messages.metrics import (
+    ClusterMetrics,
+    GatewayMetrics,
+    NodeMetrics,
+    RefusalMetrics,
+    ServiceMetrics,
+    TaskMetrics,
+)
+from messages.task import Answer, TaskAccepted, TaskDecided, TaskFinished, TaskPlaced, TaskRequest, TaskResult
+
+MessageT = TypeVar("MessageT", bound=Message)
+
+Encoding = Literal["task", "json", "frame"]
+"""`task`: JSON, msgpack or a picture, by content; `json`: always JSON; `frame`: see messages.frames."""
+
+_PARAMETER = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True)
+class Topic(Generic[MessageT]):
+    """A topic pattern and everything that holds for messages on it."""
+
+    pattern: str
+    message: type[MessageT]
+    publisher: str
+    subscribers: tuple[str, ...]
+    summary: str
+    encoding: Encoding = "json"
+    qos: Literal[0, 1] = 1
+    retain: bool = False
+    max_bytes: int = limits.MAX_CONTROL_BYTES
+
+    @cached_property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the variable levels."""
+        return tuple(_PARAMETER.findall(self.pattern))
+
+    @cached_property
+    def filter(self) -> str:
+        """The MQTT subscription filter, without prefix."""
+        return _PARAMETER.sub("+", self.pattern)
+
+    @cached_property
+    def _regex(self) -> re.Pattern[str]:
+        return re.compile(_PARAMETER.sub(r"(?P<\1>[^/]+)", self.pattern))
+
+    def at(self, **values: str) -> str:
+        """The topic for given values of its parameters, without prefix. Raises KeyError for a missing one."""
+        return self.pattern.format(**values)
+
+    def match(self, topic: str) -> dict[str, str] | None:
+        """Values of the parameters in a topic (without prefix), or None where it is another one's."""
+        found = self._regex.fullmatch(topic)
+        return found.groupdict() if found else None
+
+
+SENSOR = "sensor"
+DASHBOARD = "dashboard"
+GATEWAY = "gateway"
+SPLITTER = "splitter"
+PLACER = "placer"
+RESOURCE_MONITOR = "resource-monitor"
+RESULT_AGGREGATOR = "result-aggregator"
+NODE = "node"
+SERVICES = (GATEWAY, SPLITTER, PLACER, RESOURCE_MONITOR, RESULT_AGGREGATOR)
+
+AGGREGATOR_INBOX = "_aggregator"
+"""Where outputs go: a name no node can have (names begin with a letter or digit)."""
+
+TASK = Topic(
+    "task/{application}",
+    TaskRequest,
+    SENSOR,
+    (GATEWAY,),
+    "A task to run.",
+    encoding="task",
+    max_bytes=limits.MAX_TASK_BYTES,
+)
+TASK_OF_CLIENT = Topic(
+    "task/{application}/{client}",
+    TaskRequest,
+    SENSOR,
+    (GATEWAY,),
+    "A task of a named sensor, for clients without user properties.",
+    encoding="task",
+    max_bytes=limits.MAX_TASK_BYTES,
+)
+TASK_NAMED = Topic(
+    "task/{application}/{client}/{task}",
+    TaskRequest,
+    SENSOR,
+    (GATEWAY,),
+    "A task with sensor and id in the topic.",
+    encoding="task",
+    max_bytes=limits.MAX_TASK_BYTES,
+)
+ANSWER = Topic(
+    "answer/{client}/{task}",
+    Answer,
+    GATEWAY,
+    (SENSOR,),
+    "The one terminal answer of a task (or on the request's response topic).",
+    max_bytes=limits.MAX_ANSWER_BYTES,
+)
+
+JOB_ACCEPTED = Topic(
+    "job/{task}/accepted",
+    TaskAccepted,
+    GATEWAY,
+    (SPLITTER, DASHBOARD),
+    "The journal holds the task; an attempt begins.",
+)
+JOB_DECIDED = Topic(
+    "job/{task}/decided",
+    TaskDecided,
+    SPLITTER,
+    (PLACER, GATEWAY, DASHBOARD),
+    "How the task is split, and why.",
+)
+JOB_PLACED = Topic(
+    "job/{task}/placed", TaskPlaced, PLACER, (GATEWAY, SPLITTER, DASHBOARD), "Which node runs which stage."
+)
+JOB_RESULT = Topic(
+    "job/{task}/result",
+    TaskResult,
+    RESULT_AGGREGATOR,
+    (GATEWAY,),
+    "The merged outputs.",
+    max_bytes=limits.MAX_ANSWER_BYTES,
+)
+JOB_FINISHED = Topic(
+    "job/{task}/finished",
+    TaskFinished,
+    GATEWAY,
+    (SPLITTER, PLACER, RESULT_AGGREGATOR, DASHBOARD),
+    "The terminal outcome; policies learn from it.",
+)
+
+NODE_STATUS = Topic(
+    "node/{node}/status",
+    NodeStatus,
+    NODE,
+    (RESOURCE_MONITOR, GATEWAY, DASHBOARD),
+    "Online or not; last will.",
+    retain=True,
+)
+NODE_INFO = Topic(
+    "node/{node}/info",
+    NodeInfo,
+    NODE,
+    (RESOURCE_MONITOR, DASHBOARD),
+    "Capacity, measured at start.",
+    retain=True,
+)
+NODE_VITALS = Topic("node/{node}/vitals", NodeVitals, NODE, (RESOURCE_MONITOR,), "Heartbeat.", qos=0)
+NODE_PREPARE = Topic("node/{node}/prepare", PrepareFragments, PLACER, (NODE,), "Load these fragments soon.")
+NODE_CANCEL = Topic("node/{node}/cancel", CancelTask, GATEWAY, (NODE,), "Drop what waits of a task.")
+NODE_FAILURE = Topic(
+    "node/{node}/failure", StageFailure, NODE, (GATEWAY, DASHBOARD), "A stage could not run here."
+)
+
+CLUSTER_STATE = Topic(
+    "cluster/state",
+    ClusterState,
+    RESOURCE_MONITOR,
+    (SPLITTER, PLACER, GATEWAY, DASHBOARD),
+    "All nodes at one moment.",
+    retain=True,
+    max_bytes=limits.MAX_TASK_BYTES,
+)
+SERVICE_STATUS = Topic(
+    "service/{service}/status",
+    ServiceStatus,
+    "service",
+    (GATEWAY, DASHBOARD),
+    "Online or not; last will.",
+    retain=True,
+)
+APPLICATION = Topic(
+    "application/{application}",
+    Application,
+    SPLITTER,
+    (GATEWAY, PLACER, RESULT_AGGREGATOR, NODE, DASHBOARD),
+    "Catalogue entry: inputs, labels, variants and their measurements.",
+    retain=True,
+    max_bytes=limits.MAX_CATALOGUE_BYTES,
+)
+
+TENSOR = Topic(
+    "tensor/{node}",
+    TensorHeader,
+    NODE,
+    (NODE, RESULT_AGGREGATOR),
+    "A chunk of a micro-batch on its way to the next stage; the only large binary topic.",
+    encoding="frame",
+    max_bytes=limits.MAX_FRAME_BYTES,
+)
+FRAGMENT_REQUEST = Topic(
+    "fragment/{fragment}/request", FragmentRequest, NODE, (SPLITTER,), "Pieces of a fragment file are wanted."
+)
+FRAGMENT_CHUNK = Topic(
+    "fragment/{fragment}/chunk",
+    FragmentHeader,
+    SPLITTER,
+    (NODE,),
+    "A piece of a fragment file, for every node that listens.",
+    encoding="frame",
+    max_bytes=limits.MAX_FRAME_BYTES,
+)
+FRAGMENT_MISSING = Topic(
+    "fragment/{fragment}/missing", FragmentMissing, SPLITTER, (NODE,), "The repository does not have it."
+)
+
+METRICS_TASKS = Topic(
+    "metrics/tasks",
+    TaskMetrics,
+    RESULT_AGGREGATOR,
+    (DASHBOARD,),
+    "Outcomes of all tasks.",
+    qos=0,
+    retain=True,
+    max_bytes=limits.MAX_METRIC_BYTES,
+)
+METRICS_APPLICATION = Topic(
+    "metrics/application/{application}",
+    TaskMetrics,
+    RESULT_AGGREGATOR,
+    (DASHBOARD,),
+    "Outcomes of one application.",
+    qos=0,
+    retain=True,
+    max_bytes=limits.MAX_METRIC_BYTES,
+)
+METRICS_DECISION = Topic(
+    "metrics/decision/{variant}",
+    TaskMetrics,
+    RESULT_AGGREGATOR,
+    (DASHBOARD,),
+    "Outcomes of one decision.",
+    qos=0,
+    retain=True,
+    max_bytes=limits.MAX_METRIC_BYTES,
+)
+METRICS_GATEWAY = Topic(
+    "metrics/gateway",
+    GatewayMetrics,
+    GATEWAY,
+    (DASHBOARD,),
+    "The door and the queue.",
+    qos=0,
+    retain=True,
+    max_bytes=limits.MAX_METRIC_BYTES,
+)
+METRICS_REFUSALS = Topic(
+    "metrics/refusals/{reason}",
+    RefusalMetrics,
+    GATEWAY,
+    (DASHBOARD,),
+    "Refused and invalid tasks by reason.",
+    qos=0,
+    retain=True,
+    max_bytes=limits.MAX_METRIC_BYTES,
+)
+METRICS_NODE = Topic(
+    "metrics/node/{node}",
+    NodeMetrics,
+    RESOURCE_MONITOR,
+    (DASHBOARD,),
+    "One node's load, memory, temperature, energy, bytes.",
+    qos=0,
+    retain=True,
+    max_bytes=limits.MAX_METRIC_BYTES,
+)
+METRICS_CLUSTER = Topic(
+    "metrics/cluster",
+    ClusterMetrics,
+    RESOURCE_MONITOR,
+    (DASHBOARD,),
+    "All nodes together.",
+    qos=0,
+    retain=True,
+    max_bytes=limits.MAX_METRIC_BYTES,
+)
+METRICS_SERVICE = Topic(
+    "metrics/service/{service}",
+    ServiceMetrics,
+    "service",
+    (DASHBOARD,),
+    "What a service's bus received and dropped.",
+    qos=0,
+    retain=True,
+    max_bytes=limits.MAX_METRIC_BYTES,
+)
+
+
+def all_topics() -> Iterator[Topic[Message]]:
+    """Every topic of the table, in its order."""
+    for value in globals().values():
+        if isinstance(value, Topic):
+            yield value
