@@ -1,0 +1,1 @@
+"""The five services: independent processes that talk only through MQTT. None imports another."""

@@ -1,0 +1,1 @@
+"""The gateway: the door for sensors and the one owner of every task's truth."""

@@ -1,0 +1,1 @@
+"""The placer decides which node runs which stage."""

@@ -1,0 +1,1 @@
+"""The resource monitor knows which nodes live and how busy they are."""

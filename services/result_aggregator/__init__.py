@@ -1,0 +1,1 @@
+"""The result aggregator merges outputs and counts outcomes."""

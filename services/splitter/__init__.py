@@ -1,0 +1,1 @@
+"""The splitter decides for each task how to split it."""
