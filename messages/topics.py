@@ -49,7 +49,7 @@ class Topic(Generic[MessageT]):
 
     pattern: str
     message: type[MessageT]
-    publisher: str
+    publishers: tuple[str, ...]
     subscribers: tuple[str, ...]
     summary: str
     encoding: Encoding = "json"
@@ -97,7 +97,7 @@ AGGREGATOR_INBOX = "_aggregator"
 TASK = Topic(
     "task/{application}",
     TaskRequest,
-    SENSOR,
+    (SENSOR,),
     (GATEWAY,),
     "A task to run.",
     encoding="task",
@@ -106,7 +106,7 @@ TASK = Topic(
 TASK_OF_CLIENT = Topic(
     "task/{application}/{client}",
     TaskRequest,
-    SENSOR,
+    (SENSOR,),
     (GATEWAY,),
     "A task of a named sensor, for clients without user properties.",
     encoding="task",
@@ -115,7 +115,7 @@ TASK_OF_CLIENT = Topic(
 TASK_NAMED = Topic(
     "task/{application}/{client}/{task}",
     TaskRequest,
-    SENSOR,
+    (SENSOR,),
     (GATEWAY,),
     "A task with sensor and id in the topic.",
     encoding="task",
@@ -124,7 +124,7 @@ TASK_NAMED = Topic(
 ANSWER = Topic(
     "answer/{client}/{task}",
     Answer,
-    GATEWAY,
+    (GATEWAY,),
     (SENSOR,),
     "The one terminal answer of a task (or on the request's response topic).",
     max_bytes=limits.MAX_ANSWER_BYTES,
@@ -133,24 +133,24 @@ ANSWER = Topic(
 JOB_ACCEPTED = Topic(
     "job/{task}/accepted",
     TaskAccepted,
-    GATEWAY,
+    (GATEWAY,),
     (SPLITTER, DASHBOARD),
     "The journal holds the task; an attempt begins.",
 )
 JOB_DECIDED = Topic(
     "job/{task}/decided",
     TaskDecided,
-    SPLITTER,
+    (SPLITTER,),
     (PLACER, GATEWAY, DASHBOARD),
     "How the task is split, and why.",
 )
 JOB_PLACED = Topic(
-    "job/{task}/placed", TaskPlaced, PLACER, (GATEWAY, SPLITTER, DASHBOARD), "Which node runs which stage."
+    "job/{task}/placed", TaskPlaced, (PLACER,), (GATEWAY, SPLITTER, DASHBOARD), "Which node runs which stage."
 )
 JOB_RESULT = Topic(
     "job/{task}/result",
     TaskResult,
-    RESULT_AGGREGATOR,
+    (RESULT_AGGREGATOR,),
     (GATEWAY,),
     "The merged outputs.",
     max_bytes=limits.MAX_ANSWER_BYTES,
@@ -158,7 +158,7 @@ JOB_RESULT = Topic(
 JOB_FINISHED = Topic(
     "job/{task}/finished",
     TaskFinished,
-    GATEWAY,
+    (GATEWAY,),
     (SPLITTER, PLACER, RESULT_AGGREGATOR, DASHBOARD),
     "The terminal outcome; policies learn from it.",
 )
@@ -166,7 +166,7 @@ JOB_FINISHED = Topic(
 NODE_STATUS = Topic(
     "node/{node}/status",
     NodeStatus,
-    NODE,
+    (NODE,),
     (RESOURCE_MONITOR, GATEWAY, DASHBOARD),
     "Online or not; last will.",
     retain=True,
@@ -174,22 +174,24 @@ NODE_STATUS = Topic(
 NODE_INFO = Topic(
     "node/{node}/info",
     NodeInfo,
-    NODE,
+    (NODE,),
     (RESOURCE_MONITOR, DASHBOARD),
     "Capacity, measured at start.",
     retain=True,
 )
-NODE_VITALS = Topic("node/{node}/vitals", NodeVitals, NODE, (RESOURCE_MONITOR,), "Heartbeat.", qos=0)
-NODE_PREPARE = Topic("node/{node}/prepare", PrepareFragments, PLACER, (NODE,), "Load these fragments soon.")
-NODE_CANCEL = Topic("node/{node}/cancel", CancelTask, GATEWAY, (NODE,), "Drop what waits of a task.")
+NODE_VITALS = Topic("node/{node}/vitals", NodeVitals, (NODE,), (RESOURCE_MONITOR,), "Heartbeat.", qos=0)
+NODE_PREPARE = Topic(
+    "node/{node}/prepare", PrepareFragments, (PLACER,), (NODE,), "Load these fragments soon."
+)
+NODE_CANCEL = Topic("node/{node}/cancel", CancelTask, (GATEWAY,), (NODE,), "Drop what waits of a task.")
 NODE_FAILURE = Topic(
-    "node/{node}/failure", StageFailure, NODE, (GATEWAY, DASHBOARD), "A stage could not run here."
+    "node/{node}/failure", StageFailure, (NODE,), (GATEWAY, DASHBOARD), "A stage could not run here."
 )
 
 CLUSTER_STATE = Topic(
     "cluster/state",
     ClusterState,
-    RESOURCE_MONITOR,
+    (RESOURCE_MONITOR,),
     (SPLITTER, PLACER, GATEWAY, DASHBOARD),
     "All nodes at one moment.",
     retain=True,
@@ -198,7 +200,7 @@ CLUSTER_STATE = Topic(
 SERVICE_STATUS = Topic(
     "service/{service}/status",
     ServiceStatus,
-    "service",
+    SERVICES,
     (GATEWAY, DASHBOARD),
     "Online or not; last will.",
     retain=True,
@@ -206,7 +208,7 @@ SERVICE_STATUS = Topic(
 APPLICATION = Topic(
     "application/{application}",
     Application,
-    SPLITTER,
+    (SPLITTER,),
     (GATEWAY, PLACER, RESULT_AGGREGATOR, NODE, DASHBOARD),
     "Catalogue entry: inputs, labels, variants and their measurements.",
     retain=True,
@@ -216,32 +218,36 @@ APPLICATION = Topic(
 TENSOR = Topic(
     "tensor/{node}",
     TensorHeader,
-    NODE,
+    (GATEWAY, NODE),
     (NODE, RESULT_AGGREGATOR),
     "A chunk of a micro-batch on its way to the next stage; the only large binary topic.",
     encoding="frame",
     max_bytes=limits.MAX_FRAME_BYTES,
 )
 FRAGMENT_REQUEST = Topic(
-    "fragment/{fragment}/request", FragmentRequest, NODE, (SPLITTER,), "Pieces of a fragment file are wanted."
+    "fragment/{fragment}/request",
+    FragmentRequest,
+    (NODE,),
+    (SPLITTER,),
+    "Pieces of a fragment file are wanted.",
 )
 FRAGMENT_CHUNK = Topic(
     "fragment/{fragment}/chunk",
     FragmentHeader,
-    SPLITTER,
+    (SPLITTER,),
     (NODE,),
     "A piece of a fragment file, for every node that listens.",
     encoding="frame",
     max_bytes=limits.MAX_FRAME_BYTES,
 )
 FRAGMENT_MISSING = Topic(
-    "fragment/{fragment}/missing", FragmentMissing, SPLITTER, (NODE,), "The repository does not have it."
+    "fragment/{fragment}/missing", FragmentMissing, (SPLITTER,), (NODE,), "The repository does not have it."
 )
 
 METRICS_TASKS = Topic(
     "metrics/tasks",
     TaskMetrics,
-    RESULT_AGGREGATOR,
+    (RESULT_AGGREGATOR,),
     (DASHBOARD,),
     "Outcomes of all tasks.",
     qos=0,
@@ -251,7 +257,7 @@ METRICS_TASKS = Topic(
 METRICS_APPLICATION = Topic(
     "metrics/application/{application}",
     TaskMetrics,
-    RESULT_AGGREGATOR,
+    (RESULT_AGGREGATOR,),
     (DASHBOARD,),
     "Outcomes of one application.",
     qos=0,
@@ -261,7 +267,7 @@ METRICS_APPLICATION = Topic(
 METRICS_DECISION = Topic(
     "metrics/decision/{variant}",
     TaskMetrics,
-    RESULT_AGGREGATOR,
+    (RESULT_AGGREGATOR,),
     (DASHBOARD,),
     "Outcomes of one decision.",
     qos=0,
@@ -271,7 +277,7 @@ METRICS_DECISION = Topic(
 METRICS_GATEWAY = Topic(
     "metrics/gateway",
     GatewayMetrics,
-    GATEWAY,
+    (GATEWAY,),
     (DASHBOARD,),
     "The door and the queue.",
     qos=0,
@@ -281,7 +287,7 @@ METRICS_GATEWAY = Topic(
 METRICS_REFUSALS = Topic(
     "metrics/refusals/{reason}",
     RefusalMetrics,
-    GATEWAY,
+    (GATEWAY,),
     (DASHBOARD,),
     "Refused and invalid tasks by reason.",
     qos=0,
@@ -291,7 +297,7 @@ METRICS_REFUSALS = Topic(
 METRICS_NODE = Topic(
     "metrics/node/{node}",
     NodeMetrics,
-    RESOURCE_MONITOR,
+    (RESOURCE_MONITOR,),
     (DASHBOARD,),
     "One node's load, memory, temperature, energy, bytes.",
     qos=0,
@@ -301,7 +307,7 @@ METRICS_NODE = Topic(
 METRICS_CLUSTER = Topic(
     "metrics/cluster",
     ClusterMetrics,
-    RESOURCE_MONITOR,
+    (RESOURCE_MONITOR,),
     (DASHBOARD,),
     "All nodes together.",
     qos=0,
@@ -311,7 +317,7 @@ METRICS_CLUSTER = Topic(
 METRICS_SERVICE = Topic(
     "metrics/service/{service}",
     ServiceMetrics,
-    "service",
+    SERVICES,
     (DASHBOARD,),
     "What a service's bus received and dropped.",
     qos=0,
