@@ -1,0 +1,69 @@
+"""From a placement to routes and micro-batch frames. Pure."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from messages.application import Application, Stage, Variant
+from messages.frames import Route, TensorHeader, encode_tensor, tensor_frames
+from messages.task import TaskPlaced
+
+
+def routes(variant: Variant, nodes: Mapping[str, str]) -> tuple[Route, ...]:
+    """One route for each root stage: what runs where, and who reads its output.
+
+    Args:
+        variant: the out-tree of stages.
+        nodes: node of every stage.
+
+    Raises:
+        KeyError: a stage has no node.
+    """
+
+    def route(stage: Stage) -> Route:
+        after = tuple(route(child) for child in variant.children(stage.name))
+        return Route(stage=stage.name, node=nodes[stage.name], fragment=stage.fragment, next=after)
+
+    return tuple(route(stage) for stage in variant.roots)
+
+
+def input_frames(
+    application: Application, placed: TaskPlaced, inputs: NDArray[Any], expires_ms: float, *, compress: bool
+) -> Iterator[tuple[str, bytes]]:
+    """Node and frame, micro-batch by micro-batch, so that all branches and the whole chain start early.
+
+    Args:
+        application: the catalogue entry.
+        placed: variant, nodes and micro-batch size.
+        inputs: [batch, *application.input.shape].
+        expires_ms: remaining time until nobody wants the answer.
+        compress: try zstd on the inputs.
+
+    Raises:
+        KeyError: the variant is unknown or a stage has no node.
+    """
+    variant = application.variant(placed.variant)
+    roots = routes(variant, {stage.stage: stage.node for stage in placed.stages})
+    starts = range(0, len(inputs), placed.micro_batch)
+    for index, start in enumerate(starts):
+        piece = inputs[start : start + placed.micro_batch]
+        codec, encoded = encode_tensor(piece, compress=compress)
+        for route in roots:
+            header = TensorHeader(
+                task=placed.task,
+                attempt=placed.attempt,
+                application=placed.application,
+                variant=placed.variant,
+                micro_batch=index,
+                micro_batches=len(starts),
+                expires_ms=max(0.0, expires_ms),
+                dtype=application.input.dtype,
+                shape=piece.shape,
+                codec=codec,
+                encoded_bytes=len(encoded),
+                route=route,
+                stage=route.stage,
+            )
+            for frame in tensor_frames(header, encoded):
+                yield route.node, frame

@@ -1,0 +1,380 @@
+"""The gateway's shell: MQTT on one side, the state machine and the journal on the other."""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+import msgpack
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from bus.connection import Bus, RawReceived, Received
+from bus.service import announced, service_bus
+from messages import topics
+from messages.application import Application
+from messages.cluster import CancelTask, ClusterState, NodeStatus, ServiceStatus, StageFailure
+from messages.metrics import GatewayMetrics, RefusalMetrics
+from messages.task import Answer, TaskAccepted, TaskDecided, TaskPlaced, TaskResult
+from services.gateway import answers
+from services.gateway.core import Announce, Cancel, Dispatch, Finish, Instruction, RetryRules, Task, TaskBook
+from services.gateway.dispatch import input_frames
+from services.gateway.intake import (
+    Admission,
+    Identity,
+    RefusalKind,
+    TaskRefusedError,
+    address_of_refusal,
+    admit,
+    identify,
+    refuse,
+)
+from services.gateway.journal import Entry, Journal, ReplyTo
+from services.gateway.settings import GatewaySettings
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.02
+METRICS_EVERY_S = 1.0
+FORGET_EVERY_S = 60.0
+SESSION_EXPIRY_S = 300
+CATALOGUE_WAIT_MS = 3000.0
+INTAKE_WORKERS = 32
+SMALL_PAYLOAD_BYTES = 16 * 1024
+"""Below it, decoding costs less than handing it to a thread."""
+FRAMES_AT_ONCE = 16
+MEGABYTE = 1e6
+
+
+class Gateway:
+    """One gateway: subscribes, admits, drives every task to its one answer."""
+
+    def __init__(self, settings: GatewaySettings, journal: Journal) -> None:
+        self._settings = settings
+        self._journal = journal
+        self._book = TaskBook(
+            RetryRules(
+                grace_ms=settings.grace_ms, max_attempts=settings.max_attempts, stall_ms=settings.stall_ms
+            )
+        )
+        self._entries: dict[str, Entry] = {}
+        self._applications: dict[str, Application] = {}
+        self._nodes: dict[str, str] = {}
+        self._services: dict[str, str] = {}
+        self._held_bytes = 0
+        self._started_ms = _now_ms()
+        self._counts: Counter[str] = Counter()
+        self._refusals: Counter[RefusalKind] = Counter()
+        self._work: set[asyncio.Task[None]] = set()
+        self._bus = service_bus(topics.GATEWAY, settings, session_expiry_s=SESSION_EXPIRY_S)
+        self._tensors = Bus(settings, "splitplace-gateway-tensors")
+        self._subscribe()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        async with self._tensors, announced(self._bus, topics.GATEWAY):
+            await self._bus.connected()
+            await self._restore()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._every(TICK_S, self._tick), name="tick")
+                group.create_task(self._every(METRICS_EVERY_S, self._publish_metrics), name="metrics")
+                group.create_task(self._every(FORGET_EVERY_S, self._forget), name="forget")
+
+    def _subscribe(self) -> None:
+        bus = self._bus
+        for topic in (topics.TASK, topics.TASK_OF_CLIENT, topics.TASK_NAMED):
+            bus.subscribe_raw(topic, self._on_task, workers=INTAKE_WORKERS)
+        bus.subscribe(topics.JOB_DECIDED, self._on_decided)
+        bus.subscribe(topics.JOB_PLACED, self._on_placed)
+        bus.subscribe(topics.JOB_RESULT, self._on_result)
+        bus.subscribe(topics.NODE_FAILURE, self._on_failure)
+        bus.subscribe(topics.NODE_STATUS, self._on_node_status)
+        bus.subscribe(topics.CLUSTER_STATE, self._on_cluster)
+        bus.subscribe(topics.SERVICE_STATUS, self._on_service)
+        bus.subscribe(topics.APPLICATION, self._on_application)
+
+    # --- the door ----------------------------------------------------------------------------------
+
+    async def _on_task(self, raw: RawReceived) -> None:
+        arrived_ms = _now_ms()
+        self._counts["received"] += 1
+        identity = identify(raw)
+        await self._catalogue(raw.parameters["application"])
+        try:
+            if len(raw.payload) > SMALL_PAYLOAD_BYTES:
+                admission = await asyncio.to_thread(admit, raw, identity, self._applications)
+            else:
+                admission = admit(raw, identity, self._applications)
+            self._check_load(admission)
+        except TaskRefusedError as refusal:
+            self._refuse(raw, address_of_refusal(raw, identity), refusal)
+            return
+        await self._accept(admission, _reply_to(raw, self._settings.prefix), arrived_ms)
+
+    async def _catalogue(self, application: str) -> None:
+        """Just after the start, tasks that waited at the broker may come before the retained catalogue."""
+        while application not in self._applications and _now_ms() < self._started_ms + CATALOGUE_WAIT_MS:
+            await asyncio.sleep(TICK_S)
+
+    def _check_load(self, admission: Admission) -> None:
+        held = self._held_bytes + admission.inputs.nbytes
+        unfinished = len(self._book.tasks)
+        if unfinished >= self._settings.max_tasks or held > self._settings.max_input_mb * MEGABYTE:
+            reason = f"overloaded: {unfinished} unfinished tasks; try again later"
+            refuse("overloaded", reason)
+
+    async def _accept(self, admission: Admission, reply: ReplyTo, arrived_ms: float) -> None:
+        entry = Entry(
+            key=admission.identity.key,
+            client=admission.identity.client,
+            task=admission.identity.task,
+            application=admission.application,
+            deadline_ms=admission.deadline_ms,
+            accepted_unix_s=time.time() - (_now_ms() - arrived_ms) / 1e3,
+            attempt=1,
+            inputs=admission.inputs,
+            labels=admission.labels,
+            reply=reply,
+        )
+        known = await self._journal.accept(entry)
+        if known is not None:
+            self._counts["repeated"] += 1
+            if known.answer is not None:
+                repeated = known.answer.model_copy(update={"repeated": True})
+                self._bus.spawn_publication(self._send_answer(repeated, reply))
+            return
+        self._counts["accepted"] += 1
+        self._begin(entry, arrived_ms)
+
+    def _begin(self, entry: Entry, accepted_at_ms: float) -> None:
+        self._entries[entry.key] = entry
+        self._held_bytes += entry.inputs.nbytes
+        task = Task(
+            key=entry.key,
+            application=entry.application,
+            batch=len(entry.inputs),
+            input_bytes=entry.inputs.nbytes,
+            deadline_ms=entry.deadline_ms,
+            accepted_at_ms=accepted_at_ms,
+            attempt=entry.attempt,
+        )
+        self._carry_out(self._book.accept(task, _now_ms()))
+
+    def _refuse(self, raw: RawReceived, identity: Identity, refusal: TaskRefusedError) -> None:
+        self._refusals[refusal.kind] += 1
+        name = raw.parameters.get("application", "")
+        answer = Answer(
+            task=identity.task,
+            client=identity.client,
+            application=name if name in self._applications else None,
+            status="refused" if refusal.kind == "overloaded" else "invalid",
+            reason=refusal.reason,
+        )
+        self._bus.spawn_publication(self._send_answer(answer, _reply_to(raw, self._settings.prefix)))
+
+    # --- stimuli -----------------------------------------------------------------------------------
+
+    async def _on_decided(self, received: Received[TaskDecided]) -> None:
+        self._carry_out(self._book.decided(received.message, _now_ms()))
+
+    async def _on_placed(self, received: Received[TaskPlaced]) -> None:
+        self._carry_out(self._book.placed(received.message, _now_ms()))
+
+    async def _on_result(self, received: Received[TaskResult]) -> None:
+        self._carry_out(self._book.result(received.message, _now_ms()))
+
+    async def _on_failure(self, received: Received[StageFailure]) -> None:
+        self._carry_out(self._book.stage_failed(received.message, _now_ms()))
+
+    async def _on_node_status(self, received: Received[NodeStatus]) -> None:
+        status = received.message
+        if status.online:
+            self._nodes[status.node] = status.boot
+        elif self._nodes.get(status.node) == status.boot:
+            del self._nodes[status.node]
+        self._carry_out(self._book.nodes_online(self._nodes, _now_ms()))
+
+    async def _on_cluster(self, received: Received[ClusterState]) -> None:
+        self._nodes = {node.node: node.boot for node in received.message.nodes if node.online}
+        self._carry_out(self._book.nodes_online(self._nodes, _now_ms()))
+
+    async def _on_service(self, received: Received[ServiceStatus]) -> None:
+        status = received.message
+        if not status.online:
+            return
+        before = self._services.get(status.service)
+        self._services[status.service] = status.boot
+        if before is not None and before != status.boot:
+            self._carry_out(self._book.service_restarted(status.service, _now_ms()))
+
+    async def _on_application(self, received: Received[Application]) -> None:
+        self._applications[received.message.name] = received.message
+
+    async def _tick(self) -> None:
+        self._carry_out(self._book.tick(_now_ms()))
+
+    # --- instructions ------------------------------------------------------------------------------
+
+    def _carry_out(self, instructions: Iterable[Instruction]) -> None:
+        for instruction in instructions:
+            match instruction:
+                case Announce(task):
+                    self._spawn(self._announce(task))
+                case Dispatch(task, placed):
+                    self._spawn(self._dispatch(task, placed))
+                case Cancel(key, attempt, nodes):
+                    for node in nodes:
+                        self._bus.send(topics.NODE_CANCEL, CancelTask(node=node, task=key, attempt=attempt))
+                case Finish():
+                    self._spawn(self._finish(instruction))
+
+    async def _announce(self, task: Task) -> None:
+        attempt = task.attempt
+        entry = self._entries.get(task.key)
+        if entry is not None and attempt > entry.attempt:
+            await self._journal.begin_attempt(task.key, attempt)
+        if task.attempt != attempt or task.key not in self._entries:
+            return
+        accepted = TaskAccepted(
+            task=task.key,
+            attempt=attempt,
+            application=task.application,
+            batch=task.batch,
+            input_bytes=task.input_bytes,
+            deadline_ms=task.deadline_ms,
+            slack_ms=task.slack_ms(_now_ms()),
+            avoid=task.avoid,
+        )
+        await self._bus.publish(topics.JOB_ACCEPTED, accepted)
+
+    async def _dispatch(self, task: Task, placed: TaskPlaced) -> None:
+        entry = self._entries.get(task.key)
+        application = self._applications.get(task.application)
+        if entry is None or application is None:
+            return
+        expires_ms = task.slack_ms(_now_ms()) + self._settings.grace_ms
+        try:
+            frames = input_frames(application, placed, entry.inputs, expires_ms, compress=False)
+            pending: list[Awaitable[None]] = []
+            for node, frame in frames:
+                pending.append(self._tensors.send_frame(topics.TENSOR, frame, node=node))
+                if len(pending) == FRAMES_AT_ONCE:
+                    await asyncio.gather(*pending)
+                    pending.clear()
+            await asyncio.gather(*pending)
+        except KeyError as error:
+            log.warning("placement of %s does not fit its application: %s is missing", task.key, error)
+
+    async def _finish(self, finish: Finish) -> None:
+        entry = self._entries.pop(finish.task.key)
+        self._held_bytes -= entry.inputs.nbytes
+        application = self._applications.get(entry.application)
+        answer = answers.answer(finish, entry, application)
+        if await self._journal.finish(entry.key, answer):
+            self._counts["finished"] += 1
+            self._bus.send(topics.JOB_FINISHED, answers.finished(finish, entry, application))
+            await self._deliver(entry.key, answer, entry.reply)
+
+    async def _deliver(self, key: str, answer: Answer, reply: ReplyTo) -> None:
+        await self._send_answer(answer, reply)
+        await self._journal.delivered(key)
+
+    async def _send_answer(self, answer: Answer, reply: ReplyTo) -> None:
+        """Publish an answer. Properties only for who asked in MQTT 5: old clients cannot read them."""
+        properties: Properties | None = None
+        if reply.correlation_data is not None or reply.packed:
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            if reply.correlation_data is not None:
+                properties.CorrelationData = reply.correlation_data
+            properties.ContentType = "application/msgpack" if reply.packed else "application/json"
+        payload = msgpack.packb(answer.model_dump()) if reply.packed else answer.model_dump_json().encode()
+        own = topics.ANSWER.at(client=answer.client, task=answer.task)
+        await self._bus.publish_raw(
+            reply.response_topic or own,
+            payload,
+            properties=properties,
+            absolute=reply.response_topic is not None,
+        )
+
+    # --- upkeep ------------------------------------------------------------------------------------
+
+    async def _restore(self) -> None:
+        """Take up what an earlier gateway left: undelivered answers, and unfinished tasks as new attempts."""
+        for left in await self._journal.undelivered():
+            key = Identity(left.client, left.task).key
+            self._spawn(self._deliver(key, left.answer, left.reply))
+        unix_s, now_ms = time.time(), _now_ms()
+        for entry in await self._journal.unfinished():
+            await self._journal.begin_attempt(entry.key, entry.attempt + 1)
+            again = Entry(**{**_fields(entry), "attempt": entry.attempt + 1})
+            self._begin(again, now_ms - (unix_s - entry.accepted_unix_s) * 1e3)
+
+    async def _forget(self) -> None:
+        await self._journal.forget(self._settings.keep_answers_s)
+
+    async def _publish_metrics(self) -> None:
+        tasks = self._book.tasks.values()
+        running = sum(task.placed is not None for task in tasks)
+        writes = max(1, self._journal.writes)
+        metrics = GatewayMetrics(
+            received=self._counts["received"],
+            accepted=self._counts["accepted"],
+            finished=self._counts["finished"],
+            in_flight=len(tasks),
+            waiting_for_decision=len(tasks) - running,
+            running=running,
+            retried=self._book.retried,
+            refused=self._refusals["overloaded"],
+            invalid=self._refusals.total() - self._refusals["overloaded"],
+            repeated=self._counts["repeated"],
+            journal_ms=1e3 * self._journal.write_seconds / writes,
+        )
+        self._bus.send(topics.METRICS_GATEWAY, metrics)
+        for reason, count in self._refusals.items():
+            self._bus.send(topics.METRICS_REFUSALS, RefusalMetrics(reason=reason, count=count))
+
+    async def _every(self, pause_s: float, action: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(pause_s)
+            await action()
+
+    def _spawn(self, work: Any) -> None:  # noqa: ANN401 - any coroutine
+        task = asyncio.create_task(work)
+        self._work.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: "asyncio.Task[None]") -> None:
+        self._work.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("carrying out an instruction: %s", error, exc_info=error)
+
+
+def _fields(entry: Entry) -> dict[str, Any]:
+    return {name: getattr(entry, name) for name in Entry.__slots__}
+
+
+def _reply_to(raw: RawReceived, prefix: str) -> ReplyTo:
+    """Where the sender wants its answer; a response topic inside our own tree could forge messages."""
+    wanted = raw.properties.response_topic
+    allowed = wanted is not None and not (
+        any(sign in wanted for sign in "+#\0$") or (f"{wanted}/").startswith(f"{prefix}/")
+    )
+    in_answers = wanted is not None and topics.ANSWER.match(wanted.removeprefix(f"{prefix}/")) is not None
+    declared = (raw.properties.content_type or "").lower()
+    return ReplyTo(
+        response_topic=wanted if allowed or (in_answers and wanted) else None,
+        correlation_data=raw.properties.correlation_data,
+        packed="msgpack" in declared,
+    )
+
+
+def _now_ms() -> float:
+    return time.monotonic() * 1e3
+
+
+async def serve(settings: GatewaySettings) -> None:
+    """Open the journal and run a gateway on it."""
+    async with Journal(settings.journal, durable=settings.durable) as journal:
+        await Gateway(settings, journal).run()
