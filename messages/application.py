@@ -5,13 +5,14 @@ one other stage. A single stage (`whole`, `compressed`), a chain (`layer`) and a
 shapes of that one type, so nodes, placer and aggregator know no variant names.
 """
 
+from collections.abc import Iterator
 from math import prod
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from messages.base import Bytes, Count, Message, Milliseconds, Name, NonNegative, Part, Ratio, Sha256
-from messages.limits import MAX_BATCH, MAX_STAGES, MAX_TENSOR_RANK
+from messages.limits import MAX_BATCH, MAX_STAGES, MAX_TENSOR_BYTES, MAX_TENSOR_RANK
 
 INPUT: Literal["input"] = "input"
 """The reserved `source` of a stage that reads the task's own input."""
@@ -142,14 +143,36 @@ class Application(Message):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
-        known = {fragment.sha256: fragment for fragment in self.fragments}
+        """Names are unique, tensors fit from stage to stage, and the last stages cover every class once."""
+        fragments = {fragment.sha256: fragment for fragment in self.fragments}
+        names = {variant.name for variant in self.variants}
+        if len(fragments) < len(self.fragments) or len(names) < len(self.variants):
+            msg = "a fragment or the name of a variant stands twice"
+            raise ValueError(msg)
         for variant in self.variants:
-            for stage in variant.stages:
-                if stage.fragment not in known:
-                    msg = f"{variant.name}/{stage.name}: fragment {stage.fragment[:12]} is not described"
-                    raise ValueError(msg)
+            for stage, problem in self._problems(variant, fragments):
+                msg = f"{variant.name}/{stage}: {problem}"
+                raise ValueError(msg)
             covered = [index for stage in variant.sinks for index in stage.classes]
             if sorted(covered) != list(range(len(self.labels))):
                 msg = f"{variant.name}: its last stages must cover each of {len(self.labels)} classes once"
                 raise ValueError(msg)
         return self
+
+    def _problems(self, variant: Variant, fragments: dict[str, Fragment]) -> Iterator[tuple[str, str]]:
+        """Stages that cannot work, and why: found here, they fail when a manifest is read, not in a task."""
+        outputs: dict[str, TensorSpec] = {INPUT: self.input}
+        sinks = {stage.name for stage in variant.sinks}
+        for stage in variant.stages:
+            fragment = fragments.get(stage.fragment)
+            if fragment is None:
+                yield stage.name, f"fragment {stage.fragment[:12]} is not described"
+                return
+            if fragment.input != outputs[stage.source]:
+                yield stage.name, f"reads {fragment.input}, but {stage.source} gives {outputs[stage.source]}"
+            if stage.name in sinks and fragment.output.shape != (len(stage.classes),):
+                yield stage.name, f"gives {fragment.output} for {len(stage.classes)} classes"
+            largest = max(fragment.input.bytes_per_image, fragment.output.bytes_per_image)
+            if largest * variant.micro_batch > MAX_TENSOR_BYTES:
+                yield stage.name, f"a micro-batch of {variant.micro_batch} exceeds {MAX_TENSOR_BYTES} bytes"
+            outputs[stage.name] = fragment.output

@@ -26,6 +26,7 @@ from messages.base import Attempt, Count, Message, Milliseconds, Name, Part, Sha
 from messages.limits import (
     CHUNK_BYTES,
     MAX_CHUNKS,
+    MAX_FRAGMENT_BYTES,
     MAX_HEADER_BYTES,
     MAX_MICRO_BATCHES,
     MAX_STAGES,
@@ -99,8 +100,8 @@ class FragmentHeader(Message):
     """One piece of a fragment file on `fragment/<sha256>/chunk`."""
 
     fragment: Sha256
-    file_bytes: Annotated[int, Field(ge=1)]
-    chunk: Count
+    file_bytes: Annotated[int, Field(ge=1, le=MAX_FRAGMENT_BYTES)]
+    chunk: Annotated[int, Field(ge=0, le=MAX_FRAGMENT_BYTES // CHUNK_BYTES)]
 
 
 HeaderT = TypeVar("HeaderT", bound=Message)
@@ -195,8 +196,11 @@ def decompress(encoded: Buffer, expected_bytes: int) -> bytes:
     """Zstd content of exactly the expected size; a bomb is refused by its header, before anything expands.
 
     Raises:
-        FrameError: broken data, or another size than expected.
+        FrameError: broken data, another size than expected, or more than `MAX_TENSOR_BYTES`.
     """
+    if expected_bytes > MAX_TENSOR_BYTES:
+        msg = f"tensor of {expected_bytes} bytes exceeds {MAX_TENSOR_BYTES}"
+        raise FrameError(msg)
     try:
         parameters = zstandard.get_frame_parameters(encoded)
         if parameters.content_size != expected_bytes:

@@ -1,0 +1,117 @@
+"""Valid messages for tests, and hypothesis strategies for headers and tensors."""
+
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+
+from messages.application import Application, Fragment, Stage, TensorSpec, Variant
+from messages.frames import Route, TensorHeader
+
+HASH = "0" * 64
+
+names = st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
+client_names = st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
+hashes = st.from_regex(r"\A[0-9a-f]{64}\Z")
+routes = st.recursive(
+    st.builds(Route, stage=names, node=names, fragment=hashes),
+    lambda inner: st.builds(
+        Route, stage=names, node=names, fragment=hashes, next=st.lists(inner, max_size=3).map(tuple)
+    ),
+    max_leaves=5,
+)
+dtypes = st.sampled_from(["uint8", "int8", "float16", "float32"])
+
+
+@st.composite
+def tensors(draw: st.DrawFn) -> NDArray[Any]:
+    """Arrays of every dtype and rank that may travel; at least one item, NaN and infinity among them."""
+    dtype = np.dtype(draw(dtypes))
+    shape = draw(hnp.array_shapes(min_dims=1, max_dims=9, min_side=1, max_side=4))
+    array: NDArray[Any] = draw(hnp.arrays(dtype, shape))
+    return array
+
+
+def header_of(array: NDArray[Any], codec: Any, encoded: bytes, **changes: Any) -> TensorHeader:
+    """A header that describes an encoded tensor."""
+    fields: dict[str, Any] = {
+        "task": "camera.7",
+        "attempt": 1,
+        "application": "mnist",
+        "variant": "layer",
+        "micro_batch": 0,
+        "micro_batches": 1,
+        "expires_ms": 250.0,
+        "dtype": array.dtype.name,
+        "shape": array.shape,
+        "codec": codec,
+        "encoded_bytes": len(encoded),
+        "route": Route(stage="layer-1", node="node-2", fragment=HASH),
+        "stage": "layer-1",
+    }
+    return TensorHeader(**(fields | changes))
+
+
+def fragment(number: int, reads: TensorSpec, gives: TensorSpec, **changes: Any) -> Fragment:
+    """A fragment with a hash of its own for each number."""
+    fields: dict[str, Any] = {
+        "sha256": f"{number:064x}",
+        "file_bytes": 1000,
+        "weight_bytes": 800,
+        "peak_memory_bytes": 1200,
+        "flops_per_image": 1e6,
+        "milliseconds_per_image": 0.5,
+        "milliseconds_per_call": 0.1,
+        "input": reads,
+        "output": gives,
+    }
+    return Fragment(**(fields | changes))
+
+
+IMAGE = TensorSpec(dtype="uint8", shape=(1, 28, 28))
+CUT = TensorSpec(dtype="float16", shape=(8, 7, 7))
+LOGITS = TensorSpec(dtype="float32", shape=(4,))
+HALF = TensorSpec(dtype="float32", shape=(2,))
+WHOLE, FRONT, BACK, LEFT, RIGHT = (f"{number:064x}" for number in range(5))
+
+
+def variant(name: str, *stages: Stage, **changes: Any) -> Variant:
+    """A variant of the given stages."""
+    fields: dict[str, Any] = {"micro_batch": 16, "accuracy": 0.9, "accuracy_images": 10_000}
+    return Variant(name=name, stages=stages, **(fields | changes))
+
+
+def application(**changes: Any) -> Application:
+    """An application with all three shapes of variants: one stage, a chain and a star."""
+    everything = (0, 1, 2, 3)
+    fields: dict[str, Any] = {
+        "name": "digits",
+        "title": "Digits",
+        "input": IMAGE,
+        "labels": ("zero", "one", "two", "three"),
+        "default_deadline_ms": 1000.0,
+        "reference_score": 50.0,
+        "variants": (
+            variant("whole", Stage(name="whole", fragment=WHOLE, source="input", classes=everything)),
+            variant(
+                "layer",
+                Stage(name="front", fragment=FRONT, source="input"),
+                Stage(name="back", fragment=BACK, source="front", classes=everything),
+            ),
+            variant(
+                "semantic",
+                Stage(name="left", fragment=LEFT, source="input", classes=(0, 3)),
+                Stage(name="right", fragment=RIGHT, source="input", classes=(2, 1)),
+            ),
+        ),
+        "fragments": (
+            fragment(0, IMAGE, LOGITS),
+            fragment(1, IMAGE, CUT),
+            fragment(2, CUT, LOGITS),
+            fragment(3, IMAGE, HALF),
+            fragment(4, IMAGE, HALF),
+        ),
+    }
+    return Application(**(fields | changes))

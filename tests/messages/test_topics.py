@@ -1,0 +1,168 @@
+"""The table of topics: every name leads to exactly one entry, and every entry is bounded."""
+
+import re
+from itertools import combinations
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from messages import limits
+from messages.application import Application
+from messages.base import Message
+from messages.cluster import ClusterState
+from messages.task import TaskRequest
+from messages.topics import (
+    AGGREGATOR_INBOX,
+    DASHBOARD,
+    NODE,
+    SENSOR,
+    SERVICES,
+    TENSOR,
+    Topic,
+    all_topics,
+)
+from tests.messages.examples import names
+
+TOPICS = list(all_topics())
+ROLES = {*SERVICES, NODE, SENSOR, DASHBOARD}
+
+every_topic = pytest.mark.parametrize("topic", TOPICS, ids=lambda topic: topic.pattern)
+
+
+@given(data=st.data(), topic=st.sampled_from(TOPICS))
+def test_a_name_made_for_a_topic_leads_back_to_it_and_to_no_other(
+    data: st.DataObject, topic: Topic[Message]
+) -> None:
+    values = {parameter: data.draw(names) for parameter in topic.parameters}
+    name = topic.at(**values)
+    assert topic.match(name) == values
+    assert [other.pattern for other in TOPICS if other.match(name) is not None] == [topic.pattern]
+    assert matches(topic.filter, name)
+
+
+def matches(topic_filter: str, name: str) -> bool:
+    """Whether an MQTT filter without `#` takes a topic name."""
+    wanted, given_levels = topic_filter.split("/"), name.split("/")
+    return len(wanted) == len(given_levels) and all(
+        level in {"+", found} for level, found in zip(wanted, given_levels, strict=True)
+    )
+
+
+def test_no_two_filters_can_take_the_same_message() -> None:
+    """The broker would deliver it twice, and a handler would read another type."""
+    for one, other in combinations(TOPICS, 2):
+        levels = list(zip(one.filter.split("/"), other.filter.split("/"), strict=False))
+        same_depth = one.filter.count("/") == other.filter.count("/")
+        assert not (same_depth and all("+" in pair or pair[0] == pair[1] for pair in levels)), (
+            one.pattern,
+            other.pattern,
+        )
+
+
+@given(topic=st.sampled_from(TOPICS), name=st.text(max_size=40))
+def test_names_of_other_shapes_do_not_match(topic: Topic[Message], name: str) -> None:
+    if topic.match(name) is not None:
+        assert matches(topic.filter, name)
+    assert topic.match(f"{topic.pattern}/more") is None
+    assert topic.match(f"/{topic.pattern}") is None
+
+
+@every_topic
+def test_a_parameter_that_is_not_given_is_an_error(topic: Topic[Message]) -> None:
+    for parameter in topic.parameters:
+        with pytest.raises(KeyError):
+            topic.at(**dict.fromkeys(set(topic.parameters) - {parameter}, "x"))
+
+
+@every_topic
+def test_publishers_and_subscribers_are_known_roles(topic: Topic[Message]) -> None:
+    assert topic.publishers
+    assert topic.subscribers
+    assert {*topic.publishers, *topic.subscribers} <= ROLES
+
+
+@every_topic
+def test_every_topic_is_bounded_below_what_the_broker_lets_through(topic: Topic[Message]) -> None:
+    name = topic.at(**dict.fromkeys(topic.parameters, "n" * 129))
+    overhead = len(name) + 2048  # the packet's own header, prefix and properties
+    assert topic.max_bytes > 0
+    assert topic.max_bytes + overhead <= limits.MAX_PACKET_BYTES
+
+
+@every_topic
+def test_only_small_or_bounded_messages_are_retained(topic: Topic[Message]) -> None:
+    if topic.retain:
+        assert topic.encoding == "json"
+        if topic.message is not ClusterState:
+            assert topic.max_bytes <= limits.MAX_CATALOGUE_BYTES
+
+
+def test_binary_stands_only_below_tensor_and_fragment() -> None:
+    """So that somebody who watches everything else can read it."""
+    subtrees = {topic.pattern.split("/")[0] for topic in TOPICS if topic.encoding == "frame"}
+    assert subtrees == {"tensor", "fragment"}
+
+
+def test_no_node_can_take_the_aggregators_inbox() -> None:
+    assert TENSOR.match(TENSOR.at(node=AGGREGATOR_INBOX)) == {"node": AGGREGATOR_INBOX}
+    assert not re.match(r"[A-Za-z0-9]", AGGREGATOR_INBOX)
+
+
+def largest(schema: dict[str, Any], definitions: dict[str, Any]) -> int:
+    """Most bytes that a valid value of a JSON schema can take as compact JSON."""
+    match schema:
+        case {"$ref": reference}:
+            return largest(definitions[reference.rsplit("/", 1)[1]], definitions)
+        case {"anyOf": choices}:
+            return max(largest(choice, definitions) for choice in choices)
+        case {"type": "object", "properties": fields}:
+            return 2 + sum(len(name) + 4 + largest(field, definitions) for name, field in fields.items())
+        case {"type": "array", "maxItems": int(count), "items": items}:
+            return 2 + count * (1 + largest(items, definitions))
+        case _:
+            return largest_scalar(schema)
+
+
+def largest_scalar(schema: dict[str, Any]) -> int:
+    """Most bytes of a text, a number or a fixed value."""
+    match schema:
+        case {"const": value}:
+            return len(str(value)) + 2
+        case {"enum": values}:
+            return max(map(len, values)) + 2
+        case {"type": "string", "maxLength": int(length)}:
+            return 2 + 6 * length  # a control character becomes \u0000
+        case {"type": "string", "pattern": pattern}:  # of ASCII: its classes and quantifiers say how long
+            return 2 + sum(int(most or 1) for most in CHARACTERS.findall(pattern))
+        case {"type": "integer"}:
+            return len(str(schema.get("maximum", schema.get("exclusiveMaximum"))))
+        case _:
+            return {"number": 24, "boolean": 5, "null": 4}[schema["type"]]
+
+
+CHARACTERS = re.compile(r"\[[^\]]+\](?:\{(?:\d+,)?(\d+)\})?|\\\.")
+"""One class of a pattern with its quantifier, or an escaped dot."""
+
+
+def test_the_measure_of_the_largest_message_is_not_too_small() -> None:
+    schema = {
+        "type": "string",
+        "pattern": "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\\.[A-Za-z0-9][A-Za-z0-9_-]{0,63}$",
+    }
+    assert largest(schema, {}) == 2 + 64 + 1 + 64
+    assert largest({"type": "string", "pattern": "^[0-9a-f]{64}$"}, {}) == 66
+
+
+@every_topic
+def test_the_largest_valid_message_fits_its_topic(topic: Topic[Message]) -> None:
+    """Three types can say more than their topic carries, and something else bounds each of them.
+
+    A task is bounded by its payload; a catalogue entry by the size of its manifest, which the store checks
+    before it is published; a cluster's state by the number of nodes and fragments (docs/limits.md).
+    """
+    if topic.message in {TaskRequest, Application, ClusterState} or topic.encoding == "frame":
+        return
+    schema = topic.message.model_json_schema()
+    assert largest(schema, schema.get("$defs", {})) <= topic.max_bytes
