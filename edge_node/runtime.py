@@ -5,6 +5,7 @@ has checked its hash before (`bus.store.verify`).
 """
 
 import ctypes
+import os
 import sys
 from functools import cache
 from pathlib import Path
@@ -110,6 +111,8 @@ def _options() -> ort.SessionOptions:
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 4
+    # Weights are looked for in a folder that cannot exist, so no fragment can make us read another file.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     return options
 
 

@@ -1,0 +1,125 @@
+"""What a build found, as a table for the terminal and as the report beside the weights."""
+
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+
+from rich.table import Table
+
+from messages.application import Application, Fragment, Variant
+from models.train import BRANCH_WIDTHS, WHOLE_WIDTHS, Trained
+from models.training import Epoch, Schedule
+from models.variants import Measured
+
+_COLUMNS = (
+    "variant",
+    "accuracy",
+    "max logit diff",
+    "stage",
+    "ms/image",
+    "ms/call",
+    "MFLOPs",
+    "weights KB",
+    "peak KB",
+)
+
+
+def variants_table(application: Application, results: Sequence[Measured]) -> Table:
+    """One line a stage."""
+    table = Table(*_COLUMNS, title=f"{application.name}: {application.title}")
+    for row in _rows(application, results):
+        table.add_row(*row)
+    return table
+
+
+def training_report(
+    application: Application, results: Sequence[Measured], trained: Trained, schedule: Schedule
+) -> str:
+    """The report as Markdown, with the command that gives the same again."""
+    by_name = {result.variant: result for result in results}
+    group_lines = [
+        f"- `{stage.name}`: {', '.join(application.labels[index] for index in stage.classes)} "
+        f"(accuracy on these: {accuracy:.4f})"
+        for stage, accuracy in zip(
+            application.variant("semantic").sinks, by_name["semantic"].sink_accuracy, strict=True
+        )
+    ]
+    command = f"python -m models.build {application.name} --data DIR --store store"
+    lines = [
+        f"# How the weights of `{application.name}` were made",
+        "",
+        "Written by the build. The same again, in one thread, from a folder with MNIST:",
+        "",
+        "```",
+        f"{command} --epochs {schedule.epochs} --seed {schedule.seed}",
+        "```",
+        "",
+        "- Data: MNIST. The first 10,000 training images are held out for validation and for the samples;",
+        f"  the other 50,000 are trained on. The {results[0].images:,} test images were used once, on the",
+        "  files beside this report.",
+        f"- Whole network: pre-activation residual network of widths {WHOLE_WIDTHS}.",
+        f"- Branches: the same of widths {BRANCH_WIDTHS}, trained together under one softmax and with the",
+        "  whole network's answers.",
+        "- Chain: the whole network's own graph, cut where its slowest part is fastest by measured time.",
+        f"- torch {version('torch')}, onnxruntime {version('onnxruntime')}.",
+        "",
+        "## Measured",
+        "",
+        "Times: one thread, ONNX Runtime, the best of several runs, on a machine of benchmark score",
+        f"{application.reference_score}. Peak: weights and live tensors of a micro-batch, from the graph.",
+        "",
+        *_markdown(_COLUMNS, _rows(application, results)),
+        "",
+        "Each branch owns classes that look similar to the whole network:",
+        "",
+        *group_lines,
+        "",
+        "## Training curves",
+        "",
+        "### Whole network",
+        "",
+        *_curve(trained.whole_curve),
+        "",
+        "### Branches",
+        "",
+        *_curve(trained.branches_curve),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(application: Application, results: Sequence[Measured]) -> Iterable[tuple[str, ...]]:
+    for variant, result in zip(application.variants, results, strict=True):
+        for index, (name, fragment) in enumerate(_stages(application, variant)):
+            head = (variant.name, f"{result.accuracy:.4f}", f"{result.difference_from_whole:.1e}")
+            yield (
+                *(head if index == 0 else ("", "", "")),
+                name,
+                f"{fragment.milliseconds_per_image:.3f}",
+                f"{fragment.milliseconds_per_call:.3f}",
+                f"{fragment.flops_per_image / 1e6:.1f}",
+                f"{fragment.weight_bytes / 1000:.0f}",
+                f"{fragment.peak_memory_bytes / 1000:.0f}",
+            )
+
+
+def _stages(application: Application, variant: Variant) -> Iterable[tuple[str, Fragment]]:
+    return ((stage.name, application.fragment(stage.fragment)) for stage in variant.stages)
+
+
+def _curve(curve: Sequence[Epoch]) -> list[str]:
+    return _markdown(
+        ("epoch", "training loss", "validation accuracy", "seconds"),
+        (
+            (
+                str(number),
+                f"{epoch.training_loss:.4f}",
+                f"{epoch.validation_accuracy:.4f}",
+                f"{epoch.seconds:.0f}",
+            )
+            for number, epoch in enumerate(curve, start=1)
+        ),
+    )
+
+
+def _markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    table = [columns, ["---"] * len(columns), *rows]
+    return [f"| {' | '.join(row)} |" for row in table]
