@@ -10,7 +10,9 @@ import contextlib
 import logging
 import random
 import re
-from collections.abc import Awaitable, Callable, Mapping
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -37,9 +39,16 @@ QUEUE_LENGTH = 4 * RECEIVE_MAXIMUM
 MAX_OUTSTANDING = 4096
 """Publications waiting for the broker; beyond it, fire-and-forget ones are dropped and counted."""
 
+_MAX_CALLS = 64
+"""Publications on the way to the broker at a time: aiomqtt's cost of each grows with their number."""
+
 _FIRST_RETRY_S = 0.05
 _LAST_RETRY_S = 2.0
 _FORGOTTEN_AFTER_S = 20.0
+_UNSUBSCRIBE_S = 1.0
+
+# Without this and `_acknowledge_tcp`, TCP holds messages back for 40 ms a hop (docs/decisions/0004-bus.md).
+_SOCKET_OPTIONS = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +103,15 @@ class _Subscription:
     pattern: re.Pattern[str]
     handle: Callable[[str, aiomqtt.Message], Awaitable[None]]
     queue: asyncio.Queue[tuple[str, aiomqtt.Message, aiomqtt.Client]]
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Watch:
+    filter: str
+    pattern: re.Pattern[str]
+    handle: Callable[[str, aiomqtt.Message], None]
+    qos: int
 
 
 class Bus:
@@ -131,6 +149,7 @@ class Bus:
         self._receive_maximum = receive_maximum
         self._keepalive_s = keepalive_s
         self._subscriptions: list[_Subscription] = []
+        self._watches: list[_Watch] = []
         self._on_connect: list[Callable[[], Awaitable[None]]] = []
         self._client: aiomqtt.Client | None = None
         self._connected = asyncio.Event()
@@ -160,13 +179,18 @@ class Bus:
 
         self._add(topic, handle, parameters)
 
-    def subscribe_raw(self, topic: Topic[Any], handler: RawHandler, **parameters: str) -> None:
-        """Hand every message of a topic to a handler that decodes it itself, whatever its size."""
+    def subscribe_raw(
+        self, topic: Topic[Any], handler: RawHandler, *, workers: int = 1, **parameters: str
+    ) -> None:
+        """Hand every message of a topic to a handler that decodes it itself, whatever its size.
+
+        More than one worker handles that many messages at once, in no particular order.
+        """
 
         async def handle(name: str, message: aiomqtt.Message) -> None:
-            await handler(RawReceived(topic.match(name) or {}, _payload(message), _properties(message)))
+            await handler(RawReceived(topic.match(name) or {}, message.payload, _properties(message)))
 
-        self._add(topic, handle, parameters)
+        self._add(topic, handle, parameters, workers)
 
     def on_connect(self, callback: Callable[[], Awaitable[None]]) -> None:
         """Call this after every (re)connect: what is retained must be said again, the broker may be new."""
@@ -177,18 +201,47 @@ class Bus:
         topic: Topic[Any],
         handle: Callable[[str, aiomqtt.Message], Awaitable[None]],
         parameters: Mapping[str, str],
+        workers: int = 1,
     ) -> None:
-        wildcards = dict.fromkeys(topic.parameters, "+")
-        chosen = topic.at(**(wildcards | dict(parameters)))
+        chosen, pattern = _filter(topic, parameters)
         queue: asyncio.Queue[tuple[str, aiomqtt.Message, aiomqtt.Client]] = asyncio.Queue(QUEUE_LENGTH)
-        pattern = re.compile(re.escape(chosen).replace(r"\+", "[^/]+"))
-        self._subscriptions.append(_Subscription(topic, chosen, pattern, handle, queue))
+        self._subscriptions.append(_Subscription(topic, chosen, pattern, handle, queue, workers))
+
+    @contextlib.asynccontextmanager
+    async def watching(
+        self, topic: Topic[MessageT], callback: Callable[[Received[MessageT]], None], **parameters: str
+    ) -> AsyncIterator[None]:
+        """Subscribed to a topic while inside, also across reconnects; for what is wanted only for a while.
+
+        The callback gets valid messages as they arrive. It must not block, and what it keeps it must bound
+        itself: there is no queue in between.
+        """
+
+        def handle(name: str, message: aiomqtt.Message) -> None:
+            received = self._validate(topic, name, message)
+            if received is not None:
+                callback(received)
+
+        watch = _Watch(*_filter(topic, parameters), handle, topic.qos)
+        self._watches.append(watch)
+        name = f"{self.settings.prefix}/{watch.filter}"
+        try:
+            if self._client is not None:
+                with contextlib.suppress(aiomqtt.MqttError):  # then the next connection subscribes
+                    await self._client.subscribe(name, qos=watch.qos)
+            yield
+        finally:
+            self._watches.remove(watch)
+            if self._client is not None and watch.filter not in self._filters():
+                with contextlib.suppress(aiomqtt.MqttError):
+                    await self._client.unsubscribe(name, timeout=_UNSUBSCRIBE_S)
 
     # --- life --------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         for subscription in self._subscriptions:
-            self._spawn(self._work(subscription), f"bus {subscription.filter}")
+            for _ in range(subscription.workers):
+                self._spawn(self._work(subscription), f"bus {subscription.filter}")
         self._spawn(self._stay_connected(), "bus connection")
         return self
 
@@ -238,18 +291,22 @@ class Bus:
     async def _welcome(self, client: aiomqtt.Client) -> None:
         client.pending_calls_threshold = 10 * MAX_OUTSTANDING
         client._client.manual_ack_set(True)  # noqa: FBT003, SLF001 - aiomqtt has no manual acknowledgement
-        if self._subscriptions:
-            wanted = [
-                (f"{self.settings.prefix}/{entry.filter}", entry.topic.qos) for entry in self._subscriptions
-            ]
+        subscribed: dict[str, int] = {}
+        while wanted := self._filters().items() - subscribed.items():  # a watch may begin while this waits
             for name, qos in wanted:
-                await client.subscribe(name, qos=qos)
+                await client.subscribe(f"{self.settings.prefix}/{name}", qos=qos)
+            subscribed |= dict(wanted)
         self._client = client
         self._connected.set()
         self.statistics.reconnects += self._connections > 0
         self._connections += 1
         for callback in self._on_connect:
             self._spawn(callback(), "bus on_connect")
+
+    def _filters(self) -> dict[str, int]:
+        """What to be subscribed to, and with which quality of service."""
+        lasting = {entry.filter: entry.topic.qos for entry in self._subscriptions}
+        return lasting | {watch.filter: watch.qos for watch in self._watches}
 
     def _new_client(self) -> aiomqtt.Client:
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
@@ -275,14 +332,23 @@ class Bus:
             properties=properties,
             tls_context=self.settings.tls_context(),
             timeout=_FORGOTTEN_AFTER_S,
+            socket_options=_SOCKET_OPTIONS,
+            max_concurrent_outgoing_calls=_MAX_CALLS,
         )
 
     # --- incoming ----------------------------------------------------------------------------------
 
     def _dispatch(self, client: aiomqtt.Client, message: aiomqtt.Message) -> None:
+        _acknowledge_tcp(client)
         self.statistics.received += 1
-        self.statistics.received_bytes += len(_payload(message))
+        self.statistics.received_bytes += len(message.payload)
         name = message.topic.value.removeprefix(f"{self.settings.prefix}/")
+        for watch in [watch for watch in self._watches if watch.pattern.fullmatch(name)]:
+            try:
+                watch.handle(name, message)
+            except Exception:  # as in `_work`
+                self.statistics.rejected += 1
+                log.exception("handling a message on %s", name)
         for subscription in self._subscriptions:
             if subscription.pattern.fullmatch(name):
                 try:
@@ -308,7 +374,7 @@ class Bus:
         self, topic: Topic[MessageT], name: str, message: aiomqtt.Message
     ) -> Received[MessageT] | None:
         try:
-            return parse(topic, name, _payload(message))
+            return parse(topic, name, message.payload)
         except (ValidationError, FrameError) as error:
             self.statistics.rejected += 1
             log.debug("rejected a message on %s: %s", name, error)
@@ -381,6 +447,7 @@ class Bus:
                 if self._connected.is_set():
                     await asyncio.sleep(_FIRST_RETRY_S)
             else:
+                _acknowledge_tcp(client)
                 self.statistics.sent_bytes += len(payload)
                 return
 
@@ -413,13 +480,28 @@ def parse(topic: Topic[MessageT], name: str, payload: bytes) -> Received[Message
     return Received(parameters, content, body)
 
 
-def _payload(message: aiomqtt.Message) -> bytes:
-    return message.payload if isinstance(message.payload, bytes) else b""
+def _filter(topic: Topic[Any], parameters: Mapping[str, str]) -> tuple[str, re.Pattern[str]]:
+    """The subscription filter of a topic with some levels fixed, and the pattern of names that it lets in."""
+    wildcards = dict.fromkeys(topic.parameters, "+")
+    chosen = topic.at(**(wildcards | dict(parameters)))
+    return chosen, re.compile(re.escape(chosen).replace(r"\+", "[^/]+"))
 
 
 def _acknowledge(client: aiomqtt.Client, message: aiomqtt.Message) -> None:
     if message.qos:
         client._client.ack(message.mid, message.qos)  # noqa: SLF001 - see the module's docstring
+
+
+def _acknowledge_tcp(client: aiomqtt.Client) -> None:
+    """Sends the TCP acknowledgement of what was just read now, not in 40 ms.
+
+    A broker that leaves Nagle's algorithm on (rumqttd always, Mosquitto by default) holds its next message
+    back until then. Linux forgets the option after each use.
+    """
+    connection = client._client.socket()  # noqa: SLF001 - aiomqtt does not show its socket
+    if isinstance(connection, socket.socket) and sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
 def _properties(message: aiomqtt.Message) -> RequestProperties:
