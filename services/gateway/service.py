@@ -1,6 +1,7 @@
 """The gateway's shell: MQTT on one side, the state machine and the journal on the other."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import Counter
@@ -61,6 +62,7 @@ class Gateway:
         )
         self._entries: dict[str, Entry] = {}
         self._applications: dict[str, Application] = {}
+        self._news = asyncio.Event()
         self._nodes: dict[str, str] = {}
         self._services: dict[str, str] = {}
         self._held_bytes = 0
@@ -115,8 +117,14 @@ class Gateway:
 
     async def _catalogue(self, application: str) -> None:
         """Just after the start, tasks that waited at the broker may come before the retained catalogue."""
-        while application not in self._applications and _now_ms() < self._started_ms + CATALOGUE_WAIT_MS:
-            await asyncio.sleep(TICK_S)
+        remaining_s = (self._started_ms + CATALOGUE_WAIT_MS - _now_ms()) / 1e3
+        if application in self._applications or remaining_s <= 0:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(remaining_s):
+                while application not in self._applications:
+                    self._news.clear()
+                    await self._news.wait()
 
     def _check_load(self, admission: Admission) -> None:
         held = self._held_bytes + admission.inputs.nbytes
@@ -211,6 +219,7 @@ class Gateway:
 
     async def _on_application(self, received: Received[Application]) -> None:
         self._applications[received.message.name] = received.message
+        self._news.set()
 
     async def _tick(self) -> None:
         self._carry_out(self._book.tick(_now_ms()))
