@@ -1,0 +1,1 @@
+"""The `splitplace` command."""

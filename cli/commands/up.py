@@ -1,0 +1,48 @@
+"""`splitplace up`."""
+
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.main import PARTS
+from cli.options import BrokerOption, PrefixOption, settings_from
+from cli.processes import Processes
+from messages.topics import SERVICES
+
+_WATCH_S = 0.2
+
+
+def command(
+    *,
+    broker: BrokerOption = None,
+    prefix: PrefixOption = None,
+    folder: Annotated[Path, typer.Option(help="For the logs.")] = Path("var/log"),
+) -> None:
+    """Run all five services.
+
+    Each is a process of its own; one that dies is started again. Their settings come from SPLITPLACE_*
+    variables and splitplace.toml. The broker must be there already, or come later (see `splitplace broker`).
+    """
+    settings = settings_from(broker, prefix)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    shared = ["--broker", settings.broker, "--prefix", settings.prefix]
+    with Processes(folder) as processes:
+        try:
+            for name in SERVICES:
+                module = PARTS[name][0].removesuffix(".__main__")
+                child = processes.start(name, [sys.executable, "-m", module, *shared], restart=True)
+                print(f"{name:18} process {child.pid}, log in {child.log_file}", flush=True)
+            print(
+                f"all services use {settings.broker}, topics below {settings.prefix} (Ctrl-C ends them)",
+                flush=True,
+            )
+            while True:
+                time.sleep(_WATCH_S)
+                for death in processes.check():
+                    print(f"{death}\nstarting {death.name} again", file=sys.stderr, flush=True)
+        except KeyboardInterrupt:
+            print("stopping")
