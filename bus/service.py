@@ -31,7 +31,7 @@ def new_boot_id() -> str:
     return secrets.token_hex(8)
 
 
-def service_bus(name: str, settings: Settings, *, session_expiry_s: int = 0) -> Bus:
+def service_bus(name: str, settings: Settings) -> Bus:
     """A bus whose last will and retained status speak for the service `name`."""
     boot = new_boot_id()
 
@@ -42,7 +42,6 @@ def service_bus(name: str, settings: Settings, *, session_expiry_s: int = 0) -> 
         settings,
         f"splitplace-{name}",
         will=(SERVICE_STATUS.at(service=name), status(online=False)),
-        session_expiry_s=session_expiry_s,
     )
 
     async def announce() -> None:

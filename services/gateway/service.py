@@ -70,24 +70,32 @@ class Gateway:
         self._counts: Counter[str] = Counter()
         self._refusals: Counter[RefusalKind] = Counter()
         self._work: set[asyncio.Task[None]] = set()
-        self._bus = service_bus(topics.GATEWAY, settings, session_expiry_s=SESSION_EXPIRY_S)
+        self._bus = service_bus(topics.GATEWAY, settings)
+        # Tasks have a connection of their own: the broker keeps them while the gateway is away, and a
+        # flood of them does not hold up control messages.
+        self._door = Bus(settings, "splitplace-gateway-door", session_expiry_s=SESSION_EXPIRY_S)
         self._tensors = Bus(settings, "splitplace-gateway-tensors")
         self._subscribe()
 
     async def run(self) -> None:
         """Serve until cancelled."""
-        async with self._tensors, announced(self._bus, topics.GATEWAY):
-            await self._bus.connected()
-            await self._restore()
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._every(TICK_S, self._tick), name="tick")
-                group.create_task(self._every(METRICS_EVERY_S, self._publish_metrics), name="metrics")
-                group.create_task(self._every(FORGET_EVERY_S, self._forget), name="forget")
+        async with self._tensors, self._door:
+            await self._door.connected()
+            async with announced(self._bus, topics.GATEWAY):
+                await self._bus.connected()
+                await self._serve()
+
+    async def _serve(self) -> None:
+        await self._restore()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._every(TICK_S, self._tick), name="tick")
+            group.create_task(self._every(METRICS_EVERY_S, self._publish_metrics), name="metrics")
+            group.create_task(self._every(FORGET_EVERY_S, self._forget), name="forget")
 
     def _subscribe(self) -> None:
         bus = self._bus
         for topic in (topics.TASK, topics.TASK_OF_CLIENT, topics.TASK_NAMED):
-            bus.subscribe_raw(topic, self._on_task, workers=INTAKE_WORKERS)
+            self._door.subscribe_raw(topic, self._on_task, workers=INTAKE_WORKERS)
         bus.subscribe(topics.JOB_DECIDED, self._on_decided)
         bus.subscribe(topics.JOB_PLACED, self._on_placed)
         bus.subscribe(topics.JOB_RESULT, self._on_result)
