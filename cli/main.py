@@ -22,6 +22,11 @@ PARTS: Mapping[str, tuple[str, str]] = {
 }
 """Processes of the system: their `main` gets the rest of the command line as it is, with `--help`."""
 
+TOOLS: Mapping[str, tuple[str, str]] = {
+    "models": ("cli.commands.models", "Build, evaluate and list applications."),
+}
+"""As parts: their `main` gets the rest of the command line."""
+
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "demo": ("cli.commands.demo", "Watch a whole system at work: services, nodes, a sensor, real images."),
     "up": ("cli.commands.up", "Run all five services."),
@@ -30,7 +35,6 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "status": ("cli.commands.status", "Show services and nodes."),
     "watch": ("cli.commands.watch", "Show metrics and decisions as they come."),
     "doctor": ("cli.commands.doctor", "Find what is wrong with an installation, and how to mend it."),
-    "models": ("cli.commands.models", "Build, evaluate and list applications."),
     "asyncapi": ("cli.commands.asyncapi", "Print the AsyncAPI document of all topics."),
 }
 """Subcommands: the module that holds each, and the first line of its help."""
@@ -50,21 +54,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     chosen = next((argument for argument in given if not argument.startswith("-")), None)
-    if chosen in PARTS and given[0] == chosen:
-        _run_part(PARTS[chosen][0], given[1:])
+    delegated = {**PARTS, **TOOLS}
+    if chosen in delegated and given[0] == chosen:
+        _delegate(delegated[chosen][0], given[1:])
     else:
         _application(chosen)(args=given, prog_name="splitplace")
 
 
-def _run_part(module: str, arguments: Sequence[str]) -> None:
+def _delegate(module: str, arguments: Sequence[str]) -> None:
     from pydantic import ValidationError  # noqa: PLC0415 - `splitplace --help` does without it
+
+    from cli.options import explain  # noqa: PLC0415
 
     try:
         import_module(module).main(arguments)
     except ValidationError as error:
         if not error.title.endswith("Settings"):
             raise
-        print(error, file=sys.stderr)
+        print(explain(error), file=sys.stderr)
         sys.exit(ExitCode.USAGE)
 
 
@@ -79,8 +86,9 @@ def _application(chosen: str | None) -> typer.Typer:
             app.command(name, rich_help_panel="Commands")(import_module(module).command)
         else:
             app.command(name, help=summary, rich_help_panel="Commands")(_not_loaded)
-    for name, (_, summary) in PARTS.items():
-        app.command(name, help=summary, rich_help_panel="Parts")(_not_loaded)
+    for panel, table in (("Commands", TOOLS), ("Parts", PARTS)):
+        for name, (_, summary) in table.items():
+            app.command(name, help=summary, rich_help_panel=panel)(_not_loaded)
     return app
 
 

@@ -43,7 +43,13 @@ def settings_from(broker: str | None, prefix: str | None) -> Settings:
     try:
         return Settings.from_arguments(arguments, "splitplace")
     except ValidationError as error:
-        fail(str(error), ExitCode.USAGE)
+        fail(explain(error), ExitCode.USAGE)
+
+
+def explain(error: ValidationError) -> str:
+    """Wrong settings, one line each."""
+    lines = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+    return "wrong settings: " + "; ".join(lines)
 
 
 def fail(reason: str, code: ExitCode) -> NoReturn:

@@ -1,10 +1,16 @@
 """`splitplace asyncapi`."""
 
-import json
+from typing import Annotated
 
-from cli.asyncapi import document
+import typer
+
+from cli.asyncapi import to_json
+from cli.topics_page import markdown as page
 
 
-def command() -> None:
+def command(
+    *,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print docs/topics.md instead.")] = False,
+) -> None:
     """Print the AsyncAPI document of all topics."""
-    print(json.dumps(document(), indent=2, ensure_ascii=False))
+    print(page() if markdown else to_json(), end="")
