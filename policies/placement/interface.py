@@ -1,0 +1,101 @@
+"""What a placement policy is asked and what it answers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import inf
+from typing import Protocol
+
+from messages.task import TaskFinished
+from policies.cluster import ClusterView, StageWork
+from policies.prediction import Job, Prediction
+from policies.state import State
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementRequest:
+    """A job that needs a node for each of its stages.
+
+    Times are points on the caller's clock, in ms.
+    """
+
+    task: str
+    job: Job
+    start_ms: float
+    """When the gateway is expected to send the inputs."""
+    due_ms: float = inf
+    avoid: frozenset[str] = frozenset()
+    """Nodes that failed this task before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A node for each stage, by the stage's name, and what is expected of it."""
+
+    nodes: Mapping[str, str]
+    prediction: Prediction
+
+    def works(self, job: Job) -> tuple[StageWork, ...]:
+        """What each stage costs its node, for the ledger."""
+        return tuple(
+            StageWork(node, job.fragments[stage], self.prediction.work_ms[stage])
+            for stage, node in self.nodes.items()
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Infeasible:
+    """No node can be found for some stage."""
+
+    reason: str
+    temporary: bool
+    """Whether waiting can help: nodes are expected, or memory is held by outstanding tasks."""
+
+
+class PlacementPolicy(Protocol):
+    """Chooses nodes. Pure but for what it has learnt and its seeded random numbers."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the registry."""
+        ...
+
+    def place(self, request: PlacementRequest, cluster: ClusterView, now_ms: float) -> Placement | Infeasible:
+        """A node for every stage, none of them in `request.avoid`. Does not change the cluster's ledger."""
+        ...
+
+    def learn(self, outcome: TaskFinished) -> None:
+        """How a task ended."""
+        ...
+
+    def state(self) -> State:
+        """What was learnt."""
+        ...
+
+    def restore(self, state: State) -> None:
+        """Take up what was learnt earlier. Raises StateError."""
+        ...
+
+
+class Unlearned:
+    """The learning half of a policy that learns nothing."""
+
+    def learn(self, outcome: TaskFinished) -> None:
+        """Nothing."""
+
+    def state(self) -> State:
+        """Nothing."""
+        return {}
+
+    def restore(self, state: State) -> None:
+        """Nothing."""
+
+
+def place(
+    policy: PlacementPolicy, request: PlacementRequest, cluster: ClusterView, now_ms: float
+) -> Placement | Infeasible:
+    """Ask a policy; where the task can only run on nodes that failed it before, they get another chance."""
+    found = policy.place(request, cluster, now_ms)
+    if isinstance(found, Infeasible) and request.avoid & cluster.nodes.keys():
+        again = policy.place(replace(request, avoid=frozenset()), cluster, now_ms)
+        return again if isinstance(again, Placement) else found
+    return found

@@ -1,0 +1,134 @@
+from math import inf
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policies.cluster import FETCH_MS, StageWork
+from policies.prediction import HOP_MS, RETURN_HOPS, Job, predict
+from tests.policies.examples import all_of, cluster, job, node, three_ways
+
+LOGITS_BYTES = 8
+PIXELS_BYTES = 1000
+FEATURES_BYTES = 2000
+
+
+def test_one_image_on_one_node_by_hand() -> None:
+    app = three_ways(image_ms=10, call_ms=2)
+    view = cluster(node("a", speed=0.5, link=1.0, loaded=all_of(app)))  # 1 MB/s: 1000 bytes a ms
+    prediction = predict(view, job(app, "whole", 1), {"whole-0": "a"}, 0.0)
+    compute = (2 + 10) / 0.5
+    assert prediction.work_ms == {"whole-0": compute}
+    there, back = PIXELS_BYTES / 1000 + HOP_MS, LOGITS_BYTES / 1000 + RETURN_HOPS * HOP_MS
+    assert prediction.response_ms == pytest.approx(there + compute + back)
+
+
+def test_times_count_from_now_and_inputs_set_out_at_the_start() -> None:
+    app = three_ways()
+    view = cluster(node("a", loaded=all_of(app)))
+    at_once = predict(view, job(app, "whole", 1), {"whole-0": "a"}, 100.0)
+    later = predict(view, job(app, "whole", 1), {"whole-0": "a"}, 100.0, start_ms=107.0)
+    assert later.response_ms == pytest.approx(at_once.response_ms + 7)
+
+
+def test_a_nodes_own_measurement_replaces_the_scaled_time_per_image() -> None:
+    app = three_ways(image_ms=10, call_ms=2)
+    whole = app.variant("whole").stages[0].fragment
+    view = cluster(node("a", loaded=all_of(app), timings=[(whole, 3.0)]))
+    assert predict(view, job(app, "whole", 4), {"whole-0": "a"}, 0.0).work_ms == {"whole-0": 2 + 4 * 3}
+
+
+def test_the_last_micro_batch_may_be_smaller() -> None:
+    assert job(three_ways(micro_batch=4), "layer", 10).micro_batches == (4, 4, 2)
+    assert job(three_ways(micro_batch=4), "layer", 3).micro_batches == (3,)
+
+
+def test_a_chain_over_nodes_runs_as_a_pipeline_and_on_one_node_does_not() -> None:
+    app = three_ways(image_ms=30, micro_batch=1)  # 10 ms a stage and image
+    view = cluster(*(node(name, link=1e9, loaded=all_of(app)) for name in "abc"))
+    spread = predict(view, job(app, "layer", 8), {"layer-0": "a", "layer-1": "b", "layer-2": "c"}, 0.0)
+    single = predict(view, job(app, "layer", 8), dict.fromkeys(("layer-0", "layer-1", "layer-2"), "a"), 0.0)
+    hops = RETURN_HOPS * HOP_MS
+    assert spread.response_ms == pytest.approx((8 + 2) * 10 + 3 * HOP_MS + hops, abs=1e-3)
+    assert single.response_ms == pytest.approx(8 * 30 + HOP_MS + hops, abs=1e-3)
+
+
+def test_branches_run_side_by_side_and_the_last_counts() -> None:
+    app = three_ways(image_ms=50)  # 10 ms a branch and image
+    view = cluster(
+        *(node(name, speed=speed, link=1e9, loaded=all_of(app)) for name, speed in (("a", 1), ("b", 0.5)))
+    )
+    apart = predict(view, job(app, "semantic", 1), {"semantic-0": "a", "semantic-1": "b"}, 0.0)
+    together = predict(view, job(app, "semantic", 1), {"semantic-0": "a", "semantic-1": "a"}, 0.0)
+    hops = (1 + RETURN_HOPS) * HOP_MS
+    assert apart.response_ms == pytest.approx(20 + hops, abs=1e-3)
+    assert together.response_ms == pytest.approx(10 + 10 + hops, abs=1e-3)
+
+
+def test_a_slow_link_becomes_the_bottleneck_of_a_pipeline() -> None:
+    app = three_ways(image_ms=0.3, micro_batch=1)  # .1 ms a stage, 2 ms to move its features over 1 MB/s
+    view = cluster(node("a", link=1.0, loaded=all_of(app)), node("b", link=1e9, loaded=all_of(app)))
+    nodes = {"layer-0": "b", "layer-1": "a", "layer-2": "b"}
+    prediction = predict(view, job(app, "layer", 100), nodes, 0.0)
+    assert prediction.response_ms == pytest.approx(100 * FEATURES_BYTES / 1000, rel=0.1)
+
+
+def test_what_a_node_has_to_do_already_and_what_it_must_fetch_come_first() -> None:
+    app = three_ways(image_ms=10)
+    view = cluster(node("a", loaded=all_of(app)), node("b"))
+    base = predict(view, job(app, "whole", 1), {"whole-0": "a"}, 0.0).response_ms
+    view.placed("c.other", 1, [StageWork("a", app.fragments[0], 100.0)], 0.0, due_ms=50.0)
+    busy = predict(view, job(app, "whole", 1), {"whole-0": "a"}, 0.0).response_ms
+    urgent = predict(view, job(app, "whole", 1), {"whole-0": "a"}, 0.0, due_ms=40.0).response_ms
+    cold = predict(view, job(app, "whole", 1), {"whole-0": "b"}, 0.0).response_ms
+    arrival = HOP_MS + PIXELS_BYTES / 100_000  # hidden behind the wait
+    assert busy == pytest.approx(base + 100 - arrival)
+    assert urgent == pytest.approx(base)
+    assert cold == pytest.approx(base + FETCH_MS - arrival)
+
+
+def test_a_node_without_speed_or_link_never_answers() -> None:
+    app = three_ways()
+    view = cluster(node("a", speed=0), node("b", link=0))
+    for name in "ab":
+        assert predict(view, job(app, "whole", 1), {"whole-0": name}, 0.0).response_ms == inf
+
+
+def test_a_stage_without_a_living_node_is_an_error() -> None:
+    app = three_ways()
+    with pytest.raises(KeyError):
+        predict(cluster(node("a")), job(app, "whole", 1), {"whole-0": "dead"}, 0.0)
+    with pytest.raises(KeyError):
+        predict(cluster(node("a")), job(app, "layer", 1), {"layer-0": "a"}, 0.0)
+
+
+@given(
+    batch=st.integers(1, 64),
+    speeds=st.tuples(st.floats(0.1, 4), st.floats(0.1, 4)),
+    link=st.floats(0.5, 1000),
+    variant=st.sampled_from(["whole", "layer", "semantic"]),
+    places=st.lists(st.sampled_from("ab"), min_size=3, max_size=3),
+)
+def test_more_work_never_ends_sooner_and_no_answer_beats_its_busiest_node(
+    batch: int, speeds: tuple[float, float], link: float, variant: str, places: list[str]
+) -> None:
+    app = three_ways(image_ms=3, call_ms=0.1)
+    view = cluster(
+        *(
+            node(name, speed=speed, link=link, loaded=all_of(app))
+            for name, speed in zip("ab", speeds, strict=True)
+        )
+    )
+    stages = [stage.name for stage in app.variant(variant).stages]
+    nodes = dict(zip(stages, places, strict=False))
+    fewer, more = (predict(view, job(app, variant, images), nodes, 0.0) for images in (batch, batch + 1))
+    assert more.response_ms > fewer.response_ms
+    for name in "ab":
+        busy = sum(ms for stage, ms in fewer.work_ms.items() if nodes[stage] == name)
+        assert fewer.response_ms >= busy
+
+
+def test_a_job_knows_its_sinks() -> None:
+    app = three_ways()
+    assert Job(app, app.variant("layer"), 1).sinks == {"layer-2"}
+    assert Job(app, app.variant("semantic"), 1).sinks == {"semantic-0", "semantic-1"}
