@@ -1,0 +1,221 @@
+"""What can be checked of the container and systemd files without running containers or systemd."""
+
+import fnmatch
+import os
+import re
+import shlex
+import subprocess
+import sys
+from configparser import ConfigParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+from paho.mqtt import client, publish
+
+from cli.main import COMMANDS, PARTS
+from edge_node.settings import NodeSettings
+from messages.limits import MAX_PACKET_BYTES
+from messages.topics import SERVICES
+
+ROOT = Path(__file__).parents[1]
+DEPLOY = ROOT / "deploy"
+DOCKERFILES = sorted(DEPLOY.glob("Dockerfile.*"))
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    whole: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
+    return whole
+
+
+def instructions(dockerfile: Path, name: str) -> list[list[str]]:
+    """Arguments of every instruction of a kind, continuation lines joined."""
+    text = dockerfile.read_text(encoding="utf-8").replace("\\\n", " ")
+    return [shlex.split(line)[1:] for line in text.splitlines() if line.startswith(f"{name} ")]
+
+
+def command_line(service: dict[str, Any]) -> list[str]:
+    """What a container of ours runs: the image's entry point and the command."""
+    entry = instructions(ROOT / service["build"]["dockerfile"], "ENTRYPOINT")[0]
+    words = re.findall(r"[\w-]+", " ".join(entry))
+    return [*words, *map(str, service["command"])]
+
+
+def ours(compose: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {name: service for name, service in compose["services"].items() if "build" in service}
+
+
+def test_compose_runs_a_broker_all_services_and_three_nodes(compose: dict[str, Any]) -> None:
+    parts = [command_line(service)[1] for service in ours(compose).values()]
+    assert sorted(parts) == sorted([*SERVICES, "node", "node", "node"])
+    assert compose["services"]["broker"]["image"] == "eclipse-mosquitto:2"
+
+
+def test_every_command_in_compose_is_one_that_the_command_line_knows(compose: dict[str, Any]) -> None:
+    """Each part is asked for its help, and every flag must stand in it."""
+    flags: dict[str, set[str]] = {}
+    for service in ours(compose).values():
+        program, part, *arguments = command_line(service)
+        assert program == "splitplace"
+        assert part in {**PARTS, **COMMANDS}
+        flags.setdefault(part, set()).update(word for word in arguments if word.startswith("--"))
+    for part, wanted in flags.items():
+        shown = subprocess.run(
+            [sys.executable, "-m", "cli.main", part, "--help"],
+            cwd=ROOT,
+            env=os.environ | {"COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        assert wanted <= set(re.findall(r"--[a-z-]+", shown)), part
+
+
+def test_every_node_in_compose_is_limited_and_told_so(compose: dict[str, Any]) -> None:
+    budgets = set()
+    for name, service in ours(compose).items():
+        if command_line(service)[1] != "node":
+            continue
+        arguments = command_line(service)[2:]
+        given = dict(zip(arguments[::2], arguments[1::2], strict=True))
+        node = NodeSettings.model_validate(
+            {
+                "node": given["--node"],
+                "cpu_share": float(given["--cpu-share"]),
+                "memory_budget_mb": float(given["--memory-budget-mb"]),
+            }
+        )
+        assert node.node == name
+        assert node.cpu_share == service["cpus"]
+        limit = int(service["mem_limit"].removesuffix("m"))
+        assert node.memory_budget_mb + 110 <= limit  # fragments, and what an idle node takes
+        budgets.add((node.cpu_share, node.memory_budget_mb))
+    assert len(budgets) == 3
+
+
+def test_every_part_is_watched_and_waits_for_the_broker(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        assert service["healthcheck"]["test"][0] == "CMD", name
+        assert service["restart"] == "unless-stopped"
+    for name, service in ours(compose).items():
+        assert service["depends_on"]["broker"]["condition"] == "service_healthy"
+        kind = "node" if name.startswith("node-") else "service"
+        assert service["healthcheck"]["test"][-1] == f"{kind}/{name}"
+        assert not service.get("privileged")
+        assert service["cap_drop"] == ["ALL"]
+
+
+def test_compose_publishes_ports_to_this_machine_only(compose: dict[str, Any]) -> None:
+    ports = [port for service in compose["services"].values() for port in service.get("ports", ())]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_every_file_and_volume_that_compose_names_exists(compose: dict[str, Any]) -> None:
+    for service in compose["services"].values():
+        if "build" in service:
+            assert (ROOT / service["build"]["dockerfile"]).is_file()
+        for volume in service.get("volumes", ()):
+            source = volume.split(":")[0]
+            assert (ROOT / source).is_file() if source.startswith(".") else source in compose["volumes"]
+
+
+def test_what_is_kept_in_volumes_lies_where_the_image_puts_it(compose: dict[str, Any]) -> None:
+    """The root file system is read-only, so what is written elsewhere would fail."""
+    for service in ours(compose).values():
+        dockerfile = ROOT / service["build"]["dockerfile"]
+        ((home,),) = instructions(dockerfile, "VOLUME")
+        assert instructions(dockerfile, "WORKDIR")[-1] == [home]
+        variables = dict(word.split("=", 1) for words in instructions(dockerfile, "ENV") for word in words)
+        written = {"SPLITPLACE_JOURNAL", "SPLITPLACE_STATE_DIR", "SPLITPLACE_FRAGMENT_DIR"} & variables.keys()
+        assert written
+        assert all(variables[name].startswith(f"{home}/") for name in written)
+        assert all(volume.endswith(f":{home}") for volume in service.get("volumes", ()))
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_every_file_that_an_image_copies_exists_and_is_given_to_the_builder(dockerfile: Path) -> None:
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
+    given = [line.removeprefix("!") for line in ignored if line.startswith("!")]
+    copies = [words for words in instructions(dockerfile, "COPY") if not words[0].startswith("--from")]
+    sources = [source for *sources, _ in copies for source in sources]
+    for source in sources:
+        assert (ROOT / source).exists(), source
+        assert any(fnmatch.fnmatch(source, pattern) for pattern in given), source
+    packages = re.search(
+        r"^packages = \[(.*)\]$", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert packages is not None
+    assert set(re.findall(r'"(\w+)"', packages[1])) <= set(sources)
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_images_run_without_root_and_on_both_architectures(dockerfile: Path) -> None:
+    assert instructions(dockerfile, "USER")[-1] == ["10001"]
+    bases = {words[0] for words in instructions(dockerfile, "FROM")}
+    assert bases == {"python:3.11-slim"}  # an image for amd64 and arm64
+    assert not re.search(r"x86_64|amd64|aarch64", " ".join(map(str, instructions(dockerfile, "RUN"))))
+
+
+def test_the_image_of_a_node_installs_no_torch() -> None:
+    installs = [
+        " ".join(words) for words in instructions(DEPLOY / "Dockerfile.node", "RUN") if "install" in words
+    ]
+    assert len(installs) == 1
+    assert installs[0].endswith("install --no-cache-dir .[edge]")
+
+
+def test_mosquitto_lets_the_largest_task_through() -> None:
+    text = (ROOT / "mosquitto" / "mosquitto.conf").read_text(encoding="utf-8")
+    found = re.search(r"^max_packet_size (\d+)$", text, re.MULTILINE)
+    assert found is not None
+    assert int(found[1]) >= MAX_PACKET_BYTES
+
+
+def test_the_systemd_unit_starts_a_node_and_sets_variables_it_knows() -> None:
+    unit = ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    text = (DEPLOY / "splitplace-node.service").read_text(encoding="utf-8")
+    unit.read_string(text)
+    service = unit["Service"]
+    assert service["ExecStart"].split()[1:] == ["node"]
+    known = {f"SPLITPLACE_{name.upper()}" for name in NodeSettings.model_fields} | {"SPLITPLACE_CONFIG"}
+    assert set(re.findall(r"^Environment=(\w+)=", text, re.MULTILINE)) <= known
+    assert {service[key] for key in ("DynamicUser", "NoNewPrivileges", "PrivateDevices")} == {"yes"}
+    assert service["Restart"] == "always"
+    assert service["MemoryMax"]
+
+
+def health_of(part: str, broker: str) -> int:
+    """Exit code of the health check that compose runs in every container of ours."""
+    environment = os.environ | {"SPLITPLACE_BROKER": broker, "SPLITPLACE_PREFIX": "here/v1"}
+    check = [sys.executable, str(DEPLOY / "healthcheck.py"), part]
+    return subprocess.run(check, env=environment, capture_output=True, check=False).returncode
+
+
+def test_a_part_is_healthy_only_while_its_retained_status_says_online(broker_url: str) -> None:
+    address = urlsplit(broker_url)
+    for part, payload, healthy in (
+        ("service/gateway", '{"online": true}', True),
+        ("service/gateway", '{"online": false}', False),
+        ("node/node-1", "noise", False),
+        ("node/node-1", '{"online": true}', True),
+    ):
+        publish.single(
+            f"here/v1/{part}/status",
+            payload,
+            qos=1,
+            retain=True,
+            hostname=address.hostname or "",
+            port=address.port or 0,
+            protocol=client.MQTTv5,
+        )
+        assert (health_of(part, broker_url) == 0) is healthy, payload
+
+
+def test_a_part_that_never_came_or_has_no_broker_is_not_healthy(mosquitto_url: str) -> None:
+    assert health_of("service/placer", mosquitto_url) != 0
+    assert health_of("service/placer", "mqtt://127.0.0.1:9") != 0
