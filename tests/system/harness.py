@@ -1,0 +1,231 @@
+"""A whole system of real processes on a real broker, with a sensor that checks every answer."""
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import signal
+import sqlite3
+import sys
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from bus.broker import Broker, StartedKind, started_broker
+from bus.connection import Bus, RawReceived, Received
+from bus.settings import Settings
+from cli.processes import Processes
+from messages import topics
+from messages.cluster import ClusterState, ServiceStatus
+from tests.support.tiny_application import build_tiny_application, tiny_images
+from tests.support.waiting import until
+
+MODULES = {
+    topics.GATEWAY: "services.gateway",
+    topics.SPLITTER: "services.splitter",
+    topics.PLACER: "services.placer",
+    topics.RESOURCE_MONITOR: "services.resource_monitor",
+    topics.RESULT_AGGREGATOR: "services.result_aggregator",
+}
+NODES = ("n1", "n2", "n3")
+PACED = ("--cpu-share", "0.2", "--pacing", "true")
+
+
+class System:
+    """Broker, five services and three nodes, each a process that can be killed and started again."""
+
+    def __init__(self, folder: Path, broker: Broker, processes: Processes, policy: str) -> None:
+        self.broker = broker
+        self.settings = Settings(broker=broker.url)
+        self.journal = folder / "journal.sqlite3"
+        self._processes = processes
+        options: Mapping[str, Sequence[str]] = {
+            topics.GATEWAY: ("--journal", str(self.journal), "--stall-ms", "800"),
+            topics.SPLITTER: (
+                *("--store", str(folder / "store")),
+                *("--state-dir", str(folder / "state"), "--policy", policy),
+            ),
+        }
+        for service, module in MODULES.items():
+            self._start(service, (module, *options.get(service, ())))
+        for node in NODES:
+            folder_of_node = str(folder / "nodes" / node)
+            self._start(node, ("edge_node", "--node", node, "--fragment-dir", folder_of_node, *PACED))
+
+    def _start(self, name: str, module_and_options: Sequence[str]) -> None:
+        command = (sys.executable, "-m", *module_and_options, "--broker", self.broker.url)
+        self._processes.start(name, command)
+
+    def kill(self, name: str) -> None:
+        """End a process as a crash would."""
+        self.send(name, signal.SIGKILL)
+
+    def send(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to a process."""
+        pid = self._processes.children[name].pid
+        assert pid is not None, f"{name} does not run: {self.log(name)}"
+        os.kill(pid, number)
+
+    def restart(self, name: str) -> None:
+        """Start a killed process again."""
+        self._processes.children[name].end(deadline=0.0)
+        self._processes.children[name].start()
+
+    def log(self, name: str) -> str:
+        """The end of a process's log."""
+        return "\n".join(self._processes.children[name].last_lines())
+
+    def dead(self) -> list[str]:
+        """Processes that do not run."""
+        return [name for name, child in self._processes.children.items() if child.pid is None]
+
+    def journal_rows(self) -> list[tuple[str, dict[str, Any] | None, bool]]:
+        """Key, answer and whether it was delivered, of every task ever accepted."""
+        with contextlib.closing(sqlite3.connect(self.journal)) as connection:
+            rows = connection.execute("SELECT key, answer, delivered FROM tasks").fetchall()
+        return [
+            (key, json.loads(answer) if answer else None, bool(delivered)) for key, answer, delivered in rows
+        ]
+
+
+@contextlib.contextmanager
+def running_system(folder: Path, kind: StartedKind, policy: str = "random") -> Iterator[System]:
+    """A system on a broker of its own, all of it gone afterwards."""
+    build_tiny_application(folder / "store", milliseconds_per_image=0.2)
+    with (
+        started_broker(folder / "broker", kind=kind) as broker,
+        Processes(folder / "logs") as processes,
+    ):
+        system = System(folder, broker, processes, policy)
+        asyncio.run(_wait_until_ready(system))
+        yield system
+
+
+async def _wait_until_ready(system: System) -> None:
+    async with observed(system) as observer:
+        await until(lambda: observer.services == set(MODULES), 30.0)
+        await until(lambda: observer.online == set(NODES), 30.0)
+        async with sensor_of(system) as sensor:
+            await sensor.ask(1, 20_000.0)
+            await until(lambda: not sensor.unanswered(), 25.0)
+
+
+@dataclass(slots=True)
+class Observer:
+    """What the retained topics say now."""
+
+    services: set[str] = field(default_factory=set)
+    online: set[str] = field(default_factory=set)
+
+
+@contextlib.asynccontextmanager
+async def observed(system: System) -> AsyncIterator[Observer]:
+    """Watch services and nodes."""
+    observer = Observer()
+    bus = Bus(system.settings, f"observer-{secrets.token_hex(4)}")
+
+    async def on_service(received: Received[ServiceStatus]) -> None:
+        change = observer.services.add if received.message.online else observer.services.discard
+        change(received.message.service)
+
+    async def on_cluster(received: Received[ClusterState]) -> None:
+        observer.online = {node.node for node in received.message.nodes if node.online}
+
+    bus.subscribe(topics.SERVICE_STATUS, on_service)
+    bus.subscribe(topics.CLUSTER_STATE, on_cluster)
+    async with bus:
+        yield observer
+
+
+class Sensor:
+    """Sends labelled tasks, keeps every answer, and asks again for what it did not hear of."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.name = f"sensor-{secrets.token_hex(4)}"
+        self.bus = Bus(settings, self.name)
+        self.sent: dict[str, tuple[bytes, list[int]]] = {}
+        self.answers: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self.bus.subscribe_raw(topics.ANSWER, self._on_answer, client=self.name)
+
+    async def _on_answer(self, raw: RawReceived) -> None:
+        answer = json.loads(raw.payload)
+        self.answers[answer["task"]].append(answer)
+
+    async def ask(self, batch: int, deadline_ms: float) -> None:
+        """Send one task."""
+        name = f"t{len(self.sent)}"
+        images, labels = tiny_images(batch, seed=len(self.sent))
+        body = {"inputs": images.tobytes(), "labels": labels.tolist(), "deadline_ms": deadline_ms}
+        self.sent[name] = (bytes(msgpack.packb(body)), labels.tolist())
+        await self._publish(name)
+
+    async def _publish(self, name: str) -> None:
+        topic = topics.TASK_NAMED.at(application="tiny", client=self.name, task=name)
+        await self.bus.publish_raw(topic, self.sent[name][0])
+
+    def unanswered(self) -> list[str]:
+        """Tasks without an answer so far."""
+        return [name for name in self.sent if not self.answers[name]]
+
+    async def ask_again(self) -> None:
+        """Send what is unanswered once more, under the same id."""
+        for name in self.unanswered():
+            await self._publish(name)
+
+    def check(self) -> dict[str, int]:
+        """Every task has one answer, and every result is right. Returns how many ended in which way."""
+        ends: dict[str, int] = defaultdict(int)
+        for name, (_, labels) in self.sent.items():
+            told = [{**answer, "repeated": False} for answer in self.answers[name]]
+            assert told, f"{name} was never answered"
+            assert all(answer == told[0] for answer in told), f"{name} was told different things: {told}"
+            first = told[0]
+            ends[first["status"]] += 1
+            assert first["reason"]
+            if first["status"] == "answered":
+                assert [found["index"] for found in first["predictions"]] == labels
+        return dict(ends)
+
+
+@contextlib.asynccontextmanager
+async def sensor_of(system: System) -> AsyncIterator[Sensor]:
+    """A sensor that is connected."""
+    sensor = Sensor(system.settings)
+    async with sensor.bus:
+        await sensor.bus.connected()
+        yield sensor
+
+
+Fault = Callable[[], None]
+
+
+async def load_with_faults(
+    system: System, faults: Mapping[float, Fault], *, seconds: float = 4.0, deadline_ms: float = 8000.0
+) -> dict[str, int]:
+    """Send tasks of mixed sizes all the time, let faults happen at given seconds, and check every answer."""
+    random = np.random.default_rng(1)
+    clock = asyncio.get_running_loop().time
+    begin = clock()
+    left = dict(sorted(faults.items()))
+    async with sensor_of(system) as sensor:
+        sending: list[asyncio.Task[None]] = []
+        while clock() < begin + seconds or left:
+            for at in [at for at in left if clock() >= begin + at]:
+                await asyncio.to_thread(left.pop(at))
+            sending.append(asyncio.create_task(sensor.ask(int(random.integers(1, 33)), deadline_ms)))
+            await asyncio.sleep(0.06)
+        await asyncio.wait_for(asyncio.gather(*sending), 20.0)
+        for _ in range(10):
+            with contextlib.suppress(TimeoutError):
+                await until(lambda: not sensor.unanswered(), 3.0)
+                break
+            await sensor.ask_again()
+        ends = sensor.check()
+        await until(lambda: all(answer and delivered for _, answer, delivered in system.journal_rows()), 10.0)
+    return ends

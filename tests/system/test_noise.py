@@ -1,0 +1,123 @@
+"""A hundred thousand broken messages on all subscribed topics, and the next task is answered."""
+
+import asyncio
+import json
+import random
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import paho.mqtt.client as mqtt
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+
+from bus.broker import StartedKind
+from bus.connection import Bus, RawReceived
+from bus.settings import Settings
+from messages import topics
+from messages.base import Message
+from messages.topics import Topic
+from tests.support.waiting import until
+from tests.system.harness import MODULES, NODES, System, running_system, sensor_of
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
+
+MESSAGES = 100_000
+LEVELS = {
+    "application": ("tiny", "nothing", "ü"),
+    "client": ("camera", "_"),
+    "task": ("camera.1", "camera", "*"),
+    "node": (*NODES, topics.AGGREGATOR_INBOX, "n9"),
+    "service": (*MODULES, "nobody"),
+    "fragment": ("0" * 64, "x"),
+}
+
+
+@pytest.fixture(params=["mosquitto", "embedded"])
+def system(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[System]:
+    """A system of its own for each kind of broker."""
+    with running_system(tmp_path, cast("StartedKind", request.param)) as running:
+        yield running
+
+
+def subscribed_topics() -> list[Topic[Message]]:
+    """Every topic that a service or node listens to."""
+    listeners = {*topics.SERVICES, topics.NODE}
+    return [topic for topic in topics.all_topics() if listeners & set(topic.subscribers)]
+
+
+def noise(chance: random.Random, topic: Topic[Message]) -> bytes:
+    """Random bytes, broken JSON, JSON that is no message, a broken frame, or a message of wrong values."""
+    kind = chance.randrange(5)
+    if kind == 0:
+        return chance.randbytes(chance.randrange(200))
+    if kind == 1:
+        return b"{" + chance.randbytes(20)
+    if kind == 2:
+        return json.dumps(chance.choice([[], {}, "x", 1e999, None, {"version": 2}, [[[[1]]]]])).encode()
+    if kind == 3:
+        return (chance.randrange(400)).to_bytes(4) + chance.randbytes(chance.randrange(300))
+    values: list[Any] = [None, -1, 1e308, "x" * 50, [], {}, True, "n1", "camera.1", 0]
+    return json.dumps({name: chance.choice(values) for name in topic.message.model_fields}).encode()
+
+
+def flood(settings: Settings, count: int) -> dict[str, int]:
+    """Publish noise on every subscribed topic in turn; returns how many on each, all taken by the broker."""
+    chance = random.Random(7)
+    targets = subscribed_topics()
+    sent = dict.fromkeys((topic.pattern for topic in targets), 0)
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5, client_id="noise")
+    client.connect(settings.host, settings.port)
+    client.loop_start()
+    for number in range(count):
+        topic = targets[number % len(targets)]
+        name = topic.at(**{level: chance.choice(LEVELS[level]) for level in topic.parameters})
+        info = client.publish(f"{settings.prefix}/{name}", noise(chance, topic), qos=1)
+        sent[topic.pattern] += 1
+        if number % 500 == 499 or number == count - 1:
+            info.wait_for_publish(60.0)
+            assert info.is_published()
+    client.disconnect()
+    client.loop_stop()
+    return sent
+
+
+class Rejections:
+    """What services and nodes say they could not use."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.bus = Bus(settings, f"rejections-{secrets.token_hex(4)}")
+        self.by_source: dict[str, int] = {}
+        self.bus.subscribe_raw(topics.METRICS_SERVICE, self._on_metrics)
+        self.bus.subscribe_raw(topics.NODE_VITALS, self._on_metrics)
+        self.bus.subscribe_raw(topics.METRICS_GATEWAY, self._on_gateway)
+
+    async def _on_metrics(self, raw: RawReceived) -> None:
+        if raw.payload.startswith(b'{"version":1,') and b'"rejected":' in raw.payload:
+            told = json.loads(raw.payload)
+            self.by_source[str(raw.parameters)] = told["rejected"]
+
+    async def _on_gateway(self, raw: RawReceived) -> None:
+        self.by_source["invalid tasks"] = json.loads(raw.payload)["invalid"]
+
+
+def test_after_a_flood_of_noise_on_every_topic_the_next_good_task_is_answered(system: System) -> None:
+    async def scenario() -> None:
+        rejections = Rejections(system.settings)
+        async with rejections.bus:
+            sent = await asyncio.to_thread(flood, system.settings, MESSAGES)
+            assert sum(sent.values()) >= MESSAGES
+            assert min(sent.values()) > 1000
+            async with sensor_of(system) as sensor:
+                for _ in range(5):
+                    await sensor.ask(4, 20_000.0)
+                await until(lambda: not sensor.unanswered(), 60.0)
+                assert sensor.check() == {"answered": 5}
+            everybody = len(MODULES) + len(NODES) + 1
+            await until(
+                lambda: sum(count > 100 for count in rejections.by_source.values()) >= everybody, 20.0
+            )
+
+    asyncio.run(scenario())
+    assert system.dead() == []
