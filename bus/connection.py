@@ -46,6 +46,7 @@ _FIRST_RETRY_S = 0.05
 _LAST_RETRY_S = 2.0
 _FORGOTTEN_AFTER_S = 20.0
 _UNSUBSCRIBE_S = 1.0
+_END_S = 1.0
 
 # Without this and `_acknowledge_tcp`, TCP holds messages back for 40 ms a hop (docs/decisions/0004-bus.md).
 _SOCKET_OPTIONS = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
@@ -251,9 +252,11 @@ class Bus:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(1.0):
                 await asyncio.gather(*self._outstanding, return_exceptions=True)
-        for task in (*self._outstanding, *self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._outstanding, *self._tasks, return_exceptions=True)
+        while ending := {*self._outstanding, *self._tasks}:
+            for task in ending:
+                task.cancel()  # once more where aiomqtt swallowed the first: see `publish_raw`
+            ended, _ = await asyncio.wait(ending, timeout=_END_S)
+            await asyncio.gather(*ended, return_exceptions=True)
 
     async def connected(self) -> None:
         """Wait until the broker has accepted the connection and all subscriptions."""
@@ -428,6 +431,7 @@ class Bus:
         QoS 0 is dropped while there is no connection; QoS 1 waits for one.
         """
         name = topic if absolute else f"{self.settings.prefix}/{topic}"
+        cancellations = _cancellations()
         while True:
             if qos == 0 and not self._connected.is_set():
                 return
@@ -449,6 +453,8 @@ class Bus:
             else:
                 _acknowledge_tcp(client)
                 self.statistics.sent_bytes += len(payload)
+                if _cancellations() > cancellations:
+                    raise asyncio.CancelledError  # Python 3.11's wait_for, in aiomqtt, may swallow one
                 return
 
 
@@ -485,6 +491,12 @@ def _filter(topic: Topic[Any], parameters: Mapping[str, str]) -> tuple[str, re.P
     wildcards = dict.fromkeys(topic.parameters, "+")
     chosen = topic.at(**(wildcards | dict(parameters)))
     return chosen, re.compile(re.escape(chosen).replace(r"\+", "[^/]+"))
+
+
+def _cancellations() -> int:
+    """How often the running task was asked to stop."""
+    task = asyncio.current_task()
+    return task.cancelling() if task else 0
 
 
 def _acknowledge(client: aiomqtt.Client, message: aiomqtt.Message) -> None:

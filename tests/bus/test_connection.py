@@ -1,6 +1,7 @@
 """The bus against real brokers: what it promises when messages are broken and connections die."""
 
 import asyncio
+import random
 import statistics
 import time
 from collections.abc import AsyncIterator, Callable
@@ -274,3 +275,28 @@ async def test_messages_of_one_topic_are_handled_in_order_and_none_is_lost(mosqu
         await eventually(lambda: len(seen.received) >= count, 60)
     assert seen.nodes == [f"n{number}" for number in range(count)]
     assert receiver.statistics.overflowed == 0
+
+
+async def test_a_task_that_is_cancelled_just_when_its_publication_arrives_ends(mosquitto_url: str) -> None:
+    settings = Settings(broker=mosquitto_url)
+    receiver, sender = Bus(settings, "receiver"), Bus(settings, "sender")
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def cancel_the_publisher(_: Received[NodeStatus]) -> None:
+        for _step in range(random.randrange(12)):
+            await asyncio.sleep(0)
+        while tasks:
+            tasks.pop().cancel()
+
+    async def publish_for_ever() -> None:
+        while True:
+            await sender.publish(NODE_STATUS, status())
+
+    receiver.subscribe(NODE_STATUS, cancel_the_publisher)
+    async with connected(receiver, sender):
+        for _ in range(400):
+            task = asyncio.create_task(publish_for_ever())
+            tasks.add(task)
+            ended, _ = await asyncio.wait({task}, timeout=5)
+            task.cancel()
+            assert ended
