@@ -6,7 +6,8 @@ A variant is an out-tree of stages, so nothing here knows a chain from a star. T
   reference_score / score` on a node of that score. Once the node has measured its own time per image, that
   takes the place of the scaled `milliseconds_per_image`.
 * A tensor needs `bytes / bandwidth` of the slower of both links, one micro-batch after the other, and then
-  `HOP_MS` for broker, codec and event loops. Between two stages on the same node it needs nothing.
+  `HOP_MS` for broker, codec and event loops; also between two stages on the same node, which always send
+  their outputs through the broker.
 * A node does one call at a time, in the order of arrival. Of two stages that share a node, the later one
   begins when the earlier one is through with all micro-batches: exact where the inputs wait for the node,
   pessimistic where the node waits for its inputs.
@@ -131,7 +132,14 @@ class Schedule:
         fragment = job.fragments[stage.name]
         call_ms, image_ms = self._speed(fragment, node)
         link = self.cluster.nodes[node].link_megabytes_per_second
-        sources, input_ms, hop_ms = self._input(stage, fragment, node, link)
+        if stage.source == INPUT:
+            sources: Sequence[float] = (self.start_ms,) * len(job.micro_batches)
+            slower = link
+        else:
+            source = self.offers[stage.source]
+            sources = source.finish_ms
+            slower = min(link, self.cluster.nodes[source.node].link_megabytes_per_second)
+        input_ms = transfer_ms(fragment.input.bytes_per_image, slower)
         free_ms = max(self.free_ms(node), self.cluster.fragment_ready_ms(node, fragment, self.now_ms))
         received_ms = 0.0
         finish_ms = []
@@ -139,7 +147,7 @@ class Schedule:
             # Conditions instead of max(): the inner loop of every decision, a fifth faster so.
             received_ms = source_ms if source_ms > received_ms else received_ms  # noqa: FURB136
             received_ms += images * input_ms
-            arrived_ms = received_ms + hop_ms
+            arrived_ms = received_ms + HOP_MS
             free_ms = arrived_ms if arrived_ms > free_ms else free_ms  # noqa: FURB136
             free_ms += call_ms + images * image_ms
             finish_ms.append(free_ms)
@@ -184,19 +192,6 @@ class Schedule:
         measured = self.cluster.image_ms(node, fragment)
         image_ms = fragment.milliseconds_per_image * slowness if measured is None else measured
         return fragment.milliseconds_per_call * slowness, image_ms
-
-    def _input(
-        self, stage: Stage, fragment: Fragment, node: str, link: float
-    ) -> tuple[Sequence[float], float, float]:
-        """When each micro-batch sets out for the stage, its transfer time per image, and its hop."""
-        if stage.source == INPUT:
-            starts = (self.start_ms,) * len(self.job.micro_batches)
-            return starts, transfer_ms(fragment.input.bytes_per_image, link), HOP_MS
-        source = self.offers[stage.source]
-        if source.node == node:
-            return source.finish_ms, 0.0, 0.0
-        slower = min(link, self.cluster.nodes[source.node].link_megabytes_per_second)
-        return source.finish_ms, transfer_ms(fragment.input.bytes_per_image, slower), HOP_MS
 
 
 def predict(

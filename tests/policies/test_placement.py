@@ -80,11 +80,10 @@ def test_among_equals_the_least_loaded_wins_then_the_first_by_name() -> None:
     assert placed(earliest(app, "whole", 4, view)).nodes == {"whole-0": "b"}
 
 
-def test_a_large_batch_is_spread_as_a_pipeline_and_a_single_image_is_not() -> None:
+def test_a_large_batch_is_spread_as_a_pipeline() -> None:
     app = three_ways(image_ms=6, micro_batch=2)
     view = cluster(*(node(name, loaded=all_of(app)) for name in "abc"))
     assert len(set(placed(earliest(app, "layer", 60, view)).nodes.values())) == 3
-    assert len(set(placed(earliest(app, "layer", 1, view)).nodes.values())) == 1
 
 
 def test_branches_go_to_different_nodes() -> None:
