@@ -1,0 +1,94 @@
+"""What the applications' descriptions say about fragments, and what this node has measured. Pure."""
+
+from collections import OrderedDict
+
+from messages.application import Application, Fragment
+from messages.cluster import MAX_FRAGMENTS_LISTED, FragmentTiming
+
+MAX_APPLICATIONS = 256
+_KEPT = 0.9
+"""Weight of all calls before the newest one."""
+
+
+class CatalogueFullError(Exception):
+    """More applications than a node wants to know."""
+
+
+class Catalogue:
+    """Fragments by hash, from the retained descriptions of the applications."""
+
+    def __init__(self, score: float) -> None:
+        """An empty catalogue of a node with this benchmark score (GFLOP/s, one thread)."""
+        self.score = score
+        self._applications: dict[str, dict[str, tuple[Fragment, float]]] = {}
+        self._fragments: dict[str, tuple[Fragment, float]] = {}
+        """All applications'; replaced, never changed, because the executor's thread reads it too."""
+
+    def add(self, application: Application) -> None:
+        """Learn or replace an application.
+
+        Raises:
+            CatalogueFullError: it would be one too many.
+        """
+        if application.name not in self._applications and len(self._applications) >= MAX_APPLICATIONS:
+            raise CatalogueFullError(application.name)
+        self._applications[application.name] = {
+            fragment.sha256: (fragment, application.reference_score) for fragment in application.fragments
+        }
+        self._fragments = {
+            sha256: entry for known in self._applications.values() for sha256, entry in known.items()
+        }
+
+    def fragment(self, sha256: str) -> Fragment | None:
+        """The fragment's description, or None while no application has it."""
+        found = self._fragments.get(sha256)
+        return found[0] if found else None
+
+    def call_ms(self, sha256: str) -> float:
+        """What one call of a fragment costs here beside its images, as described; 0 if unknown."""
+        found = self._fragments.get(sha256)
+        return found[0].milliseconds_per_call * self._slowdown(found[1]) if found else 0.0
+
+    def expected_ms(self, sha256: str, images: int, measured_ms_per_image: float | None) -> float:
+        """Time that a call on so many images will take: as measured here, else as described; 0 if unknown.
+
+        The same model as in `policies.prediction`.
+        """
+        found = self._fragments.get(sha256)
+        image_ms = measured_ms_per_image
+        if image_ms is None:
+            image_ms = found[0].milliseconds_per_image * self._slowdown(found[1]) if found else 0.0
+        return self.call_ms(sha256) + images * image_ms
+
+    def _slowdown(self, reference_score: float) -> float:
+        return reference_score / self.score if self.score else 1.0
+
+
+class Timings:
+    """Moving averages of what an image really costs here, pacing and throttling included.
+
+    The ratio of decayed sums, so that a call on many images counts for as much as it measured. The cost of
+    a call (`Catalogue.call_ms`) is taken off before, since predictions add it.
+    """
+
+    def __init__(self) -> None:
+        self._sums: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def add(self, fragment: str, images: int, took_ms: float) -> None:
+        """Note one call on so many images, which took that long without the cost of the call itself."""
+        total_ms, total_images = self._sums.pop(fragment, (0.0, 0.0))
+        self._sums[fragment] = (_KEPT * total_ms + took_ms, _KEPT * total_images + images)
+        if len(self._sums) > MAX_FRAGMENTS_LISTED:
+            self._sums.popitem(last=False)
+
+    def milliseconds_per_image(self, fragment: str) -> float | None:
+        """The average, or None before the first call."""
+        sums = self._sums.get(fragment)
+        return max(0.0, sums[0] / sums[1]) if sums else None
+
+    def report(self) -> tuple[FragmentTiming, ...]:
+        """All averages, for the vitals."""
+        return tuple(
+            FragmentTiming(fragment=fragment, milliseconds_per_image=max(0.0, total_ms / images))
+            for fragment, (total_ms, images) in self._sums.items()
+        )

@@ -1,0 +1,107 @@
+"""Fetches a fragment over the bus into the store, piece by piece, and checks its hash."""
+
+import asyncio
+import logging
+from pathlib import Path
+
+from bus.connection import Bus, Received
+from bus.store import StoreError
+from edge_node.download import Download, DownloadError
+from edge_node.executor import now_ms
+from edge_node.fragment_store import FragmentStore, PartialFragment
+from messages.application import Fragment
+from messages.cluster import FragmentMissing, FragmentRequest
+from messages.frames import FragmentHeader
+from messages.limits import MAX_FRAGMENT_BYTES
+from messages.topics import FRAGMENT_CHUNK, FRAGMENT_MISSING, FRAGMENT_REQUEST
+
+log = logging.getLogger(__name__)
+
+MAX_TRIES = 3
+"""How often a file whose hash is wrong is fetched again from the beginning."""
+MAX_PARALLEL = 2
+_MAX_UNWRITTEN = 64
+"""Pieces that may wait for the disk; more are let go by and asked for again."""
+
+
+class Fetcher:
+    """Brings fragments that are not in the store yet."""
+
+    def __init__(self, bus: Bus, store: FragmentStore, node: str) -> None:
+        self._bus = bus
+        self._store = store
+        self._node = node
+        self._slots = asyncio.Semaphore(MAX_PARALLEL)
+
+    async def fetch(self, fragment: Fragment) -> Path:
+        """The fragment's file, its hash checked.
+
+        Raises:
+            DownloadError: nobody has it, pieces do not come, or what comes is not what was described.
+            OSError: the disk refuses.
+        """
+        if not 0 < fragment.file_bytes <= MAX_FRAGMENT_BYTES:
+            msg = f"described as a file of {fragment.file_bytes} bytes (limit {MAX_FRAGMENT_BYTES})"
+            raise DownloadError(msg)
+        async with self._slots:
+            for _ in range(MAX_TRIES):
+                partial = await asyncio.to_thread(self._store.begin, fragment.sha256, fragment.file_bytes)
+                with partial:
+                    await _Transfer(self._bus, self._node, fragment, partial).run()
+                    try:
+                        return await asyncio.to_thread(self._store.finish, partial, fragment.sha256)
+                    except StoreError as error:
+                        log.warning("fetched a fragment with wrong content: %s", error)
+        msg = f"what was fetched had a wrong hash, {MAX_TRIES} times"
+        raise DownloadError(msg)
+
+
+class _Transfer:
+    """One try at one file."""
+
+    def __init__(self, bus: Bus, node: str, fragment: Fragment, partial: PartialFragment) -> None:
+        self._bus = bus
+        self._node = node
+        self._fragment = fragment.sha256
+        self._download = Download(fragment.file_bytes)
+        self._partial = partial
+        self._unwritten: asyncio.Queue[tuple[int, memoryview]] = asyncio.Queue()
+        self._missing: str | None = None
+
+    async def run(self) -> None:
+        """Ask and write until every piece is here. Raises DownloadError, OSError."""
+        async with (
+            self._bus.watching(FRAGMENT_CHUNK, self._on_chunk, fragment=self._fragment),
+            self._bus.watching(FRAGMENT_MISSING, self._on_missing, fragment=self._fragment),
+        ):
+            while not self._download.is_complete or not self._unwritten.empty():
+                self._ask()
+                try:
+                    async with asyncio.timeout(self._download.next_check_ms(now_ms()) / 1000):
+                        chunk, body = await self._unwritten.get()
+                except TimeoutError:
+                    continue
+                await asyncio.to_thread(self._partial.write, chunk, body)
+
+    def _ask(self) -> None:
+        if self._missing is not None:
+            raise DownloadError(self._missing)
+        wanted = self._download.wanted(now_ms())
+        if wanted is not None:
+            request = FragmentRequest(
+                node=self._node,
+                fragment=self._fragment,
+                first_chunk=wanted.first_chunk,
+                chunks=wanted.chunks,
+            )
+            self._bus.send(FRAGMENT_REQUEST, request)
+
+    def _on_chunk(self, received: Received[FragmentHeader]) -> None:
+        header = received.message
+        if self._unwritten.qsize() < _MAX_UNWRITTEN and self._download.receive(
+            header.chunk, len(received.body), header.file_bytes
+        ):
+            self._unwritten.put_nowait((header.chunk, received.body))
+
+    def _on_missing(self, received: Received[FragmentMissing]) -> None:
+        self._missing = received.message.reason

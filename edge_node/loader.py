@@ -1,0 +1,176 @@
+"""Brings fragments into memory: described by an application, on disk, within the budget, loaded."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from bus.connection import Received
+from edge_node.catalogue import Catalogue
+from edge_node.download import DownloadError
+from edge_node.executor import Executor
+from edge_node.fragment_store import FragmentStore
+from edge_node.memory import DoesNotFitError, MemoryBudget
+from edge_node.runtime import FragmentError, FragmentRuntime, give_back_memory
+from messages.application import Application, Fragment
+from messages.cluster import FailureKind
+
+log = logging.getLogger(__name__)
+
+CATALOGUE_PATIENCE_S = 5.0
+"""A frame can be here before the retained description of its application."""
+MEMORY_PATIENCE_S = 5.0
+"""How long a fragment waits for busy ones to make room."""
+
+
+class _LoadError(Exception):
+    def __init__(self, reason: str, kind: FailureKind = "fragment") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.kind: FailureKind = kind
+
+
+class Loader:
+    """One background task for each fragment that is wanted and not loaded."""
+
+    def __init__(
+        self,
+        *,
+        catalogue: Catalogue,
+        store: FragmentStore,
+        executor: Executor,
+        budget: MemoryBudget,
+        fetch: Callable[[Fragment], Awaitable[Path]],
+        on_failure: Callable[[str, FailureKind, str], None],
+    ) -> None:
+        """A loader with nothing loaded.
+
+        Args:
+            catalogue: descriptions of fragments.
+            store: fragments on disk.
+            executor: where sessions go.
+            budget: what may be loaded together.
+            fetch: brings a fragment that is not in the store.
+            on_failure: told the hash, kind and reason when a wanted fragment cannot be had.
+        """
+        self._catalogue = catalogue
+        self._store = store
+        self._executor = executor
+        self._budget = budget
+        self._fetch = fetch
+        self._on_failure = on_failure
+        self._loading: dict[str, asyncio.Task[None]] = {}
+        self._changed = asyncio.Event()
+
+    @property
+    def loaded_bytes(self) -> int:
+        """Memory reserved by fragments that are loaded or being loaded."""
+        return self._budget.reserved_bytes
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """Fragments that can run at once."""
+        return tuple(fragment for fragment in self._budget.reserved if fragment not in self._loading)
+
+    def want(self, fragment: str) -> None:
+        """See to it that a fragment will be loaded."""
+        self._budget.use(fragment)
+        if fragment in self._loading or self._executor.has_session(fragment):
+            return
+        task = asyncio.create_task(self._bring(fragment), name=f"load {fragment[:12]}")
+        self._loading[fragment] = task
+
+    def something_changed(self) -> None:
+        """A job is done or gone: there may be room now."""
+        self._changed.set()
+
+    async def learn(self, received: Received[Application]) -> None:
+        """Handler of the retained descriptions."""
+        self._catalogue.add(received.message)
+        self._changed.set()
+
+    async def stop(self) -> None:
+        """Give up what is being loaded."""
+        tasks = tuple(self._loading.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _bring(self, sha256: str) -> None:
+        failed: _LoadError | None = None
+        try:
+            await self._load(sha256)
+        except _LoadError as error:
+            failed = error
+        except (DownloadError, FragmentError, OSError) as error:
+            failed = _LoadError(f"fragment {sha256[:12]}: {error}")
+        except MemoryError:
+            failed = _LoadError(f"fragment {sha256[:12]}: out of memory while loading", "memory")
+        except Exception as error:
+            log.exception("loading fragment %s", sha256)
+            failed = _LoadError(f"fragment {sha256[:12]}: {error!r}")
+        finally:
+            del self._loading[sha256]
+            if not self._executor.has_session(sha256):
+                self._budget.release(sha256)
+            self._changed.set()
+        if failed is not None:
+            self._on_failure(sha256, failed.kind, failed.reason)
+
+    async def _load(self, sha256: str) -> None:
+        fragment = await self._described(sha256)
+        if fragment.peak_memory_bytes > self._budget.budget_bytes:  # before anything is fetched for it
+            raise _does_not_fit(
+                DoesNotFitError(fragment.peak_memory_bytes, self._budget.budget_bytes), sha256
+            )
+        path = await asyncio.to_thread(self._store.find, sha256) or await self._fetch(fragment)
+        await self._make_room(fragment)
+        runtime = await asyncio.to_thread(FragmentRuntime, path)
+        if (runtime.input, runtime.output) != (fragment.input, fragment.output):
+            msg = f"fragment {sha256[:12]} is not what its application describes"
+            raise _LoadError(msg)
+        self._executor.add_session(sha256, runtime)
+
+    async def _described(self, sha256: str) -> Fragment:
+        try:
+            async with asyncio.timeout(CATALOGUE_PATIENCE_S):
+                while (fragment := self._catalogue.fragment(sha256)) is None:
+                    await self._next_change()
+        except TimeoutError:
+            msg = f"no application describes fragment {sha256[:12]}"
+            raise _LoadError(msg) from None
+        return fragment
+
+    async def _make_room(self, fragment: Fragment) -> None:
+        sha256, needed = fragment.sha256, fragment.peak_memory_bytes
+        try:
+            async with asyncio.timeout(MEMORY_PATIENCE_S):
+                while True:
+                    busy = self._executor.busy() | self._loading.keys()
+                    evicted = self._budget.reserve(sha256, needed, busy)
+                    if evicted is not None:
+                        break
+                    await self._next_change()
+        except DoesNotFitError as error:
+            raise _does_not_fit(error, sha256) from error
+        except TimeoutError:
+            free = self._budget.budget_bytes - self._budget.reserved_bytes
+            msg = f"fragment {sha256[:12]} needs {needed} bytes of memory, {free} are free, the rest is busy"
+            raise _LoadError(msg, "memory") from None
+        sessions = [self._executor.remove_session(fragment) for fragment in evicted]
+        if sessions:
+            await asyncio.to_thread(_free, sessions)
+
+    async def _next_change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+
+def _does_not_fit(error: DoesNotFitError, sha256: str) -> _LoadError:
+    return _LoadError(f"fragment {sha256[:12]} {error}", "memory")
+
+
+def _free(sessions: list[FragmentRuntime | None]) -> None:
+    """The list holds the only references; freeing a network takes milliseconds."""
+    sessions.clear()
+    give_back_memory()

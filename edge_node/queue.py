@@ -1,0 +1,221 @@
+"""Micro-batches that wait for this node, earliest deadline first. Pure: time comes in as an argument."""
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Container
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from bus.assembly import TensorKey, key_of
+from messages.frames import Buffer, Route, TensorHeader
+from messages.limits import MEBIBYTE
+
+MAX_JOBS = 4096
+MAX_BYTES = 256 * MEBIBYTE
+MAX_REMEMBERED_TASKS = 8192
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """One complete micro-batch and what to run on it."""
+
+    header: TensorHeader
+    route: Route
+    """The header's; never None here."""
+    encoded: Buffer
+    arrived_ms: float
+    ends_ms: float
+    """When nobody wants its answer any more, on the clock of `arrived_ms`."""
+    expected_ms: float
+    """Computing time it will probably take."""
+
+    @property
+    def key(self) -> TensorKey:
+        """Task, attempt, stage and micro-batch."""
+        return key_of(self.header)
+
+
+class Admission(Enum):
+    """What became of a job that was pushed."""
+
+    ACCEPTED = auto()
+    DUPLICATE = auto()
+    """The same micro-batch waits already."""
+    OUTDATED = auto()
+    """Its task was cancelled, or a newer attempt of it was seen."""
+    EXPIRED = auto()
+    FULL = auto()
+
+
+@dataclass(slots=True)
+class _Group:
+    """The micro-batches of one stage of one attempt. They share a deadline, so that they stay in order."""
+
+    ends_ms: float
+    sequence: int
+    waiting: int = 0
+
+
+@dataclass(order=True, slots=True)
+class _Entry:
+    ends_ms: float
+    sequence: int
+    micro_batch: int
+    job: Job = field(compare=False)
+
+
+class JobQueue:
+    """Jobs by fragment, each fragment's earliest deadline first; bounded in number and bytes.
+
+    Micro-batches of a stage stay in their order: the deadline of the first that came counts for all, since
+    the others' differ only by what the network did to them.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_jobs: int = MAX_JOBS,
+        max_bytes: int = MAX_BYTES,
+        max_remembered_tasks: int = MAX_REMEMBERED_TASKS,
+    ) -> None:
+        """An empty queue.
+
+        Args:
+            max_jobs: how many may wait.
+            max_bytes: encoded bytes of all that wait.
+            max_remembered_tasks: tasks whose newest or cancelled attempt is remembered.
+        """
+        self.dropped = 0
+        """Jobs that expired, were cancelled or outdated before they ran."""
+        self._max_jobs = max_jobs
+        self._max_bytes = max_bytes
+        self._max_remembered = max_remembered_tasks
+        self._jobs: dict[TensorKey, Job] = {}
+        self._heaps: dict[str, list[_Entry]] = {}
+        self._groups: dict[tuple[str, int, str], _Group] = {}
+        self._oldest_wanted: OrderedDict[str, int] = OrderedDict()
+        self._bytes = 0
+        self._sequence = 0
+
+    def __len__(self) -> int:
+        """How many jobs wait."""
+        return len(self._jobs)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Encoded bytes of all that wait."""
+        return self._bytes
+
+    @property
+    def expected_ms(self) -> float:
+        """Computing time of all that wait."""
+        return sum(job.expected_ms for job in self._jobs.values())
+
+    @property
+    def fragments(self) -> frozenset[str]:
+        """Fragments that something waits for."""
+        return frozenset(job.route.fragment for job in self._jobs.values())
+
+    def push(self, job: Job, now_ms: float) -> Admission:
+        """Let a job wait, unless it is not wanted (any more) or there is no room."""
+        task, attempt = job.header.task, job.header.attempt
+        if attempt < self._oldest_wanted.get(task, 0):
+            self.dropped += 1
+            return Admission.OUTDATED
+        if now_ms >= job.ends_ms:
+            self.dropped += 1
+            return Admission.EXPIRED
+        if job.key in self._jobs:
+            return Admission.DUPLICATE
+        self._want_from(task, attempt)
+        if len(self) >= self._max_jobs or self._bytes + len(job.encoded) > self._max_bytes:
+            self.expire(now_ms)
+        if len(self) >= self._max_jobs or self._bytes + len(job.encoded) > self._max_bytes:
+            return Admission.FULL
+        self._add(job)
+        return Admission.ACCEPTED
+
+    def pop(self, now_ms: float, ready: Container[str]) -> Job | None:
+        """Take the job with the earliest deadline among those whose fragment is ready; drops expired ones."""
+        heads = [
+            head
+            for fragment in list(self._heaps)
+            if fragment in ready and (head := self._head(fragment, now_ms)) is not None
+        ]
+        if not heads:
+            return None
+        job = min(heads).job
+        self._forget(job)
+        return job
+
+    def cancel(self, task: str, attempt: int) -> int:
+        """Drop a task's jobs up to and including an attempt, now and when they come; returns how many."""
+        return self._want_from(task, attempt + 1)
+
+    def expire(self, now_ms: float) -> int:
+        """Drop every job whose time has passed; returns how many."""
+        gone = [job for job in self._jobs.values() if now_ms >= job.ends_ms]
+        return self._drop(gone)
+
+    def take(self, fragment: str) -> tuple[Job, ...]:
+        """Take everything that waits for a fragment, because it will not come."""
+        taken = tuple(job for job in self._jobs.values() if job.route.fragment == fragment)
+        for job in taken:
+            self._forget(job)
+        return taken
+
+    def is_wanted(self, task: str, attempt: int) -> bool:
+        """Whether neither a cancellation nor a newer attempt of the task was seen."""
+        return attempt >= self._oldest_wanted.get(task, 0)
+
+    def _want_from(self, task: str, attempt: int) -> int:
+        known = self._oldest_wanted.get(task, 0)
+        self._oldest_wanted[task] = max(known, attempt)
+        self._oldest_wanted.move_to_end(task)
+        if len(self._oldest_wanted) > self._max_remembered:
+            self._oldest_wanted.popitem(last=False)
+        if attempt <= known:
+            return 0
+        return self._drop(
+            [job for job in self._jobs.values() if job.key.task == task and job.key.attempt < attempt]
+        )
+
+    def _drop(self, jobs: list[Job]) -> int:
+        for job in jobs:
+            self._forget(job)
+        self.dropped += len(jobs)
+        return len(jobs)
+
+    def _add(self, job: Job) -> None:
+        key = job.key
+        group = self._groups.get(key[:3])
+        if group is None:
+            self._sequence += 1
+            group = self._groups[key[:3]] = _Group(job.ends_ms, self._sequence)
+        group.waiting += 1
+        self._jobs[key] = job
+        self._bytes += len(job.encoded)
+        entry = _Entry(group.ends_ms, group.sequence, key.micro_batch, job)
+        heapq.heappush(self._heaps.setdefault(job.route.fragment, []), entry)
+
+    def _forget(self, job: Job) -> None:
+        """Only the heap still holds it; it is passed over there when its turn comes."""
+        key = job.key
+        del self._jobs[key]
+        self._bytes -= len(job.encoded)
+        group = self._groups[key[:3]]
+        group.waiting -= 1
+        if not group.waiting:
+            del self._groups[key[:3]]
+
+    def _head(self, fragment: str, now_ms: float) -> _Entry | None:
+        heap = self._heaps[fragment]
+        while heap:
+            job = heap[0].job
+            if self._jobs.get(job.key) is job:
+                if now_ms < job.ends_ms:
+                    return heap[0]
+                self._drop([job])
+            heapq.heappop(heap)
+        del self._heaps[fragment]
+        return None

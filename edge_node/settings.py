@@ -1,0 +1,101 @@
+"""Settings of an edge node."""
+
+import os
+import re
+import socket
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import CliImplicitFlag
+
+from bus.settings import Settings
+from messages.base import Name
+from messages.limits import MEBIBYTE
+
+LOOPBACK_MEGABYTES_PER_SECOND = 1000.0
+NETWORK_MEGABYTES_PER_SECOND = 100.0
+COMPRESS_BELOW_MEGABYTES_PER_SECOND = 150.0
+"""On faster links zstd costs more time than it saves (measured)."""
+
+
+def default_node_name() -> str:
+    """This machine's host name, made fit to stand in a topic."""
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:64].lstrip("_.-")
+    return name or "node"
+
+
+class NodeSettings(Settings):
+    """What one edge node is called, may use and measures."""
+
+    node: Name = Field(default_factory=default_node_name, description="name of this node; default: host name")
+    memory_budget_mb: Annotated[float, Field(gt=0)] = Field(
+        512.0, description="megabytes (MiB) that loaded fragments may take together"
+    )
+    cpu_share: Annotated[float, Field(gt=0, le=1024)] | None = Field(
+        None, description="share of one core that this node is limited to, where it is"
+    )
+    pacing: CliImplicitFlag[bool] = Field(
+        default=False, description="keep to the CPU share by sleeping (without a cgroup quota that does it)"
+    )
+    cores: Annotated[int, Field(ge=1, le=4096)] = Field(
+        default_factory=lambda: os.cpu_count() or 1, description="cores of this machine"
+    )
+    fragment_dir: Path | None = Field(
+        None, description="folder of fetched fragments; default: var/nodes/<node>/fragments"
+    )
+    fragment_store_mb: Annotated[float, Field(gt=0)] = Field(
+        2048.0, description="megabytes (MiB) that fetched fragments may take on disk"
+    )
+    queue_mb: Annotated[float, Field(gt=0)] = Field(
+        256.0, description="megabytes (MiB) of tensors that may wait to be computed"
+    )
+    codec: Literal["auto", "raw", "zstd"] = Field(
+        "auto", description="how tensors are sent; auto: zstd where the link is slow"
+    )
+    link_megabytes_per_second: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="speed of the link to the broker; default: 1000 to this machine, else 100"
+    )
+    vitals_every_s: Annotated[float, Field(gt=0, le=60)] = Field(
+        1.0, description="seconds between heartbeats"
+    )
+
+    @model_validator(mode="after")
+    def _pacing_needs_a_share(self) -> Self:
+        if self.pacing and (self.cpu_share is None or self.cpu_share > 1):
+            msg = "pacing needs a cpu_share of at most 1 (a node computes in one thread)"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def pace(self) -> float:
+        """Share of one core to keep to by sleeping; 1 for no sleeping."""
+        return self.cpu_share if self.pacing and self.cpu_share else 1.0
+
+    @property
+    def memory_budget_bytes(self) -> int:
+        """`memory_budget_mb` in bytes."""
+        return int(self.memory_budget_mb * MEBIBYTE)
+
+    @property
+    def fragment_folder(self) -> Path:
+        """Where fetched fragments lie."""
+        return self.fragment_dir or Path("var", "nodes", self.node, "fragments")
+
+    @property
+    def compress(self) -> bool:
+        """Whether tensors are compressed before they are sent."""
+        if self.codec != "auto":
+            return self.codec == "zstd"
+        assumed = LOOPBACK_MEGABYTES_PER_SECOND if _is_loopback(self.host) else NETWORK_MEGABYTES_PER_SECOND
+        return (self.link_megabytes_per_second or assumed) < COMPRESS_BELOW_MEGABYTES_PER_SECOND
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
