@@ -99,3 +99,24 @@ def read(topic: Topic[MessageT], name: str, payload: bytes) -> MessageT | None:
         return parse(topic, name, payload).message
     except (ValidationError, FrameError):
         return None
+
+
+async def clear_retained(settings: Settings) -> int:
+    """Removes everything that is retained below the prefix, and says how many topics that were.
+
+    For a system that is gone for good, on a broker that others use too.
+    """
+    found: set[str] = set()
+    async with new_client(settings, "clear") as client:
+        await client.subscribe(f"{settings.prefix}/#", qos=1)
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                async for message in client.messages:
+                    if message.retain:
+                        found.add(message.topic.value)
+        except TimeoutError:
+            pass
+        await client.unsubscribe(f"{settings.prefix}/#")
+        for topic in found:
+            await client.publish(topic, b"", qos=1, retain=True)
+    return len(found)

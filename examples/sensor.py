@@ -45,6 +45,7 @@ PROGRESS_EVERY_S = 5.0
 class Task:
     """A task and what became of it."""
 
+    client: str
     task: str
     format: str
     batch: int
@@ -182,6 +183,7 @@ def draw(random_: random.Random, number: int, arguments: argparse.Namespace, lab
         else random_.choice(["msgpack", "json"])
     )
     return Task(
+        client=arguments.name,
         task=f"t{number:05d}",
         format=form,
         batch=len(labels),

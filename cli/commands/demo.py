@@ -1,0 +1,64 @@
+"""`splitplace demo`."""
+
+import asyncio
+import secrets
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from bus.broker import BrokerError
+from bus.store import StoreError
+from cli.demonstration.plan import MIN_NODES, PlanError
+from cli.demonstration.run import Demo, DemoError, DemoOptions, write_summary
+from cli.demonstration.summary import faults
+from cli.demonstration.system import remove
+from cli.demonstration.table import table
+from cli.exit_codes import ExitCode
+from cli.options import fail, repository_folder
+from messages.limits import MAX_NODES
+
+
+def command(
+    *,
+    tasks: Annotated[int, typer.Option(min=1, max=100_000, help="How many tasks the sensor sends.")] = 200,
+    nodes: Annotated[
+        int, typer.Option(min=MIN_NODES, max=MAX_NODES, help="How many edge nodes.")
+    ] = MIN_NODES,
+    seed: Annotated[int, typer.Option(help="Of the sensor's random choices.")] = 0,
+    broker: Annotated[
+        str | None, typer.Option(help="URL of a broker to use.", show_default="one of its own")
+    ] = None,
+    summary: Annotated[Path | None, typer.Option(help="JSON file to write the figures to.")] = None,
+    store: Annotated[Path | None, typer.Option(help="The model store.", show_default="store")] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep logs and journal of a demo that went well.")
+    ] = False,
+) -> None:
+    """Watch a whole system at work: services, nodes, a sensor, real images.
+
+    Starts a broker, the five services, edge nodes of three speeds and a sensor, each a process of its own,
+    and shows what they do. Ends by itself, prints the figures and leaves nothing running. Exits with 1 where
+    a task got no answer or a process died.
+    """
+    folder = Path("var") / "demo" / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    options = DemoOptions(tasks, nodes, seed, broker, store or repository_folder("store"), folder)
+    try:
+        figures = Demo(options).run()
+    except (DemoError, PlanError, StoreError, BrokerError) as error:
+        fail(f"{error}\nlogs: {folder}", ExitCode.PROBLEM)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        remove(folder)
+        fail("stopped", ExitCode.PROBLEM)
+    Console().print(table(figures))
+    if summary is not None:
+        write_summary(figures, summary)
+    broken = faults(figures)
+    if broken:
+        fail(f"{'; '.join(broken)}\nlogs: {folder}", ExitCode.PROBLEM)
+    if keep:
+        print(f"logs: {folder}")
+    else:
+        remove(folder)

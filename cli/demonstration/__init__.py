@@ -1,0 +1,1 @@
+"""What `splitplace demo` is made of."""

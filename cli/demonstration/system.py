@@ -1,0 +1,91 @@
+"""The processes of a demo: five services, the nodes under their CPU shares, the sensors."""
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bus.settings import Settings
+from bus.store import ModelStore
+from cli.cpu_shares import CpuShares
+from cli.demonstration.plan import NodePlan
+from cli.main import PARTS
+from cli.processes import Child, Processes
+from messages.topics import NODE, SERVICES
+
+SENSOR = Path(__file__).parents[2] / "examples" / "sensor.py"
+SAMPLES = "samples.npz"
+
+
+def start_services(processes: Processes, settings: Settings, store: ModelStore, folder: Path) -> None:
+    """Starts all five, with their files below `folder`."""
+    own_flags = {
+        "gateway": ["--journal", str(folder / "gateway.sqlite3")],
+        "splitter": ["--store", str(store.root.absolute()), "--state-dir", str(folder / "state")],
+    }
+    for name in SERVICES:
+        processes.start(name, [*_python(name), *_shared(settings), *own_flags.get(name, [])])
+
+
+def start_nodes(
+    processes: Processes, settings: Settings, plans: Sequence[NodePlan], shares: CpuShares, folder: Path
+) -> None:
+    """Starts the nodes, each under its share from its first moment: slow devices also start slowly."""
+    for plan in plans:
+        flags = [
+            *("--node", plan.name),
+            *("--cpu-share", str(plan.cpu_share)),
+            *("--cores", "1"),
+            *("--memory-budget-mb", str(plan.memory_budget_mb)),
+            *("--fragment-dir", str(folder / "nodes" / plan.name)),
+        ]
+        if shares.mechanism == "pacing":
+            flags.append("--pacing")
+        child = processes.start(plan.name, [*_python(NODE), *_shared(settings), *flags])
+        if child.pid is not None:
+            shares.limit(plan.name, child.pid, plan.cpu_share)
+
+
+def start_sensor(
+    processes: Processes,
+    settings: Settings,
+    store: ModelStore,
+    *,
+    application: str,
+    tasks: int,
+    rate: float,
+    seed: int,
+    report: Path,
+) -> Child:
+    """Starts a sensor of one application: a program that knows nothing of us."""
+    flags = {
+        "--broker": settings.broker,
+        "--prefix": settings.prefix,
+        "--name": f"sensor-{application}",
+        "--application": application,
+        "--samples": str(samples_of(store, application)),
+        "--tasks": str(tasks),
+        "--rate": str(rate),
+        "--seed": str(seed),
+        "--report": str(report),
+    }
+    arguments = [part for flag in flags.items() for part in flag]
+    return processes.start(f"sensor-{application}", [sys.executable, str(SENSOR), *arguments])
+
+
+def samples_of(store: ModelStore, application: str) -> Path:
+    """The labelled images that come with an application."""
+    return store.root / application / SAMPLES
+
+
+def remove(folder: Path) -> None:
+    """Removes what a demo has written."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _python(part: str) -> list[str]:
+    return [sys.executable, "-m", PARTS[part][0].removesuffix(".__main__")]
+
+
+def _shared(settings: Settings) -> list[str]:
+    return ["--broker", settings.broker, "--prefix", settings.prefix]

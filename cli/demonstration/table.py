@@ -1,0 +1,53 @@
+"""The demo's summary as a table for people."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+
+def table(summary: Mapping[str, Any]) -> RenderableType:
+    """What was asked, what came of it, and why it was decided so."""
+    results = Table("application", title="Tasks", title_justify="left")
+    headings = ("sent", "accepted", "answered", "late", "refused", "expired", "failed", "lost")
+    for heading in (*headings, "hit rate", "reward", "accuracy", "p50 ms", "p95 ms"):
+        results.add_column(heading, justify="right")
+    rows = {**summary["by_application"], "all": summary}
+    for name, figures in rows.items():
+        results.add_row(
+            name,
+            *(str(figures["tasks"][heading]) for heading in headings),
+            _figure(figures["deadline_hit_rate"], 3),
+            _figure(figures["reward"], 3),
+            _figure(figures["accuracy"], 4),
+            _figure(figures["response_ms"]["p50"], 0),
+            _figure(figures["response_ms"]["p95"], 0),
+        )
+    decisions = Table("decision", "tasks", "for example because", title="Decisions", title_justify="left")
+    for name, count in summary["decisions"].items():
+        decisions.add_row(name, str(count), Text(summary["reasons"].get(name, "")))
+    if "refused" in summary["reasons"]:
+        decisions.add_row("refused", str(summary["tasks"]["refused"]), Text(summary["reasons"]["refused"]))
+    nodes = Table("node", title="Nodes", title_justify="left")
+    for heading in ("CPU share", "GFLOP/s", "memory MB", "micro-batches run"):
+        nodes.add_column(heading, justify="right")
+    for node in summary["nodes"]:
+        nodes.add_row(
+            node["node"],
+            _figure(node["cpu_share"], 3),
+            _figure(node["score"], 1),
+            _figure(node["memory_budget_bytes"] / 2**20, 1),
+            _figure(node["executed"], 0),
+        )
+    note = Text(
+        "Hit rate and reward count every task that was sent: one without an answer in time is a miss, and "
+        "one without a result has reward 0.",
+        style="dim",
+    )
+    return Group(results, decisions, nodes, note)
+
+
+def _figure(value: float | None, digits: int) -> str:
+    return "·" if value is None else f"{value:.{digits}f}"
