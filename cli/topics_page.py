@@ -29,7 +29,8 @@ A task takes one of three forms, told apart by the MQTT 5 content type or, witho
 Client, task id and deadline may stand in the topic, in the body, or in MQTT 5 user properties (`client`,
 `task`, `deadline_ms`); what is nowhere is made up, and the deadline is the application's default. The answer
 goes to the response topic with the request's correlation data, where an MQTT 5 client gives them, else to
-`answer/<client>/<task>`. A task id that was sent before gives the stored answer again, never a second run.
+`answer/<client>/<task>`. It is JSON, or msgpack where the task declared the content type
+`application/msgpack`. A task id that was sent before gives the stored answer again, never a second run.
 `base64` of the shell breaks lines: use `base64 -w0`.
 """
 

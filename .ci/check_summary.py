@@ -1,0 +1,58 @@
+"""Is the summary of a demo what a demo must give? Prints what is not, and exits with 1 then.
+
+python .ci/check_summary.py demo-summary.json --tasks 60
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+DECISIONS = ("whole", "layer", "semantic")
+LEAST_ACCURACY = 0.9
+LEAST_HIT_RATE = 0.5
+"""Deadlines from tight to loose are drawn, so some are missed or refused; more than half must be met."""
+LEAST_NODES = 6
+MOST_SECONDS = 180
+
+
+def complaints(summary: dict[str, Any], tasks: int) -> list[str]:
+    """What is wrong with a summary of a demo of so many tasks."""
+    counts, response = summary["tasks"], summary["response_ms"]
+    ended = sum(counts[status] for status in ("answered", "refused", "expired", "failed"))
+    missing = [name for name in DECISIONS if not summary["decisions"].get(name)]
+    rules = {
+        f"{tasks} tasks were to be sent": counts["sent"] >= tasks,
+        "no accepted task may be lost": counts["lost"] == 0,
+        f"every task sent must end; {ended} did": ended == counts["sent"],
+        "answered <= accepted <= sent": 0 < counts["answered"] <= counts["accepted"] <= counts["sent"],
+        f"all decisions must occur; there was no {missing}": not missing,
+        f"accuracy of at least {LEAST_ACCURACY}": LEAST_ACCURACY <= (summary["accuracy"] or 0) <= 1,
+        f"deadline hit rate of at least {LEAST_HIT_RATE}": LEAST_HIT_RATE
+        <= summary["deadline_hit_rate"]
+        <= 1,
+        "reward in (0, 1]": 0 < summary["reward"] <= 1,
+        f"0 < p50 <= p95 of {response}": 0 < response["p50"] <= response["p95"],
+        f"at least {LEAST_NODES} nodes": len(summary["nodes"]) >= LEAST_NODES,
+        f"at most {MOST_SECONDS} s": summary["wall_s"] <= MOST_SECONDS,
+    }
+    return [rule for rule, holds in rules.items() if not holds]
+
+
+def main() -> int:
+    """Exit code for the arguments of the command line."""
+    parser = argparse.ArgumentParser(description="Check the summary of a demo.")
+    parser.add_argument("summary", type=Path)
+    parser.add_argument("--tasks", type=int, required=True, help="how many the demo was asked to send")
+    arguments = parser.parse_args()
+    summary = json.loads(arguments.summary.read_text(encoding="utf-8"))
+    found = complaints(summary, arguments.tasks)
+    print(json.dumps(summary, indent=2))
+    for complaint in found:
+        print(f"BROKEN: {complaint}")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
