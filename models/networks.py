@@ -38,8 +38,14 @@ class ResidualNetwork(nn.Module):
     The first convolution halves the picture, and so does each further group of blocks.
     """
 
+    LEAST_WIDTH = 8
+    """With fewer channels torch 2.13 crashes in the backward pass of tensors that lie channels-last."""
+
     def __init__(self, widths: tuple[int, ...], blocks_per_width: int, outputs: int) -> None:
         super().__init__()
+        if min(widths) < self.LEAST_WIDTH:
+            msg = f"widths are {widths}, each must be at least {self.LEAST_WIDTH}"
+            raise ValueError(msg)
         self.stem = nn.Conv2d(1, widths[0], 3, stride=2, padding=1, bias=False)
         blocks = []
         for group, (before, width) in enumerate(pairwise((widths[0], *widths))):

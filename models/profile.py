@@ -19,6 +19,7 @@ from models.graph import Graph
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 ROUNDS = 30
+"""How often each call is timed; the best counts, as what disturbs a measurement only ever adds to it."""
 SCORE_ROUNDS = 10
 
 
@@ -67,28 +68,33 @@ def describe(model: onnx.ModelProto, micro_batch: int) -> tuple[Fragment, bytes]
     return fragment, content
 
 
-def time_runtime(runtime: FragmentRuntime, batches: Sequence[int] = BATCHES, rounds: int = ROUNDS) -> Timing:
+def time_runtime(runtime: FragmentRuntime, batches: Sequence[int] = BATCHES) -> Timing:
     """Fits `per_call + n * per_image` to the best time of each batch size, all with equal relative weight."""
-    best = [1000 * _best_seconds([runtime], batch, rounds)[0] for batch in batches]
-    times = np.array(best)
+    return fit([1000 * _best_seconds([runtime], batch)[0] for batch in batches], batches)
+
+
+def fit(milliseconds: Sequence[float], batches: Sequence[int]) -> Timing:
+    """The line, nowhere falling and not below zero, that fits measured calls with least relative error."""
+    times = np.array(milliseconds)
     rows = np.stack([np.ones(len(batches)), np.array(batches)], axis=1)
     (per_call, per_image), *_ = np.linalg.lstsq(rows / times[:, None], np.ones(len(batches)), rcond=None)
     if per_call < 0:  # larger batches cost more an image, as they do when they leave the cache
-        per_call, per_image = 0.0, float(np.mean(times / batches))
+        per_call, per_image = 0.0, np.mean(times / batches)
+    if per_image < 0:  # an image costs less than the noise
+        per_call, per_image = np.mean(times), 0.0
     return Timing(round(float(per_call), 4), round(float(per_image), 4))
 
 
-def segment_times(models: Sequence[onnx.ModelProto], batch: int, rounds: int = ROUNDS) -> tuple[float, ...]:
+def segment_times(models: Sequence[onnx.ModelProto], batch: int) -> tuple[float, ...]:
     """Best time of each model in milliseconds an image, all measured in turn so that a disturbance hits all.
 
     Args:
         models: The segments of a chain, or any fragments to compare.
         batch: Images in a call.
-        rounds: How often each is run.
     """
     with tempfile.TemporaryDirectory() as folder:
         runtimes = [_load(model, Path(folder)) for model in models]
-        return tuple(1000 * seconds / batch for seconds in _best_seconds(runtimes, batch, rounds))
+        return tuple(1000 * seconds / batch for seconds in _best_seconds(runtimes, batch))
 
 
 def _load(model: onnx.ModelProto, folder: Path) -> FragmentRuntime:
@@ -98,10 +104,10 @@ def _load(model: onnx.ModelProto, folder: Path) -> FragmentRuntime:
     return FragmentRuntime(path)
 
 
-def _best_seconds(runtimes: Sequence[FragmentRuntime], batch: int, rounds: int) -> list[float]:
+def _best_seconds(runtimes: Sequence[FragmentRuntime], batch: int) -> list[float]:
     inputs = [_example(runtime.input, batch) for runtime in runtimes]
     best = [float("inf")] * len(runtimes)
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         for index, (runtime, array) in enumerate(zip(runtimes, inputs, strict=True)):
             started = time.perf_counter()
             runtime.run(array)

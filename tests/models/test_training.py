@@ -1,0 +1,84 @@
+"""The training loop learns, and goes on where it was interrupted."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor, nn
+
+from models.networks import ResidualNetwork
+from models.training import Augmentation, Schedule, train
+from tests.models.networks import easy_dataset
+
+
+class _InterruptedError(Exception):
+    pass
+
+
+def _train(
+    checkpoint: Path, schedule: Schedule, stop_after: int | None = None
+) -> tuple[ResidualNetwork, float]:
+    data = easy_dataset()
+    torch.manual_seed(schedule.seed)
+    network = ResidualNetwork((8, 16), 1, 10)
+    calls = 0
+
+    def loss(images: Tensor, labels: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if stop_after is not None and calls > stop_after:
+            raise _InterruptedError
+        return nn.functional.cross_entropy(network(images), labels)
+
+    with Progress(console=Console(quiet=True)) as progress:
+        curve = train(
+            network,
+            loss,
+            schedule,
+            training=data.training,
+            validation=data.validation,
+            checkpoint=checkpoint,
+            progress=progress,
+        )
+    assert len(curve) == schedule.epochs
+    return network, curve[-1].validation_accuracy
+
+
+def test_it_learns_what_can_be_learned(tmp_path: Path) -> None:
+    _, accuracy = _train(tmp_path / "network.pt", Schedule(epochs=8, batch=20))
+    assert accuracy > 0.6
+
+
+def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
+    schedule = Schedule(epochs=3, batch=50)
+    straight, _ = _train(tmp_path / "straight.pt", schedule)
+    with pytest.raises(_InterruptedError):
+        _train(tmp_path / "resumed.pt", schedule, stop_after=6)
+    resumed, _ = _train(tmp_path / "resumed.pt", schedule)
+    for name, value in straight.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_a_checkpoint_of_another_schedule_is_passed_over(tmp_path: Path) -> None:
+    first, _ = _train(tmp_path / "network.pt", Schedule(epochs=1, batch=50, seed=1))
+    second, _ = _train(tmp_path / "network.pt", Schedule(epochs=1, batch=50, seed=2))
+    assert not torch.equal(first.classifier.weight, second.classifier.weight)
+
+
+def test_augmentation_moves_pictures_within_bounds() -> None:
+    images = torch.zeros(64, 1, 28, 28, dtype=torch.uint8)
+    images[:, :, 12:16, 12:16] = 200
+    changed = Augmentation()(images, torch.Generator().manual_seed(0))
+    assert changed.shape == images.shape
+    assert changed.min() >= 0
+    assert changed.max() <= 200.01
+    assert len({tuple(picture.flatten().tolist()) for picture in changed}) == 64
+    assert changed[:, :, 6:22, 6:22].sum() == pytest.approx(changed.sum().item())
+
+
+def test_augmentation_without_bounds_changes_nothing() -> None:
+    images = torch.randint(0, 256, (4, 1, 28, 28), dtype=torch.uint8)
+    same = Augmentation(degrees=0, scale=0, shift_pixels=0)(images, torch.Generator())
+    torch.testing.assert_close(same, images.float(), atol=1e-2, rtol=0)
