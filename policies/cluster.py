@@ -216,6 +216,10 @@ class ClusterView:
             return max(now_ms, node.arriving[fragment.sha256])
         return now_ms + FETCH_MS + transfer_ms(fragment.file_bytes, node.state.link_megabytes_per_second)
 
+    def is_loaded(self, name: str, sha256: str) -> bool:
+        """Whether a node said that a fragment is loaded. Raises KeyError for a node that is not alive."""
+        return sha256 in self._nodes[name].loaded
+
     def image_ms(self, name: str, fragment: Fragment) -> float | None:
         """The node's own measurement of a fragment's time per image; None before it ran it.
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Protocol
 
+from messages.limits import MAX_DEADLINE_MS
 from messages.task import TaskFinished
 from policies.cluster import ClusterView, StageWork
 from policies.prediction import Job, Prediction
@@ -93,9 +94,15 @@ class Unlearned:
 def place(
     policy: PlacementPolicy, request: PlacementRequest, cluster: ClusterView, now_ms: float
 ) -> Placement | Infeasible:
-    """Ask a policy; where the task can only run on nodes that failed it before, they get another chance."""
+    """Ask a policy; where the task can only run on nodes that failed it before, they get another chance.
+
+    A placement that is predicted to take longer than the longest deadline there is counts as infeasible.
+    """
     found = policy.place(request, cluster, now_ms)
     if isinstance(found, Infeasible) and request.avoid & cluster.nodes.keys():
         again = policy.place(replace(request, avoid=frozenset()), cluster, now_ms)
-        return again if isinstance(again, Placement) else found
+        found = again if isinstance(again, Placement) else found
+    if isinstance(found, Placement) and found.prediction.response_ms > MAX_DEADLINE_MS:
+        reason = f"{request.job.variant.name} would take more than {MAX_DEADLINE_MS / 3_600_000:.0f} hours"
+        return Infeasible(reason, temporary=False)
     return found

@@ -173,6 +173,13 @@ def test_a_variant_too_big_for_all_nodes_together_is_not_worth_waiting_for(name:
     assert not refused(found).temporary
 
 
+def test_a_node_as_good_as_dead_is_not_used() -> None:
+    app = three_ways()
+    view = cluster(node("a", link=1e-9))
+    found = refused(place(placement_policy("random"), request(app, "whole", 1), view, 0.0))
+    assert found.reason == "whole would take more than 24 hours"
+
+
 def test_random_placement_reaches_every_feasible_node_and_repeats_by_seed() -> None:
     app = three_ways(megabytes=30)
     view = cluster(*(node(name) for name in "abcd"), node("tiny", megabytes=5))

@@ -1,0 +1,165 @@
+"""Where each stage of a decided task runs. Pure: messages and times in, placements out.
+
+All times are points on the caller's clock, in ms.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from messages.application import Application
+from messages.cluster import ClusterState, PrepareFragments
+from messages.task import StagePlacement, TaskDecided, TaskFinished, TaskPlaced
+from policies.cluster import ClusterView
+from policies.placement import Infeasible, Placement, PlacementPolicy, PlacementRequest, place
+from policies.prediction import HOP_MS, Job
+
+HOPS_TO_DISPATCH = 1
+"""Placement to gateway: then the inputs are sent."""
+
+MAX_RECORDS = 10_000
+"""Tasks remembered, so that a message that comes twice changes nothing; the oldest are forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placing:
+    """A placement to publish, and hints to nodes that have not loaded what they will need."""
+
+    placed: TaskPlaced
+    prepare: tuple[PrepareFragments, ...] = ()
+
+
+@dataclass(slots=True)
+class _Record:
+    attempt: int
+    placing: Placing | None
+    finished: bool = False
+
+
+class Placer:
+    """Asks the placement policy and keeps the ledger of what it placed."""
+
+    def __init__(self, policy: PlacementPolicy) -> None:
+        """A placer that knows no applications and no cluster yet."""
+        self._policy = policy
+        self._cluster = ClusterView()
+        self._applications: dict[str, Application] = {}
+        self._records: OrderedDict[str, _Record] = OrderedDict()
+
+    def learn_application(self, application: Application) -> None:
+        """A catalogue entry, new or changed."""
+        self._applications[application.name] = application
+
+    def forget_application(self, name: str) -> None:
+        """A catalogue entry was taken away."""
+        self._applications.pop(name, None)
+
+    def cluster(self, snapshot: ClusterState, now_ms: float) -> None:
+        """The monitor's newest view."""
+        self._cluster.apply(snapshot, now_ms)
+
+    def place(self, decided: TaskDecided, now_ms: float) -> Placing | None:
+        """Nodes for a decided task; no stages, and the reason, where there are none.
+
+        None for a task that was refused, is over or superseded; the same placement again where the message
+        came twice.
+        """
+        known = self._records.get(decided.task)
+        if decided.variant is None or (known is not None and known.finished):
+            return None
+        if known is not None and decided.attempt <= known.attempt:
+            return known.placing if decided.attempt == known.attempt else None
+        self._cluster.placed(decided.task, decided.attempt, (), now_ms)  # an earlier attempt is cancelled
+        placing = self._place(decided, decided.variant, now_ms)
+        self._remember(decided.task, _Record(decided.attempt, placing))
+        return placing
+
+    def finished(self, finished: TaskFinished, now_ms: float) -> None:
+        """A task ended."""
+        self._cluster.finished(finished.task, now_ms)
+        known = self._records.get(finished.task)
+        if known is None or not known.finished:
+            self._remember(finished.task, _Record(finished.attempt, None, finished=True))
+            self._policy.learn(finished)
+
+    # --- inside ----------------------------------------------------------------------------------------
+
+    def _place(self, decided: TaskDecided, variant: str, now_ms: float) -> Placing:
+        job = self._job(decided, variant)
+        if job is None:
+            return self._refuse(
+                decided, variant, f"{decided.application} with variant {variant} is not known"
+            )
+        due_ms = now_ms + decided.slack_ms
+        start_ms = now_ms + HOPS_TO_DISPATCH * HOP_MS
+        request = PlacementRequest(decided.task, job, start_ms, due_ms, frozenset(decided.avoid))
+        found = place(self._policy, request, self._cluster, now_ms)
+        if isinstance(found, Infeasible):
+            return self._refuse(decided, variant, found.reason)
+        prepare = self._hints(decided, job, found.nodes)
+        self._cluster.placed(decided.task, decided.attempt, found.works(job), now_ms, due_ms=due_ms)
+        return Placing(self._placed(decided, job, found), prepare)
+
+    def _job(self, decided: TaskDecided, variant: str) -> Job | None:
+        application = self._applications.get(decided.application)
+        if application is None:
+            return None
+        try:
+            return Job(application, application.variant(variant), decided.batch)
+        except KeyError:
+            return None
+
+    def _placed(self, decided: TaskDecided, job: Job, found: Placement) -> TaskPlaced:
+        nodes = dict.fromkeys(found.nodes.values())
+        return TaskPlaced(
+            task=decided.task,
+            attempt=decided.attempt,
+            application=decided.application,
+            variant=job.variant.name,
+            batch=decided.batch,
+            micro_batch=job.micro_batch,
+            policy=self._policy.name,
+            stages=tuple(
+                StagePlacement(stage=stage, node=node, work_ms=found.prediction.work_ms[stage])
+                for stage, node in found.nodes.items()
+            ),
+            predicted_ms=found.prediction.response_ms,
+            reason=f"{len(job.micro_batches)} micro-batches on {', '.join(nodes)}"[:1000],
+        )
+
+    def _refuse(self, decided: TaskDecided, variant: str, reason: str) -> Placing:
+        return Placing(
+            TaskPlaced(
+                task=decided.task,
+                attempt=decided.attempt,
+                application=decided.application,
+                variant=variant,
+                batch=decided.batch,
+                micro_batch=decided.batch,
+                policy=self._policy.name,
+                stages=(),
+                predicted_ms=None,
+                reason=reason[:1000],
+            )
+        )
+
+    def _hints(
+        self, decided: TaskDecided, job: Job, nodes: Mapping[str, str]
+    ) -> tuple[PrepareFragments, ...]:
+        missing: dict[str, dict[str, None]] = {}
+        for stage in job.variant.stages:
+            node = nodes[stage.name]
+            if not self._cluster.is_loaded(node, stage.fragment):
+                missing.setdefault(node, {})[stage.fragment] = None
+        return tuple(
+            PrepareFragments(
+                node=node, task=decided.task, attempt=decided.attempt, fragments=tuple(fragments)
+            )
+            for node, fragments in missing.items()
+        )
+
+    def _remember(self, task: str, record: _Record) -> None:
+        self._records[task] = record
+        self._records.move_to_end(task)
+        while len(self._records) > MAX_RECORDS:
+            self._records.popitem(last=False)

@@ -1,0 +1,253 @@
+"""How each accepted task is to be split. Pure: messages and times in, decisions out.
+
+All times are points on the caller's clock, in ms.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from messages.application import Application, Variant
+from messages.cluster import ClusterState
+from messages.task import TaskAccepted, TaskDecided, TaskFinished, TaskPlaced
+from policies.cluster import ClusterView, stage_works
+from policies.correction import Correction
+from policies.placement import Infeasible, Placement, PlacementPolicy, PlacementRequest, place
+from policies.prediction import HOP_MS, Job
+from policies.splitting import Arm, Decision, SplitContext, SplitPolicy
+from policies.state import Json, State, StateError
+
+HOPS_TO_DISPATCH = 2
+"""Decision to placer, placement to gateway: then the inputs are sent."""
+
+LAST_MOMENT_MS = 50.0
+"""With no more slack than this, a task that waits for the cluster is answered."""
+
+MAX_ASKED_AGAIN = 4
+"""Waiting tasks that may be found to wait on at one go: predictions for large clusters cost milliseconds."""
+
+MAX_RECORDS = 10_000
+"""Tasks remembered, so that a message that comes twice changes nothing; the oldest are forgotten."""
+
+
+@dataclass(slots=True)
+class _Record:
+    """A task as this splitter knows it."""
+
+    accepted: TaskAccepted
+    due_ms: float
+    decided: TaskDecided | None = None
+    """None while it waits."""
+    context: SplitContext | None = None
+    uncorrected_ms: float | None = None
+    finished: bool = False
+
+
+class Splitter:
+    """Predicts every variant, asks the policy, learns from what came of it."""
+
+    def __init__(self, policy: SplitPolicy, placement: PlacementPolicy) -> None:
+        """A splitter that knows no applications and no cluster yet.
+
+        Args:
+            policy: decides.
+            placement: foresees what the placer will do; its placements are only used to predict.
+        """
+        self._policy = policy
+        self._placement = placement
+        self._correction = Correction()
+        self._cluster = ClusterView()
+        self._applications: dict[str, Application] = {}
+        self._records: OrderedDict[str, _Record] = OrderedDict()
+        self._waiting: dict[str, _Record] = {}
+
+    # --- what happens ----------------------------------------------------------------------------------
+
+    def learn_applications(self, applications: Iterable[Application]) -> None:
+        """What can be run: replaces what was known."""
+        self._applications = {application.name: application for application in applications}
+
+    def cluster(self, snapshot: ClusterState, now_ms: float) -> list[TaskDecided]:
+        """The monitor's newest view, and what can be decided now of what waited."""
+        self._cluster.apply(snapshot, now_ms)
+        return self.decide_waiting(now_ms)
+
+    def accepted(self, accepted: TaskAccepted, now_ms: float) -> list[TaskDecided]:
+        """A task, or a further attempt at one, is to be decided.
+
+        Nothing comes back for one that waits for the cluster, or that is over or was superseded; the same
+        decision again where the message came twice.
+        """
+        known = self._records.get(accepted.task)
+        if known is not None and (known.finished or accepted.attempt < known.accepted.attempt):
+            return []
+        if known is not None and accepted.attempt == known.accepted.attempt:
+            return [known.decided] if known.decided else []
+        self._cluster.placed(accepted.task, accepted.attempt, (), now_ms)  # an earlier attempt is cancelled
+        record = _Record(accepted, now_ms + accepted.slack_ms)
+        self._remember(accepted.task, record)
+        return self._decide(record, now_ms)
+
+    def decide_waiting(self, now_ms: float) -> list[TaskDecided]:
+        """Ask again for tasks that wait: those whose last moment has come, and others in turn."""
+        decided: list[TaskDecided] = []
+        in_vain = 0
+        for task, record in list(self._waiting.items()):
+            if in_vain < MAX_ASKED_AGAIN or record.due_ms - now_ms <= LAST_MOMENT_MS:
+                decided += self._decide(record, now_ms)
+                if task in self._waiting:
+                    in_vain += 1
+                    self._waiting[task] = self._waiting.pop(task)  # to the end of the queue
+        return decided
+
+    def placed(self, placed: TaskPlaced, now_ms: float) -> None:
+        """The placer has chosen nodes: what was foreseen makes room for it."""
+        record = self._records.get(placed.task)
+        if record is not None and (record.finished or placed.attempt < record.accepted.attempt):
+            return
+        application = self._applications.get(placed.application)
+        if application is None or not any(v.name == placed.variant for v in application.variants):
+            return
+        works = stage_works(application, placed.variant, placed.stages)
+        due_ms = record.due_ms if record else now_ms + (placed.predicted_ms or 0.0)
+        self._cluster.placed(placed.task, placed.attempt, works, now_ms, due_ms=due_ms)
+
+    def finished(self, finished: TaskFinished, now_ms: float) -> list[TaskDecided]:
+        """A task ended; what waited for the memory it held may be decided now."""
+        self._cluster.finished(finished.task, now_ms)
+        record = self._records.get(finished.task)
+        if record is None or record.finished:
+            return []
+        record.finished = True
+        self._waiting.pop(finished.task, None)
+        if record.context is not None and record.accepted.attempt == finished.attempt:
+            self._learn(record, record.context, finished)
+        return self.decide_waiting(now_ms)
+
+    @property
+    def next_due_ms(self) -> float | None:
+        """When `decide_waiting` must be called at the latest; None where nothing waits."""
+        return min((record.due_ms - LAST_MOMENT_MS for record in self._waiting.values()), default=None)
+
+    # --- memory ----------------------------------------------------------------------------------------
+
+    def state(self) -> State:
+        """What was learnt."""
+        return {
+            "policy": self._policy.name,
+            "policy_state": dict(self._policy.state()),
+            "correction": dict(self._correction.state()),
+        }
+
+    def restore(self, state: State) -> None:
+        """Take up what was learnt earlier; what another policy learnt is dropped.
+
+        Raises:
+            StateError: not a state of a splitter.
+        """
+        self._correction.restore(_part(state, "correction"))
+        if state.get("policy") == self._policy.name:
+            self._policy.restore(_part(state, "policy_state"))
+
+    # --- inside ----------------------------------------------------------------------------------------
+
+    def _remember(self, task: str, record: _Record) -> None:
+        self._waiting.pop(task, None)
+        self._records[task] = record
+        self._records.move_to_end(task)
+        while len(self._records) > MAX_RECORDS:
+            forgotten, _ = self._records.popitem(last=False)
+            self._waiting.pop(forgotten, None)
+
+    def _decide(self, record: _Record, now_ms: float) -> list[TaskDecided]:
+        accepted = record.accepted
+        application = self._applications.get(accepted.application)
+        if application is None:
+            return self._settle(record, Decision(None, f"no application {accepted.application}"), now_ms, ())
+        foreseen = {
+            variant.name: self._foresee(record, application, variant, now_ms)
+            for variant in application.variants
+        }
+        arms = tuple(
+            self._arm(application, variant, foreseen[variant.name]) for variant in application.variants
+        )
+        context = SplitContext(
+            task=accepted.task,
+            attempt=accepted.attempt,
+            application=accepted.application,
+            batch=accepted.batch,
+            deadline_ms=accepted.deadline_ms,
+            slack_ms=record.due_ms - now_ms,
+            arms=arms,
+        )
+        decision = self._policy.decide(context)
+        if decision.variant is None and decision.can_wait and context.slack_ms > LAST_MOMENT_MS:
+            self._waiting[accepted.task] = record
+            return []
+        placement = foreseen.get(decision.variant or "")
+        if isinstance(placement, Placement):
+            job = Job(application, application.variant(decision.variant or ""), accepted.batch)
+            self._cluster.placed(
+                accepted.task, accepted.attempt, placement.works(job), now_ms, due_ms=record.due_ms
+            )
+            record.context = context
+            record.uncorrected_ms = placement.prediction.response_ms
+        return self._settle(record, decision, now_ms, arms)
+
+    def _foresee(
+        self, record: _Record, application: Application, variant: Variant, now_ms: float
+    ) -> Placement | Infeasible:
+        request = PlacementRequest(
+            task=record.accepted.task,
+            job=Job(application, variant, record.accepted.batch),
+            start_ms=now_ms + HOPS_TO_DISPATCH * HOP_MS,
+            due_ms=record.due_ms,
+            avoid=frozenset(record.accepted.avoid),
+        )
+        return place(self._placement, request, self._cluster, now_ms)
+
+    def _arm(self, application: Application, variant: Variant, found: Placement | Infeasible) -> Arm:
+        if isinstance(found, Infeasible):
+            return Arm(variant.name, variant.accuracy, None, found.reason, found.temporary)
+        predicted_ms = self._correction.corrected_ms(
+            application.name, variant.name, found.prediction.response_ms
+        )
+        nodes = ", ".join(dict.fromkeys(found.nodes.values()))
+        return Arm(variant.name, variant.accuracy, predicted_ms, f"on {nodes}")
+
+    def _settle(
+        self, record: _Record, decision: Decision, now_ms: float, arms: tuple[Arm, ...]
+    ) -> list[TaskDecided]:
+        accepted = record.accepted
+        self._waiting.pop(accepted.task, None)
+        record.decided = TaskDecided(
+            task=accepted.task,
+            attempt=accepted.attempt,
+            application=accepted.application,
+            batch=accepted.batch,
+            slack_ms=record.due_ms - now_ms,
+            policy=self._policy.name,
+            variant=decision.variant,
+            reason=decision.reason[:1000],
+            predicted_ms=next((arm.predicted_ms for arm in arms if arm.variant == decision.variant), None),
+            alternatives=tuple(arm.estimate() for arm in arms),
+            avoid=accepted.avoid,
+        )
+        return [record.decided]
+
+    def _learn(self, record: _Record, context: SplitContext, finished: TaskFinished) -> None:
+        """Of the decision, not of what was lost before it: earlier attempts are not its fault."""
+        self._policy.learn(context, finished)
+        same = record.decided is not None and record.decided.variant == finished.variant
+        if finished.status == "answered" and finished.variant and same and record.uncorrected_ms:
+            elapsed_ms = context.deadline_ms - context.slack_ms
+            actual_ms = max(0.0, finished.response_ms - elapsed_ms)
+            self._correction.learn(context.application, finished.variant, record.uncorrected_ms, actual_ms)
+
+
+def _part(state: State, key: str) -> dict[str, Json]:
+    part = state.get(key)
+    if not isinstance(part, dict):
+        msg = f"{key} is no object"
+        raise StateError(msg)
+    return part

@@ -1,0 +1,149 @@
+"""The splitter's shell: hears tasks and the cluster, says decisions and the catalogue, keeps its memory."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable
+
+from bus.connection import Received
+from bus.service import announced, service_bus
+from bus.store import ModelStore, StoreError
+from messages.cluster import ClusterState
+from messages.task import TaskAccepted, TaskDecided, TaskFinished, TaskPlaced
+from messages.topics import (
+    APPLICATION,
+    CLUSTER_STATE,
+    JOB_ACCEPTED,
+    JOB_DECIDED,
+    JOB_FINISHED,
+    JOB_PLACED,
+    SPLITTER,
+)
+from policies.placement import placement_policy
+from policies.splitting import split_policy
+from policies.state import State, StateError
+from services.splitter import memory
+from services.splitter.core import Splitter
+from services.splitter.repository import Repository
+from services.splitter.settings import SplitterSettings
+
+log = logging.getLogger(__name__)
+
+
+class SplitterService:
+    """The splitter, connected."""
+
+    def __init__(self, settings: SplitterSettings) -> None:
+        """A service that is not connected yet."""
+        self._settings = settings
+        self._store = ModelStore(settings.store)
+        self._memory = settings.state_dir / "splitter.json"
+        self._saved: State = {}
+        policy = split_policy(
+            settings.policy, seed=settings.seed, margin=settings.margin, tolerance=settings.tolerance
+        )
+        self._splitter = Splitter(policy, placement_policy("earliest-finish"))
+        self._repository = Repository(settings, self._store)
+        self._timer: asyncio.TimerHandle | None = None
+        self._bus = service_bus(SPLITTER, settings)
+        self._bus.subscribe(JOB_ACCEPTED, self._on_accepted)
+        self._bus.subscribe(JOB_PLACED, self._on_placed)
+        self._bus.subscribe(JOB_FINISHED, self._on_finished)
+        self._bus.subscribe(CLUSTER_STATE, self._on_cluster)
+        self._bus.on_connect(self._publish_applications)
+
+    async def run(self) -> None:
+        """Work until cancelled. Raises StoreError where the model store cannot be used."""
+        applications = await asyncio.to_thread(self._store.applications)
+        if not applications:
+            log.warning("the model store %s holds no application", self._settings.store)
+        self._splitter.learn_applications(applications)
+        await self._restore()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._repository.run(), name="fragment repository")
+                async with announced(self._bus, SPLITTER):
+                    while True:
+                        await asyncio.sleep(self._settings.save_every_s)
+                        await self._save()
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            await self._save()
+
+    # --- messages --------------------------------------------------------------------------------------
+
+    async def _on_accepted(self, received: Received[TaskAccepted]) -> None:
+        self._publish(self._splitter.accepted(received.message, _now_ms()))
+
+    async def _on_placed(self, received: Received[TaskPlaced]) -> None:
+        self._splitter.placed(received.message, _now_ms())
+
+    async def _on_finished(self, received: Received[TaskFinished]) -> None:
+        self._publish(self._splitter.finished(received.message, _now_ms()))
+
+    async def _on_cluster(self, received: Received[ClusterState]) -> None:
+        self._publish(self._splitter.cluster(received.message, _now_ms()))
+
+    def _publish(self, decisions: Iterable[TaskDecided]) -> None:
+        for decided in decisions:
+            self._bus.send(JOB_DECIDED, decided)
+        self._wake_up_in_time()
+
+    def _wake_up_in_time(self) -> None:
+        """What waits must be answered at its last moment, also when nothing more is heard."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due_ms = self._splitter.next_due_ms
+        if due_ms is not None:
+            wait_s = max(0.0, due_ms - _now_ms()) / 1000
+            self._timer = asyncio.get_running_loop().call_later(wait_s, self._last_moment)
+
+    def _last_moment(self) -> None:
+        self._publish(self._splitter.decide_waiting(_now_ms()))
+
+    # --- catalogue and memory --------------------------------------------------------------------------
+
+    async def _publish_applications(self) -> None:
+        """On every connect, from the disk: the broker may be a new one, and the store may have changed."""
+        try:
+            applications = await asyncio.to_thread(self._store.applications)
+        except StoreError as error:
+            log.warning("the catalogue stays as it is: %s", error)
+            return
+        self._splitter.learn_applications(applications)
+        for application in applications:
+            await self._bus.publish(APPLICATION, application, application=application.name)
+
+    async def _restore(self) -> None:
+        state = await asyncio.to_thread(memory.load, self._memory)
+        if state:
+            try:
+                self._splitter.restore(state)
+            except StateError as error:
+                log.warning("%s is not usable, starting anew: %s", self._memory, error)
+
+    async def _save(self) -> None:
+        state = self._splitter.state()
+        if state == self._saved:
+            return
+        try:
+            await asyncio.to_thread(memory.save, self._memory, state)
+        except OSError as error:
+            log.warning("what was learnt cannot be saved to %s: %s", self._memory, error)
+        else:
+            self._saved = state
+
+
+def _now_ms() -> float:
+    return time.monotonic() * 1000
+
+
+async def serve(settings: SplitterSettings) -> None:
+    """Run the splitter until cancelled.
+
+    Raises:
+        StoreError: the model store cannot be used.
+    """
+    await SplitterService(settings).run()

@@ -1,0 +1,33 @@
+"""Settings of the splitter."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from bus.settings import Settings
+from policies.splitting import MARGIN, TOLERANCE, SplitName
+
+
+def default_store() -> Path:
+    """The model store below the current folder, else the one beside the packages."""
+    here = Path.cwd() / "store"
+    return here if here.is_dir() else Path(__file__).resolve().parents[2] / "store"
+
+
+class SplitterSettings(Settings):
+    """How tasks are split, and where applications and memory lie."""
+
+    policy: SplitName = Field("rule", description="how to decide")
+    margin: float = Field(
+        MARGIN, ge=0.1, le=100, description="rule: predictions are multiplied by this to be safe"
+    )
+    tolerance: float = Field(
+        TOLERANCE,
+        ge=0,
+        le=100,
+        description="rule: share of the slack that the fastest may exceed and still be tried",
+    )
+    seed: int = Field(0, description="of random numbers")
+    store: Path = Field(default_factory=default_store, description="folder of the model store")
+    state_dir: Path = Field(Path("var/state"), description="folder for what was learnt")
+    save_every_s: float = Field(5.0, gt=0, description="how often that is saved")
