@@ -33,9 +33,12 @@ log = logging.getLogger(__name__)
 MessageT = TypeVar("MessageT", bound=Message)
 
 RECEIVE_MAXIMUM = 256
-"""Unacknowledged messages the broker may have on the way to us: what bounds our queues."""
+"""Unacknowledged messages the broker may have on the way to us. Mosquitto 2.0.11 does not keep to it."""
 
-QUEUE_LENGTH = 4 * RECEIVE_MAXIMUM
+MAX_HELD_MESSAGES = 50_000
+MAX_HELD_BYTES = 128 * limits.MEBIBYTE
+"""What may wait for its handlers; beyond either, messages are dropped and counted."""
+
 MAX_OUTSTANDING = 4096
 """Publications waiting for the broker; beyond it, fire-and-forget ones are dropped and counted."""
 
@@ -158,6 +161,8 @@ class Bus:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._outstanding: set[asyncio.Task[None]] = set()
         self._connections = 0
+        self._held_messages = 0
+        self._held_bytes = 0
 
     # --- before connecting -------------------------------------------------------------------------
 
@@ -205,7 +210,7 @@ class Bus:
         workers: int = 1,
     ) -> None:
         chosen, pattern = _filter(topic, parameters)
-        queue: asyncio.Queue[tuple[str, aiomqtt.Message, aiomqtt.Client]] = asyncio.Queue(QUEUE_LENGTH)
+        queue: asyncio.Queue[tuple[str, aiomqtt.Message, aiomqtt.Client]] = asyncio.Queue()
         self._subscriptions.append(_Subscription(topic, chosen, pattern, handle, queue, workers))
 
     @contextlib.asynccontextmanager
@@ -354,11 +359,13 @@ class Bus:
                 log.exception("handling a message on %s", name)
         for subscription in self._subscriptions:
             if subscription.pattern.fullmatch(name):
-                try:
-                    subscription.queue.put_nowait((name, message, client))
-                except asyncio.QueueFull:
+                size = len(message.payload)
+                if self._held_messages >= MAX_HELD_MESSAGES or self._held_bytes + size > MAX_HELD_BYTES:
                     self.statistics.overflowed += 1
                     break
+                self._held_messages += 1
+                self._held_bytes += size
+                subscription.queue.put_nowait((name, message, client))
                 return
         _acknowledge(client, message)
 
@@ -370,6 +377,8 @@ class Bus:
             except Exception:  # one message must not end a service, whatever is wrong with it
                 self.statistics.rejected += 1
                 log.exception("handling a message on %s", name)
+            self._held_messages -= 1
+            self._held_bytes -= len(message.payload)
             if client is self._client:
                 _acknowledge(client, message)
 
