@@ -1,0 +1,37 @@
+# make demo    watch the system at work (ARGS="--tasks 60 --summary figures.json")
+# make test    all tests (ARGS="tests/policies -k rule")
+# make lint    style, types, import rules
+# make check   lint and test
+# make clean   remove the environment and what runs have written
+#
+# Each makes .venv first if it is missing, with everything in it. Needs Python 3.11 or newer, nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+
+.PHONY: demo test lint check clean
+
+demo: $(INSTALLED)
+	$(BIN)/splitplace demo $(ARGS)
+
+test: $(INSTALLED)
+	$(BIN)/pytest $(ARGS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test
+
+clean:
+	rm -rf $(VENV) var .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("SplitPlace needs Python 3.11 or newer; this is %d.%d (make PYTHON=...)" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all,dev]'
+	touch $@
