@@ -1,0 +1,134 @@
+"""All tasks whose outputs come in: outputs in, results out, without I/O and clock.
+
+A task is complete when every last stage of its variant has given every micro-batch. Outputs of an older
+attempt, of a task that is finished and those seen before change nothing; outputs that contradict the
+catalogue or each other are refused one by one.
+"""
+
+import contextlib
+from collections import OrderedDict, deque
+
+from messages.application import Application
+from messages.frames import FrameError, TensorHeader
+from messages.limits import MEBIBYTE
+from messages.task import TaskResult
+from services.result_aggregator.merging import Condensed
+from services.result_aggregator.outputs import TaskOutputs
+
+MAX_TASKS = 4096
+MAX_BYTES = 64 * MEBIBYTE
+MAX_WITHOUT_CATALOGUE = 256
+MAX_APPLICATIONS = 256
+MAX_REMEMBERED = 16_384
+REMEMBER_MS = 60_000.0
+"""How long duplicates of a finished task are recognised; later ones can only waste a little memory."""
+
+
+class Aggregation:
+    """All tasks whose outputs are coming in. Times are of any clock that never goes back."""
+
+    def __init__(self, *, max_tasks: int = MAX_TASKS, max_bytes: int = MAX_BYTES) -> None:
+        """Nothing known yet.
+
+        Args:
+            max_tasks: incomplete tasks; beyond it, the one longest without progress is dropped (the
+                gateway's next attempt brings it back).
+            max_bytes: memory of their outputs, bounded in the same way.
+        """
+        self._max_tasks = max_tasks
+        self._max_bytes = max_bytes
+        self._applications: dict[str, Application] = {}
+        self._tasks: OrderedDict[str, TaskOutputs] = OrderedDict()
+        self._finished: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self._without_catalogue: deque[tuple[TensorHeader, Condensed, float]] = deque(
+            maxlen=MAX_WITHOUT_CATALOGUE
+        )
+        self._held_bytes = 0
+
+    def __len__(self) -> int:
+        """How many tasks are incomplete."""
+        return len(self._tasks)
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory of the outputs of incomplete tasks."""
+        return self._held_bytes
+
+    def describe(self, application: Application, now_ms: float) -> tuple[TaskResult, ...]:
+        """A catalogue entry; gives the results of outputs that waited for it.
+
+        Tasks that have begun keep the entry they began with.
+        """
+        if application.name not in self._applications and len(self._applications) >= MAX_APPLICATIONS:
+            return ()
+        self._applications[application.name] = application
+        waiting = tuple(self._without_catalogue)
+        self._without_catalogue.clear()
+        results: list[TaskResult] = []
+        for header, output, ends_ms in waiting:
+            if header.application != application.name:
+                self._without_catalogue.append((header, output, ends_ms))
+            elif ends_ms > now_ms:
+                with contextlib.suppress(FrameError):
+                    result = self.add(header, output, now_ms)
+                    results += [result] if result else []
+        return tuple(results)
+
+    def add(self, header: TensorHeader, output: Condensed, now_ms: float) -> TaskResult | None:
+        """One output of one micro-batch.
+
+        Returns:
+            The result, where this was the last one missing.
+
+        Raises:
+            FrameError: it contradicts the catalogue or the outputs before it.
+        """
+        if header.attempt <= self._finished.get(header.task, (0, 0.0))[0]:
+            return None
+        application = self._applications.get(header.application)
+        if application is None:
+            self._without_catalogue.append((header, output, now_ms + header.expires_ms))
+            return None
+        task = self._tasks.get(header.task)
+        if task is not None and header.attempt < task.first.attempt:
+            return None
+        if task is None or header.attempt > task.first.attempt:
+            task = TaskOutputs.begin(header, application, now_ms)
+        elif task.has(header):
+            return None
+        task.check(header, output)
+        self._drop(header.task)
+        task.take(header, output)
+        if not task.missing:
+            self._remember(header.task, header.attempt, now_ms)
+            return task.result()
+        self._tasks[header.task] = task
+        self._held_bytes += task.held_bytes
+        while len(self._tasks) > self._max_tasks or self._held_bytes > self._max_bytes:
+            self._drop(next(iter(self._tasks)))
+        return None
+
+    def finish(self, task: str, attempt: int, now_ms: float) -> None:
+        """The gateway has answered a task: nobody waits for its outputs any more."""
+        self._drop(task)
+        self._remember(task, attempt, now_ms)
+
+    def expire(self, now_ms: float) -> int:
+        """Drop tasks whose time is over; returns how many."""
+        gone = [name for name, task in self._tasks.items() if now_ms >= task.ends_ms]
+        for name in gone:
+            self._drop(name)
+        while self._finished and next(iter(self._finished.values()))[1] <= now_ms:
+            self._finished.popitem(last=False)
+        return len(gone)
+
+    def _drop(self, name: str) -> None:
+        task = self._tasks.pop(name, None)
+        if task is not None:
+            self._held_bytes -= task.held_bytes
+
+    def _remember(self, name: str, attempt: int, now_ms: float) -> None:
+        earlier = self._finished.pop(name, (0, 0.0))[0]
+        self._finished[name] = max(attempt, earlier), now_ms + REMEMBER_MS
+        if len(self._finished) > MAX_REMEMBERED:
+            self._finished.popitem(last=False)

@@ -1,0 +1,79 @@
+"""From the outputs of several stages to one class and its confidence for each input.
+
+A softmax over columns that arrive in several pieces needs of each piece only three numbers a row: the
+greatest logit, where it stands, and the sum of exponentials relative to it. So outputs are condensed as they
+arrive, and no logits are kept.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from messages.frames import FrameError
+from messages.task import ClassScore
+
+_LOGITS_RANK = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Condensed:
+    """What is kept of one output of shape `[rows, columns]`; three arrays of shape `[rows]`."""
+
+    columns: int
+    best_column: NDArray[np.int64]
+    best_logit: NDArray[np.float64]
+    exponentials: NDArray[np.float64]
+    """Sum over columns of exp(logit - best logit); at least 1."""
+
+    @property
+    def rows(self) -> int:
+        """How many inputs."""
+        return len(self.best_column)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the arrays' content."""
+        return self.best_column.nbytes + self.best_logit.nbytes + self.exponentials.nbytes
+
+
+def condense(logits: NDArray[Any]) -> Condensed:
+    """The few numbers of an output that a softmax over all outputs needs.
+
+    Args:
+        logits: shape `[rows, columns]`, float16 or float32.
+
+    Raises:
+        FrameError: another shape or type, or values that are not finite.
+    """
+    if logits.ndim != _LOGITS_RANK or logits.dtype.kind != "f":
+        msg = f"logits of shape {logits.shape} and type {logits.dtype}, expected [rows, columns] of floats"
+        raise FrameError(msg)
+    wide = logits.astype(np.float64)
+    if not np.isfinite(wide).all():
+        msg = "logits are not finite"
+        raise FrameError(msg)
+    best = wide.argmax(axis=1)
+    best_logit = wide[np.arange(len(wide)), best]
+    exponentials = np.exp(wide - best_logit[:, np.newaxis]).sum(axis=1)
+    return Condensed(wide.shape[1], best, best_logit, exponentials)
+
+
+def class_scores(parts: Sequence[tuple[Sequence[int], Condensed]]) -> list[ClassScore]:
+    """The winning class of every row, and its softmax over the columns of all parts.
+
+    Args:
+        parts: for each output, the class of each of its columns, and the output; all of the same rows.
+            Equal logits in two parts: the smaller class wins.
+    """
+    logits = np.stack([part.best_logit for _, part in parts])
+    indices = np.stack([np.asarray(classes)[part.best_column] for classes, part in parts])
+    greatest = logits.max(axis=0)
+    total = (np.stack([part.exponentials for _, part in parts]) * np.exp(logits - greatest)).sum(axis=0)
+    winner = np.where(logits == greatest, indices, np.iinfo(np.int64).max).min(axis=0)
+    return [
+        ClassScore(index=int(index), confidence=float(1 / one_of))
+        for index, one_of in zip(winner, total, strict=True)
+    ]

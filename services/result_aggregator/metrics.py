@@ -1,0 +1,130 @@
+"""What came of tasks, counted for dashboards: of all, of each application, of each decision. Pure."""
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from messages.application import Application
+from messages.metrics import TaskMetrics
+from messages.task import TaskFinished
+from policies.scoring import quantile, reward
+
+WINDOW = 1000
+"""Most recent responses that quantiles are of."""
+
+MAX_BOARDS = 512
+MAX_REMEMBERED = 10_000
+_MOST = 2**53
+
+BoardKind = Literal["tasks", "application", "decision"]
+BoardKey = tuple[BoardKind, str]
+ALL: BoardKey = ("tasks", "")
+
+
+@dataclass(slots=True)
+class _Board:
+    """Sums over the tasks of one board."""
+
+    statuses: dict[str, int] = field(default_factory=dict)
+    on_time: int = 0
+    inputs: int = 0
+    moved_bytes: int = 0
+    reward_sum: float = 0.0
+    variant_accuracy_sum: float = 0.0
+    variant_accuracy_count: int = 0
+    right_labels: float = 0.0
+    labels: int = 0
+    responses_ms: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
+
+    def count(self, task: TaskFinished) -> None:
+        self.statuses[task.status] = self.statuses.get(task.status, 0) + 1
+        self.moved_bytes += task.moved_bytes
+        if task.status != "answered":
+            return  # eq. 15 gives 0 for what has no result
+        truth = task.accuracy if task.accuracy is not None else task.variant_accuracy
+        self.on_time += task.on_time
+        self.inputs += task.batch
+        self.reward_sum += reward(task.on_time, truth or 0.0)
+        self.responses_ms.append(task.response_ms)
+        if task.accuracy is not None:
+            self.right_labels += task.accuracy * task.batch
+            self.labels += task.batch
+        if task.variant_accuracy is not None:
+            self.variant_accuracy_sum += task.variant_accuracy
+            self.variant_accuracy_count += 1
+
+    def metrics(self) -> TaskMetrics:
+        finished = sum(self.statuses.values())
+        responses = list(self.responses_ms)
+        return TaskMetrics(
+            finished=finished,
+            answered=self.statuses.get("answered", 0),
+            on_time=self.on_time,
+            refused=self.statuses.get("refused", 0),
+            expired=self.statuses.get("expired", 0),
+            failed=self.statuses.get("failed", 0),
+            hit_rate=_ratio(self.on_time, finished),
+            reward=_ratio(self.reward_sum, finished),
+            accuracy=_ratio(self.right_labels, self.labels),
+            variant_accuracy=_ratio(self.variant_accuracy_sum, self.variant_accuracy_count),
+            response_p50_ms=quantile(responses, 0.5),
+            response_p95_ms=quantile(responses, 0.95),
+            inputs=self.inputs,
+            moved_bytes=min(_MOST, self.moved_bytes),
+        )
+
+
+class Scoreboard:
+    """Counts every finished task once, however often it is reported."""
+
+    def __init__(self) -> None:
+        self._boards: dict[BoardKey, _Board] = {ALL: _Board()}
+        self._changed: set[BoardKey] = {ALL}
+        self._counted: OrderedDict[str, None] = OrderedDict()
+
+    def describe(self, application: Application) -> None:
+        """Show an application and its variants also before anything is counted."""
+        self._board(("application", application.name))
+        for variant in application.variants:
+            self._board(("decision", variant.name))
+
+    def count(self, task: TaskFinished) -> None:
+        """A task has its terminal answer."""
+        if task.task in self._counted:
+            return
+        self._counted[task.task] = None
+        if len(self._counted) > MAX_REMEMBERED:
+            self._counted.popitem(last=False)
+        keys: list[BoardKey] = [ALL, ("application", task.application)]
+        if task.variant is not None:
+            keys.append(("decision", task.variant))
+        for key in keys:
+            board = self._board(key)
+            if board is not None:
+                board.count(task)
+                self._changed.add(key)
+
+    def show_all_again(self) -> None:
+        """Every board is news once more: the broker may have lost what it retained."""
+        self._changed = set(self._boards)
+
+    def news(self) -> Iterator[tuple[BoardKey, TaskMetrics]]:
+        """The boards that changed since they were last given out here."""
+        while self._changed:
+            key = self._changed.pop()
+            yield key, self._boards[key].metrics()
+
+    def _board(self, key: BoardKey) -> _Board | None:
+        """The board, new where it was unknown; None where there are too many."""
+        if key not in self._boards:
+            if len(self._boards) >= MAX_BOARDS:
+                return None
+            self._boards[key] = _Board()
+            self._changed.add(key)
+        return self._boards[key]
+
+
+def _ratio(part: float, whole: int) -> float | None:
+    """Rounding of sums must not lead outside [0, 1]."""
+    return min(1.0, part / whole) if whole else None

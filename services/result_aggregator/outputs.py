@@ -1,0 +1,138 @@
+"""The outputs of one attempt at one task, until all are there."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import fsum
+from typing import Self
+
+from messages.application import INPUT, Application, Stage, Variant
+from messages.frames import FrameError, TensorHeader
+from messages.limits import MAX_BATCH
+from messages.task import ClassScore, StageReport, TaskResult
+from services.result_aggregator.merging import Condensed, class_scores
+
+_OVERHEAD_BYTES = 512
+"""Python objects around the arrays of one output."""
+_MOST_MS = 1e12
+_MOST_BYTES = 2**53
+
+
+@dataclass(slots=True)
+class TaskOutputs:
+    """An attempt at a task whose outputs are coming in."""
+
+    first: TensorHeader
+    """Of the output that came first; the others must agree with it."""
+    variant: Variant
+    ends_ms: float
+    sinks: dict[str, Stage]
+    missing: int
+    """How many outputs have not come yet."""
+    outputs: dict[int, dict[str, Condensed]] = field(default_factory=dict)
+    """By micro-batch and stage."""
+    rows: dict[int, int] = field(default_factory=dict)
+    """Inputs in each micro-batch."""
+    reports: dict[str, dict[int, StageReport]] = field(default_factory=dict)
+    """What each stage cost, by micro-batch."""
+    nodes: dict[str, str] = field(default_factory=dict)
+    """Which node ran each stage."""
+    moved_bytes: int = 0
+    held_bytes: int = 0
+
+    @classmethod
+    def begin(cls, header: TensorHeader, application: Application, now_ms: float) -> Self:
+        """Nothing yet of the attempt that an output belongs to.
+
+        Raises:
+            FrameError: the application has no such variant.
+        """
+        try:
+            variant = application.variant(header.variant)
+        except KeyError:
+            msg = f"{header.task}: {header.application} has no variant {header.variant}"
+            raise FrameError(msg) from None
+        sinks = {sink.name: sink for sink in variant.sinks}
+        missing = header.micro_batches * len(sinks)
+        return cls(header, variant, now_ms + header.expires_ms, sinks, missing)
+
+    def has(self, header: TensorHeader) -> bool:
+        """Whether this output has come before."""
+        return header.stage in self.outputs.get(header.micro_batch, {})
+
+    def check(self, header: TensorHeader, output: Condensed) -> None:
+        """Find contradictions of an output to the variant or to the outputs before it.
+
+        Raises:
+            FrameError: there is one.
+        """
+        first, where = self.first, f"{header.task}, stage {header.stage}, micro-batch {header.micro_batch}"
+        if (header.application, header.variant, header.micro_batches) != (
+            first.application,
+            first.variant,
+            first.micro_batches,
+        ):
+            msg = f"{where}: contradicts the outputs before it"
+            raise FrameError(msg)
+        sink = self.sinks.get(header.stage)
+        if sink is None or header.micro_batch >= header.micro_batches:
+            msg = f"{where}: {header.variant} gives no such output"
+            raise FrameError(msg)
+        if output.columns != len(sink.classes):
+            msg = f"{where}: {output.columns} columns for {len(sink.classes)} classes"
+            raise FrameError(msg)
+        batch = sum(self.rows.values()) + (0 if header.micro_batch in self.rows else output.rows)
+        if self.rows.get(header.micro_batch, output.rows) != output.rows or batch > MAX_BATCH:
+            msg = f"{where}: {output.rows} rows do not fit the other outputs"
+            raise FrameError(msg)
+        on_path = self._path_to(sink)
+        for report in header.trace:
+            if report.stage not in on_path or self.nodes.get(report.stage, report.node) != report.node:
+                msg = f"{where}: its trace names {report.stage} on {report.node}"
+                raise FrameError(msg)
+
+    def take(self, header: TensorHeader, output: Condensed) -> None:
+        """Keep an output that was checked."""
+        self.outputs.setdefault(header.micro_batch, {})[header.stage] = output
+        self.rows[header.micro_batch] = output.rows
+        self.missing -= 1
+        self.held_bytes += output.nbytes + _OVERHEAD_BYTES
+        self.moved_bytes += header.moved_bytes + header.encoded_bytes
+        for report in header.trace:  # branches share the stages before they part
+            self.nodes.setdefault(report.stage, report.node)
+            self.reports.setdefault(report.stage, {}).setdefault(header.micro_batch, report)
+
+    def result(self) -> TaskResult:
+        """The merged outputs, when none is missing."""
+        scores: list[ClassScore] = []
+        for _, outputs in sorted(self.outputs.items()):
+            scores += class_scores([(sink.classes, outputs[name]) for name, sink in self.sinks.items()])
+        return TaskResult(
+            task=self.first.task,
+            attempt=self.first.attempt,
+            application=self.first.application,
+            variant=self.first.variant,
+            scores=tuple(scores),
+            stages=tuple(self._reports()),
+            micro_batches=self.first.micro_batches,
+            moved_bytes=min(_MOST_BYTES, self.moved_bytes),
+        )
+
+    def _reports(self) -> Iterator[StageReport]:
+        for stage in self.variant.stages:
+            reports = self.reports.get(stage.name, {}).values()
+            if reports:
+                yield StageReport(
+                    stage=stage.name,
+                    node=self.nodes[stage.name],
+                    queue_ms=min(_MOST_MS, fsum(report.queue_ms for report in reports)),
+                    compute_ms=min(_MOST_MS, fsum(report.compute_ms for report in reports)),
+                )
+
+    def _path_to(self, sink: Stage) -> set[str]:
+        """The stages from the input to a last stage."""
+        sources = {stage.name: stage.source for stage in self.variant.stages}
+        path, name = set(), sink.name
+        while name != INPUT:
+            path.add(name)
+            name = sources[name]
+        return path

@@ -1,0 +1,127 @@
+"""Outputs as edge nodes send them to the aggregator, computed directly from logits of a whole task."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from messages.application import Application, Fragment, Stage, TensorSpec, Variant
+from messages.frames import TensorHeader
+from messages.task import StageReport
+
+CLASSES = 5
+
+
+def logits_application(name: str = "app") -> Application:
+    """An application of five classes without networks.
+
+    Its variants: `whole`; `chain` of three stages; `star` of two branches; `tree`: a trunk with a branch of
+    one stage (classes 3, 1) and a branch of two stages (classes 4, 0, 2).
+    """
+    image, features = TensorSpec(dtype="uint8", shape=(8,)), TensorSpec(dtype="float32", shape=(6,))
+    fragments: dict[str, Fragment] = {}
+
+    def stage(name: str, source: str = "input", classes: tuple[int, ...] = ()) -> Stage:
+        sha256 = f"{len(fragments):064x}"
+        fragments[name] = Fragment(
+            sha256=sha256,
+            file_bytes=1,
+            weight_bytes=1,
+            peak_memory_bytes=1,
+            flops_per_image=1.0,
+            milliseconds_per_image=1.0,
+            milliseconds_per_call=1.0,
+            input=image if source == "input" else features,
+            output=TensorSpec(dtype="float32", shape=(len(classes),)) if classes else features,
+        )
+        return Stage(name=name, fragment=sha256, source=source, classes=classes)
+
+    def variant(name: str, *stages: Stage) -> Variant:
+        return Variant(name=name, stages=stages, micro_batch=4, accuracy=0.9, accuracy_images=1000)
+
+    every = tuple(range(CLASSES))
+    variants = (
+        variant("whole", stage("whole", "input", every)),
+        variant("chain", stage("c0"), stage("c1", "c0"), stage("c2", "c1", (4, 3, 2, 1, 0))),
+        variant("star", stage("s0", "input", (0, 2, 4)), stage("s1", "input", (3, 1))),
+        variant(
+            "tree",
+            stage("trunk"),
+            stage("left", "trunk", (3, 1)),
+            stage("middle", "trunk"),
+            stage("right", "middle", (4, 0, 2)),
+        ),
+    )
+    return Application(
+        name=name,
+        title="Five classes",
+        input=image,
+        labels=tuple(f"class {index}" for index in every),
+        default_deadline_ms=1000.0,
+        reference_score=50.0,
+        variants=variants,
+        fragments=tuple(fragments.values()),
+    )
+
+
+def outputs_of(
+    logits: NDArray[Any],
+    variant: str,
+    *,
+    micro_batch: int = 4,
+    application: Application | None = None,
+    **changes: object,
+) -> list[tuple[TensorHeader, NDArray[Any]]]:
+    """Every output that the nodes send for a task with these logits (shape `[batch, classes]`).
+
+    The stage `s` of micro-batch `m` waits m + 0.25 ms and computes m + 0.5 ms on the node `node-s`; every
+    tensor before the output had 100 encoded bytes. `changes` replace fields of every header.
+    """
+    known = application or logits_application()
+    chosen = known.variant(variant)
+    stages = {stage.name: stage for stage in chosen.stages}
+    pieces = range(0, len(logits), micro_batch)
+    made: list[tuple[TensorHeader, NDArray[Any]]] = []
+    for number, start in enumerate(pieces):
+        for sink in chosen.sinks:
+            columns = np.ascontiguousarray(logits[start : start + micro_batch, list(sink.classes)])
+            path: list[str] = []
+            name = sink.name
+            while name != "input":
+                path.insert(0, name)
+                name = stages[name].source
+            fields = {
+                "task": "sensor.1",
+                "attempt": 1,
+                "application": known.name,
+                "variant": variant,
+                "micro_batch": number,
+                "micro_batches": len(pieces),
+                "expires_ms": 1000.0,
+                "dtype": str(columns.dtype),
+                "shape": columns.shape,
+                "codec": "raw",
+                "encoded_bytes": columns.nbytes,
+                "route": None,
+                "stage": sink.name,
+                "trace": tuple(
+                    StageReport(
+                        stage=step, node=f"node-{step}", queue_ms=number + 0.25, compute_ms=number + 0.5
+                    )
+                    for step in path
+                ),
+                "moved_bytes": 100 * len(path),
+            }
+            made.append((TensorHeader.model_validate(fields | changes), columns))
+    return made
+
+
+def random_logits(batch: int, seed: int = 0) -> NDArray[np.float32]:
+    """Shape `[batch, 5]`."""
+    return np.random.default_rng(seed).normal(0, 3, (batch, CLASSES)).astype(np.float32)
+
+
+def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """Row by row, the direct way."""
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
