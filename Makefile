@@ -2,6 +2,7 @@
 # make test    all tests (ARGS="tests/policies -k rule")
 # make lint    style, types, import rules
 # make check   lint and test
+# make venv    only make the environment
 # make clean   remove the environment and what runs have written
 #
 # Each makes .venv first if it is missing, with everything in it. Needs Python 3.11 or newer, nothing else.
@@ -11,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test lint check clean
+.PHONY: demo test lint check venv clean
 
 demo: $(INSTALLED)
 	$(BIN)/splitplace demo $(ARGS)
@@ -26,6 +27,8 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports
 
 check: lint test
+
+venv: $(INSTALLED)
 
 clean:
 	rm -rf $(VENV) var .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

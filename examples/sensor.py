@@ -172,7 +172,14 @@ class Sensor:
         with self._lock:
             task = self.tasks.get(message.topic.rpartition("/")[2])
             if task is not None:
-                task.take(json.loads(message.payload), now)
+                task.take(decode(message), now)
+
+
+def decode(message: mqtt.MQTTMessage) -> dict[str, Any]:
+    """An answer: in msgpack where the task was, else in JSON."""
+    packed = getattr(message.properties, "ContentType", "") == "application/msgpack"
+    answer: dict[str, Any] = msgpack.unpackb(message.payload) if packed else json.loads(message.payload)
+    return answer
 
 
 def draw(random_: random.Random, number: int, arguments: argparse.Namespace, labels: NDArray[Any]) -> Task:

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bus.settings import Settings
-from cli.client import new_client, read, retained
+from cli.client import new_client, retained
 from cli.exit_codes import ExitCode
 from cli.options import BrokerOption, PrefixOption, explain, fail, parse_duration_ms, settings_from
 from messages.limits import MAX_TASK_BYTES
@@ -70,6 +70,7 @@ async def ask(settings: Settings, application: str, request: TaskRequest) -> Ans
 
     Raises:
         aiomqtt.MqttError: The broker cannot be reached.
+        ValueError: What came is no answer.
         ConnectionError: No gateway runs there.
         TimeoutError: No answer came, although one must within the deadline and the gateway's grace.
     """
@@ -91,10 +92,9 @@ async def ask(settings: Settings, application: str, request: TaskRequest) -> Ans
         await client.publish(f"{settings.prefix}/{topic}", payload, qos=1, properties=properties)
         async with asyncio.timeout(2 * (request.deadline_ms or 0.0) / 1000 + _EXTRA_PATIENCE_S):
             async for message in client.messages:
-                heard = message.topic.value.removeprefix(f"{settings.prefix}/")
-                answer = read(ANSWER, heard, message.payload)
-                if answer is not None:
-                    return answer
+                if message.topic.matches(f"{settings.prefix}/{answers}"):
+                    # In msgpack, as the task was.
+                    return Answer.model_validate(msgpack.unpackb(message.payload, use_list=False))
     msg = "the connection ended"
     raise ConnectionError(msg)
 
@@ -131,7 +131,7 @@ def command(
         answer = asyncio.run(ask(settings, app, request))
     except TimeoutError:
         fail("no answer came; see the gateway's log", ExitCode.UNREACHABLE)
-    except (aiomqtt.MqttError, OSError) as error:
+    except (aiomqtt.MqttError, OSError, ValueError) as error:
         fail(f"broker {settings.broker}: {error}", ExitCode.UNREACHABLE)
     if answer.status in {"refused", "invalid"}:
         fail(f"{answer.status}: {answer.reason}", ExitCode.REFUSED)
