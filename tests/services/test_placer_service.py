@@ -1,0 +1,133 @@
+"""The placer against real brokers."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from bus.connection import Bus, Received
+from bus.settings import Settings
+from messages.application import Application
+from messages.cluster import PrepareFragments, ServiceStatus
+from messages.task import TaskPlaced
+from messages.topics import (
+    APPLICATION,
+    CLUSTER_STATE,
+    JOB_DECIDED,
+    JOB_FINISHED,
+    JOB_PLACED,
+    NODE_PREPARE,
+    PLACER,
+    SERVICE_STATUS,
+)
+from services.placer.service import PlacerSettings, serve
+from tests.policies.examples import all_of, node, snapshot, three_ways
+from tests.services.test_placer_core import decided, finished
+from tests.support.waiting import until
+
+APP: Application = three_ways(image_ms=10)
+
+
+class Observer:
+    """A client that plays splitter, gateway and monitor, and listens to what the placer says."""
+
+    def __init__(self, url: str) -> None:
+        self.bus = Bus(Settings(broker=url), "observer")
+        self.placed: list[TaskPlaced] = []
+        self.prepare: list[PrepareFragments] = []
+        self.online = False
+        self.bus.subscribe(JOB_PLACED, self._on_placed)
+        self.bus.subscribe(NODE_PREPARE, self._on_prepare)
+        self.bus.subscribe(SERVICE_STATUS, self._on_status, service=PLACER)
+
+    async def _on_placed(self, received: Received[TaskPlaced]) -> None:
+        self.placed.append(received.message)
+
+    async def _on_prepare(self, received: Received[PrepareFragments]) -> None:
+        self.prepare.append(received.message)
+
+    async def _on_status(self, received: Received[ServiceStatus]) -> None:
+        self.online = received.message.online
+
+    async def until_placed(self, task: str) -> TaskPlaced:
+        """Ask until stages come: catalogue and cluster reach the placer by topics of their own."""
+        for attempt in range(1, 100):
+            await self.bus.publish(JOB_DECIDED, decided(task, attempt=attempt))
+            await until(lambda: self.placed and self.placed[-1].task == task)
+            if self.placed[-1].stages:
+                return self.placed[-1]
+            self.placed.clear()
+            await asyncio.sleep(0.02)
+        raise TimeoutError
+
+
+@contextlib.asynccontextmanager
+async def observed(url: str) -> AsyncIterator[Observer]:
+    """An observer of a running placer."""
+    observer = Observer(url)
+    async with observer.bus:
+        await observer.bus.connected()
+        task = asyncio.create_task(serve(PlacerSettings(broker=url)))
+        try:
+            await until(lambda: observer.online)
+            yield observer
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+async def test_a_decided_task_is_placed_and_nodes_are_told_to_prepare(broker_url: str) -> None:
+    async with observed(broker_url) as observer:
+        await observer.bus.publish(APPLICATION, APP, application=APP.name)
+        await observer.bus.publish(CLUSTER_STATE, snapshot(node("a"), node("b", speed=0.1)))
+        placed = await observer.until_placed("c.1")
+        assert [stage.node for stage in placed.stages] == ["a"]
+        await until(lambda: observer.prepare)
+        assert observer.prepare[0].node == "a"
+        assert observer.prepare[0].fragments == (APP.variant("whole").stages[0].fragment,)
+
+
+async def test_the_catalogue_and_the_cluster_are_known_again_after_a_restart(mosquitto_url: str) -> None:
+    async with observed(mosquitto_url) as observer:
+        await observer.bus.publish(APPLICATION, APP, application=APP.name)
+        await observer.bus.publish(CLUSTER_STATE, snapshot(node("a", loaded=all_of(APP))))
+    async with observed(mosquitto_url) as observer:
+        placed = await observer.until_placed("c.1")
+        assert [stage.node for stage in placed.stages] == ["a"]
+        assert observer.prepare == []  # all is loaded
+
+
+async def test_without_a_feasible_node_the_gateway_is_told_why(mosquitto_url: str) -> None:
+    async with observed(mosquitto_url) as observer:
+        await observer.bus.publish(JOB_DECIDED, decided("c.1"))
+        await until(lambda: observer.placed)
+        assert observer.placed[0].stages == ()
+        assert observer.placed[0].reason == "toy with variant whole is not known"
+
+
+async def test_finished_tasks_free_their_nodes(mosquitto_url: str) -> None:
+    slow = three_ways(image_ms=1000)
+    async with observed(mosquitto_url) as observer:
+        await observer.bus.publish(APPLICATION, slow, application=slow.name)
+        await observer.bus.publish(
+            CLUSTER_STATE, snapshot(*(node(name, loaded=all_of(slow)) for name in ("a", "b")))
+        )
+        assert (await observer.until_placed("c.1")).stages[0].node == "a"
+        assert (await observer.until_placed("c.2")).stages[0].node == "b"
+        await observer.bus.publish(JOB_FINISHED, finished("c.2"))
+        await asyncio.sleep(0.1)  # the end and the next decision come on topics of their own
+        assert (await observer.until_placed("c.3")).stages[0].node == "b"
+
+
+async def test_a_catalogue_entry_that_is_cleared_or_broken_is_not_used(mosquitto_url: str) -> None:
+    async with observed(mosquitto_url) as observer:
+        await observer.bus.publish(APPLICATION, APP, application=APP.name)
+        await observer.bus.publish(CLUSTER_STATE, snapshot(node("a")))
+        await observer.until_placed("c.1")
+        await observer.bus.publish_raw(APPLICATION.at(application=APP.name), b"not json", retain=True)
+        await observer.until_placed("c.2")
+        await observer.bus.publish_raw(APPLICATION.at(application=APP.name), b"", retain=True)
+        await asyncio.sleep(0.1)
+        await observer.bus.publish(JOB_DECIDED, decided("c.3"))
+        await until(lambda: observer.placed[-1].task == "c.3")
+        assert observer.placed[-1].reason == "toy with variant whole is not known"
