@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from edge_node.catalogue import Timings
 from edge_node.queue import Admission, Job, JobQueue
 from edge_node.runtime import FragmentError, FragmentRuntime
-from messages.application import DType, TensorSpec
+from messages.application import DType
 from messages.cluster import FailureKind, FragmentTiming
 from messages.frames import Codec, FrameError, decode_tensor, encode_tensor
+from messages.limits import MAX_TENSOR_BYTES
 
 OUTGOING_DEPTH = 4
 _STOP_S = 10.0
@@ -228,7 +229,7 @@ class Executor:
     def _result(self, job: Job, runtime: FragmentRuntime) -> Output | Failure:
         try:
             tensor = decode_tensor(job.header, job.encoded)
-            problem = _misfit(tensor, runtime.input)
+            problem = _misfit(tensor, runtime)
             if problem:
                 return Failure("input", problem)
             output = runtime.run(tensor)
@@ -244,9 +245,13 @@ class Executor:
         return Output(codec, encoded, runtime.output.dtype, output.shape)
 
 
-def _misfit(tensor: NDArray[Any], expected: TensorSpec) -> str | None:
-    """What is wrong with a batch for a fragment that expects `[N, *expected.shape]`; None if it fits."""
-    if tensor.dtype == np.dtype(expected.dtype) and tensor.shape[1:] == expected.shape:
-        return None
-    shape = ", ".join(map(str, expected.shape))
-    return f"input is {tensor.dtype}{list(tensor.shape)}, the fragment reads {expected.dtype}[N, {shape}]"
+def _misfit(tensor: NDArray[Any], runtime: FragmentRuntime) -> str | None:
+    """Why a fragment cannot be run on a batch; None if it can."""
+    expected = runtime.input
+    if tensor.dtype != np.dtype(expected.dtype) or tensor.shape[1:] != expected.shape:
+        shape = ", ".join(map(str, expected.shape))
+        return f"input is {tensor.dtype}{list(tensor.shape)}, the fragment reads {expected.dtype}[N, {shape}]"
+    output_bytes = len(tensor) * runtime.output.bytes_per_image
+    if output_bytes > MAX_TENSOR_BYTES:
+        return f"the output would have {output_bytes} bytes (limit {MAX_TENSOR_BYTES})"
+    return None

@@ -65,7 +65,8 @@ class _Transfer:
         self._fragment = fragment.sha256
         self._download = Download(fragment.file_bytes)
         self._partial = partial
-        self._unwritten: asyncio.Queue[tuple[int, memoryview]] = asyncio.Queue()
+        self._unwritten: asyncio.Queue[tuple[int, memoryview] | None] = asyncio.Queue()
+        """None only wakes `run`."""
         self._missing: str | None = None
 
     async def run(self) -> None:
@@ -78,10 +79,11 @@ class _Transfer:
                 self._ask()
                 try:
                     async with asyncio.timeout(self._download.next_check_ms(now_ms()) / 1000):
-                        chunk, body = await self._unwritten.get()
+                        piece = await self._unwritten.get()
                 except TimeoutError:
                     continue
-                await asyncio.to_thread(self._partial.write, chunk, body)
+                if piece is not None:
+                    await asyncio.to_thread(self._partial.write, *piece)
 
     def _ask(self) -> None:
         if self._missing is not None:
@@ -105,3 +107,4 @@ class _Transfer:
 
     def _on_missing(self, received: Received[FragmentMissing]) -> None:
         self._missing = received.message.reason
+        self._unwritten.put_nowait(None)

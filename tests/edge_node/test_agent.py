@@ -1,196 +1,16 @@
 """Edge nodes on real brokers, with a tiny application whose right answers are known."""
 
-import asyncio
-import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bus.assembly import TensorAssembly
-from bus.broker import Broker
-from bus.connection import Bus, Received
-from bus.settings import Settings
-from bus.store import ModelStore
-from edge_node.agent import Agent
-from edge_node.executor import now_ms
-from edge_node.settings import NodeSettings
-from messages.application import INPUT, Application, Variant
-from messages.base import Message
-from messages.cluster import CancelTask, NodeInfo, NodeStatus, NodeVitals, PrepareFragments, StageFailure
-from messages.frames import Route, TensorHeader, decode_tensor, encode_tensor, pack, tensor_frames
-from messages.limits import CHUNK_BYTES
-from messages.topics import (
-    AGGREGATOR_INBOX,
-    APPLICATION,
-    FRAGMENT_CHUNK,
-    NODE_CANCEL,
-    NODE_FAILURE,
-    NODE_INFO,
-    NODE_PREPARE,
-    NODE_STATUS,
-    NODE_VITALS,
-    TENSOR,
-)
-from tests.support.repository import FragmentRepository
-from tests.support.tiny_application import build_tiny_application, right_answers, tiny_images
+from messages.cluster import CancelTask, PrepareFragments
+from messages.frames import Route
+from messages.topics import NODE_CANCEL, NODE_PREPARE
+from tests.edge_node.wide_application import WIDTH, build_wide_application
+from tests.edge_node.world import routes, world
+from tests.support.tiny_application import right_answers, tiny_images
 from tests.support.waiting import until
-
-
-class Outside:
-    """Gateway, aggregator and resource monitor in one: sends inputs, collects what nodes say."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.bus = Bus(settings, "outside")
-        self.outputs: dict[tuple[str, int, str, int], tuple[TensorHeader, NDArray[Any]]] = {}
-        self.order: list[tuple[str, int]] = []
-        self.failures: list[StageFailure] = []
-        self.statuses: list[NodeStatus] = []
-        self.infos: list[NodeInfo] = []
-        self.vitals: list[NodeVitals] = []
-        self.duplicates = 0
-        self._assembly = TensorAssembly()
-        self.bus.subscribe(TENSOR, self._on_output, node=AGGREGATOR_INBOX)
-        self.bus.subscribe(NODE_FAILURE, self._keep(self.failures))
-        self.bus.subscribe(NODE_STATUS, self._keep(self.statuses))
-        self.bus.subscribe(NODE_INFO, self._keep(self.infos))
-        self.bus.subscribe(NODE_VITALS, self._keep(self.vitals))
-
-    @staticmethod
-    def _keep(seen: list[Any]) -> Callable[[Received[Any]], Any]:
-        async def keep(received: Received[Message]) -> None:
-            seen.append(received.message)
-
-        return keep
-
-    async def _on_output(self, received: Received[TensorHeader]) -> None:
-        complete = self._assembly.add(received.message, received.body, now_ms())
-        if complete is None:
-            self.duplicates += received.message.chunks == 1
-            return
-        header, encoded = complete
-        key = (header.task, header.attempt, header.stage, header.micro_batch)
-        self.outputs[key] = (header, decode_tensor(header, encoded))
-        self.order.append((header.task, header.micro_batch))
-
-    async def send(
-        self,
-        route: Route,
-        images: NDArray[np.uint8],
-        *,
-        task: str = "client.task",
-        attempt: int = 1,
-        micro_batch: int = 0,
-        micro_batches: int = 1,
-        expires_ms: float = 30_000.0,
-    ) -> None:
-        codec, encoded = encode_tensor(images, compress=False)
-        header = TensorHeader(
-            task=task,
-            attempt=attempt,
-            application="tiny",
-            variant="any",
-            micro_batch=micro_batch,
-            micro_batches=micro_batches,
-            expires_ms=expires_ms,
-            dtype="uint8",
-            shape=images.shape,
-            codec=codec,
-            encoded_bytes=len(encoded),
-            route=route,
-            stage=route.stage,
-        )
-        for frame in tensor_frames(header, encoded):
-            await self.bus.send_frame(TENSOR, frame, node=route.node)
-
-    def output(self, stage: str, *, task: str = "client.task", attempt: int = 1, micro_batch: int = 0) -> Any:
-        return self.outputs[task, attempt, stage, micro_batch][1]
-
-    def header(self, stage: str) -> TensorHeader:
-        return self.outputs["client.task", 1, stage, 0][0]
-
-
-def routes(variant: Variant, nodes: Sequence[str]) -> tuple[Route, ...]:
-    """Routes of the root stages, stage i of the variant on node i."""
-    node = dict(zip([stage.name for stage in variant.stages], nodes, strict=True))
-
-    def routes_from(source: str) -> tuple[Route, ...]:
-        return tuple(
-            Route(
-                stage=stage.name,
-                node=node[stage.name],
-                fragment=stage.fragment,
-                next=routes_from(stage.name),
-            )
-            for stage in variant.children(source)
-        )
-
-    return routes_from(INPUT)
-
-
-class World:
-    """A broker's worth of nodes, a repository and the outside."""
-
-    def __init__(self, url: str, folder: Path, **application: Any) -> None:
-        self.url = url
-        self.folder = folder
-        self.settings = Settings(broker=url)
-        self.application: Application = build_tiny_application(folder / "models", **application)
-        self.store = ModelStore(folder / "models")
-        self.repository = FragmentRepository(self.settings, self.store, self.application)
-        self.outside = Outside(self.settings)
-        self.agents: dict[str, Agent] = {}
-        self._running: dict[str, asyncio.Task[None]] = {}
-
-    async def start_node(self, name: str, **settings: Any) -> Agent:
-        chosen = NodeSettings(
-            broker=self.url,
-            node=name,
-            fragment_dir=self.folder / name,
-            vitals_every_s=settings.pop("vitals_every_s", 0.1),
-            **settings,
-        )
-        agent = Agent(chosen, score=50.0, encode_megabytes_per_second=1000.0)
-        self.agents[name] = agent
-        self._running[name] = asyncio.create_task(agent.run(), name=name)
-        seen = len(self.outside.vitals)
-        await until(lambda: any(vitals.node == name for vitals in self.outside.vitals[seen:]), 20)
-        return agent
-
-    async def stop_node(self, name: str) -> None:
-        task = self._running.pop(name)
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-    async def stop(self) -> None:
-        for name in list(self._running):
-            await self.stop_node(name)
-
-    def vitals(self, name: str) -> NodeVitals:
-        return [vitals for vitals in self.outside.vitals if vitals.node == name][-1]
-
-    async def next_vitals(self, name: str) -> NodeVitals:
-        seen = len(self.outside.vitals)
-        await until(lambda: any(vitals.node == name for vitals in self.outside.vitals[seen:]))
-        return self.vitals(name)
-
-
-@asynccontextmanager
-async def world(url: str, folder: Path, *nodes: str, **application: Any) -> AsyncIterator[World]:
-    made = World(url, folder, **application)
-    async with made.repository.bus, made.outside.bus:
-        await made.repository.bus.connected()
-        await made.outside.bus.connected()
-        try:
-            for node in nodes:
-                await made.start_node(node)
-            yield made
-        finally:
-            await made.stop()
 
 
 async def test_one_node_runs_a_whole_network_and_says_what_it_cost(broker_url: str, tmp_path: Path) -> None:
@@ -261,3 +81,140 @@ async def test_branches_on_two_nodes_give_their_own_columns(mosquitto_url: str, 
     for stage in variant.sinks:
         logits[:, list(stage.classes)] = w.outside.output(stage.name)
     np.testing.assert_array_equal(logits, right_answers(images))
+
+
+async def test_tensors_of_many_chunks_are_put_together_computed_and_cut_again(
+    broker_url: str, tmp_path: Path
+) -> None:
+    application = build_wide_application(tmp_path / "models")
+    values = np.random.default_rng(1).standard_normal((4, WIDTH), dtype=np.float32)
+    assert values.nbytes > 6 * 256 * 1024
+    async with world(broker_url, tmp_path, application=application) as w:
+        await w.start_node("raw", codec="raw")
+        await w.start_node("zstd", codec="zstd")
+        (route,) = routes(application.variants[0], ["zstd", "raw"])
+        await w.outside.send(route, values, compress=True)
+        await until(lambda: w.outside.outputs, 20)
+        sent = (await w.next_vitals("zstd")).sent_bytes
+    expected = values.clip(min=0).reshape(4, 2, -1).sum(axis=2)
+    np.testing.assert_allclose(w.outside.output("halves"), expected, rtol=1e-4)
+    assert values.nbytes / 4 < sent < 0.9 * values.nbytes  # half of them are zero after the ReLU
+
+
+async def test_prepared_fragments_are_loaded_before_any_tensor_comes(
+    mosquitto_url: str, tmp_path: Path
+) -> None:
+    async with world(mosquitto_url, tmp_path, "n1") as w:
+        fragments = tuple(stage.fragment for stage in w.application.variant("layer").stages)
+        prepare = PrepareFragments(node="n1", task="c.t", attempt=1, fragments=fragments)
+        await w.outside.bus.publish(NODE_PREPARE, prepare)
+        await until(lambda: set(w.vitals("n1").loaded) == set(fragments), 20)
+    assert not w.outside.failures
+
+
+async def test_a_cancelled_task_is_not_computed_though_its_tensors_come_later(
+    mosquitto_url: str, tmp_path: Path
+) -> None:
+    images, _ = tiny_images(2)
+    async with world(mosquitto_url, tmp_path, "n1") as w:
+        (route,) = routes(w.application.variant("whole"), ["n1"])
+        await w.outside.bus.publish(NODE_CANCEL, CancelTask(node="n1", task="c.gone", attempt=3))
+        await w.next_vitals("n1")
+        await w.outside.send(route, images, task="c.gone", attempt=3)
+        await w.outside.send(route, images, task="c.gone", attempt=4)
+        await until(lambda: w.outside.outputs, 20)
+        vitals = await w.next_vitals("n1")
+    assert list(w.outside.outputs) == [("c.gone", 4, "whole", 0)]
+    assert (vitals.executed, vitals.dropped) == (1, 1)
+
+
+async def test_what_waits_for_a_fragment_until_it_expires_is_dropped(
+    mosquitto_url: str, tmp_path: Path
+) -> None:
+    images, _ = tiny_images(2)
+    async with world(mosquitto_url, tmp_path, "n1") as w:
+        w.repository.lose = set(range(100))
+        (route,) = routes(w.application.variant("whole"), ["n1"])
+        await w.outside.send(route, images, expires_ms=300.0)
+        await until(lambda: w.vitals("n1").queue_length == 1)
+        await until(lambda: w.vitals("n1").dropped == 1)
+        assert w.vitals("n1").queue_length == 0
+    assert not w.outside.outputs
+
+
+async def test_a_repeated_micro_batch_is_computed_once(mosquitto_url: str, tmp_path: Path) -> None:
+    images, _ = tiny_images(2)
+    async with world(mosquitto_url, tmp_path, "n1") as w:
+        (route,) = routes(w.application.variant("whole"), ["n1"])
+        for _ in range(5):
+            await w.outside.send(route, images)
+        await w.outside.send(route, images, task="c.last")
+        await until(lambda: ("c.last", 1, "whole", 0) in w.outside.outputs, 20)
+        for _ in range(5):
+            await w.outside.send(route, images)
+        await w.next_vitals("n1")
+        vitals = await w.next_vitals("n1")
+    assert vitals.executed == 2
+    assert w.outside.duplicates == 0
+
+
+async def test_a_slow_fetch_holds_up_no_other_fragment(mosquitto_url: str, tmp_path: Path) -> None:
+    images, _ = tiny_images(2)
+    async with world(mosquitto_url, tmp_path, "n1") as w:
+        (whole,) = routes(w.application.variant("whole"), ["n1"])
+        (branch, _) = routes(w.application.variant("semantic"), ["n1", "n2"])
+        w.repository.lose = {0}
+        await w.outside.send(whole, images, task="c.slow")
+        await until(lambda: w.repository.requests)
+        await w.outside.send(branch, images, task="c.fast")
+        await until(lambda: len(w.outside.order) == 2, 20)
+    assert [task for task, _ in w.outside.order] == ["c.fast", "c.slow"]
+
+
+async def test_fragments_take_turns_where_the_budget_holds_only_one(
+    mosquitto_url: str, tmp_path: Path
+) -> None:
+    images, _ = tiny_images(4)
+    async with world(mosquitto_url, tmp_path) as w:
+        await w.start_node("n1", memory_budget_mb=0.15)  # a part is described as 100 kB
+        (route,) = routes(w.application.variant("layer"), ["n1", "n1", "n1"])
+        for number in range(3):
+            await w.outside.send(route, images, task=f"c.{number}")
+        await until(lambda: len(w.outside.outputs) == 3, 30)
+        vitals = await w.next_vitals("n1")
+    for number in range(3):
+        np.testing.assert_array_equal(w.outside.output("layer-2", task=f"c.{number}"), right_answers(images))
+    assert len(vitals.loaded) == 1
+    assert len(vitals.stored) == 3
+    assert vitals.loaded_bytes == 100_000
+
+
+async def test_the_next_node_of_a_route_may_be_the_node_itself(mosquitto_url: str, tmp_path: Path) -> None:
+    images, _ = tiny_images(4)
+    async with world(mosquitto_url, tmp_path, "n1", "n2") as w:
+        (route,) = routes(w.application.variant("layer"), ["n1", "n2", "n1"])
+        await w.outside.send(route, images)
+        await until(lambda: w.outside.outputs, 20)
+    np.testing.assert_array_equal(w.outside.output("layer-2"), right_answers(images))
+
+
+async def test_heartbeats_keep_their_rhythm_while_the_node_computes(
+    mosquitto_url: str, tmp_path: Path
+) -> None:
+    application = build_wide_application(tmp_path / "models")
+    values = np.ones((8, WIDTH), np.float32)
+    async with world(mosquitto_url, tmp_path, application=application) as w:
+        await w.start_node("slow", pacing=True, cpu_share=0.002)
+        first = application.variants[0].stages[0]
+        route = Route(stage=first.name, node="slow", fragment=first.fragment)
+        await w.outside.send(route, values)
+        await until(lambda: w.vitals("slow").queue_length == 1)
+        seen = len(w.outside.vitals)
+        await until(lambda: w.outside.outputs, 60)
+        beats = len(w.outside.vitals) - seen
+        await w.next_vitals("slow")
+        timing = w.vitals("slow").timings[0].milliseconds_per_image
+    compute_ms = w.outside.header("relu").trace[0].compute_ms
+    assert compute_ms > 300
+    assert beats >= compute_ms / 200, "a heartbeat every 100 ms was asked for"
+    assert timing * 8 > 0.9 * compute_ms

@@ -1,0 +1,67 @@
+"""An edge node as a process of its own, as a user starts it."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from tests.edge_node.world import World, routes, world
+from tests.support.tiny_application import tiny_images
+from tests.support.waiting import until
+
+IDLE_MEGABYTES = 110
+DEAD_WITHIN_S = 3.0
+
+
+@contextmanager
+def node_process(w: World, name: str = "n1") -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "edge_node", "--node", name, "--broker", w.url]
+    process = subprocess.Popen([*command, "--fragment-dir", str(w.folder / name), "--vitals-every-s", "0.2"])
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def test_an_idle_node_is_small_and_says_goodbye_when_asked_to_end(
+    mosquitto_url: str, tmp_path: Path
+) -> None:
+    async with world(mosquitto_url, tmp_path) as w:
+        with node_process(w) as process:
+            await until(lambda: len(w.outside.vitals) > 3, 30)
+            resident = psutil.Process(process.pid).memory_info().rss
+            assert resident < IDLE_MEGABYTES * 1_000_000
+            reported = w.outside.vitals[-1].resident_bytes
+            assert abs(reported - resident) < 0.2 * resident
+            (info,) = w.outside.infos
+            assert info.score > 0
+            assert info.encode_megabytes_per_second > 0
+            assert "ONNX Runtime" in info.software
+            process.send_signal(signal.SIGTERM)
+            await until(lambda: not w.outside.statuses[-1].online)
+            await until(lambda: process.poll() is not None)
+            assert process.returncode == 0
+
+
+async def test_the_last_will_tells_of_a_node_that_was_killed_in_the_middle_of_work(
+    broker_url: str, tmp_path: Path
+) -> None:
+    images, _ = tiny_images(4)
+    async with world(broker_url, tmp_path) as w:
+        with node_process(w) as process:
+            await until(lambda: w.outside.statuses and w.outside.statuses[-1].online, 30)
+            (route,) = routes(w.application.variant("whole"), ["n1"])
+            for number in range(50):
+                await w.outside.send(route, images, task=f"c.{number}")
+            await until(lambda: w.outside.outputs, 20)
+            process.kill()
+            assert await until(lambda: not w.outside.statuses[-1].online, 10) < DEAD_WITHIN_S
+        with node_process(w):
+            await until(lambda: w.outside.statuses[-1].online, 30)
+            await w.outside.send(route, images, task="c.after")
+            await until(lambda: ("c.after", 1, "whole", 0) in w.outside.outputs, 20)

@@ -1,0 +1,65 @@
+"""Settings of a node: names that may stand in topics, codecs that fit the link."""
+
+import socket
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from edge_node.settings import NodeSettings, default_node_name
+
+
+@pytest.mark.parametrize(
+    ("host", "node"),
+    [
+        ("pi-3", "pi-3"),
+        ("pi.local", "pi.local"),
+        ("my pi/2+#", "my-pi-2--"),
+        ("_x", "x"),
+        ("ü", "-"),
+        ("", ""),
+    ],
+)
+def test_any_host_name_becomes_a_valid_node_name(
+    monkeypatch: pytest.MonkeyPatch, host: str, node: str
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: host)
+    assert default_node_name() == (node.lstrip("-") or "node")
+    assert NodeSettings().node == default_node_name()
+
+
+def test_a_node_name_that_cannot_stand_in_a_topic_is_refused() -> None:
+    for name in ("", "a/b", "+", "#", "_aggregator"):
+        with pytest.raises(ValidationError):
+            NodeSettings(node=name)
+
+
+def test_tensors_are_compressed_only_for_slow_links() -> None:
+    assert not NodeSettings(broker="mqtt://127.0.0.1").compress
+    assert not NodeSettings(broker="mqtt://localhost").compress
+    assert not NodeSettings(broker="mqtt://[::1]").compress
+    assert NodeSettings(broker="mqtt://192.168.1.10").compress
+    assert NodeSettings(broker="mqtt://broker.local").compress
+    assert not NodeSettings(broker="mqtt://192.168.1.10", link_megabytes_per_second=1000.0).compress
+    assert NodeSettings(broker="mqtt://127.0.0.1", link_megabytes_per_second=10.0).compress
+    assert NodeSettings(broker="mqtt://127.0.0.1", codec="zstd").compress
+    assert not NodeSettings(broker="mqtt://192.168.1.10", codec="raw").compress
+
+
+def test_pacing_without_a_share_is_refused() -> None:
+    with pytest.raises(ValidationError, match="pacing needs a cpu_share"):
+        NodeSettings(pacing=True)
+    with pytest.raises(ValidationError, match="pacing needs a cpu_share"):
+        NodeSettings(pacing=True, cpu_share=2.0)
+    assert NodeSettings(pacing=True, cpu_share=0.25).pace == 0.25
+    assert NodeSettings(cpu_share=0.25).pace == 1.0
+
+
+def test_flags_are_understood() -> None:
+    settings = NodeSettings.from_arguments(
+        ["--node", "n7", "--memory-budget-mb", "64", "--cpu-share", "0.5", "--pacing"], "splitplace node"
+    )
+    assert settings.node == "n7"
+    assert settings.memory_budget_bytes == 64 * 1024 * 1024
+    assert settings.pace == 0.5
+    assert settings.fragment_folder == Path("var/nodes/n7/fragments")

@@ -1,0 +1,190 @@
+"""A broker's worth of edge nodes, a repository for them, and somebody outside who sends and collects."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from bus.assembly import TensorAssembly
+from bus.connection import Bus, Received
+from bus.settings import Settings
+from bus.store import ModelStore
+from edge_node.agent import Agent
+from edge_node.executor import now_ms
+from edge_node.settings import NodeSettings
+from messages.application import INPUT, Application, Variant
+from messages.base import Message
+from messages.cluster import NodeInfo, NodeStatus, NodeVitals, StageFailure
+from messages.frames import Route, TensorHeader, decode_tensor, encode_tensor, tensor_frames
+from messages.topics import (
+    AGGREGATOR_INBOX,
+    NODE_FAILURE,
+    NODE_INFO,
+    NODE_STATUS,
+    NODE_VITALS,
+    TENSOR,
+)
+from tests.support.repository import FragmentRepository
+from tests.support.tiny_application import build_tiny_application
+from tests.support.waiting import until
+
+
+class Outside:
+    """Gateway, aggregator and resource monitor in one: sends inputs, collects what nodes say."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.bus = Bus(settings, "outside")
+        self.outputs: dict[tuple[str, int, str, int], tuple[TensorHeader, NDArray[Any]]] = {}
+        self.order: list[tuple[str, int]] = []
+        self.failures: list[StageFailure] = []
+        self.statuses: list[NodeStatus] = []
+        self.infos: list[NodeInfo] = []
+        self.vitals: list[NodeVitals] = []
+        self.duplicates = 0
+        self._assembly = TensorAssembly()
+        self.bus.subscribe(TENSOR, self._on_output, node=AGGREGATOR_INBOX)
+        self.bus.subscribe(NODE_FAILURE, self._keep(self.failures))
+        self.bus.subscribe(NODE_STATUS, self._keep(self.statuses))
+        self.bus.subscribe(NODE_INFO, self._keep(self.infos))
+        self.bus.subscribe(NODE_VITALS, self._keep(self.vitals))
+
+    @staticmethod
+    def _keep(seen: list[Any]) -> Callable[[Received[Any]], Any]:
+        async def keep(received: Received[Message]) -> None:
+            seen.append(received.message)
+
+        return keep
+
+    async def _on_output(self, received: Received[TensorHeader]) -> None:
+        complete = self._assembly.add(received.message, received.body, now_ms())
+        if complete is None:
+            self.duplicates += received.message.chunks == 1
+            return
+        header, encoded = complete
+        key = (header.task, header.attempt, header.stage, header.micro_batch)
+        self.outputs[key] = (header, decode_tensor(header, encoded))
+        self.order.append((header.task, header.micro_batch))
+
+    async def send(
+        self,
+        route: Route,
+        images: NDArray[Any],
+        *,
+        task: str = "client.task",
+        attempt: int = 1,
+        micro_batch: int = 0,
+        micro_batches: int = 1,
+        expires_ms: float = 30_000.0,
+        to: str | None = None,
+        compress: bool = False,
+    ) -> None:
+        codec, encoded = encode_tensor(images, compress=compress)
+        header = TensorHeader(
+            task=task,
+            attempt=attempt,
+            application="tiny",
+            variant="any",
+            micro_batch=micro_batch,
+            micro_batches=micro_batches,
+            expires_ms=expires_ms,
+            dtype=str(images.dtype),  # type: ignore[arg-type]
+            shape=images.shape,
+            codec=codec,
+            encoded_bytes=len(encoded),
+            route=route,
+            stage=route.stage,
+        )
+        for frame in tensor_frames(header, encoded):
+            await self.bus.send_frame(TENSOR, frame, node=to or route.node)
+
+    def output(self, stage: str, *, task: str = "client.task", attempt: int = 1, micro_batch: int = 0) -> Any:
+        return self.outputs[task, attempt, stage, micro_batch][1]
+
+    def header(self, stage: str) -> TensorHeader:
+        return self.outputs["client.task", 1, stage, 0][0]
+
+
+def routes(variant: Variant, nodes: Sequence[str]) -> tuple[Route, ...]:
+    """Routes of the root stages, stage i of the variant on node i."""
+    node = dict(zip([stage.name for stage in variant.stages], nodes, strict=True))
+
+    def routes_from(source: str) -> tuple[Route, ...]:
+        return tuple(
+            Route(
+                stage=stage.name,
+                node=node[stage.name],
+                fragment=stage.fragment,
+                next=routes_from(stage.name),
+            )
+            for stage in variant.children(source)
+        )
+
+    return routes_from(INPUT)
+
+
+class World:
+    """A broker's worth of nodes, a repository and the outside."""
+
+    def __init__(self, url: str, folder: Path, application: Application | None = None) -> None:
+        self.url = url
+        self.folder = folder
+        self.settings = Settings(broker=url)
+        self.application = application or build_tiny_application(folder / "models")
+        self.store = ModelStore(folder / "models")
+        self.repository = FragmentRepository(self.settings, self.store, self.application)
+        self.outside = Outside(self.settings)
+        self.agents: dict[str, Agent] = {}
+        self._running: dict[str, asyncio.Task[None]] = {}
+
+    async def start_node(self, name: str, **settings: Any) -> Agent:
+        chosen = NodeSettings(
+            broker=self.url,
+            node=name,
+            fragment_dir=self.folder / name,
+            vitals_every_s=settings.pop("vitals_every_s", 0.1),
+            **settings,
+        )
+        agent = Agent(chosen, score=50.0, encode_megabytes_per_second=1000.0)
+        self.agents[name] = agent
+        self._running[name] = asyncio.create_task(agent.run(), name=name)
+        seen = len(self.outside.vitals)
+        await until(lambda: any(vitals.node == name for vitals in self.outside.vitals[seen:]), 20)
+        return agent
+
+    async def stop_node(self, name: str) -> None:
+        task = self._running.pop(name)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    async def stop(self) -> None:
+        for name in list(self._running):
+            await self.stop_node(name)
+
+    def vitals(self, name: str) -> NodeVitals:
+        return [vitals for vitals in self.outside.vitals if vitals.node == name][-1]
+
+    async def next_vitals(self, name: str) -> NodeVitals:
+        seen = len(self.outside.vitals)
+        await until(lambda: any(vitals.node == name for vitals in self.outside.vitals[seen:]))
+        return self.vitals(name)
+
+
+@asynccontextmanager
+async def world(
+    url: str, folder: Path, *nodes: str, application: Application | None = None
+) -> AsyncIterator[World]:
+    """Everything connected; the nodes with default settings, others can be started inside."""
+    made = World(url, folder, application)
+    async with made.repository.bus, made.outside.bus:
+        await made.repository.bus.connected()
+        await made.outside.bus.connected()
+        try:
+            for node in nodes:
+                await made.start_node(node)
+            yield made
+        finally:
+            await made.stop()
