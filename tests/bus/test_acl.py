@@ -16,6 +16,8 @@ from bus.broker import MOSQUITTO_SETTINGS, started_broker
 from messages.base import Message
 from messages.topics import AGGREGATOR_INBOX, DASHBOARD, NODE, SENSOR, SERVICES, TASK, Topic, all_topics
 
+pytestmark = pytest.mark.mosquitto
+
 PREFIX = "splitplace/v1"
 USERS = {**{name: name for name in SERVICES}, NODE: "node-1", SENSOR: "sensor-1", DASHBOARD: "dashboard"}
 NOT_AUTHORISED = ReasonCode(PacketTypes.PUBACK, "Not authorized")

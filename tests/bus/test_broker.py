@@ -70,6 +70,7 @@ async def test_a_killed_broker_starts_again_on_its_port(kind: StartedKind, tmp_p
             pass
 
 
+@pytest.mark.mosquitto
 async def test_mosquitto_keeps_retained_messages_through_a_kill(tmp_path: Path) -> None:
     with started_broker(tmp_path, kind="mosquitto") as broker:
         async with asyncio.timeout(10), _client(broker.port) as client:
@@ -82,6 +83,7 @@ async def test_mosquitto_keeps_retained_messages_through_a_kill(tmp_path: Path) 
             assert (await anext(client.messages)).payload == b"still here"
 
 
+@pytest.mark.mosquitto
 def test_mosquitto_tells_clients_our_packet_limit(tmp_path: Path) -> None:
     limits: queue.Queue[int] = queue.Queue()
     client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
@@ -144,6 +146,7 @@ def test_a_taken_port_is_a_clear_error(tmp_path: Path) -> None:
             pass
 
 
+@pytest.mark.mosquitto
 def test_a_broker_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(broker_module, "MOSQUITTO_SETTINGS", {**MOSQUITTO_SETTINGS, "no_such_setting": "1"})
     with pytest.raises(BrokerError, match="no_such_setting"), started_broker(tmp_path, kind="mosquitto"):
@@ -156,6 +159,7 @@ def test_a_given_url_is_used_as_it_is(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.mosquitto
 def test_mosquitto_comes_first_and_the_wheel_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with found_broker(None, tmp_path / "first") as found:
         assert found.kind == "mosquitto"
