@@ -125,3 +125,19 @@ def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
     """Row by row, the direct way."""
     exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+
+
+def wide_application(classes: int, name: str = "wide") -> Application:
+    """An application of so many classes, with the one variant `whole`."""
+    narrow = logits_application(name)
+    whole = narrow.variant("whole").stages[0].model_copy(update={"classes": tuple(range(classes))})
+    fragment = narrow.fragment(whole.fragment)
+    spec = TensorSpec(dtype="float32", shape=(classes,))
+    changed = narrow.model_copy(
+        update={
+            "labels": tuple(f"class {index}" for index in range(classes)),
+            "variants": (narrow.variant("whole").model_copy(update={"stages": (whole,)}),),
+            "fragments": (fragment.model_copy(update={"output": spec}),),
+        }
+    )
+    return Application.model_validate(dict(changed))
