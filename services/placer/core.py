@@ -4,18 +4,23 @@ All times are points on the caller's clock, in ms.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from messages.application import Application
 from messages.cluster import ClusterState, PrepareFragments
+from messages.limits import MAX_STAGES
 from messages.task import StagePlacement, TaskDecided, TaskFinished, TaskPlaced
 from policies.cluster import ClusterView
 from policies.placement import Infeasible, Placement, PlacementPolicy, PlacementRequest, place
+from policies.placement.warm_up import warm_up
 from policies.prediction import HOP_MS, Job
 
 HOPS_TO_DISPATCH = 1
 """Placement to gateway: then the inputs are sent."""
+
+WARM_UP_TASK = "placer.warm-up"
+"""Stands in hints that no task caused."""
 
 MAX_RECORDS = 10_000
 """Tasks remembered, so that a message that comes twice changes nothing; the oldest are forgotten."""
@@ -39,24 +44,37 @@ class _Record:
 class Placer:
     """Asks the placement policy and keeps the ledger of what it placed."""
 
-    def __init__(self, policy: PlacementPolicy) -> None:
-        """A placer that knows no applications and no cluster yet."""
+    def __init__(self, policy: PlacementPolicy, *, warm_up: bool = True) -> None:
+        """A placer that knows no applications and no cluster yet.
+
+        Args:
+            policy: chooses nodes.
+            warm_up: tell nodes with free memory what to load before a task needs it.
+        """
         self._policy = policy
+        self._warms_up = warm_up
         self._cluster = ClusterView()
         self._applications: dict[str, Application] = {}
         self._records: OrderedDict[str, _Record] = OrderedDict()
 
-    def learn_application(self, application: Application) -> None:
-        """A catalogue entry, new or changed."""
+    def learn_application(self, application: Application) -> list[PrepareFragments]:
+        """A catalogue entry, new or changed; and what nodes should load for it while they have room."""
+        if self._applications.get(application.name) == application:
+            return []
         self._applications[application.name] = application
+        return self._warm_up(self._cluster.nodes)
 
     def forget_application(self, name: str) -> None:
         """A catalogue entry was taken away."""
         self._applications.pop(name, None)
 
-    def cluster(self, snapshot: ClusterState, now_ms: float) -> None:
-        """The monitor's newest view."""
+    def cluster(self, snapshot: ClusterState, now_ms: float) -> list[PrepareFragments]:
+        """The monitor's newest view; and what nodes that are new in it should load."""
+        before = {name: state.boot for name, state in self._cluster.nodes.items()}
         self._cluster.apply(snapshot, now_ms)
+        return self._warm_up(
+            {name for name, state in self._cluster.nodes.items() if before.get(name) != state.boot}
+        )
 
     def place(self, decided: TaskDecided, now_ms: float) -> Placing | None:
         """Nodes for a decided task; no stages, and the reason, where there are none.
@@ -83,6 +101,18 @@ class Placer:
             self._policy.learn(finished)
 
     # --- inside ----------------------------------------------------------------------------------------
+
+    def _warm_up(self, names: Collection[str]) -> list[PrepareFragments]:
+        if not self._warms_up:
+            return []
+        wanted = warm_up(self._applications.values(), self._cluster, names)
+        return [
+            PrepareFragments(
+                node=node, task=WARM_UP_TASK, attempt=1, fragments=fragments[start : start + MAX_STAGES]
+            )
+            for node, fragments in wanted.items()
+            for start in range(0, len(fragments), MAX_STAGES)
+        ]
 
     def _place(self, decided: TaskDecided, variant: str, now_ms: float) -> Placing:
         job = self._job(decided, variant)

@@ -3,13 +3,15 @@
 import asyncio
 import logging
 import time
+from collections.abc import Iterable
 
 from pydantic import Field, ValidationError
+from pydantic_settings import CliImplicitFlag
 
 from bus.connection import RawReceived, Received, parse
 from bus.service import announced, service_bus
 from bus.settings import Settings
-from messages.cluster import ClusterState
+from messages.cluster import ClusterState, PrepareFragments
 from messages.frames import FrameError
 from messages.task import TaskDecided, TaskFinished
 from messages.topics import (
@@ -32,6 +34,9 @@ class PlacerSettings(Settings):
 
     placement: PlacementName = Field("earliest-finish", description="how to choose nodes")
     seed: int = Field(0, description="of random numbers")
+    warm_up: CliImplicitFlag[bool] = Field(
+        default=True, description="nodes with free memory load fragments before a task needs them"
+    )
 
 
 class PlacerService:
@@ -39,7 +44,8 @@ class PlacerService:
 
     def __init__(self, settings: PlacerSettings) -> None:
         """A service that is not connected yet."""
-        self._placer = Placer(placement_policy(settings.placement, seed=settings.seed))
+        policy = placement_policy(settings.placement, seed=settings.seed)
+        self._placer = Placer(policy, warm_up=settings.warm_up)
         self._bus = service_bus(PLACER, settings)
         self._bus.subscribe(JOB_DECIDED, self._on_decided)
         self._bus.subscribe(JOB_FINISHED, self._on_finished)
@@ -55,14 +61,13 @@ class PlacerService:
         placing = self._placer.place(received.message, _now_ms())
         if placing is not None:
             self._bus.send(JOB_PLACED, placing.placed)
-            for prepare in placing.prepare:
-                self._bus.send(NODE_PREPARE, prepare)
+            self._prepare(placing.prepare)
 
     async def _on_finished(self, received: Received[TaskFinished]) -> None:
         self._placer.finished(received.message, _now_ms())
 
     async def _on_cluster(self, received: Received[ClusterState]) -> None:
-        self._placer.cluster(received.message, _now_ms())
+        self._prepare(self._placer.cluster(received.message, _now_ms()))
 
     async def _on_application(self, received: RawReceived) -> None:
         """Raw, because a retained entry that was cleared arrives as an empty payload."""
@@ -77,7 +82,11 @@ class PlacerService:
             log.debug("rejected the catalogue entry %s: %s", name, error)
             return
         if entry.name == name:
-            self._placer.learn_application(entry)
+            self._prepare(self._placer.learn_application(entry))
+
+    def _prepare(self, hints: Iterable[PrepareFragments]) -> None:
+        for hint in hints:
+            self._bus.send(NODE_PREPARE, hint)
 
 
 def _now_ms() -> float:

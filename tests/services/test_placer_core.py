@@ -153,3 +153,21 @@ def test_random_placement_is_an_option() -> None:
     made.cluster(snapshot(*(node(name, loaded=[sha("x")]) for name in "abcdef")), 0.0)
     nodes = {made_of(made.place(decided(f"c.{index}"), 0.0)).placed.stages[0].node for index in range(40)}
     assert nodes == set("abcdef")
+
+
+def test_nodes_warm_up_once_when_they_or_an_application_are_new() -> None:
+    made = Placer(placement_policy("earliest-finish"))
+    assert made.learn_application(APP) == []
+    hints = made.cluster(snapshot(node("a"), node("b")), 0.0)
+    assert [(hint.node, set(hint.fragments)) for hint in hints] == [(name, set(all_of(APP))) for name in "ab"]
+    assert made.cluster(snapshot(node("a"), node("b")), 500.0) == []
+    assert [hint.node for hint in made.cluster(snapshot(node("a", boot=1), node("b")), 1000.0)] == ["a"]
+    assert made.learn_application(APP) == []
+    other = APP.model_copy(update={"name": "other"})
+    assert {hint.node for hint in made.learn_application(other)} == {"a", "b"}
+
+
+def test_warming_up_can_be_switched_off() -> None:
+    made = Placer(placement_policy("earliest-finish"), warm_up=False)
+    made.learn_application(APP)
+    assert made.cluster(snapshot(node("a")), 0.0) == []

@@ -61,12 +61,12 @@ class Observer:
 
 
 @contextlib.asynccontextmanager
-async def observed(url: str) -> AsyncIterator[Observer]:
+async def observed(url: str, *, warm_up: bool = False) -> AsyncIterator[Observer]:
     """An observer of a running placer."""
     observer = Observer(url)
     async with observer.bus:
         await observer.bus.connected()
-        task = asyncio.create_task(serve(PlacerSettings(broker=url)))
+        task = asyncio.create_task(serve(PlacerSettings(broker=url, warm_up=warm_up)))
         try:
             await until(lambda: observer.online)
             yield observer
@@ -85,6 +85,15 @@ async def test_a_decided_task_is_placed_and_nodes_are_told_to_prepare(broker_url
         await until(lambda: observer.prepare)
         assert observer.prepare[0].node == "a"
         assert observer.prepare[0].fragments == (APP.variant("whole").stages[0].fragment,)
+
+
+async def test_nodes_with_free_memory_are_told_what_to_load_before_any_task_comes(broker_url: str) -> None:
+    async with observed(broker_url, warm_up=True) as observer:
+        await observer.bus.publish(APPLICATION, APP, application=APP.name)
+        await observer.bus.publish(CLUSTER_STATE, snapshot(node("a"), node("b", loaded=all_of(APP))))
+        await until(lambda: observer.prepare)
+        assert [hint.node for hint in observer.prepare] == ["a"]
+        assert set(observer.prepare[0].fragments) == set(all_of(APP))
 
 
 async def test_the_catalogue_and_the_cluster_are_known_again_after_a_restart(mosquitto_url: str) -> None:
