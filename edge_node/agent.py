@@ -26,6 +26,7 @@ from edge_node.loader import Loader
 from edge_node.memory import MemoryBudget
 from edge_node.outbox import Outbox
 from edge_node.queue import Admission, Job, JobQueue
+from edge_node.runtime import give_back_memory
 from edge_node.settings import NodeSettings
 from edge_node.vitals import Meter, Sample
 from messages.cluster import (
@@ -77,6 +78,7 @@ class Agent:
         self._boot = new_boot_id()
         self._started_s = time.monotonic()
         self._rejected = 0
+        self._executed_before = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
 
@@ -89,10 +91,11 @@ class Agent:
             settings, f"splitplace-node-{self._node}-tensors", receive_maximum=TENSORS_ON_THE_WAY
         )
         self._catalogue = Catalogue(score)
-        self._assembly = TensorAssembly()
+        queue_bytes = int(settings.queue_mb * MEBIBYTE)
+        self._assembly = TensorAssembly(max_bytes=queue_bytes)
         self._store = FragmentStore(settings.fragment_folder, int(settings.fragment_store_mb * MEBIBYTE))
         self._executor = Executor(
-            JobQueue(max_bytes=int(settings.queue_mb * MEBIBYTE)),
+            JobQueue(max_bytes=queue_bytes),
             self._deliver,
             compress=settings.compress,
             pace=settings.pace,
@@ -254,6 +257,11 @@ class Agent:
             await asyncio.sleep(self._settings.vitals_every_s)
 
     def _look(self) -> tuple[Sample, tuple[str, ...]]:
+        """In a thread: files below /proc and on disk."""
+        load = self._executor.load()
+        if not load.queue_length and load.executed != self._executed_before:
+            self._executed_before = load.executed
+            give_back_memory()  # of tensors: hundreds of megabytes were measured to stay after a burst
         return self._meter.sample(), self._store.fragments()
 
     def _vitals(self, sample: Sample, stored: tuple[str, ...]) -> NodeVitals:

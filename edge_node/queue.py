@@ -11,7 +11,7 @@ from messages.frames import Buffer, Route, TensorHeader
 from messages.limits import MEBIBYTE
 
 MAX_JOBS = 4096
-MAX_BYTES = 256 * MEBIBYTE
+MAX_BYTES = 128 * MEBIBYTE
 MAX_REMEMBERED_TASKS = 8192
 
 

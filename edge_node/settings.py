@@ -49,7 +49,8 @@ class NodeSettings(Settings):
         2048.0, description="megabytes (MiB) that fetched fragments may take on disk"
     )
     queue_mb: Annotated[float, Field(gt=0)] = Field(
-        256.0, description="megabytes (MiB) of tensors that may wait to be computed"
+        128.0,
+        description="megabytes (MiB) of tensors that may wait for their chunks, and as much to be computed",
     )
     codec: Literal["auto", "raw", "zstd"] = Field(
         "auto", description="how tensors are sent; auto: zstd where the link is slow"
