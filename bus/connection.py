@@ -9,24 +9,25 @@ import asyncio
 import contextlib
 import logging
 import random
-import re
-import socket
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import aiomqtt
-from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from pydantic import ValidationError
 
+from bus.client import Identity, acknowledge, acknowledge_by_hand, acknowledge_tcp
+from bus.incoming import RawReceived, Received, RequestProperties, parse, request_properties
 from bus.settings import Settings
+from bus.subscriptions import Subscription, Watch, subscription_filter
 from messages import limits
 from messages.base import Message
-from messages.frames import FrameError, unpack
+from messages.frames import FrameError
 from messages.topics import Topic
+
+__all__ = ["Bus", "RawReceived", "Received", "RequestProperties", "Statistics", "parse"]
 
 log = logging.getLogger(__name__)
 
@@ -42,46 +43,11 @@ MAX_HELD_BYTES = 128 * limits.MEBIBYTE
 MAX_OUTSTANDING = 4096
 """Publications waiting for the broker; beyond it, fire-and-forget ones are dropped and counted."""
 
-_MAX_CALLS = 64
-"""Publications on the way to the broker at a time: aiomqtt's cost of each grows with their number."""
-
 _FIRST_RETRY_S = 0.05
 _LAST_RETRY_S = 2.0
 _FORGOTTEN_AFTER_S = 20.0
 _UNSUBSCRIBE_S = 1.0
 _END_S = 1.0
-
-# Without this and `_acknowledge_tcp`, TCP holds messages back for 40 ms a hop (docs/decisions/0004-bus.md).
-_SOCKET_OPTIONS = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
-
-
-@dataclass(frozen=True, slots=True)
-class Received(Generic[MessageT]):
-    """A valid message: its topic's parameters agree with its fields."""
-
-    parameters: Mapping[str, str]
-    message: MessageT
-    body: memoryview
-    """What follows the header of a binary frame; empty otherwise."""
-
-
-@dataclass(frozen=True, slots=True)
-class RequestProperties:
-    """What an MQTT 5 client may say beside its payload."""
-
-    response_topic: str | None = None
-    correlation_data: bytes | None = None
-    content_type: str | None = None
-    user: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class RawReceived:
-    """A message whose payload the handler decodes itself."""
-
-    parameters: Mapping[str, str]
-    payload: bytes
-    properties: RequestProperties
 
 
 @dataclass(slots=True)
@@ -98,24 +64,6 @@ class Statistics:
 
 Handler = Callable[[Received[Any]], Awaitable[None]]
 RawHandler = Callable[[RawReceived], Awaitable[None]]
-
-
-@dataclass(slots=True)
-class _Subscription:
-    topic: Topic[Any]
-    filter: str
-    pattern: re.Pattern[str]
-    handle: Callable[[str, aiomqtt.Message], Awaitable[None]]
-    queue: asyncio.Queue[tuple[str, aiomqtt.Message, aiomqtt.Client]]
-    workers: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Watch:
-    filter: str
-    pattern: re.Pattern[str]
-    handle: Callable[[str, aiomqtt.Message], None]
-    qos: int
 
 
 class Bus:
@@ -147,13 +95,11 @@ class Bus:
         """
         self.settings = settings
         self.statistics = Statistics()
-        self._identifier = identifier
-        self._will = will
-        self._session_expiry_s = session_expiry_s
-        self._receive_maximum = receive_maximum
-        self._keepalive_s = keepalive_s
-        self._subscriptions: list[_Subscription] = []
-        self._watches: list[_Watch] = []
+        self._identity = Identity(
+            settings, identifier, will, session_expiry_s, receive_maximum, keepalive_s, _FORGOTTEN_AFTER_S
+        )
+        self._subscriptions: list[Subscription] = []
+        self._watches: list[Watch] = []
         self._on_connect: list[Callable[[], Awaitable[None]]] = []
         self._client: aiomqtt.Client | None = None
         self._connected = asyncio.Event()
@@ -194,7 +140,7 @@ class Bus:
         """
 
         async def handle(name: str, message: aiomqtt.Message) -> None:
-            await handler(RawReceived(topic.match(name) or {}, message.payload, _properties(message)))
+            await handler(RawReceived(topic.match(name) or {}, message.payload, request_properties(message)))
 
         self._add(topic, handle, parameters, workers)
 
@@ -209,9 +155,9 @@ class Bus:
         parameters: Mapping[str, str],
         workers: int = 1,
     ) -> None:
-        chosen, pattern = _filter(topic, parameters)
+        chosen, pattern = subscription_filter(topic, parameters)
         queue: asyncio.Queue[tuple[str, aiomqtt.Message, aiomqtt.Client]] = asyncio.Queue()
-        self._subscriptions.append(_Subscription(topic, chosen, pattern, handle, queue, workers))
+        self._subscriptions.append(Subscription(topic, chosen, pattern, handle, queue, workers))
 
     @contextlib.asynccontextmanager
     async def watching(
@@ -228,7 +174,7 @@ class Bus:
             if received is not None:
                 callback(received)
 
-        watch = _Watch(*_filter(topic, parameters), handle, topic.qos)
+        watch = Watch(*subscription_filter(topic, parameters), handle, topic.qos)
         self._watches.append(watch)
         name = f"{self.settings.prefix}/{watch.filter}"
         try:
@@ -281,7 +227,7 @@ class Bus:
         pause = _FIRST_RETRY_S
         while True:
             try:
-                async with self._new_client() as client:
+                async with self._identity.client() as client:
                     await self._welcome(client)
                     pause = _FIRST_RETRY_S
                     async for message in client.messages:
@@ -298,7 +244,7 @@ class Bus:
 
     async def _welcome(self, client: aiomqtt.Client) -> None:
         client.pending_calls_threshold = 10 * MAX_OUTSTANDING
-        client._client.manual_ack_set(True)  # noqa: FBT003, SLF001 - aiomqtt has no manual acknowledgement
+        acknowledge_by_hand(client)
         subscribed: dict[str, int] = {}
         while wanted := self._filters().items() - subscribed.items():  # a watch may begin while this waits
             for name, qos in wanted:
@@ -316,38 +262,10 @@ class Bus:
         lasting = {entry.filter: entry.topic.qos for entry in self._subscriptions}
         return lasting | {watch.filter: watch.qos for watch in self._watches}
 
-    def _new_client(self) -> aiomqtt.Client:
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.ReceiveMaximum = self._receive_maximum
-        properties.MaximumPacketSize = limits.MAX_PACKET_BYTES
-        properties.SessionExpiryInterval = self._session_expiry_s
-        will = None
-        if self._will is not None:
-            topic, message = self._will
-            payload = message.model_dump_json().encode()
-            will = aiomqtt.Will(f"{self.settings.prefix}/{topic}", payload, qos=1, retain=True)
-        password = self.settings.password
-        return aiomqtt.Client(
-            self.settings.host,
-            self.settings.port,
-            username=self.settings.username,
-            password=password.get_secret_value() if password else None,
-            identifier=self._identifier,
-            protocol=aiomqtt.ProtocolVersion.V5,
-            will=will,
-            clean_start=self._session_expiry_s == 0,
-            keepalive=self._keepalive_s,
-            properties=properties,
-            tls_context=self.settings.tls_context(),
-            timeout=_FORGOTTEN_AFTER_S,
-            socket_options=_SOCKET_OPTIONS,
-            max_concurrent_outgoing_calls=_MAX_CALLS,
-        )
-
     # --- incoming ----------------------------------------------------------------------------------
 
     def _dispatch(self, client: aiomqtt.Client, message: aiomqtt.Message) -> None:
-        _acknowledge_tcp(client)
+        acknowledge_tcp(client)
         self.statistics.received += 1
         self.statistics.received_bytes += len(message.payload)
         name = message.topic.value.removeprefix(f"{self.settings.prefix}/")
@@ -367,9 +285,9 @@ class Bus:
                 self._held_bytes += size
                 subscription.queue.put_nowait((name, message, client))
                 return
-        _acknowledge(client, message)
+        acknowledge(client, message)
 
-    async def _work(self, subscription: _Subscription) -> None:
+    async def _work(self, subscription: Subscription) -> None:
         while True:
             name, message, client = await subscription.queue.get()
             try:
@@ -380,7 +298,7 @@ class Bus:
             self._held_messages -= 1
             self._held_bytes -= len(message.payload)
             if client is self._client:
-                _acknowledge(client, message)
+                acknowledge(client, message)
 
     def _validate(
         self, topic: Topic[MessageT], name: str, message: aiomqtt.Message
@@ -460,78 +378,14 @@ class Bus:
                 if self._connected.is_set():
                     await asyncio.sleep(_FIRST_RETRY_S)
             else:
-                _acknowledge_tcp(client)
+                acknowledge_tcp(client)
                 self.statistics.sent_bytes += len(payload)
                 if _cancellations() > cancellations:
                     raise asyncio.CancelledError  # Python 3.11's wait_for, in aiomqtt, may swallow one
                 return
 
 
-def parse(topic: Topic[MessageT], name: str, payload: bytes) -> Received[MessageT]:
-    """A message of a topic of the table, checked against the topic it came on.
-
-    Args:
-        topic: the table's entry.
-        name: the topic it came on, without prefix.
-        payload: JSON or a binary frame, as the entry says.
-
-    Raises:
-        FrameError: too big, a broken frame, or fields that contradict the topic.
-        ValidationError: not a valid message of the topic's type.
-    """
-    parameters = topic.match(name)
-    if parameters is None or len(payload) > topic.max_bytes:
-        msg = f"{len(payload)} bytes on {name} (limit {topic.max_bytes})"
-        raise FrameError(msg)
-    body = memoryview(b"")
-    if topic.encoding == "frame":
-        content, body = unpack(topic.message, payload)
-    else:
-        content = topic.message.model_validate_json(payload)
-    forged = [key for key, value in parameters.items() if getattr(content, key, value) != value]
-    if forged:
-        msg = f"{forged[0]} in the message is not the one in its topic {name}"
-        raise FrameError(msg)
-    return Received(parameters, content, body)
-
-
-def _filter(topic: Topic[Any], parameters: Mapping[str, str]) -> tuple[str, re.Pattern[str]]:
-    """The subscription filter of a topic with some levels fixed, and the pattern of names that it lets in."""
-    wildcards = dict.fromkeys(topic.parameters, "+")
-    chosen = topic.at(**(wildcards | dict(parameters)))
-    return chosen, re.compile(re.escape(chosen).replace(r"\+", "[^/]+"))
-
-
 def _cancellations() -> int:
     """How often the running task was asked to stop."""
     task = asyncio.current_task()
     return task.cancelling() if task else 0
-
-
-def _acknowledge(client: aiomqtt.Client, message: aiomqtt.Message) -> None:
-    if message.qos:
-        client._client.ack(message.mid, message.qos)  # noqa: SLF001 - see the module's docstring
-
-
-def _acknowledge_tcp(client: aiomqtt.Client) -> None:
-    """Sends the TCP acknowledgement of what was just read now, not in 40 ms.
-
-    A broker that leaves Nagle's algorithm on (rumqttd always, Mosquitto by default) holds its next message
-    back until then. Linux forgets the option after each use.
-    """
-    connection = client._client.socket()  # noqa: SLF001 - aiomqtt does not show its socket
-    if isinstance(connection, socket.socket) and sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-
-
-def _properties(message: aiomqtt.Message) -> RequestProperties:
-    given = message.properties
-    if given is None:
-        return RequestProperties()
-    return RequestProperties(
-        response_topic=getattr(given, "ResponseTopic", None),
-        correlation_data=getattr(given, "CorrelationData", None),
-        content_type=getattr(given, "ContentType", None),
-        user=dict(getattr(given, "UserProperty", ())),
-    )
