@@ -147,9 +147,9 @@ class BrokerProbe:
             msg = f"{len(payload)} bytes were not acknowledged"
             raise ProbeError(msg)
 
-    def _next(self, wait_s: float = WAIT_S) -> bytes:
+    def _next(self, wait_s: float | None = None) -> bytes:
         try:
-            message = self._received.get(timeout=wait_s)
+            message = self._received.get(timeout=WAIT_S if wait_s is None else wait_s)
         except queue.Empty:
             msg = (
                 "it was acknowledged, but did not come back (may this user read and write below the prefix?)"

@@ -10,21 +10,28 @@ from rich.text import Text
 
 def table(summary: Mapping[str, Any]) -> RenderableType:
     """What was asked, what came of it, and why it was decided so."""
-    results = Table("application", title="Tasks", title_justify="left")
-    headings = ("sent", "accepted", "answered", "late", "refused", "expired", "failed", "lost")
-    for heading in (*headings, "hit rate", "reward", "accuracy", "p50 ms", "p95 ms"):
-        results.add_column(heading, justify="right")
-    rows = {**summary["by_application"], "all": summary}
-    for name, figures in rows.items():
-        results.add_row(
-            name,
-            *(str(figures["tasks"][heading]) for heading in headings),
-            _figure(figures["deadline_hit_rate"], 3),
-            _figure(figures["reward"], 3),
-            _figure(figures["accuracy"], 4),
-            _figure(figures["response_ms"]["p50"], 0),
-            _figure(figures["response_ms"]["p95"], 0),
-        )
+    columns = {**summary["by_application"], "all": summary}
+    results = Table("", title="Tasks", title_justify="left")
+    for name in columns:
+        results.add_column(name, justify="right")
+    for outcome in (
+        "sent",
+        "accepted",
+        "answered",
+        "late",
+        "refused",
+        "invalid",
+        "expired",
+        "failed",
+        "lost",
+    ):
+        results.add_row(outcome, *(str(figures["tasks"][outcome]) for figures in columns.values()))
+    for label, key in (("deadline hit rate", "deadline_hit_rate"), ("reward (eq. 15)", "reward")):
+        results.add_row(label, *(_figure(figures[key], 3) for figures in columns.values()))
+    results.add_row("accuracy", *(_figure(figures["accuracy"], 4) for figures in columns.values()))
+    for quantile in ("p50", "p95"):
+        label = f"response {quantile}, ms"
+        results.add_row(label, *(_figure(each["response_ms"][quantile], 0) for each in columns.values()))
     decisions = Table("decision", "tasks", "for example because", title="Decisions", title_justify="left")
     for name, count in summary["decisions"].items():
         decisions.add_row(name, str(count), Text(summary["reasons"].get(name, "")))
