@@ -1,6 +1,7 @@
 """How fast is this node? Runs a small reference network and counts."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +16,7 @@ REFERENCE_FLOPS: Final = 28_901_376
 WARM_UP_SHARE: Final = 0.25
 
 
-def measure_score(seconds: float = 0.3) -> float:
+def measure_score(seconds: float = 0.3, clock: Callable[[], float] = time.perf_counter) -> float:
     """Effective speed of one thread in GFLOP/s: work done by wall time, so a CPU quota counts in full.
 
     A node of score s takes `reference_score / s` times as long for a fragment as its manifest says.
@@ -23,22 +24,25 @@ def measure_score(seconds: float = 0.3) -> float:
     Args:
         seconds: How long to measure, after a warm-up of a quarter of that. Should span many periods of a
             CPU quota: the error is about one period in all of them.
+        clock: In seconds. Wall time for a node; CPU time of the thread tells the machine's own speed.
 
     Raises:
         FragmentError: The reference network does not load or run.
     """
     runtime = FragmentRuntime(REFERENCE_FILE)
     picture = np.full((1, *runtime.input.shape), 0.5, np.dtype(runtime.input.dtype))
-    _runs_for(seconds * WARM_UP_SHARE, runtime, picture)  # also uses up what the quota has saved
-    runs, elapsed = _runs_for(seconds, runtime, picture)
+    _runs_for(seconds * WARM_UP_SHARE, runtime, picture, clock)  # also uses up what the quota has saved
+    runs, elapsed = _runs_for(seconds, runtime, picture, clock)
     return runs * REFERENCE_FLOPS / elapsed / 1e9
 
 
-def _runs_for(seconds: float, runtime: FragmentRuntime, picture: np.ndarray) -> tuple[int, float]:
-    started = time.perf_counter()
+def _runs_for(
+    seconds: float, runtime: FragmentRuntime, picture: np.ndarray, clock: Callable[[], float]
+) -> tuple[int, float]:
+    started = clock()
     runs, elapsed = 0, 0.0
     while elapsed < seconds:
         runtime.run(picture)
         runs += 1
-        elapsed = time.perf_counter() - started
+        elapsed = clock() - started
     return runs, elapsed

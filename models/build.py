@@ -15,11 +15,11 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from bus.store import ModelStore
-from messages.application import INPUT, Application, Fragment, Stage, TensorSpec, Variant
+from bus.store import ModelStore, sha256_of
+from messages.application import INPUT, Application, Stage, TensorSpec, Variant
 from models.balance import Target
 from models.datasets import SIDE, Dataset, DatasetError, load_mnist
-from models.export import export_network
+from models.export import export_network, file_content
 from models.layer_split import CutError, balanced_chain, cut, cut_points
 from models.profile import describe, reference_score, segment_times
 from models.report import training_report, variants_table
@@ -109,12 +109,13 @@ def package_mnist(
         default_deadline_ms=DEFAULT_DEADLINE_MS,
         reference_score=round(reference_score(), 2),
         variants=variants,
-        fragments=tuple(packer.fragments.values()),
+        fragments=describe(list(packer.models.values()), MICRO_BATCH),
     )
+    contents = [file_content(model) for model in packer.models.values()]
     console.print("measuring every variant's files on the test images")
     with tempfile.TemporaryDirectory() as folder:
         trial = ModelStore(Path(folder))
-        trial.save(draft, packer.contents)
+        trial.save(draft, contents)
         results = measure(draft, trial.fragment_path, data.test)
     check_chain(results)
     application = draft.model_copy(
@@ -125,7 +126,7 @@ def package_mnist(
             )
         }
     )
-    store.save(application, packer.contents)
+    store.save(application, contents)
     return application, results
 
 
@@ -138,18 +139,15 @@ def check_chain(results: Sequence[Measured]) -> None:
 
 
 class _Packer:
-    """Collects the fragments of the variants as they are described."""
+    """Collects the fragments of the variants; each is kept once, however many stages use it."""
 
     def __init__(self) -> None:
-        self.fragments: dict[str, Fragment] = {}
-        self.contents: list[bytes] = []
+        self.models: dict[str, onnx.ModelProto] = {}
 
     def stage(self, name: str, model: onnx.ModelProto, source: str, classes: tuple[int, ...]) -> Stage:
-        fragment, content = describe(model, MICRO_BATCH)
-        if fragment.sha256 not in self.fragments:
-            self.fragments[fragment.sha256] = fragment
-            self.contents.append(content)
-        return Stage(name=name, fragment=fragment.sha256, source=source, classes=classes)
+        sha256 = sha256_of(file_content(model))
+        self.models[sha256] = model
+        return Stage(name=name, fragment=sha256, source=source, classes=classes)
 
     @staticmethod
     def variant(name: str, *stages: Stage) -> Variant:

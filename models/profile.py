@@ -2,7 +2,8 @@
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from models.export import file_content
 from models.graph import Graph
 
 BATCHES = (1, 2, 4, 8, 16, 32)
-ROUNDS = 30
+ROUNDS = 40
 """How often each call is timed; the best counts, as what disturbs a measurement only ever adds to it."""
 SCORE_ROUNDS = 10
 
@@ -31,30 +32,36 @@ class Timing(NamedTuple):
 
 
 def reference_score() -> float:
-    """Benchmark score of this machine when nothing disturbs it: the best of several.
+    """Benchmark score of this machine when nothing disturbs it: the best of several, by CPU time.
 
-    Fragments are timed in the same way, by the best of several runs, so that both describe one machine.
+    Fragments are timed in the same way, so that both describe one and the same machine.
     """
-    return max(measure_score() for _ in range(SCORE_ROUNDS))
+    return max(measure_score(clock=time.thread_time) for _ in range(SCORE_ROUNDS))
 
 
-def describe(model: onnx.ModelProto, micro_batch: int) -> tuple[Fragment, bytes]:
-    """Measures a fragment.
+def describe(models: Sequence[onnx.ModelProto], micro_batch: int) -> tuple[Fragment, ...]:
+    """Measures fragments.
 
     Args:
-        model: One input, one output, shapes inferred.
+        models: One input, one output, shapes inferred.
         micro_batch: Images for which the peak memory is stated.
 
     Returns:
-        The description and the file. Its FLOPs, weights and peak memory are derived from the graph (the peak
-        is the weights and the greatest sum of tensors alive at once); its times are measured here.
+        Their descriptions, in order. FLOPs, weights and peak memory are derived from the graph (the peak is
+        the weights and the greatest sum of tensors alive at once); the times are measured here.
     """
+    with _loaded(models) as runtimes:
+        timings = time_runtimes(runtimes)
+    return tuple(
+        _describe(model, runtime, timing, micro_batch)
+        for model, runtime, timing in zip(models, runtimes, timings, strict=True)
+    )
+
+
+def _describe(model: onnx.ModelProto, runtime: FragmentRuntime, timing: Timing, micro_batch: int) -> Fragment:
     graph = Graph(model)
     content = file_content(model)
-    with tempfile.TemporaryDirectory() as folder:
-        runtime = _load(model, Path(folder))
-        timing = time_runtime(runtime)
-    fragment = Fragment(
+    return Fragment(
         sha256=sha256_of(content),
         file_bytes=len(content),
         weight_bytes=graph.weight_bytes,
@@ -65,12 +72,19 @@ def describe(model: onnx.ModelProto, micro_batch: int) -> tuple[Fragment, bytes]
         input=runtime.input,
         output=runtime.output,
     )
-    return fragment, content
 
 
-def time_runtime(runtime: FragmentRuntime, batches: Sequence[int] = BATCHES) -> Timing:
-    """Fits `per_call + n * per_image` to the best time of each batch size, all with equal relative weight."""
-    return fit([1000 * _best_seconds([runtime], batch)[0] for batch in batches], batches)
+def segment_times(models: Sequence[onnx.ModelProto], batch: int) -> tuple[float, ...]:
+    """Best time of each of several fragments, in milliseconds an image, in calls of `batch` images."""
+    with _loaded(models) as runtimes:
+        return tuple(best[0] / batch for best in _best_milliseconds(runtimes, [batch]))
+
+
+def time_runtimes(
+    runtimes: Sequence[FragmentRuntime], batches: Sequence[int] = BATCHES
+) -> tuple[Timing, ...]:
+    """What a call of each fragment costs, fitted to its best time at each batch size."""
+    return tuple(fit(best, batches) for best in _best_milliseconds(runtimes, batches))
 
 
 def fit(milliseconds: Sequence[float], batches: Sequence[int]) -> Timing:
@@ -85,33 +99,31 @@ def fit(milliseconds: Sequence[float], batches: Sequence[int]) -> Timing:
     return Timing(round(float(per_call), 4), round(float(per_image), 4))
 
 
-def segment_times(models: Sequence[onnx.ModelProto], batch: int) -> tuple[float, ...]:
-    """Best time of each model in milliseconds an image, all measured in turn so that a disturbance hits all.
-
-    Args:
-        models: The segments of a chain, or any fragments to compare.
-        batch: Images in a call.
-    """
+@contextmanager
+def _loaded(models: Sequence[onnx.ModelProto]) -> Iterator[list[FragmentRuntime]]:
     with tempfile.TemporaryDirectory() as folder:
-        runtimes = [_load(model, Path(folder)) for model in models]
-        return tuple(1000 * seconds / batch for seconds in _best_seconds(runtimes, batch))
+        runtimes = []
+        for index, model in enumerate(models):
+            path = Path(folder) / f"{index}.onnx"
+            path.write_bytes(file_content(model))
+            runtimes.append(FragmentRuntime(path))
+        yield runtimes
 
 
-def _load(model: onnx.ModelProto, folder: Path) -> FragmentRuntime:
-    content = file_content(model)
-    path = folder / f"{sha256_of(content)}.onnx"
-    path.write_bytes(content)
-    return FragmentRuntime(path)
+def _best_milliseconds(runtimes: Sequence[FragmentRuntime], batches: Sequence[int]) -> list[list[float]]:
+    """Least time of a call, for each fragment and batch size.
 
-
-def _best_seconds(runtimes: Sequence[FragmentRuntime], batch: int) -> list[float]:
-    inputs = [_example(runtime.input, batch) for runtime in runtimes]
-    best = [float("inf")] * len(runtimes)
+    Rounds go over all of them, so that a disturbance hits all alike. What counts is the CPU time of the
+    calling thread, in which a session of one thread computes: what other processes take is not counted.
+    """
+    inputs = [[_example(runtime.input, batch) for batch in batches] for runtime in runtimes]
+    best = [[float("inf")] * len(batches) for _ in runtimes]
     for _ in range(ROUNDS):
-        for index, (runtime, array) in enumerate(zip(runtimes, inputs, strict=True)):
-            started = time.perf_counter()
-            runtime.run(array)
-            best[index] = min(best[index], time.perf_counter() - started)
+        for runtime, arrays, least in zip(runtimes, inputs, best, strict=True):
+            for index, array in enumerate(arrays):
+                started = time.thread_time()
+                runtime.run(array)
+                least[index] = min(least[index], 1000 * (time.thread_time() - started))
     return best
 
 

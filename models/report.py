@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from messages.application import Application, Fragment, Variant
@@ -13,19 +14,21 @@ from models.variants import Measured
 _COLUMNS = (
     "variant",
     "accuracy",
-    "max logit diff",
+    "logit diff",
     "stage",
     "ms/image",
     "ms/call",
     "MFLOPs",
-    "weights KB",
-    "peak KB",
+    "weights kB",
+    "peak kB",
 )
 
 
 def variants_table(application: Application, results: Sequence[Measured]) -> Table:
     """One line a stage."""
-    table = Table(*_COLUMNS, title=f"{application.name}: {application.title}")
+    table = Table(
+        *_COLUMNS, title=f"{application.name}: {application.title}", box=SIMPLE_HEAD, pad_edge=False
+    )
     for row in _rows(application, results):
         table.add_row(*row)
     return table
