@@ -143,7 +143,7 @@ class Sensor:
             properties.ContentType = "image/png"
             properties.UserProperty = [("deadline_ms", str(task.deadline_ms))]
             file = io.BytesIO()
-            Image.fromarray(images[0]).save(file, "PNG")
+            Image.fromarray(np.moveaxis(images[0], 0, -1).squeeze()).save(file, "PNG")
             payload = file.getvalue()
         with self._lock:
             task.published_s = time.monotonic()
