@@ -179,7 +179,7 @@ async def test_outcomes_become_metrics_of_all_of_the_application_and_of_the_deci
         for number in range(10):
             await world.bus.publish(JOB_FINISHED, finished(number))
         seconds = await until(lambda: world.metrics["all"].finished == 10)
-        assert seconds < 1.5
+        assert seconds < 2.0
         await until(lambda: world.metrics["app"].finished == world.metrics["whole"].finished == 10)
         assert world.metrics["tree"].finished == 0
 
