@@ -136,8 +136,8 @@ async def test_what_waits_for_a_fragment_until_it_expires_is_dropped(
         w.repository.lose = set(range(100))
         (route,) = routes(w.application.variant("whole"), ["n1"])
         await w.outside.send(route, images, expires_ms=300.0)
-        await until(lambda: w.vitals("n1").queue_length == 1)
-        await until(lambda: w.vitals("n1").dropped == 1)
+        await until(lambda: w.vitals("n1").queue_length == 1, 20)
+        await until(lambda: w.vitals("n1").dropped == 1, 20)
         assert w.vitals("n1").queue_length == 0
     assert not w.outside.outputs
 
@@ -165,7 +165,7 @@ async def test_a_slow_fetch_holds_up_no_other_fragment(mosquitto_url: str, tmp_p
         (branch, _) = routes(w.application.variant("semantic"), ["n1", "n2"])
         w.repository.lose = {0}
         await w.outside.send(whole, images, task="c.slow")
-        await until(lambda: w.repository.requests)
+        await until(lambda: w.repository.requests, 20)
         await w.outside.send(branch, images, task="c.fast")
         await until(lambda: len(w.outside.order) == 2, 20)
     assert [task for task, _ in w.outside.order] == ["c.fast", "c.slow"]
@@ -208,7 +208,7 @@ async def test_heartbeats_keep_their_rhythm_while_the_node_computes(
         first = application.variants[0].stages[0]
         route = Route(stage=first.name, node="slow", fragment=first.fragment)
         await w.outside.send(route, values)
-        await until(lambda: w.vitals("slow").queue_length == 1)
+        await until(lambda: w.vitals("slow").queue_length == 1, 20)
         seen = len(w.outside.vitals)
         await until(lambda: w.outside.outputs, 60)
         beats = len(w.outside.vitals) - seen

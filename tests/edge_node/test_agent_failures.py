@@ -158,7 +158,7 @@ async def test_work_goes_on_after_a_broker_restart(broker: Broker, tmp_path: Pat
     async with world(broker.url, tmp_path, "n1") as w:
         await is_answered(w, "c.before")
         await asyncio.to_thread(broker.kill)
-        await until(lambda: not w.outside.bus.is_connected)
+        await until(lambda: not w.outside.bus.is_connected, 20)
         announced = len(w.outside.infos)
         await asyncio.to_thread(broker.start)
         await w.outside.bus.connected()
@@ -174,11 +174,11 @@ async def test_a_node_that_comes_back_has_its_fragments_and_a_new_boot_id(
         await is_answered(w, "c.before")
         asked = len(w.repository.requests)
         await w.stop_node("n1")
-        await until(lambda: not w.outside.statuses[-1].online)
+        await until(lambda: not w.outside.statuses[-1].online, 20)
         await w.start_node("n1")
         await is_answered(w, "c.after")
         assert len(w.repository.requests) == asked
-        await until(lambda: w.outside.statuses[-1].online)
+        await until(lambda: w.outside.statuses[-1].online, 20)
         assert w.outside.statuses[-1].boot != w.outside.statuses[0].boot
 
 
@@ -189,4 +189,4 @@ async def test_a_next_node_that_is_gone_costs_this_one_nothing(mosquitto_url: st
         for number in range(20):
             await w.outside.send(route, IMAGES, task=f"c.{number}")
         await is_answered(w, "c.good")
-        await until(lambda: w.vitals("n1").executed == 21)
+        await until(lambda: w.vitals("n1").executed == 21, 20)

@@ -43,8 +43,8 @@ async def test_an_idle_node_is_small_and_says_goodbye_when_asked_to_end(
             assert info.encode_megabytes_per_second > 0
             assert "ONNX Runtime" in info.software
             process.send_signal(signal.SIGTERM)
-            await until(lambda: not w.outside.statuses[-1].online)
-            await until(lambda: process.poll() is not None)
+            await until(lambda: not w.outside.statuses[-1].online, 20)
+            await until(lambda: process.poll() is not None, 20)
             assert process.returncode == 0
 
 

@@ -169,7 +169,7 @@ class World:
 
     async def next_vitals(self, name: str) -> NodeVitals:
         seen = len(self.outside.vitals)
-        await until(lambda: any(vitals.node == name for vitals in self.outside.vitals[seen:]))
+        await until(lambda: any(vitals.node == name for vitals in self.outside.vitals[seen:]), 20)
         return self.vitals(name)
 
 
