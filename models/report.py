@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from messages.application import Application, Fragment, Variant
@@ -14,7 +13,7 @@ from models.variants import Measured
 _COLUMNS = (
     "variant",
     "accuracy",
-    "logit diff",
+    "diff",
     "stage",
     "ms/image",
     "ms/call",
@@ -26,9 +25,8 @@ _COLUMNS = (
 
 def variants_table(application: Application, results: Sequence[Measured]) -> Table:
     """One line a stage."""
-    table = Table(
-        *_COLUMNS, title=f"{application.name}: {application.title}", box=SIMPLE_HEAD, pad_edge=False
-    )
+    title = f"{application.name}: {application.title}"
+    table = Table(*_COLUMNS, title=title, box=None, padding=(0, 1, 0, 0))
     for row in _rows(application, results):
         table.add_row(*row)
     return table
@@ -71,6 +69,8 @@ def training_report(
         f"{application.reference_score}. Peak: weights and live tensors of a micro-batch, from the graph.",
         "",
         *_markdown(_COLUMNS, _rows(application, results)),
+        "",
+        "`diff` is the greatest difference of any logit from the whole network's.",
         "",
         "Each branch owns classes that look similar to the whole network:",
         "",
