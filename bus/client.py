@@ -53,7 +53,7 @@ class Identity:
             self.settings.port,
             username=self.settings.username,
             password=password.get_secret_value() if password else None,
-            identifier=self.identifier,
+            identifier=self.settings.client_id(self.identifier),
             protocol=aiomqtt.ProtocolVersion.V5,
             will=will,
             clean_start=self.session_expiry_s == 0,

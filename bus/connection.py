@@ -87,7 +87,7 @@ class Bus:
 
         Args:
             settings: where the broker is.
-            identifier: MQTT client id, unique among all clients.
+            identifier: MQTT client id, unique among all clients of this prefix.
             will: topic (without prefix) and retained message that the broker publishes when we vanish.
             session_expiry_s: how long the broker keeps messages for us while we are away; 0 for not at all.
             receive_maximum: unacknowledged messages on the way to us.

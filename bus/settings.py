@@ -1,5 +1,6 @@
 """Settings that every process shares: flags, then `SPLITPLACE_*` variables, then a TOML file."""
 
+import hashlib
 import os
 import ssl
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from pydantic_settings import (
 
 DEFAULT_PORT = 1883
 DEFAULT_TLS_PORT = 8883
+DEFAULT_PREFIX = "splitplace/v1"
 CONFIG_VARIABLE = "SPLITPLACE_CONFIG"
 
 
@@ -33,7 +35,7 @@ class Settings(BaseSettings):
     broker: str = Field(
         "mqtt://127.0.0.1:1883", description="URL of the broker: mqtt://host:port or mqtts://"
     )
-    prefix: str = Field("splitplace/v1", description="topic prefix")
+    prefix: str = Field(DEFAULT_PREFIX, description="topic prefix")
     username: str | None = Field(None, description="broker user name")
     password: SecretStr | None = Field(None, description="broker password (better as SPLITPLACE_PASSWORD)")
     ca_file: Path | None = Field(None, description="certificate authority of the broker (mqtts)")
@@ -68,6 +70,12 @@ class Settings(BaseSettings):
         """Port of the broker."""
         parts = urlsplit(self.broker)
         return parts.port or (DEFAULT_TLS_PORT if parts.scheme == "mqtts" else DEFAULT_PORT)
+
+    def client_id(self, name: str) -> str:
+        """MQTT client id of a part. Systems that share a broker differ by prefix, and so must these."""
+        if self.prefix == DEFAULT_PREFIX:
+            return name
+        return f"{name}-{hashlib.sha256(self.prefix.encode()).hexdigest()[:8]}"
 
     def tls_context(self) -> ssl.SSLContext | None:
         """TLS settings for mqtts, None for mqtt. Reads certificate files."""
