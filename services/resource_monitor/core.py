@@ -117,10 +117,15 @@ class ClusterTracker:
         node.heard_ms = now_ms
         return node.membership != before
 
-    def forget(self, name: str) -> bool:
-        """A node's retained status was cleared: it was taken away for good."""
-        node = self._nodes.pop(name, None)
-        return node is not None and node.online
+    def forget(self, name: str) -> None:
+        """A node's retained status was cleared: if it is offline, it was taken away for good.
+
+        One that is online is kept: an empty message is too easily sent by mistake to take out a node
+        that still speaks.
+        """
+        node = self._nodes.get(name)
+        if node is not None and not node.online:
+            del self._nodes[name]
 
     # --- time ------------------------------------------------------------------------------------------
 

@@ -88,7 +88,7 @@ class ResourceMonitor:
     async def _on_status(self, received: RawReceived) -> None:
         """Raw, because a retained status that was cleared arrives as an empty payload."""
         if not received.payload:
-            self._note(members_changed=self._tracker.forget(received.parameters["node"]))
+            self._tracker.forget(received.parameters["node"])
             return
         try:
             status = parse(NODE_STATUS, NODE_STATUS.at(**received.parameters), received.payload).message

@@ -219,12 +219,18 @@ def test_a_node_is_forgotten_ten_minutes_after_it_was_last_heard_and_not_before(
     assert tracker.cluster(1, 0.0).nodes == ()
 
 
-def test_a_node_whose_retained_status_is_cleared_is_forgotten_at_once() -> None:
+def test_an_offline_node_whose_retained_status_is_cleared_is_forgotten_at_once() -> None:
     tracker = joined()
-    assert tracker.forget("n1") is True
+    tracker.status(status(online=False), 0.0)
+    tracker.forget("n1")
+    tracker.forget("never-seen")
     assert tracker.cluster(1, 0.0).nodes == ()
-    assert tracker.forget("n1") is False
-    assert tracker.forget("never-seen") is False
+
+
+def test_an_empty_status_message_takes_no_living_node_away() -> None:
+    tracker = joined()
+    tracker.forget("n1")
+    assert [node.online for node in tracker.cluster(1, 0.0).nodes] == [True]
 
 
 def test_beyond_the_greatest_number_offline_nodes_make_room_and_online_ones_do_not() -> None:
