@@ -1,0 +1,181 @@
+"""The demo runs to its end with real processes, and leaves none behind however it ends."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from bus.broker import free_port, started_broker
+from bus.settings import Settings
+from cli.client import new_client
+from cli.cpu_shares import cpu_shares, find_hierarchy
+from cli.demonstration.run import Demo, DemoError, DemoOptions
+from tests.support.tiny_application import build_tiny_application, tiny_images
+
+pytestmark = pytest.mark.system
+
+REPOSITORY = Path(__file__).parents[2]
+PROCESSES = 5 + 6
+"""Services and nodes; a broker and a sensor come on top."""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("store")
+    build_tiny_application(root, milliseconds_per_image=0.3)
+    images, labels = tiny_images(100)
+    np.savez(root / "tiny" / "samples.npz", images=images[:, 0], labels=labels)
+    return root
+
+
+def start(store: Path, folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "cli.main", "demo", "--store", str(store), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )
+
+
+def wait_for(condition: Callable[[], object], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def running(store: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
+    """A demo in full swing, and all its children."""
+    process = start(store, tmp_path, "--tasks", "1000")
+    try:
+        demo = psutil.Process(process.pid)
+        wait_for(lambda: len(demo.children()) >= PROCESSES + 2, 60.0)  # the sensor starts last
+        yield process, demo.children(recursive=True)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_demo_ends_by_itself_with_a_full_summary(store: Path, tmp_path: Path) -> None:
+    process = start(
+        store, tmp_path, "--tasks", "12", "--seed", "3", "--summary", str(tmp_path / "figures.json")
+    )
+    output, errors = process.communicate(timeout=100)
+    assert process.returncode == 0, output + errors
+    summary: dict[str, Any] = json.loads((tmp_path / "figures.json").read_text())
+    tasks = summary["tasks"]
+    ends = [tasks[end] for end in ("answered", "refused", "invalid", "expired", "failed")]
+    assert (tasks["sent"], sum(ends), tasks["lost"], tasks["answered_twice"]) == (12, 12, 0, 0)
+    assert summary["accuracy"] == 1.0  # the tiny application is never wrong
+    assert summary["deadline_hit_rate"] > 0
+    assert sum(summary["decisions"].values()) > 0
+    assert set(summary["decisions"]) >= {"whole", "layer", "semantic"}
+    assert list(summary["by_application"]) == ["tiny"]
+    assert [node["node"] for node in summary["nodes"]][::2] == ["fast-1", "medium-1", "slow-1"]
+    scores = [node["score"] for node in summary["nodes"]]
+    assert scores[0] > scores[2] > scores[4] > 0
+    assert sum(node["executed"] for node in summary["nodes"]) > 0
+    assert summary["broker"]["kind"] == "mosquitto"
+    assert 0 < summary["wall_s"] < 100
+    assert "deadline hit rate" in output
+    assert list((tmp_path / "var" / "demo").iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_demo_in_an_orderly_way(
+    running: tuple[subprocess.Popen[str], list[psutil.Process]], number: signal.Signals
+) -> None:
+    process, children = running
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=20)
+    assert (process.returncode, "stopped" in errors) == (1, True), errors
+    _, alive = psutil.wait_procs(children, timeout=1)
+    assert alive == []
+    assert groups_of(process.pid) == []
+
+
+def test_a_demo_that_is_killed_leaves_no_process_behind(
+    running: tuple[subprocess.Popen[str], list[psutil.Process]],
+) -> None:
+    process, children = running
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(children, timeout=5)
+    assert alive == []
+    with cpu_shares():
+        pass  # the next user of CPU shares removes what the kill has left in the kernel
+    assert groups_of(process.pid) == []
+
+
+def test_a_demo_fails_when_a_process_dies(
+    running: tuple[subprocess.Popen[str], list[psutil.Process]],
+) -> None:
+    process, children = running
+    victim = next(child for child in children if "services.placer" in child.cmdline())
+    victim.kill()
+    _, errors = process.communicate(timeout=20)
+    assert (process.returncode, "placer ended with signal 9" in errors) == (1, True), errors
+    _, alive = psutil.wait_procs(children, timeout=1)
+    assert alive == []
+
+
+def test_demos_on_a_shared_broker_do_not_meet_and_leave_nothing_retained(store: Path, tmp_path: Path) -> None:
+    with started_broker(tmp_path / "broker") as broker:
+        folders = [tmp_path / name for name in ("one", "two")]
+        for folder in folders:
+            folder.mkdir()
+        flags = ("--tasks", "6", "--broker", broker.url, "--summary", "figures.json")
+        processes = [start(store, folder, *flags) for folder in folders]
+        for process, folder in zip(processes, folders, strict=True):
+            output, errors = process.communicate(timeout=110)
+            assert process.returncode == 0, output + errors
+            summary = json.loads((folder / "figures.json").read_text())
+            assert (summary["tasks"]["sent"], summary["broker"]["kind"]) == (6, "given")
+        assert retained_topics(broker.url) == []
+
+
+def test_without_applications_there_is_no_demo(tmp_path: Path) -> None:
+    options = DemoOptions(1, 6, 0, None, tmp_path, tmp_path / "run")
+    with pytest.raises(DemoError, match="no application with samples"):
+        Demo(options)
+
+
+def test_an_unreachable_broker_is_a_clear_error(store: Path, tmp_path: Path) -> None:
+    nobody = f"mqtt://127.0.0.1:{free_port()}"
+    process = start(store, tmp_path, "--broker", nobody)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, nobody in errors, "Traceback" in errors) == (1, True, False), errors
+
+
+def groups_of(pid: int) -> list[Path]:
+    """Control groups that a demo has made and not removed."""
+    place = find_hierarchy()
+    return [] if place is None else list(place.folder.glob(f"splitplace-{pid}*"))
+
+
+def retained_topics(url: str) -> list[str]:
+    found: list[str] = []
+
+    async def look() -> None:
+        async with new_client(Settings(broker=url), "test") as client, asyncio.timeout(1.0):
+            await client.subscribe("splitplace/#", qos=1)
+            async for message in client.messages:
+                found.append(message.topic.value)  # noqa: PERF401 - kept when the time is over
+
+    with contextlib.suppress(TimeoutError):
+        asyncio.run(look())
+    return found
