@@ -93,7 +93,9 @@ class Sensor:
         self._lock = threading.Lock()
         self._ready: queue.Queue[str] = queue.Queue()
         self._client = mqtt.Client(
-            CallbackAPIVersion.VERSION2, client_id=f"sensor-{self._name}", protocol=mqtt.MQTTv5
+            CallbackAPIVersion.VERSION2,
+            client_id=f"{self._name}-{os.urandom(4).hex()}",  # two clients of one id throw each other out
+            protocol=mqtt.MQTTv5,
         )
         self._client.username_pw_set(arguments.username, os.environ.get("SPLITPLACE_PASSWORD"))
         self._client.on_connect = self._on_connect

@@ -7,7 +7,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,19 +111,23 @@ class Demo:
             system = stack.enter_context(Processes(folder / "log"))
             sensors = stack.enter_context(Processes(folder / "log"))
             start_services(system, settings, self.store, folder)
-            start_nodes(system, settings, self.plans, shares, folder)
-            asyncio.run(self._observed(settings, broker, system, sensors))
+            asyncio.run(self._observed(settings, broker, shares, system, sensors))
             return self._summary(broker, shares, time.monotonic() - started)
 
     async def _observed(
-        self, settings: Settings, broker: FoundBroker, system: Processes, sensors: Processes
+        self,
+        settings: Settings,
+        broker: FoundBroker,
+        shares: CpuShares,
+        system: Processes,
+        sensors: Processes,
     ) -> None:
         title = (
             f"SplitPlace demo: {len(self.plans)} nodes, {self.options.tasks} tasks, {broker.kind} broker at "
             f"{settings.broker}, topics below {settings.prefix}"
         )
         async with _ended_by_signals(), shown(self.observation, title):
-            course = asyncio.create_task(self._course(settings, system, sensors), name="course")
+            course = asyncio.create_task(self._course(settings, shares, system, sensors), name="course")
             others = (
                 asyncio.create_task(_guard(system, broker), name="guard"),
                 asyncio.create_task(_observe(settings, self.observation), name="observer"),
@@ -137,8 +141,13 @@ class Demo:
                     task.cancel()
                 await asyncio.gather(course, *others, return_exceptions=True)
 
-    async def _course(self, settings: Settings, system: Processes, sensors: Processes) -> None:
-        await self._ready(system)
+    async def _course(
+        self, settings: Settings, shares: CpuShares, system: Processes, sensors: Processes
+    ) -> None:
+        await self._ready(system, SERVICES)
+        # Only now, because nodes measure their speed when they start: nothing else should be busy then.
+        start_nodes(system, settings, self.plans, shares, self.options.folder)
+        await self._ready(system, [plan.name for plan in self.plans])
         counts = _shared_out(self.options.tasks, len(self.applications))
         running = [
             start_sensor(
@@ -160,21 +169,21 @@ class Demo:
             async with asyncio.timeout(SETTLE_S):
                 await _until(lambda: not seen.accepted.keys() - seen.finished.keys())
 
-    async def _ready(self, system: Processes) -> None:
+    async def _ready(self, system: Processes, names: Collection[str]) -> None:
         try:
             async with asyncio.timeout(READY_S):
-                await _until(lambda: not self._missing())
+                await _until(lambda: not self._missing(names))
         except TimeoutError:
-            missing = self._missing()
+            missing = self._missing(names)
             said = "\n".join(f"{name}: {system.children[name].last_lines()[-1:]}" for name in missing)
             msg = f"not ready after {READY_S:.0f} s: {', '.join(missing)}\n{said}"
             raise DemoError(msg) from None
 
-    def _missing(self) -> list[str]:
-        """Services and nodes that are not online yet."""
+    def _missing(self, names: Collection[str]) -> list[str]:
+        """Which of these services or nodes are not online yet."""
         services = {name for name, said in self.observation.services.items() if said.online}
         nodes = {name for name, node in self.observation.nodes.items() if node.online}
-        return sorted({*SERVICES, *(plan.name for plan in self.plans)} - services - nodes)
+        return sorted(set(names) - services - nodes)
 
     def _check_reports(self, sensors: Sequence[Child]) -> None:
         for application, sensor in zip(self.applications, sensors, strict=True):
