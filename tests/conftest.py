@@ -4,9 +4,14 @@ from collections.abc import Iterator
 from typing import cast
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from bus.broker import Broker, StartedKind, mosquitto_path
 from tests.support.brokers import running_broker
+
+# A busy machine is no reason to fail: what must be quick is measured by tests of its own.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
