@@ -104,7 +104,7 @@ def run_variant(arguments: argparse.Namespace, variant: str, folder: Path) -> No
     image = np.random.default_rng(0).integers(0, 256, (1, *application.input.shape), dtype=np.uint8)
     pure_ms = inference_ms(models, application, variant, image)
     with started_broker(folder / "broker", kind=arguments.broker) as broker, Processes(folder) as processes:
-        options = {
+        options: dict[str, tuple[str, ...]] = {
             "gateway": ("--journal", str(folder / "journal")),
             "splitter": (
                 *("--policy", variant, "--store", str(arguments.store), "--state-dir", str(folder / "state")),
@@ -121,7 +121,7 @@ def run_variant(arguments: argparse.Namespace, variant: str, folder: Path) -> No
         for nodes, times in sorted(by_nodes.items()):
             over = np.sort(np.array(times)) - pure_ms
             print(
-                f"{variant:6} on {nodes} node(s), {broker.kind}: overhead p50 {np.quantile(over, 0.5):6.1f} ms,"
+                f"{variant:6} {nodes} node(s), {broker.kind}: overhead p50 {np.quantile(over, 0.5):6.1f} ms,"
                 f" p99 {np.quantile(over, 0.99):6.1f} ms   (inference {pure_ms:.1f} ms, {len(times)} tasks;"
                 f" aim for p50: {AIMS_MS[nodes]:.0f} ms)",
                 flush=True,

@@ -1,0 +1,201 @@
+"""What a chain of two fragments gains on two cores: `python -m benchmarks.pipeline` (extra `models`).
+
+The whole network of an application is cut in two where the measured time is balanced. Two edge nodes run the
+halves as in production (frames over a broker, routes, their own queues); this process only sends
+micro-batches and counts outputs. The same network unsplit runs in one process with one thread on the same
+micro-batches. The two are measured in turn, several times, because timings here are noisy.
+"""
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from bus.broker import available_kind, started_broker
+from bus.connection import Bus, Received
+from bus.settings import Settings
+from bus.store import ModelStore, sha256_of
+from cli.processes import Processes
+from edge_node.runtime import FragmentRuntime
+from messages import topics
+from messages.application import INPUT, Application, Stage
+from messages.cluster import ClusterState
+from messages.frames import Route, TensorHeader, decode_tensor, encode_tensor, tensor_frames
+from models.balance import Target
+from models.export import file_content
+from models.layer_split import balanced_chain, cut, cut_points
+from models.profile import describe, segment_times
+
+NODES = ("n1", "n2")
+IN_FLIGHT = 8
+
+
+def two_halves(
+    source: ModelStore, application: Application, target: ModelStore, micro_batch: int
+) -> Application:
+    """The application with nothing but a chain of two fragments, written into another store."""
+    whole = onnx.load(source.fragment_path(application.variant("whole").stages[0].fragment))
+    points = cut_points(whole)
+    segment_ms = segment_times(cut(whole, [point.tensor for point in points]), micro_batch)
+    halves = balanced_chain(whole, points, segment_ms, 2, Target())
+    contents = [file_content(half) for half in halves]
+    first, second = (sha256_of(content) for content in contents)
+    stages = (
+        Stage(name="first", fragment=first, source=INPUT),
+        Stage(name="second", fragment=second, source="first", classes=tuple(range(len(application.labels)))),
+    )
+    chain = application.variant("layer").model_copy(update={"stages": stages})
+    fragments = describe(halves, micro_batch)
+    cut_application = application.model_copy(update={"variants": (chain,), "fragments": fragments})
+    target.save(cut_application, contents)
+    return cut_application
+
+
+class Pipeline:
+    """Feeds the first node and collects from the second."""
+
+    def __init__(self, settings: Settings, application: Application) -> None:
+        first, second = application.variant("layer").stages
+        after = Route(stage=second.name, node=NODES[1], fragment=second.fragment)
+        self._route = Route(stage=first.name, node=NODES[0], fragment=first.fragment, next=(after,))
+        self._application = application
+        self._run = 0
+        self._outputs: dict[int, NDArray[Any]] = {}
+        self._places = asyncio.Semaphore(IN_FLIGHT)
+        self._done = asyncio.Event()
+        self._expected = 0
+        self.online = 0
+        self.bus = Bus(settings, "benchmark")
+        self.bus.subscribe(topics.TENSOR, self._on_output, node=topics.AGGREGATOR_INBOX)
+        self.bus.subscribe(topics.CLUSTER_STATE, self._on_cluster)
+
+    async def _on_cluster(self, received: Received[ClusterState]) -> None:
+        self.online = sum(node.online for node in received.message.nodes)
+
+    async def _on_output(self, received: Received[TensorHeader]) -> None:
+        header = received.message
+        if header.task != f"benchmark.{self._run}":
+            return
+        self._outputs[header.micro_batch] = decode_tensor(header, received.body)
+        self._places.release()
+        if len(self._outputs) == self._expected:
+            self._done.set()
+
+    async def run(self, images: NDArray[np.uint8], micro_batch: int) -> tuple[float, NDArray[np.float32]]:
+        """Seconds for all images, and their logits."""
+        self._run += 1
+        pieces = [images[start : start + micro_batch] for start in range(0, len(images), micro_batch)]
+        self._outputs, self._expected = {}, len(pieces)
+        self._places = asyncio.Semaphore(IN_FLIGHT)
+        self._done.clear()
+        began = time.perf_counter()
+        for index, piece in enumerate(pieces):
+            await self._places.acquire()
+            codec, encoded = encode_tensor(piece, compress=False)
+            header = TensorHeader(
+                task=f"benchmark.{self._run}",
+                attempt=1,
+                application=self._application.name,
+                variant="layer",
+                micro_batch=index,
+                micro_batches=len(pieces),
+                expires_ms=120_000.0,
+                dtype="uint8",
+                shape=piece.shape,
+                codec=codec,
+                encoded_bytes=len(encoded),
+                route=self._route,
+                stage=self._route.stage,
+            )
+            for frame in tensor_frames(header, encoded):
+                self.bus.spawn_publication(self.bus.send_frame(topics.TENSOR, frame, node=NODES[0]))
+        await asyncio.wait_for(self._done.wait(), 120.0)
+        seconds = time.perf_counter() - began
+        return seconds, np.concatenate([self._outputs[index] for index in range(len(pieces))])
+
+
+def unsplit(
+    runtime: FragmentRuntime, images: NDArray[np.uint8], micro_batch: int
+) -> tuple[float, NDArray[Any]]:
+    """Seconds for all images in this process, one thread, and their logits."""
+    began = time.perf_counter()
+    outputs = [
+        runtime.run(images[start : start + micro_batch]) for start in range(0, len(images), micro_batch)
+    ]
+    return time.perf_counter() - began, np.concatenate(outputs)
+
+
+async def measure(
+    settings: Settings, application: Application, whole: FragmentRuntime, sizes: Sequence[int], rounds: int
+) -> None:
+    """Measure each micro-batch size and print a line."""
+    pipeline = Pipeline(settings, application)
+    random = np.random.default_rng(0)
+    async with pipeline.bus:
+        async with asyncio.timeout(60.0):
+            while pipeline.online < len(NODES):  # noqa: ASYNC110 - set by another process
+                await asyncio.sleep(0.1)
+        for size in sizes:
+            images = random.integers(
+                0, 256, (max(100 * size, 1600), *application.input.shape), dtype=np.uint8
+            )
+            await pipeline.run(images[: 10 * size], size)
+            ratios, rates = [], []
+            for _ in range(rounds):
+                one_s, expected = await asyncio.to_thread(unsplit, whole, images, size)
+                two_s, logits = await pipeline.run(images, size)
+                if not np.allclose(logits, expected, atol=1e-3):
+                    msg = "the chain's logits are not the whole network's"
+                    raise RuntimeError(msg)
+                ratios.append(one_s / two_s)
+                rates.append((len(images) / one_s, len(images) / two_s))
+            one, two = np.median(rates, axis=0)
+            print(
+                f"micro-batch {size:3}: unsplit {one:6.0f} images/s, chain of two {two:6.0f} images/s,"
+                f" ratio {np.median(ratios):.2f} (of {min(ratios):.2f} to {max(ratios):.2f}; aim: 1.6)",
+                flush=True,
+            )
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--store", type=Path, default=Path("store"))
+    parser.add_argument("--application", default="mnist")
+    parser.add_argument("--micro-batches", type=int, nargs="+", default=[4, 16, 64])
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    source = ModelStore(arguments.store)
+    application = next(found for found in source.applications() if found.name == arguments.application)
+    whole = FragmentRuntime(source.fragment_path(application.variant("whole").stages[0].fragment))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        chain = two_halves(source, application, ModelStore(folder / "store"), micro_batch=16)
+        times = " + ".join(f"{fragment.milliseconds_per_image:.3f}" for fragment in chain.fragments)
+        print(f"{application.name} cut in two: {times} ms an image")
+        with (
+            started_broker(folder / "broker", kind=available_kind()) as broker,
+            Processes(folder) as processes,
+        ):
+            options = ("--store", str(folder / "store"), "--state-dir", str(folder / "state"))
+            splitter = (sys.executable, "-m", "services.splitter", "--broker", broker.url, *options)
+            processes.start("splitter", splitter)
+            monitor = (sys.executable, "-m", "services.resource_monitor", "--broker", broker.url)
+            processes.start("resource-monitor", monitor)
+            for node in NODES:
+                command = (sys.executable, "-m", "edge_node", "--node", node, "--broker", broker.url)
+                processes.start(node, (*command, "--fragment-dir", str(folder / node)))
+            settings = Settings(broker=broker.url)
+            asyncio.run(measure(settings, chain, whole, arguments.micro_batches, arguments.rounds))
+
+
+if __name__ == "__main__":
+    main()
