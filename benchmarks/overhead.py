@@ -106,9 +106,7 @@ def run_variant(arguments: argparse.Namespace, variant: str, folder: Path) -> No
     with started_broker(folder / "broker", kind=arguments.broker) as broker, Processes(folder) as processes:
         options: dict[str, tuple[str, ...]] = {
             "gateway": ("--journal", str(folder / "journal")),
-            "splitter": (
-                *("--policy", variant, "--store", str(arguments.store), "--state-dir", str(folder / "state")),
-            ),
+            "splitter": ("--policy", variant, "--store", str(arguments.store), "--state-dir", str(folder)),
             "placer": ("--placement", "random" if variant == "layer" else "earliest-finish"),
         }
         for service in SERVICES:
