@@ -3,7 +3,7 @@
 
 A plain MQTT 5 client. It imports nothing of SplitPlace: what it knows is in docs/topics.md. It sends tasks
 as msgpack, as JSON and as bare PNGs, at random moments, with batches from one image to `--batch-max` and
-deadlines from tight to loose, and prints what became of them.
+deadlines from hopeless to loose, and prints what became of them.
 
     python examples/sensor.py --broker mqtt://127.0.0.1:1883 --samples store/mnist/samples.npz --tasks 20
 """
@@ -191,12 +191,13 @@ def draw(random_: random.Random, number: int, arguments: argparse.Namespace, lab
         if len(labels) == 1 and random_.random() < arguments.png_share
         else random_.choice(["msgpack", "json"])
     )
+    tight = arguments.tight_ms + arguments.tight_ms_per_image * len(labels)
     return Task(
         client=arguments.name,
         task=f"t{number:05d}",
         format=form,
         batch=len(labels),
-        deadline_ms=round(log_uniform(random_, arguments.deadline_min, arguments.deadline_max), 1),
+        deadline_ms=round(tight * log_uniform(random_, arguments.tightest, arguments.loosest), 1),
         labels=[int(label) for label in labels],
         published_s=0.0,
     )
@@ -258,8 +259,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--tasks", type=int, default=20, help="how many to send")
     add("--rate", type=float, default=2.0, help="tasks a second, on average")
     add("--batch-max", type=int, default=64, help="largest batch; small ones are more frequent")
-    add("--deadline-min", type=float, default=40.0, help="ms; deadlines are drawn log-uniformly")
-    add("--deadline-max", type=float, default=3000.0, help="ms")
+    add("--tight-ms", type=float, default=25.0, help="a tight deadline is this, ...")
+    add("--tight-ms-per-image", type=float, default=1.0, help="... and this for every image of the batch")
+    add("--tightest", type=float, default=0.75, help="deadlines are tight ones times a factor: from this, ...")
+    add("--loosest", type=float, default=25.0, help="... to this, drawn log-uniformly")
     add("--png-share", type=float, default=0.5, help="of the tasks with one image, sent as bare PNG")
     add("--seed", type=int, default=0)
     add("--report", type=Path, help="JSON file to write what became of every task")

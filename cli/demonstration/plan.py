@@ -8,8 +8,8 @@ from messages.limits import MEBIBYTE
 
 MIN_NODES = 6
 
-_SHARES = {"fast": 0.30, "medium": 0.15, "slow": 0.08}
-"""Of one core. With two nodes of each: 1.06."""
+_SHARES = {"fast": 0.28, "medium": 0.16, "slow": 0.10}
+"""Of one core. With two nodes of each: 1.08."""
 
 _USABLE = 0.55
 """Of all cores, for all nodes together. The services, the broker and the sensor need the rest, and parallel

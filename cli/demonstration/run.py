@@ -35,7 +35,7 @@ READY_S = 90.0
 SETTLE_S = 3.0
 _TICK_S = 0.1
 
-TASKS_PER_SECOND = 2.0
+TASKS_PER_SECOND = 2.5
 """Of all sensors together; what two cores can answer most of, with deadlines as mixed as the sensor's."""
 
 _REPORT = TypeAdapter(list[SensorTask])

@@ -141,8 +141,17 @@ def test_the_python_sensor_gets_an_answer_to_every_task(system: System, tmp_path
     shown = subprocess.run(
         [
             *(sys.executable, "examples/sensor.py", *at(system), "--samples", str(tmp_path / "samples.npz")),
-            *("--application", "tiny", "--tasks", "25", "--rate", "20", "--deadline-min", "5000"),
-            *("--deadline-max", "9000", "--batch-max", "6", "--report", str(tmp_path / "report.json")),
+            *("--application", "tiny", "--tasks", "25", "--rate", "20", "--tight-ms", "5000"),
+            *(
+                "--tightest",
+                "1",
+                "--loosest",
+                "2",
+                "--batch-max",
+                "6",
+                "--report",
+                str(tmp_path / "report.json"),
+            ),
         ],
         capture_output=True,
         text=True,

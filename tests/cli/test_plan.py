@@ -22,7 +22,7 @@ def largest(application: Application, variant: str) -> int:
 def test_six_nodes_are_two_of_each_speed(application: Application) -> None:
     nodes = plan_nodes(6, 2, [application])
     assert [node.name for node in nodes] == ["fast-1", "fast-2", "medium-1", "medium-2", "slow-1", "slow-2"]
-    assert [node.cpu_share for node in nodes] == [0.3, 0.3, 0.15, 0.15, 0.08, 0.08]
+    assert [node.cpu_share for node in nodes] == [0.28, 0.28, 0.16, 0.16, 0.1, 0.1]
 
 
 @given(count=st.integers(6, 200), cores=st.integers(1, 64))
