@@ -48,7 +48,7 @@ class Identity:
             payload = message.model_dump_json().encode()
             will = aiomqtt.Will(f"{self.settings.prefix}/{topic}", payload, qos=1, retain=True)
         password = self.settings.password
-        return aiomqtt.Client(
+        client = aiomqtt.Client(
             self.settings.host,
             self.settings.port,
             username=self.settings.username,
@@ -64,17 +64,14 @@ class Identity:
             socket_options=_SOCKET_OPTIONS,
             max_concurrent_outgoing_calls=_MAX_CALLS,
         )
+        # Before connecting: what waited at the broker may come at once. From now on `acknowledge` does it.
+        client._client.manual_ack_set(True)  # noqa: FBT003, SLF001
+        return client
 
 
-def acknowledge_by_hand(client: aiomqtt.Client) -> None:
-    """From now on messages are acknowledged by `acknowledge`, not when they arrive."""
-    client._client.manual_ack_set(True)  # noqa: FBT003, SLF001
-
-
-def acknowledge(client: aiomqtt.Client, message: aiomqtt.Message) -> None:
-    """Tell the broker that a message has been handled."""
-    if message.qos:
-        client._client.ack(message.mid, message.qos)  # noqa: SLF001
+def acknowledge(client: aiomqtt.Client, packet: int) -> None:
+    """Tell the broker that a QoS 1 message has been handled."""
+    client._client.ack(packet, 1)  # noqa: SLF001
 
 
 def acknowledge_tcp(client: aiomqtt.Client) -> None:

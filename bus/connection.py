@@ -11,6 +11,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -18,10 +19,11 @@ import aiomqtt
 from paho.mqtt.properties import Properties
 from pydantic import ValidationError
 
-from bus.client import Identity, acknowledge, acknowledge_by_hand, acknowledge_tcp
+from bus.client import Identity, acknowledge, acknowledge_tcp
 from bus.incoming import RawReceived, Received, RequestProperties, parse, request_properties
+from bus.receipts import Receipts
 from bus.settings import Settings
-from bus.subscriptions import Subscription, Watch, subscription_filter
+from bus.subscriptions import Arrival, Subscription, Watch, subscription_filter
 from messages import limits
 from messages.base import Message
 from messages.frames import FrameError
@@ -102,6 +104,7 @@ class Bus:
         self._watches: list[Watch] = []
         self._on_connect: list[Callable[[], Awaitable[None]]] = []
         self._client: aiomqtt.Client | None = None
+        self._receipts: Receipts | None = None
         self._connected = asyncio.Event()
         self._waiting: set[asyncio.Timeout] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -156,7 +159,7 @@ class Bus:
         workers: int = 1,
     ) -> None:
         chosen, pattern = subscription_filter(topic, parameters)
-        queue: asyncio.Queue[tuple[str, aiomqtt.Message, aiomqtt.Client]] = asyncio.Queue()
+        queue: asyncio.Queue[Arrival] = asyncio.Queue()
         self._subscriptions.append(Subscription(topic, chosen, pattern, handle, queue, workers))
 
     @contextlib.asynccontextmanager
@@ -228,15 +231,17 @@ class Bus:
         while True:
             try:
                 async with self._identity.client() as client:
+                    self._receipts = Receipts(partial(acknowledge, client))
                     await self._welcome(client)
                     pause = _FIRST_RETRY_S
                     async for message in client.messages:
-                        self._dispatch(client, message)
+                        acknowledge_tcp(client)
+                        self._dispatch(message, self._receipts)
             except (aiomqtt.MqttError, OSError, ValueError) as error:
                 log.warning("broker %s: %s; trying again", self.settings.broker, error)
             finally:
                 self._connected.clear()
-                self._client = None
+                self._client = self._receipts = None
                 for waiting in self._waiting:
                     waiting.reschedule(0.0)
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))
@@ -244,7 +249,6 @@ class Bus:
 
     async def _welcome(self, client: aiomqtt.Client) -> None:
         client.pending_calls_threshold = 10 * MAX_OUTSTANDING
-        acknowledge_by_hand(client)
         subscribed: dict[str, int] = {}
         while wanted := self._filters().items() - subscribed.items():  # a watch may begin while this waits
             for name, qos in wanted:
@@ -264,8 +268,7 @@ class Bus:
 
     # --- incoming ----------------------------------------------------------------------------------
 
-    def _dispatch(self, client: aiomqtt.Client, message: aiomqtt.Message) -> None:
-        acknowledge_tcp(client)
+    def _dispatch(self, message: aiomqtt.Message, receipts: Receipts) -> None:
         self.statistics.received += 1
         self.statistics.received_bytes += len(message.payload)
         name = message.topic.value.removeprefix(f"{self.settings.prefix}/")
@@ -275,6 +278,7 @@ class Bus:
             except Exception:  # as in `_work`
                 self.statistics.rejected += 1
                 log.exception("handling a message on %s", name)
+        arrival = Arrival(name, message, receipts, receipts.arrived(message.mid) if message.qos else None)
         for subscription in self._subscriptions:
             if subscription.pattern.fullmatch(name):
                 size = len(message.payload)
@@ -283,22 +287,22 @@ class Bus:
                     break
                 self._held_messages += 1
                 self._held_bytes += size
-                subscription.queue.put_nowait((name, message, client))
+                subscription.queue.put_nowait(arrival)
                 return
-        acknowledge(client, message)
+        arrival.acknowledge()
 
     async def _work(self, subscription: Subscription) -> None:
         while True:
-            name, message, client = await subscription.queue.get()
+            arrival = await subscription.queue.get()
             try:
-                await subscription.handle(name, message)
+                await subscription.handle(arrival.name, arrival.message)
             except Exception:  # one message must not end a service, whatever is wrong with it
                 self.statistics.rejected += 1
-                log.exception("handling a message on %s", name)
+                log.exception("handling a message on %s", arrival.name)
             self._held_messages -= 1
-            self._held_bytes -= len(message.payload)
-            if client is self._client:
-                acknowledge(client, message)
+            self._held_bytes -= len(arrival.message.payload)
+            if arrival.receipts is self._receipts:
+                arrival.acknowledge()
 
     def _validate(
         self, topic: Topic[MessageT], name: str, message: aiomqtt.Message

@@ -8,7 +8,26 @@ from typing import Any
 
 import aiomqtt
 
+from bus.receipts import Receipt, Receipts
 from messages.topics import Topic
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A message that waits for its handler."""
+
+    name: str
+    """Its topic, without prefix."""
+    message: aiomqtt.Message
+    receipts: Receipts
+    """Of the connection it came on."""
+    receipt: Receipt | None
+    """None for QoS 0."""
+
+    def acknowledge(self) -> None:
+        """It was handled, or never will be."""
+        if self.receipt is not None:
+            self.receipts.handled(self.receipt)
 
 
 @dataclass(slots=True)
@@ -19,7 +38,7 @@ class Subscription:
     filter: str
     pattern: re.Pattern[str]
     handle: Callable[[str, aiomqtt.Message], Awaitable[None]]
-    queue: asyncio.Queue[tuple[str, aiomqtt.Message, aiomqtt.Client]]
+    queue: asyncio.Queue[Arrival]
     workers: int
 
 
