@@ -1,6 +1,7 @@
 """What a chain of two fragments gains on two cores: `python -m benchmarks.pipeline` (extra `models`).
 
-The whole network of an application is cut in two where the measured time is balanced. Two edge nodes run the
+A network is cut in two where the measured time is balanced: the application's own, or one of the same family
+with `--width-factor` times its channels (random weights: they do not change the time). Two edge nodes run the
 halves as in production (frames over a broker, routes, their own queues); this process only sends
 micro-batches and counts outputs. The same network unsplit runs in one process with one thread on the same
 micro-batches. The two are measured in turn, several times, because timings here are noisy.
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
 
 from bus.broker import available_kind, started_broker
@@ -30,19 +32,30 @@ from messages.application import INPUT, Application, Stage
 from messages.cluster import ClusterState
 from messages.frames import Route, TensorHeader, decode_tensor, encode_tensor, tensor_frames
 from models.balance import Target
-from models.export import file_content
+from models.export import export_network, file_content
 from models.layer_split import balanced_chain, cut, cut_points
+from models.networks import ResidualNetwork
 from models.profile import describe, segment_times
+from models.train import BLOCKS_PER_WIDTH, WHOLE_WIDTHS
 
 NODES = ("n1", "n2")
 IN_FLIGHT = 8
 
 
+def network(source: ModelStore, application: Application, width_factor: int) -> onnx.ModelProto:
+    """The application's whole network, or one that is wider."""
+    if width_factor == 1:
+        return onnx.load(source.fragment_path(application.variant("whole").stages[0].fragment))
+    torch.manual_seed(0)
+    widths = tuple(width_factor * width for width in WHOLE_WIDTHS)
+    wider = ResidualNetwork(widths, BLOCKS_PER_WIDTH, len(application.labels)).eval()
+    return export_network(wider, np.zeros((2, *application.input.shape), np.uint8))
+
+
 def two_halves(
-    source: ModelStore, application: Application, target: ModelStore, micro_batch: int
+    whole: onnx.ModelProto, application: Application, target: ModelStore, micro_batch: int
 ) -> Application:
-    """The application with nothing but a chain of two fragments, written into another store."""
-    whole = onnx.load(source.fragment_path(application.variant("whole").stages[0].fragment))
+    """The application with nothing but a chain of the two halves of a network, written into a store."""
     points = cut_points(whole)
     segment_ms = segment_times(cut(whole, [point.tensor for point in points]), micro_batch)
     halves = balanced_chain(whole, points, segment_ms, 2, Target())
@@ -172,15 +185,19 @@ def main() -> None:
     parser.add_argument("--application", default="mnist")
     parser.add_argument("--micro-batches", type=int, nargs="+", default=[4, 16, 64])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--width-factor", type=int, default=1)
     arguments = parser.parse_args()
     source = ModelStore(arguments.store)
     application = next(found for found in source.applications() if found.name == arguments.application)
-    whole = FragmentRuntime(source.fragment_path(application.variant("whole").stages[0].fragment))
+    torch.set_num_threads(1)
+    model = network(source, application, arguments.width_factor)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        chain = two_halves(source, application, ModelStore(folder / "store"), micro_batch=16)
+        (folder / "whole.onnx").write_bytes(file_content(model))
+        whole = FragmentRuntime(folder / "whole.onnx")
+        chain = two_halves(model, application, ModelStore(folder / "store"), micro_batch=16)
         times = " + ".join(f"{fragment.milliseconds_per_image:.3f}" for fragment in chain.fragments)
-        print(f"{application.name} cut in two: {times} ms an image")
+        print(f"{application.name}, width x{arguments.width_factor}, cut in two: {times} ms an image")
         with (
             started_broker(folder / "broker", kind=available_kind()) as broker,
             Processes(folder) as processes,
