@@ -110,11 +110,11 @@ def run_variant(arguments: argparse.Namespace, variant: str, folder: Path) -> No
             "placer": ("--placement", "random" if variant == "layer" else "earliest-finish"),
         }
         for service in SERVICES:
-            command = (sys.executable, "-m", f"services.{service}", "--broker", broker.url)
-            processes.start(service, (*command, *options.get(service, ())))
+            command = [sys.executable, "-m", f"services.{service}", "--broker", broker.url]
+            processes.start(service, [*command, *options.get(service, ())])
         for node in NODES:
-            command = (sys.executable, "-m", "edge_node", "--node", node, "--broker", broker.url)
-            processes.start(node, (*command, "--fragment-dir", str(folder / node)))
+            command = [sys.executable, "-m", "edge_node", "--node", node, "--broker", broker.url]
+            processes.start(node, [*command, "--fragment-dir", str(folder / node)])
         by_nodes = asyncio.run(measure(Settings(broker=broker.url), application.name, image, arguments.tasks))
         for nodes, times in sorted(by_nodes.items()):
             over = np.sort(np.array(times)) - pure_ms

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import secrets
 import signal
@@ -25,6 +26,8 @@ from messages import topics
 from messages.cluster import ClusterState, ServiceStatus
 from tests.support.tiny_application import build_tiny_application, tiny_images
 from tests.support.waiting import until
+
+log = logging.getLogger(__name__)
 
 MODULES = {
     topics.GATEWAY: "services.gateway",
@@ -193,7 +196,7 @@ class Sensor:
             first = told[0]
             ends[first["status"]] += 1
             if first["status"] != "answered":
-                print(json.dumps(first))  # shown by pytest when the test fails
+                log.warning("%s", json.dumps(first))  # shown by pytest when the test fails
             assert first["reason"]
             if first["status"] == "answered":
                 assert [found["index"] for found in first["predictions"]] == labels
