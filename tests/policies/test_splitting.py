@@ -67,7 +67,7 @@ def test_where_nothing_can_run_the_task_is_refused_with_every_reason(name: Split
 
 def test_the_rule_takes_the_most_accurate_in_time_and_the_faster_of_equals() -> None:
     assert decide("rule", FAST, MIDDLE, SLOW).variant == "layer"
-    nearly = Arm("whole", 0.9005, 100.0, "n1")
+    nearly = Arm("whole", 0.90005, 100.0, "n1")
     assert decide("rule", FAST, MIDDLE, nearly).variant == "layer"
     better = Arm("whole", 0.92, 100.0, "n1")
     assert decide("rule", FAST, MIDDLE, better).variant == "whole"
