@@ -7,7 +7,6 @@ the wheel `iotcore`, which pip can install; else an error that says what to inst
 import contextlib
 import importlib.util
 import os
-import pwd
 import shutil
 import socket
 import subprocess
@@ -234,7 +233,7 @@ class Broker:
         lines = [
             f"listener {self.port} {self.host}",
             # Started by root it would otherwise become another user, who cannot read this folder.
-            f"user {pwd.getpwuid(os.geteuid()).pw_name}",
+            *(["user root"] if os.geteuid() == 0 else []),
             f"persistence_location {self._folder.absolute()}/",
             "log_dest stderr",
             "log_type error",
