@@ -261,7 +261,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--batch-max", type=int, default=128, help="largest batch; small ones are more frequent")
     add("--tight-ms", type=float, default=25.0, help="a tight deadline is this, ...")
     add("--tight-ms-per-image", type=float, default=1.3, help="... and this for every image of the batch")
-    add("--tightest", type=float, default=0.75, help="deadlines are tight ones times a factor: from this, ...")
+    add("--tightest", type=float, default=0.75, help="deadlines are tight ones times a factor from this ...")
     add("--loosest", type=float, default=25.0, help="... to this, drawn log-uniformly")
     add("--png-share", type=float, default=0.5, help="of the tasks with one image, sent as bare PNG")
     add("--seed", type=int, default=0)
