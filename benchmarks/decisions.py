@@ -1,0 +1,126 @@
+"""How long deciding takes: `python -m benchmarks.decisions`. Pure Python, no broker.
+
+One placement of five stages and eight micro-batches, and one whole decision of the splitter (every variant
+of an application predicted, one chosen), for clusters of several sizes.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import numpy as np
+
+from bus.store import ModelStore
+from messages.application import INPUT, Application, Stage
+from messages.cluster import ClusterState, NodeState
+from messages.task import TaskAccepted
+from policies.cluster import ClusterView
+from policies.placement import PlacementPolicy, PlacementRequest, place
+from policies.placement.earliest_finish import EarliestFinish
+from policies.placement.random_placement import RandomPlacement
+from policies.prediction import Job
+from policies.splitting.rule import Rule
+from services.splitter.core import Splitter
+
+STAGES = 5
+MICRO_BATCHES = 8
+REPEATS = 200
+
+
+def cluster(application: Application, nodes: int) -> ClusterState:
+    """Idle nodes of three speeds that hold every fragment."""
+    loaded = tuple(fragment.sha256 for fragment in application.fragments)
+    return ClusterState(
+        sequence=1,
+        nodes=tuple(
+            NodeState(
+                node=f"n{index}",
+                boot="0" * 16,
+                online=True,
+                silent_ms=0.0,
+                score=application.reference_score / (2 + index % 3),
+                memory_budget_bytes=1 << 30,
+                loaded=loaded,
+                queue_ms=0.0,
+                queue_length=0,
+                cpu_ratio=0.0,
+                link_megabytes_per_second=100.0,
+                timings=(),
+            )
+            for index in range(nodes)
+        ),
+    )
+
+
+def star_of_five(application: Application) -> Job:
+    """A job of five parallel stages, all of them the first fragment of the application's first branch."""
+    variant = application.variant("semantic")
+    fragment = variant.stages[0].fragment
+    stages = tuple(Stage(name=f"s{index}", fragment=fragment, source=INPUT) for index in range(STAGES))
+    five = variant.model_copy(update={"stages": stages})
+    return Job(application, five, MICRO_BATCHES * variant.micro_batch)
+
+
+def times_ms(action: Callable[[int], object]) -> tuple[float, float]:
+    """Median and 99th percentile of many calls."""
+    times = []
+    for number in range(REPEATS):
+        began = time.perf_counter()
+        action(number)
+        times.append(1e3 * (time.perf_counter() - began))
+    return float(np.median(times)), float(np.quantile(times, 0.99))
+
+
+def measure(application: Application, nodes: int) -> None:
+    """Measure one size of cluster and print its lines."""
+    snapshot = cluster(application, nodes)
+    view = ClusterView()
+    view.apply(snapshot, 0.0)
+    job = star_of_five(application)
+    policies: tuple[PlacementPolicy, ...] = (EarliestFinish(), RandomPlacement(Random(0)))
+    for policy in policies:
+        request = PlacementRequest(task="a.b", job=job, start_ms=5.0, due_ms=1000.0)
+
+        def one(_: int, policy: PlacementPolicy = policy, request: PlacementRequest = request) -> object:
+            return place(policy, request, view, 0.0)
+
+        middle, worst = times_ms(one)
+        print(f"{nodes:4} nodes: {policy.name} of {STAGES} stages: p50 {middle:6.2f} ms, p99 {worst:6.2f} ms")
+
+    splitter = Splitter(Rule(), EarliestFinish())
+    splitter.learn_applications((application,))
+    splitter.cluster(snapshot, 0.0)
+
+    def decide(number: int) -> object:
+        task = TaskAccepted(
+            task=f"benchmark.t{number}",
+            attempt=1,
+            application=application.name,
+            batch=16,
+            input_bytes=16 * application.input.bytes_per_image,
+            deadline_ms=1000.0,
+            slack_ms=1000.0,
+        )
+        return splitter.accepted(task, 1000.0 * number)
+
+    middle, worst = times_ms(decide)
+    count = len(application.variants)
+    print(f"{nodes:4} nodes: decision among {count} variants: p50 {middle:6.2f} ms, p99 {worst:6.2f} ms")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--store", type=Path, default=Path("store"))
+    parser.add_argument("--application", default="mnist")
+    parser.add_argument("--nodes", type=int, nargs="+", default=[6, 50])
+    arguments = parser.parse_args()
+    application = ModelStore(arguments.store).application(arguments.application)
+    for nodes in arguments.nodes:
+        measure(application, nodes)
+
+
+if __name__ == "__main__":
+    main()
