@@ -36,6 +36,7 @@ RefusalKind = Literal[
     "empty-batch",
     "oversized-batch",
     "overloaded",
+    "journal",
 ]
 
 _PNG = b"\x89PNG\r\n\x1a\n"

@@ -8,10 +8,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-import msgpack
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-
 from bus.connection import Bus, RawReceived, Received
 from bus.service import announced, service_bus
 from messages import topics
@@ -32,7 +28,8 @@ from services.gateway.intake import (
     identify,
     refuse,
 )
-from services.gateway.journal import Entry, Journal, ReplyTo
+from services.gateway.journal import Entry, Journal, JournalError, ReplyTo
+from services.gateway.reply import encoded, reply_to
 from services.gateway.settings import GatewaySettings
 
 log = logging.getLogger(__name__)
@@ -46,6 +43,9 @@ INTAKE_WORKERS = 32
 SMALL_PAYLOAD_BYTES = 16 * 1024
 """Below it, decoding costs less than handing it to a thread."""
 FRAMES_AT_ONCE = 16
+JOURNAL_RETRY_S = 1.0
+OUR_FAULT: tuple[RefusalKind, ...] = ("overloaded", "journal")
+"""Refusals of tasks that are valid: their senders may try again."""
 MEGABYTE = 1e6
 
 
@@ -118,10 +118,10 @@ class Gateway:
             else:
                 admission = admit(raw, identity, self._applications)
             self._check_load(admission)
+            reply = reply_to(raw, self._settings.prefix, admission.identity.client)
+            await self._accept(admission, reply, arrived_ms)
         except TaskRefusedError as refusal:
             self._refuse(raw, address_of_refusal(raw, identity), refusal)
-            return
-        await self._accept(admission, _reply_to(raw, self._settings.prefix), arrived_ms)
 
     async def _catalogue(self, application: str) -> None:
         """Just after the start, tasks that waited at the broker may come before the retained catalogue."""
@@ -154,7 +154,11 @@ class Gateway:
             labels=admission.labels,
             reply=reply,
         )
-        known = await self._journal.accept(entry)
+        try:
+            known = await self._journal.accept(entry)
+        except JournalError as error:
+            log.error("refusing tasks: %s", error)  # noqa: TRY400 - the text says it all
+            refuse("journal", "the gateway cannot write its journal now; try again later")
         if known is not None:
             self._counts["repeated"] += 1
             if known.answer is not None:
@@ -185,10 +189,11 @@ class Gateway:
             task=identity.task,
             client=identity.client,
             application=name if name in self._applications else None,
-            status="refused" if refusal.kind == "overloaded" else "invalid",
+            status="refused" if refusal.kind in OUR_FAULT else "invalid",
             reason=refusal.reason,
         )
-        self._bus.spawn_publication(self._send_answer(answer, _reply_to(raw, self._settings.prefix)))
+        reply = reply_to(raw, self._settings.prefix, identity.client)
+        self._bus.spawn_publication(self._send_answer(answer, reply))
 
     # --- stimuli -----------------------------------------------------------------------------------
 
@@ -289,27 +294,28 @@ class Gateway:
         self._held_bytes -= entry.inputs.nbytes
         application = self._applications.get(entry.application)
         answer = answers.answer(finish, entry, application)
-        if await self._journal.finish(entry.key, answer):
+        if await self._record(entry.key, answer):
             self._counts["finished"] += 1
             self._bus.send(topics.JOB_FINISHED, answers.finished(finish, entry, application))
             await self._deliver(entry.key, answer, entry.reply)
+
+    async def _record(self, key: str, answer: Answer) -> bool:
+        """Write the terminal answer, however long the disk is full. False where there was one already."""
+        while True:
+            try:
+                return await self._journal.finish(key, answer)
+            except JournalError as error:
+                log.error("cannot answer %s: %s", key, error)  # noqa: TRY400 - the text says it all
+                await asyncio.sleep(JOURNAL_RETRY_S)
 
     async def _deliver(self, key: str, answer: Answer, reply: ReplyTo) -> None:
         await self._send_answer(answer, reply)
         await self._journal.delivered(key)
 
     async def _send_answer(self, answer: Answer, reply: ReplyTo) -> None:
-        """Publish an answer. Properties only for who asked in MQTT 5: old clients cannot read them."""
-        properties: Properties | None = None
-        if reply.correlation_data is not None or reply.packed:
-            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-            if reply.correlation_data is not None:
-                properties.CorrelationData = reply.correlation_data
-            properties.ContentType = "application/msgpack" if reply.packed else "application/json"
-        payload = msgpack.packb(answer.model_dump()) if reply.packed else answer.model_dump_json().encode()
-        own = topics.ANSWER.at(client=answer.client, task=answer.task)
+        payload, properties = encoded(answer, reply)
         await self._bus.publish_raw(
-            reply.response_topic or own,
+            reply.response_topic or topics.ANSWER.at(client=answer.client, task=answer.task),
             payload,
             properties=properties,
             absolute=reply.response_topic is not None,
@@ -334,6 +340,7 @@ class Gateway:
     async def _publish_metrics(self) -> None:
         tasks = self._book.tasks.values()
         running = sum(task.placed is not None for task in tasks)
+        refused = sum(self._refusals[kind] for kind in OUR_FAULT)
         writes = max(1, self._journal.writes)
         metrics = GatewayMetrics(
             received=self._counts["received"],
@@ -343,8 +350,8 @@ class Gateway:
             waiting_for_decision=len(tasks) - running,
             running=running,
             retried=self._book.retried,
-            refused=self._refusals["overloaded"],
-            invalid=self._refusals.total() - self._refusals["overloaded"],
+            refused=refused,
+            invalid=self._refusals.total() - refused,
             repeated=self._counts["repeated"],
             journal_ms=1e3 * self._journal.write_seconds / writes,
         )
@@ -370,21 +377,6 @@ class Gateway:
 
 def _fields(entry: Entry) -> dict[str, Any]:
     return {name: getattr(entry, name) for name in Entry.__slots__}
-
-
-def _reply_to(raw: RawReceived, prefix: str) -> ReplyTo:
-    """Where the sender wants its answer; a response topic inside our own tree could forge messages."""
-    wanted = raw.properties.response_topic
-    allowed = wanted is not None and not (
-        any(sign in wanted for sign in "+#\0$") or (f"{wanted}/").startswith(f"{prefix}/")
-    )
-    in_answers = wanted is not None and topics.ANSWER.match(wanted.removeprefix(f"{prefix}/")) is not None
-    declared = (raw.properties.content_type or "").lower()
-    return ReplyTo(
-        response_topic=wanted if allowed or (in_answers and wanted) else None,
-        correlation_data=raw.properties.correlation_data,
-        packed="msgpack" in declared,
-    )
 
 
 def _now_ms() -> float:

@@ -22,6 +22,7 @@ from messages.application import Application
 from messages.cluster import ClusterState, NodeState, ServiceStatus
 from messages.frames import TensorHeader, chunk_body, decode_tensor
 from messages.task import (
+    Answer,
     ClassScore,
     StagePlacement,
     TaskAccepted,
@@ -30,6 +31,7 @@ from messages.task import (
     TaskPlaced,
     TaskResult,
 )
+from services.gateway.journal import Journal, JournalError
 from services.gateway.service import serve
 from services.gateway.settings import GatewaySettings
 from tests.messages.examples import application
@@ -365,3 +367,42 @@ async def test_tasks_survive_a_broker_that_is_killed(broker: Broker, tmp_path: P
         broker.start()
         async with sensor_at(settings) as sensor:
             assert (await sensor.answer())["status"] == "answered"
+
+
+async def test_while_the_journal_cannot_be_written_tasks_are_refused_and_later_answered(
+    settings: GatewaySettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        msg = "database or disk is full"
+        raise JournalError(msg)
+
+    async with system(settings) as (_, sensor):
+        with monkeypatch.context() as patch:
+            patch.setattr(Journal, "accept", fail)
+            await sensor.ask(packed())
+            refusal = await sensor.answer()
+            assert (refusal["status"], refusal["task"]) == ("refused", "1")
+            assert "journal" in refusal["reason"]
+        await sensor.ask(packed())
+        assert (await sensor.answer())["status"] == "answered"
+
+
+async def test_an_answer_waits_until_the_journal_can_be_written(
+    settings: GatewaySettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = Journal.finish
+    failures = 1
+
+    async def fail_once(journal: Journal, key: str, answer: Answer) -> bool:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            msg = "database or disk is full"
+            raise JournalError(msg)
+        return await finish(journal, key, answer)
+
+    monkeypatch.setattr(Journal, "finish", fail_once)
+    async with system(settings) as (_, sensor):
+        await sensor.ask(packed())
+        assert (await sensor.answer())["status"] == "answered"
+        assert failures < 0
