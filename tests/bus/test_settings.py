@@ -1,0 +1,66 @@
+"""Settings: flags win over variables, variables over the TOML file; bad ones are refused with a hint."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from bus.settings import CONFIG_VARIABLE, Settings
+from services.gateway.settings import GatewaySettings
+
+
+@pytest.fixture(autouse=True)
+def _only_what_the_test_sets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("BROKER", "PREFIX", "PASSWORD", "GRACE_MS"):
+        monkeypatch.delenv(f"SPLITPLACE_{name}", raising=False)
+    monkeypatch.setenv(CONFIG_VARIABLE, str(tmp_path / "splitplace.toml"))
+
+
+def write_toml(tmp_path: Path, text: str) -> None:
+    (tmp_path / "splitplace.toml").write_text(text)
+
+
+def test_the_defaults_are_a_broker_on_this_machine() -> None:
+    settings = Settings()
+    assert (settings.host, settings.port, settings.prefix) == ("127.0.0.1", 1883, "splitplace/v1")
+
+
+def test_flags_win_over_variables_and_variables_over_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write_toml(
+        tmp_path, 'broker = "mqtt://file:1"\nprefix = "file"\ngrace_ms = 100\nnode = "of-another-part"\n'
+    )
+    monkeypatch.setenv("SPLITPLACE_BROKER", "mqtt://variable:2")
+    monkeypatch.setenv("SPLITPLACE_GRACE_MS", "200")
+    settings = GatewaySettings.from_arguments(["--grace-ms", "300"], "test")
+    assert (settings.broker, settings.prefix, settings.grace_ms) == ("mqtt://variable:2", "file", 300.0)
+
+
+def test_a_host_alone_is_a_broker_and_tls_has_its_own_port() -> None:
+    assert Settings(broker="example.org").port == 1883
+    assert Settings(broker="mqtts://example.org").port == 8883
+    assert Settings(broker="mqtt://example.org:99").port == 99
+
+
+@pytest.mark.parametrize("broker", ["http://example.org", "mqtt://", "mqtt:///x"])
+def test_what_is_no_broker_url_is_refused(broker: str) -> None:
+    with pytest.raises(ValidationError, match="is not a broker URL like"):
+        Settings(broker=broker)
+
+
+@pytest.mark.parametrize("prefix", ["", "/", "a/+/b", "a/#"])
+def test_what_cannot_be_a_prefix_is_refused(prefix: str) -> None:
+    with pytest.raises(ValidationError, match="cannot be a topic prefix"):
+        Settings(prefix=prefix)
+
+
+def test_an_unknown_flag_ends_with_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        GatewaySettings.from_arguments(["--colour", "red"], "splitplace gateway")
+    assert ended.value.code == 2
+    assert "unrecognized arguments" in capsys.readouterr().err
+
+
+def test_the_password_is_not_shown() -> None:
+    assert "secret" not in repr(Settings.model_validate({"password": "secret"}))
