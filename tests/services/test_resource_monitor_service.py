@@ -138,9 +138,11 @@ async def test_a_node_taken_away_for_good_leaves_no_metrics_behind(mosquitto_url
     async with observed(mosquitto_url) as observer:
         await observer.join("n1")
         await until(lambda: observer.metrics.get("n1"))
+        await observer.bus.publish(NODE_STATUS, status("n1", online=False))
+        await until(lambda: not observer.online)
         await observer.bus.publish_raw(NODE_STATUS.at(node="n1"), b"", retain=True)
         await until(lambda: observer.metrics["n1"] == b"")
-        assert observer.states[-1].nodes == ()
+        await until(lambda: observer.states[-1].nodes == ())
 
 
 async def test_noise_and_forged_messages_change_nothing(mosquitto_url: str) -> None:
