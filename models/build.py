@@ -27,7 +27,7 @@ from models.train import CLASSES, Trained, train_all
 from models.training import Schedule
 from models.variants import EQUAL_LOGITS, Measured, measure
 
-MICRO_BATCH = 8
+MICRO_BATCH = 16
 """Images in a micro-batch: 4 to 16 keep a pipeline of small pictures busy."""
 DEFAULT_DEADLINE_MS = 1000.0
 
