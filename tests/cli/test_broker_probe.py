@@ -30,6 +30,7 @@ def test_the_experiments_leave_nothing_retained(mosquitto_url: str) -> None:
             probe._next(0.3)
 
 
+@pytest.mark.mosquitto
 def test_a_broker_with_the_usual_queue_is_seen_to_drop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -41,6 +42,7 @@ def test_a_broker_with_the_usual_queue_is_seen_to_drop(
         assert probe.queue_holds(1500) < 1100
 
 
+@pytest.mark.mosquitto
 def test_a_broker_with_small_packets_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = {**MOSQUITTO_SETTINGS, "max_packet_size": "2000000"}
     monkeypatch.setattr(broker_module, "MOSQUITTO_SETTINGS", small)
@@ -70,6 +72,7 @@ def test_something_that_is_no_broker_is_an_error(monkeypatch: pytest.MonkeyPatch
             pass
 
 
+@pytest.mark.mosquitto
 def test_a_user_without_rights_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     acl = tmp_path / "acl"
     acl.write_text("topic read splitplace/#\n")
