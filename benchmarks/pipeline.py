@@ -197,7 +197,9 @@ def main() -> None:
         whole = FragmentRuntime(folder / "whole.onnx")
         chain = two_halves(model, application, ModelStore(folder / "store"), micro_batch=16)
         times = " + ".join(f"{fragment.milliseconds_per_image:.3f}" for fragment in chain.fragments)
+        crossing = chain.fragments[0].output.bytes_per_image
         print(f"{application.name}, width x{arguments.width_factor}, cut in two: {times} ms an image")
+        print(f"{crossing} bytes an image cross the cut")
         with (
             started_broker(folder / "broker", kind=available_kind()) as broker,
             Processes(folder) as processes,

@@ -3,7 +3,10 @@
 from policies.splitting.interface import Arm, Decision, SplitContext, Unlearned, nothing_can_run
 
 SAME_ACCURACY = 0.0001
-"""Variants this close in accuracy count as equal: one image of a test set of 10,000."""
+"""Variants this close in accuracy count as equal: one image of a test set of 10,000.
+
+That takes measured accuracies at their word; chance alone makes larger differences on such a test set.
+"""
 
 MARGIN = 1.2
 TOLERANCE = 0.25

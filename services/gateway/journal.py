@@ -127,16 +127,9 @@ class Journal:
 
     async def accept(self, entry: Entry) -> Known | None:
         """Write a new task. Returns what is known of it where its key was used before."""
-        shape = ",".join(map(str, entry.inputs.shape))
-        labels = ",".join(map(str, entry.labels)) if entry.labels is not None else None
-        row = (
-            *(entry.key, entry.client, entry.task, entry.application, entry.deadline_ms),
-            *(entry.accepted_unix_s, entry.attempt, str(entry.inputs.dtype), shape),
-            *(np.ascontiguousarray(entry.inputs).tobytes(), labels, entry.reply.response_topic),
-            *(entry.reply.correlation_data, int(entry.reply.packed)),
-        )
 
         def write(connection: sqlite3.Connection) -> Known | None:
+            row = _row(entry)  # here, in the thread: it copies the inputs
             marks = ", ".join("?" * len(row))
             sql = f"INSERT OR IGNORE INTO tasks ({_COLUMNS}) VALUES ({marks})"  # noqa: S608 - constants only
             if connection.execute(sql, row).rowcount:
@@ -260,6 +253,17 @@ class Journal:
         self.write_seconds += time.perf_counter() - began
         for done, value in results:
             done.set_result(value)
+
+
+def _row(entry: Entry) -> tuple[Any, ...]:
+    shape = ",".join(map(str, entry.inputs.shape))
+    labels = ",".join(map(str, entry.labels)) if entry.labels is not None else None
+    return (
+        *(entry.key, entry.client, entry.task, entry.application, entry.deadline_ms),
+        *(entry.accepted_unix_s, entry.attempt, str(entry.inputs.dtype), shape),
+        *(np.ascontiguousarray(entry.inputs).tobytes(), labels, entry.reply.response_topic),
+        *(entry.reply.correlation_data, int(entry.reply.packed)),
+    )
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
