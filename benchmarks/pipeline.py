@@ -34,9 +34,9 @@ from messages.frames import Route, TensorHeader, decode_tensor, encode_tensor, t
 from models.balance import Target
 from models.export import export_network, file_content
 from models.layer_split import balanced_chain, cut, cut_points
-from models.networks import ResidualNetwork
 from models.profile import describe, segment_times
-from models.train import BLOCKS_PER_WIDTH, WHOLE_WIDTHS
+from models.train import WHOLE_WIDTHS
+from models.train import network as untrained_network
 
 NODES = ("n1", "n2")
 IN_FLIGHT = 8
@@ -48,7 +48,7 @@ def network(source: ModelStore, application: Application, width_factor: int) -> 
         return onnx.load(source.fragment_path(application.variant("whole").stages[0].fragment))
     torch.manual_seed(0)
     widths = tuple(width_factor * width for width in WHOLE_WIDTHS)
-    wider = ResidualNetwork(widths, BLOCKS_PER_WIDTH, len(application.labels)).eval()
+    wider = untrained_network(len(application.labels), widths).eval()
     return export_network(wider, np.zeros((2, *application.input.shape), np.uint8))
 
 

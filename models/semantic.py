@@ -4,6 +4,7 @@ The branches are trained together, with one softmax over all their logits, so th
 be compared with a logit of another. Trained apart, nearly every error would be the wrong branch winning.
 """
 
+from collections.abc import Callable
 from itertools import combinations, product
 
 import numpy as np
@@ -11,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.networks import ResidualNetwork
 from models.training import Loss
 
 Groups = tuple[tuple[int, ...], ...]
@@ -68,16 +68,15 @@ def group_classes(similarity: NDArray[np.float64], branches: int) -> Groups:
 class Branches(nn.Module):
     """The branches side by side, as one network over all classes."""
 
-    def __init__(self, groups: Groups, widths: tuple[int, ...], blocks_per_width: int) -> None:
+    def __init__(self, groups: Groups, branch: Callable[[int], nn.Module]) -> None:
+        """Makes a branch for each group; `branch` is asked for a network of so many outputs."""
         super().__init__()
-        self.branches = nn.ModuleList(
-            ResidualNetwork(widths, blocks_per_width, len(group)) for group in groups
-        )
+        self.branches = nn.ModuleList(branch(len(group)) for group in groups)
         columns = [index for group in groups for index in group]
         self.order = [columns.index(index) for index in range(len(columns))]
 
     def forward(self, images: Tensor) -> Tensor:
-        """`uint8` or `float32[N, 1, 28, 28]` to logits `float32[N, classes]`, in the order of the classes."""
+        """`uint8` or `float32[N, C, H, W]` to logits `float32[N, classes]`, in the order of the classes."""
         logits = torch.cat([branch(images) for branch in self.branches], dim=1)
         return logits[:, self.order]
 

@@ -28,6 +28,11 @@ class Schedule:
     batch: int = 128
     peak_learning_rate: float = 0.1
     weight_decay: float = 5e-4
+    sides: tuple[int, ...] = ()
+    """Side of the pictures in each epoch, in pixels; the data's own side where none is given. Starting with
+    small pictures saves most of the time of the early epochs and costs little of what is learned."""
+    patience: int = 0
+    """Training ends after so many epochs without a better validation accuracy; 0: it runs to its end."""
 
 
 class Epoch(NamedTuple):
@@ -45,17 +50,26 @@ class Augmentation:
     degrees: float = 10.0
     scale: float = 0.1
     shift_pixels: float = 2.0
+    mirror: bool = False
+    """Whether every other picture is mirrored, left to right."""
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """`uint8[N, 1, H, W]` to `float32` of the same shape and range, rotated, scaled and shifted."""
-        count, _, _, side = images.shape
+    def __call__(self, images: Tensor, generator: torch.Generator, side: int) -> Tensor:
+        """Rotated, scaled, shifted and perhaps mirrored pictures.
+
+        `uint8[N, C, H, H]` to `float32[N, C, side, side]` of the same range.
+        """
+        count, channels, _, own_side = images.shape
         random = torch.rand(4, count, generator=generator) * 2 - 1
         angle = random[0] * math.radians(self.degrees)
         scale = 1 + random[1] * self.scale
-        shift = random[2:] * 2 * self.shift_pixels / side
+        shift = random[2:4] * 2 * self.shift_pixels / own_side
         cosine, sine = torch.cos(angle) * scale, torch.sin(angle) * scale
-        transform = torch.stack((cosine, -sine, shift[0], sine, cosine, shift[1]), dim=1).view(count, 2, 3)
-        grid = nn.functional.affine_grid(transform, list(images.shape), align_corners=False)
+        flip = torch.ones(count)
+        if self.mirror:
+            flip[torch.rand(count, generator=generator) < 0.5] = -1.0  # noqa: PLR2004 - every other picture
+        rows = (flip * cosine, -sine, shift[0], flip * sine, cosine, shift[1])
+        transform = torch.stack(rows, dim=1).view(count, 2, 3)
+        grid = nn.functional.affine_grid(transform, [count, channels, side, side], align_corners=False)
         return nn.functional.grid_sample(images.float(), grid, align_corners=False)
 
 
@@ -66,6 +80,7 @@ def train(
     *,
     training: Subset,
     validation: Subset,
+    augmentation: Augmentation,
     checkpoint: Path,
     progress: Progress,
 ) -> tuple[Epoch, ...]:
@@ -80,6 +95,7 @@ def train(
         schedule: Epochs, seed, learning rate.
         training: What to learn from.
         validation: What the curve is measured on.
+        augmentation: How the training pictures are varied.
         checkpoint: File written after each epoch. One of another schedule is passed over.
         progress: Where the progress is shown.
 
@@ -103,10 +119,11 @@ def train(
         network.train()
         total = 0.0
         generator = torch.Generator().manual_seed(schedule.seed * 1000 + epoch)
+        side = schedule.sides[epoch] if schedule.sides else training.images.shape[-1]
         order = torch.randperm(len(training), generator=generator).numpy()
         for start in range(0, len(training), schedule.batch):
             chosen = order[start : start + schedule.batch]
-            images = Augmentation()(torch.from_numpy(training.images[chosen]), generator)
+            images = augmentation(torch.from_numpy(training.images[chosen]), generator, side)
             labels = torch.from_numpy(training.labels[chosen].astype(np.int64))
             value = loss(images.contiguous(memory_format=torch.channels_last), labels)
             optimizer.zero_grad()

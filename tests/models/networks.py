@@ -10,15 +10,21 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from models.datasets import Dataset, Subset
-from models.networks import ResidualNetwork
+from models.networks.pixels import Pixels
+from models.networks.resnet_v2 import ResNetV2
 
+PIXELS = Pixels((33.3,), (78.6,))
 EXAMPLE = np.zeros((2, 1, 28, 28), np.uint8)
 
 
-def small_network(outputs: int = 10, seed: int = 0) -> ResidualNetwork:
+def untrained_network(outputs: int = 10) -> ResNetV2:
+    return ResNetV2(outputs, widths=(8, 16), blocks=(1, 1), pixels=PIXELS, stem="halving")
+
+
+def small_network(outputs: int = 10, seed: int = 0) -> ResNetV2:
     """Two groups of one block each, with weights and statistics that are not the initial ones."""
     torch.manual_seed(seed)
-    network = ResidualNetwork((8, 16), 1, outputs)
+    network = untrained_network(outputs)
     with torch.no_grad():
         for _ in range(3):  # moves the running statistics of the normalisations
             network(torch.from_numpy(random_images(16, seed)))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from models.semantic import Branches, class_similarity, distillation, group_classes
-from tests.models.networks import random_images, small_network
+from tests.models.networks import random_images, small_network, untrained_network
 
 
 def test_classes_that_look_alike_come_together() -> None:
@@ -48,7 +48,7 @@ def test_similarity_is_of_the_class_means() -> None:
 def test_columns_stand_in_the_order_of_the_classes() -> None:
     groups = ((1, 4), (0, 2, 3))
     torch.manual_seed(0)
-    branches = Branches(groups, (8, 16), 1).eval()
+    branches = Branches(groups, untrained_network).eval()
     images = torch.from_numpy(random_images(3))
     with torch.inference_mode():
         logits = branches(images)

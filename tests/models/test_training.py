@@ -8,21 +8,19 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from models.networks import ResidualNetwork
+from models.networks.resnet_v2 import ResNetV2
 from models.training import Augmentation, Schedule, train
-from tests.models.networks import easy_dataset
+from tests.models.networks import easy_dataset, untrained_network
 
 
 class _InterruptedError(Exception):
     pass
 
 
-def _train(
-    checkpoint: Path, schedule: Schedule, stop_after: int | None = None
-) -> tuple[ResidualNetwork, float]:
+def _train(checkpoint: Path, schedule: Schedule, stop_after: int | None = None) -> tuple[ResNetV2, float]:
     data = easy_dataset()
     torch.manual_seed(schedule.seed)
-    network = ResidualNetwork((8, 16), 1, 10)
+    network = untrained_network()
     calls = 0
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:
@@ -39,6 +37,7 @@ def _train(
             schedule,
             training=data.training,
             validation=data.validation,
+            augmentation=Augmentation(),
             checkpoint=checkpoint,
             progress=progress,
         )
@@ -70,7 +69,7 @@ def test_a_checkpoint_of_another_schedule_is_passed_over(tmp_path: Path) -> None
 def test_augmentation_moves_pictures_within_bounds() -> None:
     images = torch.zeros(64, 1, 28, 28, dtype=torch.uint8)
     images[:, :, 12:16, 12:16] = 200
-    changed = Augmentation()(images, torch.Generator().manual_seed(0))
+    changed = Augmentation()(images, torch.Generator().manual_seed(0), 28)
     assert changed.shape == images.shape
     assert changed.min() >= 0
     assert changed.max() <= 200.01
@@ -80,5 +79,5 @@ def test_augmentation_moves_pictures_within_bounds() -> None:
 
 def test_augmentation_without_bounds_changes_nothing() -> None:
     images = torch.randint(0, 256, (4, 1, 28, 28), dtype=torch.uint8)
-    same = Augmentation(degrees=0, scale=0, shift_pixels=0)(images, torch.Generator())
+    same = Augmentation(degrees=0, scale=0, shift_pixels=0)(images, torch.Generator(), 28)
     torch.testing.assert_close(same, images.float(), atol=1e-2, rtol=0)

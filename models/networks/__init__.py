@@ -1,0 +1,1 @@
+"""Network architectures: images in bytes to logits."""
