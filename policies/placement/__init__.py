@@ -5,16 +5,28 @@ from random import Random
 from typing import Literal
 
 from policies.placement.earliest_finish import EarliestFinish
-from policies.placement.interface import Infeasible, Placement, PlacementPolicy, PlacementRequest, place
+from policies.placement.interface import (
+    ActiveJob,
+    Infeasible,
+    PeriodOutcome,
+    Placement,
+    PlacementPolicy,
+    PlacementRequest,
+    Training,
+    place,
+)
 from policies.placement.random_placement import RandomPlacement
 
 __all__ = [
     "PLACEMENT_POLICIES",
+    "ActiveJob",
     "Infeasible",
+    "PeriodOutcome",
     "Placement",
     "PlacementName",
     "PlacementPolicy",
     "PlacementRequest",
+    "Training",
     "place",
     "placement_policy",
 ]

@@ -1,6 +1,6 @@
 """What a placement policy is asked and what it answers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Protocol
@@ -52,6 +52,39 @@ class Infeasible:
     """Whether waiting can help: nodes are expected, or memory is held by outstanding tasks."""
 
 
+@dataclass(frozen=True, slots=True)
+class ActiveJob:
+    """A task that is placed and not finished."""
+
+    task: str
+    job: Job
+    """Its variant's name is the split decision."""
+    nodes: Mapping[str, str]
+    """Where each stage is, by the stage's name."""
+    remaining: Mapping[str, float]
+    """Share of each stage's work that is still to do, in [0, 1]. A stage with nothing left cannot move."""
+    due_ms: float = inf
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodOutcome:
+    """What the last scheduling interval brought: the terms of equation 10."""
+
+    tasks: int
+    """How many tasks left the system in it. Where none did, there is nothing to learn."""
+    reward: float
+    """`O^MAB`: their mean reward, in [0, 1]."""
+    energy: float
+    """`AEC`: mean energy of the nodes over what they would take at full load, in [0, 1]."""
+    response: float
+    """`ART`: mean of `objective.response_share` of their response times, in [0, 1]."""
+
+
+Training = Callable[[], Callable[[], None]]
+"""Computation that would hold up decisions. Calling it takes its time and touches nothing that decisions
+read, so it may run in a thread; what it returns is called where decisions are taken, and adopts the result."""
+
+
 class PlacementPolicy(Protocol):
     """Chooses nodes. Pure but for what it has learnt and its seeded random numbers."""
 
@@ -64,8 +97,24 @@ class PlacementPolicy(Protocol):
         """A node for every stage, none of them in `request.avoid`. Does not change the cluster's ledger."""
         ...
 
+    def rearrange(
+        self, active: Sequence[ActiveJob], cluster: ClusterView, now_ms: float
+    ) -> Mapping[str, Mapping[str, str]]:
+        """Which stages should move where, by task; empty where all is well.
+
+        The caller moves them and bears the cost of it. The cluster's ledger holds the active jobs.
+        """
+        ...
+
     def learn(self, outcome: TaskFinished) -> None:
         """How a task ended."""
+        ...
+
+    def end_period(self, outcome: PeriodOutcome) -> Training | None:
+        """A scheduling interval is over; `learn` was called for each task that left in it.
+
+        Returns training to do now, if any (line 14 of algorithm 1).
+        """
         ...
 
     def state(self) -> State:
@@ -78,10 +127,23 @@ class PlacementPolicy(Protocol):
 
 
 class Unlearned:
-    """The learning half of a policy that learns nothing."""
+    """The learning half of a policy that learns nothing, and leaves everything where it is."""
+
+    def rearrange(
+        self,
+        active: Sequence[ActiveJob],  # noqa: ARG002 - the default of an interface
+        cluster: ClusterView,  # noqa: ARG002
+        now_ms: float,  # noqa: ARG002
+    ) -> Mapping[str, Mapping[str, str]]:
+        """Nothing."""
+        return {}
 
     def learn(self, outcome: TaskFinished) -> None:
         """Nothing."""
+
+    def end_period(self, outcome: PeriodOutcome) -> Training | None:  # noqa: ARG002
+        """Nothing."""
+        return None
 
     def state(self) -> State:
         """Nothing."""

@@ -1,0 +1,29 @@
+"""What a placement is to bring: equation 10, and how it falls to single tasks.
+
+    O^P = O^MAB - alpha * AEC - beta * ART
+
+The paper means over the tasks E that leave in an interval. Read so that each term is a mean over E, the
+objective is itself a mean over tasks, and each task has its own share:
+
+    o_i = reward_i - alpha * AEC * e_i / mean(e) - beta * response_share_i
+
+with `e_i` the computing time that the task took of its nodes, to which the energy above idle is proportional.
+So the mean of `o_i` over E is `O^P` exactly, and a placement that wastes energy or time is told from one that
+does not although both left in the same interval.
+"""
+
+ALPHA = 0.5
+"""Weight of energy; beta = 1 - alpha weighs the response time (the paper's section 6.1)."""
+
+
+def response_share(response_ms: float, deadline_ms: float) -> float:
+    """A response time in [0, 1), whatever its unit: `r / (r + sla)`, 1/2 exactly on the deadline.
+
+    The paper counts scheduling intervals; a live system has none, and one overdue task would outweigh all.
+    """
+    return response_ms / (response_ms + deadline_ms) if response_ms + deadline_ms > 0 else 0.0
+
+
+def objective(reward: float, energy: float, response: float, alpha: float = ALPHA) -> float:
+    """Equation 10, all terms in [0, 1]."""
+    return reward - alpha * energy - (1 - alpha) * response
