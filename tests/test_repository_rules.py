@@ -11,7 +11,7 @@ import pytest
 from cli.main import COMMANDS, PARTS
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("messages", "bus", "policies", "services", "edge_node", "models", "cli")
+PACKAGES = ("messages", "bus", "policies", "services", "edge_node", "models", "experiments", "cli")
 FOLDERS = (*PACKAGES, "tests", "benchmarks", "examples", "deploy", "mosquitto", "docs", "store", ".ci")
 LEAN_PACKAGES = ("messages", "bus", "policies", "services", "edge_node")
 TEXTS = {

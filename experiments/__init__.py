@@ -1,0 +1,1 @@
+"""The paper's experiments, repeated on the simulator: a table of what to run, statistics, pages."""
