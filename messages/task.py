@@ -17,6 +17,7 @@ from messages.base import (
     Message,
     Milliseconds,
     Name,
+    NonNegative,
     Part,
     Ratio,
     SignedMilliseconds,
@@ -103,6 +104,10 @@ class Answer(Message):
     """From the arrival at the gateway to this answer, on the gateway's clock."""
     on_time: bool = False
     attempt: Attempt | None = None
+    partial: bool = False
+    """True where branches were missing: their classes could not be predicted. `coverage` says how many could."""
+    coverage: Ratio | None = None
+    """Share of the classes that could be predicted, mean over inputs: 1 for a full answer; None without one."""
     repeated: bool = False
     """True where a task id was sent again after its answer: this is the stored one."""
 
@@ -130,6 +135,10 @@ class ArmEstimate(Part):
     predicted_ms: Milliseconds | None
     """None where it cannot run now."""
     note: Text
+    work_ms: Milliseconds | None = None
+    """Computing time of all its stages together; None where it cannot run now."""
+    score: Annotated[float, Field(ge=-1e18, le=1e18, allow_inf_nan=False)] | None = None
+    """What the policy thought of it, the more the better, in its own units; None where it did not."""
 
 
 class TaskDecided(Message):
@@ -147,6 +156,21 @@ class TaskDecided(Message):
     predicted_ms: Milliseconds | None
     alternatives: Annotated[tuple[ArmEstimate, ...], Field(max_length=32)]
     avoid: Annotated[tuple[Name, ...], Field(max_length=MAX_STAGES)] = ()
+    deadline_ms: Milliseconds | None = None
+    """Of the task, from its arrival; the decision was taken when `slack_ms` was left of it."""
+    load_ms: Milliseconds = 0.0
+    """Work that waited on a living node, in the mean over all."""
+    link_megabytes_per_second: NonNegative = 0.0
+    """Bandwidth of a living node, in the mean over all."""
+    propensity: Ratio = 1.0
+    """Probability of this choice in this context: what estimates of other policies weigh by."""
+    explored: bool = False
+    """Whether it was made to learn, although another choice looked better."""
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """What the policy thought of each variant it considered."""
+        return {arm.variant: arm.score for arm in self.alternatives if arm.score is not None}
 
 
 class StagePlacement(Part):
@@ -192,6 +216,14 @@ class TaskResult(Message):
     micro_batches: Annotated[int, Field(ge=1, le=MAX_MICRO_BATCHES)]
     moved_bytes: Count
     """Encoded tensor bytes that crossed the broker for this task's outputs and between its stages."""
+    coverage: Ratio = 1.0
+    """Share of the classes whose branch is merged here, mean over inputs; below 1 the result is partial."""
+
+
+class SettleTask(Message):
+    """A task nears its deadline: send what there is of it. On `job/<task>/settle`."""
+
+    task: TaskKey
 
 
 class TaskFinished(Message):
@@ -215,6 +247,8 @@ class TaskFinished(Message):
     accuracy: Ratio | None
     """Share of right labels where the sensor sent the truth; None otherwise."""
     variant_accuracy: Ratio | None
-    """The variant's accuracy measured on the test set."""
+    """The variant's accuracy measured on the test set, times the coverage of a partial answer."""
+    coverage: Ratio | None = None
+    """Share of the classes that could be predicted; below 1 the answer was partial; None without one."""
     stages: Annotated[tuple[StageReport, ...], Field(max_length=MAX_STAGES)] = ()
     moved_bytes: Count = 0

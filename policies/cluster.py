@@ -203,6 +203,19 @@ class ClusterView:
         node = self._nodes[name]
         return max(now_ms, min(node.busy_until_ms, now_ms + node.ahead_ms(now_ms, due_ms)))
 
+    def load_ms(self, now_ms: float) -> float:
+        """Work that waits on a living node, in the mean over all; 0 where none lives."""
+        if not self._nodes:
+            return 0.0
+        return sum([max(0.0, n.busy_until_ms - now_ms) for n in self._nodes.values()]) / len(self._nodes)
+
+    @property
+    def link_megabytes_per_second(self) -> float:
+        """Bandwidth of a living node, in the mean over all; 0 where none lives."""
+        if not self._states:
+            return 0.0
+        return sum([state.link_megabytes_per_second for state in self._states.values()]) / len(self._states)
+
     def fragment_ready_ms(self, name: str, fragment: Fragment, now_ms: float) -> float:
         """When a node can run a fragment: now where it is loaded, else after fetching and loading it.
 

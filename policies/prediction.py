@@ -202,6 +202,7 @@ def predict(
     *,
     start_ms: float | None = None,
     due_ms: float = inf,
+    idle: bool = False,
 ) -> Prediction:
     """What is expected of a job with its stages on given nodes.
 
@@ -212,11 +213,15 @@ def predict(
         now_ms: the present moment.
         start_ms: when the gateway sends the inputs; now where not given.
         due_ms: the task's deadline.
+        idle: as if the nodes had no other work.
 
     Raises:
         KeyError: a stage has no node, or its node is not alive.
     """
-    schedule = Schedule(cluster, job, now_ms, now_ms if start_ms is None else start_ms, due_ms)
+    free_ms = dict.fromkeys(nodes.values(), now_ms) if idle else {}
+    schedule = Schedule(
+        cluster, job, now_ms, now_ms if start_ms is None else start_ms, due_ms, _free_ms=free_ms
+    )
     for stage in job.variant.stages:
         schedule.put(stage, schedule.offer(stage, nodes[stage.name]))
     return schedule.prediction()

@@ -1,6 +1,8 @@
 """What a split policy is asked and what it answers."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isfinite
 from typing import Protocol
 
 from messages.task import ArmEstimate, TaskFinished
@@ -20,15 +22,33 @@ class Arm:
     """Where it runs, or why it cannot."""
     temporary: bool = False
     """Of one that cannot run now: whether waiting can help."""
+    foreseen_ms: float | None = None
+    """The prediction before experience corrected it; None where it cannot run now, or nobody says."""
+    wait_ms: float | None = None
+    """How much of `foreseen_ms` is waiting for other tasks' work; None where nobody says."""
+    work_ms: float | None = None
+    """Computing time of all its stages together on the nodes foreseen; None where nobody says."""
 
-    def estimate(self) -> ArmEstimate:
-        """As it is published with a decision."""
+    @property
+    def kind(self) -> str:
+        """The first part of the variant's name: `layer` of `layer-4`."""
+        return kind_of(self.variant)
+
+    def estimate(self, score: float | None = None) -> ArmEstimate:
+        """As it is published with a decision. A score that is no finite number is left out."""
         return ArmEstimate(
             variant=self.variant,
             accuracy=self.accuracy,
             predicted_ms=self.predicted_ms,
             note=self.note[:1000],
+            work_ms=self.work_ms,
+            score=score if score is not None and isfinite(score) else None,
         )
+
+
+def kind_of(variant: str) -> str:
+    """How a variant splits, by the first part of its name: `layer` of `layer-4`."""
+    return variant.partition("-")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +63,10 @@ class SplitContext:
     slack_ms: float
     """What is left of the deadline; negative when it has passed."""
     arms: tuple[Arm, ...]
+    load_ms: float = 0.0
+    """Work that waits on a living node, in the mean over all."""
+    link_megabytes_per_second: float = 0.0
+    """Bandwidth of a living node, in the mean over all."""
 
     @property
     def feasible(self) -> tuple[tuple[Arm, float], ...]:
@@ -59,6 +83,12 @@ class Decision:
     reason: str
     can_wait: bool = False
     """Of a refusal: whether asking again a little later may bring another decision."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """What the policy thinks of each arm it considered, the more the better, by variant; in its own units."""
+    propensity: float = 1.0
+    """Probability with which this very choice is made in this context, in (0, 1]."""
+    explored: bool = False
+    """Whether it was made to learn, although another choice looked better."""
 
 
 class SplitPolicy(Protocol):

@@ -19,4 +19,6 @@ class RandomSplit(Unlearned):
         if not feasible:
             return nothing_can_run(context)
         arm, _ = self._random.choice(feasible)
-        return Decision(arm.variant, f"drawn among {len(feasible)} that can run")
+        return Decision(
+            arm.variant, f"drawn among {len(feasible)} that can run", propensity=1 / len(feasible)
+        )

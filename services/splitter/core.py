@@ -13,7 +13,7 @@ from messages.task import TaskAccepted, TaskDecided, TaskFinished, TaskPlaced
 from policies.cluster import ClusterView, stage_works
 from policies.correction import Correction
 from policies.placement import Infeasible, Placement, PlacementPolicy, PlacementRequest, place
-from policies.prediction import HOP_MS, Job
+from policies.prediction import HOP_MS, Job, predict
 from policies.splitting import Arm, Decision, SplitContext, SplitPolicy
 from policies.state import Json, State, StateError
 
@@ -163,13 +163,15 @@ class Splitter:
         accepted = record.accepted
         application = self._applications.get(accepted.application)
         if application is None:
-            return self._settle(record, Decision(None, f"no application {accepted.application}"), now_ms, ())
+            unknown = Decision(None, f"no application {accepted.application}")
+            return self._settle(record, unknown, now_ms, None)
         foreseen = {
             variant.name: self._foresee(record, application, variant, now_ms)
             for variant in application.variants
         }
         arms = tuple(
-            self._arm(application, variant, foreseen[variant.name]) for variant in application.variants
+            self._arm(record, application, variant, foreseen[variant.name], now_ms)
+            for variant in application.variants
         )
         context = SplitContext(
             task=accepted.task,
@@ -179,6 +181,8 @@ class Splitter:
             deadline_ms=accepted.deadline_ms,
             slack_ms=record.due_ms - now_ms,
             arms=arms,
+            load_ms=self._cluster.load_ms(now_ms),
+            link_megabytes_per_second=self._cluster.link_megabytes_per_second,
         )
         decision = self._policy.decide(context)
         if decision.variant is None and decision.can_wait and context.slack_ms > LAST_MOMENT_MS:
@@ -192,7 +196,7 @@ class Splitter:
             )
             record.context = context
             record.uncorrected_ms = placement.prediction.response_ms
-        return self._settle(record, decision, now_ms, arms)
+        return self._settle(record, decision, now_ms, context)
 
     def _foresee(
         self, record: _Record, application: Application, variant: Variant, now_ms: float
@@ -206,19 +210,40 @@ class Splitter:
         )
         return place(self._placement, request, self._cluster, now_ms)
 
-    def _arm(self, application: Application, variant: Variant, found: Placement | Infeasible) -> Arm:
+    def _arm(
+        self,
+        record: _Record,
+        application: Application,
+        variant: Variant,
+        found: Placement | Infeasible,
+        now_ms: float,
+    ) -> Arm:
         if isinstance(found, Infeasible):
             return Arm(variant.name, variant.accuracy, None, found.reason, found.temporary)
-        predicted_ms = self._correction.corrected_ms(
-            application.name, variant.name, found.prediction.response_ms
+        foreseen_ms = found.prediction.response_ms
+        alone = predict(
+            self._cluster,
+            Job(application, variant, record.accepted.batch),
+            found.nodes,
+            now_ms,
+            start_ms=now_ms + HOPS_TO_DISPATCH * HOP_MS,
+            idle=True,
         )
-        nodes = ", ".join(dict.fromkeys(found.nodes.values()))
-        return Arm(variant.name, variant.accuracy, predicted_ms, f"on {nodes}")
+        return Arm(
+            variant.name,
+            variant.accuracy,
+            self._correction.corrected_ms(application.name, variant.name, foreseen_ms),
+            f"on {', '.join(dict.fromkeys(found.nodes.values()))}",
+            foreseen_ms=foreseen_ms,
+            wait_ms=max(0.0, foreseen_ms - alone.response_ms),
+            work_ms=sum(found.prediction.work_ms.values()),
+        )
 
     def _settle(
-        self, record: _Record, decision: Decision, now_ms: float, arms: tuple[Arm, ...]
+        self, record: _Record, decision: Decision, now_ms: float, context: SplitContext | None
     ) -> list[TaskDecided]:
         accepted = record.accepted
+        arms = context.arms if context is not None else ()
         self._waiting.pop(accepted.task, None)
         record.decided = TaskDecided(
             task=accepted.task,
@@ -230,8 +255,13 @@ class Splitter:
             variant=decision.variant,
             reason=decision.reason[:1000],
             predicted_ms=next((arm.predicted_ms for arm in arms if arm.variant == decision.variant), None),
-            alternatives=tuple(arm.estimate() for arm in arms),
+            alternatives=tuple(arm.estimate(decision.scores.get(arm.variant)) for arm in arms),
             avoid=accepted.avoid,
+            deadline_ms=accepted.deadline_ms,
+            load_ms=context.load_ms if context is not None else 0.0,
+            link_megabytes_per_second=context.link_megabytes_per_second if context is not None else 0.0,
+            propensity=decision.propensity,
+            explored=decision.explored,
         )
         return [record.decided]
 
