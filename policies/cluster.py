@@ -12,9 +12,7 @@ from math import inf
 from messages.application import Application, Fragment
 from messages.cluster import ClusterState, NodeState
 from messages.task import StagePlacement
-
-FETCH_MS = 50.0
-"""Fetching and loading a fragment, without the transfer of its bytes (measured: 49 ms to load 18 MB)."""
+from policies.cluster_columns import FETCH_MS, ClusterColumns
 
 STALE_AFTER_MS = 60_000.0
 """A placement whose end was not reported for so long after it was expected is forgotten."""
@@ -59,7 +57,7 @@ class _Placed:
 
 
 @dataclass(slots=True)
-class _Share:
+class Share:
     """What one task still wants of one node."""
 
     work_ms: float
@@ -68,7 +66,9 @@ class _Share:
 
 
 @dataclass(slots=True)
-class _Node:
+class TrackedNode:
+    """A living node: what it said, and what was placed on it since."""
+
     state: NodeState
     heartbeat_ms: float
     """When it said what stands in `state`."""
@@ -82,7 +82,7 @@ class _Node:
     """Queue lengths reported before this are out of date: the ledger emptied at that moment."""
     arriving: dict[str, float] = field(default_factory=dict)
     """Fragments it was told to load, and when they are expected to be ready."""
-    shares: dict[str, _Share] = field(default_factory=dict)
+    shares: dict[str, Share] = field(default_factory=dict)
     """By task."""
     users: dict[str, int] = field(default_factory=dict)
     """How many outstanding stages need a fragment."""
@@ -90,6 +90,7 @@ class _Node:
     """Memory of the fragments in `users`."""
 
     def report(self, state: NodeState, now_ms: float) -> None:
+        """Its newest heartbeat."""
         self.state = state
         self.heartbeat_ms = now_ms - state.silent_ms
         self.loaded = frozenset(state.loaded)
@@ -117,10 +118,11 @@ class ClusterView:
 
     def __init__(self) -> None:
         """A cluster of which nothing is known yet."""
-        self._nodes: dict[str, _Node] = {}
+        self._nodes: dict[str, TrackedNode] = {}
         self._states: dict[str, NodeState] = {}
         self._ledger: dict[str, _Placed] = {}
         self._known = False
+        self._columns: ClusterColumns | None = None
 
     # --- what happens ----------------------------------------------------------------------------------
 
@@ -133,10 +135,11 @@ class ClusterView:
             if state.online:
                 node = self._nodes.get(state.node)
                 if node is None or node.state.boot != state.boot:
-                    node = _Node(state, now_ms, frozenset(), {}, now_ms, now_ms, trusted_from_ms=-inf)
+                    node = TrackedNode(state, now_ms, frozenset(), {}, now_ms, now_ms, trusted_from_ms=-inf)
                 node.report(state, now_ms)
                 nodes[state.node] = node
         self._nodes = nodes
+        self._columns = None
         self._states = {name: node.state for name, node in nodes.items()}
 
     def placed(
@@ -190,6 +193,13 @@ class ClusterView:
     def outstanding(self) -> int:
         """How many tasks the ledger holds."""
         return len(self._ledger)
+
+    @property
+    def columns(self) -> ClusterColumns:
+        """The same as columns over all nodes. Made when they are first asked for after a snapshot."""
+        if self._columns is None:
+            self._columns = ClusterColumns(tuple(self._nodes.values()))
+        return self._columns
 
     def ready_ms(self, name: str, now_ms: float, *, due_ms: float = inf) -> float:
         """When a node is expected to begin work that is placed on it now; at least `now_ms`.
@@ -256,18 +266,22 @@ class ClusterView:
 
     # --- inside ----------------------------------------------------------------------------------------
 
-    def _add(self, node: _Node, task: str, work: StageWork, now_ms: float, due_ms: float) -> None:
+    def _add(self, node: TrackedNode, task: str, work: StageWork, now_ms: float, due_ms: float) -> None:
         fragment = work.fragment
         ready_ms = self.fragment_ready_ms(node.state.node, fragment, now_ms)
         if fragment.sha256 not in node.loaded:
             node.arriving[fragment.sha256] = ready_ms
         node.busy_until_ms = max(now_ms, node.busy_until_ms) + work.work_ms
-        share = node.shares.setdefault(task, _Share(0.0, due_ms, []))
+        share = node.shares.setdefault(task, Share(0.0, due_ms, []))
         share.work_ms += work.work_ms
         share.fragments.append(fragment)
         users = node.users.get(fragment.sha256, 0)
         node.users[fragment.sha256] = users + 1
         node.reserved_bytes += 0 if users else fragment.peak_memory_bytes
+        if self._columns is not None:
+            index = self._columns.index[work.node]
+            self._columns.put_share(index, task, share)
+            self._columns.refresh(index)
 
     def _withdraw(self, task: str, placed: _Placed, now_ms: float, *, done: bool) -> None:
         """Take a task out of the ledger: `done` work has passed, other work will never come."""
@@ -286,6 +300,10 @@ class ClusterView:
             node.busy_until_ms = min(node.busy_until_ms - gone_ms, now_ms + node.ahead_ms(now_ms, inf))
             if done and not node.shares:
                 node.busy_until_ms = node.unexplained_until_ms = node.trusted_from_ms = now_ms
+            if self._columns is not None:
+                index = self._columns.index[name]
+                self._columns.drop_share(index, task, share)
+                self._columns.refresh(index)
 
     def _forget_stale(self, now_ms: float) -> None:
         """In the order of placing: an old one that is not stale yet keeps later ones waiting for a moment."""

@@ -82,7 +82,8 @@ class PeriodOutcome:
 
 Training = Callable[[], Callable[[], None]]
 """Computation that would hold up decisions. Calling it takes its time and touches nothing that decisions
-read, so it may run in a thread; what it returns is called where decisions are taken, and adopts the result."""
+read, so it may run in a thread; what it returns is called where decisions are taken and adopts the
+result."""
 
 
 class PlacementPolicy(Protocol):

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.cluster import FETCH_MS, StageWork
+from policies.cluster import StageWork
+from policies.cluster_columns import FETCH_MS
 from policies.prediction import HOP_MS, RETURN_HOPS, Job, predict
 from tests.policies.examples import all_of, cluster, job, node, three_ways
 
