@@ -1,4 +1,7 @@
-"""Residual networks of the second kind (pre-activation: He et al. 2016, "Identity mappings")."""
+"""Residual networks of the second kind (pre-activation: He et al. 2016, "Identity mappings").
+
+Numbers of blocks and widths are those printed in He et al. 2015, "Deep residual learning".
+"""
 
 from itertools import pairwise
 from typing import Literal
@@ -7,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.networks.pixels import Pixels
+from models.networks.widths import scaled
 
 LEAST_WIDTH = 8
 """With fewer channels torch 2.13 crashes in the backward pass of tensors that lie channels-last."""
@@ -14,6 +18,12 @@ LEAST_WIDTH = 8
 Stem = Literal["full", "halving", "quartering"]
 """What is left of the picture's sides after the stem: all (3x3, stride 1), half (3x3, stride 2), or a quarter
 (7x7, stride 2, and pooling: as printed for pictures of 224)."""
+
+LARGEST_SMALL_SIDE = 64
+LARGEST_MEDIUM_SIDE = 128
+"""Up to these sides a stem that keeps all, and one that keeps half, leaves maps of a size to work with."""
+PRINTED_WIDTHS = (64, 128, 256, 512)
+PRINTED_BLOCKS = (3, 4, 6, 3)
 
 
 class PreActivationBlock(nn.Module):
@@ -122,6 +132,50 @@ class ResNetV2(nn.Module):
         """`uint8` or `float32[N, C, H, W]` of values 0 to 255 to logits `float32[N, outputs]`."""
         logits: Tensor = self.classifier(self.features(images))
         return logits
+
+
+def resnet34_v2(outputs: int, *, pixels: Pixels, side: int = 224, width: float = 1.0) -> ResNetV2:
+    """34 layers in pairs of 3x3 convolutions: 21.8 million weights for pictures of 224 and 1000 classes.
+
+    Args:
+        outputs: Number of logits.
+        pixels: Channels of the pictures, and how their values are normalised.
+        side: Of the pictures, in pixels; decides the stem.
+        width: Multiplier of all widths.
+    """
+    return _printed(outputs, pixels, side, width, PreActivationBlock)
+
+
+def resnet50_v2(outputs: int, *, pixels: Pixels, side: int = 224, width: float = 1.0) -> ResNetV2:
+    """50 layers in bottlenecks: 25.5 million weights for pictures of 224 and 1000 classes.
+
+    Args:
+        outputs: Number of logits.
+        pixels: Channels of the pictures, and how their values are normalised.
+        side: Of the pictures, in pixels; decides the stem.
+        width: Multiplier of all widths.
+    """
+    return _printed(outputs, pixels, side, width, PreActivationBottleneck)
+
+
+def _printed(
+    outputs: int,
+    pixels: Pixels,
+    side: int,
+    width: float,
+    block: type[PreActivationBlock | PreActivationBottleneck],
+) -> ResNetV2:
+    widths = tuple(scaled(channels, width) for channels in PRINTED_WIDTHS)
+    return ResNetV2(
+        outputs, widths=widths, blocks=PRINTED_BLOCKS, pixels=pixels, stem=stem_for(side), block=block
+    )
+
+
+def stem_for(side: int) -> Stem:
+    """The stem that leaves maps of about 32 to 64 pixels a side."""
+    if side <= LARGEST_SMALL_SIDE:
+        return "full"
+    return "halving" if side <= LARGEST_MEDIUM_SIDE else "quartering"
 
 
 def _stem(channels: int, width: int, kind: Stem) -> nn.Module:
