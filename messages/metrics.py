@@ -16,6 +16,8 @@ class TaskMetrics(Message):
 
     finished: Count
     answered: Count
+    partial: Count = 0
+    """Of the answered: with a branch missing."""
     on_time: Count
     refused: Count
     expired: Count

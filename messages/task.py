@@ -105,9 +105,9 @@ class Answer(Message):
     on_time: bool = False
     attempt: Attempt | None = None
     partial: bool = False
-    """True where branches were missing: their classes could not be predicted. `coverage` says how many could."""
+    """True where branches were missing, so that their classes could not be predicted; see `coverage`."""
     coverage: Ratio | None = None
-    """Share of the classes that could be predicted, mean over inputs: 1 for a full answer; None without one."""
+    """Share of the classes that could be predicted, mean over inputs: 1 for a full answer; None for none."""
     repeated: bool = False
     """True where a task id was sent again after its answer: this is the stored one."""
 

@@ -33,7 +33,16 @@ from messages.metrics import (
     ServiceMetrics,
     TaskMetrics,
 )
-from messages.task import Answer, TaskAccepted, TaskDecided, TaskFinished, TaskPlaced, TaskRequest, TaskResult
+from messages.task import (
+    Answer,
+    SettleTask,
+    TaskAccepted,
+    TaskDecided,
+    TaskFinished,
+    TaskPlaced,
+    TaskRequest,
+    TaskResult,
+)
 
 MessageT = TypeVar("MessageT", bound=Message)
 
@@ -152,8 +161,15 @@ JOB_RESULT = Topic(
     TaskResult,
     (RESULT_AGGREGATOR,),
     (GATEWAY,),
-    "The merged outputs.",
+    "The merged outputs; partial ones when they were asked for or when a new attempt replaces them.",
     max_bytes=limits.MAX_ANSWER_BYTES,
+)
+JOB_SETTLE = Topic(
+    "job/{task}/settle",
+    SettleTask,
+    (GATEWAY,),
+    (RESULT_AGGREGATOR, DASHBOARD),
+    "A task nears its deadline: what is there of its branches is wanted.",
 )
 JOB_FINISHED = Topic(
     "job/{task}/finished",

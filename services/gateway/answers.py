@@ -16,8 +16,8 @@ def accuracy(result: TaskResult | None, labels: tuple[int, ...] | None) -> float
 def answer(finish: Finish, entry: Entry, application: Application | None) -> Answer:
     """The terminal answer of an accepted task."""
     labels = application.labels if application else ()
-    scores = finish.result.scores if finish.result else ()
-    task = finish.task
+    task, result = finish.task, finish.result
+    scores = result.scores if result else ()
     return Answer(
         task=entry.task,
         client=entry.client,
@@ -33,17 +33,19 @@ def answer(finish: Finish, entry: Entry, application: Application | None) -> Ans
             for score in scores
         ),
         decision=_variant(finish),
-        nodes=unique(stage.node for stage in task.placed.stages) if task.placed else (),
+        nodes=_nodes(finish),
         deadline_ms=task.deadline_ms,
         response_ms=round(max(0.0, finish.response_ms), 3),
         on_time=_on_time(finish),
         attempt=task.attempt,
+        partial=result is not None and result.coverage < 1,
+        coverage=result.coverage if result else None,
     )
 
 
 def finished(finish: Finish, entry: Entry, application: Application | None) -> TaskFinished:
     """The outcome that policies learn from."""
-    task = finish.task
+    task, result = finish.task, finish.result
     variant = _variant(finish)
     known = {entry.name: entry.accuracy for entry in application.variants} if application else {}
     return TaskFinished(
@@ -54,15 +56,16 @@ def finished(finish: Finish, entry: Entry, application: Application | None) -> T
         status=finish.status,
         reason=finish.reason,
         variant=variant,
-        nodes=unique(stage.node for stage in task.placed.stages) if task.placed else (),
+        nodes=_nodes(finish),
         deadline_ms=task.deadline_ms,
         response_ms=max(0.0, finish.response_ms),
         predicted_ms=task.decided.predicted_ms if task.decided else None,
         on_time=_on_time(finish),
-        accuracy=accuracy(finish.result, entry.labels),
-        variant_accuracy=known.get(variant) if variant and finish.result else None,
-        stages=finish.result.stages if finish.result else (),
-        moved_bytes=finish.result.moved_bytes if finish.result else 0,
+        accuracy=accuracy(result, entry.labels),
+        variant_accuracy=known[variant] * result.coverage if variant in known and result else None,
+        coverage=result.coverage if result else None,
+        stages=result.stages if result else (),
+        moved_bytes=result.moved_bytes if result else 0,
     )
 
 
@@ -70,6 +73,13 @@ def _variant(finish: Finish) -> str | None:
     if finish.result is not None:
         return finish.result.variant
     return finish.task.decided.variant if finish.task.decided else None
+
+
+def _nodes(finish: Finish) -> tuple[str, ...]:
+    """Who took part: of a partial result, those from which something came."""
+    if finish.result is not None and finish.result.coverage < 1:
+        return unique(report.node for report in finish.result.stages)
+    return unique(stage.node for stage in finish.task.placed.stages) if finish.task.placed else ()
 
 
 def _on_time(finish: Finish) -> bool:

@@ -1,14 +1,19 @@
 """The life of tasks as a state machine: stimuli in, instructions out. No I/O and no clock.
 
 Every way in which something can go wrong leads to the same place: `_retry`, which begins the next attempt.
+One exception: where branches of the answer are left and a new attempt would come too late, the attempt goes
+on without what was lost, for a partial answer at the deadline.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Literal
 
+from messages.application import Application, Variant
 from messages.cluster import StageFailure
 from messages.task import TaskDecided, TaskPlaced, TaskResult
+from services.gateway import partial
 
 TerminalStatus = Literal["answered", "expired", "failed", "refused"]
 
@@ -35,6 +40,14 @@ class Task:
     avoid: tuple[str, ...] = ()
     retry_at_ms: float = 0.0
     last_trouble: str = ""
+    lost: set[str] = field(default_factory=set)
+    """Nodes from which this attempt gets nothing more, though it goes on."""
+    partial: TaskResult | None = None
+    """The best partial result of any attempt: what is answered where no full one comes in time."""
+    branched: bool = False
+    """Whether an attempt so far had branches, so that there can be a partial result."""
+    times_asked: int = 0
+    """How often the aggregator was asked what it has: before the deadline, and before the grace ends."""
 
     def slack_ms(self, now_ms: float) -> float:
         """Remaining until the deadline."""
@@ -66,6 +79,13 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class Settle:
+    """Ask the aggregator what it has of a task."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """Journal the terminal state, then answer."""
 
@@ -76,7 +96,7 @@ class Finish:
     response_ms: float
 
 
-Instruction = Announce | Dispatch | Cancel | Finish
+Instruction = Announce | Dispatch | Cancel | Settle | Finish
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +108,26 @@ class RetryRules:
     stall_ms: float = 1500.0
     predicted_factor: float = 3.0
     """A task may take this many times its prediction before it counts as stalled."""
+    settle_ms: float = 80.0
+    """So long before the deadline the aggregator is asked for a partial result."""
+    hand_over_ms: float = 30.0
+    """So long before the deadline a partial answer is given, so that it is still on time."""
+    least_coverage: float = 0.0
+    """Share of the classes that a partial answer must cover."""
 
 
 class TaskBook:
     """All unfinished tasks. Each method takes a stimulus and yields what is to be done."""
 
-    def __init__(self, rules: RetryRules) -> None:
+    def __init__(self, rules: RetryRules, applications: Mapping[str, Application] | None = None) -> None:
+        """No task yet.
+
+        Args:
+            rules: when to try again and when to give up.
+            applications: the catalogue, also as it changes; tasks of unknown ones get no partial answers.
+        """
         self.rules = rules
+        self._applications = applications if applications is not None else {}
         self.tasks: dict[str, Task] = {}
         self.retried = 0
         self._online: dict[str, str] = {}
@@ -128,6 +161,7 @@ class TaskBook:
             task.retry_at_ms = min(task.retry_at_ms, now_ms + INFEASIBLE_PAUSE_MS * task.attempt)
             return
         task.placed = placed
+        task.branched |= self._branches(task) is not None
         nodes = {stage.node for stage in placed.stages}
         gone = sorted(nodes - self._online.keys()) if self._online else []
         if gone:
@@ -139,7 +173,10 @@ class TaskBook:
         yield Dispatch(task, placed)
 
     def result(self, result: TaskResult, now_ms: float) -> Iterator[Instruction]:
-        """The aggregator has merged the outputs."""
+        """The aggregator has merged the outputs: all of them, or those that it had when it was asked."""
+        if result.coverage < 1:
+            self._keep(result)
+            return
         task = self._current(result.task, result.attempt)
         if task is None or task.placed is None or len(result.scores) != task.batch:
             return
@@ -155,15 +192,18 @@ class TaskBook:
             return
         if failure.node not in task.avoid:
             task.avoid = (*task.avoid[-8:], failure.node)
-        yield from self._retry(task, f"{failure.node}: {failure.kind}: {failure.reason}", now_ms)
+        trouble = f"{failure.node}: {failure.kind}: {failure.reason}"
+        yield from self._go_on_without(task, failure.node, trouble, now_ms)
 
     def nodes_online(self, online: Mapping[str, str], now_ms: float) -> Iterator[Instruction]:
         """Which nodes live now, with their boot ids; tasks of a vanished or restarted one are tried again."""
         self._online = dict(online)
         for task in list(self.tasks.values()):
             lost = [node for node, boot in task.boots.items() if self._online.get(node) != boot]
-            if lost:
-                yield from self._retry(task, f"node {lost[0]} died while it worked on this", now_ms)
+            for node in lost:
+                if node in task.boots:  # else another of them has begun a new attempt
+                    trouble = f"node {node} died while it worked on this"
+                    yield from self._go_on_without(task, node, trouble, now_ms)
 
     def service_restarted(self, service: str, now_ms: float) -> Iterator[Instruction]:
         """A service has lost what it held: partial outputs, or tasks it was to decide or place."""
@@ -174,13 +214,19 @@ class TaskBook:
                 yield from self._retry(task, f"the {service} restarted", now_ms)
 
     def tick(self, now_ms: float) -> Iterator[Instruction]:
-        """Time has passed: expire what is too late, repeat what stands still."""
+        """Time has passed: settle or expire what is too late, repeat what stands still."""
         for task in list(self.tasks.values()):
-            if task.slack_ms(now_ms) + self.rules.grace_ms <= 0:
+            slack_ms = task.slack_ms(now_ms)
+            if self._is_time_to_ask(task, slack_ms):
+                task.times_asked += 1
+                yield Settle(task.key)
+            if slack_ms + self.rules.grace_ms <= 0:
                 why = "the deadline passed"
                 if task.last_trouble:
                     why += f" after attempt {task.attempt}: {task.last_trouble}"
                 yield from self._finish(task, "expired", why, None, now_ms)
+            elif slack_ms <= self.rules.hand_over_ms and task.partial is not None:
+                yield from self._finish(task, "expired", task.last_trouble, None, now_ms)
             elif now_ms >= task.retry_at_ms:
                 trouble = task.last_trouble if task.placed is None else ""
                 yield from self._retry(task, trouble or "nothing moved for too long", now_ms)
@@ -194,10 +240,49 @@ class TaskBook:
     def _stall_ms(self, task: Task) -> float:
         return self.rules.stall_ms * 2.0 ** min(task.attempt - 1, 6)
 
+    def _branches(self, task: Task) -> Variant | None:
+        """The variant that a task runs now, where it has branches."""
+        application = self._applications.get(task.application)
+        if application is None or task.placed is None:
+            return None
+        named = (variant for variant in application.variants if variant.name == task.placed.variant)
+        variant = next(named, None)
+        return variant if variant is not None and partial.has_branches(variant) else None
+
+    def _is_time_to_ask(self, task: Task, slack_ms: float) -> bool:
+        """Once before the deadline, once before the end of the grace."""
+        if not task.branched or task.times_asked > 1:
+            return False
+        return slack_ms + task.times_asked * self.rules.grace_ms <= self.rules.settle_ms
+
+    def _keep(self, result: TaskResult) -> None:
+        """A partial result of this or an earlier attempt: the inputs are the same."""
+        task = self.tasks.get(result.task)
+        if task is None or result.attempt > task.attempt or len(result.scores) != task.batch:
+            return
+        if partial.is_better(result, task.partial, self.rules.least_coverage):
+            task.partial = result
+
+    def _go_on_without(self, task: Task, node: str, trouble: str, now_ms: float) -> Iterator[Instruction]:
+        """A node is lost to this attempt: wait for the other branches, or try again."""
+        task.lost.add(node)
+        task.boots.pop(node, None)
+        variant = self._branches(task)
+        if variant is not None and task.placed is not None:
+            nodes = {stage.stage: stage.node for stage in task.placed.stages}
+            coverage = partial.surviving_coverage(variant, nodes, task.lost)
+            enough = coverage > 0 and coverage >= self.rules.least_coverage
+            if enough and partial.comes_too_late(task.decided, task.slack_ms(now_ms)):
+                task.last_trouble = trouble
+                task.retry_at_ms = inf
+                return
+        yield from self._retry(task, trouble, now_ms)
+
     def _begin(self, task: Task, now_ms: float) -> Iterator[Instruction]:
         task.decided = None
         task.placed = None
         task.boots = {}
+        task.lost = set()
         task.retry_at_ms = now_ms + self._stall_ms(task)
         yield Announce(task)
 
@@ -222,6 +307,10 @@ class TaskBook:
         del self.tasks[task.key]
         if status != "answered":
             yield from self._cancel(task)
+            if task.partial is not None:
+                decision = task.decided.reason if task.decided else ""
+                status, result = "answered", task.partial
+                reason = partial.reason(result, task.last_trouble, decision)
         yield Finish(task, status, reason[:1000], result, now_ms - task.accepted_at_ms)
 
 

@@ -14,9 +14,19 @@ from messages import topics
 from messages.application import Application
 from messages.cluster import CancelTask, ClusterState, NodeStatus, ServiceStatus, StageFailure
 from messages.metrics import GatewayMetrics, RefusalMetrics
-from messages.task import Answer, TaskAccepted, TaskDecided, TaskPlaced, TaskResult
+from messages.task import Answer, SettleTask, TaskAccepted, TaskDecided, TaskPlaced, TaskResult
 from services.gateway import answers
-from services.gateway.core import Announce, Cancel, Dispatch, Finish, Instruction, RetryRules, Task, TaskBook
+from services.gateway.core import (
+    Announce,
+    Cancel,
+    Dispatch,
+    Finish,
+    Instruction,
+    RetryRules,
+    Settle,
+    Task,
+    TaskBook,
+)
 from services.gateway.dispatch import input_frames
 from services.gateway.intake import (
     Admission,
@@ -55,13 +65,15 @@ class Gateway:
     def __init__(self, settings: GatewaySettings, journal: Journal) -> None:
         self._settings = settings
         self._journal = journal
-        self._book = TaskBook(
-            RetryRules(
-                grace_ms=settings.grace_ms, max_attempts=settings.max_attempts, stall_ms=settings.stall_ms
-            )
-        )
-        self._entries: dict[str, Entry] = {}
         self._applications: dict[str, Application] = {}
+        rules = RetryRules(
+            grace_ms=settings.grace_ms,
+            max_attempts=settings.max_attempts,
+            stall_ms=settings.stall_ms,
+            least_coverage=settings.least_coverage,
+        )
+        self._book = TaskBook(rules, self._applications)
+        self._entries: dict[str, Entry] = {}
         self._news = asyncio.Event()
         self._nodes: dict[str, str] = {}
         self._services: dict[str, str] = {}
@@ -249,6 +261,8 @@ class Gateway:
                 case Cancel(key, attempt, nodes):
                     for node in nodes:
                         self._bus.send(topics.NODE_CANCEL, CancelTask(node=node, task=key, attempt=attempt))
+                case Settle(key):
+                    self._bus.send(topics.JOB_SETTLE, SettleTask(task=key))
                 case Finish():
                     self._spawn(self._finish(instruction))
 

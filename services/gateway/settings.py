@@ -19,6 +19,9 @@ class GatewaySettings(Settings):
     )
     max_attempts: int = Field(8, ge=1, le=100, description="tries at running a task before it fails")
     stall_ms: float = Field(1500.0, gt=0, description="a task that did not move for so long is tried again")
+    least_coverage: float = Field(
+        0.0, ge=0, le=1, description="share of the classes a partial answer must cover; 1: no partial answers"
+    )
     max_tasks: int = Field(2000, ge=1, description="unfinished tasks; more are refused as overload")
     max_input_mb: float = Field(256.0, gt=0, description="inputs of unfinished tasks held in memory")
     keep_answers_s: float = Field(3600.0, ge=0, description="how long a repeated task id gets its old answer")

@@ -3,6 +3,10 @@
 A task is complete when every last stage of its variant has given every micro-batch. Outputs of an older
 attempt, of a task that is finished and those seen before change nothing; outputs that contradict the
 catalogue or each other are refused one by one.
+
+A task of which whole branches are missing has a *partial* result: of the classes of the branches that are
+here. It is given when the gateway asks for it, and when a newer attempt replaces what there was; whether it
+is used is the gateway's affair (docs/decisions/0012-partial-answers.md).
 """
 
 import contextlib
@@ -78,7 +82,8 @@ class Aggregation:
         """One output of one micro-batch.
 
         Returns:
-            The result, where this was the last one missing.
+            The result, where this was the last one missing; the partial one of an older attempt, where this
+            is the first of a newer.
 
         Raises:
             FrameError: it contradicts the catalogue or the outputs before it.
@@ -97,6 +102,7 @@ class Aggregation:
         elif task.has(header):
             return None
         task.check(header, output)
+        replaced = self._tasks.get(header.task)
         self._drop(header.task)
         task.take(header, output)
         if not task.missing:
@@ -106,7 +112,15 @@ class Aggregation:
         self._held_bytes += task.held_bytes
         while len(self._tasks) > self._max_tasks or self._held_bytes > self._max_bytes:
             self._drop(next(iter(self._tasks)))
-        return None
+        return replaced.partial() if replaced is not None and replaced is not task else None
+
+    def settle(self, task: str) -> TaskResult | None:
+        """What there is of an unfinished task: a partial result, or None where some input has no output yet.
+
+        The task goes on: a full result may still come.
+        """
+        held = self._tasks.get(task)
+        return held.partial() if held is not None else None
 
     def finish(self, task: str, attempt: int, now_ms: float) -> None:
         """The gateway has answered a task: nobody waits for its outputs any more."""

@@ -61,12 +61,17 @@ def condense(logits: NDArray[Any]) -> Condensed:
     return Condensed(wide.shape[1], best, best_logit, exponentials)
 
 
-def class_scores(parts: Sequence[tuple[Sequence[int], Condensed]]) -> list[ClassScore]:
+def class_scores(parts: Sequence[tuple[Sequence[int], Condensed]], coverage: float = 1.0) -> list[ClassScore]:
     """The winning class of every row, and its softmax over the columns of all parts.
+
+    A softmax over some of the classes is the probability of one *given that it is one of these*. It is
+    multiplied by the probability of that, for which the share of the classes is taken: every class as likely
+    as any other. What small logits say against all classes that are here is not used.
 
     Args:
         parts: for each output, the class of each of its columns, and the output; all of the same rows.
             Equal logits in two parts: the smaller class wins.
+        coverage: share of all classes that the parts have, in (0, 1].
     """
     logits = np.stack([part.best_logit for _, part in parts])
     indices = np.stack([np.asarray(classes)[part.best_column] for classes, part in parts])
@@ -74,6 +79,6 @@ def class_scores(parts: Sequence[tuple[Sequence[int], Condensed]]) -> list[Class
     total = (np.stack([part.exponentials for _, part in parts]) * np.exp(logits - greatest)).sum(axis=0)
     winner = np.where(logits == greatest, indices, np.iinfo(np.int64).max).min(axis=0)
     return [
-        ClassScore(index=int(index), confidence=float(1 / one_of))
+        ClassScore(index=int(index), confidence=float(coverage / one_of))
         for index, one_of in zip(winner, total, strict=True)
     ]

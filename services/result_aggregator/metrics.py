@@ -27,6 +27,7 @@ class _Board:
     """Sums over the tasks of one board."""
 
     statuses: dict[str, int] = field(default_factory=dict)
+    partial: int = 0
     on_time: int = 0
     inputs: int = 0
     moved_bytes: int = 0
@@ -43,6 +44,7 @@ class _Board:
         if task.status != "answered":
             return  # eq. 15 gives 0 for what has no result
         truth = task.accuracy if task.accuracy is not None else task.variant_accuracy
+        self.partial += task.coverage is not None and task.coverage < 1
         self.on_time += task.on_time
         self.inputs += task.batch
         self.reward_sum += reward(task.on_time, truth or 0.0)
@@ -60,6 +62,7 @@ class _Board:
         return TaskMetrics(
             finished=finished,
             answered=self.statuses.get("answered", 0),
+            partial=self.partial,
             on_time=self.on_time,
             refused=self.statuses.get("refused", 0),
             expired=self.statuses.get("expired", 0),

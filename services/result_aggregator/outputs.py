@@ -101,11 +101,22 @@ class TaskOutputs:
             self.nodes.setdefault(report.stage, report.node)
             self.reports.setdefault(report.stage, {}).setdefault(header.micro_batch, report)
 
+    def partial(self) -> TaskResult | None:
+        """What the branches that are here say, or None while some input has not been seen by any branch."""
+        if len(self.outputs) < self.first.micro_batches:
+            return None
+        return self.result()
+
     def result(self) -> TaskResult:
-        """The merged outputs, when none is missing."""
+        """The merged outputs: all, or those that are here, at least one of each micro-batch."""
         scores: list[ClassScore] = []
-        for _, outputs in sorted(self.outputs.items()):
-            scores += class_scores([(sink.classes, outputs[name]) for name, sink in self.sinks.items()])
+        classes = sum(len(sink.classes) for sink in self.sinks.values())
+        covered_inputs = 0.0
+        for number, outputs in sorted(self.outputs.items()):
+            parts = [(sink.classes, outputs[name]) for name, sink in self.sinks.items() if name in outputs]
+            coverage = sum(len(columns) for columns, _ in parts) / classes
+            covered_inputs += coverage * self.rows[number]
+            scores += class_scores(parts, coverage)
         return TaskResult(
             task=self.first.task,
             attempt=self.first.attempt,
@@ -115,6 +126,7 @@ class TaskOutputs:
             stages=tuple(self._reports()),
             micro_batches=self.first.micro_batches,
             moved_bytes=min(_MOST_BYTES, self.moved_bytes),
+            coverage=min(1.0, covered_inputs / len(scores)) if self.missing else 1.0,
         )
 
     def _reports(self) -> Iterator[StageReport]:

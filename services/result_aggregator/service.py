@@ -13,12 +13,13 @@ from messages.application import Application
 from messages.frames import Buffer, FrameError, TensorHeader, decode_tensor
 from messages.limits import KIBIBYTE
 from messages.metrics import TaskMetrics
-from messages.task import TaskFinished
+from messages.task import SettleTask, TaskFinished
 from messages.topics import (
     AGGREGATOR_INBOX,
     APPLICATION,
     JOB_FINISHED,
     JOB_RESULT,
+    JOB_SETTLE,
     METRICS_APPLICATION,
     METRICS_DECISION,
     METRICS_TASKS,
@@ -64,6 +65,7 @@ class ResultAggregator:
         self._tensors.subscribe(TENSOR, self._on_tensor, node=AGGREGATOR_INBOX)
         self._control.subscribe(APPLICATION, self._on_application)
         self._control.subscribe(JOB_FINISHED, self._on_finished)
+        self._control.subscribe(JOB_SETTLE, self._on_settle)
         self._control.on_connect(self._show_all_again)
 
     async def run(self) -> None:
@@ -100,6 +102,11 @@ class ResultAggregator:
     async def _on_application(self, received: Received[Application]) -> None:
         self._scoreboard.describe(received.message)
         for result in self._aggregation.describe(received.message, _now_ms()):
+            self._control.send(JOB_RESULT, result)
+
+    async def _on_settle(self, received: Received[SettleTask]) -> None:
+        result = self._aggregation.settle(received.message.task)
+        if result is not None:
             self._control.send(JOB_RESULT, result)
 
     async def _on_finished(self, received: Received[TaskFinished]) -> None:

@@ -115,7 +115,9 @@ def test_a_newer_attempt_replaces_the_older_and_outputs_of_the_older_are_ignored
     first = outputs_of(old, "star")
     second = outputs_of(new, "tree", attempt=2)
     assert add_all(aggregation, first[:-1]) == []
-    assert add_all(aggregation, second[:-1]) == []
+    (replaced,) = add_all(aggregation, second[:-1])
+    assert replaced.attempt == 1
+    assert replaced.coverage == pytest.approx(0.8)
     assert add(aggregation, first[-1]) is None
     result = add(aggregation, second[-1])
     assert result is not None

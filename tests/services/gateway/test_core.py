@@ -8,8 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from messages.cluster import StageFailure
-from messages.task import ClassScore, StagePlacement, TaskDecided, TaskPlaced, TaskResult
-from services.gateway.core import Announce, Cancel, Dispatch, Finish, Instruction, RetryRules, Task, TaskBook
+from messages.task import ArmEstimate, ClassScore, StagePlacement, TaskDecided, TaskPlaced, TaskResult
+from services.gateway.core import (
+    Announce,
+    Cancel,
+    Dispatch,
+    Finish,
+    Instruction,
+    RetryRules,
+    Settle,
+    Task,
+    TaskBook,
+)
+from tests.messages.examples import application
 
 BOOT = "0" * 16
 OTHER_BOOT = "1" * 16
@@ -20,7 +31,13 @@ def task(key: str = "camera.1", deadline_ms: float = 1000.0, batch: int = 2) -> 
     return Task(key, "tiny", batch, 32, deadline_ms, accepted_at_ms=0.0)
 
 
-def decided(attempt: int = 1, variant: str | None = "whole", key: str = "camera.1") -> TaskDecided:
+def decided(
+    attempt: int = 1,
+    variant: str | None = "whole",
+    key: str = "camera.1",
+    all_ms: tuple[float | None, ...] = (),
+) -> TaskDecided:
+    """A decision among arms that are predicted to take these times."""
     return TaskDecided(
         task=key,
         attempt=attempt,
@@ -31,7 +48,10 @@ def decided(attempt: int = 1, variant: str | None = "whole", key: str = "camera.
         variant=variant,
         reason="because",
         predicted_ms=10.0,
-        alternatives=(),
+        alternatives=tuple(
+            ArmEstimate(variant=f"v{index}", accuracy=0.9, predicted_ms=arm_ms, note="")
+            for index, arm_ms in enumerate(all_ms)
+        ),
     )
 
 
@@ -63,6 +83,20 @@ def result(attempt: int = 1, key: str = "camera.1", batch: int = 2) -> TaskResul
         micro_batches=1,
         moved_bytes=0,
     )
+
+
+def part(attempt: int, key: str) -> TaskResult:
+    return result(attempt, key).model_copy(update={"variant": "semantic", "coverage": 0.5})
+
+
+def star(attempt: int = 1, nodes: tuple[str, ...] = ("n1", "n2"), key: str = "camera.1") -> TaskPlaced:
+    """The branches `left` and `right` of the example application."""
+    made = placed(attempt, nodes, key)
+    stages = tuple(
+        stage.model_copy(update={"stage": name})
+        for stage, name in zip(made.stages, ("left", "right"), strict=False)
+    )
+    return made.model_copy(update={"variant": "semantic", "stages": stages})
 
 
 def failure(node: str = "n1", attempt: int = 1, key: str = "camera.1") -> StageFailure:
@@ -255,8 +289,11 @@ def stimuli() -> st.SearchStrategy[Any]:
     return st.one_of(
         st.builds(lambda key: lambda book, now: book.accept(task(key), now), keys),
         st.builds(
-            lambda key, attempt, variant: lambda book, now: book.decided(decided(attempt, variant, key), now),
+            lambda key, attempt, variant, all_ms: (
+                lambda book, now: book.decided(decided(attempt, variant, key, all_ms), now)
+            ),
             *(keys, attempts, st.sampled_from(["whole", "whole", None])),
+            st.sampled_from([(), (10.0,), (2000.0, None)]),
         ),
         st.builds(
             lambda key, attempt, nodes: lambda book, now: book.placed(placed(attempt, nodes, key), now),
@@ -264,6 +301,13 @@ def stimuli() -> st.SearchStrategy[Any]:
         ),
         st.builds(
             lambda key, attempt: lambda book, now: book.result(result(attempt, key), now), keys, attempts
+        ),
+        st.builds(
+            lambda key, attempt: lambda book, now: book.result(part(attempt, key), now), keys, attempts
+        ),
+        st.builds(
+            lambda key, attempt, nodes: lambda book, now: book.placed(star(attempt, nodes, key), now),
+            *(keys, attempts, node_sets),
         ),
         st.builds(
             lambda key, attempt, node: lambda book, now: book.stage_failed(failure(node, attempt, key), now),
@@ -285,7 +329,7 @@ def stimuli() -> st.SearchStrategy[Any]:
 def test_whatever_happens_each_accepted_task_ends_exactly_once_and_in_time(
     events: list[tuple[float, Stimulus]],
 ) -> None:
-    book = TaskBook(RULES)
+    book = TaskBook(RULES, {"tiny": application(name="tiny")})
     ends: Counter[str] = Counter()
     begun: Counter[str] = Counter()
     last_attempt: dict[str, int] = {}
@@ -303,9 +347,10 @@ def test_whatever_happens_each_accepted_task_ends_exactly_once_and_in_time(
                     last_attempt[announced.key] = announced.attempt
                 case Dispatch(dispatched, placement):
                     assert dispatched.attempt == placement.attempt
-                case Finish(finished):
+                case Finish(finished, status, _, found):
                     ends[finished.key] += 1
-                case Cancel():
+                    assert (status == "answered") == (found is not None)
+                case Cancel() | Settle():
                     pass
 
     for pause, stimulus in events:

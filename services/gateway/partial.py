@@ -1,0 +1,48 @@
+"""When some branches of a variant are enough, and when a new attempt would come too late. Pure."""
+
+from collections.abc import Collection, Mapping
+
+from messages.application import INPUT, Variant
+from messages.task import TaskDecided, TaskResult
+
+
+def has_branches(variant: Variant) -> bool:
+    """Whether a part of the answer can come without the rest of it."""
+    return len(variant.sinks) > 1
+
+
+def surviving_coverage(variant: Variant, nodes: Mapping[str, str], lost: Collection[str]) -> float:
+    """Share of the classes whose branch does not need a lost node anywhere between input and output.
+
+    Args:
+        variant: the out-tree of stages.
+        nodes: node of every stage; a stage without one counts as lost.
+        lost: nodes from which nothing more will come.
+    """
+    alive: set[str] = {INPUT}
+    for stage in variant.stages:  # sources stand before their readers
+        if stage.source in alive and stage.name in nodes and nodes[stage.name] not in lost:
+            alive.add(stage.name)
+    classes = sum(len(sink.classes) for sink in variant.sinks)
+    return sum(len(sink.classes) for sink in variant.sinks if sink.name in alive) / classes
+
+
+def comes_too_late(decided: TaskDecided | None, slack_ms: float) -> bool:
+    """Whether no variant was predicted to take less than what is left until the deadline.
+
+    Without any prediction a new attempt is given its chance.
+    """
+    known = decided.alternatives if decided is not None else ()
+    predicted_ms = [arm.predicted_ms for arm in known if arm.predicted_ms is not None]
+    return bool(predicted_ms) and min(predicted_ms) > slack_ms
+
+
+def is_better(result: TaskResult, known: TaskResult | None, least_coverage: float) -> bool:
+    """Whether a partial result is worth keeping, in place of the one that is known."""
+    return result.coverage >= least_coverage and (known is None or result.coverage > known.coverage)
+
+
+def reason(result: TaskResult, trouble: str, decision: str) -> str:
+    """What the sender of a task is told of a partial answer."""
+    why = trouble or "a branch did not answer in time"
+    return f"partial, {result.coverage:.0%} of the classes: {why}; {decision}"
