@@ -12,6 +12,8 @@ from statistics import fmean
 
 import numpy as np
 
+from messages.task import TaskFinished
+
 
 def is_on_time(response_ms: float, deadline_ms: float) -> bool:
     """`1(r <= sla)` of equations 3, 4, 14 and 15; both are durations from the task's arrival."""
@@ -27,6 +29,21 @@ def reward(on_time: bool, accuracy: float) -> float:  # noqa: FBT001 - the two t
             variant's accuracy on its test set; 0 without an answer.
     """
     return (on_time + accuracy) / 2
+
+
+def accuracy_of(outcome: TaskFinished) -> float:
+    """`p_i` of equations 3, 4, 13 and 15: measured where the sensor sent the truth, else the variant's; 0
+    without an answer.
+    """
+    if outcome.status != "answered":
+        return 0.0
+    known = outcome.accuracy if outcome.accuracy is not None else outcome.variant_accuracy
+    return known if known is not None else 0.0
+
+
+def reward_of(outcome: TaskFinished) -> float:
+    """A finished task's term of equation 15, in [0, 1]."""
+    return reward(outcome.status == "answered" and outcome.on_time, accuracy_of(outcome))
 
 
 def mean_reward(tasks: Collection[tuple[bool, float]]) -> float | None:

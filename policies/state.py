@@ -1,6 +1,9 @@
 """What a policy has learnt, as JSON: how it survives a restart of its service."""
 
 from collections.abc import Mapping
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 State = Mapping[str, Json]
@@ -9,3 +12,21 @@ State = Mapping[str, Json]
 
 class StateError(ValueError):
     """A saved state that is not one of the policy that is asked to restore it."""
+
+
+Memory = TypeVar("Memory", bound=BaseModel)
+
+
+def remembered(kind: type[Memory], state: State) -> Memory:
+    """A saved state as the model that describes it.
+
+    Raises:
+        StateError: it does not fit; the message says where.
+    """
+    try:
+        return kind.model_validate(state)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        msg = f"{where}: {first['msg']}"
+        raise StateError(msg) from error

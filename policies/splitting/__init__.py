@@ -6,18 +6,27 @@ from random import Random
 from typing import Literal
 
 from policies.splitting.arms import PAPER_ARMS, Restricted, parse_arms
+from policies.splitting.compression import Compression
+from policies.splitting.expected_reward import ExpectedReward
 from policies.splitting.fixed import Fixed
+from policies.splitting.gillis import Gillis
 from policies.splitting.interface import Arm, Decision, SplitContext, SplitPolicy, kind_of
+from policies.splitting.linucb import LinUcb
+from policies.splitting.mab import Mab, MabParameters
 from policies.splitting.random_split import RandomSplit
 from policies.splitting.rule import MARGIN, TOLERANCE, Rule
+from policies.splitting.thompson import Thompson
 
 __all__ = [
     "MARGIN",
+    "OWN_ARMS",
     "PAPER_ARMS",
     "SPLIT_POLICIES",
     "TOLERANCE",
     "Arm",
     "Decision",
+    "MabMode",
+    "MabParameters",
     "SplitContext",
     "SplitName",
     "SplitPolicy",
@@ -26,16 +35,33 @@ __all__ = [
     "split_policy",
 ]
 
-SplitName = Literal["whole", "layer", "semantic", "compressed", "random", "rule"]
+SplitName = Literal[
+    "whole",
+    "layer",
+    "semantic",
+    "compressed",
+    "random",
+    "rule",
+    "mab",
+    "mc",
+    "gillis",
+    "linucb",
+    "thompson",
+    "expected-reward",
+]
+
+MabMode = Literal["training", "running"]
 
 
 @dataclass(frozen=True, slots=True)
 class _Options:
     """What can be set of a policy; each reads what concerns it."""
 
-    seed: int
+    random: Random
     margin: float
     tolerance: float
+    mab_mode: MabMode
+    mab: MabParameters | None
 
 
 SPLIT_POLICIES: Mapping[SplitName, Callable[[_Options], SplitPolicy]] = {
@@ -43,11 +69,19 @@ SPLIT_POLICIES: Mapping[SplitName, Callable[[_Options], SplitPolicy]] = {
     "layer": lambda _: Fixed("layer"),
     "semantic": lambda _: Fixed("semantic"),
     "compressed": lambda _: Fixed("compressed"),
-    "random": lambda options: RandomSplit(Random(options.seed)),
+    "random": lambda options: RandomSplit(options.random),
     "rule": lambda options: Rule(options.margin, options.tolerance),
+    "mab": lambda options: Mab(
+        options.random, training=options.mab_mode == "training", parameters=options.mab
+    ),
+    "mc": lambda _: Compression(),
+    "gillis": lambda options: Gillis(options.random),
+    "linucb": lambda _: LinUcb(),
+    "thompson": lambda options: Thompson(options.random),
+    "expected-reward": lambda options: ExpectedReward(options.random),
 }
 
-_OWN_ARMS = frozenset({"whole", "layer", "semantic", "compressed"})
+OWN_ARMS: frozenset[SplitName] = frozenset({"whole", "layer", "semantic", "compressed", "mc", "gillis"})
 """Policies that are defined by the arms they choose: no setting restricts them."""
 
 
@@ -58,6 +92,8 @@ def split_policy(
     arms: Collection[str] | None = None,
     margin: float = MARGIN,
     tolerance: float = TOLERANCE,
+    mab_mode: MabMode = "running",
+    mab: MabParameters | None = None,
 ) -> SplitPolicy:
     """A new policy of that name. Raises KeyError.
 
@@ -65,9 +101,11 @@ def split_policy(
         name: which one.
         seed: of its random numbers, for those that draw.
         arms: variants or kinds of variants that it may choose; all where not given. Policies that are
-            defined by their arms (`layer`, ...) keep them.
-        margin: safety of `rule`.
+            defined by their arms (`OWN_ARMS`) keep them.
+        margin: safety of `rule` before it has learnt.
         tolerance: daring of `rule`.
+        mab_mode: how `mab` explores: by equations 6 to 8, or by equation 9.
+        mab: the paper's constants where not given.
     """
-    policy = SPLIT_POLICIES[name](_Options(seed, margin, tolerance))
-    return policy if arms is None or name in _OWN_ARMS else Restricted(policy, arms)
+    policy = SPLIT_POLICIES[name](_Options(Random(seed), margin, tolerance, mab_mode, mab))
+    return policy if arms is None or name in OWN_ARMS else Restricted(policy, arms)

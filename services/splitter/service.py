@@ -20,7 +20,7 @@ from messages.topics import (
     SPLITTER,
 )
 from policies.placement import placement_policy
-from policies.splitting import split_policy
+from policies.splitting import parse_arms, split_policy
 from policies.state import State, StateError
 from services.splitter import memory
 from services.splitter.core import Splitter
@@ -40,7 +40,12 @@ class SplitterService:
         self._memory = settings.state_dir / "splitter.json"
         self._saved: State = {}
         policy = split_policy(
-            settings.policy, seed=settings.seed, margin=settings.margin, tolerance=settings.tolerance
+            settings.policy,
+            seed=settings.seed,
+            arms=parse_arms(settings.arms),
+            margin=settings.margin,
+            tolerance=settings.tolerance,
+            mab_mode=settings.mab_mode,
         )
         self._splitter = Splitter(policy, placement_policy("earliest-finish"))
         self._repository = Repository(settings, self._store)
@@ -117,12 +122,15 @@ class SplitterService:
             await self._bus.publish(APPLICATION, application, application=application.name)
 
     async def _restore(self) -> None:
-        state = await asyncio.to_thread(memory.load, self._memory)
-        if state:
-            try:
-                self._splitter.restore(state)
-            except StateError as error:
-                log.warning("%s is not usable, starting anew: %s", self._memory, error)
+        for path in (self._memory, self._settings.warm_start):
+            state = await asyncio.to_thread(memory.load, path) if path is not None else {}
+            if state:
+                try:
+                    self._splitter.restore(state)
+                except StateError as error:
+                    log.warning("%s is not usable, starting anew: %s", path, error)
+                else:
+                    return
 
     async def _save(self) -> None:
         state = self._splitter.state()

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from bus.settings import Settings
-from policies.splitting import MARGIN, TOLERANCE, SplitName
+from policies.splitting import MARGIN, TOLERANCE, MabMode, SplitName, parse_arms
 
 
 def default_store() -> Path:
@@ -18,8 +18,15 @@ class SplitterSettings(Settings):
     """How tasks are split, and where applications and memory lie."""
 
     policy: SplitName = Field("rule", description="how to decide")
+    arms: str = Field(
+        "all", description="what it may choose: all, paper (layer,semantic), or variants or kinds with commas"
+    )
+    mab_mode: MabMode = Field("running", description="mab: how to explore, while training or afterwards")
+    warm_start: Path | None = Field(
+        None, description="file with the memory of another run, used while there is none of our own"
+    )
     margin: float = Field(
-        MARGIN, ge=0.1, le=100, description="rule: predictions are multiplied by this to be safe"
+        MARGIN, ge=0.1, le=100, description="rule: predictions are multiplied by this until more is learnt"
     )
     tolerance: float = Field(
         TOLERANCE,
@@ -31,3 +38,9 @@ class SplitterSettings(Settings):
     store: Path = Field(default_factory=default_store, description="folder of the model store")
     state_dir: Path = Field(Path("var/state"), description="folder for what was learnt")
     save_every_s: float = Field(5.0, gt=0, description="how often that is saved")
+
+    @field_validator("arms")
+    @classmethod
+    def _names_arms(cls, arms: str) -> str:
+        parse_arms(arms)
+        return arms

@@ -17,8 +17,8 @@ def context(*arms: Arm) -> SplitContext:
 
 def test_presets_and_lists_of_arms_are_read() -> None:
     assert parse_arms("all") is None
-    assert parse_arms("paper") == PAPER_ARMS == {"layer", "semantic"}
-    assert parse_arms("layer-2, semantic") == {"layer-2", "semantic"}
+    assert parse_arms("paper") == PAPER_ARMS == frozenset({"layer", "semantic"})
+    assert parse_arms("layer-2, semantic") == frozenset({"layer-2", "semantic"})
     with pytest.raises(ValueError, match="give all, paper, or variants"):
         parse_arms(" , ")
 

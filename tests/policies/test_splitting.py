@@ -1,3 +1,4 @@
+import json
 from typing import get_args
 
 import pytest
@@ -5,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.splitting import SPLIT_POLICIES, Arm, Decision, SplitContext, SplitName, split_policy
+from policies.state import StateError
 
 NAMES = get_args(SplitName)
 
@@ -128,8 +130,11 @@ def test_no_policy_chooses_what_cannot_run_and_each_gives_a_reason(
         assert chosen.predicted_ms is not None
 
 
-def test_policies_that_learn_nothing_have_nothing_to_save() -> None:
+def test_every_policy_takes_up_what_it_saved_and_refuses_what_it_did_not() -> None:
     for name in NAMES:
-        policy = split_policy(name)
-        assert policy.state() == {}
-        policy.restore({})
+        policy, again = split_policy(name), split_policy(name)
+        again.restore(json.loads(json.dumps(policy.state())))
+        assert again.state() == policy.state()
+        if policy.state():
+            with pytest.raises(StateError):
+                again.restore({"something": "else"})
