@@ -252,3 +252,8 @@ class TaskFinished(Message):
     """Share of the classes that could be predicted; below 1 the answer was partial; None without one."""
     stages: Annotated[tuple[StageReport, ...], Field(max_length=MAX_STAGES)] = ()
     moved_bytes: Count = 0
+
+    @property
+    def in_full(self) -> bool:
+        """Whether it was answered by all branches: only then does the response tell how long that takes."""
+        return self.status == "answered" and (self.coverage is None or self.coverage == 1)

@@ -153,6 +153,8 @@ def _print(answer: Answer, files: Sequence[Path], request: TaskRequest) -> None:
         table.add_row(*row)
     console.print(table)
     late = "" if answer.on_time else " [red](late)[/]"
+    if answer.partial:
+        console.print(f"[yellow]partial[/]   {answer.coverage or 0:.0%} of the classes could be predicted")
     console.print(f"decision  {answer.decision}: {answer.reason}")
     console.print(f"nodes     {', '.join(answer.nodes)}")
     console.print(f"response  {answer.response_ms or 0:.1f} ms of {answer.deadline_ms or 0:.0f} ms{late}")

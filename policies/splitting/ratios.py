@@ -158,7 +158,7 @@ class Ratios:
                 counts.fade()
         index = min(BINS - 1, int(_position(ratio)))
         for counts in (self._everything, loads[load_of(arm)]):
-            (counts.seen if outcome.status == "answered" else counts.censored)[index] += 1
+            (counts.seen if outcome.in_full else counts.censored)[index] += 1
         self._beliefs.clear()
 
     def state(self) -> State:

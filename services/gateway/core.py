@@ -21,6 +21,15 @@ INFEASIBLE_PAUSE_MS = 200.0
 """How long to wait before asking again when no placement was possible."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """An end without a result that is put off for a moment: the aggregator is asked what it has."""
+
+    status: TerminalStatus
+    reason: str
+    at_ms: float
+
+
 @dataclass(slots=True)
 class Task:
     """What the gateway knows of an unfinished task."""
@@ -48,6 +57,8 @@ class Task:
     """Whether an attempt so far had branches, so that there can be a partial result."""
     times_asked: int = 0
     """How often the aggregator was asked what it has: before the deadline, and before the grace ends."""
+    ending: Ending | None = None
+    """What this becomes, unless a partial result comes first."""
 
     def slack_ms(self, now_ms: float) -> float:
         """Remaining until the deadline."""
@@ -148,7 +159,7 @@ class TaskBook:
             return
         task.decided = decided
         if decided.variant is None:
-            yield from self._finish(task, "refused", decided.reason, None, now_ms)
+            yield from self._end_without_result(task, "refused", decided.reason, now_ms)
 
     def placed(self, placed: TaskPlaced, now_ms: float) -> Iterator[Instruction]:
         """The placer has chosen nodes, or found none."""
@@ -175,7 +186,7 @@ class TaskBook:
     def result(self, result: TaskResult, now_ms: float) -> Iterator[Instruction]:
         """The aggregator has merged the outputs: all of them, or those that it had when it was asked."""
         if result.coverage < 1:
-            self._keep(result)
+            yield from self._keep(result, now_ms)
             return
         task = self._current(result.task, result.attempt)
         if task is None or task.placed is None or len(result.scores) != task.batch:
@@ -220,7 +231,10 @@ class TaskBook:
             if self._is_time_to_ask(task, slack_ms):
                 task.times_asked += 1
                 yield Settle(task.key)
-            if slack_ms + self.rules.grace_ms <= 0:
+            if task.ending is not None:
+                if now_ms >= task.ending.at_ms:
+                    yield from self._finish(task, task.ending.status, task.ending.reason, None, now_ms)
+            elif slack_ms + self.rules.grace_ms <= 0:
                 why = "the deadline passed"
                 if task.last_trouble:
                     why += f" after attempt {task.attempt}: {task.last_trouble}"
@@ -255,13 +269,26 @@ class TaskBook:
             return False
         return slack_ms + task.times_asked * self.rules.grace_ms <= self.rules.settle_ms
 
-    def _keep(self, result: TaskResult) -> None:
+    def _keep(self, result: TaskResult, now_ms: float) -> Iterator[Instruction]:
         """A partial result of this or an earlier attempt: the inputs are the same."""
         task = self.tasks.get(result.task)
         if task is None or result.attempt > task.attempt or len(result.scores) != task.batch:
             return
         if partial.is_better(result, task.partial, self.rules.least_coverage):
             task.partial = result
+            if task.ending is not None:
+                yield from self._finish(task, task.ending.status, task.ending.reason, None, now_ms)
+
+    def _end_without_result(
+        self, task: Task, status: TerminalStatus, reason: str, now_ms: float
+    ) -> Iterator[Instruction]:
+        """Nothing more is tried: end now, or as soon as it is known whether there is a part of an answer."""
+        if not task.branched or task.partial is not None:
+            yield from self._finish(task, status, reason, None, now_ms)
+            return
+        end_ms = now_ms + task.slack_ms(now_ms) + self.rules.grace_ms
+        task.ending = Ending(status, reason, min(now_ms + self.rules.settle_ms, end_ms))
+        yield Settle(task.key)
 
     def _go_on_without(self, task: Task, node: str, trouble: str, now_ms: float) -> Iterator[Instruction]:
         """A node is lost to this attempt: wait for the other branches, or try again."""
@@ -287,11 +314,13 @@ class TaskBook:
         yield Announce(task)
 
     def _retry(self, task: Task, trouble: str, now_ms: float) -> Iterator[Instruction]:
+        if task.ending is not None:
+            return
         task.last_trouble = trouble
         yield from self._cancel(task)
         if task.attempt >= self.rules.max_attempts:
             reason = f"gave up after {task.attempt} attempts; the last: {trouble}"
-            yield from self._finish(task, "failed", reason, None, now_ms)
+            yield from self._end_without_result(task, "failed", reason, now_ms)
             return
         self.retried += 1
         task.attempt += 1

@@ -269,7 +269,7 @@ class Splitter:
         """Of the decision, not of what was lost before it: earlier attempts are not its fault."""
         self._policy.learn(context, finished)
         same = record.decided is not None and record.decided.variant == finished.variant
-        if finished.status == "answered" and finished.variant and same and record.uncorrected_ms:
+        if finished.in_full and finished.variant and same and record.uncorrected_ms:
             elapsed_ms = context.deadline_ms - context.slack_ms
             actual_ms = max(0.0, finished.response_ms - elapsed_ms)
             self._correction.learn(context.application, finished.variant, record.uncorrected_ms, actual_ms)

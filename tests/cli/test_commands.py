@@ -13,7 +13,7 @@ from PIL import Image
 
 from bus.broker import free_port
 from tests.support.tiny_application import LABELS, tiny_images
-from tests.system.harness import NODES, System, running_system
+from tests.system.harness import NODES, Setup, System, running_system
 
 pytestmark = pytest.mark.system
 
@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module", params=["mosquitto", "embedded"])
 def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    with running_system(tmp_path_factory.mktemp("system"), request.param, policy="rule") as running:
+    with running_system(tmp_path_factory.mktemp("system"), request.param, Setup(policy="rule")) as running:
         yield running
 
 

@@ -40,26 +40,38 @@ NODES = ("n1", "n2", "n3")
 PACED = ("--cpu-share", "0.2", "--pacing")
 
 
-class System:
-    """Broker, five services and three nodes, each a process that can be killed and started again."""
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What differs between systems."""
 
-    def __init__(self, folder: Path, broker: Broker, processes: Processes, policy: str) -> None:
+    policy: str = "random"
+    nodes: tuple[str, ...] = NODES
+    node_options: tuple[str, ...] = PACED
+    stall_ms: float = 800.0
+    fragment_memory_bytes: int = 100_000
+
+
+class System:
+    """Broker, five services and some nodes, each a process that can be killed and started again."""
+
+    def __init__(self, folder: Path, broker: Broker, processes: Processes, setup: Setup) -> None:
         self.broker = broker
+        self.nodes = setup.nodes
         self.settings = Settings(broker=broker.url)
         self.journal = folder / "journal.sqlite3"
         self._processes = processes
         options: Mapping[str, Sequence[str]] = {
-            topics.GATEWAY: ("--journal", str(self.journal), "--stall-ms", "800"),
+            topics.GATEWAY: ("--journal", str(self.journal), "--stall-ms", str(setup.stall_ms)),
             topics.SPLITTER: (
                 *("--store", str(folder / "store")),
-                *("--state-dir", str(folder / "state"), "--policy", policy),
+                *("--state-dir", str(folder / "state"), "--policy", setup.policy),
             ),
         }
         for service, module in MODULES.items():
             self._start(service, (module, *options.get(service, ())))
-        for node in NODES:
-            folder_of_node = str(folder / "nodes" / node)
-            self._start(node, ("edge_node", "--node", node, "--fragment-dir", folder_of_node, *PACED))
+        for node in setup.nodes:
+            where = ("--node", node, "--fragment-dir", str(folder / "nodes" / node))
+            self._start(node, ("edge_node", *where, *setup.node_options))
 
     def _start(self, name: str, module_and_options: Sequence[str]) -> None:
         command = (sys.executable, "-m", *module_and_options, "--broker", self.broker.url)
@@ -98,14 +110,16 @@ class System:
 
 
 @contextlib.contextmanager
-def running_system(folder: Path, kind: StartedKind, policy: str = "random") -> Iterator[System]:
+def running_system(folder: Path, kind: StartedKind, setup: Setup | None = None) -> Iterator[System]:
     """A system on a broker of its own, all of it gone afterwards."""
-    build_tiny_application(folder / "store", milliseconds_per_image=0.2)
+    setup = setup or Setup()
+    memory = setup.fragment_memory_bytes
+    build_tiny_application(folder / "store", milliseconds_per_image=0.2, peak_memory_bytes=memory)
     with (
         started_broker(folder / "broker", kind=kind) as broker,
         Processes(folder / "logs") as processes,
     ):
-        system = System(folder, broker, processes, policy)
+        system = System(folder, broker, processes, setup)
         asyncio.run(_wait_until_ready(system))
         yield system
 
@@ -116,7 +130,7 @@ async def _wait_until_ready(system: System) -> None:
         def complete() -> bool:
             dead = system.dead()
             assert not dead, system.log(dead[0])
-            return observer.services == set(MODULES) and observer.online == set(NODES)
+            return observer.services == set(MODULES) and observer.online == set(system.nodes)
 
         await until(complete, 30.0)
         async with sensor_of(system) as sensor:

@@ -147,6 +147,32 @@ def test_a_task_that_is_refused_in_a_later_attempt_gets_the_part_of_the_earlier(
     assert (finish.status, finish.result) == ("answered", partly())
 
 
+def refused_after_a_loss() -> TaskBook:
+    book = running()
+    run(book.nodes_online({"n1": BOOT}, 20.0))
+    assert run(book.decided(decided(2, variant=None), 30.0)) == [Settle("camera.1")]
+    return book
+
+
+def test_before_it_is_refused_the_aggregator_is_asked_and_a_part_is_the_answer_at_once() -> None:
+    finish = the_end(refused_after_a_loss().result(partly(), 35.0))
+    assert (finish.status, finish.result, finish.response_ms) == ("answered", partly(), 35.0)
+
+
+def test_where_the_aggregator_has_nothing_it_is_refused_a_moment_later() -> None:
+    book = refused_after_a_loss()
+    assert kinds(book.tick(109.0)) == []
+    finish = the_end(book.tick(110.0))
+    assert (finish.status, finish.reason) == ("refused", "because")
+
+
+def test_after_the_last_attempt_the_aggregator_is_asked_and_nothing_new_is_begun() -> None:
+    book = running(rules=RetryRules(grace_ms=100.0, max_attempts=1))
+    assert kinds(book.nodes_online({"n1": BOOT}, 20.0)) == ["Cancel", "Settle"]
+    assert kinds(book.service_restarted("result-aggregator", 21.0)) == []
+    assert the_end(book.result(partly(), 25.0)).status == "answered"
+
+
 def test_the_answer_and_the_outcome_are_marked_with_the_coverage() -> None:
     book = running()
     run(book.result(partly(0.5), 930.0))
@@ -156,6 +182,7 @@ def test_the_answer_and_the_outcome_are_marked_with_the_coverage() -> None:
     assert (told.status, told.partial, told.coverage, told.on_time) == ("answered", True, 0.5, True)
     outcome = answers.finished(finish, entry(labels=(1, 0)), known)
     assert outcome.coverage == 0.5
+    assert not outcome.in_full
     assert outcome.accuracy == 0.5
     assert outcome.variant_accuracy == pytest.approx(0.5 * known.variant("semantic").accuracy)
 

@@ -1,0 +1,125 @@
+"""When the node of one branch does not answer in time, the sensor gets what the others say, marked so."""
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from bus.broker import available_kind
+from bus.connection import Bus, Received
+from messages import topics
+from messages.limits import MEBIBYTE
+from messages.metrics import TaskMetrics
+from messages.task import TaskPlaced
+from tests.support.tiny_application import BRANCH_CLASSES
+from tests.support.waiting import until
+from tests.system.harness import MODULES, Sensor, Setup, System, observed, running_system, sensor_of
+
+pytestmark = pytest.mark.system
+
+DEADLINE_MS = 2200.0
+LATE_S = 1.7
+"""So long after its sending a task is near its deadline."""
+SETUP = Setup(
+    policy="semantic",
+    nodes=("n1", "n2"),
+    node_options=("--memory-budget-mb", "15"),
+    stall_ms=10_000.0,
+    fragment_memory_bytes=10 * MEBIBYTE,
+)
+"""Each node has room for one branch only, so that both are needed."""
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    with running_system(tmp_path_factory.mktemp("partial"), available_kind(), SETUP) as running:
+        yield running
+
+
+@contextlib.asynccontextmanager
+async def placements(system: System) -> AsyncIterator[list[TaskPlaced]]:
+    """Every placement from now on."""
+    seen: list[TaskPlaced] = []
+    bus = Bus(system.settings, "placements")
+
+    async def on_placed(received: Received[TaskPlaced]) -> None:
+        seen.append(received.message)
+
+    bus.subscribe(topics.JOB_PLACED, on_placed)
+    async with bus:
+        await bus.connected()
+        yield seen
+
+
+async def answer_without(system: System, node: str, *, killed: bool) -> tuple[dict[str, Any], set[int]]:
+    """The answer to a task while a node does nothing and, near the deadline, dies.
+
+    Returns:
+        The one answer, and the classes of the branch that the other node had.
+    """
+    async with placements(system) as placed, sensor_of(system) as sensor:
+        system.send(node, signal.SIGSTOP)
+        began = time.monotonic()
+        await sensor.ask(16, DEADLINE_MS)
+        await until(lambda: placed)
+        branch = {stage.node: int(stage.stage.removeprefix("branch-")) for stage in placed[0].stages}
+        assert len(branch) == 2, placed[0]
+        await asyncio.sleep(began + LATE_S - time.monotonic())
+        if killed:
+            system.kill(node)
+        await until(lambda: not sensor.unanswered(), 10.0)
+        if killed:
+            system.restart(node)
+        else:
+            system.send(node, signal.SIGCONT)
+        await _whole_again(system, sensor)
+        (answer,) = sensor.answers["t0"]
+        del branch[node]
+    return answer, set(BRANCH_CLASSES[next(iter(branch.values()))])
+
+
+async def _whole_again(system: System, sensor: Sensor) -> None:
+    """Wait until a task is answered in full, which also gives late copies of answers time to come."""
+    async with observed(system) as observer:
+        await until(lambda: observer.services == set(MODULES) and observer.online == set(system.nodes), 15.0)
+    await sensor.ask(4, 10_000.0)
+    await until(lambda: not sensor.unanswered(), 12.0)
+    assert [answer["partial"] for answer in sensor.answers["t1"]] == [False]
+
+
+@pytest.mark.parametrize("killed", [True, False], ids=["killed", "silent"])
+@pytest.mark.parametrize("node", SETUP.nodes)
+def test_without_the_node_of_one_branch_there_is_one_marked_answer_on_time(
+    system: System, node: str, *, killed: bool
+) -> None:
+    answer, classes = asyncio.run(answer_without(system, node, killed=killed))
+    assert (answer["status"], answer["partial"], answer["coverage"]) == ("answered", True, 0.5), answer
+    assert answer["on_time"], answer
+    assert answer["reason"].startswith("partial, 50% of the classes")
+    assert node not in answer["nodes"]
+    assert {found["index"] for found in answer["predictions"]} <= classes
+    assert all(found["confidence"] <= 0.5 for found in answer["predictions"])
+
+
+def test_partial_answers_are_counted(system: System) -> None:
+    counts: list[int] = []
+
+    async def count() -> None:
+        bus = Bus(system.settings, "counts")
+
+        async def on_metrics(received: Received[TaskMetrics]) -> None:
+            counts.append(received.message.partial)
+
+        bus.subscribe(topics.METRICS_TASKS, on_metrics)
+        async with bus:
+            await until(lambda: counts, 10.0)
+            before = counts[-1]
+            answer, _ = await answer_without(system, "n2", killed=False)
+            assert answer["partial"], answer
+            await until(lambda: counts[-1] == before + 1, 10.0)
+
+    asyncio.run(count())
