@@ -35,8 +35,7 @@ from models.balance import Target
 from models.export import export_network, file_content
 from models.layer_split import balanced_chain, cut, cut_points
 from models.profile import describe, segment_times
-from models.train import WHOLE_WIDTHS
-from models.train import network as untrained_network
+from models.recipes import RECIPES
 
 NODES = ("n1", "n2")
 IN_FLIGHT = 8
@@ -47,8 +46,9 @@ def network(source: ModelStore, application: Application, width_factor: int) -> 
     if width_factor == 1:
         return onnx.load(source.fragment_path(application.variant("whole").stages[0].fragment))
     torch.manual_seed(0)
-    widths = tuple(width_factor * width for width in WHOLE_WIDTHS)
-    wider = untrained_network(len(application.labels), widths).eval()
+    recipe = RECIPES[application.name]
+    widths = tuple(width_factor * width for width in recipe.widths)
+    wider = recipe.network(len(application.labels), widths).eval()
     return export_network(wider, np.zeros((2, *application.input.shape), np.uint8))
 
 

@@ -66,6 +66,8 @@ class Stage(Part):
     """`input`, or the name of the stage whose output this one reads."""
     classes: Annotated[tuple[ClassIndex, ...], Field(max_length=100_000)] = ()
     """Of a stage nobody reads from: the class that each of its output columns stands for."""
+    accuracy: Ratio | None = None
+    """Of a stage with classes: share of right answers among the test images of these classes, if measured."""
 
 
 class Variant(Part):
@@ -78,7 +80,7 @@ class Variant(Part):
     accuracy: Ratio
     """Share of right answers on the held-out test set."""
     accuracy_images: Count
-    """How many test images that was measured on."""
+    """How many test images that was measured on; 0 where whoever added the network stated its accuracy."""
 
     @property
     def roots(self) -> tuple[Stage, ...]:

@@ -1,15 +1,17 @@
 """What a build found, as a table for the terminal and as the report beside the weights."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 
 from rich.table import Table
 
 from messages.application import Application, Fragment, Variant
-from models.train import BRANCH_WIDTHS, WHOLE_WIDTHS, Trained
-from models.training import Epoch, Schedule
+from models.datasets import PUBLISHED
+from models.recipes import Recipe
+from models.training import Epoch
 from models.variants import Measured
 
+_BARS = "▁▂▃▄▅▆▇█"
 _COLUMNS = (
     "variant",
     "accuracy",
@@ -33,34 +35,41 @@ def variants_table(application: Application, results: Sequence[Measured]) -> Tab
 
 
 def training_report(
-    application: Application, results: Sequence[Measured], trained: Trained, schedule: Schedule
+    application: Application,
+    results: Sequence[Measured],
+    recipe: Recipe,
+    curves: Mapping[str, Sequence[Epoch]],
 ) -> str:
-    """The report as Markdown, with the command that gives the same again."""
-    by_name = {result.variant: result for result in results}
-    group_lines = [
-        f"- `{stage.name}`: {', '.join(application.labels[index] for index in stage.classes)} "
-        f"(accuracy on these: {accuracy:.4f})"
-        for stage, accuracy in zip(
-            application.variant("semantic").sinks, by_name["semantic"].sink_accuracy, strict=True
-        )
-    ]
-    command = f"python -m models.build {application.name} --data DIR --store store"
+    """The report as Markdown, with the command that gives the same again.
+
+    Args:
+        application: As it was written.
+        results: What was measured of its variants, in their order.
+        recipe: By what it was built.
+        curves: The training curve of each network, by its heading.
+    """
+    facts = PUBLISHED[recipe.dataset]
+    trained_on = facts.training_file_images - facts.held_out
+    schedule = recipe.schedule
+    command = f"splitplace models build {application.name} --data DIR --store store"
     lines = [
         f"# How the weights of `{application.name}` were made",
         "",
-        "Written by the build. The same again, in one thread, from a folder with MNIST:",
+        f"Written by the build. The same again, in one thread, from a folder with {facts.name}:",
         "",
         "```",
         f"{command} --epochs {schedule.epochs} --seed {schedule.seed}",
         "```",
         "",
-        "- Data: MNIST. The first 10,000 training images are held out for validation and for the samples;",
-        f"  the other 50,000 are trained on. The {results[0].images:,} test images had no part in training",
-        "  or in its choices: the files beside this report are measured on them, by each build again.",
-        f"- Whole network: pre-activation residual network of widths {WHOLE_WIDTHS}.",
-        f"- Branches: the same of widths {BRANCH_WIDTHS}, trained together under one softmax and with the",
-        "  whole network's answers.",
+        f"- Data: {facts.name}. The first {facts.held_out:,} training images are held out for validation;",
+        f"  the other {trained_on:,} are trained on. The {results[0].images:,} test images had no part in",
+        "  training or in its choices: the files beside this report are measured on them.",
+        f"- Whole network: pre-activation residual network, widths {recipe.widths}, blocks {recipe.blocks}.",
+        f"- Branches: the same of widths {recipe.branch_widths}, trained together under one softmax and with",
+        "  the whole network's answers.",
         "- Chain: the whole network's own graph, cut where its slowest part is fastest by measured time.",
+        f"- Schedule: {schedule}.",
+        f"- {recipe.augmentation}, label smoothing {recipe.label_smoothing}.",
         f"- torch {version('torch')}, onnxruntime {version('onnxruntime')}.",
         "",
         "## Measured",
@@ -74,19 +83,31 @@ def training_report(
         "",
         "Each branch owns classes that look similar to the whole network:",
         "",
-        *group_lines,
+        *_groups(application),
         "",
         "## Training curves",
-        "",
-        "### Whole network",
-        "",
-        *_curve(trained.whole_curve),
-        "",
-        "### Branches",
-        "",
-        *_curve(trained.branches_curve),
     ]
+    for heading, curve in curves.items():
+        accuracies = sparkline([epoch.validation_accuracy for epoch in curve])
+        lines += ["", f"### {heading}", "", f"Validation accuracy: `{accuracies}`", "", *_curve(curve)]
     return "\n".join(lines) + "\n"
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """A curve in one line of text, from the least value to the greatest."""
+    least, span = min(values), (max(values) - min(values)) or 1.0
+    return "".join(_BARS[int((value - least) / span * (len(_BARS) - 1))] for value in values)
+
+
+def _groups(application: Application) -> list[str]:
+    """Who owns which classes, in every variant of several last stages."""
+    return [
+        f"- `{variant.name}/{stage.name}`: {', '.join(application.labels[index] for index in stage.classes)} "
+        f"(accuracy on these: {stage.accuracy:.4f})"
+        for variant in application.variants
+        if len(variant.sinks) > 1
+        for stage in variant.sinks
+    ]
 
 
 def _rows(application: Application, results: Sequence[Measured]) -> Iterable[tuple[str, ...]]:

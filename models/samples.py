@@ -14,9 +14,12 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from models.datasets import SIDE, VALIDATION_IMAGES, DatasetError, Subset, load_mnist
+from models.datasets import DatasetError, Subset, load_published
 
 DIGITS = 10
+SIDE = 28
+IMAGES = 10_000
+"""As many as are held out of the training file."""
 SEED = 0
 PICTURES = ((0, 0), (3, 1), (5, 2), (7, 3), (8, 4))
 """Label and number within its digit of the images that are also written as PNG files."""
@@ -33,8 +36,8 @@ def read_package(folder: Path) -> list[np.ndarray]:
     """
     digits = [_read_digit(folder / "src" / "digits" / f"{digit}.json") for digit in range(DIGITS)]
     found = sum(map(len, digits))
-    if found != VALIDATION_IMAGES:
-        msg = f"{folder} holds {found} images, expected {VALIDATION_IMAGES}"
+    if found != IMAGES:
+        msg = f"{folder} holds {found} images, expected {IMAGES}"
         raise DatasetError(msg)
     return digits
 
@@ -81,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         digits = read_package(arguments.package)
         if arguments.data:
-            check_against(digits, load_mnist(arguments.data).validation)
+            check_against(digits, load_published("mnist", arguments.data).validation)
     except DatasetError as error:
         console.print(f"error: {error}", style="red")
         return 1

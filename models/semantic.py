@@ -6,6 +6,7 @@ be compared with a logit of another. Trained apart, nearly every error would be 
 
 from collections.abc import Callable
 from itertools import combinations, product
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from models.training import Loss
 Groups = tuple[tuple[int, ...], ...]
 
 
-def class_similarity(features: NDArray[np.float32], labels: NDArray[np.uint8]) -> NDArray[np.float64]:
+def class_similarity(features: NDArray[np.float32], labels: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
     """Cosine similarity `float64[C, C]` between the classes' mean features, less the mean of all classes.
 
     Args:

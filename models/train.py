@@ -1,4 +1,4 @@
-"""What is trained for MNIST: the whole network, then the branches that imitate it."""
+"""Trains the networks of a recipe: the whole one, then what learns from it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,78 +8,92 @@ from rich.progress import Progress
 from torch import nn
 
 from models.datasets import Dataset
-from models.networks.pixels import Pixels
 from models.networks.resnet_v2 import ResNetV2
+from models.recipes import Recipe
 from models.semantic import Branches, Groups, class_similarity, distillation, group_classes
-from models.training import Augmentation, Epoch, Schedule, in_batches, train
+from models.training import Epoch, Loss, Schedule, in_batches, train
 
-CLASSES = 10
-BLOCKS = (2, 2, 2)
-WHOLE_WIDTHS = (32, 64, 112)
-BRANCH_WIDTHS = (16, 32, 64)
 GROUPING_IMAGES = 10_000
-PIXELS = Pixels((33.3,), (78.6,))
+"""Training images by which the classes' similarity is judged."""
 
 
 @dataclass(frozen=True)
-class Trained:
-    """The two networks in evaluation mode, with their training curves."""
+class Workbench:
+    """What every training of one build shares."""
 
-    whole: ResNetV2
-    whole_curve: tuple[Epoch, ...]
+    recipe: Recipe
+    data: Dataset
+    """Its test part is not touched here."""
+    checkpoints: Path
+    """Folder in which an interrupted training is taken up again; a finished one is only read."""
+    progress: Progress
+    device: str = "cpu"
+
+    def train(self, name: str, network: nn.Module, loss: Loss, schedule: Schedule) -> tuple[Epoch, ...]:
+        """Trains one network; `name` is that of its checkpoint."""
+        return train(
+            network,
+            loss,
+            schedule,
+            training=self.data.training,
+            validation=self.data.validation,
+            augmentation=self.recipe.augmentation,
+            checkpoint=self.checkpoints / f"{name}.pt",
+            progress=self.progress,
+            device=self.device,
+        )
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The whole network in evaluation mode, with its training curve."""
+
+    network: ResNetV2
+    curve: tuple[Epoch, ...]
+
+
+@dataclass(frozen=True)
+class Semantic:
+    """The branches in evaluation mode, with their training curve."""
+
     branches: Branches
-    branches_curve: tuple[Epoch, ...]
     groups: Groups
+    curve: tuple[Epoch, ...]
 
 
-def train_all(
-    data: Dataset, schedule: Schedule, *, branches: int, checkpoints: Path, progress: Progress
-) -> Trained:
-    """Trains the whole network and then, with its help, the branches.
-
-    Args:
-        data: Its test part is not touched here.
-        schedule: How long each of the two is trained; everything random comes from its seed.
-        branches: How many groups the classes are divided into.
-        checkpoints: Folder in which an interrupted training is taken up again.
-        progress: Where the progress is shown.
-    """
-    torch.manual_seed(schedule.seed)
-    whole = network(CLASSES, WHOLE_WIDTHS)
-    whole_curve = train(
-        whole,
-        lambda images, labels: nn.functional.cross_entropy(whole(images), labels),
-        schedule,
-        training=data.training,
-        validation=data.validation,
-        augmentation=Augmentation(),
-        checkpoint=checkpoints / "whole.pt",
-        progress=progress,
+def train_whole(bench: Workbench) -> Whole:
+    """The whole network, from random weights."""
+    recipe = bench.recipe
+    torch.manual_seed(recipe.schedule.seed)
+    network = recipe.network(len(recipe.labels), recipe.widths)
+    curve = bench.train(
+        "whole",
+        network,
+        lambda images, labels: nn.functional.cross_entropy(
+            network(images), labels, label_smoothing=recipe.label_smoothing
+        ),
+        recipe.schedule,
     )
-    groups = _groups(whole, data, branches)
-    progress.console.print(f"semantic: groups of classes {groups}")
-    torch.manual_seed(schedule.seed)
-    branched = Branches(groups, lambda outputs: network(outputs, BRANCH_WIDTHS))
-    branches_curve = train(
-        branched,
-        distillation(branched, whole),
-        schedule,
-        training=data.training,
-        validation=data.validation,
-        augmentation=Augmentation(),
-        checkpoint=checkpoints / f"semantic-{branches}.pt",
-        progress=progress,
-    )
-    return Trained(whole, whole_curve, branched, branches_curve, groups)
+    return Whole(network, curve)
 
 
-def network(outputs: int, widths: tuple[int, ...]) -> ResNetV2:
-    """A network with random weights."""
-    return ResNetV2(outputs, widths=widths, blocks=BLOCKS, pixels=PIXELS, stem="halving")
-
-
-def _groups(whole: ResNetV2, data: Dataset, branches: int) -> Groups:
-    """Groups by what the trained whole network sees in training images."""
-    images, labels = data.training.images[:GROUPING_IMAGES], data.training.labels[:GROUPING_IMAGES]
+def train_semantic(bench: Workbench, whole: ResNetV2) -> Semantic:
+    """The branches, which learn the labels and the whole network's answers together."""
+    recipe = bench.recipe
+    training = bench.data.training
+    images, labels = training.images[:GROUPING_IMAGES], training.labels[:GROUPING_IMAGES]
     similarity = class_similarity(in_batches(whole.features, images), labels)
-    return group_classes(similarity, branches)
+    groups = group_classes(similarity, recipe.branches)
+    bench.progress.console.print(f"semantic: groups of classes {groups}")
+    torch.manual_seed(recipe.schedule.seed)
+    branches = Branches(groups, lambda outputs: recipe.network(outputs, recipe.branch_widths))
+    teacher = whole.to(bench.device)
+    loss = distillation(branches, teacher)
+    curve = bench.train(f"semantic-{recipe.branches}", branches, loss, recipe.schedule)
+    whole.to("cpu")
+    return Semantic(branches, groups, curve)
+
+
+def default_device() -> str:
+    """A GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from models.datasets import Subset
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""From augmented images `float32[N, 1, H, W]` and labels `int64[N]` to the scalar to minimise."""
+"""From augmented images `float32[N, C, H, W]` and labels `int64[N]` to the scalar to minimise."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,12 @@ class Schedule:
     """Side of the pictures in each epoch, in pixels; the data's own side where none is given. Starting with
     small pictures saves most of the time of the early epochs and costs little of what is learned."""
     patience: int = 0
-    """Training ends after so many epochs without a better validation accuracy; 0: it runs to its end."""
+    """Training ends after so many epochs without a better validation accuracy, and the weights of the best
+    are taken; 0: it runs to its end, and the last weights are taken."""
+
+    def side(self, epoch: int, own_side: int) -> int:
+        """Side of the pictures in an epoch, of data whose own side is given."""
+        return self.sides[epoch] if epoch < len(self.sides) else own_side
 
 
 class Epoch(NamedTuple):
@@ -69,7 +74,8 @@ class Augmentation:
             flip[torch.rand(count, generator=generator) < 0.5] = -1.0  # noqa: PLR2004 - every other picture
         rows = (flip * cosine, -sine, shift[0], flip * sine, cosine, shift[1])
         transform = torch.stack(rows, dim=1).view(count, 2, 3)
-        grid = nn.functional.affine_grid(transform, [count, channels, side, side], align_corners=False)
+        size = [count, channels, side, side]
+        grid = nn.functional.affine_grid(transform.to(images.device), size, align_corners=False)
         return nn.functional.grid_sample(images.float(), grid, align_corners=False)
 
 
@@ -83,11 +89,12 @@ def train(
     augmentation: Augmentation,
     checkpoint: Path,
     progress: Progress,
+    device: str = "cpu",
 ) -> tuple[Epoch, ...]:
     """Trains `network` in place, or takes up an interrupted training where its checkpoint stands.
 
     Every epoch draws its order and augmentation from the seed and its own number, so that a resumed training
-    ends where an uninterrupted one does.
+    ends where an uninterrupted one does. The network is given back on the CPU, in evaluation mode.
 
     Args:
         network: Maps images to logits over all classes.
@@ -96,13 +103,14 @@ def train(
         training: What to learn from.
         validation: What the curve is measured on.
         augmentation: How the training pictures are varied.
-        checkpoint: File written after each epoch. One of another schedule is passed over.
+        checkpoint: File written after each epoch. One of another schedule or network is passed over.
         progress: Where the progress is shown.
+        device: Where torch computes: `cpu`, `cuda`. Whatever else the loss calls must be there too.
 
     Returns:
         The curve, one point an epoch.
     """
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     steps = math.ceil(len(training) / schedule.batch)
     optimizer = torch.optim.SGD(
         network.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=schedule.weight_decay
@@ -110,21 +118,23 @@ def train(
     rate = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, schedule.peak_learning_rate, total_steps=steps * schedule.epochs
     )
-    state = _Checkpoint(checkpoint, schedule, {"network": network, "optimizer": optimizer, "rate": rate})
+    state = Checkpoint(checkpoint, schedule, {"network": network, "optimizer": optimizer, "rate": rate})
     curve = state.load()
-    name = checkpoint.stem
-    bar = progress.add_task(name, total=schedule.epochs * steps, completed=len(curve) * steps)
-    for epoch in range(len(curve), schedule.epochs):
+    own_side = training.images.shape[-1]
+    bar = progress.add_task(checkpoint.stem, total=schedule.epochs * steps, completed=len(curve) * steps)
+    while not finished(curve, schedule, own_side):
+        epoch = len(curve)
         started = time.perf_counter()
         network.train()
         total = 0.0
         generator = torch.Generator().manual_seed(schedule.seed * 1000 + epoch)
-        side = schedule.sides[epoch] if schedule.sides else training.images.shape[-1]
+        side = schedule.side(epoch, own_side)
         order = torch.randperm(len(training), generator=generator).numpy()
         for start in range(0, len(training), schedule.batch):
             chosen = order[start : start + schedule.batch]
-            images = augmentation(torch.from_numpy(training.images[chosen]), generator, side)
-            labels = torch.from_numpy(training.labels[chosen].astype(np.int64))
+            pictures = torch.from_numpy(training.images[chosen]).to(device)
+            images = augmentation(pictures, generator, side)
+            labels = torch.from_numpy(training.labels[chosen].astype(np.int64)).to(device)
             value = loss(images.contiguous(memory_format=torch.channels_last), labels)
             optimizer.zero_grad()
             value.backward()  # type: ignore[no-untyped-call]
@@ -133,25 +143,46 @@ def train(
             total += value.item() * len(chosen)
             progress.advance(bar)
         network.eval()
-        answers = in_batches(network, validation.images).argmax(axis=1)
+        answers = in_batches(network, validation.images, device=device).argmax(axis=1)
         accuracy = float((answers == validation.labels).mean())
         curve.append(Epoch(total / len(training), accuracy, time.perf_counter() - started))
-        state.save(curve)
+        state.save(curve, best=best_epoch(curve, schedule, own_side) == epoch)
         progress.console.print(
-            f"{name}: epoch {epoch + 1}/{schedule.epochs}, training loss {curve[-1].training_loss:.4f}, "
+            f"{checkpoint.stem}: epoch {epoch + 1}/{schedule.epochs}, "
+            f"training loss {curve[-1].training_loss:.4f}, "
             f"validation accuracy {accuracy:.4f}, {curve[-1].seconds:.0f} s"
         )
-    network.eval()
+    if schedule.patience:
+        state.load_best()
+    network.to("cpu").eval()
     return tuple(curve)
 
 
+def best_epoch(curve: Sequence[Epoch], schedule: Schedule, own_side: int) -> int | None:
+    """Number of the epoch with the best validation accuracy; the first of several.
+
+    Only epochs on pictures of their own side count: before them a network sees in training what it is not
+    validated on. None while there is no such epoch.
+    """
+    counting = [number for number in range(len(curve)) if schedule.side(number, own_side) == own_side]
+    return max(counting, key=lambda number: curve[number].validation_accuracy, default=None)
+
+
+def finished(curve: Sequence[Epoch], schedule: Schedule, own_side: int) -> bool:
+    """Whether all epochs are over, or `patience` of them passed without a better one."""
+    if len(curve) >= schedule.epochs:
+        return True
+    best = best_epoch(curve, schedule, own_side)
+    return bool(schedule.patience) and best is not None and len(curve) - 1 - best >= schedule.patience
+
+
 def in_batches(
-    function: Callable[[Tensor], Tensor], images: NDArray[np.uint8], batch: int = 500
+    function: Callable[[Tensor], Tensor], images: NDArray[np.uint8], batch: int = 500, device: str = "cpu"
 ) -> NDArray[np.float32]:
     """What a network (or a part of it) makes of many images, `float32[N, ...]`, without gradients."""
     with torch.inference_mode():
         outputs = [
-            function(torch.from_numpy(images[start : start + batch]))
+            function(torch.from_numpy(images[start : start + batch]).to(device)).cpu()
             for start in range(0, len(images), batch)
         ]
     result: NDArray[np.float32] = torch.cat(outputs).numpy()
@@ -159,7 +190,7 @@ def in_batches(
 
 
 @dataclass(frozen=True)
-class _Checkpoint:
+class Checkpoint:
     """The state of a training, on disk after each epoch."""
 
     path: Path
@@ -168,21 +199,40 @@ class _Checkpoint:
     """What has a state of its own: network, optimizer, learning rate."""
 
     def load(self) -> list[Epoch]:
-        """Sets the parts to where a training of this schedule stopped; the curve so far, if there was one."""
-        if not self.path.exists():
-            return []
-        stored: dict[str, Any] = torch.load(self.path, weights_only=True)
-        if stored["schedule"] != asdict(self.schedule):
+        """Sets the parts to where this training stopped; the curve so far, or none if there was none."""
+        stored = self._stored()
+        if stored is None:
             return []
         for name, part in self.parts.items():
             part.load_state_dict(stored[name])
         return [Epoch(*point) for point in stored["curve"]]
 
-    def save(self, curve: list[Epoch]) -> None:
-        """Replaces the file at once."""
+    def load_best(self) -> None:
+        """Sets the network to its weights after its best epoch."""
+        stored = self._stored()
+        if stored is not None and "best" in stored:
+            self.parts["network"].load_state_dict(stored["best"])
+
+    def save(self, curve: Sequence[Epoch], *, best: bool) -> None:
+        """Replaces the file at once. The weights of the best epoch are kept beside those of the last."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".partial")
         states = {name: part.state_dict() for name, part in self.parts.items()}
+        if self.schedule.patience:
+            stored = None if best else self._stored()
+            states["best"] = states["network"] if stored is None else stored["best"]
         facts = {"schedule": asdict(self.schedule), "curve": [tuple(point) for point in curve]}
+        partial = self.path.with_suffix(".partial")
         torch.save(states | facts, partial)
         partial.replace(self.path)
+
+    def _stored(self) -> dict[str, Any] | None:
+        """What the file holds, if it is of this schedule and network."""
+        if not self.path.exists():
+            return None
+        stored: dict[str, Any] = torch.load(self.path, weights_only=True, map_location="cpu")
+        if stored["schedule"] != asdict(self.schedule):
+            return None
+        shapes = {name: value.shape for name, value in stored["network"].items()}
+        if shapes != {name: value.shape for name, value in self.parts["network"].state_dict().items()}:
+            return None
+        return stored

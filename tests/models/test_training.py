@@ -9,7 +9,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from models.networks.resnet_v2 import ResNetV2
-from models.training import Augmentation, Schedule, train
+from models.training import Augmentation, Epoch, Schedule, best_epoch, finished, in_batches, train
 from tests.models.networks import easy_dataset, untrained_network
 
 
@@ -17,7 +17,9 @@ class _InterruptedError(Exception):
     pass
 
 
-def _train(checkpoint: Path, schedule: Schedule, stop_after: int | None = None) -> tuple[ResNetV2, float]:
+def _train_all(
+    checkpoint: Path, schedule: Schedule, *, stop_after: int | None = None, unlearn_after: int | None = None
+) -> tuple[ResNetV2, tuple[Epoch, ...]]:
     data = easy_dataset()
     torch.manual_seed(schedule.seed)
     network = untrained_network()
@@ -28,6 +30,8 @@ def _train(checkpoint: Path, schedule: Schedule, stop_after: int | None = None) 
         calls += 1
         if stop_after is not None and calls > stop_after:
             raise _InterruptedError
+        if unlearn_after is not None and calls > unlearn_after:
+            labels = (labels + 1) % 10
         return nn.functional.cross_entropy(network(images), labels)
 
     with Progress(console=Console(quiet=True)) as progress:
@@ -41,6 +45,11 @@ def _train(checkpoint: Path, schedule: Schedule, stop_after: int | None = None) 
             checkpoint=checkpoint,
             progress=progress,
         )
+    return network, curve
+
+
+def _train(checkpoint: Path, schedule: Schedule, stop_after: int | None = None) -> tuple[ResNetV2, float]:
+    network, curve = _train_all(checkpoint, schedule, stop_after=stop_after)
     assert len(curve) == schedule.epochs
     return network, curve[-1].validation_accuracy
 
@@ -81,3 +90,40 @@ def test_augmentation_without_bounds_changes_nothing() -> None:
     images = torch.randint(0, 256, (4, 1, 28, 28), dtype=torch.uint8)
     same = Augmentation(degrees=0, scale=0, shift_pixels=0)(images, torch.Generator(), 28)
     torch.testing.assert_close(same, images.float(), atol=1e-2, rtol=0)
+
+
+def test_growing_pictures_and_a_mirror_are_part_of_the_schedule() -> None:
+    schedule = Schedule(epochs=3, sides=(16, 20))
+    assert [schedule.side(epoch, 28) for epoch in range(3)] == [16, 20, 28]
+
+
+def _curve(*accuracies: float) -> list[Epoch]:
+    return [Epoch(1.0, accuracy, 1.0) for accuracy in accuracies]
+
+
+def test_training_ends_after_epochs_without_a_better_one() -> None:
+    schedule = Schedule(epochs=9, patience=2)
+    assert not finished(_curve(0.5, 0.6, 0.6), schedule, 28)
+    assert finished(_curve(0.5, 0.6, 0.6, 0.5), schedule, 28)
+    assert finished(_curve(*[0.1 * number for number in range(9)]), schedule, 28)
+    assert not finished(_curve(0.5, 0.6, 0.6, 0.5), Schedule(epochs=9), 28)
+
+
+def test_epochs_on_smaller_pictures_do_not_count_as_the_best() -> None:
+    schedule = Schedule(epochs=9, patience=1, sides=(16, 16, 28))
+    assert best_epoch(_curve(0.9, 0.8), schedule, 28) is None
+    assert best_epoch(_curve(0.9, 0.8, 0.5, 0.6, 0.6), schedule, 28) == 3
+    assert not finished(_curve(0.9, 0.8, 0.5), schedule, 28)
+
+
+def test_an_early_end_gives_the_weights_of_the_best_epoch(tmp_path: Path) -> None:
+    """From the sixth epoch on it unlearns what it has learned."""
+    schedule = Schedule(epochs=12, batch=20, patience=2)
+    network, curve = _train_all(tmp_path / "network.pt", schedule, unlearn_after=50)
+    best = best_epoch(curve, schedule, 28)
+    assert best is not None
+    assert len(curve) == best + 3 < 12
+    validation = easy_dataset().validation
+    answers = in_batches(network, validation.images).argmax(axis=1)
+    accuracy = (answers == validation.labels).mean()
+    assert accuracy == curve[best].validation_accuracy > curve[-1].validation_accuracy

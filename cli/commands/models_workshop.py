@@ -1,0 +1,119 @@
+"""`splitplace models train | build | evaluate`: what needs torch, or measures."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, get_args
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from bus.store import ModelStore, StoreError
+from cli.commands.models_store import StoreOption
+from cli.exit_codes import ExitCode
+from cli.options import fail, repository_folder
+from models.build import build, train_part
+from models.datasets import DatasetError, load_published
+from models.evaluate import discrepancies, evaluate
+from models.layer_split import CutError
+from models.packing import PackingError
+from models.recipes import RECIPES, Part, Recipe
+from models.report import variants_table
+from models.train import Workbench, default_device
+
+RecipeArgument = Annotated[str, typer.Argument(metavar="APPLICATION", help=f"One of {', '.join(RECIPES)}.")]
+DataOption = Annotated[Path, typer.Option(help="Folder with the data set's files. Nothing is downloaded.")]
+CheckpointsOption = Annotated[
+    Path,
+    typer.Option(
+        help="Where trainings are kept: an interrupted one is taken up, a finished one is not repeated."
+    ),
+]
+EpochsOption = Annotated[int | None, typer.Option(min=1, help="Fewer epochs than the recipe's, for a try.")]
+SeedOption = Annotated[int | None, typer.Option(help="Another seed than the recipe's.")]
+DeviceOption = Annotated[str, typer.Option(help="Where torch computes. [default: a GPU where there is one]")]
+
+
+def train_command(
+    application: RecipeArgument,
+    *,
+    data: DataOption,
+    part: Annotated[str, typer.Option(help=f"One of {', '.join(get_args(Part))}.")] = "whole",
+    checkpoints: CheckpointsOption = Path("var/models"),
+    epochs: EpochsOption = None,
+    seed: SeedOption = None,
+    device: DeviceOption = "",
+) -> None:
+    """Train one network of a shipped application.
+
+    What it learns from (the whole network) is trained before it, unless its checkpoint is finished.
+    """
+    chosen = next((known for known in get_args(Part) if known == part), None)
+    if chosen is None:
+        raise typer.BadParameter(part, param_hint="--part")
+    with _bench(_recipe(application, epochs, seed), data, checkpoints, device) as bench:
+        train_part(bench, chosen)
+
+
+def build_command(
+    application: RecipeArgument,
+    *,
+    data: DataOption,
+    store: StoreOption = None,
+    checkpoints: CheckpointsOption = Path("var/models"),
+    epochs: EpochsOption = None,
+    seed: SeedOption = None,
+    device: DeviceOption = "",
+) -> None:
+    """Build a shipped application: train, split, export, measure, pack."""
+    root = store or repository_folder("store")
+    with _bench(_recipe(application, epochs, seed), data, checkpoints, device) as bench:
+        try:
+            built, results = build(bench, ModelStore(root))
+        except (PackingError, CutError, StoreError) as error:
+            fail(str(error), ExitCode.PROBLEM)
+    console = Console()
+    console.print(variants_table(built, results))
+    console.print(f"written: {root / built.name}")
+
+
+def evaluate_command(application: str, *, data: DataOption, store: StoreOption = None) -> None:
+    """Measure an application again on labelled images.
+
+    Fails if a fragment is not the one its hash names, if a chain's logits differ from the whole network's, or
+    if a stored accuracy is not reproduced.
+    """
+    try:
+        test = load_published(application, data).test
+        found, results = evaluate(ModelStore(store or repository_folder("store")), application, test)
+    except (DatasetError, StoreError) as error:
+        fail(str(error), ExitCode.PROBLEM)
+    console = Console()
+    console.print(variants_table(found, results))
+    problems = list(discrepancies(found, results))
+    for problem in problems:
+        console.print(problem, style="red")
+    if problems:
+        raise typer.Exit(ExitCode.PROBLEM)
+
+
+def _recipe(name: str, epochs: int | None, seed: int | None) -> Recipe:
+    if name not in RECIPES:
+        msg = f"{name!r} is not one of {', '.join(RECIPES)}"
+        raise typer.BadParameter(msg)
+    return RECIPES[name].with_budget(epochs=epochs, seed=seed)
+
+
+@contextmanager
+def _bench(recipe: Recipe, data: Path, checkpoints: Path, device: str) -> Iterator[Workbench]:
+    """Reads the data and shows the progress of what is done meanwhile."""
+    torch.set_num_threads(1)
+    console = Console()
+    try:
+        dataset = load_published(recipe.dataset, data)
+    except DatasetError as error:
+        fail(str(error), ExitCode.PROBLEM)
+    with Progress(console=console) as progress:
+        yield Workbench(recipe, dataset, checkpoints / recipe.name, progress, device or default_device())

@@ -1,0 +1,17 @@
+"""Reads data sets from folders that the user has. Nothing is downloaded, nothing is unpickled."""
+
+from models.datasets.class_names import CLASS_NAMES
+from models.datasets.parts import Dataset, DatasetError, Images, Labels, Published, Subset
+from models.datasets.published import PUBLISHED, load_published
+
+__all__ = [
+    "CLASS_NAMES",
+    "PUBLISHED",
+    "Dataset",
+    "DatasetError",
+    "Images",
+    "Labels",
+    "Published",
+    "Subset",
+    "load_published",
+]

@@ -1,0 +1,81 @@
+"""What every reader of a data set gives: images and labels in three parts that never mix."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Images = NDArray[np.uint8]
+Labels = NDArray[np.integer[Any]]
+
+
+class DatasetError(Exception):
+    """A data set that is missing or is not what it should be."""
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Images `uint8[N, C, H, W]` and their labels, integers `[N]` from 0 on."""
+
+    images: Images
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The three parts: train on one, choose by the second, report on the third.
+
+    The test part is looked at once, at the end of a build.
+    """
+
+    training: Subset
+    validation: Subset
+    test: Subset
+
+
+@dataclass(frozen=True)
+class Published:
+    """What is known of a published data set. Files that are otherwise are refused."""
+
+    name: str
+    shape: tuple[int, int, int]
+    """Channels, height and width of every image."""
+    classes: int
+    training_file_images: int
+    test_images: int
+    held_out: int
+    """So many images at the start of the training file are the validation part."""
+
+    def dataset(self, training: Subset, test: Subset) -> Dataset:
+        """Holds out the validation part and checks everything.
+
+        Raises:
+            DatasetError: A part has another size, shape or type, or a label beyond the last class.
+        """
+        for part, subset, count in (
+            ("training", training, self.training_file_images),
+            ("test", test, self.test_images),
+        ):
+            images, labels = subset.images, subset.labels
+            if images.shape != (count, *self.shape) or images.dtype != np.uint8 or labels.shape != (count,):
+                msg = (
+                    f"{self.name}: the {part} part is {images.dtype}{list(images.shape)} with "
+                    f"{list(labels.shape)} labels, expected uint8{[count, *self.shape]}"
+                )
+                raise DatasetError(msg)
+            if labels.max() >= self.classes or labels.min() < 0:
+                msg = (
+                    f"{self.name}: labels of the {part} part go up to {labels.max()}, "
+                    f"expected 0 to {self.classes - 1}"
+                )
+                raise DatasetError(msg)
+        held_out, rest = slice(0, self.held_out), slice(self.held_out, None)
+        return Dataset(
+            training=Subset(training.images[rest], training.labels[rest]),
+            validation=Subset(training.images[held_out], training.labels[held_out]),
+            test=test,
+        )

@@ -1,0 +1,112 @@
+"""What is trained for each shipped application: its networks, its data and how long it learns."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from models.datasets import CLASS_NAMES
+from models.networks.pixels import Pixels
+from models.networks.resnet_v2 import ResNetV2, Stem
+from models.training import Augmentation, Schedule
+
+Part = Literal["whole", "semantic"]
+"""What is trained by itself: the whole network, or the branches that learn from it."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An application from its data to its networks. With the same seed it gives the same weights."""
+
+    name: str
+    title: str
+    dataset: str
+    """Name in `models.datasets.PUBLISHED`."""
+    mean: tuple[float, ...]
+    """Mean and standard deviation of the training pixels, in bytes, one value a channel."""
+    deviation: tuple[float, ...]
+    blocks: tuple[int, ...]
+    widths: tuple[int, ...]
+    branch_widths: tuple[int, ...]
+    """Chosen so that a branch takes at most .9 / `branches` of the whole network's operations."""
+    augmentation: Augmentation
+    schedule: Schedule
+    stem: Stem = "full"
+    branches: int = 3
+    stages: int = 3
+    """Fragments of the chain."""
+    label_smoothing: float = 0.0
+    default_deadline_ms: float = 1000.0
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return CLASS_NAMES[self.dataset]
+
+    def network(self, outputs: int, widths: tuple[int, ...]) -> ResNetV2:
+        """A network with random weights."""
+        pixels = Pixels(self.mean, self.deviation)
+        return ResNetV2(outputs, widths=widths, blocks=self.blocks, pixels=pixels, stem=self.stem)
+
+    def with_budget(self, *, epochs: int | None, seed: int | None) -> "Recipe":
+        """The recipe with fewer epochs or another seed, for tries: its weights are not those shipped."""
+        schedule = self.schedule
+        if epochs is not None and epochs != schedule.epochs:
+            schedule = replace(schedule, epochs=epochs, sides=schedule.sides[-epochs:])
+        if seed is not None:
+            schedule = replace(schedule, seed=seed)
+        return replace(self, schedule=schedule)
+
+
+RECIPES: Mapping[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name="mnist",
+            title="Handwritten digits (MNIST)",
+            dataset="mnist",
+            mean=(33.3,),
+            deviation=(78.6,),
+            stem="halving",
+            blocks=(2, 2, 2),
+            widths=(32, 64, 112),
+            branch_widths=(16, 32, 64),
+            augmentation=Augmentation(),
+            schedule=Schedule(epochs=9),
+        ),
+        Recipe(
+            name="fashionmnist",
+            title="Clothes (FashionMNIST)",
+            dataset="fashionmnist",
+            mean=(72.9,),
+            deviation=(90.0,),
+            blocks=(1, 2, 2),
+            widths=(24, 64, 128),
+            branch_widths=(16, 32, 64),
+            augmentation=Augmentation(degrees=5, scale=0.1, shift_pixels=2, mirror=True),
+            schedule=Schedule(
+                epochs=12,
+                peak_learning_rate=0.1,
+                sides=(*(16,) * 3, *(20,) * 3, *(24,) * 2, *(28,) * 4),
+            ),
+            label_smoothing=0.1,
+        ),
+        Recipe(
+            name="cifar100",
+            title="Hundred kinds of objects (CIFAR-100)",
+            dataset="cifar100",
+            mean=(129.3, 124.1, 112.4),
+            deviation=(68.2, 65.4, 70.4),
+            blocks=(1, 2, 2, 2),
+            widths=(24, 64, 128, 256),
+            branch_widths=(16, 32, 64, 144),
+            augmentation=Augmentation(degrees=10, scale=0.15, shift_pixels=3, mirror=True),
+            schedule=Schedule(
+                epochs=12,
+                peak_learning_rate=0.15,
+                sides=(*(20,) * 4, *(24,) * 3, *(28,) * 2, *(32,) * 3),
+            ),
+            label_smoothing=0.1,
+        ),
+    )
+}
+"""The shipped applications. Growing pictures save most of the time of the early epochs."""
