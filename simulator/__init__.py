@@ -1,0 +1,11 @@
+"""The laboratory's simulator: the policies of the live system over hosts and a network on a virtual clock.
+
+>>> from simulator import Scenario, run
+>>> result = run(Scenario(rate=6, intervals=100), policy="rule+earliest-finish", seed=0)
+"""
+
+from simulator.result import Quality, Result, TaskRecord
+from simulator.running import arms_of, run
+from simulator.scenario import CLOUD, Drift, Failures, Scenario
+
+__all__ = ["CLOUD", "Drift", "Failures", "Quality", "Result", "Scenario", "TaskRecord", "arms_of", "run"]
