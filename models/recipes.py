@@ -9,8 +9,8 @@ from models.networks.pixels import Pixels
 from models.networks.resnet_v2 import ResNetV2, Stem
 from models.training import Augmentation, Schedule
 
-Part = Literal["whole", "semantic"]
-"""What is trained by itself: the whole network, or the branches that learn from it."""
+Part = Literal["whole", "semantic", "compressed"]
+"""What is trained by itself: the whole network, and what learns from it: branches, the pruned network."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,10 @@ class Recipe:
     """Chosen so that a branch takes at most .9 / `branches` of the whole network's operations."""
     augmentation: Augmentation
     schedule: Schedule
+    compressed_schedule: Schedule
+    """Fine-tuning of the pruned network: shorter and slower, as it begins with what it has kept."""
+    compressed_flops: float = 0.4
+    """Share of the whole network's operations that pruning leaves."""
     stem: Stem = "full"
     branches: int = 3
     stages: int = 3
@@ -48,13 +52,16 @@ class Recipe:
         return ResNetV2(outputs, widths=widths, blocks=self.blocks, pixels=pixels, stem=self.stem)
 
     def with_budget(self, *, epochs: int | None, seed: int | None) -> "Recipe":
-        """The recipe with fewer epochs or another seed, for tries: its weights are not those shipped."""
-        schedule = self.schedule
-        if epochs is not None and epochs != schedule.epochs:
-            schedule = replace(schedule, epochs=epochs, sides=schedule.sides[-epochs:])
-        if seed is not None:
-            schedule = replace(schedule, seed=seed)
-        return replace(self, schedule=schedule)
+        """The recipe with at most so many epochs or another seed: for tries, not for what is shipped."""
+
+        def within(schedule: Schedule) -> Schedule:
+            if epochs is not None and epochs < schedule.epochs:
+                schedule = replace(schedule, epochs=epochs, sides=schedule.sides[-epochs:])
+            return schedule if seed is None else replace(schedule, seed=seed)
+
+        return replace(
+            self, schedule=within(self.schedule), compressed_schedule=within(self.compressed_schedule)
+        )
 
 
 RECIPES: Mapping[str, Recipe] = {
@@ -72,6 +79,7 @@ RECIPES: Mapping[str, Recipe] = {
             branch_widths=(16, 32, 64),
             augmentation=Augmentation(),
             schedule=Schedule(epochs=9),
+            compressed_schedule=Schedule(epochs=2, peak_learning_rate=0.02),
         ),
         Recipe(
             name="fashionmnist",
@@ -88,6 +96,7 @@ RECIPES: Mapping[str, Recipe] = {
                 peak_learning_rate=0.1,
                 sides=(*(16,) * 3, *(20,) * 3, *(24,) * 2, *(28,) * 4),
             ),
+            compressed_schedule=Schedule(epochs=3, peak_learning_rate=0.02),
             label_smoothing=0.1,
         ),
         Recipe(
@@ -105,6 +114,7 @@ RECIPES: Mapping[str, Recipe] = {
                 peak_learning_rate=0.15,
                 sides=(*(20,) * 4, *(24,) * 3, *(28,) * 2, *(32,) * 3),
             ),
+            compressed_schedule=Schedule(epochs=4, peak_learning_rate=0.02),
             label_smoothing=0.1,
         ),
     )

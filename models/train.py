@@ -7,6 +7,7 @@ import torch
 from rich.progress import Progress
 from torch import nn
 
+from models.compression.pruning import prune
 from models.datasets import Dataset
 from models.networks.resnet_v2 import ResNetV2
 from models.recipes import Recipe
@@ -15,6 +16,8 @@ from models.training import Epoch, Loss, Schedule, in_batches, train
 
 GROUPING_IMAGES = 10_000
 """Training images by which the classes' similarity is judged."""
+PRUNING_IMAGES = 1024
+"""Training images on which a pruned network's normalisations are taken anew."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,14 @@ class Semantic:
     curve: tuple[Epoch, ...]
 
 
+@dataclass(frozen=True)
+class Compressed:
+    """The pruned and fine-tuned network in evaluation mode, with its training curve."""
+
+    network: nn.Module
+    curve: tuple[Epoch, ...]
+
+
 def train_whole(bench: Workbench) -> Whole:
     """The whole network, from random weights."""
     recipe = bench.recipe
@@ -92,6 +103,16 @@ def train_semantic(bench: Workbench, whole: ResNetV2) -> Semantic:
     curve = bench.train(f"semantic-{recipe.branches}", branches, loss, recipe.schedule)
     whole.to("cpu")
     return Semantic(branches, groups, curve)
+
+
+def train_compressed(bench: Workbench, whole: ResNetV2) -> Compressed:
+    """The whole network with the least channels taken out, fine-tuned with the whole network's answers."""
+    recipe = bench.recipe
+    network = prune(whole, bench.data.training.images[:PRUNING_IMAGES], recipe.compressed_flops)
+    loss = distillation(network, whole.to(bench.device))
+    curve = bench.train("compressed", network, loss, recipe.compressed_schedule)
+    whole.to("cpu")
+    return Compressed(network, curve)
 
 
 def default_device() -> str:

@@ -1,0 +1,83 @@
+"""Smaller files for the same network: weights stored in 16 or 8 bits, widened when a node loads them.
+
+The widening is part of the ONNX graph, before the operators that read the weights. ONNX Runtime folds it into
+constants while it loads, so it costs nothing in a run, and memory and speed are those of float32 weights.
+"""
+
+from typing import Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+Storage = Literal["float32", "float16", "int8"]
+"""As what weights are stored. `int8`: with a scale for every output channel."""
+
+LEAST_ELEMENTS = 1024
+"""Smaller weights (biases, normalisations) are left as they are: they weigh little and matter much."""
+_FLOAT16_MAX = 65504.0
+_INT8_MAX = 127
+
+
+def narrowed(model: onnx.ModelProto, storage: Storage) -> onnx.ModelProto:
+    """The model with its large float32 weights stored narrower.
+
+    The same weight becomes the same in every fragment that holds it, so a chain still equals the whole that it
+    was cut from, if both are narrowed.
+
+    Args:
+        model: It is not changed.
+        storage: As what to store; `float32` gives a plain copy.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    if storage == "float32":
+        return copy
+    graph = copy.graph
+    kept, widening = [], []
+    for tensor in graph.initializer:
+        weight = numpy_helper.to_array(tensor)
+        if weight.dtype != np.float32 or weight.size < LEAST_ELEMENTS:
+            kept.append(tensor)
+        elif storage == "float16" and np.abs(weight).max() <= _FLOAT16_MAX:
+            narrow = f"{tensor.name}.float16"
+            kept.append(numpy_helper.from_array(weight.astype(np.float16), narrow))
+            widening.append(_cast(narrow, tensor.name))
+        elif storage == "int8":
+            values, scale = _eight_bits(weight, _output_axis(graph, tensor.name))
+            names = (f"{tensor.name}.int8", f"{tensor.name}.scale")
+            wide = f"{tensor.name}.unscaled"
+            kept += [
+                numpy_helper.from_array(array, name)
+                for array, name in zip((values, scale), names, strict=True)
+            ]
+            widening += [_cast(names[0], wide), helper.make_node("Mul", [wide, names[1]], [tensor.name])]
+        else:
+            kept.append(tensor)
+    nodes = [*widening, *graph.node]
+    del graph.initializer[:], graph.node[:]
+    graph.initializer.extend(kept)
+    graph.node.extend(nodes)
+    return copy
+
+
+def _cast(narrow: str, wide: str) -> onnx.NodeProto:
+    return helper.make_node("Cast", [narrow], [wide], to=TensorProto.FLOAT)
+
+
+def _output_axis(graph: onnx.GraphProto, name: str) -> int:
+    """Along which axis a weight's output channels lie: the first, but for a matrix that is multiplied by."""
+    for node in graph.node:
+        if name in node.input:
+            transposed = any(item.name == "transB" and item.i for item in node.attribute)
+            return -1 if node.op_type == "MatMul" or (node.op_type == "Gemm" and not transposed) else 0
+    return 0
+
+
+def _eight_bits(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """`int8` values and the scale `float32` of each output channel, shaped so that their product is the weight."""
+    others = tuple(index for index in range(weight.ndim) if index != axis % weight.ndim)
+    greatest = np.abs(weight).max(axis=others, keepdims=True)
+    scale = np.where(greatest > 0, greatest / _INT8_MAX, 1.0).astype(np.float32)
+    return np.rint(weight / scale).astype(np.int8), scale
