@@ -92,8 +92,9 @@ class ClusterColumns:
 
     def fragment_ready_ms(self, fragment: Fragment, now_ms: float) -> Floats:
         """When each node can run a fragment: `ClusterView.fragment_ready_ms`."""
-        with np.errstate(divide="ignore"):
-            fetched_ms = now_ms + FETCH_MS + fragment.file_bytes / (1000 * self.link)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            moving_ms = np.where(self.link > 0, fragment.file_bytes / (1000 * self.link), inf)
+        fetched_ms = now_ms + FETCH_MS + moving_ms
         arriving_ms = self._arriving_ms.get(fragment.sha256)
         if arriving_ms is not None:
             fetched_ms = np.where(np.isnan(arriving_ms), fetched_ms, np.maximum(now_ms, arriving_ms))

@@ -4,6 +4,9 @@ from collections.abc import Callable, Mapping
 from random import Random
 from typing import Literal
 
+import numpy as np
+
+from policies.placement.daso import SurrogatePlacement
 from policies.placement.earliest_finish import EarliestFinish
 from policies.placement.interface import (
     ActiveJob,
@@ -15,6 +18,7 @@ from policies.placement.interface import (
     Training,
     place,
 )
+from policies.placement.pretrained import pretrained_weights
 from policies.placement.random_placement import RandomPlacement
 
 __all__ = [
@@ -31,14 +35,22 @@ __all__ = [
     "placement_policy",
 ]
 
-PlacementName = Literal["earliest-finish", "random"]
+PlacementName = Literal["earliest-finish", "random", "gobi", "daso"]
 
 PLACEMENT_POLICIES: Mapping[PlacementName, Callable[[Random], PlacementPolicy]] = {
     "earliest-finish": lambda _: EarliestFinish(),
     "random": RandomPlacement,
+    "gobi": lambda random: _by_surrogate(random, decision_aware=False),
+    "daso": lambda random: _by_surrogate(random, decision_aware=True),
 }
 
 
 def placement_policy(name: PlacementName, *, seed: int = 0) -> PlacementPolicy:
     """A new policy of that name. Raises KeyError."""
     return PLACEMENT_POLICIES[name](Random(seed))
+
+
+def _by_surrogate(random: Random, *, decision_aware: bool) -> SurrogatePlacement:
+    generator = np.random.default_rng(random.getrandbits(32))
+    name = "daso" if decision_aware else "gobi"
+    return SurrogatePlacement(pretrained_weights(name), generator, decision_aware=decision_aware)

@@ -1,0 +1,272 @@
+"""GOBI and DASO: gradient search over a surrogate of the objective (sections 4.2 and 4.3 of the paper).
+
+Both are one class. DASO (decision-aware) gives the surrogate the split decision, the variant's accuracy and
+the slack, GOBI does not.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from messages.task import TaskFinished
+from policies.cluster import ClusterView
+from policies.cluster_columns import ClusterColumns, Flags
+from policies.placement.feasibility import candidates, no_room
+from policies.placement.features import PlacingJob, Problem, problem
+from policies.placement.interface import (
+    ActiveJob,
+    Infeasible,
+    PeriodOutcome,
+    Placement,
+    PlacementRequest,
+    Training,
+)
+from policies.placement.objective import ALPHA, objective, response_share
+from policies.placement.search import Chosen, climb, one_hot, rounded
+from policies.placement.surrogate import Array, Relaxed, Weights
+from policies.placement.training import Sample, fit
+from policies.placement.weights import weights_of, weights_state
+from policies.prediction import predict
+from policies.scoring import reward
+from policies.state import State
+
+FINE_TUNING_STEPS = 30
+FINE_TUNING_RATE = 5e-4
+"""A quarter of the rate of the first training: what was learnt there is not to be lost in one interval."""
+
+LEAST_SAMPLES = 64
+"""Before so many tasks have left, the weights stay as they are."""
+
+MAX_SAMPLES = 4_000
+"""The newest of them are kept and learnt from again."""
+
+MAX_PENDING = 10_000
+"""Placements whose outcome is awaited; the oldest are forgotten."""
+
+JITTER = 0.1
+"""Of the first logits, so that equal fragments do not all go to the first of equal hosts."""
+
+STAY = 3.0
+"""By how much the logit of the host where a fragment stands is above the others."""
+
+LEAST_GAIN = 0.01
+"""Objective that a task must gain by moving."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """A task that left in this interval: all but the target's energy is known."""
+
+    sample: Sample
+    reward: float
+    response: float
+    work_ms: float
+
+
+class SurrogatePlacement:
+    """Places by equation 12, learns by equation 11."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        random: np.random.Generator,
+        *,
+        decision_aware: bool,
+        alpha: float = ALPHA,
+        fine_tuning: bool = True,
+    ) -> None:
+        """A policy whose surrogate was trained before.
+
+        Args:
+            weights: of the surrogate.
+            random: for jitter and for the order of learning.
+            decision_aware: DASO rather than GOBI.
+            alpha: weight of energy in equation 10.
+            fine_tuning: whether `end_period` asks for training.
+        """
+        self.name = "daso" if decision_aware else "gobi"
+        self._weights = dict(weights)
+        self._random = random
+        self._decision_aware = decision_aware
+        self._alpha = alpha
+        self._fine_tuning = fine_tuning
+        self._pending: OrderedDict[str, tuple[str, Sample, float]] = OrderedDict()
+        self._left: list[_Left] = []
+        self._samples: deque[Sample] = deque(maxlen=MAX_SAMPLES)
+
+    # --- placing ---------------------------------------------------------------------------------------
+
+    def place(self, request: PlacementRequest, cluster: ClusterView, now_ms: float) -> Placement | Infeasible:
+        """See `PlacementPolicy`."""
+        names = candidates(request, cluster)
+        if isinstance(names, Infeasible):
+            return names
+        columns = cluster.columns
+        waiting_ms = columns.ready_ms(now_ms, request.due_ms) - now_ms
+        asked = problem(
+            [PlacingJob(request.job, request.due_ms)],
+            columns,
+            now_ms,
+            waiting_ms,
+            _usable(columns, request.avoid),
+            decision_aware=self._decision_aware,
+        )
+        hopeless = np.flatnonzero(~asked.allowed.any(axis=1))
+        if len(hopeless):
+            return no_room(request, cluster, asked.stages[hopeless[0]], names)
+        surrogate = Relaxed(self._weights, asked)
+        chosen = self._best(surrogate, asked, columns, self._first_guess(asked))
+        if (chosen < 0).any():
+            return no_room(request, cluster, asked.stages[int(chosen.argmin())], names)
+        nodes = {stage.name: columns.names[host] for stage, host in zip(asked.stages, chosen, strict=True)}
+        prediction = predict(
+            cluster, request.job, nodes, now_ms, start_ms=request.start_ms, due_ms=request.due_ms
+        )
+        self._await(request, surrogate, asked, chosen)
+        return Placement(nodes, prediction)
+
+    def rearrange(
+        self, active: Sequence[ActiveJob], cluster: ClusterView, now_ms: float
+    ) -> Mapping[str, Mapping[str, str]]:
+        """See `PlacementPolicy`. Only tasks that gain by it are moved, and only if all together gain."""
+        columns = cluster.columns
+        open_jobs = [(one, PlacingJob(one.job, one.due_ms, one.remaining)) for one in active]
+        open_jobs = [
+            (one, placing)
+            for one, placing in open_jobs
+            if placing.open_stages
+            and all(one.nodes.get(s.name) in columns.index for s in placing.open_stages)
+        ]
+        if not open_jobs:
+            return {}
+        asked = problem(
+            [placing for _, placing in open_jobs],
+            columns,
+            now_ms,
+            columns.unexplained_ms(now_ms),
+            _usable(columns, frozenset()),
+            decision_aware=self._decision_aware,
+        )
+        jobs = [one for one, _ in open_jobs]
+        stand = np.array(
+            [
+                columns.index[jobs[task].nodes[stage.name]]
+                for task, stage in zip(asked.task, asked.stages, strict=True)
+            ]
+        )
+        asked.allowed[np.arange(len(stand)), stand] = True  # its memory is reserved there
+        surrogate = Relaxed(self._weights, asked)
+        hosts = len(columns.names)
+        before = one_hot(stand, hosts)
+        chosen = rounded(climb(surrogate, STAY * before, asked.allowed), asked, columns)
+        values = surrogate.values(before)
+        gains = surrogate.values(one_hot(chosen, hosts)) - values
+        stays = (gains < LEAST_GAIN)[asked.task] | (chosen < 0)
+        chosen = np.where(stays, stand, chosen)
+        if surrogate.values(one_hot(chosen, hosts)).sum() < values.sum() + LEAST_GAIN:
+            return {}
+        moves: dict[str, dict[str, str]] = {}
+        for index in np.flatnonzero(chosen != stand).tolist():
+            task = jobs[asked.task[index]].task
+            moves.setdefault(task, {})[asked.stages[index].name] = columns.names[chosen[index]]
+        for task in moves:
+            self._pending.pop(task, None)  # what comes of it is due to no single placement
+        return moves
+
+    def _first_guess(self, asked: Problem) -> Array:
+        """Logits of hosts for new fragments: higher where they are through sooner, and a little chance."""
+        sooner = -np.log(asked.time + asked.waiting / asked.unit[:, None] + np.float32(1e-6))
+        return sooner + self._random.normal(0, JITTER, sooner.shape).astype(np.float32)
+
+    @staticmethod
+    def _best(surrogate: Relaxed, asked: Problem, columns: ClusterColumns, guess: Array) -> Chosen:
+        """The better of what the search found and of where it began; the former where both fail."""
+        found = rounded(climb(surrogate, guess, asked.allowed), asked, columns)
+        began = rounded(guess, asked, columns)
+        if (began < 0).any() or ((found >= 0).all() and (found == began).all()):
+            return found
+        if (found < 0).any():
+            return began
+        hosts = len(columns.names)
+        gain = surrogate.values(one_hot(found, hosts)).sum() - surrogate.values(one_hot(began, hosts)).sum()
+        return found if gain >= 0 else began
+
+    # --- learning --------------------------------------------------------------------------------------
+
+    def _await(self, request: PlacementRequest, surrogate: Relaxed, asked: Problem, chosen: Chosen) -> None:
+        placed = surrogate.placed(one_hot(chosen, asked.allowed.shape[1]))
+        rows = np.arange(len(chosen))
+        sample = Sample(
+            asked.features[rows, chosen], placed.time, placed.waiting, placed.same, asked.about[0], target=0.0
+        )
+        work_ms = float(asked.work[rows, chosen].sum())
+        self._pending[request.task] = (request.job.variant.name, sample, work_ms)
+        self._pending.move_to_end(request.task)
+        while len(self._pending) > MAX_PENDING:
+            self._pending.popitem(last=False)
+
+    def learn(self, outcome: TaskFinished) -> None:
+        """See `PlacementPolicy`. A task that was placed as another variant in the end teaches nothing."""
+        pending = self._pending.pop(outcome.task, None)
+        if pending is None or pending[0] != outcome.variant:
+            return
+        _, sample, expected_ms = pending
+        answered = outcome.status == "answered"
+        accuracy = outcome.variant_accuracy if outcome.accuracy is None else outcome.accuracy
+        self._left.append(
+            _Left(
+                sample,
+                reward(outcome.on_time, accuracy or 0.0) if answered else 0.0,
+                response_share(outcome.response_ms, outcome.deadline_ms),
+                sum(report.compute_ms for report in outcome.stages) or expected_ms,
+            )
+        )
+
+    def end_period(self, outcome: PeriodOutcome) -> Training | None:
+        """See `PlacementPolicy`: targets by equation 10 as `objective.py` reads it, then equation 11."""
+        left, self._left = self._left, []
+        mean_ms = sum(one.work_ms for one in left) / len(left) if left else 0.0
+        for one in left:
+            energy = outcome.energy * (one.work_ms / mean_ms if mean_ms > 0 else 1.0)
+            target = objective(one.reward, energy, one.response, self._alpha)
+            self._samples.append(_with_target(one.sample, target))
+        if not left or not self._fine_tuning or len(self._samples) < LEAST_SAMPLES:
+            return None
+        seed = int(self._random.integers(1 << 31))
+        return partial(self._train, dict(self._weights), list(self._samples), seed)
+
+    @property
+    def samples(self) -> Sequence[Sample]:
+        """What it has seen, the newest last: for the first training."""
+        return tuple(self._samples)
+
+    def _train(self, weights: Weights, samples: Sequence[Sample], seed: int) -> partial[None]:
+        """Runs beside decisions: reads nothing of `self` that they change."""
+        random = np.random.default_rng(seed)
+        tuned = fit(weights, samples, random, steps=FINE_TUNING_STEPS, learning_rate=FINE_TUNING_RATE)
+        return partial(self._adopt, tuned)
+
+    def _adopt(self, weights: Weights) -> None:
+        self._weights = dict(weights)
+
+    def state(self) -> State:
+        """The weights. What was seen is not kept: it is learnt."""
+        return weights_state(self._weights)
+
+    def restore(self, state: State) -> None:
+        """Take up weights. Raises StateError."""
+        self._adopt(weights_of(state))
+
+
+def _with_target(sample: Sample, target: float) -> Sample:
+    return Sample(sample.features, sample.time, sample.waiting, sample.same, sample.about, target)
+
+
+def _usable(columns: ClusterColumns, avoid: frozenset[str]) -> Flags:
+    usable = (columns.score > 0) & (columns.link > 0)
+    for name in avoid & columns.index.keys():
+        usable[columns.index[name]] = False
+    return usable
