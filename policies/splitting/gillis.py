@@ -22,6 +22,11 @@ DISCOUNT = 0.5
 A decision loads the nodes for a few tasks to come, not for ever, so the horizon is short.
 """
 
+FIRST_VALUE = 1 / (1 - DISCOUNT)
+"""Of an action that was never tried: the most that can be earned, so that it is tried soon, and again until
+it is known. Values that rise from 0 would leave behind the action that is chosen less often.
+"""
+
 FIRST_EPSILON = 1.0
 LAST_EPSILON = 0.05
 DECAY = 0.98
@@ -33,7 +38,7 @@ LOAD_SHARES = (0.1, 0.3, 1.0)
 _MOST_OCTAVES = 40
 
 
-_Value = Annotated[float, Field(ge=0, le=1 / (1 - DISCOUNT))]
+_Value = Annotated[float, Field(ge=0, le=FIRST_VALUE)]
 
 
 class _Memory(Part):
@@ -85,8 +90,8 @@ class Gillis:
         if not variants:
             return nothing_can_run(context)
         situation = situation_of(context)
-        values = self._q.get(context.application, {}).get(situation, {})
-        scores = {variant: values.get(variant, 0.0) for variant in variants}
+        values = self._q.setdefault(context.application, {}).setdefault(situation, {})
+        scores = {variant: values.setdefault(variant, FIRST_VALUE) for variant in variants}
         best = max(scores, key=scores.__getitem__)
         explores = self._random.random() < self._epsilon
         chosen = self._random.choice(variants) if explores else best
@@ -106,10 +111,10 @@ class Gillis:
             return
         table = self._q.setdefault(context.application, {})
         following = table.get(step.following or step.situation, {})
-        target = reward_of(outcome) + DISCOUNT * max(following.values(), default=0.0)
+        target = reward_of(outcome) + DISCOUNT * max(following.values(), default=FIRST_VALUE)
         values = table.setdefault(step.situation, {})
         variant = outcome.variant or step.variant
-        before = values.get(variant, 0.0)
+        before = values.get(variant, FIRST_VALUE)
         values[variant] = before + LEARNING_RATE * (target - before)
         self._epsilon = max(LAST_EPSILON, DECAY * self._epsilon)
 

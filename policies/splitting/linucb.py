@@ -6,8 +6,11 @@ from policies.splitting.interface import Decision, SplitContext, nothing_can_run
 from policies.splitting.linear import LinearModels
 from policies.state import State
 
-ALPHA = 0.5
-"""Standard deviations by which an uncertain arm is favoured, in units of the reward's noise."""
+ALPHA = 1.0
+"""Standard deviations by which an uncertain arm is favoured, in units of the reward's noise.
+
+Below about .7 an arm that was never tried could not outbid one that always earns 1.
+"""
 
 
 class LinUcb:

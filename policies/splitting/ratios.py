@@ -7,7 +7,7 @@ prior of
 
 * an application's variant under a load is the variant's distribution under all loads;
 * of that, the distribution of all tasks of the system;
-* of that, a log-normal one around 1.
+* of that, a log-normal one around 1, mixed with some trouble.
 
 So a variant that was never run is judged by how predictions fare in general, and by itself once it was.
 """
@@ -15,11 +15,11 @@ So a variant that was never run is judged by how predictions fare in general, an
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import erf, log, log2, sqrt
-from typing import Annotated
+from typing import Annotated, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from messages.base import Name, Part
 from messages.task import TaskFinished
@@ -37,14 +37,22 @@ BINS = (MOST_OCTAVE - LEAST_OCTAVE) * BINS_PER_OCTAVE
 PRIOR_TASKS = 5.0
 """What a prior counts for, in tasks."""
 
-PRIOR_SPREAD = 0.25
+PRIOR_SPREAD = 0.2
 """Standard deviation of the log of a ratio before anything was seen."""
+
+PRIOR_TROUBLE = 0.1
+"""Share of tasks with which something goes wrong, before anything was seen: any factor up to the greatest.
+
+Without it, a task that is late would still be expected soon.
+"""
 
 WINDOW_TASKS = 200
 """About so many of an application's last tasks count: what was seen loses 1/200 with each that ends."""
 
 WAITING_SHARES = (0.1, 0.5)
 """Borders of the load bins: share of a prediction that is waiting for other tasks' work."""
+
+LOADS = len(WAITING_SHARES) + 1
 
 _NEGLIGIBLE = 1e-3
 
@@ -109,9 +117,16 @@ class _CountsMemory(Part):
     seen: Annotated[list[Annotated[float, Field(ge=0, le=1e9)]], Field(max_length=BINS)]
     censored: Annotated[list[Annotated[float, Field(ge=0, le=1e9)]], Field(max_length=BINS)]
 
+    @model_validator(mode="after")
+    def _has_as_many_of_each(self) -> Self:
+        if not len(self.bins) == len(self.seen) == len(self.censored):
+            msg = "not as many bins as counts"
+            raise ValueError(msg)
+        return self
+
 
 class _ApplicationMemory(Part):
-    variants: dict[Name, Annotated[list[_CountsMemory], Field(max_length=len(WAITING_SHARES) + 1)]]
+    variants: dict[Name, Annotated[list[_CountsMemory], Field(min_length=LOADS, max_length=LOADS)]]
 
 
 class _Memory(Part):
@@ -151,7 +166,7 @@ class Ratios:
         actual_ms = outcome.response_ms - (context.deadline_ms - context.slack_ms)
         ratio = max(0.0, actual_ms) / arm.predicted_ms
         variants = self._applications.setdefault(context.application, {})
-        loads = variants.setdefault(arm.variant, [_empty() for _ in range(len(WAITING_SHARES) + 1)])
+        loads = variants.setdefault(arm.variant, [_empty() for _ in range(LOADS)])
         self._everything.fade()
         for counts_of in variants.values():
             for counts in counts_of:
@@ -198,10 +213,12 @@ def _position(ratio: float) -> float:
     return min(float(BINS), max(0.0, (log2(ratio) - LEAST_OCTAVE) * BINS_PER_OCTAVE))
 
 
-def _log_normal() -> Belief:
-    """Ratios around 1; the tails beyond the bins are left out."""
-    borders = [(LEAST_OCTAVE + index / BINS_PER_OCTAVE) * log(2) for index in range(BINS + 1)]
-    survival = np.array([0.5 * (1 - erf(border / (PRIOR_SPREAD * sqrt(2)))) for border in borders])
+def _first_belief() -> Belief:
+    """Ratios around 1, of which a few are any number of times greater."""
+    octaves = [LEAST_OCTAVE + index / BINS_PER_OCTAVE for index in range(BINS + 1)]
+    usual = [0.5 * (1 - erf(octave * log(2) / (PRIOR_SPREAD * sqrt(2)))) for octave in octaves]
+    trouble = [1 - max(0.0, octave) / MOST_OCTAVE for octave in octaves]
+    survival = (1 - PRIOR_TROUBLE) * np.array(usual) + PRIOR_TROUBLE * np.array(trouble)
     survival[0], survival[-1] = 1.0, 0.0
     return Belief(survival, PRIOR_TASKS, 0.0)
 
@@ -227,10 +244,10 @@ def _saved(counts: _Counts) -> dict[str, Json]:
 
 def _counts(memory: _CountsMemory) -> _Counts:
     counts = _empty()
-    for index, seen, censored in zip(memory.bins, memory.seen, memory.censored, strict=False):
+    for index, seen, censored in zip(memory.bins, memory.seen, memory.censored, strict=True):
         counts.seen[index] = seen
         counts.censored[index] = censored
     return counts
 
 
-_FIRST = _log_normal()
+_FIRST = _first_belief()

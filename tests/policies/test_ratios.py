@@ -1,0 +1,170 @@
+"""What is learnt of actual / predicted."""
+
+import json
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policies.splitting import Arm
+from policies.splitting.ratios import (
+    BINS,
+    PRIOR_TASKS,
+    PRIOR_TROUBLE,
+    WINDOW_TASKS,
+    Belief,
+    Ratios,
+    _Counts,
+    load_of,
+)
+from policies.state import Json, StateError
+from tests.policies.split_examples import LAYER, SEMANTIC, context, outcome
+
+UNINFORMED = Belief(np.linspace(1.0, 0.0, BINS + 1), 0.0, 0.0)
+"""A prior that counts for nothing."""
+
+
+def counts(seen: dict[int, float], censored: dict[int, float] | None = None) -> _Counts:
+    made = _Counts(np.zeros(BINS), np.zeros(BINS))
+    for index, number in seen.items():
+        made.seen[index] = number
+    for index, number in (censored or {}).items():
+        made.censored[index] = number
+    return made
+
+
+def teach(
+    ratios: Ratios, ratio: float, *, arm: Arm = LAYER, application: str = "toy", answered: bool = True
+) -> None:
+    asked = context(arm, application=application, deadline_ms=1e6)
+    assert arm.predicted_ms
+    status = "answered" if answered else "expired"
+    ratios.learn(asked, outcome(asked, arm.variant, ratio * arm.predicted_ms, status=status))
+
+
+def test_before_anything_is_seen_ratios_are_spread_around_1_with_a_little_trouble() -> None:
+    belief = Ratios().belief("toy", LAYER)
+    assert belief.probability(1.0) == pytest.approx(0.5 * (1 - PRIOR_TROUBLE))
+    assert belief.probability(2.0) == pytest.approx(1 - PRIOR_TROUBLE * 5 / 6, abs=0.01)
+    assert belief.quantile(0.45) == pytest.approx(1.0, rel=0.01)
+    assert belief.quantile(0.95) == pytest.approx(8.0, rel=0.01)
+    assert (belief.probability(0.0), belief.probability(100.0)) == (0.0, 1.0)
+    assert belief.own_tasks == 0
+
+
+def test_with_censored_tasks_the_estimate_is_that_of_kaplan_and_meier() -> None:
+    """Of five at risk two end in bin 10; one drops out in 20; of the last two one ends in bin 30."""
+    survival = counts({10: 2, 30: 1}, {20: 1, 40: 1}).update(UNINFORMED).survival
+    assert survival[10] == pytest.approx(1.0)
+    assert survival[11] == survival[30] == pytest.approx(3 / 5)
+    assert survival[31] == survival[BINS] == pytest.approx(3 / 5 * 1 / 2)
+
+
+def test_without_censoring_the_posterior_mixes_prior_and_what_was_seen() -> None:
+    prior = Belief(np.linspace(1.0, 0.0, BINS + 1), PRIOR_TASKS, 0.0)
+    survival = counts({10: 15.0}).update(prior).survival
+    for border in range(11, BINS + 1):
+        assert survival[border] == pytest.approx(PRIOR_TASKS * prior.survival[border] / (PRIOR_TASKS + 15))
+
+
+def test_a_variant_is_judged_by_itself_once_it_ran_and_by_all_others_before() -> None:
+    ratios = Ratios()
+    for _ in range(100):
+        teach(ratios, 2.0)
+    assert ratios.belief("toy", LAYER).quantile(0.5) == pytest.approx(2.0, rel=0.1)
+    assert ratios.belief("toy", SEMANTIC).quantile(0.5) == pytest.approx(2.0, rel=0.1)
+    assert ratios.belief("other", LAYER).tasks == PRIOR_TASKS
+    for _ in range(30):
+        teach(ratios, 1.0, arm=SEMANTIC)
+    assert ratios.belief("toy", SEMANTIC).probability(1.2) > 0.8
+    assert ratios.belief("toy", LAYER).probability(1.2) < 0.1
+
+
+def test_what_happens_under_load_is_learnt_apart() -> None:
+    calm = Arm("layer", 0.9, 100.0, "", foreseen_ms=100.0, wait_ms=5.0)
+    busy = Arm("layer", 0.9, 100.0, "", foreseen_ms=100.0, wait_ms=60.0)
+    assert (load_of(calm), load_of(busy), load_of(Arm("layer", 0.9, 100.0, ""))) == (0, 2, 0)
+    ratios = Ratios()
+    for _ in range(50):
+        teach(ratios, 1.0, arm=calm)
+        teach(ratios, 3.0, arm=busy)
+    assert ratios.belief("toy", calm).probability(1.5) > 0.9
+    assert ratios.belief("toy", busy).probability(1.5) < 0.1
+
+
+def test_tasks_that_never_answer_make_an_answer_in_time_improbable() -> None:
+    ratios = Ratios()
+    hopeful = ratios.belief("toy", LAYER)
+    for _ in range(40):
+        teach(ratios, 1.2, answered=False)
+    belief = ratios.belief("toy", LAYER)
+    assert (hopeful.probability(1.1) > 0.5, belief.probability(1.1) < 0.1) == (True, True)
+    assert (hopeful.probability(1.3) > 0.8, belief.probability(1.3) < 0.5) == (True, True)
+
+
+def test_what_was_long_ago_is_forgotten_and_uncertainty_comes_back() -> None:
+    ratios = Ratios()
+    for _ in range(100):
+        teach(ratios, 4.0)
+    known = ratios.belief("toy", LAYER).own_tasks
+    for _ in range(3 * WINDOW_TASKS):
+        teach(ratios, 1.0, arm=SEMANTIC)
+    assert ratios.belief("toy", LAYER).own_tasks < 0.1 * known
+    for _ in range(20):
+        teach(ratios, 1.0)
+    assert ratios.belief("toy", LAYER).probability(1.5) > 0.6
+
+
+def test_a_task_without_variant_or_prediction_teaches_nothing() -> None:
+    ratios = Ratios()
+    asked = context()
+    ratios.learn(asked, outcome(asked, None, 10.0, status="refused"))
+    ratios.learn(asked, outcome(asked, "unknown", 10.0))
+    unable = context(Arm("layer", 0.9, None, "too big"))
+    ratios.learn(unable, outcome(unable, "layer", 10.0))
+    assert ratios.belief("toy", LAYER).tasks == PRIOR_TASKS
+
+
+def test_the_estimate_finds_a_distribution_although_much_of_it_is_cut_off() -> None:
+    """Log-normal ratios of which only those below 1.5 are ever answered."""
+    random = Random(1)
+    ratios = Ratios()
+    for _ in range(400):
+        ratio = random.lognormvariate(0.2, 0.3)
+        teach(ratios, min(ratio, 1.5), answered=ratio < 1.5)
+    belief = ratios.belief("toy", LAYER)
+    assert belief.probability(1.0) == pytest.approx(0.2525, abs=0.06)
+    assert belief.probability(1.4) == pytest.approx(0.6757, abs=0.06)
+
+
+@given(st.lists(st.tuples(st.floats(0, 200), st.booleans(), st.sampled_from(["a", "b"])), max_size=30))
+def test_every_belief_is_a_distribution_and_survives_json(
+    story: list[tuple[float, bool, str]],
+) -> None:
+    ratios = Ratios()
+    for ratio, answered, application in story:
+        teach(ratios, ratio, answered=answered, application=application)
+    again = Ratios()
+    again.restore(json.loads(json.dumps(ratios.state())))
+    for application in ("a", "b"):
+        belief = ratios.belief(application, LAYER)
+        assert np.all(np.diff(belief.survival) <= 1e-12)
+        assert belief.survival[0] == 1.0
+        assert belief.survival[-1] >= 0.0
+        assert 0 <= belief.probability(1.3) <= belief.probability(1.4) <= 1
+        assert np.allclose(again.belief(application, LAYER).survival, belief.survival, atol=1e-3)
+
+
+def test_a_broken_state_is_refused() -> None:
+    nothing: Json = {"bins": [], "seen": [], "censored": []}
+    outside: Json = {"bins": [BINS], "seen": [1.0], "censored": [0.0]}
+    uneven: Json = {"bins": [1, 2], "seen": [1.0], "censored": [0.0]}
+    too_few_loads: Json = {"toy": {"variants": {"layer": [nothing]}}}
+    with pytest.raises(StateError, match=r"everything\.bins"):
+        Ratios().restore({"everything": outside, "applications": {}})
+    with pytest.raises(StateError, match=r"everything: .* not as many bins as counts"):
+        Ratios().restore({"everything": uneven, "applications": {}})
+    with pytest.raises(StateError, match="layer"):
+        Ratios().restore({"everything": nothing, "applications": too_few_loads})
