@@ -8,6 +8,7 @@ import onnx
 from bus.store import ModelStore
 from messages.application import Application, TensorSpec
 from models.balance import Target
+from models.compression.quantization import quantize
 from models.datasets import PUBLISHED
 from models.export import export_network
 from models.layer_split import balanced_chain, cut, cut_points
@@ -15,8 +16,12 @@ from models.packing import Heading, Packer, pack
 from models.profile import segment_times
 from models.recipes import Part
 from models.report import training_report
-from models.train import Semantic, Whole, Workbench, train_semantic, train_whole
+from models.train import Compressed, Semantic, Whole, Workbench, train_compressed, train_semantic, train_whole
+from models.training import Epoch
 from models.variants import Measured
+
+CALIBRATION_IMAGES = 512
+"""Validation images from which the ranges of eight-bit tensors are taken."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,16 @@ class Trained:
 
     whole: Whole
     semantic: Semantic
+    compressed: Compressed
+
+    @property
+    def curves(self) -> dict[str, tuple[Epoch, ...]]:
+        """The training curve of each network, by its heading."""
+        return {
+            "Whole network": self.whole.curve,
+            "Branches": self.semantic.curve,
+            "Compressed network": self.compressed.curve,
+        }
 
 
 def train_part(bench: Workbench, part: Part) -> None:
@@ -38,6 +53,8 @@ def train_part(bench: Workbench, part: Part) -> None:
             pass
         case "semantic":
             train_semantic(bench, whole.network)
+        case "compressed":
+            train_compressed(bench, whole.network)
 
 
 def build(bench: Workbench, store: ModelStore) -> tuple[Application, tuple[Measured, ...]]:
@@ -50,16 +67,11 @@ def build(bench: Workbench, store: ModelStore) -> tuple[Application, tuple[Measu
         CutError: The whole network cannot be cut into so many stages.
     """
     whole = train_whole(bench)
-    trained = Trained(whole, train_semantic(bench, whole.network))
+    trained = Trained(whole, train_semantic(bench, whole.network), train_compressed(bench, whole.network))
     packer = fill(bench, trained)
     bench.progress.console.print("measuring every variant's files on the test images")
     application, results = pack(packer, store, bench.data.test)
-    report = training_report(
-        application,
-        results,
-        bench.recipe,
-        {"Whole network": trained.whole.curve, "Branches": trained.semantic.curve},
-    )
+    report = training_report(application, results, bench.recipe, trained.curves)
     (store.root / application.name / "TRAINING.md").write_text(report, "utf-8")
     return application, results
 
@@ -79,7 +91,7 @@ def fill(bench: Workbench, trained: Trained) -> Packer:
         input=TensorSpec(dtype="uint8", shape=shape),
         default_deadline_ms=recipe.default_deadline_ms,
     )
-    packer = Packer(heading)
+    packer = Packer(heading, storage=recipe.storage)
     example = np.zeros((2, *shape), np.uint8)
     whole = export_network(trained.whole.network, example)
     packer.add_single("whole", whole)
@@ -87,6 +99,8 @@ def fill(bench: Workbench, trained: Trained) -> Packer:
     semantic = trained.semantic
     branches = [export_network(branch, example) for branch in semantic.branches.branches]
     packer.add_branches("semantic", branches, semantic.groups)
+    packer.add_single("compressed", export_network(trained.compressed.network, example))
+    packer.add_single("int8", quantize(whole, bench.data.validation.images[:CALIBRATION_IMAGES]))
     return packer
 
 

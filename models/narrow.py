@@ -23,8 +23,8 @@ _INT8_MAX = 127
 def narrowed(model: onnx.ModelProto, storage: Storage) -> onnx.ModelProto:
     """The model with its large float32 weights stored narrower.
 
-    The same weight becomes the same in every fragment that holds it, so a chain still equals the whole that it
-    was cut from, if both are narrowed.
+    The same weight becomes the same in every fragment that holds it, so a chain still equals the whole that
+    it was cut from, if both are narrowed.
 
     Args:
         model: It is not changed.
@@ -46,13 +46,11 @@ def narrowed(model: onnx.ModelProto, storage: Storage) -> onnx.ModelProto:
             widening.append(_cast(narrow, tensor.name))
         elif storage == "int8":
             values, scale = _eight_bits(weight, _output_axis(graph, tensor.name))
-            names = (f"{tensor.name}.int8", f"{tensor.name}.scale")
-            wide = f"{tensor.name}.unscaled"
-            kept += [
-                numpy_helper.from_array(array, name)
-                for array, name in zip((values, scale), names, strict=True)
-            ]
-            widening += [_cast(names[0], wide), helper.make_node("Mul", [wide, names[1]], [tensor.name])]
+            narrow, factor, wide = (f"{tensor.name}.{part}" for part in ("int8", "scale", "unscaled"))
+            kept.append(numpy_helper.from_array(values, narrow))
+            kept.append(numpy_helper.from_array(scale, factor))
+            widening.append(_cast(narrow, wide))
+            widening.append(helper.make_node("Mul", [wide, factor], [tensor.name]))
         else:
             kept.append(tensor)
     nodes = [*widening, *graph.node]
@@ -76,7 +74,7 @@ def _output_axis(graph: onnx.GraphProto, name: str) -> int:
 
 
 def _eight_bits(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """`int8` values and the scale `float32` of each output channel, shaped so that their product is the weight."""
+    """`int8` values, and the scale `float32` of each output channel in a shape to multiply by."""
     others = tuple(index for index in range(weight.ndim) if index != axis % weight.ndim)
     greatest = np.abs(weight).max(axis=others, keepdims=True)
     scale = np.where(greatest > 0, greatest / _INT8_MAX, 1.0).astype(np.float32)

@@ -11,6 +11,7 @@ from bus.store import ModelStore, sha256_of
 from messages.application import INPUT, Application, Stage, TensorSpec, Variant
 from models.datasets import Subset
 from models.export import file_content
+from models.narrow import Storage, narrowed
 from models.profile import describe, reference_score
 from models.variants import EQUAL_LOGITS, Measured, measure
 
@@ -36,11 +37,14 @@ class Heading:
 class Packer:
     """Collects the fragments of the variants; each is kept once, however many stages use it."""
 
-    def __init__(self, heading: Heading, micro_batch: int = MICRO_BATCH) -> None:
+    def __init__(
+        self, heading: Heading, micro_batch: int = MICRO_BATCH, storage: Storage = "float32"
+    ) -> None:
         self.heading = heading
         self.micro_batch = micro_batch
+        self.storage = storage
         self.variants: list[Variant] = []
-        self._models: dict[str, onnx.ModelProto] = {}
+        self._fragments: dict[str, tuple[onnx.ModelProto, bytes]] = {}
         self._every_class = tuple(range(len(heading.labels)))
 
     def add_single(self, name: str, model: onnx.ModelProto) -> None:
@@ -80,17 +84,20 @@ class Packer:
             default_deadline_ms=self.heading.default_deadline_ms,
             reference_score=round(reference_score(), 2),
             variants=tuple(self.variants),
-            fragments=describe(list(self._models.values()), self.micro_batch),
+            fragments=describe(
+                [model for model, _ in self._fragments.values()], self.micro_batch, self.contents
+            ),
         )
 
     @property
     def contents(self) -> list[bytes]:
         """The fragments' files."""
-        return [file_content(model) for model in self._models.values()]
+        return [content for _, content in self._fragments.values()]
 
     def _stage(self, name: str, model: onnx.ModelProto, source: str, classes: tuple[int, ...]) -> Stage:
-        sha256 = sha256_of(file_content(model))
-        self._models[sha256] = model
+        content = file_content(narrowed(model, self.storage))
+        sha256 = sha256_of(content)
+        self._fragments[sha256] = (model, content)
         return Stage(name=name, fragment=sha256, source=source, classes=classes)
 
     def _add(self, name: str, stages: Sequence[Stage]) -> None:

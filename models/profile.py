@@ -39,28 +39,34 @@ def reference_score() -> float:
     return measure_score(clock=time.thread_time, windows=SCORE_ROUNDS)
 
 
-def describe(models: Sequence[onnx.ModelProto], micro_batch: int) -> tuple[Fragment, ...]:
+def describe(
+    models: Sequence[onnx.ModelProto], micro_batch: int, contents: Sequence[bytes] | None = None
+) -> tuple[Fragment, ...]:
     """Measures fragments.
 
     Args:
-        models: One input, one output, shapes inferred.
+        models: One input, one output.
         micro_batch: Images for which the peak memory is stated.
+        contents: Their files, where these are stored otherwise (`models.narrow`) than the models are; the
+            files are what is timed, while the models say what a node holds once it has loaded them.
 
     Returns:
         Their descriptions, in order. FLOPs, weights and peak memory are derived from the graph (the peak is
         the weights and the greatest sum of tensors alive at once); the times are measured here.
     """
-    with _loaded(models) as runtimes:
+    files = [file_content(model) for model in models] if contents is None else contents
+    with _loaded(files) as runtimes:
         timings = time_runtimes(runtimes)
     return tuple(
-        _describe(model, runtime, timing, micro_batch)
-        for model, runtime, timing in zip(models, runtimes, timings, strict=True)
+        _describe(model, content, runtime, timing, micro_batch)
+        for model, content, runtime, timing in zip(models, files, runtimes, timings, strict=True)
     )
 
 
-def _describe(model: onnx.ModelProto, runtime: FragmentRuntime, timing: Timing, micro_batch: int) -> Fragment:
+def _describe(
+    model: onnx.ModelProto, content: bytes, runtime: FragmentRuntime, timing: Timing, micro_batch: int
+) -> Fragment:
     graph = Graph(model)
-    content = file_content(model)
     return Fragment(
         sha256=sha256_of(content),
         file_bytes=len(content),
@@ -76,7 +82,7 @@ def _describe(model: onnx.ModelProto, runtime: FragmentRuntime, timing: Timing, 
 
 def segment_times(models: Sequence[onnx.ModelProto], batch: int) -> tuple[float, ...]:
     """Best time of each of several fragments, in milliseconds an image, in calls of `batch` images."""
-    with _loaded(models) as runtimes:
+    with _loaded([file_content(model) for model in models]) as runtimes:
         return tuple(best[0] / batch for best in _best_milliseconds(runtimes, [batch]))
 
 
@@ -100,12 +106,12 @@ def fit(milliseconds: Sequence[float], batches: Sequence[int]) -> Timing:
 
 
 @contextmanager
-def _loaded(models: Sequence[onnx.ModelProto]) -> Iterator[list[FragmentRuntime]]:
+def _loaded(files: Sequence[bytes]) -> Iterator[list[FragmentRuntime]]:
     with tempfile.TemporaryDirectory() as folder:
         runtimes = []
-        for index, model in enumerate(models):
+        for index, content in enumerate(files):
             path = Path(folder) / f"{index}.onnx"
-            path.write_bytes(file_content(model))
+            path.write_bytes(content)
             runtimes.append(FragmentRuntime(path))
         yield runtimes
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from models.datasets import CLASS_NAMES
+from models.narrow import Storage
 from models.networks.pixels import Pixels
 from models.networks.resnet_v2 import ResNetV2, Stem
 from models.training import Augmentation, Schedule
@@ -39,6 +40,8 @@ class Recipe:
     stages: int = 3
     """Fragments of the chain."""
     label_smoothing: float = 0.0
+    storage: Storage = "float16"
+    """As what the weights are stored; nodes compute with float32 in any case."""
     default_deadline_ms: float = 1000.0
 
     @property
