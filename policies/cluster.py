@@ -15,7 +15,8 @@ from messages.task import StagePlacement
 from policies.cluster_columns import FETCH_MS, ClusterColumns
 
 STALE_AFTER_MS = 60_000.0
-"""A placement whose end was not reported for so long after it was expected is forgotten."""
+"""A placement whose end was not reported for so long after it was expected is forgotten; one that was
+expected to take longer than this is given as much again."""
 
 MAX_OUTSTANDING = 10_000
 """Beyond it, the oldest placement is forgotten."""
@@ -169,7 +170,7 @@ class ClusterView:
             if node is not None:
                 self._add(node, task, work, now_ms, due_ms)
                 end_ms = max(end_ms, node.busy_until_ms)
-        self._ledger[task] = _Placed(attempt, works, due_ms, end_ms + STALE_AFTER_MS)
+        self._ledger[task] = _Placed(attempt, works, due_ms, end_ms + max(STALE_AFTER_MS, end_ms - now_ms))
 
     def finished(self, task: str, now_ms: float) -> None:
         """A task ended, however it did. Unknown ones are ignored."""

@@ -4,17 +4,24 @@ All times are points on the caller's clock, in ms.
 """
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from messages.application import Application
 from messages.cluster import ClusterState, PrepareFragments
 from messages.limits import MAX_STAGES
 from messages.task import StagePlacement, TaskDecided, TaskFinished, TaskPlaced
 from policies.cluster import ClusterView
-from policies.placement import Infeasible, Placement, PlacementPolicy, PlacementRequest, place
+from policies.placement import (
+    ActiveJob,
+    Infeasible,
+    Placement,
+    PlacementPolicy,
+    PlacementRequest,
+    place,
+)
 from policies.placement.warm_up import warm_up
-from policies.prediction import HOP_MS, Job
+from policies.prediction import HOP_MS, Job, predict
 
 HOPS_TO_DISPATCH = 1
 """Placement to gateway: then the inputs are sent."""
@@ -91,6 +98,36 @@ class Placer:
         placing = self._place(decided, decided.variant, now_ms)
         self._remember(decided.task, _Record(decided.attempt, placing))
         return placing
+
+    def rearrange(self, active: Sequence[ActiveJob], now_ms: float) -> list[TaskPlaced]:
+        """Where tasks that run should stand from now on: only those of which a stage is to move.
+
+        The ledger counts on it; whoever asks moves them, or gives the task another attempt.
+        """
+        moved = []
+        wanted = self._policy.rearrange(active, self._cluster, now_ms)
+        for one in active:
+            record = self._records.get(one.task)
+            nodes = {**one.nodes, **wanted.get(one.task, {})}
+            known = self._cluster.nodes.keys() >= set(nodes.values())
+            if record is None or record.placing is None or nodes == one.nodes or not known:
+                continue
+            prediction = predict(self._cluster, one.job, nodes, now_ms, due_ms=one.due_ms, idle=True)
+            works = {stage: one.remaining[stage] * ms for stage, ms in prediction.work_ms.items()}
+            found = Placement(nodes, replace(prediction, work_ms=works))
+            self._cluster.placed(one.task, record.attempt, found.works(one.job), now_ms, due_ms=one.due_ms)
+            stages = tuple(
+                StagePlacement(stage=stage, node=node, work_ms=works[stage]) for stage, node in nodes.items()
+            )
+            placed = record.placing.placed.model_copy(update={"stages": stages, "reason": "moved"})
+            record.placing = Placing(placed)
+            moved.append(placed)
+        return moved
+
+    @property
+    def view(self) -> ClusterView:
+        """The cluster as it knows it; not to be changed."""
+        return self._cluster
 
     def finished(self, finished: TaskFinished, now_ms: float) -> None:
         """A task ended."""
