@@ -12,8 +12,7 @@ prior of
 So a variant that was never run is judged by how predictions fare in general, and by itself once it was.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import erf, log, log2, sqrt
 from typing import Annotated, Self
 
@@ -55,6 +54,8 @@ WAITING_SHARES = (0.1, 0.5)
 LOADS = len(WAITING_SHARES) + 1
 
 _NEGLIGIBLE = 1e-3
+_BORDERS = np.arange(BINS + 1) / BINS_PER_OCTAVE + LEAST_OCTAVE
+"""Of the bins, in octaves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,35 +80,52 @@ class Belief:
 
     def quantile(self, q: float) -> float:
         """The ratio that is not exceeded with probability q, in (0, 1); at most 2 ** `MOST_OCTAVE`."""
-        borders = np.arange(BINS + 1) / BINS_PER_OCTAVE + LEAST_OCTAVE
-        return float(2 ** np.interp(q, 1 - self.survival, borders))
+        return float(2 ** np.interp(q, 1 - self.survival, _BORDERS))
+
+
+def posterior(counts: Vector, prior: Vector, prior_tasks: Vector | float) -> tuple[Vector, Vector]:
+    """Survival functions after tasks were seen, for any number of distributions at once.
+
+    The hazard of a bin is `(m f0 + d) / (m S0 + n)`: with n tasks at risk, of which d ended in the bin, and a
+    prior worth m tasks, whose probability is f0 in the bin and S0 in it or above. A censored task is at risk
+    in the bins below its own.
+
+    Args:
+        counts: tasks seen and tasks censored by bin; float64 of shape (..., 2, `BINS`).
+        prior: survival functions; float64 of shape (..., `BINS` + 1), broadcast against `counts`.
+        prior_tasks: how many tasks each prior rests on; it counts for `PRIOR_TASKS` at most.
+
+    Returns:
+        Survival functions, float64 of shape (..., `BINS` + 1), and how many tasks each rests on.
+    """
+    seen, censored = counts[..., 0, :], counts[..., 1, :]
+    both = seen + censored
+    weight = np.minimum(PRIOR_TASKS, prior_tasks)
+    before = weight[..., None] * prior[..., :-1]
+    after = weight[..., None] * prior[..., 1:]
+    mass = before + both[..., ::-1].cumsum(axis=-1)[..., ::-1] - censored
+    hazard = np.divide(before - after + seen, mass, out=np.zeros_like(mass), where=mass > 0)
+    survival = np.ones((*mass.shape[:-1], BINS + 1))
+    np.cumprod(np.clip(1 - hazard, 0.0, 1.0), axis=-1, out=survival[..., 1:])
+    return survival, both.sum(axis=-1) + weight
 
 
 @dataclass(slots=True)
-class _Counts:
-    """Discounted counts of tasks, by bin of their ratio; float64 of shape (`BINS`,) each."""
+class _Application:
+    """Discounted counts of the tasks of one application."""
 
-    seen: Vector
-    censored: Vector
+    variants: list[str] = field(default_factory=list)
+    counts: Vector = field(default_factory=lambda: np.zeros((0, LOADS, 2, BINS)))
+    """Of each variant under each load, seen and censored, by bin."""
+    beliefs: tuple[Vector, Vector] | None = None
+    """Posteriors of all; None where they are out of date."""
 
-    @property
-    def tasks(self) -> float:
-        return float(self.seen.sum() + self.censored.sum())
-
-    def fade(self) -> None:
-        self.seen *= 1 - 1 / WINDOW_TASKS
-        self.censored *= 1 - 1 / WINDOW_TASKS
-
-    def update(self, prior: Belief) -> Belief:
-        """The posterior: hazard `(m f0 + d) / (m S0 + n)` in each bin, with n at risk and d of them seen."""
-        weight = min(PRIOR_TASKS, prior.tasks)
-        before = prior.survival[:-1]
-        at_risk = np.cumsum((self.seen + self.censored)[::-1])[::-1] - self.censored
-        mass = weight * before + at_risk
-        seen = weight * (before - prior.survival[1:]) + self.seen
-        hazard = np.divide(seen, mass, out=np.zeros(BINS), where=mass > 0)
-        survival = np.concatenate(([1.0], np.cumprod(np.clip(1 - hazard, 0.0, 1.0))))
-        return Belief(survival, self.tasks + weight, self.tasks)
+    def index(self, variant: str) -> int:
+        """The variant's place, a new one where it has none."""
+        if variant not in self.variants:
+            self.variants.append(variant)
+            self.counts = np.concatenate((self.counts, np.zeros((1, LOADS, 2, BINS))))
+        return self.variants.index(variant)
 
 
 class _CountsMemory(Part):
@@ -140,23 +158,25 @@ class Ratios:
     """Distributions for every application, variant and load."""
 
     def __init__(self) -> None:
-        self._everything = _empty()
-        self._applications: dict[str, dict[str, list[_Counts]]] = {}
-        """Counts by application, variant and load bin."""
-        self._beliefs: dict[tuple[str, str, int], Belief] = {}
-        """What was computed since the last outcome."""
+        self._everything = np.zeros((2, BINS))
+        self._pooled: Vector | None = None
+        """Posterior of all tasks; None where it is out of date."""
+        self._applications: dict[str, _Application] = {}
 
     def belief(self, application: str, arm: Arm) -> Belief:
         """What is believed of an arm's ratio now."""
-        load = load_of(arm)
-        key = (application, arm.variant, load)
-        if key not in self._beliefs:
-            loads = self._applications.get(application, {}).get(arm.variant, [])
-            belief = self._everything.update(_FIRST)
-            if loads:
-                belief = loads[load].update(_sum(loads).update(belief))
-            self._beliefs[key] = belief if loads else Belief(belief.survival, PRIOR_TASKS, 0.0)
-        return self._beliefs[key]
+        if self._pooled is None:
+            self._pooled, _ = posterior(self._everything, _FIRST, PRIOR_TASKS)
+        known = self._applications.get(application)
+        if known is None or arm.variant not in known.variants:
+            return Belief(self._pooled, PRIOR_TASKS, 0.0)
+        if known.beliefs is None:
+            survival, tasks = posterior(known.counts.sum(axis=1), self._pooled, PRIOR_TASKS)
+            known.beliefs = posterior(known.counts, survival[:, None], tasks[:, None])
+        index, load = known.variants.index(arm.variant), load_of(arm)
+        survival, tasks = known.beliefs
+        own_tasks = float(known.counts[index, load].sum())
+        return Belief(survival[index, load], float(tasks[index, load]), own_tasks)
 
     def learn(self, context: SplitContext, outcome: TaskFinished) -> None:
         """What became of a prediction. A task that was not run, or had no prediction, teaches nothing."""
@@ -164,25 +184,26 @@ class Ratios:
         if arm is None or not arm.predicted_ms:
             return
         actual_ms = outcome.response_ms - (context.deadline_ms - context.slack_ms)
-        ratio = max(0.0, actual_ms) / arm.predicted_ms
-        variants = self._applications.setdefault(context.application, {})
-        loads = variants.setdefault(arm.variant, [_empty() for _ in range(LOADS)])
-        self._everything.fade()
-        for counts_of in variants.values():
-            for counts in counts_of:
-                counts.fade()
-        index = min(BINS - 1, int(_position(ratio)))
-        for counts in (self._everything, loads[load_of(arm)]):
-            (counts.seen if outcome.in_full else counts.censored)[index] += 1
-        self._beliefs.clear()
+        known = self._applications.setdefault(context.application, _Application())
+        place = known.index(arm.variant)
+        self._everything *= 1 - 1 / WINDOW_TASKS
+        known.counts *= 1 - 1 / WINDOW_TASKS
+        kind = 0 if outcome.status == "answered" else 1
+        index = min(BINS - 1, int(_position(max(0.0, actual_ms) / arm.predicted_ms)))
+        self._everything[kind, index] += 1
+        known.counts[place, load_of(arm), kind, index] += 1
+        self._forget_beliefs()
 
     def state(self) -> State:
         """All counts."""
         applications: dict[str, Json] = {
-            application: {
-                "variants": {variant: [_saved(one) for one in loads] for variant, loads in variants.items()}
+            name: {
+                "variants": {
+                    variant: [_saved(counts) for counts in loads]
+                    for variant, loads in zip(known.variants, known.counts, strict=True)
+                }
             }
-            for application, variants in self._applications.items()
+            for name, known in self._applications.items()
         }
         return {"everything": _saved(self._everything), "applications": applications}
 
@@ -190,13 +211,18 @@ class Ratios:
         """Take up saved counts. Raises StateError."""
         memory = remembered(_Memory, state)
         self._everything = _counts(memory.everything)
-        self._applications = {
-            application: {
-                variant: [_counts(one) for one in loads] for variant, loads in variants.variants.items()
-            }
-            for application, variants in memory.applications.items()
-        }
-        self._beliefs.clear()
+        self._applications = {}
+        for name, application in memory.applications.items():
+            known = self._applications[name] = _Application()
+            for variant, loads in application.variants.items():
+                place = known.index(variant)
+                known.counts[place] = [_counts(one) for one in loads]
+        self._forget_beliefs()
+
+    def _forget_beliefs(self) -> None:
+        self._pooled = None
+        for known in self._applications.values():
+            known.beliefs = None
 
 
 def load_of(arm: Arm) -> int:
@@ -213,41 +239,26 @@ def _position(ratio: float) -> float:
     return min(float(BINS), max(0.0, (log2(ratio) - LEAST_OCTAVE) * BINS_PER_OCTAVE))
 
 
-def _first_belief() -> Belief:
+def _first_survival() -> Vector:
     """Ratios around 1, of which a few are any number of times greater."""
-    octaves = [LEAST_OCTAVE + index / BINS_PER_OCTAVE for index in range(BINS + 1)]
-    usual = [0.5 * (1 - erf(octave * log(2) / (PRIOR_SPREAD * sqrt(2)))) for octave in octaves]
-    trouble = [1 - max(0.0, octave) / MOST_OCTAVE for octave in octaves]
+    usual = [0.5 * (1 - erf(octave * log(2) / (PRIOR_SPREAD * sqrt(2)))) for octave in _BORDERS]
+    trouble = [1 - max(0.0, octave) / MOST_OCTAVE for octave in _BORDERS]
     survival = (1 - PRIOR_TROUBLE) * np.array(usual) + PRIOR_TROUBLE * np.array(trouble)
     survival[0], survival[-1] = 1.0, 0.0
-    return Belief(survival, PRIOR_TASKS, 0.0)
+    return survival
 
 
-def _empty() -> _Counts:
-    return _Counts(np.zeros(BINS), np.zeros(BINS))
-
-
-def _sum(parts: Sequence[_Counts]) -> _Counts:
-    seen = np.sum([part.seen for part in parts], axis=0)
-    return _Counts(seen, np.sum([part.censored for part in parts], axis=0))
-
-
-def _saved(counts: _Counts) -> dict[str, Json]:
+def _saved(counts: Vector) -> dict[str, Json]:
     """Bins with next to nothing in them are left out."""
-    bins = np.flatnonzero(counts.seen + counts.censored > _NEGLIGIBLE)
-    return {
-        "bins": bins.tolist(),
-        "seen": counts.seen[bins].tolist(),
-        "censored": counts.censored[bins].tolist(),
-    }
+    bins = np.flatnonzero(counts.sum(axis=0) > _NEGLIGIBLE)
+    seen, censored = counts[:, bins].tolist()
+    return {"bins": bins.tolist(), "seen": seen, "censored": censored}
 
 
-def _counts(memory: _CountsMemory) -> _Counts:
-    counts = _empty()
-    for index, seen, censored in zip(memory.bins, memory.seen, memory.censored, strict=True):
-        counts.seen[index] = seen
-        counts.censored[index] = censored
+def _counts(memory: _CountsMemory) -> Vector:
+    counts = np.zeros((2, BINS))
+    counts[:, memory.bins] = [memory.seen, memory.censored]
     return counts
 
 
-_FIRST = _first_belief()
+_FIRST = _first_survival()

@@ -14,24 +14,22 @@ from policies.splitting.ratios import (
     PRIOR_TASKS,
     PRIOR_TROUBLE,
     WINDOW_TASKS,
-    Belief,
     Ratios,
-    _Counts,
+    Vector,
     load_of,
+    posterior,
 )
 from policies.state import Json, StateError
 from tests.policies.split_examples import LAYER, SEMANTIC, context, outcome
 
-UNINFORMED = Belief(np.linspace(1.0, 0.0, BINS + 1), 0.0, 0.0)
-"""A prior that counts for nothing."""
+STRAIGHT = np.linspace(1.0, 0.0, BINS + 1)
+"""A prior of ratios that are as probable in each bin."""
 
 
-def counts(seen: dict[int, float], censored: dict[int, float] | None = None) -> _Counts:
-    made = _Counts(np.zeros(BINS), np.zeros(BINS))
-    for index, number in seen.items():
-        made.seen[index] = number
-    for index, number in (censored or {}).items():
-        made.censored[index] = number
+def counts(seen: dict[int, float], censored: dict[int, float] | None = None) -> Vector:
+    made = np.zeros((2, BINS))
+    made[0, list(seen)] = list(seen.values())
+    made[1, list(censored or {})] = list((censored or {}).values())
     return made
 
 
@@ -56,17 +54,25 @@ def test_before_anything_is_seen_ratios_are_spread_around_1_with_a_little_troubl
 
 def test_with_censored_tasks_the_estimate_is_that_of_kaplan_and_meier() -> None:
     """Of five at risk two end in bin 10; one drops out in 20; of the last two one ends in bin 30."""
-    survival = counts({10: 2, 30: 1}, {20: 1, 40: 1}).update(UNINFORMED).survival
+    survival, tasks = posterior(counts({10: 2, 30: 1}, {20: 1, 40: 1}), STRAIGHT, 0.0)
+    assert tasks == 5
     assert survival[10] == pytest.approx(1.0)
     assert survival[11] == survival[30] == pytest.approx(3 / 5)
     assert survival[31] == survival[BINS] == pytest.approx(3 / 5 * 1 / 2)
 
 
 def test_without_censoring_the_posterior_mixes_prior_and_what_was_seen() -> None:
-    prior = Belief(np.linspace(1.0, 0.0, BINS + 1), PRIOR_TASKS, 0.0)
-    survival = counts({10: 15.0}).update(prior).survival
-    for border in range(11, BINS + 1):
-        assert survival[border] == pytest.approx(PRIOR_TASKS * prior.survival[border] / (PRIOR_TASKS + 15))
+    survival, tasks = posterior(counts({10: 15.0}), STRAIGHT, 1000.0)
+    assert tasks == PRIOR_TASKS + 15
+    assert survival[11:] == pytest.approx(PRIOR_TASKS * STRAIGHT[11:] / (PRIOR_TASKS + 15))
+
+
+def test_many_distributions_are_computed_as_one_by_one() -> None:
+    both = np.stack([counts({10: 2, 30: 1}, {20: 1}), counts({5: 1})])
+    priors = np.stack([STRAIGHT, STRAIGHT**2])
+    together, _ = posterior(both, priors, np.array([2.0, 3.0]))
+    assert together[0] == pytest.approx(posterior(both[0], priors[0], 2.0)[0])
+    assert together[1] == pytest.approx(posterior(both[1], priors[1], 3.0)[0])
 
 
 def test_a_variant_is_judged_by_itself_once_it_ran_and_by_all_others_before() -> None:
