@@ -32,8 +32,9 @@ from messages.application import INPUT, Application, Stage
 from messages.cluster import ClusterState
 from messages.frames import Route, TensorHeader, decode_tensor, encode_tensor, tensor_frames
 from models.balance import Target
-from models.export import export_network, file_content
+from models.export import export_network
 from models.layer_split import balanced_chain, cut, cut_points
+from models.onnx_file import file_content
 from models.profile import describe, segment_times
 from models.recipes import RECIPES
 

@@ -10,8 +10,8 @@ import onnx
 from bus.store import ModelStore, sha256_of
 from messages.application import INPUT, Application, Stage, TensorSpec, Variant
 from models.datasets import Subset
-from models.export import file_content
 from models.narrow import Storage, narrowed
+from models.onnx_file import file_content
 from models.profile import describe, reference_score
 from models.variants import EQUAL_LOGITS, Measured, measure
 

@@ -15,8 +15,8 @@ from bus.store import sha256_of
 from edge_node.benchmark import measure_score
 from edge_node.runtime import FragmentRuntime
 from messages.application import Fragment, TensorSpec
-from models.export import file_content
 from models.graph import Graph
+from models.onnx_file import file_content
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 ROUNDS = 40

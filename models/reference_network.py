@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_node.benchmark import REFERENCE_FILE
-from models.export import file_content, finish
+from models.onnx_file import file_content, finish
 
 CHANNELS = 32
 SIDE = 28

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_node.runtime import FragmentRuntime
-from models.export import export_network, file_content
+from models.export import export_network
 from models.layer_split import cut, cut_points
 from models.narrow import Storage, narrowed
+from models.onnx_file import file_content
 from tests.models.networks import EXAMPLE, random_images, small_network
 
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from bus.store import sha256_of
 from edge_node.runtime import FragmentRuntime
 from messages.application import TensorSpec
-from models.export import export_network, file_content
+from models.export import export_network
 from models.graph import Graph
+from models.onnx_file import file_content
 from models.profile import Timing, describe, fit, segment_times, time_runtimes
 from tests.models.networks import EXAMPLE, small_network
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from edge_node.benchmark import REFERENCE_FILE, REFERENCE_FLOPS, measure_score
-from models.export import file_content
 from models.graph import Graph
+from models.onnx_file import file_content
 from models.reference_network import main, reference_network
 
 

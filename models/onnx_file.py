@@ -1,0 +1,28 @@
+"""ONNX models as the files of fragments."""
+
+import onnx
+
+BATCH = "batch"
+"""Name of the free dimension."""
+
+
+def finish(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Infers every shape, removes notes of the exporter (they name files of the machine) and checks."""
+    _strip(model)
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    onnx.checker.check_model(inferred, full_check=True)
+    return inferred
+
+
+def file_content(model: onnx.ModelProto) -> bytes:
+    """The model as the bytes of a fragment file; the same model always gives the same bytes."""
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    graph = model.graph
+    named = (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer)
+    for part in (model, graph, *named):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
