@@ -155,7 +155,7 @@ def test_exploration_ends_where_enough_is_known() -> None:
 def test_an_arm_that_became_good_is_found_again() -> None:
     made = policy(3)
     asked = context(HEAVY, arm("semantic", 0.8, 60.0), deadline_ms=150.0)
-    for index in range(100):
+    for index in range(20):
         made.learn(asked, outcome(asked, "layer", 400.0))
         live(made, context(*asked.arms, task=f"c.{index}", deadline_ms=150.0), 60.0)
     assert made.decide(asked).variant == "semantic"
