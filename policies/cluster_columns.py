@@ -33,6 +33,8 @@ class ClusterColumns:
         states: list[NodeState] = [node.state for node in nodes]
         self.names: tuple[str, ...] = tuple(state.node for state in states)
         self.index: Mapping[str, int] = {name: index for index, name in enumerate(self.names)}
+        self.rank = np.argsort(np.argsort(np.array(self.names, dtype=np.str_)))
+        """Place of each node in the order of names."""
         self.score: Floats = np.array([state.score for state in states])
         self.link: Floats = np.array([state.link_megabytes_per_second for state in states])
         """MB/s."""
@@ -57,6 +59,13 @@ class ClusterColumns:
             self.refresh(index)
 
     # --- what decisions read ---------------------------------------------------------------------------
+
+    def usable(self, avoid: frozenset[str]) -> Flags:
+        """Nodes that have a speed and a link and need not be avoided."""
+        usable = (self.score > 0) & (self.link > 0)
+        for name in avoid & self.index.keys():
+            usable[self.index[name]] = False
+        return usable
 
     def ready_ms(self, now_ms: float, due_ms: float = inf) -> Floats:
         """When each node is expected to begin work that is placed on it now: `ClusterView.ready_ms`."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from messages.task import TaskFinished
 from policies.cluster import ClusterView
-from policies.cluster_columns import ClusterColumns, Flags
+from policies.cluster_columns import ClusterColumns
 from policies.placement.feasibility import candidates, no_room
 from policies.placement.features import PlacingJob, Problem, problem
 from policies.placement.interface import (
@@ -111,7 +111,7 @@ class SurrogatePlacement:
             columns,
             now_ms,
             waiting_ms,
-            _usable(columns, request.avoid),
+            columns.usable(request.avoid),
             decision_aware=self._decision_aware,
         )
         hopeless = np.flatnonzero(~asked.allowed.any(axis=1))
@@ -147,7 +147,7 @@ class SurrogatePlacement:
             columns,
             now_ms,
             columns.unexplained_ms(now_ms),
-            _usable(columns, frozenset()),
+            columns.usable(frozenset()),
             decision_aware=self._decision_aware,
         )
         jobs = [one for one, _ in open_jobs]
@@ -263,10 +263,3 @@ class SurrogatePlacement:
 
 def _with_target(sample: Sample, target: float) -> Sample:
     return Sample(sample.features, sample.time, sample.waiting, sample.same, sample.about, target)
-
-
-def _usable(columns: ClusterColumns, avoid: frozenset[str]) -> Flags:
-    usable = (columns.score > 0) & (columns.link > 0)
-    for name in avoid & columns.index.keys():
-        usable[columns.index[name]] = False
-    return usable

@@ -1,12 +1,14 @@
 """Each stage goes where it is predicted to finish first."""
 
-from collections.abc import Iterable
+import numpy as np
 
 from messages.application import Stage
 from policies.cluster import ClusterView
-from policies.placement.feasibility import candidates, feasible, no_room
+from policies.cluster_columns import Flags
+from policies.placement.board import Board
+from policies.placement.feasibility import candidates, no_room
 from policies.placement.interface import Infeasible, Placement, PlacementRequest, Unlearned
-from policies.prediction import Offer, Schedule
+from policies.prediction import Schedule
 
 
 class EarliestFinish(Unlearned):
@@ -25,14 +27,15 @@ class EarliestFinish(Unlearned):
         names = candidates(request, cluster)
         if isinstance(names, Infeasible):
             return names
-        best = _stage_by_stage(request, cluster, now_ms, names)
+        usable = cluster.columns.usable(request.avoid)
+        best = _stage_by_stage(_board(request, cluster, now_ms, usable))
         if isinstance(best, Stage):
-            packed = _largest_first(request, cluster, now_ms, names)
+            packed = _largest_first(request, cluster, now_ms, usable)
             if packed is None:
                 return no_room(request, cluster, best, names)
             best = packed
         if len(request.job.variant.stages) > 1:
-            best = _on_a_single_node(request, cluster, now_ms, names, best)
+            best = _on_a_single_node(request, cluster, now_ms, usable, best)
         return Placement({stage: offer.node for stage, offer in best.offers.items()}, best.prediction())
 
 
@@ -40,50 +43,36 @@ def _schedule(request: PlacementRequest, cluster: ClusterView, now_ms: float) ->
     return Schedule(cluster, request.job, now_ms, request.start_ms, request.due_ms)
 
 
-def _stage_by_stage(
-    request: PlacementRequest, cluster: ClusterView, now_ms: float, names: tuple[str, ...]
-) -> Schedule | Stage:
+def _board(request: PlacementRequest, cluster: ClusterView, now_ms: float, usable: Flags) -> Board:
+    return Board(_schedule(request, cluster, now_ms), usable)
+
+
+def _stage_by_stage(board: Board) -> Schedule | Stage:
     """The greedy schedule, or the stage for which there was no room."""
-    schedule = _schedule(request, cluster, now_ms)
-    for stage in request.job.variant.stages:
-        best = _best_offer(schedule, stage, feasible(schedule, stage, names))
+    for stage in board.schedule.job.variant.stages:
+        best = board.best_offer(stage)
         if best is None:
             return stage
-        schedule.put(stage, best)
-    return schedule
-
-
-def _best_offer(schedule: Schedule, stage: Stage, names: Iterable[str]) -> Offer | None:
-    """The offer that ends first. Nodes that cannot win, however fast their links are, are not asked."""
-    bounds = sorted((schedule.free_ms(name) + schedule.work_ms(stage, name), name) for name in names)
-    best: Offer | None = None
-    best_key = (0.0, 0.0, "")
-    for bound, name in bounds:
-        if best is not None and bound > best.end_ms:
-            break
-        offer = schedule.offer(stage, name)
-        key = (offer.end_ms, schedule.free_ms(name), name)
-        if best is None or key < best_key:
-            best, best_key = offer, key
-    return best
+        board.put(stage, best)
+    return board.schedule
 
 
 def _largest_first(
-    request: PlacementRequest, cluster: ClusterView, now_ms: float, names: tuple[str, ...]
+    request: PlacementRequest, cluster: ClusterView, now_ms: float, usable: Flags
 ) -> Schedule | None:
     """Where the greedy order ran out of room: the stage that needs most memory chooses first."""
     job = request.job
-    packing = _schedule(request, cluster, now_ms)
+    packing = _board(request, cluster, now_ms, usable)
+    rank = packing.columns.rank
     chosen: dict[str, str] = {}
-    by_size = sorted(job.variant.stages, key=lambda stage: -job.fragments[stage.name].peak_memory_bytes)
-    for stage in by_size:
-        room = feasible(packing, stage, names)
-        if not room:
+    for stage in sorted(job.variant.stages, key=lambda stage: -job.fragments[stage.name].peak_memory_bytes):
+        room = np.flatnonzero(packing.fits(stage))
+        if not len(room):
             return None
-        chosen[stage.name] = min(
-            room, key=lambda name: (packing.free_ms(name) + packing.work_ms(stage, name), name)
-        )
-        packing.reserve(stage, chosen[stage.name])
+        work_ms = packing.work_ms(stage)
+        index = int(room[np.lexsort((rank[room], (packing.free_ms + work_ms)[room]))[0]])
+        chosen[stage.name] = packing.columns.names[index]
+        packing.reserve(stage, index, float(work_ms[index]))
     schedule = _schedule(request, cluster, now_ms)
     for stage in job.variant.stages:
         schedule.put(stage, schedule.offer(stage, chosen[stage.name]))
@@ -91,20 +80,19 @@ def _largest_first(
 
 
 def _on_a_single_node(
-    request: PlacementRequest,
-    cluster: ClusterView,
-    now_ms: float,
-    names: tuple[str, ...],
-    best: Schedule,
+    request: PlacementRequest, cluster: ClusterView, now_ms: float, usable: Flags, best: Schedule
 ) -> Schedule:
     """The best schedule with all stages on one node, where that beats `best`."""
     stages = request.job.variant.stages
+    board = _board(request, cluster, now_ms, usable)
+    work_ms = np.sum([board.work_ms(stage) for stage in stages], axis=0)
+    bounds = board.soonest_ms(stages[0], work_ms) - now_ms
     best_ms = best.prediction().response_ms
-    for name in names:
-        schedule = _schedule(request, cluster, now_ms)
-        work_ms = sum([schedule.work_ms(stage, name) for stage in stages])
-        if schedule.free_ms(name) - now_ms + work_ms >= best_ms:
-            continue
+    promising = np.flatnonzero(usable & (bounds < best_ms))
+    for index in promising[np.argsort(bounds[promising], kind="stable")].tolist():
+        if bounds[index] >= best_ms:
+            break
+        schedule, name = _schedule(request, cluster, now_ms), board.columns.names[index]
         for stage in stages:
             if not schedule.fits(stage, name):
                 break

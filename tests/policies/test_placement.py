@@ -1,3 +1,4 @@
+from math import inf
 from random import Random
 from typing import get_args
 
@@ -265,3 +266,23 @@ def test_earliest_finish_is_never_worse_than_the_best_single_node(
         if memory <= view.free_bytes(name) and state.score and state.link_megabytes_per_second:
             alone = predict(view, wanted.job, dict.fromkeys(wanted.job.fragments, name), 0.0)
             assert placed(found).prediction.response_ms <= alone.response_ms + 1e-9
+
+
+@given(seed=st.integers(0, 10_000), batch=st.integers(1, 40), due_ms=st.sampled_from([20.0, 300.0, inf]))
+def test_earliest_finish_misses_no_node_on_which_a_stage_would_end_sooner(
+    seed: int, batch: int, due_ms: float
+) -> None:
+    """What lets it leave most nodes unasked is a lower bound, so the answer is that of asking all."""
+    app = three_ways(megabytes=30, image_ms=3, call_ms=0.2)
+    view = random_view(seed, app)
+    wanted = request(app, "whole", batch, start_ms=5.0, due_ms=due_ms)
+    ends = [
+        predict(view, wanted.job, {"whole-0": name}, 0.0, start_ms=5.0, due_ms=due_ms).response_ms
+        for name, state in view.nodes.items()
+        if view.free_bytes(name) >= 30_000_000 or view.reserves(name, app.fragments[0].sha256)
+        if state.score and state.link_megabytes_per_second
+    ]
+    found = placement_policy("earliest-finish").place(wanted, view, 0.0)
+    assert isinstance(found, Infeasible) == (not ends)
+    if isinstance(found, Placement):
+        assert found.prediction.response_ms == pytest.approx(min(ends), rel=1e-9)
