@@ -35,6 +35,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "status": ("cli.commands.status", "Show services and nodes."),
     "watch": ("cli.commands.watch", "Show metrics and decisions as they come."),
     "doctor": ("cli.commands.doctor", "Find what is wrong with an installation, and how to mend it."),
+    "experiments": (
+        "cli.commands.experiments",
+        "Repeat the paper's experiments on the simulator, a page each.",
+    ),
     "simulate": ("cli.commands.simulate", "Run policies on simulated hosts, on a virtual clock."),
     "asyncapi": ("cli.commands.asyncapi", "Print the AsyncAPI document of all topics."),
 }

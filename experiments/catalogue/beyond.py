@@ -1,0 +1,76 @@
+"""What the paper does not ask: speeds that change in the middle of a run, and nodes that fail."""
+
+from experiments.catalogue.policies import LEARNERS, OURS, SPLITPLACE
+from experiments.plan import Bars, Case, Cell, Claim, Experiment, Lines
+
+_RESPONSE = "response_intervals.mean"
+_MAIN = ("reward", "accuracy", "sla_violation_rate", _RESPONSE)
+_POLICIES = (SPLITPLACE, "mab+gobi", "rule+earliest-finish", *LEARNERS, OURS)
+
+DRIFT = Experiment(
+    name="drift",
+    title="Speeds change in the middle",
+    question="Which policies notice when every node becomes slower at half time?",
+    policies=_POLICIES,
+    cases=(Case("steady"), Case("half speed from the middle", {"drift_factor": 0.5})),
+    metrics=(*_MAIN, "share.layer"),
+    plots=(Bars("main", _MAIN, "With and without the change"),),
+    reference=OURS,
+    claims=(
+        Claim(
+            "our own policy earns more than MAB+DASO when speeds change",
+            (
+                (
+                    Cell(OURS, "reward", "half speed from the middle"),
+                    Cell(SPLITPLACE, "reward", "half speed from the middle"),
+                ),
+            ),
+            low=0,
+            source="aim",
+        ),
+    ),
+)
+
+_HOURS = (1, 4, 16)
+
+FAILURES = Experiment(
+    name="failures",
+    title="Nodes that fail",
+    question="What do failures cost, with repairs of ten minutes?",
+    policies=_POLICIES,
+    cases=(
+        *(
+            Case(
+                f"mean time between failures {hours} h",
+                {"failures": {"mean_intervals_between": 12.0 * hours, "mean_intervals_to_repair": 2.0}},
+                hours,
+            )
+            for hours in _HOURS
+        ),
+        Case("no failures"),
+    ),
+    metrics=(*_MAIN, "tasks.overdue_unfinished"),
+    plots=(
+        Lines(
+            "failures",
+            _MAIN,
+            "Figures of merit against the mean time between failures of a node",
+            "hours",
+            logarithmic=True,
+        ),
+    ),
+    reference=OURS,
+    claims=(
+        Claim(
+            "our own policy earns more than MAB+DASO when every node fails once an hour",
+            (
+                (
+                    Cell(OURS, "reward", "mean time between failures 1 h"),
+                    Cell(SPLITPLACE, "reward", "mean time between failures 1 h"),
+                ),
+            ),
+            low=0,
+            source="aim",
+        ),
+    ),
+)

@@ -1,0 +1,23 @@
+"""Which policies are compared."""
+
+PAPER = ("mc+gobi", "gillis+gobi", "semantic+gobi", "layer+gobi", "random+daso", "mab+gobi", "mab+daso")
+"""The seven models of Table 4. The paper does not say what places the fragments of its two baselines; here
+GOBI does, as for its ablations."""
+
+SPLITPLACE = "mab+daso"
+"""The paper's proposal."""
+
+OURS = "expected-reward+earliest-finish"
+"""The product's own."""
+
+ORACLE = "oracle+earliest-finish"
+"""Sees true response times."""
+
+LEARNERS = ("mab+earliest-finish", "linucb+earliest-finish", "thompson+earliest-finish")
+"""Other ways to learn how to split, on the placement that needs no learning."""
+
+ALL = (*PAPER, "rule+earliest-finish", *LEARNERS, OURS, ORACLE)
+"""Of the great comparison."""
+
+SWEEP = (*PAPER, "rule+earliest-finish", OURS)
+"""Of the long sweeps."""

@@ -1,0 +1,163 @@
+"""How results depend on load (Figures 9 and 11) and on the weights of the objective (Figures 10 and 12)."""
+
+from experiments.catalogue.policies import ORACLE, OURS, PAPER, SPLITPLACE, SWEEP
+from experiments.plan import Case, Cell, Claim, Experiment, Lines, Printed, changes, extreme, steady
+
+RATES = (2, 6, 15, 30, 50)
+"""Tasks per interval: the values of the paper's horizontal axis."""
+
+_ENERGY = "energy_mj_per_interval.total"
+_RESPONSE = "response_intervals.mean"
+_REWARD_FREE = ("random+daso", "layer+gobi", "semantic+gobi")
+_REWARD_AWARE = ("mab+daso", "mab+gobi", "mc+gobi", "gillis+gobi")
+
+FIG9 = Experiment(
+    name="fig9",
+    title="Load: 2 to 50 tasks per interval (Figures 9 and 11)",
+    question="How do policies bear more tasks than the cluster can do?",
+    figures=("Figure 9", "Figure 11"),
+    policies=(*SWEEP, ORACLE),
+    cases=tuple(Case(f"rate {rate}", {"rate": rate}, float(rate)) for rate in RATES),
+    metrics=("reward", "accuracy", "sla_violation_rate", _RESPONSE, _ENERGY, "share.layer", "share.semantic"),
+    plots=(
+        Lines(
+            "rate",
+            (
+                "reward",
+                "accuracy",
+                "sla_violation_rate",
+                _RESPONSE,
+                _ENERGY,
+                "energy_mj_per_interval.above_idle",
+            ),
+            "Figure 9: figures of merit against load",
+            "tasks per interval",
+            logarithmic=True,
+        ),
+        Lines(
+            "layer",
+            (
+                "by_application.mnist.share.layer",
+                "by_application.fashionmnist.share.layer",
+                "by_application.cifar100.share.layer",
+            ),
+            "Figure 11: share of layer splits by application",
+            "tasks per interval",
+            logarithmic=True,
+        ),
+    ),
+    claims=(
+        changes(
+            "accuracy drops with load for policies that look at rewards",
+            _REWARD_AWARE,
+            "accuracy",
+            ("rate 6", "rate 50"),
+            rises=False,
+        ),
+        steady(
+            "accuracy stays (within a point) for policies that do not look at rewards",
+            _REWARD_FREE,
+            "accuracy",
+            ("rate 6", "rate 50"),
+            1.0,
+        ),
+        changes("response rises with load for all", PAPER, _RESPONSE, ("rate 6", "rate 50"), rises=True),
+        changes(
+            "violations rise sharply for all up to 30 tasks per interval",
+            PAPER,
+            "sla_violation_rate",
+            ("rate 6", "rate 30"),
+            rises=True,
+        ),
+        changes(
+            "the bandit splits semantically more often under load",
+            (SPLITPLACE,),
+            "share.semantic",
+            ("rate 6", "rate 50"),
+            rises=True,
+        ),
+        *(
+            extreme(
+                f"MAB+DASO has the highest reward of the seven at {rate} tasks per interval",
+                Cell(SPLITPLACE, "reward", f"rate {rate}"),
+                PAPER,
+                highest=True,
+            )
+            for rate in RATES
+        ),
+        *(
+            Claim(
+                f"our own policy earns at least 3 points more than MAB+DASO at {rate} tasks per interval",
+                ((Cell(OURS, "reward", f"rate {rate}"), Cell(SPLITPLACE, "reward", f"rate {rate}")),),
+                low=3,
+                source="aim",
+            )
+            for rate in (6, 30)
+        ),
+    ),
+    printed={
+        Cell(SPLITPLACE, "sla_violation_rate", "rate 6"): Printed(8),
+        Cell(SPLITPLACE, "sla_violation_rate", "rate 50"): Printed(35.1),
+    },
+    reference=OURS,
+)
+
+ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Weight of energy in equation 10; that of the response is the rest."""
+
+_ABLATIONS = ("semantic+gobi", "layer+gobi", "random+daso", "mab+gobi", "mab+daso")
+_BOTH_ENDS = ("alpha 0", "alpha 1")
+
+FIG10 = Experiment(
+    name="fig10",
+    title="Energy against response: alpha from 0 to 1 (Figures 10 and 12)",
+    question="What happens when the placement is asked to save energy rather than time?",
+    figures=("Figure 10", "Figure 12"),
+    policies=_ABLATIONS,
+    cases=tuple(Case(f"alpha {alpha:g}", {"alpha": alpha}, alpha) for alpha in ALPHAS),
+    metrics=(
+        "reward",
+        "accuracy",
+        "sla_violation_rate",
+        _RESPONSE,
+        _ENERGY,
+        "energy_mj_per_interval.above_idle",
+        "share.layer",
+    ),
+    plots=(
+        Lines(
+            "alpha",
+            (
+                "reward",
+                "accuracy",
+                "sla_violation_rate",
+                _RESPONSE,
+                _ENERGY,
+                "energy_mj_per_interval.above_idle",
+            ),
+            "Figure 10: figures of merit against the weight of energy",
+            "alpha",
+        ),
+        Lines("layer", ("share.layer",), "Figure 12: share of layer splits", "alpha"),
+    ),
+    claims=(
+        changes("energy declines as alpha rises, for all", _ABLATIONS, _ENERGY, _BOTH_ENDS, rises=False),
+        changes("response rises with alpha, for all", _ABLATIONS, _RESPONSE, _BOTH_ENDS, rises=True),
+        changes(
+            "violations rise with alpha, for all", _ABLATIONS, "sla_violation_rate", _BOTH_ENDS, rises=True
+        ),
+        changes(
+            "accuracy of the bandit declines as alpha rises",
+            ("mab+daso", "mab+gobi"),
+            "accuracy",
+            _BOTH_ENDS,
+            rises=False,
+        ),
+        extreme(
+            "MAB+DASO has the highest reward of the five at alpha .5",
+            Cell(SPLITPLACE, "reward", "alpha 0.5"),
+            _ABLATIONS,
+            highest=True,
+        ),
+    ),
+)

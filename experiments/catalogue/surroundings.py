@@ -1,0 +1,166 @@
+"""Poorer hosts, single workloads, a cloud far away, and what placement is worth (Figures 13 to 19)."""
+
+from experiments.catalogue.policies import OURS, PAPER, SPLITPLACE, SWEEP
+from experiments.plan import (
+    ApplicationBars,
+    Bars,
+    Case,
+    Cell,
+    Claim,
+    Experiment,
+    Stacks,
+    changes,
+    extreme,
+    steady,
+)
+from simulator.scenario import CLOUD
+
+_RESPONSE = "response_intervals.mean"
+_MAIN = ("reward", "accuracy", "sla_violation_rate", _RESPONSE)
+_PARTS = (
+    "response_parts_intervals.wait",
+    "response_parts_intervals.transfer",
+    "response_parts_intervals.compute",
+)
+_CONSTRAINTS = ("half the cores", "half the network", "half the memory")
+_REWARD_FREE = ("random+daso", "layer+gobi", "semantic+gobi")
+
+FIG13 = Experiment(
+    name="fig13",
+    title="Half the cores, network or memory (Figures 13 to 15)",
+    question="Which policies bear poorer hosts?",
+    figures=("Figure 13", "Figure 14", "Figure 15"),
+    policies=SWEEP,
+    cases=(
+        Case("normal"),
+        Case("half the cores", {"compute_factor": 0.5}),
+        Case("half the network", {"network_factor": 0.5}),
+        Case("half the memory", {"memory_factor": 0.5}),
+    ),
+    metrics=(*_MAIN, "energy_mj_per_interval.total", "share.layer"),
+    plots=(
+        Bars("main", _MAIN, "Figure 13: figures of merit with the whole and with half of a resource"),
+        Stacks("response", _PARTS, "Figure 14: what the response time is made of"),
+        *(
+            ApplicationBars(
+                f"violations-{name.split()[-1]}",
+                ("sla_violation_rate",),
+                f"Figure 15: violations by application, {name}",
+                name,
+            )
+            for name in ("normal", *_CONSTRAINTS)
+        ),
+    ),
+    claims=(
+        *(
+            extreme(
+                f"MAB+DASO has the highest reward of the seven with {case}",
+                Cell(SPLITPLACE, "reward", case),
+                PAPER,
+                highest=True,
+            )
+            for case in _CONSTRAINTS
+        ),
+        *(
+            changes(f"all rewards are lower with {case}", PAPER, "reward", ("normal", case), rises=False)
+            for case in _CONSTRAINTS
+        ),
+        *(
+            steady(
+                f"accuracy stays (within a point) with {case} for policies that do not look at rewards",
+                _REWARD_FREE,
+                "accuracy",
+                ("normal", case),
+                1.0,
+            )
+            for case in _CONSTRAINTS
+        ),
+    ),
+    reference=OURS,
+)
+
+FIG16 = Experiment(
+    name="fig16",
+    title="One application only (Figures 16 and 17)",
+    question="Do the policies keep their order when all tasks are of one kind?",
+    figures=("Figure 16", "Figure 17"),
+    policies=SWEEP,
+    cases=(
+        Case("all"),
+        Case("MNIST only", {"mix": {"mnist": 1.0}}),
+        Case("FashionMNIST only", {"mix": {"fashionmnist": 1.0}}),
+        Case("CIFAR100 only", {"mix": {"cifar100": 1.0}}),
+    ),
+    metrics=(*_MAIN, "share.layer"),
+    plots=(
+        Bars("main", _MAIN, "Figure 16: figures of merit by workload"),
+        Stacks("response", _PARTS, "Figure 17: what the response time is made of"),
+    ),
+    claims=(
+        *(
+            extreme(
+                f"MAB+DASO has the highest reward of the seven, {case}",
+                Cell(SPLITPLACE, "reward", case),
+                PAPER,
+                highest=True,
+            )
+            for case in ("MNIST only", "FashionMNIST only", "CIFAR100 only")
+        ),
+        changes(
+            "MNIST alone is more accurate, for all", PAPER, "accuracy", ("all", "MNIST only"), rises=True
+        ),
+        changes(
+            "MNIST alone is answered sooner, for all", PAPER, _RESPONSE, ("all", "MNIST only"), rises=False
+        ),
+    ),
+    reference=OURS,
+)
+
+_CLOUD = "whole+earliest-finish"
+
+FIG18 = Experiment(
+    name="fig18",
+    title="Edge against cloud (Figure 18)",
+    question="Is it worth sending whole networks' work to machines with memory, far away?",
+    figures=("Figure 18",),
+    policies=(SPLITPLACE, OURS, _CLOUD),
+    cases=(Case("edge"), Case("cloud", CLOUD)),
+    metrics=(*_MAIN, "energy_mj_per_interval.total"),
+    plots=(Bars("main", ("sla_violation_rate", _RESPONSE), "Figure 18: response and violations"),),
+    claims=(
+        Claim(
+            "SplitPlace on the edge answers sooner than whole networks in the cloud",
+            ((Cell(SPLITPLACE, _RESPONSE, "edge"), Cell(_CLOUD, _RESPONSE, "cloud")),),
+            high=0,
+        ),
+        Claim(
+            "SplitPlace on the edge violates fewer deadlines than whole networks in the cloud",
+            ((Cell(SPLITPLACE, "sla_violation_rate", "edge"), Cell(_CLOUD, "sla_violation_rate", "cloud")),),
+            high=0,
+        ),
+    ),
+)
+
+_PLACEMENTS = ("random", "round-robin", "gobi", "daso", "earliest-finish")
+_SPLITS = ("layer", "semantic")
+
+FIG19 = Experiment(
+    name="fig19",
+    title="What splitting and what placement do to the response (Figure 19)",
+    question="Does the response depend more on how a task is split or on where its pieces run?",
+    figures=("Figure 19",),
+    policies=tuple(f"{split}+{placement}" for split in _SPLITS for placement in _PLACEMENTS),
+    metrics=(_RESPONSE, "response_intervals.p95", "sla_violation_rate", "reward"),
+    plots=(Bars("main", (_RESPONSE, "sla_violation_rate"), "Figure 19: response by split and placement"),),
+    claims=(
+        Claim(
+            "splitting matters more: with every placement, layer takes longer than semantic with any other",
+            tuple(
+                (Cell(f"layer+{slow}", _RESPONSE), Cell(f"semantic+{fast}", _RESPONSE))
+                for slow in _PLACEMENTS
+                for fast in _PLACEMENTS
+            ),
+            low=0,
+        ),
+    ),
+)

@@ -1,0 +1,197 @@
+"""Writes an experiment's page: what was asked, what came out, what the paper says, and how to do it again."""
+
+import platform
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from experiments import tables
+from experiments.figures import Runs
+from experiments.findings import against_reference, best, check, p_value
+from experiments.metrics import METRICS
+from experiments.plan import ApplicationBars, Experiment
+from experiments.plots import draw
+from experiments.statistics import CONFIDENCE
+
+_DISTRIBUTIONS = ("splitplace", "numpy", "scipy", "matplotlib", "joblib")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the numbers of a page come from.
+
+    Attributes:
+        command: that was given.
+        commit: of the source; None where it is not known.
+        scenario: what differs from the simulator's defaults in all cases.
+        seeds: how many runs of each policy in each case.
+    """
+
+    command: Sequence[str]
+    commit: str | None
+    scenario: Mapping[str, Any]
+    seeds: int
+
+
+def write(experiment: Experiment, runs: Runs, origin: Origin, folder: Path, notes: str = "") -> Path:
+    """Writes `NAME.md` and, in a folder NAME beside it, pictures and CSV files.
+
+    Args:
+        experiment: which one.
+        runs: all of it.
+        origin: how it was made.
+        folder: an existing one.
+        notes: written by a person who saw an earlier run; kept apart from what is counted.
+
+    Returns:
+        The page.
+    """
+    attachments = folder / experiment.name
+    attachments.mkdir(exist_ok=True)
+    tables.write_runs(attachments / "runs.csv", runs)
+    tables.write_summary(attachments / "summary.csv", runs, experiment.metrics)
+    pictures = [
+        f"![{plot.caption}]({picture.relative_to(folder).as_posix()})\n\n*{plot.caption}*"
+        for plot in experiment.plots
+        for picture in [draw(plot, experiment, runs, attachments)]
+    ]
+    sections = [
+        f"# {experiment.title}",
+        _introduction(experiment),
+        *_findings(experiment, runs),
+        *_results(experiment, runs),
+        *pictures,
+        *_beside_paper(experiment, runs),
+        *_tests(experiment, runs),
+        *_notes(notes),
+        "## How it was made",
+        _made(experiment, runs, origin),
+    ]
+    page = folder / f"{experiment.name}.md"
+    page.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+    return page
+
+
+def _introduction(experiment: Experiment) -> str:
+    if not experiment.figures:
+        return f"{experiment.question} The paper has nothing to compare this with."
+    return f"{experiment.question} In the paper: {', '.join(experiment.figures)}."
+
+
+def _findings(experiment: Experiment, runs: Runs) -> list[str]:
+    found = [check(claim, runs) for claim in experiment.claims]
+    leaders = [
+        f"- {prefix}{best(runs, key, case.name, among=_contenders(runs, case.name))}"
+        for case in experiment.cases
+        if len(_contenders(runs, case.name)) > 1
+        for prefix in ["" if len(experiment.cases) == 1 else f"{case.name}: "]
+        for key in experiment.tested
+        if METRICS.of(key).better is not None
+    ]
+    sections = ["## What the numbers show"] if found or leaders else []
+    if leaders:
+        sections.append("\n".join(leaders))
+    if found:
+        sections.append(tables.findings(found))
+        sections.append(
+            "*Confirmed*, *refuted*: the whole interval of the difference, paired by seed, is on that side. "
+            "For a statement about several comparisons the intervals are widened so that they hold together. "
+            "Oracles see what no policy can know and are not among the best."
+        )
+    return sections
+
+
+def _contenders(runs: Runs, case: str) -> list[str]:
+    return [
+        policy
+        for policy in runs.policies()
+        if (case, policy) in runs.by_seed and not policy.startswith("oracle")
+    ]
+
+
+def _results(experiment: Experiment, runs: Runs) -> list[str]:
+    sections = ["## Results", f"Means over runs ± half of the {CONFIDENCE:.0%} interval (Student's t)."]
+    for case in experiment.cases:
+        if len(experiment.cases) > 1:
+            sections.append(f"### {case.name}")
+        sections.append(tables.results(experiment, runs, case.name))
+    for plot in experiment.plots:
+        if isinstance(plot, ApplicationBars):
+            sections.append(f"### By application{_of_case(experiment, plot.case)}")
+            sections.append(tables.by_application(runs, plot.metrics, plot.case))
+    return sections
+
+
+def _beside_paper(experiment: Experiment, runs: Runs) -> list[str]:
+    table = tables.paper(experiment, runs)
+    return ["## Beside the paper", table] if table else []
+
+
+def _tests(experiment: Experiment, runs: Runs) -> list[str]:
+    if experiment.reference is None:
+        return []
+    sections: list[str] = []
+    for case in experiment.cases:
+        for metric in experiment.tested:
+            found = against_reference(runs, experiment.reference, metric, case.name)
+            if found:
+                heading = f"{METRICS.of(metric).label}{_of_case(experiment, case.name)}"
+                sections += [f"### {heading}", tables.tests(found, experiment.reference, metric)]
+    if not sections:
+        return []
+    smallest = p_value(_smallest_wilcoxon(runs))
+    explanation = (
+        "Paired: the same seed gives all policies the same tasks at the same times. Wilcoxon's p cannot fall "
+        f"below 2 / 2^n with n seeds: {smallest} here."
+    )
+    return [f"## {experiment.reference} against the others", explanation, *sections]
+
+
+def _of_case(experiment: Experiment, case: str) -> str:
+    return f", {case}" if len(experiment.cases) > 1 else ""
+
+
+def _notes(notes: str) -> list[str]:
+    if not notes:
+        return []
+    return [
+        "## Notes",
+        "*Written by hand after an earlier run; everything above is counted.*",
+        notes.strip(),
+    ]
+
+
+def _smallest_wilcoxon(runs: Runs) -> float:
+    return 2.0 ** (1 - max(len(by_seed) for by_seed in runs.by_seed.values()))
+
+
+def _made(experiment: Experiment, runs: Runs, origin: Origin) -> str:
+    everything = [run for by_seed in runs.by_seed.values() for run in by_seed.values()]
+    processor_s = sum(run.figures.get("cpu_s", 0.0) for run in everything)
+    seeds = f"{origin.seeds} seeds (0 to {origin.seeds - 1}) of each policy in each case"
+    cases = "; ".join(
+        f"{case.name + ': ' if len(experiment.cases) > 1 else ''}{_settings(case.changes, 'no changes')}"
+        for case in experiment.cases
+    )
+    versions = ", ".join(f"{name} {version(name)}" for name in _DISTRIBUTIONS)
+    machine = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
+    commit = f"; commit {origin.commit}" if origin.commit else ""
+    files = (
+        f"every figure of every run: [runs.csv]({experiment.name}/runs.csv); "
+        f"means and intervals: [summary.csv]({experiment.name}/summary.csv)"
+    )
+    facts = [
+        f"{len(everything)} runs, {seeds}, {processor_s:.0f} s of processor time",
+        f"all cases: {_settings(origin.scenario, 'defaults of the simulator')}",
+        f"changes of the scenario: {cases}",
+        f"{versions}; {machine}{commit}",
+        files,
+    ]
+    return "\n".join([f"    {shlex.join(origin.command)}", "", *(f"- {fact}" for fact in facts)])
+
+
+def _settings(settings: Mapping[str, Any], otherwise: str) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items()) or otherwise

@@ -1,0 +1,85 @@
+"""A session in the laboratory: what is wanted is planned, simulated, and written down page by page."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from experiments import page
+from experiments.plan import Experiment
+from experiments.running import Laboratory, requests_of
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a session does.
+
+    Attributes:
+        experiments: in this order.
+        scenario: fields of the simulator's scenario for all cases of all experiments.
+        seeds: runs of each policy in each case; None for what each experiment asks for.
+        policies: to restrict all experiments to; empty for all.
+        command: that was given, for the pages.
+        commit: of the source, where it is known.
+    """
+
+    experiments: Sequence[Experiment]
+    scenario: Mapping[str, Any] = field(default_factory=dict)
+    seeds: int | None = None
+    policies: Sequence[str] = ()
+    command: Sequence[str] = ()
+    commit: str | None = None
+
+    def seeds_of(self, experiment: Experiment) -> int:
+        """How many runs of each policy in each case."""
+        return experiment.seeds if self.seeds is None else self.seeds
+
+
+def simulations(plan: Plan, laboratory: Laboratory) -> int:
+    """How many simulations are to be done; those that several experiments need are done once."""
+    wanted = [
+        request
+        for experiment in plan.experiments
+        for by_seed in _requests(plan, experiment).values()
+        for request in by_seed.values()
+    ]
+    return len(laboratory.missing(wanted))
+
+
+def conduct(
+    plan: Plan, laboratory: Laboratory, folder: Path, done: Callable[[Experiment], None]
+) -> list[Path]:
+    """Does all experiments and writes a page for each, and a list of them.
+
+    Args:
+        plan: what to do.
+        laboratory: who does it.
+        folder: where pages go; made where it is missing.
+        done: called after each simulation with the experiment that it was for.
+
+    Returns:
+        The pages.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    pages = []
+    for experiment in plan.experiments:
+        requests = _requests(plan, experiment)
+        if not requests:
+            continue
+        wanted = [request for by_seed in requests.values() for request in by_seed.values()]
+        laboratory.run(wanted, lambda experiment=experiment: done(experiment))  # type: ignore[misc]
+        origin = page.Origin(plan.command, plan.commit, plan.scenario, plan.seeds_of(experiment))
+        runs = laboratory.runs(requests)
+        pages.append(page.write(experiment, runs, origin, folder, notes_on(experiment.name)))
+    return pages
+
+
+def notes_on(name: str) -> str:
+    """What was written by hand on an experiment; empty where nothing was."""
+    notes = files("experiments") / "notes" / f"{name}.md"
+    return notes.read_text(encoding="utf-8") if notes.is_file() else ""
+
+
+def _requests(plan: Plan, experiment: Experiment) -> dict[Any, Any]:
+    return requests_of(experiment, plan.scenario, plan.seeds_of(experiment), plan.policies)

@@ -1,0 +1,65 @@
+"""The table of experiments is consistent in itself and says what the paper prints."""
+
+import pytest
+
+from experiments.catalogue import EXPERIMENTS, experiment
+from experiments.metrics import METRICS
+from experiments.plan import Cell, Experiment, Printed, TimeLines
+
+every_experiment = pytest.mark.parametrize("each", EXPERIMENTS.values(), ids=EXPERIMENTS.keys())
+
+
+@every_experiment
+def test_every_metric_is_known(each: Experiment) -> None:
+    drawn = [key for plot in each.plots if not isinstance(plot, TimeLines) for key in plot.metrics]
+    claimed = [cell.metric for claim in each.claims for pair in claim.pairs for cell in pair]
+    for key in (*each.metrics, *drawn, *claimed, *each.tested, *(cell.metric for cell in each.printed)):
+        assert METRICS.of(key).label
+
+
+@every_experiment
+def test_claims_and_printed_numbers_speak_of_policies_and_cases_that_are_run(each: Experiment) -> None:
+    cases = {case.name for case in each.cases}
+    cells = [cell for claim in each.claims for pair in claim.pairs for cell in pair]
+    for cell in (*cells, *each.printed):
+        assert cell.policy in each.policies
+        assert cell.case in cases
+    assert each.reference is None or each.reference in each.policies
+
+
+@every_experiment
+def test_cases_pictures_and_policies_have_names_of_their_own(each: Experiment) -> None:
+    for names in ([case.name for case in each.cases], [plot.file for plot in each.plots], each.policies):
+        assert len(set(names)) == len(names)
+
+
+@every_experiment
+def test_at_least_five_seeds_are_run(each: Experiment) -> None:
+    assert each.seeds >= 5
+
+
+@pytest.mark.parametrize(
+    ("figure", "name"),
+    [("fig7", "table4"), ("fig8", "table4"), ("fig11", "fig9"), ("fig15", "fig13"), ("fig17", "fig16")],
+)
+def test_every_figure_of_the_paper_leads_to_the_experiment_that_repeats_it(figure: str, name: str) -> None:
+    assert experiment(figure).name == name
+
+
+def test_figures_two_to_nineteen_that_show_measurements_are_all_repeated() -> None:
+    names = {experiment(f"fig{number}").name for number in (2, *range(6, 20))}
+    assert names == {"table4", "fig2", "fig6", "fig9", "fig10", "fig13", "fig16", "fig18", "fig19"}
+
+
+def test_an_unknown_name_is_an_error() -> None:
+    with pytest.raises(KeyError):
+        experiment("fig99")
+
+
+def test_table_4_is_copied_as_printed() -> None:
+    printed = EXPERIMENTS["table4"].printed
+    assert printed[Cell("mab+daso", "reward")] == Printed(94.18)
+    assert printed[Cell("mab+daso", "response_intervals.mean")] == Printed(4.50, 1.00)
+    assert printed[Cell("gillis+gobi", "wait_intervals")] == Printed(1.40, 0.18)
+    assert printed[Cell("layer+gobi", "sla_violation_rate")] == Printed(62, 7)
+    assert len(printed) == 7 * 7

@@ -1,0 +1,160 @@
+"""A page holds what was counted, what the paper says, and how to count it again."""
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+
+from experiments.figures import Run, Runs
+from experiments.page import Origin, write
+from experiments.plan import (
+    ApplicationBars,
+    Bars,
+    Case,
+    Cell,
+    Experiment,
+    Lines,
+    Printed,
+    Stacks,
+    TimeLines,
+    extreme,
+)
+
+EXPERIMENT = Experiment(
+    name="small",
+    title="A small experiment",
+    question="Which is better?",
+    figures=("Figure 99",),
+    policies=("a", "b"),
+    metrics=("reward", "response_intervals.mean", "cost_usd_per_task"),
+    cases=(Case("few", {"rate": 2}, 2.0), Case("many", {"rate": 9}, 9.0)),
+    plots=(
+        Bars("bars", ("reward", "accuracy"), "Bars"),
+        ApplicationBars("applications", ("reward",), "By application", "few"),
+        Lines("lines", ("reward",), "Lines", "tasks per interval", logarithmic=True),
+        Stacks("stacks", ("share.layer", "share.semantic"), "Parts"),
+        TimeLines("training", {"epsilon": {"epsilon": "bandit.epsilon"}}, "Training"),
+    ),
+    claims=(extreme("a is the best of them", Cell("a", "reward", "few"), ("a", "b"), highest=True),),
+    printed={Cell("a", "reward", "few"): Printed(94.18)},
+    reference="a",
+)
+
+RUNS = Runs(
+    {
+        (case, policy): {
+            seed: Run(
+                {
+                    "reward": reward + seed / 100,
+                    "response_intervals.mean": 4.0,
+                    "by_application.mnist.reward": reward,
+                    "share.layer": 0.25,
+                    "share.semantic": 0.75,
+                    "cpu_s": 1.5,
+                },
+                {"bandit.epsilon": [1.0, 0.9, 0.81]},
+            )
+            for seed in range(3)
+        }
+        for case, policy, reward in (
+            ("few", "a", 0.9),
+            ("few", "b", 0.8),
+            ("many", "a", 0.5),
+            ("many", "b", 0.5),
+        )
+    }
+)
+
+ORIGIN = Origin(("splitplace", "experiments", "small", "--out", "a folder"), "abc1234", {"intervals": 4}, 3)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("results")
+    write(EXPERIMENT, RUNS, ORIGIN, folder, "Because a is clever.\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> str:
+    return (folder / "small.md").read_text(encoding="utf-8")
+
+
+def test_the_page_says_how_to_make_it_again(page: str) -> None:
+    assert "    splitplace experiments small --out 'a folder'" in page
+    assert "12 runs, 3 seeds (0 to 2) of each policy in each case, 18 s of processor time" in page
+    assert "all cases: intervals 4" in page
+    assert "few: rate 2; many: rate 9" in page
+    assert "commit abc1234" in page
+    assert re.search(r"scipy \d", page)
+
+
+def test_the_table_holds_means_and_intervals_and_marks_the_best(page: str) -> None:
+    # .90, .91, .92: standard deviation .01, t(.975, 2) = 4.3027, margin 2.484 points
+    assert "| a | **91.00 ± 2.48** |" in page
+    assert "| b | 81.00 ± 2.48 |" in page
+
+
+def test_figures_that_no_run_has_get_no_column(page: str) -> None:
+    assert "cost" not in page
+
+
+def test_the_papers_number_stands_beside_ours(page: str) -> None:
+    assert "| a, few | reward (of 100) | 94.18 | 91.00 ± 2.48 | 3.18 below the paper's (-3%)" in page
+
+
+def test_claims_come_with_their_verdict(page: str) -> None:
+    assert "| the paper | a is the best of them | **confirmed** | a in few less b in few: +10.00" in page
+
+
+def test_the_reference_is_tested_in_every_case(page: str) -> None:
+    assert "### reward, few" in page
+    assert "| a less b | 0.00 ± 0.00 | 1.000 | 1.000 | 1.000 | 1.000 |" in page
+
+
+def test_notes_by_hand_are_kept_apart_and_marked(page: str) -> None:
+    assert "## Notes\n\n*Written by hand after an earlier run; everything above is counted.*" in page
+    assert "Because a is clever." in page
+
+
+def test_every_picture_and_file_that_the_page_names_exists(folder: Path, page: str) -> None:
+    targets = re.findall(r"\]\(([^)]+)\)", page)
+    assert len(targets) == 5 + 2
+    for target in targets:
+        assert (folder / target).stat().st_size > 0
+
+
+def test_pictures_are_small_and_the_same_for_the_same_numbers(folder: Path, tmp_path: Path) -> None:
+    write(EXPERIMENT, RUNS, ORIGIN, tmp_path)
+    for picture in (folder / "small").glob("*.png"):
+        content = picture.read_bytes()
+        assert content.startswith(b"\x89PNG")
+        assert len(content) < 100_000
+        assert content == (tmp_path / "small" / picture.name).read_bytes()
+
+
+def test_every_figure_of_every_run_is_in_the_csv_file(folder: Path) -> None:
+    with (folder / "small" / "runs.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12
+    assert (rows[1]["case"], rows[1]["policy"], rows[1]["seed"], rows[1]["reward"]) == (
+        "few",
+        "a",
+        "1",
+        "0.91",
+    )
+
+
+def test_the_summary_holds_means_in_printed_units(folder: Path) -> None:
+    with (folder / "small" / "summary.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0] == {
+        "case": "few",
+        "policy": "a",
+        "metric": "reward",
+        "unit": "of 100",
+        "mean": "91",
+        "margin_95": "2.484138",
+        "runs": "3",
+    }

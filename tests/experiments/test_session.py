@@ -1,0 +1,108 @@
+"""From the command to the pages, with simulations so small that they take no time."""
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.catalogue import EXPERIMENTS
+from experiments.plan import Experiment
+from experiments.running import Laboratory, Request, Workers
+from experiments.session import Plan, conduct, notes_on, simulations
+from experiments.simulation import simulate
+from simulator import Scenario
+
+SMALL: dict[str, Any] = {"hosts": 4, "intervals": 12, "rate": 2, "training_intervals": 0}
+POLICIES = ("layer+earliest-finish", "semantic+earliest-finish")
+
+
+def plan_of(*names: str) -> Plan:
+    return Plan([EXPERIMENTS[name] for name in names], SMALL, seeds=2, policies=POLICIES)
+
+
+def test_a_simulation_gives_the_figures_that_the_tables_ask_for() -> None:
+    run = simulate(Request(Scenario(**SMALL), "semantic+earliest-finish", 0))
+    assert 0 < run.figures["reward"] <= 1
+    assert run.figures["share.semantic"] == 1
+    parts = [run.figures[f"response_parts_intervals.{part}"] for part in ("wait", "transfer", "compute")]
+    assert sum(parts) == pytest.approx(run.figures["response_intervals.mean"])
+
+
+def test_the_same_request_gives_the_same_figures_but_for_timings() -> None:
+    request = Request(Scenario(**SMALL), "rule+earliest-finish", 3)
+    timings = {"decision_ms.p50", "decision_ms.p99", "wall_s", "cpu_s"}
+    first, second = (
+        {name: value for name, value in simulate(request).figures.items() if name not in timings}
+        for _ in range(2)
+    )
+    assert first == second
+
+
+def test_experiments_share_the_simulations_that_they_have_in_common(tmp_path: Path) -> None:
+    laboratory = Laboratory(simulate, Workers(1, "threading"))
+    first = replace(EXPERIMENTS["fig16"], cases=EXPERIMENTS["fig16"].cases[:1])
+    second = replace(EXPERIMENTS["fig13"], cases=EXPERIMENTS["fig13"].cases[:1], plots=())
+    plan = Plan([first, second], SMALL, seeds=2, policies=("rule+earliest-finish",))
+    for_both = simulations(plan, laboratory)
+    done: list[Experiment] = []
+    pages = conduct(plan, laboratory, tmp_path, done.append)
+    assert len(done) == for_both == 2
+    assert simulations(plan, laboratory) == 0
+    assert [page.name for page in pages] == ["fig16.md", "fig13.md"]
+
+
+def test_a_session_writes_a_page_for_each_experiment_that_has_runs(tmp_path: Path) -> None:
+    pages = conduct(plan_of("fig2", "fig19", "fig6"), Laboratory(simulate), tmp_path / "out", lambda _: None)
+    assert [page.name for page in pages] == ["fig2.md", "fig19.md"]
+    text = pages[0].read_text(encoding="utf-8")
+    assert "| semantic+earliest-finish |" in text
+    assert "| layer+earliest-finish less semantic+earliest-finish |" in text
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        assert (tmp_path / "out" / target).is_file()
+
+
+def test_an_experiment_without_notes_gets_none() -> None:
+    assert notes_on("absent") == ""
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "cli.main", "experiments", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+def test_the_command_runs_simulations_in_processes_and_prints_the_pages(tmp_path: Path) -> None:
+    done = command(
+        "fig2",
+        *("--out", str(tmp_path), "--seeds", "2", "--intervals", "2", "--jobs", "2"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(tmp_path / "fig2.md")]
+    assert "4/4" in done.stderr
+    assert f"splitplace experiments fig2 --out {tmp_path}" in (tmp_path / "fig2.md").read_text("utf-8")
+
+
+def test_the_command_lists_all_experiments() -> None:
+    done = command("list")
+    assert [line.split()[0] for line in done.stdout.splitlines()] == list(EXPERIMENTS)
+
+
+def test_an_unknown_experiment_is_refused_with_those_that_there_are() -> None:
+    done = command("fig99")
+    assert done.returncode == 2
+    assert "no experiment 'fig99'; there are table4, fig2" in done.stderr
+
+
+def test_an_unknown_policy_is_refused(tmp_path: Path) -> None:
+    done = command("fig2", "--policies", "layer+nowhere", "--out", str(tmp_path))
+    assert done.returncode == 2
+    assert "layer+nowhere" in done.stderr
+    assert "layer+earliest-finish" in done.stderr
