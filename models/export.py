@@ -8,10 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from models.batch_size import with_plain_sizes
+from models.onnx_file import BATCH, finish
+
 OPSET = 20
 INPUT_NAME = "images"
 OUTPUT_NAME = "logits"
-BATCH = "batch"
 
 
 def export_network(network: nn.Module, example: NDArray[Any]) -> onnx.ModelProto:
@@ -40,26 +42,4 @@ def export_network(network: nn.Module, example: NDArray[Any]) -> onnx.ModelProto
     if program is None:
         msg = "the exporter returned no program"
         raise RuntimeError(msg)
-    return finish(program.model_proto)
-
-
-def finish(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Infers every shape, removes notes of the exporter (they name files of the machine) and checks."""
-    _strip(model)
-    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
-    onnx.checker.check_model(inferred, full_check=True)
-    return inferred
-
-
-def file_content(model: onnx.ModelProto) -> bytes:
-    """The model as the bytes of a fragment file; the same model always gives the same bytes."""
-    content: bytes = model.SerializeToString(deterministic=True)
-    return content
-
-
-def _strip(model: onnx.ModelProto) -> None:
-    graph = model.graph
-    named = (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer)
-    for part in (model, graph, *named):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
+    return finish(with_plain_sizes(program.model_proto))

@@ -61,13 +61,18 @@ def write_small_mnist(folder: Path, training: int = 250) -> None:
     )
 
 
-def onnx_model(nodes: Sequence[onnx.NodeProto], shape: list[str | int | None]) -> onnx.ModelProto:
+def onnx_model(
+    nodes: Sequence[onnx.NodeProto],
+    shape: list[str | int | None],
+    weights: Sequence[onnx.TensorProto] = (),
+) -> onnx.ModelProto:
     """A model from `x` to `y` of the same shape."""
     graph = helper.make_graph(
         nodes,
         "test",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+        weights,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     return onnx.shape_inference.infer_shapes(model, strict_mode=True)

@@ -3,13 +3,14 @@
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
-from onnx import helper
+from onnx import TensorProto, helper, numpy_helper
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.export import export_network
-from models.graph import Graph
+from models.graph import Graph, GraphError
 from tests.models.networks import EXAMPLE, onnx_model, small_network
 
 
@@ -43,15 +44,91 @@ def test_a_chain_needs_only_two_tensors_at_once() -> None:
     assert Graph(onnx_model(nodes, ["batch", 10])).peak_activation_bytes_per_image == 2 * 40
 
 
-def test_a_product_of_two_computed_tensors_is_refused() -> None:
-    model = onnx_model([helper.make_node("MatMul", ["x", "x"], ["y"], name="square")], ["batch", 4, 4])
-    with pytest.raises(ValueError, match="MatMul square has no constant weight"):
-        _ = Graph(model).flops_per_image
+def test_nodes_that_the_output_does_not_need_are_no_part_of_the_flow() -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["unread"]), helper.make_node("Neg", ["x"], ["y"])]
+    graph = Graph(onnx_model(nodes, ["batch", 10]))
+    assert [node.op_type for node in graph.nodes] == ["Neg"]
 
 
-def test_gemm_counts_its_inner_dimension_whichever_way_the_weight_lies() -> None:
-    weight = np.zeros((4, 4), np.float32)
-    for transposed in (0, 1):
-        model = onnx_model([helper.make_node("Gemm", ["x", "w"], ["y"], transB=transposed)], ["batch", 4])
-        model.graph.initializer.append(helper.make_tensor("w", 1, weight.shape, weight.ravel()))
-        assert Graph(model).flops_per_image == 2 * 4 * 4
+def test_a_product_of_two_computed_tensors_counts_for_every_image() -> None:
+    model = onnx_model([helper.make_node("MatMul", ["x", "x"], ["y"])], ["batch", 3, 4, 4])
+    assert Graph(model).flops_per_image == 2 * 3 * 4 * 4 * 4
+
+
+def _with_weight(
+    node: onnx.NodeProto, weight: tuple[int, ...], source: list[int], result: list[int]
+) -> Graph:
+    tensor = numpy_helper.from_array(np.ones(weight, np.float32), "w")
+    ends = [
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])]
+        for name, shape in (("x", source), ("y", result))
+    ]
+    graph = helper.make_graph([node], "test", *ends, [tensor])
+    return Graph(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9))
+
+
+@pytest.mark.parametrize(("transposed", "weight"), [(0, (6, 4)), (1, (4, 6))])
+def test_gemm_counts_its_inner_dimension_whichever_way_the_weight_lies(
+    transposed: int, weight: tuple[int, int]
+) -> None:
+    node = helper.make_node("Gemm", ["x", "w"], ["y"], transB=transposed)
+    assert _with_weight(node, weight, [6], [4]).flops_per_image == 2 * 6 * 4
+
+
+def test_a_grouped_convolution_costs_what_its_groups_cost() -> None:
+    node = helper.make_node("Conv", ["x", "w"], ["y"], group=4, pads=[1, 1, 1, 1])
+    assert _with_weight(node, (8, 1, 3, 3), [4, 5, 5], [8, 5, 5]).flops_per_image == 2 * 8 * 25 * 9
+
+
+def test_a_transposed_convolution_costs_what_its_mirror_image_costs() -> None:
+    node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2])
+    assert _with_weight(node, (4, 3, 2, 2), [4, 5, 5], [3, 10, 10]).flops_per_image == 2 * 4 * 25 * 3 * 4
+
+
+def test_weights_whose_batch_is_folded_into_another_dimension_count_each_image_once() -> None:
+    """As windows of attention do: [batch, 6, 4] becomes [3 * batch, 2, 4]."""
+    shapes = {
+        name: numpy_helper.from_array(np.array(to, np.int64), name)
+        for name, to in (("windows", [-1, 2, 4]), ("back", [-1, 6, 4]))
+    }
+    model = onnx_model(
+        [
+            helper.make_node("Reshape", ["x", "windows"], ["a"]),
+            helper.make_node("MatMul", ["a", "w"], ["b"]),
+            helper.make_node("Reshape", ["b", "back"], ["y"]),
+        ],
+        ["batch", 6, 4],
+        [*shapes.values(), numpy_helper.from_array(np.ones((4, 4), np.float32), "w")],
+    )
+    graph = Graph(model)
+    assert graph.flops_per_image == 2 * 6 * 4 * 4
+    assert graph.bytes_per_image("a") == 4 * 6 * 4
+    assert not graph.is_batch_first("a")
+    assert graph.is_batch_first("y")
+
+
+def test_a_shape_that_cannot_be_told_is_an_error_and_no_guess() -> None:
+    unknown = helper.make_node("Mystery", ["x"], ["a"], domain="example")
+    graph = helper.make_graph(
+        [unknown, helper.make_node("Relu", ["a"], ["y"])],
+        "test",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("example", 1)]
+    with pytest.raises(GraphError, match="shape of tensor 'a'"):
+        _ = Graph(helper.make_model(graph, opset_imports=opsets)).peak_activation_bytes_per_image
+
+
+def test_shapes_that_contradict_each_other_are_refused() -> None:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    weight = numpy_helper.from_array(np.ones((5, 4), np.float32), "w")
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])],
+        [weight],
+    )
+    with pytest.raises(GraphError, match="do not fit together"):
+        Graph(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))

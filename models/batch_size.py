@@ -1,0 +1,227 @@
+"""Sizes computed inside an ONNX graph, reduced to one number: how many images the batch has.
+
+An exported network may ask for the shape of a tensor early and use it late ("reshape to [batch, 197, 192],
+where batch is the first dimension of what came in"). Such integers would cross a cut beside the tensor, and
+a fragment has one input only. In a network for pictures of one size all of them depend on nothing but the
+size of the batch, so they are measured: the graph is run with a few batch sizes, and every computed size
+turns out to be a constant or a line over the number of images. Constants become weights, lines are computed
+from the one tensor `BATCH_SIZE`, which every fragment can find out by itself from its own input.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+BATCH_SIZE = "splitplace.batch_size"
+"""Name of the tensor `int64[1]` that holds the number of images."""
+_PREFIX = "splitplace.size."
+_TRIED = (2, 3, 5)
+"""Batch sizes that the graph is run with. Not one: exporters and broadcasting treat it differently."""
+_ASKING = {"Shape", "Size"}
+
+Array = NDArray[Any]
+
+
+def with_plain_sizes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same network, in which no size is computed but from `BATCH_SIZE`.
+
+    A shape that is neither constant nor a line (of a tensor whose size depends on the values in the pictures)
+    is left as it is; then the tensor it was asked of counts as used where the shape is used.
+
+    Args:
+        model: One input, whose dimensions but the first are fixed, and no control flow.
+
+    Returns:
+        A changed copy, or the model itself if it asks for no sizes.
+
+    Raises:
+        ValueError: ONNX Runtime cannot run the model.
+    """
+    sizes = _computed_sizes(model.graph)
+    if not sizes:
+        return model
+    lines = {
+        name: line
+        for name, values in zip(sizes, _measured(model, sizes), strict=True)
+        if (line := _Line.through(values)) is not None
+    }
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    _Replacement(lines).apply(changed.graph)
+    remove_unused(changed.graph)
+    return changed
+
+
+def batch_size_nodes(source: str) -> tuple[onnx.NodeProto, ...]:
+    """Nodes that make `BATCH_SIZE` from a tensor whose first dimension it is.
+
+    They read the initializers of `batch_size_weights`.
+    """
+    shape = f"{_PREFIX}shape"
+    return (
+        helper.make_node("Shape", [source], [shape]),
+        helper.make_node("Slice", [shape, f"{_PREFIX}zero", f"{_PREFIX}one"], [BATCH_SIZE]),
+    )
+
+
+def batch_size_weights() -> tuple[onnx.TensorProto, ...]:
+    """What `batch_size_nodes` read."""
+    return tuple(
+        numpy_helper.from_array(np.array([value], np.int64), f"{_PREFIX}{name}")
+        for name, value in (("zero", 0), ("one", 1))
+    )
+
+
+def remove_unused(graph: onnx.GraphProto) -> None:
+    """Takes out nodes and weights that no output depends on."""
+    needed = {value.name for value in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(node.input)
+    weights = [tensor for tensor in graph.initializer if tensor.name in needed]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(reversed(kept))
+    graph.initializer.extend(weights)
+
+
+class _Line:
+    """`slope * batch + offset`, element by element."""
+
+    def __init__(self, slope: Array, offset: Array) -> None:
+        self.slope = slope
+        self.offset = offset
+
+    @classmethod
+    def through(cls, values: Sequence[Array]) -> "_Line | None":
+        """The line through what was seen at the batch sizes of `_TRIED`, if there is one."""
+        first, second, third = values
+        if not first.shape == second.shape == third.shape or first.ndim > 1:
+            return None
+        if np.array_equal(first, second) and np.array_equal(first, third):
+            return cls(np.zeros_like(first), first)
+        if not np.issubdtype(first.dtype, np.integer):
+            return None
+        slope = (second - first) // (_TRIED[1] - _TRIED[0])
+        offset = first - slope * _TRIED[0]
+        if not all(
+            np.array_equal(slope * batch + offset, value) for batch, value in zip(_TRIED, values, strict=True)
+        ):
+            return None
+        return cls(slope, offset)
+
+    @property
+    def is_constant(self) -> bool:
+        return not self.slope.any()
+
+    @property
+    def open_shape(self) -> Array | None:
+        """A constant to reshape to: what is left over (-1) stands where the batch size is."""
+        free = np.flatnonzero(self.slope)
+        if self.offset.ndim != 1 or len(free) != 1 or self.offset[free].any() or (self.offset < 0).any():
+            return None
+        shape = self.offset.copy()
+        shape[free] = -1
+        return shape
+
+
+def _computed_sizes(graph: onnx.GraphProto) -> list[str]:
+    """Every tensor that depends on the input, but on nothing of it except sizes; in topological order."""
+    data = {value.name for value in graph.input} - {tensor.name for tensor in graph.initializer}
+    sizes: list[str] = []
+    for node in graph.node:
+        if node.op_type not in _ASKING and data.intersection(node.input):
+            data.update(node.output)
+        elif node.op_type in _ASKING or set(sizes).intersection(node.input):
+            sizes.extend(name for name in node.output if name)
+    return sizes
+
+
+def _measured(model: onnx.ModelProto, names: Sequence[str]) -> Iterator[tuple[Array, ...]]:
+    """Each tensor's value at every tried batch size."""
+    asking = onnx.ModelProto()
+    asking.CopyFrom(model)
+    del asking.graph.output[:]
+    asking.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    remove_unused(asking.graph)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    tensor = model.graph.input[0].type.tensor_type
+    dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+    shape = [dimension.dim_value for dimension in tensor.shape.dim[1:]]
+    try:
+        session = ort.InferenceSession(
+            asking.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        runs = [
+            session.run(None, {model.graph.input[0].name: _noise(batch, shape).astype(dtype)})
+            for batch in _TRIED
+        ]
+    except Exception as error:  # its C++ exceptions share no base class
+        msg = f"the network does not run with batches of {_TRIED} images: {error}"
+        raise ValueError(msg) from error
+    yield from zip(*runs, strict=True)
+
+
+def _noise(batch: int, shape: Sequence[int]) -> Array:
+    """Values of either sign and many zeros, others for every batch: counts of them are to be no line."""
+    random = np.random.default_rng(batch)
+    noise: Array = random.integers(-128, 128, (batch, *shape)) * random.integers(0, 2, (batch, *shape))
+    return noise
+
+
+class _Replacement:
+    """Lets the nodes of a graph read constants, or lines over `BATCH_SIZE`, where they read sizes."""
+
+    def __init__(self, lines: Mapping[str, _Line]) -> None:
+        self._lines = lines
+        self._nodes: list[onnx.NodeProto] = []
+        self._weights: dict[str, onnx.TensorProto] = {}
+
+    def apply(self, graph: onnx.GraphProto) -> None:
+        """Changes the graph; what computed the sizes stays, unread."""
+        for node in graph.node:
+            for index, name in enumerate(node.input):
+                if name in self._lines:
+                    is_target = node.op_type == "Reshape" and index == 1
+                    node.input[index] = self._instead(name, is_target=is_target)
+        kept = list(graph.node)
+        del graph.node[:]
+        graph.node.extend((*batch_size_nodes(graph.input[0].name), *self._nodes, *kept))
+        graph.initializer.extend((*batch_size_weights(), *self._weights.values()))
+
+    def _instead(self, name: str, *, is_target: bool) -> str:
+        """What to read instead of a size; a target of `Reshape` may leave the batch size open."""
+        line = self._lines[name]
+        if line.is_constant:
+            return self._weight(f"{_PREFIX}{name}", line.offset)
+        if is_target and line.open_shape is not None:
+            return self._weight(f"{_PREFIX}{name}.open", line.open_shape)
+        return self._computed(f"{_PREFIX}{name}.computed", line)
+
+    def _weight(self, name: str, value: Array) -> str:
+        self._weights[name] = numpy_helper.from_array(value, name)
+        return name
+
+    def _computed(self, name: str, line: _Line) -> str:
+        if any(name in node.output for node in self._nodes):
+            return name
+        slope = self._weight(f"{name}.slope", line.slope.astype(np.int64))
+        offset = self._weight(f"{name}.offset", line.offset.astype(np.int64))
+        product, total = f"{name}.product", f"{name}.sum"
+        self._nodes.append(helper.make_node("Mul", [BATCH_SIZE, slope], [product]))
+        self._nodes.append(helper.make_node("Add", [product, offset], [total]))
+        if not line.offset.ndim:
+            axis = self._weight(f"{name}.axis", np.zeros(1, np.int64))
+            total, vector = f"{name}.scalar", total
+            self._nodes.append(helper.make_node("Squeeze", [vector, axis], [total]))
+        element = helper.np_dtype_to_tensor_dtype(line.offset.dtype)
+        self._nodes.append(helper.make_node("Cast", [total], [name], to=element))
+        return name
