@@ -1,4 +1,5 @@
 import json
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,8 @@ from messages.application import Application
 from messages.cluster import NodeState
 from messages.task import StagePlacement, TaskAccepted, TaskDecided, TaskFinished, TaskPlaced
 from policies.placement import placement_policy
-from policies.splitting import SplitName, split_policy
+from policies.splitting import Decision, SplitContext, SplitName, split_policy
+from policies.splitting.fixed import Fixed
 from policies.state import Json, StateError
 from services.splitter.core import LAST_MOMENT_MS, MAX_ASKED_AGAIN, Splitter
 from tests.policies.examples import all_of, application, chain, fragment, node, snapshot, three_ways
@@ -105,6 +107,87 @@ def test_a_decision_names_its_reason_its_prediction_and_all_alternatives() -> No
     chosen = next(arm for arm in decided.alternatives if arm.variant == decided.variant)
     assert decided.predicted_ms == chosen.predicted_ms
     assert chosen.note.startswith("on ")
+
+
+def test_a_decision_carries_the_context_in_which_it_was_taken() -> None:
+    made = splitter("random")
+    made.cluster(snapshot(ready("a"), node("b", loaded=all_of(APP), link=50.0)), 0.0)
+    first = one(made.accepted(accepted("c.1", batch=10, deadline_ms=1000.0, slack_ms=990.0), 0.0))
+    assert (first.deadline_ms, first.slack_ms, first.load_ms) == (1000.0, 990.0, 0.0)
+    assert first.link_megabytes_per_second == 75.0
+    assert first.propensity == pytest.approx(1 / 3)
+    assert first.scores == {}
+    works = {arm.variant: arm.work_ms for arm in first.alternatives}
+    assert works == {
+        "whole": pytest.approx(100.0),
+        "layer": pytest.approx(100.0),
+        "semantic": pytest.approx(2 * 20.0),
+    }
+    chosen_ms = works[first.variant or ""]
+    assert chosen_ms is not None
+    second = one(made.accepted(accepted("c.2"), 0.0))
+    assert second.load_ms == pytest.approx(chosen_ms / 2)
+
+
+def test_scores_are_published_where_they_are_numbers() -> None:
+    made = splitter("mab")
+    made.cluster(snapshot(ready("a")), 0.0)
+    untried = one(made.accepted(accepted("c.1"), 0.0))
+    assert untried.scores == {}  # no arm was tried: all bounds are infinite
+    assert TaskDecided.model_validate_json(untried.model_dump_json()) == untried
+    learnt = splitter("expected-reward")
+    learnt.cluster(snapshot(ready("a")), 0.0)
+    assert set(one(learnt.accepted(accepted("c.1"), 0.0)).scores) == {"whole", "layer", "semantic"}
+
+
+def test_a_policy_is_told_how_much_of_a_prediction_is_waiting() -> None:
+    seen: list[SplitContext] = []
+
+    class Watching(Fixed):
+        def decide(self, context: SplitContext) -> Decision:
+            seen.append(context)
+            return super().decide(context)
+
+    made = Splitter(Watching("whole"), placement_policy("earliest-finish"))
+    made.learn_applications([APP])
+    made.cluster(snapshot(ready("a")), 0.0)
+    for task in ("c.1", "c.2"):
+        made.accepted(accepted(task, batch=10, deadline_ms=5000.0), 0.0)
+    alone, behind = (context.arms[0] for context in seen)
+    assert alone.wait_ms == 0.0
+    assert behind.wait_ms == pytest.approx((behind.foreseen_ms or 0) - (alone.foreseen_ms or 0))
+    assert behind.wait_ms == pytest.approx(100.0, abs=10)  # the work of the first, less its way to the node
+
+
+def test_decisions_of_before_scores_were_published_are_still_read() -> None:
+    made = splitter()
+    made.cluster(snapshot(ready("a")), 0.0)
+    old = one(made.accepted(accepted(), 0.0)).model_dump(
+        mode="json",
+        exclude={
+            "deadline_ms": True,
+            "load_ms": True,
+            "link_megabytes_per_second": True,
+            "propensity": True,
+            "explored": True,
+            "alternatives": {"__all__": {"work_ms", "score"}},
+        },
+    )
+    read = TaskDecided.model_validate_json(json.dumps(old))
+    assert (read.deadline_ms, read.propensity, read.explored, read.scores) == (None, 1.0, False, {})
+
+
+@pytest.mark.parametrize("policy", get_args(SplitName))
+def test_what_any_policy_learns_live_survives_a_restart(policy: SplitName) -> None:
+    compressed = chain("compressed", [fragment("whole", image_ms=5, megabytes=3.0)], accuracy=0.7)
+    app = APP.model_copy(update={"variants": (*APP.variants, compressed)})
+    made, again = splitter(policy, app), splitter(policy, app)
+    made.cluster(snapshot(ready("a")), 0.0)
+    for index in range(20):
+        decided = one(made.accepted(accepted(f"c.{index}"), 100.0 * index))
+        made.finished(finished(decided, 60.0 + index), 100.0 * index + 60.0)
+    again.restore(json.loads(json.dumps(made.state())))
+    assert again.state() == made.state()
 
 
 @pytest.mark.parametrize(
@@ -292,7 +375,7 @@ steps = st.lists(
 )
 
 
-@given(st.sampled_from(["whole", "layer", "semantic", "random", "rule"]), steps)
+@given(st.sampled_from(get_args(SplitName)), steps)
 def test_every_attempt_gets_one_decision_in_time_whatever_happens(
     policy: SplitName, story: list[tuple[str, int, int, float]]
 ) -> None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from bus.broker import Broker
 from bus.connection import Bus, Received
@@ -31,7 +32,10 @@ from messages.topics import (
     SERVICE_STATUS,
     SPLITTER,
 )
+from policies.placement import placement_policy
+from policies.splitting import split_policy
 from services.splitter import memory
+from services.splitter.core import Splitter
 from services.splitter.repository import DuePieces, Piece
 from services.splitter.service import serve
 from services.splitter.settings import SplitterSettings
@@ -170,6 +174,42 @@ async def test_what_was_learnt_is_saved_on_the_way_out_and_used_after_a_restart(
             await observer.bus.publish(JOB_ACCEPTED, accepted(f"{task}-after"))
             await observer.until_decided(2)
     assert predictions[1] == pytest.approx(1.4 * predictions[0])
+
+
+async def test_a_bandit_begins_with_the_memory_of_another_run_and_then_keeps_its_own(
+    mosquitto_url: str, tmp_path: Path, application: Application
+) -> None:
+    trained = Splitter(split_policy("mab"), placement_policy("earliest-finish"))
+    trained.restore(
+        {
+            "correction": {},
+            "policy": "mab",
+            "policy_state": {
+                "t": 200,
+                "epsilon": 0.1,
+                "rho": 0.9,
+                "response_ms": {"toy": 500.0},
+                "high": {"whole": {"q": 0.9, "n": 100, "o": 0.9, "samples": 100}},
+                "low": {},
+            },
+        }
+    )
+    memory.save(tmp_path / "trained.json", trained.state())
+    settings = {"policy": "mab", "arms": "whole", "warm_start": tmp_path / "trained.json"}
+    own = tmp_path / "state" / "splitter.json"
+    for times in (1, 2):
+        async with observed(mosquitto_url, tmp_path, **settings) as observer:
+            await observer.cluster(snapshot(node("a", loaded=all_of(application))))
+            await observer.bus.publish(JOB_ACCEPTED, accepted(f"c.{times}", deadline_ms=600.0))
+            decided = (await observer.until_decided(1))[0]
+            assert decided.scores["whole"] == pytest.approx(0.9, abs=0.2)
+            assert "at least the 500 ms expected" in decided.reason
+        assert json.loads(own.read_text())["policy_state"]["high"]["whole"]["n"] == 100 + times
+
+
+def test_arms_that_name_nothing_are_refused_with_what_is_possible() -> None:
+    with pytest.raises(ValidationError, match="give all, paper, or variants with commas between"):
+        SplitterSettings(arms=",")
 
 
 async def test_a_task_that_comes_before_the_cluster_is_known_waits_or_is_refused_in_time(
