@@ -3,6 +3,7 @@
 Pieces come on a topic that all nodes share, so any that arrives is taken, whoever asked for it.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from messages.limits import CHUNK_BYTES
@@ -30,10 +31,11 @@ class Wanted:
 class Download:
     """Which pieces of a file of known size are here, asked for, or to be asked for."""
 
-    def __init__(self, file_bytes: int) -> None:
+    def __init__(self, file_bytes: int, written: Collection[int] = ()) -> None:
+        """A download of which some pieces may have been written before."""
         self.file_bytes = file_bytes
         self.chunks = -(-file_bytes // CHUNK_BYTES)
-        self._missing = set(range(self.chunks))
+        self._missing = set(range(self.chunks)).difference(written)
         self._asked: dict[int, float] = {}
         self._silent_rounds = 0
 

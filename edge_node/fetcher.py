@@ -1,4 +1,7 @@
-"""Fetches a fragment over the bus into the store, piece by piece, and checks its hash."""
+"""Fetches a fragment over the bus into the store, piece by piece, and checks its hash.
+
+What an earlier fetch left, also one of a process that died, is not fetched again.
+"""
 
 import asyncio
 import logging
@@ -63,7 +66,7 @@ class _Transfer:
         self._bus = bus
         self._node = node
         self._fragment = fragment.sha256
-        self._download = Download(fragment.file_bytes)
+        self._download = Download(fragment.file_bytes, partial.written)
         self._partial = partial
         self._unwritten: asyncio.Queue[tuple[int, memoryview] | None] = asyncio.Queue()
         """None only wakes `run`."""

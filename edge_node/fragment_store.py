@@ -4,6 +4,7 @@ import contextlib
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,12 +17,28 @@ _PARTIAL = ".partial"
 
 
 class PartialFragment:
-    """A fragment file that is being written piece by piece; gone when left unfinished."""
+    """A fragment file that is being written piece by piece, and that can be taken up after a crash.
 
-    def __init__(self, path: Path, file_bytes: int) -> None:
+    Behind the content there is one byte for each piece, set when the piece has been written. Should a power
+    cut keep the byte and lose the piece, the hash of the whole tells, and it is fetched anew.
+    """
+
+    def __init__(self, path: Path, file_bytes: int, on_close: Callable[[Path], None]) -> None:
+        """Opens what an earlier download left, or a new file. Raises OSError."""
         self.path = path
-        self._file = path.open("w+b")
-        self._file.truncate(file_bytes)
+        self._on_close = on_close
+        self._file_bytes = file_bytes
+        chunks = -(-file_bytes // CHUNK_BYTES)
+        try:
+            self._file = path.open("r+b")
+        except FileNotFoundError:
+            self._file = path.open("w+b")
+        if os.fstat(self._file.fileno()).st_size != file_bytes + chunks:
+            self._file.truncate(0)
+            self._file.truncate(file_bytes + chunks)
+        self._file.seek(file_bytes)
+        self.written = frozenset(index for index, mark in enumerate(self._file.read(chunks)) if mark)
+        """Pieces that were here when the file was opened."""
 
     def __enter__(self) -> Self:
         return self
@@ -30,28 +47,34 @@ class PartialFragment:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
-        self.path.unlink(missing_ok=True)
+        self._on_close(self.path)
 
     def write(self, chunk: int, body: bytes | memoryview) -> None:
         """Put a piece where it belongs. Raises OSError."""
         self._file.seek(chunk * CHUNK_BYTES)
         self._file.write(body)
+        self._file.flush()
+        self._file.seek(self._file_bytes + chunk)
+        self._file.write(b"\x01")
+        self._file.flush()
 
-    def flush(self) -> None:
-        """Bring everything to the disk, so that a power cut cannot leave a hollow file under a good name."""
+    def complete(self) -> None:
+        """Leave only the content, on the disk: a power cut must not leave a hollow file under a good name."""
+        self._file.truncate(self._file_bytes)
         self._file.flush()
         os.fsync(self._file.fileno())
 
 
 class FragmentStore:
-    """A bounded cache: the least recently used files make room."""
+    """A bounded cache: the least recently used files make room, before a new one is fetched."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         """Opens the cache.
 
         Args:
-            folder: made where missing; what earlier downloads left unfinished in it is removed.
-            max_bytes: of all files. A single bigger one is still kept, until the next comes.
+            folder: made where missing; what earlier downloads left unfinished in it can be taken up.
+            max_bytes: of all files, also unfinished ones. A single bigger one is still kept, until the next
+                comes.
 
         Raises:
             OSError: the folder cannot be used.
@@ -59,13 +82,13 @@ class FragmentStore:
         self._folder = folder
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
+        self._open: set[Path] = set()
+        """Unfinished files that are being written."""
         folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(f"*{_PARTIAL}"):
-            left.unlink(missing_ok=True)
 
     def fragments(self) -> tuple[str, ...]:
         """Hashes of what is here, most recently used first."""
-        return tuple(path.stem for path, _ in reversed(self._by_age()))
+        return tuple(path.stem for path, _ in reversed(self._by_age()) if path.suffix == _SUFFIX)
 
     def find(self, sha256: str) -> Path | None:
         """The file of a fragment, if it is here and its content is right; a wrong one is removed."""
@@ -82,39 +105,55 @@ class FragmentStore:
         return path
 
     def begin(self, sha256: str, file_bytes: int) -> PartialFragment:
-        """A new file to write the fragment's pieces into. Raises OSError."""
-        return PartialFragment(self._folder / f"{sha256}{_PARTIAL}", file_bytes)
+        """The file to write a fragment's pieces into, with those that came before; room is made for it.
+
+        Closed without `finish`, it stays, and is taken up by the next `begin`. Raises OSError.
+        """
+        path = self._folder / f"{sha256}{_PARTIAL}"
+        with self._lock:
+            self._open.add(path)
+            self._make_room(path, file_bytes)
+            try:
+                return PartialFragment(path, file_bytes, on_close=self._open.discard)
+            except OSError:
+                self._open.discard(path)
+                raise
 
     def finish(self, partial: PartialFragment, sha256: str) -> Path:
         """Keep a file that is complete, under its name.
 
         Raises:
-            StoreError: its content has another hash.
+            StoreError: its content has another hash; it is removed.
             OSError: the disk refuses.
         """
-        partial.flush()
-        verify(partial.path, sha256)
+        partial.complete()
+        try:
+            verify(partial.path, sha256)
+        except StoreError:
+            partial.path.unlink(missing_ok=True)
+            raise
         path = self._path(sha256)
         with self._lock:
             partial.path.replace(path)
             _touch(path)
-            self._make_room(keep=path)
+            self._make_room(path, path.stat().st_size)
         return path
 
-    def _make_room(self, keep: Path) -> None:
-        files = self._by_age()
-        total = sum(size for _, size in files)
-        for path, size in files:
+    def _make_room(self, keep: Path, keep_bytes: int) -> None:
+        """Remove what was not used for longest until the rest fits beside a file that is or will be here."""
+        others = [(path, size) for path, size in self._by_age() if path != keep]
+        total = keep_bytes + sum(size for _, size in others)
+        for path, size in others:
             if total <= self._max_bytes:
                 return
-            if path != keep:
+            if path not in self._open:
                 path.unlink(missing_ok=True)
                 total -= size
 
     def _by_age(self) -> list[tuple[Path, int]]:
         """Files and their sizes in bytes, least recently used first."""
         found = []
-        for path in self._folder.glob(f"*{_SUFFIX}"):
+        for path in (*self._folder.glob(f"*{_SUFFIX}"), *self._folder.glob(f"*{_PARTIAL}")):
             with contextlib.suppress(FileNotFoundError):  # another thread has just removed it
                 seen = path.stat()
                 found.append((seen.st_mtime_ns, path, seen.st_size))

@@ -43,6 +43,14 @@ def test_pieces_that_another_node_asked_for_are_taken_and_not_asked_for_again() 
     assert download.wanted(0.0) == Wanted(5, 15)
 
 
+def test_pieces_written_by_an_earlier_download_are_not_asked_for() -> None:
+    download = Download(3 * CHUNK_BYTES, {0, 2})
+    assert download.wanted(0.0) == Wanted(1, 1)
+    assert download.receive(1, CHUNK_BYTES, 3 * CHUNK_BYTES)
+    assert download.is_complete
+    assert Download(3 * CHUNK_BYTES, {0, 1, 2}).is_complete
+
+
 def test_a_lost_piece_is_asked_for_again_after_a_while() -> None:
     download = Download(3 * CHUNK_BYTES)
     download.wanted(0.0)

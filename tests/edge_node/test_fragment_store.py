@@ -65,9 +65,47 @@ def test_a_file_bigger_than_the_whole_cache_is_kept_alone(tmp_path: Path) -> Non
     assert store.fragments() == (big,)
 
 
-def test_a_restart_finds_what_is_complete_and_removes_what_is_not(tmp_path: Path) -> None:
-    sha256 = put(FragmentStore(tmp_path, 1000), b"content")
-    (tmp_path / f"{'b' * 64}.partial").write_bytes(b"half")
-    store = FragmentStore(tmp_path, 1000)
-    assert store.find(sha256) is not None
-    assert [path.name for path in tmp_path.iterdir()] == [f"{sha256}.onnx"]
+def test_a_restart_finds_what_is_complete_and_takes_up_what_is_not(tmp_path: Path) -> None:
+    complete = put(FragmentStore(tmp_path, 10 * CHUNK_BYTES), b"content")
+    content = os.urandom(3 * CHUNK_BYTES + 5)
+    sha256 = sha256_of(content)
+    with FragmentStore(tmp_path, 10 * CHUNK_BYTES).begin(sha256, len(content)) as partial:
+        assert partial.written == frozenset()
+        for chunk in (3, 1):
+            partial.write(chunk, content[chunk * CHUNK_BYTES : (chunk + 1) * CHUNK_BYTES])
+
+    store = FragmentStore(tmp_path, 10 * CHUNK_BYTES)
+    assert store.fragments() == (complete,)
+    assert store.find(sha256) is None
+    with store.begin(sha256, len(content)) as partial:
+        assert partial.written == {1, 3}
+        for chunk in (0, 2):
+            partial.write(chunk, content[chunk * CHUNK_BYTES : (chunk + 1) * CHUNK_BYTES])
+        path = store.finish(partial, sha256)
+    assert path.read_bytes() == content
+    assert {file.suffix for file in tmp_path.iterdir()} == {".onnx"}
+
+
+def test_what_was_left_of_a_file_of_another_size_is_not_taken_up(tmp_path: Path) -> None:
+    store = FragmentStore(tmp_path, 10 * CHUNK_BYTES)
+    with store.begin("a" * 64, CHUNK_BYTES) as partial:
+        partial.write(0, b"x" * CHUNK_BYTES)
+    with store.begin("a" * 64, 2 * CHUNK_BYTES) as partial:
+        assert partial.written == frozenset()
+
+
+def test_room_is_made_before_a_file_is_fetched_and_not_by_removing_what_is_being_fetched(
+    tmp_path: Path,
+) -> None:
+    store = FragmentStore(tmp_path, 350)
+    put(store, b"a" * 100)
+    used = put(store, b"b" * 100)
+    with store.begin("c" * 64, 100) as left:
+        left.write(0, b"c" * 100)
+    assert store.find(used) is not None
+    with store.begin("d" * 64, 100), store.begin("e" * 64, 100):
+        assert store.fragments() == (used,)
+        with store.begin("f" * 64, 300):
+            names = {path.name[0] for path in tmp_path.glob("*.partial")}
+            assert names == {"d", "e", "f"}
+            assert store.fragments() == ()
