@@ -158,7 +158,24 @@ class TimeLines:
     caption: str
 
 
-Plot = Bars | ApplicationBars | Lines | Stacks | TimeLines
+@dataclass(frozen=True)
+class Courses:
+    """A panel for each case: a line for each policy, how one figure moved from the start to the end of a run.
+
+    Attributes:
+        file: name of the picture, without its suffix.
+        series: which.
+        caption: what it shows.
+        axis: what the points stand for.
+    """
+
+    file: str
+    series: str
+    caption: str
+    axis: str
+
+
+Plot = Bars | ApplicationBars | Lines | Stacks | TimeLines | Courses
 
 
 @dataclass(frozen=True)

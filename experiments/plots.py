@@ -8,15 +8,16 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.figures import Runs
+from experiments.figures import Run, Runs
 from experiments.metrics import METRICS
-from experiments.plan import ApplicationBars, Bars, Cell, Experiment, Lines, Plot, Stacks, TimeLines
+from experiments.plan import ApplicationBars, Bars, Cell, Courses, Experiment, Lines, Plot, Stacks, TimeLines
 from experiments.statistics import Estimate, estimate
 
 _PANEL_INCHES = (4.2, 2.9)
 _MOST_COLUMNS = 3
 _DOTS_PER_INCH = 80
 _GROUP_WIDTH = 0.8
+_COLOURS = 10
 _MARKERS = "osD^vP*X<>hdp"
 
 Series = Mapping[str, Sequence[Estimate | None]]
@@ -46,6 +47,8 @@ def draw(plot: Plot, experiment: Experiment, runs: Runs, folder: Path) -> Path:
                 figure = _stacks(plot, experiment, runs)
             case TimeLines():
                 figure = _time_lines(plot, runs)
+            case Courses():
+                figure = _courses(plot, experiment, runs)
         path = folder / f"{plot.file}.png"
         # No date, no version: the same numbers give the same file.
         figure.savefig(path, dpi=_DOTS_PER_INCH, metadata={"Software": None})
@@ -147,8 +150,8 @@ def _lines(plot: Lines, experiment: Experiment, runs: Runs) -> Figure:
                 markersize=4,
                 linewidth=1,
                 capsize=2,
-                color=f"C{index % 10}",
-                linestyle="-" if index < 10 else "--",  # noqa: PLR2004 - the colours that there are
+                color=f"C{index % _COLOURS}",
+                linestyle="-" if index < _COLOURS else "--",
             )
         if plot.logarithmic:
             axes.set_xscale("log")
@@ -182,19 +185,41 @@ def _time_lines(plot: TimeLines, runs: Runs) -> Figure:
     figure, panels = _panels(len(plot.panels))
     everything = [run for by_seed in runs.by_seed.values() for run in by_seed.values()]
     for axes, (title, lines) in zip(panels, plot.panels.items(), strict=True):
-        for label, key in lines.items():
-            series = [run.series[key] for run in everything if key in run.series]
-            points = [estimate(values) for values in zip(*series, strict=False)]
-            axes.plot([point.mean for point in points], label=label, linewidth=1)
-            axes.fill_between(
-                range(len(points)),
-                [point.mean - (point.margin or 0) for point in points],
-                [point.mean + (point.margin or 0) for point in points],
-                alpha=0.25,
-                linewidth=0,
-            )
+        for index, (label, key) in enumerate(lines.items()):
+            _course(axes, everything, key, label, index)
         axes.set_title(title)
         axes.set_xlabel("interval")
         if len(lines) > 1:
             axes.legend(frameon=False)
     return figure
+
+
+def _courses(plot: Courses, experiment: Experiment, runs: Runs) -> Figure:
+    figure, panels = _panels(len(experiment.cases), 1.25)
+    for axes, case in zip(panels, experiment.cases, strict=True):
+        for index, policy in enumerate(runs.policies()):
+            _course(axes, list(runs.by_seed[case.name, policy].values()), plot.series, policy, index)
+        axes.set_title(case.name)
+        axes.set_xlabel(plot.axis)
+    _legend(figure, panels[0])
+    return figure
+
+
+def _course(axes: Axes, runs: Sequence[Run], key: str, label: str, index: int) -> None:
+    """One line: the mean over runs, point by point, in a band as wide as its interval."""
+    series = [run.series[key] for run in runs if key in run.series]
+    points = [
+        estimate([value for value in values if not math.isnan(value)] or [math.nan])
+        for values in zip(*series, strict=True)
+    ]
+    colour = f"C{index % _COLOURS}"
+    style = "-" if index < _COLOURS else "--"
+    axes.plot([point.mean for point in points], style, label=label, linewidth=1, color=colour)
+    axes.fill_between(
+        range(len(points)),
+        [point.mean - (point.margin or 0) for point in points],
+        [point.mean + (point.margin or 0) for point in points],
+        alpha=0.15,
+        linewidth=0,
+        color=colour,
+    )

@@ -1,9 +1,11 @@
 """One simulation, as the experiments see it."""
 
+import math
 from statistics import fmean
 
 from experiments.figures import Run, decision_shares, flatten
 from experiments.running import Request
+from policies.scoring import reward
 from simulator import Result, Scenario, TaskRecord, run
 
 
@@ -17,7 +19,18 @@ def simulate(request: Request) -> Run:
     scenario = request.scenario
     result = run(scenario.model_copy(update={"records": True}), request.policy, request.seed)
     plain = result.model_dump(exclude={"records"})
-    return Run({**flatten(plain), **decision_shares(plain), **_parts(result, scenario)})
+    figures = {**flatten(plain), **decision_shares(plain), **_parts(result, scenario)}
+    return Run(figures, {"reward_by_tenth": _reward_by_tenth(result, scenario)})
+
+
+def _reward_by_tenth(result: Result, scenario: Scenario) -> list[float]:
+    """Mean reward, of 100, of the tasks that arrived in each tenth of the run; NaN where none did."""
+    tenth_ms = scenario.intervals * scenario.interval_ms(scenario.workload()) / 10
+    rewards: list[list[float]] = [[] for _ in range(10)]
+    for record in result.records or ():
+        if record.known:
+            rewards[min(9, int(record.arrived_ms / tenth_ms))].append(reward(record.on_time, record.accuracy))
+    return [100 * fmean(values) if values else math.nan for values in rewards]
 
 
 def _parts(result: Result, scenario: Scenario) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """What the paper does not ask: speeds that change in the middle of a run, and nodes that fail."""
 
 from experiments.catalogue.policies import LEARNERS, OURS, SPLITPLACE
-from experiments.plan import Bars, Case, Cell, Claim, Experiment, Lines
+from experiments.plan import Bars, Case, Cell, Claim, Courses, Experiment, Lines
 
 _RESPONSE = "response_intervals.mean"
 _MAIN = ("reward", "accuracy", "sla_violation_rate", _RESPONSE)
@@ -14,7 +14,15 @@ DRIFT = Experiment(
     policies=_POLICIES,
     cases=(Case("steady"), Case("half speed from the middle", {"drift_factor": 0.5})),
     metrics=(*_MAIN, "share.layer"),
-    plots=(Bars("main", _MAIN, "With and without the change"),),
+    plots=(
+        Bars("main", _MAIN, "With and without the change"),
+        Courses(
+            "course",
+            "reward_by_tenth",
+            "Reward (of 100) of the tasks that arrived in each tenth of the run",
+            "tenth",
+        ),
+    ),
     reference=OURS,
     claims=(
         Claim(
@@ -73,4 +81,18 @@ FAILURES = Experiment(
             source="aim",
         ),
     ),
+)
+
+ARMS = Experiment(
+    name="arms",
+    title="Two ways to split, or all",
+    question="What is it worth to choose among four ways instead of the paper's two?",
+    policies=(SPLITPLACE, "rule+earliest-finish", *LEARNERS, OURS),
+    cases=(
+        Case("layer, semantic", {"arms": ("layer", "semantic")}),
+        Case("whole and compressed too", {"arms": ("whole", "layer", "semantic", "compressed")}),
+    ),
+    metrics=(*_MAIN, "share.whole", "share.layer", "share.semantic", "share.compressed"),
+    plots=(Bars("main", _MAIN, "With two arms and with four"),),
+    reference=OURS,
 )

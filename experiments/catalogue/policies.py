@@ -16,7 +16,10 @@ ORACLE = "oracle+earliest-finish"
 LEARNERS = ("mab+earliest-finish", "linucb+earliest-finish", "thompson+earliest-finish")
 """Other ways to learn how to split, on the placement that needs no learning."""
 
-ALL = (*PAPER, "rule+earliest-finish", *LEARNERS, OURS, ORACLE)
+FIXED = ("semantic+earliest-finish", "layer+earliest-finish")
+"""What splitting alone does, on the placement that needs no learning."""
+
+ALL = (*PAPER, *FIXED, "rule+earliest-finish", *LEARNERS, OURS, ORACLE)
 """Of the great comparison."""
 
 SWEEP = (*PAPER, "rule+earliest-finish", OURS)

@@ -4,14 +4,14 @@ import pytest
 
 from experiments.catalogue import EXPERIMENTS, experiment
 from experiments.metrics import METRICS
-from experiments.plan import Cell, Experiment, Printed, TimeLines
+from experiments.plan import Cell, Courses, Experiment, Printed, TimeLines
 
 every_experiment = pytest.mark.parametrize("each", EXPERIMENTS.values(), ids=EXPERIMENTS.keys())
 
 
 @every_experiment
 def test_every_metric_is_known(each: Experiment) -> None:
-    drawn = [key for plot in each.plots if not isinstance(plot, TimeLines) for key in plot.metrics]
+    drawn = [key for plot in each.plots if not isinstance(plot, TimeLines | Courses) for key in plot.metrics]
     claimed = [cell.metric for claim in each.claims for pair in claim.pairs for cell in pair]
     for key in (*each.metrics, *drawn, *claimed, *each.tested, *(cell.metric for cell in each.printed)):
         assert METRICS.of(key).label

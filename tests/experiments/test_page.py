@@ -1,6 +1,7 @@
 """A page holds what was counted, what the paper says, and how to count it again."""
 
 import csv
+import math
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from experiments.plan import (
     Bars,
     Case,
     Cell,
+    Courses,
     Experiment,
     Lines,
     Printed,
@@ -35,6 +37,7 @@ EXPERIMENT = Experiment(
         Lines("lines", ("reward",), "Lines", "tasks per interval", logarithmic=True),
         Stacks("stacks", ("share.layer", "share.semantic"), "Parts"),
         TimeLines("training", {"epsilon": {"epsilon": "bandit.epsilon"}}, "Training"),
+        Courses("course", "by_tenth", "Course", "tenth"),
     ),
     claims=(extreme("a is the best of them", Cell("a", "reward", "few"), ("a", "b"), highest=True),),
     printed={Cell("a", "reward", "few"): Printed(94.18)},
@@ -53,7 +56,7 @@ RUNS = Runs(
                     "share.semantic": 0.75,
                     "cpu_s": 1.5,
                 },
-                {"bandit.epsilon": [1.0, 0.9, 0.81]},
+                {"bandit.epsilon": [1.0, 0.9, 0.81], "by_tenth": [50.0, math.nan, 60.0 + seed]},
             )
             for seed in range(3)
         }
@@ -120,7 +123,7 @@ def test_notes_by_hand_are_kept_apart_and_marked(page: str) -> None:
 
 def test_every_picture_and_file_that_the_page_names_exists(folder: Path, page: str) -> None:
     targets = re.findall(r"\]\(([^)]+)\)", page)
-    assert len(targets) == 5 + 2
+    assert len(targets) == 6 + 2
     for target in targets:
         assert (folder / target).stat().st_size > 0
 
