@@ -12,7 +12,8 @@ from math import inf
 from messages.application import Application, Fragment
 from messages.cluster import ClusterState, NodeState
 from messages.task import StagePlacement
-from policies.cluster_columns import FETCH_MS, ClusterColumns
+from policies.cluster_columns import ClusterColumns
+from policies.transfer import FETCH_MS, transfer_ms
 
 STALE_AFTER_MS = 60_000.0
 """A placement whose end was not reported for so long after it was expected is forgotten; one that was
@@ -92,10 +93,10 @@ class TrackedNode:
 
     def report(self, state: NodeState, now_ms: float) -> None:
         """Its newest heartbeat."""
-        self.state = state
+        if state is not self.state:
+            self.state = state
+            self.loaded, self.timings = _holdings(state)
         self.heartbeat_ms = now_ms - state.silent_ms
-        self.loaded = frozenset(state.loaded)
-        self.timings = {timing.fragment: timing.milliseconds_per_image for timing in state.timings}
         self.arriving = {
             sha256: ready_ms
             for sha256, ready_ms in self.arriving.items()
@@ -112,6 +113,12 @@ class TrackedNode:
         """Work that is done before what is due then, as if none of it had begun."""
         ours = sum([share.work_ms for share in self.shares.values() if share.due_ms <= due_ms])
         return ours + max(0.0, self.unexplained_until_ms - now_ms)
+
+
+def _holdings(state: NodeState) -> tuple[frozenset[str], dict[str, float]]:
+    """The fragments that a node has loaded, and its times per image."""
+    timings = {timing.fragment: timing.milliseconds_per_image for timing in state.timings}
+    return frozenset(state.loaded), timings
 
 
 class ClusterView:
@@ -136,11 +143,14 @@ class ClusterView:
             if state.online:
                 node = self._nodes.get(state.node)
                 if node is None or node.state.boot != state.boot:
-                    node = TrackedNode(state, now_ms, frozenset(), {}, now_ms, now_ms, trusted_from_ms=-inf)
+                    node = TrackedNode(state, now_ms, *_holdings(state), now_ms, now_ms, trusted_from_ms=-inf)
                 node.report(state, now_ms)
                 nodes[state.node] = node
         self._nodes = nodes
-        self._columns = None
+        if self._columns is not None and self._columns.covers(nodes.values()):
+            self._columns.report()
+        else:
+            self._columns = None
         self._states = {name: node.state for name, node in nodes.items()}
 
     def placed(
@@ -197,9 +207,9 @@ class ClusterView:
 
     @property
     def columns(self) -> ClusterColumns:
-        """The same as columns over all nodes. Made when they are first asked for after a snapshot."""
+        """The same as columns over all nodes. Made when they are first asked for."""
         if self._columns is None:
-            self._columns = ClusterColumns(tuple(self._nodes.values()))
+            self._columns = ClusterColumns(self._nodes.values())
         return self._columns
 
     def ready_ms(self, name: str, now_ms: float, *, due_ms: float = inf) -> float:
@@ -313,8 +323,3 @@ class ClusterView:
             if now_ms < placed.stale_ms and len(self._ledger) < MAX_OUTSTANDING:
                 return
             self._withdraw(task, placed, now_ms, done=True)
-
-
-def transfer_ms(size: float, megabytes_per_second: float) -> float:
-    """Time to move `size` bytes over a link; infinite where there is none."""
-    return size / (1000 * megabytes_per_second) if megabytes_per_second > 0 else inf

@@ -3,7 +3,7 @@
 `ClusterView` keeps them up to date; the same figures node by node are its own methods.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from messages.application import Fragment
-from messages.cluster import NodeState
+from policies.transfer import FETCH_MS, transfer_ms
 
 if TYPE_CHECKING:
     from policies.cluster import Share, TrackedNode
@@ -19,32 +19,34 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
-FETCH_MS = 50.0
-"""Fetching and loading a fragment, without the transfer of its bytes (measured: 49 ms to load 18 MB)."""
-
 _FIRST_ROWS = 256
 
 
 class ClusterColumns:
     """All living nodes in the order of the snapshot. Arrays are not to be changed by readers."""
 
-    def __init__(self, nodes: "Sequence[TrackedNode]") -> None:
+    def __init__(self, nodes: "Iterable[TrackedNode]") -> None:
         """Columns of nodes as they are now."""
-        states: list[NodeState] = [node.state for node in nodes]
-        self.names: tuple[str, ...] = tuple(state.node for state in states)
+        self._nodes: Sequence[TrackedNode] = tuple(nodes)
+        self.names: tuple[str, ...] = tuple(node.state.node for node in self._nodes)
         self.index: Mapping[str, int] = {name: index for index, name in enumerate(self.names)}
         self.rank = np.argsort(np.argsort(np.array(self.names, dtype=np.str_)))
         """Place of each node in the order of names."""
-        self.score: Floats = np.array([state.score for state in states])
-        self.link: Floats = np.array([state.link_megabytes_per_second for state in states])
+        size = len(self._nodes)
+        self.score: Floats = np.zeros(size)
+        self.link: Floats = np.zeros(size)
         """MB/s."""
-        self.memory_bytes: Floats = np.array([float(state.memory_budget_bytes) for state in states])
-        self.reserved_bytes: Floats = np.zeros(len(states))
-        self._nodes = nodes
-        self._busy_until_ms: Floats = np.zeros(len(states))
-        self._unexplained_until_ms: Floats = np.zeros(len(states))
+        self.byte_ms: Floats = np.zeros(size)
+        """To move a byte over the link; infinite where there is none."""
+        self.memory_bytes: Floats = np.zeros(size)
+        self._slowness: Floats = np.zeros(size)
+        """1 / score; infinite for a node without speed."""
+        self._reserved_bytes: Floats = np.zeros(size)
+        self._busy_until_ms: Floats = np.zeros(size)
+        self._unexplained_until_ms: Floats = np.zeros(size)
+        # By fragment, made when they are first asked for.
         self._loaded: dict[str, Flags] = {}
-        self._image_ms: dict[str, Floats] = {}
+        self._image_ms: dict[tuple[str, float], Floats] = {}
         self._reserved: dict[str, Flags] = {}
         self._arriving_ms: dict[str, Floats] = {}
         # Outstanding work, a row for each task and node; rows of what ended are used again.
@@ -53,10 +55,27 @@ class ClusterColumns:
         self._row_node = np.zeros(_FIRST_ROWS, dtype=np.intp)
         self._row_due_ms = np.full(_FIRST_ROWS, inf)
         self._row_work_ms = np.zeros(_FIRST_ROWS)
-        for index, node in enumerate(nodes):
+        self.report()
+        for index, node in enumerate(self._nodes):
             for task, share in node.shares.items():
                 self.put_share(index, task, share)
+
+    def report(self) -> None:
+        """The nodes, the same as before, have sent heartbeats."""
+        states = [node.state for node in self._nodes]
+        self.score[:] = [state.score for state in states]
+        self.link[:] = [state.link_megabytes_per_second for state in states]
+        self.byte_ms[:] = [transfer_ms(1, state.link_megabytes_per_second) for state in states]
+        self.memory_bytes[:] = [state.memory_budget_bytes for state in states]
+        self._slowness[:] = [1 / state.score if state.score > 0 else inf for state in states]
+        for by_fragment in (self._loaded, self._image_ms, self._arriving_ms):
+            by_fragment.clear()
+        for index in range(len(states)):
             self.refresh(index)
+
+    def covers(self, nodes: "Iterable[TrackedNode]") -> bool:
+        """Whether these are the very nodes, in this order, that the columns are of."""
+        return tuple(map(id, nodes)) == tuple(map(id, self._nodes))
 
     # --- what decisions read ---------------------------------------------------------------------------
 
@@ -81,7 +100,7 @@ class ClusterColumns:
 
     def free_bytes(self) -> Floats:
         """Memory of each node for further fragments: `ClusterView.free_bytes`."""
-        return self.memory_bytes - self.reserved_bytes
+        return self.memory_bytes - self._reserved_bytes
 
     def reserved(self, sha256: str) -> Flags:
         """Where an outstanding task needs a fragment: `ClusterView.reserves`."""
@@ -93,31 +112,35 @@ class ClusterColumns:
             self._loaded[sha256] = np.array([sha256 in node.loaded for node in self._nodes], dtype=bool)
         return self._loaded[sha256]
 
-    def image_ms(self, sha256: str) -> Floats:
-        """The nodes' own measurements of a fragment's time per image; not a number before they ran it."""
-        if sha256 not in self._image_ms:
-            self._image_ms[sha256] = np.array([node.timings.get(sha256, np.nan) for node in self._nodes])
-        return self._image_ms[sha256]
-
     def fragment_ready_ms(self, fragment: Fragment, now_ms: float) -> Floats:
         """When each node can run a fragment: `ClusterView.fragment_ready_ms`."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            moving_ms = np.where(self.link > 0, fragment.file_bytes / (1000 * self.link), inf)
-        fetched_ms = now_ms + FETCH_MS + moving_ms
+        loaded = self.loaded(fragment.sha256)
+        if loaded.all():
+            return np.full(len(self.names), now_ms)
+        moving_ms = [transfer_ms(fragment.file_bytes, link) for link in self.link]
+        fetched_ms = now_ms + FETCH_MS + np.array(moving_ms)
         arriving_ms = self._arriving_ms.get(fragment.sha256)
         if arriving_ms is not None:
             fetched_ms = np.where(np.isnan(arriving_ms), fetched_ms, np.maximum(now_ms, arriving_ms))
-        return np.where(self.loaded(fragment.sha256), now_ms, fetched_ms)
+        return np.where(loaded, now_ms, fetched_ms)
 
     def work_ms(self, fragment: Fragment, reference_score: float, calls: int, images: int) -> Floats:
         """Computing time of some calls on so many images together; infinite for a node without speed."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            slowness = reference_score / self.score
-            measured_ms = self.image_ms(fragment.sha256)
-            scaled_ms = fragment.milliseconds_per_image * slowness
-            image_ms = np.where(np.isnan(measured_ms), scaled_ms, measured_ms)
-            work_ms = calls * fragment.milliseconds_per_call * slowness + images * image_ms
-        return np.where(self.score > 0, work_ms, inf)
+        image_ms = self._image_ms.get((fragment.sha256, reference_score))
+        if image_ms is None:
+            image_ms = self._image_ms[fragment.sha256, reference_score] = np.array(
+                [
+                    node.timings.get(
+                        fragment.sha256, fragment.milliseconds_per_image * reference_score * slowness
+                    )
+                    if slowness < inf
+                    else inf
+                    for node, slowness in zip(self._nodes, self._slowness.tolist(), strict=True)
+                ]
+            )
+        if not fragment.milliseconds_per_call:
+            return images * image_ms
+        return images * image_ms + calls * fragment.milliseconds_per_call * reference_score * self._slowness
 
     # --- how the cluster's view keeps them -------------------------------------------------------------
 
@@ -126,7 +149,7 @@ class ClusterColumns:
         node = self._nodes[index]
         self._busy_until_ms[index] = node.busy_until_ms
         self._unexplained_until_ms[index] = node.unexplained_until_ms
-        self.reserved_bytes[index] = node.reserved_bytes
+        self._reserved_bytes[index] = node.reserved_bytes
         for sha256, ready_ms in node.arriving.items():
             if sha256 not in self._arriving_ms:
                 self._arriving_ms[sha256] = np.full(len(self.names), np.nan)

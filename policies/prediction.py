@@ -22,7 +22,8 @@ from functools import cached_property
 from math import inf
 
 from messages.application import INPUT, Application, Fragment, Stage, Variant
-from policies.cluster import ClusterView, transfer_ms
+from policies.cluster import ClusterView
+from policies.transfer import transfer_ms
 
 HOP_MS = 2.5
 """From one process to another through the broker, without the transfer (measured: 2-3 ms)."""

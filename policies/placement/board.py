@@ -31,8 +31,8 @@ class Board:
         self.free_ms = columns.ready_ms(schedule.now_ms, schedule.due_ms)
         self._free_bytes = columns.free_bytes()
         self._brought: dict[str, Flags] = {}
-        with np.errstate(divide="ignore"):
-            self._byte_ms = 1 / (1000 * columns.link)
+        self._start_ms = schedule.start_ms
+        self._work_ms: dict[str, Floats] = {}
 
     def fits(self, stage: Stage) -> Flags:
         """Usable nodes that have room for a stage, beside what was put there."""
@@ -42,43 +42,82 @@ class Board:
 
     def work_ms(self, stage: Stage) -> Floats:
         """Computing time of a stage on each node."""
-        job = self.schedule.job
-        reference = job.application.reference_score
-        return self.columns.work_ms(job.fragments[stage.name], reference, len(job.micro_batches), job.batch)
+        if stage.fragment not in self._work_ms:
+            job = self.schedule.job
+            self._work_ms[stage.fragment] = self.columns.work_ms(
+                job.fragments[stage.name], job.application.reference_score, len(job.micro_batches), job.batch
+            )
+        return self._work_ms[stage.fragment]
 
-    def soonest_ms(self, stage: Stage, work_ms: Floats) -> Floats:
-        """When a stage could end on each node, if only its first or only its last micro-batch had to wait.
+    def soonest_ms(self, stage: Stage) -> Floats:
+        """When a stage, whose source was put before, could end on each node at best."""
+        if stage.source == INPUT:
+            first_ms = last_ms = self._start_ms
+            byte_ms = self.columns.byte_ms
+        else:
+            source = self.schedule.offers[stage.source]
+            first_ms, last_ms = source.finish_ms[0], source.finish_ms[-1]
+            byte_ms = np.maximum(self.columns.byte_ms, self.columns.byte_ms[self.columns.index[source.node]])
+        return self._bounds(stage, self.free_ms, first_ms, last_ms, byte_ms)[2]
+
+    def soonest_alone_ms(self) -> Floats:
+        """When the job could end at best, were all of its stages on the same node, for each node."""
+        free_ms = self.free_ms
+        finish_ms: dict[str, tuple[Floats | float, Floats | float]] = {
+            INPUT: (self._start_ms, self._start_ms)
+        }
+        ends_ms = free_ms
+        for stage in self.schedule.job.variant.stages:
+            first_ms, last_ms = finish_ms[stage.source]
+            first_ms, free_ms, end_ms = self._bounds(stage, free_ms, first_ms, last_ms, self.columns.byte_ms)
+            finish_ms[stage.name] = (first_ms, free_ms)
+            ends_ms = np.maximum(ends_ms, end_ms)
+        return ends_ms
+
+    def _bounds(
+        self,
+        stage: Stage,
+        free_ms: Floats,
+        first_ms: Floats | float,
+        last_ms: Floats | float,
+        byte_ms: Floats,
+    ) -> tuple[Floats, Floats, Floats]:
+        """What a stage cannot undercut if only its first or only its last micro-batch had to wait.
 
         Args:
-            stage: whose source was put before.
-            work_ms: [H] of the stage, at least.
+            stage: which one.
+            free_ms: when each node is free for it.
+            first_ms: when its first input is ready where it comes from.
+            last_ms: the same of the last one.
+            byte_ms: to bring a byte of it to each node.
+
+        Returns:
+            On each node: when it is through with the first micro-batch, with the last, and when that is at
+            its destination.
         """
-        job, schedule = self.schedule.job, self.schedule
-        fragment = job.fragments[stage.name]
-        first, last = job.micro_batches[0], job.micro_batches[-1]
-        byte_ms = self._byte_ms
-        first_ms = last_ms = schedule.start_ms
-        if stage.source != INPUT:
-            source = schedule.offers[stage.source]
-            first_ms, last_ms = source.finish_ms[0], source.finish_ms[-1]
-            byte_ms = np.maximum(byte_ms, self._byte_ms[self.columns.index[source.node]])
+        job = self.schedule.job
+        fragment, work_ms = job.fragments[stage.name], self.work_ms(stage)
+        last = job.micro_batches[-1]
         image_ms = byte_ms * fragment.input.bytes_per_image
-        begin_ms = np.maximum(self.free_ms, self.columns.fragment_ready_ms(fragment, schedule.now_ms))
-        begin_ms = np.maximum(begin_ms, first_ms + first * image_ms + HOP_MS)
-        received_ms = np.maximum(first_ms + job.batch * image_ms, last_ms + last * image_ms) + HOP_MS
-        end_ms: Floats = np.maximum(
-            begin_ms + work_ms, received_ms + work_ms * (last / job.batch) * (1 - _ROUNDING)
-        )
+        begin_ms = np.maximum(free_ms, self.columns.fragment_ready_ms(fragment, self.schedule.now_ms))
+        begin_ms = np.maximum(begin_ms, first_ms + job.micro_batches[0] * image_ms + HOP_MS)
+        done_ms = begin_ms + work_ms
+        if len(job.micro_batches) > 1:
+            received_ms = np.maximum(first_ms + job.batch * image_ms, last_ms + last * image_ms) + HOP_MS
+            done_ms = np.maximum(done_ms, received_ms + work_ms * (last / job.batch))
+        end_ms = done_ms
         if stage.name in job.sinks:
-            end_ms = end_ms + last * fragment.output.bytes_per_image * self._byte_ms + RETURN_HOPS * HOP_MS
-        return end_ms * (1 - _ROUNDING)
+            end_ms = (
+                done_ms + last * fragment.output.bytes_per_image * self.columns.byte_ms + RETURN_HOPS * HOP_MS
+            )
+        return begin_ms + work_ms / len(job.micro_batches), done_ms, end_ms * (1 - _ROUNDING)
 
     def best_offer(self, stage: Stage) -> Offer | None:
         """The offer that ends first; among equals that of the node that is free first, then by name."""
         fits = self.fits(stage)
         if not fits.any():
             return None
-        bounds = np.where(fits, self.soonest_ms(stage, self.work_ms(stage)), np.inf)
+        bounds = np.where(fits, self.soonest_ms(stage), np.inf)
         first = int(bounds.argmin())
         limit_ms = self.offer(stage, first).end_ms
         contenders = np.flatnonzero(fits & (bounds <= limit_ms))

@@ -85,8 +85,7 @@ def _on_a_single_node(
     """The best schedule with all stages on one node, where that beats `best`."""
     stages = request.job.variant.stages
     board = _board(request, cluster, now_ms, usable)
-    work_ms = np.sum([board.work_ms(stage) for stage in stages], axis=0)
-    bounds = board.soonest_ms(stages[0], work_ms) - now_ms
+    bounds = board.soonest_alone_ms() - now_ms
     best_ms = best.prediction().response_ms
     promising = np.flatnonzero(usable & (bounds < best_ms))
     for index in promising[np.argsort(bounds[promising], kind="stable")].tolist():

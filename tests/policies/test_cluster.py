@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from messages.task import StagePlacement
 from policies.cluster import MAX_OUTSTANDING, STALE_AFTER_MS, ClusterView, StageWork, stage_works
-from policies.cluster_columns import FETCH_MS
+from policies.transfer import FETCH_MS
 from tests.policies.examples import cluster, fragment, node, sha, snapshot, three_ways
 
 BIG = fragment("big", megabytes=60)
