@@ -41,6 +41,10 @@ class Transfer:
         self.since_ms = now_ms
         self.event: Event | None = None
 
+    def left_at(self, now_ms: float) -> float:
+        """Bytes that are not sent yet."""
+        return max(0.0, self.left - max(0.0, self.rate) * (now_ms - self.since_ms))
+
 
 class Network:
     """All transfers that are on their way."""
@@ -87,7 +91,7 @@ class Network:
 
     def _settle(self, transfer: Transfer) -> None:
         now_ms = self._events.now_ms
-        transfer.left = max(0.0, transfer.left - max(0.0, transfer.rate) * (now_ms - transfer.since_ms))
+        transfer.left = transfer.left_at(now_ms)
         transfer.since_ms = now_ms
 
     def _leave(self, transfer: Transfer) -> None:

@@ -1,6 +1,7 @@
 """From a scenario and a policy to a result."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
 from time import perf_counter, process_time
 from typing import cast
@@ -8,16 +9,20 @@ from typing import cast
 from policies.pairs import PolicyPair, parse_policy
 from policies.placement import PlacementName, PlacementPolicy, placement_policy
 from policies.scoring import jain_fairness, mean, quantile
-from policies.splitting import PAPER_ARMS, SplitName, SplitPolicy, split_policy
+from policies.splitting import PAPER_ARMS, MabMode, SplitName, SplitPolicy, split_policy
+from simulator import disturbances
 from simulator.arrivals import Arrival, arrivals, replayed
 from simulator.hosts import machines
+from simulator.mobility import trace
+from simulator.oracle import ORACLE, Oracle, sight_into
 from simulator.result import DecisionTime, Energy, Quality, Result, counts, quality
 from simulator.scenario import Scenario
 from simulator.simulation import Simulation
 from simulator.workload import Workload, restricted
-from simulator.world import World
+from simulator.world import Surroundings, World
 
-Progress = Callable[[int], None]
+Watch = Callable[[SplitPolicy, PlacementPolicy, int], None]
+"""Looks at the policies at the end of an interval, given how many there were."""
 
 _ARMS = {
     "whole": frozenset({"whole"}),
@@ -41,7 +46,7 @@ def run(
     policy: str = "rule+earliest-finish",
     seed: int = 0,
     *,
-    progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> Result:
     """Simulate.
 
@@ -50,24 +55,47 @@ def run(
         policy: split and placement, such as `mab+daso`.
         seed: of all random numbers. The same one gives the same arrivals whatever the policy, so that
             policies can be compared in pairs; and the same result but for `decision_ms`, `wall_s`, `cpu_s`.
-        progress: is called with the number of each interval that is over.
+        watch: is called at the end of each interval, for progress or to see what was learnt.
 
     Raises:
         ValueError: no such policy, or hosts, arrivals or traces that cannot be used.
         bus.store.StoreError: the model store cannot be used.
     """
     began_s, began_cpu_s = perf_counter(), process_time()
-    pair = parse_policy(policy)
+    pair = parse_policy(policy, more_splits=(ORACLE,))
     workload = restricted(scenario.workload(), arms_of(scenario, pair.split))
-    split = split_policy(cast("SplitName", pair.split), seed=seed)
-    placement = placement_policy(cast("PlacementName", pair.placement), seed=seed)
-    simulation = _simulation(scenario, workload, split, placement, seed=seed, progress=progress)
+    experience = _train(scenario, workload, pair, seed) if scenario.training_intervals else None
+    simulation = _simulation(scenario, workload, pair, f"{seed}", watch=watch)
+    if experience is not None:
+        simulation.splitter.restore(experience.splitter.state())
+        simulation.placement.restore(experience.placement.state())
     simulation.run()
     timings = (perf_counter() - began_s, process_time() - began_cpu_s)
     return _result(scenario, workload, pair, simulation, seed=seed, timings=timings)
 
 
-def _tasks(scenario: Scenario, workload: Workload, seed: int) -> Sequence[Arrival]:
+def _train(scenario: Scenario, workload: Workload, pair: PolicyPair, seed: int) -> Simulation:
+    """Policies learn in a simulation of their own, other arrivals and all, as in section 6.3 of the paper."""
+    changes = {"intervals": scenario.training_intervals, "drift": None}
+    lesson = scenario.model_copy(update=changes)
+    simulation = _simulation(lesson, workload, pair, f"training {seed}", training=True)
+    simulation.run()
+    return simulation
+
+
+def _split(name: str, seed: str, *, training: bool) -> SplitPolicy:
+    if name == ORACLE:
+        return Oracle()
+    mode: MabMode = "training" if training else "running"
+    drawn = Random(f"split {seed}").getrandbits(32)
+    return split_policy(cast("SplitName", name), seed=drawn, mab_mode=mode)
+
+
+def _placement(name: str, seed: str) -> PlacementPolicy:
+    return placement_policy(cast("PlacementName", name), seed=Random(f"placement {seed}").getrandbits(32))
+
+
+def _tasks(scenario: Scenario, workload: Workload, seed: str) -> Sequence[Arrival]:
     if scenario.replay is not None:
         return replayed(scenario.replay, workload)
     return arrivals(
@@ -85,15 +113,15 @@ def _tasks(scenario: Scenario, workload: Workload, seed: int) -> Sequence[Arriva
 def _simulation(
     scenario: Scenario,
     workload: Workload,
-    split: SplitPolicy,
-    placement: PlacementPolicy,
+    pair: PolicyPair,
+    seed: str,
     *,
-    seed: int,
-    progress: Progress | None = None,
+    training: bool = False,
+    watch: Watch | None = None,
 ) -> Simulation:
+    """A simulation ready to run, with everything that will happen to its hosts."""
     preset = machines(scenario.machines_name)
-    world = World(
-        preset.expand(scenario.hosts),
+    surroundings = Surroundings(
         broker_megabytes_per_second=preset.broker.megabytes_per_second,
         discipline=scenario.discipline,
         through_broker=scenario.through_broker,
@@ -102,16 +130,27 @@ def _simulation(
         memory_factor=scenario.memory_factor,
         extra_latency_ms=scenario.extra_latency_ms,
     )
-    return Simulation(
+    split = _split(pair.split, seed, training=training)
+    placement = _placement(pair.placement, seed)
+    simulation = Simulation(
         scenario,
         workload,
-        world,
+        World(preset.expand(scenario.hosts), surroundings),
         _tasks(scenario, workload, seed),
         split=split,
         placement=placement,
         random=Random(f"work {seed}"),
-        progress=progress,
+        at_interval=partial(watch, split, placement) if watch else None,
     )
+    if isinstance(split, Oracle):
+        split.look_ahead = sight_into(simulation)
+    if scenario.mobility:
+        disturbances.move(simulation, trace(scenario.mobility_trace), Random(f"mobility {seed}"))
+    if scenario.drift is not None:
+        disturbances.drift(simulation, scenario.drift, Random(f"drift {seed}"))
+    if scenario.failures is not None:
+        disturbances.fail(simulation, scenario.failures, Random(f"failures {seed}"))
+    return simulation
 
 
 def _result(

@@ -2,32 +2,34 @@
 
 What runs here are the very classes that the live services run (`services.splitter.core.Splitter`,
 `services.placer.core.Placer`); this file plays the other parts: sensors, gateway and resource monitor.
+
+There are two clocks in step: the world's events are physics, this file's are everything else. So the world
+alone can be copied to look ahead.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import exp, inf
 from random import Random
-from time import perf_counter
+from time import thread_time
 
-from messages.cluster import ClusterState
-from messages.task import StageReport, TaskAccepted, TaskDecided, TaskFinished
-from policies.placement import PlacementPolicy, placement_policy
-from policies.placement.interface import PeriodOutcome
-from policies.placement.objective import objective, response_share
+from messages.task import TaskAccepted, TaskDecided, TaskPlaced
+from policies.placement import ActiveJob, PlacementPolicy, placement_policy
+from policies.placement.objective import objective
 from policies.prediction import HOP_MS, Job
-from policies.scoring import is_on_time, mean, reward
 from policies.splitting import SplitPolicy
 from services.placer.core import Placer
 from services.splitter.core import Splitter
+from simulator.accounting import finished_of, period_of, record_of
 from simulator.arrivals import Arrival
 from simulator.events import EventQueue
+from simulator.execution import Execution
 from simulator.monitor import Monitor
 from simulator.result import Status, TaskRecord
 from simulator.scenario import Scenario
 from simulator.workload import Workload
-from simulator.world import Execution, World
+from simulator.world import World
 
 DISPATCH_MS = 2 * HOP_MS
 """Decision to placer, placement to gateway."""
@@ -37,8 +39,8 @@ MAX_ATTEMPTS = 1000
 
 
 @dataclass(slots=True)
-class _Task:
-    """What the gateway knows of a task."""
+class Task:
+    """What the gateway knows of a task that is not over."""
 
     arrival: Arrival
     slowness: float
@@ -47,7 +49,21 @@ class _Task:
     explored: bool = False
     predicted_ms: float | None = None
     avoid: tuple[str, ...] = ()
-    running: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """A task whose inputs will be sent in a moment."""
+
+    task: Task
+    attempt: int
+    job: Job
+    nodes: Mapping[str, str]
+
+    @property
+    def due_ms(self) -> float:
+        """The task's deadline."""
+        return self.task.arrival.at_ms + self.task.arrival.deadline_ms
 
 
 class Simulation:
@@ -57,11 +73,11 @@ class Simulation:
         scenario: the set-up.
         workload: its workload, restricted to the arms that can be chosen.
         world: its hosts; nothing may run there yet.
-        tasks: what arrives, by time.
+        tasks: what arrives.
         split: decides how each task is split.
         placement: decides where.
-        random: draws what no decision influences: how long each task's work really takes.
-        progress: is called at the end of every interval.
+        random: draws how much each task's work differs from what was measured of its fragments.
+        at_interval: is called at the end of every interval, with how many there were.
     """
 
     def __init__(
@@ -74,38 +90,32 @@ class Simulation:
         split: SplitPolicy,
         placement: PlacementPolicy,
         random: Random,
-        progress: Callable[[int], None] | None = None,
+        at_interval: Callable[[int], None] | None = None,
     ) -> None:
         """A simulation in which nothing has happened."""
         self.world = world
         self.events = EventQueue()
         self.records: list[TaskRecord] = []
         self.decision_ms: list[float] = []
-        """Wall-clock time of each decision with its placement."""
+        """CPU time of each decision with its placement."""
         self.objectives: list[float] = []
         """Equation 10 of every interval in which a task ended."""
-        self.migrations = 0
-        self._scenario = scenario
-        self._interval_ms = scenario.interval_ms(workload)
-        self._end_ms = scenario.intervals * self._interval_ms
-        self._progress = progress
-        self._placement = placement
         self.splitter = Splitter(split, placement_policy("earliest-finish"))
         self.placer = Placer(placement, warm_up=False)
-        self._applications = {application.name: application for application in workload.applications}
+        self.placement = placement
+        self.tasks: dict[str, Task] = {}
+        """Those that are not over."""
+        self.dispatches: dict[str, Dispatch] = {}
+        self.interval_ms = scenario.interval_ms(workload)
+        self.end_ms = scenario.intervals * self.interval_ms
+        self.applications = {application.name: application for application in workload.applications}
+        self._scenario = scenario
+        self._at_interval = at_interval
         self.splitter.learn_applications(workload.applications)
         for application in workload.applications:
             self.placer.learn_application(application)
-        self.monitor = Monitor(
-            world,
-            {
-                fragment.sha256: (fragment.milliseconds_per_image, application.reference_score)
-                for application in workload.applications
-                for fragment in application.fragments
-            },
-        )
-        self._tasks: dict[str, _Task] = {}
-        self._held: list[tuple[_Task, TaskDecided | None]] = []
+        self.monitor = Monitor(world, workload.applications)
+        self._held: list[tuple[Task, TaskDecided | None]] = []
         """What waits for the next interval: to be decided (None), or to be placed."""
         self._left: list[TaskRecord] = []
         """Tasks that ended in this interval."""
@@ -119,25 +129,22 @@ class Simulation:
 
     def run(self) -> None:
         """From the beginning to the end; afterwards `records` holds every task."""
-        self._look()
+        self.look()
         self._plan_look()
-        self.events.at(self._interval_ms, partial(self._interval, 1))
-        while True:
-            lab_ms, world_ms = self.events.next_ms, self.world.events.next_ms
-            if min(lab_ms, world_ms) > self._end_ms:
-                break
-            if world_ms <= lab_ms:
+        self.events.at(self.interval_ms, partial(self._interval, 1))
+        while (next_ms := min(self.events.next_ms, self.world.events.next_ms)) <= self.end_ms:
+            if self.world.events.next_ms <= next_ms:
                 self.world.events.step()
                 if self.world.finished:
-                    self.events.pass_to(world_ms)
+                    self.events.pass_to(next_ms)
                     self._collect()
             else:
-                self.world.events.pass_to(lab_ms)
+                self.world.events.pass_to(next_ms)
                 self.events.step()
-        self.world.events.pass_to(self._end_ms)
-        self.events.pass_to(self._end_ms)
-        for task in list(self._tasks.values()):
-            overdue = self._end_ms - task.arrival.at_ms > task.arrival.deadline_ms
+        self.world.events.pass_to(self.end_ms)
+        self.events.pass_to(self.end_ms)
+        for task in list(self.tasks.values()):
+            overdue = self.end_ms - task.arrival.at_ms > task.arrival.deadline_ms
             self._record(task, "overdue" if overdue else "unfinished")
 
     @property
@@ -148,21 +155,20 @@ class Simulation:
     # --- sensors and gateway ---------------------------------------------------------------------------
 
     def _arrived(self, arrival: Arrival, slowness: float) -> None:
-        task = _Task(arrival, slowness)
-        self._tasks[arrival.task] = task
+        task = Task(arrival, slowness)
+        self.tasks[arrival.task] = task
         if self._scenario.give_up:
             self.events.after(arrival.deadline_ms, partial(self._give_up, task))
         self._announce(task)
 
-    def _announce(self, task: _Task) -> None:
+    def _announce(self, task: Task) -> None:
         """A task, or a further attempt at one, is to be decided: at once, or at the next interval."""
-        at_boundary = self.now_ms % self._interval_ms == 0
-        if self._scenario.mode == "interval" and not at_boundary:
+        if self._scenario.mode == "interval" and self.now_ms % self.interval_ms != 0:
             self._held.append((task, None))
         else:
             self._decide(task)
 
-    def _decide(self, task: _Task) -> None:
+    def _decide(self, task: Task) -> None:
         arrival = task.arrival
         accepted = TaskAccepted(
             task=arrival.task,
@@ -174,20 +180,20 @@ class Simulation:
             slack_ms=arrival.at_ms + arrival.deadline_ms - self.now_ms,
             avoid=task.avoid,
         )
-        began = perf_counter()
+        began = thread_time()
         decided = self.splitter.accepted(accepted, self.now_ms)
-        self._place_all(decided, perf_counter() - began)
+        self._place_all(decided, thread_time() - began)
         self._plan_waking()
 
     def _place_all(self, decided: Sequence[TaskDecided], decided_in_s: float = 0.0) -> None:
         for one in decided:
-            began = perf_counter()
+            began = thread_time()
             self._place(one)
-            self.decision_ms.append(1000 * (perf_counter() - began + decided_in_s))
+            self.decision_ms.append(1000 * (thread_time() - began + decided_in_s))
             decided_in_s = 0.0
 
     def _place(self, decided: TaskDecided) -> None:
-        task = self._tasks.get(decided.task)
+        task = self.tasks.get(decided.task)
         if task is None or decided.attempt != task.attempt:
             return
         task.variant, task.explored = decided.variant, decided.explored
@@ -197,49 +203,54 @@ class Simulation:
         placing = self.placer.place(decided, self.now_ms)
         if placing is None:
             return
-        self.splitter.placed(placing.placed, self.now_ms)
-        if not placing.placed.stages:
+        placed = placing.placed
+        self.splitter.placed(placed, self.now_ms)
+        if not placed.stages:
             self._retry_later(task)
             return
-        task.predicted_ms = placing.placed.predicted_ms
-        nodes = {stage.stage: stage.node for stage in placing.placed.stages}
-        self.events.after(DISPATCH_MS, partial(self._dispatch, task, task.attempt, decided.variant, nodes))
+        task.predicted_ms = placed.predicted_ms
+        application = self.applications[task.arrival.application]
+        job = Job(application, application.variant(decided.variant), task.arrival.batch)
+        dispatch = Dispatch(task, task.attempt, job, _nodes(placed))
+        self.dispatches[decided.task] = dispatch
+        self.events.after(DISPATCH_MS, partial(self._dispatch, dispatch))
 
-    def _retry_later(self, task: _Task) -> None:
+    def _retry_later(self, task: Task) -> None:
         """There was no room. In interval mode this is the paper's wait queue."""
         task.avoid = ()
-        if task.attempt < MAX_ATTEMPTS:
-            if self._scenario.mode == "interval":
-                pause_ms = self._interval_ms - self.now_ms % self._interval_ms
-            else:
-                pause_ms = self._interval_ms / 10
-            self.events.after(pause_ms, partial(self._retry, task, task.attempt))
+        if self._scenario.mode == "interval":
+            pause_ms = self.interval_ms - self.now_ms % self.interval_ms
         else:
-            self._finish(task, "failed", "gave up")
+            pause_ms = self.interval_ms / 10
+        self.events.after(pause_ms, partial(self.retry, task, task.attempt))
 
-    def _retry(self, task: _Task, attempt: int) -> None:
-        if self._tasks.get(task.arrival.task) is task and task.attempt == attempt:
+    def retry(self, task: Task, attempt: int) -> None:
+        """Begin the next attempt at a task, unless that attempt is over."""
+        if self.tasks.get(task.arrival.task) is not task or task.attempt != attempt:
+            return
+        if attempt < MAX_ATTEMPTS:
             task.attempt += 1
-            task.running = False
             self._announce(task)
+        else:
+            self._finish(task, "failed", f"gave up after {attempt} attempts")
 
-    def _dispatch(self, task: _Task, attempt: int, variant: str, nodes: dict[str, str]) -> None:
-        if self._tasks.get(task.arrival.task) is not task or task.attempt != attempt:
+    def _dispatch(self, dispatch: Dispatch) -> None:
+        task, key = dispatch.task, dispatch.task.arrival.task
+        if self.dispatches.get(key) is not dispatch:
             return
-        dead = [node for node in nodes.values() if not self.world.machines[node].online]
-        if dead:
-            task.avoid = (dead[0],)
-            self._retry(task, attempt)
+        del self.dispatches[key]
+        if self.tasks.get(key) is not task or task.attempt != dispatch.attempt:
             return
-        task.running = True
-        application = self._applications[task.arrival.application]
-        self.world.events.pass_to(self.now_ms)
+        dead = [node for node in dispatch.nodes.values() if not self.world.machines[node].online]
+        if dead:  # nobody knows of it yet, so it is lost like what ran there
+            self._lost(task, dead[0])
+            return
         self.world.start(
-            task.arrival.task,
-            attempt,
-            Job(application, application.variant(variant), task.arrival.batch),
-            nodes,
-            due_ms=task.arrival.at_ms + task.arrival.deadline_ms,
+            key,
+            dispatch.attempt,
+            dispatch.job,
+            dispatch.nodes,
+            due_ms=dispatch.due_ms,
             slowness=task.slowness,
         )
 
@@ -247,45 +258,37 @@ class Simulation:
         """What the world has finished."""
         finished, self.world.finished = self.world.finished, []
         for execution in finished:
-            task = self._tasks[execution.task]
-            self._finish(task, "answered", "answered", execution)
+            self._finish(self.tasks[execution.task], "answered", "answered", execution)
 
-    def _give_up(self, task: _Task) -> None:
-        if self._tasks.get(task.arrival.task) is task:
+    def _give_up(self, task: Task) -> None:
+        if self.tasks.get(task.arrival.task) is task:
             self.world.cancel(task.arrival.task)
             self._finish(task, "expired", "the deadline passed")
 
-    def _finish(self, task: _Task, status: Status, reason: str, execution: Execution | None = None) -> None:
+    def _finish(self, task: Task, status: Status, reason: str, execution: Execution | None = None) -> None:
         record = self._record(task, status, execution)
         self._left.append(record)
-        finished = _finished(task, record, reason, execution, self.now_ms - task.arrival.at_ms)
+        finished = finished_of(
+            record,
+            self.now_ms - task.arrival.at_ms,
+            reason=reason,
+            predicted_ms=task.predicted_ms,
+            execution=execution,
+        )
         self.placer.finished(finished, self.now_ms)
         self._hold_or_place(self.splitter.finished(finished, self.now_ms))
 
-    def _record(self, task: _Task, status: Status, execution: Execution | None = None) -> TaskRecord:
-        arrival = task.arrival
-        del self._tasks[arrival.task]
-        response_ms = self.now_ms - arrival.at_ms if execution else None
-        transfer_ms, compute_ms = execution.critical if execution else (None, None)
-        application = self._applications[arrival.application]
-        accuracy = application.variant(task.variant).accuracy if execution and task.variant else 0.0
-        record = TaskRecord(
-            task=arrival.task,
-            application=arrival.application,
-            arrived_ms=arrival.at_ms,
-            deadline_ms=arrival.deadline_ms,
-            batch=arrival.batch,
-            status=status,
+    def _record(self, task: Task, status: Status, execution: Execution | None = None) -> TaskRecord:
+        del self.tasks[task.arrival.task]
+        record = record_of(
+            task.arrival,
+            status,
+            self.now_ms,
             variant=task.variant,
+            accuracy=execution.job.variant.accuracy if execution else 0.0,
             attempts=task.attempt,
-            response_ms=response_ms,
-            wait_ms=execution.began_ms - arrival.at_ms if execution else None,
-            transfer_ms=transfer_ms,
-            compute_ms=compute_ms,
-            accuracy=accuracy,
-            on_time=response_ms is not None and is_on_time(response_ms, arrival.deadline_ms),
             explored=task.explored,
-            migrations=execution.migrations if execution else 0,
+            execution=execution,
         )
         self.records.append(record)
         return record
@@ -297,7 +300,7 @@ class Simulation:
         if self._scenario.mode == "immediate":
             self._place_all(decided)
         else:
-            self._held += [(self._tasks[one.task], one) for one in decided if one.task in self._tasks]
+            self._held += [(self.tasks[one.task], one) for one in decided if one.task in self.tasks]
 
     def _plan_waking(self) -> None:
         """The splitter must be asked again when the last moment of a waiting task comes."""
@@ -311,99 +314,98 @@ class Simulation:
         self._hold_or_place(self.splitter.decide_waiting(self.now_ms))
         self._plan_waking()
 
-    # --- the monitor and the clock ---------------------------------------------------------------------
+    # --- hosts -----------------------------------------------------------------------------------------
 
-    def _plan_look(self) -> None:
-        period_s = self._scenario.monitor_s
-        period_ms = self._interval_ms / 10 if period_s is None else 1000 * period_s
-        self.events.after(period_ms, self._look_again)
-
-    def _look_again(self) -> None:
-        self._look()
-        self._plan_look()
-
-    def _look(self) -> None:
+    def look(self) -> None:
         """The monitor tells splitter and placer of the hosts."""
-        self.world.events.pass_to(self.now_ms)
-        snapshot: ClusterState = self.monitor.snapshot()
+        snapshot = self.monitor.snapshot()
         self.placer.cluster(snapshot, self.now_ms)
         self._hold_or_place(self.splitter.cluster(snapshot, self.now_ms))
 
+    def _plan_look(self) -> None:
+        period_s = self._scenario.monitor_s
+        period_ms = self.interval_ms / 10 if period_s is None else 1000 * period_s
+        self.events.after(period_ms, self._look_again)
+
+    def _look_again(self) -> None:
+        self.look()
+        self._plan_look()
+
+    def fail(self, node: str) -> None:
+        """A host dies. Its tasks stand still until that is noticed."""
+        for key in self.world.fail(node):
+            self._lost(self.tasks[key], node)
+        self.events.after(self._detection_ms, partial(self._notice, node))
+
+    def recover(self, node: str) -> None:
+        """A host is back."""
+        self.world.recover(node)
+        self.monitor.mark_alive(node)
+        self.look()
+
+    def _lost(self, task: Task, node: str) -> None:
+        task.avoid = (*task.avoid[-8:], node)
+        self.events.after(self._detection_ms, partial(self.retry, task, task.attempt))
+
+    def _notice(self, node: str) -> None:
+        if not self.world.machines[node].online:
+            self.monitor.mark_dead(node)
+            self.look()
+
+    @property
+    def _detection_ms(self) -> float:
+        return 1000 * self._scenario.failures.detection_s if self._scenario.failures else 0.0
+
+    # --- intervals -------------------------------------------------------------------------------------
+
     def _interval(self, number: int) -> None:
-        """An interval is over: account for it, learn, and decide what waited for it."""
-        self.world.events.pass_to(self.now_ms)
+        """An interval is over: account for it, learn, move what runs, and decide what waited for it."""
         self._end_period()
+        if self._scenario.mode == "interval":
+            self._rearrange()
         held, self._held = self._held, []
         for task, decided in held:
-            if self._tasks.get(task.arrival.task) is not task:
+            if self.tasks.get(task.arrival.task) is not task:
                 continue
             if decided is None:
                 self._decide(task)
             else:
                 self._place_all((decided,))
-        if self._progress is not None:
-            self._progress(number)
-        self.events.at((number + 1) * self._interval_ms, partial(self._interval, number + 1))
+        if self._at_interval is not None:
+            self._at_interval(number)
+        self.events.at((number + 1) * self.interval_ms, partial(self._interval, number + 1))
 
     def _end_period(self) -> None:
         machines = self.world.machines.values()
         joules = sum([machine.processor.measure().joules for machine in machines])
-        most = sum([machine.host.power_watts(1.0) for machine in machines]) * self._interval_ms / 1000
+        most = sum([machine.host.power_watts(1.0) for machine in machines]) * self.interval_ms / 1000
         energy, self._joules = (joules - self._joules) / most, joules
         left, self._left = self._left, []
-        outcome = PeriodOutcome(
-            tasks=len(left),
-            reward=mean([reward(record.on_time, record.accuracy) for record in left]) or 0.0,
-            energy=energy,
-            response=mean(
-                [
-                    1.0 if one.response_ms is None else response_share(one.response_ms, one.deadline_ms)
-                    for one in left
-                ]
-            )
-            or 0.0,
-        )
+        outcome = period_of(left, energy)
         if left:
-            self.objectives.append(
-                objective(outcome.reward, outcome.energy, outcome.response, self._scenario.alpha)
-            )
-        training = self._placement.end_period(outcome)
+            terms = (outcome.reward, outcome.energy, outcome.response)
+            self.objectives.append(objective(*terms, self._scenario.alpha))
+        training = self.placement.end_period(outcome)
         if training is not None:
             training()()
 
-
-def _finished(
-    task: _Task,
-    record: TaskRecord,
-    reason: str,
-    execution: Execution | None,
-    elapsed_ms: float,
-) -> TaskFinished:
-    """The message from which splitter, placer and their policies learn."""
-    runs = execution.runs if execution else {}
-    return TaskFinished(
-        task=record.task,
-        attempt=task.attempt,
-        application=record.application,
-        batch=record.batch,
-        status=record.status,  # type: ignore[arg-type]
-        reason=reason,
-        variant=record.variant,
-        nodes=tuple(dict.fromkeys(run.machine.name for run in runs.values())),
-        deadline_ms=record.deadline_ms,
-        response_ms=elapsed_ms,
-        predicted_ms=task.predicted_ms,
-        on_time=record.on_time,
-        accuracy=record.accuracy if execution else None,
-        variant_accuracy=record.accuracy if execution else None,
-        stages=tuple(
-            StageReport(
-                stage=name,
-                node=run.machine.name,
-                queue_ms=max(0.0, run.computed_ms - run.received_ms - run.compute_ms),
-                compute_ms=run.compute_ms,
+    def _rearrange(self) -> None:
+        """Ask where the stages that run should be, and move them."""
+        active = [
+            ActiveJob(
+                task=execution.task,
+                job=execution.job,
+                nodes={name: run.machine.name for name, run in execution.runs.items()},
+                remaining={name: run.remaining for name, run in execution.runs.items()},
+                due_ms=execution.due_ms,
             )
-            for name, run in runs.items()
-        ),
-        moved_bytes=round(execution.moved_bytes) if execution else 0,
-    )
+            for execution in self.world.executions.values()
+        ]
+        for placed in self.placer.rearrange(active, self.now_ms):
+            self.splitter.placed(placed, self.now_ms)
+            for stage in placed.stages:
+                self.world.migrate(placed.task, stage.stage, stage.node)
+
+
+def _nodes(placed: TaskPlaced) -> dict[str, str]:
+    return {stage.stage: stage.node for stage in placed.stages}

@@ -105,7 +105,7 @@ def _run(scenario: Scenario, policy: str, seed: int) -> Result:
     console = Console(stderr=True)
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
         bar = progress.add_task(f"{policy}, intervals", total=scenario.intervals)
-        return run(scenario, policy, seed, progress=lambda number: progress.update(bar, completed=number))
+        return run(scenario, policy, seed, watch=lambda *_: progress.advance(bar))
 
 
 def _print(result: Result) -> None:

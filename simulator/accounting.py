@@ -1,0 +1,139 @@
+"""What is noted of tasks and intervals, and said of them to those who learn."""
+
+from collections.abc import Sequence
+
+from messages.task import StageReport, TaskFinished
+from policies.placement.interface import PeriodOutcome
+from policies.placement.objective import response_share
+from policies.scoring import is_on_time, mean, reward
+from simulator.arrivals import Arrival
+from simulator.execution import Execution
+from simulator.result import Status, TaskRecord
+
+
+def record_of(
+    arrival: Arrival,
+    status: Status,
+    now_ms: float,
+    *,
+    variant: str | None,
+    accuracy: float,
+    attempts: int,
+    explored: bool,
+    execution: Execution | None,
+) -> TaskRecord:
+    """What is noted of a task that is over, or that the end of the simulation cut off.
+
+    Args:
+        arrival: the task.
+        status: what became of it.
+        now_ms: when that was.
+        variant: the last decision.
+        accuracy: that of the variant.
+        attempts: how many there were.
+        explored: whether the last decision explored.
+        execution: how it ran; None where it has no answer.
+    """
+    if execution is None:
+        return TaskRecord(
+            task=arrival.task,
+            application=arrival.application,
+            arrived_ms=arrival.at_ms,
+            deadline_ms=arrival.deadline_ms,
+            batch=arrival.batch,
+            status=status,
+            variant=variant,
+            attempts=attempts,
+            explored=explored,
+        )
+    response_ms = now_ms - arrival.at_ms
+    transfer_ms, compute_ms = execution.critical_ms
+    return TaskRecord(
+        task=arrival.task,
+        application=arrival.application,
+        arrived_ms=arrival.at_ms,
+        deadline_ms=arrival.deadline_ms,
+        batch=arrival.batch,
+        status=status,
+        variant=variant,
+        attempts=attempts,
+        response_ms=response_ms,
+        wait_ms=execution.began_ms - arrival.at_ms,
+        transfer_ms=transfer_ms,
+        compute_ms=compute_ms,
+        accuracy=accuracy,
+        on_time=is_on_time(response_ms, arrival.deadline_ms),
+        explored=explored,
+        migrations=execution.migrations,
+    )
+
+
+def finished_of(
+    record: TaskRecord,
+    elapsed_ms: float,
+    *,
+    reason: str,
+    predicted_ms: float | None,
+    execution: Execution | None,
+) -> TaskFinished:
+    """The message from which splitter, placer and their policies learn.
+
+    Args:
+        record: of a task that is over.
+        elapsed_ms: since its arrival.
+        reason: for people.
+        predicted_ms: what the placer foresaw.
+        execution: how it ran; None where it has no answer.
+
+    Raises:
+        ValueError: the task is not over.
+    """
+    status = record.status
+    if status == "overdue" or status == "unfinished":  # noqa: PLR1714 - the type checker follows this form
+        msg = f"task {record.task} is not over"
+        raise ValueError(msg)
+    runs = execution.runs if execution else {}
+    return TaskFinished(
+        task=record.task,
+        attempt=record.attempts,
+        application=record.application,
+        batch=record.batch,
+        status=status,
+        reason=reason[:1000],
+        variant=record.variant,
+        nodes=tuple(dict.fromkeys(run.machine.name for run in runs.values())),
+        deadline_ms=record.deadline_ms,
+        response_ms=elapsed_ms,
+        predicted_ms=predicted_ms,
+        on_time=record.on_time,
+        accuracy=record.accuracy if execution else None,
+        variant_accuracy=record.accuracy if execution else None,
+        stages=tuple(
+            StageReport(
+                stage=name,
+                node=run.machine.name,
+                queue_ms=max(0.0, run.computed_ms - run.received_ms - run.compute_ms),
+                compute_ms=run.compute_ms,
+            )
+            for name, run in runs.items()
+        ),
+        moved_bytes=round(execution.moved_bytes) if execution else 0,
+    )
+
+
+def period_of(left: Sequence[TaskRecord], energy: float) -> PeriodOutcome:
+    """The terms of equation 10.
+
+    Args:
+        left: tasks that left in the interval. One without an answer counts as if it took for ever.
+        energy: of all hosts in it, over what they take at full load.
+    """
+    responses = [
+        1.0 if one.response_ms is None else response_share(one.response_ms, one.deadline_ms) for one in left
+    ]
+    return PeriodOutcome(
+        tasks=len(left),
+        reward=mean([reward(one.on_time, one.accuracy) for one in left]) or 0.0,
+        energy=energy,
+        response=mean(responses) or 0.0,
+    )
