@@ -10,16 +10,16 @@ from typing import Any
 import torch
 import torch_pruning
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from models.compression.flops import flops_per_image
+from models.compression.normalisation import recalibrate
 from models.networks.resnet_v2 import LEAST_WIDTH
 
 MOST_PRUNED = 0.9
 """Greatest share of its channels that a layer loses."""
 STEPS = 100
 """The greatest share is approached in so many steps, until the network is small enough."""
-RECALIBRATION_BATCH = 128
 
 
 class PruningError(Exception):
@@ -75,29 +75,6 @@ def prune(network: nn.Module, images: NDArray[Any], flops_ratio: float) -> nn.Mo
     left = flops_per_image(smaller, batch) / whole_flops
     msg = f"{left:.3f} of the FLOPs are left when {MOST_PRUNED} of the channels are gone, not {flops_ratio}"
     raise PruningError(msg)
-
-
-def recalibrate(network: nn.Module, images: Tensor) -> None:
-    """Takes the means and variances of all normalisations anew, as averages over batches of the images.
-
-    They belong to the channels before pruning, and few images give most of the lost accuracy back.
-
-    Args:
-        network: It is left in evaluation mode.
-        images: `[N, C, H, W]`, N >= 2.
-    """
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # every batch counts the same
-    network.train()
-    with torch.no_grad():
-        for batch in torch.split(images, RECALIBRATION_BATCH):
-            network(batch)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    network.eval()
 
 
 def _classifier(network: nn.Module) -> nn.Module:

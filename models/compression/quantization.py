@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from models.export import file_content, finish
+from models.onnx_file import file_content, finish
 
 QUANTIZED = ("Conv", "Gemm", "MatMul", "Add", "Relu", "MaxPool")
 """Operators that compute in eight bits. Normalisations stay as they are: there are none in eight bits."""

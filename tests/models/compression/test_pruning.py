@@ -6,10 +6,12 @@ import torch
 from torch import nn
 
 from models.compression.flops import flops_per_image
-from models.compression.pruning import PruningError, prune, recalibrate
-from models.export import export_network, file_content
+from models.compression.normalisation import recalibrate
+from models.compression.pruning import PruningError, prune
+from models.export import export_network
 from models.graph import Graph
 from models.networks.resnet_v2 import PreActivationBlock, PreActivationBottleneck, ResNetV2
+from models.onnx_file import file_content
 from tests.models.networks import EXAMPLE, PIXELS, random_images
 
 IMAGES = random_images(64)

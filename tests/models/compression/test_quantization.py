@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from edge_node.runtime import FragmentRuntime
-from models.compression.pruning import recalibrate
+from models.compression.normalisation import recalibrate
 from models.compression.quantization import quantize
-from models.export import export_network, file_content
+from models.export import export_network
 from models.graph import Graph
 from models.networks.resnet_v2 import ResNetV2
+from models.onnx_file import file_content
 from tests.models.networks import EXAMPLE, PIXELS, easy_subset
 
 IMAGES = easy_subset(64).images
