@@ -1,0 +1,174 @@
+"""What it takes to bring all fragments to six nodes: `python -m benchmarks.distribution`.
+
+A broker, the splitter (which is the repository of fragments) and six edge nodes run as real processes. All
+nodes are told at once to prepare every fragment of the store; the clock stops when each has said that all lie
+on its disk, with the right hash. `--more-megabytes` adds a file of random bytes, to see what a larger network
+would take (it is fetched and checked, and then refused as no network). The paper reports 30 s for its networks.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from bus.broker import available_kind, started_broker
+from bus.connection import Bus, Received
+from bus.settings import Settings
+from bus.store import ModelStore, sha256_of
+from cli.processes import Processes
+from messages import topics
+from messages.application import Application
+from messages.cluster import NodeVitals, PrepareFragments
+from messages.frames import FragmentHeader
+from messages.limits import MAX_STAGES, MEBIBYTE
+
+PAPER_S = 30.0
+VITALS_EVERY_S = 0.1
+MEGABYTE = 1e6
+
+
+@dataclass(slots=True)
+class Progress:
+    """What was heard so far."""
+
+    stored: dict[str, frozenset[str]] = field(default_factory=dict)
+    received_bytes: dict[str, int] = field(default_factory=dict)
+    sent_bytes: int = 0
+    """Pieces that the repository published, each counted once."""
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def has_everywhere(self, fragments: frozenset[str], nodes: int) -> bool:
+        """Whether that many nodes have all of these."""
+        return sum(fragments <= stored for stored in self.stored.values()) == nodes
+
+
+class Observer:
+    """Tells nodes what to fetch and listens until they have it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.bus = Bus(settings, "benchmark", receive_maximum=64)
+        self.progress = Progress()
+        self.applications: dict[str, Application] = {}
+        self.bus.subscribe(topics.NODE_VITALS, self._on_vitals)
+        self.bus.subscribe(topics.FRAGMENT_CHUNK, self._on_chunk)
+        self.bus.subscribe(topics.APPLICATION, self._on_application)
+
+    async def _on_vitals(self, received: Received[NodeVitals]) -> None:
+        vitals = received.message
+        self.progress.stored[vitals.node] = frozenset(vitals.stored)
+        self.progress.received_bytes[vitals.node] = vitals.received_bytes
+        self.progress.news.set()
+
+    async def _on_chunk(self, received: Received[FragmentHeader]) -> None:
+        self.progress.sent_bytes += len(received.body)
+
+    async def _on_application(self, received: Received[Application]) -> None:
+        self.applications[received.message.name] = received.message
+        self.progress.news.set()
+
+    async def ready(self, nodes: int, applications: int) -> None:
+        """Wait until all nodes live and the catalogue is out."""
+        while len(self.progress.stored) < nodes or len(self.applications) < applications:
+            await self._next_news()
+
+    async def distribute(self, fragments: tuple[str, ...], nodes: tuple[str, ...]) -> float:
+        """Seconds until all nodes have all fragments."""
+        began = time.perf_counter()
+        for start in range(0, len(fragments), MAX_STAGES):
+            some = fragments[start : start + MAX_STAGES]
+            for node in nodes:
+                wanted = PrepareFragments(node=node, task="benchmark.1", attempt=1, fragments=some)
+                await self.bus.publish(topics.NODE_PREPARE, wanted, node=node)
+        while not self.progress.has_everywhere(frozenset(fragments), len(nodes)):
+            await self._next_news()
+        return time.perf_counter() - began
+
+    async def _next_news(self) -> None:
+        self.progress.news.clear()
+        async with asyncio.timeout(120.0):
+            await self.progress.news.wait()
+
+
+def copy_of_store(source: ModelStore, target: Path, more_bytes: int) -> ModelStore:
+    """All applications, the first of them with one more file of random bytes."""
+    copy = ModelStore(target)
+    for application in source.applications():
+        contents = [source.fragment_path(one.sha256).read_bytes() for one in application.fragments]
+        fragments = application.fragments
+        if more_bytes:
+            contents.append(os.urandom(more_bytes))
+            more = {"sha256": sha256_of(contents[-1]), "file_bytes": more_bytes}
+            fragments = (*fragments, fragments[0].model_copy(update=more))
+            more_bytes = 0
+        copy.save(application.model_copy(update={"fragments": fragments}), contents)
+    return copy
+
+
+async def measure(settings: Settings, store: ModelStore, nodes: tuple[str, ...], broker_pid: int) -> None:
+    """Distribute everything and print a table."""
+    described = {one.sha256: one for found in store.applications() for one in found.fragments}
+    total = sum(fragment.file_bytes for fragment in described.values())
+    observer = Observer(settings)
+    async with observer.bus:
+        await observer.bus.connected()
+        await observer.ready(len(nodes), len(store.applications()))
+        before = dict(observer.progress.received_bytes)
+        cpu_before = sum(psutil.Process(broker_pid).cpu_times()[:2])
+        seconds = await observer.distribute(tuple(described), nodes)
+        cpu = sum(psutil.Process(broker_pid).cpu_times()[:2]) - cpu_before
+        progress = observer.progress
+    received = [progress.received_bytes[node] - before[node] for node in nodes]
+    rows = (
+        ("fragments", f"{len(described)}"),
+        ("size of all", f"{total / MEGABYTE:.2f} MB"),
+        ("published by the repository", f"{progress.sent_bytes / MEGABYTE:.2f} MB"),
+        (
+            "  for each byte, with a file for each node",
+            f"{len(nodes) * total / progress.sent_bytes:.1f} times",
+        ),
+        ("received by a node (mean)", f"{sum(received) / len(received) / MEGABYTE:.2f} MB"),
+        ("time until all nodes have all", f"{seconds:.2f} s   (the paper: {PAPER_S:.0f} s)"),
+        ("CPU time of the broker", f"{cpu:.2f} s"),
+    )
+    for title, value in rows:
+        print(f"{title:44}{value}")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--store", type=Path, default=Path("store"))
+    parser.add_argument("--nodes", type=int, default=6)
+    parser.add_argument("--more-megabytes", type=float, default=0.0, help="size of the file of random bytes")
+    arguments = parser.parse_args()
+    nodes = tuple(f"n{number}" for number in range(1, arguments.nodes + 1))
+    with (
+        tempfile.TemporaryDirectory() as name,
+        started_broker(Path(name) / "broker", kind=available_kind()) as broker,
+        Processes(Path(name) / "logs") as processes,
+    ):
+        folder = Path(name)
+        more_bytes = int(arguments.more_megabytes * MEBIBYTE)
+        store = copy_of_store(ModelStore(arguments.store), folder / "store", more_bytes)
+        splitter = ("services.splitter", "--store", str(store.root), "--state-dir", str(folder / "state"))
+        parts = {"splitter": splitter} | {
+            node: (
+                *("edge_node", "--node", node, "--fragment-dir", str(folder / node)),
+                *("--vitals-every-s", str(VITALS_EVERY_S)),
+            )
+            for node in nodes
+        }
+        for part, command in parts.items():
+            processes.start(part, (sys.executable, "-m", *command, "--broker", broker.url))
+        print(f"broker: {broker.kind}, {len(nodes)} nodes")
+        asyncio.run(measure(Settings(broker=broker.url), store, nodes, broker.pid or 0))
+
+
+if __name__ == "__main__":
+    main()
