@@ -3,17 +3,14 @@
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 
 from bus.store import ModelStore
 from messages.application import Application, TensorSpec
-from models.balance import Target
 from models.compression.quantization import quantize
 from models.datasets import PUBLISHED
 from models.export import export_network
-from models.layer_split import balanced_chain, cut, cut_points
+from models.measured_chain import measured_chain
 from models.packing import Heading, Packer, pack
-from models.profile import segment_times
 from models.recipes import Part
 from models.report import training_report
 from models.train import Compressed, Semantic, Whole, Workbench, train_compressed, train_semantic, train_whole
@@ -95,17 +92,10 @@ def fill(bench: Workbench, trained: Trained) -> Packer:
     example = np.zeros((2, *shape), np.uint8)
     whole = export_network(trained.whole.network, example)
     packer.add_single("whole", whole)
-    packer.add_chain("layer", chain(whole, recipe.stages, packer.micro_batch))
+    packer.add_chain("layer", measured_chain(whole, recipe.stages, packer.micro_batch))
     semantic = trained.semantic
     branches = [export_network(branch, example) for branch in semantic.branches.branches]
     packer.add_branches("semantic", branches, semantic.groups)
     packer.add_single("compressed", export_network(trained.compressed.network, example))
     packer.add_single("int8", quantize(whole, bench.data.validation.images[:CALIBRATION_IMAGES]))
     return packer
-
-
-def chain(whole: onnx.ModelProto, stages: int, micro_batch: int) -> tuple[onnx.ModelProto, ...]:
-    """The whole network as a chain, balanced by the measured times of its segments. Raises CutError."""
-    points = cut_points(whole)
-    segment_ms = segment_times(cut(whole, [point.tensor for point in points]), micro_batch)
-    return balanced_chain(whole, points, segment_ms, stages, Target())

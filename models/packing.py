@@ -114,14 +114,20 @@ def pack(packer: Packer, store: ModelStore, test: Subset) -> tuple[Application, 
         PackingError: A chain does not give the answers of the whole network.
     """
     draft, contents = packer.draft(), packer.contents
-    with tempfile.TemporaryDirectory() as folder:
-        trial = ModelStore(Path(folder))
-        trial.save(draft, contents)
-        results = measure(draft, trial.fragment_path, test)
-    check_chains(results)
+    results = measured_on(draft, contents, test)
     application = with_accuracies(draft, results)
     store.save(application, contents)
     return application, results
+
+
+def measured_on(draft: Application, contents: Sequence[bytes], images: Subset) -> tuple[Measured, ...]:
+    """Runs every variant from its files. Raises PackingError if a chain does not equal the whole."""
+    with tempfile.TemporaryDirectory() as folder:
+        trial = ModelStore(Path(folder))
+        trial.save(draft, contents)
+        results = measure(draft, trial.fragment_path, images)
+    check_chains(results)
+    return results
 
 
 def check_chains(results: Sequence[Measured]) -> None:
@@ -152,3 +158,11 @@ def with_accuracies(draft: Application, results: Sequence[Measured]) -> Applicat
         update = {"stages": stages, "accuracy": result.accuracy, "accuracy_images": result.images}
         variants.append(variant.model_copy(update=update))
     return draft.model_copy(update={"variants": tuple(variants)})
+
+
+def with_stated_accuracy(draft: Application, accuracy: float) -> Application:
+    """The application with the accuracy that its maker states; no images stand for it."""
+    variants = tuple(
+        variant.model_copy(update={"accuracy": accuracy, "accuracy_images": 0}) for variant in draft.variants
+    )
+    return draft.model_copy(update={"variants": variants})

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bus.store import sha256_of
 from edge_node.benchmark import measure_score
 from edge_node.runtime import FragmentRuntime
-from messages.application import Fragment, TensorSpec
+from messages.application import Application, Fragment, TensorSpec
 from models.graph import Graph
 from models.onnx_file import file_content
 
@@ -55,8 +55,9 @@ def describe(
         the weights and the greatest sum of tensors alive at once); the times are measured here.
     """
     files = [file_content(model) for model in models] if contents is None else contents
+    batches = [batch for batch in BATCHES if batch <= 2 * micro_batch]
     with _loaded(files) as runtimes:
-        timings = time_runtimes(runtimes)
+        timings = time_runtimes(runtimes, batches)
     return tuple(
         _describe(model, content, runtime, timing, micro_batch)
         for model, content, runtime, timing in zip(models, files, runtimes, timings, strict=True)
@@ -78,6 +79,25 @@ def _describe(
         input=runtime.input,
         output=runtime.output,
     )
+
+
+def timed(application: Application, contents: Sequence[bytes], score: float) -> Application:
+    """The application with its fragments timed anew, on a machine of that score.
+
+    Args:
+        application: Its fragments as they are described.
+        contents: Their files, in the same order.
+        score: As `reference_score` gives it.
+    """
+    with _loaded(contents) as runtimes:
+        timings = time_runtimes(runtimes)
+    fragments = tuple(
+        fragment.model_copy(
+            update={"milliseconds_per_call": timing.per_call, "milliseconds_per_image": timing.per_image}
+        )
+        for fragment, timing in zip(application.fragments, timings, strict=True)
+    )
+    return application.model_copy(update={"fragments": fragments, "reference_score": round(score, 2)})
 
 
 def segment_times(models: Sequence[onnx.ModelProto], batch: int) -> tuple[float, ...]:

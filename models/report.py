@@ -34,6 +34,27 @@ def variants_table(application: Application, results: Sequence[Measured]) -> Tab
     return table
 
 
+def profile_table(stored: Application, now: Application) -> Table:
+    """What each fragment takes here and now, beside what is stored."""
+    title = f"{now.name}: benchmark score {now.reference_score} here, {stored.reference_score} stored"
+    table = Table("variant", "stage", title=title, box=None, padding=(0, 1, 0, 0))
+    for heading in ("ms/image", "stored", "ms/call", "stored"):
+        table.add_column(heading, justify="right")
+    for variant in now.variants:
+        for (name, fragment), (_, before) in zip(
+            _stages(now, variant), _stages(stored, variant), strict=True
+        ):
+            table.add_row(
+                variant.name,
+                name,
+                f"{fragment.milliseconds_per_image:.3f}",
+                f"{before.milliseconds_per_image:.3f}",
+                f"{fragment.milliseconds_per_call:.3f}",
+                f"{before.milliseconds_per_call:.3f}",
+            )
+    return table
+
+
 def training_report(
     application: Application,
     results: Sequence[Measured],

@@ -26,7 +26,7 @@ class Measured:
     difference_from_whole: float
     """Greatest absolute difference of any logit from the variant `whole`."""
     sink_accuracy: tuple[float, ...]
-    """Share of right answers among the images whose class each last stage owns."""
+    """Share of right answers among the images whose class each last stage owns; 0 if there are none."""
 
 
 def variant_logits(
@@ -71,8 +71,12 @@ def measure(
                 images=len(subset),
                 difference_from_whole=float(np.abs(logits - whole).max()),
                 sink_accuracy=tuple(
-                    float(right[np.isin(subset.labels, stage.classes)].mean()) for stage in variant.sinks
+                    _share(right[np.isin(subset.labels, stage.classes)]) for stage in variant.sinks
                 ),
             )
         )
     return tuple(results)
+
+
+def _share(right: NDArray[np.bool_]) -> float:
+    return float(right.mean()) if len(right) else 0.0

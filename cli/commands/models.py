@@ -1,5 +1,6 @@
 """`splitplace models`: finds the subcommand that is meant, and loads only that."""
 
+import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -10,12 +11,18 @@ import typer
 from cli.exit_codes import ExitCode
 
 _STORE, _WORKSHOP = "cli.commands.models_store", "cli.commands.models_workshop"
+_MEASURE = "cli.commands.models_measure"
 
 SUBCOMMANDS: Mapping[str, tuple[str, str]] = {
-    "train": (_WORKSHOP, "Train one network of a shipped application."),
-    "build": (_WORKSHOP, "Build a shipped application: train, split, export, measure, pack."),
-    "evaluate": (_WORKSHOP, "Measure an application again on labelled images."),
     "list": (_STORE, "Show what the model store holds."),
+    "inspect": ("cli.commands.models_inspect", "Show where a network can be cut, and how it best is."),
+    "add": ("cli.commands.models_add", "Make an application of a network of your own."),
+    "build": (_WORKSHOP, "Build a shipped application: train, split, export, measure, pack."),
+    "train": (_WORKSHOP, "Train one network of a shipped application."),
+    "evaluate": (_MEASURE, "Measure an application again on labelled pictures."),
+    "profile": (_MEASURE, "Time an application's fragments on this machine."),
+    "export": (_STORE, "Write an application as one archive."),
+    "remove": (_STORE, "Delete an application from the store."),
 }
 """Subcommands: the module that holds each as `<name>_command`, and the first line of its help."""
 
@@ -26,6 +33,7 @@ def main(arguments: Sequence[str]) -> None:
     Args:
         arguments: What stands after `splitplace models`.
     """
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of packages that nothing here needs
     chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
     app = typer.Typer(
         help="Build, measure and keep applications: any network as measured fragments.",

@@ -1,5 +1,7 @@
-"""`splitplace models list`: what needs nothing but the store itself."""
+"""`splitplace models list | export | remove`: what needs nothing but the store itself."""
 
+import shutil
+import zipfile
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +15,7 @@ from cli.options import fail, repository_folder
 from messages.application import Variant
 from messages.limits import MEBIBYTE
 
+ApplicationArgument = Annotated[str, typer.Argument(help="Name of an application in the store.")]
 StoreOption = Annotated[Path | None, typer.Option(help="The model store.", show_default="store")]
 
 
@@ -38,6 +41,46 @@ def list_command(*, store: StoreOption = None) -> None:
                 " + ".join(f"{fragment.peak_memory_bytes / MEBIBYTE:.1f}" for fragment in fragments),
             )
     Console().print(table)
+
+
+def export_command(
+    application: ApplicationArgument,
+    archive: Annotated[Path, typer.Argument(help="The ZIP file to write.")],
+    *,
+    store: StoreOption = None,
+) -> None:
+    """Write an application as one archive.
+
+    Unpacked into the model store of another machine it is there.
+    """
+    folder = _folder(application, store)
+    with zipfile.ZipFile(archive, "w") as file:  # the weights do not compress
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            file.write(path, path.relative_to(folder.parent))
+    Console().print(f"written: {archive}, {archive.stat().st_size / MEBIBYTE:.1f} MB")
+
+
+def remove_command(
+    application: ApplicationArgument,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    store: StoreOption = None,
+) -> None:
+    """Delete an application and its fragments from the store."""
+    folder = _folder(application, store)
+    if not yes:
+        typer.confirm(f"delete {folder}?", abort=True)
+    shutil.rmtree(folder)
+    Console().print(f"deleted: {folder}")
+
+
+def _folder(application: str, store: Path | None) -> Path:
+    """The application's folder in the store. Exits if it is not there."""
+    root = store or repository_folder("store")
+    try:
+        return root / ModelStore(root).application(application).name
+    except StoreError as error:
+        fail(str(error), ExitCode.PROBLEM)
 
 
 def _accuracy(variant: Variant) -> str:

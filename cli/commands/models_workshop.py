@@ -1,4 +1,4 @@
-"""`splitplace models train | build | evaluate`: what needs torch, or measures."""
+"""`splitplace models train | build`: what needs torch."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,6 @@ from cli.exit_codes import ExitCode
 from cli.options import fail, repository_folder
 from models.build import build, train_part
 from models.datasets import DatasetError, load_published
-from models.evaluate import discrepancies, evaluate
 from models.layer_split import CutError
 from models.packing import PackingError
 from models.recipes import RECIPES, Part, Recipe
@@ -77,26 +76,6 @@ def build_command(
     console = Console()
     console.print(variants_table(built, results))
     console.print(f"written: {root / built.name}")
-
-
-def evaluate_command(application: str, *, data: DataOption, store: StoreOption = None) -> None:
-    """Measure an application again on labelled images.
-
-    Fails if a fragment is not the one its hash names, if a chain's logits differ from the whole network's, or
-    if a stored accuracy is not reproduced.
-    """
-    try:
-        test = load_published(application, data).test
-        found, results = evaluate(ModelStore(store or repository_folder("store")), application, test)
-    except (DatasetError, StoreError) as error:
-        fail(str(error), ExitCode.PROBLEM)
-    console = Console()
-    console.print(variants_table(found, results))
-    problems = list(discrepancies(found, results))
-    for problem in problems:
-        console.print(problem, style="red")
-    if problems:
-        raise typer.Exit(ExitCode.PROBLEM)
 
 
 def _recipe(name: str, epochs: int | None, seed: int | None) -> Recipe:
