@@ -3,7 +3,7 @@
 A broker, the splitter (which is the repository of fragments) and six edge nodes run as real processes. All
 nodes are told at once to prepare every fragment of the store; the clock stops when each has said that all lie
 on its disk, with the right hash. `--more-megabytes` adds a file of random bytes, to see what a larger network
-would take (it is fetched and checked, and then refused as no network). The paper reports 30 s for its networks.
+would take (it is fetched and checked, and then refused as no network). The paper reports 30 s for its own.
 """
 
 import argparse
@@ -128,10 +128,7 @@ async def measure(settings: Settings, store: ModelStore, nodes: tuple[str, ...],
         ("fragments", f"{len(described)}"),
         ("size of all", f"{total / MEGABYTE:.2f} MB"),
         ("published by the repository", f"{progress.sent_bytes / MEGABYTE:.2f} MB"),
-        (
-            "  for each byte, with a file for each node",
-            f"{len(nodes) * total / progress.sent_bytes:.1f} times",
-        ),
+        ("  of what a copy for each node would be", f"{progress.sent_bytes / total / len(nodes):.0%}"),
         ("received by a node (mean)", f"{sum(received) / len(received) / MEGABYTE:.2f} MB"),
         ("time until all nodes have all", f"{seconds:.2f} s   (the paper: {PAPER_S:.0f} s)"),
         ("CPU time of the broker", f"{cpu:.2f} s"),
