@@ -154,15 +154,16 @@ def _features(network: nn.Module, name: str, images: Tensor) -> Tensor:
     except AttributeError as error:
         msg = f"{type(network).__name__} has no part {name!r}"
         raise BottleneckError(msg) from error
-    seen: list[Tensor] = []
+    seen: list[object] = []
     hook = module.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
     with torch.no_grad():
         network(images)
     hook.remove()
-    if len(seen) != 1 or not isinstance(seen[0], Tensor) or seen[0].dim() != 4:  # noqa: PLR2004 - N, C, H, W
+    features = seen[0] if len(seen) == 1 else None
+    if not isinstance(features, Tensor) or features.dim() != 4:  # noqa: PLR2004 - N, C, H, W
         msg = f"{name} makes no feature maps, or makes them more than once"
         raise BottleneckError(msg)
-    return seen[0]
+    return features
 
 
 def _check(name: str, narrowing: Narrowing, features: Tensor) -> None:
