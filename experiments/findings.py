@@ -171,9 +171,9 @@ def best(runs: Runs, metric: str, case: str, *, among: Sequence[str]) -> str:
         for tested in against_reference(runs, winner, metric, case)
         if tested.policy in means and not (tested.t_test is not None and tested.t_test < 1 - CONFIDENCE)
     ]
-    value = with_margin(runs.estimate(Cell(winner, metric, case)), described)
+    value = f"{with_margin(runs.estimate(Cell(winner, metric, case)), described)} {described.unit}".strip()
     tie = f"; not to be told from it (Holm-adjusted p ≥ .05): {', '.join(alike)}" if alike else ""
-    return f"Best {described.label}: **{winner}**, {value} {described.unit}{tie}.".replace(" .", ".")
+    return f"Best {described.label}: **{winner}**, {value}{tie}."
 
 
 def p_value(p: float | None) -> str:

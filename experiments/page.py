@@ -12,7 +12,7 @@ from experiments import tables
 from experiments.figures import Runs
 from experiments.findings import against_reference, best, check, p_value
 from experiments.metrics import METRICS
-from experiments.plan import ApplicationBars, Experiment
+from experiments.plan import ApplicationDots, Experiment
 from experiments.plots import draw
 from experiments.statistics import CONFIDENCE
 
@@ -119,7 +119,7 @@ def _results(experiment: Experiment, runs: Runs) -> list[str]:
             sections.append(f"### {case.name}")
         sections.append(tables.results(experiment, runs, case.name))
     for plot in experiment.plots:
-        if isinstance(plot, ApplicationBars):
+        if isinstance(plot, ApplicationDots):
             sections.append(f"### By application{_of_case(experiment, plot.case)}")
             sections.append(tables.by_application(runs, plot.metrics, plot.case))
     return sections

@@ -88,8 +88,8 @@ class Printed:
 
 
 @dataclass(frozen=True)
-class Bars:
-    """A panel for each metric: policies side by side, a bar for each case.
+class Dots:
+    """A panel for each metric: a row for each policy, in it a dot with its interval for each case.
 
     Attributes:
         file: name of the picture, without its suffix.
@@ -103,8 +103,8 @@ class Bars:
 
 
 @dataclass(frozen=True)
-class ApplicationBars:
-    """A panel for each metric: applications side by side, a bar for each policy; as `Bars` otherwise.
+class ApplicationDots:
+    """As `Dots`, with a dot for each application in place of each case.
 
     The metrics are those that exist within `by_application.NAME.`, and are given without that.
     """
@@ -175,7 +175,7 @@ class Courses:
     axis: str
 
 
-Plot = Bars | ApplicationBars | Lines | Stacks | TimeLines | Courses
+Plot = Dots | ApplicationDots | Lines | Stacks | TimeLines | Courses
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ from matplotlib.figure import Figure
 
 from experiments.figures import Run, Runs
 from experiments.metrics import METRICS
-from experiments.plan import ApplicationBars, Bars, Cell, Courses, Experiment, Lines, Plot, Stacks, TimeLines
+from experiments.plan import ApplicationDots, Cell, Courses, Dots, Experiment, Lines, Plot, Stacks, TimeLines
 from experiments.statistics import Estimate, estimate
 
 _PANEL_INCHES = (4.2, 2.9)
 _MOST_COLUMNS = 3
 _DOTS_PER_INCH = 80
-_GROUP_WIDTH = 0.8
+_ROW_SHARE = 0.7
+"""Of the room between rows, for what stands side by side in one."""
 _COLOURS = 10
 _MARKERS = "osD^vP*X<>hdp"
 
@@ -37,10 +38,10 @@ def draw(plot: Plot, experiment: Experiment, runs: Runs, folder: Path) -> Path:
         {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True}
     ):
         match plot:
-            case Bars():
-                figure = _bars(plot, experiment, runs)
-            case ApplicationBars():
-                figure = _application_bars(plot, runs)
+            case Dots():
+                figure = _dot_panels(plot, experiment, runs)
+            case ApplicationDots():
+                figure = _application_panels(plot, runs)
             case Lines():
                 figure = _lines(plot, experiment, runs)
             case Stacks():
@@ -55,79 +56,99 @@ def draw(plot: Plot, experiment: Experiment, runs: Runs, folder: Path) -> Path:
     return path
 
 
-def _panels(count: int, height: float = 1.0) -> tuple[Figure, list[Axes]]:
-    columns = min(count, _MOST_COLUMNS)
+def _panels(count: int, height_inches: float = _PANEL_INCHES[1]) -> tuple[Figure, list[Axes]]:
+    columns = _columns(count)
     rows = math.ceil(count / columns)
-    width, tall = _PANEL_INCHES
-    figure = Figure(figsize=(width * columns, tall * height * rows), layout="constrained")
-    axes = [figure.add_subplot(rows, columns, index + 1) for index in range(count)]
-    return figure, axes
+    figure = Figure(figsize=(_PANEL_INCHES[0] * columns, height_inches * rows), layout="constrained")
+    return figure, [figure.add_subplot(rows, columns, index + 1) for index in range(count)]
+
+
+def _columns(count: int) -> int:
+    """Without a lonely panel in the last row, where that can be."""
+    return 2 if count in {2, 4} else min(count, _MOST_COLUMNS)
 
 
 def _legend(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if len(labels) > 1:
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False)
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5), frameon=False)
 
 
-def _grouped(axes: Axes, groups: Sequence[str], series: Series) -> None:
-    """Bars side by side within each group, with their intervals."""
-    width = _GROUP_WIDTH / len(series)
+def _rows(policies: Sequence[str], panels: Sequence[Axes]) -> None:
+    """A row for each policy, named where a row of panels begins."""
+    for index, axes in enumerate(panels):
+        first = index % _columns(len(panels)) == 0
+        axes.set_yticks(range(len(policies)), policies if first else [""] * len(policies))
+        axes.set_ylim(len(policies) - 0.5, -0.5)
+
+
+def _tall(policies: Sequence[str], series: int) -> float:
+    """Height of a panel with a row for each policy, in inches."""
+    return 0.8 + len(policies) * max(0.22, 0.1 * series)
+
+
+def _dots(axes: Axes, series: Series) -> None:
+    """Means with their intervals, row by row; those of one row close together."""
     for index, (label, values) in enumerate(series.items()):
-        places = [group + (index - (len(series) - 1) / 2) * width for group in range(len(groups))]
-        known = [(place, value) for place, value in zip(places, values, strict=True) if value is not None]
-        axes.bar(
-            [place for place, _ in known],
+        shift = (index - (len(series) - 1) / 2) * _ROW_SHARE / len(series)
+        known = [(row + shift, value) for row, value in enumerate(values) if value is not None]
+        axes.errorbar(
             [value.mean for _, value in known],
-            width,
-            yerr=[value.margin or 0.0 for _, value in known],
+            [place for place, _ in known],
+            xerr=[value.margin or 0.0 for _, value in known],
             label=label,
-            color=f"C{index}",
+            fmt=_MARKERS[index % len(_MARKERS)],
+            color=f"C{index % _COLOURS}",
+            markersize=3.5,
+            linewidth=0.9,
             capsize=2,
-            error_kw={"linewidth": 0.8},
         )
-    turned = max(map(len, groups)) * len(groups) > 40  # noqa: PLR2004 - letters that fit below a panel
-    axes.set_xticks(
-        range(len(groups)), groups, rotation=45 if turned else 0, ha="right" if turned else "center"
-    )
-    axes.grid(visible=False, axis="x")
 
 
-def _bars(plot: Bars, experiment: Experiment, runs: Runs) -> Figure:
-    figure, panels = _panels(len(plot.metrics), 1.25)
+def _dot_panels(plot: Dots, experiment: Experiment, runs: Runs) -> Figure:
     policies = runs.policies()
+    figure, panels = _panels(len(plot.metrics), _tall(policies, len(experiment.cases)))
     for axes, key in zip(panels, plot.metrics, strict=True):
         series = {
             case.name: [runs.estimate(Cell(policy, key, case.name)) for policy in policies]
             for case in experiment.cases
         }
-        _grouped(axes, policies, series)
-        printed = [
-            (group, experiment.printed[cell].value)
-            for group, policy in enumerate(policies)
-            if (cell := Cell(policy, key)) in experiment.printed
-        ]
-        if printed and len(series) == 1:
-            axes.plot(*zip(*printed, strict=True), "kD", markersize=4, fillstyle="none", label="paper")
+        if len(series) == 1:
+            _dots(axes, {"here": next(iter(series.values()))})
+            _printed(axes, policies, key, experiment)
+        else:
+            _dots(axes, series)
         axes.set_title(METRICS.of(key).heading)
+    _rows(policies, panels)
     _legend(figure, panels[0])
     return figure
 
 
-def _application_bars(plot: ApplicationBars, runs: Runs) -> Figure:
-    figure, panels = _panels(len(plot.metrics))
+def _printed(axes: Axes, policies: Sequence[str], key: str, experiment: Experiment) -> None:
+    """The paper's numbers, as open diamonds."""
+    found = [
+        (experiment.printed[cell].value, row)
+        for row, policy in enumerate(policies)
+        if (cell := Cell(policy, key)) in experiment.printed
+    ]
+    if found:
+        axes.plot(*zip(*found, strict=True), "kD", markersize=5, fillstyle="none", label="paper")
+
+
+def _application_panels(plot: ApplicationDots, runs: Runs) -> Figure:
     applications = runs.applications()
     policies = [policy for policy in runs.policies() if (plot.case, policy) in runs.by_seed]
+    figure, panels = _panels(len(plot.metrics), _tall(policies, len(applications)))
     for axes, key in zip(panels, plot.metrics, strict=True):
         series = {
-            policy: [
-                runs.estimate(Cell(policy, f"by_application.{name}.{key}", plot.case))
-                for name in applications
+            name: [
+                runs.estimate(Cell(policy, f"by_application.{name}.{key}", plot.case)) for policy in policies
             ]
-            for policy in policies
+            for name in applications
         }
-        _grouped(axes, applications, series)
+        _dots(axes, series)
         axes.set_title(METRICS.of(key).heading)
+    _rows(policies, panels)
     _legend(figure, panels[0])
     return figure
 
@@ -165,18 +186,18 @@ def _lines(plot: Lines, experiment: Experiment, runs: Runs) -> Figure:
 
 
 def _stacks(plot: Stacks, experiment: Experiment, runs: Runs) -> Figure:
-    figure, panels = _panels(len(experiment.cases), 1.25)
     policies = runs.policies()
+    figure, panels = _panels(len(experiment.cases), _tall(policies, 1))
     for axes, case in zip(panels, experiment.cases, strict=True):
-        floor = [0.0] * len(policies)
+        begin = [0.0] * len(policies)
         for key in plot.metrics:
             found = [runs.estimate(Cell(policy, key, case.name)) for policy in policies]
-            heights = [0.0 if value is None else value.mean for value in found]
-            axes.bar(range(len(policies)), heights, _GROUP_WIDTH, floor, label=METRICS.of(key).label)
-            floor = [low + high for low, high in zip(floor, heights, strict=True)]
-        axes.set_xticks(range(len(policies)), policies, rotation=45, ha="right")
-        axes.grid(visible=False, axis="x")
+            widths = [0.0 if value is None else value.mean for value in found]
+            axes.barh(range(len(policies)), widths, _ROW_SHARE, begin, label=METRICS.of(key).label)
+            begin = [left + width for left, width in zip(begin, widths, strict=True)]
+        axes.grid(visible=False, axis="y")
         axes.set_title(f"{case.name} ({METRICS.of(plot.metrics[0]).unit})")
+    _rows(policies, panels)
     _legend(figure, panels[0])
     return figure
 
@@ -195,7 +216,7 @@ def _time_lines(plot: TimeLines, runs: Runs) -> Figure:
 
 
 def _courses(plot: Courses, experiment: Experiment, runs: Runs) -> Figure:
-    figure, panels = _panels(len(experiment.cases), 1.25)
+    figure, panels = _panels(len(experiment.cases))
     for axes, case in zip(panels, experiment.cases, strict=True):
         for index, policy in enumerate(runs.policies()):
             _course(axes, list(runs.by_seed[case.name, policy].values()), plot.series, policy, index)

@@ -1,7 +1,7 @@
 """What the paper does not ask: speeds that change in the middle of a run, and nodes that fail."""
 
 from experiments.catalogue.policies import LEARNERS, OURS, SPLITPLACE
-from experiments.plan import Bars, Case, Cell, Claim, Courses, Experiment, Lines
+from experiments.plan import Case, Cell, Claim, Courses, Dots, Experiment, Lines
 
 _RESPONSE = "response_intervals.mean"
 _MAIN = ("reward", "accuracy", "sla_violation_rate", _RESPONSE)
@@ -15,7 +15,7 @@ DRIFT = Experiment(
     cases=(Case("steady"), Case("half speed from the middle", {"drift_factor": 0.5})),
     metrics=(*_MAIN, "share.layer"),
     plots=(
-        Bars("main", _MAIN, "With and without the change"),
+        Dots("main", _MAIN, "With and without the change"),
         Courses(
             "course",
             "reward_by_tenth",
@@ -93,6 +93,6 @@ ARMS = Experiment(
         Case("whole and compressed too", {"arms": ("whole", "layer", "semantic", "compressed")}),
     ),
     metrics=(*_MAIN, "share.whole", "share.layer", "share.semantic", "share.compressed"),
-    plots=(Bars("main", _MAIN, "With two arms and with four"),),
+    plots=(Dots("main", _MAIN, "With two arms and with four"),),
     reference=OURS,
 )

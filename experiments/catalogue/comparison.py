@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 from experiments.catalogue.policies import ALL, ORACLE, OURS, PAPER, SPLITPLACE
 from experiments.plan import (
-    ApplicationBars,
-    Bars,
+    ApplicationDots,
     Case,
     Cell,
     Claim,
+    Dots,
     Experiment,
     Printed,
     TimeLines,
@@ -105,12 +105,12 @@ TABLE4 = Experiment(
         "tasks.overdue_unfinished",
     ),
     plots=(
-        Bars(
+        Dots(
             "main",
             ("reward", "accuracy", "sla_violation_rate", "response_intervals.mean"),
             "Figure 7: reward, accuracy, violations and response; diamonds are the paper's values",
         ),
-        Bars(
+        Dots(
             "more",
             (
                 "energy_mj_per_interval.total",
@@ -122,7 +122,7 @@ TABLE4 = Experiment(
             ),
             "Figure 8: energy, waiting, fairness, cost and time to decide; diamonds are the paper's values",
         ),
-        ApplicationBars(
+        ApplicationDots(
             "applications",
             ("reward", "accuracy", "sla_violation_rate", "response_intervals.mean"),
             "Figures 7 and 8 by application",
@@ -220,7 +220,7 @@ FIG2 = Experiment(
     policies=("layer+earliest-finish", "semantic+earliest-finish"),
     cases=(Case(changes={"hosts": 10, "rate": 1}),),
     metrics=("accuracy", "response_intervals.mean", "response_intervals.p95", "sla_violation_rate", "reward"),
-    plots=(ApplicationBars("applications", _FIG2_METRICS, "Accuracy and response by application"),),
+    plots=(ApplicationDots("applications", _FIG2_METRICS, "Accuracy and response by application"),),
     claims=(
         Claim(
             "layer splits are more accurate, for every application",

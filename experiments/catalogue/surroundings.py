@@ -2,11 +2,11 @@
 
 from experiments.catalogue.policies import OURS, PAPER, SPLITPLACE, SWEEP
 from experiments.plan import (
-    ApplicationBars,
-    Bars,
+    ApplicationDots,
     Case,
     Cell,
     Claim,
+    Dots,
     Experiment,
     Stacks,
     changes,
@@ -39,10 +39,10 @@ FIG13 = Experiment(
     ),
     metrics=(*_MAIN, "energy_mj_per_interval.total", "share.layer"),
     plots=(
-        Bars("main", _MAIN, "Figure 13: figures of merit with the whole and with half of a resource"),
+        Dots("main", _MAIN, "Figure 13: figures of merit with the whole and with half of a resource"),
         Stacks("response", _PARTS, "Figure 14: what the response time is made of"),
         *(
-            ApplicationBars(
+            ApplicationDots(
                 f"violations-{name.split()[-1]}",
                 ("sla_violation_rate",),
                 f"Figure 15: violations by application, {name}",
@@ -93,7 +93,7 @@ FIG16 = Experiment(
     ),
     metrics=(*_MAIN, "share.layer"),
     plots=(
-        Bars("main", _MAIN, "Figure 16: figures of merit by workload"),
+        Dots("main", _MAIN, "Figure 16: figures of merit by workload"),
         Stacks("response", _PARTS, "Figure 17: what the response time is made of"),
     ),
     claims=(
@@ -126,7 +126,7 @@ FIG18 = Experiment(
     policies=(SPLITPLACE, OURS, _CLOUD),
     cases=(Case("edge"), Case("cloud", CLOUD)),
     metrics=(*_MAIN, "energy_mj_per_interval.total"),
-    plots=(Bars("main", ("sla_violation_rate", _RESPONSE), "Figure 18: response and violations"),),
+    plots=(Dots("main", ("sla_violation_rate", _RESPONSE), "Figure 18: response and violations"),),
     claims=(
         Claim(
             "SplitPlace on the edge answers sooner than whole networks in the cloud",
@@ -151,7 +151,7 @@ FIG19 = Experiment(
     figures=("Figure 19",),
     policies=tuple(f"{split}+{placement}" for split in _SPLITS for placement in _PLACEMENTS),
     metrics=(_RESPONSE, "response_intervals.p95", "sla_violation_rate", "reward"),
-    plots=(Bars("main", (_RESPONSE, "sla_violation_rate"), "Figure 19: response by split and placement"),),
+    plots=(Dots("main", (_RESPONSE, "sla_violation_rate"), "Figure 19: response by split and placement"),),
     claims=(
         Claim(
             "splitting matters more: with every placement, layer takes longer than semantic with any other",

@@ -10,11 +10,11 @@ import pytest
 from experiments.figures import Run, Runs
 from experiments.page import Origin, write
 from experiments.plan import (
-    ApplicationBars,
-    Bars,
+    ApplicationDots,
     Case,
     Cell,
     Courses,
+    Dots,
     Experiment,
     Lines,
     Printed,
@@ -32,8 +32,8 @@ EXPERIMENT = Experiment(
     metrics=("reward", "response_intervals.mean", "cost_usd_per_task"),
     cases=(Case("few", {"rate": 2}, 2.0), Case("many", {"rate": 9}, 9.0)),
     plots=(
-        Bars("bars", ("reward", "accuracy"), "Bars"),
-        ApplicationBars("applications", ("reward",), "By application", "few"),
+        Dots("dots", ("reward", "accuracy"), "Dots"),
+        ApplicationDots("applications", ("reward",), "By application", "few"),
         Lines("lines", ("reward",), "Lines", "tasks per interval", logarithmic=True),
         Stacks("stacks", ("share.layer", "share.semantic"), "Parts"),
         TimeLines("training", {"epsilon": {"epsilon": "bandit.epsilon"}}, "Training"),
