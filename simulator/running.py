@@ -64,14 +64,35 @@ def run(
     began_s, began_cpu_s = perf_counter(), process_time()
     pair = parse_policy(policy, more_splits=(ORACLE,))
     workload = restricted(scenario.workload(), arms_of(scenario, pair.split))
-    experience = _train(scenario, workload, pair, seed) if scenario.training_intervals else None
+    trained = _train(scenario, workload, pair, seed) if scenario.training_intervals else None
     simulation = _simulation(scenario, workload, pair, f"{seed}", watch=watch)
-    if experience is not None:
-        simulation.splitter.restore(experience.splitter.state())
-        simulation.placement.restore(experience.placement.state())
+    if trained is not None:
+        simulation.splitter.restore(trained.splitter.state())
+        simulation.placement.restore(trained.placement.state())
     simulation.run()
     timings = (perf_counter() - began_s, process_time() - began_cpu_s)
     return _result(scenario, workload, pair, simulation, seed=seed, timings=timings)
+
+
+def experience(
+    scenario: Scenario, policy: str, seed: str, *, placement: PlacementPolicy | None = None
+) -> Simulation:
+    """A simulation that has run: for those who want what its policies have learnt rather than a result.
+
+    Args:
+        scenario: the set-up.
+        policy: split and placement.
+        seed: of all random numbers.
+        placement: instead of the one in `policy`.
+
+    Raises:
+        ValueError: as `run`.
+    """
+    pair = parse_policy(policy)
+    workload = restricted(scenario.workload(), arms_of(scenario, pair.split))
+    simulation = _simulation(scenario, workload, pair, seed, placement=placement)
+    simulation.run()
+    return simulation
 
 
 def _train(scenario: Scenario, workload: Workload, pair: PolicyPair, seed: int) -> Simulation:
@@ -118,8 +139,12 @@ def _simulation(
     *,
     training: bool = False,
     watch: Watch | None = None,
+    placement: PlacementPolicy | None = None,
 ) -> Simulation:
-    """A simulation ready to run, with everything that will happen to its hosts."""
+    """A simulation ready to run, with everything that will happen to its hosts.
+
+    A placement policy that is given takes the place of the one in `pair`.
+    """
     preset = machines(scenario.machines_name)
     surroundings = Surroundings(
         broker_megabytes_per_second=preset.broker.megabytes_per_second,
@@ -131,7 +156,7 @@ def _simulation(
         extra_latency_ms=scenario.extra_latency_ms,
     )
     split = _split(pair.split, seed, training=training)
-    placement = _placement(pair.placement, seed)
+    placement = placement or _placement(pair.placement, seed)
     simulation = Simulation(
         scenario,
         workload,
