@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 Costs = NDArray[np.float64]
 
 
+class TargetError(ValueError):
+    """Nodes that do not fit a chain."""
+
+
 @dataclass(frozen=True)
 class Node:
     """A device that runs one stage, and its link to the next one.
@@ -40,13 +44,13 @@ class Target:
         """The node of each stage.
 
         Raises:
-            ValueError: There are several nodes, but not one for each stage.
+            TargetError: There are several nodes, but not one for each stage.
         """
         if len(self.nodes) == 1:
             return self.nodes * stages
         if len(self.nodes) != stages:
             msg = f"{len(self.nodes)} nodes are given for {stages} stages"
-            raise ValueError(msg)
+            raise TargetError(msg)
         return self.nodes
 
 
@@ -95,6 +99,7 @@ def partition(chain: Chain, stages: int, target: Target) -> Partition:
     Raises:
         PartitionError: The lengths do not fit together, there are fewer segments than stages, or no partition
             fits into the nodes' memory.
+        TargetError: There are several nodes, but not one for each stage.
     """
     count = len(chain.milliseconds)
     if len(chain.crossing_bytes) != count - 1 or not 1 <= stages <= count:

@@ -29,9 +29,15 @@ class Graph:
         """Works out every shape.
 
         Raises:
-            GraphError: The shapes contradict each other.
+            GraphError: The shapes contradict each other, or the graph has branches or loops.
         """
         graph = model.graph
+        for node in graph.node:
+            if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
+                msg = (
+                    f"{node.op_type} {node.name!r} holds a graph of its own: branches and loops cannot be cut"
+                )
+                raise GraphError(msg)
         self._initializers = {tensor.name: tensor for tensor in graph.initializer}
         self.input: str = next(value.name for value in graph.input if value.name not in self._initializers)
         self.output: str = graph.output[0].name

@@ -59,11 +59,11 @@ def _with_weight(
     node: onnx.NodeProto, weight: tuple[int, ...], source: list[int], result: list[int]
 ) -> Graph:
     tensor = numpy_helper.from_array(np.ones(weight, np.float32), "w")
-    ends = [
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])]
+    first, last = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])
         for name, shape in (("x", source), ("y", result))
-    ]
-    graph = helper.make_graph([node], "test", *ends, [tensor])
+    )
+    graph = helper.make_graph([node], "test", [first], [last], [tensor])
     return Graph(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9))
 
 
@@ -132,3 +132,16 @@ def test_shapes_that_contradict_each_other_are_refused() -> None:
     )
     with pytest.raises(GraphError, match="do not fit together"):
         Graph(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
+
+
+def test_branches_and_loops_are_refused() -> None:
+    inner = helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["inner"])],
+        "inner",
+        [],
+        [helper.make_tensor_value_info("inner", TensorProto.FLOAT, ["batch", 4])],
+    )
+    node = helper.make_node("If", ["condition"], ["y"], then_branch=inner, else_branch=inner)
+    condition = numpy_helper.from_array(np.array([True]), "condition")
+    with pytest.raises(GraphError, match="branches and loops"):
+        Graph(onnx_model([node], ["batch", 4], [condition]))
