@@ -20,6 +20,7 @@ from policies.placement.interface import (
 )
 from policies.placement.pretrained import pretrained_weights
 from policies.placement.random_placement import RandomPlacement
+from policies.placement.round_robin import RoundRobin
 
 __all__ = [
     "PLACEMENT_POLICIES",
@@ -35,11 +36,12 @@ __all__ = [
     "placement_policy",
 ]
 
-PlacementName = Literal["earliest-finish", "random", "gobi", "daso"]
+PlacementName = Literal["earliest-finish", "random", "round-robin", "gobi", "daso"]
 
 PLACEMENT_POLICIES: Mapping[PlacementName, Callable[[Random], PlacementPolicy]] = {
     "earliest-finish": lambda _: EarliestFinish(),
     "random": RandomPlacement,
+    "round-robin": lambda _: RoundRobin(),
     "gobi": lambda random: _by_surrogate(random, decision_aware=False),
     "daso": lambda random: _by_surrogate(random, decision_aware=True),
 }

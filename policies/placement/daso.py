@@ -25,8 +25,8 @@ from policies.placement.interface import (
     Training,
 )
 from policies.placement.objective import ALPHA, objective, response_share
-from policies.placement.search import Chosen, climb, one_hot, rounded
-from policies.placement.surrogate import Array, Relaxed, Weights
+from policies.placement.search import Chosen, Room, climb, one_hot, rounded, settled
+from policies.placement.surrogate import Array, Fragments, Relaxed, Weights
 from policies.placement.training import Sample, fit
 from policies.placement.weights import weights_of, weights_state
 from policies.prediction import predict
@@ -57,13 +57,26 @@ LEAST_GAIN = 0.01
 
 
 @dataclass(frozen=True, slots=True)
+class _Pending:
+    """A task that was placed and has not left."""
+
+    variant: str
+    sample: Sample
+    own_ms: float
+    """Its computing time on a host of mean speed."""
+    expense: float
+    """What `_Left.expense` is expected to be."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Left:
     """A task that left in this interval: all but the target's energy is known."""
 
     sample: Sample
     reward: float
     response: float
-    work_ms: float
+    expense: float
+    """Computing time it took, over what it takes on a host of mean speed."""
 
 
 class SurrogatePlacement:
@@ -77,6 +90,7 @@ class SurrogatePlacement:
         decision_aware: bool,
         alpha: float = ALPHA,
         fine_tuning: bool = True,
+        keep: int = MAX_SAMPLES,
     ) -> None:
         """A policy whose surrogate was trained before.
 
@@ -86,6 +100,7 @@ class SurrogatePlacement:
             decision_aware: DASO rather than GOBI.
             alpha: weight of energy in equation 10.
             fine_tuning: whether `end_period` asks for training.
+            keep: how many of the newest tasks are learnt from.
         """
         self.name = "daso" if decision_aware else "gobi"
         self._weights = dict(weights)
@@ -93,9 +108,9 @@ class SurrogatePlacement:
         self._decision_aware = decision_aware
         self._alpha = alpha
         self._fine_tuning = fine_tuning
-        self._pending: OrderedDict[str, tuple[str, Sample, float]] = OrderedDict()
+        self._pending: OrderedDict[str, _Pending] = OrderedDict()
         self._left: list[_Left] = []
-        self._samples: deque[Sample] = deque(maxlen=MAX_SAMPLES)
+        self._samples: deque[Sample] = deque(maxlen=keep)
 
     # --- placing ---------------------------------------------------------------------------------------
 
@@ -104,20 +119,11 @@ class SurrogatePlacement:
         names = candidates(request, cluster)
         if isinstance(names, Infeasible):
             return names
-        columns = cluster.columns
-        waiting_ms = columns.ready_ms(now_ms, request.due_ms) - now_ms
-        asked = problem(
-            [PlacingJob(request.job, request.due_ms)],
-            columns,
-            now_ms,
-            waiting_ms,
-            columns.usable(request.avoid),
-            decision_aware=self._decision_aware,
-        )
+        asked = self._asked(request, cluster, now_ms)
         hopeless = np.flatnonzero(~asked.allowed.any(axis=1))
         if len(hopeless):
             return no_room(request, cluster, asked.stages[hopeless[0]], names)
-        surrogate = Relaxed(self._weights, asked)
+        columns, surrogate = cluster.columns, Relaxed(self._weights, asked)
         chosen = self._best(surrogate, asked, columns, self._first_guess(asked))
         if (chosen < 0).any():
             return no_room(request, cluster, asked.stages[int(chosen.argmin())], names)
@@ -125,7 +131,7 @@ class SurrogatePlacement:
         prediction = predict(
             cluster, request.job, nodes, now_ms, start_ms=request.start_ms, due_ms=request.due_ms
         )
-        self._await(request, surrogate, asked, chosen)
+        self._note(request, asked, surrogate.placed(one_hot(chosen, surrogate.hosts)), chosen)
         return Placement(nodes, prediction)
 
     def rearrange(
@@ -161,7 +167,7 @@ class SurrogatePlacement:
         surrogate = Relaxed(self._weights, asked)
         hosts = len(columns.names)
         before = one_hot(stand, hosts)
-        chosen = rounded(climb(surrogate, STAY * before, asked.allowed), asked, columns)
+        chosen = rounded(climb(surrogate, STAY * before, asked.allowed), asked, Room(asked, columns))
         values = surrogate.values(before)
         gains = surrogate.values(one_hot(chosen, hosts)) - values
         stays = (gains < LEAST_GAIN)[asked.task] | (chosen < 0)
@@ -176,6 +182,17 @@ class SurrogatePlacement:
             self._pending.pop(task, None)  # what comes of it is due to no single placement
         return moves
 
+    def _asked(self, request: PlacementRequest, cluster: ClusterView, now_ms: float) -> Problem:
+        columns = cluster.columns
+        return problem(
+            [PlacingJob(request.job, request.due_ms)],
+            columns,
+            now_ms,
+            columns.ready_ms(now_ms, request.due_ms) - now_ms,
+            columns.usable(request.avoid),
+            decision_aware=self._decision_aware,
+        )
+
     def _first_guess(self, asked: Problem) -> Array:
         """Logits of hosts for new fragments: higher where they are through sooner, and a little chance."""
         sooner = -np.log(asked.time + asked.waiting / asked.unit[:, None] + np.float32(1e-6))
@@ -183,27 +200,32 @@ class SurrogatePlacement:
 
     @staticmethod
     def _best(surrogate: Relaxed, asked: Problem, columns: ClusterColumns, guess: Array) -> Chosen:
-        """The better of what the search found and of where it began; the former where both fail."""
-        found = rounded(climb(surrogate, guess, asked.allowed), asked, columns)
-        began = rounded(guess, asked, columns)
-        if (began < 0).any() or ((found >= 0).all() and (found == began).all()):
-            return found
-        if (found < 0).any():
-            return began
-        hosts = len(columns.names)
-        gain = surrogate.values(one_hot(found, hosts)).sum() - surrogate.values(one_hot(began, hosts)).sum()
-        return found if gain >= 0 else began
+        """What the search finds; where its answer cannot be given room, what it began with."""
+        for outputs in (climb(surrogate, guess, asked.allowed), guess):
+            room = Room(asked, columns)
+            chosen = rounded(outputs, asked, room)
+            if (chosen >= 0).all():
+                return settled(surrogate, chosen, room)
+        return chosen
 
     # --- learning --------------------------------------------------------------------------------------
 
-    def _await(self, request: PlacementRequest, surrogate: Relaxed, asked: Problem, chosen: Chosen) -> None:
-        placed = surrogate.placed(one_hot(chosen, asked.allowed.shape[1]))
+    def observe(
+        self, request: PlacementRequest, nodes: Mapping[str, str], cluster: ClusterView, now_ms: float
+    ) -> None:
+        """Another policy places a task, on the cluster as it is: `learn` will tell what comes of it."""
+        asked = self._asked(request, cluster, now_ms)
+        chosen = np.array([cluster.columns.index[nodes[stage.name]] for stage in asked.stages], dtype=np.intp)
+        surrogate = Relaxed(self._weights, asked)
+        self._note(request, asked, surrogate.placed(one_hot(chosen, surrogate.hosts)), chosen)
+
+    def _note(self, request: PlacementRequest, asked: Problem, placed: Fragments, chosen: Chosen) -> None:
         rows = np.arange(len(chosen))
         sample = Sample(
             asked.features[rows, chosen], placed.time, placed.waiting, placed.same, asked.about[0], target=0.0
         )
-        work_ms = float(asked.work[rows, chosen].sum())
-        self._pending[request.task] = (request.job.variant.name, sample, work_ms)
+        expense = float(asked.work[rows, chosen].sum() / asked.own[0])
+        self._pending[request.task] = _Pending(request.job.variant.name, sample, float(asked.own[0]), expense)
         self._pending.move_to_end(request.task)
         while len(self._pending) > MAX_PENDING:
             self._pending.popitem(last=False)
@@ -211,26 +233,26 @@ class SurrogatePlacement:
     def learn(self, outcome: TaskFinished) -> None:
         """See `PlacementPolicy`. A task that was placed as another variant in the end teaches nothing."""
         pending = self._pending.pop(outcome.task, None)
-        if pending is None or pending[0] != outcome.variant:
+        if pending is None or pending.variant != outcome.variant:
             return
-        _, sample, expected_ms = pending
+        took_ms = sum(report.compute_ms for report in outcome.stages)
         answered = outcome.status == "answered"
         accuracy = outcome.variant_accuracy if outcome.accuracy is None else outcome.accuracy
         self._left.append(
             _Left(
-                sample,
+                pending.sample,
                 reward(outcome.on_time, accuracy or 0.0) if answered else 0.0,
                 response_share(outcome.response_ms, outcome.deadline_ms),
-                sum(report.compute_ms for report in outcome.stages) or expected_ms,
+                took_ms / pending.own_ms if took_ms > 0 else pending.expense,
             )
         )
 
     def end_period(self, outcome: PeriodOutcome) -> Training | None:
         """See `PlacementPolicy`: targets by equation 10 as `objective.py` reads it, then equation 11."""
         left, self._left = self._left, []
-        mean_ms = sum(one.work_ms for one in left) / len(left) if left else 0.0
+        mean = sum(one.expense for one in left) / len(left) if left else 0.0
         for one in left:
-            energy = outcome.energy * (one.work_ms / mean_ms if mean_ms > 0 else 1.0)
+            energy = outcome.energy * (one.expense / mean if mean > 0 else 1.0)
             target = objective(one.reward, energy, one.response, self._alpha)
             self._samples.append(_with_target(one.sample, target))
         if not left or not self._fine_tuning or len(self._samples) < LEAST_SAMPLES:

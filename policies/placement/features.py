@@ -7,12 +7,13 @@ the placement, so one decision builds it once, whatever the number of steps of i
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import inf, log
 
 import numpy as np
 import numpy.typing as npt
 
-from messages.application import INPUT, Stage
+from messages.application import INPUT, Fragment, Stage, TensorSpec
 from policies.cluster_columns import ClusterColumns, Flags, Floats
 from policies.prediction import Job
 
@@ -23,13 +24,18 @@ PAIR_FEATURES = 9
 FRAGMENT_FEATURES = 8
 TASK_FEATURES = 3 + len(DECISIONS) + 2
 
-_LEAST_SLACK = 0.05
+_LEAST_SLACK, _MOST_SLACK = 0.05, 100.0
 """Of the job's own computing time: a deadline that has passed is not an infinite hurry."""
+
+_MOST_TIME = 1000.0
+"""Of the job's own computing time: a host without a link is not infinitely far."""
+
+_LEAST_MS = 1e-3
 
 Array = npt.NDArray[np.floating]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PlacingJob:
     """A job some of whose stages are looking for a host."""
 
@@ -42,10 +48,14 @@ class PlacingJob:
         """What remains of a stage."""
         return self.remaining.get(stage, 1.0)
 
-    @property
+    @cached_property
     def open_stages(self) -> tuple[Stage, ...]:
         """Those that still have something to do."""
         return tuple(stage for stage in self.job.variant.stages if self.share(stage.name) > 0)
+
+    def moved_bytes(self, stage: Stage, tensor: TensorSpec) -> float:
+        """Size of what remains of a stage's inputs or outputs."""
+        return self.share(stage.name) * self.job.batch * tensor.bytes_per_image
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +77,8 @@ class Problem:
     """[F, H] ms of computing."""
     unit: Array
     """[F] ms: the task's unit of time."""
+    own: Array
+    """[T] ms of computing on a host of mean speed."""
     about: Array
     """[T, TASK_FEATURES]"""
     memory: Array
@@ -94,118 +106,99 @@ def problem(
         usable: [H] nodes that may be chosen.
         decision_aware: whether split decision, accuracy and slack are inputs (DASO), or not (GOBI).
     """
-    parts = [_Part(one, columns, now_ms, waiting_ms, usable, decision_aware=decision_aware) for one in jobs]
-    sizes = [len(part.stages) for part in parts]
+    rows = [(one, stage, one.job.fragments[stage.name]) for one in jobs for stage in one.open_stages]
+    sizes = [len(one.open_stages) for one in jobs]
     starts = np.concatenate(([0], np.cumsum(sizes)[:-1])).astype(np.intp)
-    sources = [
-        np.where(part.source < 0, -1, part.source + start) for part, start in zip(parts, starts, strict=True)
+    task = np.repeat(np.arange(len(jobs)), sizes)
+    counted = usable if usable.any() else np.ones_like(usable)
+    free = columns.free_bytes()
+    memory = np.array([float(fragment.peak_memory_bytes) for _, _, fragment in rows])
+    reserved = np.stack([columns.reserved(fragment.sha256) for _, _, fragment in rows])
+
+    work_ms = np.stack([_work_ms(columns, *row) for row in rows])
+    mean_ms = np.where(np.isfinite(work_ms), work_ms, 0.0)[:, counted].mean(axis=1)
+    own_ms = np.maximum(np.add.reduceat(mean_ms, starts), _LEAST_MS)
+    due_ms = np.array([one.due_ms for one in jobs]) - now_ms
+    slack_ms = np.clip(due_ms, _LEAST_SLACK * own_ms, _MOST_SLACK * own_ms)
+    unit_ms = (slack_ms if decision_aware else own_ms)[task, None]
+    most = _MOST_TIME * own_ms[task, None] / unit_ms
+
+    work = np.minimum(work_ms / unit_ms, most)
+    fetch_ms = np.stack([columns.fragment_ready_ms(fragment, now_ms) for _, _, fragment in rows]) - now_ms
+    fetch = np.minimum(fetch_ms / unit_ms, most)
+    inputs = np.array([[one.moved_bytes(stage, fragment.input)] for one, stage, fragment in rows])
+    received = np.minimum(inputs * columns.byte_ms / unit_ms, most)
+    outputs = np.array([[one.moved_bytes(stage, fragment.output)] for one, stage, fragment in rows])
+    sent = np.minimum(outputs * columns.byte_ms / unit_ms, most)
+
+    features = np.empty((len(rows), len(usable), PAIR_FEATURES + FRAGMENT_FEATURES), dtype=np.float32)
+    for place, times in enumerate((work, fetch, received, sent, waiting_ms / unit_ms)):
+        features[:, :, place] = np.log1p(times)
+    features[:, :, 5] = _relative(columns.score, counted)
+    features[:, :, 6] = _relative(columns.link, counted)
+    features[:, :, 7] = np.clip(memory[:, None] / np.maximum(free, 1.0), 0, 1)
+    features[:, :, 8] = reserved
+    shares = mean_ms / own_ms[task]
+    about_fragments = [(share, *_about_fragment(*row)) for share, row in zip(shares, rows, strict=True)]
+    features[:, :, PAIR_FEATURES:] = np.array(about_fragments)[:, None, :]
+
+    urgency = np.log(slack_ms / own_ms)
+    load = np.log1p(waiting_ms.mean() / unit_ms[starts, 0])
+    about = [
+        _about_task(one, urgency[index], load[index], decision_aware=decision_aware)
+        for index, one in enumerate(jobs)
     ]
     return Problem(
-        task=np.repeat(np.arange(len(parts)), sizes),
-        source=np.concatenate(sources),
-        stages=[stage for part in parts for stage in part.stages],
-        features=np.concatenate([part.features for part in parts]),
-        time=np.concatenate([part.time for part in parts]),
+        task=task,
+        source=np.concatenate([_sources(one, start) for one, start in zip(jobs, starts, strict=True)]),
+        stages=[stage for _, stage, _ in rows],
+        features=features,
+        time=(work + fetch + received).astype(np.float32),
         waiting=waiting_ms.astype(np.float32),
-        work=np.concatenate([part.work for part in parts]),
-        unit=np.concatenate(
-            [np.full(size, part.unit_ms, np.float32) for part, size in zip(parts, sizes, strict=True)]
-        ),
-        about=np.array([part.about for part in parts], dtype=np.float32),
-        memory=np.concatenate([part.memory for part in parts]),
-        allowed=np.concatenate([part.allowed for part in parts]),
+        work=(work * unit_ms).astype(np.float32),
+        unit=unit_ms[:, 0].astype(np.float32),
+        own=own_ms,
+        about=np.array(about, dtype=np.float32),
+        memory=memory,
+        allowed=usable & (reserved | (memory[:, None] <= free)),
     )
 
 
-class _Part:
-    """The rows of one job."""
-
-    def __init__(
-        self,
-        placing: PlacingJob,
-        columns: ClusterColumns,
-        now_ms: float,
-        waiting_ms: Floats,
-        usable: Flags,
-        *,
-        decision_aware: bool,
-    ) -> None:
-        job, stages = placing.job, placing.open_stages
-        hosts = len(columns.names)
-        fragments = [job.fragments[stage.name] for stage in stages]
-        shares = np.array([placing.share(stage.name) for stage in stages])[:, None]
-        calls, reference = len(job.micro_batches), job.application.reference_score
-        work = shares * np.stack([columns.work_ms(one, reference, calls, job.batch) for one in fragments])
-        fetch = np.stack([columns.fragment_ready_ms(one, now_ms) - now_ms for one in fragments])
-        with np.errstate(divide="ignore"):
-            byte_ms = 1 / (1000 * columns.link)
-        received = shares * np.array([[job.batch * one.input.bytes_per_image] for one in fragments]) * byte_ms
-        sent = shares * np.array([[job.batch * one.output.bytes_per_image] for one in fragments]) * byte_ms
-        self.memory = np.array([float(one.peak_memory_bytes) for one in fragments])
-        reserved = np.stack([columns.reserved(one.sha256) for one in fragments])
-        free = columns.free_bytes()
-        self.allowed = usable & (reserved | (self.memory[:, None] <= free))
-        self.stages = stages
-        places = {stage.name: index for index, stage in enumerate(stages)}
-        self.source = np.array([places.get(stage.source, -1) for stage in stages], dtype=np.intp)
-
-        finite = usable if usable.any() else np.ones(hosts, dtype=bool)
-        mean_work = np.where(np.isfinite(work), work, 0.0)[:, finite].mean(axis=1)
-        own_ms = max(float(mean_work.sum()), 1e-3)
-        slack_ms = max(min(placing.due_ms - now_ms, 100 * own_ms), _LEAST_SLACK * own_ms)
-        self.unit_ms = slack_ms if decision_aware else own_ms
-        self.work = _bounded(work, 1e3 * own_ms)
-        rest = _bounded(received + fetch, 1e3 * own_ms)
-        self.time = (self.work + rest) / np.float32(self.unit_ms)
-        mean_score = max(float(columns.score[finite].mean()), 1e-9)
-        mean_link = max(float(columns.link[finite].mean()), 1e-9)
-        pair = np.empty((len(stages), hosts, PAIR_FEATURES), dtype=np.float32)
-        for place, values in enumerate(
-            (
-                self.work / self.unit_ms,
-                _bounded(fetch, 1e3 * own_ms) / self.unit_ms,
-                _bounded(received, 1e3 * own_ms) / self.unit_ms,
-                _bounded(sent, 1e3 * own_ms) / self.unit_ms,
-                waiting_ms / self.unit_ms,
-            )
-        ):
-            pair[:, :, place] = np.log1p(values)
-        pair[:, :, 5] = np.log((columns.score + 0.01 * mean_score) / mean_score)
-        pair[:, :, 6] = np.log((columns.link + 0.01 * mean_link) / mean_link)
-        pair[:, :, 7] = np.clip(self.memory[:, None] / np.maximum(free, 1.0), 0, 1)
-        pair[:, :, 8] = reserved
-        own = np.array(
-            [
-                _about_fragment(job, stage, mean_work[place] / own_ms, placing.share(stage.name))
-                for place, stage in enumerate(stages)
-            ],
-            dtype=np.float32,
-        )
-        shape = (len(stages), hosts, FRAGMENT_FEATURES)
-        self.features = np.concatenate((pair, np.broadcast_to(own[:, None, :], shape)), axis=2)
-        self.about = _about_task(
-            placing,
-            log(slack_ms / own_ms),
-            float(waiting_ms.mean()) / self.unit_ms,
-            decision_aware=decision_aware,
-        )
+def _work_ms(columns: ClusterColumns, placing: PlacingJob, stage: Stage, fragment: Fragment) -> Floats:
+    job = placing.job
+    reference = job.application.reference_score
+    return placing.share(stage.name) * columns.work_ms(fragment, reference, len(job.micro_batches), job.batch)
 
 
-def _about_fragment(job: Job, stage: Stage, share_of_work: float, remaining: float) -> tuple[float, ...]:
-    variant = job.variant
+def _relative(values: Floats, counted: Flags) -> Floats:
+    """Logarithms of values over their mean; of nothing, that of a hundredth."""
+    mean = max(float(values[counted].mean()), 1e-9)
+    relative: Floats = np.log(values / mean + 0.01)
+    return relative
+
+
+def _sources(placing: PlacingJob, start: int) -> npt.NDArray[np.intp]:
+    places = {stage.name: start + index for index, stage in enumerate(placing.open_stages)}
+    return np.array([places.get(stage.source, -1) for stage in placing.open_stages], dtype=np.intp)
+
+
+def _about_fragment(placing: PlacingJob, stage: Stage, fragment: Fragment) -> tuple[float, ...]:
+    """What is said of a fragment beside its share of the job's work: where it stands in its tree."""
+    job, variant = placing.job, placing.job.variant
     depths: dict[str, int] = {INPUT: 0}
+    siblings = 0
     for one in variant.stages:
         depths[one.name] = depths[one.source] + 1
+        siblings += one.source == stage.source
     deepest = max(depths.values())
     return (
-        share_of_work,
-        remaining,
+        placing.share(stage.name),
         depths[stage.name] / deepest,
         1 / deepest,
-        len(variant.children(stage.source)) / len(variant.stages),
+        siblings / len(variant.stages),
         float(stage.source == INPUT),
         float(stage.name in job.sinks),
-        log(job.fragments[stage.name].input.bytes_per_image / job.application.input.bytes_per_image),
+        log(fragment.input.bytes_per_image / job.application.input.bytes_per_image),
     )
 
 
@@ -220,7 +213,3 @@ def _about_task(
         return (*common, *(0.0,) * (len(DECISIONS) + 2))
     kind = variant.name.split("-", 1)[0]
     return (*common, *(float(kind == one) for one in DECISIONS), urgency, variant.accuracy)
-
-
-def _bounded(values: Floats, largest: float) -> npt.NDArray[np.float32]:
-    return np.minimum(values, largest).astype(np.float32)

@@ -7,9 +7,10 @@ objective is itself a mean over tasks, and each task has its own share:
 
     o_i = reward_i - alpha * AEC * e_i / mean(e) - beta * response_share_i
 
-with `e_i` the computing time that the task took of its nodes, to which the energy above idle is proportional.
-So the mean of `o_i` over E is `O^P` exactly, and a placement that wastes energy or time is told from one that
-does not although both left in the same interval.
+with `e_i` the computing time that the task took, over what it takes on a node of mean speed: how dear its
+nodes were. So the mean of `o_i` over E is `O^P` exactly, and a placement that wastes energy or time is told
+from one that does not although both left in the same interval. (With the computing time itself as `e_i` the
+mean is the same, but large tasks would get a bad mark wherever they run.)
 """
 
 ALPHA = 0.5

@@ -6,25 +6,23 @@ with a minus sign, equation 12 is meant to raise an objective that is to be maxi
 measured in standard deviations of its gradient, so that the learning rate needs no knowledge of scales.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
-from policies.cluster_columns import ClusterColumns
+from policies.cluster_columns import ClusterColumns, Flags
 from policies.placement.features import Problem
 from policies.placement.surrogate import Array, Relaxed
 
-STEP = 1.0
+STEP = 3.0
 """`eta`: standard deviations of the gradient by which logits grow in the first step."""
 
-DECAY = 0.05
+DECAY = 0.1
 """The n-th step is `1 / (1 + DECAY * n)` as long: fragments that flee from each other come to rest."""
 
-THRESHOLD = 0.01
+THRESHOLD = 0.05
 """Change of the placement that counts as none: its L2 norm over the root of the number of fragments."""
 
-MAX_STEPS = 60
+MAX_STEPS = 20
 
 Chosen = npt.NDArray[np.intp]
 """[F] index of each fragment's host, -1 where none was found."""
@@ -39,7 +37,7 @@ def softmax(logits: Array) -> Array:
     return powers
 
 
-def climb(surrogate: Relaxed, start: Array, allowed: npt.NDArray[np.bool_]) -> Array:
+def climb(surrogate: Relaxed, start: Array, allowed: Flags) -> Array:
     """The relaxed placement [F, H] to which equation 12 converges.
 
     Args:
@@ -49,47 +47,91 @@ def climb(surrogate: Relaxed, start: Array, allowed: npt.NDArray[np.bool_]) -> A
     """
     logits = np.where(allowed, start, np.float32(_NEVER))
     placement = softmax(logits)
+    scale = np.full(len(logits), np.float32(1e-6))
     for step in range(MAX_STEPS):
         _, gradient = surrogate.gradient(placement)
-        centred = gradient - np.einsum("fh,fh->f", placement, gradient)[:, None]
-        deviation = np.sqrt(np.einsum("fh,fh->f", placement, centred**2)) + np.float32(1e-6)
-        logits += np.where(allowed, np.float32(STEP / (1 + DECAY * step)) * centred / deviation[:, None], 0)
+        gradient -= np.einsum("fh,fh->f", placement, gradient)[:, None]
+        # Never smaller than before: where the best is a mixture, steps die away instead of swinging about it.
+        scale = np.maximum(scale, np.sqrt(np.einsum("fh,fh,fh->f", placement, gradient, gradient)))
+        logits += np.where(allowed, gradient * (np.float32(STEP / (1 + DECAY * step)) / scale)[:, None], 0)
         before, placement = placement, softmax(logits)
         if np.sqrt(((placement - before) ** 2).sum() / len(placement)) < THRESHOLD:
             break
     return placement
 
 
-@dataclass(slots=True)
-class _Room:
-    """Memory of hosts while fragments are given to them."""
+class Room:
+    """Memory of hosts while fragments are given to them and taken away again."""
 
-    free: npt.NDArray[np.float64]
-    brought: dict[str, npt.NDArray[np.bool_]]
+    def __init__(self, problem: Problem, columns: ClusterColumns) -> None:
+        """All hosts as they are."""
+        self._problem = problem
+        self._columns = columns
+        self._free = columns.free_bytes()
+        self._brought: dict[str, npt.NDArray[np.intp]] = {}
+        """By fragment, how many of the stages given to each host run it."""
+
+    def hosts(self, index: int) -> Flags:
+        """[H] where there is room for a fragment."""
+        sha256 = self._problem.stages[index].fragment
+        fits = self._columns.reserved(sha256) | (self._problem.memory[index] <= self._free)
+        if sha256 in self._brought:
+            fits |= self._brought[sha256] > 0
+        usable: Flags = self._problem.allowed[index] & fits
+        return usable
+
+    def give(self, index: int, host: int, count: int = 1) -> None:
+        """A fragment goes to a host; with a count of -1 it leaves it."""
+        sha256 = self._problem.stages[index].fragment
+        if self._columns.reserved(sha256)[host]:
+            return
+        brought = self._brought.setdefault(sha256, np.zeros(len(self._free), dtype=np.intp))
+        needed = brought[host] > 0
+        brought[host] += count
+        if needed != (brought[host] > 0):
+            self._free[host] -= count * self._problem.memory[index]
 
 
-def rounded(outputs: Array, problem: Problem, columns: ClusterColumns) -> Chosen:
+def rounded(outputs: Array, problem: Problem, room: Room) -> Chosen:
     """A host for each fragment, the one of highest output that still has room; -1 where there is none.
 
     The fragments that need most memory choose first.
 
     Args:
-        outputs: [F, H] relaxed placement.
+        outputs: [F, H] relaxed placement, or logits.
         problem: the fragments.
-        columns: the cluster.
+        room: of the hosts; what is chosen is taken from it.
     """
-    room = _Room(columns.free_bytes(), {})
     chosen = np.full(len(problem.stages), -1, dtype=np.intp)
-    for index in np.argsort(-problem.memory, kind="stable"):
-        sha256 = problem.stages[index].fragment
-        held = columns.reserved(sha256) | room.brought.get(sha256, False)
-        fits = problem.allowed[index] & (held | (problem.memory[index] <= room.free))
+    for index in np.argsort(-problem.memory, kind="stable").tolist():
+        fits = room.hosts(index)
         if fits.any():
-            host = int(np.where(fits, outputs[index], -np.inf).argmax())
-            chosen[index] = host
-            if not held[host]:
-                room.free[host] -= problem.memory[index]
-                room.brought.setdefault(sha256, np.zeros(len(room.free), dtype=bool))[host] = True
+            chosen[index] = np.where(fits, outputs[index], -np.inf).argmax()
+            room.give(index, int(chosen[index]))
+    return chosen
+
+
+def settled(surrogate: Relaxed, chosen: Chosen, room: Room) -> Chosen:
+    """Each fragment once more where the gradient points, the others standing, if the objective gains by it.
+
+    Rounding moves all fragments of a relaxed placement at once; this looks at the result.
+    """
+    chosen = chosen.copy()
+    placement = one_hot(chosen, surrogate.hosts)
+    best = surrogate.values(placement).sum()
+    for index in range(len(chosen)):
+        _, gradient = surrogate.gradient(placement)
+        stands = int(chosen[index])
+        room.give(index, stands, -1)
+        host = int(np.where(room.hosts(index), gradient[index], -np.inf).argmax())
+        if host != stands:
+            placement[index, [stands, host]] = 0, 1
+            value = surrogate.values(placement).sum()
+            if value > best:
+                best, chosen[index] = value, host
+            else:
+                placement[index, [stands, host]] = 1, 0
+        room.give(index, int(chosen[index]))
     return chosen
 
 

@@ -66,17 +66,29 @@ class Fragments:
     """[N] s."""
 
 
+class Tasks:
+    """Which fragments belong to which of T tasks."""
+
+    def __init__(self, task: Indices) -> None:
+        """Tasks 0..T-1 of [N] fragments, ascending, each at least once."""
+        self.task = task
+        self.starts = np.flatnonzero(np.diff(task, prepend=-1))
+        self.sizes = np.diff(self.starts, append=len(task))[:, None]
+
+    def sums(self, values: Array) -> Array:
+        """Of [N, ...] over the fragments of each task."""
+        totals: Array = np.add.reduceat(values, self.starts)
+        return totals
+
+
 @dataclass(frozen=True, slots=True)
 class Trace:
     """What the forward pass leaves for the backward pass."""
 
     pooled: Array
     hidden: Array
-    sizes: Array
-    sums: Array
-    """[T, 2] of time and of waiting."""
-    largest: Array
-    """[T] of time and waiting together."""
+    measures: Array
+    """[T, 4] 1 + sum t, 1 + sum q, 1 + max(t+q), mean s."""
     slowest: Array
     """[N] 1 where a fragment is its task's slowest, split among equals."""
 
@@ -100,54 +112,64 @@ def embed_gradients(weights: Weights, features: Array, hidden: Array, d_said: Ar
     }
 
 
-def pool(weights: Weights, fragments: Fragments, task: Indices, about: Array) -> tuple[Array, Trace]:
+def pool(weights: Weights, fragments: Fragments, tasks: Tasks, about: Array) -> tuple[Array, Trace]:
     """The objective of each of T tasks.
 
     Args:
         weights: of the network.
         fragments: of all tasks.
-        task: [N] the task of each fragment, ascending, each of 0..T-1 at least once.
+        tasks: to which they belong.
         about: [T, TASK_FEATURES].
     """
-    starts = np.searchsorted(task, np.arange(len(about)))
-    sizes = np.diff(np.append(starts, len(task))).astype(about.dtype)
-    said = np.add.reduceat(fragments.said, starts)
-    sums = np.add.reduceat(np.stack((fragments.time, fragments.waiting), axis=1), starts)
+    said = tasks.sums(fragments.said)
     end = fragments.time + fragments.waiting
-    largest = np.maximum.reduceat(end, starts)
-    slowest = (end == largest[task]).astype(about.dtype)
-    slowest /= np.add.reduceat(slowest, starts)[task]
-    same = np.add.reduceat(fragments.same, starts) / sizes
+    largest = np.maximum.reduceat(end, tasks.starts)
+    slowest = (end == largest[tasks.task]).astype(about.dtype)
+    slowest /= tasks.sums(slowest)[tasks.task]
+    measures = np.empty((len(about), 4), dtype=about.dtype)
+    measures[:, 0] = tasks.sums(fragments.time)
+    measures[:, 1] = tasks.sums(fragments.waiting)
+    measures[:, 2] = largest
+    measures[:, :3] += 1
+    measures[:, 3] = tasks.sums(fragments.same) / tasks.sizes[:, 0]
     pooled = np.concatenate(
-        (said, said / sizes[:, None], np.log1p(sums), np.log1p(largest)[:, None], same[:, None], about),
-        axis=1,
+        (said, said / tasks.sizes, np.log(measures[:, :3]), measures[:, 3:], about), axis=1, dtype=about.dtype
     )
     hidden = np.tanh(pooled @ weights["w3"] + weights["b3"])
     value = hidden @ weights["w4"] + weights["b4"]
-    return value, Trace(pooled, hidden, sizes, sums, largest, slowest)
+    return value, Trace(pooled, hidden, measures, slowest)
 
 
-def pool_gradients(
-    weights: Weights, trace: Trace, task: Indices, d_value: Array
-) -> tuple[Fragments, dict[str, Array]]:
-    """Gradients with respect to the fragments and to the last two layers, from those of the objective [T]."""
-    d_hidden = d_value[:, None] * weights["w4"] * (1 - trace.hidden**2)
-    d_pooled = d_hidden @ weights["w3"].T
+def fragment_gradients(weights: Weights, trace: Trace, tasks: Tasks, d_value: Array) -> Fragments:
+    """Gradients with respect to what is said of fragments, from those of the objective [T]."""
+    d_pooled = _d_hidden(weights, trace, d_value) @ weights["w3"][: 2 * CHANNELS + 4].T
     of_sum, of_mean = d_pooled[:, :CHANNELS], d_pooled[:, CHANNELS : 2 * CHANNELS]
-    d_said = of_sum + of_mean / trace.sizes[:, None]
-    place = 2 * CHANNELS
-    d_sums = d_pooled[:, place : place + 2] / (1 + trace.sums)
-    d_largest = d_pooled[:, place + 2] / (1 + trace.largest)
-    d_same = d_pooled[:, place + 3] / trace.sizes
-    d_end = d_largest[task] * trace.slowest
-    fragments = Fragments(d_said[task], d_sums[task, 0] + d_end, d_sums[task, 1] + d_end, d_same[task])
-    weight_gradients = {
+    d_said = of_sum + of_mean / tasks.sizes
+    d_measures = d_pooled[:, 2 * CHANNELS :]
+    d_measures[:, :3] /= trace.measures[:, :3]
+    d_measures[:, 3:] /= tasks.sizes
+    if len(d_value) > 1:
+        d_said, d_measures = d_said[tasks.task], d_measures[tasks.task]
+    d_end = d_measures[:, 2] * trace.slowest
+    said = np.broadcast_to(d_said, (len(tasks.task), CHANNELS))
+    same = np.broadcast_to(d_measures[:, 3], tasks.task.shape)
+    return Fragments(said, d_measures[:, 0] + d_end, d_measures[:, 1] + d_end, same)
+
+
+def pool_gradients(weights: Weights, trace: Trace, d_value: Array) -> dict[str, Array]:
+    """Gradients of the last two layers, from those of the objective [T]."""
+    d_hidden = _d_hidden(weights, trace, d_value)
+    return {
         "w3": trace.pooled.T @ d_hidden,
         "b3": d_hidden.sum(axis=0),
         "w4": trace.hidden.T @ d_value,
         "b4": d_value.sum(keepdims=True),
     }
-    return fragments, weight_gradients
+
+
+def _d_hidden(weights: Weights, trace: Trace, d_value: Array) -> Array:
+    d_hidden: Array = d_value[:, None] * weights["w4"] * (1 - trace.hidden**2)
+    return d_hidden
 
 
 class Relaxed:
@@ -158,8 +180,15 @@ class Relaxed:
         self._problem = problem
         self._weights = {name: values.astype(problem.features.dtype) for name, values in weights.items()}
         self._said, _ = embed(self._weights, problem.features)
+        self._tasks = Tasks(problem.task)
+        self._one = np.ones(len(problem.about), dtype=problem.about.dtype)
         self._has_source = np.flatnonzero(problem.source >= 0)
         self._sources = problem.source[self._has_source]
+
+    @property
+    def hosts(self) -> int:
+        """H."""
+        return len(self._problem.waiting)
 
     def placed(self, placement: Array) -> Fragments:
         """What is said of the fragments under a placement [F, H], relaxed or not."""
@@ -168,7 +197,9 @@ class Relaxed:
         load = own.sum(axis=0)
         waiting = np.einsum("fh,fh->f", placement, problem.waiting + load - own) / problem.unit
         same = np.zeros(len(placement), dtype=placement.dtype)
-        same[self._has_source] = np.einsum("fh,fh->f", placement[self._has_source], placement[self._sources])
+        if len(self._sources):
+            both = placement[self._has_source] * placement[self._sources]
+            same[self._has_source] = both.sum(axis=1)
         return Fragments(
             said=np.matmul(placement[:, None, :], self._said)[:, 0, :],
             time=np.einsum("fh,fh->f", placement, problem.time),
@@ -178,14 +209,13 @@ class Relaxed:
 
     def values(self, placement: Array) -> Array:
         """The objective of each task, [T]."""
-        problem = self._problem
-        return pool(self._weights, self.placed(placement), problem.task, problem.about)[0]
+        return pool(self._weights, self.placed(placement), self._tasks, self._problem.about)[0]
 
     def gradient(self, placement: Array) -> tuple[Array, Array]:
         """The objective of each task [T], and the gradient of their sum in the placement [F, H]."""
         problem = self._problem
-        values, trace = pool(self._weights, self.placed(placement), problem.task, problem.about)
-        d, _ = pool_gradients(self._weights, trace, problem.task, np.ones_like(values))
+        values, trace = pool(self._weights, self.placed(placement), self._tasks, problem.about)
+        d = fragment_gradients(self._weights, trace, self._tasks, self._one)
         d_waiting = (d.waiting / problem.unit)[:, None]
         own = placement * problem.work
         weighted = placement * d_waiting
@@ -193,7 +223,8 @@ class Relaxed:
         gradient += d.time[:, None] * problem.time
         gradient += d_waiting * (problem.waiting + own.sum(axis=0) - own)
         gradient += problem.work * (weighted.sum(axis=0) - weighted)
-        d_same = d.same[self._has_source, None]
-        gradient[self._has_source] += d_same * placement[self._sources]
-        np.add.at(gradient, self._sources, d_same * placement[self._has_source])
+        if len(self._sources):
+            d_same = d.same[self._has_source, None]
+            gradient[self._has_source] += d_same * placement[self._sources]
+            np.add.at(gradient, self._sources, d_same * placement[self._has_source])
         return values, gradient

@@ -9,9 +9,11 @@ import numpy.typing as npt
 from policies.placement.surrogate import (
     Array,
     Fragments,
+    Tasks,
     Weights,
     embed,
     embed_gradients,
+    fragment_gradients,
     pool,
     pool_gradients,
 )
@@ -66,9 +68,9 @@ class _Batch:
         return taken
 
     @property
-    def task(self) -> npt.NDArray[np.intp]:
-        """The sample that each fragment belongs to."""
-        return np.repeat(np.arange(len(self.sizes)), self.sizes)
+    def tasks(self) -> Tasks:
+        """The samples that the fragments belong to."""
+        return Tasks(np.repeat(np.arange(len(self.sizes)), self.sizes))
 
     def fragments(self, said: Array) -> Fragments:
         """With what the network says of them."""
@@ -80,7 +82,7 @@ def predicted(weights: Weights, samples: Sequence[Sample]) -> Array:
     """What the surrogate expects of each sample."""
     batch = _Batch(samples)
     said, _ = embed(weights, batch.features)
-    return pool(weights, batch.fragments(said), batch.task, batch.about)[0]
+    return pool(weights, batch.fragments(said), batch.tasks, batch.about)[0]
 
 
 def loss_and_gradients(weights: Weights, samples: Sequence[Sample]) -> tuple[float, dict[str, Array]]:
@@ -127,10 +129,13 @@ def fit(
 
 def _loss_and_gradients(weights: Weights, batch: _Batch) -> tuple[float, dict[str, Array]]:
     said, hidden = embed(weights, batch.features)
-    values, trace = pool(weights, batch.fragments(said), batch.task, batch.about)
+    tasks = batch.tasks
+    values, trace = pool(weights, batch.fragments(said), tasks, batch.about)
     error = values - batch.target
-    d_fragments, gradients = pool_gradients(weights, trace, batch.task, 2 * error / len(error))
-    gradients |= embed_gradients(weights, batch.features, hidden, d_fragments.said)
+    d_value = 2 * error / len(error)
+    d_said = fragment_gradients(weights, trace, tasks, d_value).said
+    gradients = pool_gradients(weights, trace, d_value)
+    gradients |= embed_gradients(weights, batch.features, hidden, d_said)
     return float((error**2).mean()), gradients
 
 
