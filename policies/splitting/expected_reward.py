@@ -122,7 +122,7 @@ class ExpectedReward:
         )
 
     def _prospect(self, context: SplitContext, arm: Arm, predicted_ms: float, slack_ms: float) -> Prospect:
-        belief = self._ratios.belief(context.application, arm)
+        belief = self._ratios.belief(context, arm)
         on_time = belief.probability(slack_ms / predicted_ms) if predicted_ms > 0 else float(slack_ms > 0)
         in_time = reward(on_time=True, accuracy=arm.accuracy)
         too_late = self._late_answered / self._late * reward(on_time=False, accuracy=arm.accuracy)

@@ -5,14 +5,15 @@ ratio lies above what had passed (censored). So distributions are the estimate o
 (1976): a Dirichlet prior, combined with the product-limit (Kaplan-Meier) estimate of what was seen. The
 prior of
 
-* an application's variant under a load is the variant's distribution under all loads;
-* of that, the distribution of all tasks of the system;
+* an application's variant under a load is the same under all loads;
+* of that, the variant of this name in all applications;
 * of that, a log-normal one around 1, mixed with some trouble.
 
-So a variant that was never run is judged by how predictions fare in general, and by itself once it was.
+So a variant that was never run here is judged by how its like fares elsewhere, and by itself once it was.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import erf, log, log2, sqrt
 from typing import Annotated, Self
 
@@ -39,7 +40,7 @@ PRIOR_TASKS = 5.0
 PRIOR_SPREAD = 0.2
 """Standard deviation of the log of a ratio before anything was seen."""
 
-PRIOR_TROUBLE = 0.1
+PRIOR_TROUBLE = 0.05
 """Share of tasks with which something goes wrong, before anything was seen: any factor up to the greatest.
 
 Without it, a task that is late would still be expected soon.
@@ -48,10 +49,10 @@ Without it, a task that is late would still be expected soon.
 WINDOW_TASKS = 200
 """About so many of an application's last tasks count: what was seen loses 1/200 with each that ends."""
 
-WAITING_SHARES = (0.1, 0.5)
-"""Borders of the load bins: share of a prediction that is waiting for other tasks' work."""
+LOAD_SHARES = (0.05, 0.25)
+"""Borders of the load bins: work that waits on a node in the mean, as a share of the prediction."""
 
-LOADS = len(WAITING_SHARES) + 1
+LOADS = len(LOAD_SHARES) + 1
 
 _NEGLIGIBLE = 1e-3
 _BORDERS = np.arange(BINS + 1) / BINS_PER_OCTAVE + LEAST_OCTAVE
@@ -83,7 +84,7 @@ class Belief:
         return float(2 ** np.interp(q, 1 - self.survival, _BORDERS))
 
 
-def posterior(counts: Vector, prior: Vector, prior_tasks: Vector | float) -> tuple[Vector, Vector]:
+def posterior(counts: Vector, prior: Vector, prior_tasks: Vector) -> tuple[Vector, Vector]:
     """Survival functions after tasks were seen, for any number of distributions at once.
 
     The hazard of a bin is `(m f0 + d) / (m S0 + n)`: with n tasks at risk, of which d ended in the bin, and a
@@ -110,15 +111,12 @@ def posterior(counts: Vector, prior: Vector, prior_tasks: Vector | float) -> tup
     return survival, both.sum(axis=-1) + weight
 
 
-@dataclass(slots=True)
-class _Application:
-    """Discounted counts of the tasks of one application."""
+class _Table:
+    """Discounted counts of tasks by variant, load, seen or censored, and bin."""
 
-    variants: list[str] = field(default_factory=list)
-    counts: Vector = field(default_factory=lambda: np.zeros((0, LOADS, 2, BINS)))
-    """Of each variant under each load, seen and censored, by bin."""
-    beliefs: tuple[Vector, Vector] | None = None
-    """Posteriors of all; None where they are out of date."""
+    def __init__(self) -> None:
+        self.variants: list[str] = []
+        self.counts: Vector = np.zeros((0, LOADS, 2, BINS))
 
     def index(self, variant: str) -> int:
         """The variant's place, a new one where it has none."""
@@ -126,6 +124,19 @@ class _Application:
             self.variants.append(variant)
             self.counts = np.concatenate((self.counts, np.zeros((1, LOADS, 2, BINS))))
         return self.variants.index(variant)
+
+    def count(self, variant: str, load: int, ratio: float, *, censored: bool) -> None:
+        """One more task; all earlier ones fade."""
+        place = self.index(variant)
+        self.counts *= 1 - 1 / WINDOW_TASKS
+        self.counts[place, load, int(censored), min(BINS - 1, int(_position(ratio)))] += 1
+
+    def state(self) -> dict[str, Json]:
+        """By variant and load."""
+        return {
+            variant: [_saved(one) for one in loads]
+            for variant, loads in zip(self.variants, self.counts, strict=True)
+        }
 
 
 class _CountsMemory(Part):
@@ -143,40 +154,38 @@ class _CountsMemory(Part):
         return self
 
 
-class _ApplicationMemory(Part):
-    variants: dict[Name, Annotated[list[_CountsMemory], Field(min_length=LOADS, max_length=LOADS)]]
+_TableMemory = dict[Name, Annotated[list[_CountsMemory], Field(min_length=LOADS, max_length=LOADS)]]
 
 
 class _Memory(Part):
     """The saved state."""
 
-    everything: _CountsMemory
-    applications: dict[Name, _ApplicationMemory]
+    everywhere: _TableMemory
+    applications: dict[Name, _TableMemory]
 
 
 class Ratios:
     """Distributions for every application, variant and load."""
 
     def __init__(self) -> None:
-        self._everything = np.zeros((2, BINS))
-        self._pooled: Vector | None = None
-        """Posterior of all tasks; None where it is out of date."""
-        self._applications: dict[str, _Application] = {}
+        self._everywhere = _Table()
+        self._applications: dict[str, _Table] = {}
+        self._beliefs: dict[str, tuple[Vector, Vector]] = {}
+        """Posteriors and the tasks they rest on, by application; what was computed since the last outcome."""
 
-    def belief(self, application: str, arm: Arm) -> Belief:
+    def belief(self, context: SplitContext, arm: Arm) -> Belief:
         """What is believed of an arm's ratio now."""
-        if self._pooled is None:
-            self._pooled, _ = posterior(self._everything, _FIRST, PRIOR_TASKS)
-        known = self._applications.get(application)
-        if known is None or arm.variant not in known.variants:
-            return Belief(self._pooled, PRIOR_TASKS, 0.0)
-        if known.beliefs is None:
-            survival, tasks = posterior(known.counts.sum(axis=1), self._pooled, PRIOR_TASKS)
-            known.beliefs = posterior(known.counts, survival[:, None], tasks[:, None])
-        index, load = known.variants.index(arm.variant), load_of(arm)
-        survival, tasks = known.beliefs
-        own_tasks = float(known.counts[index, load].sum())
-        return Belief(survival[index, load], float(tasks[index, load]), own_tasks)
+        table = self._applications.get(context.application)
+        if table is None or arm.variant not in table.variants:
+            survival, _ = self._elsewhere([arm.variant])
+            return Belief(survival[0], PRIOR_TASKS, 0.0)
+        if context.application not in self._beliefs:
+            survival, tasks = posterior(table.counts.sum(axis=1), *self._elsewhere(table.variants))
+            self._beliefs[context.application] = posterior(table.counts, survival[:, None], tasks[:, None])
+        survival, tasks = self._beliefs[context.application]
+        place, load = table.variants.index(arm.variant), load_of(context, arm.predicted_ms or 0.0)
+        own_tasks = float(table.counts[place, load].sum())
+        return Belief(survival[place, load], float(tasks[place, load]), own_tasks)
 
     def learn(self, context: SplitContext, outcome: TaskFinished) -> None:
         """What became of a prediction. A task that was not run, or had no prediction, teaches nothing."""
@@ -184,52 +193,36 @@ class Ratios:
         if arm is None or not arm.predicted_ms:
             return
         actual_ms = outcome.response_ms - (context.deadline_ms - context.slack_ms)
-        known = self._applications.setdefault(context.application, _Application())
-        place = known.index(arm.variant)
-        self._everything *= 1 - 1 / WINDOW_TASKS
-        known.counts *= 1 - 1 / WINDOW_TASKS
-        kind = 0 if outcome.status == "answered" else 1
-        index = min(BINS - 1, int(_position(max(0.0, actual_ms) / arm.predicted_ms)))
-        self._everything[kind, index] += 1
-        known.counts[place, load_of(arm), kind, index] += 1
-        self._forget_beliefs()
+        ratio = max(0.0, actual_ms) / arm.predicted_ms
+        load = load_of(context, arm.predicted_ms)
+        for table in (self._everywhere, self._applications.setdefault(context.application, _Table())):
+            table.count(arm.variant, load, ratio, censored=outcome.status != "answered")
+        self._beliefs.clear()
 
     def state(self) -> State:
         """All counts."""
-        applications: dict[str, Json] = {
-            name: {
-                "variants": {
-                    variant: [_saved(counts) for counts in loads]
-                    for variant, loads in zip(known.variants, known.counts, strict=True)
-                }
-            }
-            for name, known in self._applications.items()
-        }
-        return {"everything": _saved(self._everything), "applications": applications}
+        applications: dict[str, Json] = {name: table.state() for name, table in self._applications.items()}
+        return {"everywhere": self._everywhere.state(), "applications": applications}
 
     def restore(self, state: State) -> None:
         """Take up saved counts. Raises StateError."""
         memory = remembered(_Memory, state)
-        self._everything = _counts(memory.everything)
-        self._applications = {}
-        for name, application in memory.applications.items():
-            known = self._applications[name] = _Application()
-            for variant, loads in application.variants.items():
-                place = known.index(variant)
-                known.counts[place] = [_counts(one) for one in loads]
-        self._forget_beliefs()
+        self._everywhere = _table(memory.everywhere)
+        self._applications = {name: _table(table) for name, table in memory.applications.items()}
+        self._beliefs.clear()
 
-    def _forget_beliefs(self) -> None:
-        self._pooled = None
-        for known in self._applications.values():
-            known.beliefs = None
+    def _elsewhere(self, variants: Sequence[str]) -> tuple[Vector, Vector]:
+        """Posteriors of variants over all applications, and the tasks they rest on."""
+        counts = np.zeros((len(variants), 2, BINS))
+        for row, variant in enumerate(variants):
+            if variant in self._everywhere.variants:
+                counts[row] = self._everywhere.counts[self._everywhere.variants.index(variant)].sum(axis=0)
+        return posterior(counts, _FIRST, np.full(len(variants), PRIOR_TASKS))
 
 
-def load_of(arm: Arm) -> int:
-    """The load bin of a prediction, by how much of it is waiting; 0 where nobody says."""
-    if not arm.wait_ms or not arm.foreseen_ms:
-        return 0
-    return sum(arm.wait_ms >= share * arm.foreseen_ms for share in WAITING_SHARES)
+def load_of(context: SplitContext, predicted_ms: float) -> int:
+    """The load bin of a prediction: how much others have to do, as what may come between."""
+    return sum(context.load_ms >= share * predicted_ms for share in LOAD_SHARES)
 
 
 def _position(ratio: float) -> float:
@@ -255,10 +248,13 @@ def _saved(counts: Vector) -> dict[str, Json]:
     return {"bins": bins.tolist(), "seen": seen, "censored": censored}
 
 
-def _counts(memory: _CountsMemory) -> Vector:
-    counts = np.zeros((2, BINS))
-    counts[:, memory.bins] = [memory.seen, memory.censored]
-    return counts
+def _table(memory: _TableMemory) -> _Table:
+    table = _Table()
+    for variant, loads in memory.items():
+        place = table.index(variant)
+        for load, counts in enumerate(loads):
+            table.counts[place, load][:, counts.bins] = [counts.seen, counts.censored]
+    return table
 
 
 _FIRST = _first_survival()

@@ -53,7 +53,7 @@ class Rule:
         if not feasible:
             return nothing_can_run(context)
         slack_ms = context.slack_ms
-        safe_ms = {arm.variant: ms * self._factor(context.application, arm) for arm, ms in feasible}
+        safe_ms = {arm.variant: ms * self._factor(context, arm) for arm, ms in feasible}
         fitting = [(arm, ms) for arm, ms in feasible if safe_ms[arm.variant] <= slack_ms]
         if fitting:
             return self._most_accurate(fitting, context, safe_ms)
@@ -77,9 +77,9 @@ class Rule:
         """See `SplitPolicy`."""
         self._ratios.restore(state)
 
-    def _factor(self, application: str, arm: Arm) -> float:
+    def _factor(self, context: SplitContext, arm: Arm) -> float:
         """By what a prediction is multiplied for its 95th percentile."""
-        belief = self._ratios.belief(application, arm)
+        belief = self._ratios.belief(context, arm)
         learnt = belief.quantile(SAFE_QUANTILE) if belief.own_tasks > 0 else self._margin
         share = belief.own_tasks / (belief.own_tasks + MARGIN_TASKS)
         return self._margin + share * (learnt - self._margin)

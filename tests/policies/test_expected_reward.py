@@ -7,6 +7,7 @@ import pytest
 
 from policies.splitting import Arm, Decision, SplitContext, split_policy
 from policies.splitting.expected_reward import EXPLORATION, ExpectedReward
+from policies.splitting.ratios import PRIOR_TROUBLE
 from policies.state import StateError
 from tests.policies.split_examples import context, outcome
 
@@ -46,10 +47,11 @@ def test_with_time_enough_the_most_accurate_arm_is_taken_and_with_little_the_fas
 
 
 def test_the_score_is_the_expected_reward_of_equation_15() -> None:
-    """At slack = prediction half of the 90 % without trouble are in time; half of the others are answered."""
+    """At slack = prediction half of those without trouble are in time; half of the others are answered."""
     decision = policy().decide(context(HEAVY, deadline_ms=100.0))
-    assert decision.scores["layer"] == pytest.approx(0.45 * 1.9 / 2 + 0.55 * 0.5 * 0.9 / 2)
-    assert "in time with probability 0.45 (100 ms are left), expected reward 0.55" in decision.reason
+    on_time = 0.5 * (1 - PRIOR_TROUBLE)
+    assert decision.scores["layer"] == pytest.approx(on_time * 1.9 / 2 + (1 - on_time) * 0.5 * 0.9 / 2)
+    assert f"in time with probability {on_time:.2f} (100 ms are left), expected reward" in decision.reason
 
 
 def test_predictions_that_prove_too_hopeful_are_not_believed_any_more() -> None:
@@ -178,7 +180,7 @@ def test_what_was_learnt_survives_json_and_what_is_broken_is_refused() -> None:
     assert other == {variant: pytest.approx(score, abs=1e-3) for variant, score in mine.items()}
     with pytest.raises(StateError, match="late tasks answered"):
         again.restore({**saved, "late_answered": 1e6})
-    with pytest.raises(StateError, match="everything"):
+    with pytest.raises(StateError, match="everywhere"):
         again.restore({**saved, "ratios": {}})
 
 
