@@ -5,7 +5,19 @@
 """
 
 from simulator.result import Quality, Result, TaskRecord
-from simulator.running import arms_of, run
+from simulator.running import Learnt, arms_of, run, train
 from simulator.scenario import CLOUD, Drift, Failures, Scenario
 
-__all__ = ["CLOUD", "Drift", "Failures", "Quality", "Result", "Scenario", "TaskRecord", "arms_of", "run"]
+__all__ = [
+    "CLOUD",
+    "Drift",
+    "Failures",
+    "Learnt",
+    "Quality",
+    "Result",
+    "Scenario",
+    "TaskRecord",
+    "arms_of",
+    "run",
+    "train",
+]

@@ -1,6 +1,7 @@
 """From a scenario and a policy to a result."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from random import Random
 from time import perf_counter, process_time
@@ -10,6 +11,7 @@ from policies.pairs import PolicyPair, parse_policy
 from policies.placement import PlacementName, PlacementPolicy, placement_policy
 from policies.scoring import jain_fairness, mean, quantile
 from policies.splitting import PAPER_ARMS, MabMode, SplitName, SplitPolicy, split_policy
+from policies.state import State
 from simulator import disturbances
 from simulator.arrivals import Arrival, arrivals, replayed
 from simulator.hosts import machines
@@ -23,6 +25,15 @@ from simulator.world import Surroundings, World
 
 Watch = Callable[[SplitPolicy, PlacementPolicy, int], None]
 """Looks at the policies at the end of an interval, given how many there were."""
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What policies know after training: their states, as they are saved."""
+
+    splitter: State
+    placement: State
+
 
 _ARMS = {
     "whole": frozenset({"whole"}),
@@ -46,6 +57,7 @@ def run(
     policy: str = "rule+earliest-finish",
     seed: int = 0,
     *,
+    learnt: Learnt | None = None,
     watch: Watch | None = None,
 ) -> Result:
     """Simulate.
@@ -55,6 +67,7 @@ def run(
         policy: split and placement, such as `mab+daso`.
         seed: of all random numbers. The same one gives the same arrivals whatever the policy, so that
             policies can be compared in pairs; and the same result but for `decision_ms`, `wall_s`, `cpu_s`.
+        learnt: what the policies begin with; without it they train first for as long as the scenario says.
         watch: is called at the end of each interval, for progress or to see what was learnt.
 
     Raises:
@@ -64,11 +77,12 @@ def run(
     began_s, began_cpu_s = perf_counter(), process_time()
     pair = parse_policy(policy, more_splits=(ORACLE,))
     workload = restricted(scenario.workload(), arms_of(scenario, pair.split))
-    trained = _train(scenario, workload, pair, seed) if scenario.training_intervals else None
+    if learnt is None and scenario.training_intervals:
+        learnt = train(scenario, policy, seed)
     simulation = _simulation(scenario, workload, pair, f"{seed}", watch=watch)
-    if trained is not None:
-        simulation.splitter.restore(trained.splitter.state())
-        simulation.placement.restore(trained.placement.state())
+    if learnt is not None:
+        simulation.splitter.restore(learnt.splitter)
+        simulation.placement.restore(learnt.placement)
     simulation.run()
     timings = (perf_counter() - began_s, process_time() - began_cpu_s)
     return _result(scenario, workload, pair, simulation, seed=seed, timings=timings)
@@ -95,13 +109,24 @@ def experience(
     return simulation
 
 
-def _train(scenario: Scenario, workload: Workload, pair: PolicyPair, seed: int) -> Simulation:
-    """Policies learn in a simulation of their own, other arrivals and all, as in section 6.3 of the paper."""
-    changes = {"intervals": scenario.training_intervals, "drift": None}
-    lesson = scenario.model_copy(update=changes)
-    simulation = _simulation(lesson, workload, pair, f"training {seed}", training=True)
+def train(scenario: Scenario, policy: str, seed: int = 0, *, watch: Watch | None = None) -> Learnt:
+    """Policies learn in a simulation of their own, other arrivals and all, as in section 6.3 of the paper.
+
+    Args:
+        scenario: the set-up, of which `training_intervals` says for how long.
+        policy: split and placement.
+        seed: as of the run that is to follow.
+        watch: as in `run`.
+
+    Raises:
+        ValueError: as `run`.
+    """
+    pair = parse_policy(policy, more_splits=(ORACLE,))
+    workload = restricted(scenario.workload(), arms_of(scenario, pair.split))
+    lesson = scenario.model_copy(update={"intervals": scenario.training_intervals, "drift": None})
+    simulation = _simulation(lesson, workload, pair, f"training {seed}", training=True, watch=watch)
     simulation.run()
-    return simulation
+    return Learnt(simulation.splitter.state(), simulation.placement.state())
 
 
 def _split(name: str, seed: str, *, training: bool) -> SplitPolicy:
