@@ -72,6 +72,7 @@ class Branches(nn.Module):
     def __init__(self, groups: Groups, branch: Callable[[int], nn.Module]) -> None:
         """Makes a branch for each group; `branch` is asked for a network of so many outputs."""
         super().__init__()
+        self.groups = groups
         self.branches = nn.ModuleList(branch(len(group)) for group in groups)
         columns = [index for group in groups for index in group]
         self.order = [columns.index(index) for index in range(len(columns))]
@@ -80,6 +81,27 @@ class Branches(nn.Module):
         """`uint8` or `float32[N, C, H, W]` to logits `float32[N, classes]`, in the order of the classes."""
         logits = torch.cat([branch(images) for branch in self.branches], dim=1)
         return logits[:, self.order]
+
+
+def index_groups(classes: int, branches: int) -> Groups:
+    """Divides the classes by their numbers, as the paper's experiments did: the measure for better divisions.
+
+    Raises:
+        ValueError: There are fewer classes than branches, or no branch.
+    """
+    if not 1 <= branches <= classes:
+        msg = f"cannot divide {classes} classes among {branches} branches"
+        raise ValueError(msg)
+    parts = np.array_split(np.arange(classes), branches)
+    return tuple(tuple(int(index) for index in part) for part in parts)
+
+
+def branch_of(groups: Groups) -> NDArray[np.int64]:
+    """`[C]`: the number of the branch that owns each class."""
+    owners = np.empty(sum(len(group) for group in groups), np.int64)
+    for number, group in enumerate(groups):
+        owners[list(group)] = number
+    return owners
 
 
 def distillation(
@@ -93,13 +115,67 @@ def distillation(
         temperature: By what both sides' logits are divided.
         share: Weight of the teacher's part, 0 to 1.
     """
-    teacher.eval()
+    return branch_loss(student, teacher=teacher, temperature=temperature, share=share)
+
+
+def branch_loss(
+    student: nn.Module,
+    *,
+    teacher: nn.Module | None = None,
+    temperature: float = 3.0,
+    share: float = 0.5,
+    groups: Groups = (),
+    other_share: float = 0.3,
+) -> Loss:
+    """What branches learn from: one softmax over the logits of all, and two optional helps.
+
+    Args:
+        student: The branches, as one network.
+        teacher: The trained whole network, to imitate; its weights stay as they are.
+        temperature: By what both sides' logits are divided for that.
+        share: Weight of the teacher's part against the labels', 0 to 1.
+        groups: With them, each branch also learns to say "none of mine" (see `other_loss`).
+        other_share: Weight of that part against all else, 0 to 1.
+    """
+    if teacher is not None:
+        teacher.eval()
+    owners = torch.from_numpy(branch_of(groups))
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:
         logits = student(images)
-        with torch.no_grad():
-            target = torch.softmax(teacher(images) / temperature, dim=1)
-        imitation = nn.functional.cross_entropy(logits / temperature, target) * temperature**2
-        return (1 - share) * nn.functional.cross_entropy(logits, labels) + share * imitation
+        value = nn.functional.cross_entropy(logits, labels)
+        if teacher is not None:
+            with torch.no_grad():
+                target = torch.softmax(teacher(images) / temperature, dim=1)
+            imitation = nn.functional.cross_entropy(logits / temperature, target) * temperature**2
+            value = (1 - share) * value + share * imitation
+        if groups:
+            value = (1 - other_share) * value + other_share * other_loss(logits, labels, owners)
+        return value
 
     return loss
+
+
+def other_loss(logits: Tensor, labels: Tensor, owners: Tensor) -> Tensor:
+    """Mean cross entropy of each branch alone, among its own classes and "none of mine".
+
+    The logit of "none of mine" is held at 0. That loses nothing, because a softmax only knows differences: a
+    learned one could be subtracted from the branch's other logits. So a logit becomes the log-odds of its
+    class against "somebody else's", which is what can be compared across branches, and what is exported has
+    no further column.
+
+    Args:
+        logits: `float32[N, C]`, in the order of the classes.
+        labels: `int64[N]`.
+        owners: `int64[C]`, the branch of each class.
+    """
+    owners = owners.to(labels.device)
+    none = logits.new_zeros(len(logits), 1)
+    total = logits.new_zeros(())
+    branches = int(owners.max()) + 1
+    for branch in range(branches):
+        own = owners == branch
+        column = torch.cumsum(own, 0)  # 1 for the first own class; 0 stands for "none of mine"
+        target = torch.where(own[labels], column[labels], 0)
+        total = total + nn.functional.cross_entropy(torch.cat([none, logits[:, own]], dim=1), target)
+    return total / branches
