@@ -17,7 +17,7 @@ A variant is an out-tree of stages, so nothing here knows a chain from a star. T
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import inf
 
@@ -172,6 +172,15 @@ class Schedule:
         """Count memory and work of a stage that is to stand on a node, whatever comes before it."""
         self._free_ms[node] = self.free_ms(node) + self.work_ms(stage, node)
         self._reserve(stage, node)
+
+    def copy(self) -> "Schedule":
+        """One that goes on from here by itself."""
+        return replace(
+            self,
+            offers=dict(self.offers),
+            _free_ms=dict(self._free_ms),
+            _added={node: dict(added) for node, added in self._added.items()},
+        )
 
     def prediction(self) -> Prediction:
         """What is expected, once every stage was put somewhere."""

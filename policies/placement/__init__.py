@@ -8,6 +8,8 @@ import numpy as np
 
 from policies.placement.daso import SurrogatePlacement
 from policies.placement.earliest_finish import EarliestFinish
+from policies.placement.exact import Exact
+from policies.placement.genetic import Genetic
 from policies.placement.interface import (
     ActiveJob,
     Infeasible,
@@ -36,12 +38,14 @@ __all__ = [
     "placement_policy",
 ]
 
-PlacementName = Literal["earliest-finish", "random", "round-robin", "gobi", "daso"]
+PlacementName = Literal["earliest-finish", "random", "round-robin", "exact", "genetic", "gobi", "daso"]
 
 PLACEMENT_POLICIES: Mapping[PlacementName, Callable[[Random], PlacementPolicy]] = {
     "earliest-finish": lambda _: EarliestFinish(),
     "random": RandomPlacement,
     "round-robin": lambda _: RoundRobin(),
+    "exact": lambda _: Exact(),
+    "genetic": Genetic,
     "gobi": lambda random: _by_surrogate(random, decision_aware=False),
     "daso": lambda random: _by_surrogate(random, decision_aware=True),
 }

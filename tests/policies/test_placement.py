@@ -1,9 +1,10 @@
+from itertools import product
 from math import inf
 from random import Random
 from typing import get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from messages.application import Application
@@ -18,7 +19,7 @@ from policies.placement import (
     place,
     placement_policy,
 )
-from policies.prediction import predict
+from policies.prediction import Schedule, predict
 from tests.policies.examples import (
     FEATURES,
     LOGITS,
@@ -286,3 +287,68 @@ def test_earliest_finish_misses_no_node_on_which_a_stage_would_end_sooner(
     assert isinstance(found, Infeasible) == (not ends)
     if isinstance(found, Placement):
         assert found.prediction.response_ms == pytest.approx(min(ends), rel=1e-9)
+
+
+def by_trying_all(wanted: PlacementRequest, view: ClusterView) -> float | None:
+    """Least response of all feasible placements."""
+    stages = wanted.job.variant.stages
+    best: float | None = None
+    for hosts in product(view.nodes, repeat=len(stages)):
+        schedule = Schedule(view, wanted.job, 0.0, wanted.start_ms, wanted.due_ms)
+        for stage, host in zip(stages, hosts, strict=True):
+            state = view.nodes[host]
+            if not (state.score and state.link_megabytes_per_second and schedule.fits(stage, host)):
+                break
+            schedule.put(stage, schedule.offer(stage, host))
+        else:
+            response_ms = schedule.prediction().response_ms
+            best = response_ms if best is None else min(best, response_ms)
+    return best
+
+
+@given(seed=st.integers(0, 10_000), variant=st.sampled_from(["whole", "layer", "semantic"]))
+@settings(max_examples=40)
+def test_exact_is_as_good_as_trying_all(seed: int, variant: str) -> None:
+    app = three_ways(megabytes=30, image_ms=3, call_ms=0.2)
+    view = random_view(seed, app)
+    wanted = request(app, variant, 12, start_ms=5.0)
+    best = by_trying_all(wanted, view)
+    found = placement_policy("exact").place(wanted, view, 0.0)
+    assert isinstance(found, Infeasible) == (best is None)
+    if isinstance(found, Placement):
+        assert found.prediction.response_ms == pytest.approx(best)
+
+
+def test_exact_gives_up_on_a_large_cluster_with_the_best_so_far() -> None:
+    app = three_ways(image_ms=6, micro_batch=2)
+    view = cluster(*(node(f"n{index}", speed=1 + index % 7, loaded=all_of(app)) for index in range(60)))
+    wanted = request(app, "layer", 60)
+    greedy, found = (
+        placed(placement_policy(name).place(wanted, view, 0.0)) for name in ("earliest-finish", "exact")
+    )
+    assert found.prediction.response_ms <= greedy.prediction.response_ms
+
+
+def test_genetic_beats_random_placement_and_repeats_by_seed() -> None:
+    app = three_ways(image_ms=6, micro_batch=2)
+    view = cluster(*(node(f"n{index}", speed=0.1 + index, loaded=all_of(app)) for index in range(8)))
+    wanted = request(app, "layer", 60)
+    responses = {
+        name: [
+            placed(placement_policy(name, seed=seed).place(wanted, view, 0.0)).prediction.response_ms
+            for seed in range(5)
+        ]
+        for name in ("genetic", "random")
+    }
+    assert max(responses["genetic"]) < min(responses["random"])
+    again = placed(placement_policy("genetic", seed=3).place(wanted, view, 0.0))
+    assert again.prediction.response_ms == responses["genetic"][3]
+
+
+def test_round_robin_takes_all_nodes_in_turn_and_passes_over_those_without_room() -> None:
+    app = three_ways(megabytes=30)
+    view = cluster(*(node(name) for name in "abc"), node("bb", megabytes=5))
+    policy = placement_policy("round-robin")
+    seen = [placed(policy.place(request(app, "whole", 1), view, 0.0)).nodes["whole-0"] for _ in range(5)]
+    assert seen == ["a", "b", "c", "a", "b"]
+    assert list(placed(policy.place(request(app, "layer", 1), view, 0.0)).nodes.values()) == ["c", "a", "b"]

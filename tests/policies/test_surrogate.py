@@ -1,0 +1,245 @@
+from itertools import product
+
+import numpy as np
+import pytest
+
+from policies.cluster import StageWork
+from policies.placement.features import DECISIONS, PlacingJob, Problem, problem
+from policies.placement.search import Room, climb, one_hot, rounded, settled
+from policies.placement.surrogate import (
+    CHANNELS,
+    INPUTS,
+    SHAPES,
+    Array,
+    Fragments,
+    Relaxed,
+    Tasks,
+    Weights,
+    initial_weights,
+    pool,
+)
+from policies.placement.training import Sample, fit, loss_and_gradients, predicted, rank_correlation
+from policies.placement.weights import weights_of, weights_state
+from policies.state import Json, StateError
+from tests.policies.examples import all_of, cluster, job, node, three_ways
+
+APP = three_ways(image_ms=10, megabytes=30)
+SPEEDS = (0.5, 1, 2, 4)
+
+
+def weights(seed: int = 0) -> dict[str, Array]:
+    return initial_weights(np.random.default_rng(seed))
+
+
+def example(*, decision_aware: bool = True, due_ms: float = 900.0) -> Problem:
+    """A chain of three and a star of two, half of one stage done, on four nodes of which one is busy."""
+    view = cluster(*(node(f"n{speed}", speed=speed, link=20, loaded=all_of(APP)) for speed in SPEEDS))
+    view.placed("c.other", 1, [StageWork("n4", APP.fragments[0], 300.0)], 0.0)
+    jobs = [
+        PlacingJob(job(APP, "layer", 40), due_ms, {"layer-1": 0.5}),
+        PlacingJob(job(APP, "semantic", 40), 2 * due_ms),
+    ]
+    columns = view.columns
+    return problem(
+        jobs, columns, 0.0, columns.ready_ms(0.0), columns.usable(frozenset()), decision_aware=decision_aware
+    )
+
+
+def in_double_precision(asked: Problem) -> Problem:
+    """So that finite differences are good to many digits."""
+    values = {name: getattr(asked, name) for name in Problem.__slots__}
+    for name in ("features", "time", "waiting", "work", "unit", "about"):
+        values[name] = values[name].astype(np.float64)
+    return Problem(**values)
+
+
+def relaxed_placement(asked: Problem, seed: int = 0) -> Array:
+    powers: Array = np.random.default_rng(seed).random(asked.time.shape)
+    powers /= powers.sum(axis=1, keepdims=True)
+    return powers
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_gradient_in_the_relaxed_placement_is_that_of_finite_differences(seed: int) -> None:
+    asked = in_double_precision(example())
+    surrogate, placement = Relaxed(weights(seed), asked), relaxed_placement(asked, seed)
+    _, gradient = surrogate.gradient(placement)
+    for place in product(*map(range, placement.shape)):
+        step = np.zeros_like(placement)
+        step[place] = 1e-6
+        higher, lower = surrogate.values(placement + step).sum(), surrogate.values(placement - step).sum()
+        assert gradient[place] == pytest.approx((higher - lower) / 2e-6, rel=1e-4, abs=1e-7)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_gradient_in_every_weight_is_that_of_finite_differences(seed: int) -> None:
+    samples = made_up_samples(8, seed)
+    fitted = weights(seed)
+    _, gradients = loss_and_gradients(fitted, samples)
+    random = np.random.default_rng(seed)
+    assert gradients.keys() == SHAPES.keys()
+    for name, values in fitted.items():
+        for _ in range(5):
+            place = tuple(random.integers(size) for size in values.shape)
+            before = values[place]
+            values[place] = before + 1e-6
+            higher, _ = loss_and_gradients(fitted, samples)
+            values[place] = before - 1e-6
+            lower, _ = loss_and_gradients(fitted, samples)
+            values[place] = before
+            assert gradients[name][place] == pytest.approx((higher - lower) / 2e-6, rel=1e-4, abs=1e-7)
+
+
+def made_up_samples(count: int, seed: int = 0) -> list[Sample]:
+    """Tasks whose objective falls with the time of all their fragments: something that can be learnt."""
+    random = np.random.default_rng(seed)
+    samples = []
+    for _ in range(count):
+        size = int(random.integers(1, 6))
+        time, waiting = random.exponential(1.0, size), random.exponential(1.0, size)
+        target = 1 - 0.3 * float(np.log1p(time.sum() + waiting.max()))
+        about = random.random(SHAPES["w3"][0] - 2 * CHANNELS - 4)
+        samples.append(Sample(random.random((size, INPUTS)), time, waiting, np.zeros(size), about, target))
+    return samples
+
+
+def test_a_fragment_waits_for_what_is_placed_with_it_and_not_for_itself() -> None:
+    asked = example()
+    surrogate = Relaxed(weights(), asked)
+    together = surrogate.placed(one_hot(np.array([0, 0, 1, 2, 3]), 4))
+    work = asked.work * (np.array([0, 0, 1, 2, 3])[:, None] == np.arange(4))
+    assert together.waiting[0] == pytest.approx(work[1, 0] / asked.unit[0])
+    assert together.waiting[1] == pytest.approx(work[0, 0] / asked.unit[1])
+    assert together.waiting[2] == together.waiting[3] == 0
+    assert together.waiting[4] == pytest.approx(300.0 / asked.unit[4])  # the busy node
+    assert list(together.same) == [0, 1, 0, 0, 0]
+
+
+def test_the_objective_of_a_task_does_not_depend_on_the_order_of_its_fragments() -> None:
+    random = np.random.default_rng(0)
+    measures = random.random((3, 4))
+    said = random.random((4, CHANNELS))
+    about = random.random((1, SHAPES["w3"][0] - 2 * CHANNELS - 4))
+    order = [2, 0, 3, 1]
+    one, _ = pool(weights(), Fragments(said, *measures), Tasks(np.zeros(4, dtype=np.intp)), about)
+    other, _ = pool(
+        weights(), Fragments(said[order], *measures[:, order]), Tasks(np.zeros(4, dtype=np.intp)), about
+    )
+    assert one == pytest.approx(other)
+
+
+def test_decision_accuracy_and_slack_are_inputs_of_daso_and_not_of_gobi() -> None:
+    daso, gobi = example(), example(decision_aware=False)
+    decisions = daso.about[:, 3 : 3 + len(DECISIONS)]
+    assert decisions.tolist() == [[0, 1, 0, 0], [0, 0, 1, 0]]
+    assert daso.about[:, -1] == pytest.approx([0.9, 0.8])
+    assert not gobi.about[:, 3:].any()
+    later = example(decision_aware=False, due_ms=5000.0)
+    assert np.array_equal(gobi.features, later.features)
+    assert np.array_equal(gobi.about, later.about)
+    assert not np.array_equal(daso.features, example(due_ms=5000.0).features)
+
+
+def test_features_have_no_unit() -> None:
+    """A task that is a thousand times longer on the same cluster looks the same but for the transfers."""
+    for aware in (True, False):
+        features = []
+        for scale in (1, 1000):
+            app = three_ways(image_ms=scale, megabytes=30)
+            view = cluster(
+                *(node(f"n{speed}", speed=speed, link=20 / scale, loaded=all_of(app)) for speed in SPEEDS)
+            )
+            columns = view.columns
+            asked = problem(
+                [PlacingJob(job(app, "layer", 40), 90.0 * scale)],
+                columns,
+                0.0,
+                columns.ready_ms(0.0),
+                columns.usable(frozenset()),
+                decision_aware=aware,
+            )
+            features.append(asked.features)
+        assert features[0] == pytest.approx(features[1], rel=1e-5, abs=1e-6)
+
+
+def test_the_search_finds_the_best_of_all_placements_of_a_small_job() -> None:
+    """Against trying all of them: in most states exactly, and never far from it."""
+    regrets = []
+    for seed in range(20):
+        asked = example(due_ms=200.0 + 100 * seed)
+        surrogate = Relaxed(weights(seed), asked)
+        values = {
+            chosen: float(surrogate.values(one_hot(np.array(chosen), 4)).sum())
+            for chosen in product(range(4), repeat=5)
+        }
+        view = cluster(*(node(f"n{speed}", speed=speed, link=20, loaded=all_of(APP)) for speed in SPEEDS))
+        room = Room(asked, view.columns)
+        found = rounded(climb(surrogate, np.zeros((5, 4), np.float32), asked.allowed), asked, room)
+        found = settled(surrogate, found, room)
+        spread = max(values.values()) - min(values.values())
+        regrets.append((max(values.values()) - values[tuple(found.tolist())]) / spread)
+    assert np.median(regrets) < 0.02
+    assert max(regrets) < 0.3
+
+
+def test_rounding_gives_no_host_more_than_it_has_room_for() -> None:
+    view = cluster(*(node(f"n{index}", megabytes=11) for index in range(3)))
+    columns = view.columns
+    asked = problem(
+        [PlacingJob(job(APP, "layer", 4), 500.0)],
+        columns,
+        0.0,
+        columns.ready_ms(0.0),
+        columns.usable(frozenset()),
+        decision_aware=True,
+    )
+    outputs = np.tile(np.array([3.0, 2.0, 1.0], np.float32), (3, 1))  # all want the first host
+    assert sorted(rounded(outputs, asked, Room(asked, columns)).tolist()) == [0, 1, 2]
+    four = cluster(*(node(f"n{index}", megabytes=11) for index in range(2)))
+    narrow = problem(
+        [PlacingJob(job(APP, "layer", 4), 500.0)],
+        four.columns,
+        0.0,
+        four.columns.ready_ms(0.0),
+        four.columns.usable(frozenset()),
+        decision_aware=True,
+    )
+    assert sorted(rounded(outputs[:, :2], narrow, Room(narrow, four.columns)).tolist()) == [-1, 0, 1]
+
+
+def test_the_surrogate_learns_and_ranks_what_it_has_not_seen() -> None:
+    train, others = made_up_samples(600, seed=1), made_up_samples(200, seed=2)
+    before = weights()
+    fitted = fit(before, train, np.random.default_rng(0), steps=600)
+    realised = np.array([sample.target for sample in others])
+    assert rank_correlation(predicted(fitted, others), realised) > 0.9
+    assert rank_correlation(predicted(before, others), realised) < 0.8
+    assert loss_and_gradients(fitted, others)[0] < 0.2 * realised.var()
+
+
+def test_learning_repeats_by_seed_and_leaves_the_old_weights_alone() -> None:
+    before = weights()
+    kept = {name: values.copy() for name, values in before.items()}
+    samples = made_up_samples(80)
+    once, twice = (fit(before, samples, np.random.default_rng(3), steps=5) for _ in range(2))
+    assert all(np.array_equal(once[name], twice[name]) for name in SHAPES)
+    assert all(np.array_equal(before[name], kept[name]) for name in SHAPES)
+    with pytest.raises(ValueError, match="nothing to learn from"):
+        fit(before, [], np.random.default_rng(0), steps=1)
+
+
+def test_rank_correlation_shares_the_ranks_of_equals() -> None:
+    assert rank_correlation(np.array([1.0, 2, 3]), np.array([10.0, 200, 3000])) == pytest.approx(1)
+    assert rank_correlation(np.array([1.0, 2, 3]), np.array([3.0, 2, 1])) == pytest.approx(-1)
+    # Ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4: covariance 4.5, variances 4.5 and 5.
+    assert rank_correlation(np.array([1.0, 5, 5, 9]), np.array([1.0, 2, 3, 4])) == pytest.approx(0.9**0.5)
+
+
+def test_weights_survive_as_json_and_foreign_ones_are_refused() -> None:
+    state = dict(weights_state(weights()))
+    again: Weights = weights_of(state)
+    assert all(again[name] == pytest.approx(values, abs=1e-6) for name, values in weights().items())
+    wrong: list[Json] = [None, "text", [1.0, 2.0], [["a"]], [float("nan")]]
+    for value in wrong:
+        with pytest.raises(StateError, match="b4"):
+            weights_of({**state, "b4": value})
