@@ -6,6 +6,7 @@ import numpy as np
 
 from bus.store import ModelStore
 from messages.application import Application, TensorSpec
+from models.compression.bottleneck import cut_at_bottlenecks
 from models.compression.quantization import quantize
 from models.datasets import PUBLISHED
 from models.export import export_network
@@ -13,7 +14,16 @@ from models.measured_chain import measured_chain
 from models.packing import Heading, Packer, pack
 from models.recipes import Part
 from models.report import training_report
-from models.train import Compressed, Semantic, Whole, Workbench, train_compressed, train_semantic, train_whole
+from models.train import (
+    Derived,
+    Semantic,
+    Whole,
+    Workbench,
+    train_bottleneck,
+    train_compressed,
+    train_semantic,
+    train_whole,
+)
 from models.training import Epoch
 from models.variants import Measured
 
@@ -27,7 +37,8 @@ class Trained:
 
     whole: Whole
     semantic: Semantic
-    compressed: Compressed
+    compressed: Derived
+    bottleneck: Derived
 
     @property
     def curves(self) -> dict[str, tuple[Epoch, ...]]:
@@ -36,6 +47,7 @@ class Trained:
             "Whole network": self.whole.curve,
             "Branches": self.semantic.curve,
             "Compressed network": self.compressed.curve,
+            "Network with bottlenecks": self.bottleneck.curve,
         }
 
 
@@ -52,6 +64,8 @@ def train_part(bench: Workbench, part: Part) -> None:
             train_semantic(bench, whole.network)
         case "compressed":
             train_compressed(bench, whole.network)
+        case "bottleneck":
+            train_bottleneck(bench, whole.network)
 
 
 def build(bench: Workbench, store: ModelStore) -> tuple[Application, tuple[Measured, ...]]:
@@ -64,7 +78,12 @@ def build(bench: Workbench, store: ModelStore) -> tuple[Application, tuple[Measu
         CutError: The whole network cannot be cut into so many stages.
     """
     whole = train_whole(bench)
-    trained = Trained(whole, train_semantic(bench, whole.network), train_compressed(bench, whole.network))
+    trained = Trained(
+        whole,
+        semantic=train_semantic(bench, whole.network),
+        compressed=train_compressed(bench, whole.network),
+        bottleneck=train_bottleneck(bench, whole.network),
+    )
     packer = fill(bench, trained)
     bench.progress.console.print("measuring every variant's files on the test images")
     application, results = pack(packer, store, bench.data.test)
@@ -97,5 +116,8 @@ def fill(bench: Workbench, trained: Trained) -> Packer:
     branches = [export_network(branch, example) for branch in semantic.branches.branches]
     packer.add_branches("semantic", branches, semantic.groups)
     packer.add_single("compressed", export_network(trained.compressed.network, example))
-    packer.add_single("int8", quantize(whole, bench.data.validation.images[:CALIBRATION_IMAGES]))
+    narrowed = export_network(trained.bottleneck.network, example)
+    packer.add_chain("layer-bottleneck", cut_at_bottlenecks(narrowed))
+    if recipe.int8:
+        packer.add_single("int8", quantize(whole, bench.data.validation.images[:CALIBRATION_IMAGES]))
     return packer

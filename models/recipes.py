@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from models.compression.bottleneck import Narrowing
 from models.datasets import CLASS_NAMES
 from models.narrow import Storage
 from models.networks.pixels import Pixels
 from models.networks.resnet_v2 import ResNetV2, Stem
 from models.training import Augmentation, Schedule
 
-Part = Literal["whole", "semantic", "compressed"]
-"""What is trained by itself: the whole network, and what learns from it: branches, the pruned network."""
+Part = Literal["whole", "semantic", "compressed", "bottleneck"]
+"""What is trained by itself: the whole network, and what learns from it."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,19 @@ class Recipe:
     schedule: Schedule
     compressed_schedule: Schedule
     """Fine-tuning of the pruned network: shorter and slower, as it begins with what it has kept."""
+    bottlenecks: Mapping[str, Narrowing]
+    """Behind which parts of the whole network how little crosses, in a chain of its own."""
+    bottleneck_schedule: Schedule
     compressed_flops: float = 0.4
     """Share of the whole network's operations that pruning leaves."""
+    int8: bool = True
+    """Whether the whole network is also shipped with arithmetic of eight bits."""
     stem: Stem = "full"
     branches: int = 3
     stages: int = 3
     """Fragments of the chain."""
     label_smoothing: float = 0.0
-    storage: Storage = "float16"
+    storage: Storage = "int8"
     """As what the weights are stored; nodes compute with float32 in any case."""
     default_deadline_ms: float = 1000.0
 
@@ -63,7 +69,10 @@ class Recipe:
             return schedule if seed is None else replace(schedule, seed=seed)
 
         return replace(
-            self, schedule=within(self.schedule), compressed_schedule=within(self.compressed_schedule)
+            self,
+            schedule=within(self.schedule),
+            compressed_schedule=within(self.compressed_schedule),
+            bottleneck_schedule=within(self.bottleneck_schedule),
         )
 
 
@@ -83,6 +92,8 @@ RECIPES: Mapping[str, Recipe] = {
             augmentation=Augmentation(),
             schedule=Schedule(epochs=9),
             compressed_schedule=Schedule(epochs=2, peak_learning_rate=0.02),
+            bottlenecks={"blocks.1": Narrowing(8), "blocks.3": Narrowing(8)},
+            bottleneck_schedule=Schedule(epochs=1, peak_learning_rate=0.01),
         ),
         Recipe(
             name="fashionmnist",
@@ -100,6 +111,8 @@ RECIPES: Mapping[str, Recipe] = {
                 sides=(*(16,) * 3, *(20,) * 3, *(24,) * 2, *(28,) * 4),
             ),
             compressed_schedule=Schedule(epochs=3, peak_learning_rate=0.02),
+            bottlenecks={"blocks.1": Narrowing(12), "blocks.3": Narrowing(16)},
+            bottleneck_schedule=Schedule(epochs=1, peak_learning_rate=0.01),
             label_smoothing=0.1,
         ),
         Recipe(
@@ -118,6 +131,9 @@ RECIPES: Mapping[str, Recipe] = {
                 sides=(*(20,) * 4, *(24,) * 3, *(28,) * 2, *(32,) * 3),
             ),
             compressed_schedule=Schedule(epochs=4, peak_learning_rate=0.02),
+            bottlenecks={"blocks.2": Narrowing(16), "blocks.4": Narrowing(24)},
+            bottleneck_schedule=Schedule(epochs=1, peak_learning_rate=0.01),
+            int8=False,
             label_smoothing=0.1,
         ),
     )

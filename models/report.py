@@ -72,6 +72,7 @@ def training_report(
     facts = PUBLISHED[recipe.dataset]
     trained_on = facts.training_file_images - facts.held_out
     schedule = recipe.schedule
+    narrowed = recipe.bottlenecks.items()
     command = f"splitplace models build {application.name} --data DIR --store store"
     lines = [
         f"# How the weights of `{application.name}` were made",
@@ -89,6 +90,9 @@ def training_report(
         f"- Branches: the same of widths {recipe.branch_widths}, trained together under one softmax and with",
         "  the whole network's answers.",
         "- Chain: the whole network's own graph, cut where its slowest part is fastest by measured time.",
+        f"- Compressed: the whole network pruned to {recipe.compressed_flops:.0%} of its operations.",
+        f"- Bottlenecks: {', '.join(f'{part} to {to.channels} channels of bytes' for part, to in narrowed)}.",
+        f"- Weights are stored as {recipe.storage}, nodes compute with float32.",
         f"- Schedule: {schedule}.",
         f"- {recipe.augmentation}, label smoothing {recipe.label_smoothing}.",
         f"- torch {version('torch')}, onnxruntime {version('onnxruntime')}.",

@@ -7,6 +7,7 @@ import torch
 from rich.progress import Progress
 from torch import nn
 
+from models.compression.bottleneck import insert_bottlenecks
 from models.compression.pruning import prune
 from models.datasets import Dataset
 from models.networks.resnet_v2 import ResNetV2
@@ -16,8 +17,8 @@ from models.training import Epoch, Loss, Schedule, in_batches, train
 
 GROUPING_IMAGES = 10_000
 """Training images by which the classes' similarity is judged."""
-PRUNING_IMAGES = 1024
-"""Training images on which a pruned network's normalisations are taken anew."""
+CALIBRATION_IMAGES = 1024
+"""Training images by which a changed network's normalisations and bottlenecks are set at first."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ class Semantic:
 
 
 @dataclass(frozen=True)
-class Compressed:
-    """The pruned and fine-tuned network in evaluation mode, with its training curve."""
+class Derived:
+    """A changed and fine-tuned copy of the whole network in evaluation mode, with its training curve."""
 
     network: nn.Module
     curve: tuple[Epoch, ...]
@@ -105,14 +106,28 @@ def train_semantic(bench: Workbench, whole: ResNetV2) -> Semantic:
     return Semantic(branches, groups, curve)
 
 
-def train_compressed(bench: Workbench, whole: ResNetV2) -> Compressed:
+def train_compressed(bench: Workbench, whole: ResNetV2) -> Derived:
     """The whole network with the least channels taken out, fine-tuned with the whole network's answers."""
     recipe = bench.recipe
-    network = prune(whole, bench.data.training.images[:PRUNING_IMAGES], recipe.compressed_flops)
+    network = prune(whole, bench.data.training.images[:CALIBRATION_IMAGES], recipe.compressed_flops)
+    return _fine_tuned(bench, "compressed", network, whole, recipe.compressed_schedule)
+
+
+def train_bottleneck(bench: Workbench, whole: ResNetV2) -> Derived:
+    """The whole network with bottlenecks, fine-tuned with the whole network's answers."""
+    recipe = bench.recipe
+    images = bench.data.training.images[:CALIBRATION_IMAGES]
+    network = insert_bottlenecks(whole, recipe.bottlenecks, images)
+    return _fine_tuned(bench, "bottleneck", network, whole, recipe.bottleneck_schedule)
+
+
+def _fine_tuned(
+    bench: Workbench, name: str, network: nn.Module, whole: ResNetV2, schedule: Schedule
+) -> Derived:
     loss = distillation(network, whole.to(bench.device))
-    curve = bench.train("compressed", network, loss, recipe.compressed_schedule)
+    curve = bench.train(name, network, loss, schedule)
     whole.to("cpu")
-    return Compressed(network, curve)
+    return Derived(network, curve)
 
 
 def default_device() -> str:

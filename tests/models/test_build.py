@@ -10,9 +10,11 @@ import pytest
 
 from bus.store import ModelStore
 from cli.commands.models import main
+from models.compression.bottleneck import Narrowing
 from models.datasets import load_published
 from models.packing import PackingError, check_chains
 from models.recipes import RECIPES, Recipe
+from models.training import Schedule
 from models.variants import Measured, variant_logits
 
 
@@ -31,10 +33,14 @@ def _small_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     small = replace(
         RECIPES["mnist"],
         blocks=(2, 2),
-        widths=(8, 16),
+        widths=(8, 24),
         branch_widths=(8, 8),
         branches=2,
-        schedule=replace(RECIPES["mnist"].schedule, epochs=1),
+        schedule=Schedule(epochs=1),
+        compressed_schedule=Schedule(epochs=1),
+        bottleneck_schedule=Schedule(epochs=1),
+        bottlenecks={"blocks.1": Narrowing(4)},
+        compressed_flops=0.8,
     )
     monkeypatch.setitem(cast("dict[str, Recipe]", RECIPES), "mnist", small)
 
@@ -58,10 +64,16 @@ def test_a_build_can_be_evaluated_and_damage_is_noticed(store: Path, small_mnist
         "whole": ["input"],
         "layer": ["input", "layer-0", "layer-1"],
         "semantic": ["input", "input"],
+        "compressed": ["input"],
+        "layer-bottleneck": ["input", "layer-bottleneck-0"],
+        "int8": ["input"],
     }
     assert all(variant.accuracy_images == 100 for variant in application.variants)
     report = (store / "mnist" / "TRAINING.md").read_text("utf-8")
     assert "models build mnist --data DIR --store store --epochs 1 --seed 0" in report
+
+    crossing = application.fragment(application.variant("layer-bottleneck").stages[0].fragment).output
+    assert crossing.dtype == "uint8"
 
     images = load_published("mnist", small_mnist).test.images
     whole, layer = (
@@ -98,9 +110,16 @@ def test_the_accuracy_of_a_variant_is_that_of_its_class_groups_together(
 def test_a_folder_without_data_is_said_in_the_exit_code(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for command in (("build", "mnist"), ("evaluate", "mnist")):
-        assert _run(*command, "--data", tmp_path, "--store", tmp_path) == 1
+    for command in ("build", "train"):
+        assert _run(command, "mnist", "--data", tmp_path) == 1
         assert "Expected there: mnist.npz" in capsys.readouterr().err
+
+
+def test_an_application_that_is_not_there_is_said_in_the_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run("evaluate", "mnist", "--data", tmp_path, "--store", tmp_path) == 1
+    assert "manifest.json" in capsys.readouterr().err
 
 
 def test_a_chain_that_answers_otherwise_is_not_packed() -> None:
