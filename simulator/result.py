@@ -63,7 +63,7 @@ class Energy(_Frozen):
 
 
 class DecisionTime(_Frozen):
-    """Milliseconds of CPU for one decision with its placement; they differ from run to run."""
+    """Wall-clock milliseconds of one decision with its placement; they differ from run to run."""
 
     p50: float | None
     p99: float | None

@@ -36,8 +36,7 @@ class Learnt:
 
 
 _ARMS = {
-    "whole": frozenset({"whole"}),
-    "compressed": frozenset({"compressed"}),
+    **{arm: frozenset({arm}) for arm in ("whole", "layer", "semantic", "compressed")},
     "mc": frozenset({"whole", "compressed"}),
     "gillis": frozenset({"layer", "compressed"}),
 }
@@ -46,8 +45,8 @@ _ARMS = {
 def arms_of(scenario: Scenario, split: str) -> frozenset[str]:
     """What a split policy may choose: as the scenario says, or what its paper lets it choose.
 
-    `whole`, `compressed`, `mc` and `gillis` are about arms of their own; all others choose as the SplitPlace
-    paper does, between layers and branches.
+    `mc` and `gillis` are about arms of their own, as are those that always choose the same; all others choose
+    as the SplitPlace paper does, between layers and branches.
     """
     return frozenset(scenario.arms) if scenario.arms is not None else _ARMS.get(split, PAPER_ARMS)
 

@@ -93,7 +93,7 @@ class Scenario(BaseModel):
     training_intervals: Annotated[int, Field(ge=0, le=100_000)] = 0
     """How long the policies learn before, in a simulation of their own with other random numbers."""
     monitor_s: Factor | None = None
-    """How often the resource monitor tells of the hosts; None: a tenth of an interval."""
+    """How often the resource monitor tells of the hosts; None: five times an interval."""
     give_up: bool = False
     """Whether a task is cancelled at its deadline, as in the live system; else it is answered late."""
     alpha: Share = 0.5

@@ -93,8 +93,8 @@ def test_no_link_ever_carries_more_than_it_can(transfers: list[tuple[int, int, s
         wires.send(str(number), at_ms, size, link, "shared")
     while wires.events.next_ms < inf:
         wires.events.step()
-        for link in wires.links.values():
-            assert sum(transfer.rate for transfer in link.transfers) <= link.bytes_per_ms * (1 + 1e-9)
+        for crossed in wires.links.values():
+            assert sum(transfer.rate for transfer in crossed.transfers) <= crossed.bytes_per_ms * (1 + 1e-9)
     assert len(wires.ended) == len(transfers)
     # All of it crossed one link, which needs at least this long.
     assert max(wires.ended.values()) >= sum(size for _, size, _ in transfers) / 1000 * (1 - 1e-9)

@@ -59,7 +59,7 @@ def test_a_job_that_comes_later_slows_the_first_from_then_on() -> None:
 
 
 def test_jobs_up_to_the_concurrency_do_not_slow_each_other() -> None:
-    # Two at a time at full speed; three from 2 on at two thirds: b needs 3 more ms (to 5), then a and c alone.
+    # Two at full speed; from 2 on three at two thirds: b's rest takes 3 ms, then a and c go on alone.
     bench = Bench(concurrency=2.0)
     bench.job("a", 0, 10)
     bench.job("b", 0, 4)
