@@ -32,6 +32,8 @@ class Recipe:
     """Chosen so that a branch takes at most .9 / `branches` of the whole network's operations."""
     augmentation: Augmentation
     schedule: Schedule
+    semantic_schedule: Schedule
+    """Of the branches: as long as `schedule` where they begin with random weights."""
     compressed_schedule: Schedule
     """Fine-tuning of the pruned network: shorter and slower, as it begins with what it has kept."""
     bottlenecks: Mapping[str, Narrowing]
@@ -43,6 +45,8 @@ class Recipe:
     """Whether the whole network is also shipped with arithmetic of eight bits."""
     stem: Stem = "full"
     branches: int = 3
+    specialised: bool = False
+    """Whether branches begin as the whole network, pruned; else with random weights in `branch_widths`."""
     stages: int = 3
     """Fragments of the chain."""
     label_smoothing: float = 0.0
@@ -71,6 +75,7 @@ class Recipe:
         return replace(
             self,
             schedule=within(self.schedule),
+            semantic_schedule=within(self.semantic_schedule),
             compressed_schedule=within(self.compressed_schedule),
             bottleneck_schedule=within(self.bottleneck_schedule),
         )
@@ -91,6 +96,7 @@ RECIPES: Mapping[str, Recipe] = {
             branch_widths=(16, 32, 64),
             augmentation=Augmentation(),
             schedule=Schedule(epochs=9),
+            semantic_schedule=Schedule(epochs=9),
             compressed_schedule=Schedule(epochs=2, peak_learning_rate=0.02),
             bottlenecks={"blocks.1": Narrowing(8), "blocks.3": Narrowing(8)},
             bottleneck_schedule=Schedule(epochs=1, peak_learning_rate=0.01),
@@ -104,13 +110,15 @@ RECIPES: Mapping[str, Recipe] = {
             blocks=(1, 2, 2),
             widths=(24, 64, 128),
             branch_widths=(16, 32, 64),
+            specialised=True,
             augmentation=Augmentation(degrees=5, scale=0.1, shift_pixels=2, mirror=True),
             schedule=Schedule(
                 epochs=12,
                 peak_learning_rate=0.1,
                 sides=(*(16,) * 3, *(20,) * 3, *(24,) * 2, *(28,) * 4),
             ),
-            compressed_schedule=Schedule(epochs=3, peak_learning_rate=0.02),
+            semantic_schedule=Schedule(epochs=4, peak_learning_rate=0.05, sides=(20, 24, 28, 28)),
+            compressed_schedule=Schedule(epochs=2, peak_learning_rate=0.02),
             bottlenecks={"blocks.1": Narrowing(12), "blocks.3": Narrowing(16)},
             bottleneck_schedule=Schedule(epochs=1, peak_learning_rate=0.01),
             label_smoothing=0.1,
@@ -124,13 +132,15 @@ RECIPES: Mapping[str, Recipe] = {
             blocks=(1, 2, 2, 2),
             widths=(24, 64, 128, 256),
             branch_widths=(16, 32, 64, 144),
+            specialised=True,
             augmentation=Augmentation(degrees=10, scale=0.15, shift_pixels=3, mirror=True),
             schedule=Schedule(
                 epochs=12,
                 peak_learning_rate=0.15,
                 sides=(*(20,) * 4, *(24,) * 3, *(28,) * 2, *(32,) * 3),
             ),
-            compressed_schedule=Schedule(epochs=4, peak_learning_rate=0.02),
+            semantic_schedule=Schedule(epochs=3, peak_learning_rate=0.05, sides=(24, 28, 32)),
+            compressed_schedule=Schedule(epochs=2, peak_learning_rate=0.02, sides=(28, 32)),
             bottlenecks={"blocks.2": Narrowing(16), "blocks.4": Narrowing(24)},
             bottleneck_schedule=Schedule(epochs=1, peak_learning_rate=0.01),
             int8=False,

@@ -87,8 +87,8 @@ def training_report(
         f"  the other {trained_on:,} are trained on. The {results[0].images:,} test images had no part in",
         "  training or in its choices: the files beside this report are measured on them.",
         f"- Whole network: pre-activation residual network, widths {recipe.widths}, blocks {recipe.blocks}.",
-        f"- Branches: the same of widths {recipe.branch_widths}, trained together under one softmax and with",
-        "  the whole network's answers.",
+        f"- Branches: {_beginning(recipe)}, trained together under one softmax and with",
+        f"  the whole network's answers: {recipe.semantic_schedule}.",
         "- Chain: the whole network's own graph, cut where its slowest part is fastest by measured time.",
         f"- Compressed: the whole network pruned to {recipe.compressed_flops:.0%} of its operations.",
         f"- Bottlenecks: {', '.join(f'{part} to {to.channels} channels of bytes' for part, to in narrowed)}.",
@@ -167,6 +167,12 @@ def _curve(curve: Sequence[Epoch]) -> list[str]:
             for number, epoch in enumerate(curve, start=1)
         ),
     )
+
+
+def _beginning(recipe: Recipe) -> str:
+    if recipe.specialised:
+        return "the whole network with the head of each group, pruned"
+    return f"the same of widths {recipe.branch_widths} from random weights"
 
 
 def _markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

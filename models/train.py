@@ -9,6 +9,7 @@ from torch import nn
 
 from models.compression.bottleneck import insert_bottlenecks
 from models.compression.pruning import prune
+from models.compression.specialise import specialised_branches
 from models.datasets import Dataset
 from models.networks.resnet_v2 import ResNetV2
 from models.recipes import Recipe
@@ -98,10 +99,13 @@ def train_semantic(bench: Workbench, whole: ResNetV2) -> Semantic:
     groups = group_classes(similarity, recipe.branches)
     bench.progress.console.print(f"semantic: groups of classes {groups}")
     torch.manual_seed(recipe.schedule.seed)
-    branches = Branches(groups, lambda outputs: recipe.network(outputs, recipe.branch_widths))
+    if recipe.specialised:
+        branches = specialised_branches(whole, groups, training.images[:CALIBRATION_IMAGES])
+    else:
+        branches = Branches(groups, lambda outputs: recipe.network(outputs, recipe.branch_widths))
     teacher = whole.to(bench.device)
     loss = distillation(branches, teacher)
-    curve = bench.train(f"semantic-{recipe.branches}", branches, loss, recipe.schedule)
+    curve = bench.train(f"semantic-{recipe.branches}", branches, loss, recipe.semantic_schedule)
     whole.to("cpu")
     return Semantic(branches, groups, curve)
 

@@ -37,6 +37,7 @@ def _small_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
         branch_widths=(8, 8),
         branches=2,
         schedule=Schedule(epochs=1),
+        semantic_schedule=Schedule(epochs=1),
         compressed_schedule=Schedule(epochs=1),
         bottleneck_schedule=Schedule(epochs=1),
         bottlenecks={"blocks.1": Narrowing(4)},
