@@ -1,4 +1,4 @@
-"""Runs simulations, many at a time, each only once."""
+"""Trains policies and runs simulations, many at a time, each only once."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,10 +8,30 @@ from joblib import Parallel, delayed, parallel_config
 
 from experiments.figures import Run, Runs
 from experiments.plan import Experiment
-from simulator import Scenario
+from simulator import Learnt, Scenario
 
-Simulate = Callable[["Request"], Run]
-"""Does one simulation. Must be importable by name, for other processes do it."""
+OF_POLICIES = frozenset({"arms", "alpha", "mode"})
+"""Fields of a scenario that say how policies decide rather than what they meet: training has them too."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A training of one policy, which any number of simulations may begin with.
+
+    Attributes:
+        scenario: where it learns, and for how long (`training_intervals`).
+        policy: split+placement.
+        seed: of everything.
+    """
+
+    scenario: Scenario
+    policy: str
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """The same for the same training."""
+        return f"{self.policy} {self.seed} {self.scenario.model_dump_json()}"
 
 
 @dataclass(frozen=True)
@@ -22,16 +42,37 @@ class Request:
         scenario: what is simulated.
         policy: split+placement.
         seed: of arrivals, network and policy.
+        lesson: what the policy learns from before; None for nothing.
     """
 
     scenario: Scenario
     policy: str
     seed: int
+    lesson: Lesson | None = None
 
     @property
     def key(self) -> str:
         """The same for the same simulation."""
-        return f"{self.policy} {self.seed} {self.scenario.model_dump_json()}"
+        before = self.lesson.key if self.lesson else "untrained"
+        return f"{self.policy} {self.seed} {self.scenario.model_dump_json()} after {before}"
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What came of a lesson.
+
+    Attributes:
+        learnt: the policies' states.
+        series: figures by dotted name, one for each interval of the training.
+    """
+
+    learnt: Learnt
+    series: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+
+Teach = Callable[[Lesson], Taught]
+Simulate = Callable[[Request, Taught | None], Run]
+"""Both must be importable by name, for other processes call them."""
 
 
 @dataclass(frozen=True)
@@ -51,46 +92,68 @@ class Workers:
 class Laboratory:
     """Does simulations and remembers what they gave, so that experiments share what they have in common."""
 
+    teach: Teach
     simulate: Simulate
     workers: Workers = field(default_factory=Workers)
-    _known: dict[str, Run] = field(default_factory=dict)
+    _taught: dict[str, Taught] = field(default_factory=dict)
+    _runs: dict[str, Run] = field(default_factory=dict)
 
-    def missing(self, requests: Iterable[Request]) -> list[Request]:
-        """Those of the requests that were not simulated yet, each once."""
-        return list({request.key: request for request in requests if request.key not in self._known}.values())
+    def missing(self, requests: Iterable[Request]) -> tuple[list[Lesson], list[Request]]:
+        """What was not done yet, each once: trainings, and the simulations themselves."""
+        runs = {request.key: request for request in requests if request.key not in self._runs}
+        lessons = {request.lesson.key: request.lesson for request in runs.values() if request.lesson}
+        return [lesson for key, lesson in lessons.items() if key not in self._taught], list(runs.values())
 
     def run(self, requests: Iterable[Request], done: Callable[[], None]) -> None:
-        """Simulates what is missing.
+        """Does what is missing.
 
         Args:
             requests: what will be asked for.
-            done: called after each simulation; where the backend tells only of the end of all (ray), then.
+            done: called after each training and each simulation; where the backend tells only of the end of
+                all (ray), then.
         """
-        return_as = "list" if self.workers.backend == "ray" else "generator_unordered"
-        with parallel_config(backend=self.workers.backend, n_jobs=self.workers.jobs):
-            work = (delayed(_labelled)(self.simulate, request) for request in self.missing(requests))
-            for key, run in Parallel(return_as=return_as, batch_size=1)(work):
-                self._known[key] = run
-                done()
+        lessons, runs = self.missing(requests)
+        for key, taught in self._parallel(delayed(_teach)(self.teach, lesson) for lesson in lessons):
+            self._taught[key] = taught
+            done()
+        calls = (delayed(_simulate)(self.simulate, request, self._before(request)) for request in runs)
+        for key, run in self._parallel(calls):
+            self._runs[key] = run
+            done()
 
     def runs(self, requests: Mapping[tuple[str, str], Mapping[int, Request]]) -> Runs:
         """What was simulated, in the order of the requests. Raises KeyError for one that was not."""
         return Runs(
             {
-                cell: {seed: self._known[request.key] for seed, request in by_seed.items()}
+                cell: {seed: self._runs[request.key] for seed, request in by_seed.items()}
                 for cell, by_seed in requests.items()
             }
         )
 
+    def _before(self, request: Request) -> Taught | None:
+        return self._taught[request.lesson.key] if request.lesson else None
 
-def _labelled(simulate: Simulate, request: Request) -> tuple[str, Run]:
-    return request.key, simulate(request)
+    def _parallel(self, calls: Iterable[Any]) -> Iterable[tuple[str, Any]]:
+        return_as = "list" if self.workers.backend == "ray" else "generator_unordered"
+        with parallel_config(backend=self.workers.backend, n_jobs=self.workers.jobs):
+            yield from Parallel(return_as=return_as, batch_size=1)(calls)
+
+
+def _teach(teach: Teach, lesson: Lesson) -> tuple[str, Taught]:
+    return lesson.key, teach(lesson)
+
+
+def _simulate(simulate: Simulate, request: Request, taught: Taught | None) -> tuple[str, Run]:
+    return request.key, simulate(request, taught)
 
 
 def requests_of(
     experiment: Experiment, common: Mapping[str, Any], seeds: int, only: Sequence[str] = ()
 ) -> dict[tuple[str, str], dict[int, Request]]:
     """All simulations of an experiment, by case and policy, then by seed.
+
+    Policies train in the common scenario, not in that of the case: what a case changes, they meet for the
+    first time. Its `OF_POLICIES` hold for the training too.
 
     Args:
         experiment: which one.
@@ -101,10 +164,22 @@ def requests_of(
     Raises:
         pydantic.ValidationError: a field does not exist or cannot have that value.
     """
-    return {
-        (case.name, policy): {seed: Request(scenario, policy, seed) for seed in range(seeds)}
-        for case in experiment.cases
-        for scenario in [Scenario.model_validate({**common, **case.changes})]
-        for policy in experiment.policies
-        if not only or policy in only
-    }
+    requests: dict[tuple[str, str], dict[int, Request]] = {}
+    for case in experiment.cases:
+        scenario = Scenario.model_validate({**common, **case.changes, "training_intervals": 0})
+        decided = {name: value for name, value in case.changes.items() if name in OF_POLICIES}
+        school = Scenario.model_validate({**common, **decided})
+        for policy in experiment.policies:
+            if not only or policy in only:
+                requests[case.name, policy] = {
+                    seed: Request(scenario, policy, seed, _lesson(school, policy, seed))
+                    for seed in range(seeds)
+                }
+    return requests
+
+
+def _lesson(school: Scenario, policy: str, seed: int) -> Lesson | None:
+    """Oracles have nothing to learn."""
+    if not school.training_intervals or policy.startswith("oracle+"):
+        return None
+    return Lesson(school, policy, seed)

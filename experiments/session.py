@@ -37,14 +37,15 @@ class Plan:
 
 
 def simulations(plan: Plan, laboratory: Laboratory) -> int:
-    """How many simulations are to be done; those that several experiments need are done once."""
+    """How many trainings and simulations are to be done; what several experiments need is done once."""
     wanted = [
         request
         for experiment in plan.experiments
         for by_seed in _requests(plan, experiment).values()
         for request in by_seed.values()
     ]
-    return len(laboratory.missing(wanted))
+    lessons, runs = laboratory.missing(wanted)
+    return len(lessons) + len(runs)
 
 
 def conduct(
@@ -56,7 +57,7 @@ def conduct(
         plan: what to do.
         laboratory: who does it.
         folder: where pages go; made where it is missing.
-        done: called after each simulation with the experiment that it was for.
+        done: called after each training and simulation with the experiment that it was for.
 
     Returns:
         The pages.

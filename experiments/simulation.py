@@ -1,15 +1,50 @@
-"""One simulation, as the experiments see it."""
+"""One training, or one simulation, as the experiments see it."""
 
 import math
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from experiments.figures import Run, decision_shares, flatten
-from experiments.running import Request
+from experiments.running import Lesson, Request, Taught
+from policies.placement import PlacementPolicy
 from policies.scoring import reward
-from simulator import Result, Scenario, TaskRecord, run
+from policies.splitting import SplitPolicy
+from simulator import Result, Scenario, run, train
 
 
-def simulate(request: Request) -> Run:
+def teach(lesson: Lesson) -> Taught:
+    """Trains the policies, and writes down what a bandit knows after each interval.
+
+    Raises:
+        ValueError: the scenario cannot be, or there is no such policy.
+        bus.store.StoreError: the model store cannot be used.
+    """
+    diary: list[dict[str, float]] = []
+
+    def watch(split: SplitPolicy, _placement: PlacementPolicy, _interval: int) -> None:
+        if split.name == "mab":
+            diary.append(flatten(split.state()))
+
+    learnt = train(lesson.scenario, lesson.policy, lesson.seed, watch=watch)
+    interval_ms = lesson.scenario.interval_ms(lesson.scenario.workload())
+    return Taught(learnt, _in_intervals(by_name(diary), interval_ms))
+
+
+def by_name(diary: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    """Series by name; 0 until something is known."""
+    names = {name for entry in diary for name in entry}
+    return {name: [entry.get(name, 0.0) for entry in diary] for name in sorted(names)}
+
+
+def _in_intervals(series: Mapping[str, list[float]], interval_ms: float) -> dict[str, list[float]]:
+    """Response times in scheduling intervals, as the paper draws them."""
+    return {
+        name: [value / interval_ms for value in values] if name.startswith("response_ms.") else values
+        for name, values in series.items()
+    }
+
+
+def simulate(request: Request, taught: Taught | None) -> Run:
     """Runs the simulator.
 
     Raises:
@@ -17,10 +52,12 @@ def simulate(request: Request) -> Run:
         bus.store.StoreError: the model store cannot be used.
     """
     scenario = request.scenario
-    result = run(scenario.model_copy(update={"records": True}), request.policy, request.seed)
+    recorded = scenario.model_copy(update={"records": True})
+    result = run(recorded, request.policy, request.seed, learnt=taught.learnt if taught else None)
     plain = result.model_dump(exclude={"records"})
     figures = {**flatten(plain), **decision_shares(plain), **_parts(result, scenario)}
-    return Run(figures, {"reward_by_tenth": _reward_by_tenth(result, scenario)})
+    before = taught.series if taught else {}
+    return Run(figures, {**before, "reward_by_tenth": _reward_by_tenth(result, scenario)})
 
 
 def _reward_by_tenth(result: Result, scenario: Scenario) -> list[float]:
@@ -39,13 +76,11 @@ def _parts(result: Result, scenario: Scenario) -> dict[str, float]:
     if not answered:
         return {}
     interval_ms = scenario.interval_ms(scenario.workload())
-    return {
-        f"response_parts_intervals.{part}": fmean(part_ms(record, part) for record in answered) / interval_ms
-        for part in ("wait", "transfer", "compute")
+    spent_ms = {
+        "wait": [record.wait_ms or 0.0 for record in answered],
+        "transfer": [record.transfer_ms or 0.0 for record in answered],
+        "compute": [record.compute_ms or 0.0 for record in answered],
     }
-
-
-def part_ms(record: TaskRecord, part: str) -> float:
-    """One part of a task's response time."""
-    parts = {"wait": record.wait_ms, "transfer": record.transfer_ms, "compute": record.compute_ms}
-    return parts[part] or 0.0
+    return {
+        f"response_parts_intervals.{part}": fmean(values) / interval_ms for part, values in spent_ms.items()
+    }

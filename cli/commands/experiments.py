@@ -42,6 +42,9 @@ def command(
         int | None,
         typer.Option(min=1, max=100_000, help="Length of a simulation.", show_default="of each experiment"),
     ] = None,
+    training: Annotated[
+        int, typer.Option(min=0, max=100_000, help="Intervals that policies learn before, as in the paper.")
+    ] = 200,
     policies: Annotated[
         str | None, typer.Option(help="Only these, with commas between: mab+daso,rule+earliest-finish.")
     ] = None,
@@ -63,18 +66,18 @@ def command(
         from experiments import session  # noqa: PLC0415 - plots and statistics are an extra
         from experiments.backends import connect  # noqa: PLC0415
         from experiments.running import Laboratory, Workers  # noqa: PLC0415
-        from experiments.simulation import simulate  # noqa: PLC0415
+        from experiments.simulation import simulate, teach  # noqa: PLC0415
     except ModuleNotFoundError as error:
         fail(f"{error.name} is missing: pip install 'splitplace[experiments]'", ExitCode.PROBLEM)
     plan = session.Plan(
         experiments=chosen,
-        scenario=_scenario(profile, intervals),
+        scenario=_scenario(profile, intervals, training),
         seeds=seeds,
         policies=only,
         command=("splitplace", *sys.argv[1:]),
         commit=_commit(),
     )
-    laboratory = Laboratory(simulate, Workers(jobs, backend))
+    laboratory = Laboratory(teach, simulate, Workers(jobs, backend))
     try:
         with connect(backend, cluster), _progress() as progress:
             total = session.simulations(plan, laboratory)
@@ -114,9 +117,9 @@ def _only(policies: str | None, chosen: "list[Experiment]") -> tuple[str, ...]:
     return wanted
 
 
-def _scenario(profile: str, intervals: int | None) -> dict[str, Any]:
-    scenario: dict[str, Any] = {} if profile == "paper" else {"profile": profile}
-    return scenario if intervals is None else {**scenario, "intervals": intervals}
+def _scenario(profile: str, intervals: int | None, training: int) -> dict[str, Any]:
+    given = {"profile": profile, "training_intervals": training}
+    return given if intervals is None else {**given, "intervals": intervals}
 
 
 def _progress() -> Progress:

@@ -210,6 +210,11 @@ TABLE4 = Experiment(
     seeds=10,
 )
 
+APPLICATIONS = ("mnist", "fashionmnist", "cifar100")
+"""Of the paper."""
+
+_ARMS = ("layer", "semantic")
+
 _FIG2_METRICS = ("accuracy", "response_intervals.mean")
 
 FIG2 = Experiment(
@@ -229,7 +234,7 @@ FIG2 = Experiment(
                     Cell("layer+earliest-finish", f"by_application.{name}.accuracy"),
                     Cell("semantic+earliest-finish", f"by_application.{name}.accuracy"),
                 )
-                for name in ("mnist", "fashionmnist", "cifar100")
+                for name in APPLICATIONS
             ),
             low=0,
         ),
@@ -240,7 +245,7 @@ FIG2 = Experiment(
                     Cell("semantic+earliest-finish", f"by_application.{name}.response_intervals.mean"),
                     Cell("layer+earliest-finish", f"by_application.{name}.response_intervals.mean"),
                 )
-                for name in ("mnist", "fashionmnist", "cifar100")
+                for name in APPLICATIONS
             ),
             high=0,
         ),
@@ -260,9 +265,16 @@ FIG6 = Experiment(
         TimeLines(
             "training",
             {
-                "R: estimate of the layer response (intervals)": {},
+                "R, expected layer response (intervals)": {
+                    name: f"response_ms.{name}" for name in APPLICATIONS
+                },
+                "N, decisions, high deadlines": {arm: f"high.{arm}.n" for arm in _ARMS},
+                "N, decisions, low deadlines": {arm: f"low.{arm}.n" for arm in _ARMS},
+                "epsilon and rho": {"epsilon": "epsilon", "rho": "rho"},
+                "Q, expected reward, high deadlines": {arm: f"high.{arm}.q" for arm in _ARMS},
+                "Q, expected reward, low deadlines": {arm: f"low.{arm}.q" for arm in _ARMS},
             },
-            "Means over seeds, with intervals, after each scheduling interval",
+            "Figure 6: means over seeds, with intervals, after each scheduling interval of the training",
         ),
     ),
 )

@@ -1,11 +1,14 @@
 """Simulations are done once each, whoever asks for them, by as many workers as one likes."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import pytest
 
 from experiments.figures import Run
 from experiments.plan import Case, Experiment
-from experiments.running import Laboratory, Request, Workers, requests_of
-from simulator import Scenario
+from experiments.running import Laboratory, Lesson, Request, Taught, Workers, requests_of
+from simulator import Learnt, Scenario
 
 EXPERIMENT = Experiment(
     name="small",
@@ -17,15 +20,24 @@ EXPERIMENT = Experiment(
 )
 
 
-def simulate(request: Request) -> Run:
+def teach(lesson: Lesson) -> Taught:
+    """Stands for training: what was learnt says from what."""
+    return Taught(Learnt({}, {}), {"rate": [lesson.scenario.rate]})
+
+
+def simulate(request: Request, taught: Taught | None) -> Run:
     """Stands for the simulator: the reward says what was asked."""
-    return Run({"reward": request.scenario.rate + request.seed / 10})
+    return Run({"reward": request.scenario.rate + request.seed / 10}, taught.series if taught else {})
+
+
+def all_of(requests: Mapping[tuple[str, str], Mapping[int, Request]]) -> list[Request]:
+    return [request for by_seed in requests.values() for request in by_seed.values()]
 
 
 def test_every_policy_meets_every_case_with_every_seed() -> None:
     requests = requests_of(EXPERIMENT, {"intervals": 4}, seeds=3)
     assert list(requests) == [("few", "a"), ("few", "b"), ("many", "a"), ("many", "b")]
-    assert requests["many", "b"][2] == Request(Scenario(intervals=4, rate=9), "b", 2)
+    assert requests["many", "b"][2] == Request(Scenario(intervals=4, rate=9), "b", 2, None)
 
 
 def test_what_a_case_changes_wins_over_what_is_common() -> None:
@@ -38,9 +50,9 @@ def test_policies_can_be_restricted() -> None:
 
 @pytest.mark.parametrize("workers", [Workers(), Workers(2, "threading")])
 def test_results_come_back_to_where_they_were_asked_for(workers: Workers) -> None:
-    laboratory = Laboratory(simulate, workers)
+    laboratory = Laboratory(teach, simulate, workers)
     requests = requests_of(EXPERIMENT, {}, seeds=2)
-    laboratory.run([request for by_seed in requests.values() for request in by_seed.values()], lambda: None)
+    laboratory.run(all_of(requests), lambda: None)
     runs = laboratory.runs(requests).by_seed
     assert {cell: [run.figures["reward"] for run in by_seed.values()] for cell, by_seed in runs.items()} == {
         ("few", "a"): [2, 2.1],
@@ -51,17 +63,49 @@ def test_results_come_back_to_where_they_were_asked_for(workers: Workers) -> Non
 
 
 def test_the_same_simulation_is_done_only_once() -> None:
-    laboratory = Laboratory(simulate, Workers(1, "threading"))
+    laboratory = Laboratory(teach, simulate, Workers(1, "threading"))
     first = Request(Scenario(rate=2, hosts=3), "a", 0)
     same = Request(Scenario(rate=2, hosts=3, intervals=100), "a", 0)
     other = Request(Scenario(rate=2, hosts=3), "a", 1)
     ended: list[None] = []
-    assert laboratory.missing([first, same, other]) == [same, other]
+    assert laboratory.missing([first, same, other]) == ([], [same, other])
     laboratory.run([first, same], lambda: ended.append(None))
     assert len(ended) == 1
-    assert laboratory.missing([first, same, other]) == [other]
+    assert laboratory.missing([first, same, other]) == ([], [other])
+
+
+def test_a_policy_learns_once_for_all_cases_and_elsewhere_than_in_them() -> None:
+    laboratory = Laboratory(teach, simulate, Workers(1, "threading"))
+    requests = requests_of(EXPERIMENT, {"rate": 6, "training_intervals": 9}, seeds=2)
+    lessons, runs = laboratory.missing(all_of(requests))
+    assert len(lessons) == 2 * 2
+    assert len(runs) == 2 * 2 * 2
+    assert {lesson.scenario.training_intervals for lesson in lessons} == {9}
+    ended: list[None] = []
+    laboratory.run(all_of(requests), lambda: ended.append(None))
+    assert len(ended) == 4 + 8
+    taught_at = {
+        run.series["rate"][0]
+        for by_seed in laboratory.runs(requests).by_seed.values()
+        for run in by_seed.values()
+    }
+    assert taught_at == {6}
+    assert laboratory.missing(all_of(requests)) == ([], [])
+
+
+def test_how_a_policy_decides_holds_for_its_training_too() -> None:
+    experiment = replace(EXPERIMENT, cases=(Case("green", {"alpha": 0.9, "rate": 9}),))
+    request = requests_of(experiment, {"training_intervals": 9}, seeds=1)["green", "a"][0]
+    assert request.lesson is not None
+    assert request.lesson.scenario == Scenario(alpha=0.9, training_intervals=9)
+    assert request.scenario == Scenario(alpha=0.9, rate=9)
+
+
+def test_an_oracle_learns_nothing() -> None:
+    experiment = replace(EXPERIMENT, policies=("oracle+a",))
+    assert requests_of(experiment, {"training_intervals": 9}, seeds=1)["few", "oracle+a"][0].lesson is None
 
 
 def test_a_simulation_that_was_not_done_is_not_made_up() -> None:
     with pytest.raises(KeyError):
-        Laboratory(simulate).runs(requests_of(EXPERIMENT, {}, seeds=1))
+        Laboratory(teach, simulate).runs(requests_of(EXPERIMENT, {}, seeds=1))

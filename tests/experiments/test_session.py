@@ -11,9 +11,9 @@ import pytest
 
 from experiments.catalogue import EXPERIMENTS
 from experiments.plan import Experiment
-from experiments.running import Laboratory, Request, Workers
+from experiments.running import Laboratory, Lesson, Request, Workers
 from experiments.session import Plan, conduct, notes_on, simulations
-from experiments.simulation import simulate
+from experiments.simulation import by_name, simulate, teach
 from simulator import Scenario
 
 SMALL: dict[str, Any] = {"hosts": 4, "intervals": 12, "rate": 2, "training_intervals": 0}
@@ -25,7 +25,7 @@ def plan_of(*names: str) -> Plan:
 
 
 def test_a_simulation_gives_the_figures_that_the_tables_ask_for() -> None:
-    run = simulate(Request(Scenario(**SMALL), "semantic+earliest-finish", 0))
+    run = simulate(Request(Scenario(**SMALL), "semantic+earliest-finish", 0), None)
     assert 0 < run.figures["reward"] <= 1
     assert run.figures["share.semantic"] == 1
     parts = [run.figures[f"response_parts_intervals.{part}"] for part in ("wait", "transfer", "compute")]
@@ -36,14 +36,31 @@ def test_the_same_request_gives_the_same_figures_but_for_timings() -> None:
     request = Request(Scenario(**SMALL), "rule+earliest-finish", 3)
     timings = {"decision_ms.p50", "decision_ms.p99", "wall_s", "cpu_s"}
     first, second = (
-        {name: value for name, value in simulate(request).figures.items() if name not in timings}
+        {name: value for name, value in simulate(request, None).figures.items() if name not in timings}
         for _ in range(2)
     )
     assert first == second
 
 
+def test_a_bandits_training_is_written_down_interval_by_interval() -> None:
+    school = Scenario.model_validate({**SMALL, "training_intervals": 30})
+    taught = teach(Lesson(school, "mab+earliest-finish", 0))
+    assert {len(values) for values in taught.series.values()} == {30}
+    assert taught.series["epsilon"][0] >= taught.series["epsilon"][-1]
+    decided = [values[-1] for name, values in taught.series.items() if name.endswith(".n")]
+    assert sum(decided) > 0
+    responses = [values[-1] for name, values in taught.series.items() if name.startswith("response_ms.")]
+    assert 0 < max(responses) < 1000  # intervals, not milliseconds
+    run = simulate(Request(Scenario.model_validate(SMALL), "mab+earliest-finish", 0), taught)
+    assert run.series["epsilon"] == taught.series["epsilon"]
+
+
+def test_what_was_not_known_yet_counts_as_nothing() -> None:
+    assert by_name([{"a": 1.0}, {"a": 2.0, "b": 3.0}]) == {"a": [1.0, 2.0], "b": [0.0, 3.0]}
+
+
 def test_experiments_share_the_simulations_that_they_have_in_common(tmp_path: Path) -> None:
-    laboratory = Laboratory(simulate, Workers(1, "threading"))
+    laboratory = Laboratory(teach, simulate, Workers(1, "threading"))
     first = replace(EXPERIMENTS["fig16"], cases=EXPERIMENTS["fig16"].cases[:1])
     second = replace(EXPERIMENTS["fig13"], cases=EXPERIMENTS["fig13"].cases[:1], plots=())
     plan = Plan([first, second], SMALL, seeds=2, policies=("rule+earliest-finish",))
@@ -56,7 +73,9 @@ def test_experiments_share_the_simulations_that_they_have_in_common(tmp_path: Pa
 
 
 def test_a_session_writes_a_page_for_each_experiment_that_has_runs(tmp_path: Path) -> None:
-    pages = conduct(plan_of("fig2", "fig19", "fig6"), Laboratory(simulate), tmp_path / "out", lambda _: None)
+    pages = conduct(
+        plan_of("fig2", "fig19", "fig6"), Laboratory(teach, simulate), tmp_path / "out", lambda _: None
+    )
     assert [page.name for page in pages] == ["fig2.md", "fig19.md"]
     text = pages[0].read_text(encoding="utf-8")
     assert "| semantic+earliest-finish |" in text
@@ -82,7 +101,8 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_command_runs_simulations_in_processes_and_prints_the_pages(tmp_path: Path) -> None:
     done = command(
         "fig2",
-        *("--out", str(tmp_path), "--seeds", "2", "--intervals", "2", "--jobs", "2"),
+        *("--out", str(tmp_path), "--seeds", "2", "--intervals", "2", "--training", "2", "--jobs", "2"),
+        *("--policies", "semantic+earliest-finish"),
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(tmp_path / "fig2.md")]
