@@ -24,13 +24,12 @@ from policies.placement.interface import (
     PlacementRequest,
     Training,
 )
-from policies.placement.objective import ALPHA, objective, response_share
+from policies.placement.objective import ALPHA, objective, response_share, task_reward
 from policies.placement.search import Chosen, Room, climb, one_hot, rounded, settled
 from policies.placement.surrogate import Array, Fragments, Relaxed, Weights
-from policies.placement.training import Sample, fit
+from policies.placement.training import Sample, fit, predicted
 from policies.placement.weights import weights_of, weights_state
 from policies.prediction import predict
-from policies.scoring import reward
 from policies.state import State
 
 FINE_TUNING_STEPS = 30
@@ -236,12 +235,10 @@ class SurrogatePlacement:
         if pending is None or pending.variant != outcome.variant:
             return
         took_ms = sum(report.compute_ms for report in outcome.stages)
-        answered = outcome.status == "answered"
-        accuracy = outcome.variant_accuracy if outcome.accuracy is None else outcome.accuracy
         self._left.append(
             _Left(
                 pending.sample,
-                reward(outcome.on_time, accuracy or 0.0) if answered else 0.0,
+                task_reward(outcome),
                 response_share(outcome.response_ms, outcome.deadline_ms),
                 took_ms / pending.own_ms if took_ms > 0 else pending.expense,
             )
@@ -264,6 +261,10 @@ class SurrogatePlacement:
     def samples(self) -> Sequence[Sample]:
         """What it has seen, the newest last: for the first training."""
         return tuple(self._samples)
+
+    def expected(self, sample: Sample) -> float:
+        """The objective it expects of a task, seen or not."""
+        return float(predicted(self._weights, [sample])[0])
 
     def _train(self, weights: Weights, samples: Sequence[Sample], seed: int) -> partial[None]:
         """Runs beside decisions: reads nothing of `self` that they change."""

@@ -13,6 +13,9 @@ from one that does not although both left in the same interval. (With the comput
 mean is the same, but large tasks would get a bad mark wherever they run.)
 """
 
+from messages.task import TaskFinished
+from policies.scoring import reward
+
 ALPHA = 0.5
 """Weight of energy; beta = 1 - alpha weighs the response time (the paper's section 6.1)."""
 
@@ -25,6 +28,14 @@ def response_share(response_ms: float, deadline_ms: float) -> float:
     return response_ms / (response_ms + deadline_ms) if response_ms + deadline_ms > 0 else 0.0
 
 
-def objective(reward: float, energy: float, response: float, alpha: float = ALPHA) -> float:
+def task_reward(finished: TaskFinished) -> float:
+    """Equation 15 of one task; 0 without an answer."""
+    if finished.status != "answered":
+        return 0.0
+    accuracy = finished.variant_accuracy if finished.accuracy is None else finished.accuracy
+    return reward(finished.on_time, accuracy or 0.0)
+
+
+def objective(mean_reward: float, energy: float, response: float, alpha: float = ALPHA) -> float:
     """Equation 10, all terms in [0, 1]."""
-    return reward - alpha * energy - (1 - alpha) * response
+    return mean_reward - alpha * energy - (1 - alpha) * response

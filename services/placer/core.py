@@ -15,13 +15,18 @@ from policies.cluster import ClusterView
 from policies.placement import (
     ActiveJob,
     Infeasible,
+    PeriodOutcome,
     Placement,
     PlacementPolicy,
     PlacementRequest,
+    Training,
     place,
 )
+from policies.placement.objective import response_share, task_reward
 from policies.placement.warm_up import warm_up
 from policies.prediction import HOP_MS, Job, predict
+from policies.scoring import mean
+from policies.state import State, StateError
 
 HOPS_TO_DISPATCH = 1
 """Placement to gateway: then the inputs are sent."""
@@ -63,6 +68,8 @@ class Placer:
         self._cluster = ClusterView()
         self._applications: dict[str, Application] = {}
         self._records: OrderedDict[str, _Record] = OrderedDict()
+        self._left: list[TaskFinished] = []
+        """Tasks that ended in this interval."""
 
     def learn_application(self, application: Application) -> list[PrepareFragments]:
         """A catalogue entry, new or changed; and what nodes should load for it while they have room."""
@@ -136,6 +143,42 @@ class Placer:
         if known is None or not known.finished:
             self._remember(finished.task, _Record(finished.attempt, None, finished=True))
             self._policy.learn(finished)
+            self._left.append(finished)
+            del self._left[:-MAX_RECORDS]
+
+    def end_period(self) -> Training | None:
+        """A scheduling interval is over: what to train now, if anything. Its energy is not known here.
+
+        Nodes report what they use, the cluster's snapshot does not; the share of their time in which they
+        compute stands for it, to which the energy above idle is proportional.
+        """
+        left, self._left = self._left, []
+        ratios = [state.cpu_ratio for state in self._cluster.nodes.values()]
+        return self._policy.end_period(
+            PeriodOutcome(
+                tasks=len(left),
+                reward=mean([task_reward(one) for one in left]) or 0.0,
+                energy=mean(ratios) or 0.0,
+                response=mean([response_share(one.response_ms, one.deadline_ms) for one in left]) or 0.0,
+            )
+        )
+
+    def state(self) -> State:
+        """What was learnt, for another process."""
+        return {"policy": self._policy.name, "learnt": dict(self._policy.state())}
+
+    def restore(self, state: State) -> None:
+        """Take up what the same policy learnt earlier; another policy's memory is passed over.
+
+        Raises:
+            StateError: it is not what `state` gives.
+        """
+        learnt = state.get("learnt")
+        if not isinstance(learnt, dict):
+            msg = "learnt is no object"
+            raise StateError(msg)
+        if state.get("policy") == self._policy.name:
+            self._policy.restore(learnt)
 
     # --- inside ----------------------------------------------------------------------------------------
 

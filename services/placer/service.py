@@ -1,13 +1,15 @@
-"""The placer's shell: hears decisions and the cluster, publishes placements and hints to nodes."""
+"""The placer's shell: hears decisions and the cluster, says placements and hints, keeps its memory."""
 
 import asyncio
 import logging
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 from pydantic import Field, ValidationError
 from pydantic_settings import CliImplicitFlag
 
+from bus import memory
 from bus.connection import RawReceived, Received, parse
 from bus.service import announced, service_bus
 from bus.settings import Settings
@@ -24,6 +26,7 @@ from messages.topics import (
     PLACER,
 )
 from policies.placement import PlacementName, placement_policy
+from policies.state import State, StateError
 from services.placer.core import Placer
 
 log = logging.getLogger(__name__)
@@ -37,6 +40,12 @@ class PlacerSettings(Settings):
     warm_up: CliImplicitFlag[bool] = Field(
         default=True, description="nodes with free memory load fragments before a task needs them"
     )
+    fine_tuning: CliImplicitFlag[bool] = Field(
+        default=True, description="gobi, daso: go on learning from what placements bring"
+    )
+    fine_tuning_s: float = Field(30.0, gt=0, description="gobi, daso: how often they do")
+    state_dir: Path = Field(Path("var/state"), description="folder for what was learnt")
+    save_every_s: float = Field(5.0, gt=0, description="how often that is saved")
 
 
 class PlacerService:
@@ -45,7 +54,10 @@ class PlacerService:
     def __init__(self, settings: PlacerSettings) -> None:
         """A service that is not connected yet."""
         policy = placement_policy(settings.placement, seed=settings.seed)
+        self._settings = settings
         self._placer = Placer(policy, warm_up=settings.warm_up)
+        self._memory = settings.state_dir / "placer.json"
+        self._saved: State = self._placer.state()
         self._bus = service_bus(PLACER, settings)
         self._bus.subscribe(JOB_DECIDED, self._on_decided)
         self._bus.subscribe(JOB_FINISHED, self._on_finished)
@@ -54,8 +66,15 @@ class PlacerService:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        async with announced(self._bus, PLACER):
-            await asyncio.Event().wait()
+        await self._restore()
+        try:
+            async with announced(self._bus, PLACER), asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._learn(), name="fine-tuning")
+                while True:
+                    await asyncio.sleep(self._settings.save_every_s)
+                    await self._save()
+        finally:
+            await self._save()
 
     async def _on_decided(self, received: Received[TaskDecided]) -> None:
         placing = self._placer.place(received.message, _now_ms())
@@ -83,6 +102,36 @@ class PlacerService:
             return
         if entry.name == name:
             self._prepare(self._placer.learn_application(entry))
+
+    # --- what is learnt --------------------------------------------------------------------------------
+
+    async def _learn(self) -> None:
+        """Line 14 of algorithm 1, once in each period: in a thread, so that no decision waits for it."""
+        while True:
+            await asyncio.sleep(self._settings.fine_tuning_s)
+            training = self._placer.end_period()
+            if training is not None and self._settings.fine_tuning:
+                adopt = await asyncio.to_thread(training)
+                adopt()
+
+    async def _restore(self) -> None:
+        state = await asyncio.to_thread(memory.load, self._memory)
+        if state:
+            try:
+                self._placer.restore(state)
+            except StateError as error:
+                log.warning("%s is not usable, starting anew: %s", self._memory, error)
+
+    async def _save(self) -> None:
+        state = self._placer.state()
+        if state == self._saved:
+            return
+        try:
+            await asyncio.to_thread(memory.save, self._memory, state)
+        except OSError as error:
+            log.warning("what was learnt cannot be saved to %s: %s", self._memory, error)
+        else:
+            self._saved = state
 
     def _prepare(self, hints: Iterable[PrepareFragments]) -> None:
         for hint in hints:

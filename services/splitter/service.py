@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Iterable
 
+from bus import memory
 from bus.connection import Received
 from bus.service import announced, service_bus
 from bus.store import ModelStore, StoreError
@@ -22,7 +23,6 @@ from messages.topics import (
 from policies.placement import placement_policy
 from policies.splitting import parse_arms, split_policy
 from policies.state import State, StateError
-from services.splitter import memory
 from services.splitter.core import Splitter
 from services.splitter.repository import Repository
 from services.splitter.settings import SplitterSettings

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -6,8 +7,10 @@ import pytest
 from messages.task import TaskDecided, TaskFinished
 from policies.cluster import ClusterView
 from policies.placement import ActiveJob, PlacementName, placement_policy
+from policies.placement.daso import LEAST_SAMPLES
 from policies.placement.earliest_finish import EarliestFinish
 from policies.prediction import Job
+from policies.state import StateError
 from services.placer.core import Placer, Placing
 from tests.policies.examples import all_of, node, sha, snapshot, three_ways
 
@@ -205,3 +208,33 @@ def test_the_ledger_follows_stages_that_are_to_move() -> None:
     assert moving.view.ready_ms("a", 1.0) == 1.0
     assert moving.view.ready_ms("b", 1.0) == 1.0 + moved.stages[0].work_ms
     assert moving.rearrange([replace(active, nodes={"whole-0": "b"})], 2.0) == []
+
+
+def test_a_memory_is_taken_up_by_the_policy_that_wrote_it() -> None:
+    daso, gobi = placer("daso"), placer("gobi")
+    before = gobi.state()
+    gobi.restore(daso.state())
+    assert gobi.state() == before
+    changed = json.loads(json.dumps(daso.state()))
+    changed["learnt"]["b4"] = [7.0]
+    daso.restore(changed)
+    assert daso.state() == changed
+    with pytest.raises(StateError):
+        daso.restore({"policy": "daso", "learnt": None})
+    with pytest.raises(StateError):
+        daso.restore({"policy": "daso", "learnt": {}})
+
+
+def test_an_interval_tells_the_policy_of_the_tasks_that_left_in_it() -> None:
+    made = placer("daso")
+    made.cluster(snapshot(node("a", loaded=all_of(APP))), 0.0)
+    assert made.end_period() is None
+    for number in range(LEAST_SAMPLES):
+        made.place(decided(f"c.{number}"), 0.0)
+        made.finished(finished(f"c.{number}"), 1.0)
+    training = made.end_period()
+    assert training is not None
+    before = made.state()
+    training()()
+    assert made.state() != before
+    assert made.end_period() is None

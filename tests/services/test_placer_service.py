@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 from bus.connection import Bus, Received
 from bus.settings import Settings
@@ -19,6 +21,8 @@ from messages.topics import (
     PLACER,
     SERVICE_STATUS,
 )
+from policies.placement import PlacementName, placement_policy
+from policies.placement.daso import LEAST_SAMPLES
 from services.placer.service import PlacerSettings, serve
 from tests.policies.examples import all_of, node, snapshot, three_ways
 from tests.services.test_placer_core import decided, finished
@@ -61,12 +65,26 @@ class Observer:
 
 
 @contextlib.asynccontextmanager
-async def observed(url: str, *, warm_up: bool = False) -> AsyncIterator[Observer]:
+async def observed(
+    url: str,
+    *,
+    warm_up: bool = False,
+    state_dir: Path = Path("var/state"),
+    placement: PlacementName = "earliest-finish",
+) -> AsyncIterator[Observer]:
     """An observer of a running placer."""
+    settings = PlacerSettings(
+        broker=url,
+        warm_up=warm_up,
+        state_dir=state_dir,
+        placement=placement,
+        save_every_s=0.05,
+        fine_tuning_s=0.05,
+    )
     observer = Observer(url)
     async with observer.bus:
         await observer.bus.connected()
-        task = asyncio.create_task(serve(PlacerSettings(broker=url, warm_up=warm_up)))
+        task = asyncio.create_task(serve(settings))
         try:
             await until(lambda: observer.online)
             yield observer
@@ -140,3 +158,32 @@ async def test_a_catalogue_entry_that_is_cleared_or_broken_is_not_used(mosquitto
         await observer.bus.publish(JOB_DECIDED, decided("c.3"))
         await until(lambda: observer.placed[-1].task == "c.3")
         assert observer.placed[-1].reason == "toy with variant whole is not known"
+
+
+async def test_what_daso_learns_beside_its_decisions_survives_a_restart(
+    broker_url: str, tmp_path: Path
+) -> None:
+    saved = tmp_path / "placer.json"
+    shipped = placement_policy("daso").state()
+    async with observed(broker_url, state_dir=tmp_path, placement="daso") as observer:
+        await observer.bus.publish(APPLICATION, APP, application=APP.name)
+        await observer.bus.publish(CLUSTER_STATE, snapshot(node("a", loaded=all_of(APP)), node("b")))
+        for number in range(LEAST_SAMPLES + 5):
+            await observer.until_placed(f"c.{number}")
+            await observer.bus.publish(JOB_FINISHED, finished(f"c.{number}", attempt=99))
+        await until(saved.exists)
+    learnt = json.loads(saved.read_text())
+    assert learnt["policy"] == "daso"
+    assert learnt["learnt"].keys() == shipped.keys()
+    assert learnt["learnt"] != shipped
+    async with observed(broker_url, state_dir=tmp_path, placement="daso"):
+        pass
+    assert json.loads(saved.read_text()) == learnt
+
+
+async def test_a_broken_memory_does_not_stop_the_placer(broker_url: str, tmp_path: Path) -> None:
+    (tmp_path / "placer.json").write_text('{"version": 1, "policy": "daso", "learnt": {"w1": "nonsense"}}')
+    async with observed(broker_url, state_dir=tmp_path, placement="daso") as observer:
+        await observer.bus.publish(APPLICATION, APP, application=APP.name)
+        await observer.bus.publish(CLUSTER_STATE, snapshot(node("a", loaded=all_of(APP))))
+        assert (await observer.until_placed("c.1")).policy == "daso"

@@ -3,9 +3,10 @@
 import json
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
-from policies.state import Json, State
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ def load(path: Path) -> dict[str, Json]:
     return content
 
 
-def save(path: Path, state: State) -> None:
+def save(path: Path, state: Mapping[str, Json]) -> None:
     """Write the state; whoever reads meanwhile sees the old file or the new one. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
