@@ -37,6 +37,8 @@ MODULES = {
     topics.RESULT_AGGREGATOR: "services.result_aggregator",
 }
 NODES = ("n1", "n2", "n3")
+ONE_BRANCH = 0.5
+"""Coverage of one branch of the tiny application; only where the other is missing can a label be wrong."""
 PACED = ("--cpu-share", "0.2", "--pacing")
 
 
@@ -213,7 +215,13 @@ class Sensor:
                 log.warning("%s", json.dumps(first))  # shown by pytest when the test fails
             assert first["reason"]
             if first["status"] == "answered":
-                assert [found["index"] for found in first["predictions"]] == labels
+                wrong = [
+                    found
+                    for found, label in zip(first["predictions"], labels, strict=True)
+                    if found["index"] != label
+                ]
+                assert first["partial"] or not wrong
+                assert all(found["confidence"] <= ONE_BRANCH for found in wrong)
         return dict(ends)
 
 
