@@ -136,8 +136,9 @@ def _split(name: str, seed: str, *, training: bool) -> SplitPolicy:
     return split_policy(cast("SplitName", name), seed=drawn, mab_mode=mode)
 
 
-def _placement(name: str, seed: str) -> PlacementPolicy:
-    return placement_policy(cast("PlacementName", name), seed=Random(f"placement {seed}").getrandbits(32))
+def _placement(name: str, seed: str, alpha: float) -> PlacementPolicy:
+    drawn = Random(f"placement {seed}").getrandbits(32)
+    return placement_policy(cast("PlacementName", name), seed=drawn, alpha=alpha)
 
 
 def _tasks(scenario: Scenario, workload: Workload, seed: str) -> Sequence[Arrival]:
@@ -180,7 +181,7 @@ def _simulation(
         extra_latency_ms=scenario.extra_latency_ms,
     )
     split = _split(pair.split, seed, training=training)
-    placement = placement or _placement(pair.placement, seed)
+    placement = placement or _placement(pair.placement, seed, scenario.alpha)
     simulation = Simulation(
         scenario,
         workload,
