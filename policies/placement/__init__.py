@@ -20,6 +20,7 @@ from policies.placement.interface import (
     Training,
     place,
 )
+from policies.placement.objective import ALPHA
 from policies.placement.pretrained import pretrained_weights
 from policies.placement.random_placement import RandomPlacement
 from policies.placement.round_robin import RoundRobin
@@ -40,23 +41,30 @@ __all__ = [
 
 PlacementName = Literal["earliest-finish", "random", "round-robin", "exact", "genetic", "gobi", "daso"]
 
-PLACEMENT_POLICIES: Mapping[PlacementName, Callable[[Random], PlacementPolicy]] = {
-    "earliest-finish": lambda _: EarliestFinish(),
-    "random": RandomPlacement,
-    "round-robin": lambda _: RoundRobin(),
-    "exact": lambda _: Exact(),
-    "genetic": Genetic,
-    "gobi": lambda random: _by_surrogate(random, decision_aware=False),
-    "daso": lambda random: _by_surrogate(random, decision_aware=True),
+PLACEMENT_POLICIES: Mapping[PlacementName, Callable[[Random, float], PlacementPolicy]] = {
+    "earliest-finish": lambda *_: EarliestFinish(),
+    "random": lambda random, _: RandomPlacement(random),
+    "round-robin": lambda *_: RoundRobin(),
+    "exact": lambda *_: Exact(),
+    "genetic": lambda random, _: Genetic(random),
+    "gobi": lambda random, alpha: _by_surrogate(random, alpha, decision_aware=False),
+    "daso": lambda random, alpha: _by_surrogate(random, alpha, decision_aware=True),
 }
 
 
-def placement_policy(name: PlacementName, *, seed: int = 0) -> PlacementPolicy:
-    """A new policy of that name. Raises KeyError."""
-    return PLACEMENT_POLICIES[name](Random(seed))
+def placement_policy(name: PlacementName, *, seed: int = 0, alpha: float = ALPHA) -> PlacementPolicy:
+    """A new policy of that name. Raises KeyError.
+
+    Args:
+        name: which one.
+        seed: of its random numbers, for those that draw.
+        alpha: weight of energy in equation 10, in [0, 1], for those that learn from it.
+    """
+    return PLACEMENT_POLICIES[name](Random(seed), alpha)
 
 
-def _by_surrogate(random: Random, *, decision_aware: bool) -> SurrogatePlacement:
+def _by_surrogate(random: Random, alpha: float, *, decision_aware: bool) -> SurrogatePlacement:
     generator = np.random.default_rng(random.getrandbits(32))
     name = "daso" if decision_aware else "gobi"
-    return SurrogatePlacement(pretrained_weights(name), generator, decision_aware=decision_aware)
+    weights = pretrained_weights(name)
+    return SurrogatePlacement(weights, generator, decision_aware=decision_aware, alpha=alpha)
