@@ -1,58 +1,16 @@
-"""What a build found, as a table for the terminal and as the report beside the weights."""
+"""The report beside the weights: how they were made, and what was measured of them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
-from rich.table import Table
-
-from messages.application import Application, Fragment, Variant
+from messages.application import Application
 from models.datasets import PUBLISHED
 from models.recipes import Recipe
+from models.tables import COLUMNS, markdown, stage_rows
 from models.training import Epoch
 from models.variants import Measured
 
 _BARS = "▁▂▃▄▅▆▇█"
-_COLUMNS = (
-    "variant",
-    "accuracy",
-    "diff",
-    "stage",
-    "ms/image",
-    "ms/call",
-    "MFLOPs",
-    "weights kB",
-    "peak kB",
-)
-
-
-def variants_table(application: Application, results: Sequence[Measured]) -> Table:
-    """One line a stage."""
-    title = f"{application.name}: {application.title}"
-    table = Table(*_COLUMNS, title=title, box=None, padding=(0, 1, 0, 0))
-    for row in _rows(application, results):
-        table.add_row(*row)
-    return table
-
-
-def profile_table(stored: Application, now: Application) -> Table:
-    """What each fragment takes here and now, beside what is stored."""
-    title = f"{now.name}: benchmark score {now.reference_score} here, {stored.reference_score} stored"
-    table = Table("variant", "stage", title=title, box=None, padding=(0, 1, 0, 0))
-    for heading in ("ms/image", "stored", "ms/call", "stored"):
-        table.add_column(heading, justify="right")
-    for variant in now.variants:
-        for (name, fragment), (_, before) in zip(
-            _stages(now, variant), _stages(stored, variant), strict=True
-        ):
-            table.add_row(
-                variant.name,
-                name,
-                f"{fragment.milliseconds_per_image:.3f}",
-                f"{before.milliseconds_per_image:.3f}",
-                f"{fragment.milliseconds_per_call:.3f}",
-                f"{before.milliseconds_per_call:.3f}",
-            )
-    return table
 
 
 def training_report(
@@ -102,7 +60,7 @@ def training_report(
         "Times: one thread, ONNX Runtime, the best of several runs, on a machine of benchmark score",
         f"{application.reference_score}. Peak: weights and live tensors of a micro-batch, from the graph.",
         "",
-        *_markdown(_COLUMNS, _rows(application, results)),
+        *markdown(COLUMNS, stage_rows(application, results)),
         "",
         "`diff` is the greatest difference of any logit from the whole network's.",
         "",
@@ -135,27 +93,8 @@ def _groups(application: Application) -> list[str]:
     ]
 
 
-def _rows(application: Application, results: Sequence[Measured]) -> Iterable[tuple[str, ...]]:
-    for variant, result in zip(application.variants, results, strict=True):
-        for index, (name, fragment) in enumerate(_stages(application, variant)):
-            head = (variant.name, f"{result.accuracy:.4f}", f"{result.difference_from_whole:.1e}")
-            yield (
-                *(head if index == 0 else ("", "", "")),
-                name,
-                f"{fragment.milliseconds_per_image:.3f}",
-                f"{fragment.milliseconds_per_call:.3f}",
-                f"{fragment.flops_per_image / 1e6:.1f}",
-                f"{fragment.weight_bytes / 1000:.0f}",
-                f"{fragment.peak_memory_bytes / 1000:.0f}",
-            )
-
-
-def _stages(application: Application, variant: Variant) -> Iterable[tuple[str, Fragment]]:
-    return ((stage.name, application.fragment(stage.fragment)) for stage in variant.stages)
-
-
 def _curve(curve: Sequence[Epoch]) -> list[str]:
-    return _markdown(
+    return markdown(
         ("epoch", "training loss", "validation accuracy", "seconds"),
         (
             (
@@ -173,8 +112,3 @@ def _beginning(recipe: Recipe) -> str:
     if recipe.specialised:
         return "the whole network with the head of each group, pruned"
     return f"the same of widths {recipe.branch_widths} from random weights"
-
-
-def _markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    table = [columns, ["---"] * len(columns), *rows]
-    return [f"| {' | '.join(row)} |" for row in table]

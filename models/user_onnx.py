@@ -144,13 +144,16 @@ def _free_batch(graph: onnx.GraphProto) -> None:
     fixed = next(iter(graph.input)).type.tensor_type.shape.dim[0].dim_value
     if not fixed:
         return
-    targets = {node.input[1] for node in graph.node if node.op_type == "Reshape"}
+    reshapes = [node for node in graph.node if node.op_type == "Reshape"]
+    targets = {node.input[1] for node in reshapes}
     for index, tensor in enumerate(graph.initializer):
         if tensor.name in targets:
             graph.initializer[index].CopyFrom(_freed(tensor, fixed))
     for node in graph.node:
         if node.op_type == "Constant" and node.output[0] in targets and node.attribute[0].name == "value":
             node.attribute[0].t.CopyFrom(_freed(node.attribute[0].t, fixed))
+    for node in reshapes:
+        del node.attribute[:]  # its only one, `allowzero`, says that 0 is no size of the input
 
 
 def _freed(tensor: onnx.TensorProto, batch: int) -> onnx.TensorProto:

@@ -21,7 +21,7 @@ from models.graph import GraphError
 from models.layer_split import CutError
 from models.packing import PackingError
 from models.preprocessing import Preprocessing
-from models.report import variants_table
+from models.tables import variants_table
 from models.user_onnx import UserNetworkError, adopt, input_shape, read_onnx
 
 MAX_LABEL_FILE_BYTES = MEBIBYTE

@@ -15,7 +15,7 @@ from models.datasets import PUBLISHED, DatasetError, Subset, load_published
 from models.datasets.image_folder import read_image_folder
 from models.evaluate import discrepancies, evaluate
 from models.profile import reference_score, timed
-from models.report import profile_table, variants_table
+from models.tables import profile_table, variants_table
 
 
 def evaluate_command(

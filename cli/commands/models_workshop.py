@@ -19,7 +19,7 @@ from models.datasets import DatasetError, load_published
 from models.layer_split import CutError
 from models.packing import PackingError
 from models.recipes import RECIPES, Part, Recipe
-from models.report import variants_table
+from models.tables import variants_table
 from models.train import Workbench, default_device
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="APPLICATION", help=f"One of {', '.join(RECIPES)}.")]

@@ -38,7 +38,7 @@ def _model(
     if dtype != TensorProto.FLOAT:
         floats = "floats"
         nodes.append(helper.make_node("Cast", ["x"], ["floats"], to=TensorProto.FLOAT))
-    nodes.append(helper.make_node("Reshape", [floats, "target"], ["flat"]))
+    nodes.append(helper.make_node("Reshape", [floats, "target"], ["flat"], allowzero=1))
     nodes.append(helper.make_node("MatMul", ["flat", "weight"], ["logits"]))
     if softmax:
         nodes.append(helper.make_node("Softmax", ["logits"], ["shares"]))
