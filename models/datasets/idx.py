@@ -58,7 +58,8 @@ def _read(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     if not content.startswith(header) or len(content) != expected:
         msg = f"{path}: is not an IDX file of uint8{list(shape)}"
         raise DatasetError(msg)
-    return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape).copy()  # torch wants to be able to write
+    pixels = np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
+    return pixels.copy()  # torch complains of arrays that cannot be written
 
 
 def _open(path: Path) -> BinaryIO:
