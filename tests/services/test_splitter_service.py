@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from bus import memory
 from bus.broker import Broker
 from bus.connection import Bus, Received
 from bus.settings import Settings
@@ -34,7 +35,6 @@ from messages.topics import (
 )
 from policies.placement import placement_policy
 from policies.splitting import split_policy
-from services.splitter import memory
 from services.splitter.core import Splitter
 from services.splitter.repository import DuePieces, Piece
 from services.splitter.service import serve
