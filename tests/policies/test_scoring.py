@@ -3,14 +3,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.scoring import (
+    accuracy_of,
     is_on_time,
     jain_fairness,
     mean,
     mean_reward,
     quantile,
     reward,
+    reward_of,
     violation_rate,
 )
+from tests.policies.split_examples import context, outcome
 
 ratios = st.floats(0, 1)
 
@@ -24,6 +27,17 @@ def test_equation_15_gives_half_for_time_and_half_for_accuracy() -> None:
     assert reward(on_time=True, accuracy=0.9) == pytest.approx(0.95)
     assert reward(on_time=False, accuracy=0.9) == pytest.approx(0.45)
     assert mean_reward([(True, 0.9), (False, 0.9), (False, 0.0)]) == pytest.approx((0.95 + 0.45 + 0) / 3)
+
+
+def test_a_finished_task_earns_by_its_measured_accuracy_else_its_variants_and_nothing_without_answer() -> (
+    None
+):
+    asked = context()
+    assert reward_of(outcome(asked, "layer", 10.0, accuracy=0.5)) == 0.75
+    assert reward_of(outcome(asked, "layer", 10.0)) == pytest.approx(0.95)
+    assert reward_of(outcome(asked, "layer", 5000.0)) == pytest.approx(0.45)
+    expired = outcome(asked, "layer", 5000.0, status="expired")
+    assert (accuracy_of(expired), reward_of(expired)) == (0.0, 0.0)
 
 
 def test_equation_14_counts_what_was_late() -> None:

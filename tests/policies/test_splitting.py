@@ -5,8 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.splitting import SPLIT_POLICIES, Arm, Decision, SplitContext, SplitName, split_policy
+from policies.splitting import (
+    SPLIT_POLICIES,
+    Arm,
+    Decision,
+    SplitContext,
+    SplitName,
+    SplitPolicy,
+    split_policy,
+)
 from policies.state import StateError
+from tests.policies.split_examples import outcome
 
 NAMES = get_args(SplitName)
 
@@ -84,6 +93,25 @@ def test_the_rule_gives_up_accuracy_when_time_is_short() -> None:
 def test_the_margin_is_a_setting() -> None:
     policy = split_policy("rule", margin=1.0)
     assert policy.decide(context(FAST, MIDDLE, slack_ms=100.0)).variant == "layer"
+
+
+def rule_after(ratio: float) -> SplitPolicy:
+    """A rule that saw all predictions of `layer` exceeded by this factor."""
+    policy = split_policy("rule")
+    asked = context(FAST, MIDDLE)
+    for _ in range(80):
+        policy.learn(asked, outcome(asked, "layer", ratio * 90.0))
+    return policy
+
+
+def test_the_rule_learns_how_safe_predictions_are() -> None:
+    tight, wide = context(FAST, MIDDLE, slack_ms=100.0), context(FAST, MIDDLE, slack_ms=150.0)
+    assert rule_after(0.95).decide(tight).variant == "layer"
+    assert split_policy("rule").decide(tight).variant == "semantic"
+    assert split_policy("rule").decide(wide).variant == "layer"
+    careful = rule_after(1.9).decide(wide)
+    assert careful.variant == "semantic"
+    assert "too slow: layer with 90 ms, 95% within 16" in careful.reason
 
 
 def test_the_rule_tries_the_fastest_where_it_may_just_be_in_time() -> None:
