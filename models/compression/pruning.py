@@ -5,12 +5,13 @@ convolution) is found by tracing the network: Fang et al. 2023, "DepGraph: towar
 """
 
 import copy
+import warnings
 from typing import Any
 
 import torch
 import torch_pruning
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from models.compression.flops import flops_per_image
 from models.compression.normalisation import recalibrate
@@ -47,25 +48,15 @@ def prune(network: nn.Module, images: NDArray[Any], flops_ratio: float) -> nn.Mo
 
     Raises:
         ValueError: The ratio is not between 0 and 1.
-        PruningError: The network has no linear layer, or too much is left when every layer has lost its most.
+        PruningError: The network has no linear layer, or parameters outside of layers (a vision transformer
+            has), or too much is left when every layer has lost its most.
     """
     if not 0 < flops_ratio < 1:
         msg = f"the share of FLOPs to keep is {flops_ratio}, expected one between 0 and 1"
         raise ValueError(msg)
     batch = torch.from_numpy(images)
     smaller = copy.deepcopy(network).eval()
-    pruner = torch_pruning.pruner.BasePruner(
-        smaller,
-        batch[:1],
-        importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
-        global_pruning=True,
-        isomorphic=True,
-        pruning_ratio=MOST_PRUNED,
-        max_pruning_ratio=MOST_PRUNED,
-        iterative_steps=STEPS,
-        ignored_layers=[_classifier(smaller)],
-        round_to=LEAST_WIDTH,
-    )
+    pruner = _pruner(smaller, batch[:1])
     whole_flops = flops_per_image(network, batch)
     for _ in range(STEPS):
         pruner.step()
@@ -75,6 +66,28 @@ def prune(network: nn.Module, images: NDArray[Any], flops_ratio: float) -> nn.Mo
     left = flops_per_image(smaller, batch) / whole_flops
     msg = f"{left:.3f} of the FLOPs are left when {MOST_PRUNED} of the channels are gone, not {flops_ratio}"
     raise PruningError(msg)
+
+
+def _pruner(network: nn.Module, example: Tensor) -> torch_pruning.pruner.BasePruner:
+    """What removes channels from the network, a step at a time."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Unwrapped parameters")
+        try:
+            return torch_pruning.pruner.BasePruner(
+                network,
+                example,
+                importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
+                global_pruning=True,
+                isomorphic=True,
+                pruning_ratio=MOST_PRUNED,
+                max_pruning_ratio=MOST_PRUNED,
+                iterative_steps=STEPS,
+                ignored_layers=[_classifier(network)],
+                round_to=LEAST_WIDTH,
+            )
+        except UserWarning as warning:
+            msg = f"{type(network).__name__} has parameters outside of layers, whose channels cannot be told"
+            raise PruningError(msg) from warning
 
 
 def _classifier(network: nn.Module) -> nn.Module:

@@ -10,6 +10,7 @@ from models.compression.normalisation import recalibrate
 from models.compression.pruning import PruningError, prune
 from models.export import export_network
 from models.graph import Graph
+from models.networks import catalogue
 from models.networks.resnet_v2 import PreActivationBlock, PreActivationBottleneck, ResNetV2
 from models.onnx_file import file_content
 from tests.models.networks import EXAMPLE, PIXELS, random_images
@@ -110,6 +111,23 @@ def test_a_share_that_is_none_is_refused(ratio: float) -> None:
 def test_a_share_that_cannot_be_reached_is_refused_with_what_can_be() -> None:
     with pytest.raises(PruningError, match=r"of the FLOPs are left"):
         prune(network(), IMAGES, 0.001)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet50_v2"])
+def test_networks_with_depthwise_convolutions_and_with_bottlenecks_can_be_pruned(name: str) -> None:
+    whole = catalogue.network(name, 10, side=32, pixels=PIXELS, width=0.25)
+    images = np.zeros((4, 1, 32, 32), np.uint8)
+    pruned = prune(whole, images, 0.7)
+    share = flops_per_image(pruned, torch.from_numpy(images)) / flops_per_image(
+        whole, torch.from_numpy(images)
+    )
+    assert 0.35 < share <= 0.7
+
+
+def test_a_network_with_parameters_outside_of_layers_is_refused() -> None:
+    whole = catalogue.network("vision_transformer", 10, side=28, pixels=PIXELS)
+    with pytest.raises(PruningError, match="outside of layers"):
+        prune(whole, IMAGES, 0.5)
 
 
 def test_a_network_without_a_linear_layer_is_refused() -> None:
