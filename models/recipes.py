@@ -131,7 +131,8 @@ RECIPES: Mapping[str, Recipe] = {
             deviation=(68.2, 65.4, 70.4),
             blocks=(1, 2, 2, 2),
             widths=(24, 64, 128, 256),
-            branch_widths=(16, 32, 64, 144),
+            branches=2,
+            branch_widths=(16, 40, 88, 168),
             specialised=True,
             augmentation=Augmentation(degrees=10, scale=0.15, shift_pixels=3, mirror=True),
             schedule=Schedule(
