@@ -57,6 +57,7 @@ def simulate(request: Request, taught: Taught | None) -> Run:
     plain = result.model_dump(exclude={"records"})
     figures = {**flatten(plain), **decision_shares(plain), **_parts(result, scenario)}
     before = taught.series if taught else {}
+    figures |= {f"training.{name}": values[-1] for name, values in before.items()}
     return Run(figures, {**before, "reward_by_tenth": _reward_by_tenth(result, scenario)})
 
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from experiments.catalogue.beyond import ARMS, DRIFT, FAILURES
+from experiments.catalogue.beyond import ARMS, DRIFT, FAILURES, INTERVAL
 from experiments.catalogue.comparison import FIG2, FIG6, TABLE4
 from experiments.catalogue.sensitivity import FIG9, FIG10
 from experiments.catalogue.surroundings import FIG13, FIG16, FIG18, FIG19
@@ -11,7 +11,21 @@ from experiments.plan import Experiment
 
 EXPERIMENTS: Mapping[str, Experiment] = {
     experiment.name: experiment
-    for experiment in (TABLE4, FIG2, FIG6, FIG9, FIG10, FIG13, FIG16, FIG18, FIG19, DRIFT, FAILURES, ARMS)
+    for experiment in (
+        TABLE4,
+        FIG2,
+        FIG6,
+        FIG9,
+        FIG10,
+        FIG13,
+        FIG16,
+        FIG18,
+        FIG19,
+        DRIFT,
+        FAILURES,
+        ARMS,
+        INTERVAL,
+    )
 }
 """By name."""
 

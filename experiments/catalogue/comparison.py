@@ -260,7 +260,23 @@ FIG6 = Experiment(
     question="What do 200 intervals of training teach the bandit about responses, rewards and exploring?",
     figures=("Figure 6",),
     policies=(SPLITPLACE,),
-    metrics=("reward", "accuracy", "sla_violation_rate", "response_intervals.mean", "share.layer"),
+    metrics=(
+        *(f"training.response_ms.{name}" for name in APPLICATIONS),
+        *(f"training.{deadlines}.{arm}.q" for deadlines in ("high", "low") for arm in _ARMS),
+        "training.epsilon",
+    ),
+    claims=(
+        Claim(
+            "with low deadlines a layer split earns clearly less (more than .05)",
+            ((Cell(SPLITPLACE, "training.low.layer.q"), Cell(SPLITPLACE, "training.low.semantic.q")),),
+            high=-0.05,
+        ),
+        Claim(
+            "with high deadlines a layer split earns a little more",
+            ((Cell(SPLITPLACE, "training.high.layer.q"), Cell(SPLITPLACE, "training.high.semantic.q")),),
+            low=0,
+        ),
+    ),
     plots=(
         TimeLines(
             "training",

@@ -5,6 +5,8 @@ import pytest
 from experiments.catalogue import EXPERIMENTS, experiment
 from experiments.metrics import METRICS
 from experiments.plan import Cell, Courses, Experiment, Printed, TimeLines
+from policies.pairs import parse_policy
+from simulator import Scenario
 
 every_experiment = pytest.mark.parametrize("each", EXPERIMENTS.values(), ids=EXPERIMENTS.keys())
 
@@ -31,6 +33,14 @@ def test_claims_and_printed_numbers_speak_of_policies_and_cases_that_are_run(eac
 def test_cases_pictures_and_policies_have_names_of_their_own(each: Experiment) -> None:
     for names in ([case.name for case in each.cases], [plot.file for plot in each.plots], each.policies):
         assert len(set(names)) == len(names)
+
+
+@every_experiment
+def test_every_case_is_a_scenario_and_every_policy_is_one_that_can_be_simulated(each: Experiment) -> None:
+    for case in each.cases:
+        assert Scenario.model_validate(case.changes)
+    for policy in each.policies:
+        assert "+".join(parse_policy(policy, more_splits=["oracle"])) == policy
 
 
 @every_experiment
