@@ -1,0 +1,160 @@
+"""How long placing takes in large clusters: `python -m benchmarks.placement`. No broker.
+
+One new task of four stages, and one rearrangement of 100 active fragments, for clusters of several sizes.
+CPU time of this process: other work on the machine does not count.
+"""
+
+import argparse
+from collections.abc import Callable
+from random import Random
+from time import process_time
+from typing import cast, get_args
+
+import numpy as np
+
+from messages.application import Application, Fragment, Stage, TensorSpec, Variant
+from messages.cluster import ClusterState, NodeState
+from policies.cluster import ClusterView
+from policies.placement import (
+    ActiveJob,
+    Infeasible,
+    Placement,
+    PlacementName,
+    PlacementRequest,
+    place,
+    placement_policy,
+)
+from policies.prediction import Job
+
+STAGES = 4
+TASKS = 25
+"""Of four stages: 100 fragments."""
+BATCH = 64
+DEADLINE_MS = 2_000.0
+REFERENCE_SCORE = 100.0
+PIXELS = TensorSpec(dtype="uint8", shape=(32, 32, 3))
+FEATURES = TensorSpec(dtype="float16", shape=(4096,))
+LOGITS = TensorSpec(dtype="float32", shape=(2,))
+
+
+def application() -> Application:
+    """A chain of four stages."""
+    tensors = [PIXELS, *[FEATURES] * (STAGES - 1), LOGITS]
+    fragments = tuple(
+        Fragment(
+            sha256=f"{number:064x}",
+            file_bytes=1 << 22,
+            weight_bytes=1 << 22,
+            peak_memory_bytes=1 << 23,
+            flops_per_image=1e8,
+            milliseconds_per_image=1.0 + number,
+            milliseconds_per_call=0.2,
+            input=tensors[number],
+            output=tensors[number + 1],
+        )
+        for number in range(STAGES)
+    )
+    stages = tuple(
+        Stage(
+            name=f"s{number}",
+            fragment=fragments[number].sha256,
+            source=f"s{number - 1}" if number else "input",
+            classes=(0, 1) if number == STAGES - 1 else (),
+        )
+        for number in range(STAGES)
+    )
+    return Application(
+        name="made-up",
+        title="Made up",
+        input=PIXELS,
+        labels=("no", "yes"),
+        default_deadline_ms=DEADLINE_MS,
+        reference_score=REFERENCE_SCORE,
+        variants=(Variant(name="layer", stages=stages, micro_batch=16, accuracy=0.9, accuracy_images=1000),),
+        fragments=fragments,
+    )
+
+
+def cluster(app: Application, nodes: int) -> ClusterView:
+    """Nodes of three speeds and three links that hold every fragment."""
+    random = Random(nodes)
+    states = tuple(
+        NodeState(
+            node=f"n{index}",
+            boot="0" * 16,
+            online=True,
+            silent_ms=0.0,
+            score=REFERENCE_SCORE * random.choice((0.25, 0.5, 1.0)),
+            memory_budget_bytes=1 << 30,
+            loaded=tuple(fragment.sha256 for fragment in app.fragments),
+            queue_ms=0.0,
+            queue_length=0,
+            cpu_ratio=0.0,
+            link_megabytes_per_second=random.choice((5.0, 20.0, 100.0)),
+            timings=(),
+        )
+        for index in range(nodes)
+    )
+    view = ClusterView()
+    view.apply(ClusterState(sequence=1, nodes=states), 0.0)
+    return view
+
+
+def active_tasks(app: Application, view: ClusterView) -> list[ActiveJob]:
+    """Tasks that were placed at random."""
+    policy = placement_policy("random", seed=1)
+    active = []
+    for number in range(TASKS):
+        job = Job(app, app.variant("layer"), BATCH)
+        task = f"benchmark.{number}"
+        found = place(policy, PlacementRequest(task, job, 5.0, DEADLINE_MS), view, 0.0)
+        if isinstance(found, Infeasible):
+            raise TypeError(found.reason)
+        view.placed(task, 1, found.works(job), 0.0, due_ms=DEADLINE_MS)
+        active.append(ActiveJob(task, job, found.nodes, dict.fromkeys(found.nodes, 1.0), DEADLINE_MS))
+    return active
+
+
+def times_ms(action: Callable[[], object], repeats: int) -> str:
+    """Median and 99th percentile of CPU times."""
+    times = []
+    for _ in range(repeats):
+        began = process_time()
+        action()
+        times.append(1000 * (process_time() - began))
+    return f"p50 {np.median(times):7.2f} ms, p99 {np.quantile(times, 0.99):7.2f} ms"
+
+
+def measure(name: PlacementName, nodes: int, repeats: int) -> None:
+    """Print the lines of one policy and one size of cluster."""
+    app = application()
+    view = cluster(app, nodes)
+    active = active_tasks(app, view)
+    policy = placement_policy(name)
+    request = PlacementRequest("benchmark.new", Job(app, app.variant("layer"), BATCH), 5.0, DEADLINE_MS)
+    if not isinstance(policy.place(request, view, 0.0), Placement):
+        raise TypeError(name)
+    one = times_ms(lambda: policy.place(request, view, 0.0), repeats)
+    print(f"{nodes:5} nodes, {name:15}: a task of {STAGES} stages {one}", flush=True)
+    if name in {"gobi", "daso"}:
+        all_of_them = times_ms(lambda: policy.rearrange(active, view, 0.0), repeats)
+        print(f"{nodes:5} nodes, {name:15}: {STAGES * TASKS} fragments    {all_of_them}", flush=True)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--nodes", type=int, nargs="+", default=[50, 200, 1000])
+    names = get_args(PlacementName)
+    parser.add_argument(
+        "--policies", nargs="+", choices=names, default=[name for name in names if name != "exact"]
+    )
+    parser.add_argument("--repeats", type=int, default=30)
+    arguments = parser.parse_args()
+    for nodes in arguments.nodes:
+        for name in arguments.policies:
+            measure(cast("PlacementName", name), nodes, arguments.repeats)
+
+
+if __name__ == "__main__":
+    main()
