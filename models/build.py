@@ -38,17 +38,20 @@ class Trained:
     whole: Whole
     semantic: Semantic
     compressed: Derived
-    bottleneck: Derived
+    bottleneck: Derived | None
+    """None where the recipe has no bottlenecks."""
 
     @property
     def curves(self) -> dict[str, tuple[Epoch, ...]]:
         """The training curve of each network, by its heading."""
-        return {
+        curves = {
             "Whole network": self.whole.curve,
             "Branches": self.semantic.curve,
             "Compressed network": self.compressed.curve,
-            "Network with bottlenecks": self.bottleneck.curve,
         }
+        if self.bottleneck is not None:
+            curves["Network with bottlenecks"] = self.bottleneck.curve
+        return curves
 
 
 def train_part(bench: Workbench, part: Part) -> None:
@@ -82,7 +85,7 @@ def build(bench: Workbench, store: ModelStore) -> tuple[Application, tuple[Measu
         whole,
         semantic=train_semantic(bench, whole.network),
         compressed=train_compressed(bench, whole.network),
-        bottleneck=train_bottleneck(bench, whole.network),
+        bottleneck=train_bottleneck(bench, whole.network) if bench.recipe.bottlenecks else None,
     )
     packer = fill(bench, trained)
     bench.progress.console.print("measuring every variant's files on the test images")
@@ -116,8 +119,9 @@ def fill(bench: Workbench, trained: Trained) -> Packer:
     branches = [export_network(branch, example) for branch in semantic.branches.branches]
     packer.add_branches("semantic", branches, semantic.groups)
     packer.add_single("compressed", export_network(trained.compressed.network, example))
-    narrowed = export_network(trained.bottleneck.network, example)
-    packer.add_chain("layer-bottleneck", cut_at_bottlenecks(narrowed))
+    if trained.bottleneck is not None:
+        narrowed = export_network(trained.bottleneck.network, example)
+        packer.add_chain("layer-bottleneck", cut_at_bottlenecks(narrowed))
     if recipe.int8:
         packer.add_single("int8", quantize(whole, bench.data.validation.images[:CALIBRATION_IMAGES]))
     return packer

@@ -1,7 +1,7 @@
 """What is trained for each shipped application: its networks, its data and how long it learns."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from models.compression.bottleneck import Narrowing
@@ -13,6 +13,8 @@ from models.training import Augmentation, Schedule
 
 Part = Literal["whole", "semantic", "compressed", "bottleneck"]
 """What is trained by itself: the whole network, and what learns from it."""
+
+ONE_EPOCH = Schedule(epochs=1, peak_learning_rate=0.01)
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,9 @@ class Recipe:
     """Of the branches: as long as `schedule` where they begin with random weights."""
     compressed_schedule: Schedule
     """Fine-tuning of the pruned network: shorter and slower, as it begins with what it has kept."""
-    bottlenecks: Mapping[str, Narrowing]
-    """Behind which parts of the whole network how little crosses, in a chain of its own."""
-    bottleneck_schedule: Schedule
+    bottleneck_schedule: Schedule = ONE_EPOCH
+    bottlenecks: Mapping[str, Narrowing] = field(default_factory=dict)
+    """Behind which parts of the whole network how little crosses, in a chain of its own; none, none."""
     compressed_flops: float = 0.4
     """Share of the whole network's operations that pruning leaves."""
     int8: bool = True
@@ -99,7 +101,6 @@ RECIPES: Mapping[str, Recipe] = {
             semantic_schedule=Schedule(epochs=9),
             compressed_schedule=Schedule(epochs=2, peak_learning_rate=0.02),
             bottlenecks={"blocks.1": Narrowing(8), "blocks.3": Narrowing(8)},
-            bottleneck_schedule=Schedule(epochs=1, peak_learning_rate=0.01),
         ),
         Recipe(
             name="fashionmnist",
@@ -119,8 +120,6 @@ RECIPES: Mapping[str, Recipe] = {
             ),
             semantic_schedule=Schedule(epochs=4, peak_learning_rate=0.05, sides=(20, 24, 28, 28)),
             compressed_schedule=Schedule(epochs=2, peak_learning_rate=0.02),
-            bottlenecks={"blocks.1": Narrowing(12), "blocks.3": Narrowing(16)},
-            bottleneck_schedule=Schedule(epochs=1, peak_learning_rate=0.01),
             label_smoothing=0.1,
         ),
         Recipe(
@@ -142,8 +141,6 @@ RECIPES: Mapping[str, Recipe] = {
             ),
             semantic_schedule=Schedule(epochs=3, peak_learning_rate=0.05, sides=(24, 28, 32)),
             compressed_schedule=Schedule(epochs=2, peak_learning_rate=0.02, sides=(28, 32)),
-            bottlenecks={"blocks.2": Narrowing(16), "blocks.4": Narrowing(24)},
-            bottleneck_schedule=Schedule(epochs=1, peak_learning_rate=0.01),
             int8=False,
             label_smoothing=0.1,
         ),

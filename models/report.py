@@ -49,7 +49,7 @@ def training_report(
         f"  the whole network's answers: {recipe.semantic_schedule}.",
         "- Chain: the whole network's own graph, cut where its slowest part is fastest by measured time.",
         f"- Compressed: the whole network pruned to {recipe.compressed_flops:.0%} of its operations.",
-        f"- Bottlenecks: {', '.join(f'{part} to {to.channels} channels of bytes' for part, to in narrowed)}.",
+        *(f"- Bottleneck behind {part}: {to.channels} channels of bytes." for part, to in narrowed),
         f"- Weights are stored as {recipe.storage}, nodes compute with float32.",
         f"- Schedule: {schedule}.",
         f"- {recipe.augmentation}, label smoothing {recipe.label_smoothing}.",
