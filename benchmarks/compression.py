@@ -25,9 +25,10 @@ from models.build import CALIBRATION_IMAGES
 from models.compression.bottleneck import cut_at_bottlenecks
 from models.compression.quantization import quantize
 from models.datasets import Subset, load_published
-from models.export import export_network, file_content
+from models.export import export_network
 from models.graph import Graph
 from models.layer_split import cut, cut_points
+from models.onnx_file import file_content
 from models.profile import time_runtimes
 from models.recipes import RECIPES
 from models.train import Workbench, train_bottleneck, train_compressed, train_whole
