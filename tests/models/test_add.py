@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
@@ -114,7 +115,6 @@ def test_an_onnx_file_is_cut_measured_and_can_be_evaluated_exported_and_removed(
 
 
 def test_torch_code_with_its_weights_answers_as_it_does_in_torch(user: Path) -> None:
-    torch = pytest.importorskip("torch")
     namespace: dict[str, object] = {}
     exec(MODEL, namespace)
     network = namespace["build"]()  # type: ignore[operator]

@@ -158,6 +158,10 @@ def test_a_pickle_that_runs_code_is_refused_and_does_not_run_it(tmp_path: Path) 
     assert not made.exists()
 
 
+def test_a_place_of_memory_far_away_takes_no_memory() -> None:
+    assert load_plain_pickle(b"\x80\x02}r\xff\xff\xff\x7f.") == {}
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -166,7 +170,15 @@ def test_a_pickle_that_runs_code_is_refused_and_does_not_run_it(tmp_path: Path) 
         (b"\x80\x02cos\nsystem\nU\x04trueq\x00\x85R.", "names os.system"),
         (b"\x80\x02cbuiltins\neval\nU\x011\x85R.", "names builtins.eval"),
         (b"cnumpy\ndtype.__init__\n.", r"names numpy\.dtype\.__init__"),
-        (b"\x80\x02}r\xff\xff\xff\x7f.", "place 2147483647 of its memory"),
+        (b"\x80\x02}h\x05.", "no pickle of plain data"),
+        (b"\x80\x02}}.", "no pickle of plain data"),
+        (b"\x80\x02K\x01a.", "no pickle of plain data"),
+        (b"\x80\x02(K\x01\x85.", "no pickle of plain data"),
+        (b"\x80\x02t.", "no pickle of plain data"),
+        (b"\x80\x02}(K\x01u.", "no pickle of plain data"),
+        (b"\x80\x02](K\x01K\x02u.", "no pickle of plain data"),
+        (b"\x80\x02}}b.", "state of what is no array"),
+        (b"\x80\x02cnumpy\nndarray\n)R.", "calls what makes no array"),
         (b"\x80\x04\x95" + b"\xff" * 8 + b".", "the instruction"),
         (b"\x80\x02Q.", "the instruction BINPERSID"),
         (
