@@ -38,6 +38,8 @@ class Recipe:
     """Of the branches: as long as `schedule` where they begin with random weights."""
     compressed_schedule: Schedule
     """Fine-tuning of the pruned network: shorter and slower, as it begins with what it has kept."""
+    second_schedule: Schedule | None = None
+    """A second cycle of the whole network's training, from where the first ended."""
     bottleneck_schedule: Schedule = ONE_EPOCH
     bottlenecks: Mapping[str, Narrowing] = field(default_factory=dict)
     """Behind which parts of the whole network how little crosses, in a chain of its own; none, none."""
@@ -77,6 +79,7 @@ class Recipe:
         return replace(
             self,
             schedule=within(self.schedule),
+            second_schedule=within(self.second_schedule) if self.second_schedule else None,
             semantic_schedule=within(self.semantic_schedule),
             compressed_schedule=within(self.compressed_schedule),
             bottleneck_schedule=within(self.bottleneck_schedule),
@@ -138,6 +141,9 @@ RECIPES: Mapping[str, Recipe] = {
                 epochs=12,
                 peak_learning_rate=0.15,
                 sides=(*(20,) * 4, *(24,) * 3, *(28,) * 2, *(32,) * 3),
+            ),
+            second_schedule=Schedule(
+                epochs=8, seed=1, peak_learning_rate=0.1, sides=(*(28,) * 3, *(32,) * 5)
             ),
             semantic_schedule=Schedule(epochs=3, peak_learning_rate=0.05, sides=(24, 28, 32)),
             compressed_schedule=Schedule(epochs=2, peak_learning_rate=0.02, sides=(28, 32)),

@@ -52,6 +52,7 @@ def training_report(
         *(f"- Bottleneck behind {part}: {to.channels} channels of bytes." for part, to in narrowed),
         f"- Weights are stored as {recipe.storage}, nodes compute with float32.",
         f"- Schedule: {schedule}.",
+        *([f"- Then, from there: {recipe.second_schedule}."] if recipe.second_schedule else []),
         f"- {recipe.augmentation}, label smoothing {recipe.label_smoothing}.",
         f"- torch {version('torch')}, onnxruntime {version('onnxruntime')}.",
         "",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from rich.progress import Progress
-from torch import nn
+from torch import Tensor, nn
 
 from models.compression.bottleneck import insert_bottlenecks
 from models.compression.pruning import prune
@@ -79,14 +79,13 @@ def train_whole(bench: Workbench) -> Whole:
     recipe = bench.recipe
     torch.manual_seed(recipe.schedule.seed)
     network = recipe.network(len(recipe.labels), recipe.widths)
-    curve = bench.train(
-        "whole",
-        network,
-        lambda images, labels: nn.functional.cross_entropy(
-            network(images), labels, label_smoothing=recipe.label_smoothing
-        ),
-        recipe.schedule,
-    )
+
+    def loss(images: Tensor, labels: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(network(images), labels, label_smoothing=recipe.label_smoothing)
+
+    curve = bench.train("whole", network, loss, recipe.schedule)
+    if recipe.second_schedule is not None:
+        curve += bench.train("whole-2", network, loss, recipe.second_schedule)
     return Whole(network, curve)
 
 
