@@ -13,7 +13,7 @@ from bus.service import announced, service_bus
 from messages import topics
 from messages.application import Application
 from messages.cluster import CancelTask, ClusterState, NodeStatus, ServiceStatus, StageFailure
-from messages.metrics import GatewayMetrics, RefusalMetrics
+from messages.metrics import RefusalMetrics
 from messages.task import Answer, SettleTask, TaskAccepted, TaskDecided, TaskPlaced, TaskResult
 from services.gateway import answers
 from services.gateway.core import (
@@ -39,6 +39,7 @@ from services.gateway.intake import (
     refuse,
 )
 from services.gateway.journal import Entry, Journal, JournalError, ReplyTo
+from services.gateway.metrics import OUR_FAULT, gateway_metrics
 from services.gateway.reply import encoded, reply_to
 from services.gateway.settings import GatewaySettings
 
@@ -54,8 +55,6 @@ SMALL_PAYLOAD_BYTES = 16 * 1024
 """Below it, decoding costs less than handing it to a thread."""
 FRAMES_AT_ONCE = 16
 JOURNAL_RETRY_S = 1.0
-OUR_FAULT: tuple[RefusalKind, ...] = ("overloaded", "journal")
-"""Refusals of tasks that are valid: their senders may try again."""
 MEGABYTE = 1e6
 
 
@@ -352,23 +351,7 @@ class Gateway:
         await self._journal.forget(self._settings.keep_answers_s)
 
     async def _publish_metrics(self) -> None:
-        tasks = self._book.tasks.values()
-        running = sum(task.placed is not None for task in tasks)
-        refused = sum(self._refusals[kind] for kind in OUR_FAULT)
-        writes = max(1, self._journal.writes)
-        metrics = GatewayMetrics(
-            received=self._counts["received"],
-            accepted=self._counts["accepted"],
-            finished=self._counts["finished"],
-            in_flight=len(tasks),
-            waiting_for_decision=len(tasks) - running,
-            running=running,
-            retried=self._book.retried,
-            refused=refused,
-            invalid=self._refusals.total() - refused,
-            repeated=self._counts["repeated"],
-            journal_ms=1e3 * self._journal.write_seconds / writes,
-        )
+        metrics = gateway_metrics(self._counts, self._refusals, self._book, self._journal)
         self._bus.send(topics.METRICS_GATEWAY, metrics)
         for reason, count in self._refusals.items():
             self._bus.send(topics.METRICS_REFUSALS, RefusalMetrics(reason=reason, count=count))
