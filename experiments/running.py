@@ -10,8 +10,8 @@ from experiments.figures import Run, Runs
 from experiments.plan import Experiment
 from simulator import Learnt, Scenario
 
-OF_POLICIES = frozenset({"arms", "alpha", "mode"})
-"""Fields of a scenario that say how policies decide rather than what they meet: training has them too."""
+OF_POLICIES = frozenset({"arms", "alpha", "mode", "training_intervals"})
+"""Fields of a scenario that say how policies decide and learn, not what they meet: training has them too."""
 
 
 @dataclass(frozen=True)

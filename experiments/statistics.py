@@ -133,6 +133,6 @@ def judge(difference: Estimate, low: float, high: float) -> Verdict:
     """
     if low < difference.low and difference.high < high:
         return "holds"
-    if difference.high <= low or difference.low >= high:
+    if difference.high < low or difference.low > high:
         return "fails"
     return "undecided"

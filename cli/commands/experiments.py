@@ -43,8 +43,8 @@ def command(
         typer.Option(min=1, max=100_000, help="Length of a simulation.", show_default="of each experiment"),
     ] = None,
     training: Annotated[
-        int, typer.Option(min=0, max=100_000, help="Intervals that policies learn before, as in the paper.")
-    ] = 200,
+        int, typer.Option(min=0, max=100_000, help="Intervals for which policies learn before.")
+    ] = 100,
     policies: Annotated[
         str | None, typer.Option(help="Only these, with commas between: mab+daso,rule+earliest-finish.")
     ] = None,

@@ -1,11 +1,11 @@
 """What the paper does not ask: speeds that change in the middle of a run, and nodes that fail."""
 
-from experiments.catalogue.policies import LEARNERS, OURS, PAPER, SPLITPLACE
+from experiments.catalogue.policies import OURS, SPLITPLACE, SWEEP
 from experiments.plan import Case, Cell, Claim, Courses, Dots, Experiment, Lines, changes
 
 _RESPONSE = "response_intervals.mean"
 _MAIN = ("reward", "accuracy", "sla_violation_rate", _RESPONSE)
-_POLICIES = (SPLITPLACE, "mab+gobi", "rule+earliest-finish", *LEARNERS, OURS)
+_POLICIES = (SPLITPLACE, "mab+earliest-finish", "linucb+earliest-finish", "rule+earliest-finish", OURS)
 
 DRIFT = Experiment(
     name="drift",
@@ -87,7 +87,7 @@ ARMS = Experiment(
     name="arms",
     title="Two ways to split, or all",
     question="What is it worth to choose among four ways instead of the paper's two?",
-    policies=(SPLITPLACE, "rule+earliest-finish", *LEARNERS, OURS),
+    policies=_POLICIES,
     cases=(
         Case("layer, semantic", {"arms": ("layer", "semantic")}),
         Case("whole and compressed too", {"arms": ("whole", "layer", "semantic", "compressed")}),
@@ -101,7 +101,7 @@ INTERVAL = Experiment(
     name="interval",
     title="Deciding at once, or at interval starts",
     question="What does it cost to decide, place and move only every 300 s, as the paper does?",
-    policies=(*PAPER, OURS),
+    policies=SWEEP,
     cases=(Case("at once"), Case("at interval starts", {"mode": "interval"})),
     metrics=(*_MAIN, "wait_intervals", "decision_ms.p99", "migrations"),
     plots=(Dots("main", (*_MAIN, "wait_intervals", "migrations"), "At once, and at interval starts"),),
@@ -109,7 +109,7 @@ INTERVAL = Experiment(
     claims=(
         changes(
             "tasks wait longer where decisions are taken at interval starts",
-            (*PAPER, OURS),
+            SWEEP,
             "wait_intervals",
             ("at once", "at interval starts"),
             rises=True,

@@ -207,7 +207,7 @@ TABLE4 = Experiment(
     printed={Cell(policy, metric): value for policy, row in _TABLE4.items() for metric, value in row.items()},
     reference=OURS,
     tested=("reward", "sla_violation_rate", "response_intervals.mean"),
-    seeds=10,
+    seeds=8,
 )
 
 APPLICATIONS = ("mnist", "fashionmnist", "cifar100")
@@ -260,6 +260,7 @@ FIG6 = Experiment(
     question="What do 200 intervals of training teach the bandit about responses, rewards and exploring?",
     figures=("Figure 6",),
     policies=(SPLITPLACE,),
+    cases=(Case(changes={"training_intervals": 200, "intervals": 10}),),
     metrics=(
         *(f"training.response_ms.{name}" for name in APPLICATIONS),
         *(f"training.{deadlines}.{arm}.q" for deadlines in ("high", "low") for arm in _ARMS),

@@ -98,5 +98,5 @@ def test_within_two_points_needs_the_whole_interval_between_both_bounds(
     assert judge(Estimate(mean, margin, 5), -2, 2) == verdict
 
 
-def test_no_difference_at_all_is_not_a_higher_value() -> None:
-    assert judge(estimate([0.0, 0.0, 0.0]), 0, math.inf) == "fails"
+def test_no_difference_at_all_neither_shows_nor_refutes_a_higher_value() -> None:
+    assert judge(estimate([0.0, 0.0, 0.0]), 0, math.inf) == "undecided"
