@@ -40,6 +40,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "Repeat the paper's experiments on the simulator, a page each.",
     ),
     "simulate": ("cli.commands.simulate", "Run policies on simulated hosts, on a virtual clock."),
+    "replay": (
+        "cli.commands.replay",
+        "Estimate from logged decisions how another split policy would have fared.",
+    ),
     "asyncapi": ("cli.commands.asyncapi", "Print the AsyncAPI document of all topics."),
 }
 """Subcommands: the module that holds each, and the first line of its help."""

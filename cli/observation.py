@@ -8,8 +8,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import aiomqtt
-
 from bus.settings import Settings
 from cli.client import new_client, read
 from messages.base import Message
@@ -111,21 +109,34 @@ async def observe(
     settings: Settings,
     observation: Observation,
     on_connect: Callable[[], Awaitable[None]] | None = None,
+    on_message: Callable[[str, Message], None] | None = None,
 ) -> None:
-    """Feeds an observation until it is cancelled. Raises aiomqtt.MqttError when the connection ends."""
+    """Feeds an observation until it is cancelled. Raises aiomqtt.MqttError when the connection ends.
+
+    Args:
+        settings: where to listen.
+        observation: is fed.
+        on_connect: called once all topics are subscribed.
+        on_message: called with the topic (without prefix) of every valid message, and the message.
+    """
     async with new_client(settings, "watch") as client:
         for topic in TOPICS:
             await client.subscribe(f"{settings.prefix}/{topic.filter}", qos=1)
         if on_connect is not None:
             await on_connect()
         async for message in client.messages:
-            _take(observation, message, settings.prefix)
+            name = message.topic.value.removeprefix(f"{settings.prefix}/")
+            content = _content(name, message.payload)
+            if content is not None:
+                observation.apply(content)
+                if on_message is not None:
+                    on_message(name, content)
 
 
-def _take(observation: Observation, message: aiomqtt.Message, prefix: str) -> None:
-    name = message.topic.value.removeprefix(f"{prefix}/")
+def _content(name: str, payload: bytes) -> Message | None:
+    """A message of one of our topics; None for others, and for what is not valid."""
     for topic in TOPICS:
-        content = read(topic, name, message.payload)
+        content: Message | None = read(topic, name, payload)
         if content is not None:
-            observation.apply(content)
-            return
+            return content
+    return None

@@ -137,6 +137,8 @@ class ArmEstimate(Part):
     note: Text
     work_ms: Milliseconds | None = None
     """Computing time of all its stages together; None where it cannot run now."""
+    wait_ms: Milliseconds | None = None
+    """How much of the prediction is waiting for other tasks' work; None where nobody says."""
     score: Annotated[float, Field(ge=-1e18, le=1e18, allow_inf_nan=False)] | None = None
     """What the policy thought of it, the more the better, in its own units; None where it did not."""
 

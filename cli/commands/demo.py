@@ -18,6 +18,8 @@ from cli.demonstration.system import remove
 from cli.demonstration.table import table
 from cli.exit_codes import ExitCode
 from cli.options import fail, repository_folder
+from cli.policy_option import PolicyOption, parse_pair
+from cli.recording import RecordingError
 from messages.limits import MAX_NODES
 
 
@@ -27,11 +29,15 @@ def command(
     nodes: Annotated[
         int, typer.Option(min=MIN_NODES, max=MAX_NODES, help="How many edge nodes.")
     ] = MIN_NODES,
+    policy: PolicyOption = None,
     seed: Annotated[int, typer.Option(help="Of the sensor's random choices.")] = 0,
     broker: Annotated[
         str | None, typer.Option(help="URL of a broker to use.", show_default="one of its own")
     ] = None,
     summary: Annotated[Path | None, typer.Option(help="JSON file to write the figures to.")] = None,
+    log: Annotated[
+        Path | None, typer.Option(help="Add decisions and ends of tasks to this file, for splitplace replay.")
+    ] = None,
     store: Annotated[Path | None, typer.Option(help="The model store.", show_default="store")] = None,
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep logs and journal of a demo that went well.")
@@ -44,10 +50,19 @@ def command(
     a task got no answer or a process died.
     """
     folder = Path("var") / "demo" / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-    options = DemoOptions(tasks, nodes, seed, broker, store or repository_folder("store"), folder)
+    options = DemoOptions(
+        tasks=tasks,
+        nodes=nodes,
+        seed=seed,
+        broker=broker,
+        store=store or repository_folder("store"),
+        folder=folder,
+        log=log,
+        policy=parse_pair(policy),
+    )
     try:
         figures = Demo(options).run()
-    except (DemoError, PlanError, StoreError, BrokerError) as error:
+    except (DemoError, PlanError, StoreError, BrokerError, RecordingError) as error:
         fail(f"{error}\nlogs: {folder}", ExitCode.PROBLEM)
     except (KeyboardInterrupt, asyncio.CancelledError):
         remove(folder)

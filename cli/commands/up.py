@@ -10,6 +10,7 @@ import typer
 
 from cli.main import PARTS
 from cli.options import BrokerOption, PrefixOption, settings_from
+from cli.policy_option import PolicyOption, parse_pair, policy_flags
 from cli.processes import Processes
 from messages.topics import SERVICES
 
@@ -20,6 +21,7 @@ def command(
     *,
     broker: BrokerOption = None,
     prefix: PrefixOption = None,
+    policy: PolicyOption = None,
     folder: Annotated[Path, typer.Option(help="For the logs.")] = Path("var/log"),
 ) -> None:
     """Run all five services.
@@ -29,12 +31,14 @@ def command(
     """
     settings = settings_from(broker, prefix)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    own_flags = policy_flags(parse_pair(policy))
     shared = ["--broker", settings.broker, "--prefix", settings.prefix]
     with Processes(folder) as processes:
         try:
             for name in SERVICES:
                 module = PARTS[name][0].removesuffix(".__main__")
-                child = processes.start(name, [sys.executable, "-m", module, *shared], restart=True)
+                command_line = [sys.executable, "-m", module, *shared, *own_flags.get(name, ())]
+                child = processes.start(name, command_line, restart=True)
                 print(f"{name:18} process {child.pid}, log in {child.log_file}", flush=True)
             print(
                 f"all services use {settings.broker}, topics below {settings.prefix} (Ctrl-C ends them)",

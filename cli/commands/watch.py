@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from pathlib import Path
 from typing import Annotated
 
 import aiomqtt
@@ -11,15 +12,16 @@ from bus.settings import Settings
 from cli.exit_codes import ExitCode
 from cli.observation import Observation, observe
 from cli.options import BrokerOption, PrefixOption, fail, settings_from
+from cli.recording import Recorder, RecordingError, recording
 from cli.screen import shown
 
 
-async def _watch(settings: Settings, seconds: float | None) -> None:
+async def _watch(settings: Settings, seconds: float | None, recorder: Recorder | None) -> None:
     observation = Observation()
     async with shown(observation, f"{settings.broker}, {settings.prefix} (Ctrl-C ends)"):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await observe(settings, observation)
+                await observe(settings, observation, on_message=recorder.take if recorder else None)
 
 
 def command(
@@ -27,6 +29,9 @@ def command(
     broker: BrokerOption = None,
     prefix: PrefixOption = None,
     seconds: Annotated[float | None, typer.Option(min=0, help="End after so long. [default: never]")] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Add decisions and ends of tasks to this file, for splitplace replay.")
+    ] = None,
 ) -> None:
     """Show metrics and decisions as they come.
 
@@ -35,7 +40,10 @@ def command(
     """
     settings = settings_from(broker, prefix)
     try:
-        asyncio.run(_watch(settings, seconds))
+        with recording(record) as recorder:
+            asyncio.run(_watch(settings, seconds, recorder))
+    except RecordingError as error:
+        fail(str(error), ExitCode.PROBLEM)
     except (aiomqtt.MqttError, OSError) as error:
         fail(f"broker {settings.broker}: {error}", ExitCode.UNREACHABLE)
     except KeyboardInterrupt:

@@ -27,11 +27,14 @@ from cli.demonstration.summary import SensorTask, summarise
 from cli.demonstration.system import SENSOR, samples_of, start_nodes, start_sensor, start_services
 from cli.observation import Observation, observe
 from cli.processes import Child, Processes
+from cli.recording import Recorder, recording
 from cli.screen import shown
 from messages.application import Application
 from messages.topics import SERVICES
+from policies.pairs import PolicyPair
 
-READY_S = 90.0
+READY_S = 180.0
+"""Seconds for services, then for nodes: on an idle machine they need five together."""
 SETTLE_S = 3.0
 _TICK_S = 0.1
 
@@ -57,6 +60,10 @@ class DemoOptions:
     store: Path
     folder: Path
     """For everything the demo writes."""
+    log: Path | None = None
+    """Where decisions and ends of tasks are added, for `splitplace replay`."""
+    policy: PolicyPair | None = None
+    """How to split and where to place; None leaves it to the services' settings."""
 
 
 class Demo:
@@ -110,7 +117,7 @@ class Demo:
             shares = stack.enter_context(cpu_shares())
             system = stack.enter_context(Processes(folder / "log"))
             sensors = stack.enter_context(Processes(folder / "log"))
-            start_services(system, settings, self.store, folder)
+            start_services(system, settings, self.store, folder, self.options.policy)
             asyncio.run(self._observed(settings, broker, shares, system, sensors))
             return self._summary(broker, shares, time.monotonic() - started)
 
@@ -126,20 +133,21 @@ class Demo:
             f"SplitPlace demo: {len(self.plans)} nodes, {self.options.tasks} tasks, {broker.kind} broker at "
             f"{settings.broker}, topics below {settings.prefix}"
         )
-        async with _ended_by_signals(), shown(self.observation, title):
-            course = asyncio.create_task(self._course(settings, shares, system, sensors), name="course")
-            others = (
-                asyncio.create_task(_guard(system, broker), name="guard"),
-                asyncio.create_task(_observe(settings, self.observation), name="observer"),
-            )
-            try:
-                done, _ = await asyncio.wait((course, *others), return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    task.result()
-            finally:
-                for task in (course, *others):
-                    task.cancel()
-                await asyncio.gather(course, *others, return_exceptions=True)
+        with recording(self.options.log) as recorder:
+            async with _ended_by_signals(), shown(self.observation, title):
+                course = asyncio.create_task(self._course(settings, shares, system, sensors), name="course")
+                others = (
+                    asyncio.create_task(_guard(system, broker), name="guard"),
+                    asyncio.create_task(_observe(settings, self.observation, recorder), name="observer"),
+                )
+                try:
+                    done, _ = await asyncio.wait((course, *others), return_when=asyncio.FIRST_COMPLETED)
+                    for task in done:
+                        task.result()
+                finally:
+                    for task in (course, *others):
+                        task.cancel()
+                    await asyncio.gather(course, *others, return_exceptions=True)
 
     async def _course(
         self, settings: Settings, shares: CpuShares, system: Processes, sensors: Processes
@@ -252,9 +260,9 @@ async def _guard(system: Processes, broker: FoundBroker) -> None:
         await asyncio.sleep(_TICK_S)
 
 
-async def _observe(settings: Settings, observation: Observation) -> None:
+async def _observe(settings: Settings, observation: Observation, recorder: Recorder | None) -> None:
     try:
-        await observe(settings, observation)
+        await observe(settings, observation, on_message=recorder.take if recorder else None)
     except (aiomqtt.MqttError, OSError) as error:
         msg = f"broker {settings.broker}: {error}"
         raise DemoError(msg) from error

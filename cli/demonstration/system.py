@@ -10,18 +10,28 @@ from bus.store import ModelStore
 from cli.cpu_shares import CpuShares
 from cli.demonstration.plan import NodePlan
 from cli.main import PARTS
+from cli.policy_option import policy_flags
 from cli.processes import Child, Processes
-from messages.topics import NODE, SERVICES
+from messages.topics import GATEWAY, NODE, PLACER, SERVICES, SPLITTER
+from policies.pairs import PolicyPair
 
 SENSOR = Path(__file__).parents[2] / "examples" / "sensor.py"
 SAMPLES = "samples.npz"
 
 
-def start_services(processes: Processes, settings: Settings, store: ModelStore, folder: Path) -> None:
-    """Starts all five, with their files below `folder`."""
+def start_services(
+    processes: Processes, settings: Settings, store: ModelStore, folder: Path, policy: PolicyPair | None
+) -> None:
+    """Starts all five, with their files below `folder`.
+
+    Splitter and placer decide by `policy`; None leaves it to their settings.
+    """
+    state = ["--state-dir", str(folder / "state")]
+    chosen = policy_flags(policy)
     own_flags = {
-        "gateway": ["--journal", str(folder / "gateway.sqlite3")],
-        "splitter": ["--store", str(store.root.absolute()), "--state-dir", str(folder / "state")],
+        GATEWAY: ["--journal", str(folder / "gateway.sqlite3")],
+        SPLITTER: ["--store", str(store.root.absolute()), *state, *chosen.get(SPLITTER, ())],
+        PLACER: [*state, *chosen.get(PLACER, ())],
     }
     for name in SERVICES:
         processes.start(name, [*_python(name), *_shared(settings), *own_flags.get(name, [])])

@@ -42,6 +42,7 @@ class Arm:
             predicted_ms=self.predicted_ms,
             note=self.note[:1000],
             work_ms=self.work_ms,
+            wait_ms=self.wait_ms,
             score=score if score is not None and isfinite(score) else None,
         )
 
