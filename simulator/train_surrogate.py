@@ -109,7 +109,7 @@ def trained(samples: Sequence[Sample], held_out: Sequence[Sample], *, steps: int
 def main(argv: Sequence[str] | None = None) -> None:
     """Collect, train, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--intervals", type=int, default=150, help="of each simulation")
+    parser.add_argument("--intervals", type=int, default=60, help="of each simulation")
     parser.add_argument("--steps", type=int, default=6000, help="of AdamW")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
