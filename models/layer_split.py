@@ -33,13 +33,16 @@ class CutPoint:
 
     tensor: str
     bytes_per_image: int
-    """Size of the tensor as float32."""
+    """Size of the tensor as it is computed."""
     after_relu: bool
+    is_float32: bool = True
+    """What is narrower already travels as it is."""
 
     @property
     def sent_bytes_per_image(self) -> float:
         """Estimated size on the wire."""
-        return self.bytes_per_image * FLOAT16_SHARE * (AFTER_RELU_SHARE if self.after_relu else 1.0)
+        narrowed = FLOAT16_SHARE if self.is_float32 else 1.0
+        return self.bytes_per_image * narrowed * (AFTER_RELU_SHARE if self.after_relu else 1.0)
 
 
 class CutError(Exception):
@@ -63,7 +66,9 @@ def cut_points(model: onnx.ModelProto) -> tuple[CutPoint, ...]:
         if len(live) == 1 and live.issubset(node.output):
             (tensor,) = live
             if graph.is_batch_first(tensor):
-                points.append(CutPoint(tensor, graph.bytes_per_image(tensor), graph.is_after_relu(node)))
+                is_float32 = graph.element_type(tensor) == TensorProto.FLOAT
+                size = graph.bytes_per_image(tensor)
+                points.append(CutPoint(tensor, size, graph.is_after_relu(node), is_float32))
     return tuple(points)
 
 
