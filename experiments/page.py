@@ -2,7 +2,7 @@
 
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -73,6 +73,23 @@ def write(experiment: Experiment, runs: Runs, origin: Origin, folder: Path, note
     page = folder / f"{experiment.name}.md"
     page.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
     return page
+
+
+def write_index(experiments: Iterable[Experiment], folder: Path) -> Path:
+    """Writes `README.md`: a list of those experiments of which there is a page in the folder."""
+    rows = [
+        [f"[{each.title}]({each.name}.md)", each.question, ", ".join(each.figures) or "–"]
+        for each in experiments
+        if (folder / f"{each.name}.md").is_file()
+    ]
+    text = [
+        "# Results of the experiments",
+        "Written by `splitplace experiments`. Each page says how it was made.",
+        tables.markdown(["page", "question", "in the paper"], rows),
+    ]
+    index = folder / "README.md"
+    index.write_text("\n\n".join(text) + "\n", encoding="utf-8")
+    return index
 
 
 def _introduction(experiment: Experiment) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import page
+from experiments.catalogue import EXPERIMENTS
 from experiments.plan import Experiment
 from experiments.running import Laboratory, requests_of
 
@@ -73,6 +74,7 @@ def conduct(
         origin = page.Origin(plan.command, plan.commit, plan.scenario, plan.seeds_of(experiment))
         runs = laboratory.runs(requests)
         pages.append(page.write(experiment, runs, origin, folder, notes_on(experiment.name)))
+        page.write_index(EXPERIMENTS.values(), folder)
     return pages
 
 

@@ -107,7 +107,7 @@ FIG9 = Experiment(
 ALPHAS = (0.0, 0.5, 1.0)
 """Weight of energy in equation 10; that of the response is the rest."""
 
-_ABLATIONS = ("semantic+gobi", "layer+gobi", "random+daso", "mab+gobi", "mab+daso")
+_ABLATIONS = ("semantic+gobi", "layer+gobi", "mab+gobi", "mab+daso")
 _BOTH_ENDS = ("alpha 0", "alpha 1")
 
 FIG10 = Experiment(
@@ -156,7 +156,7 @@ FIG10 = Experiment(
             rises=False,
         ),
         extreme(
-            "MAB+DASO has the highest reward of the five at alpha .5",
+            "MAB+DASO has the highest reward of the four at alpha .5",
             Cell(SPLITPLACE, "reward", "alpha 0.5"),
             _ABLATIONS,
             highest=True,

@@ -141,7 +141,7 @@ FIG18 = Experiment(
     ),
 )
 
-_PLACEMENTS = ("random", "round-robin", "gobi", "daso", "earliest-finish")
+_PLACEMENTS = ("random", "round-robin", "gobi", "earliest-finish")
 _SPLITS = ("layer", "semantic")
 
 FIG19 = Experiment(

@@ -77,6 +77,8 @@ def test_a_session_writes_a_page_for_each_experiment_that_has_runs(tmp_path: Pat
         plan_of("fig2", "fig19", "fig6"), Laboratory(teach, simulate), tmp_path / "out", lambda _: None
     )
     assert [page.name for page in pages] == ["fig2.md", "fig19.md"]
+    index = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"\]\((.+?)\)", index) == ["fig2.md", "fig19.md"]
     text = pages[0].read_text(encoding="utf-8")
     assert "| semantic+earliest-finish |" in text
     assert "| layer+earliest-finish less semantic+earliest-finish |" in text
