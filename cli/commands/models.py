@@ -21,6 +21,10 @@ SUBCOMMANDS: Mapping[str, tuple[str, str]] = {
     "train": (_WORKSHOP, "Train one network of a shipped application."),
     "evaluate": (_MEASURE, "Measure an application again on labelled pictures."),
     "profile": (_MEASURE, "Time an application's fragments on this machine."),
+    "report": (
+        "cli.commands.models_report",
+        "Write a page with pictures: accuracy against time, groups, cuts, sizes.",
+    ),
     "export": (_STORE, "Write an application as one archive."),
     "remove": (_STORE, "Delete an application from the store."),
 }
