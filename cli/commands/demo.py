@@ -21,6 +21,7 @@ from cli.options import fail, repository_folder
 from cli.policy_option import PolicyOption, parse_pair
 from cli.recording import RecordingError
 from messages.limits import MAX_NODES
+from models.datasets import DatasetError
 
 
 def command(
@@ -37,6 +38,12 @@ def command(
     summary: Annotated[Path | None, typer.Option(help="JSON file to write the figures to.")] = None,
     log: Annotated[
         Path | None, typer.Option(help="Add decisions and ends of tasks to this file, for splitplace replay.")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with data sets, for CIFAR images.", show_default="../shared/data, if there"
+        ),
     ] = None,
     store: Annotated[Path | None, typer.Option(help="The model store.", show_default="store")] = None,
     keep: Annotated[
@@ -57,12 +64,13 @@ def command(
         broker=broker,
         store=store or repository_folder("store"),
         folder=folder,
+        data=data,
         log=log,
         policy=parse_pair(policy),
     )
     try:
         figures = Demo(options).run()
-    except (DemoError, PlanError, StoreError, BrokerError, RecordingError) as error:
+    except (DemoError, PlanError, DatasetError, StoreError, BrokerError, RecordingError) as error:
         fail(f"{error}\nlogs: {folder}", ExitCode.PROBLEM)
     except (KeyboardInterrupt, asyncio.CancelledError):
         remove(folder)

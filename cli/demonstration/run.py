@@ -23,8 +23,10 @@ from bus.store import ModelStore
 from cli.client import clear_retained
 from cli.cpu_shares import CpuShares, cpu_shares
 from cli.demonstration.plan import NodePlan, plan_nodes
+from cli.demonstration.samples import find_samples
 from cli.demonstration.summary import SensorTask, summarise
-from cli.demonstration.system import SENSOR, samples_of, start_nodes, start_sensor, start_services
+from cli.demonstration.system import SENSOR, start_nodes, start_sensor, start_services
+from cli.demonstration.workload import largest_batch, tight_deadline
 from cli.observation import Observation, observe
 from cli.processes import Child, Processes
 from cli.recording import Recorder, recording
@@ -60,6 +62,8 @@ class DemoOptions:
     store: Path
     folder: Path
     """For everything the demo writes."""
+    data: Path | None = None
+    """Folder with data sets, for applications that come without images; None for the usual one."""
     log: Path | None = None
     """Where decisions and ends of tasks are added, for `splitplace replay`."""
     policy: PolicyPair | None = None
@@ -74,17 +78,20 @@ class Demo:
 
         Raises:
             DemoError: No application with samples, or the sensor is not there.
+            DatasetError: What a given folder holds of a data set is broken.
             StoreError: The model store is not usable.
             PlanError: There is no such mix of nodes.
         """
         self.options = options
         self.store = ModelStore(options.store)
-        self.applications = self._usable(self.store.applications())
+        known = self.store.applications()
+        self.samples = find_samples(self.store, known, options.data, options.folder)
+        self.applications = self._usable(known)
         self.plans = plan_nodes(options.nodes, os.cpu_count() or 1, self.applications)
         self.observation = Observation()
 
     def _usable(self, applications: Sequence[Application]) -> tuple[Application, ...]:
-        usable = tuple(each for each in applications if samples_of(self.store, each.name).is_file())
+        usable = tuple(each for each in applications if each.name in self.samples)
         if not usable:
             msg = f"{self.store.root}: no application with samples; splitplace models build makes them"
             raise DemoError(msg)
@@ -161,12 +168,14 @@ class Demo:
             start_sensor(
                 sensors,
                 settings,
-                self.store,
                 application=application.name,
+                samples=self.samples[application.name],
                 tasks=tasks,
                 rate=TASKS_PER_SECOND / len(self.applications),
                 seed=self.options.seed,
                 report=self._report_file(application),
+                batch_max=largest_batch(application),
+                deadline=tight_deadline(application, self.observation.nodes.values()),
             )
             for application, tasks in zip(self.applications, counts, strict=True)
         ]
@@ -213,6 +222,7 @@ class Demo:
             "nodes": [self._node(plan) for plan in self.plans],
             "cpu_shares": shares.mechanism,
             "broker": {"kind": broker.kind, "url": broker.url},
+            "policy": "+".join(self.options.policy) if self.options.policy else None,
             "seed": self.options.seed,
             "wall_s": round(wall_s, 1),
             "software": software_version(),

@@ -9,6 +9,7 @@ from bus.settings import Settings
 from bus.store import ModelStore
 from cli.cpu_shares import CpuShares
 from cli.demonstration.plan import NodePlan
+from cli.demonstration.workload import TightDeadline
 from cli.main import PARTS
 from cli.policy_option import policy_flags
 from cli.processes import Child, Processes
@@ -16,7 +17,6 @@ from messages.topics import GATEWAY, NODE, PLACER, SERVICES, SPLITTER
 from policies.pairs import PolicyPair
 
 SENSOR = Path(__file__).parents[2] / "examples" / "sensor.py"
-SAMPLES = "samples.npz"
 
 
 def start_services(
@@ -59,13 +59,15 @@ def start_nodes(
 def start_sensor(
     processes: Processes,
     settings: Settings,
-    store: ModelStore,
     *,
     application: str,
+    samples: Path,
     tasks: int,
     rate: float,
     seed: int,
     report: Path,
+    batch_max: int,
+    deadline: TightDeadline | None,
 ) -> Child:
     """Starts a sensor of one application: a program that knows nothing of us."""
     flags = {
@@ -73,19 +75,17 @@ def start_sensor(
         "--prefix": settings.prefix,
         "--name": f"sensor-{application}",
         "--application": application,
-        "--samples": str(samples_of(store, application)),
+        "--samples": str(samples),
         "--tasks": str(tasks),
         "--rate": str(rate),
         "--seed": str(seed),
         "--report": str(report),
+        "--batch-max": str(batch_max),
     }
+    if deadline is not None:
+        flags |= {"--tight-ms": str(deadline.ms), "--tight-ms-per-image": str(deadline.ms_per_image)}
     arguments = [part for flag in flags.items() for part in flag]
     return processes.start(f"sensor-{application}", [sys.executable, str(SENSOR), *arguments])
-
-
-def samples_of(store: ModelStore, application: str) -> Path:
-    """The labelled images that come with an application."""
-    return store.root / application / SAMPLES
 
 
 def remove(folder: Path) -> None:

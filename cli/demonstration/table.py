@@ -7,31 +7,22 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+_OUTCOMES = ("sent", "answered", "late", "refused", "expired", "failed", "lost")
+
 
 def table(summary: Mapping[str, Any]) -> RenderableType:
     """What was asked, what came of it, and why it was decided so."""
-    columns = {**summary["by_application"], "all": summary}
-    results = Table("", title="Tasks", title_justify="left")
-    for name in columns:
-        results.add_column(name, justify="right")
-    for outcome in (
-        "sent",
-        "accepted",
-        "answered",
-        "late",
-        "refused",
-        "invalid",
-        "expired",
-        "failed",
-        "lost",
-    ):
-        results.add_row(outcome, *(str(figures["tasks"][outcome]) for figures in columns.values()))
-    for label, key in (("deadline hit rate", "deadline_hit_rate"), ("reward (eq. 15)", "reward")):
-        results.add_row(label, *(_figure(figures[key], 3) for figures in columns.values()))
-    results.add_row("accuracy", *(_figure(figures["accuracy"], 4) for figures in columns.values()))
-    for quantile in ("p50", "p95"):
-        label = f"response {quantile}, ms"
-        results.add_row(label, *(_figure(each["response_ms"][quantile], 0) for each in columns.values()))
+    results = Table("application", title="Tasks", title_justify="left")
+    for heading in (*_OUTCOMES, "deadline hit rate", "reward", "accuracy", "p50 ms", "p95 ms"):
+        results.add_column(heading, justify="right")
+    for name, figures in {**summary["by_application"], "all": summary}.items():
+        results.add_row(
+            name,
+            *(str(figures["tasks"][outcome]) for outcome in _OUTCOMES),
+            *(_figure(figures[key], 3) for key in ("deadline_hit_rate", "reward")),
+            _figure(figures["accuracy"], 4),
+            *(_figure(figures["response_ms"][quantile], 0) for quantile in ("p50", "p95")),
+        )
     decisions = Table("decision", "tasks", "for example because", title="Decisions", title_justify="left")
     for name, count in summary["decisions"].items():
         decisions.add_row(name, str(count), Text(summary["reasons"].get(name, "")))
@@ -49,8 +40,8 @@ def table(summary: Mapping[str, Any]) -> RenderableType:
             _figure(node["executed"], 0),
         )
     note = Text(
-        "Hit rate and reward count every task that was sent: one without an answer in time is a miss, and "
-        "one without a result has reward 0.",
+        "Hit rate and reward (equation 15) count every task that was sent: one without an answer in time is "
+        "a miss, and one without a result has reward 0.",
         style="dim",
     )
     return Group(results, decisions, nodes, note)

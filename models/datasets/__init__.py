@@ -2,7 +2,7 @@
 
 from models.datasets.class_names import CLASS_NAMES
 from models.datasets.parts import Dataset, DatasetError, Images, Labels, Published, Subset
-from models.datasets.published import PUBLISHED, load_published
+from models.datasets.published import PUBLISHED, load_held_out, load_published
 
 __all__ = [
     "CLASS_NAMES",
@@ -13,5 +13,6 @@ __all__ = [
     "Labels",
     "Published",
     "Subset",
+    "load_held_out",
     "load_published",
 ]

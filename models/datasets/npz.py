@@ -45,33 +45,45 @@ def read_pictures(path: Path, facts: Published) -> Dataset:
     Raises:
         DatasetError: It is not what `facts` says, or a picture cannot be decoded.
     """
-    counts = {"train": facts.training_file_images, "test": facts.test_images}
-    bounds = {}
-    for part, count in counts.items():
-        bounds[f"{part}_images_blob"] = 2 * count * int(np.prod(facts.shape))
-        bounds[f"{part}_offsets"] = bounds[f"{part}_labels"] = _LABEL_BYTES * (count + 1)
-    arrays = _load(path, bounds)
-    parts = []
-    for part, count in counts.items():
-        blob, offsets, labels = (arrays[f"{part}_{key}"] for key in ("images_blob", "offsets", "labels"))
-        if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
-            msg = f"{path}: {part}_labels is {labels.dtype}{list(labels.shape)}, expected {count} integers"
-            raise DatasetError(msg)
-        try:
-            images = _decode(blob.tobytes(), offsets.tolist(), count, facts.shape)
-        except (OSError, ValueError, TypeError) as error:
-            msg = f"{path}: pictures of part {part} cannot be decoded: {error}"
-            raise DatasetError(msg) from error
-        parts.append(Subset(images, labels))
-    return facts.dataset(*parts)
+    training, test = facts.training_file_images, facts.test_images
+    return facts.dataset(
+        _read_part(path, facts, "train", training, training), _read_part(path, facts, "test", test, test)
+    )
+
+
+def read_held_out_pictures(path: Path, facts: Published, count: int) -> Subset:
+    """The first `count` images of the validation part; no other picture is decoded.
+
+    Raises:
+        DatasetError: as `read_pictures`.
+    """
+    wanted = min(count, facts.held_out)
+    return _read_part(path, facts, "train", facts.training_file_images, wanted)
+
+
+def _read_part(path: Path, facts: Published, part: str, count: int, wanted: int) -> Subset:
+    """The first `wanted` of the `count` pictures of a part."""
+    small = _LABEL_BYTES * (count + 1)
+    blob_bytes = 2 * count * int(np.prod(facts.shape))
+    bounds = {f"{part}_images_blob": blob_bytes, f"{part}_offsets": small, f"{part}_labels": small}
+    blob, offsets, labels = _load(path, bounds).values()
+    if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
+        msg = f"{path}: {part}_labels is {labels.dtype}{list(labels.shape)}, expected {count} integers"
+        raise DatasetError(msg)
+    try:
+        if offsets.shape != (count + 1,):
+            msg = f"{offsets.shape} offsets for {count} pictures"
+            raise ValueError(msg)  # noqa: TRY301 - reported as everything else that is wrong with pictures
+        images = _decode(blob.tobytes(), offsets.tolist(), wanted, facts.shape)
+    except (OSError, ValueError, TypeError) as error:
+        msg = f"{path}: pictures of part {part} cannot be decoded: {error}"
+        raise DatasetError(msg) from error
+    return Subset(images, labels[:wanted])
 
 
 def _decode(blob: bytes, offsets: list[int], count: int, shape: tuple[int, int, int]) -> Images:
     images = np.empty((count, *shape), np.uint8)
     size = (shape[2], shape[1])
-    if len(offsets) != count + 1:
-        msg = f"{len(offsets)} offsets for {count} pictures"
-        raise ValueError(msg)
     for index in range(count):
         with Image.open(
             io.BytesIO(blob[offsets[index] : offsets[index + 1]]), formats=("WEBP", "PNG")

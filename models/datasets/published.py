@@ -5,8 +5,8 @@ from pathlib import Path
 
 from models.datasets.cifar import find_cifar, read_cifar
 from models.datasets.idx import has_idx, read_idx
-from models.datasets.npz import read_arrays, read_pictures
-from models.datasets.parts import Dataset, DatasetError, Published
+from models.datasets.npz import read_arrays, read_held_out_pictures, read_pictures
+from models.datasets.parts import Dataset, DatasetError, Published, Subset
 
 PUBLISHED: Mapping[str, Published] = {
     facts.name: facts
@@ -47,3 +47,17 @@ def load_published(name: str, folder: Path) -> Dataset:
         return read_cifar(files, facts)
     msg = f"{folder} does not hold {name}. Expected there: {_EXPECTED[name]}. Nothing is downloaded."
     raise DatasetError(msg)
+
+
+def load_held_out(name: str, folder: Path, count: int) -> Subset:
+    """At most `count` images of the validation part: what may be shown without touching the test part.
+
+    Raises:
+        DatasetError: as `load_published`.
+    """
+    facts = PUBLISHED[name]
+    archive = folder / f"{name}.npz"
+    if name == "cifar100" and archive.exists():  # thousands of pictures to decode, of which few are wanted
+        return read_held_out_pictures(archive, facts, count)
+    held_out = load_published(name, folder).validation
+    return Subset(held_out.images[:count], held_out.labels[:count])

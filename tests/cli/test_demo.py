@@ -21,6 +21,16 @@ from bus.settings import Settings
 from cli.client import new_client
 from cli.cpu_shares import cpu_shares, find_hierarchy
 from cli.demonstration.run import Demo, DemoError, DemoOptions
+from cli.main import main
+from cli.policy_option import policy_flags
+from cli.recording import Log
+from messages.task import TaskDecided, TaskFinished
+from messages.topics import PLACER, SPLITTER
+from policies.pairs import PolicyPair
+from policies.placement import PLACEMENT_POLICIES
+from policies.splitting import SPLIT_POLICIES
+from services.placer.service import PlacerSettings
+from services.splitter.settings import SplitterSettings
 from tests.support.tiny_application import build_tiny_application, tiny_images
 
 pytestmark = pytest.mark.system
@@ -95,6 +105,43 @@ def test_a_demo_ends_by_itself_with_a_full_summary(store: Path, tmp_path: Path) 
     assert list((tmp_path / "var" / "demo").iterdir()) == []
 
 
+def test_a_demo_runs_with_the_policies_that_were_asked_for_and_logs_their_decisions(
+    store: Path, tmp_path: Path
+) -> None:
+    flags = ("--tasks", "10", "--policy", "mab+daso", "--log", "log.jsonl", "--summary", "figures.json")
+    process = start(store, tmp_path, *flags)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, output + errors
+    events = list(Log(tmp_path / "log.jsonl").events())
+    decisions = [event for event in events if isinstance(event, TaskDecided)]
+    assert {decided.policy for decided in decisions} == {"mab"}
+    assert all(decided.alternatives for decided in decisions)
+    ends = {event.task for event in events if isinstance(event, TaskFinished)}
+    assert ends >= {decided.task for decided in decisions} != set()
+    assert json.loads((tmp_path / "figures.json").read_text())["policy"] == "mab+daso"
+
+
+def test_splitter_and_placer_understand_the_flags_of_every_pair() -> None:
+    for split in SPLIT_POLICIES:
+        for placement in PLACEMENT_POLICIES:
+            flags = policy_flags(PolicyPair(split, placement))
+            splitter = SplitterSettings.from_arguments(flags[SPLITTER], "splitter")
+            placer = PlacerSettings.from_arguments(flags[PLACER], "placer")
+            assert (splitter.policy, placer.placement) == (split, placement)
+
+
+@pytest.mark.parametrize("command", ["demo", "up"])
+def test_an_unknown_pair_of_policies_is_a_usage_error(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--policy", "mab+best"])
+    assert ended.value.code == 2
+    assert "no placement policy 'best'" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_demo_in_an_orderly_way(
     running: tuple[subprocess.Popen[str], list[psutil.Process]], number: signal.Signals
@@ -149,7 +196,7 @@ def test_demos_on_a_shared_broker_do_not_meet_and_leave_nothing_retained(store: 
 
 
 def test_without_applications_there_is_no_demo(tmp_path: Path) -> None:
-    options = DemoOptions(1, 6, 0, None, tmp_path, tmp_path / "run")
+    options = DemoOptions(tasks=1, nodes=6, seed=0, broker=None, store=tmp_path, folder=tmp_path / "run")
     with pytest.raises(DemoError, match="no application with samples"):
         Demo(options)
 
