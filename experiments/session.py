@@ -1,6 +1,6 @@
 """A session in the laboratory: what is wanted is planned, simulated, and written down page by page."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -51,7 +51,7 @@ def simulations(plan: Plan, laboratory: Laboratory) -> int:
 
 def conduct(
     plan: Plan, laboratory: Laboratory, folder: Path, done: Callable[[Experiment], None]
-) -> list[Path]:
+) -> Iterator[Path]:
     """Does all experiments and writes a page for each, and a list of them.
 
     Args:
@@ -60,11 +60,10 @@ def conduct(
         folder: where pages go; made where it is missing.
         done: called after each training and simulation with the experiment that it was for.
 
-    Returns:
-        The pages.
+    Yields:
+        Each page, when it is written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    pages = []
     for experiment in plan.experiments:
         requests = _requests(plan, experiment)
         if not requests:
@@ -73,9 +72,9 @@ def conduct(
         laboratory.run(wanted, lambda experiment=experiment: done(experiment))  # type: ignore[misc]
         origin = page.Origin(plan.command, plan.commit, plan.scenario, plan.seeds_of(experiment))
         runs = laboratory.runs(requests)
-        pages.append(page.write(experiment, runs, origin, folder, notes_on(experiment.name)))
+        written = page.write(experiment, runs, origin, folder, notes_on(experiment.name))
         page.write_index(EXPERIMENTS.values(), folder)
-    return pages
+        yield written
 
 
 def notes_on(name: str) -> str:

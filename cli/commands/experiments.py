@@ -88,10 +88,10 @@ def command(
                 out,
                 lambda each: progress.update(task, advance=1, description=each.name),
             )
+            for page in pages:
+                print(page, flush=True)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         fail(str(error), ExitCode.PROBLEM)
-    for page in pages:
-        print(page)
 
 
 def _chosen(names: list[str], catalogue: Any) -> "list[Experiment]":  # noqa: ANN401 - a module, loaded late

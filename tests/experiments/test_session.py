@@ -66,16 +66,16 @@ def test_experiments_share_the_simulations_that_they_have_in_common(tmp_path: Pa
     plan = Plan([first, second], SMALL, seeds=2, policies=("rule+earliest-finish",))
     for_both = simulations(plan, laboratory)
     done: list[Experiment] = []
-    pages = conduct(plan, laboratory, tmp_path, done.append)
+    pages = list(conduct(plan, laboratory, tmp_path, done.append))
     assert len(done) == for_both == 2
     assert simulations(plan, laboratory) == 0
     assert [page.name for page in pages] == ["fig16.md", "fig13.md"]
 
 
 def test_a_session_writes_a_page_for_each_experiment_that_has_runs(tmp_path: Path) -> None:
-    pages = conduct(
-        plan_of("fig2", "fig19", "fig6"), Laboratory(teach, simulate), tmp_path / "out", lambda _: None
-    )
+    laboratory = Laboratory(teach, simulate)
+    plan = plan_of("fig2", "fig19", "fig6")
+    pages = list(conduct(plan, laboratory, tmp_path / "out", lambda _: None))
     assert [page.name for page in pages] == ["fig2.md", "fig19.md"]
     index = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert re.findall(r"\]\((.+?)\)", index) == ["fig2.md", "fig19.md"]
