@@ -55,10 +55,10 @@ def report_page(chapters: Sequence[Chapter], command: str) -> str:
         _note(
             f"Left: predicted from stored times, for a task of {BATCH} pictures on idle boards "
             f"{node.slowdown:g} times slower than the reference machine, each behind "
-            f"{node.link_bytes_per_ms / 1000:g} MB/s, one for each fragment: computing, sending and the way "
-            "through the broker. Right: measured when the application was built, in one thread on the "
-            "reference machine: fragments along the slowest way from the picture to an answer, added up. "
-            "Accuracy: share of right answers on held-out test images."
+            f"{node.link_bytes_per_ms / 1000:g} MB/s, one for each fragment: computing, sending "
+            "(uncompressed) and the way through the broker. Right: measured when the application was built, "
+            "in one thread on the reference machine: fragments along the slowest way from the picture to an "
+            "answer, added up. Accuracy: share of right answers on held-out test images."
         ),
         *(part for chapter in chapters for part in _chapter(chapter)),
     ]

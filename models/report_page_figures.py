@@ -17,6 +17,9 @@ _MARKERS = "osD^vP*X<>hdp"
 _COLOURS = 10
 _PANEL_INCHES = (4.4, 2.9)
 _LEGEND_INCHES = 0.5
+_GRID = "#ddd"
+_APART = 0.3
+"""Between two points of one branch, in branches."""
 _MATRIX_INCHES = 3.2
 _DARK = 0.5
 """Share of a row from which on the background is too dark for black letters."""
@@ -52,8 +55,10 @@ def trade_off(applications: Sequence[Application]) -> str:
             answer.set_ylabel("accuracy")
             for axes in (answer, path):
                 axes.set_xlabel("milliseconds")
+                axes.margins(0.1)
                 axes.set_xlim(left=0)
-                axes.grid(visible=True)
+                axes.grid(visible=True, color=_GRID)
+                axes.set_axisbelow(True)
                 axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         entries = {
             label: handle
@@ -73,25 +78,26 @@ def trade_off(applications: Sequence[Application]) -> str:
 def group_accuracies(confusion: GroupConfusion) -> str:
     """Share of right answers among the pictures of each group, beside that of the whole network."""
     places = range(len(confusion.branches))
-    shift = 0.2 if confusion.whole_right else 0.0
     with _style():
         figure = Figure(figsize=(_PANEL_INCHES[0], 1.2 + 0.5 * len(places)), layout="constrained")
         axes = figure.subplots()
-        series = [(confusion.variant, confusion.right, -shift)]
-        if confusion.whole_right:
-            series.append(("whole", confusion.whole_right, shift))
-        for label, shares, moved in series:
-            rows = [place + moved for place in places]
-            bars = axes.barh(rows, shares, 0.38 if shift else 0.7, label=label)
-            axes.bar_label(bars, [f"{share:.2%}" for share in shares], padding=2)
+        series = [(confusion.variant, confusion.right, "D"), ("whole", confusion.whole_right, "o")]
+        for number, (label, shares, marker) in enumerate(series):
+            if not shares:
+                continue
+            rows = [place + _APART * (number - 0.5) for place in places]
+            axes.plot(shares, rows, marker, label=label)
+            for share, row in zip(shares, rows, strict=True):
+                axes.annotate(
+                    f"{share:.2%}", (share, row), (6, 0), textcoords="offset points", va="center", fontsize=8
+                )
         axes.set_yticks(places, confusion.branches)
         axes.invert_yaxis()
-        lowest = min(share for _, shares, _ in series for share in shares)
-        axes.set_xlim(max(0.0, lowest - 0.1), 1.04)
+        axes.margins(x=0.3, y=0.1)
+        axes.grid(visible=True, axis="x", color=_GRID)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-        axes.set_title("accuracy on the classes of each branch (axis cut)")
-        if shift:
-            figure.legend(loc="outside lower center", ncols=2, frameon=False)
+        axes.set_xlabel("accuracy on the classes of the branch")
+        figure.legend(loc="outside lower center", ncols=2, frameon=False)
         return _svg(figure)
 
 
