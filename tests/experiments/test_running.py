@@ -48,7 +48,7 @@ def test_policies_can_be_restricted() -> None:
     assert list(requests_of(EXPERIMENT, {}, seeds=1, only=("b", "unknown"))) == [("few", "b"), ("many", "b")]
 
 
-@pytest.mark.parametrize("workers", [Workers(), Workers(2, "threading")])
+@pytest.mark.parametrize("workers", [Workers(), Workers(2, "threading"), Workers(2, "loky")])
 def test_results_come_back_to_where_they_were_asked_for(workers: Workers) -> None:
     laboratory = Laboratory(teach, simulate, workers)
     requests = requests_of(EXPERIMENT, {}, seeds=2)
