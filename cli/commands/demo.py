@@ -23,6 +23,8 @@ from cli.recording import RecordingError
 from messages.limits import MAX_NODES
 from models.datasets import DatasetError
 
+DEMO_ARMS = "whole,layer,semantic,compressed"
+
 
 def command(
     *,
@@ -31,6 +33,13 @@ def command(
         int, typer.Option(min=MIN_NODES, max=MAX_NODES, help="How many edge nodes.")
     ] = MIN_NODES,
     policy: PolicyOption = None,
+    arms: Annotated[
+        str,
+        typer.Option(
+            help="Variants to choose among, or all. By default int8 is left out: as accurate as the whole "
+            "network, smaller and faster, it would be chosen nearly always: little to see."
+        ),
+    ] = DEMO_ARMS,
     seed: Annotated[int, typer.Option(help="Of the sensor's random choices.")] = 0,
     broker: Annotated[
         str | None, typer.Option(help="URL of a broker to use.", show_default="one of its own")
@@ -67,6 +76,7 @@ def command(
         data=data,
         log=log,
         policy=parse_pair(policy),
+        arms=arms,
     )
     try:
         figures = Demo(options).run()

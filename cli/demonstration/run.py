@@ -68,6 +68,8 @@ class DemoOptions:
     """Where decisions and ends of tasks are added, for `splitplace replay`."""
     policy: PolicyPair | None = None
     """How to split and where to place; None leaves it to the services' settings."""
+    arms: str = "all"
+    """Variants that the splitter chooses among."""
 
 
 class Demo:
@@ -124,7 +126,9 @@ class Demo:
             shares = stack.enter_context(cpu_shares())
             system = stack.enter_context(Processes(folder / "log"))
             sensors = stack.enter_context(Processes(folder / "log"))
-            start_services(system, settings, self.store, folder, self.options.policy)
+            start_services(
+                system, settings, self.store, folder, policy=self.options.policy, arms=self.options.arms
+            )
             asyncio.run(self._observed(settings, broker, shares, system, sensors))
             return self._summary(broker, shares, time.monotonic() - started)
 

@@ -20,17 +20,23 @@ SENSOR = Path(__file__).parents[2] / "examples" / "sensor.py"
 
 
 def start_services(
-    processes: Processes, settings: Settings, store: ModelStore, folder: Path, policy: PolicyPair | None
+    processes: Processes,
+    settings: Settings,
+    store: ModelStore,
+    folder: Path,
+    *,
+    policy: PolicyPair | None,
+    arms: str,
 ) -> None:
     """Starts all five, with their files below `folder`.
 
-    Splitter and placer decide by `policy`; None leaves it to their settings.
+    Splitter and placer decide by `policy` (None leaves it to their settings) among `arms`.
     """
     state = ["--state-dir", str(folder / "state")]
     chosen = policy_flags(policy)
     own_flags = {
         GATEWAY: ["--journal", str(folder / "gateway.sqlite3")],
-        SPLITTER: ["--store", str(store.root.absolute()), *state, *chosen.get(SPLITTER, ())],
+        SPLITTER: ["--store", str(store.root.absolute()), *state, *chosen.get(SPLITTER, ()), "--arms", arms],
         PLACER: [*state, *chosen.get(PLACER, ())],
     }
     for name in SERVICES:

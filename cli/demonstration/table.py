@@ -12,16 +12,20 @@ _OUTCOMES = ("sent", "answered", "late", "refused", "expired", "failed", "lost")
 
 def table(summary: Mapping[str, Any]) -> RenderableType:
     """What was asked, what came of it, and why it was decided so."""
-    results = Table("application", title="Tasks", title_justify="left")
-    for heading in (*_OUTCOMES, "deadline hit rate", "reward", "accuracy", "p50 ms", "p95 ms"):
-        results.add_column(heading, justify="right")
-    for name, figures in {**summary["by_application"], "all": summary}.items():
-        results.add_row(
+    outcomes = Table("application", title="Tasks", title_justify="left")
+    figures = Table("application", title="Figures", title_justify="left")
+    for heading in _OUTCOMES:
+        outcomes.add_column(heading, justify="right")
+    for heading in ("deadline hit rate", "reward", "accuracy", "p50 ms", "p95 ms"):
+        figures.add_column(heading, justify="right")
+    for name, part in {**summary["by_application"], "all": summary}.items():
+        outcomes.add_row(name, *(str(part["tasks"][outcome]) for outcome in _OUTCOMES))
+        figures.add_row(
             name,
-            *(str(figures["tasks"][outcome]) for outcome in _OUTCOMES),
-            *(_figure(figures[key], 3) for key in ("deadline_hit_rate", "reward")),
-            _figure(figures["accuracy"], 4),
-            *(_figure(figures["response_ms"][quantile], 0) for quantile in ("p50", "p95")),
+            _figure(part["deadline_hit_rate"], 3),
+            _figure(part["reward"], 3),
+            _figure(part["accuracy"], 4),
+            *(_figure(part["response_ms"][quantile], 0) for quantile in ("p50", "p95")),
         )
     decisions = Table("decision", "tasks", "for example because", title="Decisions", title_justify="left")
     for name, count in summary["decisions"].items():
@@ -44,7 +48,7 @@ def table(summary: Mapping[str, Any]) -> RenderableType:
         "a miss, and one without a result has reward 0.",
         style="dim",
     )
-    return Group(results, decisions, nodes, note)
+    return Group(outcomes, figures, decisions, nodes, note)
 
 
 def _figure(value: float | None, digits: int) -> str:
