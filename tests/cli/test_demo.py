@@ -110,7 +110,7 @@ def test_a_demo_runs_with_the_policies_that_were_asked_for_and_logs_their_decisi
 ) -> None:
     flags = ("--tasks", "10", "--policy", "mab+daso", "--log", "log.jsonl", "--summary", "figures.json")
     process = start(store, tmp_path, *flags)
-    output, errors = process.communicate(timeout=300)
+    output, errors = process.communicate(timeout=110)
     assert process.returncode == 0, output + errors
     events = list(Log(tmp_path / "log.jsonl").events())
     decisions = [event for event in events if isinstance(event, TaskDecided)]
