@@ -66,8 +66,8 @@ def test_a_branch_that_wins_for_a_class_of_another_is_counted_there() -> None:
     found = group_confusion(variant, logits, logits[::-1], labels)
     assert found.won.tolist() == [[2, 1], [0, 1]]
     assert found.wrong_branch == pytest.approx(0.25)
-    assert found.right == (pytest.approx(2 / 3), 1.0)
-    assert found.whole_right == (pytest.approx(1 / 3), 0.0)
+    assert found.right == pytest.approx((2 / 3, 1.0))
+    assert found.whole_right == pytest.approx((1 / 3, 0.0))
 
 
 def test_a_wrong_answer_of_the_right_branch_is_no_confusion_of_branches() -> None:
