@@ -8,7 +8,8 @@ import torch
 
 from edge_node.runtime import FragmentRuntime
 from messages.application import TensorSpec
-from models.export import export_network, file_content
+from models.export import export_network
+from models.onnx_file import file_content
 from tests.models.networks import EXAMPLE, random_images, small_network
 
 

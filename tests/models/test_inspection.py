@@ -14,8 +14,9 @@ from models.export import export_network
 from models.graph import Graph
 from models.inspection import Inspection, balance, describe, inspect
 from models.inspection_tables import points_table, size, stages_table, verdict
+from models.joining import greatest_difference
 from models.layer_split import cut
-from tests.models.networks import EXAMPLE, small_network
+from tests.models.networks import EXAMPLE, random_images, small_network
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -71,6 +72,15 @@ def test_a_chain_is_compared_with_the_best_that_could_be(found: Inspection, whol
     lopsided = balance(found, cut(whole, early), micro_batch=4, measure=by_flops)
     assert lopsided.best_ms == best.best_ms
     assert lopsided.ratio > 1.5
+
+
+def test_float16_between_stages_changes_the_logits_a_little_and_float32_does_not(
+    found: Inspection, whole: onnx.ModelProto
+) -> None:
+    images = random_images(4)
+    assert greatest_difference(whole, cut(whole, found.plan.tensors), images) <= 1e-4
+    rounded = greatest_difference(whole, cut(whole, found.plan.tensors, "float16"), images)
+    assert 0 < rounded < 0.01
 
 
 def test_the_tables_name_every_cut_point_and_every_stage(found: Inspection) -> None:

@@ -2,16 +2,23 @@
 
 from pathlib import Path
 
+import networkx as nx
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
 
 from edge_node.runtime import FragmentRuntime
 from models.balance import Target
-from models.export import export_network, file_content
+from models.export import export_network
 from models.graph import Graph
 from models.layer_split import CutError, balanced_chain, cut, cut_points
+from models.networks.pixels import Pixels
+from models.networks.vision_transformer import VisionTransformer
+from models.onnx_file import file_content
 from tests.models.networks import EXAMPLE, onnx_model, random_images, small_network
 
 
@@ -73,6 +80,72 @@ def test_no_cut_lies_inside_a_residual_block() -> None:
         ("a", 40, True),
         ("b", 40, False),
     ]
+
+
+def test_float16_is_cast_inside_the_fragments_and_only_between_them(
+    whole: onnx.ModelProto, tmp_path: Path
+) -> None:
+    points = [point.tensor for point in cut_points(whole)]
+    chosen = [points[4], points[-2]]
+    fragments = cut(whole, chosen, transport="float16")
+    runtimes = []
+    for index, fragment in enumerate(fragments):
+        path = tmp_path / f"{index}.onnx"
+        path.write_bytes(file_content(fragment))
+        runtimes.append(FragmentRuntime(path))
+    assert [(each.input.dtype, each.output.dtype) for each in runtimes] == [
+        ("uint8", "float16"),
+        ("float16", "float16"),
+        ("float16", "float32"),
+    ]
+    images = array = random_images(5)
+    for runtime in runtimes:
+        array = runtime.run(array)
+    expected = _run(tmp_path, (whole,), images)
+    difference = np.abs(array - expected).max()
+    assert 0 < difference < 0.01 * np.ptp(expected)
+
+
+def test_bytes_that_cross_are_left_as_they_are() -> None:
+    nodes = [
+        helper.make_node("Cast", ["x"], ["a"], to=TensorProto.UINT8),
+        helper.make_node("Cast", ["a"], ["y"], to=TensorProto.FLOAT),
+    ]
+    fragments = cut(onnx_model(nodes, ["batch", 10]), ["a"], transport="float16")
+    assert [[node.op_type for node in fragment.graph.node] for fragment in fragments] == [["Cast"], ["Cast"]]
+
+
+def test_a_transformer_is_cut_although_its_class_token_needs_the_size_of_the_batch(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = VisionTransformer(10, pixels=Pixels((33.3,), (78.6,)), side=28, width=0.25, depth=2)
+    whole = export_network(network, EXAMPLE)
+    points = [point.tensor for point in cut_points(whole)]
+    assert len(points) >= 8, "before and behind the attention and the perceptron of each block"
+    images = random_images(3)
+    expected = _run(tmp_path, (whole,), images)
+    with torch.inference_mode():
+        np.testing.assert_allclose(network(torch.from_numpy(images)).numpy(), expected, atol=1e-4)
+    np.testing.assert_allclose(_run(tmp_path, cut(whole, points), images), expected, atol=1e-4)
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=1, max_size=12))
+def test_the_cut_points_are_the_dominators_of_the_output(sources: list[tuple[int, int]]) -> None:
+    """In random graphs, in which each node adds two tensors that were made before."""
+    nodes = []
+    made = ["x"]
+    for index, (first, second) in enumerate(sources):
+        names = [made[first % len(made)], made[second % len(made)]]
+        made.append("y" if index == len(sources) - 1 else f"t{index}")
+        nodes.append(helper.make_node("Add", names, [made[-1]]))
+    flow = nx.DiGraph((source, node.output[0]) for node in nodes for source in node.input)
+    dominators = nx.immediate_dominators(flow, "x") | {"x": None}
+    expected = []
+    tensor = dominators["y"]
+    while tensor not in {"x", None}:
+        expected.append(tensor)
+        tensor = dominators[tensor]
+    found = cut_points(onnx_model(nodes, ["batch", 4]))
+    assert [point.tensor for point in found] == expected[::-1]
 
 
 def test_a_tensor_after_a_relu_is_expected_to_compress_better() -> None:
