@@ -78,10 +78,6 @@ class Placer:
         self._applications[application.name] = application
         return self._warm_up(self._cluster.nodes)
 
-    def forget_application(self, name: str) -> None:
-        """A catalogue entry was taken away."""
-        self._applications.pop(name, None)
-
     def cluster(self, snapshot: ClusterState, now_ms: float) -> list[PrepareFragments]:
         """The monitor's newest view; and what nodes that are new in it should load."""
         before = {name: state.boot for name, state in self._cluster.nodes.items()}

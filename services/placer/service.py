@@ -6,15 +6,15 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 from pydantic_settings import CliImplicitFlag
 
 from bus import memory
-from bus.connection import RawReceived, Received, parse
+from bus.connection import Received
 from bus.service import announced, service_bus
 from bus.settings import Settings
+from messages.application import Application
 from messages.cluster import ClusterState, PrepareFragments
-from messages.frames import FrameError
 from messages.task import TaskDecided, TaskFinished
 from messages.topics import (
     APPLICATION,
@@ -62,7 +62,7 @@ class PlacerService:
         self._bus.subscribe(JOB_DECIDED, self._on_decided)
         self._bus.subscribe(JOB_FINISHED, self._on_finished)
         self._bus.subscribe(CLUSTER_STATE, self._on_cluster)
-        self._bus.subscribe_raw(APPLICATION, self._on_application)
+        self._bus.subscribe(APPLICATION, self._on_application)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -88,19 +88,13 @@ class PlacerService:
     async def _on_cluster(self, received: Received[ClusterState]) -> None:
         self._prepare(self._placer.cluster(received.message, _now_ms()))
 
-    async def _on_application(self, received: RawReceived) -> None:
-        """Raw, because a retained entry that was cleared arrives as an empty payload."""
-        name = received.parameters["application"]
-        if not received.payload:
-            self._placer.forget_application(name)
-            return
-        try:
-            entry = parse(APPLICATION, APPLICATION.at(application=name), received.payload).message
-        except (ValidationError, FrameError) as error:
-            self._bus.statistics.rejected += 1
-            log.debug("rejected the catalogue entry %s: %s", name, error)
-            return
-        if entry.name == name:
+    async def _on_application(self, received: Received[Application]) -> None:
+        """A cleared entry (an empty payload) is not forgotten.
+
+        Nobody decides for it any more, and a stray empty message must not make its tasks fail.
+        """
+        entry = received.message
+        if entry.name == received.parameters["application"]:
             self._prepare(self._placer.learn_application(entry))
 
     # --- what is learnt --------------------------------------------------------------------------------

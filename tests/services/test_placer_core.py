@@ -153,8 +153,6 @@ def test_what_is_not_in_the_catalogue_cannot_be_placed() -> None:
         placing = made_of(made.place(missing, 0.0))
         assert placing.placed.stages == ()
         assert "is not known" in placing.placed.reason
-    made.forget_application("toy")
-    assert made_of(made.place(decided("c.3"), 0.0)).placed.stages == ()
 
 
 def test_random_placement_is_an_option() -> None:
