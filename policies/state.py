@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, JsonValue, ValidationError
 
-Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+Json = JsonValue
 State = Mapping[str, Json]
 """A policy's memory. Empty for one that learns nothing."""
 

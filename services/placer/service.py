@@ -1,7 +1,6 @@
 """The placer's shell: hears decisions and the cluster, says placements and hints, keeps its memory."""
 
 import asyncio
-import logging
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,8 +8,8 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import CliImplicitFlag
 
-from bus import memory
 from bus.connection import Received
+from bus.memory import Memory
 from bus.service import announced, service_bus
 from bus.settings import Settings
 from messages.application import Application
@@ -26,10 +25,7 @@ from messages.topics import (
     PLACER,
 )
 from policies.placement import PlacementName, placement_policy
-from policies.state import State, StateError
 from services.placer.core import Placer
-
-log = logging.getLogger(__name__)
 
 
 class PlacerSettings(Settings):
@@ -56,8 +52,7 @@ class PlacerService:
         policy = placement_policy(settings.placement, seed=settings.seed)
         self._settings = settings
         self._placer = Placer(policy, warm_up=settings.warm_up)
-        self._memory = settings.state_dir / "placer.json"
-        self._saved: State = self._placer.state()
+        self._memory = Memory(settings.state_dir / "placer.json", self._placer)
         self._bus = service_bus(PLACER, settings)
         self._bus.subscribe(JOB_DECIDED, self._on_decided)
         self._bus.subscribe(JOB_FINISHED, self._on_finished)
@@ -66,15 +61,15 @@ class PlacerService:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        await self._restore()
+        await self._memory.restore()
         try:
             async with announced(self._bus, PLACER), asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._learn(), name="fine-tuning")
                 while True:
                     await asyncio.sleep(self._settings.save_every_s)
-                    await self._save()
+                    await self._memory.save()
         finally:
-            await self._save()
+            await self._memory.save()
 
     async def _on_decided(self, received: Received[TaskDecided]) -> None:
         placing = self._placer.place(received.message, _now_ms())
@@ -107,25 +102,6 @@ class PlacerService:
             if training is not None and self._settings.fine_tuning:
                 adopt = await asyncio.to_thread(training)
                 adopt()
-
-    async def _restore(self) -> None:
-        state = await asyncio.to_thread(memory.load, self._memory)
-        if state:
-            try:
-                self._placer.restore(state)
-            except StateError as error:
-                log.warning("%s is not usable, starting anew: %s", self._memory, error)
-
-    async def _save(self) -> None:
-        state = self._placer.state()
-        if state == self._saved:
-            return
-        try:
-            await asyncio.to_thread(memory.save, self._memory, state)
-        except OSError as error:
-            log.warning("what was learnt cannot be saved to %s: %s", self._memory, error)
-        else:
-            self._saved = state
 
     def _prepare(self, hints: Iterable[PrepareFragments]) -> None:
         for hint in hints:

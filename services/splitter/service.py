@@ -5,8 +5,8 @@ import logging
 import time
 from collections.abc import Iterable
 
-from bus import memory
 from bus.connection import Received
+from bus.memory import Memory
 from bus.service import announced, service_bus
 from bus.store import ModelStore, StoreError
 from messages.cluster import ClusterState
@@ -22,7 +22,6 @@ from messages.topics import (
 )
 from policies.placement import placement_policy
 from policies.splitting import parse_arms, split_policy
-from policies.state import State, StateError
 from services.splitter.core import Splitter
 from services.splitter.repository import Repository
 from services.splitter.settings import SplitterSettings
@@ -37,8 +36,6 @@ class SplitterService:
         """A service that is not connected yet."""
         self._settings = settings
         self._store = ModelStore(settings.store)
-        self._memory = settings.state_dir / "splitter.json"
-        self._saved: State = {}
         policy = split_policy(
             settings.policy,
             seed=settings.seed,
@@ -48,6 +45,7 @@ class SplitterService:
             mab_mode=settings.mab_mode,
         )
         self._splitter = Splitter(policy, placement_policy("earliest-finish"))
+        self._memory = Memory(settings.state_dir / "splitter.json", self._splitter)
         self._repository = Repository(settings, self._store)
         self._timer: asyncio.TimerHandle | None = None
         self._bus = service_bus(SPLITTER, settings)
@@ -63,18 +61,18 @@ class SplitterService:
         if not applications:
             log.warning("the model store %s holds no application", self._settings.store)
         self._splitter.learn_applications(applications)
-        await self._restore()
+        await self._memory.restore(self._settings.warm_start)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._repository.run(), name="fragment repository")
                 async with announced(self._bus, SPLITTER):
                     while True:
                         await asyncio.sleep(self._settings.save_every_s)
-                        await self._save()
+                        await self._memory.save()
         finally:
             if self._timer is not None:
                 self._timer.cancel()
-            await self._save()
+            await self._memory.save()
 
     # --- messages --------------------------------------------------------------------------------------
 
@@ -108,7 +106,7 @@ class SplitterService:
     def _last_moment(self) -> None:
         self._publish(self._splitter.decide_waiting(_now_ms()))
 
-    # --- catalogue and memory --------------------------------------------------------------------------
+    # --- catalogue -------------------------------------------------------------------------------------
 
     async def _publish_applications(self) -> None:
         """On every connect, from the disk: the broker may be a new one, and the store may have changed."""
@@ -120,28 +118,6 @@ class SplitterService:
         self._splitter.learn_applications(applications)
         for application in applications:
             await self._bus.publish(APPLICATION, application, application=application.name)
-
-    async def _restore(self) -> None:
-        for path in (self._memory, self._settings.warm_start):
-            state = await asyncio.to_thread(memory.load, path) if path is not None else {}
-            if state:
-                try:
-                    self._splitter.restore(state)
-                except StateError as error:
-                    log.warning("%s is not usable, starting anew: %s", path, error)
-                else:
-                    return
-
-    async def _save(self) -> None:
-        state = self._splitter.state()
-        if state == self._saved:
-            return
-        try:
-            await asyncio.to_thread(memory.save, self._memory, state)
-        except OSError as error:
-            log.warning("what was learnt cannot be saved to %s: %s", self._memory, error)
-        else:
-            self._saved = state
 
 
 def _now_ms() -> float:
