@@ -1,5 +1,6 @@
 """Exports a torch network as one self-contained ONNX file."""
 
+import logging
 import warnings
 from typing import Any
 
@@ -14,6 +15,7 @@ from models.onnx_file import BATCH, finish
 OPSET = 20
 INPUT_NAME = "images"
 OUTPUT_NAME = "logits"
+_LOG_OF_EXPORTER = logging.getLogger("torch.onnx._internal.exporter._registration")
 
 
 def export_network(network: nn.Module, example: NDArray[Any]) -> onnx.ModelProto:
@@ -25,8 +27,12 @@ def export_network(network: nn.Module, example: NDArray[Any]) -> onnx.ModelProto
 
     Returns:
         The checked model, with every intermediate shape inferred.
+
+    Raises:
+        ValueError: The network's code turns the number of images into a plain number.
     """
     network.eval()
+    _LOG_OF_EXPORTER.setLevel(logging.ERROR)  # it warns that torchvision's operations are not there
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # the exporter uses deprecated parts of torch
         program = torch.onnx.export(
@@ -42,4 +48,11 @@ def export_network(network: nn.Module, example: NDArray[Any]) -> onnx.ModelProto
     if program is None:
         msg = "the exporter returned no program"
         raise RuntimeError(msg)
+    images = program.model_proto.graph.input[0].type.tensor_type.shape.dim[0]
+    if not images.dim_param:
+        msg = (
+            f"it answers batches of {images.dim_value} images only, because its code makes the batch's "
+            "size a plain number, as len(x) does: write x.size(0), or x.flatten(1)"
+        )
+        raise ValueError(msg)
     return finish(with_plain_sizes(program.model_proto))

@@ -87,6 +87,9 @@ def exported(
         raise UserNetworkError(msg)
     try:
         return export_network(reading, example)
+    except ValueError as error:
+        msg = f"the network cannot be exported: {error}"
+        raise UserNetworkError(msg) from error
     except Exception as error:  # torch.onnx raises errors of many kinds
         msg = f"torch cannot export the network; an ONNX file made otherwise can be added instead: {error}"
         raise UserNetworkError(msg) from error

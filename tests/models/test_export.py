@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from edge_node.runtime import FragmentRuntime
 from messages.application import TensorSpec
@@ -33,3 +34,15 @@ def test_the_same_network_gives_the_same_bytes_without_paths_of_the_machine() ->
     assert first == second
     assert str(Path(__file__).parents[2]).encode() not in first
     assert b".py" not in first
+
+
+class CountsWithLen(nn.Module):
+    """Flattens as many do, in a way that an export takes for a constant."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.float().reshape(len(images), -1)
+
+
+def test_a_network_whose_code_fixes_the_size_of_the_batch_is_refused_with_what_to_write_instead() -> None:
+    with pytest.raises(ValueError, match=r"batches of 2 images only.*write x\.size\(0\)"):
+        export_network(CountsWithLen(), EXAMPLE)
