@@ -6,6 +6,7 @@ shapes of that one type, so nodes, placer and aggregator know no variant names.
 """
 
 from collections.abc import Iterator
+from functools import cached_property
 from math import prod
 from typing import Annotated, Literal, Self
 
@@ -31,7 +32,7 @@ class TensorSpec(Part):
     dtype: DType
     shape: Annotated[tuple[Dimension, ...], Field(max_length=MAX_TENSOR_RANK)]
 
-    @property
+    @cached_property
     def bytes_per_image(self) -> int:
         """Size of one batch item in bytes."""
         return prod(self.shape) * ITEM_BYTES[self.dtype]

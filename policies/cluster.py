@@ -12,7 +12,7 @@ from math import inf
 from messages.application import Application, Fragment
 from messages.cluster import ClusterState, NodeState
 from messages.task import StagePlacement
-from policies.cluster_columns import ClusterColumns
+from policies.cluster_columns import ClusterColumns, Floats
 from policies.transfer import FETCH_MS, transfer_ms
 
 STALE_AFTER_MS = 60_000.0
@@ -93,15 +93,18 @@ class TrackedNode:
 
     def report(self, state: NodeState, now_ms: float) -> None:
         """Its newest heartbeat."""
-        if state is not self.state:
-            self.state = state
-            self.loaded, self.timings = _holdings(state)
+        before, self.state = self.state, state
+        if state.loaded != before.loaded:
+            self.loaded = frozenset(state.loaded)
+        if state.timings != before.timings:
+            self.timings = _timings(state)
         self.heartbeat_ms = now_ms - state.silent_ms
-        self.arriving = {
-            sha256: ready_ms
-            for sha256, ready_ms in self.arriving.items()
-            if ready_ms >= self.heartbeat_ms and sha256 not in self.loaded
-        }
+        if self.arriving:
+            self.arriving = {
+                sha256: ready_ms
+                for sha256, ready_ms in self.arriving.items()
+                if ready_ms >= self.heartbeat_ms and sha256 not in self.loaded
+            }
         if self.heartbeat_ms >= self.trusted_from_ms:
             known_ms = max(now_ms, self.busy_until_ms)
             excess_ms = self.heartbeat_ms + state.queue_ms - known_ms
@@ -115,10 +118,27 @@ class TrackedNode:
         return ours + max(0.0, self.unexplained_until_ms - now_ms)
 
 
-def _holdings(state: NodeState) -> tuple[frozenset[str], dict[str, float]]:
-    """The fragments that a node has loaded, and its times per image."""
-    timings = {timing.fragment: timing.milliseconds_per_image for timing in state.timings}
-    return frozenset(state.loaded), timings
+def _timings(state: NodeState) -> dict[str, float]:
+    """A node's own times per image, by fragment."""
+    return {timing.fragment: timing.milliseconds_per_image for timing in state.timings}
+
+
+def _mean(column: Floats) -> float:
+    """Mean over all nodes; 0 where there are none."""
+    return sum(column.tolist()) / len(column) if len(column) else 0.0
+
+
+def _tracked(state: NodeState, now_ms: float) -> TrackedNode:
+    """A node that has just appeared."""
+    return TrackedNode(
+        state,
+        heartbeat_ms=now_ms,
+        loaded=frozenset(state.loaded),
+        timings=_timings(state),
+        busy_until_ms=now_ms,
+        unexplained_until_ms=now_ms,
+        trusted_from_ms=-inf,
+    )
 
 
 class ClusterView:
@@ -143,7 +163,7 @@ class ClusterView:
             if state.online:
                 node = self._nodes.get(state.node)
                 if node is None or node.state.boot != state.boot:
-                    node = TrackedNode(state, now_ms, *_holdings(state), now_ms, now_ms, trusted_from_ms=-inf)
+                    node = _tracked(state, now_ms)
                 node.report(state, now_ms)
                 nodes[state.node] = node
         self._nodes = nodes
@@ -226,16 +246,12 @@ class ClusterView:
 
     def load_ms(self, now_ms: float) -> float:
         """Work that waits on a living node, in the mean over all; 0 where none lives."""
-        if not self._nodes:
-            return 0.0
-        return sum([max(0.0, n.busy_until_ms - now_ms) for n in self._nodes.values()]) / len(self._nodes)
+        return _mean(self.columns.load_ms(now_ms))
 
     @property
     def link_megabytes_per_second(self) -> float:
         """Bandwidth of a living node, in the mean over all; 0 where none lives."""
-        if not self._states:
-            return 0.0
-        return sum([state.link_megabytes_per_second for state in self._states.values()]) / len(self._states)
+        return _mean(self.columns.link)
 
     def fragment_ready_ms(self, name: str, fragment: Fragment, now_ms: float) -> float:
         """When a node can run a fragment: now where it is loaded, else after fetching and loading it.

@@ -5,13 +5,14 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import inf
+from operator import is_
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from messages.application import Fragment
-from policies.transfer import FETCH_MS, transfer_ms
+from policies.transfer import FETCH_MS
 
 if TYPE_CHECKING:
     from policies.cluster import Share, TrackedNode
@@ -44,8 +45,13 @@ class ClusterColumns:
         self._reserved_bytes: Floats = np.zeros(size)
         self._busy_until_ms: Floats = np.zeros(size)
         self._unexplained_until_ms: Floats = np.zeros(size)
+        # What the nodes said when that was last looked at: where they say the same, nothing is made anew.
+        self._holdings: list[frozenset[str]] = []
+        self._speeds: list[float] = []
+        self._timings: list[Mapping[str, float]] = []
         # By fragment, made when they are first asked for.
         self._loaded: dict[str, Flags] = {}
+        self._everywhere: dict[str, bool] = {}
         self._image_ms: dict[tuple[str, float], Floats] = {}
         self._reserved: dict[str, Flags] = {}
         self._arriving_ms: dict[str, Floats] = {}
@@ -63,15 +69,33 @@ class ClusterColumns:
     def report(self) -> None:
         """The nodes, the same as before, have sent heartbeats."""
         states = [node.state for node in self._nodes]
-        self.score[:] = [state.score for state in states]
         self.link[:] = [state.link_megabytes_per_second for state in states]
-        self.byte_ms[:] = [transfer_ms(1, state.link_megabytes_per_second) for state in states]
+        self.byte_ms[:] = self._transfer_ms(1)
         self.memory_bytes[:] = [state.memory_budget_bytes for state in states]
-        self._slowness[:] = [1 / state.score if state.score > 0 else inf for state in states]
-        for by_fragment in (self._loaded, self._image_ms, self._arriving_ms):
-            by_fragment.clear()
-        for index in range(len(states)):
-            self.refresh(index)
+        self._report_speeds([state.score for state in states], [node.timings for node in self._nodes])
+        self._report_holdings([node.loaded for node in self._nodes])
+        self._usable = (self.score > 0) & (self.link > 0)
+        self._busy_until_ms[:] = [node.busy_until_ms for node in self._nodes]
+        self._unexplained_until_ms[:] = [node.unexplained_until_ms for node in self._nodes]
+        self._reserved_bytes[:] = [node.reserved_bytes for node in self._nodes]
+        self._arriving_ms.clear()
+        for index, node in enumerate(self._nodes):
+            if node.arriving:
+                self._report_arriving(index)
+
+    def _report_speeds(self, speeds: list[float], timings: list[Mapping[str, float]]) -> None:
+        if speeds == self._speeds and all(map(is_, timings, self._timings)):
+            return
+        self._speeds, self._timings = speeds, timings
+        self.score[:] = speeds
+        self._slowness[:] = [1 / speed if speed > 0 else inf for speed in speeds]
+        self._image_ms.clear()
+
+    def _report_holdings(self, holdings: list[frozenset[str]]) -> None:
+        if len(holdings) != len(self._holdings) or not all(map(is_, holdings, self._holdings)):
+            self._holdings = holdings
+            self._loaded.clear()
+            self._everywhere.clear()
 
     def covers(self, nodes: "Iterable[TrackedNode]") -> bool:
         """Whether these are the very nodes, in this order, that the columns are of."""
@@ -81,7 +105,9 @@ class ClusterColumns:
 
     def usable(self, avoid: frozenset[str]) -> Flags:
         """Nodes that have a speed and a link and need not be avoided."""
-        usable = (self.score > 0) & (self.link > 0)
+        if not avoid:
+            return self._usable
+        usable = self._usable.copy()
         for name in avoid & self.index.keys():
             usable[self.index[name]] = False
         return usable
@@ -93,6 +119,10 @@ class ClusterColumns:
         ahead_ms = ours_ms + np.maximum(0.0, self._unexplained_until_ms - now_ms)
         ready_ms: Floats = np.maximum(now_ms, np.minimum(self._busy_until_ms, now_ms + ahead_ms))
         return ready_ms
+
+    def load_ms(self, now_ms: float) -> Floats:
+        """Work that waits on each node."""
+        return np.maximum(0.0, self._busy_until_ms - now_ms)
 
     def unexplained_ms(self, now_ms: float) -> Floats:
         """Work of each node that stands in no ledger."""
@@ -109,20 +139,24 @@ class ClusterColumns:
     def loaded(self, sha256: str) -> Flags:
         """Where a fragment is loaded: `ClusterView.is_loaded`."""
         if sha256 not in self._loaded:
-            self._loaded[sha256] = np.array([sha256 in node.loaded for node in self._nodes], dtype=bool)
+            self._loaded[sha256] = np.array([sha256 in held for held in self._holdings], dtype=bool)
         return self._loaded[sha256]
+
+    def loaded_everywhere(self, sha256: str) -> bool:
+        """Whether every node has loaded a fragment."""
+        if sha256 not in self._everywhere:
+            self._everywhere[sha256] = bool(self.loaded(sha256).all())
+        return self._everywhere[sha256]
 
     def fragment_ready_ms(self, fragment: Fragment, now_ms: float) -> Floats:
         """When each node can run a fragment: `ClusterView.fragment_ready_ms`."""
-        loaded = self.loaded(fragment.sha256)
-        if loaded.all():
+        if self.loaded_everywhere(fragment.sha256):
             return np.full(len(self.names), now_ms)
-        moving_ms = [transfer_ms(fragment.file_bytes, link) for link in self.link]
-        fetched_ms = now_ms + FETCH_MS + np.array(moving_ms)
+        fetched_ms = now_ms + FETCH_MS + self._transfer_ms(fragment.file_bytes)
         arriving_ms = self._arriving_ms.get(fragment.sha256)
         if arriving_ms is not None:
             fetched_ms = np.where(np.isnan(arriving_ms), fetched_ms, np.maximum(now_ms, arriving_ms))
-        return np.where(loaded, now_ms, fetched_ms)
+        return np.where(self.loaded(fragment.sha256), now_ms, fetched_ms)
 
     def work_ms(self, fragment: Fragment, reference_score: float, calls: int, images: int) -> Floats:
         """Computing time of some calls on so many images together; infinite for a node without speed."""
@@ -150,7 +184,11 @@ class ClusterColumns:
         self._busy_until_ms[index] = node.busy_until_ms
         self._unexplained_until_ms[index] = node.unexplained_until_ms
         self._reserved_bytes[index] = node.reserved_bytes
-        for sha256, ready_ms in node.arriving.items():
+        if node.arriving:
+            self._report_arriving(index)
+
+    def _report_arriving(self, index: int) -> None:
+        for sha256, ready_ms in self._nodes[index].arriving.items():
             if sha256 not in self._arriving_ms:
                 self._arriving_ms[sha256] = np.full(len(self.names), np.nan)
             self._arriving_ms[sha256][index] = ready_ms
@@ -174,6 +212,12 @@ class ClusterColumns:
         users = self._nodes[index].users
         for fragment in share.fragments:
             self._flags(self._reserved, fragment.sha256)[index] = fragment.sha256 in users
+
+    def _transfer_ms(self, size: float) -> Floats:
+        """To move so many bytes over each link: `transfer.transfer_ms`."""
+        moving_ms = np.full(len(self.names), inf)
+        np.divide(size, 1000 * self.link, out=moving_ms, where=self.link > 0)
+        return moving_ms
 
     def _flags(self, table: dict[str, Flags], sha256: str) -> Flags:
         if sha256 not in table:

@@ -36,6 +36,8 @@ class Monitor:
         self._loaded = tuple(self._fragments)
         self._scores = {name: machine.processor.score for name, machine in world.machines.items()}
         """What each host measured of itself when it started."""
+        self._timings_at: dict[float, tuple[FragmentTiming, ...]] = {}
+        """How long the fragments take at each score."""
         self._dead: set[str] = set()
         self._sequence = 0
         self._said: dict[str, NodeState] = {}
@@ -73,7 +75,8 @@ class Monitor:
         if before is not None and state == _facts(before):
             return before
         boot, online, score, queue_ms, queue_length, link, drifted = state
-        return NodeState(
+        # Not validated: it does not come from outside, and every host has news in every snapshot.
+        return NodeState.model_construct(
             node=machine.name,
             boot=boot,
             online=online,
@@ -89,10 +92,12 @@ class Monitor:
         )
 
     def _timings(self, score: float) -> tuple[FragmentTiming, ...]:
-        return tuple(
-            FragmentTiming(fragment=sha256, milliseconds_per_image=work / score)
-            for sha256, work in self._fragments.items()
-        )
+        if score not in self._timings_at:
+            self._timings_at[score] = tuple(
+                FragmentTiming(fragment=sha256, milliseconds_per_image=work / score)
+                for sha256, work in self._fragments.items()
+            )
+        return self._timings_at[score]
 
 
 def _facts(said: NodeState) -> tuple[str, bool, float, float, int, float, bool]:

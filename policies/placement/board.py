@@ -27,18 +27,21 @@ class Board:
         columns = schedule.cluster.columns
         self.schedule = schedule
         self.columns = columns
-        self._usable = usable
-        self.free_ms = columns.ready_ms(schedule.now_ms, schedule.due_ms)
+        self.usable = usable
+        self._ready_ms = columns.ready_ms(schedule.now_ms, schedule.due_ms)
+        self.free_ms = self._ready_ms.copy()
+        """When each node is free, after what was put on it too."""
         self._free_bytes = columns.free_bytes()
         self._brought: dict[str, Flags] = {}
         self._start_ms = schedule.start_ms
         self._work_ms: dict[str, Floats] = {}
+        self._first_inputs: dict[int, tuple[Floats, Floats]] = {}
 
     def fits(self, stage: Stage) -> Flags:
         """Usable nodes that have room for a stage, beside what was put there."""
         fragment = self.schedule.job.fragments[stage.name]
         held = self.columns.reserved(stage.fragment) | self._brought.get(stage.fragment, False)
-        return self._usable & (held | (fragment.peak_memory_bytes <= self._free_bytes))
+        return self.usable & (held | (fragment.peak_memory_bytes <= self._free_bytes))
 
     def work_ms(self, stage: Stage) -> Floats:
         """Computing time of a stage on each node."""
@@ -52,65 +55,101 @@ class Board:
     def soonest_ms(self, stage: Stage) -> Floats:
         """When a stage, whose source was put before, could end on each node at best."""
         if stage.source == INPUT:
-            first_ms = last_ms = self._start_ms
-            byte_ms = self.columns.byte_ms
+            received_ms = self._inputs_received_ms(stage)
         else:
             source = self.schedule.offers[stage.source]
-            first_ms, last_ms = source.finish_ms[0], source.finish_ms[-1]
             byte_ms = np.maximum(self.columns.byte_ms, self.columns.byte_ms[self.columns.index[source.node]])
-        return self._bounds(stage, self.free_ms, first_ms, last_ms, byte_ms)[2]
+            received_ms = self._received_ms(stage, source.finish_ms[0], source.finish_ms[-1], byte_ms)
+        return self._bounds(stage, self.free_ms, *received_ms)[1]
+
+    def alone_may_end_before(self, limit_ms: float) -> bool:
+        """Whether any node could, for all that its computing time says, do the whole job before a moment."""
+        stages = self.schedule.job.variant.stages
+        work_ms = sum([self.work_ms(stage) for stage in stages[1:]], self.work_ms(stages[0]))
+        soonest_ms = np.maximum(self._ready_ms, self._start_ms + HOP_MS) + work_ms + RETURN_HOPS * HOP_MS
+        return bool((self.usable & (soonest_ms * (1 - _ROUNDING) < limit_ms)).any())
 
     def soonest_alone_ms(self) -> Floats:
-        """When the job could end at best, were all of its stages on the same node, for each node."""
-        free_ms = self.free_ms
-        finish_ms: dict[str, tuple[Floats | float, Floats | float]] = {
-            INPUT: (self._start_ms, self._start_ms)
-        }
-        ends_ms = free_ms
+        """When the job could end at best, were all of its stages on the same node, for each node.
+
+        As if nothing had been put on the board.
+        """
+        columns, micro_batches = self.columns, len(self.schedule.job.micro_batches)
+        free_ms = ends_ms = self._ready_ms
+        finish_ms: dict[str, tuple[Floats, Floats]] = {}
         for stage in self.schedule.job.variant.stages:
-            first_ms, last_ms = finish_ms[stage.source]
-            first_ms, free_ms, end_ms = self._bounds(stage, free_ms, first_ms, last_ms, self.columns.byte_ms)
-            finish_ms[stage.name] = (first_ms, free_ms)
+            if stage.source == INPUT:
+                received_ms = self._inputs_received_ms(stage)
+            else:
+                received_ms = self._received_ms(stage, *finish_ms[stage.source], columns.byte_ms)
+            work_ms = self.work_ms(stage)
+            begin_ms = self._begin_ms(stage, free_ms, received_ms[0])
+            free_ms, end_ms = self._bounds(stage, free_ms, *received_ms)
+            finish_ms[stage.name] = (begin_ms + work_ms / micro_batches, free_ms)
             ends_ms = np.maximum(ends_ms, end_ms)
         return ends_ms
 
+    def _inputs_received_ms(self, stage: Stage) -> tuple[Floats, Floats]:
+        """`_received_ms` of a stage that reads the task's inputs: the same for all that read as much."""
+        size = self.schedule.job.fragments[stage.name].input.bytes_per_image
+        if size not in self._first_inputs:
+            self._first_inputs[size] = self._received_ms(
+                stage, self._start_ms, self._start_ms, self.columns.byte_ms
+            )
+        return self._first_inputs[size]
+
+    def _received_ms(
+        self, stage: Stage, first_ms: Floats | float, last_ms: Floats | float, byte_ms: Floats
+    ) -> tuple[Floats, Floats]:
+        """When each node could have a stage's first input, and when its last, at best.
+
+        Args:
+            stage: which one.
+            first_ms: when its first input is ready where it comes from.
+            last_ms: the same of the last one.
+            byte_ms: to bring a byte of it to each node.
+        """
+        job = self.schedule.job
+        sizes = job.micro_batches
+        image_ms = byte_ms * job.fragments[stage.name].input.bytes_per_image
+        received_ms = first_ms + sizes[0] * image_ms + HOP_MS
+        if len(sizes) == 1:
+            return received_ms, received_ms
+        sent_ms = np.maximum(first_ms + job.batch * image_ms, last_ms + sizes[-1] * image_ms)
+        return received_ms, sent_ms + HOP_MS
+
+    def _begin_ms(self, stage: Stage, free_ms: Floats, first_ms: Floats) -> Floats:
+        """When each node could begin a stage whose first input it has at `first_ms`."""
+        begin_ms: Floats = np.maximum(free_ms, first_ms)
+        if not self.columns.loaded_everywhere(stage.fragment):
+            fragment = self.schedule.job.fragments[stage.name]
+            begin_ms = np.maximum(begin_ms, self.columns.fragment_ready_ms(fragment, self.schedule.now_ms))
+        return begin_ms
+
     def _bounds(
-        self,
-        stage: Stage,
-        free_ms: Floats,
-        first_ms: Floats | float,
-        last_ms: Floats | float,
-        byte_ms: Floats,
-    ) -> tuple[Floats, Floats, Floats]:
+        self, stage: Stage, free_ms: Floats, first_ms: Floats, last_ms: Floats
+    ) -> tuple[Floats, Floats]:
         """What a stage cannot undercut if only its first or only its last micro-batch had to wait.
 
         Args:
             stage: which one.
             free_ms: when each node is free for it.
-            first_ms: when its first input is ready where it comes from.
+            first_ms: when each node has the first input at best.
             last_ms: the same of the last one.
-            byte_ms: to bring a byte of it to each node.
 
         Returns:
-            On each node: when it is through with the first micro-batch, with the last, and when that is at
-            its destination.
+            When each node is through with it, and when the output is at its destination.
         """
         job = self.schedule.job
-        fragment, work_ms = job.fragments[stage.name], self.work_ms(stage)
-        last = job.micro_batches[-1]
-        image_ms = byte_ms * fragment.input.bytes_per_image
-        begin_ms = np.maximum(free_ms, self.columns.fragment_ready_ms(fragment, self.schedule.now_ms))
-        begin_ms = np.maximum(begin_ms, first_ms + job.micro_batches[0] * image_ms + HOP_MS)
-        done_ms = begin_ms + work_ms
+        work_ms, last = self.work_ms(stage), job.micro_batches[-1]
+        done_ms = self._begin_ms(stage, free_ms, first_ms) + work_ms
         if len(job.micro_batches) > 1:
-            received_ms = np.maximum(first_ms + job.batch * image_ms, last_ms + last * image_ms) + HOP_MS
-            done_ms = np.maximum(done_ms, received_ms + work_ms * (last / job.batch))
+            done_ms = np.maximum(done_ms, last_ms + work_ms * (last / job.batch))
         end_ms = done_ms
         if stage.name in job.sinks:
-            end_ms = (
-                done_ms + last * fragment.output.bytes_per_image * self.columns.byte_ms + RETURN_HOPS * HOP_MS
-            )
-        return begin_ms + work_ms / len(job.micro_batches), done_ms, end_ms * (1 - _ROUNDING)
+            output_bytes = last * job.fragments[stage.name].output.bytes_per_image
+            end_ms = done_ms + output_bytes * self.columns.byte_ms + RETURN_HOPS * HOP_MS
+        return done_ms, end_ms * (1 - _ROUNDING)
 
     def best_offer(self, stage: Stage) -> Offer | None:
         """The offer that ends first; among equals that of the node that is free first, then by name."""
@@ -118,9 +157,10 @@ class Board:
         if not fits.any():
             return None
         bounds = np.where(fits, self.soonest_ms(stage), np.inf)
-        first = int(bounds.argmin())
-        limit_ms = self.offer(stage, first).end_ms
-        contenders = np.flatnonzero(fits & (bounds <= limit_ms))
+        offer = self.offer(stage, int(bounds.argmin()))
+        contenders = np.flatnonzero(fits & (bounds <= offer.end_ms))
+        if len(contenders) == 1:
+            return offer
         order = np.lexsort((self.columns.rank[contenders], self.free_ms[contenders], bounds[contenders]))
         best: Offer | None = None
         best_key = (0.0, 0.0, 0)

@@ -121,11 +121,11 @@ class SurrogatePlacement:
         asked = self._asked(request, cluster, now_ms)
         hopeless = np.flatnonzero(~asked.allowed.any(axis=1))
         if len(hopeless):
-            return no_room(request, cluster, asked.stages[hopeless[0]], names)
+            return no_room(request, cluster, asked.stages[hopeless[0]])
         columns, surrogate = cluster.columns, Relaxed(self._weights, asked)
         chosen = self._best(surrogate, asked, columns, self._first_guess(asked))
         if (chosen < 0).any():
-            return no_room(request, cluster, asked.stages[int(chosen.argmin())], names)
+            return no_room(request, cluster, asked.stages[int(chosen.argmin())])
         nodes = {stage.name: columns.names[host] for stage, host in zip(asked.stages, chosen, strict=True)}
         prediction = predict(
             cluster, request.job, nodes, now_ms, start_ms=request.start_ms, due_ms=request.due_ms

@@ -6,7 +6,7 @@ from messages.application import Stage
 from policies.cluster import ClusterView
 from policies.cluster_columns import Flags
 from policies.placement.board import Board
-from policies.placement.feasibility import candidates, no_room
+from policies.placement.feasibility import no_room, nobody
 from policies.placement.interface import Infeasible, Placement, PlacementRequest, Unlearned
 from policies.prediction import Schedule
 
@@ -24,18 +24,18 @@ class EarliestFinish(Unlearned):
 
     def place(self, request: PlacementRequest, cluster: ClusterView, now_ms: float) -> Placement | Infeasible:
         """See `PlacementPolicy`. Deterministic."""
-        names = candidates(request, cluster)
-        if isinstance(names, Infeasible):
-            return names
         usable = cluster.columns.usable(request.avoid)
-        best = _stage_by_stage(_board(request, cluster, now_ms, usable))
+        if not usable.any():
+            return nobody(request, cluster)
+        board = _board(request, cluster, now_ms, usable)
+        best = _stage_by_stage(board)
         if isinstance(best, Stage):
             packed = _largest_first(request, cluster, now_ms, usable)
             if packed is None:
-                return no_room(request, cluster, best, names)
+                return no_room(request, cluster, best)
             best = packed
         if len(request.job.variant.stages) > 1:
-            best = _on_a_single_node(request, cluster, now_ms, usable, best)
+            best = _on_a_single_node(request, cluster, now_ms, board, best)
         return Placement({stage: offer.node for stage, offer in best.offers.items()}, best.prediction())
 
 
@@ -80,14 +80,15 @@ def _largest_first(
 
 
 def _on_a_single_node(
-    request: PlacementRequest, cluster: ClusterView, now_ms: float, usable: Flags, best: Schedule
+    request: PlacementRequest, cluster: ClusterView, now_ms: float, board: Board, best: Schedule
 ) -> Schedule:
     """The best schedule with all stages on one node, where that beats `best`."""
     stages = request.job.variant.stages
-    board = _board(request, cluster, now_ms, usable)
-    bounds = board.soonest_alone_ms() - now_ms
     best_ms = best.prediction().response_ms
-    promising = np.flatnonzero(usable & (bounds < best_ms))
+    if not board.alone_may_end_before(now_ms + best_ms):
+        return best
+    bounds = board.soonest_alone_ms() - now_ms
+    promising = np.flatnonzero(board.usable & (bounds < best_ms))
     for index in promising[np.argsort(bounds[promising], kind="stable")].tolist():
         if bounds[index] >= best_ms:
             break

@@ -52,7 +52,7 @@ class Genetic(Unlearned):
                 request.job.variant.stages,
                 key=lambda stage: request.job.fragments[stage.name].peak_memory_bytes,
             )
-            return no_room(request, cluster, largest, names)
+            return no_room(request, cluster, largest)
         return Placement({stage: offer.node for stage, offer in best.offers.items()}, best.prediction())
 
     def _drawn(self, length: int, nodes: int) -> _Genes:

@@ -38,4 +38,4 @@ class RandomPlacement(Unlearned):
             else:
                 nodes = {stage: offer.node for stage, offer in schedule.offers.items()}
                 return Placement(nodes, schedule.prediction())
-        return no_room(request, cluster, stuck, names)
+        return no_room(request, cluster, stuck)

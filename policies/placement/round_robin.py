@@ -25,7 +25,7 @@ class RoundRobin(Unlearned):
         for stage in request.job.variant.stages:
             room = feasible(schedule, stage, names)
             if not room:
-                return no_room(request, cluster, stage, names)
+                return no_room(request, cluster, stage)
             last = min(room, key=lambda name: (name <= last, name))
             schedule.put(stage, schedule.offer(stage, last))
         self._last = last

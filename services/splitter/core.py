@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from messages.application import Application, Variant
+from messages.application import Application
 from messages.cluster import ClusterState
 from messages.task import TaskAccepted, TaskDecided, TaskFinished, TaskPlaced
 from policies.cluster import ClusterView, stage_works
@@ -165,14 +165,9 @@ class Splitter:
         if application is None:
             unknown = Decision(None, f"no application {accepted.application}")
             return self._settle(record, unknown, now_ms, None)
-        foreseen = {
-            variant.name: self._foresee(record, application, variant, now_ms)
-            for variant in application.variants
-        }
-        arms = tuple(
-            self._arm(record, application, variant, foreseen[variant.name], now_ms)
-            for variant in application.variants
-        )
+        jobs = {variant.name: Job(application, variant, accepted.batch) for variant in application.variants}
+        foreseen = {name: self._foresee(record, job, now_ms) for name, job in jobs.items()}
+        arms = tuple(self._arm(job, foreseen[name], now_ms) for name, job in jobs.items())
         context = SplitContext(
             task=accepted.task,
             attempt=accepted.attempt,
@@ -188,51 +183,35 @@ class Splitter:
         if decision.variant is None and decision.can_wait and context.slack_ms > LAST_MOMENT_MS:
             self._waiting[accepted.task] = record
             return []
-        placement = foreseen.get(decision.variant or "")
-        if isinstance(placement, Placement):
-            job = Job(application, application.variant(decision.variant or ""), accepted.batch)
-            self._cluster.placed(
-                accepted.task, accepted.attempt, placement.works(job), now_ms, due_ms=record.due_ms
-            )
+        placement = foreseen.get(decision.variant) if decision.variant is not None else None
+        if decision.variant is not None and isinstance(placement, Placement):
+            works = placement.works(jobs[decision.variant])
+            self._cluster.placed(accepted.task, accepted.attempt, works, now_ms, due_ms=record.due_ms)
             record.context = context
             record.uncorrected_ms = placement.prediction.response_ms
         return self._settle(record, decision, now_ms, context)
 
-    def _foresee(
-        self, record: _Record, application: Application, variant: Variant, now_ms: float
-    ) -> Placement | Infeasible:
+    def _foresee(self, record: _Record, job: Job, now_ms: float) -> Placement | Infeasible:
         request = PlacementRequest(
             task=record.accepted.task,
-            job=Job(application, variant, record.accepted.batch),
+            job=job,
             start_ms=now_ms + HOPS_TO_DISPATCH * HOP_MS,
             due_ms=record.due_ms,
             avoid=frozenset(record.accepted.avoid),
         )
         return place(self._placement, request, self._cluster, now_ms)
 
-    def _arm(
-        self,
-        record: _Record,
-        application: Application,
-        variant: Variant,
-        found: Placement | Infeasible,
-        now_ms: float,
-    ) -> Arm:
+    def _arm(self, job: Job, found: Placement | Infeasible, now_ms: float) -> Arm:
+        variant = job.variant
         if isinstance(found, Infeasible):
             return Arm(variant.name, variant.accuracy, None, found.reason, found.temporary)
         foreseen_ms = found.prediction.response_ms
-        alone = predict(
-            self._cluster,
-            Job(application, variant, record.accepted.batch),
-            found.nodes,
-            now_ms,
-            start_ms=now_ms + HOPS_TO_DISPATCH * HOP_MS,
-            idle=True,
-        )
+        start_ms = now_ms + HOPS_TO_DISPATCH * HOP_MS
+        alone = predict(self._cluster, job, found.nodes, now_ms, start_ms=start_ms, idle=True)
         return Arm(
             variant.name,
             variant.accuracy,
-            self._correction.corrected_ms(application.name, variant.name, foreseen_ms),
+            self._correction.corrected_ms(job.application.name, variant.name, foreseen_ms),
             f"on {', '.join(dict.fromkeys(found.nodes.values()))}",
             foreseen_ms=foreseen_ms,
             wait_ms=max(0.0, foreseen_ms - alone.response_ms),
