@@ -4,6 +4,13 @@ from dataclasses import replace
 
 from experiments.plan import Metric
 
+RESPONSE = "response_intervals.mean"
+VIOLATIONS = "sla_violation_rate"
+ENERGY = "energy_mj_per_interval.total"
+ENERGY_ABOVE_IDLE = "energy_mj_per_interval.above_idle"
+MERIT = ("reward", "accuracy", VIOLATIONS, RESPONSE)
+"""The figures of merit that every comparison shows."""
+
 _ALL = (
     Metric("reward", "reward", "of 100", 100, 2, "higher"),
     Metric("accuracy", "accuracy", "%", 100, 2, "higher"),

@@ -1,10 +1,9 @@
 """What the paper does not ask: speeds that change in the middle of a run, and nodes that fail."""
 
 from experiments.catalogue.policies import OURS, SPLITPLACE
+from experiments.metrics import MERIT
 from experiments.plan import Case, Cell, Claim, Courses, Dots, Experiment, Lines, changes
 
-_RESPONSE = "response_intervals.mean"
-_MAIN = ("reward", "accuracy", "sla_violation_rate", _RESPONSE)
 _POLICIES = (SPLITPLACE, "mab+earliest-finish", "linucb+earliest-finish", "rule+earliest-finish", OURS)
 
 DRIFT = Experiment(
@@ -13,9 +12,9 @@ DRIFT = Experiment(
     question="Which policies notice when every node becomes slower at half time?",
     policies=_POLICIES,
     cases=(Case("steady"), Case("half speed from the middle", {"drift": {"at_interval": 50, "factor": 0.5}})),
-    metrics=(*_MAIN, "share.layer"),
+    metrics=(*MERIT, "share.layer"),
     plots=(
-        Dots("main", _MAIN, "With and without the change"),
+        Dots("main", MERIT, "With and without the change"),
         Courses(
             "course",
             "reward_by_tenth",
@@ -57,11 +56,11 @@ FAILURES = Experiment(
         ),
         Case("no failures"),
     ),
-    metrics=(*_MAIN, "tasks.overdue_unfinished"),
+    metrics=(*MERIT, "tasks.overdue_unfinished"),
     plots=(
         Lines(
             "failures",
-            _MAIN,
+            MERIT,
             "Figures of merit against the mean time between failures of a node",
             "hours",
             logarithmic=True,
@@ -92,8 +91,8 @@ ARMS = Experiment(
         Case("layer, semantic", {"arms": ("layer", "semantic")}),
         Case("whole and compressed too", {"arms": ("whole", "layer", "semantic", "compressed")}),
     ),
-    metrics=(*_MAIN, "share.whole", "share.layer", "share.semantic", "share.compressed"),
-    plots=(Dots("main", _MAIN, "With two arms and with four"),),
+    metrics=(*MERIT, "share.whole", "share.layer", "share.semantic", "share.compressed"),
+    plots=(Dots("main", MERIT, "With two arms and with four"),),
     reference=OURS,
 )
 
@@ -105,8 +104,8 @@ INTERVAL = Experiment(
     question="What does it cost to decide, place and move only every 300 s, as the paper does?",
     policies=_BOTH_MODES,
     cases=(Case("at once"), Case("at interval starts", {"mode": "interval"})),
-    metrics=(*_MAIN, "wait_intervals", "decision_ms.p99", "migrations"),
-    plots=(Dots("main", (*_MAIN, "wait_intervals", "migrations"), "At once, and at interval starts"),),
+    metrics=(*MERIT, "wait_intervals", "decision_ms.p99", "migrations"),
+    plots=(Dots("main", (*MERIT, "wait_intervals", "migrations"), "At once, and at interval starts"),),
     reference=OURS,
     claims=(
         changes(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from experiments.catalogue.policies import ALL, ORACLE, OURS, PAPER, SPLITPLACE
+from experiments.metrics import ENERGY, ENERGY_ABOVE_IDLE, MERIT, RESPONSE, VIOLATIONS
 from experiments.plan import (
     ApplicationDots,
     Case,
@@ -17,65 +18,65 @@ from experiments.plan import (
 
 _TABLE4: Mapping[str, Mapping[str, Printed]] = {
     "mc+gobi": {
-        "energy_mj_per_interval.total": Printed(1.1368),
+        ENERGY: Printed(1.1368),
         "fairness": Printed(0.65, 0.01),
         "wait_intervals": Printed(1.15, 0.09),
-        "response_intervals.mean": Printed(6.85, 1.20),
-        "sla_violation_rate": Printed(26, 2),
+        RESPONSE: Printed(6.85, 1.20),
+        VIOLATIONS: Printed(26, 2),
         "accuracy": Printed(89.93),
         "reward": Printed(83.98),
     },
     "gillis+gobi": {
-        "energy_mj_per_interval.total": Printed(1.1442),
+        ENERGY: Printed(1.1442),
         "fairness": Printed(0.89, 0.03),
         "wait_intervals": Printed(1.40, 0.18),
-        "response_intervals.mean": Printed(8.39, 0.95),
-        "sla_violation_rate": Printed(22, 3),
+        RESPONSE: Printed(8.39, 0.95),
+        VIOLATIONS: Printed(22, 3),
         "accuracy": Printed(91.90),
         "reward": Printed(84.17),
     },
     "semantic+gobi": {
-        "energy_mj_per_interval.total": Printed(1.1112),
+        ENERGY: Printed(1.1112),
         "fairness": Printed(0.68, 0.04),
         "wait_intervals": Printed(1.08, 0.00),
-        "response_intervals.mean": Printed(3.70, 0.57),
-        "sla_violation_rate": Printed(14, 4),
+        RESPONSE: Printed(3.70, 0.57),
+        VIOLATIONS: Printed(14, 4),
         "accuracy": Printed(89.04),
         "reward": Printed(83.91),
     },
     "layer+gobi": {
-        "energy_mj_per_interval.total": Printed(1.1517),
+        ENERGY: Printed(1.1517),
         "fairness": Printed(0.88, 0.03),
         "wait_intervals": Printed(1.52, 0.21),
-        "response_intervals.mean": Printed(9.92, 0.91),
-        "sla_violation_rate": Printed(62, 7),
+        RESPONSE: Printed(9.92, 0.91),
+        VIOLATIONS: Printed(62, 7),
         "accuracy": Printed(93.17),
         "reward": Printed(64.87),
     },
     "random+daso": {
-        "energy_mj_per_interval.total": Printed(1.1297),
+        ENERGY: Printed(1.1297),
         "fairness": Printed(0.62, 0.05),
         "wait_intervals": Printed(1.00, 0.07),
-        "response_intervals.mean": Printed(5.55, 1.05),
-        "sla_violation_rate": Printed(29, 9),
+        RESPONSE: Printed(5.55, 1.05),
+        VIOLATIONS: Printed(29, 9),
         "accuracy": Printed(90.71),
         "reward": Printed(81.62),
     },
     "mab+gobi": {
-        "energy_mj_per_interval.total": Printed(1.1290),
+        ENERGY: Printed(1.1290),
         "fairness": Printed(0.78, 0.08),
         "wait_intervals": Printed(1.13, 0.13),
-        "response_intervals.mean": Printed(5.64, 1.02),
-        "sla_violation_rate": Printed(10, 3),
+        RESPONSE: Printed(5.64, 1.02),
+        VIOLATIONS: Printed(10, 3),
         "accuracy": Printed(91.45),
         "reward": Printed(90.18),
     },
     "mab+daso": {
-        "energy_mj_per_interval.total": Printed(1.0867),
+        ENERGY: Printed(1.0867),
         "fairness": Printed(0.73, 0.01),
         "wait_intervals": Printed(1.09, 0.08),
-        "response_intervals.mean": Printed(4.50, 1.00),
-        "sla_violation_rate": Printed(8, 2),
+        RESPONSE: Printed(4.50, 1.00),
+        VIOLATIONS: Printed(8, 2),
         "accuracy": Printed(92.72),
         "reward": Printed(94.18),
     },
@@ -89,14 +90,11 @@ TABLE4 = Experiment(
     figures=("Table 4", "Figure 7", "Figure 8"),
     policies=ALL,
     metrics=(
-        "reward",
-        "accuracy",
-        "sla_violation_rate",
-        "response_intervals.mean",
+        *MERIT,
         "response_intervals.p95",
         "wait_intervals",
-        "energy_mj_per_interval.total",
-        "energy_mj_per_interval.above_idle",
+        ENERGY,
+        ENERGY_ABOVE_IDLE,
         "fairness",
         "cost_usd_per_task",
         "decision_ms.p50",
@@ -107,14 +105,14 @@ TABLE4 = Experiment(
     plots=(
         Dots(
             "main",
-            ("reward", "accuracy", "sla_violation_rate", "response_intervals.mean"),
+            MERIT,
             "Figure 7: reward, accuracy, violations and response; diamonds are the paper's values",
         ),
         Dots(
             "more",
             (
-                "energy_mj_per_interval.total",
-                "energy_mj_per_interval.above_idle",
+                ENERGY,
+                ENERGY_ABOVE_IDLE,
                 "wait_intervals",
                 "fairness",
                 "cost_usd_per_task",
@@ -124,7 +122,7 @@ TABLE4 = Experiment(
         ),
         ApplicationDots(
             "applications",
-            ("reward", "accuracy", "sla_violation_rate", "response_intervals.mean"),
+            MERIT,
             "Figures 7 and 8 by application",
         ),
     ),
@@ -137,7 +135,7 @@ TABLE4 = Experiment(
         ),
         extreme(
             "MAB+DASO has the fewest violations of the seven",
-            Cell(SPLITPLACE, "sla_violation_rate"),
+            Cell(SPLITPLACE, VIOLATIONS),
             PAPER,
             highest=False,
         ),
@@ -160,19 +158,19 @@ TABLE4 = Experiment(
         ),
         extreme(
             "always layer has the longest response of the seven",
-            Cell("layer+gobi", "response_intervals.mean"),
+            Cell("layer+gobi", RESPONSE),
             PAPER,
             highest=True,
         ),
         extreme(
             "always semantic has the shortest response of the seven",
-            Cell("semantic+gobi", "response_intervals.mean"),
+            Cell("semantic+gobi", RESPONSE),
             PAPER,
             highest=False,
         ),
         extreme(
             "MAB+DASO takes the least energy of the seven",
-            Cell(SPLITPLACE, "energy_mj_per_interval.total"),
+            Cell(SPLITPLACE, ENERGY),
             PAPER,
             highest=False,
         ),
@@ -206,7 +204,7 @@ TABLE4 = Experiment(
     ),
     printed={Cell(policy, metric): value for policy, row in _TABLE4.items() for metric, value in row.items()},
     reference=OURS,
-    tested=("reward", "sla_violation_rate", "response_intervals.mean"),
+    tested=("reward", VIOLATIONS, RESPONSE),
     seeds=8,
 )
 
@@ -215,7 +213,7 @@ APPLICATIONS = ("mnist", "fashionmnist", "cifar100")
 
 _ARMS = ("layer", "semantic")
 
-_FIG2_METRICS = ("accuracy", "response_intervals.mean")
+_FIG2_METRICS = ("accuracy", RESPONSE)
 
 FIG2 = Experiment(
     name="fig2",
@@ -224,7 +222,7 @@ FIG2 = Experiment(
     figures=("Figure 2",),
     policies=("layer+earliest-finish", "semantic+earliest-finish"),
     cases=(Case(changes={"hosts": 10, "rate": 1}),),
-    metrics=("accuracy", "response_intervals.mean", "response_intervals.p95", "sla_violation_rate", "reward"),
+    metrics=("accuracy", RESPONSE, "response_intervals.p95", VIOLATIONS, "reward"),
     plots=(ApplicationDots("applications", _FIG2_METRICS, "Accuracy and response by application"),),
     claims=(
         Claim(

@@ -1,13 +1,12 @@
 """How results depend on load (Figures 9 and 11) and on the weights of the objective (Figures 10 and 12)."""
 
 from experiments.catalogue.policies import OURS, SPLITPLACE, SWEEP, SWEPT
+from experiments.metrics import ENERGY, ENERGY_ABOVE_IDLE, MERIT, RESPONSE, VIOLATIONS
 from experiments.plan import Case, Cell, Claim, Experiment, Lines, Printed, changes, extreme, steady
 
 RATES = (2, 6, 15, 30, 50)
 """Tasks per interval: the values of the paper's horizontal axis."""
 
-_ENERGY = "energy_mj_per_interval.total"
-_RESPONSE = "response_intervals.mean"
 _REWARD_FREE = ("layer+gobi",)
 _REWARD_AWARE = ("mab+daso", "mab+gobi", "mc+gobi")
 _INTERVALS = 40
@@ -20,18 +19,11 @@ FIG9 = Experiment(
     figures=("Figure 9", "Figure 11"),
     policies=SWEEP,
     cases=tuple(Case(f"rate {rate}", {"rate": rate, "intervals": _INTERVALS}, float(rate)) for rate in RATES),
-    metrics=("reward", "accuracy", "sla_violation_rate", _RESPONSE, _ENERGY, "share.layer", "share.semantic"),
+    metrics=(*MERIT, ENERGY, "share.layer", "share.semantic"),
     plots=(
         Lines(
             "rate",
-            (
-                "reward",
-                "accuracy",
-                "sla_violation_rate",
-                _RESPONSE,
-                _ENERGY,
-                "energy_mj_per_interval.above_idle",
-            ),
+            (*MERIT, ENERGY, ENERGY_ABOVE_IDLE),
             "Figure 9: figures of merit against load",
             "tasks per interval",
             logarithmic=True,
@@ -63,11 +55,11 @@ FIG9 = Experiment(
             ("rate 6", "rate 50"),
             1.0,
         ),
-        changes("response rises with load for all", SWEPT, _RESPONSE, ("rate 6", "rate 50"), rises=True),
+        changes("response rises with load for all", SWEPT, RESPONSE, ("rate 6", "rate 50"), rises=True),
         changes(
             "violations rise sharply for all up to 30 tasks per interval",
             SWEPT,
-            "sla_violation_rate",
+            VIOLATIONS,
             ("rate 6", "rate 30"),
             rises=True,
         ),
@@ -98,8 +90,8 @@ FIG9 = Experiment(
         ),
     ),
     printed={
-        Cell(SPLITPLACE, "sla_violation_rate", "rate 6"): Printed(8),
-        Cell(SPLITPLACE, "sla_violation_rate", "rate 50"): Printed(35.1),
+        Cell(SPLITPLACE, VIOLATIONS, "rate 6"): Printed(8),
+        Cell(SPLITPLACE, VIOLATIONS, "rate 50"): Printed(35.1),
     },
     reference=OURS,
 )
@@ -118,36 +110,24 @@ FIG10 = Experiment(
     policies=_ABLATIONS,
     cases=tuple(Case(f"alpha {alpha:g}", {"alpha": alpha}, alpha) for alpha in ALPHAS),
     metrics=(
-        "reward",
-        "accuracy",
-        "sla_violation_rate",
-        _RESPONSE,
-        _ENERGY,
-        "energy_mj_per_interval.above_idle",
+        *MERIT,
+        ENERGY,
+        ENERGY_ABOVE_IDLE,
         "share.layer",
     ),
     plots=(
         Lines(
             "alpha",
-            (
-                "reward",
-                "accuracy",
-                "sla_violation_rate",
-                _RESPONSE,
-                _ENERGY,
-                "energy_mj_per_interval.above_idle",
-            ),
+            (*MERIT, ENERGY, ENERGY_ABOVE_IDLE),
             "Figure 10: figures of merit against the weight of energy",
             "alpha",
         ),
         Lines("layer", ("share.layer",), "Figure 12: share of layer splits", "alpha"),
     ),
     claims=(
-        changes("energy declines as alpha rises, for all", _ABLATIONS, _ENERGY, _BOTH_ENDS, rises=False),
-        changes("response rises with alpha, for all", _ABLATIONS, _RESPONSE, _BOTH_ENDS, rises=True),
-        changes(
-            "violations rise with alpha, for all", _ABLATIONS, "sla_violation_rate", _BOTH_ENDS, rises=True
-        ),
+        changes("energy declines as alpha rises, for all", _ABLATIONS, ENERGY, _BOTH_ENDS, rises=False),
+        changes("response rises with alpha, for all", _ABLATIONS, RESPONSE, _BOTH_ENDS, rises=True),
+        changes("violations rise with alpha, for all", _ABLATIONS, VIOLATIONS, _BOTH_ENDS, rises=True),
         changes(
             "accuracy of the bandit declines as alpha rises",
             ("mab+daso", "mab+gobi"),

@@ -1,6 +1,7 @@
 """Poorer hosts, single workloads, a cloud far away, and what placement is worth (Figures 13 to 19)."""
 
 from experiments.catalogue.policies import OURS, SPLITPLACE, SWEEP, SWEPT
+from experiments.metrics import ENERGY, MERIT, RESPONSE, VIOLATIONS
 from experiments.plan import (
     ApplicationDots,
     Case,
@@ -15,8 +16,6 @@ from experiments.plan import (
 )
 from simulator.scenario import CLOUD
 
-_RESPONSE = "response_intervals.mean"
-_MAIN = ("reward", "accuracy", "sla_violation_rate", _RESPONSE)
 _PARTS = (
     "response_parts_intervals.wait",
     "response_parts_intervals.transfer",
@@ -37,14 +36,14 @@ FIG13 = Experiment(
         Case("half the network", {"network_factor": 0.5}),
         Case("half the memory", {"memory_factor": 0.5}),
     ),
-    metrics=(*_MAIN, "energy_mj_per_interval.total", "share.layer"),
+    metrics=(*MERIT, ENERGY, "share.layer"),
     plots=(
-        Dots("main", _MAIN, "Figure 13: figures of merit with the whole and with half of a resource"),
+        Dots("main", MERIT, "Figure 13: figures of merit with the whole and with half of a resource"),
         Stacks("response", _PARTS, "Figure 14: what the response time is made of"),
         *(
             ApplicationDots(
                 f"violations-{name.split()[-1]}",
-                ("sla_violation_rate",),
+                (VIOLATIONS,),
                 f"Figure 15: violations by application, {name}",
                 name,
             )
@@ -91,9 +90,9 @@ FIG16 = Experiment(
         Case("FashionMNIST only", {"mix": {"fashionmnist": 1.0}}),
         Case("CIFAR100 only", {"mix": {"cifar100": 1.0}}),
     ),
-    metrics=(*_MAIN, "share.layer"),
+    metrics=(*MERIT, "share.layer"),
     plots=(
-        Dots("main", _MAIN, "Figure 16: figures of merit by workload"),
+        Dots("main", MERIT, "Figure 16: figures of merit by workload"),
         Stacks("response", _PARTS, "Figure 17: what the response time is made of"),
     ),
     claims=(
@@ -110,7 +109,7 @@ FIG16 = Experiment(
             "MNIST alone is more accurate, for all", SWEPT, "accuracy", ("all", "MNIST only"), rises=True
         ),
         changes(
-            "MNIST alone is answered sooner, for all", SWEPT, _RESPONSE, ("all", "MNIST only"), rises=False
+            "MNIST alone is answered sooner, for all", SWEPT, RESPONSE, ("all", "MNIST only"), rises=False
         ),
     ),
     reference=OURS,
@@ -125,17 +124,17 @@ FIG18 = Experiment(
     figures=("Figure 18",),
     policies=(SPLITPLACE, OURS, _CLOUD),
     cases=(Case("edge"), Case("cloud", CLOUD)),
-    metrics=(*_MAIN, "energy_mj_per_interval.total"),
-    plots=(Dots("main", ("sla_violation_rate", _RESPONSE), "Figure 18: response and violations"),),
+    metrics=(*MERIT, ENERGY),
+    plots=(Dots("main", (VIOLATIONS, RESPONSE), "Figure 18: response and violations"),),
     claims=(
         Claim(
             "SplitPlace on the edge answers sooner than whole networks in the cloud",
-            ((Cell(SPLITPLACE, _RESPONSE, "edge"), Cell(_CLOUD, _RESPONSE, "cloud")),),
+            ((Cell(SPLITPLACE, RESPONSE, "edge"), Cell(_CLOUD, RESPONSE, "cloud")),),
             high=0,
         ),
         Claim(
             "SplitPlace on the edge violates fewer deadlines than whole networks in the cloud",
-            ((Cell(SPLITPLACE, "sla_violation_rate", "edge"), Cell(_CLOUD, "sla_violation_rate", "cloud")),),
+            ((Cell(SPLITPLACE, VIOLATIONS, "edge"), Cell(_CLOUD, VIOLATIONS, "cloud")),),
             high=0,
         ),
     ),
@@ -150,13 +149,13 @@ FIG19 = Experiment(
     question="Does the response depend more on how a task is split or on where its pieces run?",
     figures=("Figure 19",),
     policies=tuple(f"{split}+{placement}" for split in _SPLITS for placement in _PLACEMENTS),
-    metrics=(_RESPONSE, "response_intervals.p95", "sla_violation_rate", "reward"),
-    plots=(Dots("main", (_RESPONSE, "sla_violation_rate"), "Figure 19: response by split and placement"),),
+    metrics=(RESPONSE, "response_intervals.p95", VIOLATIONS, "reward"),
+    plots=(Dots("main", (RESPONSE, VIOLATIONS), "Figure 19: response by split and placement"),),
     claims=(
         Claim(
             "splitting matters more: with every placement, layer takes longer than semantic with any other",
             tuple(
-                (Cell(f"layer+{slow}", _RESPONSE), Cell(f"semantic+{fast}", _RESPONSE))
+                (Cell(f"layer+{slow}", RESPONSE), Cell(f"semantic+{fast}", RESPONSE))
                 for slow in _PLACEMENTS
                 for fast in _PLACEMENTS
             ),
