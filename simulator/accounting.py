@@ -7,7 +7,7 @@ from policies.placement.interface import PeriodOutcome
 from policies.placement.objective import response_share
 from policies.scoring import is_on_time, mean, reward
 from simulator.arrivals import Arrival
-from simulator.execution import Execution
+from simulator.execution import Execution, StageRun
 from simulator.result import Status, TaskRecord
 
 
@@ -108,16 +108,24 @@ def finished_of(
         on_time=record.on_time,
         accuracy=record.accuracy if execution else None,
         variant_accuracy=record.accuracy if execution else None,
-        stages=tuple(
-            StageReport(
-                stage=name,
-                node=run.machine.name,
-                queue_ms=max(0.0, run.computed_ms - run.received_ms - run.compute_ms),
-                compute_ms=run.compute_ms,
-            )
-            for name, run in runs.items()
-        ),
+        stages=tuple(_report(run) for run in runs.values()),
         moved_bytes=round(execution.moved_bytes) if execution else 0,
+    )
+
+
+def _report(run: StageRun) -> StageReport:
+    """Of a stage that is through.
+
+    A live node does one call at a time, so its computing time is that of its processor. Where a processor is
+    shared, what a call waits for others counts as waiting here too: a crowded host is slow, not dear.
+    """
+    work = sum([run.execution.work(run, number) for number in range(run.computed)])
+    compute_ms = min(run.compute_ms, work / run.machine.processor.score)
+    return StageReport(
+        stage=run.stage.name,
+        node=run.machine.name,
+        queue_ms=max(0.0, run.computed_ms - run.received_ms - compute_ms),
+        compute_ms=compute_ms,
     )
 
 

@@ -88,7 +88,12 @@ def run(
 
 
 def experience(
-    scenario: Scenario, policy: str, seed: str, *, placement: PlacementPolicy | None = None
+    scenario: Scenario,
+    policy: str,
+    seed: str,
+    *,
+    placement: PlacementPolicy | None = None,
+    prepare: Callable[[Simulation], None] = lambda _: None,
 ) -> Simulation:
     """A simulation that has run: for those who want what its policies have learnt rather than a result.
 
@@ -97,6 +102,7 @@ def experience(
         policy: split and placement.
         seed: of all random numbers.
         placement: instead of the one in `policy`.
+        prepare: is given the simulation before it runs.
 
     Raises:
         ValueError: as `run`.
@@ -104,6 +110,7 @@ def experience(
     pair = parse_policy(policy)
     workload = restricted(scenario.workload(), arms_of(scenario, pair.split))
     simulation = _simulation(scenario, workload, pair, seed, placement=placement)
+    prepare(simulation)
     simulation.run()
     return simulation
 

@@ -1,16 +1,24 @@
 """Weights of GOBI's and DASO's surrogates, as they are shipped: `python -m simulator.train_surrogate`.
 
-Lambda of equation 11: tasks of simulations in which every placement is drawn from a mixture of policies and
-every split decision from all arms, at several rates and numbers of hosts, so that good and bad placements in
-idle and crowded clusters are seen. Other simulations, with other seeds, are held out to test the surrogate.
+Lambda of equation 11 comes from simulations at several rates, numbers of hosts and mixes of arms, in which
+every placement is drawn from a mixture of policies, so that good and bad ones in idle and crowded clusters
+are seen. Of some tasks several placements are played out in the same state (`simulator.counterfactuals`):
+nothing else differs between them, so they tell what the host alone adds.
+
+What a search finds is where the surrogate promises most, so also where it errs most in that direction:
+trained on placements of others alone, it crowds hosts as no other policy would, and foresees nothing of what
+comes of it. Therefore there are several rounds (DAgger, Ross et al. 2011): after the first, the surrogates
+themselves place. Simulations with other seeds are held out to test the result.
 """
 
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from time import process_time
+from typing import Any
 
 import numpy as np
 
@@ -29,99 +37,217 @@ from policies.placement import (
 from policies.placement.daso import SurrogatePlacement
 from policies.placement.interface import Unlearned
 from policies.placement.surrogate import Weights, initial_weights
-from policies.placement.training import Sample, fit, predicted, rank_correlation
+from policies.placement.training import Sample, correlation_within, fit, predicted, rank_correlation
 from policies.placement.weights import weights_state
+from simulator.counterfactuals import played_out
 from simulator.running import experience
 from simulator.scenario import Scenario
+from simulator.simulation import Simulation
 
-CONDITIONS: Sequence[Mapping[str, float]] = (
-    {"rate": 6, "hosts": 50},
-    {"rate": 20, "hosts": 50},
-    {"rate": 6, "hosts": 20},
-    {"rate": 12, "hosts": 50, "deadline_scale": 0.5},
-    {"rate": 3, "hosts": 10},
+ALL_ARMS = ("whole", "layer", "semantic", "compressed")
+CONDITIONS: Sequence[Mapping[str, Any]] = (
+    {"rate": 6, "arms": ALL_ARMS},
+    {"rate": 20, "arms": ALL_ARMS},
+    {"rate": 6, "arms": ("layer", "semantic")},
+    {"rate": 30, "arms": ("semantic",)},
+    {"rate": 6, "hosts": 20, "arms": ALL_ARMS},
+    {"rate": 12, "deadline_scale": 0.5, "arms": ALL_ARMS},
+    {"rate": 3, "hosts": 10, "arms": ALL_ARMS},
 )
 HELD_OUT = "held out"
 PLACED_BY: Sequence[PlacementName] = ("random", "earliest-finish", "round-robin")
+SURROGATES = ("gobi", "daso")
+
+COMPARED = 0.25
+"""Share of the tasks of which several placements are tried."""
+
+PLACEMENTS = 6
+"""How many of them, at most."""
+
+ROUNDS = 3
+
+LED = 0.7
+"""Share of the tasks that a surrogate places, after the first round."""
+
+Samples = Mapping[str, Sequence[Sample]]
+"""By the name of the surrogate that saw them so."""
 
 
 class Mixture(Unlearned):
-    """Places by a policy drawn for each task, and lets surrogates watch."""
+    """Places by a policy drawn for each task, most tasks by one that leads, and lets surrogates watch.
+
+    One pair of surrogates watches what happens; another what would happen, so that in each of them the
+    objectives of the tasks of an interval have the mean of equation 10.
+    """
 
     name = "mixture"
 
-    def __init__(self, random: Random, watching: Sequence[SurrogatePlacement]) -> None:
-        self._random = random
-        self._watching = watching
-        seed = random.getrandbits(32)
-        self._policies: list[PlacementPolicy] = [placement_policy(name, seed=seed) for name in PLACED_BY]
+    def __init__(
+        self, seed: str, policies: Sequence[PlacementPolicy], leader: PlacementPolicy | None
+    ) -> None:
+        self._random = Random(seed)
+        self._seed = seed
+        self._policies = policies
+        self._leader = leader
+        self._simulation: Simulation | None = None
+        self.happened, self.tried = (
+            {name: watcher(name) for name in SURROGATES} for _ in ("happened", "tried")
+        )
+
+    def watch(self, simulation: Simulation) -> None:
+        """The simulation in which it places: only there can it try."""
+        self._simulation = simulation
 
     def place(self, request: PlacementRequest, cluster: ClusterView, now_ms: float) -> Placement | Infeasible:
         """See `PlacementPolicy`."""
-        found = self._random.choice(self._policies).place(request, cluster, now_ms)
+        led = self._leader is not None and self._random.random() < LED
+        policy = self._leader if self._leader and led else self._random.choice(self._policies)
+        found = policy.place(request, cluster, now_ms)
         if isinstance(found, Placement):
-            for surrogate in self._watching:
+            for surrogate in self.happened.values():
                 surrogate.observe(request, found.nodes, cluster, now_ms)
+            if self._random.random() < COMPARED:
+                self._compare(request, found, cluster, now_ms)
         return found
+
+    def _compare(
+        self, request: PlacementRequest, found: Placement, cluster: ClusterView, now_ms: float
+    ) -> None:
+        """Play out several placements: that of each policy, then further ones of the first, which draws."""
+        if self._simulation is None:
+            return
+        proposals = [found]
+        for policy in (*self._policies, *[self._policies[0]] * PLACEMENTS):
+            other = policy.place(request, cluster, now_ms)
+            if isinstance(other, Placement) and other not in proposals and len(proposals) < PLACEMENTS:
+                proposals.append(other)
+        for number, proposal in enumerate(proposals):
+            name = f"{request.task}-{number}"
+            outcome = played_out(self._simulation, request, proposal.nodes, name=name)
+            for surrogate in self.tried.values():
+                state = f"{self._seed} {request.task}"
+                surrogate.observe(replace(request, task=name), proposal.nodes, cluster, now_ms, state=state)
+                surrogate.learn(outcome)
 
     def learn(self, outcome: TaskFinished) -> None:
         """See `PlacementPolicy`."""
-        for surrogate in self._watching:
+        for surrogate in self.happened.values():
             surrogate.learn(outcome)
 
     def end_period(self, outcome: PeriodOutcome) -> Training | None:
         """See `PlacementPolicy`. Nobody trains yet."""
-        for surrogate in self._watching:
+        for surrogate in (*self.happened.values(), *self.tried.values()):
             surrogate.end_period(outcome)
         return None
 
 
-def collect(intervals: int, seed: str) -> tuple[Sequence[Sample], Sequence[Sample]]:
-    """What GOBI and DASO see in simulations under all conditions."""
-    random = np.random.default_rng(0)
-    weights = initial_weights(random)
-    gobi, daso = (
-        SurrogatePlacement(weights, random, decision_aware=aware, fine_tuning=False, keep=1_000_000)
-        for aware in (False, True)
+def watcher(name: str) -> SurrogatePlacement:
+    """A surrogate that only looks."""
+    return surrogate(name, initial_weights(np.random.default_rng(0)))
+
+
+def surrogate(name: str, weights: Weights, seed: int = 0) -> SurrogatePlacement:
+    """One that does not learn by itself."""
+    return SurrogatePlacement(
+        weights,
+        np.random.default_rng(seed),
+        decision_aware=name == "daso",
+        fine_tuning=False,
+        keep=1_000_000,
     )
-    for number, condition in enumerate(CONDITIONS):
-        scenario = Scenario.model_validate(
-            {"intervals": intervals, "arms": ("whole", "layer", "semantic", "compressed"), **condition}
+
+
+@dataclass(frozen=True)
+class Experience:
+    """What surrogates have seen, by their name."""
+
+    happened: Samples
+    tried: Samples
+
+    def __add__(self, other: "Experience") -> "Experience":
+        """Both."""
+        return Experience(
+            {name: (*self.happened[name], *other.happened[name]) for name in SURROGATES},
+            {name: (*self.tried[name], *other.tried[name]) for name in SURROGATES},
         )
-        mixture = Mixture(Random(f"{seed} {number}"), (gobi, daso))
-        experience(scenario, "random+random", f"{seed} {number}", placement=mixture)
-        print(f"{seed}: {condition}: {len(daso.samples)} tasks", flush=True)
-    return gobi.samples, daso.samples
 
 
-def trained(samples: Sequence[Sample], held_out: Sequence[Sample], *, steps: int, seed: int) -> Weights:
-    """Weights fitted to some samples; prints how they do on others."""
-    random = np.random.default_rng(seed)
-    weights = fit(initial_weights(random), samples, random, steps=steps)
-    for name, some in (("training", samples), (HELD_OUT, held_out)):
-        expected, realised = predicted(weights, some), np.array([one.target for one in some])
-        error = float(((expected - realised) ** 2).mean() / realised.var())
-        correlation = rank_correlation(expected, realised)
-        print(f"  {name}: {len(some)} tasks, error {error:.3f} of the variance, Spearman {correlation:.3f}")
+NOTHING = Experience(dict.fromkeys(SURROGATES, ()), dict.fromkeys(SURROGATES, ()))
+
+
+def collect(intervals: int, seed: str, weights: Mapping[str, Weights], turn: int = 0) -> Experience:
+    """What GOBI and DASO see in simulations under all conditions.
+
+    Args:
+        intervals: length of each.
+        seed: of all of them.
+        weights: by name, of surrogates that place too.
+        turn: they take turns in leading, over the conditions and, by this number, over the rounds.
+    """
+    seen = NOTHING
+    for number, condition in enumerate(CONDITIONS):
+        name = f"{seed} {number}"
+        policies: list[PlacementPolicy] = [placement_policy(one, seed=number) for one in PLACED_BY]
+        surrogates = [surrogate(one, its, number) for one, its in weights.items()]
+        leader = surrogates[(number + turn) % len(surrogates)] if surrogates else None
+        mixture = Mixture(name, [*policies, *surrogates], leader)
+        scenario = Scenario.model_validate({"intervals": intervals, **condition})
+        experience(scenario, "random+random", name, placement=mixture, prepare=mixture.watch)
+        seen += Experience(
+            {one: its.samples for one, its in mixture.happened.items()},
+            {one: its.samples for one, its in mixture.tried.items()},
+        )
+        happened, tried = (len(samples["daso"]) for samples in (seen.happened, seen.tried))
+        print(
+            f"{name}: {condition}: {happened} tasks, {tried} tried, {process_time():.0f} s of CPU", flush=True
+        )
+    return seen
+
+
+def trained(seen: Experience, *, steps: int, seed: int) -> dict[str, Weights]:
+    """Weights fitted to all of it, by name."""
+    weights: dict[str, Weights] = {}
+    for name in SURROGATES:
+        random = np.random.default_rng(seed)
+        samples = (*seen.happened[name], *seen.tried[name])
+        weights[name] = fit(initial_weights(random), samples, random, steps=steps)
     return weights
 
 
+def report(weights: Mapping[str, Weights], seen: Experience) -> None:
+    """Print how well weights foresee what they may not have been fitted to."""
+    for name, its in weights.items():
+        for what, samples in (("happened", seen.happened[name]), ("tried", seen.tried[name])):
+            expected, realised = predicted(its, samples), np.array([one.target for one in samples])
+            error = float(((expected - realised) ** 2).mean() / realised.var())
+            print(
+                f"  {name}, {what}: {len(samples)} placements, error {error:.3f} of the variance, "
+                f"Spearman {rank_correlation(expected, realised):.3f}"
+            )
+        print(f"  {name}, placements of one state: {correlation_within(expected, realised, samples):.3f}")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """Collect, train, print, write."""
+    """Collect, train, collect and train again, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--intervals", type=int, default=60, help="of each simulation")
-    parser.add_argument("--steps", type=int, default=6000, help="of AdamW")
+    parser.add_argument("--intervals", type=int, default=15, help="of each simulation")
+    parser.add_argument("--steps", type=int, default=4000, help="of AdamW")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--out", type=Path, default=Path("policies/placement"), help="folder of the two files"
     )
     arguments = parser.parse_args(argv)
-    everything = collect(arguments.intervals, f"seed {arguments.seed}")
-    held_out = collect(arguments.intervals // 3, f"{HELD_OUT} {arguments.seed}")
-    for name, samples, others in zip(("gobi", "daso"), everything, held_out, strict=True):
-        print(name)
-        weights = trained(samples, others, steps=arguments.steps, seed=arguments.seed)
-        (arguments.out / f"{name}.json").write_text(json.dumps(weights_state(weights)) + "\n")
+    seen = NOTHING
+    weights: dict[str, Weights] = {}
+    for number in range(ROUNDS):
+        seen += collect(arguments.intervals, f"round {number} of seed {arguments.seed}", weights, number)
+        weights = trained(seen, steps=arguments.steps, seed=arguments.seed)
+        print(f"round {number}, fitted to:")
+        report(weights, seen)
+    print("held out:")
+    report(weights, collect(arguments.intervals // 2, f"{HELD_OUT} {arguments.seed}", weights))
+    for name, its in weights.items():
+        (arguments.out / f"{name}.json").write_text(json.dumps(weights_state(its)) + "\n")
     print(f"{process_time():.0f} s of CPU")
 
 

@@ -6,7 +6,7 @@ the slack, GOBI does not.
 
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -210,18 +210,40 @@ class SurrogatePlacement:
     # --- learning --------------------------------------------------------------------------------------
 
     def observe(
-        self, request: PlacementRequest, nodes: Mapping[str, str], cluster: ClusterView, now_ms: float
+        self,
+        request: PlacementRequest,
+        nodes: Mapping[str, str],
+        cluster: ClusterView,
+        now_ms: float,
+        *,
+        state: str = "",
     ) -> None:
-        """Another policy places a task, on the cluster as it is: `learn` will tell what comes of it."""
+        """Another policy places a task, on the cluster as it is: `learn` will tell what comes of it.
+
+        Args:
+            request: the task.
+            nodes: its placement.
+            cluster: the nodes, without the task.
+            now_ms: the present moment.
+            state: the same for several placements of a task, of which one at most is real: see `Sample`.
+        """
         asked = self._asked(request, cluster, now_ms)
         chosen = np.array([cluster.columns.index[nodes[stage.name]] for stage in asked.stages], dtype=np.intp)
         surrogate = Relaxed(self._weights, asked)
-        self._note(request, asked, surrogate.placed(one_hot(chosen, surrogate.hosts)), chosen)
+        self._note(request, asked, surrogate.placed(one_hot(chosen, surrogate.hosts)), chosen, state)
 
-    def _note(self, request: PlacementRequest, asked: Problem, placed: Fragments, chosen: Chosen) -> None:
+    def _note(
+        self, request: PlacementRequest, asked: Problem, placed: Fragments, chosen: Chosen, state: str = ""
+    ) -> None:
         rows = np.arange(len(chosen))
         sample = Sample(
-            asked.features[rows, chosen], placed.time, placed.waiting, placed.same, asked.about[0], target=0.0
+            asked.features[rows, chosen],
+            placed.time,
+            placed.waiting,
+            placed.same,
+            asked.about[0],
+            target=0.0,
+            state=state,
         )
         expense = float(asked.work[rows, chosen].sum() / asked.own[0])
         self._pending[request.task] = _Pending(request.job.variant.name, sample, float(asked.own[0]), expense)
@@ -251,7 +273,7 @@ class SurrogatePlacement:
         for one in left:
             energy = outcome.energy * (one.expense / mean if mean > 0 else 1.0)
             target = objective(one.reward, energy, one.response, self._alpha)
-            self._samples.append(_with_target(one.sample, target))
+            self._samples.append(replace(one.sample, target=target))
         if not left or not self._fine_tuning or len(self._samples) < LEAST_SAMPLES:
             return None
         seed = int(self._random.integers(1 << 31))
@@ -282,7 +304,3 @@ class SurrogatePlacement:
     def restore(self, state: State) -> None:
         """Take up weights. Raises StateError."""
         self._adopt(weights_of(state))
-
-
-def _with_target(sample: Sample, target: float) -> Sample:
-    return Sample(sample.features, sample.time, sample.waiting, sample.same, sample.about, target)

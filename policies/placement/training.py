@@ -1,4 +1,13 @@
-"""How the surrogate learns: mean square error (equation 11) with AdamW (Loshchilov and Hutter 2019)."""
+"""How the surrogate learns: mean square error (equation 11) with AdamW (Loshchilov and Hutter 2019).
+
+Most of what tells one objective from another is the task: its deadline, its split, how crowded the cluster
+is. A search needs the small rest, what the place adds. So where several placements of the same task in the
+same state are known (`Sample.state`), their errors about the mean error of that state count again:
+
+    L = mean (f - o)^2 + WITHIN * mean ((f - o) - mean_state (f - o))^2
+
+Where each state has one sample, as in a running system, the second term is zero and this is equation 11.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,8 +30,15 @@ from policies.placement.surrogate import (
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 1e-4
 BATCH = 64
+"""States in a step."""
+
+WITHIN = 16.0
+"""Weight of telling apart the placements of one state."""
+
 _BETAS = (0.9, 0.999)
 _EPSILON = 1e-8
+
+_Indices = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +57,8 @@ class Sample:
     """[TASK_FEATURES]"""
     target: float
     """The objective that was realised."""
+    state: str = ""
+    """Neighbours with the same one are placements of one task in one state; with "" each is of its own."""
 
 
 class _Batch:
@@ -56,16 +74,24 @@ class _Batch:
         self.about: Array = np.stack([sample.about for sample in samples]).astype(np.float64)
         self.target: Array = np.array([sample.target for sample in samples])
         self.sizes = np.array([len(sample.time) for sample in samples], dtype=np.intp)
+        self.states = _sizes_of_states(samples)
+        """[S] how many samples each state has."""
 
-    def taken(self, chosen: npt.NDArray[np.intp]) -> "_Batch":
-        """Some of the samples, in that order."""
-        sizes = self.sizes[chosen]
-        first = np.repeat((np.cumsum(self.sizes) - self.sizes)[chosen] - (np.cumsum(sizes) - sizes), sizes)
-        rows = first + np.arange(sizes.sum())
+    def taken(self, states: _Indices) -> "_Batch":
+        """The samples of some states, in that order."""
         taken = object.__new__(_Batch)
+        taken.states = self.states[states]
+        chosen = _members(self.states, states)
+        rows = _members(self.sizes, chosen)
         taken.features, taken.measures = self.features[rows], self.measures[:, rows]
-        taken.about, taken.target, taken.sizes = self.about[chosen], self.target[chosen], sizes
+        taken.about, taken.target, taken.sizes = self.about[chosen], self.target[chosen], self.sizes[chosen]
         return taken
+
+    def within(self, values: Array) -> Array:
+        """Values of samples, each less the mean of its state."""
+        means = np.add.reduceat(values, np.cumsum(self.states) - self.states) / self.states
+        within: Array = values - np.repeat(means, self.states)
+        return within
 
     @property
     def tasks(self) -> Tasks:
@@ -78,6 +104,23 @@ class _Batch:
         return Fragments(said, time, waiting, same)
 
 
+def _sizes_of_states(samples: Sequence[Sample]) -> _Indices:
+    begins = [
+        not one.state or one.state != before.state
+        for one, before in zip(samples[1:], samples[:-1], strict=True)
+    ]
+    starts = np.flatnonzero([True, *begins])
+    return np.diff(starts, append=len(samples))
+
+
+def _members(sizes: _Indices, chosen: _Indices) -> _Indices:
+    """Places of all members of some groups that stand one behind the other, in groups of these sizes."""
+    counts = sizes[chosen]
+    ends = np.cumsum(sizes)
+    members: _Indices = np.repeat((ends - sizes)[chosen] - (np.cumsum(counts) - counts), counts)
+    return members + np.arange(counts.sum())
+
+
 def predicted(weights: Weights, samples: Sequence[Sample]) -> Array:
     """What the surrogate expects of each sample."""
     batch = _Batch(samples)
@@ -86,7 +129,7 @@ def predicted(weights: Weights, samples: Sequence[Sample]) -> Array:
 
 
 def loss_and_gradients(weights: Weights, samples: Sequence[Sample]) -> tuple[float, dict[str, Array]]:
-    """Equation 11 over some samples, and its gradient in every weight."""
+    """The loss over some samples, and its gradient in every weight."""
     return _loss_and_gradients(weights, _Batch(samples))
 
 
@@ -98,7 +141,7 @@ def fit(
     steps: int,
     learning_rate: float = LEARNING_RATE,
 ) -> dict[str, Array]:
-    """New weights after so many steps on random batches; the old ones stay as they are.
+    """New weights after so many steps on random batches of states; the old ones stay as they are.
 
     The learning rate falls to nothing along a cosine.
 
@@ -112,8 +155,9 @@ def fit(
     first = {name: np.zeros_like(values) for name, values in fitted.items()}
     second = {name: np.zeros_like(values) for name, values in fitted.items()}
     everything = _Batch(samples)
+    states = len(everything.states)
     for step in range(1, steps + 1):
-        chosen = random.choice(len(samples), size=min(BATCH, len(samples)), replace=False)
+        chosen = random.choice(states, size=min(BATCH, states), replace=False)
         _, gradients = _loss_and_gradients(fitted, everything.taken(chosen))
         rate = learning_rate * 0.5 * (1 + np.cos(np.pi * (step - 1) / steps))
         for name, gradient in gradients.items():
@@ -132,16 +176,28 @@ def _loss_and_gradients(weights: Weights, batch: _Batch) -> tuple[float, dict[st
     tasks = batch.tasks
     values, trace = pool(weights, batch.fragments(said), tasks, batch.about)
     error = values - batch.target
-    d_value = 2 * error / len(error)
+    within = batch.within(error)
+    d_value = 2 * (error + WITHIN * within) / len(error)
     d_said = fragment_gradients(weights, trace, tasks, d_value).said
     gradients = pool_gradients(weights, trace, d_value)
     gradients |= embed_gradients(weights, batch.features, hidden, d_said)
-    return float((error**2).mean()), gradients
+    return float((error**2).mean() + WITHIN * (within**2).mean()), gradients
 
 
 def rank_correlation(one: Array, other: Array) -> float:
     """Spearman's: the correlation of ranks, equal values sharing theirs."""
     return float(np.corrcoef(_ranks(one), _ranks(other))[0, 1])
+
+
+def correlation_within(one: Array, other: Array, samples: Sequence[Sample]) -> float:
+    """Mean of Spearman's correlation over the states of which several placements differ in both values."""
+    ends = np.cumsum(_sizes_of_states(samples))[:-1]
+    found = [
+        rank_correlation(mine, its)
+        for mine, its in zip(np.split(one, ends), np.split(other, ends), strict=True)
+        if np.ptp(mine) > 0 and np.ptp(its) > 0
+    ]
+    return float(np.mean(found)) if found else float("nan")
 
 
 def _ranks(values: Array) -> Array:

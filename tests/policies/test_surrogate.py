@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -18,7 +20,15 @@ from policies.placement.surrogate import (
     initial_weights,
     pool,
 )
-from policies.placement.training import Sample, fit, loss_and_gradients, predicted, rank_correlation
+from policies.placement.training import (
+    WITHIN,
+    Sample,
+    correlation_within,
+    fit,
+    loss_and_gradients,
+    predicted,
+    rank_correlation,
+)
 from policies.placement.weights import weights_of, weights_state
 from policies.state import Json, StateError
 from tests.policies.examples import all_of, cluster, job, node, three_ways
@@ -73,7 +83,7 @@ def test_the_gradient_in_the_relaxed_placement_is_that_of_finite_differences(see
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_gradient_in_every_weight_is_that_of_finite_differences(seed: int) -> None:
-    samples = made_up_samples(8, seed)
+    samples = in_states(made_up_samples(8, seed), 3)
     fitted = weights(seed)
     _, gradients = loss_and_gradients(fitted, samples)
     random = np.random.default_rng(seed)
@@ -101,6 +111,56 @@ def made_up_samples(count: int, seed: int = 0) -> list[Sample]:
         about = random.random(SHAPES["w3"][0] - 2 * CHANNELS - 4)
         samples.append(Sample(random.random((size, INPUTS)), time, waiting, np.zeros(size), about, target))
     return samples
+
+
+def in_states(samples: Sequence[Sample], size: int) -> list[Sample]:
+    """So many samples one behind the other are of one state, but the first is of its own."""
+    return [
+        replace(sample, state=f"state {number // size}" if number else "")
+        for number, sample in enumerate(samples)
+    ]
+
+
+def test_errors_that_differ_within_a_state_count_again() -> None:
+    samples = made_up_samples(6)
+    realised = np.array([sample.target for sample in samples])
+    error = predicted(weights(), samples) - realised
+    assert loss_and_gradients(weights(), samples)[0] == pytest.approx((error**2).mean())
+    states = [replace(sample, state="ab"[number // 3]) for number, sample in enumerate(samples)]
+    within = error - np.repeat([error[:3].mean(), error[3:].mean()], 3)
+    expected = (error**2).mean() + WITHIN * (within**2).mean()
+    assert loss_and_gradients(weights(), states)[0] == pytest.approx(expected)
+
+
+def test_hosts_are_told_apart_where_most_of_the_objective_is_the_task() -> None:
+    """Of each task three placements, in a noise that is the same for all three and hides the difference."""
+
+    def samples(count: int, seed: int) -> list[Sample]:
+        noise = np.random.default_rng(seed).normal(size=count)
+        return [
+            replace(one, target=one.target + float(noise[number // 3]), state=f"{number // 3}")
+            for number, one in enumerate(made_up_samples(3 * count, seed))
+        ]
+
+    train, others = samples(200, 1), samples(100, 2)
+    alone = [replace(sample, state="") for sample in train]
+    realised = np.array([sample.target for sample in others])
+    with_states, without = (
+        correlation_within(predicted(fitted, others), realised, others)
+        for fitted in (fit(weights(), some, np.random.default_rng(0), steps=300) for some in (train, alone))
+    )
+    assert with_states > 0.7
+    assert with_states > without + 0.1
+
+
+def test_correlation_within_states_is_the_mean_over_states_with_a_difference() -> None:
+    samples = [replace(one, state=state) for one, state in zip(made_up_samples(9), "aaabbbccd", strict=True)]
+    one = np.array([1.0, 2, 3, 1, 2, 3, 5, 5, 0])
+    other = np.array([10.0, 20, 30, 3, 2, 1, 1, 2, 0])
+    assert correlation_within(one, other, samples) == pytest.approx((1 - 1) / 2)
+    other[3:6] = 1, 3, 2
+    assert correlation_within(one, other, samples) == pytest.approx((1 + 0.5) / 2)
+    assert np.isnan(correlation_within(one[:1], other[:1], samples[:1]))
 
 
 def test_a_fragment_waits_for_what_is_placed_with_it_and_not_for_itself() -> None:

@@ -1,0 +1,65 @@
+"""What another placement of a task would bring: played out on a copy of the world, nobody else noticing."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from math import inf
+
+from messages.task import TaskFinished
+from policies.placement import PlacementRequest
+from simulator.accounting import finished_of, record_of
+from simulator.simulation import Simulation
+from simulator.twin import twin
+
+
+def played_out(
+    simulation: Simulation, request: PlacementRequest, nodes: Mapping[str, str], *, name: str
+) -> TaskFinished:
+    """How the task would end on these nodes, together with all that runs but without what is yet to arrive.
+
+    Args:
+        simulation: in which the task is not over and does not run.
+        request: the task.
+        nodes: of every stage, by the stage's name.
+        name: of the task in the answer.
+
+    Raises:
+        KeyError: the task is over.
+        RuntimeError: it never ends.
+    """
+    task = simulation.tasks[request.task]
+    world = twin(simulation.world)
+    for other in simulation.dispatches.values():
+        world.start(
+            other.task.arrival.task,
+            other.attempt,
+            other.job,
+            other.nodes,
+            due_ms=other.due_ms,
+            slowness=other.task.slowness,
+        )
+    mine = world.start(
+        request.task, task.attempt, request.job, nodes, due_ms=request.due_ms, slowness=task.slowness
+    )
+    while request.task in world.executions:
+        if world.events.next_ms == inf:
+            msg = f"{request.task} never ends on {', '.join(sorted(set(nodes.values())))}"
+            raise RuntimeError(msg)
+        world.events.step()
+    arrival = replace(task.arrival, task=name)
+    record = record_of(
+        arrival,
+        "answered",
+        world.events.now_ms,
+        variant=request.job.variant.name,
+        accuracy=request.job.variant.accuracy,
+        attempts=task.attempt,
+        explored=False,
+        execution=mine,
+    )
+    return finished_of(
+        record,
+        world.events.now_ms - arrival.at_ms,
+        reason="played out",
+        predicted_ms=None,
+        execution=mine,
+    )
