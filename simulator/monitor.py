@@ -63,33 +63,29 @@ class Monitor:
         score = self._scores[machine.name]
         queue_ms, queue_length = _queue(machine)
         drifted = abs(processor.score / score - 1) > NOTABLE
-        state = (
-            f"{machine.boots:016x}",
-            machine.name not in self._dead,
-            score,
-            queue_ms,
-            queue_length,
-            machine.down.bytes_per_ms / 1000,
-            drifted,
-        )
-        if before is not None and state == _facts(before):
+        news: dict[str, object] = {
+            "boot": f"{machine.boots:016x}",
+            "online": machine.name not in self._dead,
+            "score": score,
+            "queue_ms": queue_ms,
+            "queue_length": queue_length,
+            "cpu_ratio": processor.utilisation,
+            "link_megabytes_per_second": machine.down.bytes_per_ms / 1000,
+            "timings": self._timings(processor.score) if drifted else (),
+        }
+        if before is None:
+            constant = {
+                "node": machine.name,
+                "silent_ms": 0.0,
+                "memory_budget_bytes": int(machine.memory_bytes),
+                "loaded": self._loaded,
+            }
+            return NodeState.model_validate(constant | news)
+        said = vars(before)
+        if all([said[name] == value for name, value in news.items()]):
             return before
-        boot, online, score, queue_ms, queue_length, link, drifted = state
         # Not validated: it does not come from outside, and every host has news in every snapshot.
-        return NodeState.model_construct(
-            node=machine.name,
-            boot=boot,
-            online=online,
-            silent_ms=0.0,
-            score=score,
-            memory_budget_bytes=int(machine.memory_bytes),
-            loaded=self._loaded,
-            queue_ms=queue_ms,
-            queue_length=queue_length,
-            cpu_ratio=processor.utilisation,
-            link_megabytes_per_second=link,
-            timings=self._timings(processor.score) if drifted else (),
-        )
+        return before.model_copy(update=news)
 
     def _timings(self, score: float) -> tuple[FragmentTiming, ...]:
         if score not in self._timings_at:
@@ -98,18 +94,6 @@ class Monitor:
                 for sha256, work in self._fragments.items()
             )
         return self._timings_at[score]
-
-
-def _facts(said: NodeState) -> tuple[str, bool, float, float, int, float, bool]:
-    return (
-        said.boot,
-        said.online,
-        said.score,
-        said.queue_ms,
-        said.queue_length,
-        said.link_megabytes_per_second,
-        bool(said.timings),
-    )
 
 
 def _queue(machine: Machine) -> tuple[float, int]:

@@ -27,7 +27,7 @@ class Board:
         columns = schedule.cluster.columns
         self.schedule = schedule
         self.columns = columns
-        self.usable = usable
+        self._usable = usable
         self._ready_ms = columns.ready_ms(schedule.now_ms, schedule.due_ms)
         self.free_ms = self._ready_ms.copy()
         """When each node is free, after what was put on it too."""
@@ -41,7 +41,7 @@ class Board:
         """Usable nodes that have room for a stage, beside what was put there."""
         fragment = self.schedule.job.fragments[stage.name]
         held = self.columns.reserved(stage.fragment) | self._brought.get(stage.fragment, False)
-        return self.usable & (held | (fragment.peak_memory_bytes <= self._free_bytes))
+        return self._usable & (held | (fragment.peak_memory_bytes <= self._free_bytes))
 
     def work_ms(self, stage: Stage) -> Floats:
         """Computing time of a stage on each node."""
@@ -62,18 +62,24 @@ class Board:
             received_ms = self._received_ms(stage, source.finish_ms[0], source.finish_ms[-1], byte_ms)
         return self._bounds(stage, self.free_ms, *received_ms)[1]
 
-    def alone_may_end_before(self, limit_ms: float) -> bool:
-        """Whether any node could, for all that its computing time says, do the whole job before a moment."""
-        stages = self.schedule.job.variant.stages
-        work_ms = sum([self.work_ms(stage) for stage in stages[1:]], self.work_ms(stages[0]))
-        soonest_ms = np.maximum(self._ready_ms, self._start_ms + HOP_MS) + work_ms + RETURN_HOPS * HOP_MS
-        return bool((self.usable & (soonest_ms * (1 - _ROUNDING) < limit_ms)).any())
+    def alone_before(self, limit_ms: float) -> list[tuple[int, float]]:
+        """Nodes on which all stages together could end before a moment, with when at best; the soonest first.
 
-    def soonest_alone_ms(self) -> Floats:
-        """When the job could end at best, were all of its stages on the same node, for each node.
-
-        As if nothing had been put on the board.
+        As if nothing had been put on the board. Not those that are ahead by no more than rounding.
         """
+        stages = self.schedule.job.variant.stages
+        limit_ms *= 1 - 2 * _ROUNDING
+        work_ms = sum([self.work_ms(stage) for stage in stages[1:]], self.work_ms(stages[0]))
+        computed_ms = np.maximum(self._ready_ms, self._start_ms + HOP_MS) + work_ms + RETURN_HOPS * HOP_MS
+        if not (self._usable & (computed_ms * (1 - _ROUNDING) < limit_ms)).any():
+            return []
+        soonest_ms = self._soonest_alone_ms()
+        nodes = np.flatnonzero(self._usable & (soonest_ms < limit_ms))
+        nodes = nodes[np.argsort(soonest_ms[nodes], kind="stable")]
+        return list(zip(nodes.tolist(), soonest_ms[nodes].tolist(), strict=True))
+
+    def _soonest_alone_ms(self) -> Floats:
+        """When the job could end at best, were all of its stages on the same node, for each node."""
         columns, micro_batches = self.columns, len(self.schedule.job.micro_batches)
         free_ms = ends_ms = self._ready_ms
         finish_ms: dict[str, tuple[Floats, Floats]] = {}
@@ -157,17 +163,18 @@ class Board:
         if not fits.any():
             return None
         bounds = np.where(fits, self.soonest_ms(stage), np.inf)
-        offer = self.offer(stage, int(bounds.argmin()))
-        contenders = np.flatnonzero(fits & (bounds <= offer.end_ms))
+        first = int(bounds.argmin())
+        likely = self.offer(stage, first)
+        contenders = np.flatnonzero(fits & (bounds <= likely.end_ms))
         if len(contenders) == 1:
-            return offer
+            return likely
         order = np.lexsort((self.columns.rank[contenders], self.free_ms[contenders], bounds[contenders]))
         best: Offer | None = None
         best_key = (0.0, 0.0, 0)
         for index in contenders[order].tolist():
             if best is not None and bounds[index] >= best.end_ms * (1 - 2 * _ROUNDING):
                 break
-            offer = self.offer(stage, index)
+            offer = likely if index == first else self.offer(stage, index)
             key = (offer.end_ms, float(self.free_ms[index]), int(self.columns.rank[index]))
             if best is None or key < best_key:
                 best, best_key = offer, key

@@ -85,12 +85,8 @@ def _on_a_single_node(
     """The best schedule with all stages on one node, where that beats `best`."""
     stages = request.job.variant.stages
     best_ms = best.prediction().response_ms
-    if not board.alone_may_end_before(now_ms + best_ms):
-        return best
-    bounds = board.soonest_alone_ms() - now_ms
-    promising = np.flatnonzero(board.usable & (bounds < best_ms))
-    for index in promising[np.argsort(bounds[promising], kind="stable")].tolist():
-        if bounds[index] >= best_ms:
+    for index, soonest_ms in board.alone_before(now_ms + best_ms):
+        if soonest_ms >= now_ms + best_ms:
             break
         schedule, name = _schedule(request, cluster, now_ms), board.columns.names[index]
         for stage in stages:
