@@ -1,13 +1,13 @@
 """What is noted of tasks and intervals, and said of them to those who learn."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from messages.task import StageReport, TaskFinished
 from policies.placement.interface import PeriodOutcome
-from policies.placement.objective import response_share
+from policies.placement.objective import objective, response_share
 from policies.scoring import is_on_time, mean, reward
 from simulator.arrivals import Arrival
-from simulator.execution import Execution, StageRun
+from simulator.execution import Execution, Machine, StageRun
 from simulator.result import Status, TaskRecord
 
 
@@ -34,21 +34,7 @@ def record_of(
         explored: whether the last decision explored.
         execution: how it ran; None where it has no answer.
     """
-    if execution is None:
-        return TaskRecord(
-            task=arrival.task,
-            application=arrival.application,
-            arrived_ms=arrival.at_ms,
-            deadline_ms=arrival.deadline_ms,
-            batch=arrival.batch,
-            status=status,
-            variant=variant,
-            attempts=attempts,
-            explored=explored,
-        )
-    response_ms = now_ms - arrival.at_ms
-    transfer_ms, compute_ms = execution.critical_ms
-    return TaskRecord(
+    record = TaskRecord(
         task=arrival.task,
         application=arrival.application,
         arrived_ms=arrival.at_ms,
@@ -57,14 +43,22 @@ def record_of(
         status=status,
         variant=variant,
         attempts=attempts,
-        response_ms=response_ms,
-        wait_ms=execution.began_ms - arrival.at_ms,
-        transfer_ms=transfer_ms,
-        compute_ms=compute_ms,
-        accuracy=accuracy,
-        on_time=is_on_time(response_ms, arrival.deadline_ms),
         explored=explored,
-        migrations=execution.migrations,
+    )
+    if execution is None:
+        return record
+    response_ms = now_ms - arrival.at_ms
+    transfer_ms, compute_ms = execution.critical_ms
+    return record.model_copy(
+        update={
+            "response_ms": response_ms,
+            "wait_ms": execution.began_ms - arrival.at_ms,
+            "transfer_ms": transfer_ms,
+            "compute_ms": compute_ms,
+            "accuracy": accuracy,
+            "on_time": is_on_time(response_ms, arrival.deadline_ms),
+            "migrations": execution.migrations,
+        }
     )
 
 
@@ -129,7 +123,42 @@ def _report(run: StageRun) -> StageReport:
     )
 
 
-def period_of(left: Sequence[TaskRecord], energy: float) -> PeriodOutcome:
+class Accounts:
+    """Keeps the terms of equation 10, interval by interval."""
+
+    def __init__(self, machines: Collection[Machine], interval_ms: float, alpha: float) -> None:
+        """Accounts of hosts that have done nothing yet.
+
+        Args:
+            machines: all hosts.
+            interval_ms: length of an interval.
+            alpha: weight of energy in equation 10.
+        """
+        self.objectives: list[float] = []
+        """Equation 10 of every interval in which a task ended."""
+        self._machines = machines
+        self._most_joules = sum([one.host.power_watts(1.0) for one in machines]) * interval_ms / 1000
+        self._alpha = alpha
+        self._joules = 0.0
+        self._left: list[TaskRecord] = []
+
+    def left(self, record: TaskRecord) -> None:
+        """A task ended in this interval."""
+        self._left.append(record)
+
+    def end_interval(self) -> PeriodOutcome:
+        """What the interval that is over brought."""
+        joules = sum([machine.processor.measure().joules for machine in self._machines])
+        used, self._joules = joules - self._joules, joules
+        left, self._left = self._left, []
+        outcome = _outcome(left, used / self._most_joules)
+        if left:
+            terms = (outcome.reward, outcome.energy, outcome.response)
+            self.objectives.append(objective(*terms, self._alpha))
+        return outcome
+
+
+def _outcome(left: Sequence[TaskRecord], energy: float) -> PeriodOutcome:
     """The terms of equation 10.
 
     Args:

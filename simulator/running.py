@@ -250,7 +250,7 @@ def _result(
         explored=sum(record.explored for record in records),
         migrations=sum(record.migrations for record in records),
         attempts=mean([record.attempts for record in records]),
-        objective=mean(simulation.objectives),
+        objective=mean(simulation.accounts.objectives),
         by_application={
             application.name: quality(
                 [record for record in records if record.application == application.name], interval_ms

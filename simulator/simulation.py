@@ -16,12 +16,11 @@ from time import perf_counter
 
 from messages.task import TaskAccepted, TaskDecided, TaskPlaced
 from policies.placement import ActiveJob, PlacementPolicy, placement_policy
-from policies.placement.objective import objective
 from policies.prediction import HOP_MS, Job
 from policies.splitting import SplitPolicy
 from services.placer.core import Placer
 from services.splitter.core import Splitter
-from simulator.accounting import finished_of, period_of, record_of
+from simulator.accounting import Accounts, finished_of, record_of
 from simulator.arrivals import Arrival
 from simulator.events import EventQueue
 from simulator.execution import Execution
@@ -98,8 +97,6 @@ class Simulation:
         self.records: list[TaskRecord] = []
         self.decision_ms: list[float] = []
         """Wall-clock time of each decision with its placement."""
-        self.objectives: list[float] = []
-        """Equation 10 of every interval in which a task ended."""
         self.splitter = Splitter(split, placement_policy("earliest-finish"))
         self.placer = Placer(placement, warm_up=False)
         self.placement = placement
@@ -108,6 +105,7 @@ class Simulation:
         self.dispatches: dict[str, Dispatch] = {}
         self.interval_ms = scenario.interval_ms(workload)
         self.end_ms = scenario.intervals * self.interval_ms
+        self.accounts = Accounts(world.machines.values(), self.interval_ms, scenario.alpha)
         self.applications = {application.name: application for application in workload.applications}
         self._scenario = scenario
         self._at_interval = at_interval
@@ -117,9 +115,6 @@ class Simulation:
         self.monitor = Monitor(world, workload.applications)
         self._held: list[tuple[Task, TaskDecided | None]] = []
         """What waits for the next interval: to be decided (None), or to be placed."""
-        self._left: list[TaskRecord] = []
-        """Tasks that ended in this interval."""
-        self._joules = 0.0
         self._waking_ms = inf
         for task in tasks:
             slowness = exp(random.gauss(0.0, scenario.work_noise)) if scenario.work_noise else 1.0
@@ -267,7 +262,7 @@ class Simulation:
 
     def _finish(self, task: Task, status: Status, reason: str, execution: Execution | None = None) -> None:
         record = self._record(task, status, execution)
-        self._left.append(record)
+        self.accounts.left(record)
         finished = finished_of(
             record,
             self.now_ms - task.arrival.at_ms,
@@ -360,7 +355,9 @@ class Simulation:
 
     def _interval(self, number: int) -> None:
         """An interval is over: account for it, learn, move what runs, and decide what waited for it."""
-        self._end_period()
+        training = self.placement.end_period(self.accounts.end_interval())
+        if training is not None:
+            training()()
         if self._scenario.mode == "interval":
             self._rearrange()
         held, self._held = self._held, []
@@ -374,20 +371,6 @@ class Simulation:
         if self._at_interval is not None:
             self._at_interval(number)
         self.events.at((number + 1) * self.interval_ms, partial(self._interval, number + 1))
-
-    def _end_period(self) -> None:
-        machines = self.world.machines.values()
-        joules = sum([machine.processor.measure().joules for machine in machines])
-        most = sum([machine.host.power_watts(1.0) for machine in machines]) * self.interval_ms / 1000
-        energy, self._joules = (joules - self._joules) / most, joules
-        left, self._left = self._left, []
-        outcome = period_of(left, energy)
-        if left:
-            terms = (outcome.reward, outcome.energy, outcome.response)
-            self.objectives.append(objective(*terms, self._scenario.alpha))
-        training = self.placement.end_period(outcome)
-        if training is not None:
-            training()()
 
     def _rearrange(self) -> None:
         """Ask where the stages that run should be, and move them."""
