@@ -8,13 +8,10 @@ waits there. What is not known is how far such a prediction can be trusted. So t
 1. **Own reward** of an arm (equation 15): `P (1 + accuracy) / 2 + (1 - P) late accuracy / 2`, where P is the
    probability that actual / predicted is at most slack / predicted, and `late` the learnt share of late tasks
    that are answered after all (a late answer still earns its accuracy).
-2. **What it costs others.** Work delays what is placed after it. All waiting that tasks suffer is imposed by
-   tasks, so a task of average work imposes on average as long a wait as tasks suffer on average, and one of
-   w times the work imposes w times that. Multiplied by the reward that a task loses with each millisecond
-   of delay (how much lower the best arm's expectation would be with so much less slack), that is the cost:
-   nothing on an idle system, and the decisive term on an overloaded one, where the light arms then win
-   even though each task by itself would fare better with a heavy one.
-3. **Refusal** only where every arm costs others more than it can bring.
+2. **What it costs others**: its work times the price of work (`Congestion`). Nothing on an idle system, and
+   the decisive term on an overloaded one, where the light arms then win even though each task by itself
+   would fare better with a heavy one.
+3. **Refusal** only where every arm costs others more than it can bring, and others are there now.
 4. **Exploration** is needed only because the ratio of an arm that is not chosen is not seen. With probability
    `EXPLORATION` another arm is taken, but only one that may be better than the best (upper bound) and
    is unlikely to be much worse (lower bound). Where nothing fulfils both, nothing is explored.
@@ -23,19 +20,14 @@ waits there. What is not known is how far such a prediction can be trusted. So t
 from dataclasses import dataclass
 from math import sqrt
 from random import Random
-from typing import Annotated
 
-from pydantic import Field
-
-from messages.base import Milliseconds, NonNegative, Part
+from messages.base import NonNegative, Part
 from messages.task import TaskFinished
 from policies.scoring import reward
+from policies.splitting.congestion import Congestion
 from policies.splitting.interface import Arm, Decision, SplitContext, nothing_can_run
-from policies.splitting.ratios import WINDOW_TASKS, Ratios
+from policies.splitting.ratios import WINDOW_TASKS, Ratios, load_of
 from policies.state import State, StateError, remembered
-
-NEWEST_WEIGHT = 0.1
-"""Of the newest decision in the means of wait, work and reward lost by delay."""
 
 EXPLORATION = 0.05
 """Probability of an exploration where one is safe."""
@@ -54,6 +46,8 @@ class Prospect:
     variant: str
     on_time: float
     """Probability of an answer before the deadline."""
+    at_stake: float
+    """Reward that depends on it."""
     own: float
     """Expected reward of the task."""
     deviation: float
@@ -73,9 +67,7 @@ class _Memory(Part):
     ratios: dict[str, object]
     late: NonNegative
     late_answered: NonNegative
-    wait_ms: Milliseconds
-    work_ms: Milliseconds
-    loss_per_ms: Annotated[float, Field(ge=0, le=1)]
+    congestion: dict[str, object]
 
 
 class ExpectedReward:
@@ -89,10 +81,7 @@ class ExpectedReward:
         self._late = 2.0
         """Tasks that were not answered in time, and how many of them were answered late; begins undecided."""
         self._late_answered = 1.0
-        self._wait_ms = 0.0
-        """Mean wait behind others, mean work, and mean loss of reward by delay, of recent decisions."""
-        self._work_ms = 0.0
-        self._loss_per_ms = 0.0
+        self._congestion = Congestion()
 
     # --- deciding --------------------------------------------------------------------------------------
 
@@ -101,18 +90,18 @@ class ExpectedReward:
         feasible = context.feasible
         if not feasible:
             return nothing_can_run(context)
-        prospects = [self._prospect(context, arm, ms, context.slack_ms) for arm, ms in feasible]
-        best = max(prospects, key=lambda prospect: prospect.net)
-        scores = {prospect.variant: prospect.net for prospect in prospects}
-        self._observe_delay(context, max(0.0, best.net))
-        if best.net <= 0:
+        price = self._congestion.price(context.load_ms)
+        prospects = {arm.variant: self._prospect(context, arm, ms, price) for arm, ms in feasible}
+        best = max(prospects.values(), key=lambda prospect: prospect.net)
+        scores = {variant: prospect.net for variant, prospect in prospects.items()}
+        if best.net <= 0 and load_of(context, context.slack_ms) > 0:
             reason = f"{_described(best, context)}: others would lose {best.cost:.2f}"
             return Decision(None, reason, scores=scores)
-        others = [prospect for prospect in prospects if prospect is not best and _is_safe(prospect, best)]
+        others = [one for one in prospects.values() if one is not best and _is_safe(one, best)]
         chosen, propensity = best, 1 - EXPLORATION if others else 1.0
         if others and self._random.random() < EXPLORATION:
             chosen, propensity = self._random.choice(others), EXPLORATION / len(others)
-        self._observe_load(next(arm for arm, _ in feasible if arm.variant == chosen.variant))
+        self._observe(context, next(arm for arm, _ in feasible if arm.variant == chosen.variant), chosen)
         return Decision(
             chosen.variant,
             f"{_described(chosen, context)}{'' if chosen is best else ', tried to learn'}",
@@ -121,42 +110,35 @@ class ExpectedReward:
             explored=chosen is not best,
         )
 
-    def _prospect(self, context: SplitContext, arm: Arm, predicted_ms: float, slack_ms: float) -> Prospect:
+    def _prospect(self, context: SplitContext, arm: Arm, predicted_ms: float, price: float) -> Prospect:
         belief = self._ratios.belief(context, arm)
-        on_time = belief.probability(slack_ms / predicted_ms) if predicted_ms > 0 else float(slack_ms > 0)
-        in_time = reward(on_time=True, accuracy=arm.accuracy)
+        on_time = (
+            belief.probability(context.slack_ms / predicted_ms)
+            if predicted_ms > 0
+            else float(context.slack_ms > 0)
+        )
         too_late = self._late_answered / self._late * reward(on_time=False, accuracy=arm.accuracy)
+        at_stake = reward(on_time=True, accuracy=arm.accuracy) - too_late
         smoothed = (on_time * belief.tasks + 1) / (belief.tasks + 2)  # a probability of 0 or 1 is not certain
         return Prospect(
             arm.variant,
             on_time,
-            too_late + on_time * (in_time - too_late),
-            (in_time - too_late) * sqrt(smoothed * (1 - smoothed) / (belief.tasks + 3)),
-            self._cost(arm),
+            at_stake,
+            too_late + on_time * at_stake,
+            at_stake * sqrt(smoothed * (1 - smoothed) / (belief.tasks + 3)),
+            (arm.work_ms or 0.0) * price,
         )
 
-    def _cost(self, arm: Arm) -> float:
-        """Expected reward that others lose by an arm's work."""
-        if arm.work_ms is None or self._work_ms <= 0:
-            return 0.0
-        return arm.work_ms / self._work_ms * self._wait_ms * self._loss_per_ms
+    def _observe(self, context: SplitContext, arm: Arm, chosen: Prospect) -> None:
+        """What the task is expected to lose by the work of others, and the work it brings itself.
 
-    def _observe_delay(self, context: SplitContext, value: float) -> None:
-        """What this task would lose by waiting for one more task of average work."""
-        delay_ms = self._work_ms
-        if delay_ms <= 0:
+        They are to blame where it is predicted to be in time without waiting.
+        """
+        if arm.work_ms is None or arm.wait_ms is None or arm.predicted_ms is None:
             return
-        later_ms = context.slack_ms - delay_ms
-        later = max(self._prospect(context, arm, ms, later_ms).net for arm, ms in context.feasible)
-        loss = max(0.0, value - max(0.0, later)) / delay_ms
-        self._loss_per_ms += NEWEST_WEIGHT * (min(1.0, loss) - self._loss_per_ms)
-
-    def _observe_load(self, arm: Arm) -> None:
-        if arm.work_ms is None or arm.wait_ms is None:
-            return
-        weight = NEWEST_WEIGHT if self._work_ms > 0 else 1.0
-        self._wait_ms += weight * (arm.wait_ms - self._wait_ms)
-        self._work_ms += weight * (arm.work_ms - self._work_ms)
+        in_time_alone = arm.predicted_ms - arm.wait_ms <= context.slack_ms
+        lost = (1 - chosen.on_time) * chosen.at_stake if in_time_alone else 0.0
+        self._congestion.observe(context.load_ms, arm.work_ms, lost)
 
     # --- learning --------------------------------------------------------------------------------------
 
@@ -177,24 +159,21 @@ class ExpectedReward:
             "ratios": dict(self._ratios.state()),
             "late": self._late,
             "late_answered": self._late_answered,
-            "wait_ms": self._wait_ms,
-            "work_ms": self._work_ms,
-            "loss_per_ms": self._loss_per_ms,
+            "congestion": dict(self._congestion.state()),
         }
 
     def restore(self, state: State) -> None:
         """See `SplitPolicy`."""
         memory = remembered(_Memory, state)
-        ratios = state["ratios"]
-        if not isinstance(ratios, dict) or not 0 <= memory.late_answered <= memory.late or memory.late < 1:
+        ratios, congestion = state["ratios"], state["congestion"]
+        sane = 0 <= memory.late_answered <= memory.late and memory.late >= 1
+        if not isinstance(ratios, dict) or not isinstance(congestion, dict) or not sane:
             msg = f"{memory.late_answered} of {memory.late} late tasks answered"
             raise StateError(msg)
         self._ratios.restore(ratios)
+        self._congestion.restore(congestion)
         self._late = memory.late
         self._late_answered = memory.late_answered
-        self._wait_ms = memory.wait_ms
-        self._work_ms = memory.work_ms
-        self._loss_per_ms = memory.loss_per_ms
 
 
 def _is_safe(prospect: Prospect, best: Prospect) -> bool:

@@ -220,9 +220,9 @@ class Ratios:
         return posterior(counts, _FIRST, np.full(len(variants), PRIOR_TASKS))
 
 
-def load_of(context: SplitContext, predicted_ms: float) -> int:
-    """The load bin of a prediction: how much others have to do, as what may come between."""
-    return sum(context.load_ms >= share * predicted_ms for share in LOAD_SHARES)
+def load_of(context: SplitContext, time_ms: float) -> int:
+    """The load bin of a prediction, or of a slack: how much others have to do, as what may come between."""
+    return sum(context.load_ms >= share * time_ms for share in LOAD_SHARES)
 
 
 def _position(ratio: float) -> float:

@@ -75,46 +75,47 @@ def test_predictions_that_prove_right_are_trusted_to_the_last_moment() -> None:
     assert made.decide(asked).variant == "layer"
 
 
-def busy_system(made: ExpectedReward, *, wait_ms: float) -> None:
-    """Tasks that nearly miss their deadlines, and as much waiting before each."""
+def busy_system(made: ExpectedReward, *, load_ms: float) -> None:
+    """Tasks that nearly miss their deadlines, each behind so much work."""
     for index in range(60):
-        waiting = arm("semantic", 0.8, 40.0 + wait_ms, wait_ms=wait_ms)
-        live(made, context(waiting, task=f"c.{index}", deadline_ms=60.0 + wait_ms), 40.0 + wait_ms)
+        asked = context(LIGHT, task=f"c.{index}", deadline_ms=60.0, load_ms=load_ms)
+        live(made, asked, 70.0 if index % 4 == 0 else 40.0)
 
 
 def test_on_a_busy_system_the_light_arm_wins_although_the_heavy_one_would_be_in_time() -> None:
-    asked = context(HEAVY, LIGHT, deadline_ms=1000.0)
     calm, busy = policy(), policy()
-    busy_system(calm, wait_ms=0.0)
-    busy_system(busy, wait_ms=100.0)
-    assert calm.decide(asked).variant == "layer"
-    assert busy.decide(asked).variant == "semantic"
+    busy_system(calm, load_ms=0.0)
+    busy_system(busy, load_ms=100.0)
+    assert calm.decide(context(HEAVY, LIGHT, deadline_ms=5000.0)).variant == "layer"
+    assert busy.decide(context(HEAVY, LIGHT, deadline_ms=5000.0, load_ms=20.0)).variant == "semantic"
+    assert busy.decide(context(HEAVY, LIGHT, deadline_ms=5000.0, load_ms=0.0)).variant == "layer"
 
 
-def test_what_others_lose_grows_with_the_work_and_is_nothing_where_nobody_waits() -> None:
-    def scores(made: ExpectedReward) -> list[float]:
-        """Of one arm, as if it were no work, some, and twice as much."""
-        works = (0.0, 10.0, 20.0)
-        arms = [arm("semantic", 0.8, 40.0, work_ms=work_ms) for work_ms in works]
-        return [made._prospect(context(one), one, 40.0, 1000.0).net for one in arms]
-
-    calm, busy = policy(), policy()
-    busy_system(calm, wait_ms=0.0)
-    busy_system(busy, wait_ms=100.0)
-    free, some, twice = scores(calm)
-    assert free == some == twice
-    free, some, twice = scores(busy)
+def test_what_others_lose_grows_with_the_work() -> None:
+    works = {"semantic-0": 0.0, "semantic-1": 10.0, "semantic-2": 20.0}
+    arms = [arm(name, 0.8, 40.0, work_ms=work_ms) for name, work_ms in works.items()]
+    made = policy()
+    busy_system(made, load_ms=100.0)
+    scores = made.decide(context(*arms, deadline_ms=5000.0, load_ms=50.0)).scores
+    free, some, twice = (scores[name] for name in works)
     assert free > some
     assert free - twice == pytest.approx(2 * (free - some))
 
 
+def test_a_task_that_would_be_late_on_idle_nodes_too_is_no_reason_to_charge_others() -> None:
+    made = policy()
+    for index in range(60):
+        live(made, context(LIGHT, task=f"c.{index}", deadline_ms=30.0, load_ms=100.0), 40.0)
+    scores = made.decide(context(HEAVY, LIGHT, deadline_ms=5000.0, load_ms=100.0)).scores
+    assert scores == {"layer": pytest.approx(0.95, abs=0.02), "semantic": pytest.approx(0.9, abs=0.02)}
+
+
 def test_on_an_idle_system_even_a_hopeless_task_is_tried_and_on_a_busy_one_it_is_refused() -> None:
-    hopeless = context(arm("layer", 0.9, 5000.0, work_ms=5000.0), deadline_ms=100.0)
-    calm, busy = policy(), policy()
-    busy_system(calm, wait_ms=0.0)
-    busy_system(busy, wait_ms=100.0)
-    assert calm.decide(hopeless).variant == "layer"
-    refusal = busy.decide(hopeless)
+    hopeless = arm("layer", 0.9, 5000.0, work_ms=5000.0)
+    made = policy()
+    busy_system(made, load_ms=100.0)
+    assert made.decide(context(hopeless, deadline_ms=100.0, load_ms=1.0)).variant == "layer"
+    refusal = made.decide(context(hopeless, deadline_ms=100.0, load_ms=100.0))
     assert refusal.variant is None
     assert "others would lose" in refusal.reason
     assert refusal.scores["layer"] <= 0
@@ -172,16 +173,18 @@ def test_an_arm_that_became_good_is_found_again() -> None:
 
 def test_what_was_learnt_survives_json_and_what_is_broken_is_refused() -> None:
     made, again = policy(4), policy(4)
-    busy_system(made, wait_ms=100.0)
+    busy_system(made, load_ms=100.0)
     saved = json.loads(json.dumps(made.state()))
     again.restore(saved)
-    asked = context(HEAVY, LIGHT, deadline_ms=1000.0)
+    asked = context(HEAVY, LIGHT, deadline_ms=1000.0, load_ms=100.0)
     mine, other = made.decide(asked).scores, again.decide(asked).scores
     assert other == {variant: pytest.approx(score, abs=1e-3) for variant, score in mine.items()}
     with pytest.raises(StateError, match="late tasks answered"):
         again.restore({**saved, "late_answered": 1e6})
     with pytest.raises(StateError, match="everywhere"):
         again.restore({**saved, "ratios": {}})
+    with pytest.raises(StateError, match="lost"):
+        again.restore({**saved, "congestion": {**saved["congestion"], "lost": -1.0}})
 
 
 def test_the_registry_restricts_it_to_given_arms() -> None:
