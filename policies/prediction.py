@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import inf
+from typing import NamedTuple
 
 from messages.application import INPUT, Application, Fragment, Stage, Variant
 from policies.cluster import ClusterView
@@ -73,8 +74,7 @@ class Prediction:
     """Computing time of every stage, over all micro-batches."""
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(NamedTuple):
     """What a stage on a node would come to."""
 
     node: str
@@ -132,14 +132,15 @@ class Schedule:
         job = self.job
         fragment = job.fragments[stage.name]
         call_ms, image_ms = self._speed(fragment, node)
-        link = self.cluster.nodes[node].link_megabytes_per_second
+        nodes = self.cluster.nodes
+        link = nodes[node].link_megabytes_per_second
         if stage.source == INPUT:
             sources: Sequence[float] = (self.start_ms,) * len(job.micro_batches)
             slower = link
         else:
             source = self.offers[stage.source]
             sources = source.finish_ms
-            slower = min(link, self.cluster.nodes[source.node].link_megabytes_per_second)
+            slower = min(link, nodes[source.node].link_megabytes_per_second)
         input_ms = transfer_ms(fragment.input.bytes_per_image, slower)
         free_ms = max(self.free_ms(node), self.cluster.fragment_ready_ms(node, fragment, self.now_ms))
         received_ms = 0.0

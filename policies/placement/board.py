@@ -40,8 +40,10 @@ class Board:
     def fits(self, stage: Stage) -> Flags:
         """Usable nodes that have room for a stage, beside what was put there."""
         fragment = self.schedule.job.fragments[stage.name]
-        held = self.columns.reserved(stage.fragment) | self._brought.get(stage.fragment, False)
-        return self._usable & (held | (fragment.peak_memory_bytes <= self._free_bytes))
+        room = self.columns.reserved(stage.fragment) | (fragment.peak_memory_bytes <= self._free_bytes)
+        if stage.fragment in self._brought:
+            room |= self._brought[stage.fragment]
+        return self._usable & room
 
     def work_ms(self, stage: Stage) -> Floats:
         """Computing time of a stage on each node."""

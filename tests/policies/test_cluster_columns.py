@@ -24,9 +24,13 @@ def assert_columns_say_what_the_nodes_say(view: ClusterView, now_ms: float) -> N
     for piece in FRAGMENTS:
         ready = columns.fragment_ready_ms(piece, now_ms)
         assert list(ready) == [view.fragment_ready_ms(name, piece, now_ms) for name in view.nodes]
+        loaded = [view.is_loaded(name, piece.sha256) for name in view.nodes]
+        assert list(columns.loaded(piece.sha256)) == loaded
+        assert columns.loaded_everywhere(piece.sha256) == all(loaded)
         assert list(columns.reserved(piece.sha256)) == [
             view.reserves(name, piece.sha256) for name in view.nodes
         ]
+    assert columns.load_ms(now_ms).sum() == pytest.approx(view.load_ms(now_ms) * len(view.nodes))
     piece_of_work = job(APP, "whole", 10)
     stage = piece_of_work.variant.stages[0]
     schedule = Schedule(view, piece_of_work, now_ms, now_ms)
