@@ -26,7 +26,7 @@ def parse_policy(text: str, *, more_splits: Iterable[str] = ()) -> PolicyPair:
     """
     split, plus, placement = text.strip().partition("+")
     if not plus:
-        msg = f"policy {text!r} is not of the form split+placement, such as rule+earliest-finish"
+        msg = f"policy {text!r} is not of the form split+placement, such as mab+daso"
         raise ValueError(msg)
     _check("split", split, [*SPLIT_POLICIES, *more_splits])
     _check("placement", placement, list(PLACEMENT_POLICIES))

@@ -1,7 +1,7 @@
 """The laboratory's simulator: the policies of the live system over hosts and a network on a virtual clock.
 
 >>> from simulator import Scenario, run
->>> result = run(Scenario(rate=6, intervals=100), policy="rule+earliest-finish", seed=0)
+>>> result = run(Scenario(rate=6, intervals=100), policy="expected-reward+earliest-finish", seed=0)
 """
 
 from simulator.result import Quality, Result, TaskRecord

@@ -53,7 +53,7 @@ def arms_of(scenario: Scenario, split: str) -> frozenset[str]:
 
 def run(
     scenario: Scenario,
-    policy: str = "rule+earliest-finish",
+    policy: str = "expected-reward+earliest-finish",
     seed: int = 0,
     *,
     learnt: Learnt | None = None,

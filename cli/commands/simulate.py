@@ -19,7 +19,7 @@ def command(
     *,
     policy: Annotated[
         str, typer.Option(help="How to split and where to place, such as mab+daso.")
-    ] = "rule+earliest-finish",
+    ] = "expected-reward+earliest-finish",
     hosts: Annotated[int, typer.Option(help="Number of hosts.")] = 50,
     intervals: Annotated[int, typer.Option(help="How long, in scheduling intervals.")] = 100,
     rate: Annotated[float, typer.Option(help="Tasks per interval.")] = 6.0,

@@ -17,7 +17,7 @@ def default_store() -> Path:
 class SplitterSettings(Settings):
     """How tasks are split, and where applications and memory lie."""
 
-    policy: SplitName = Field("rule", description="how to decide")
+    policy: SplitName = Field("expected-reward", description="how to decide")
     arms: str = Field(
         "all", description="what it may choose: all, paper (layer,semantic), or variants or kinds with commas"
     )

@@ -150,12 +150,11 @@ async def test_a_task_is_decided_with_the_cluster_and_learnt_from(
         await observer.bus.publish(JOB_ACCEPTED, accepted("c.1"))
         await until(lambda: observer.decided)
         decided = observer.decided[0]
-        assert (decided.task, decided.variant, decided.policy) == ("c.1", "whole", "rule")
+        assert (decided.task, decided.variant, decided.policy) == ("c.1", "whole", "expected-reward")
         assert decided.predicted_ms is not None
         saved = tmp_path / "state" / "splitter.json"
-        assert not saved.exists()
         await observer.bus.publish(JOB_FINISHED, finished(decided, 3 * decided.predicted_ms))
-        await until(saved.exists)
+        await until(lambda: saved.exists() and json.loads(saved.read_text())["correction"])
         assert json.loads(saved.read_text())["correction"]["toy"]["whole"] == pytest.approx(1.4, abs=0.01)
 
 
