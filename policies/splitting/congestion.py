@@ -28,6 +28,8 @@ from policies.state import State, remembered
 NEWEST_WEIGHT = 0.02
 """Of the newest task in what is remembered: about 50 tasks count."""
 
+LEAST_MS = 1e-3
+"""Less load or work than this, over all recent tasks, is none."""
 
 _Sum = Annotated[float, Field(ge=0, le=1e36, allow_inf_nan=False)]
 
@@ -67,7 +69,7 @@ class Congestion:
             load_ms: work that waits on a node now, in the mean over all.
         """
         sums = self._sums
-        if sums.load_ms <= 0 or sums.work_ms_squared <= 0:
+        if sums.load_ms < LEAST_MS or sums.work_ms < LEAST_MS:
             return 0.0
         relative = load_ms * sums.tasks / sums.load_ms
         knock_on = 1 + 2 * load_ms * sums.work_ms / sums.work_ms_squared

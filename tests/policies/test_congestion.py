@@ -59,6 +59,11 @@ def test_the_knock_on_is_that_of_a_queue_with_poisson_arrivals() -> None:
     assert made.price(mean_ms) / (2 * 0.1 / 10.0) == pytest.approx(1 / (1 - 0.8), rel=0.1)
 
 
+def test_next_to_no_load_or_work_is_none() -> None:
+    assert seen((1e-200, 40.0, 0.2)).price(1000.0) == 0
+    assert seen((10.0, 1e-200, 0.2)).price(1000.0) == 0
+
+
 @given(
     st.lists(st.tuples(st.floats(0, 1e9), st.floats(0, 1e9), st.floats(0, 1)), max_size=20),
     st.floats(0, 1e9),
