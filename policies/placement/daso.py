@@ -24,7 +24,7 @@ from policies.placement.interface import (
     PlacementRequest,
     Training,
 )
-from policies.placement.objective import ALPHA, objective, response_share, task_reward
+from policies.placement.objective import ALPHA, Charged, charged, objective
 from policies.placement.search import Chosen, Room, climb, one_hot, rounded, settled
 from policies.placement.surrogate import Array, Fragments, Relaxed, Weights
 from policies.placement.training import Sample, fit, predicted
@@ -60,6 +60,7 @@ class _Pending:
     """A task that was placed and has not left."""
 
     variant: str
+    micro_batches: int
     sample: Sample
     own_ms: float
     """Its computing time on a host of mean speed."""
@@ -72,8 +73,7 @@ class _Left:
     """A task that left in this interval: all but the target's energy is known."""
 
     sample: Sample
-    reward: float
-    response: float
+    charged: Charged
     expense: float
     """Computing time it took, over what it takes on a host of mean speed."""
 
@@ -246,7 +246,9 @@ class SurrogatePlacement:
             state=state,
         )
         expense = float(asked.work[rows, chosen].sum() / asked.own[0])
-        self._pending[request.task] = _Pending(request.job.variant.name, sample, float(asked.own[0]), expense)
+        self._pending[request.task] = _Pending(
+            request.job.variant.name, len(request.job.micro_batches), sample, float(asked.own[0]), expense
+        )
         self._pending.move_to_end(request.task)
         while len(self._pending) > MAX_PENDING:
             self._pending.popitem(last=False)
@@ -260,8 +262,7 @@ class SurrogatePlacement:
         self._left.append(
             _Left(
                 pending.sample,
-                task_reward(outcome),
-                response_share(outcome.response_ms, outcome.deadline_ms),
+                charged(outcome, pending.micro_batches),
                 took_ms / pending.own_ms if took_ms > 0 else pending.expense,
             )
         )
@@ -272,7 +273,7 @@ class SurrogatePlacement:
         mean = sum(one.expense for one in left) / len(left) if left else 0.0
         for one in left:
             energy = outcome.energy * (one.expense / mean if mean > 0 else 1.0)
-            target = objective(one.reward, energy, one.response, self._alpha)
+            target = objective(one.charged.reward, energy, one.charged.response, self._alpha)
             self._samples.append(replace(one.sample, target=target))
         if not left or not self._fine_tuning or len(self._samples) < LEAST_SAMPLES:
             return None

@@ -1,7 +1,8 @@
 """What the surrogate sees: every fragment on every host, in figures without a unit.
 
-Times are divided by a time that belongs to the task: GOBI takes its own computing time on a host of mean
-speed, DASO its slack. So the same weights serve tasks of milliseconds and of hours. Nothing here depends on
+Times are divided by the task's own computing time on a host of mean speed, so the same weights serve tasks of
+milliseconds and of hours. (Divided by its slack, all times of a task that is not urgent are almost nothing,
+and hosts can no longer be told apart. DASO knows the slack as a figure of the task.) Nothing here depends on
 the placement, so one decision builds it once, whatever the number of steps of its search.
 """
 
@@ -120,16 +121,15 @@ def problem(
     own_ms = np.maximum(np.add.reduceat(mean_ms, starts), _LEAST_MS)
     due_ms = np.array([one.due_ms for one in jobs]) - now_ms
     slack_ms = np.clip(due_ms, _LEAST_SLACK * own_ms, _MOST_SLACK * own_ms)
-    unit_ms = (slack_ms if decision_aware else own_ms)[task, None]
-    most = _MOST_TIME * own_ms[task, None] / unit_ms
+    unit_ms = own_ms[task, None]
 
-    work = np.minimum(work_ms / unit_ms, most)
+    work = np.minimum(work_ms / unit_ms, _MOST_TIME)
     fetch_ms = np.stack([columns.fragment_ready_ms(fragment, now_ms) for _, _, fragment in rows]) - now_ms
-    fetch = np.minimum(fetch_ms / unit_ms, most)
+    fetch = np.minimum(fetch_ms / unit_ms, _MOST_TIME)
     inputs = np.array([[one.moved_bytes(stage, fragment.input)] for one, stage, fragment in rows])
-    received = np.minimum(inputs * columns.byte_ms / unit_ms, most)
+    received = np.minimum(inputs * columns.byte_ms / unit_ms, _MOST_TIME)
     outputs = np.array([[one.moved_bytes(stage, fragment.output)] for one, stage, fragment in rows])
-    sent = np.minimum(outputs * columns.byte_ms / unit_ms, most)
+    sent = np.minimum(outputs * columns.byte_ms / unit_ms, _MOST_TIME)
 
     features = np.empty((len(rows), len(usable), PAIR_FEATURES + FRAGMENT_FEATURES), dtype=np.float32)
     for place, times in enumerate((work, fetch, received, sent, waiting_ms / unit_ms)):

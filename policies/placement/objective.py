@@ -11,7 +11,14 @@ with `e_i` the computing time that the task took, over what it takes on a node o
 nodes were. So the mean of `o_i` over E is `O^P` exactly, and a placement that wastes energy or time is told
 from one that does not although both left in the same interval. (With the computing time itself as `e_i` the
 mean is the same, but large tasks would get a bad mark wherever they run.)
+
+What a surrogate is to learn differs from that in one point, `charged`. A task that joins a crowded node also
+makes others wait, and their loss is not in its own `o_i`: learnt so, each task would crowd the fastest nodes
+for its own good. Where a node is shared fairly, i delays j by as much as j delays i (both by the lesser of
+their works). So what a task waited for others is also what others waited for it, and it is charged once more.
 """
+
+from dataclasses import dataclass
 
 from messages.task import TaskFinished
 from policies.scoring import reward
@@ -34,6 +41,29 @@ def task_reward(finished: TaskFinished) -> float:
         return 0.0
     accuracy = finished.variant_accuracy if finished.accuracy is None else finished.accuracy
     return reward(finished.on_time, accuracy or 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Charged:
+    """The terms of `o_i` that are known when a task ends, as if it had taken its own and others' waiting."""
+
+    reward: float
+    response: float
+
+
+def charged(finished: TaskFinished, micro_batches: int) -> Charged:
+    """What a task brings, the waiting that it caused to others counted as its own.
+
+    Args:
+        finished: the task.
+        micro_batches: how many it had; reports give the sum of what these waited, all at the same time.
+    """
+    waited_ms = sum(report.queue_ms for report in finished.stages) / micro_batches
+    response_ms = finished.response_ms + waited_ms
+    brought = task_reward(finished)
+    if finished.on_time and response_ms > finished.deadline_ms:
+        brought = task_reward(finished.model_copy(update={"on_time": False}))
+    return Charged(brought, response_share(response_ms, finished.deadline_ms))
 
 
 def objective(mean_reward: float, energy: float, response: float, alpha: float = ALPHA) -> float:

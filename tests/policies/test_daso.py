@@ -17,7 +17,7 @@ from policies.placement import (
     placement_policy,
 )
 from policies.placement.daso import LEAST_SAMPLES, SurrogatePlacement
-from policies.placement.objective import objective, response_share
+from policies.placement.objective import Charged, charged, objective, response_share, task_reward
 from policies.placement.pretrained import pretrained_weights
 from policies.placement.surrogate import SHAPES
 from policies.state import StateError
@@ -50,6 +50,7 @@ def finished(
     variant: str = "whole",
     response_ms: float = 400.0,
     compute_ms: float = 300.0,
+    queue_ms: float = 0.0,
     status: Literal["answered", "failed"] = "answered",
 ) -> TaskFinished:
     return TaskFinished(
@@ -66,7 +67,7 @@ def finished(
         on_time=response_ms <= 800.0,
         accuracy=None,
         variant_accuracy=0.9,
-        stages=(StageReport(stage="whole-0", node="n0", queue_ms=0.0, compute_ms=compute_ms),),
+        stages=(StageReport(stage="whole-0", node="n0", queue_ms=queue_ms, compute_ms=compute_ms),),
     )
 
 
@@ -139,6 +140,16 @@ def test_a_task_without_an_answer_has_no_reward() -> None:
     assert policy.samples[0].target == pytest.approx(
         0 - 0.5 * OUTCOME.energy - 0.5 * response_share(400.0, 800.0)
     )
+
+
+def test_waiting_is_charged_once_more_since_others_waited_as_long() -> None:
+    outcome = finished(response_ms=400.0, queue_ms=600.0)
+    assert charged(outcome, 2) == Charged(task_reward(outcome), response_share(700.0, 800.0))
+    late = charged(outcome, 1)  # 1000 ms in all, where 800 are allowed
+    assert late.response == response_share(1000.0, 800.0)
+    assert late.reward == pytest.approx(task_reward(outcome) - 0.5)
+    nothing = finished(status="failed", queue_ms=600.0)
+    assert charged(nothing, 1).reward == 0
 
 
 def test_tasks_it_did_not_place_or_that_ran_otherwise_teach_nothing() -> None:

@@ -197,7 +197,12 @@ def test_decision_accuracy_and_slack_are_inputs_of_daso_and_not_of_gobi() -> Non
     later = example(decision_aware=False, due_ms=5000.0)
     assert np.array_equal(gobi.features, later.features)
     assert np.array_equal(gobi.about, later.about)
-    assert not np.array_equal(daso.features, example(due_ms=5000.0).features)
+    assert not np.array_equal(daso.about, example(due_ms=5000.0).about)
+
+
+def test_hosts_differ_as_much_for_a_task_that_has_all_the_time() -> None:
+    assert np.array_equal(example().features, example(due_ms=1e9).features)
+    assert np.ptp(example(due_ms=1e9).time, axis=1).min() > 0.1
 
 
 def test_features_have_no_unit() -> None:
