@@ -10,6 +10,9 @@ SPLITPLACE = "mab+daso"
 OURS = "expected-reward+earliest-finish"
 """The product's own."""
 
+OURS_WITH_DASO = "expected-reward+daso"
+"""Our own way to split on the paper's way to place."""
+
 ORACLE = "oracle+earliest-finish"
 """Sees true response times."""
 
@@ -19,7 +22,7 @@ LEARNERS = ("mab+earliest-finish", "linucb+earliest-finish", "thompson+earliest-
 FIXED = ("semantic+earliest-finish", "layer+earliest-finish")
 """What splitting alone does, on the placement that needs no learning."""
 
-ALL = (*PAPER, *FIXED, "rule+earliest-finish", *LEARNERS, OURS, ORACLE)
+ALL = (*PAPER, *FIXED, "rule+earliest-finish", *LEARNERS, OURS, OURS_WITH_DASO, ORACLE)
 """Of the great comparison."""
 
 SWEPT = ("mc+gobi", "layer+gobi", "mab+gobi", "mab+daso")
