@@ -71,7 +71,7 @@ def summarise(
         decided: an example for each decision.
 
     Returns:
-        A JSON-able dictionary; the keys are listed in the README.
+        A JSON-able dictionary; its keys are read by `.ci/check_summary.py`.
     """
     everything = [task for tasks in sent.values() for task in tasks]
     return {
