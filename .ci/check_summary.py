@@ -11,7 +11,7 @@ from typing import Any
 
 DECISIONS = ("whole", "layer", "semantic")
 LEAST_ACCURACY = {"mnist": 0.95, "fashionmnist": 0.82, "cifar100": 0.45}
-"""By application: stored accuracy of the least accurate variant, less what so few images may differ by chance."""
+"""By application: of the least accurate variant, less what so few images may differ by chance."""
 LEAST_HIT_RATE = 0.4
 """Deadlines from tight to loose are drawn, so some are missed or refused, more of them on a busy machine."""
 LEAST_NODES = 6
