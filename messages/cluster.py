@@ -142,6 +142,8 @@ class NodeState(Part):
     cpu_ratio: Ratio
     link_megabytes_per_second: NonNegative
     timings: Annotated[tuple[FragmentTiming, ...], Field(max_length=MAX_FRAGMENTS_LISTED)]
+    containers: bool = False
+    """Whether each task has containers of its own there, as in the paper; else tasks share fragments."""
 
 
 class ClusterState(Message):

@@ -89,7 +89,7 @@ class TrackedNode:
     users: dict[str, int] = field(default_factory=dict)
     """How many outstanding stages need a fragment."""
     reserved_bytes: int = 0
-    """Memory of the fragments in `users`."""
+    """Memory of the fragments in `users`: of each once, or once a user where each has its own."""
 
     def report(self, state: NodeState, now_ms: float) -> None:
         """Its newest heartbeat."""
@@ -282,6 +282,11 @@ class ClusterView:
         """Whether an outstanding task needs a fragment on a node. Raises KeyError for a node not alive."""
         return sha256 in self._nodes[name].users
 
+    def shares(self, name: str, sha256: str) -> bool:
+        """Whether a fragment that is needed there serves further tasks at no cost. Raises KeyError."""
+        node = self._nodes[name]
+        return sha256 in node.users and not node.state.containers
+
     def free_bytes(self, name: str) -> int:
         """Memory for further fragments: idle ones can be evicted, those of outstanding tasks cannot.
 
@@ -304,7 +309,8 @@ class ClusterView:
         share.fragments.append(fragment)
         users = node.users.get(fragment.sha256, 0)
         node.users[fragment.sha256] = users + 1
-        node.reserved_bytes += 0 if users else fragment.peak_memory_bytes
+        if not users or node.state.containers:
+            node.reserved_bytes += fragment.peak_memory_bytes
         if self._columns is not None:
             index = self._columns.index[work.node]
             self._columns.put_share(index, task, share)
@@ -320,9 +326,10 @@ class ClusterView:
                 continue  # the node died or restarted since
             for fragment in share.fragments:
                 node.users[fragment.sha256] -= 1
+                if not node.users[fragment.sha256] or node.state.containers:
+                    node.reserved_bytes -= fragment.peak_memory_bytes
                 if not node.users[fragment.sha256]:
                     del node.users[fragment.sha256]
-                    node.reserved_bytes -= fragment.peak_memory_bytes
             gone_ms = 0.0 if done else share.work_ms
             node.busy_until_ms = min(node.busy_until_ms - gone_ms, now_ms + node.ahead_ms(now_ms, inf))
             if done and not node.shares:

@@ -40,6 +40,8 @@ class ClusterColumns:
         self.byte_ms: Floats = np.zeros(size)
         """To move a byte over the link; infinite where there is none."""
         self.memory_bytes: Floats = np.zeros(size)
+        self.containers: Flags = np.zeros(size, dtype=bool)
+        """Where no task shares the fragments of another."""
         self._slowness: Floats = np.zeros(size)
         """1 / score; infinite for a node without speed."""
         self._reserved_bytes: Floats = np.zeros(size)
@@ -72,6 +74,7 @@ class ClusterColumns:
         self.link[:] = [state.link_megabytes_per_second for state in states]
         self.byte_ms[:] = self._transfer_ms(1)
         self.memory_bytes[:] = [state.memory_budget_bytes for state in states]
+        self.containers[:] = [state.containers for state in states]
         self._report_speeds([state.score for state in states], [node.timings for node in self._nodes])
         self._report_holdings([node.loaded for node in self._nodes])
         self._usable = (self.score > 0) & (self.link > 0)
@@ -135,6 +138,11 @@ class ClusterColumns:
     def reserved(self, sha256: str) -> Flags:
         """Where an outstanding task needs a fragment: `ClusterView.reserves`."""
         return self._flags(self._reserved, sha256)
+
+    def shared(self, sha256: str) -> Flags:
+        """Where a fragment serves a further task without more memory: `ClusterView.shares`."""
+        shared: Flags = self.reserved(sha256) & ~self.containers
+        return shared
 
     def loaded(self, sha256: str) -> Flags:
         """Where a fragment is loaded: `ClusterView.is_loaded`."""

@@ -111,7 +111,7 @@ class Schedule:
     def fits(self, stage: Stage, node: str) -> bool:
         """Whether the node has room for the stage's fragment, beside those that are needed there."""
         added = self._added.get(node, {})
-        if stage.fragment in added or self.cluster.reserves(node, stage.fragment):
+        if stage.fragment in added or self.cluster.shares(node, stage.fragment):
             return True
         needed = self.job.fragments[stage.name].peak_memory_bytes
         return needed + sum(added.values()) <= self.cluster.free_bytes(node)
@@ -190,7 +190,7 @@ class Schedule:
         return Prediction(end_ms - self.now_ms, works)
 
     def _reserve(self, stage: Stage, node: str) -> None:
-        if not self.cluster.reserves(node, stage.fragment):
+        if not self.cluster.shares(node, stage.fragment):
             memory = self.job.fragments[stage.name].peak_memory_bytes
             self._added.setdefault(node, {})[stage.fragment] = memory
 

@@ -79,10 +79,11 @@ class Monitor:
                 "silent_ms": 0.0,
                 "memory_budget_bytes": int(machine.memory_bytes),
                 "loaded": self._loaded,
+                "containers": machine.processor.discipline == "shared",
             }
             return NodeState.model_validate(constant | news)
         said = vars(before)
-        if all([said[name] == value for name, value in news.items()]):
+        if all(said[name] == value for name, value in news.items()):
             return before
         # Not validated: it does not come from outside, and every host has news in every snapshot.
         return before.model_copy(update=news)

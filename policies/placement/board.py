@@ -40,7 +40,7 @@ class Board:
     def fits(self, stage: Stage) -> Flags:
         """Usable nodes that have room for a stage, beside what was put there."""
         fragment = self.schedule.job.fragments[stage.name]
-        room = self.columns.reserved(stage.fragment) | (fragment.peak_memory_bytes <= self._free_bytes)
+        room = self.columns.shared(stage.fragment) | (fragment.peak_memory_bytes <= self._free_bytes)
         if stage.fragment in self._brought:
             room |= self._brought[stage.fragment]
         return self._usable & room
@@ -199,6 +199,6 @@ class Board:
         self.free_ms[index] = until_ms
         sha256 = stage.fragment
         brought = self._brought.setdefault(sha256, np.zeros(len(self.free_ms), dtype=bool))
-        if not brought[index] and not self.columns.reserved(sha256)[index]:
+        if not brought[index] and not self.columns.shared(sha256)[index]:
             self._free_bytes[index] -= self.schedule.job.fragments[stage.name].peak_memory_bytes
             brought[index] = True

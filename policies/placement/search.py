@@ -74,21 +74,21 @@ class Room:
     def hosts(self, index: int) -> Flags:
         """[H] where there is room for a fragment."""
         sha256 = self._problem.stages[index].fragment
-        fits = self._columns.reserved(sha256) | (self._problem.memory[index] <= self._free)
+        fits = self._columns.shared(sha256) | (self._problem.memory[index] <= self._free)
         if sha256 in self._brought:
-            fits |= self._brought[sha256] > 0
+            fits |= (self._brought[sha256] > 0) & ~self._columns.containers
         usable: Flags = self._problem.allowed[index] & fits
         return usable
 
     def give(self, index: int, host: int, count: int = 1) -> None:
         """A fragment goes to a host; with a count of -1 it leaves it."""
         sha256 = self._problem.stages[index].fragment
-        if self._columns.reserved(sha256)[host]:
+        if self._columns.shared(sha256)[host]:
             return
         brought = self._brought.setdefault(sha256, np.zeros(len(self._free), dtype=np.intp))
         needed = brought[host] > 0
         brought[host] += count
-        if needed != (brought[host] > 0):
+        if needed != (brought[host] > 0) or self._columns.containers[host]:
             self._free[host] -= count * self._problem.memory[index]
 
 

@@ -126,6 +126,20 @@ def test_fragments_of_outstanding_tasks_are_reserved_once_and_idle_ones_can_be_e
     assert view.free_bytes("a") == 100_000_000
 
 
+def test_where_each_task_has_its_container_fragments_are_reserved_for_each() -> None:
+    state = node("a", megabytes=200, loaded=[BIG.sha256]).model_copy(update={"containers": True})
+    view = cluster(state)
+    view.placed("c.1", 1, [work("a", 10)], 0.0)
+    view.placed("c.2", 1, [work("a", 10)], 0.0)
+    assert view.free_bytes("a") == 80_000_000
+    assert view.reserves("a", BIG.sha256)
+    assert not view.shares("a", BIG.sha256)
+    view.finished("c.1", 5.0)
+    assert view.free_bytes("a") == 140_000_000
+    view.finished("c.2", 5.0)
+    assert view.free_bytes("a") == 200_000_000
+
+
 def test_a_fragment_that_is_not_loaded_must_be_fetched_once() -> None:
     piece = fragment("fetched", file_bytes=2_000_000)
     view = cluster(node("a", link=100, loaded=[BIG.sha256]))

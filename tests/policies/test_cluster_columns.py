@@ -30,6 +30,7 @@ def assert_columns_say_what_the_nodes_say(view: ClusterView, now_ms: float) -> N
         assert list(columns.reserved(piece.sha256)) == [
             view.reserves(name, piece.sha256) for name in view.nodes
         ]
+        assert list(columns.shared(piece.sha256)) == [view.shares(name, piece.sha256) for name in view.nodes]
     assert columns.load_ms(now_ms).sum() == pytest.approx(view.load_ms(now_ms) * len(view.nodes))
     piece_of_work = job(APP, "whole", 10)
     stage = piece_of_work.variant.stages[0]
@@ -59,14 +60,17 @@ def test_columns_follow_whatever_happens_to_the_cluster(seed: int) -> None:
             for index in range(5)
         ]
 
-    view = cluster(*states())
+    def containers(node_states: list[NodeState]) -> list[NodeState]:
+        return [one.model_copy(update={"containers": one.node in ("n1", "n3")}) for one in node_states]
+
+    view = cluster(*containers(states()))
     now_ms = 0.0
     for _ in range(12):
         now_ms += random.choice([0, 1, 30])
         task = f"c.{random.randint(0, 4)}"
         happens = random.randint(0, 4)
         if happens == 0:
-            view.apply(snapshot(*states()), now_ms)
+            view.apply(snapshot(*containers(states())), now_ms)
         elif happens == 1:
             view.finished(task, now_ms)
         else:

@@ -178,6 +178,12 @@ def test_tasks_wait_while_memory_is_held_by_others() -> None:
     assert result.tasks.answered > 0
 
 
+@pytest.mark.parametrize("placement", ["random", "gobi", "daso", "earliest-finish"])
+def test_few_hosts_do_not_choke_on_containers_they_have_no_memory_for(placement: str) -> None:
+    result = run(Scenario(hosts=4, rate=8, intervals=15), f"semantic+{placement}", seed=1)
+    assert result.tasks.answered > 0.75 * result.tasks.arrived  # it was a quarter when all were started
+
+
 def test_slower_hosts_make_responses_longer() -> None:
     quick = run(SMALL, "semantic+random").response_intervals.mean
     drift = Drift(at_interval=0, factor=0.5)
