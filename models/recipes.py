@@ -146,7 +146,7 @@ RECIPES: Mapping[str, Recipe] = {
                 epochs=8, seed=1, peak_learning_rate=0.1, sides=(*(28,) * 3, *(32,) * 5)
             ),
             semantic_schedule=Schedule(epochs=3, peak_learning_rate=0.05, sides=(24, 28, 32)),
-            compressed_schedule=Schedule(epochs=2, peak_learning_rate=0.02, sides=(28, 32)),
+            compressed_schedule=Schedule(epochs=3, peak_learning_rate=0.03, sides=(28, 32, 32)),
             int8=False,
             label_smoothing=0.1,
         ),
