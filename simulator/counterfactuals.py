@@ -7,7 +7,7 @@ from math import inf
 from messages.task import TaskFinished
 from policies.placement import PlacementRequest
 from simulator.accounting import finished_of, record_of
-from simulator.simulation import Simulation
+from simulator.simulation import Dispatch, Simulation
 from simulator.twin import twin
 
 
@@ -29,17 +29,8 @@ def played_out(
     task = simulation.tasks[request.task]
     world = twin(simulation.world)
     for other in simulation.dispatches.values():
-        world.start(
-            other.task.arrival.task,
-            other.attempt,
-            other.job,
-            other.nodes,
-            due_ms=other.due_ms,
-            slowness=other.task.slowness,
-        )
-    mine = world.start(
-        request.task, task.attempt, request.job, nodes, due_ms=request.due_ms, slowness=task.slowness
-    )
+        other.start(world)
+    mine = Dispatch(task, task.attempt, request.job, nodes).start(world)
     while request.task in world.executions:
         if world.events.next_ms == inf:
             msg = f"{request.task} never ends on {', '.join(sorted(set(nodes.values())))}"

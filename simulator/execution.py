@@ -30,6 +30,11 @@ class Machine:
     runs: dict["StageRun", None] = field(default_factory=dict)
     """Stages that are placed on it and not through."""
 
+    @property
+    def containers(self) -> bool:
+        """Whether each task has containers of its own, as where tasks share the processor."""
+        return self.processor.discipline == "shared"
+
 
 @dataclass(slots=True, eq=False)
 class StageRun:

@@ -79,7 +79,7 @@ class Monitor:
                 "silent_ms": 0.0,
                 "memory_budget_bytes": int(machine.memory_bytes),
                 "loaded": self._loaded,
-                "containers": machine.processor.discipline == "shared",
+                "containers": machine.containers,
             }
             return NodeState.model_validate(constant | news)
         said = vars(before)

@@ -89,14 +89,7 @@ def _play_out(simulation: Simulation, mine: Dispatch) -> tuple[float, float]:
     world = twin(simulation.world)
     key = mine.task.arrival.task
     for dispatch in (*simulation.dispatches.values(), mine):
-        world.start(
-            dispatch.task.arrival.task,
-            dispatch.attempt,
-            dispatch.job,
-            dispatch.nodes,
-            due_ms=dispatch.due_ms,
-            slowness=dispatch.task.slowness,
-        )
+        dispatch.start(world)
     last_due_ms = max(execution.due_ms for execution in world.executions.values())
     gained, end_ms = 0.0, inf
     while world.executions and world.events.next_ms <= last_due_ms:

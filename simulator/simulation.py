@@ -64,6 +64,17 @@ class Dispatch:
         """The task's deadline."""
         return self.task.arrival.at_ms + self.task.arrival.deadline_ms
 
+    def start(self, world: World) -> Execution:
+        """The inputs are sent, in this world. Raises KeyError for a host that is not there."""
+        return world.start(
+            self.task.arrival.task,
+            self.attempt,
+            self.job,
+            self.nodes,
+            due_ms=self.due_ms,
+            slowness=self.task.slowness,
+        )
+
 
 class Simulation:
     """Sensors, gateway and monitor around a splitter, a placer and a world.
@@ -240,14 +251,7 @@ class Simulation:
         if dead:  # nobody knows of it yet, so it is lost like what ran there
             self._lost(task, dead[0])
             return
-        self.world.start(
-            key,
-            dispatch.attempt,
-            dispatch.job,
-            dispatch.nodes,
-            due_ms=dispatch.due_ms,
-            slowness=task.slowness,
-        )
+        dispatch.start(self.world)
 
     def _collect(self) -> None:
         """What the world has finished."""

@@ -218,7 +218,7 @@ class World:
             partial(self._computed, run),
             due_ms=run.execution.due_ms,
             footprint=Footprint(
-                id(run) if run.machine.processor.discipline == "shared" else fragment.sha256,
+                id(run) if run.machine.containers else fragment.sha256,
                 fragment.weight_bytes,
                 fragment.peak_memory_bytes - fragment.weight_bytes,
             ),
