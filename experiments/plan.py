@@ -50,8 +50,23 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Contender:
+    """What fills one row of every table.
+
+    Attributes:
+        name: of the row, unique within the experiment.
+        policy: split+placement.
+        arms: what it chooses among; None for what the case says, or else what its paper lets it choose.
+    """
+
+    name: str
+    policy: str
+    arms: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
 class Cell:
-    """Where a value stands: the runs of one policy in one case, seen through one metric."""
+    """Where a value stands: the runs of one policy (by its row's name) in one case, through one metric."""
 
     policy: str
     metric: str
@@ -187,13 +202,16 @@ class Experiment:
         title: of the page.
         question: what it asks, a sentence or two.
         figures: what it repeats of the paper, as the paper numbers it; also names on the command line.
-        policies: split+placement.
+        policies: split+placement, each a row of its own name.
         metrics: keys, in the order of the tables.
+        more: rows below those of `policies`, with arms of their own.
+        scenario: fields of the simulator's scenario for all cases and for the training; the command's win.
         cases: settings of the simulator.
         plots: pictures.
         claims: what the paper, or an aim of ours, says of it.
         printed: the paper's numbers.
-        reference: the policy that all others are compared with, and the metrics of these tests.
+        references: the rows that all others are tested against, one after the other.
+        tested: the metrics of these tests.
         seeds: how many runs of each policy in each case, unless the command says otherwise.
     """
 
@@ -203,13 +221,20 @@ class Experiment:
     policies: tuple[str, ...]
     metrics: tuple[str, ...]
     figures: tuple[str, ...] = ()
+    more: tuple[Contender, ...] = ()
+    scenario: Mapping[str, Any] = field(default_factory=dict)
     cases: tuple[Case, ...] = (Case(),)
     plots: tuple[Plot, ...] = ()
     claims: tuple[Claim, ...] = ()
     printed: Mapping[Cell, Printed] = field(default_factory=dict)
-    reference: str | None = None
+    references: tuple[str, ...] = ()
     tested: tuple[str, ...] = ("reward",)
     seeds: int = 5
+
+    @property
+    def contenders(self) -> tuple[Contender, ...]:
+        """All rows, in order."""
+        return (*(Contender(policy, policy) for policy in self.policies), *self.more)
 
 
 def extreme(

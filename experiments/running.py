@@ -7,8 +7,8 @@ from typing import Any
 from joblib import Parallel, delayed, parallel_config
 
 from experiments.figures import Run, Runs
-from experiments.plan import Experiment
-from simulator import Learnt, Scenario
+from experiments.plan import Case, Contender, Experiment
+from simulator import Learnt, Scenario, arms_of
 
 OF_POLICIES = frozenset({"arms", "alpha", "mode", "training_intervals"})
 """Fields of a scenario that say how policies decide and learn, not what they meet: training has them too."""
@@ -30,8 +30,9 @@ class Lesson:
 
     @property
     def key(self) -> str:
-        """The same for the same training."""
-        return f"{self.policy} {self.seed} {self.scenario.model_dump_json()}"
+        """The same for the same training, which is steady and lasts as long as `training_intervals` says."""
+        steady = self.scenario.model_copy(update={"intervals": 1, "drift": None})
+        return f"{self.policy} {self.seed} {_spelled_out(steady, self.policy)}"
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,13 @@ class Request:
     def key(self) -> str:
         """The same for the same simulation."""
         before = self.lesson.key if self.lesson else "untrained"
-        return f"{self.policy} {self.seed} {self.scenario.model_dump_json()} after {before}"
+        return f"{self.policy} {self.seed} {_spelled_out(self.scenario, self.policy)} after {before}"
+
+
+def _spelled_out(scenario: Scenario, policy: str) -> str:
+    """All fields, and the same for arms that are named and for the same arms as a policy's own."""
+    arms = tuple(sorted(arms_of(scenario, policy.partition("+")[0])))
+    return scenario.model_copy(update={"arms": arms}).model_dump_json()
 
 
 @dataclass(frozen=True)
@@ -150,7 +157,7 @@ def _simulate(simulate: Simulate, request: Request, taught: Taught | None) -> tu
 def requests_of(
     experiment: Experiment, common: Mapping[str, Any], seeds: int, only: Sequence[str] = ()
 ) -> dict[tuple[str, str], dict[int, Request]]:
-    """All simulations of an experiment, by case and policy, then by seed.
+    """All simulations of an experiment, by case and row, then by seed.
 
     Policies train in the common scenario, not in that of the case: what a case changes, they meet for the
     first time. Its `OF_POLICIES` hold for the training too.
@@ -158,24 +165,32 @@ def requests_of(
     Args:
         experiment: which one.
         common: fields of the scenario for all cases; those that a case changes win.
-        seeds: how many for each policy and case.
-        only: policies to keep; empty for all.
+        seeds: how many for each row and case.
+        only: rows to keep, by name or by policy; empty for all.
 
     Raises:
         pydantic.ValidationError: a field does not exist or cannot have that value.
     """
     requests: dict[tuple[str, str], dict[int, Request]] = {}
     for case in experiment.cases:
-        scenario = Scenario.model_validate({**common, **case.changes, "training_intervals": 0})
-        decided = {name: value for name, value in case.changes.items() if name in OF_POLICIES}
-        school = Scenario.model_validate({**common, **decided})
-        for policy in experiment.policies:
-            if not only or policy in only:
-                requests[case.name, policy] = {
-                    seed: Request(scenario, policy, seed, _lesson(school, policy, seed))
+        for contender in experiment.contenders:
+            if not only or contender.name in only or contender.policy in only:
+                scenario, school = _scenarios(common, case, contender)
+                requests[case.name, contender.name] = {
+                    seed: Request(scenario, contender.policy, seed, _lesson(school, contender.policy, seed))
                     for seed in range(seeds)
                 }
     return requests
+
+
+def _scenarios(common: Mapping[str, Any], case: Case, contender: Contender) -> tuple[Scenario, Scenario]:
+    """Of the simulation, and of the training before it."""
+    own = {} if contender.arms is None else {"arms": contender.arms}
+    decided = {name: value for name, value in case.changes.items() if name in OF_POLICIES}
+    return (
+        Scenario.model_validate({**common, **case.changes, **own, "training_intervals": 0}),
+        Scenario.model_validate({**common, **decided, **own}),
+    )
 
 
 def _lesson(school: Scenario, policy: str, seed: int) -> Lesson | None:

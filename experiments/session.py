@@ -32,6 +32,10 @@ class Plan:
     command: Sequence[str] = ()
     commit: str | None = None
 
+    def scenario_of(self, experiment: Experiment) -> dict[str, Any]:
+        """Fields of the scenario for all its cases: the command's before the experiment's own."""
+        return {**experiment.scenario, **self.scenario}
+
     def seeds_of(self, experiment: Experiment) -> int:
         """How many runs of each policy in each case."""
         return experiment.seeds if self.seeds is None else self.seeds
@@ -70,7 +74,9 @@ def conduct(
             continue
         wanted = [request for by_seed in requests.values() for request in by_seed.values()]
         laboratory.run(wanted, lambda experiment=experiment: done(experiment))  # type: ignore[misc]
-        origin = page.Origin(plan.command, plan.commit, plan.scenario, plan.seeds_of(experiment))
+        origin = page.Origin(
+            plan.command, plan.commit, plan.scenario_of(experiment), plan.seeds_of(experiment)
+        )
         runs = laboratory.runs(requests)
         written = page.write(experiment, runs, origin, folder, notes_on(experiment.name))
         page.write_index(EXPERIMENTS.values(), folder)
@@ -84,4 +90,4 @@ def notes_on(name: str) -> str:
 
 
 def _requests(plan: Plan, experiment: Experiment) -> dict[Any, Any]:
-    return requests_of(experiment, plan.scenario, plan.seeds_of(experiment), plan.policies)
+    return requests_of(experiment, plan.scenario_of(experiment), plan.seeds_of(experiment), plan.policies)

@@ -36,8 +36,11 @@ def command(
         str | None, typer.Option(help="Address of the dask scheduler or of the ray cluster.")
     ] = None,
     profile: Annotated[
-        Literal["paper", "store"], typer.Option(help="The paper's workload, or that of our own models.")
-    ] = "paper",
+        Literal["paper", "store"] | None,
+        typer.Option(
+            help="The paper's workload, or that of our own models.", show_default="of each experiment"
+        ),
+    ] = None,
     intervals: Annotated[
         int | None,
         typer.Option(min=1, max=100_000, help="Length of a simulation.", show_default="of each experiment"),
@@ -110,16 +113,17 @@ def _chosen(names: list[str], catalogue: Any) -> "list[Experiment]":  # noqa: AN
 def _only(policies: str | None, chosen: "list[Experiment]") -> tuple[str, ...]:
     """The policies of the option. Exits where an experiment has none of that name."""
     wanted = tuple(policies.split(",")) if policies else ()
-    known = list(dict.fromkeys(policy for each in chosen for policy in each.policies))
+    contenders = [contender for each in chosen for contender in each.contenders]
+    known = list(dict.fromkeys(name for each in contenders for name in (each.name, each.policy)))
     for policy in wanted:
         if policy not in known:
             fail(f"{policy!r} is not among the policies there: {', '.join(known)}", ExitCode.USAGE)
     return wanted
 
 
-def _scenario(profile: str, intervals: int | None, training: int) -> dict[str, Any]:
-    given = {"profile": profile, "training_intervals": training}
-    return given if intervals is None else {**given, "intervals": intervals}
+def _scenario(profile: str | None, intervals: int | None, training: int) -> dict[str, Any]:
+    given = {"profile": profile, "intervals": intervals, "training_intervals": training}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _progress() -> Progress:

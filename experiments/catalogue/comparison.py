@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from experiments.catalogue.policies import ALL, ORACLE, OURS, PAPER, SPLITPLACE
+from experiments.catalogue.policies import ALL, DEFAULT, FORESIGHT, ORACLE, OURS, PAPER, SPLITPLACE
 from experiments.metrics import ENERGY, ENERGY_ABOVE_IDLE, MERIT, RESPONSE, VIOLATIONS
 from experiments.plan import (
     ApplicationDots,
@@ -89,6 +89,7 @@ TABLE4 = Experiment(
     question="Which policy earns the highest reward, and what does it cost in time and energy?",
     figures=("Table 4", "Figure 7", "Figure 8"),
     policies=ALL,
+    more=(DEFAULT, FORESIGHT),
     metrics=(
         *MERIT,
         "response_intervals.p95",
@@ -190,20 +191,29 @@ TABLE4 = Experiment(
             low=0,
         ),
         Claim(
-            "our own policy earns at least 3 points more than MAB+DASO",
+            "our own policy, with the paper's arms, earns at least 3 points more than MAB+DASO",
             ((Cell(OURS, "reward"), Cell(SPLITPLACE, "reward")),),
             low=3,
             source="aim",
         ),
         Claim(
-            "our own policy stays within 2 points of the oracle",
-            ((Cell(ORACLE, "reward"), Cell(OURS, "reward")),),
+            "the product as it ships, with every arm, earns at least 3 points more than MAB+DASO",
+            ((Cell(DEFAULT.name, "reward"), Cell(SPLITPLACE, "reward")),),
+            low=3,
+            source="aim",
+        ),
+        Claim(
+            "our own policy stays within 2 points of the oracle with the same arms, the paper's or all",
+            (
+                (Cell(ORACLE, "reward"), Cell(OURS, "reward")),
+                (Cell(FORESIGHT.name, "reward"), Cell(DEFAULT.name, "reward")),
+            ),
             high=2,
             source="aim",
         ),
     ),
     printed={Cell(policy, metric): value for policy, row in _TABLE4.items() for metric, value in row.items()},
-    reference=OURS,
+    references=(DEFAULT.name, OURS),
     tested=("reward", VIOLATIONS, RESPONSE),
     seeds=8,
 )
@@ -248,7 +258,7 @@ FIG2 = Experiment(
             high=0,
         ),
     ),
-    reference="layer+earliest-finish",
+    references=("layer+earliest-finish",),
     tested=_FIG2_METRICS,
 )
 

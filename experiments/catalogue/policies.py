@@ -1,5 +1,7 @@
 """Which policies are compared."""
 
+from experiments.plan import Contender
+
 PAPER = ("mc+gobi", "gillis+gobi", "semantic+gobi", "layer+gobi", "random+daso", "mab+gobi", "mab+daso")
 """The seven models of Table 4. The paper does not say what places the fragments of its two baselines; here
 GOBI does, as for its ablations."""
@@ -15,6 +17,15 @@ OURS_WITH_DASO = "expected-reward+daso"
 
 ORACLE = "oracle+earliest-finish"
 """Sees true response times."""
+
+EVERY_ARM = ("whole", "layer", "semantic", "compressed")
+"""What the product chooses among unless it is told otherwise; the paper knows two of them."""
+
+DEFAULT = Contender(f"{OURS} (every arm)", OURS, EVERY_ARM)
+"""The product as it ships. `OURS` alone has the paper's two arms, as its rivals have."""
+
+FORESIGHT = Contender(f"{ORACLE} (every arm)", ORACLE, EVERY_ARM)
+"""Sees true response times of every arm."""
 
 LEARNERS = ("mab+earliest-finish", "linucb+earliest-finish", "thompson+earliest-finish")
 """Other ways to learn how to split, on the placement that needs no learning."""

@@ -75,7 +75,7 @@ FIG13 = Experiment(
             for case in _CONSTRAINTS
         ),
     ),
-    reference=OURS,
+    references=(OURS,),
 )
 
 FIG16 = Experiment(
@@ -112,7 +112,7 @@ FIG16 = Experiment(
             "MNIST alone is answered sooner, for all", SWEPT, RESPONSE, ("all", "MNIST only"), rises=False
         ),
     ),
-    reference=OURS,
+    references=(OURS,),
 )
 
 _CLOUD = "whole+earliest-finish"

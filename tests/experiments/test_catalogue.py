@@ -24,14 +24,18 @@ def test_claims_and_printed_numbers_speak_of_policies_and_cases_that_are_run(eac
     cases = {case.name for case in each.cases}
     cells = [cell for claim in each.claims for pair in claim.pairs for cell in pair]
     for cell in (*cells, *each.printed):
-        assert cell.policy in each.policies
+        assert cell.policy in {contender.name for contender in each.contenders}
         assert cell.case in cases
-    assert each.reference is None or each.reference in each.policies
+    assert set(each.references) <= {contender.name for contender in each.contenders}
 
 
 @every_experiment
 def test_cases_pictures_and_policies_have_names_of_their_own(each: Experiment) -> None:
-    for names in ([case.name for case in each.cases], [plot.file for plot in each.plots], each.policies):
+    for names in (
+        [case.name for case in each.cases],
+        [plot.file for plot in each.plots],
+        [contender.name for contender in each.contenders],
+    ):
         assert len(set(names)) == len(names)
 
 
@@ -39,8 +43,8 @@ def test_cases_pictures_and_policies_have_names_of_their_own(each: Experiment) -
 def test_every_case_is_a_scenario_and_every_policy_is_one_that_can_be_simulated(each: Experiment) -> None:
     for case in each.cases:
         Scenario.model_validate(case.changes)
-    for policy in each.policies:
-        assert "+".join(parse_policy(policy, more_splits=["oracle"])) == policy
+    for contender in each.contenders:
+        assert "+".join(parse_policy(contender.policy, more_splits=["oracle"])) == contender.policy
 
 
 @every_experiment

@@ -3,6 +3,7 @@
 import csv
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from experiments.plan import (
     ApplicationDots,
     Case,
     Cell,
+    Contender,
     Courses,
     Dots,
     Experiment,
@@ -41,7 +43,7 @@ EXPERIMENT = Experiment(
     ),
     claims=(extreme("a is the best of them", Cell("a", "reward", "few"), ("a", "b"), highest=True),),
     printed={Cell("a", "reward", "few"): Printed(94.18)},
-    reference="a",
+    references=("a",),
 )
 
 RUNS = Runs(
@@ -97,6 +99,24 @@ def test_the_table_holds_means_and_intervals_and_marks_the_best(page: str) -> No
     # .90, .91, .92: standard deviation .01, t(.975, 2) = 4.3027, margin 2.484 points
     assert "| a | **91.00 ± 2.48** |" in page
     assert "| b | 81.00 ± 2.48 |" in page
+
+
+def test_the_page_says_what_each_row_chooses_among(page: str) -> None:
+    assert "Ways to split that each may choose:\n\n- layer, semantic: a, b\n" in page
+    assert "were not measured" not in page
+
+
+def test_rows_with_arms_of_their_own_stand_apart_and_unmeasured_arms_are_named(tmp_path: Path) -> None:
+    experiment = replace(EXPERIMENT, policies=("a",), more=(Contender("b", "a", ("compressed", "whole")),))
+    page = write(experiment, RUNS, ORIGIN, tmp_path).read_text(encoding="utf-8")
+    assert "- layer, semantic: a\n- whole, compressed: b\n" in page
+    assert "`whole` and `compressed` of the paper's workload were not measured as such." in page
+
+
+def test_cases_that_change_the_choice_are_told_apart(tmp_path: Path) -> None:
+    cases = (Case("few", {"arms": ("layer",)}, 2.0), Case("many", {}, 9.0))
+    page = write(replace(EXPERIMENT, cases=cases), RUNS, ORIGIN, tmp_path).read_text(encoding="utf-8")
+    assert "- few: layer: a, b\n- many: layer, semantic: a, b\n" in page
 
 
 def test_figures_that_no_run_has_get_no_column(page: str) -> None:

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from experiments.figures import Run
-from experiments.plan import Case, Experiment
+from experiments.plan import Case, Contender, Experiment
 from experiments.running import Laboratory, Lesson, Request, Taught, Workers, requests_of
-from simulator import Learnt, Scenario
+from simulator import Drift, Learnt, Scenario
 
 EXPERIMENT = Experiment(
     name="small",
@@ -99,6 +99,51 @@ def test_how_a_policy_decides_holds_for_its_training_too() -> None:
     assert request.lesson is not None
     assert request.lesson.scenario == Scenario(alpha=0.9, training_intervals=9)
     assert request.scenario == Scenario(alpha=0.9, rate=9)
+
+
+def test_a_row_with_arms_of_its_own_has_them_in_its_training_too_whatever_the_case_says() -> None:
+    experiment = replace(
+        EXPERIMENT,
+        more=(Contender("a (one arm)", "a", ("layer",)),),
+        cases=(Case("two arms", {"arms": ("layer", "semantic")}),),
+    )
+    requests = requests_of(experiment, {"training_intervals": 9}, seeds=1)
+    assert list(requests) == [("two arms", "a"), ("two arms", "b"), ("two arms", "a (one arm)")]
+    request = requests["two arms", "a (one arm)"][0]
+    assert request.lesson is not None
+    assert (request.policy, request.scenario.arms, request.lesson.scenario.arms) == (
+        "a",
+        ("layer",),
+        ("layer",),
+    )
+    assert requests["two arms", "a"][0].scenario.arms == ("layer", "semantic")
+
+
+def test_rows_are_kept_by_their_name_or_by_their_policy() -> None:
+    experiment = replace(EXPERIMENT, more=(Contender("a (one arm)", "a", ("layer",)),))
+    by_policy = requests_of(experiment, {}, seeds=1, only=["a"])
+    assert [name for case, name in by_policy if case == "few"] == ["a", "a (one arm)"]
+    by_name = requests_of(experiment, {}, seeds=1, only=["a (one arm)"])
+    assert [name for case, name in by_name if case == "few"] == ["a (one arm)"]
+
+
+def test_arms_that_are_spelled_out_make_no_other_simulation_than_the_policys_own() -> None:
+    own = Scenario(training_intervals=9)
+    same = own.model_copy(update={"arms": ("semantic", "layer")})
+    more = own.model_copy(update={"arms": ("semantic", "layer", "whole")})
+    assert Request(own, "mab+daso", 0).key == Request(same, "mab+daso", 0).key
+    assert Lesson(own, "mab+daso", 0).key == Lesson(same, "mab+daso", 0).key
+    assert Request(own, "mab+daso", 0).key != Request(more, "mab+daso", 0).key
+    assert Request(own, "mc+gobi", 0).key != Request(same, "mc+gobi", 0).key
+
+
+def test_how_long_and_how_steady_a_simulation_is_does_not_matter_to_the_training_before() -> None:
+    school = Scenario(training_intervals=9)
+    drifting = Scenario(training_intervals=9, intervals=7, drift=Drift(at_interval=3, factor=0.5))
+    assert Lesson(school, "mab+daso", 0).key == Lesson(drifting, "mab+daso", 0).key
+    assert Request(school, "mab+daso", 0).key != Request(drifting, "mab+daso", 0).key
+    longer = Scenario(training_intervals=10)
+    assert Lesson(school, "mab+daso", 0).key != Lesson(longer, "mab+daso", 0).key
 
 
 def test_an_oracle_learns_nothing() -> None:

@@ -86,6 +86,11 @@ def test_a_session_writes_a_page_for_each_experiment_that_has_runs(tmp_path: Pat
         assert (tmp_path / "out" / target).is_file()
 
 
+def test_an_experiments_own_scenario_holds_unless_the_command_says_otherwise() -> None:
+    experiment = replace(EXPERIMENTS["fig2"], scenario={"intervals": 40, "rate": 3})
+    assert Plan([experiment], {"intervals": 7}).scenario_of(experiment) == {"intervals": 7, "rate": 3}
+
+
 def test_an_experiment_without_notes_gets_none() -> None:
     assert notes_on("absent") == ""
 
