@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cli.exit_codes import ExitCode
 from cli.options import fail
+from cli.progress import progress
 
 if TYPE_CHECKING:
     from experiments.plan import Experiment
@@ -82,16 +81,8 @@ def command(
     )
     laboratory = Laboratory(teach, simulate, Workers(jobs, backend))
     try:
-        with connect(backend, cluster), _progress() as progress:
-            total = session.simulations(plan, laboratory)
-            task = progress.add_task("", total=total)
-            pages = session.conduct(
-                plan,
-                laboratory,
-                out,
-                lambda each: progress.update(task, advance=1, description=each.name),
-            )
-            for page in pages:
+        with connect(backend, cluster), progress(session.simulations(plan, laboratory)) as step:
+            for page in session.conduct(plan, laboratory, out, lambda each: step(each.name)):
                 print(page, flush=True)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         fail(str(error), ExitCode.PROBLEM)
@@ -124,16 +115,6 @@ def _only(policies: str | None, chosen: "list[Experiment]") -> tuple[str, ...]:
 def _scenario(profile: str | None, intervals: int | None, training: int) -> dict[str, Any]:
     given = {"profile": profile, "intervals": intervals, "training_intervals": training}
     return {name: value for name, value in given.items() if value is not None}
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-    )
 
 
 def _commit() -> str | None:

@@ -1,0 +1,93 @@
+"""Shows how far long work is: a bar on a terminal, a plain line now and then elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+_SHARE = 0.05
+_LONGEST_SILENCE_S = 60.0
+_SHORTEST_SILENCE_S = 10.0
+
+Step = Callable[[str], None]
+"""Says that one more piece is done, and what it was for."""
+
+
+@contextmanager
+def progress(total: int) -> Iterator[Step]:
+    """Shows on standard error how many of `total` pieces are done, while the context lasts."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        lines = Lines(total, time.monotonic())
+        yield lambda what: _print(lines.step(what, time.monotonic()))
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda what: bar.update(task, advance=1, description=what)
+
+
+def _print(line: str | None) -> None:
+    if line is not None:
+        print(line, file=sys.stderr, flush=True)
+
+
+@dataclass
+class Lines:
+    """When a line is due: with every twentieth or minute, not within ten seconds of the last, and at the end.
+
+    Attributes:
+        total: pieces.
+        began_s: on the clock that `step` is told of.
+        done: pieces so far.
+    """
+
+    total: int
+    began_s: float
+    done: int = 0
+    _said: int = 0
+    _said_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Silence counts from the beginning."""
+        self._said_s = self.began_s
+
+    def step(self, what: str, now_s: float) -> str | None:
+        """One more is done.
+
+        Args:
+            what: it was for.
+            now_s: since any moment, in seconds.
+
+        Returns:
+            What to print, if anything.
+        """
+        self.done += 1
+        silence_s = now_s - self._said_s
+        due = self.done - self._said >= _SHARE * self.total or silence_s >= _LONGEST_SILENCE_S
+        if self.done < self.total and not (due and silence_s >= _SHORTEST_SILENCE_S):
+            return None
+        self._said, self._said_s = self.done, now_s
+        elapsed_s = now_s - self.began_s
+        left_s = elapsed_s / self.done * (self.total - self.done)
+        share = self.done / self.total
+        return (
+            f"{what}: {self.done}/{self.total} ({share:.0%}), {elapsed_s:.0f} s, about {left_s:.0f} s to go"
+        )
