@@ -9,7 +9,7 @@ from experiments.metrics import METRICS
 from experiments.plan import Cell
 from experiments.statistics import CONFIDENCE, Comparison, Estimate, compare, estimate
 
-KINDS = ("whole", "layer", "semantic", "compressed")
+KINDS = ("whole", "layer", "semantic", "compressed", "int8")
 """Of variants: the first part of their names."""
 
 _APPLICATIONS = "by_application"

@@ -47,11 +47,13 @@ _ALL = (
     Metric("cpu_s", "processor time of the run", "s"),
     Metric("tasks.arrived", "tasks arrived", decimals=0),
     Metric("tasks.answered", "tasks answered", decimals=0, better="higher"),
+    Metric("tasks.refused", "tasks refused", decimals=0, better="lower"),
     Metric("tasks.overdue_unfinished", "tasks overdue and unfinished", decimals=0, better="lower"),
     Metric("share.whole", "whole", "% of decisions", 100, 1),
     Metric("share.layer", "layer", "% of decisions", 100, 1),
     Metric("share.semantic", "semantic", "% of decisions", 100, 1),
     Metric("share.compressed", "compressed", "% of decisions", 100, 1),
+    Metric("share.int8", "int8", "% of decisions", 100, 1),
 )
 
 

@@ -11,6 +11,9 @@ from experiments.catalogue import EXPERIMENTS
 from experiments.plan import Experiment
 from experiments.running import Laboratory, requests_of
 
+TRAINING_INTERVALS = 100
+"""Before every run, unless the experiment or the command says otherwise."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -18,7 +21,7 @@ class Plan:
 
     Attributes:
         experiments: in this order.
-        scenario: fields of the simulator's scenario for all cases of all experiments.
+        scenario: fields of the simulator's scenario for all cases of all experiments, before their own.
         seeds: runs of each policy in each case; None for what each experiment asks for.
         policies: to restrict all experiments to; empty for all.
         command: that was given, for the pages.
@@ -34,7 +37,7 @@ class Plan:
 
     def scenario_of(self, experiment: Experiment) -> dict[str, Any]:
         """Fields of the scenario for all its cases: the command's before the experiment's own."""
-        return {**experiment.scenario, **self.scenario}
+        return {"training_intervals": TRAINING_INTERVALS, **experiment.scenario, **self.scenario}
 
     def seeds_of(self, experiment: Experiment) -> int:
         """How many runs of each policy in each case."""

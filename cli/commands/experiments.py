@@ -40,13 +40,22 @@ def command(
             help="The paper's workload, or that of our own models.", show_default="of each experiment"
         ),
     ] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Model store of that profile.", show_default="store")
+    ] = None,
     intervals: Annotated[
         int | None,
         typer.Option(min=1, max=100_000, help="Length of a simulation.", show_default="of each experiment"),
     ] = None,
     training: Annotated[
-        int, typer.Option(min=0, max=100_000, help="Intervals for which policies learn before.")
-    ] = 100,
+        int | None,
+        typer.Option(
+            min=0,
+            max=100_000,
+            help="Intervals for which policies learn before.",
+            show_default="of each experiment",
+        ),
+    ] = None,
     policies: Annotated[
         str | None, typer.Option(help="Only these, with commas between: mab+daso,rule+earliest-finish.")
     ] = None,
@@ -73,7 +82,7 @@ def command(
         fail(f"{error.name} is missing: pip install 'splitplace[experiments]'", ExitCode.PROBLEM)
     plan = session.Plan(
         experiments=chosen,
-        scenario=_scenario(profile, intervals, training),
+        scenario=_given(profile=profile, store=store, intervals=intervals, training_intervals=training),
         seeds=seeds,
         policies=only,
         command=("splitplace", *sys.argv[1:]),
@@ -112,9 +121,9 @@ def _only(policies: str | None, chosen: "list[Experiment]") -> tuple[str, ...]:
     return wanted
 
 
-def _scenario(profile: str | None, intervals: int | None, training: int) -> dict[str, Any]:
-    given = {"profile": profile, "intervals": intervals, "training_intervals": training}
-    return {name: value for name, value in given.items() if value is not None}
+def _given(**fields: object) -> dict[str, Any]:
+    """Fields of the scenario that the command names."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _commit() -> str | None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from experiments.catalogue.beyond import ARMS, DRIFT, FAILURES, INTERVAL
 from experiments.catalogue.comparison import FIG2, FIG6, TABLE4
+from experiments.catalogue.own import STORE
 from experiments.catalogue.sensitivity import FIG9, FIG10
 from experiments.catalogue.surroundings import FIG13, FIG16, FIG18, FIG19
 from experiments.plan import Experiment
@@ -25,6 +26,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         FAILURES,
         ARMS,
         INTERVAL,
+        STORE,
     )
 }
 """By name."""

@@ -11,7 +11,7 @@ import pytest
 
 from experiments.catalogue import EXPERIMENTS
 from experiments.plan import Experiment
-from experiments.running import Laboratory, Lesson, Request, Workers
+from experiments.running import Laboratory, Lesson, Request, Workers, requests_of
 from experiments.session import Plan, conduct, notes_on, simulations
 from experiments.simulation import by_name, simulate, teach
 from simulator import Scenario
@@ -88,7 +88,27 @@ def test_a_session_writes_a_page_for_each_experiment_that_has_runs(tmp_path: Pat
 
 def test_an_experiments_own_scenario_holds_unless_the_command_says_otherwise() -> None:
     experiment = replace(EXPERIMENTS["fig2"], scenario={"intervals": 40, "rate": 3})
-    assert Plan([experiment], {"intervals": 7}).scenario_of(experiment) == {"intervals": 7, "rate": 3}
+    given = {"intervals": 7, "training_intervals": 0}
+    assert Plan([experiment], given).scenario_of(experiment) == {**given, "rate": 3}
+    assert Plan([experiment]).scenario_of(experiment)["training_intervals"] == 100
+
+
+def test_the_models_of_the_store_are_simulated_and_trained_on_pis() -> None:
+    experiment = EXPERIMENTS["store"]
+    plan = Plan([experiment])
+    requests = requests_of(experiment, plan.scenario_of(experiment), seeds=1)
+    scenarios = [each.scenario for by_seed in requests.values() for each in by_seed.values()]
+    schools = [
+        each.lesson.scenario for by_seed in requests.values() for each in by_seed.values() if each.lesson
+    ]
+    assert {scenario.machines_name for scenario in (*scenarios, *schools)} == {"pi4"}
+    short = scenarios[0].model_copy(update={"intervals": 5})
+    names = {
+        name.split(".")[1]
+        for name in simulate(Request(short, "whole+earliest-finish", 0), None).figures
+        if name.startswith("by_application.")
+    }
+    assert names == {"cifar100", "fashionmnist", "mnist"}
 
 
 def test_an_experiment_without_notes_gets_none() -> None:
