@@ -93,11 +93,13 @@ class TrackedNode:
 
     def report(self, state: NodeState, now_ms: float) -> None:
         """Its newest heartbeat."""
-        before, self.state = self.state, state
-        if state.loaded != before.loaded:
-            self.loaded = frozenset(state.loaded)
-        if state.timings != before.timings:
-            self.timings = _timings(state)
+        before = self.state
+        if state is not before:
+            self.state = state
+            if state.loaded != before.loaded:
+                self.loaded = frozenset(state.loaded)
+            if state.timings != before.timings:
+                self.timings = _timings(state)
         self.heartbeat_ms = now_ms - state.silent_ms
         if self.arriving:
             self.arriving = {
@@ -105,7 +107,7 @@ class TrackedNode:
                 for sha256, ready_ms in self.arriving.items()
                 if ready_ms >= self.heartbeat_ms and sha256 not in self.loaded
             }
-        if self.heartbeat_ms >= self.trusted_from_ms:
+        if state.queue_ms and self.heartbeat_ms >= self.trusted_from_ms:
             known_ms = max(now_ms, self.busy_until_ms)
             excess_ms = self.heartbeat_ms + state.queue_ms - known_ms
             if excess_ms > 0:
@@ -125,7 +127,7 @@ def _timings(state: NodeState) -> dict[str, float]:
 
 def _mean(column: Floats) -> float:
     """Mean over all nodes; 0 where there are none."""
-    return sum(column.tolist()) / len(column) if len(column) else 0.0
+    return float(column.mean()) if len(column) else 0.0
 
 
 def _tracked(state: NodeState, now_ms: float) -> TrackedNode:

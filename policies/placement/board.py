@@ -14,8 +14,13 @@ _ROUNDING = 1e-12
 """Relative: a bound and the exact figure are added up in different orders."""
 
 
+def ahead(soonest_ms: float, end_ms: float) -> bool:
+    """Whether what ends at `soonest_ms` at best may end before `end_ms`, by more than rounding."""
+    return soonest_ms < end_ms * (1 - 2 * _ROUNDING)
+
+
 class Board:
-    """A schedule, and the columns of its cluster."""
+    """A schedule and its cluster as arrays: rows are the job's S stages, columns the H nodes."""
 
     def __init__(self, schedule: Schedule, usable: Flags) -> None:
         """A board for a schedule on which nothing is put yet.
@@ -24,106 +29,120 @@ class Board:
             schedule: what is put stands there; it must be put through the board.
             usable: [H] nodes that may be used.
         """
-        columns = schedule.cluster.columns
+        columns, job = schedule.cluster.columns, schedule.job
+        stages = job.variant.stages
+        fragments = [job.fragments[stage.name] for stage in stages]
         self.schedule = schedule
         self.columns = columns
         self._usable = usable
+        self._row = {stage.name: row for row, stage in enumerate(stages)}
         self._ready_ms = columns.ready_ms(schedule.now_ms, schedule.due_ms)
         self.free_ms = self._ready_ms.copy()
-        """When each node is free, after what was put on it too."""
+        """[H] When each node is free, after what was put on it too."""
+        self._work_ms = columns.works_ms(
+            fragments, job.application.reference_score, len(job.micro_batches), job.batch
+        )
         self._free_bytes = columns.free_bytes()
-        self._brought: dict[str, Flags] = {}
-        self._start_ms = schedule.start_ms
-        self._work_ms: dict[str, Floats] = {}
-        self._first_inputs: dict[int, tuple[Floats, Floats]] = {}
+        self._peak_bytes = np.array([fragment.peak_memory_bytes for fragment in fragments])
+        self._most_bytes = int(self._peak_bytes.max())
+        self._held = columns.all_shared(fragments)
+        """[S, H] where a stage needs no more memory: its fragment is there already, or was put there."""
+        self._fits = usable & (self._held | (self._peak_bytes[:, None] <= self._free_bytes))
+        self._input_bytes = np.array([fragment.input.bytes_per_image for fragment in fragments])
+        self._returns_ms = self._all_returns_ms()
+        start_ms = schedule.start_ms
+        self._inputs_ms = self._received_ms(self._input_bytes[:, None] * columns.byte_ms, start_ms, start_ms)
+        """[S, H] each: when the first and the last of the task's inputs could be there, where it is read."""
+
+    def _all_returns_ms(self) -> dict[str, Floats]:
+        """[H] of each sink: to bring its last output to the gateway."""
+        job = self.schedule.job
+        sinks = [stage.name for stage in job.variant.sinks]
+        last_bytes = np.array([job.fragments[name].output.bytes_per_image for name in sinks])
+        last_bytes *= job.micro_batches[-1]
+        returns_ms = last_bytes[:, None] * self.columns.byte_ms + RETURN_HOPS * HOP_MS
+        return dict(zip(sinks, returns_ms, strict=True))
 
     def fits(self, stage: Stage) -> Flags:
-        """Usable nodes that have room for a stage, beside what was put there."""
-        fragment = self.schedule.job.fragments[stage.name]
-        room = self.columns.shared(stage.fragment) | (fragment.peak_memory_bytes <= self._free_bytes)
-        if stage.fragment in self._brought:
-            room |= self._brought[stage.fragment]
-        return self._usable & room
+        """[H] Usable nodes that have room for a stage, beside what was put there."""
+        fits: Flags = self._fits[self._row[stage.name]]
+        return fits
 
     def work_ms(self, stage: Stage) -> Floats:
-        """Computing time of a stage on each node."""
-        if stage.fragment not in self._work_ms:
-            job = self.schedule.job
-            self._work_ms[stage.fragment] = self.columns.work_ms(
-                job.fragments[stage.name], job.application.reference_score, len(job.micro_batches), job.batch
-            )
-        return self._work_ms[stage.fragment]
+        """[H] Computing time of a stage on each node."""
+        work_ms: Floats = self._work_ms[self._row[stage.name]]
+        return work_ms
 
     def soonest_ms(self, stage: Stage) -> Floats:
-        """When a stage, whose source was put before, could end on each node at best."""
+        """[H] When a stage, whose source was put before, could end on each node at best."""
+        row = self._row[stage.name]
         if stage.source == INPUT:
-            received_ms = self._inputs_received_ms(stage)
+            first_ms, last_ms = self._inputs_ms[0][row], self._inputs_ms[1][row]
         else:
             source = self.schedule.offers[stage.source]
             byte_ms = np.maximum(self.columns.byte_ms, self.columns.byte_ms[self.columns.index[source.node]])
-            received_ms = self._received_ms(stage, source.finish_ms[0], source.finish_ms[-1], byte_ms)
-        return self._bounds(stage, self.free_ms, *received_ms)[1]
+            image_ms = self._input_bytes[row] * byte_ms
+            first_ms, last_ms = self._received_ms(image_ms, source.finish_ms[0], source.finish_ms[-1])
+        return self._bounds(stage, self.free_ms, first_ms, last_ms)[1]
 
     def alone_before(self, limit_ms: float) -> list[tuple[int, float]]:
-        """Nodes on which all stages together could end before a moment, with when at best; the soonest first.
+        """Nodes with room for all stages that could end before a moment, with when; the soonest first.
 
         As if nothing had been put on the board. Not those that are ahead by no more than rounding.
         """
-        stages = self.schedule.job.variant.stages
         limit_ms *= 1 - 2 * _ROUNDING
-        work_ms = sum([self.work_ms(stage) for stage in stages[1:]], self.work_ms(stages[0]))
-        computed_ms = np.maximum(self._ready_ms, self._start_ms + HOP_MS) + work_ms + RETURN_HOPS * HOP_MS
-        if not (self._usable & (computed_ms * (1 - _ROUNDING) < limit_ms)).any():
+        computed_ms = np.maximum(self._ready_ms, self.schedule.start_ms + HOP_MS)
+        computed_ms += self._work_ms.sum(axis=0)
+        candidates = self._usable & ((computed_ms + RETURN_HOPS * HOP_MS) * (1 - _ROUNDING) < limit_ms)
+        if np.count_nonzero(candidates):
+            candidates &= self._room_alone()
+        if not np.count_nonzero(candidates):
             return []
         soonest_ms = self._soonest_alone_ms()
-        nodes = np.flatnonzero(self._usable & (soonest_ms < limit_ms))
+        nodes = np.flatnonzero(candidates & (soonest_ms < limit_ms))
         nodes = nodes[np.argsort(soonest_ms[nodes], kind="stable")]
         return list(zip(nodes.tolist(), soonest_ms[nodes].tolist(), strict=True))
 
+    def _room_alone(self) -> Flags:
+        """[H] Where all stages fit together, as if nothing had been put on the board."""
+        fragments = list({one.sha256: one for one in self.schedule.job.fragments.values()}.values())
+        peak_bytes = np.array([fragment.peak_memory_bytes for fragment in fragments])
+        needed_bytes = np.where(self.columns.all_shared(fragments), 0, peak_bytes[:, None]).sum(axis=0)
+        room: Flags = (needed_bytes == 0) | (needed_bytes <= self.columns.free_bytes())
+        return room
+
     def _soonest_alone_ms(self) -> Floats:
-        """When the job could end at best, were all of its stages on the same node, for each node."""
-        columns, micro_batches = self.columns, len(self.schedule.job.micro_batches)
+        """[H] When the job could end at best, were all of its stages on the same node, for each node."""
+        micro_batches = len(self.schedule.job.micro_batches)
         free_ms = ends_ms = self._ready_ms
         finish_ms: dict[str, tuple[Floats, Floats]] = {}
-        for stage in self.schedule.job.variant.stages:
+        for row, stage in enumerate(self.schedule.job.variant.stages):
             if stage.source == INPUT:
-                received_ms = self._inputs_received_ms(stage)
+                first_ms, last_ms = self._inputs_ms[0][row], self._inputs_ms[1][row]
             else:
-                received_ms = self._received_ms(stage, *finish_ms[stage.source], columns.byte_ms)
-            work_ms = self.work_ms(stage)
-            begin_ms = self._begin_ms(stage, free_ms, received_ms[0])
-            free_ms, end_ms = self._bounds(stage, free_ms, *received_ms)
-            finish_ms[stage.name] = (begin_ms + work_ms / micro_batches, free_ms)
+                image_ms = self._input_bytes[row] * self.columns.byte_ms
+                first_ms, last_ms = self._received_ms(image_ms, *finish_ms[stage.source])
+            begin_ms = self._begin_ms(stage, free_ms, first_ms)
+            free_ms, end_ms = self._bounds(stage, free_ms, first_ms, last_ms)
+            finish_ms[stage.name] = (begin_ms + self._work_ms[row] / micro_batches, free_ms)
             ends_ms = np.maximum(ends_ms, end_ms)
         return ends_ms
 
-    def _inputs_received_ms(self, stage: Stage) -> tuple[Floats, Floats]:
-        """`_received_ms` of a stage that reads the task's inputs: the same for all that read as much."""
-        size = self.schedule.job.fragments[stage.name].input.bytes_per_image
-        if size not in self._first_inputs:
-            self._first_inputs[size] = self._received_ms(
-                stage, self._start_ms, self._start_ms, self.columns.byte_ms
-            )
-        return self._first_inputs[size]
-
     def _received_ms(
-        self, stage: Stage, first_ms: Floats | float, last_ms: Floats | float, byte_ms: Floats
+        self, image_ms: Floats, first_ms: Floats | float, last_ms: Floats | float
     ) -> tuple[Floats, Floats]:
         """When each node could have a stage's first input, and when its last, at best.
 
         Args:
-            stage: which one.
+            image_ms: to bring an image of it to each node.
             first_ms: when its first input is ready where it comes from.
             last_ms: the same of the last one.
-            byte_ms: to bring a byte of it to each node.
         """
-        job = self.schedule.job
-        sizes = job.micro_batches
-        image_ms = byte_ms * job.fragments[stage.name].input.bytes_per_image
+        sizes = self.schedule.job.micro_batches
         received_ms = first_ms + sizes[0] * image_ms + HOP_MS
         if len(sizes) == 1:
             return received_ms, received_ms
-        sent_ms = np.maximum(first_ms + job.batch * image_ms, last_ms + sizes[-1] * image_ms)
+        sent_ms = np.maximum(first_ms + self.schedule.job.batch * image_ms, last_ms + sizes[-1] * image_ms)
         return received_ms, sent_ms + HOP_MS
 
     def _begin_ms(self, stage: Stage, free_ms: Floats, first_ms: Floats) -> Floats:
@@ -149,23 +168,23 @@ class Board:
             When each node is through with it, and when the output is at its destination.
         """
         job = self.schedule.job
-        work_ms, last = self.work_ms(stage), job.micro_batches[-1]
+        work_ms = self._work_ms[self._row[stage.name]]
         done_ms = self._begin_ms(stage, free_ms, first_ms) + work_ms
         if len(job.micro_batches) > 1:
-            done_ms = np.maximum(done_ms, last_ms + work_ms * (last / job.batch))
-        end_ms = done_ms
-        if stage.name in job.sinks:
-            output_bytes = last * job.fragments[stage.name].output.bytes_per_image
-            end_ms = done_ms + output_bytes * self.columns.byte_ms + RETURN_HOPS * HOP_MS
+            done_ms = np.maximum(done_ms, last_ms + work_ms * (job.micro_batches[-1] / job.batch))
+        return_ms = self._returns_ms.get(stage.name)
+        end_ms = done_ms if return_ms is None else done_ms + return_ms
         return done_ms, end_ms * (1 - _ROUNDING)
 
     def best_offer(self, stage: Stage) -> Offer | None:
         """The offer that ends first; among equals that of the node that is free first, then by name."""
         fits = self.fits(stage)
-        if not fits.any():
-            return None
         bounds = np.where(fits, self.soonest_ms(stage), np.inf)
         first = int(bounds.argmin())
+        if not fits[first]:  # no node fits, or none of those that do has both a link and a speed
+            if not fits.any():
+                return None
+            first = int(fits.argmax())
         likely = self.offer(stage, first)
         contenders = np.flatnonzero(fits & (bounds <= likely.end_ms))
         if len(contenders) == 1:
@@ -174,7 +193,7 @@ class Board:
         best: Offer | None = None
         best_key = (0.0, 0.0, 0)
         for index in contenders[order].tolist():
-            if best is not None and bounds[index] >= best.end_ms * (1 - 2 * _ROUNDING):
+            if best is not None and not ahead(bounds[index], best.end_ms):
                 break
             offer = likely if index == first else self.offer(stage, index)
             key = (offer.end_ms, float(self.free_ms[index]), int(self.columns.rank[index]))
@@ -197,8 +216,12 @@ class Board:
 
     def _occupy(self, stage: Stage, index: int, until_ms: float) -> None:
         self.free_ms[index] = until_ms
-        sha256 = stage.fragment
-        brought = self._brought.setdefault(sha256, np.zeros(len(self.free_ms), dtype=bool))
-        if not brought[index] and not self.columns.shared(sha256)[index]:
-            self._free_bytes[index] -= self.schedule.job.fragments[stage.name].peak_memory_bytes
-            brought[index] = True
+        row = self._row[stage.name]
+        if self._held[row, index]:
+            return
+        self._free_bytes[index] -= self._peak_bytes[row]
+        for other in self.schedule.job.variant.stages:
+            if other.fragment == stage.fragment:
+                self._held[self._row[other.name], index] = True
+        if self._usable[index] and self._free_bytes[index] < self._most_bytes:
+            self._fits[:, index] = self._held[:, index] | (self._peak_bytes <= self._free_bytes[index])

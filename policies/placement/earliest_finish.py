@@ -5,7 +5,7 @@ import numpy as np
 from messages.application import Stage
 from policies.cluster import ClusterView
 from policies.cluster_columns import Flags
-from policies.placement.board import Board
+from policies.placement.board import Board, ahead
 from policies.placement.feasibility import no_room, nobody
 from policies.placement.interface import Infeasible, Placement, PlacementRequest, Unlearned
 from policies.prediction import Schedule
@@ -25,7 +25,7 @@ class EarliestFinish(Unlearned):
     def place(self, request: PlacementRequest, cluster: ClusterView, now_ms: float) -> Placement | Infeasible:
         """See `PlacementPolicy`. Deterministic."""
         usable = cluster.columns.usable(request.avoid)
-        if not usable.any():
+        if not np.count_nonzero(usable):
             return nobody(request, cluster)
         board = _board(request, cluster, now_ms, usable)
         best = _stage_by_stage(board)
@@ -86,15 +86,12 @@ def _on_a_single_node(
     stages = request.job.variant.stages
     best_ms = best.prediction().response_ms
     for index, soonest_ms in board.alone_before(now_ms + best_ms):
-        if soonest_ms >= now_ms + best_ms:
+        if not ahead(soonest_ms, now_ms + best_ms):
             break
         schedule, name = _schedule(request, cluster, now_ms), board.columns.names[index]
         for stage in stages:
-            if not schedule.fits(stage, name):
-                break
             schedule.put(stage, schedule.offer(stage, name))
-        else:
-            response_ms = schedule.prediction().response_ms
-            if response_ms < best_ms:
-                best, best_ms = schedule, response_ms
+        response_ms = schedule.prediction().response_ms
+        if response_ms < best_ms:
+            best, best_ms = schedule, response_ms
     return best
