@@ -1,6 +1,6 @@
 """The second profile: the models of our own store, with their measured costs, on Raspberry Pis."""
 
-from experiments.catalogue.policies import EVERY_ARM, ORACLE, OURS, SPLITPLACE
+from experiments.catalogue.policies import EVERY_ARM, OURS, SPLITPLACE
 from experiments.metrics import MERIT
 from experiments.plan import ApplicationDots, Case, Cell, Claim, Contender, Experiment, Lines, extreme
 
@@ -17,13 +17,9 @@ def _with_every_arm(policy: str) -> Contender:
 
 _DEFAULT = _with_every_arm(OURS)
 _POLICIES = ("whole+earliest-finish", "semantic+earliest-finish", "mc+gobi", SPLITPLACE, OURS)
-_MORE = (
-    _with_every_arm(SPLITPLACE),
-    _with_every_arm("rule+earliest-finish"),
-    _DEFAULT,
-    _with_every_arm(ORACLE),
-)
-_RIVALS = (*_POLICIES, *(row.name for row in _MORE if row.policy != ORACLE))
+_MORE = (_with_every_arm(SPLITPLACE), _with_every_arm("rule+earliest-finish"), _DEFAULT)
+"""No oracle: where so much waits, its looking ahead takes longer than all other runs together."""
+_RIVALS = (*_POLICIES, *(row.name for row in _MORE))
 
 
 def _case(rate: float) -> str:
@@ -43,8 +39,8 @@ STORE = Experiment(
         "profile": "store",
         "hosts": 10,
         "interval_s": 0.6,
-        "intervals": 40,
-        "training_intervals": 40,
+        "intervals": 30,
+        "training_intervals": 30,
         "rate": 12,
         "discipline": "deadline",
         "through_broker": True,
