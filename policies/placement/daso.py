@@ -25,7 +25,7 @@ from policies.placement.interface import (
     Training,
 )
 from policies.placement.objective import ALPHA, Charged, charged, objective
-from policies.placement.search import Chosen, Room, climb, one_hot, rounded, settled
+from policies.placement.search import Chosen, Room, climb, one_hot, rounded, settled, softmax
 from policies.placement.surrogate import Array, Fragments, Relaxed, Weights
 from policies.placement.training import Sample, fit, predicted
 from policies.placement.weights import weights_of, weights_state
@@ -200,9 +200,9 @@ class SurrogatePlacement:
     @staticmethod
     def _best(surrogate: Relaxed, asked: Problem, columns: ClusterColumns, guess: Array) -> Chosen:
         """What the search finds; where its answer cannot be given room, what it began with."""
-        for outputs in (climb(surrogate, guess, asked.allowed), guess):
+        for placement in (climb(surrogate, guess, asked.allowed), softmax(guess)):
             room = Room(asked, columns)
-            chosen = rounded(outputs, asked, room)
+            chosen = rounded(placement, asked, room)
             if (chosen >= 0).all():
                 return settled(surrogate, chosen, room)
         return chosen
@@ -238,9 +238,7 @@ class SurrogatePlacement:
         rows = np.arange(len(chosen))
         sample = Sample(
             asked.features[rows, chosen],
-            placed.time,
-            placed.waiting,
-            placed.same,
+            placed.measures,
             asked.about[0],
             target=0.0,
             state=state,

@@ -24,6 +24,12 @@ THRESHOLD = 0.05
 
 MAX_STEPS = 20
 
+MAX_MOVES = 10
+"""Of single fragments, once the relaxed placement has come to rest."""
+
+LEAST_GAIN = 1e-4
+"""Objective that such a move must bring."""
+
 Chosen = npt.NDArray[np.intp]
 """[F] index of each fragment's host, -1 where none was found."""
 
@@ -92,46 +98,56 @@ class Room:
             self._free[host] -= count * self._problem.memory[index]
 
 
-def rounded(outputs: Array, problem: Problem, room: Room) -> Chosen:
-    """A host for each fragment, the one of highest output that still has room; -1 where there is none.
+def rounded(placement: Array, problem: Problem, room: Room) -> Chosen:
+    """A host for each fragment, the most probable one that still has room; -1 where there is none.
 
-    The fragments that need most memory choose first.
+    A host is given as many fragments as the relaxed placement has there, rounded, but one at least: of equal
+    hosts the same one is a little more probable for all fragments, and they would all go there. The
+    fragments that need most memory choose first.
 
     Args:
-        outputs: [F, H] relaxed placement, or logits.
+        placement: [F, H] relaxed.
         problem: the fragments.
         room: of the hosts; what is chosen is taken from it.
     """
-    chosen = np.full(len(problem.stages), -1, dtype=np.intp)
+    chosen = np.full(len(placement), -1, dtype=np.intp)
+    vacant = np.maximum(placement.sum(axis=0).round(), 1)
     for index in np.argsort(-problem.memory, kind="stable").tolist():
         fits = room.hosts(index)
         if fits.any():
-            chosen[index] = np.where(fits, outputs[index], -np.inf).argmax()
-            room.give(index, int(chosen[index]))
+            usable = fits & (vacant > 0)
+            host = int(np.where(usable if usable.any() else fits, placement[index], -np.inf).argmax())
+            room.give(index, host)
+            chosen[index] = host
+            vacant[host] -= 1
     return chosen
 
 
 def settled(surrogate: Relaxed, chosen: Chosen, room: Room) -> Chosen:
-    """Each fragment once more where the gradient points, the others standing, if the objective gains by it.
+    """The placement of a single task after the best move of one fragment, again and again while that gains.
 
     Rounding moves all fragments of a relaxed placement at once; this looks at the result.
+
+    Args:
+        surrogate: the objective of that task.
+        chosen: a host for each fragment.
+        room: of the hosts; what is chosen is taken from it.
     """
     chosen = chosen.copy()
-    placement = one_hot(chosen, surrogate.hosts)
-    best = surrogate.values(placement).sum()
-    for index in range(len(chosen)):
-        _, gradient = surrogate.gradient(placement)
-        stands = int(chosen[index])
-        room.give(index, stands, -1)
-        host = int(np.where(room.hosts(index), gradient[index], -np.inf).argmax())
-        if host != stands:
-            placement[index, [stands, host]] = 0, 1
-            value = surrogate.values(placement).sum()
-            if value > best:
-                best, chosen[index] = value, host
-            else:
-                placement[index, [stands, host]] = 1, 0
-        room.give(index, int(chosen[index]))
+    for _ in range(MAX_MOVES):
+        values = surrogate.moves(chosen)
+        enough = values[0, chosen[0]] + LEAST_GAIN
+        while True:
+            index, host = divmod(int(values.argmax()), surrogate.hosts)
+            if values[index, host] < enough:
+                return chosen
+            usable = room.hosts(index)
+            if usable[host]:
+                break
+            values[index, ~usable] = -np.inf
+        room.give(index, int(chosen[index]), -1)
+        room.give(index, host)
+        chosen[index] = host
     return chosen
 
 

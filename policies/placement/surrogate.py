@@ -29,6 +29,7 @@ Weights = Mapping[str, Array]
 
 HIDDEN = 32
 CHANNELS = 8
+MEASURES = 3
 INPUTS = PAIR_FEATURES + FRAGMENT_FEATURES
 _POOLED = 2 * CHANNELS + 4 + TASK_FEATURES
 
@@ -58,22 +59,18 @@ class Fragments:
 
     said: Array
     """[N, CHANNELS] z."""
-    time: Array
-    """[N] t."""
-    waiting: Array
-    """[N] q."""
-    same: Array
-    """[N] s."""
+    measures: Array
+    """[N, MEASURES] t, q, s."""
 
 
 class Tasks:
     """Which fragments belong to which of T tasks."""
 
-    def __init__(self, task: Indices) -> None:
-        """Tasks 0..T-1 of [N] fragments, ascending, each at least once."""
-        self.task = task
-        self.starts = np.flatnonzero(np.diff(task, prepend=-1))
-        self.sizes = np.diff(self.starts, append=len(task))[:, None]
+    def __init__(self, sizes: Indices) -> None:
+        """Tasks of so many fragments each, [T], at least one; fragments stand in the order of tasks."""
+        self.starts = np.cumsum(sizes) - sizes
+        self.task = np.repeat(np.arange(len(sizes)), sizes)
+        self.sizes = sizes[:, None].astype(np.float32)
 
     def sums(self, values: Array) -> Array:
         """Of [N, ...] over the fragments of each task."""
@@ -82,15 +79,29 @@ class Tasks:
 
 
 @dataclass(frozen=True, slots=True)
+class Totals:
+    """What is said of the fragments of each of T tasks together, or of one task in as many placements."""
+
+    said: Array
+    """[T, CHANNELS] sum of z."""
+    time: Array
+    """[T] sum of t."""
+    waiting: Array
+    """[T] sum of q."""
+    last: Array
+    """[T] greatest t + q."""
+    same: Array
+    """[T] sum of s."""
+    sizes: Array
+    """[T, 1] how many fragments there are."""
+
+
+@dataclass(frozen=True, slots=True)
 class Trace:
     """What the forward pass leaves for the backward pass."""
 
     pooled: Array
     hidden: Array
-    measures: Array
-    """[T, 4] 1 + sum t, 1 + sum q, 1 + max(t+q), mean s."""
-    slowest: Array
-    """[N] 1 where a fragment is its task's slowest, split among equals."""
 
 
 def embed(weights: Weights, features: Array) -> tuple[Array, Array]:
@@ -103,7 +114,7 @@ def embed(weights: Weights, features: Array) -> tuple[Array, Array]:
 
 def embed_gradients(weights: Weights, features: Array, hidden: Array, d_said: Array) -> dict[str, Array]:
     """Gradients of the first two layers for rows [N, INPUTS], from those of `E` [N, CHANNELS]."""
-    d_hidden = (d_said @ weights["w2"].T) * (1 - hidden**2)
+    d_hidden = (d_said @ weights["w2"].T) * (1 - hidden * hidden)
     return {
         "w1": features.T @ d_hidden,
         "b1": d_hidden.sum(axis=0),
@@ -112,64 +123,82 @@ def embed_gradients(weights: Weights, features: Array, hidden: Array, d_said: Ar
     }
 
 
-def pool(weights: Weights, fragments: Fragments, tasks: Tasks, about: Array) -> tuple[Array, Trace]:
+def together(fragments: Fragments, tasks: Tasks) -> Totals:
+    """What is said of tasks, from what is said of their fragments."""
+    time, waiting, same = tasks.sums(fragments.measures).T
+    last = np.maximum.reduceat(fragments.measures[:, 0] + fragments.measures[:, 1], tasks.starts)
+    return Totals(tasks.sums(fragments.said), time, waiting, last, same, tasks.sizes)
+
+
+def pool(weights: Weights, totals: Totals, about: Array) -> tuple[Array, Trace]:
     """The objective of each of T tasks.
 
     Args:
         weights: of the network.
-        fragments: of all tasks.
-        tasks: to which they belong.
+        totals: of the tasks.
         about: [T, TASK_FEATURES].
     """
-    said = tasks.sums(fragments.said)
-    end = fragments.time + fragments.waiting
-    largest = np.maximum.reduceat(end, tasks.starts)
-    slowest = (end == largest[tasks.task]).astype(about.dtype)
-    slowest /= tasks.sums(slowest)[tasks.task]
-    measures = np.empty((len(about), 4), dtype=about.dtype)
-    measures[:, 0] = tasks.sums(fragments.time)
-    measures[:, 1] = tasks.sums(fragments.waiting)
-    measures[:, 2] = largest
-    measures[:, :3] += 1
-    measures[:, 3] = tasks.sums(fragments.same) / tasks.sizes[:, 0]
-    pooled = np.concatenate(
-        (said, said / tasks.sizes, np.log(measures[:, :3]), measures[:, 3:], about), axis=1, dtype=about.dtype
-    )
-    hidden = np.tanh(pooled @ weights["w3"] + weights["b3"])
-    value = hidden @ weights["w4"] + weights["b4"]
-    return value, Trace(pooled, hidden, measures, slowest)
+    pooled = np.empty((*totals.time.shape, _POOLED), dtype=about.dtype)
+    pooled[..., :CHANNELS] = totals.said
+    pooled[..., CHANNELS : 2 * CHANNELS] = totals.said / totals.sizes
+    measures = pooled[..., 2 * CHANNELS :]
+    measures[..., 0] = totals.time
+    measures[..., 1] = totals.waiting
+    measures[..., 2] = totals.last
+    measures[..., :3] += 1
+    np.log(measures[..., :3], out=measures[..., :3])
+    measures[..., 3] = totals.same / totals.sizes[..., 0]
+    measures[..., 4:] = about
+    hidden = pooled @ weights["w3"]
+    hidden += weights["b3"]
+    np.tanh(hidden, out=hidden)
+    return hidden @ weights["w4"] + weights["b4"], Trace(pooled, hidden)
 
 
-def fragment_gradients(weights: Weights, trace: Trace, tasks: Tasks, d_value: Array) -> Fragments:
-    """Gradients with respect to what is said of fragments, from those of the objective [T]."""
-    d_pooled = _d_hidden(weights, trace, d_value) @ weights["w3"][: 2 * CHANNELS + 4].T
+def pooled_gradients(weights: Weights, trace: Trace, d_value: Array) -> tuple[Array, Array]:
+    """Gradients with respect to what enters the third layer, and to what leaves it before tanh is taken.
+
+    Args:
+        weights: of the network.
+        trace: of the forward pass.
+        d_value: [T] gradient with respect to the objectives.
+
+    Returns:
+        [T, _POOLED] and [T, HIDDEN].
+    """
+    d_hidden = d_value[:, None] * weights["w4"] * (1 - trace.hidden * trace.hidden)
+    return d_hidden @ weights["w3"].T, d_hidden
+
+
+def said_gradients(d_pooled: Array, tasks: Tasks) -> Array:
+    """Gradients with respect to what is said of fragments, [N, CHANNELS]."""
     of_sum, of_mean = d_pooled[:, :CHANNELS], d_pooled[:, CHANNELS : 2 * CHANNELS]
-    d_said = of_sum + of_mean / tasks.sizes
-    d_measures = d_pooled[:, 2 * CHANNELS :]
-    d_measures[:, :3] /= trace.measures[:, :3]
-    d_measures[:, 3:] /= tasks.sizes
-    if len(d_value) > 1:
-        d_said, d_measures = d_said[tasks.task], d_measures[tasks.task]
-    d_end = d_measures[:, 2] * trace.slowest
-    said = np.broadcast_to(d_said, (len(tasks.task), CHANNELS))
-    same = np.broadcast_to(d_measures[:, 3], tasks.task.shape)
-    return Fragments(said, d_measures[:, 0] + d_end, d_measures[:, 1] + d_end, same)
+    gradients: Array = (of_sum + of_mean / tasks.sizes)[tasks.task]
+    return gradients
 
 
-def pool_gradients(weights: Weights, trace: Trace, d_value: Array) -> dict[str, Array]:
-    """Gradients of the last two layers, from those of the objective [T]."""
-    d_hidden = _d_hidden(weights, trace, d_value)
+def measure_gradients(d_pooled: Array, trace: Trace, fragments: Fragments, tasks: Tasks) -> Array:
+    """Gradients with respect to the measures of fragments, [N, MEASURES]."""
+    measured = slice(2 * CHANNELS, 2 * CHANNELS + 3)
+    of_time, of_waiting, of_last = (d_pooled[:, measured] * np.exp(-trace.pooled[:, measured])).T
+    end = fragments.measures[:, 0] + fragments.measures[:, 1]
+    slowest = (end == np.maximum.reduceat(end, tasks.starts)[tasks.task]).astype(end.dtype)
+    of_end = slowest * (of_last / tasks.sums(slowest))[tasks.task]  # equals share it
+    gradients = np.empty_like(fragments.measures)
+    gradients[:, 0] = of_time[tasks.task] + of_end
+    gradients[:, 1] = of_waiting[tasks.task] + of_end
+    gradients[:, 2] = (d_pooled[:, measured.stop] / tasks.sizes[:, 0])[tasks.task]
+    return gradients
+
+
+def pool_gradients(trace: Trace, d_hidden: Array, d_value: Array) -> dict[str, Array]:
+    """Gradients of the last two layers, from those of the hidden layer and of the objective [T]."""
     return {
         "w3": trace.pooled.T @ d_hidden,
         "b3": d_hidden.sum(axis=0),
         "w4": trace.hidden.T @ d_value,
         "b4": d_value.sum(keepdims=True),
     }
-
-
-def _d_hidden(weights: Weights, trace: Trace, d_value: Array) -> Array:
-    d_hidden: Array = d_value[:, None] * weights["w4"] * (1 - trace.hidden**2)
-    return d_hidden
 
 
 class Relaxed:
@@ -180,10 +209,12 @@ class Relaxed:
         self._problem = problem
         self._weights = {name: values.astype(problem.features.dtype) for name, values in weights.items()}
         self._said, _ = embed(self._weights, problem.features)
-        self._tasks = Tasks(problem.task)
-        self._one = np.ones(len(problem.about), dtype=problem.about.dtype)
+        self._tasks = Tasks(np.bincount(problem.task))
         self._has_source = np.flatnonzero(problem.source >= 0)
         self._sources = problem.source[self._has_source]
+        self._neighbours = np.zeros((len(problem.source),) * 2, dtype=problem.time.dtype)
+        self._neighbours[self._has_source, self._sources] = 1
+        self._neighbours[self._sources, self._has_source] = 1
 
     @property
     def hosts(self) -> int:
@@ -193,38 +224,71 @@ class Relaxed:
     def placed(self, placement: Array) -> Fragments:
         """What is said of the fragments under a placement [F, H], relaxed or not."""
         problem = self._problem
-        own = placement * problem.work
-        load = own.sum(axis=0)
-        waiting = np.einsum("fh,fh->f", placement, problem.waiting + load - own) / problem.unit
-        same = np.zeros(len(placement), dtype=placement.dtype)
+        measures = np.zeros((len(placement), MEASURES), dtype=placement.dtype)
+        measures[:, 0] = np.einsum("fh,fh->f", placement, problem.time)
+        measures[:, 1] = np.einsum("fh,fh->f", placement, self._ahead(placement)) / problem.unit
         if len(self._sources):
-            both = placement[self._has_source] * placement[self._sources]
-            same[self._has_source] = both.sum(axis=1)
-        return Fragments(
-            said=np.matmul(placement[:, None, :], self._said)[:, 0, :],
-            time=np.einsum("fh,fh->f", placement, problem.time),
-            waiting=waiting,
-            same=same,
-        )
+            both = np.einsum("fh,fh->f", placement[self._has_source], placement[self._sources])
+            measures[self._has_source, 2] = both
+        return Fragments(np.matmul(placement[:, None, :], self._said)[:, 0, :], measures)
+
+    def _ahead(self, placement: Array) -> Array:
+        """[F, H] ms of work that each fragment would wait for on each host."""
+        own = placement * self._problem.work
+        ahead: Array = self._problem.waiting + own.sum(axis=0) - own
+        return ahead
 
     def values(self, placement: Array) -> Array:
         """The objective of each task, [T]."""
-        return pool(self._weights, self.placed(placement), self._tasks, self._problem.about)[0]
+        return pool(self._weights, together(self.placed(placement), self._tasks), self._problem.about)[0]
 
     def gradient(self, placement: Array) -> tuple[Array, Array]:
         """The objective of each task [T], and the gradient of their sum in the placement [F, H]."""
-        problem = self._problem
-        values, trace = pool(self._weights, self.placed(placement), self._tasks, problem.about)
-        d = fragment_gradients(self._weights, trace, self._tasks, self._one)
-        d_waiting = (d.waiting / problem.unit)[:, None]
-        own = placement * problem.work
+        problem, tasks = self._problem, self._tasks
+        fragments = self.placed(placement)
+        values, trace = pool(self._weights, together(fragments, tasks), problem.about)
+        d_pooled, _ = pooled_gradients(self._weights, trace, np.ones_like(values))
+        d_time, d_waiting, d_same = measure_gradients(d_pooled, trace, fragments, tasks).T[:, :, None]
+        d_waiting = d_waiting / problem.unit[:, None]
         weighted = placement * d_waiting
-        gradient = np.matmul(self._said, d.said[:, :, None])[:, :, 0]
-        gradient += d.time[:, None] * problem.time
-        gradient += d_waiting * (problem.waiting + own.sum(axis=0) - own)
+        gradient: Array = np.matmul(self._said, said_gradients(d_pooled, tasks)[:, :, None])[:, :, 0]
+        gradient += d_time * problem.time
+        gradient += d_waiting * self._ahead(placement)
         gradient += problem.work * (weighted.sum(axis=0) - weighted)
         if len(self._sources):
-            d_same = d.same[self._has_source, None]
+            d_same = d_same[self._has_source]
             gradient[self._has_source] += d_same * placement[self._sources]
             np.add.at(gradient, self._sources, d_same * placement[self._has_source])
         return values, gradient
+
+    def moves(self, chosen: Indices) -> Array:
+        """The objective of a single task after each move of one of its fragments to a host, [F, H].
+
+        The others stand where they are. Only what a move changes is computed anew: all that is said of the
+        moved fragment f, and what another one g waits for, less by f's work where f stood, more where it goes.
+
+        Args:
+            chosen: [F] where the fragments stand now; staying there is one of the moves.
+        """
+        problem, rows = self._problem, np.arange(len(chosen))
+        here = np.zeros_like(problem.work)
+        here[rows, chosen] = 1
+        standing = self.placed(here)
+        unit = problem.unit[:, None]
+        work, ahead = problem.work / unit, self._ahead(here) / unit
+        beside = here @ here.T
+        # Of g, if f goes to h: [g, f, h].
+        waits = (standing.measures[:, 1:2] - beside * work[rows, chosen])[:, :, None] + here[:, None] * work
+        waits[rows, rows] = ahead
+        ends = waits + standing.measures[:, :1, None]
+        ends[rows, rows] = ahead + problem.time
+        near = self._neighbours @ here
+        totals = Totals(
+            said=standing.said.sum(axis=0) + (self._said - standing.said[:, None]),
+            time=standing.measures[:, 0].sum() + (problem.time - standing.measures[:, :1]),
+            waiting=waits.sum(axis=0),
+            last=ends.max(axis=0),
+            same=standing.measures[:, 2].sum() + (near - near[rows, chosen][:, None]),
+            sizes=self._tasks.sizes,
+        )
+        return pool(self._weights, totals, problem.about)[0]

@@ -11,20 +11,25 @@ Where each state has one sample, as in a running system, the second term is zero
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import numpy.typing as npt
 
 from policies.placement.surrogate import (
+    SHAPES,
     Array,
     Fragments,
+    Indices,
     Tasks,
     Weights,
     embed,
     embed_gradients,
-    fragment_gradients,
     pool,
     pool_gradients,
+    pooled_gradients,
+    said_gradients,
+    together,
 )
 
 LEARNING_RATE = 2e-3
@@ -38,8 +43,6 @@ WITHIN = 16.0
 _BETAS = (0.9, 0.999)
 _EPSILON = 1e-8
 
-_Indices = npt.NDArray[np.intp]
-
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -47,12 +50,8 @@ class Sample:
 
     features: Array
     """[n, INPUTS] of each fragment on its host."""
-    time: Array
-    """[n]"""
-    waiting: Array
-    """[n]"""
-    same: Array
-    """[n]"""
+    measures: Array
+    """[n, MEASURES] of each fragment: `Fragments.measures`."""
     about: Array
     """[TASK_FEATURES]"""
     target: float
@@ -61,50 +60,56 @@ class Sample:
     """Neighbours with the same one are placements of one task in one state; with "" each is of its own."""
 
 
+class _Groups:
+    """Things that stand one behind the other, in groups of given sizes."""
+
+    def __init__(self, sizes: Indices) -> None:
+        self.sizes = sizes
+        self.starts = np.cumsum(sizes) - sizes
+
+    def members(self, chosen: Indices) -> Indices:
+        """Places of all members of some groups, in that order."""
+        sizes = self.sizes[chosen]
+        members: Indices = np.repeat(self.starts[chosen] - (np.cumsum(sizes) - sizes), sizes)
+        members += np.arange(len(members))
+        return members
+
+
 class _Batch:
     """Samples one behind the other; samples may be taken out of it without touching them one by one."""
 
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        self.features: Array = np.concatenate([sample.features for sample in samples], dtype=np.float64)
-        self.measures: Array = np.concatenate(
-            [np.stack((sample.time, sample.waiting, sample.same)) for sample in samples],
-            axis=1,
-            dtype=np.float64,
-        )
-        self.about: Array = np.stack([sample.about for sample in samples]).astype(np.float64)
-        self.target: Array = np.array([sample.target for sample in samples])
-        self.sizes = np.array([len(sample.time) for sample in samples], dtype=np.intp)
-        self.states = _sizes_of_states(samples)
-        """[S] how many samples each state has."""
+    def __init__(self, samples: Sequence[Sample], dtype: npt.DTypeLike) -> None:
+        self.features: Array = np.concatenate([sample.features for sample in samples], dtype=dtype)
+        self.measures: Array = np.concatenate([sample.measures for sample in samples], dtype=dtype)
+        self.about: Array = np.array([sample.about for sample in samples], dtype=dtype)
+        self.target: Array = np.array([sample.target for sample in samples], dtype=dtype)
+        self.samples = _Groups(np.array([len(sample.measures) for sample in samples], dtype=np.intp))
+        """Groups of fragments."""
+        self.states = _Groups(_sizes_of_states(samples))
+        """Groups of samples."""
 
-    def taken(self, states: _Indices) -> "_Batch":
+    def taken(self, states: Indices) -> "_Batch":
         """The samples of some states, in that order."""
         taken = object.__new__(_Batch)
-        taken.states = self.states[states]
-        chosen = _members(self.states, states)
-        rows = _members(self.sizes, chosen)
-        taken.features, taken.measures = self.features[rows], self.measures[:, rows]
-        taken.about, taken.target, taken.sizes = self.about[chosen], self.target[chosen], self.sizes[chosen]
+        samples = self.states.members(states)
+        rows = self.samples.members(samples)
+        taken.features, taken.measures = self.features[rows], self.measures[rows]
+        taken.about, taken.target = self.about[samples], self.target[samples]
+        taken.samples = _Groups(self.samples.sizes[samples])
+        taken.states = _Groups(self.states.sizes[states])
         return taken
 
     def within(self, values: Array) -> Array:
         """Values of samples, each less the mean of its state."""
-        means = np.add.reduceat(values, np.cumsum(self.states) - self.states) / self.states
-        within: Array = values - np.repeat(means, self.states)
+        sizes = self.states.sizes
+        if len(sizes) == len(values):
+            return np.zeros_like(values)
+        means = (np.add.reduceat(values, self.states.starts) / sizes).astype(values.dtype)
+        within: Array = values - np.repeat(means, sizes)
         return within
 
-    @property
-    def tasks(self) -> Tasks:
-        """The samples that the fragments belong to."""
-        return Tasks(np.repeat(np.arange(len(self.sizes)), self.sizes))
 
-    def fragments(self, said: Array) -> Fragments:
-        """With what the network says of them."""
-        time, waiting, same = self.measures
-        return Fragments(said, time, waiting, same)
-
-
-def _sizes_of_states(samples: Sequence[Sample]) -> _Indices:
+def _sizes_of_states(samples: Sequence[Sample]) -> Indices:
     begins = [
         not one.state or one.state != before.state
         for one, before in zip(samples[1:], samples[:-1], strict=True)
@@ -113,24 +118,17 @@ def _sizes_of_states(samples: Sequence[Sample]) -> _Indices:
     return np.diff(starts, append=len(samples))
 
 
-def _members(sizes: _Indices, chosen: _Indices) -> _Indices:
-    """Places of all members of some groups that stand one behind the other, in groups of these sizes."""
-    counts = sizes[chosen]
-    ends = np.cumsum(sizes)
-    members: _Indices = np.repeat((ends - sizes)[chosen] - (np.cumsum(counts) - counts), counts)
-    return members + np.arange(counts.sum())
-
-
 def predicted(weights: Weights, samples: Sequence[Sample]) -> Array:
     """What the surrogate expects of each sample."""
-    batch = _Batch(samples)
+    batch = _Batch(samples, np.float64)
     said, _ = embed(weights, batch.features)
-    return pool(weights, batch.fragments(said), batch.tasks, batch.about)[0]
+    totals = together(Fragments(said, batch.measures), Tasks(batch.samples.sizes))
+    return pool(weights, totals, batch.about)[0]
 
 
 def loss_and_gradients(weights: Weights, samples: Sequence[Sample]) -> tuple[float, dict[str, Array]]:
-    """The loss over some samples, and its gradient in every weight."""
-    return _loss_and_gradients(weights, _Batch(samples))
+    """The loss over some samples, and its gradient in every weight, both in double precision."""
+    return _loss_and_gradients(weights, _Batch(samples, np.float64))
 
 
 def fit(
@@ -143,7 +141,7 @@ def fit(
 ) -> dict[str, Array]:
     """New weights after so many steps on random batches of states; the old ones stay as they are.
 
-    The learning rate falls to nothing along a cosine.
+    The learning rate falls to nothing along a cosine. Gradients are of single precision, a third of the time.
 
     Raises:
         ValueError: there are no samples.
@@ -151,36 +149,45 @@ def fit(
     if not samples:
         msg = "nothing to learn from"
         raise ValueError(msg)
-    fitted: dict[str, Array] = {name: values.astype(np.float64) for name, values in weights.items()}
-    first = {name: np.zeros_like(values) for name, values in fitted.items()}
-    second = {name: np.zeros_like(values) for name, values in fitted.items()}
-    everything = _Batch(samples)
-    states = len(everything.states)
+    fitted = np.concatenate([weights[name].ravel() for name in SHAPES], dtype=np.float64)
+    decay = np.concatenate([np.full(weights[name].size, _decay(name)) for name in SHAPES])
+    first, second = np.zeros_like(fitted), np.zeros_like(fitted)
+    everything = _Batch(samples, np.float32)
+    states = len(everything.states.sizes)
     for step in range(1, steps + 1):
         chosen = random.choice(states, size=min(BATCH, states), replace=False)
-        _, gradients = _loss_and_gradients(fitted, everything.taken(chosen))
+        _, gradients = _loss_and_gradients(_by_name(fitted.astype(np.float32)), everything.taken(chosen))
+        gradient = np.concatenate([gradients[name].ravel() for name in SHAPES], dtype=np.float64)
+        first += (1 - _BETAS[0]) * (gradient - first)
+        second += (1 - _BETAS[1]) * (gradient * gradient - second)
+        deviation = np.sqrt(second / (1 - _BETAS[1] ** step)) + _EPSILON
         rate = learning_rate * 0.5 * (1 + np.cos(np.pi * (step - 1) / steps))
-        for name, gradient in gradients.items():
-            first[name] += (1 - _BETAS[0]) * (gradient - first[name])
-            second[name] += (1 - _BETAS[1]) * (gradient**2 - second[name])
-            direction = (first[name] / (1 - _BETAS[0] ** step)) / (
-                np.sqrt(second[name] / (1 - _BETAS[1] ** step)) + _EPSILON
-            )
-            decay = WEIGHT_DECAY if name.startswith("w") else 0.0
-            fitted[name] = fitted[name] - rate * direction - rate * decay * fitted[name]
-    return fitted
+        fitted -= rate * (first / (1 - _BETAS[0] ** step) / deviation + decay * fitted)
+    return _by_name(fitted)
+
+
+def _decay(name: str) -> float:
+    """Biases do not decay."""
+    return WEIGHT_DECAY if name.startswith("w") else 0.0
+
+
+def _by_name(values: Array) -> dict[str, Array]:
+    """All weights, one behind the other, as views of their shapes."""
+    ends = np.cumsum([prod(shape) for shape in SHAPES.values()])
+    parts = np.split(values, ends[:-1])
+    return {name: part.reshape(shape) for (name, shape), part in zip(SHAPES.items(), parts, strict=True)}
 
 
 def _loss_and_gradients(weights: Weights, batch: _Batch) -> tuple[float, dict[str, Array]]:
     said, hidden = embed(weights, batch.features)
-    tasks = batch.tasks
-    values, trace = pool(weights, batch.fragments(said), tasks, batch.about)
+    tasks = Tasks(batch.samples.sizes)
+    values, trace = pool(weights, together(Fragments(said, batch.measures), tasks), batch.about)
     error = values - batch.target
     within = batch.within(error)
     d_value = 2 * (error + WITHIN * within) / len(error)
-    d_said = fragment_gradients(weights, trace, tasks, d_value).said
-    gradients = pool_gradients(weights, trace, d_value)
-    gradients |= embed_gradients(weights, batch.features, hidden, d_said)
+    d_pooled, d_hidden = pooled_gradients(weights, trace, d_value)
+    gradients = pool_gradients(trace, d_hidden, d_value)
+    gradients |= embed_gradients(weights, batch.features, hidden, said_gradients(d_pooled, tasks))
     return float((error**2).mean() + WITHIN * (within**2).mean()), gradients
 
 

@@ -19,6 +19,7 @@ from policies.placement.surrogate import (
     Weights,
     initial_weights,
     pool,
+    together,
 )
 from policies.placement.training import (
     WITHIN,
@@ -41,13 +42,18 @@ def weights(seed: int = 0) -> dict[str, Array]:
     return initial_weights(np.random.default_rng(seed))
 
 
-def example(*, decision_aware: bool = True, due_ms: float = 900.0) -> Problem:
+def example(
+    *,
+    decision_aware: bool = True,
+    due_ms: float = 900.0,
+    variants: Sequence[str] = ("layer", "semantic"),
+) -> Problem:
     """A chain of three and a star of two, half of one stage done, on four nodes of which one is busy."""
     view = cluster(*(node(f"n{speed}", speed=speed, link=20, loaded=all_of(APP)) for speed in SPEEDS))
     view.placed("c.other", 1, [StageWork("n4", APP.fragments[0], 300.0)], 0.0)
     jobs = [
-        PlacingJob(job(APP, "layer", 40), due_ms, {"layer-1": 0.5}),
-        PlacingJob(job(APP, "semantic", 40), 2 * due_ms),
+        PlacingJob(job(APP, variant, 40), (1 + number) * due_ms, {"layer-1": 0.5})
+        for number, variant in enumerate(variants)
     ]
     columns = view.columns
     return problem(
@@ -109,7 +115,8 @@ def made_up_samples(count: int, seed: int = 0) -> list[Sample]:
         time, waiting = random.exponential(1.0, size), random.exponential(1.0, size)
         target = 1 - 0.3 * float(np.log1p(time.sum() + waiting.max()))
         about = random.random(SHAPES["w3"][0] - 2 * CHANNELS - 4)
-        samples.append(Sample(random.random((size, INPUTS)), time, waiting, np.zeros(size), about, target))
+        measures = np.stack((time, waiting, np.zeros(size)), axis=1)
+        samples.append(Sample(random.random((size, INPUTS)), measures, about, target))
     return samples
 
 
@@ -166,24 +173,25 @@ def test_correlation_within_states_is_the_mean_over_states_with_a_difference() -
 def test_a_fragment_waits_for_what_is_placed_with_it_and_not_for_itself() -> None:
     asked = example()
     surrogate = Relaxed(weights(), asked)
-    together = surrogate.placed(one_hot(np.array([0, 0, 1, 2, 3]), 4))
+    crowded = surrogate.placed(one_hot(np.array([0, 0, 1, 2, 3]), 4))
     work = asked.work * (np.array([0, 0, 1, 2, 3])[:, None] == np.arange(4))
-    assert together.waiting[0] == pytest.approx(work[1, 0] / asked.unit[0])
-    assert together.waiting[1] == pytest.approx(work[0, 0] / asked.unit[1])
-    assert together.waiting[2] == together.waiting[3] == 0
-    assert together.waiting[4] == pytest.approx(300.0 / asked.unit[4])  # the busy node
-    assert list(together.same) == [0, 1, 0, 0, 0]
+    _, waiting, same = crowded.measures.T
+    assert waiting[0] == pytest.approx(work[1, 0] / asked.unit[0])
+    assert waiting[1] == pytest.approx(work[0, 0] / asked.unit[1])
+    assert waiting[2] == waiting[3] == 0
+    assert waiting[4] == pytest.approx(300.0 / asked.unit[4])  # the busy node
+    assert list(same) == [0, 1, 0, 0, 0]
 
 
 def test_the_objective_of_a_task_does_not_depend_on_the_order_of_its_fragments() -> None:
     random = np.random.default_rng(0)
-    measures = random.random((3, 4))
+    measures = random.random((4, 3))
     said = random.random((4, CHANNELS))
     about = random.random((1, SHAPES["w3"][0] - 2 * CHANNELS - 4))
     order = [2, 0, 3, 1]
-    one, _ = pool(weights(), Fragments(said, *measures), Tasks(np.zeros(4, dtype=np.intp)), about)
-    other, _ = pool(
-        weights(), Fragments(said[order], *measures[:, order]), Tasks(np.zeros(4, dtype=np.intp)), about
+    one, other = (
+        pool(weights(), together(fragments, Tasks(np.array([4]))), about)[0]
+        for fragments in (Fragments(said, measures), Fragments(said[order], measures[order]))
     )
     assert one == pytest.approx(other)
 
@@ -227,24 +235,39 @@ def test_features_have_no_unit() -> None:
         assert features[0] == pytest.approx(features[1], rel=1e-5, abs=1e-6)
 
 
-def test_the_search_finds_the_best_of_all_placements_of_a_small_job() -> None:
+@pytest.mark.parametrize("variant", ["whole", "layer", "semantic"])
+def test_what_a_move_brings_is_what_the_moved_placement_is_worth(variant: str) -> None:
+    asked = in_double_precision(example(variants=[variant]))
+    surrogate, stages = Relaxed(weights(), asked), len(asked.stages)
+    for chosen in product(range(4), repeat=stages):
+        found = surrogate.moves(np.array(chosen))
+        for index, host in product(range(stages), range(4)):
+            moved = np.array(chosen)
+            moved[index] = host
+            value = surrogate.values(one_hot(moved, 4).astype(np.float64)).sum()
+            assert found[index, host] == pytest.approx(value, rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize("variant", ["layer", "semantic"])
+def test_the_search_finds_the_best_of_all_placements_of_a_small_job(variant: str) -> None:
     """Against trying all of them: in most states exactly, and never far from it."""
     regrets = []
     for seed in range(20):
-        asked = example(due_ms=200.0 + 100 * seed)
-        surrogate = Relaxed(weights(seed), asked)
+        asked = example(due_ms=200.0 + 100 * seed, variants=[variant])
+        surrogate, stages = Relaxed(weights(seed), asked), len(asked.stages)
         values = {
             chosen: float(surrogate.values(one_hot(np.array(chosen), 4)).sum())
-            for chosen in product(range(4), repeat=5)
+            for chosen in product(range(4), repeat=stages)
         }
         view = cluster(*(node(f"n{speed}", speed=speed, link=20, loaded=all_of(APP)) for speed in SPEEDS))
         room = Room(asked, view.columns)
-        found = rounded(climb(surrogate, np.zeros((5, 4), np.float32), asked.allowed), asked, room)
-        found = settled(surrogate, found, room)
+        guess = np.zeros((stages, 4), np.float32)
+        found = settled(surrogate, rounded(climb(surrogate, guess, asked.allowed), asked, room), room)
         spread = max(values.values()) - min(values.values())
         regrets.append((max(values.values()) - values[tuple(found.tolist())]) / spread)
-    assert np.median(regrets) < 0.02
-    assert max(regrets) < 0.3
+    assert np.median(regrets) < 0.001
+    assert np.mean(regrets) < 0.03
+    assert max(regrets) < 0.4
 
 
 def test_rounding_gives_no_host_more_than_it_has_room_for() -> None:
@@ -258,7 +281,7 @@ def test_rounding_gives_no_host_more_than_it_has_room_for() -> None:
         columns.usable(frozenset()),
         decision_aware=True,
     )
-    outputs = np.tile(np.array([3.0, 2.0, 1.0], np.float32), (3, 1))  # all want the first host
+    outputs = np.tile(np.array([0.7, 0.2, 0.1], np.float32), (3, 1))  # all want the first host
     assert sorted(rounded(outputs, asked, Room(asked, columns)).tolist()) == [0, 1, 2]
     four = cluster(*(node(f"n{index}", megabytes=11) for index in range(2)))
     narrow = problem(
