@@ -32,7 +32,7 @@ from policies.placement.weights import weights_of, weights_state
 from policies.prediction import predict
 from policies.state import State
 
-FINE_TUNING_STEPS = 15
+FINE_TUNING_STEPS = 10
 FINE_TUNING_RATE = 5e-4
 """A quarter of the rate of the first training: what was learnt there is not to be lost in one interval."""
 

@@ -6,6 +6,7 @@ and hosts can no longer be told apart. DASO knows the slack as a figure of the t
 the placement, so one decision builds it once, whatever the number of steps of its search.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -108,39 +109,42 @@ def problem(
         decision_aware: whether split decision, accuracy and slack are inputs (DASO), or not (GOBI).
     """
     rows = [(one, stage, one.job.fragments[stage.name]) for one in jobs for stage in one.open_stages]
-    sizes = [len(one.open_stages) for one in jobs]
-    starts = np.concatenate(([0], np.cumsum(sizes)[:-1])).astype(np.intp)
+    sizes = np.array([len(one.open_stages) for one in jobs])
+    starts = np.cumsum(sizes) - sizes
     task = np.repeat(np.arange(len(jobs)), sizes)
     counted = usable if usable.any() else np.ones_like(usable)
+    share_of_host = counted / counted.sum()
     free = columns.free_bytes()
     memory = np.array([float(fragment.peak_memory_bytes) for _, _, fragment in rows])
-    reserved = np.stack([columns.reserved(fragment.sha256) for _, _, fragment in rows])
+    reserved = np.array([columns.reserved(fragment.sha256) for _, _, fragment in rows])
 
-    work_ms = np.stack([_work_ms(columns, *row) for row in rows])
-    mean_ms = np.where(np.isfinite(work_ms), work_ms, 0.0)[:, counted].mean(axis=1)
+    work_ms = np.array([_work_ms(columns, *row) for row in rows])
+    mean_ms = np.where(np.isfinite(work_ms), work_ms, 0.0) @ share_of_host
     own_ms = np.maximum(np.add.reduceat(mean_ms, starts), _LEAST_MS)
     due_ms = np.array([one.due_ms for one in jobs]) - now_ms
-    slack_ms = np.clip(due_ms, _LEAST_SLACK * own_ms, _MOST_SLACK * own_ms)
+    slack_ms = np.minimum(np.maximum(due_ms, _LEAST_SLACK * own_ms), _MOST_SLACK * own_ms)
     unit_ms = own_ms[task, None]
 
-    work = np.minimum(work_ms / unit_ms, _MOST_TIME)
-    fetch_ms = np.stack([columns.fragment_ready_ms(fragment, now_ms) for _, _, fragment in rows]) - now_ms
-    fetch = np.minimum(fetch_ms / unit_ms, _MOST_TIME)
+    # Computing, fetching, receiving, sending, waiting.
+    times = np.empty((5, len(rows), len(usable)), dtype=np.float32)
+    times[0] = np.minimum(work_ms / unit_ms, _MOST_TIME)
+    ready_ms = np.array([columns.fragment_ready_ms(fragment, now_ms) for _, _, fragment in rows])
+    times[1] = np.minimum((ready_ms - now_ms) / unit_ms, _MOST_TIME)
     inputs = np.array([[one.moved_bytes(stage, fragment.input)] for one, stage, fragment in rows])
-    received = np.minimum(inputs * columns.byte_ms / unit_ms, _MOST_TIME)
+    times[2] = np.minimum(inputs / unit_ms * columns.byte_ms, _MOST_TIME)
     outputs = np.array([[one.moved_bytes(stage, fragment.output)] for one, stage, fragment in rows])
-    sent = np.minimum(outputs * columns.byte_ms / unit_ms, _MOST_TIME)
+    times[3] = np.minimum(outputs / unit_ms * columns.byte_ms, _MOST_TIME)
+    times[4] = waiting_ms / unit_ms
 
     features = np.empty((len(rows), len(usable), PAIR_FEATURES + FRAGMENT_FEATURES), dtype=np.float32)
-    for place, times in enumerate((work, fetch, received, sent, waiting_ms / unit_ms)):
-        features[:, :, place] = np.log1p(times)
-    features[:, :, 5] = _relative(columns.score, counted)
-    features[:, :, 6] = _relative(columns.link, counted)
-    features[:, :, 7] = np.clip(memory[:, None] / np.maximum(free, 1.0), 0, 1)
+    features[:, :, :5] = np.log(1 + times).transpose(1, 2, 0)
+    features[:, :, 5] = _relative(columns.score, share_of_host)
+    features[:, :, 6] = _relative(columns.link, share_of_host)
+    features[:, :, 7] = np.minimum(memory[:, None] / np.maximum(free, 1.0), 1.0)
     features[:, :, 8] = reserved
-    shares = mean_ms / own_ms[task]
-    about_fragments = [(share, *_about_fragment(*row)) for share, row in zip(shares, rows, strict=True)]
-    features[:, :, PAIR_FEATURES:] = np.array(about_fragments)[:, None, :]
+    features[:, :, PAIR_FEATURES] = (mean_ms / own_ms[task])[:, None]
+    about_fragments = [about for one in jobs for about in _about_fragments(one)]
+    features[:, :, PAIR_FEATURES + 1 :] = np.array(about_fragments)[:, None, :]
 
     urgency = np.log(slack_ms / own_ms)
     load = np.log1p(waiting_ms.mean() / unit_ms[starts, 0])
@@ -153,9 +157,9 @@ def problem(
         source=np.concatenate([_sources(one, start) for one, start in zip(jobs, starts, strict=True)]),
         stages=[stage for _, stage, _ in rows],
         features=features,
-        time=(work + fetch + received).astype(np.float32),
+        time=times[:3].sum(axis=0),
         waiting=waiting_ms.astype(np.float32),
-        work=(work * unit_ms).astype(np.float32),
+        work=times[0] * unit_ms.astype(np.float32),
         unit=unit_ms[:, 0].astype(np.float32),
         own=own_ms,
         about=np.array(about, dtype=np.float32),
@@ -170,9 +174,9 @@ def _work_ms(columns: ClusterColumns, placing: PlacingJob, stage: Stage, fragmen
     return placing.share(stage.name) * columns.work_ms(fragment, reference, len(job.micro_batches), job.batch)
 
 
-def _relative(values: Floats, counted: Flags) -> Floats:
+def _relative(values: Floats, share_of_host: Floats) -> Floats:
     """Logarithms of values over their mean; of nothing, that of a hundredth."""
-    mean = max(float(values[counted].mean()), 1e-9)
+    mean = max(float(values @ share_of_host), 1e-9)
     relative: Floats = np.log(values / mean + 0.01)
     return relative
 
@@ -182,24 +186,26 @@ def _sources(placing: PlacingJob, start: int) -> npt.NDArray[np.intp]:
     return np.array([places.get(stage.source, -1) for stage in placing.open_stages], dtype=np.intp)
 
 
-def _about_fragment(placing: PlacingJob, stage: Stage, fragment: Fragment) -> tuple[float, ...]:
-    """What is said of a fragment beside its share of the job's work: where it stands in its tree."""
+def _about_fragments(placing: PlacingJob) -> list[tuple[float, ...]]:
+    """What is said of each open fragment beside its share of the job's work: where it stands in its tree."""
     job, variant = placing.job, placing.job.variant
     depths: dict[str, int] = {INPUT: 0}
-    siblings = 0
-    for one in variant.stages:
-        depths[one.name] = depths[one.source] + 1
-        siblings += one.source == stage.source
+    for stage in variant.stages:
+        depths[stage.name] = depths[stage.source] + 1
     deepest = max(depths.values())
-    return (
-        placing.share(stage.name),
-        depths[stage.name] / deepest,
-        1 / deepest,
-        siblings / len(variant.stages),
-        float(stage.source == INPUT),
-        float(stage.name in job.sinks),
-        log(fragment.input.bytes_per_image / job.application.input.bytes_per_image),
-    )
+    siblings = Counter(stage.source for stage in variant.stages)
+    return [
+        (
+            placing.share(stage.name),
+            depths[stage.name] / deepest,
+            1 / deepest,
+            siblings[stage.source] / len(variant.stages),
+            float(stage.source == INPUT),
+            float(stage.name in job.sinks),
+            log(job.fragments[stage.name].input.bytes_per_image / job.application.input.bytes_per_image),
+        )
+        for stage in placing.open_stages
+    ]
 
 
 def _about_task(

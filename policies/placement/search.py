@@ -27,13 +27,14 @@ MAX_STEPS = 20
 MAX_MOVES = 10
 """Of single fragments, once the relaxed placement has come to rest."""
 
-LEAST_GAIN = 1e-4
+LEAST_GAIN = 1e-3
 """Objective that such a move must bring."""
 
 Chosen = npt.NDArray[np.intp]
 """[F] index of each fragment's host, -1 where none was found."""
 
-_NEVER = -1e9
+_NEVER = -1e30
+"""Logit from which no gradient leads away."""
 
 
 def softmax(logits: Array) -> Array:
@@ -55,11 +56,11 @@ def climb(surrogate: Relaxed, start: Array, allowed: Flags) -> Array:
     placement = softmax(logits)
     scale = np.full(len(logits), np.float32(1e-6))
     for step in range(MAX_STEPS):
-        _, gradient = surrogate.gradient(placement)
+        gradient = surrogate.gradient(placement)
         gradient -= np.einsum("fh,fh->f", placement, gradient)[:, None]
         # Never smaller than before: where the best is a mixture, steps die away instead of swinging about it.
         scale = np.maximum(scale, np.sqrt(np.einsum("fh,fh,fh->f", placement, gradient, gradient)))
-        logits += np.where(allowed, gradient * (np.float32(STEP / (1 + DECAY * step)) / scale)[:, None], 0)
+        logits += gradient * (np.float32(STEP / (1 + DECAY * step)) / scale)[:, None]
         before, placement = placement, softmax(logits)
         if np.sqrt(((placement - before) ** 2).sum() / len(placement)) < THRESHOLD:
             break

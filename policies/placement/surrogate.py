@@ -223,10 +223,13 @@ class Relaxed:
 
     def placed(self, placement: Array) -> Fragments:
         """What is said of the fragments under a placement [F, H], relaxed or not."""
+        return self._placed(placement, self._ahead(placement))
+
+    def _placed(self, placement: Array, ahead: Array) -> Fragments:
         problem = self._problem
         measures = np.zeros((len(placement), MEASURES), dtype=placement.dtype)
         measures[:, 0] = np.einsum("fh,fh->f", placement, problem.time)
-        measures[:, 1] = np.einsum("fh,fh->f", placement, self._ahead(placement)) / problem.unit
+        measures[:, 1] = np.einsum("fh,fh->f", placement, ahead) / problem.unit
         if len(self._sources):
             both = np.einsum("fh,fh->f", placement[self._has_source], placement[self._sources])
             measures[self._has_source, 2] = both
@@ -242,10 +245,11 @@ class Relaxed:
         """The objective of each task, [T]."""
         return pool(self._weights, together(self.placed(placement), self._tasks), self._problem.about)[0]
 
-    def gradient(self, placement: Array) -> tuple[Array, Array]:
-        """The objective of each task [T], and the gradient of their sum in the placement [F, H]."""
+    def gradient(self, placement: Array) -> Array:
+        """Of the sum of all tasks' objectives in the placement, [F, H]."""
         problem, tasks = self._problem, self._tasks
-        fragments = self.placed(placement)
+        ahead = self._ahead(placement)
+        fragments = self._placed(placement, ahead)
         values, trace = pool(self._weights, together(fragments, tasks), problem.about)
         d_pooled, _ = pooled_gradients(self._weights, trace, np.ones_like(values))
         d_time, d_waiting, d_same = measure_gradients(d_pooled, trace, fragments, tasks).T[:, :, None]
@@ -253,19 +257,20 @@ class Relaxed:
         weighted = placement * d_waiting
         gradient: Array = np.matmul(self._said, said_gradients(d_pooled, tasks)[:, :, None])[:, :, 0]
         gradient += d_time * problem.time
-        gradient += d_waiting * self._ahead(placement)
+        gradient += d_waiting * ahead
         gradient += problem.work * (weighted.sum(axis=0) - weighted)
         if len(self._sources):
             d_same = d_same[self._has_source]
             gradient[self._has_source] += d_same * placement[self._sources]
             np.add.at(gradient, self._sources, d_same * placement[self._has_source])
-        return values, gradient
+        return gradient
 
     def moves(self, chosen: Indices) -> Array:
         """The objective of a single task after each move of one of its fragments to a host, [F, H].
 
         The others stand where they are. Only what a move changes is computed anew: all that is said of the
-        moved fragment f, and what another one g waits for, less by f's work where f stood, more where it goes.
+        moved fragment f, and what another one g waits for: less by f's work where f stood, more by it where
+        f goes.
 
         Args:
             chosen: [F] where the fragments stand now; staying there is one of the moves.
@@ -273,9 +278,9 @@ class Relaxed:
         problem, rows = self._problem, np.arange(len(chosen))
         here = np.zeros_like(problem.work)
         here[rows, chosen] = 1
-        standing = self.placed(here)
-        unit = problem.unit[:, None]
-        work, ahead = problem.work / unit, self._ahead(here) / unit
+        unit, ahead = problem.unit[:, None], self._ahead(here)
+        standing = self._placed(here, ahead)
+        work, ahead = problem.work / unit, ahead / unit
         beside = here @ here.T
         # Of g, if f goes to h: [g, f, h].
         waits = (standing.measures[:, 1:2] - beside * work[rows, chosen])[:, :, None] + here[:, None] * work

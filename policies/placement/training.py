@@ -152,11 +152,14 @@ def fit(
     fitted = np.concatenate([weights[name].ravel() for name in SHAPES], dtype=np.float64)
     decay = np.concatenate([np.full(weights[name].size, _decay(name)) for name in SHAPES])
     first, second = np.zeros_like(fitted), np.zeros_like(fitted)
+    single = np.empty(fitted.shape, dtype=np.float32)
+    parts = _by_name(single)
     everything = _Batch(samples, np.float32)
     states = len(everything.states.sizes)
     for step in range(1, steps + 1):
         chosen = random.choice(states, size=min(BATCH, states), replace=False)
-        _, gradients = _loss_and_gradients(_by_name(fitted.astype(np.float32)), everything.taken(chosen))
+        single[:] = fitted
+        _, gradients = _loss_and_gradients(parts, everything.taken(chosen))
         gradient = np.concatenate([gradients[name].ravel() for name in SHAPES], dtype=np.float64)
         first += (1 - _BETAS[0]) * (gradient - first)
         second += (1 - _BETAS[1]) * (gradient * gradient - second)

@@ -79,7 +79,7 @@ def relaxed_placement(asked: Problem, seed: int = 0) -> Array:
 def test_the_gradient_in_the_relaxed_placement_is_that_of_finite_differences(seed: int) -> None:
     asked = in_double_precision(example())
     surrogate, placement = Relaxed(weights(seed), asked), relaxed_placement(asked, seed)
-    _, gradient = surrogate.gradient(placement)
+    gradient = surrogate.gradient(placement)
     for place in product(*map(range, placement.shape)):
         step = np.zeros_like(placement)
         step[place] = 1e-6
@@ -293,6 +293,23 @@ def test_rounding_gives_no_host_more_than_it_has_room_for() -> None:
         decision_aware=True,
     )
     assert sorted(rounded(outputs[:, :2], narrow, Room(narrow, four.columns)).tolist()) == [-1, 0, 1]
+
+
+def test_rounding_leaves_on_a_host_as_many_as_the_relaxed_placement_has_there() -> None:
+    view = cluster(*(node(f"n{index}") for index in range(3)))
+    columns = view.columns
+    asked = problem(
+        [PlacingJob(job(APP, "layer", 4), 500.0)],
+        columns,
+        0.0,
+        columns.ready_ms(0.0),
+        columns.usable(frozenset()),
+        decision_aware=True,
+    )
+    undecided = np.tile(np.array([0.36, 0.33, 0.31], np.float32), (3, 1))
+    assert sorted(rounded(undecided, asked, Room(asked, columns)).tolist()) == [0, 1, 2]
+    decided = np.tile(np.array([0.9, 0.05, 0.05], np.float32), (3, 1))
+    assert rounded(decided, asked, Room(asked, columns)).tolist() == [0, 0, 0]
 
 
 def test_the_surrogate_learns_and_ranks_what_it_has_not_seen() -> None:
