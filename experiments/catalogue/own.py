@@ -1,6 +1,6 @@
 """The second profile: the models of our own store, with their measured costs, on Raspberry Pis."""
 
-from experiments.catalogue.policies import EVERY_ARM, OURS, SPLITPLACE
+from experiments.catalogue.policies import EVERY_ARM, OURS, OURS_WITH_DASO, SPLITPLACE
 from experiments.metrics import MERIT
 from experiments.plan import ApplicationDots, Case, Cell, Claim, Contender, Experiment, Lines, extreme
 
@@ -17,7 +17,12 @@ def _with_every_arm(policy: str) -> Contender:
 
 _DEFAULT = _with_every_arm(OURS)
 _POLICIES = ("whole+earliest-finish", "semantic+earliest-finish", "mc+gobi", SPLITPLACE, OURS)
-_MORE = (_with_every_arm(SPLITPLACE), _with_every_arm("rule+earliest-finish"), _DEFAULT)
+_MORE = (
+    _with_every_arm(SPLITPLACE),
+    _with_every_arm("rule+earliest-finish"),
+    _DEFAULT,
+    _with_every_arm(OURS_WITH_DASO),
+)
 """No oracle: where so much waits, its looking ahead takes longer than all other runs together."""
 _RIVALS = (*_POLICIES, *(row.name for row in _MORE))
 
