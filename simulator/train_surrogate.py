@@ -249,8 +249,8 @@ def report_ceiling(seen: Experience) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Collect, train, collect and train again, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--intervals", type=int, default=12, help="of each simulation")
-    parser.add_argument("--steps", type=int, default=2500, help="of AdamW")
+    parser.add_argument("--intervals", type=int, default=60, help="of each simulation")
+    parser.add_argument("--steps", type=int, default=12000, help="of AdamW")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--out", type=Path, default=Path("policies/placement"), help="folder of the two files"
