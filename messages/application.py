@@ -5,7 +5,7 @@ one other stage. A single stage (`whole`, `compressed`), a chain (`layer`) and a
 shapes of that one type, so nodes, placer and aggregator know no variant names.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cached_property
 from math import prod
 from typing import Annotated, Literal, Self
@@ -88,7 +88,7 @@ class Variant(Part):
         """Stages that read the task's input."""
         return self.children(INPUT)
 
-    @cached_property
+    @property
     def sinks(self) -> tuple[Stage, ...]:
         """Stages whose output is part of the answer."""
         sources = {stage.source for stage in self.stages}
@@ -139,12 +139,10 @@ class Application(Message):
 
     def fragment(self, sha256: str) -> Fragment:
         """The fragment of that hash. Raises KeyError."""
-        return self.fragments_by_hash[sha256]
-
-    @cached_property
-    def fragments_by_hash(self) -> Mapping[str, Fragment]:
-        """All fragments."""
-        return {fragment.sha256: fragment for fragment in self.fragments}
+        for fragment in self.fragments:
+            if fragment.sha256 == sha256:
+                return fragment
+        raise KeyError(sha256)
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:

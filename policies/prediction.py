@@ -44,7 +44,7 @@ class Job:
     @cached_property
     def fragments(self) -> Mapping[str, Fragment]:
         """Fragment of every stage, by the stage's name."""
-        known = self.application.fragments_by_hash
+        known = {fragment.sha256: fragment for fragment in self.application.fragments}
         return {stage.name: known[stage.fragment] for stage in self.variant.stages}
 
     @cached_property
