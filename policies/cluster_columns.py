@@ -42,14 +42,12 @@ class ClusterColumns:
         self.memory_bytes: Floats = np.zeros(size)
         self.containers: Flags = np.zeros(size, dtype=bool)
         """Where no task shares the fragments of another."""
-        self._nobody_shares = False
         self._slowness: Floats = np.zeros(size)
         """1 / score; infinite for a node without speed."""
         self._reserved_bytes: Floats = np.zeros(size)
         self._busy_until_ms: Floats = np.zeros(size)
         self._unexplained_until_ms: Floats = np.zeros(size)
         # What the nodes said when that was last looked at: where they say the same, nothing is made anew.
-        self._sizes: list[tuple[int, bool]] = []
         self._holdings: list[frozenset[str]] = []
         self._speeds: list[float] = []
         self._timings: list[Mapping[str, float]] = []
@@ -75,7 +73,8 @@ class ClusterColumns:
         states = [node.state for node in self._nodes]
         self.link[:] = [state.link_megabytes_per_second for state in states]
         self.byte_ms[:] = self._transfer_ms(1)
-        self._report_sizes([(state.memory_budget_bytes, state.containers) for state in states])
+        self.memory_bytes[:] = [state.memory_budget_bytes for state in states]
+        self.containers[:] = [state.containers for state in states]
         self._report_speeds([state.score for state in states], [node.timings for node in self._nodes])
         self._report_holdings([node.loaded for node in self._nodes])
         self._usable = (self.score > 0) & (self.link > 0)
@@ -86,13 +85,6 @@ class ClusterColumns:
         for index, node in enumerate(self._nodes):
             if node.arriving:
                 self._report_arriving(index)
-
-    def _report_sizes(self, sizes: list[tuple[int, bool]]) -> None:
-        if sizes != self._sizes:
-            self._sizes = sizes
-            self.memory_bytes[:] = [memory for memory, _ in sizes]
-            self.containers[:] = [containers for _, containers in sizes]
-            self._nobody_shares = bool(self.containers.all())
 
     def _report_speeds(self, speeds: list[float], timings: list[Mapping[str, float]]) -> None:
         if speeds == self._speeds and all(map(is_, timings, self._timings)):
@@ -152,12 +144,6 @@ class ClusterColumns:
         shared: Flags = self.reserved(sha256) & ~self.containers
         return shared
 
-    def all_shared(self, fragments: Sequence[Fragment]) -> Flags:
-        """[F, H] The same of several fragments."""
-        if self._nobody_shares:
-            return np.zeros((len(fragments), len(self.names)), dtype=bool)
-        return np.array([self.shared(fragment.sha256) for fragment in fragments])
-
     def loaded(self, sha256: str) -> Flags:
         """Where a fragment is loaded: `ClusterView.is_loaded`."""
         if sha256 not in self._loaded:
@@ -182,22 +168,6 @@ class ClusterColumns:
 
     def work_ms(self, fragment: Fragment, reference_score: float, calls: int, images: int) -> Floats:
         """[H] Computing time of some calls on so many images together; infinite for a node without speed."""
-        work_ms: Floats = images * self._each_image_ms(fragment, reference_score)
-        if fragment.milliseconds_per_call:
-            work_ms += calls * fragment.milliseconds_per_call * reference_score * self._slowness
-        return work_ms
-
-    def works_ms(
-        self, fragments: Sequence[Fragment], reference_score: float, calls: int, images: int
-    ) -> Floats:
-        """[F, H] The same of several fragments."""
-        works_ms: Floats = images * np.array([self._each_image_ms(one, reference_score) for one in fragments])
-        for row, fragment in enumerate(fragments):
-            if fragment.milliseconds_per_call:
-                works_ms[row] += calls * fragment.milliseconds_per_call * reference_score * self._slowness
-        return works_ms
-
-    def _each_image_ms(self, fragment: Fragment, reference_score: float) -> Floats:
         image_ms = self._image_ms.get((fragment.sha256, reference_score))
         if image_ms is None:
             image_ms = self._image_ms[fragment.sha256, reference_score] = np.array(
@@ -210,7 +180,9 @@ class ClusterColumns:
                     for node, slowness in zip(self._nodes, self._slowness.tolist(), strict=True)
                 ]
             )
-        return image_ms
+        if not fragment.milliseconds_per_call:
+            return images * image_ms
+        return images * image_ms + calls * fragment.milliseconds_per_call * reference_score * self._slowness
 
     # --- how the cluster's view keeps them -------------------------------------------------------------
 

@@ -71,8 +71,7 @@ class Network:
     def set_bandwidth(self, link: Link, megabytes_per_second: float) -> None:
         """A link is faster or slower from now on."""
         link.bytes_per_ms = 1000.0 * megabytes_per_second
-        if link.transfers:
-            self._refresh((link,))
+        self._refresh((link,))
 
     def _refresh(self, links: Iterable[Link]) -> None:
         """Give each transfer on some links its rate."""

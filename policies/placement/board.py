@@ -39,13 +39,12 @@ class Board:
         self._ready_ms = columns.ready_ms(schedule.now_ms, schedule.due_ms)
         self.free_ms = self._ready_ms.copy()
         """[H] When each node is free, after what was put on it too."""
-        self._work_ms = columns.works_ms(
-            fragments, job.application.reference_score, len(job.micro_batches), job.batch
-        )
+        calls = (job.application.reference_score, len(job.micro_batches), job.batch)
+        self._work_ms = np.array([columns.work_ms(fragment, *calls) for fragment in fragments])
         self._free_bytes = columns.free_bytes()
         self._peak_bytes = np.array([fragment.peak_memory_bytes for fragment in fragments])
         self._most_bytes = int(self._peak_bytes.max())
-        self._held = columns.all_shared(fragments)
+        self._held = np.array([columns.shared(fragment.sha256) for fragment in fragments])
         """[S, H] where a stage needs no more memory: its fragment is there already, or was put there."""
         self._fits = usable & (self._held | (self._peak_bytes[:, None] <= self._free_bytes))
         self._input_bytes = np.array([fragment.input.bytes_per_image for fragment in fragments])
@@ -105,9 +104,9 @@ class Board:
 
     def _room_alone(self) -> Flags:
         """[H] Where all stages fit together, as if nothing had been put on the board."""
-        fragments = list({one.sha256: one for one in self.schedule.job.fragments.values()}.values())
-        peak_bytes = np.array([fragment.peak_memory_bytes for fragment in fragments])
-        needed_bytes = np.where(self.columns.all_shared(fragments), 0, peak_bytes[:, None]).sum(axis=0)
+        needed_bytes = np.zeros(len(self._usable))
+        for sha256, fragment in {one.sha256: one for one in self.schedule.job.fragments.values()}.items():
+            needed_bytes += np.where(self.columns.shared(sha256), 0, fragment.peak_memory_bytes)
         room: Flags = (needed_bytes == 0) | (needed_bytes <= self.columns.free_bytes())
         return room
 

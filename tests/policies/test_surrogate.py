@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from policies.cluster import StageWork
+from policies.cluster_columns import ClusterColumns
 from policies.placement.features import DECISIONS, PlacingJob, Problem, problem
 from policies.placement.search import Room, climb, one_hot, rounded, settled
 from policies.placement.surrogate import (
@@ -270,10 +271,9 @@ def test_the_search_finds_the_best_of_all_placements_of_a_small_job(variant: str
     assert max(regrets) < 0.4
 
 
-def test_rounding_gives_no_host_more_than_it_has_room_for() -> None:
-    view = cluster(*(node(f"n{index}", megabytes=11) for index in range(3)))
-    columns = view.columns
-    asked = problem(
+def three_stages(columns: ClusterColumns) -> Problem:
+    """A chain of three stages that is to be placed."""
+    return problem(
         [PlacingJob(job(APP, "layer", 4), 500.0)],
         columns,
         0.0,
@@ -281,31 +281,19 @@ def test_rounding_gives_no_host_more_than_it_has_room_for() -> None:
         columns.usable(frozenset()),
         decision_aware=True,
     )
+
+
+def test_rounding_gives_no_host_more_than_it_has_room_for() -> None:
     outputs = np.tile(np.array([0.7, 0.2, 0.1], np.float32), (3, 1))  # all want the first host
-    assert sorted(rounded(outputs, asked, Room(asked, columns)).tolist()) == [0, 1, 2]
-    four = cluster(*(node(f"n{index}", megabytes=11) for index in range(2)))
-    narrow = problem(
-        [PlacingJob(job(APP, "layer", 4), 500.0)],
-        four.columns,
-        0.0,
-        four.columns.ready_ms(0.0),
-        four.columns.usable(frozenset()),
-        decision_aware=True,
-    )
-    assert sorted(rounded(outputs[:, :2], narrow, Room(narrow, four.columns)).tolist()) == [-1, 0, 1]
+    for hosts, expected in ((3, [0, 1, 2]), (2, [-1, 0, 1])):
+        columns = cluster(*(node(f"n{index}", megabytes=11) for index in range(hosts))).columns
+        asked = three_stages(columns)
+        assert sorted(rounded(outputs[:, :hosts], asked, Room(asked, columns)).tolist()) == expected
 
 
 def test_rounding_leaves_on_a_host_as_many_as_the_relaxed_placement_has_there() -> None:
-    view = cluster(*(node(f"n{index}") for index in range(3)))
-    columns = view.columns
-    asked = problem(
-        [PlacingJob(job(APP, "layer", 4), 500.0)],
-        columns,
-        0.0,
-        columns.ready_ms(0.0),
-        columns.usable(frozenset()),
-        decision_aware=True,
-    )
+    columns = cluster(*(node(f"n{index}") for index in range(3))).columns
+    asked = three_stages(columns)
     undecided = np.tile(np.array([0.36, 0.33, 0.31], np.float32), (3, 1))
     assert sorted(rounded(undecided, asked, Room(asked, columns)).tolist()) == [0, 1, 2]
     decided = np.tile(np.array([0.9, 0.05, 0.05], np.float32), (3, 1))
