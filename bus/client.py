@@ -25,23 +25,46 @@ _SOCKET_OPTIONS = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
 
 
 @dataclass(frozen=True, slots=True)
+class Session:
+    """What the broker keeps for a connection while it is away: its subscriptions, and QoS 1 messages."""
+
+    expiry_s: int = 0
+    """For so long; 0 for not at all."""
+    clean_start: bool = True
+    """Begin without what waits for an earlier process of the same identifier."""
+
+
+NO_SESSION = Session()
+TENSOR_SESSION = Session(expiry_s=10)
+"""Nobody is told when a receiver's connection breaks for a moment: the tensors of that moment must wait."""
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
     """How a connection introduces itself to the broker."""
 
     settings: Settings
     identifier: str
     will: tuple[str, Message] | None
-    session_expiry_s: int
+    session: Session
     receive_maximum: int
     keepalive_s: int
     forgotten_after_s: float
 
-    def client(self) -> aiomqtt.Client:
+    async def forget_session(self) -> None:
+        """Ends what the broker keeps for this identifier. Raises aiomqtt.MqttError.
+
+        With a connection of its own, because rumqttd keeps nothing for one that began with a clean start.
+        """
+        async with self.client(clean_start=True):
+            pass
+
+    def client(self, *, clean_start: bool) -> aiomqtt.Client:
         """A client that is not connected yet. Reads certificate files."""
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.ReceiveMaximum = self.receive_maximum
         properties.MaximumPacketSize = limits.MAX_PACKET_BYTES
-        properties.SessionExpiryInterval = self.session_expiry_s
+        properties.SessionExpiryInterval = 0 if clean_start else self.session.expiry_s
         will = None
         if self.will is not None:
             topic, message = self.will
@@ -56,7 +79,7 @@ class Identity:
             identifier=self.settings.client_id(self.identifier),
             protocol=aiomqtt.ProtocolVersion.V5,
             will=will,
-            clean_start=self.session_expiry_s == 0,
+            clean_start=clean_start,
             keepalive=self.keepalive_s,
             properties=properties,
             tls_context=self.settings.tls_context(),

@@ -19,7 +19,7 @@ import aiomqtt
 from paho.mqtt.properties import Properties
 from pydantic import ValidationError
 
-from bus.client import Identity, acknowledge, acknowledge_tcp
+from bus.client import NO_SESSION, Identity, Session, acknowledge, acknowledge_tcp
 from bus.incoming import RawReceived, Received, RequestProperties, parse, request_properties
 from bus.receipts import Receipts
 from bus.settings import Settings
@@ -81,7 +81,7 @@ class Bus:
         identifier: str,
         *,
         will: tuple[str, Message] | None = None,
-        session_expiry_s: int = 0,
+        session: Session = NO_SESSION,
         receive_maximum: int = RECEIVE_MAXIMUM,
         keepalive_s: int = 2,
     ) -> None:
@@ -91,14 +91,14 @@ class Bus:
             settings: where the broker is.
             identifier: MQTT client id, unique among all clients of this prefix.
             will: topic (without prefix) and retained message that the broker publishes when we vanish.
-            session_expiry_s: how long the broker keeps messages for us while we are away; 0 for not at all.
+            session: what the broker keeps for us while we are away.
             receive_maximum: unacknowledged messages on the way to us.
             keepalive_s: the broker notices our silence after 1.5 times this.
         """
         self.settings = settings
         self.statistics = Statistics()
         self._identity = Identity(
-            settings, identifier, will, session_expiry_s, receive_maximum, keepalive_s, _FORGOTTEN_AFTER_S
+            settings, identifier, will, session, receive_maximum, keepalive_s, _FORGOTTEN_AFTER_S
         )
         self._subscriptions: list[Subscription] = []
         self._watches: list[Watch] = []
@@ -228,9 +228,12 @@ class Bus:
 
     async def _stay_connected(self) -> None:
         pause = _FIRST_RETRY_S
+        keeps = self._identity.session.expiry_s > 0
         while True:
             try:
-                async with self._identity.client() as client:
+                if keeps and self._identity.session.clean_start and not self._connections:
+                    await self._identity.forget_session()
+                async with self._identity.client(clean_start=not keeps) as client:
                     self._receipts = Receipts(partial(acknowledge, client))
                     await self._welcome(client)
                     pause = _FIRST_RETRY_S

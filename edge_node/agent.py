@@ -15,6 +15,7 @@ import numpy as np
 import onnxruntime as ort
 
 from bus.assembly import TensorAssembly
+from bus.client import TENSOR_SESSION
 from bus.connection import Bus, Received
 from bus.service import new_boot_id, software_version
 from edge_node.benchmark import measure_score
@@ -88,7 +89,10 @@ class Agent:
             will=(NODE_STATUS.at(node=self._node), self._status(online=False)),
         )
         self._tensors = Bus(
-            settings, f"splitplace-node-{self._node}-tensors", receive_maximum=TENSORS_ON_THE_WAY
+            settings,
+            f"splitplace-node-{self._node}-tensors",
+            session=TENSOR_SESSION,
+            receive_maximum=TENSORS_ON_THE_WAY,
         )
         self._catalogue = Catalogue(score)
         queue_bytes = int(settings.queue_mb * MEBIBYTE)

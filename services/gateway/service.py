@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+from bus.client import Session
 from bus.connection import Bus, RawReceived, Received
 from bus.service import announced, service_bus
 from messages import topics
@@ -48,7 +49,7 @@ log = logging.getLogger(__name__)
 TICK_S = 0.02
 METRICS_EVERY_S = 1.0
 FORGET_EVERY_S = 60.0
-SESSION_EXPIRY_S = 300
+DOOR_SESSION = Session(expiry_s=300, clean_start=False)
 CATALOGUE_WAIT_MS = 3000.0
 INTAKE_WORKERS = 32
 SMALL_PAYLOAD_BYTES = 16 * 1024
@@ -84,7 +85,7 @@ class Gateway:
         self._bus = service_bus(topics.GATEWAY, settings)
         # Tasks have a connection of their own: the broker keeps them while the gateway is away, and a
         # flood of them does not hold up control messages.
-        self._door = Bus(settings, "splitplace-gateway-door", session_expiry_s=SESSION_EXPIRY_S)
+        self._door = Bus(settings, "splitplace-gateway-door", session=DOOR_SESSION)
         self._tensors = Bus(settings, "splitplace-gateway-tensors")
         self._subscribe()
 

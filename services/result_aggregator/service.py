@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 
 from bus.assembly import TensorAssembly
+from bus.client import TENSOR_SESSION
 from bus.connection import Bus, Received
 from bus.service import announced, service_bus
 from bus.settings import Settings
@@ -56,7 +57,10 @@ class ResultAggregator:
     def __init__(self, settings: ResultAggregatorSettings) -> None:
         self._control = service_bus(RESULT_AGGREGATOR, settings)
         self._tensors = Bus(
-            settings, f"splitplace-{RESULT_AGGREGATOR}-tensors", receive_maximum=TENSORS_IN_FLIGHT
+            settings,
+            f"splitplace-{RESULT_AGGREGATOR}-tensors",
+            session=TENSOR_SESSION,
+            receive_maximum=TENSORS_IN_FLIGHT,
         )
         self._tensors.statistics = self._control.statistics  # which are published for both
         self._assembly = TensorAssembly()

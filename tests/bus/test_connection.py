@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import socket
 import statistics
 import time
 from collections.abc import AsyncIterator, Callable
@@ -9,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from bus.broker import Broker
+from bus.client import TENSOR_SESSION
 from bus.connection import Bus, RawReceived, Received
 from bus.settings import Settings
 from messages.cluster import CancelTask, NodeStatus, StageFailure
@@ -35,6 +37,18 @@ async def eventually(condition: Callable[[], Any], seconds: float = 20.0) -> Non
             await asyncio.sleep(0.01)
 
 
+def failure(reason: str) -> StageFailure:
+    return StageFailure(task="c.t", attempt=1, stage="whole", node="n1", kind="busy", reason=reason)
+
+
+def break_connection(bus: Bus) -> None:
+    """What a node sees when the broker, or the network, drops it."""
+    assert bus._client is not None
+    connection = bus._client._client.socket()
+    assert isinstance(connection, socket.socket)
+    connection.shutdown(socket.SHUT_RDWR)
+
+
 class Recorder:
     """A handler that keeps what it got."""
 
@@ -47,6 +61,10 @@ class Recorder:
     @property
     def nodes(self) -> list[str]:
         return [received.message.node for received in self.received]
+
+    @property
+    def reasons(self) -> list[str]:
+        return [received.message.reason for received in self.received]
 
 
 @asynccontextmanager
@@ -164,6 +182,38 @@ async def test_the_broker_publishes_the_will_of_a_bus_that_vanishes(broker_url: 
         await eventually(lambda: seen.received)
         assert not seen.received[0].message.online
         await dying.__aexit__(None, None, None)
+
+
+async def test_what_is_sent_while_a_connection_with_a_session_is_broken_arrives_in_order(
+    broker_url: str,
+) -> None:
+    settings = Settings(broker=broker_url)
+    receiver = Bus(settings, "receiver", session=TENSOR_SESSION)
+    sender, seen = Bus(settings, "sender"), Recorder()
+    receiver.subscribe(NODE_FAILURE, seen)
+    sent = [f"{number}" for number in range(60)]
+    async with connected(receiver, sender):
+        for number, reason in enumerate(sent):
+            if number % 20 == 0:
+                await eventually(lambda: receiver.statistics.reconnects == number // 20)  # noqa: B023 - ends before the next
+                break_connection(receiver)
+            await sender.publish(NODE_FAILURE, failure(reason))
+        await eventually(lambda: sent[-1] in seen.reasons)
+    assert list(dict.fromkeys(seen.reasons)) == sent, "a repetition is fine, a gap is not"
+
+
+async def test_a_new_process_begins_without_what_waited_for_the_one_before(broker_url: str) -> None:
+    settings = Settings(broker=broker_url)
+    sender, seen = Bus(settings, "sender"), Recorder()
+    async with connected(sender):
+        for process in ("first", "second"):
+            receiver = Bus(settings, "receiver", session=TENSOR_SESSION)
+            receiver.subscribe(NODE_FAILURE, seen)
+            async with connected(receiver):
+                await sender.publish(NODE_FAILURE, failure(process))
+                await eventually(lambda: process in seen.reasons)  # noqa: B023 - ends before the next
+            await sender.publish(NODE_FAILURE, failure(f"after the {process}"))
+    assert seen.reasons == ["first", "second"]
 
 
 async def test_an_answer_through_the_broker_does_not_wait_for_tcp_timers(broker_url: str) -> None:
