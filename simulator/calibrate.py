@@ -1,9 +1,8 @@
 """Sets the one free number of the `paper` profile: `python -m simulator.calibrate`.
 
 The paper does not say how fast the hosts of Table 3 are on its networks. So one factor on the work of every
-fragment is chosen such that always splitting by layers, placed as in Table 4, takes the response time printed
-there, having learnt for as long as there. Nothing else is fitted: the last line, always splitting by meaning, is a
-prediction already.
+fragment is chosen such that always splitting by layers, placed and trained as in Table 4, takes the response
+time printed there. Nothing else is fitted: the last line, always splitting by meaning, is a prediction.
 """
 
 import argparse
