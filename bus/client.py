@@ -7,7 +7,7 @@ nowhere else (docs/decisions/0004-bus.md).
 import contextlib
 import socket
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
@@ -51,20 +51,21 @@ class Identity:
     keepalive_s: int
     forgotten_after_s: float
 
-    async def forget_session(self) -> None:
-        """Ends what the broker keeps for this identifier. Raises aiomqtt.MqttError.
+    async def forget(self) -> None:
+        """End the session of an earlier process, where ours is to begin without it. Raises aiomqtt.MqttError.
 
         With a connection of its own, because rumqttd keeps nothing for one that began with a clean start.
         """
-        async with self.client(clean_start=True):
-            pass
+        if self.session.expiry_s and self.session.clean_start:
+            async with replace(self, session=NO_SESSION).client():
+                pass
 
-    def client(self, *, clean_start: bool) -> aiomqtt.Client:
+    def client(self) -> aiomqtt.Client:
         """A client that is not connected yet. Reads certificate files."""
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.ReceiveMaximum = self.receive_maximum
         properties.MaximumPacketSize = limits.MAX_PACKET_BYTES
-        properties.SessionExpiryInterval = 0 if clean_start else self.session.expiry_s
+        properties.SessionExpiryInterval = self.session.expiry_s
         will = None
         if self.will is not None:
             topic, message = self.will
@@ -79,7 +80,7 @@ class Identity:
             identifier=self.settings.client_id(self.identifier),
             protocol=aiomqtt.ProtocolVersion.V5,
             will=will,
-            clean_start=clean_start,
+            clean_start=not self.session.expiry_s,
             keepalive=self.keepalive_s,
             properties=properties,
             tls_context=self.settings.tls_context(),

@@ -228,12 +228,11 @@ class Bus:
 
     async def _stay_connected(self) -> None:
         pause = _FIRST_RETRY_S
-        keeps = self._identity.session.expiry_s > 0
         while True:
             try:
-                if keeps and self._identity.session.clean_start and not self._connections:
-                    await self._identity.forget_session()
-                async with self._identity.client(clean_start=not keeps) as client:
+                if not self._connections:
+                    await self._identity.forget()
+                async with self._identity.client() as client:
                     self._receipts = Receipts(partial(acknowledge, client))
                     await self._welcome(client)
                     pause = _FIRST_RETRY_S
