@@ -65,6 +65,8 @@ class Task:
     """From the arrival at the gateway to the answer, on the gateway's clock."""
     elapsed_ms: float | None = None
     """From publishing to the answer's arrival here."""
+    partial: bool = False
+    """Whether some of the classes could not be predicted in time."""
     right: int = 0
     """Images whose label was right."""
 
@@ -76,6 +78,7 @@ class Task:
         self.status, self.reason = answer["status"], answer["reason"]
         self.decision, self.nodes = answer["decision"], answer["nodes"]
         self.on_time, self.response_ms = answer["on_time"], answer["response_ms"]
+        self.partial = answer.get("partial", False)
         self.elapsed_ms = 1000 * (now_s - self.published_s)
         found = [prediction["index"] for prediction in answer["predictions"]]
         self.right = sum(guess == truth for guess, truth in zip(found, self.labels, strict=False))

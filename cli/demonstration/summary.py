@@ -2,7 +2,7 @@
 
 Everything is counted the strict way. The hit rate and the reward (equation 15) are means over all tasks that
 were *sent*: one that was refused, expired, failed or lost is a miss with reward 0. Accuracy is the share of
-right labels among the images that were answered, in time or late.
+right labels among the images that were answered, in time or late, in full or in part.
 """
 
 from collections import Counter
@@ -34,6 +34,7 @@ class SensorTask(BaseModel):
     on_time: bool
     response_ms: float | None
     elapsed_ms: float | None
+    partial: bool = False
     right: Annotated[int, Field(ge=0)]
 
     @property
@@ -99,6 +100,7 @@ def _figures(
             "accepted": sum(task.key in accepted for task in tasks),
             "answered": states["answered"],
             "late": sum(not task.on_time for task in results),
+            "partial": sum(task.partial for task in results),
             "refused": states["refused"],
             "invalid": states["invalid"],
             "expired": states["expired"],

@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-_OUTCOMES = ("sent", "answered", "late", "refused", "expired", "failed", "lost")
+_OUTCOMES = ("sent", "answered", "late", "partial", "refused", "expired", "failed", "lost")
 
 
 def table(summary: Mapping[str, Any]) -> RenderableType:
@@ -45,7 +45,7 @@ def table(summary: Mapping[str, Any]) -> RenderableType:
         )
     note = Text(
         "Hit rate and reward (equation 15) count every task that was sent: one without an answer in time is "
-        "a miss, and one without a result has reward 0.",
+        "a miss, and one without a result has reward 0. Late and partial ones are among the answered.",
         style="dim",
     )
     return Group(outcomes, figures, decisions, nodes, note)

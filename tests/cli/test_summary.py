@@ -83,6 +83,12 @@ def test_a_late_answer_earns_its_accuracy_only() -> None:
     assert (summary["deadline_hit_rate"], summary["reward"]) == (0.0, 0.4)
 
 
+def test_a_partial_answer_is_an_answer_and_counted_as_partial() -> None:
+    summary = summary_of([sent(0, right=4, partial=True), sent(1, right=10), refusal(2)])
+    assert (summary["tasks"]["answered"], summary["tasks"]["partial"]) == (2, 1)
+    assert summary["accuracy"] == 0.7
+
+
 def test_accuracy_weighs_images_and_not_tasks() -> None:
     summary = summary_of([sent(0, batch=1, right=0), sent(1, batch=99, right=99)])
     assert summary["accuracy"] == 0.99
