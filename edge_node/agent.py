@@ -193,7 +193,11 @@ class Agent:
             self._fail((job,), "busy", "the queue is full")
 
     async def _on_prepare(self, received: Received[PrepareFragments]) -> None:
-        for fragment in received.message.fragments:
+        wanted = received.message
+        if wanted.when_idle:
+            self._loader.want_when_idle(wanted.fragments)
+            return
+        for fragment in wanted.fragments:
             self._loader.want(fragment)
 
     async def _on_cancel(self, received: Received[CancelTask]) -> None:
@@ -283,6 +287,7 @@ class Agent:
             queue_length=load.queue_length,
             queue_ms=load.queue_ms,
             timings=load.timings,
+            load_ms=self._loader.load_ms,
             executed=load.executed,
             dropped=load.dropped + self._outbox.expired,
             rejected=self._rejected + sum(bus.rejected + bus.overflowed for bus in seen),

@@ -1,14 +1,19 @@
-"""Brings fragments into memory: described by an application, on disk, within the budget, loaded."""
+"""Brings fragments into memory: described by an application, on disk, within the budget, loaded.
+
+What a task needs is brought at once, several fragments beside each other. What might be needed some day is
+brought one after the other while nothing is computed: on a part of a core, loading takes as long as tasks.
+"""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from bus.connection import Received
 from edge_node.catalogue import Catalogue
 from edge_node.download import DownloadError
-from edge_node.executor import Executor
+from edge_node.executor import Executor, now_ms
 from edge_node.fragment_store import FragmentStore
 from edge_node.memory import DoesNotFitError, MemoryBudget
 from edge_node.runtime import FragmentError, FragmentRuntime, give_back_memory
@@ -21,6 +26,8 @@ CATALOGUE_PATIENCE_S = 5.0
 """A frame can be here before the retained description of its application."""
 MEMORY_PATIENCE_S = 5.0
 """How long a fragment waits for busy ones to make room."""
+NEWEST_WEIGHT = 0.3
+"""Of the newest fragment in the mean time that loading takes."""
 
 
 class _LoadError(Exception):
@@ -60,6 +67,10 @@ class Loader:
         self._fetch = fetch
         self._on_failure = on_failure
         self._loading: dict[str, asyncio.Task[None]] = {}
+        self._hints: dict[str, None] = {}
+        """What is to be loaded when there is nothing else to do, in that order."""
+        self._idle_task: asyncio.Task[None] | None = None
+        self._load_ms: float | None = None
         self._changed = asyncio.Event()
 
     @property
@@ -72,13 +83,27 @@ class Loader:
         """Fragments that can run at once."""
         return tuple(fragment for fragment in self._budget.reserved if fragment not in self._loading)
 
+    @property
+    def load_ms(self) -> float | None:
+        """What it lately took to fetch and load a fragment, without waiting for memory; None before that."""
+        return self._load_ms
+
     def want(self, fragment: str) -> None:
         """See to it that a fragment will be loaded."""
+        self._hints.pop(fragment, None)
         self._budget.use(fragment)
         if fragment in self._loading or self._executor.has_session(fragment):
             return
         task = asyncio.create_task(self._bring(fragment), name=f"load {fragment[:12]}")
         self._loading[fragment] = task
+
+    def want_when_idle(self, fragments: Iterable[str]) -> None:
+        """Load fragments one by one while nothing is computed, as far as they fit into free memory."""
+        for fragment in fragments:
+            if fragment not in self._loading and not self._executor.has_session(fragment):
+                self._hints[fragment] = None
+        if self._hints and self._idle_task is None:
+            self._idle_task = asyncio.create_task(self._bring_when_idle(), name="load when idle")
 
     def something_changed(self) -> None:
         """A job is done or gone: there may be room now."""
@@ -91,10 +116,28 @@ class Loader:
 
     async def stop(self) -> None:
         """Give up what is being loaded."""
-        tasks = tuple(self._loading.values())
+        tasks = (*self._loading.values(), *((self._idle_task,) if self._idle_task else ()))
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _bring_when_idle(self) -> None:
+        try:
+            while self._hints:
+                if self._executor.busy():
+                    await self._next_change()
+                    continue
+                sha256 = next(iter(self._hints))
+                del self._hints[sha256]
+                with suppress(_LoadError):
+                    fragment = await self._described(sha256)
+                    free = self._budget.budget_bytes - self._budget.reserved_bytes
+                    if fragment.peak_memory_bytes <= free:
+                        self.want(sha256)
+                        if sha256 in self._loading:
+                            await asyncio.wait([self._loading[sha256]])
+        finally:
+            self._idle_task = None
 
     async def _bring(self, sha256: str) -> None:
         failed: _LoadError | None = None
@@ -123,13 +166,18 @@ class Loader:
             raise _does_not_fit(
                 DoesNotFitError(fragment.peak_memory_bytes, self._budget.budget_bytes), sha256
             )
+        began_ms = now_ms()
         path = await asyncio.to_thread(self._store.find, sha256) or await self._fetch(fragment)
+        waits_ms = now_ms()
         await self._make_room(fragment)
+        began_ms += now_ms() - waits_ms
         runtime = await asyncio.to_thread(FragmentRuntime, path)
         if (runtime.input, runtime.output) != (fragment.input, fragment.output):
             msg = f"fragment {sha256[:12]} is not what its application describes"
             raise _LoadError(msg)
         self._executor.add_session(sha256, runtime)
+        took_ms, before_ms = now_ms() - began_ms, self._load_ms
+        self._load_ms = took_ms if before_ms is None else before_ms + NEWEST_WEIGHT * (took_ms - before_ms)
 
     async def _described(self, sha256: str) -> Fragment:
         try:

@@ -78,6 +78,8 @@ class NodeVitals(Message):
     queue_ms: Milliseconds
     """Expected computing time of what waits and runs."""
     timings: Annotated[tuple[FragmentTiming, ...], Field(max_length=MAX_FRAGMENTS_LISTED)]
+    load_ms: Milliseconds | None = None
+    """Moving average of what it took to fetch and load a fragment; None before one was loaded."""
     executed: Count
     dropped: Count
     """Micro-batches that expired or were cancelled before they ran."""
@@ -101,6 +103,8 @@ class PrepareFragments(Message):
     task: TaskKey
     attempt: Attempt
     fragments: Annotated[tuple[Sha256, ...], Field(min_length=1, max_length=MAX_STAGES)]
+    when_idle: bool = False
+    """No task needs them yet: load them while nothing is to be computed, into memory that is free."""
 
 
 class CancelTask(Message):
@@ -142,6 +146,8 @@ class NodeState(Part):
     cpu_ratio: Ratio
     link_megabytes_per_second: NonNegative
     timings: Annotated[tuple[FragmentTiming, ...], Field(max_length=MAX_FRAGMENTS_LISTED)]
+    load_ms: Milliseconds | None = None
+    """What fetching and loading a fragment has taken there; None before it was seen."""
     containers: bool = False
     """Whether each task has containers of its own there, as in the paper; else tasks share fragments."""
 

@@ -125,6 +125,8 @@ class TaskAccepted(Message):
     """Remaining until the deadline when this was sent."""
     avoid: Annotated[tuple[Name, ...], Field(max_length=MAX_STAGES)] = ()
     """Nodes that failed this task before."""
+    grace_ms: Milliseconds | None = None
+    """So long after the deadline a late answer is still given; None where always."""
 
 
 class ArmEstimate(Part):
@@ -164,6 +166,8 @@ class TaskDecided(Message):
     """Work that waited on a living node, in the mean over all."""
     link_megabytes_per_second: NonNegative = 0.0
     """Bandwidth of a living node, in the mean over all."""
+    grace_ms: Milliseconds | None = None
+    """So long after the deadline a late answer is still given; None where always."""
     propensity: Ratio = 1.0
     """Probability of this choice in this context: what estimates of other policies weigh by."""
     explored: bool = False

@@ -258,6 +258,8 @@ class ClusterView:
     def fragment_ready_ms(self, name: str, fragment: Fragment, now_ms: float) -> float:
         """When a node can run a fragment: now where it is loaded, else after fetching and loading it.
 
+        How long that takes the node itself has seen, or it is guessed from the size of the file.
+
         Raises:
             KeyError: no such node lives.
         """
@@ -266,7 +268,10 @@ class ClusterView:
             return now_ms
         if fragment.sha256 in node.arriving:
             return max(now_ms, node.arriving[fragment.sha256])
-        return now_ms + FETCH_MS + transfer_ms(fragment.file_bytes, node.state.link_megabytes_per_second)
+        link, load_ms = node.state.link_megabytes_per_second, node.state.load_ms
+        if load_ms is not None and link > 0:
+            return now_ms + load_ms
+        return now_ms + FETCH_MS + transfer_ms(fragment.file_bytes, link)
 
     def is_loaded(self, name: str, sha256: str) -> bool:
         """Whether a node said that a fragment is loaded. Raises KeyError for a node that is not alive."""

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from math import inf
+from math import inf, nan
 from operator import is_
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,8 @@ class ClusterColumns:
         self.memory_bytes: Floats = np.zeros(size)
         self.containers: Flags = np.zeros(size, dtype=bool)
         """Where no task shares the fragments of another."""
+        self._load_ms: Floats = np.zeros(size)
+        """To fetch and load a fragment, as the nodes have seen it; not a number where they have not."""
         self._slowness: Floats = np.zeros(size)
         """1 / score; infinite for a node without speed."""
         self._reserved_bytes: Floats = np.zeros(size)
@@ -75,6 +77,7 @@ class ClusterColumns:
         self.byte_ms[:] = self._transfer_ms(1)
         self.memory_bytes[:] = [state.memory_budget_bytes for state in states]
         self.containers[:] = [state.containers for state in states]
+        self._load_ms[:] = [nan if state.load_ms is None else state.load_ms for state in states]
         self._report_speeds([state.score for state in states], [node.timings for node in self._nodes])
         self._report_holdings([node.loaded for node in self._nodes])
         self._usable = (self.score > 0) & (self.link > 0)
@@ -160,7 +163,9 @@ class ClusterColumns:
         """When each node can run a fragment: `ClusterView.fragment_ready_ms`."""
         if self.loaded_everywhere(fragment.sha256):
             return np.full(len(self.names), now_ms)
-        fetched_ms = now_ms + FETCH_MS + self._transfer_ms(fragment.file_bytes)
+        guessed_ms = FETCH_MS + self._transfer_ms(fragment.file_bytes)
+        unseen = np.isnan(self._load_ms) | (self.link <= 0)
+        fetched_ms = now_ms + np.where(unseen, guessed_ms, self._load_ms)
         arriving_ms = self._arriving_ms.get(fragment.sha256)
         if arriving_ms is not None:
             fetched_ms = np.where(np.isnan(arriving_ms), fetched_ms, np.maximum(now_ms, arriving_ms))

@@ -83,6 +83,7 @@ def logged_context(decided: TaskDecided) -> SplitContext:
         arms=tuple(map(_arm, decided.alternatives)),
         load_ms=decided.load_ms,
         link_megabytes_per_second=decided.link_megabytes_per_second,
+        grace_ms=decided.grace_ms,
     )
 
 

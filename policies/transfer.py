@@ -3,7 +3,10 @@
 from math import inf
 
 FETCH_MS = 50.0
-"""Fetching and loading a fragment, without the transfer of its bytes (measured: 49 ms to load 18 MB)."""
+"""Fetching and loading a fragment, without the transfer of its bytes (measured: 49 ms to load 18 MB).
+
+On a whole core; a node with less of one takes longer, and tells how long once it has loaded a fragment.
+"""
 
 
 def transfer_ms(size: float, megabytes_per_second: float) -> float:

@@ -185,6 +185,7 @@ class Simulation:
             deadline_ms=arrival.deadline_ms,
             slack_ms=arrival.at_ms + arrival.deadline_ms - self.now_ms,
             avoid=task.avoid,
+            grace_ms=0.0 if self._scenario.give_up else None,
         )
         began = perf_counter()
         decided = self.splitter.accepted(accepted, self.now_ms)

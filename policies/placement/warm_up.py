@@ -4,7 +4,9 @@ Without it, a fragment is fetched when it is first needed. A variant that only t
 would choose is then never chosen: its fetching alone takes longer than they have.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable
+from itertools import chain, zip_longest
 
 from messages.application import Application, Fragment
 from policies.cluster import ClusterView
@@ -15,43 +17,44 @@ def warm_up(
 ) -> dict[str, tuple[str, ...]]:
     """Fragments that each of some nodes should load into memory that is free; nothing is evicted for it.
 
-    Each node begins at another place of the catalogue, so that where memory is short, neighbours hold
-    different fragments.
+    The fastest node chooses first, and each takes what fewest hold, so that nothing stands twice before
+    everything stands somewhere. Applications take turns: none is left out where memory is short.
 
     Args:
         applications: the catalogue.
         cluster: memory of the nodes, and what they hold.
-        names: which of its nodes are asked about; those not alive are passed over.
+        names: which of its nodes are asked about; those not alive are passed over. The others are taken to
+            have loaded, or to be loading, what this told them.
 
     Returns:
         Hashes of fragments by node; nodes with nothing to load are left out.
     """
-    fragments = {
-        fragment.sha256: fragment for application in applications for fragment in application.fragments
-    }
-    catalogue = list(fragments.values())
+    turns = zip_longest(*(application.fragments for application in applications))
+    catalogue = list({one.sha256: one for one in chain.from_iterable(turns) if one is not None}.values())
+    held = {name: [one for one in catalogue if _is_held(cluster, name, one)] for name in cluster.nodes}
+    holders = Counter(one.sha256 for fragments in held.values() for one in fragments)
     wanted: dict[str, tuple[str, ...]] = {}
-    for place, name in enumerate(sorted(cluster.nodes)):
-        if name in names and catalogue:
-            start = place % len(catalogue)
-            chosen = _fill(cluster, name, catalogue[start:] + catalogue[:start])
-            if chosen:
-                wanted[name] = chosen
+    for name in sorted(cluster.nodes, key=lambda name: (-cluster.nodes[name].score, name)):
+        missing = [one for one in catalogue if one not in held[name]]
+        used_bytes = sum(one.peak_memory_bytes for one in held[name])
+        free_bytes = cluster.nodes[name].memory_budget_bytes - used_bytes
+        chosen = _fill(sorted(missing, key=lambda one: holders[one.sha256]), free_bytes)
+        holders.update(chosen)
+        if chosen and name in names:
+            wanted[name] = chosen
     return wanted
 
 
-def _fill(cluster: ClusterView, name: str, catalogue: list[Fragment]) -> tuple[str, ...]:
-    """As many fragments as fit beside those that the node holds or will hold."""
-    held = [
-        fragment
-        for fragment in catalogue
-        if cluster.is_loaded(name, fragment.sha256) or cluster.reserves(name, fragment.sha256)
-    ]
-    free_bytes = cluster.nodes[name].memory_budget_bytes - sum(one.peak_memory_bytes for one in held)
-    known = {fragment.sha256 for fragment in held}
+def _is_held(cluster: ClusterView, name: str, fragment: Fragment) -> bool:
+    """Whether a node holds a fragment, or will for an outstanding task."""
+    return cluster.is_loaded(name, fragment.sha256) or cluster.reserves(name, fragment.sha256)
+
+
+def _fill(fragments: Iterable[Fragment], free_bytes: int) -> tuple[str, ...]:
+    """As many fragments as fit, in this order."""
     chosen = []
-    for fragment in catalogue:
-        if fragment.sha256 not in known and fragment.peak_memory_bytes <= free_bytes:
+    for fragment in fragments:
+        if fragment.peak_memory_bytes <= free_bytes:
             free_bytes -= fragment.peak_memory_bytes
             chosen.append(fragment.sha256)
     return tuple(chosen)

@@ -6,8 +6,9 @@ waits there. What is not known is how far such a prediction can be trusted. So t
 (`Ratios`), and the rest is expectation:
 
 1. **Own reward** of an arm (equation 15): `P (1 + accuracy) / 2 + (1 - P) late accuracy / 2`, where P is the
-   probability that actual / predicted is at most slack / predicted, and `late` the learnt share of late tasks
-   that are answered after all (a late answer still earns its accuracy).
+   probability that actual / predicted is at most slack / predicted, and `late` that of a task which is not in
+   time to be answered after all (a late answer still earns its accuracy): within the grace, by the same
+   distribution; where answers are waited for without end, the learnt share of late tasks that get one.
 2. **What it costs others**: its work times the price of work (`Congestion`). Nothing on an idle system, and
    the decisive term on an overloaded one, where the light arms then win even though each task by itself
    would fare better with a heavy one.
@@ -117,7 +118,11 @@ class ExpectedReward:
             if predicted_ms > 0
             else float(context.slack_ms > 0)
         )
-        too_late = self._late_answered / self._late * reward(on_time=False, accuracy=arm.accuracy)
+        late_share = self._late_answered / self._late
+        if context.grace_ms is not None and predicted_ms > 0:
+            answered = belief.probability((context.slack_ms + context.grace_ms) / predicted_ms)
+            late_share = (answered - on_time) / (1 - on_time) if on_time < 1 else 0.0
+        too_late = late_share * reward(on_time=False, accuracy=arm.accuracy)
         at_stake = reward(on_time=True, accuracy=arm.accuracy) - too_late
         smoothed = (on_time * belief.tasks + 1) / (belief.tasks + 2)  # a probability of 0 or 1 is not certain
         return Prospect(

@@ -68,6 +68,8 @@ class SplitContext:
     """Work that waits on a living node, in the mean over all."""
     link_megabytes_per_second: float = 0.0
     """Bandwidth of a living node, in the mean over all."""
+    grace_ms: float | None = None
+    """So long after the deadline a late answer is still given; None where always, or nobody says."""
 
     @property
     def feasible(self) -> tuple[tuple[Arm, float], ...]:

@@ -282,6 +282,7 @@ class Gateway:
             deadline_ms=task.deadline_ms,
             slack_ms=task.slack_ms(_now_ms()),
             avoid=task.avoid,
+            grace_ms=self._settings.grace_ms,
         )
         await self._bus.publish(topics.JOB_ACCEPTED, accepted)
 

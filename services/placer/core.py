@@ -184,7 +184,11 @@ class Placer:
         wanted = warm_up(self._applications.values(), self._cluster, names)
         return [
             PrepareFragments(
-                node=node, task=WARM_UP_TASK, attempt=1, fragments=fragments[start : start + MAX_STAGES]
+                node=node,
+                task=WARM_UP_TASK,
+                attempt=1,
+                fragments=fragments[start : start + MAX_STAGES],
+                when_idle=True,
             )
             for node, fragments in wanted.items()
             for start in range(0, len(fragments), MAX_STAGES)

@@ -240,6 +240,7 @@ class ClusterTracker:
             cpu_ratio=vitals.cpu_ratio if vitals else 0.0,
             link_megabytes_per_second=self._link,
             timings=vitals.timings if vitals else (),
+            load_ms=vitals.load_ms if vitals else None,
         )
 
 

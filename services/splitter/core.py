@@ -178,6 +178,7 @@ class Splitter:
             arms=arms,
             load_ms=self._cluster.load_ms(now_ms),
             link_megabytes_per_second=self._cluster.link_megabytes_per_second,
+            grace_ms=accepted.grace_ms,
         )
         decision = self._policy.decide(context)
         if decision.variant is None and decision.can_wait and context.slack_ms > LAST_MOMENT_MS:
@@ -239,6 +240,7 @@ class Splitter:
             deadline_ms=accepted.deadline_ms,
             load_ms=context.load_ms if context is not None else 0.0,
             link_megabytes_per_second=context.link_megabytes_per_second if context is not None else 0.0,
+            grace_ms=accepted.grace_ms,
             propensity=decision.propensity,
             explored=decision.explored,
         )

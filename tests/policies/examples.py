@@ -134,6 +134,7 @@ def node(
     online: bool = True,
     boot: int = 0,
     timings: Iterable[tuple[str, float]] = (),
+    load_ms: float | None = None,
 ) -> NodeState:
     """A node `speed` times as fast as the reference."""
     return NodeState(
@@ -151,6 +152,7 @@ def node(
         timings=tuple(
             FragmentTiming(fragment=fragment, milliseconds_per_image=ms) for fragment, ms in timings
         ),
+        load_ms=load_ms,
     )
 
 

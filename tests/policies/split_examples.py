@@ -16,6 +16,7 @@ def context(
     batch: int = 4,
     load_ms: float = 0.0,
     attempt: int = 1,
+    grace_ms: float | None = None,
 ) -> SplitContext:
     """A decision between a layer and a semantic split, unless other arms are given."""
     return SplitContext(
@@ -27,6 +28,7 @@ def context(
         deadline_ms if slack_ms is None else slack_ms,
         arms or (LAYER, SEMANTIC),
         load_ms,
+        grace_ms=grace_ms,
     )
 
 

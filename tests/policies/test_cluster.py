@@ -153,6 +153,14 @@ def test_a_fragment_that_is_not_loaded_must_be_fetched_once() -> None:
     assert view.fragment_ready_ms("a", piece, 300.0) == 300.0
 
 
+def test_a_node_that_has_seen_how_long_loading_takes_is_believed() -> None:
+    piece = fragment("fetched", file_bytes=2_000_000)
+    view = cluster(node("a", loaded=[BIG.sha256], load_ms=400.0), node("b"))
+    assert view.fragment_ready_ms("a", piece, 10.0) == 410.0
+    assert view.fragment_ready_ms("a", BIG, 10.0) == 10.0
+    assert view.fragment_ready_ms("b", piece, 10.0) == 10.0 + FETCH_MS + 20.0
+
+
 def test_without_a_link_no_fragment_ever_comes() -> None:
     assert cluster(node("a", link=0)).fragment_ready_ms("a", fragment("x", file_bytes=1), 0.0) == inf
 

@@ -131,6 +131,23 @@ def test_whether_late_answers_still_count_is_learnt() -> None:
     assert dropped.decide(asked).scores["layer"] == pytest.approx(0.0, abs=0.02)
 
 
+def test_of_arms_that_all_come_late_one_that_comes_within_the_grace_is_taken() -> None:
+    slow, less_slow = arm("layer", 0.9, 2000.0), arm("semantic", 0.8, 400.0)
+    decision = policy().decide(context(slow, less_slow, deadline_ms=100.0, grace_ms=500.0))
+    assert decision.variant == "semantic"
+    assert decision.scores["semantic"] == pytest.approx(0.5 * 0.8, abs=0.05)
+    assert decision.scores["layer"] == pytest.approx(0.0, abs=0.02)
+
+
+def test_where_answers_are_given_up_at_the_deadline_only_the_chance_to_be_in_time_counts() -> None:
+    asked = context(HEAVY, deadline_ms=100.0, grace_ms=0.0)
+    patient = context(HEAVY, deadline_ms=100.0, grace_ms=1e9)
+    in_time = 0.5 * (1 - PRIOR_TROUBLE)  # HEAVY is predicted to take just as long
+    given_up, waited = (policy().decide(each).scores["layer"] for each in (asked, patient))
+    assert given_up == pytest.approx(in_time * (1 + 0.9) / 2, abs=0.01)
+    assert waited == pytest.approx(in_time * 0.5 + 0.9 / 2, abs=0.01)
+
+
 def test_only_arms_that_may_be_better_and_are_not_much_worse_are_explored() -> None:
     near = arm("semantic", 0.88, 60.0)
     made = policy(1)

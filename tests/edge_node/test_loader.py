@@ -1,0 +1,142 @@
+"""What is needed now is loaded at once; what might be needed waits for idle moments and free memory."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bus.store import ModelStore
+from edge_node.catalogue import Catalogue
+from edge_node.executor import Executor
+from edge_node.fragment_store import FragmentStore
+from edge_node.loader import Loader
+from edge_node.memory import MemoryBudget
+from edge_node.queue import JobQueue
+from messages.application import Application, Fragment
+from messages.cluster import FailureKind
+from tests.edge_node.jobs import make_job
+from tests.support.tiny_application import build_tiny_application
+from tests.support.waiting import until
+
+BIG = 1_000_000_000.0
+PIECE_BYTES = 100_000
+"""Of the parts of the tiny application; the whole takes three times as much."""
+
+
+@dataclass
+class Bench:
+    """A loader whose fragments lie on a disk next door, and an executor that never computes."""
+
+    application: Application
+    models: ModelStore
+    executor: Executor
+    fetched: list[str] = field(default_factory=list)
+    failures: list[tuple[str, FailureKind]] = field(default_factory=list)
+    fetching: int = 0
+    most_at_once: int = 0
+    fetch_s: float = 0.0
+    loader: Loader = field(init=False)
+
+    async def fetch(self, fragment: Fragment) -> Path:
+        self.fetching += 1
+        self.most_at_once = max(self.most_at_once, self.fetching)
+        await asyncio.sleep(self.fetch_s)
+        self.fetching -= 1
+        self.fetched.append(fragment.sha256)
+        return self.models.fragment_path(fragment.sha256)
+
+    def note_failure(self, sha256: str, kind: FailureKind, _: str) -> None:
+        self.failures.append((sha256, kind))
+
+    def fragments(self, variant: str) -> tuple[str, ...]:
+        return tuple(stage.fragment for stage in self.application.variant(variant).stages)
+
+
+@asynccontextmanager
+async def bench(folder: Path, *, budget_bytes: int = 100 * PIECE_BYTES) -> AsyncIterator[Bench]:
+    application = build_tiny_application(folder / "models", peak_memory_bytes=PIECE_BYTES)
+    catalogue = Catalogue(50.0)
+    catalogue.add(application)
+    made = Bench(
+        application,
+        ModelStore(folder / "models"),
+        Executor(JobQueue(max_bytes=1_000_000), lambda _: None),
+    )
+    made.loader = Loader(
+        catalogue=catalogue,
+        store=FragmentStore(folder / "node", 10_000_000),
+        executor=made.executor,
+        budget=MemoryBudget(budget_bytes),
+        fetch=made.fetch,
+        on_failure=made.note_failure,
+    )
+    try:
+        yield made
+    finally:
+        await made.loader.stop()
+
+
+async def test_what_a_task_needs_is_brought_at_once_and_beside_each_other(tmp_path: Path) -> None:
+    async with bench(tmp_path) as made:
+        made.fetch_s = 0.05
+        for fragment in made.fragments("layer"):
+            made.loader.want(fragment)
+        await until(lambda: set(made.loader.loaded) == set(made.fragments("layer")), 10)
+    assert made.most_at_once == 3
+
+
+async def test_what_might_be_needed_is_brought_one_after_the_other(tmp_path: Path) -> None:
+    async with bench(tmp_path) as made:
+        made.fetch_s = 0.02
+        wanted = made.fragments("layer") + made.fragments("semantic")
+        made.loader.want_when_idle(wanted[:3])
+        made.loader.want_when_idle(wanted[3:])
+        await until(lambda: set(made.loader.loaded) == set(wanted), 10)
+    assert made.fetched == list(wanted)
+    assert made.most_at_once == 1
+
+
+async def test_what_might_be_needed_waits_while_there_is_something_to_compute(tmp_path: Path) -> None:
+    async with bench(tmp_path) as made:
+        (whole,) = made.fragments("whole")
+        made.executor.push(make_job(task="c.t", fragment=whole, ends_ms=BIG))
+        made.loader.want_when_idle(made.fragments("layer"))
+        made.loader.want(whole)
+        await until(lambda: made.loader.loaded == (whole,), 10)
+        made.loader.something_changed()
+        await asyncio.sleep(0.1)
+        assert made.fetched == [whole]
+        made.executor.cancel("c.t", 1)
+        made.loader.something_changed()
+        await until(lambda: len(made.loader.loaded) == 4, 10)
+
+
+async def test_what_might_be_needed_drives_nothing_out(tmp_path: Path) -> None:
+    async with bench(tmp_path, budget_bytes=4 * PIECE_BYTES) as made:
+        (whole,) = made.fragments("whole")
+        made.loader.want(whole)
+        await until(lambda: made.loader.loaded == (whole,), 10)
+        made.loader.want_when_idle(made.fragments("layer"))
+        await until(lambda: len(made.loader.loaded) == 2, 10)
+        await asyncio.sleep(0.05)
+        assert made.loader.loaded == (whole, made.fragments("layer")[0])
+        assert made.loader.loaded_bytes == 4 * PIECE_BYTES
+    assert not made.failures
+
+
+async def test_how_long_loading_takes_is_told_once_something_was_loaded(tmp_path: Path) -> None:
+    async with bench(tmp_path) as made:
+        before_ms = made.loader.load_ms
+        assert before_ms is None
+        made.fetch_s = 0.1
+        made.loader.want_when_idle(made.fragments("whole"))
+        await until(lambda: made.loader.loaded, 10)
+        first_ms = made.loader.load_ms
+        assert first_ms is not None
+        assert 100 <= first_ms < 5000
+        made.fetch_s = 0.0
+        made.loader.want_when_idle(made.fragments("layer"))
+        await until(lambda: len(made.loader.loaded) == 4, 10)
+        assert made.loader.load_ms is not None
+        assert made.loader.load_ms < first_ms
