@@ -18,7 +18,7 @@ from edge_node.fragment_store import FragmentStore
 from edge_node.memory import DoesNotFitError, MemoryBudget
 from edge_node.runtime import FragmentError, FragmentRuntime, give_back_memory
 from messages.application import Application, Fragment
-from messages.cluster import FailureKind
+from messages.cluster import MAX_FRAGMENTS_LISTED, FailureKind
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +26,8 @@ CATALOGUE_PATIENCE_S = 5.0
 """A frame can be here before the retained description of its application."""
 MEMORY_PATIENCE_S = 5.0
 """How long a fragment waits for busy ones to make room."""
+MAX_HINTS = MAX_FRAGMENTS_LISTED
+"""Fragments that may wait for an idle moment; more are not remembered."""
 NEWEST_WEIGHT = 0.3
 """Of the newest fragment in the mean time that loading takes."""
 
@@ -100,7 +102,8 @@ class Loader:
     def want_when_idle(self, fragments: Iterable[str]) -> None:
         """Load fragments one by one while nothing is computed, as far as they fit into free memory."""
         for fragment in fragments:
-            if fragment not in self._loading and not self._executor.has_session(fragment):
+            is_there = fragment in self._loading or self._executor.has_session(fragment)
+            if not is_there and len(self._hints) < MAX_HINTS:
                 self._hints[fragment] = None
         if self._hints and self._idle_task is None:
             self._idle_task = asyncio.create_task(self._bring_when_idle(), name="load when idle")

@@ -12,7 +12,9 @@ _OUTCOMES = ("sent", "answered", "late", "partial", "refused", "expired", "faile
 
 def table(summary: Mapping[str, Any]) -> RenderableType:
     """What was asked, what came of it, and why it was decided so."""
-    outcomes = Table("application", title="Tasks", title_justify="left")
+    outcomes = Table(  # so that it fits into 80 columns
+        "application", title="Tasks", title_justify="left", pad_edge=False, collapse_padding=True
+    )
     figures = Table("application", title="Figures", title_justify="left")
     for heading in _OUTCOMES:
         outcomes.add_column(heading, justify="right")

@@ -1,10 +1,13 @@
 """The demo's figures are counted the strict way."""
 
+import io
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from cli.demonstration.summary import SensorTask, faults, summarise
+from cli.demonstration.table import table
 from messages.task import TaskDecided, TaskFinished
 
 
@@ -162,3 +165,11 @@ def test_applications_are_told_apart() -> None:
 def test_a_report_with_nonsense_is_refused() -> None:
     with pytest.raises(ValueError, match="status"):
         sent(0, status="eaten")
+
+
+def test_the_table_fits_into_80_columns_with_every_heading_in_full() -> None:
+    shown = io.StringIO()
+    summary = summarise({"fashionmnist": [sent(number) for number in range(1000)]}, frozenset(), {}, {})
+    Console(file=shown, width=80).print(table({**summary, "nodes": []}))
+    assert "…" not in shown.getvalue()
+    assert "answered" in shown.getvalue()
