@@ -31,12 +31,12 @@ def warm_up(
     """
     turns = zip_longest(*(application.fragments for application in applications))
     catalogue = list({one.sha256: one for one in chain.from_iterable(turns) if one is not None}.values())
-    held = {name: [one for one in catalogue if _is_held(cluster, name, one)] for name in cluster.nodes}
-    holders = Counter(one.sha256 for fragments in held.values() for one in fragments)
+    held = {name: {one.sha256 for one in catalogue if _is_held(cluster, name, one)} for name in cluster.nodes}
+    holders = Counter(chain.from_iterable(held.values()))
     wanted: dict[str, tuple[str, ...]] = {}
     for name in sorted(cluster.nodes, key=lambda name: (-cluster.nodes[name].score, name)):
-        missing = [one for one in catalogue if one not in held[name]]
-        used_bytes = sum(one.peak_memory_bytes for one in held[name])
+        missing = [one for one in catalogue if one.sha256 not in held[name]]
+        used_bytes = sum(one.peak_memory_bytes for one in catalogue if one.sha256 in held[name])
         free_bytes = cluster.nodes[name].memory_budget_bytes - used_bytes
         chosen = _fill(sorted(missing, key=lambda one: holders[one.sha256]), free_bytes)
         holders.update(chosen)
