@@ -1,7 +1,7 @@
 """Brings fragments into memory: described by an application, on disk, within the budget, loaded.
 
 What a task needs is brought at once, several fragments beside each other. What might be needed some day is
-brought one after the other while nothing is computed: on part of a core, a load takes longer than most tasks.
+brought one after the other while nothing is computed: loading takes the CPU that tasks compute on.
 """
 
 import asyncio

@@ -179,7 +179,7 @@ class Placer:
     # --- inside ----------------------------------------------------------------------------------------
 
     def _warm_up(self, names: Collection[str]) -> list[PrepareFragments]:
-        if not self._warms_up:
+        if not self._warms_up or not names:
             return []
         wanted = warm_up(self._applications.values(), self._cluster, names)
         return [
