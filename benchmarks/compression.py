@@ -20,18 +20,18 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from edge_node.runtime import FragmentRuntime
-from models.build import CALIBRATION_IMAGES
-from models.compression.bottleneck import cut_at_bottlenecks
-from models.compression.quantization import quantize
-from models.datasets import Subset, load_published
-from models.export import export_network
-from models.graph import Graph
-from models.layer_split import cut, cut_points
-from models.onnx_file import file_content
-from models.profile import time_runtimes
-from models.recipes import RECIPES
-from models.train import Workbench, train_bottleneck, train_compressed, train_whole
+from splitplace.edge_node.runtime import FragmentRuntime
+from splitplace.workshop.compression.bottleneck import cut_at_bottlenecks
+from splitplace.workshop.compression.quantization import quantize
+from splitplace.workshop.cutting.layer_split import cut, cut_points
+from splitplace.workshop.cutting.profile import time_runtimes
+from splitplace.workshop.datasets import Subset, load_published
+from splitplace.workshop.onnx.export import export_network
+from splitplace.workshop.onnx.file import file_content
+from splitplace.workshop.onnx.graph import Graph
+from splitplace.workshop.recipes.build import CALIBRATION_IMAGES
+from splitplace.workshop.recipes.parts import Workbench, train_bottleneck, train_compressed, train_whole
+from splitplace.workshop.recipes.recipes import RECIPES
 
 BATCHES = (1, 16)
 EVALUATION_BATCH = 100

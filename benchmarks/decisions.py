@@ -12,17 +12,18 @@ from random import Random
 
 import numpy as np
 
-from bus.store import ModelStore
-from messages.application import INPUT, Application, Stage
-from messages.cluster import ClusterState, NodeState
-from messages.task import TaskAccepted
-from policies.cluster import ClusterView
-from policies.placement import PlacementPolicy, PlacementRequest, place
-from policies.placement.earliest_finish import EarliestFinish
-from policies.placement.random_placement import RandomPlacement
-from policies.prediction import Job
-from policies.splitting.rule import Rule
-from services.splitter.core import Splitter
+from splitplace.messages.application import INPUT, Application, Stage
+from splitplace.messages.cluster import ClusterState, NodeState
+from splitplace.messages.task import TaskAccepted
+from splitplace.policies.cluster import ClusterView
+from splitplace.policies.placement import PlacementPolicy, PlacementRequest, place
+from splitplace.policies.placement.earliest_finish import EarliestFinish
+from splitplace.policies.placement.random_placement import RandomPlacement
+from splitplace.policies.prediction import Job
+from splitplace.policies.splitting.rule import Rule
+from splitplace.services.splitter.core import Splitter
+from splitplace.storage.model_store import ModelStore
+from splitplace.storage.shipped import SHIPPED_STORE
 
 STAGES = 5
 MICRO_BATCHES = 8
@@ -113,7 +114,7 @@ def measure(application: Application, nodes: int) -> None:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--store", type=Path, default=Path("store"))
+    parser.add_argument("--store", type=Path, default=SHIPPED_STORE)
     parser.add_argument("--application", default="mnist")
     parser.add_argument("--nodes", type=int, nargs="+", default=[6, 50])
     arguments = parser.parse_args()

@@ -17,16 +17,17 @@ from pathlib import Path
 
 import psutil
 
-from bus.broker import available_kind, started_broker
-from bus.connection import Bus, Received
-from bus.settings import Settings
-from bus.store import ModelStore, sha256_of
-from cli.processes import Processes
-from messages import topics
-from messages.application import Application
-from messages.cluster import NodeVitals, PrepareFragments
-from messages.frames import FragmentHeader
-from messages.limits import MAX_STAGES, MEBIBYTE
+from splitplace.bus.connection import Bus, Received
+from splitplace.bus.settings import Settings
+from splitplace.commands.processes.broker import available_kind, started_broker
+from splitplace.commands.processes.children import Processes
+from splitplace.messages import topics
+from splitplace.messages.application import Application
+from splitplace.messages.cluster import NodeVitals, PrepareFragments
+from splitplace.messages.frames import FragmentHeader
+from splitplace.messages.limits import MAX_STAGES, MEBIBYTE
+from splitplace.storage.model_store import ModelStore, sha256_of
+from splitplace.storage.shipped import SHIPPED_STORE
 
 PAPER_S = 30.0
 VITALS_EVERY_S = 0.1
@@ -140,7 +141,7 @@ async def measure(settings: Settings, store: ModelStore, nodes: tuple[str, ...],
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--store", type=Path, default=Path("store"))
+    parser.add_argument("--store", type=Path, default=SHIPPED_STORE)
     parser.add_argument("--nodes", type=int, default=6)
     parser.add_argument("--more-megabytes", type=float, default=0.0, help="size of the file of random bytes")
     arguments = parser.parse_args()
@@ -153,10 +154,16 @@ def main() -> None:
         folder = Path(name)
         more_bytes = int(arguments.more_megabytes * MEBIBYTE)
         store = copy_of_store(ModelStore(arguments.store), folder / "store", more_bytes)
-        splitter = ("services.splitter", "--store", str(store.root), "--state-dir", str(folder / "state"))
+        splitter = (
+            "splitplace.services.splitter",
+            "--store",
+            str(store.root),
+            "--state-dir",
+            str(folder / "state"),
+        )
         parts = {"splitter": splitter} | {
             node: (
-                *("edge_node", "--node", node, "--fragment-dir", str(folder / node)),
+                *("splitplace.edge_node", "--node", node, "--fragment-dir", str(folder / node)),
                 *("--vitals-every-s", str(VITALS_EVERY_S)),
             )
             for node in nodes

@@ -14,13 +14,13 @@ from pathlib import Path
 import msgpack
 import numpy as np
 
-from bus.broker import available_kind, started_broker
-from bus.connection import Bus, Received
-from bus.settings import Settings
-from cli.processes import Processes
-from messages import topics
-from messages.cluster import ServiceStatus
-from messages.task import TaskAccepted
+from splitplace.bus.connection import Bus, Received
+from splitplace.bus.settings import Settings
+from splitplace.commands.processes.broker import available_kind, started_broker
+from splitplace.commands.processes.children import Processes
+from splitplace.messages import topics
+from splitplace.messages.cluster import ServiceStatus
+from splitplace.messages.task import TaskAccepted
 from tests.support.tiny_application import build_tiny_application
 
 TASKS = 5000
@@ -74,7 +74,7 @@ def main() -> None:
             Processes(folder) as processes,
         ):
             limits = ("--max-tasks", str(arguments.tasks + 1), "--journal", str(folder / "journal"))
-            command = (sys.executable, "-m", "services.gateway", "--broker", broker.url, *limits)
+            command = (sys.executable, "-m", "splitplace.services.gateway", "--broker", broker.url, *limits)
             processes.start("gateway", (*command, "--stall-ms", "600000"))
             rate = asyncio.run(measure(Settings(broker=broker.url), folder / "store", arguments.tasks))
             print(f"gateway on {broker.kind}: {rate:.0f} tasks accepted a second (aim: 500)")

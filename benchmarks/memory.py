@@ -9,17 +9,17 @@ from pathlib import Path
 
 import psutil
 
-from bus.broker import available_kind, started_broker
+from splitplace.commands.processes.broker import available_kind, started_broker
 
 MEGABYTE = 1e6
 AIM_MB = 110
 PARTS = {
-    "edge node": ("edge_node", "--node", "idle"),
-    "gateway": ("services.gateway",),
-    "splitter": ("services.splitter",),
-    "placer": ("services.placer",),
-    "resource monitor": ("services.resource_monitor",),
-    "result aggregator": ("services.result_aggregator",),
+    "edge node": ("splitplace.edge_node", "--node", "idle"),
+    "gateway": ("splitplace.services.gateway",),
+    "splitter": ("splitplace.services.splitter",),
+    "placer": ("splitplace.services.placer",),
+    "resource monitor": ("splitplace.services.resource_monitor",),
+    "result aggregator": ("splitplace.services.result_aggregator",),
 }
 
 

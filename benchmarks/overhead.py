@@ -18,16 +18,17 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
-from bus.broker import started_broker
-from bus.connection import Bus, RawReceived, Received
-from bus.settings import Settings
-from bus.store import ModelStore
-from cli.processes import Processes
-from edge_node.runtime import FragmentRuntime
-from messages import topics
-from messages.application import Application
-from messages.cluster import ClusterState
-from messages.task import Answer
+from splitplace.bus.connection import Bus, RawReceived, Received
+from splitplace.bus.settings import Settings
+from splitplace.commands.processes.broker import started_broker
+from splitplace.commands.processes.children import Processes
+from splitplace.edge_node.runtime import FragmentRuntime
+from splitplace.messages import topics
+from splitplace.messages.application import Application
+from splitplace.messages.cluster import ClusterState
+from splitplace.messages.task import Answer
+from splitplace.storage.model_store import ModelStore
+from splitplace.storage.shipped import SHIPPED_STORE
 
 NODES = ("n1", "n2", "n3")
 SERVICES = ("gateway", "splitter", "placer", "resource_monitor", "result_aggregator")
@@ -113,7 +114,7 @@ def run_variant(arguments: argparse.Namespace, variant: str, folder: Path) -> No
             command = [sys.executable, "-m", f"services.{service}", "--broker", broker.url]
             processes.start(service, [*command, *options.get(service, ())])
         for node in NODES:
-            command = [sys.executable, "-m", "edge_node", "--node", node, "--broker", broker.url]
+            command = [sys.executable, "-m", "splitplace.edge_node", "--node", node, "--broker", broker.url]
             processes.start(node, [*command, "--fragment-dir", str(folder / node)])
         by_nodes = asyncio.run(measure(Settings(broker=broker.url), application.name, image, arguments.tasks))
         for nodes, times in sorted(by_nodes.items()):
@@ -129,7 +130,7 @@ def run_variant(arguments: argparse.Namespace, variant: str, folder: Path) -> No
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--store", type=Path, default=Path("store"))
+    parser.add_argument("--store", type=Path, default=SHIPPED_STORE)
     parser.add_argument("--application", default="mnist")
     parser.add_argument("--tasks", type=int, default=200, help="tasks for each variant")
     parser.add_argument("--broker", choices=["mosquitto", "embedded"], default="mosquitto")

@@ -21,22 +21,23 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from bus.broker import available_kind, started_broker
-from bus.connection import Bus, Received
-from bus.settings import Settings
-from bus.store import ModelStore, sha256_of
-from cli.processes import Processes
-from edge_node.runtime import FragmentRuntime
-from messages import topics
-from messages.application import INPUT, Application, Stage
-from messages.cluster import ClusterState
-from messages.frames import Route, TensorHeader, decode_tensor, encode_tensor, tensor_frames
-from models.balance import Target
-from models.export import export_network
-from models.layer_split import balanced_chain, cut, cut_points
-from models.onnx_file import file_content
-from models.profile import describe, segment_times
-from models.recipes import RECIPES
+from splitplace.bus.connection import Bus, Received
+from splitplace.bus.settings import Settings
+from splitplace.commands.processes.broker import available_kind, started_broker
+from splitplace.commands.processes.children import Processes
+from splitplace.edge_node.runtime import FragmentRuntime
+from splitplace.messages import topics
+from splitplace.messages.application import INPUT, Application, Stage
+from splitplace.messages.cluster import ClusterState
+from splitplace.messages.frames import Route, TensorHeader, decode_tensor, encode_tensor, tensor_frames
+from splitplace.storage.model_store import ModelStore, sha256_of
+from splitplace.storage.shipped import SHIPPED_STORE
+from splitplace.workshop.cutting.balance import Target
+from splitplace.workshop.cutting.layer_split import balanced_chain, cut, cut_points
+from splitplace.workshop.cutting.profile import describe, segment_times
+from splitplace.workshop.onnx.export import export_network
+from splitplace.workshop.onnx.file import file_content
+from splitplace.workshop.recipes.recipes import RECIPES
 
 NODES = ("n1", "n2")
 IN_FLIGHT = 8
@@ -182,7 +183,7 @@ async def measure(
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--store", type=Path, default=Path("store"))
+    parser.add_argument("--store", type=Path, default=SHIPPED_STORE)
     parser.add_argument("--application", default="mnist")
     parser.add_argument("--micro-batches", type=int, nargs="+", default=[4, 16, 64])
     parser.add_argument("--rounds", type=int, default=5)
@@ -206,9 +207,16 @@ def main() -> None:
             Processes(folder) as processes,
         ):
             options = ("--store", str(folder / "store"), "--state-dir", str(folder / "state"))
-            splitter = (sys.executable, "-m", "services.splitter", "--broker", broker.url, *options)
+            splitter = (
+                sys.executable,
+                "-m",
+                "splitplace.services.splitter",
+                "--broker",
+                broker.url,
+                *options,
+            )
             processes.start("splitter", splitter)
-            monitor = (sys.executable, "-m", "services.resource_monitor", "--broker", broker.url)
+            monitor = (sys.executable, "-m", "splitplace.services.resource_monitor", "--broker", broker.url)
             processes.start("resource-monitor", monitor)
             for node in NODES:
                 command = (sys.executable, "-m", "edge_node", "--node", node, "--broker", broker.url)

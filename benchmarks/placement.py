@@ -12,10 +12,10 @@ from typing import cast, get_args
 
 import numpy as np
 
-from messages.application import Application, Fragment, Stage, TensorSpec, Variant
-from messages.cluster import ClusterState, NodeState
-from policies.cluster import ClusterView
-from policies.placement import (
+from splitplace.messages.application import Application, Fragment, Stage, TensorSpec, Variant
+from splitplace.messages.cluster import ClusterState, NodeState
+from splitplace.policies.cluster import ClusterView
+from splitplace.policies.placement import (
     ActiveJob,
     Infeasible,
     Placement,
@@ -24,7 +24,7 @@ from policies.placement import (
     place,
     placement_policy,
 )
-from policies.prediction import Job
+from splitplace.policies.prediction import Job
 
 STAGES = 4
 TASKS = 25

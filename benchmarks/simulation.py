@@ -8,9 +8,9 @@ import argparse
 import resource
 from multiprocessing import get_context
 
-from simulator.result import Result
-from simulator.running import run
-from simulator.scenario import Scenario
+from splitplace.simulator.result import Result
+from splitplace.simulator.running import run
+from splitplace.simulator.scenario import Scenario
 
 ROWS = (
     ("rule+earliest-finish", 50, 6.0),

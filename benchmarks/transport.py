@@ -20,14 +20,15 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from bus.assembly import TensorAssembly
-from bus.broker import available_kind, started_broker
-from bus.connection import Bus, RawReceived, Received
-from bus.settings import Settings
-from bus.store import ModelStore
-from edge_node.runtime import FragmentRuntime
-from messages import topics
-from messages.frames import TensorHeader, decode_tensor, encode_tensor, tensor_frames
+from splitplace.bus.assembly import TensorAssembly
+from splitplace.bus.connection import Bus, RawReceived, Received
+from splitplace.bus.settings import Settings
+from splitplace.commands.processes.broker import available_kind, started_broker
+from splitplace.edge_node.runtime import FragmentRuntime
+from splitplace.messages import topics
+from splitplace.messages.frames import TensorHeader, decode_tensor, encode_tensor, tensor_frames
+from splitplace.storage.model_store import ModelStore
+from splitplace.storage.shipped import SHIPPED_STORE
 
 TENSOR_MB = 1.6
 WINDOW = 4
@@ -167,7 +168,7 @@ async def measure(settings: Settings, broker_pid: int, tensor: NDArray[np.float3
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--store", type=Path, default=Path("store"))
+    parser.add_argument("--store", type=Path, default=SHIPPED_STORE)
     parser.add_argument("--application", default="mnist")
     parser.add_argument("--tensors", type=int, default=100)
     arguments = parser.parse_args()

@@ -3,9 +3,9 @@
 import sys
 from collections.abc import Sequence
 
-from bus.service import run_until_signal
-from edge_node.agent import run
-from edge_node.settings import NodeSettings
+from splitplace.bus.service import run_until_signal
+from splitplace.edge_node.agent import run
+from splitplace.edge_node.settings import NodeSettings
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -14,23 +14,23 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from bus.assembly import TensorAssembly
-from bus.client import TENSOR_SESSION
-from bus.connection import Bus, Received
-from bus.service import new_boot_id, software_version
-from edge_node.benchmark import measure_score
-from edge_node.catalogue import Catalogue
-from edge_node.executor import Done, Executor, Failure, now_ms
-from edge_node.fetcher import Fetcher
-from edge_node.fragment_store import FragmentStore
-from edge_node.loader import Loader
-from edge_node.memory import MemoryBudget
-from edge_node.outbox import Outbox
-from edge_node.queue import Admission, Job, JobQueue
-from edge_node.runtime import give_back_memory
-from edge_node.settings import NodeSettings
-from edge_node.vitals import Meter, Sample
-from messages.cluster import (
+from splitplace.bus.assembly import TensorAssembly
+from splitplace.bus.client import TENSOR_SESSION
+from splitplace.bus.connection import Bus, Received
+from splitplace.bus.service import new_boot_id, software_version
+from splitplace.edge_node.benchmark import measure_score
+from splitplace.edge_node.catalogue import Catalogue
+from splitplace.edge_node.executor import Done, Executor, Failure, now_ms
+from splitplace.edge_node.fetcher import Fetcher
+from splitplace.edge_node.fragment_store import FragmentStore
+from splitplace.edge_node.loader import Loader
+from splitplace.edge_node.memory import MemoryBudget
+from splitplace.edge_node.outbox import Outbox
+from splitplace.edge_node.queue import Admission, Job, JobQueue
+from splitplace.edge_node.runtime import give_back_memory
+from splitplace.edge_node.settings import NodeSettings
+from splitplace.edge_node.vitals import Meter, Sample
+from splitplace.messages.cluster import (
     MAX_FRAGMENTS_LISTED,
     CancelTask,
     FailureKind,
@@ -40,9 +40,9 @@ from messages.cluster import (
     PrepareFragments,
     StageFailure,
 )
-from messages.frames import Buffer, FrameError, Route, TensorHeader, encode_tensor
-from messages.limits import MAX_BATCH, MAX_STAGES, MEBIBYTE
-from messages.topics import (
+from splitplace.messages.frames import Buffer, FrameError, Route, TensorHeader, encode_tensor
+from splitplace.messages.limits import MAX_BATCH, MAX_STAGES, MEBIBYTE
+from splitplace.messages.topics import (
     APPLICATION,
     NODE_CANCEL,
     NODE_FAILURE,

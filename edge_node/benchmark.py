@@ -7,10 +7,10 @@ from typing import Final
 
 import numpy as np
 
-from edge_node.runtime import FragmentRuntime
+from splitplace.edge_node.runtime import FragmentRuntime
 
 REFERENCE_FILE: Final = Path(__file__).with_name("benchmark.onnx")
-"""Made by `python -m models.reference_network`."""
+"""Made by `python -m splitplace.workshop.recipes.reference_network`."""
 REFERENCE_FLOPS: Final = 28_901_376
 """Floating-point operations of one run of it on one picture."""
 WARM_UP_SHARE: Final = 0.25

@@ -2,8 +2,8 @@
 
 from collections import OrderedDict
 
-from messages.application import Application, Fragment
-from messages.cluster import MAX_FRAGMENTS_LISTED, FragmentTiming
+from splitplace.messages.application import Application, Fragment
+from splitplace.messages.cluster import MAX_FRAGMENTS_LISTED, FragmentTiming
 
 MAX_APPLICATIONS = 256
 _KEPT = 0.9
@@ -52,7 +52,7 @@ class Catalogue:
     def expected_ms(self, sha256: str, images: int, measured_ms_per_image: float | None) -> float:
         """Time that a call on so many images will take: as measured here, else as described; 0 if unknown.
 
-        The same model as in `policies.prediction`.
+        The same model as in `splitplace.policies.prediction`.
         """
         found = self._fragments.get(sha256)
         image_ms = measured_ms_per_image

@@ -6,7 +6,7 @@ Pieces come on a topic that all nodes share, so any that arrives is taken, whoev
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from messages.limits import CHUNK_BYTES
+from splitplace.messages.limits import CHUNK_BYTES
 
 WINDOW = 16
 """Most pieces asked for at a time."""

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_node.catalogue import Timings
-from edge_node.queue import Admission, Job, JobQueue
-from edge_node.runtime import FragmentError, FragmentRuntime
-from messages.application import DType
-from messages.cluster import FailureKind, FragmentTiming
-from messages.frames import Codec, FrameError, decode_tensor, encode_tensor
-from messages.limits import MAX_TENSOR_BYTES
+from splitplace.edge_node.catalogue import Timings
+from splitplace.edge_node.queue import Admission, Job, JobQueue
+from splitplace.edge_node.runtime import FragmentError, FragmentRuntime
+from splitplace.messages.application import DType
+from splitplace.messages.cluster import FailureKind, FragmentTiming
+from splitplace.messages.frames import Codec, FrameError, decode_tensor, encode_tensor
+from splitplace.messages.limits import MAX_TENSOR_BYTES
 
 OUTGOING_DEPTH = 4
 _STOP_S = 10.0

@@ -7,16 +7,16 @@ import asyncio
 import logging
 from pathlib import Path
 
-from bus.connection import Bus, Received
-from bus.store import StoreError
-from edge_node.download import Download, DownloadError
-from edge_node.executor import now_ms
-from edge_node.fragment_store import FragmentStore, PartialFragment
-from messages.application import Fragment
-from messages.cluster import FragmentMissing, FragmentRequest
-from messages.frames import FragmentHeader
-from messages.limits import MAX_FRAGMENT_BYTES
-from messages.topics import FRAGMENT_CHUNK, FRAGMENT_MISSING, FRAGMENT_REQUEST
+from splitplace.bus.connection import Bus, Received
+from splitplace.edge_node.download import Download, DownloadError
+from splitplace.edge_node.executor import now_ms
+from splitplace.edge_node.fragment_store import FragmentStore, PartialFragment
+from splitplace.messages.application import Fragment
+from splitplace.messages.cluster import FragmentMissing, FragmentRequest
+from splitplace.messages.frames import FragmentHeader
+from splitplace.messages.limits import MAX_FRAGMENT_BYTES
+from splitplace.messages.topics import FRAGMENT_CHUNK, FRAGMENT_MISSING, FRAGMENT_REQUEST
+from splitplace.storage.model_store import StoreError
 
 log = logging.getLogger(__name__)
 

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from edge_node.executor import Done, Output
-from messages.frames import TensorHeader
-from messages.task import StageReport
-from messages.topics import AGGREGATOR_INBOX
+from splitplace.edge_node.executor import Done, Output
+from splitplace.messages.frames import TensorHeader
+from splitplace.messages.task import StageReport
+from splitplace.messages.topics import AGGREGATOR_INBOX
 
 
 @dataclass(frozen=True, slots=True)

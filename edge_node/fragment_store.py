@@ -9,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from bus.store import StoreError, verify
-from messages.limits import CHUNK_BYTES
+from splitplace.messages.limits import CHUNK_BYTES
+from splitplace.storage.model_store import StoreError, verify
 
 _SUFFIX = ".onnx"
 _PARTIAL = ".partial"

@@ -10,15 +10,15 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from bus.connection import Received
-from edge_node.catalogue import Catalogue
-from edge_node.download import DownloadError
-from edge_node.executor import Executor, now_ms
-from edge_node.fragment_store import FragmentStore
-from edge_node.memory import DoesNotFitError, MemoryBudget
-from edge_node.runtime import FragmentError, FragmentRuntime, give_back_memory
-from messages.application import Application, Fragment
-from messages.cluster import MAX_FRAGMENTS_LISTED, FailureKind
+from splitplace.bus.connection import Received
+from splitplace.edge_node.catalogue import Catalogue
+from splitplace.edge_node.download import DownloadError
+from splitplace.edge_node.executor import Executor, now_ms
+from splitplace.edge_node.fragment_store import FragmentStore
+from splitplace.edge_node.memory import DoesNotFitError, MemoryBudget
+from splitplace.edge_node.runtime import FragmentError, FragmentRuntime, give_back_memory
+from splitplace.messages.application import Application, Fragment
+from splitplace.messages.cluster import MAX_FRAGMENTS_LISTED, FailureKind
 
 log = logging.getLogger(__name__)
 

@@ -2,11 +2,11 @@
 
 import asyncio
 
-from bus.connection import Bus
-from edge_node.executor import Done, Output, now_ms
-from edge_node.forwarding import shipments
-from messages.frames import tensor_frames
-from messages.topics import TENSOR
+from splitplace.bus.connection import Bus
+from splitplace.edge_node.executor import Done, Output, now_ms
+from splitplace.edge_node.forwarding import shipments
+from splitplace.messages.frames import tensor_frames
+from splitplace.messages.topics import TENSOR
 
 MAX_FRAMES_ON_THE_WAY = 16
 

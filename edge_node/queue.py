@@ -6,9 +6,9 @@ from collections.abc import Container
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from bus.assembly import TensorKey, key_of
-from messages.frames import Buffer, Route, TensorHeader
-from messages.limits import MEBIBYTE
+from splitplace.bus.assembly import TensorKey, key_of
+from splitplace.messages.frames import Buffer, Route, TensorHeader
+from splitplace.messages.limits import MEBIBYTE
 
 MAX_JOBS = 4096
 MAX_BYTES = 128 * MEBIBYTE

@@ -1,7 +1,7 @@
 """Runs one ONNX fragment with ONNX Runtime, in one thread.
 
 A fragment has exactly one input and one output, both with a free batch dimension first. Whoever loads a file
-has checked its hash before (`bus.store.verify`).
+has checked its hash before (`splitplace.storage.model_store.verify`).
 """
 
 import ctypes
@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from messages.application import DType, TensorSpec
+from splitplace.messages.application import DType, TensorSpec
 
 _DTYPES: dict[str, DType] = {
     "tensor(uint8)": "uint8",

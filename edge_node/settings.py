@@ -10,9 +10,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import CliImplicitFlag
 
-from bus.settings import Settings
-from messages.base import Name
-from messages.limits import MEBIBYTE
+from splitplace.bus.settings import Settings
+from splitplace.messages.base import Name
+from splitplace.messages.limits import MEBIBYTE
 
 LOOPBACK_MEGABYTES_PER_SECOND = 1000.0
 NETWORK_MEGABYTES_PER_SECOND = 100.0

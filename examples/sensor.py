@@ -5,7 +5,7 @@ A plain MQTT 5 client. It imports nothing of SplitPlace: what it knows is in doc
 as msgpack, as JSON and as bare PNGs, at random moments, with batches from one image to `--batch-max` and
 deadlines from hopeless to loose, and prints what became of them.
 
-    python examples/sensor.py --broker mqtt://127.0.0.1:1883 --samples store/mnist/samples.npz --tasks 20
+    python examples/sensor.py --samples splitplace/shipped_store/mnist/samples.npz --tasks 20
 """
 
 import argparse

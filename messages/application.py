@@ -12,8 +12,18 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from messages.base import Bytes, Count, Message, Milliseconds, Name, NonNegative, Part, Ratio, Sha256
-from messages.limits import MAX_BATCH, MAX_STAGES, MAX_TENSOR_BYTES, MAX_TENSOR_RANK
+from splitplace.messages.base import (
+    Bytes,
+    Count,
+    Message,
+    Milliseconds,
+    Name,
+    NonNegative,
+    Part,
+    Ratio,
+    Sha256,
+)
+from splitplace.messages.limits import MAX_BATCH, MAX_STAGES, MAX_TENSOR_BYTES, MAX_TENSOR_RANK
 
 INPUT: Literal["input"] = "input"
 """The reserved `source` of a stage that reads the task's own input."""

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from messages.base import (
+from splitplace.messages.base import (
     Attempt,
     Bytes,
     Count,
@@ -18,7 +18,7 @@ from messages.base import (
     TaskKey,
     Text,
 )
-from messages.limits import MAX_NODES, MAX_STAGES
+from splitplace.messages.limits import MAX_NODES, MAX_STAGES
 
 BootId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 """Random, new at every start of a process: tells a restart from a reconnect."""

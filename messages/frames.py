@@ -21,9 +21,9 @@ import zstandard
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from messages.application import ITEM_BYTES, Dimension, DType
-from messages.base import Attempt, Count, Message, Milliseconds, Name, Part, Sha256, TaskKey
-from messages.limits import (
+from splitplace.messages.application import ITEM_BYTES, Dimension, DType
+from splitplace.messages.base import Attempt, Count, Message, Milliseconds, Name, Part, Sha256, TaskKey
+from splitplace.messages.limits import (
     CHUNK_BYTES,
     MAX_CHUNKS,
     MAX_FRAGMENT_BYTES,
@@ -33,7 +33,7 @@ from messages.limits import (
     MAX_TENSOR_BYTES,
     MAX_TENSOR_RANK,
 )
-from messages.task import StageReport
+from splitplace.messages.task import StageReport
 
 Buffer = bytes | bytearray | memoryview
 Codec = Literal["raw", "zstd"]

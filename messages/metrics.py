@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from messages.base import Bytes, Count, Message, Milliseconds, Name, NonNegative, Ratio
+from splitplace.messages.base import Bytes, Count, Message, Milliseconds, Name, NonNegative, Ratio
 
 
 class TaskMetrics(Message):

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from messages.application import DType
-from messages.base import (
+from splitplace.messages.application import DType
+from splitplace.messages.base import (
     Attempt,
     ClientName,
     Count,
@@ -24,7 +24,7 @@ from messages.base import (
     TaskKey,
     Text,
 )
-from messages.limits import (
+from splitplace.messages.limits import (
     MAX_BATCH,
     MAX_DEADLINE_MS,
     MAX_MICRO_BATCHES,

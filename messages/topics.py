@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Generic, Literal, TypeVar
 
-from messages import limits
-from messages.application import Application
-from messages.base import Message
-from messages.cluster import (
+from splitplace.messages import limits
+from splitplace.messages.application import Application
+from splitplace.messages.base import Message
+from splitplace.messages.cluster import (
     CancelTask,
     ClusterState,
     FragmentMissing,
@@ -24,8 +24,8 @@ from messages.cluster import (
     ServiceStatus,
     StageFailure,
 )
-from messages.frames import FragmentHeader, TensorHeader
-from messages.metrics import (
+from splitplace.messages.frames import FragmentHeader, TensorHeader
+from splitplace.messages.metrics import (
     ClusterMetrics,
     GatewayMetrics,
     NodeMetrics,
@@ -33,7 +33,7 @@ from messages.metrics import (
     ServiceMetrics,
     TaskMetrics,
 )
-from messages.task import (
+from splitplace.messages.task import (
     Answer,
     SettleTask,
     TaskAccepted,

@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 from hypothesis import HealthCheck, settings
 
-from bus.broker import Broker, StartedKind, mosquitto_path
+from splitplace.commands.processes.broker import Broker, StartedKind, mosquitto_path
 from tests.support.brokers import running_broker
 
 # A busy machine is no reason to fail: what must be quick is measured by tests of its own.

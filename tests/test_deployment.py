@@ -15,10 +15,10 @@ import pytest
 import yaml
 from paho.mqtt import client, publish
 
-from cli.main import COMMANDS, PARTS
-from edge_node.settings import NodeSettings
-from messages.limits import MAX_PACKET_BYTES
-from messages.topics import SERVICES
+from splitplace.commands.main import COMMANDS, PARTS
+from splitplace.edge_node.settings import NodeSettings
+from splitplace.messages.limits import MAX_PACKET_BYTES
+from splitplace.messages.topics import SERVICES
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -64,7 +64,7 @@ def test_every_command_in_compose_is_one_that_the_command_line_knows(compose: di
         flags.setdefault(part, set()).update(word for word in arguments if word.startswith("--"))
     for part, wanted in flags.items():
         shown = subprocess.run(
-            [sys.executable, "-m", "cli.main", part, "--help"],
+            [sys.executable, "-m", "splitplace.commands.main", part, "--help"],
             cwd=ROOT,
             env=os.environ | {"COLUMNS": "200"},
             capture_output=True,

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from edge_node.vitals import RASPBERRY_PI_WATTS
-from messages import metrics
-from messages.base import Message
-from messages.topics import all_topics
+from splitplace.edge_node.vitals import RASPBERRY_PI_WATTS
+from splitplace.messages import metrics
+from splitplace.messages.base import Message
+from splitplace.messages.topics import all_topics
 
 TEXT = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text(encoding="utf-8")
 MODELS = {

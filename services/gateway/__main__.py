@@ -1,11 +1,11 @@
-"""`python -m services.gateway`, the same as `splitplace gateway`."""
+"""`python -m splitplace.services.gateway`, the same as `splitplace gateway`."""
 
 import sys
 from collections.abc import Sequence
 
-from bus.service import run_until_signal
-from services.gateway.service import serve
-from services.gateway.settings import GatewaySettings
+from splitplace.bus.service import run_until_signal
+from splitplace.services.gateway.service import serve
+from splitplace.services.gateway.settings import GatewaySettings
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,9 +1,9 @@
 """From a finished task to what its sender and the learning services are told. Pure."""
 
-from messages.application import Application
-from messages.task import Answer, Prediction, TaskFinished, TaskResult
-from services.gateway.core import Finish, unique
-from services.gateway.journal import Entry
+from splitplace.messages.application import Application
+from splitplace.messages.task import Answer, Prediction, TaskFinished, TaskResult
+from splitplace.services.gateway.core import Finish, unique
+from splitplace.services.gateway.journal import Entry
 
 
 def accuracy(result: TaskResult | None, labels: tuple[int, ...] | None) -> float | None:

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Literal
 
-from messages.application import Application, Variant
-from messages.cluster import StageFailure
-from messages.task import TaskDecided, TaskPlaced, TaskResult
-from services.gateway import partial
+from splitplace.messages.application import Application, Variant
+from splitplace.messages.cluster import StageFailure
+from splitplace.messages.task import TaskDecided, TaskPlaced, TaskResult
+from splitplace.services.gateway import partial
 
 TerminalStatus = Literal["answered", "expired", "failed", "refused"]
 

@@ -5,9 +5,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from messages.application import Application, Stage, Variant
-from messages.frames import Route, TensorHeader, encode_tensor, tensor_frames
-from messages.task import TaskPlaced
+from splitplace.messages.application import Application, Stage, Variant
+from splitplace.messages.frames import Route, TensorHeader, encode_tensor, tensor_frames
+from splitplace.messages.task import TaskPlaced
 
 
 def routes(variant: Variant, nodes: Mapping[str, str]) -> tuple[Route, ...]:

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from bus.connection import RawReceived
-from messages.application import ITEM_BYTES, Application, TensorSpec
-from messages.base import ClientName
-from messages.frames import FrameError, decompress
-from messages.limits import MAX_BATCH, MAX_IMAGE_PIXELS, MAX_TASK_BYTES, MAX_TASK_INPUT_BYTES
-from messages.task import Deadline, TaskRequest
+from splitplace.bus.connection import RawReceived
+from splitplace.messages.application import ITEM_BYTES, Application, TensorSpec
+from splitplace.messages.base import ClientName
+from splitplace.messages.frames import FrameError, decompress
+from splitplace.messages.limits import MAX_BATCH, MAX_IMAGE_PIXELS, MAX_TASK_BYTES, MAX_TASK_INPUT_BYTES
+from splitplace.messages.task import Deadline, TaskRequest
 
 ANONYMOUS = "anonymous"
 

@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from messages.task import Answer
+from splitplace.messages.task import Answer
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS tasks (

@@ -2,10 +2,10 @@
 
 from collections import Counter
 
-from messages.metrics import GatewayMetrics
-from services.gateway.core import TaskBook
-from services.gateway.intake import RefusalKind
-from services.gateway.journal import Journal
+from splitplace.messages.metrics import GatewayMetrics
+from splitplace.services.gateway.core import TaskBook
+from splitplace.services.gateway.intake import RefusalKind
+from splitplace.services.gateway.journal import Journal
 
 OUR_FAULT: tuple[RefusalKind, ...] = ("overloaded", "journal")
 """Refusals of tasks that are valid: their senders may try again."""

@@ -2,8 +2,8 @@
 
 from collections.abc import Collection, Mapping
 
-from messages.application import INPUT, Variant
-from messages.task import TaskDecided, TaskResult
+from splitplace.messages.application import INPUT, Variant
+from splitplace.messages.task import TaskDecided, TaskResult
 
 
 def has_branches(variant: Variant) -> bool:

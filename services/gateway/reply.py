@@ -4,10 +4,10 @@ import msgpack
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from bus.connection import RawReceived
-from messages import topics
-from messages.task import Answer
-from services.gateway.journal import ReplyTo
+from splitplace.bus.connection import RawReceived
+from splitplace.messages import topics
+from splitplace.messages.task import Answer
+from splitplace.services.gateway.journal import ReplyTo
 
 
 def reply_to(raw: RawReceived, prefix: str, client: str) -> ReplyTo:

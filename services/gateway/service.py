@@ -8,16 +8,16 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from bus.client import Session
-from bus.connection import Bus, RawReceived, Received
-from bus.service import announced, service_bus
-from messages import topics
-from messages.application import Application
-from messages.cluster import CancelTask, ClusterState, NodeStatus, ServiceStatus, StageFailure
-from messages.metrics import RefusalMetrics
-from messages.task import Answer, SettleTask, TaskAccepted, TaskDecided, TaskPlaced, TaskResult
-from services.gateway import answers
-from services.gateway.core import (
+from splitplace.bus.client import Session
+from splitplace.bus.connection import Bus, RawReceived, Received
+from splitplace.bus.service import announced, service_bus
+from splitplace.messages import topics
+from splitplace.messages.application import Application
+from splitplace.messages.cluster import CancelTask, ClusterState, NodeStatus, ServiceStatus, StageFailure
+from splitplace.messages.metrics import RefusalMetrics
+from splitplace.messages.task import Answer, SettleTask, TaskAccepted, TaskDecided, TaskPlaced, TaskResult
+from splitplace.services.gateway import answers
+from splitplace.services.gateway.core import (
     Announce,
     Cancel,
     Dispatch,
@@ -28,8 +28,8 @@ from services.gateway.core import (
     Task,
     TaskBook,
 )
-from services.gateway.dispatch import input_frames
-from services.gateway.intake import (
+from splitplace.services.gateway.dispatch import input_frames
+from splitplace.services.gateway.intake import (
     Admission,
     Identity,
     RefusalKind,
@@ -39,10 +39,10 @@ from services.gateway.intake import (
     identify,
     refuse,
 )
-from services.gateway.journal import Entry, Journal, JournalError, ReplyTo
-from services.gateway.metrics import OUR_FAULT, gateway_metrics
-from services.gateway.reply import encoded, reply_to
-from services.gateway.settings import GatewaySettings
+from splitplace.services.gateway.journal import Entry, Journal, JournalError, ReplyTo
+from splitplace.services.gateway.metrics import OUR_FAULT, gateway_metrics
+from splitplace.services.gateway.reply import encoded, reply_to
+from splitplace.services.gateway.settings import GatewaySettings
 
 log = logging.getLogger(__name__)
 

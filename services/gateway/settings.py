@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from bus.settings import Settings
+from splitplace.bus.settings import Settings
 
 
 class GatewaySettings(Settings):

@@ -1,10 +1,10 @@
-"""`python -m services.placer`, the same as `splitplace placer`."""
+"""`python -m splitplace.services.placer`, the same as `splitplace placer`."""
 
 import sys
 from collections.abc import Sequence
 
-from bus.service import run_until_signal
-from services.placer.service import PlacerSettings, serve
+from splitplace.bus.service import run_until_signal
+from splitplace.services.placer.service import PlacerSettings, serve
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -7,12 +7,12 @@ from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from messages.application import Application
-from messages.cluster import ClusterState, PrepareFragments
-from messages.limits import MAX_STAGES
-from messages.task import StagePlacement, TaskDecided, TaskFinished, TaskPlaced
-from policies.cluster import ClusterView
-from policies.placement import (
+from splitplace.messages.application import Application
+from splitplace.messages.cluster import ClusterState, PrepareFragments
+from splitplace.messages.limits import MAX_STAGES
+from splitplace.messages.task import StagePlacement, TaskDecided, TaskFinished, TaskPlaced
+from splitplace.policies.cluster import ClusterView
+from splitplace.policies.placement import (
     ActiveJob,
     Infeasible,
     PeriodOutcome,
@@ -22,11 +22,11 @@ from policies.placement import (
     Training,
     place,
 )
-from policies.placement.objective import response_share, task_reward
-from policies.placement.warm_up import warm_up
-from policies.prediction import HOP_MS, Job, predict
-from policies.scoring import mean
-from policies.state import State, StateError
+from splitplace.policies.placement.objective import response_share, task_reward
+from splitplace.policies.placement.warm_up import warm_up
+from splitplace.policies.prediction import HOP_MS, Job, predict
+from splitplace.policies.scoring import mean
+from splitplace.policies.state import State, StateError
 
 HOPS_TO_DISPATCH = 1
 """Placement to gateway: then the inputs are sent."""

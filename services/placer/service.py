@@ -8,14 +8,13 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import CliImplicitFlag
 
-from bus.connection import Received
-from bus.memory import Memory
-from bus.service import announced, service_bus
-from bus.settings import Settings
-from messages.application import Application
-from messages.cluster import ClusterState, PrepareFragments
-from messages.task import TaskDecided, TaskFinished
-from messages.topics import (
+from splitplace.bus.connection import Received
+from splitplace.bus.service import announced, service_bus
+from splitplace.bus.settings import Settings
+from splitplace.messages.application import Application
+from splitplace.messages.cluster import ClusterState, PrepareFragments
+from splitplace.messages.task import TaskDecided, TaskFinished
+from splitplace.messages.topics import (
     APPLICATION,
     CLUSTER_STATE,
     JOB_DECIDED,
@@ -24,8 +23,9 @@ from messages.topics import (
     NODE_PREPARE,
     PLACER,
 )
-from policies.placement import PlacementName, placement_policy
-from services.placer.core import Placer
+from splitplace.policies.placement import PlacementName, placement_policy
+from splitplace.services.placer.core import Placer
+from splitplace.storage.state_file import Memory
 
 
 class PlacerSettings(Settings):

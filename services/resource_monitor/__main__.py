@@ -1,10 +1,10 @@
-"""`python -m services.resource_monitor`."""
+"""`python -m splitplace.services.resource_monitor`."""
 
 import sys
 from collections.abc import Sequence
 
-from bus.service import run_until_signal
-from services.resource_monitor.service import ResourceMonitorSettings, serve
+from splitplace.bus.service import run_until_signal
+from splitplace.services.resource_monitor.service import ResourceMonitorSettings, serve
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -9,10 +9,10 @@ will, because a heartbeat may be overtaken by the will of the process that sent 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from messages.cluster import ClusterState, NodeInfo, NodeState, NodeStatus, NodeVitals
-from messages.limits import MAX_NODES
-from messages.metrics import ClusterMetrics, NodeMetrics
-from policies.scoring import jain_fairness
+from splitplace.messages.cluster import ClusterState, NodeInfo, NodeState, NodeStatus, NodeVitals
+from splitplace.messages.limits import MAX_NODES
+from splitplace.messages.metrics import ClusterMetrics, NodeMetrics
+from splitplace.policies.scoring import jain_fairness
 
 SILENT_AFTER_MS = 2500.0
 FORGET_AFTER_MS = 600_000.0

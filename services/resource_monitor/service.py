@@ -8,13 +8,13 @@ import time
 
 from pydantic import Field, ValidationError
 
-from bus.connection import RawReceived, Received, parse
-from bus.service import announced, service_bus
-from bus.settings import Settings
-from messages.cluster import NodeInfo, NodeVitals
-from messages.frames import FrameError
-from messages.metrics import ClusterMetrics, NodeMetrics
-from messages.topics import (
+from splitplace.bus.connection import RawReceived, Received, parse
+from splitplace.bus.service import announced, service_bus
+from splitplace.bus.settings import Settings
+from splitplace.messages.cluster import NodeInfo, NodeVitals
+from splitplace.messages.frames import FrameError
+from splitplace.messages.metrics import ClusterMetrics, NodeMetrics
+from splitplace.messages.topics import (
     CLUSTER_STATE,
     METRICS_CLUSTER,
     METRICS_NODE,
@@ -23,7 +23,7 @@ from messages.topics import (
     NODE_VITALS,
     RESOURCE_MONITOR,
 )
-from services.resource_monitor.core import (
+from splitplace.services.resource_monitor.core import (
     FORGET_AFTER_MS,
     LINK_MEGABYTES_PER_SECOND,
     SILENT_AFTER_MS,

@@ -1,10 +1,10 @@
-"""`python -m services.result_aggregator`."""
+"""`python -m splitplace.services.result_aggregator`."""
 
 import sys
 from collections.abc import Sequence
 
-from bus.service import run_until_signal
-from services.result_aggregator.service import ResultAggregatorSettings, serve
+from splitplace.bus.service import run_until_signal
+from splitplace.services.result_aggregator.service import ResultAggregatorSettings, serve
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -12,12 +12,12 @@ is used is the gateway's affair (docs/decisions/0012-partial-answers.md).
 import contextlib
 from collections import OrderedDict, deque
 
-from messages.application import Application
-from messages.frames import FrameError, TensorHeader
-from messages.limits import MEBIBYTE
-from messages.task import TaskResult
-from services.result_aggregator.merging import Condensed
-from services.result_aggregator.outputs import TaskOutputs
+from splitplace.messages.application import Application
+from splitplace.messages.frames import FrameError, TensorHeader
+from splitplace.messages.limits import MEBIBYTE
+from splitplace.messages.task import TaskResult
+from splitplace.services.result_aggregator.merging import Condensed
+from splitplace.services.result_aggregator.outputs import TaskOutputs
 
 MAX_TASKS = 4096
 MAX_BYTES = 64 * MEBIBYTE

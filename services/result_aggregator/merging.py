@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from messages.frames import FrameError
-from messages.task import ClassScore
+from splitplace.messages.frames import FrameError
+from splitplace.messages.task import ClassScore
 
 _LOGITS_RANK = 2
 

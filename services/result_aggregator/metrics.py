@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from messages.application import Application
-from messages.metrics import TaskMetrics
-from messages.task import TaskFinished
-from policies.scoring import quantile, reward
+from splitplace.messages.application import Application
+from splitplace.messages.metrics import TaskMetrics
+from splitplace.messages.task import TaskFinished
+from splitplace.policies.scoring import quantile, reward
 
 WINDOW = 1000
 """Most recent responses that quantiles are of."""

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from math import fsum
 from typing import Self
 
-from messages.application import INPUT, Application, Stage, Variant
-from messages.frames import FrameError, TensorHeader
-from messages.limits import MAX_BATCH
-from messages.task import ClassScore, StageReport, TaskResult
-from services.result_aggregator.merging import Condensed, class_scores
+from splitplace.messages.application import INPUT, Application, Stage, Variant
+from splitplace.messages.frames import FrameError, TensorHeader
+from splitplace.messages.limits import MAX_BATCH
+from splitplace.messages.task import ClassScore, StageReport, TaskResult
+from splitplace.services.result_aggregator.merging import Condensed, class_scores
 
 _OVERHEAD_BYTES = 512
 """Python objects around the arrays of one output."""

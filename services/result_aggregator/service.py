@@ -5,17 +5,17 @@ import logging
 import time
 from collections.abc import Mapping
 
-from bus.assembly import TensorAssembly
-from bus.client import TENSOR_SESSION
-from bus.connection import Bus, Received
-from bus.service import announced, service_bus
-from bus.settings import Settings
-from messages.application import Application
-from messages.frames import Buffer, FrameError, TensorHeader, decode_tensor
-from messages.limits import KIBIBYTE
-from messages.metrics import TaskMetrics
-from messages.task import SettleTask, TaskFinished
-from messages.topics import (
+from splitplace.bus.assembly import TensorAssembly
+from splitplace.bus.client import TENSOR_SESSION
+from splitplace.bus.connection import Bus, Received
+from splitplace.bus.service import announced, service_bus
+from splitplace.bus.settings import Settings
+from splitplace.messages.application import Application
+from splitplace.messages.frames import Buffer, FrameError, TensorHeader, decode_tensor
+from splitplace.messages.limits import KIBIBYTE
+from splitplace.messages.metrics import TaskMetrics
+from splitplace.messages.task import SettleTask, TaskFinished
+from splitplace.messages.topics import (
     AGGREGATOR_INBOX,
     APPLICATION,
     JOB_FINISHED,
@@ -28,9 +28,9 @@ from messages.topics import (
     TENSOR,
     Topic,
 )
-from services.result_aggregator.core import Aggregation
-from services.result_aggregator.merging import Condensed, condense
-from services.result_aggregator.metrics import BoardKind, Scoreboard
+from splitplace.services.result_aggregator.core import Aggregation
+from splitplace.services.result_aggregator.merging import Condensed, condense
+from splitplace.services.result_aggregator.metrics import BoardKind, Scoreboard
 
 log = logging.getLogger(__name__)
 

@@ -1,12 +1,12 @@
-"""`python -m services.splitter`, the same as `splitplace splitter`."""
+"""`python -m splitplace.services.splitter`, the same as `splitplace splitter`."""
 
 import sys
 from collections.abc import Sequence
 
-from bus.service import run_until_signal
-from bus.store import StoreError
-from services.splitter.service import serve
-from services.splitter.settings import SplitterSettings
+from splitplace.bus.service import run_until_signal
+from splitplace.services.splitter.service import serve
+from splitplace.services.splitter.settings import SplitterSettings
+from splitplace.storage.model_store import StoreError
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -7,15 +7,15 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from messages.application import Application
-from messages.cluster import ClusterState
-from messages.task import TaskAccepted, TaskDecided, TaskFinished, TaskPlaced
-from policies.cluster import ClusterView, stage_works
-from policies.correction import Correction
-from policies.placement import Infeasible, Placement, PlacementPolicy, PlacementRequest, place
-from policies.prediction import HOP_MS, Job, predict
-from policies.splitting import Arm, Decision, SplitContext, SplitPolicy
-from policies.state import Json, State, StateError
+from splitplace.messages.application import Application
+from splitplace.messages.cluster import ClusterState
+from splitplace.messages.task import TaskAccepted, TaskDecided, TaskFinished, TaskPlaced
+from splitplace.policies.cluster import ClusterView, stage_works
+from splitplace.policies.correction import Correction
+from splitplace.policies.placement import Infeasible, Placement, PlacementPolicy, PlacementRequest, place
+from splitplace.policies.prediction import HOP_MS, Job, predict
+from splitplace.policies.splitting import Arm, Decision, SplitContext, SplitPolicy
+from splitplace.policies.state import Json, State, StateError
 
 HOPS_TO_DISPATCH = 2
 """Decision to placer, placement to gateway: then the inputs are sent."""

@@ -11,13 +11,13 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import NamedTuple
 
-from bus.connection import Bus, Received
-from bus.settings import Settings
-from bus.store import ModelStore, StoreError, verify
-from messages.cluster import FragmentMissing, FragmentRequest
-from messages.frames import FragmentHeader, pack
-from messages.limits import CHUNK_BYTES
-from messages.topics import FRAGMENT_CHUNK, FRAGMENT_MISSING, FRAGMENT_REQUEST
+from splitplace.bus.connection import Bus, Received
+from splitplace.bus.settings import Settings
+from splitplace.messages.cluster import FragmentMissing, FragmentRequest
+from splitplace.messages.frames import FragmentHeader, pack
+from splitplace.messages.limits import CHUNK_BYTES
+from splitplace.messages.topics import FRAGMENT_CHUNK, FRAGMENT_MISSING, FRAGMENT_REQUEST
+from splitplace.storage.model_store import ModelStore, StoreError, verify
 
 log = logging.getLogger(__name__)
 

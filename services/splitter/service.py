@@ -5,13 +5,11 @@ import logging
 import time
 from collections.abc import Iterable
 
-from bus.connection import Received
-from bus.memory import Memory
-from bus.service import announced, service_bus
-from bus.store import ModelStore, StoreError
-from messages.cluster import ClusterState
-from messages.task import TaskAccepted, TaskDecided, TaskFinished, TaskPlaced
-from messages.topics import (
+from splitplace.bus.connection import Received
+from splitplace.bus.service import announced, service_bus
+from splitplace.messages.cluster import ClusterState
+from splitplace.messages.task import TaskAccepted, TaskDecided, TaskFinished, TaskPlaced
+from splitplace.messages.topics import (
     APPLICATION,
     CLUSTER_STATE,
     JOB_ACCEPTED,
@@ -20,11 +18,13 @@ from messages.topics import (
     JOB_PLACED,
     SPLITTER,
 )
-from policies.placement import placement_policy
-from policies.splitting import parse_arms, split_policy
-from services.splitter.core import Splitter
-from services.splitter.repository import Repository
-from services.splitter.settings import SplitterSettings
+from splitplace.policies.placement import placement_policy
+from splitplace.policies.splitting import parse_arms, split_policy
+from splitplace.services.splitter.core import Splitter
+from splitplace.services.splitter.repository import Repository
+from splitplace.services.splitter.settings import SplitterSettings
+from splitplace.storage.model_store import ModelStore, StoreError
+from splitplace.storage.state_file import Memory
 
 log = logging.getLogger(__name__)
 

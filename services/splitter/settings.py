@@ -4,14 +4,9 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from bus.settings import Settings
-from policies.splitting import MARGIN, TOLERANCE, MabMode, SplitName, parse_arms
-
-
-def default_store() -> Path:
-    """The model store below the current folder, else the one beside the packages."""
-    here = Path.cwd() / "store"
-    return here if here.is_dir() else Path(__file__).resolve().parents[2] / "store"
+from splitplace.bus.settings import Settings
+from splitplace.policies.splitting import MARGIN, TOLERANCE, MabMode, SplitName, parse_arms
+from splitplace.storage.shipped import default_store
 
 
 class SplitterSettings(Settings):

@@ -11,10 +11,19 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
-from bus import broker as broker_module
-from bus.broker import MOSQUITTO_SETTINGS, started_broker
-from messages.base import Message
-from messages.topics import AGGREGATOR_INBOX, DASHBOARD, NODE, SENSOR, SERVICES, TASK, Topic, all_topics
+from splitplace.commands.processes import broker as broker_module
+from splitplace.commands.processes.broker import MOSQUITTO_SETTINGS, started_broker
+from splitplace.messages.base import Message
+from splitplace.messages.topics import (
+    AGGREGATOR_INBOX,
+    DASHBOARD,
+    NODE,
+    SENSOR,
+    SERVICES,
+    TASK,
+    Topic,
+    all_topics,
+)
 
 pytestmark = pytest.mark.mosquitto
 

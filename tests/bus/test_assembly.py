@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bus.assembly import TensorAssembly
-from messages.frames import (
+from splitplace.bus.assembly import TensorAssembly
+from splitplace.messages.frames import (
     FrameError,
     TensorHeader,
     decode_tensor,
@@ -14,7 +14,7 @@ from messages.frames import (
     tensor_frames,
     unpack,
 )
-from messages.limits import CHUNK_BYTES
+from splitplace.messages.limits import CHUNK_BYTES
 
 
 def _header(**changes: object) -> TensorHeader:

@@ -9,19 +9,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from bus.broker import Broker
-from bus.client import TENSOR_SESSION
-from bus.connection import Bus, RawReceived, Received
-from bus.settings import Settings
-from messages.cluster import CancelTask, NodeStatus, StageFailure
-from messages.frames import FragmentHeader, pack
-from messages.topics import (
-    FRAGMENT_CHUNK,
-    NODE_CANCEL,
-    NODE_FAILURE,
-    NODE_STATUS,
-    TASK_OF_CLIENT,
-)
+from splitplace.bus.client import TENSOR_SESSION
+from splitplace.bus.connection import Bus, RawReceived, Received
+from splitplace.bus.settings import Settings
+from splitplace.commands.processes.broker import Broker
+from splitplace.messages.cluster import CancelTask, NodeStatus, StageFailure
+from splitplace.messages.frames import FragmentHeader, pack
+from splitplace.messages.topics import FRAGMENT_CHUNK, NODE_CANCEL, NODE_FAILURE, NODE_STATUS, TASK_OF_CLIENT
 
 BOOT = "0123456789abcdef"
 SHA256 = "ab" * 32

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from bus.settings import CONFIG_VARIABLE, Settings
-from services.gateway.settings import GatewaySettings
+from splitplace.bus.settings import CONFIG_VARIABLE, Settings
+from splitplace.services.gateway.settings import GatewaySettings
 
 
 @pytest.fixture(autouse=True)

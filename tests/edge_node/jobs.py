@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_node.queue import Job
-from messages.frames import Route, TensorHeader
+from splitplace.edge_node.queue import Job
+from splitplace.messages.frames import Route, TensorHeader
 
 FRAGMENTS = tuple(digit * 64 for digit in "abc")
 

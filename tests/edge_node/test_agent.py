@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from messages.cluster import CancelTask, PrepareFragments
-from messages.frames import Route
-from messages.topics import NODE_CANCEL, NODE_PREPARE
+from splitplace.messages.cluster import CancelTask, PrepareFragments
+from splitplace.messages.frames import Route
+from splitplace.messages.topics import NODE_CANCEL, NODE_PREPARE
 from tests.edge_node.wide_application import WIDTH, build_wide_application
 from tests.edge_node.world import routes, world
 from tests.support.tiny_application import right_answers, tiny_images

@@ -7,16 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bus.broker import Broker
-from edge_node import loader
-from messages.frames import Route
-from messages.topics import (
-    APPLICATION,
-    FRAGMENT_CHUNK,
-    NODE_CANCEL,
-    NODE_PREPARE,
-    TENSOR,
-)
+from splitplace.commands.processes.broker import Broker
+from splitplace.edge_node import loader
+from splitplace.messages.frames import Route
+from splitplace.messages.topics import APPLICATION, FRAGMENT_CHUNK, NODE_CANCEL, NODE_PREPARE, TENSOR
 from tests.edge_node.world import World, routes, world
 from tests.support.tiny_application import right_answers, tiny_images
 from tests.support.waiting import until

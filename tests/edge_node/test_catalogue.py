@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_node.catalogue import MAX_APPLICATIONS, Catalogue, CatalogueFullError, Timings
-from messages.cluster import MAX_FRAGMENTS_LISTED
+from splitplace.edge_node.catalogue import MAX_APPLICATIONS, Catalogue, CatalogueFullError, Timings
+from splitplace.messages.cluster import MAX_FRAGMENTS_LISTED
 from tests.support.tiny_application import build_tiny_application
 
 

@@ -6,8 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_node.download import MAX_SILENT_ROUNDS, PATIENCE_MS, WINDOW, Download, DownloadError, Wanted
-from messages.limits import CHUNK_BYTES
+from splitplace.edge_node.download import (
+    MAX_SILENT_ROUNDS,
+    PATIENCE_MS,
+    WINDOW,
+    Download,
+    DownloadError,
+    Wanted,
+)
+from splitplace.messages.limits import CHUNK_BYTES
 
 
 def body_bytes(download: Download, chunk: int) -> int:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge_node.executor import OUTGOING_DEPTH, Done, Executor, Failure, Output, now_ms
-from edge_node.queue import Admission, Job, JobQueue
-from edge_node.runtime import FragmentError, FragmentRuntime
-from messages.application import TensorSpec
+from splitplace.edge_node.executor import OUTGOING_DEPTH, Done, Executor, Failure, Output, now_ms
+from splitplace.edge_node.queue import Admission, Job, JobQueue
+from splitplace.edge_node.runtime import FragmentError, FragmentRuntime
+from splitplace.messages.application import TensorSpec
 from tests.edge_node.jobs import FRAGMENTS, make_job
 
 SPEC = TensorSpec(dtype="uint8", shape=(16,))

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from bus.connection import Bus
-from bus.settings import Settings
-from bus.store import ModelStore, sha256_of
-from edge_node.download import WINDOW, DownloadError
-from edge_node.fetcher import Fetcher
-from edge_node.fragment_store import FragmentStore
-from messages.application import Fragment
-from messages.limits import CHUNK_BYTES
+from splitplace.bus.connection import Bus
+from splitplace.bus.settings import Settings
+from splitplace.edge_node.download import WINDOW, DownloadError
+from splitplace.edge_node.fetcher import Fetcher
+from splitplace.edge_node.fragment_store import FragmentStore
+from splitplace.messages.application import Fragment
+from splitplace.messages.limits import CHUNK_BYTES
+from splitplace.storage.model_store import ModelStore, sha256_of
 from tests.support.repository import FragmentRepository
 from tests.support.tiny_application import build_tiny_application
 from tests.support.waiting import until

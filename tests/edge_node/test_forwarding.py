@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_node.executor import Done, Output
-from edge_node.forwarding import shipments
-from messages.frames import Route, TensorHeader, tensor_frames, unpack
+from splitplace.edge_node.executor import Done, Output
+from splitplace.edge_node.forwarding import shipments
+from splitplace.messages.frames import Route, TensorHeader, tensor_frames, unpack
 from tests.edge_node.jobs import FRAGMENTS, make_job
 
 OUTPUT = Output(codec="raw", encoded=bytes(8), dtype="float32", shape=(1, 2))

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from bus.store import StoreError, sha256_of
-from edge_node.fragment_store import FragmentStore
-from messages.limits import CHUNK_BYTES
+from splitplace.edge_node.fragment_store import FragmentStore
+from splitplace.messages.limits import CHUNK_BYTES
+from splitplace.storage.model_store import StoreError, sha256_of
 
 
 def put(store: FragmentStore, content: bytes) -> str:

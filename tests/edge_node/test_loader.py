@@ -6,15 +6,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bus.store import ModelStore
-from edge_node.catalogue import Catalogue
-from edge_node.executor import Executor
-from edge_node.fragment_store import FragmentStore
-from edge_node.loader import Loader
-from edge_node.memory import MemoryBudget
-from edge_node.queue import JobQueue
-from messages.application import Application, Fragment
-from messages.cluster import FailureKind
+from splitplace.edge_node.catalogue import Catalogue
+from splitplace.edge_node.executor import Executor
+from splitplace.edge_node.fragment_store import FragmentStore
+from splitplace.edge_node.loader import Loader
+from splitplace.edge_node.memory import MemoryBudget
+from splitplace.edge_node.queue import JobQueue
+from splitplace.messages.application import Application, Fragment
+from splitplace.messages.cluster import FailureKind
+from splitplace.storage.model_store import ModelStore
 from tests.edge_node.jobs import make_job
 from tests.support.tiny_application import build_tiny_application
 from tests.support.waiting import until

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_node.memory import DoesNotFitError, MemoryBudget
+from splitplace.edge_node.memory import DoesNotFitError, MemoryBudget
 
 
 def test_the_least_recently_used_fragment_makes_room() -> None:

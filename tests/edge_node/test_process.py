@@ -19,7 +19,7 @@ DEAD_WITHIN_S = 3.0
 
 @contextmanager
 def node_process(w: World, name: str = "n1") -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "edge_node", "--node", name, "--broker", w.url]
+    command = [sys.executable, "-m", "splitplace.edge_node", "--node", name, "--broker", w.url]
     process = subprocess.Popen([*command, "--fragment-dir", str(w.folder / name), "--vitals-every-s", "0.2"])
     try:
         yield process

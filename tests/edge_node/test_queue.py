@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_node.queue import Admission, Job, JobQueue
+from splitplace.edge_node.queue import Admission, Job, JobQueue
 from tests.edge_node.jobs import FRAGMENTS, make_job
 
 READY = frozenset(FRAGMENTS)

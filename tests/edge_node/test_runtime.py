@@ -10,9 +10,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from bus.store import ModelStore
-from edge_node.runtime import FragmentError, FragmentRuntime
-from messages.application import TensorSpec
+from splitplace.edge_node.runtime import FragmentError, FragmentRuntime
+from splitplace.messages.application import TensorSpec
+from splitplace.storage.model_store import ModelStore
 from tests.support.tiny_application import build_tiny_application, right_answers, tiny_images
 
 ROOT = Path(__file__).parents[2]
@@ -141,8 +141,8 @@ def test_weights_in_another_file_are_refused(tmp_path: Path, *, beside: bool) ->
 
 def test_a_node_needs_neither_torch_nor_onnx() -> None:
     script = (
-        "import sys, edge_node.benchmark\n"
-        "score = edge_node.benchmark.measure_score(0.02)\n"
+        "import sys, splitplace.edge_node.benchmark\n"
+        "score = splitplace.edge_node.benchmark.measure_score(0.02)\n"
         "print(score > 0, {'torch', 'onnx', 'onnxscript'} & set(sys.modules))"
     )
     result = run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from edge_node.settings import NodeSettings, default_node_name
+from splitplace.edge_node.settings import NodeSettings, default_node_name
 
 
 @pytest.mark.parametrize(

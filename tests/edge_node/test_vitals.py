@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_node.vitals import Meter, power_watts, read_temperature, read_throttled
+from splitplace.edge_node.vitals import Meter, power_watts, read_temperature, read_throttled
 
 
 def test_power_follows_the_published_curve_and_is_linear_in_between() -> None:

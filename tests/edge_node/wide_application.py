@@ -7,8 +7,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from bus.store import ModelStore, sha256_of
-from messages.application import Application, Fragment, Stage, TensorSpec, Variant
+from splitplace.messages.application import Application, Fragment, Stage, TensorSpec, Variant
+from splitplace.storage.model_store import ModelStore, sha256_of
 
 WIDTH = 100_000
 

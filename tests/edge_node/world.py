@@ -8,18 +8,17 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from bus.assembly import TensorAssembly
-from bus.connection import Bus, Received
-from bus.settings import Settings
-from bus.store import ModelStore
-from edge_node.agent import Agent
-from edge_node.executor import now_ms
-from edge_node.settings import NodeSettings
-from messages.application import INPUT, Application, Variant
-from messages.base import Message
-from messages.cluster import NodeInfo, NodeStatus, NodeVitals, StageFailure
-from messages.frames import Route, TensorHeader, decode_tensor, encode_tensor, tensor_frames
-from messages.topics import (
+from splitplace.bus.assembly import TensorAssembly
+from splitplace.bus.connection import Bus, Received
+from splitplace.bus.settings import Settings
+from splitplace.edge_node.agent import Agent
+from splitplace.edge_node.executor import now_ms
+from splitplace.edge_node.settings import NodeSettings
+from splitplace.messages.application import INPUT, Application, Variant
+from splitplace.messages.base import Message
+from splitplace.messages.cluster import NodeInfo, NodeStatus, NodeVitals, StageFailure
+from splitplace.messages.frames import Route, TensorHeader, decode_tensor, encode_tensor, tensor_frames
+from splitplace.messages.topics import (
     AGGREGATOR_INBOX,
     NODE_FAILURE,
     NODE_INFO,
@@ -27,6 +26,7 @@ from messages.topics import (
     NODE_VITALS,
     TENSOR,
 )
+from splitplace.storage.model_store import ModelStore
 from tests.support.repository import FragmentRepository
 from tests.support.tiny_application import build_tiny_application
 from tests.support.waiting import until

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from experiments.figures import Run, Runs
+from splitplace.experiments.figures import Run, Runs
 
 
 def runs_of(values: Mapping[tuple[str, str], Mapping[str, Sequence[float]]]) -> Runs:

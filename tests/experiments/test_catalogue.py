@@ -2,11 +2,11 @@
 
 import pytest
 
-from experiments.catalogue import EXPERIMENTS, experiment
-from experiments.metrics import METRICS
-from experiments.plan import Cell, Courses, Experiment, Printed, TimeLines
-from policies.pairs import parse_policy
-from simulator import Scenario
+from splitplace.experiments.catalogue import EXPERIMENTS, experiment
+from splitplace.experiments.metrics import METRICS
+from splitplace.experiments.plan import Cell, Courses, Experiment, Printed, TimeLines
+from splitplace.policies.pairs import parse_policy
+from splitplace.simulator import Scenario
 
 every_experiment = pytest.mark.parametrize("each", EXPERIMENTS.values(), ids=EXPERIMENTS.keys())
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from experiments.figures import decision_shares, flatten
-from experiments.plan import Cell
+from splitplace.experiments.figures import decision_shares, flatten
+from splitplace.experiments.plan import Cell
 from tests.experiments.runs import runs_of
 
 

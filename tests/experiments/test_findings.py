@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from experiments.findings import against_reference, beside_paper, best, check, p_value
-from experiments.plan import Cell, Claim, Printed, changes, extreme, steady
-from experiments.statistics import Estimate
+from splitplace.experiments.findings import against_reference, beside_paper, best, check, p_value
+from splitplace.experiments.plan import Cell, Claim, Printed, changes, extreme, steady
+from splitplace.experiments.statistics import Estimate
 from tests.experiments.runs import rewards, runs_of
 
 CLEAR = [0.90, 0.91, 0.92, 0.90, 0.91]

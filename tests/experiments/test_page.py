@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.figures import Run, Runs
-from experiments.page import Origin, write
-from experiments.plan import (
+from splitplace.experiments.figures import Run, Runs
+from splitplace.experiments.page import Origin, write
+from splitplace.experiments.plan import (
     ApplicationDots,
     Case,
     Cell,

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from experiments.figures import Run
-from experiments.plan import Case, Contender, Experiment
-from experiments.running import Laboratory, Lesson, Request, Taught, Workers, requests_of
-from simulator import Drift, Learnt, Scenario
+from splitplace.experiments.figures import Run
+from splitplace.experiments.plan import Case, Contender, Experiment
+from splitplace.experiments.running import Laboratory, Lesson, Request, Taught, Workers, requests_of
+from splitplace.simulator import Drift, Learnt, Scenario
 
 EXPERIMENT = Experiment(
     name="small",

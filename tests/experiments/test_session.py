@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from experiments.catalogue import EXPERIMENTS
-from experiments.plan import Experiment
-from experiments.running import Laboratory, Lesson, Request, Workers, requests_of
-from experiments.session import Plan, conduct, notes_on, simulations
-from experiments.simulation import by_name, simulate, teach
-from simulator import Scenario
+from splitplace.experiments.catalogue import EXPERIMENTS
+from splitplace.experiments.plan import Experiment
+from splitplace.experiments.running import Laboratory, Lesson, Request, Workers, requests_of
+from splitplace.experiments.session import Plan, conduct, notes_on, simulations
+from splitplace.experiments.simulation import by_name, simulate, teach
+from splitplace.simulator import Scenario
 
 SMALL: dict[str, Any] = {"hosts": 4, "intervals": 12, "rate": 2, "training_intervals": 0}
 POLICIES = ("layer+earliest-finish", "semantic+earliest-finish")
@@ -117,7 +117,7 @@ def test_an_experiment_without_notes_gets_none() -> None:
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "cli.main", "experiments", *arguments],
+        [sys.executable, "-m", "splitplace.commands.main", "experiments", *arguments],
         capture_output=True,
         text=True,
         timeout=100,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.statistics import Estimate, compare, estimate, holm, judge
+from splitplace.experiments.statistics import Estimate, compare, estimate, holm, judge
 
 
 def test_the_interval_is_the_quantile_of_t_times_the_standard_error() -> None:

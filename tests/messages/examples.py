@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from messages.application import Application, Fragment, Stage, TensorSpec, Variant
-from messages.frames import Route, TensorHeader
+from splitplace.messages.application import Application, Fragment, Stage, TensorSpec, Variant
+from splitplace.messages.frames import Route, TensorHeader
 
 HASH = "0" * 64
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from messages.application import INPUT, Application, Fragment, Stage, TensorSpec, Variant
+from splitplace.messages.application import INPUT, Application, Fragment, Stage, TensorSpec, Variant
 from tests.messages.examples import (
     BACK,
     CUT,

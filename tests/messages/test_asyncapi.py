@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from cli.asyncapi import PARAMETERS, PREFIX, channel_id, document, to_json
-from cli.message_schemas import field_documentation
-from cli.topics_page import markdown
-from messages.cluster import NodeInfo
-from messages.topics import all_topics
+from splitplace.commands.asyncapi.document import PARAMETERS, PREFIX, channel_id, document, to_json
+from splitplace.commands.asyncapi.message_schemas import field_documentation
+from splitplace.commands.asyncapi.topics_page import markdown
+from splitplace.messages.cluster import NodeInfo
+from splitplace.messages.topics import all_topics
 
 DOCS = Path(__file__).parents[2] / "docs"
 TOPICS = list(all_topics())

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from messages import limits
-from messages.application import ITEM_BYTES
-from messages.frames import (
+from splitplace.messages import limits
+from splitplace.messages.application import ITEM_BYTES
+from splitplace.messages.frames import (
     FragmentHeader,
     FrameError,
     Route,
@@ -29,7 +29,7 @@ from messages.frames import (
     tensor_frames,
     unpack,
 )
-from messages.task import StageReport
+from splitplace.messages.task import StageReport
 from tests.messages.examples import HASH, client_names, hashes, header_of, names, routes, tensors
 
 floats = st.floats(0, 1e12)

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from messages.base import Message, Name, TaskKey
-from messages.cluster import CancelTask
-from messages.task import TaskRequest
-from messages.topics import all_topics
+from splitplace.messages.base import Message, Name, TaskKey
+from splitplace.messages.cluster import CancelTask
+from splitplace.messages.task import TaskRequest
+from splitplace.messages.topics import all_topics
 
 MESSAGES = sorted({topic.message for topic in all_topics()}, key=lambda kind: kind.__name__)
 CANCEL = {"node": "n1", "task": "camera.7", "attempt": 1}

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from messages import limits
-from messages.application import Application
-from messages.base import Message
-from messages.cluster import ClusterState
-from messages.task import TaskRequest
-from messages.topics import (
+from splitplace.messages import limits
+from splitplace.messages.application import Application
+from splitplace.messages.base import Message
+from splitplace.messages.cluster import ClusterState
+from splitplace.messages.task import TaskRequest
+from splitplace.messages.topics import (
     AGGREGATOR_INBOX,
     DASHBOARD,
     NODE,

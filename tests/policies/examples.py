@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Sequence
 from math import inf
 
-from messages.application import Application, Fragment, Stage, TensorSpec, Variant
-from messages.cluster import ClusterState, FragmentTiming, NodeState
-from policies.cluster import ClusterView
-from policies.placement import PlacementRequest
-from policies.prediction import Job
+from splitplace.messages.application import Application, Fragment, Stage, TensorSpec, Variant
+from splitplace.messages.cluster import ClusterState, FragmentTiming, NodeState
+from splitplace.policies.cluster import ClusterView
+from splitplace.policies.placement import PlacementRequest
+from splitplace.policies.prediction import Job
 
 MEGABYTE = 1_000_000
 REFERENCE_SCORE = 10.0

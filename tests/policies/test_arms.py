@@ -2,8 +2,8 @@
 
 import pytest
 
-from policies.pairs import PolicyPair, parse_policy
-from policies.splitting import PAPER_ARMS, Arm, SplitContext, SplitName, parse_arms, split_policy
+from splitplace.policies.pairs import PolicyPair, parse_policy
+from splitplace.policies.splitting import PAPER_ARMS, Arm, SplitContext, SplitName, parse_arms, split_policy
 
 WHOLE = Arm("whole", 0.95, 100.0, "")
 LAYER_2 = Arm("layer-2", 0.93, 80.0, "")

@@ -5,9 +5,16 @@ from random import Random
 
 import pytest
 
-from policies.splitting import Arm, split_policy
-from policies.splitting.gillis import DISCOUNT, FIRST_VALUE, LAST_EPSILON, LEARNING_RATE, Gillis, situation_of
-from policies.state import StateError
+from splitplace.policies.splitting import Arm, split_policy
+from splitplace.policies.splitting.gillis import (
+    DISCOUNT,
+    FIRST_VALUE,
+    LAST_EPSILON,
+    LEARNING_RATE,
+    Gillis,
+    situation_of,
+)
+from splitplace.policies.state import StateError
 from tests.policies.split_examples import LAYER, SEMANTIC, context, outcome
 
 WHOLE = Arm("whole", 0.95, 200.0, "")

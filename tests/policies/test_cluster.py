@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from messages.task import StagePlacement
-from policies.cluster import MAX_OUTSTANDING, STALE_AFTER_MS, ClusterView, StageWork, stage_works
-from policies.transfer import FETCH_MS
+from splitplace.messages.task import StagePlacement
+from splitplace.policies.cluster import MAX_OUTSTANDING, STALE_AFTER_MS, ClusterView, StageWork, stage_works
+from splitplace.policies.transfer import FETCH_MS
 from tests.policies.examples import cluster, fragment, node, sha, snapshot, three_ways
 
 BIG = fragment("big", megabytes=60)

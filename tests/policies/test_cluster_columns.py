@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from messages.cluster import NodeState
-from policies.cluster import ClusterView, StageWork
-from policies.prediction import Schedule
+from splitplace.messages.cluster import NodeState
+from splitplace.policies.cluster import ClusterView, StageWork
+from splitplace.policies.prediction import Schedule
 from tests.policies.examples import cluster, fragment, job, node, snapshot, three_ways
 
 FRAGMENTS = [fragment(f"f{index}", megabytes=5 + index, file_bytes=100_000 * index) for index in range(4)]

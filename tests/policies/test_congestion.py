@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.splitting.congestion import Congestion
-from policies.state import StateError
+from splitplace.policies.splitting.congestion import Congestion
+from splitplace.policies.state import StateError
 
 
 def seen(*tasks: tuple[float, float, float]) -> Congestion:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.correction import FADE, LEAST, MOST, NEWEST_WEIGHT, Correction
-from policies.state import Json, StateError
+from splitplace.policies.correction import FADE, LEAST, MOST, NEWEST_WEIGHT, Correction
+from splitplace.policies.state import Json, StateError
 
 
 def test_without_experience_a_prediction_stands() -> None:

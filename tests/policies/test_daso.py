@@ -5,9 +5,9 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from messages.task import StageReport, TaskFinished
-from policies.cluster import ClusterView, StageWork
-from policies.placement import (
+from splitplace.messages.task import StageReport, TaskFinished
+from splitplace.policies.cluster import ClusterView, StageWork
+from splitplace.policies.placement import (
     ActiveJob,
     Infeasible,
     PeriodOutcome,
@@ -16,11 +16,11 @@ from policies.placement import (
     PlacementRequest,
     placement_policy,
 )
-from policies.placement.daso import LEAST_SAMPLES, SurrogatePlacement
-from policies.placement.objective import Charged, charged, objective, response_share, task_reward
-from policies.placement.pretrained import pretrained_weights
-from policies.placement.surrogate import SHAPES
-from policies.state import StateError
+from splitplace.policies.placement.daso import LEAST_SAMPLES, SurrogatePlacement
+from splitplace.policies.placement.objective import Charged, charged, objective, response_share, task_reward
+from splitplace.policies.placement.pretrained import pretrained_weights
+from splitplace.policies.placement.surrogate import SHAPES
+from splitplace.policies.state import StateError
 from tests.policies.examples import all_of, cluster, job, node, request, three_ways
 
 APP = three_ways(image_ms=10, megabytes=30)

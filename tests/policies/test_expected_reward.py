@@ -5,10 +5,10 @@ from random import Random
 
 import pytest
 
-from policies.splitting import Arm, Decision, SplitContext, split_policy
-from policies.splitting.expected_reward import EXPLORATION, ExpectedReward
-from policies.splitting.ratios import PRIOR_TROUBLE
-from policies.state import StateError
+from splitplace.policies.splitting import Arm, Decision, SplitContext, split_policy
+from splitplace.policies.splitting.expected_reward import EXPLORATION, ExpectedReward
+from splitplace.policies.splitting.ratios import PRIOR_TROUBLE
+from splitplace.policies.state import StateError
 from tests.policies.split_examples import context, outcome
 
 

@@ -6,8 +6,8 @@ from random import Random
 import numpy as np
 import pytest
 
-from policies.splitting import Arm, SplitContext, SplitName, split_policy
-from policies.splitting.linear import (
+from splitplace.policies.splitting import Arm, SplitContext, SplitName, split_policy
+from splitplace.policies.splitting.linear import (
     DISCOUNT,
     FEATURES,
     MAX_APPLICATIONS,
@@ -16,9 +16,9 @@ from policies.splitting.linear import (
     LinearArm,
     features,
 )
-from policies.splitting.linucb import ALPHA, LinUcb
-from policies.splitting.thompson import probability_of_highest
-from policies.state import Json, StateError
+from splitplace.policies.splitting.linucb import ALPHA, LinUcb
+from splitplace.policies.splitting.thompson import probability_of_highest
+from splitplace.policies.state import Json, StateError
 from tests.policies.split_examples import LAYER, SEMANTIC, context, outcome
 
 NAMES: list[SplitName] = ["linucb", "thompson"]

@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 
-from policies.splitting import Arm, SplitContext
-from policies.splitting.mab import Mab, MabParameters
+from splitplace.policies.splitting import Arm, SplitContext
+from splitplace.policies.splitting.mab import Mab, MabParameters
 from tests.policies.split_examples import LAYER, SEMANTIC, context, outcome
 
 

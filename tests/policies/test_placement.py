@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from messages.application import Application
-from messages.cluster import NodeState
-from policies.cluster import ClusterView, StageWork
-from policies.placement import (
+from splitplace.messages.application import Application
+from splitplace.messages.cluster import NodeState
+from splitplace.policies.cluster import ClusterView, StageWork
+from splitplace.policies.placement import (
     PLACEMENT_POLICIES,
     Infeasible,
     Placement,
@@ -19,7 +19,7 @@ from policies.placement import (
     place,
     placement_policy,
 )
-from policies.prediction import Schedule, predict
+from splitplace.policies.prediction import Schedule, predict
 from tests.policies.examples import (
     FEATURES,
     LOGITS,

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.cluster import StageWork
-from policies.prediction import HOP_MS, RETURN_HOPS, Job, predict
-from policies.transfer import FETCH_MS
+from splitplace.policies.cluster import StageWork
+from splitplace.policies.prediction import HOP_MS, RETURN_HOPS, Job, predict
+from splitplace.policies.transfer import FETCH_MS
 from tests.policies.examples import all_of, cluster, job, node, three_ways
 
 LOGITS_BYTES = 8

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.splitting import Arm
-from policies.splitting.ratios import (
+from splitplace.policies.splitting import Arm
+from splitplace.policies.splitting.ratios import (
     BINS,
     PRIOR_TASKS,
     PRIOR_TROUBLE,
@@ -20,7 +20,7 @@ from policies.splitting.ratios import (
     load_of,
     posterior,
 )
-from policies.state import Json, StateError
+from splitplace.policies.state import Json, StateError
 from tests.policies.split_examples import LAYER, SEMANTIC, context, outcome
 
 STRAIGHT = np.linspace(1.0, 0.0, BINS + 1)

@@ -6,11 +6,11 @@ from random import Random
 
 import pytest
 
-from messages.task import TaskDecided, TaskFinished
-from policies.replay import ReplayedTask, logged_context, replay
-from policies.replay_estimates import Interval, NoSupportError, estimate
-from policies.splitting import Decision, SplitContext, split_policy
-from policies.splitting.interface import Unlearned
+from splitplace.messages.task import TaskDecided, TaskFinished
+from splitplace.policies.replay import ReplayedTask, logged_context, replay
+from splitplace.policies.replay_estimates import Interval, NoSupportError, estimate
+from splitplace.policies.splitting import Decision, SplitContext, split_policy
+from splitplace.policies.splitting.interface import Unlearned
 from tests.policies.split_examples import LAYER, context, outcome
 
 Event = TaskDecided | TaskFinished

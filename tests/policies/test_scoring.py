@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.scoring import (
+from splitplace.policies.scoring import (
     accuracy_of,
     is_on_time,
     jain_fairness,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.splitting import (
+from splitplace.policies.splitting import (
     SPLIT_POLICIES,
     Arm,
     Decision,
@@ -14,7 +14,7 @@ from policies.splitting import (
     SplitPolicy,
     split_policy,
 )
-from policies.state import StateError
+from splitplace.policies.state import StateError
 from tests.policies.split_examples import outcome
 
 NAMES = get_args(SplitName)

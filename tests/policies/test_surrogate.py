@@ -5,11 +5,11 @@ from itertools import product
 import numpy as np
 import pytest
 
-from policies.cluster import StageWork
-from policies.cluster_columns import ClusterColumns
-from policies.placement.features import DECISIONS, PlacingJob, Problem, problem
-from policies.placement.search import Room, climb, one_hot, rounded, settled
-from policies.placement.surrogate import (
+from splitplace.policies.cluster import StageWork
+from splitplace.policies.cluster_columns import ClusterColumns
+from splitplace.policies.placement.features import DECISIONS, PlacingJob, Problem, problem
+from splitplace.policies.placement.search import Room, climb, one_hot, rounded, settled
+from splitplace.policies.placement.surrogate import (
     CHANNELS,
     INPUTS,
     SHAPES,
@@ -22,7 +22,7 @@ from policies.placement.surrogate import (
     pool,
     together,
 )
-from policies.placement.training import (
+from splitplace.policies.placement.training import (
     WITHIN,
     Sample,
     correlation_within,
@@ -31,8 +31,8 @@ from policies.placement.training import (
     predicted,
     rank_correlation,
 )
-from policies.placement.weights import weights_of, weights_state
-from policies.state import Json, StateError
+from splitplace.policies.placement.weights import weights_of, weights_state
+from splitplace.policies.state import Json, StateError
 from tests.policies.examples import all_of, cluster, job, node, three_ways
 
 APP = three_ways(image_ms=10, megabytes=30)

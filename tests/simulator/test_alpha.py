@@ -1,6 +1,6 @@
 """The weight of energy reaches the placement that learns from it."""
 
-from simulator import Scenario, train
+from splitplace.simulator import Scenario, train
 
 SMALL = Scenario(hosts=4, rate=8, training_intervals=14)
 

@@ -5,8 +5,8 @@ from typing import get_args
 
 import pytest
 
-from simulator.arrivals import ArrivalPattern, ReplayError, arrivals, replayed
-from simulator.workload import paper
+from splitplace.simulator.arrivals import ArrivalPattern, ReplayError, arrivals, replayed
+from splitplace.simulator.workload import paper
 
 WORKLOAD = paper()
 INTERVAL_MS = 300_000.0

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.main import main
+from splitplace.commands.main import main
 
 FEW = ("--hosts", "4", "--intervals", "3", "--rate", "2")
 

@@ -5,20 +5,20 @@ from random import Random
 
 import pytest
 
-from messages.task import TaskFinished
-from policies.cluster import ClusterView
-from policies.placement import Infeasible, Placement, PlacementRequest, placement_policy
-from policies.placement.earliest_finish import EarliestFinish
-from policies.prediction import Job
-from policies.splitting import split_policy
-from simulator import Scenario
-from simulator.arrivals import Arrival
-from simulator.counterfactuals import played_out
-from simulator.hosts import machines
-from simulator.result import TaskRecord
-from simulator.simulation import Simulation
-from simulator.workload import restricted
-from simulator.world import Surroundings, World
+from splitplace.messages.task import TaskFinished
+from splitplace.policies.cluster import ClusterView
+from splitplace.policies.placement import Infeasible, Placement, PlacementRequest, placement_policy
+from splitplace.policies.placement.earliest_finish import EarliestFinish
+from splitplace.policies.prediction import Job
+from splitplace.policies.splitting import split_policy
+from splitplace.simulator import Scenario
+from splitplace.simulator.arrivals import Arrival
+from splitplace.simulator.counterfactuals import played_out
+from splitplace.simulator.hosts import machines
+from splitplace.simulator.result import TaskRecord
+from splitplace.simulator.simulation import Simulation
+from splitplace.simulator.workload import restricted
+from splitplace.simulator.world import Surroundings, World
 
 
 class Foreseeing(EarliestFinish):

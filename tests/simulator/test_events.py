@@ -2,7 +2,7 @@ from math import inf
 
 import pytest
 
-from simulator.events import EventQueue
+from splitplace.simulator.events import EventQueue
 
 
 def test_events_happen_by_time_and_those_of_one_moment_in_the_order_of_planning() -> None:

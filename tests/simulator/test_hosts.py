@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from simulator.hosts import PRESETS, HostError, machines
+from splitplace.simulator.hosts import PRESETS, HostError, machines
 from tests.simulator.worlds import host
 
 

@@ -4,8 +4,8 @@ from random import Random
 
 import pytest
 
-from simulator import vehicles
-from simulator.mobility import TraceError, trace
+from splitplace.simulator import vehicles
+from splitplace.simulator.mobility import TraceError, trace
 
 HEADER = "second,vehicle,bandwidth_factor,extra_latency_ms\n"
 
@@ -13,7 +13,7 @@ HEADER = "second,vehicle,bandwidth_factor,extra_latency_ms\n"
 def test_the_bundled_trace_is_what_the_model_writes() -> None:
     made = io.StringIO()
     vehicles.write(made, vehicles.model())
-    assert made.getvalue() == Path("simulator/traces/vehicles.csv").read_text(encoding="utf-8")
+    assert made.getvalue() == Path("splitplace/simulator/traces/vehicles.csv").read_text(encoding="utf-8")
 
 
 def test_the_bundled_trace_holds_every_vehicle_and_begins_again() -> None:

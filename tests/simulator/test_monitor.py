@@ -1,5 +1,5 @@
-from messages.cluster import ClusterState
-from simulator.monitor import Monitor
+from splitplace.messages.cluster import ClusterState
+from splitplace.simulator.monitor import Monitor
 from tests.simulator.worlds import SCORE, fragment, job, world
 
 

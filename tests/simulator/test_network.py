@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.events import EventQueue
-from simulator.network import Link, Network
+from splitplace.simulator.events import EventQueue
+from splitplace.simulator.network import Link, Network
 
 MEGABYTE = 1e6
 

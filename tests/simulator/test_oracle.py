@@ -2,16 +2,16 @@ from random import Random
 
 import pytest
 
-from policies.placement.earliest_finish import EarliestFinish
-from policies.splitting import Arm, SplitContext
-from simulator import Scenario
-from simulator.arrivals import Arrival
-from simulator.hosts import machines
-from simulator.oracle import Oracle, sight_into
-from simulator.result import TaskRecord
-from simulator.simulation import Simulation
-from simulator.workload import restricted
-from simulator.world import Surroundings, World
+from splitplace.policies.placement.earliest_finish import EarliestFinish
+from splitplace.policies.splitting import Arm, SplitContext
+from splitplace.simulator import Scenario
+from splitplace.simulator.arrivals import Arrival
+from splitplace.simulator.hosts import machines
+from splitplace.simulator.oracle import Oracle, sight_into
+from splitplace.simulator.result import TaskRecord
+from splitplace.simulator.simulation import Simulation
+from splitplace.simulator.workload import restricted
+from splitplace.simulator.world import Surroundings, World
 
 
 def play(*tasks: Arrival, slow: float = 1.0) -> list[TaskRecord]:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.events import EventQueue
-from simulator.processor import Discipline, Footprint, Memory, Processor
+from splitplace.simulator.events import EventQueue
+from splitplace.simulator.processor import Discipline, Footprint, Memory, Processor
 
 
 @dataclass

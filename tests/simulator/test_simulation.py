@@ -6,17 +6,17 @@ from random import Random
 
 import pytest
 
-from policies.cluster import ClusterView
-from policies.placement import ActiveJob, PlacementPolicy
-from policies.placement.earliest_finish import EarliestFinish
-from policies.placement.round_robin import RoundRobin
-from policies.splitting import split_policy
-from simulator import Drift, Failures, Result, Scenario, run
-from simulator.arrivals import Arrival
-from simulator.hosts import machines
-from simulator.simulation import DISPATCH_MS, Simulation
-from simulator.workload import restricted
-from simulator.world import Surroundings, World
+from splitplace.policies.cluster import ClusterView
+from splitplace.policies.placement import ActiveJob, PlacementPolicy
+from splitplace.policies.placement.earliest_finish import EarliestFinish
+from splitplace.policies.placement.round_robin import RoundRobin
+from splitplace.policies.splitting import split_policy
+from splitplace.simulator import Drift, Failures, Result, Scenario, run
+from splitplace.simulator.arrivals import Arrival
+from splitplace.simulator.hosts import machines
+from splitplace.simulator.simulation import DISPATCH_MS, Simulation
+from splitplace.simulator.workload import restricted
+from splitplace.simulator.world import Surroundings, World
 
 SMALL = Scenario(hosts=8, intervals=6, rate=2, records=True)
 """Enough for every kind of event, little enough for a fraction of a second."""

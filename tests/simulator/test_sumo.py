@@ -4,8 +4,8 @@ from random import Random
 
 import pytest
 
-from simulator import sumo
-from simulator.vehicles import VEHICLES
+from splitplace.simulator import sumo
+from splitplace.simulator.vehicles import VEHICLES
 
 
 def test_vehicles_drive_along_streets_of_the_city() -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from policies.placement.surrogate import SHAPES
-from policies.placement.weights import weights_of
-from simulator import train_surrogate
+from splitplace.policies.placement.surrogate import SHAPES
+from splitplace.policies.placement.weights import weights_of
+from splitplace.simulator import train_surrogate
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """Policies can learn once and then run as often as one likes."""
 
-from policies.placement import PlacementPolicy
-from policies.splitting import SplitPolicy
-from simulator import Scenario, run, train
+from splitplace.policies.placement import PlacementPolicy
+from splitplace.policies.splitting import SplitPolicy
+from splitplace.simulator import Scenario, run, train
 
 SMALL = Scenario(hosts=4, intervals=5, rate=2, training_intervals=8)
 

@@ -3,9 +3,10 @@ from shutil import copytree
 
 import pytest
 
-from bus.store import StoreError
-from simulator.calibrate import solve
-from simulator.workload import paper, restricted, stored
+from splitplace.simulator.calibrate import solve
+from splitplace.simulator.workload import paper, restricted, stored
+from splitplace.storage.model_store import StoreError
+from splitplace.storage.shipped import SHIPPED_STORE
 
 
 def test_the_papers_accuracies_have_the_printed_means() -> None:
@@ -43,7 +44,7 @@ def test_only_the_arms_that_may_be_chosen_are_left() -> None:
 
 
 def test_a_model_store_is_a_workload(tmp_path: Path) -> None:
-    copytree("store/mnist", tmp_path / "mnist")
+    copytree(SHIPPED_STORE / "mnist", tmp_path / "mnist")
     workload = stored(tmp_path)
     assert [application.name for application in workload.applications] == ["mnist"]
     assert workload.images_per_item == 1

@@ -2,12 +2,12 @@ from math import inf
 
 import pytest
 
-from messages.cluster import ClusterState
-from policies.cluster import ClusterView
-from policies.prediction import predict
-from simulator.monitor import Monitor
-from simulator.twin import twin
-from simulator.world import Surroundings, World
+from splitplace.messages.cluster import ClusterState
+from splitplace.policies.cluster import ClusterView
+from splitplace.policies.prediction import predict
+from splitplace.simulator.monitor import Monitor
+from splitplace.simulator.twin import twin
+from splitplace.simulator.world import Surroundings, World
 from tests.simulator.worlds import fragment, host, job, world
 
 ONE = fragment("one")

@@ -3,10 +3,10 @@
 import hashlib
 from collections.abc import Sequence
 
-from messages.application import INPUT, Application, Fragment, Stage, TensorSpec, Variant
-from policies.prediction import Job
-from simulator.hosts import Host
-from simulator.world import Surroundings, World
+from splitplace.messages.application import INPUT, Application, Fragment, Stage, TensorSpec, Variant
+from splitplace.policies.prediction import Job
+from splitplace.simulator.hosts import Host
+from splitplace.simulator.world import Surroundings, World
 
 SCORE = 100.0
 

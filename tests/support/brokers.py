@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from bus.broker import Broker, StartedKind, started_broker
+from splitplace.commands.processes.broker import Broker, StartedKind, started_broker
 
 
 @contextlib.contextmanager

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from messages.application import Application, Fragment, Stage, TensorSpec, Variant
-from messages.frames import TensorHeader
-from messages.task import StageReport
+from splitplace.messages.application import Application, Fragment, Stage, TensorSpec, Variant
+from splitplace.messages.frames import TensorHeader
+from splitplace.messages.task import StageReport
 
 CLASSES = 5
 

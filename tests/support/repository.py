@@ -2,14 +2,14 @@
 
 import asyncio
 
-from bus.connection import Bus, Received
-from bus.settings import Settings
-from bus.store import ModelStore, StoreError
-from messages.application import Application
-from messages.cluster import FragmentMissing, FragmentRequest
-from messages.frames import FragmentHeader, pack
-from messages.limits import CHUNK_BYTES
-from messages.topics import APPLICATION, FRAGMENT_CHUNK, FRAGMENT_MISSING, FRAGMENT_REQUEST
+from splitplace.bus.connection import Bus, Received
+from splitplace.bus.settings import Settings
+from splitplace.messages.application import Application
+from splitplace.messages.cluster import FragmentMissing, FragmentRequest
+from splitplace.messages.frames import FragmentHeader, pack
+from splitplace.messages.limits import CHUNK_BYTES
+from splitplace.messages.topics import APPLICATION, FRAGMENT_CHUNK, FRAGMENT_MISSING, FRAGMENT_REQUEST
+from splitplace.storage.model_store import ModelStore, StoreError
 
 
 class FragmentRepository:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bus.store import ModelStore, verify
-from edge_node.runtime import FragmentRuntime
-from messages.application import Variant
+from splitplace.edge_node.runtime import FragmentRuntime
+from splitplace.messages.application import Variant
+from splitplace.storage.model_store import ModelStore, verify
 from tests.support.tiny_application import build_tiny_application, right_answers, tiny_images
 
 

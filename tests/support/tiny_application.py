@@ -14,8 +14,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from bus.store import ModelStore, sha256_of
-from messages.application import Application, Fragment, Stage, TensorSpec, Variant
+from splitplace.messages.application import Application, Fragment, Stage, TensorSpec, Variant
+from splitplace.storage.model_store import ModelStore, sha256_of
 
 LABELS = ("top left", "top right", "bottom left", "bottom right")
 BRANCH_CLASSES = ((0, 2), (1, 3))

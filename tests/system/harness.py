@@ -18,23 +18,23 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from bus.broker import Broker, StartedKind, started_broker
-from bus.connection import Bus, RawReceived, Received
-from bus.settings import Settings
-from cli.processes import Processes
-from messages import topics
-from messages.cluster import ClusterState, ServiceStatus
+from splitplace.bus.connection import Bus, RawReceived, Received
+from splitplace.bus.settings import Settings
+from splitplace.commands.processes.broker import Broker, StartedKind, started_broker
+from splitplace.commands.processes.children import Processes
+from splitplace.messages import topics
+from splitplace.messages.cluster import ClusterState, ServiceStatus
 from tests.support.tiny_application import build_tiny_application, tiny_images
 from tests.support.waiting import until
 
 log = logging.getLogger(__name__)
 
 MODULES = {
-    topics.GATEWAY: "services.gateway",
-    topics.SPLITTER: "services.splitter",
-    topics.PLACER: "services.placer",
-    topics.RESOURCE_MONITOR: "services.resource_monitor",
-    topics.RESULT_AGGREGATOR: "services.result_aggregator",
+    topics.GATEWAY: "splitplace.services.gateway",
+    topics.SPLITTER: "splitplace.services.splitter",
+    topics.PLACER: "splitplace.services.placer",
+    topics.RESOURCE_MONITOR: "splitplace.services.resource_monitor",
+    topics.RESULT_AGGREGATOR: "splitplace.services.result_aggregator",
 }
 NODES = ("n1", "n2", "n3")
 ONE_BRANCH = 0.5
@@ -73,7 +73,7 @@ class System:
             self._start(service, (module, *options.get(service, ())))
         for node in setup.nodes:
             where = ("--node", node, "--fragment-dir", str(folder / "nodes" / node))
-            self._start(node, ("edge_node", *where, *setup.node_options))
+            self._start(node, ("splitplace.edge_node", *where, *setup.node_options))
 
     def _start(self, name: str, module_and_options: Sequence[str]) -> None:
         command = (sys.executable, "-m", *module_and_options, "--broker", self.broker.url)

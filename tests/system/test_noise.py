@@ -12,12 +12,12 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from bus.broker import StartedKind
-from bus.connection import Bus, RawReceived
-from bus.settings import Settings
-from messages import topics
-from messages.base import Message
-from messages.topics import Topic
+from splitplace.bus.connection import Bus, RawReceived
+from splitplace.bus.settings import Settings
+from splitplace.commands.processes.broker import StartedKind
+from splitplace.messages import topics
+from splitplace.messages.base import Message
+from splitplace.messages.topics import Topic
 from tests.support.waiting import until
 from tests.system.harness import MODULES, NODES, System, running_system, sensor_of
 

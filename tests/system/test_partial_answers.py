@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from bus.broker import available_kind
-from bus.connection import Bus, Received
-from messages import topics
-from messages.limits import MEBIBYTE
-from messages.metrics import TaskMetrics
-from messages.task import TaskPlaced
-from services.result_aggregator.service import METRICS_EVERY_S
+from splitplace.bus.connection import Bus, Received
+from splitplace.commands.processes.broker import available_kind
+from splitplace.messages import topics
+from splitplace.messages.limits import MEBIBYTE
+from splitplace.messages.metrics import TaskMetrics
+from splitplace.messages.task import TaskPlaced
+from splitplace.services.result_aggregator.service import METRICS_EVERY_S
 from tests.support.tiny_application import BRANCH_CLASSES
 from tests.support.waiting import until
 from tests.system.harness import MODULES, Sensor, Setup, System, observed, running_system, sensor_of

@@ -11,7 +11,7 @@ from typing import cast
 
 import pytest
 
-from bus.broker import StartedKind
+from splitplace.commands.processes.broker import StartedKind
 from tests.support.waiting import until
 from tests.system.harness import MODULES, NODES, System, load_with_faults, observed, running_system
 

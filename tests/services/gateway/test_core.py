@@ -7,9 +7,16 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from messages.cluster import StageFailure
-from messages.task import ArmEstimate, ClassScore, StagePlacement, TaskDecided, TaskPlaced, TaskResult
-from services.gateway.core import (
+from splitplace.messages.cluster import StageFailure
+from splitplace.messages.task import (
+    ArmEstimate,
+    ClassScore,
+    StagePlacement,
+    TaskDecided,
+    TaskPlaced,
+    TaskResult,
+)
+from splitplace.services.gateway.core import (
     Announce,
     Cancel,
     Dispatch,

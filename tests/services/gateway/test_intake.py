@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from bus.connection import RawReceived, RequestProperties
-from messages.limits import MAX_BATCH, MAX_TASK_BYTES
-from services.gateway.intake import (
+from splitplace.bus.connection import RawReceived, RequestProperties
+from splitplace.messages.limits import MAX_BATCH, MAX_TASK_BYTES
+from splitplace.services.gateway.intake import (
     ANONYMOUS,
     Admission,
     TaskRefusedError,

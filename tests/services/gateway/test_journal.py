@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from messages.task import Answer
-from services.gateway.journal import Entry, Journal, JournalError, Known, ReplyTo
+from splitplace.messages.task import Answer
+from splitplace.services.gateway.journal import Entry, Journal, JournalError, Known, ReplyTo
 
 
 def entry(number: int = 1, labels: tuple[int, ...] | None = (3, 1)) -> Entry:

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from messages.task import TaskResult
-from services.gateway import answers
-from services.gateway.core import Cancel, Finish, RetryRules, Settle, TaskBook
-from services.gateway.partial import comes_too_late, surviving_coverage
+from splitplace.messages.task import TaskResult
+from splitplace.services.gateway import answers
+from splitplace.services.gateway.core import Cancel, Finish, RetryRules, Settle, TaskBook
+from splitplace.services.gateway.partial import comes_too_late, surviving_coverage
 from tests.messages.examples import application
 from tests.services.gateway.test_core import BOOT, decided, failure, kinds, placed, result, run, star, task
 from tests.services.gateway.test_journal import entry

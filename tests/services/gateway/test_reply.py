@@ -2,8 +2,8 @@
 
 import pytest
 
-from bus.connection import RawReceived, RequestProperties
-from services.gateway.reply import reply_to
+from splitplace.bus.connection import RawReceived, RequestProperties
+from splitplace.services.gateway.reply import reply_to
 
 PREFIX = "splitplace/v1"
 

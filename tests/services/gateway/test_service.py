@@ -14,14 +14,14 @@ import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from bus.broker import Broker
-from bus.connection import Bus, Received
-from bus.settings import Settings
-from messages import topics
-from messages.application import Application
-from messages.cluster import ClusterState, NodeState, ServiceStatus
-from messages.frames import TensorHeader, chunk_body, decode_tensor
-from messages.task import (
+from splitplace.bus.connection import Bus, Received
+from splitplace.bus.settings import Settings
+from splitplace.commands.processes.broker import Broker
+from splitplace.messages import topics
+from splitplace.messages.application import Application
+from splitplace.messages.cluster import ClusterState, NodeState, ServiceStatus
+from splitplace.messages.frames import TensorHeader, chunk_body, decode_tensor
+from splitplace.messages.task import (
     Answer,
     ClassScore,
     StagePlacement,
@@ -31,9 +31,9 @@ from messages.task import (
     TaskPlaced,
     TaskResult,
 )
-from services.gateway.journal import Journal, JournalError
-from services.gateway.service import serve
-from services.gateway.settings import GatewaySettings
+from splitplace.services.gateway.journal import Journal, JournalError
+from splitplace.services.gateway.service import serve
+from splitplace.services.gateway.settings import GatewaySettings
 from tests.messages.examples import application
 from tests.support.waiting import until
 

@@ -1,1 +1,0 @@
-"""What `splitplace demo` is made of."""

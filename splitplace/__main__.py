@@ -1,0 +1,5 @@
+"""`python -m splitplace`, the same as `splitplace`."""
+
+from splitplace.commands.main import main
+
+main()

@@ -1,0 +1,397 @@
+"""A connection to the broker that reconnects, resubscribes, validates what comes in and repeats what failed.
+
+Built on aiomqtt. Two of its habits are changed here, because the gateway must not lose an accepted task
+(docs/decisions/0004-bus.md): messages are acknowledged when their handler has finished, not when they
+arrive, and a publication that was not acknowledged is sent again after a reconnect.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import aiomqtt
+from paho.mqtt.properties import Properties
+from pydantic import ValidationError
+
+from splitplace.bus.client import NO_SESSION, Identity, Session, acknowledge, acknowledge_tcp
+from splitplace.bus.incoming import RawReceived, Received, RequestProperties, parse, request_properties
+from splitplace.bus.receipts import Receipts
+from splitplace.bus.settings import Settings
+from splitplace.bus.subscriptions import Arrival, Subscription, Watch, subscription_filter
+from splitplace.messages import limits
+from splitplace.messages.base import Message
+from splitplace.messages.frames import FrameError
+from splitplace.messages.topics import Topic
+
+__all__ = ["Bus", "RawReceived", "Received", "RequestProperties", "Statistics", "parse"]
+
+log = logging.getLogger(__name__)
+
+MessageT = TypeVar("MessageT", bound=Message)
+
+RECEIVE_MAXIMUM = 256
+"""Unacknowledged messages the broker may have on the way to us. Mosquitto 2.0.11 does not keep to it."""
+
+MAX_HELD_MESSAGES = 50_000
+MAX_HELD_BYTES = 128 * limits.MEBIBYTE
+"""What may wait for its handlers; beyond either, messages are dropped and counted."""
+
+MAX_OUTSTANDING = 4096
+"""Publications waiting for the broker; beyond it, fire-and-forget ones are dropped and counted."""
+
+_FIRST_RETRY_S = 0.05
+_LAST_RETRY_S = 2.0
+_FORGOTTEN_AFTER_S = 20.0
+_UNSUBSCRIBE_S = 1.0
+_END_S = 1.0
+
+
+@dataclass(slots=True)
+class Statistics:
+    """What a bus has seen since it was made."""
+
+    received: int = 0
+    rejected: int = 0
+    overflowed: int = 0
+    reconnects: int = 0
+    sent_bytes: int = 0
+    received_bytes: int = 0
+
+
+Handler = Callable[[Received[Any]], Awaitable[None]]
+RawHandler = Callable[[RawReceived], Awaitable[None]]
+
+
+class Bus:
+    """One MQTT 5 connection. Subscribe first, then enter it as an asynchronous context.
+
+    Each subscription has a queue and a worker of its own, so a slow handler holds up no other topic;
+    messages of one subscription are handled in order.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        identifier: str,
+        *,
+        will: tuple[str, Message] | None = None,
+        session: Session = NO_SESSION,
+        receive_maximum: int = RECEIVE_MAXIMUM,
+        keepalive_s: int = 2,
+    ) -> None:
+        """A bus that is not connected yet.
+
+        Args:
+            settings: where the broker is.
+            identifier: MQTT client id, unique among all clients of this prefix.
+            will: topic (without prefix) and retained message that the broker publishes when we vanish.
+            session: what the broker keeps for us while we are away.
+            receive_maximum: unacknowledged messages on the way to us.
+            keepalive_s: the broker notices our silence after 1.5 times this.
+        """
+        self.settings = settings
+        self.statistics = Statistics()
+        self._identity = Identity(
+            settings, identifier, will, session, receive_maximum, keepalive_s, _FORGOTTEN_AFTER_S
+        )
+        self._subscriptions: list[Subscription] = []
+        self._watches: list[Watch] = []
+        self._on_connect: list[Callable[[], Awaitable[None]]] = []
+        self._client: aiomqtt.Client | None = None
+        self._receipts: Receipts | None = None
+        self._connected = asyncio.Event()
+        self._waiting: set[asyncio.Timeout] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._outstanding: set[asyncio.Task[None]] = set()
+        self._connections = 0
+        self._held_messages = 0
+        self._held_bytes = 0
+
+    # --- before connecting -------------------------------------------------------------------------
+
+    def subscribe(
+        self,
+        topic: Topic[MessageT],
+        handler: Callable[[Received[MessageT]], Awaitable[None]],
+        **parameters: str,
+    ) -> None:
+        """Hand every valid message of a topic to a handler, in order.
+
+        `parameters` fix levels of the topic; the others are wildcards. Broken messages, and those whose
+        fields contradict their topic, are counted and dropped.
+        """
+
+        async def handle(name: str, message: aiomqtt.Message) -> None:
+            received = self._validate(topic, name, message)
+            if received is not None:
+                await handler(received)
+
+        self._add(topic, handle, parameters)
+
+    def subscribe_raw(
+        self, topic: Topic[Any], handler: RawHandler, *, workers: int = 1, **parameters: str
+    ) -> None:
+        """Hand every message of a topic to a handler that decodes it itself, whatever its size.
+
+        More than one worker handles that many messages at once, in no particular order.
+        """
+
+        async def handle(name: str, message: aiomqtt.Message) -> None:
+            await handler(RawReceived(topic.match(name) or {}, message.payload, request_properties(message)))
+
+        self._add(topic, handle, parameters, workers)
+
+    def on_connect(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """Call this after every (re)connect: what is retained must be said again, the broker may be new."""
+        self._on_connect.append(callback)
+
+    def _add(
+        self,
+        topic: Topic[Any],
+        handle: Callable[[str, aiomqtt.Message], Awaitable[None]],
+        parameters: Mapping[str, str],
+        workers: int = 1,
+    ) -> None:
+        chosen, pattern = subscription_filter(topic, parameters)
+        queue: asyncio.Queue[Arrival] = asyncio.Queue()
+        self._subscriptions.append(Subscription(topic, chosen, pattern, handle, queue, workers))
+
+    @contextlib.asynccontextmanager
+    async def watching(
+        self, topic: Topic[MessageT], callback: Callable[[Received[MessageT]], None], **parameters: str
+    ) -> AsyncIterator[None]:
+        """Subscribed to a topic while inside, also across reconnects; for what is wanted only for a while.
+
+        The callback gets valid messages as they arrive. It must not block, and what it keeps it must bound
+        itself: there is no queue in between.
+        """
+
+        def handle(name: str, message: aiomqtt.Message) -> None:
+            received = self._validate(topic, name, message)
+            if received is not None:
+                callback(received)
+
+        watch = Watch(*subscription_filter(topic, parameters), handle, topic.qos)
+        self._watches.append(watch)
+        name = f"{self.settings.prefix}/{watch.filter}"
+        try:
+            if self._client is not None:
+                with contextlib.suppress(aiomqtt.MqttError):  # then the next connection subscribes
+                    await self._client.subscribe(name, qos=watch.qos)
+            yield
+        finally:
+            self._watches.remove(watch)
+            if self._client is not None and watch.filter not in self._filters():
+                with contextlib.suppress(aiomqtt.MqttError):
+                    await self._client.unsubscribe(name, timeout=_UNSUBSCRIBE_S)
+
+    # --- life --------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        for subscription in self._subscriptions:
+            for _ in range(subscription.workers):
+                self._spawn(self._work(subscription), f"bus {subscription.filter}")
+        self._spawn(self._stay_connected(), "bus connection")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await asyncio.gather(*self._outstanding, return_exceptions=True)
+        while ending := {*self._outstanding, *self._tasks}:
+            for task in ending:
+                task.cancel()  # once more where aiomqtt swallowed the first: see `publish_raw`
+            ended, _ = await asyncio.wait(ending, timeout=_END_S)
+            await asyncio.gather(*ended, return_exceptions=True)
+
+    async def connected(self) -> None:
+        """Wait until the broker has accepted the connection and all subscriptions."""
+        await self._connected.wait()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the broker can be reached now."""
+        return self._connected.is_set()
+
+    def _spawn(self, work: Any, name: str) -> None:  # noqa: ANN401 - any coroutine
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _stay_connected(self) -> None:
+        pause = _FIRST_RETRY_S
+        while True:
+            try:
+                if not self._connections:
+                    await self._identity.forget()
+                async with self._identity.client() as client:
+                    self._receipts = Receipts(partial(acknowledge, client))
+                    await self._welcome(client)
+                    pause = _FIRST_RETRY_S
+                    async for message in client.messages:
+                        acknowledge_tcp(client)
+                        self._dispatch(message, self._receipts)
+            except (aiomqtt.MqttError, OSError, ValueError) as error:
+                log.warning("broker %s: %s; trying again", self.settings.broker, error)
+            finally:
+                self._connected.clear()
+                self._client = self._receipts = None
+                for waiting in self._waiting:
+                    waiting.reschedule(0.0)
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+            pause = min(2 * pause, _LAST_RETRY_S)
+
+    async def _welcome(self, client: aiomqtt.Client) -> None:
+        client.pending_calls_threshold = 10 * MAX_OUTSTANDING
+        subscribed: dict[str, int] = {}
+        while wanted := self._filters().items() - subscribed.items():  # a watch may begin while this waits
+            for name, qos in wanted:
+                await client.subscribe(f"{self.settings.prefix}/{name}", qos=qos)
+            subscribed |= dict(wanted)
+        self._client = client
+        self._connected.set()
+        self.statistics.reconnects += self._connections > 0
+        self._connections += 1
+        for callback in self._on_connect:
+            self._spawn(callback(), "bus on_connect")
+
+    def _filters(self) -> dict[str, int]:
+        """What to be subscribed to, and with which quality of service."""
+        lasting = {entry.filter: entry.topic.qos for entry in self._subscriptions}
+        return lasting | {watch.filter: watch.qos for watch in self._watches}
+
+    # --- incoming ----------------------------------------------------------------------------------
+
+    def _dispatch(self, message: aiomqtt.Message, receipts: Receipts) -> None:
+        self.statistics.received += 1
+        self.statistics.received_bytes += len(message.payload)
+        name = message.topic.value.removeprefix(f"{self.settings.prefix}/")
+        for watch in [watch for watch in self._watches if watch.pattern.fullmatch(name)]:
+            try:
+                watch.handle(name, message)
+            except Exception:  # as in `_work`
+                self.statistics.rejected += 1
+                log.exception("handling a message on %s", name)
+        arrival = Arrival(name, message, receipts, receipts.arrived(message.mid) if message.qos else None)
+        for subscription in self._subscriptions:
+            if subscription.pattern.fullmatch(name):
+                size = len(message.payload)
+                if self._held_messages >= MAX_HELD_MESSAGES or self._held_bytes + size > MAX_HELD_BYTES:
+                    self.statistics.overflowed += 1
+                    break
+                self._held_messages += 1
+                self._held_bytes += size
+                subscription.queue.put_nowait(arrival)
+                return
+        arrival.acknowledge()
+
+    async def _work(self, subscription: Subscription) -> None:
+        while True:
+            arrival = await subscription.queue.get()
+            try:
+                await subscription.handle(arrival.name, arrival.message)
+            except Exception:  # one message must not end a service, whatever is wrong with it
+                self.statistics.rejected += 1
+                log.exception("handling a message on %s", arrival.name)
+            self._held_messages -= 1
+            self._held_bytes -= len(arrival.message.payload)
+            if arrival.receipts is self._receipts:
+                arrival.acknowledge()
+
+    def _validate(
+        self, topic: Topic[MessageT], name: str, message: aiomqtt.Message
+    ) -> Received[MessageT] | None:
+        try:
+            return parse(topic, name, message.payload)
+        except (ValidationError, FrameError) as error:
+            self.statistics.rejected += 1
+            log.debug("rejected a message on %s: %s", name, error)
+            return None
+
+    # --- outgoing ----------------------------------------------------------------------------------
+
+    async def publish(self, topic: Topic[MessageT], message: MessageT, **parameters: str) -> None:
+        """Publish on a topic of the table and wait until the broker has it, however often that takes.
+
+        Levels of the topic that the message has fields for are filled in from it.
+        """
+        name = topic.at(**self._fill(topic, message, parameters))
+        await self.publish_raw(name, message.model_dump_json().encode(), qos=topic.qos, retain=topic.retain)
+
+    def send(self, topic: Topic[MessageT], message: MessageT, **parameters: str) -> None:
+        """As `publish`, without waiting. Dropped and counted where too much waits already."""
+        self.spawn_publication(self.publish(topic, message, **parameters))
+
+    async def send_frame(self, topic: Topic[Any], frame: bytes, **parameters: str) -> None:
+        """Publish a binary frame and wait for the broker: the wait is what holds a fast sender back."""
+        await self.publish_raw(topic.at(**parameters), frame, qos=topic.qos)
+
+    def spawn_publication(self, publication: Any) -> None:  # noqa: ANN401 - any coroutine
+        """Let a publication run by itself."""
+        if len(self._outstanding) >= MAX_OUTSTANDING:
+            self.statistics.overflowed += 1
+            publication.close()
+            return
+        task = asyncio.create_task(publication)
+        self._outstanding.add(task)
+        task.add_done_callback(self._outstanding.discard)
+
+    @staticmethod
+    def _fill(topic: Topic[Any], message: Message, parameters: Mapping[str, str]) -> dict[str, str]:
+        fields = {name: getattr(message, name) for name in topic.parameters if hasattr(message, name)}
+        return fields | dict(parameters)
+
+    async def publish_raw(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        properties: Properties | None = None,
+        absolute: bool = False,
+    ) -> None:
+        """Publish bytes; `absolute` topics are taken as they are, others stand below the prefix.
+
+        QoS 0 is dropped while there is no connection; QoS 1 waits for one.
+        """
+        name = topic if absolute else f"{self.settings.prefix}/{topic}"
+        cancellations = _cancellations()
+        while True:
+            if qos == 0 and not self._connected.is_set():
+                return
+            await self._connected.wait()
+            client = self._client
+            if client is None:
+                continue
+            try:
+                async with asyncio.timeout(_FORGOTTEN_AFTER_S) as waiting:
+                    self._waiting.add(waiting)
+                    try:
+                        await client.publish(name, payload, qos=qos, retain=retain, properties=properties)
+                    finally:
+                        self._waiting.discard(waiting)
+            except (TimeoutError, aiomqtt.MqttError) as error:
+                log.debug("publishing on %s: %r; trying again", name, error)
+                if self._connected.is_set():
+                    await asyncio.sleep(_FIRST_RETRY_S)
+            else:
+                acknowledge_tcp(client)
+                self.statistics.sent_bytes += len(payload)
+                if _cancellations() > cancellations:
+                    raise asyncio.CancelledError  # Python 3.11's wait_for, in aiomqtt, may swallow one
+                return
+
+
+def _cancellations() -> int:
+    """How often the running task was asked to stop."""
+    task = asyncio.current_task()
+    return task.cancelling() if task else 0

@@ -1,0 +1,83 @@
+"""What comes in: checked messages for handlers, and raw ones with what MQTT 5 says beside the payload."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import aiomqtt
+
+from splitplace.messages.base import Message
+from splitplace.messages.frames import FrameError, unpack
+from splitplace.messages.topics import Topic
+
+MessageT = TypeVar("MessageT", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Received(Generic[MessageT]):
+    """A valid message: its topic's parameters agree with its fields."""
+
+    parameters: Mapping[str, str]
+    message: MessageT
+    body: memoryview
+    """What follows the header of a binary frame; empty otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestProperties:
+    """What an MQTT 5 client may say beside its payload."""
+
+    response_topic: str | None = None
+    correlation_data: bytes | None = None
+    content_type: str | None = None
+    user: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RawReceived:
+    """A message whose payload the handler decodes itself."""
+
+    parameters: Mapping[str, str]
+    payload: bytes
+    properties: RequestProperties
+
+
+def parse(topic: Topic[MessageT], name: str, payload: bytes) -> Received[MessageT]:
+    """A message of a topic of the table, checked against the topic it came on.
+
+    Args:
+        topic: the table's entry.
+        name: the topic it came on, without prefix.
+        payload: JSON or a binary frame, as the entry says.
+
+    Raises:
+        FrameError: too big, a broken frame, or fields that contradict the topic.
+        ValidationError: not a valid message of the topic's type.
+    """
+    parameters = topic.match(name)
+    if parameters is None or len(payload) > topic.max_bytes:
+        msg = f"{len(payload)} bytes on {name} (limit {topic.max_bytes})"
+        raise FrameError(msg)
+    body = memoryview(b"")
+    if topic.encoding == "frame":
+        content, body = unpack(topic.message, payload)
+    else:
+        content = topic.message.model_validate_json(payload)
+    forged = [key for key, value in parameters.items() if getattr(content, key, value) != value]
+    if forged:
+        msg = f"{forged[0]} in the message is not the one in its topic {name}"
+        raise FrameError(msg)
+    return Received(parameters, content, body)
+
+
+def request_properties(message: aiomqtt.Message) -> RequestProperties:
+    """What an MQTT 5 client said beside its payload; nothing where it spoke 3.1.1."""
+    given = message.properties
+    if given is None:
+        return RequestProperties()
+    return RequestProperties(
+        response_topic=getattr(given, "ResponseTopic", None),
+        correlation_data=getattr(given, "CorrelationData", None),
+        content_type=getattr(given, "ContentType", None),
+        user=dict(getattr(given, "UserProperty", ())),
+    )

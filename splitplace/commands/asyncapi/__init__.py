@@ -1,0 +1,1 @@
+"""The command `asyncapi`: the contract as documents."""

@@ -1,0 +1,77 @@
+"""JSON schemas of all message types, with the documentation that stands below each field in the source."""
+
+import ast
+import inspect
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue, models_json_schema
+from pydantic_core import core_schema
+
+from splitplace.messages.base import Part
+from splitplace.messages.topics import all_topics
+
+
+class _Schemas(GenerateJsonSchema):
+    """As pydantic makes them, but for titles that only repeat the name, and bytes as what they are."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ANN401, ARG002 - pydantic's
+        return False
+
+    def bytes_schema(self, schema: core_schema.BytesSchema) -> JsonSchemaValue:  # noqa: ARG002
+        return {"type": "string", "contentEncoding": "base64"}
+
+
+def message_schemas(ref_template: str = "#/components/schemas/{model}") -> dict[str, dict[str, Any]]:
+    """The schema of every message type of the topic table, and of every part they are made of, by name.
+
+    Args:
+        ref_template: how one schema refers to another, `{model}` being its name.
+    """
+    mode: JsonSchemaMode = "validation"
+    kinds: dict[type[BaseModel], None] = {topic.message: None for topic in all_topics()}
+    _, container = models_json_schema(
+        [(kind, mode) for kind in kinds], ref_template=ref_template, schema_generator=_Schemas
+    )
+    schemas: dict[str, dict[str, Any]] = container["$defs"]
+    classes = {kind.__name__: kind for kind in _subclasses(Part)}
+    for name, schema in schemas.items():
+        documentation = field_documentation(classes[name])
+        schema["description"] = inspect.cleandoc(classes[name].__doc__ or "")
+        schema["title"] = name
+        for field, text in documentation.items():
+            schema["properties"][field] = _described(schema["properties"][field], text)
+    return dict(sorted(schemas.items()))
+
+
+def field_documentation(kind: type[BaseModel]) -> dict[str, str]:
+    """The texts that stand below the fields of a message type in its source, by field."""
+    texts: dict[str, str] = {}
+    for definition in _definitions(inspect.getsourcefile(kind) or ""):
+        if definition.name != kind.__name__:
+            continue
+        for field, below in zip(definition.body, definition.body[1:], strict=False):
+            match field, below:
+                case (
+                    ast.AnnAssign(target=ast.Name(id=name)),
+                    ast.Expr(value=ast.Constant(value=str(text))),
+                ):
+                    texts[name] = " ".join(inspect.cleandoc(text).split())
+    return texts
+
+
+@cache
+def _definitions(path: str) -> tuple[ast.ClassDef, ...]:
+    with open(path, encoding="utf-8") as file:  # noqa: PTH123 - inspect gives a string
+        return tuple(node for node in ast.parse(file.read()).body if isinstance(node, ast.ClassDef))
+
+
+def _described(schema: dict[str, Any], text: str) -> dict[str, Any]:
+    """A reference takes no description of its own in every reader, so it is wrapped."""
+    return {"allOf": [schema], "description": text} if "$ref" in schema else schema | {"description": text}
+
+
+def _subclasses(kind: type[Part]) -> set[type[Part]]:
+    direct = set(kind.__subclasses__())
+    return direct | {further for one in direct for further in _subclasses(one)}

@@ -1,0 +1,55 @@
+"""`splitplace broker`."""
+
+import signal
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from splitplace.bus.settings import DEFAULT_PORT
+from splitplace.commands.processes.broker import LOOPBACK, BrokerError, StartedKind, started_broker
+from splitplace.commands.shared.exit_codes import ExitCode
+from splitplace.commands.shared.options import fail
+
+_WATCH_S = 0.2
+
+
+def command(
+    *,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Where MQTT 5 is spoken.")] = DEFAULT_PORT,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 lets the whole network in, without a password.")
+    ] = LOOPBACK,
+    kind: Annotated[
+        StartedKind | None, typer.Option(help="What to run.", show_default="what is installed")
+    ] = None,
+    legacy_port: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=65535, help="Where the embedded broker speaks MQTT 3.1.1 (Mosquitto: same port)."
+        ),
+    ] = None,
+    folder: Annotated[Path, typer.Option(help="For its configuration, log and database.")] = Path(
+        "var/broker"
+    ),
+) -> None:
+    """Run a broker with the right settings.
+
+    Mosquitto where it is installed, else the one from the wheel iotcore. Anybody who can reach its address
+    may do everything: for more than a network of your own, run Mosquitto with mosquitto/mosquitto.conf and
+    its access list.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with started_broker(folder, kind=kind, port=port, host=host, legacy_port=legacy_port) as broker:
+            print(
+                f"{broker.kind} broker on {broker.url}, log in {broker.log_file} (Ctrl-C ends it)", flush=True
+            )
+            while broker.pid is not None:
+                time.sleep(_WATCH_S)
+            fail(f"the broker ended: {broker.log_file.read_text(errors='replace')[-1000:]}", ExitCode.PROBLEM)
+    except BrokerError as error:
+        fail(str(error), ExitCode.PROBLEM)
+    except KeyboardInterrupt:
+        print("stopped")

@@ -1,0 +1,98 @@
+"""`splitplace demo`."""
+
+import asyncio
+import secrets
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from splitplace.commands.demo.plan import MIN_NODES, PlanError
+from splitplace.commands.demo.run import Demo, DemoError, DemoOptions, write_summary
+from splitplace.commands.demo.summary import faults
+from splitplace.commands.demo.system import remove
+from splitplace.commands.demo.table import table
+from splitplace.commands.processes.broker import BrokerError
+from splitplace.commands.shared.exit_codes import ExitCode
+from splitplace.commands.shared.options import fail
+from splitplace.commands.shared.policy_option import PolicyOption, parse_pair
+from splitplace.commands.watching.recording import RecordingError
+from splitplace.messages.limits import MAX_NODES
+from splitplace.storage.model_store import StoreError
+from splitplace.storage.shipped import default_store
+from splitplace.workshop.datasets import DatasetError
+
+DEMO_ARMS = "whole,layer,semantic,compressed"
+
+
+def command(
+    *,
+    tasks: Annotated[int, typer.Option(min=1, max=100_000, help="How many tasks the sensor sends.")] = 200,
+    nodes: Annotated[
+        int, typer.Option(min=MIN_NODES, max=MAX_NODES, help="How many edge nodes.")
+    ] = MIN_NODES,
+    policy: PolicyOption = None,
+    arms: Annotated[
+        str,
+        typer.Option(
+            help="Variants to choose among, or all. By default int8 is left out: as accurate as the whole "
+            "network, smaller and faster, it would be chosen nearly always: little to see."
+        ),
+    ] = DEMO_ARMS,
+    seed: Annotated[int, typer.Option(help="Of the sensor's random choices.")] = 0,
+    broker: Annotated[
+        str | None, typer.Option(help="URL of a broker to use.", show_default="one of its own")
+    ] = None,
+    summary: Annotated[Path | None, typer.Option(help="JSON file to write the figures to.")] = None,
+    log: Annotated[
+        Path | None, typer.Option(help="Add decisions and ends of tasks to this file, for splitplace replay.")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with data sets, for CIFAR images.", show_default="../shared/data, if there"
+        ),
+    ] = None,
+    store: Annotated[Path | None, typer.Option(help="The model store.", show_default="store")] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep logs and journal of a demo that went well.")
+    ] = False,
+) -> None:
+    """Watch a whole system at work: services, nodes, a sensor, real images.
+
+    Starts a broker, the five services, edge nodes of three speeds and a sensor, each a process of its own,
+    and shows what they do. Ends by itself, prints the figures and leaves nothing running. Exits with 1 where
+    a task got no answer or a process died.
+    """
+    folder = Path("var") / "demo" / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    options = DemoOptions(
+        tasks=tasks,
+        nodes=nodes,
+        seed=seed,
+        broker=broker,
+        store=store or default_store(),
+        folder=folder,
+        data=data,
+        log=log,
+        policy=parse_pair(policy),
+        arms=arms,
+    )
+    try:
+        figures = Demo(options).run()
+    except (DemoError, PlanError, DatasetError, StoreError, BrokerError, RecordingError) as error:
+        fail(f"{error}\nlogs: {folder}", ExitCode.PROBLEM)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        remove(folder)
+        fail("stopped", ExitCode.PROBLEM)
+    Console().print(table(figures))
+    if summary is not None:
+        write_summary(figures, summary)
+    broken = faults(figures)
+    if broken:
+        fail(f"{'; '.join(broken)}\nlogs: {folder}", ExitCode.PROBLEM)
+    if keep:
+        print(f"logs: {folder}")
+    else:
+        remove(folder)

@@ -1,0 +1,88 @@
+"""Which nodes the demo starts: three speeds, and memory that the whole network does not always fit. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from splitplace.messages.application import Application, Fragment, Variant
+from splitplace.messages.limits import MEBIBYTE
+
+MIN_NODES = 6
+
+_SHARES = {"fast": 0.28, "medium": 0.16, "slow": 0.10}
+"""Of one core. With two nodes of each: 1.08."""
+
+_USABLE = 0.55
+"""Of all cores, for all nodes together. The services, the broker and the sensor need the rest, and parallel
+branches only run in parallel where no node waits for another's processor."""
+
+_COMFORT = 1.2
+"""Memory budgets are a little above what must fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlan:
+    """One node to start."""
+
+    name: str
+    cpu_share: float
+    """Of one core."""
+    memory_budget_bytes: int
+
+    @property
+    def memory_budget_mb(self) -> float:
+        """In MiB, as the node's setting wants it."""
+        return self.memory_budget_bytes / MEBIBYTE
+
+
+class PlanError(ValueError):
+    """There is no such demo; the text says why."""
+
+
+def plan_nodes(count: int, cores: int, applications: Sequence[Application]) -> tuple[NodePlan, ...]:
+    """Nodes of three speeds, as even a mix as `count` allows, the fast ones first.
+
+    Slow nodes can hold every piece of the split networks, one at a time, but not the whole network of the
+    application with the largest one; medium nodes can just hold that; fast nodes have room for several.
+
+    Args:
+        count: how many.
+        cores: of this machine; bounds the sum of all shares.
+        applications: what the nodes will run.
+
+    Raises:
+        PlanError: Fewer than six nodes, or no application has a whole network larger than the pieces.
+    """
+    if count < MIN_NODES:
+        msg = f"the demo needs at least {MIN_NODES} nodes, two of each speed"
+        raise PlanError(msg)
+    speeds = [tuple(_SHARES)[index * len(_SHARES) // count] for index in range(count)]
+    scale = min(1.0, _USABLE * cores / sum(_SHARES[speed] for speed in speeds))
+    budgets = _budgets(applications)
+    numbers = dict.fromkeys(_SHARES, 0)
+    nodes = []
+    for speed in speeds:
+        numbers[speed] += 1
+        nodes.append(NodePlan(f"{speed}-{numbers[speed]}", round(_SHARES[speed] * scale, 4), budgets[speed]))
+    return tuple(nodes)
+
+
+def _budgets(applications: Sequence[Application]) -> dict[str, int]:
+    """Memory in bytes for each speed."""
+    wholes, pieces = [0], [0]
+    for application in applications:
+        for variant in application.variants:
+            sizes = [fragment.peak_memory_bytes for fragment in _fragments(application, variant)]
+            (wholes if len(sizes) == 1 else pieces).append(max(sizes))
+    whole, piece = max(wholes), max(pieces)
+    if piece >= whole:
+        msg = f"no whole network (largest {whole} bytes) is larger than the largest piece ({piece} bytes)"
+        raise PlanError(msg)
+    return {
+        "fast": int(3 * whole * _COMFORT),
+        "medium": int(whole * _COMFORT),
+        "slow": min(int(piece * _COMFORT), (piece + whole) // 2),
+    }
+
+
+def _fragments(application: Application, variant: Variant) -> list[Fragment]:
+    return [application.fragment(stage.fragment) for stage in variant.stages]

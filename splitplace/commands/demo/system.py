@@ -1,0 +1,107 @@
+"""The processes of a demo: five services, the nodes under their CPU shares, the sensors."""
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from splitplace.bus.settings import Settings
+from splitplace.commands.demo.plan import NodePlan
+from splitplace.commands.demo.workload import TightDeadline
+from splitplace.commands.main import PARTS
+from splitplace.commands.processes.children import Child, Processes
+from splitplace.commands.processes.cpu_shares import CpuShares
+from splitplace.commands.shared.policy_option import policy_flags
+from splitplace.messages.topics import GATEWAY, NODE, PLACER, SERVICES, SPLITTER
+from splitplace.policies.pairs import PolicyPair
+from splitplace.storage.model_store import ModelStore
+
+SENSOR = Path(__file__).parents[3] / "examples" / "sensor.py"
+
+
+def start_services(
+    processes: Processes,
+    settings: Settings,
+    store: ModelStore,
+    folder: Path,
+    *,
+    policy: PolicyPair | None,
+    arms: str,
+) -> None:
+    """Starts all five, with their files below `folder`.
+
+    Splitter and placer decide by `policy` (None leaves it to their settings) among `arms`.
+    """
+    state = ["--state-dir", str(folder / "state")]
+    chosen = policy_flags(policy)
+    own_flags = {
+        GATEWAY: ["--journal", str(folder / "gateway.sqlite3")],
+        SPLITTER: ["--store", str(store.root.absolute()), *state, *chosen.get(SPLITTER, ()), "--arms", arms],
+        PLACER: [*state, *chosen.get(PLACER, ())],
+    }
+    for name in SERVICES:
+        processes.start(name, [*_python(name), *_shared(settings), *own_flags.get(name, [])])
+
+
+def start_nodes(
+    processes: Processes, settings: Settings, plans: Sequence[NodePlan], shares: CpuShares, folder: Path
+) -> None:
+    """Starts the nodes, each under its share from its first moment: slow devices also start slowly."""
+    for plan in plans:
+        flags = [
+            *("--node", plan.name),
+            *("--cpu-share", str(plan.cpu_share)),
+            *("--cores", "1"),
+            *("--memory-budget-mb", str(plan.memory_budget_mb)),
+            *("--fragment-dir", str(folder / "nodes" / plan.name)),
+        ]
+        if shares.mechanism == "pacing":
+            flags.append("--pacing")
+        child = processes.start(plan.name, [*_python(NODE), *_shared(settings), *flags])
+        if child.pid is not None:
+            shares.limit(plan.name, child.pid, plan.cpu_share)
+
+
+def start_sensor(
+    processes: Processes,
+    settings: Settings,
+    *,
+    application: str,
+    samples: Path,
+    tasks: int,
+    rate: float,
+    seed: int,
+    report: Path,
+    batch_max: int,
+    deadline: TightDeadline | None,
+) -> Child:
+    """Starts a sensor of one application: a program that knows nothing of us."""
+    flags = {
+        "--broker": settings.broker,
+        "--prefix": settings.prefix,
+        "--name": f"sensor-{application}",
+        "--application": application,
+        "--samples": str(samples),
+        "--tasks": str(tasks),
+        "--rate": str(rate),
+        "--seed": str(seed),
+        "--report": str(report),
+        "--batch-max": str(batch_max),
+    }
+    if deadline is not None:
+        flags |= {"--tight-ms": str(deadline.ms), "--tight-ms-per-image": str(deadline.ms_per_image)}
+    arguments = [part for flag in flags.items() for part in flag]
+    return processes.start(f"sensor-{application}", [sys.executable, str(SENSOR), *arguments])
+
+
+def remove(folder: Path) -> None:
+    """Removes what a demo has written."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _python(part: str) -> list[str]:
+    return [sys.executable, "-m", PARTS[part][0].removesuffix(".__main__")]
+
+
+def _shared(settings: Settings) -> list[str]:
+    return ["--broker", settings.broker, "--prefix", settings.prefix]

@@ -1,0 +1,178 @@
+"""Tries out what the system needs of a broker, with messages of its own below `<prefix>/doctor/`.
+
+Blocking; a few seconds at most.
+"""
+
+import queue
+import secrets
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from splitplace.bus.settings import Settings
+
+WAIT_S = 5.0
+_QUIET_S = 2.0
+_FEW_IN_FLIGHT = 10
+
+
+class ProbeError(Exception):
+    """The broker did not do what was tried; the text says what happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What the broker said when it accepted the connection."""
+
+    max_packet_bytes: int | None
+    """None where it names no limit."""
+    retain_available: bool
+    max_qos: int
+
+
+class BrokerProbe:
+    """One MQTT 5 connection for experiments. As a context manager it connects, and cleans up after itself."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._topic = f"{settings.prefix}/doctor/{secrets.token_hex(6)}"
+        self._connected: queue.Queue[Greeting | str] = queue.Queue()
+        self._received: queue.Queue[paho.MQTTMessage] = queue.Queue()
+        self._subscribed: queue.Queue[bool] = queue.Queue()
+        self._client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=f"splitplace-doctor-{secrets.token_hex(6)}",
+            protocol=paho.MQTTv5,
+            manual_ack=True,
+        )
+        password = settings.password.get_secret_value() if settings.password else None
+        self._client.username_pw_set(settings.username, password)
+        tls = settings.tls_context()
+        if tls is not None:
+            self._client.tls_set_context(tls)
+        self._client.on_connect = self._on_connect
+        self._client.on_message = lambda _client, _data, message: self._received.put(message)
+        self._client.on_subscribe = lambda *_: self._subscribed.put(item=True)
+        self.greeting = Greeting(None, retain_available=True, max_qos=1)
+
+    def __enter__(self) -> Self:
+        """Connects. Raises ProbeError."""
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.ReceiveMaximum = _FEW_IN_FLIGHT
+        try:
+            self._client.connect(self._settings.host, self._settings.port, properties=properties)
+            self._client.loop_start()
+            said = self._connected.get(timeout=WAIT_S)
+        except (OSError, ValueError) as error:
+            raise ProbeError(str(error)) from error
+        except queue.Empty:
+            self._client.loop_stop()
+            msg = "no answer to CONNECT; is it an MQTT broker, and does it speak MQTT 5?"
+            raise ProbeError(msg) from None
+        if isinstance(said, str):
+            self._client.loop_stop()
+            raise ProbeError(said)
+        self.greeting = said
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def round_trip(self, size: int) -> None:
+        """A message of so many bytes comes back. Raises ProbeError."""
+        self._subscribe(f"{self._topic}/size")
+        self._publish(f"{self._topic}/size", bytes(size))
+        if len(self._next()) != size:
+            msg = "came back with another size"
+            raise ProbeError(msg)
+
+    def retained(self) -> None:
+        """A retained message reaches a later subscriber. Raises ProbeError."""
+        topic = f"{self._topic}/retained"
+        self._publish(topic, b"kept", retain=True)
+        try:
+            self._subscribe(topic)
+            if self._next() != b"kept":
+                msg = "another message came back"
+                raise ProbeError(msg)
+        finally:
+            self._client.publish(topic, b"", qos=1, retain=True)
+
+    def queue_holds(self, count: int) -> int:
+        """Publishes so many messages to a subscriber that acknowledges none; how many reach it later.
+
+        Fewer than were sent means that the broker drops silently what a slow subscriber has not taken.
+        """
+        topic = f"{self._topic}/queue"
+        self._subscribe(topic)
+        # From a connection of its own: rumqttd acknowledges nothing to a client that owes it too much itself.
+        with BrokerProbe(self._settings) as other:
+            for _ in range(count):
+                other._client.publish(topic, b"x", qos=1)
+            other._publish(topic, b"last")
+        received = 0
+        while received < count:
+            try:
+                if self._next(_QUIET_S) == b"last":
+                    break
+            except ProbeError:
+                break
+            received += 1
+        return received
+
+    def _subscribe(self, topic: str) -> None:
+        self._client.subscribe(topic, qos=1)
+        try:
+            self._subscribed.get(timeout=WAIT_S)
+        except queue.Empty:
+            msg = "no answer to SUBSCRIBE"
+            raise ProbeError(msg) from None
+
+    def _publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        info = self._client.publish(topic, payload, qos=1, retain=retain)
+        try:
+            info.wait_for_publish(WAIT_S)
+        except (RuntimeError, ValueError) as error:
+            raise ProbeError(str(error)) from error
+        if not info.is_published():
+            msg = f"{len(payload)} bytes were not acknowledged"
+            raise ProbeError(msg)
+
+    def _next(self, wait_s: float | None = None) -> bytes:
+        try:
+            message = self._received.get(timeout=WAIT_S if wait_s is None else wait_s)
+        except queue.Empty:
+            msg = (
+                "it was acknowledged, but did not come back (may this user read and write below the prefix?)"
+            )
+            raise ProbeError(msg) from None
+        self._client.ack(message.mid, message.qos)
+        return bytes(message.payload)
+
+    def _on_connect(
+        self,
+        _client: paho.Client,
+        _data: object,
+        _flags: object,
+        reason: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
+        if reason.is_failure:
+            self._connected.put(f"it refused the connection: {reason}")
+            return
+        self._connected.put(
+            Greeting(
+                max_packet_bytes=getattr(properties, "MaximumPacketSize", None),
+                retain_available=bool(getattr(properties, "RetainAvailable", 1)),
+                max_qos=getattr(properties, "MaximumQoS", 2),
+            )
+        )

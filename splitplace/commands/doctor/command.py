@@ -1,0 +1,137 @@
+"""`splitplace doctor`."""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import aiomqtt
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from splitplace.bus.service import software_version
+from splitplace.bus.settings import Settings
+from splitplace.commands.doctor import diagnosis
+from splitplace.commands.doctor.broker_probe import BrokerProbe, ProbeError
+from splitplace.commands.doctor.diagnosis import QUEUE_MESSAGES, Check
+from splitplace.commands.shared.client import Seen, new_client, retained
+from splitplace.commands.shared.exit_codes import ExitCode
+from splitplace.commands.shared.options import BrokerOption, PrefixOption, settings_from
+from splitplace.commands.status import TOPICS, status_of
+from splitplace.messages.limits import MAX_TASK_BYTES, MEBIBYTE
+from splitplace.messages.topics import APPLICATION
+from splitplace.storage.model_store import ModelStore, StoreError, verify
+from splitplace.storage.shipped import default_store
+
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+def command(
+    *,
+    broker: BrokerOption = None,
+    prefix: PrefixOption = None,
+    store: Annotated[Path | None, typer.Option(help="The model store.", show_default="store")] = None,
+) -> None:
+    """Find what is wrong with an installation, and how to mend it.
+
+    Tries out the broker with messages of its own, reads the model store, and asks who is there. Exits with
+    1 where a check fails; a warning is not a failure.
+    """
+    settings = settings_from(broker, prefix)
+    console = Console()
+    failed = 0
+    for check in _checks(settings, store or default_store()):
+        failed += check.level == "fail"
+        console.print(
+            Text(f"{check.level:4} ", _COLOURS[check.level]) + Text(f"{check.name}: {check.finding}")
+        )
+        if check.remedy:
+            console.print(Text(f"     → {check.remedy}"))
+    if failed:
+        raise typer.Exit(ExitCode.PROBLEM)
+
+
+def _checks(settings: Settings, store: Path) -> Iterator[Check]:
+    yield Check("software", "ok", f"splitplace {software_version()}, Python {sys.version.split()[0]}")
+    yield diagnosis.clock(datetime.now(UTC))
+    local: list[str] = []
+    yield from _store_checks(store, local)
+    try:
+        with ExitStack() as stack:
+            probe = stack.enter_context(BrokerProbe(settings))
+            yield from _broker_checks(settings, probe)
+    except (ProbeError, OSError) as error:
+        yield Check(
+            "broker",
+            "fail",
+            f"{settings.broker}: {error}",
+            "start one (splitplace broker), or name the right one (--broker, SPLITPLACE_BROKER)",
+        )
+        return
+    try:
+        yield from _system_checks(asyncio.run(_look(settings)), local)
+    except (aiomqtt.MqttError, OSError) as error:
+        yield Check("system", "fail", str(error), "see the broker's log")
+
+
+def _broker_checks(settings: Settings, probe: BrokerProbe) -> Iterator[Check]:
+    yield Check("broker", "ok", f"{settings.broker} speaks MQTT 5")
+    yield diagnosis.packet_limit(probe.greeting.max_packet_bytes)
+    rights = "is this user allowed to read and write below the prefix (access list of the broker)?"
+    yield diagnosis.attempt(
+        "largest task",
+        lambda: probe.round_trip(MAX_TASK_BYTES),
+        ProbeError,
+        f"{MAX_TASK_BYTES // MEBIBYTE} MB went there and back",
+        f"raise the broker's packet or payload limit; {rights}",
+    )
+    yield diagnosis.attempt("retained messages", probe.retained, ProbeError, "are kept", rights)
+    yield diagnosis.queue_length(probe.queue_holds(QUEUE_MESSAGES))
+
+
+def _store_checks(folder: Path, found: list[str]) -> Iterator[Check]:
+    remedy = "splitplace models build, or --store FOLDER (a node needs no store: it fetches what it runs)"
+    store = ModelStore(folder)
+    try:
+        applications = store.applications()
+        for application in applications:
+            for fragment in application.fragments:
+                verify(store.fragment_path(fragment.sha256), fragment.sha256)
+    except StoreError as error:
+        yield Check("model store", "fail", str(error), remedy)
+        return
+    if not applications:
+        yield Check("model store", "warn", f"{folder} holds no application", remedy)
+        return
+    found += [application.name for application in applications]
+    count = sum(len(application.fragments) for application in applications)
+    yield Check("model store", "ok", f"{', '.join(found)}: {count} fragments, all hashes right")
+
+
+async def _look(settings: Settings) -> Seen:
+    async with new_client(settings, "doctor") as client:
+        return await retained(client, settings, (*TOPICS, APPLICATION))
+
+
+def _system_checks(seen: Seen, local: list[str]) -> Iterator[Check]:
+    status = status_of(seen)
+    applications = list(seen.messages(APPLICATION))
+    yield diagnosis.services(status)
+    yield diagnosis.catalogue(local, [application.name for application in applications])
+    yield diagnosis.nodes(status)
+    yield diagnosis.versions(software_version(), status)
+    budgets = {
+        node.name: node.memory_budget_bytes
+        for node in status.nodes
+        if node.online and node.memory_budget_bytes is not None
+    }
+    for application in applications:
+        yield diagnosis.memory(application, budgets)
+    for topic, why in seen.broken((*TOPICS, APPLICATION)).items():
+        yield Check(
+            "messages", "warn", f"{topic}: {why}", "an other version, or not ours: clear the retained topic"
+        )

@@ -1,0 +1,163 @@
+"""The doctor's checks: from what was found to what is wrong with it and how to mend it. Pure."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from splitplace.commands.status import Status
+from splitplace.messages.application import Application, Variant
+from splitplace.messages.limits import MAX_PACKET_BYTES, MEBIBYTE
+
+Level = Literal["ok", "warn", "fail"]
+
+QUEUE_MESSAGES = 2000
+"""A broker that drops before this many wait will drop in earnest; the default of Mosquitto is 1000."""
+
+_EARLIEST = datetime(2026, 1, 1, tzinfo=UTC)
+"""No clock can rightly show less: this software is younger."""
+
+_LATEST = datetime(2100, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding."""
+
+    name: str
+    level: Level
+    finding: str
+    remedy: str = ""
+    """How to mend it, where it is not ok."""
+
+
+def packet_limit(limit: int | None) -> Check:
+    """The broker's limit, from CONNACK, against what our largest task needs."""
+    name = "packet limit"
+    if limit is None:
+        return Check(name, "ok", "the broker names none")
+    if limit >= MAX_PACKET_BYTES:
+        return Check(name, "ok", f"{limit} bytes")
+    return Check(
+        name,
+        "fail",
+        f"{limit} bytes; tasks may need {MAX_PACKET_BYTES}",
+        f"Mosquitto: max_packet_size {MAX_PACKET_BYTES} (as in mosquitto/mosquitto.conf)",
+    )
+
+
+def attempt(name: str, tried: Callable[[], None], errors: type[Exception], good: str, remedy: str) -> Check:
+    """Carries out an experiment that raises one of `errors` where it does not work."""
+    try:
+        tried()
+    except errors as error:
+        return Check(name, "fail", str(error), remedy)
+    return Check(name, "ok", good)
+
+
+def queue_length(held: int) -> Check:
+    """How many messages the broker kept for a subscriber that was slow."""
+    if held >= QUEUE_MESSAGES:
+        return Check("broker queue", "ok", f"{held} messages waited for a slow subscriber, none was dropped")
+    return Check(
+        "broker queue",
+        "warn",
+        f"of {QUEUE_MESSAGES} messages for a slow subscriber {held} arrived; the others were dropped",
+        "Mosquitto: max_queued_messages 100000 and max_queued_bytes 536870912",
+    )
+
+
+def clock(now: datetime) -> Check:
+    """Points in time never travel, so clocks need not agree; but certificates and logs want a sane one."""
+    shown = f"{now:%Y-%m-%d %H:%M} UTC (only durations travel: devices need not agree)"
+    if _EARLIEST <= now < _LATEST:
+        return Check("clock", "ok", shown)
+    return Check("clock", "warn", shown, "set the clock (timedatectl set-ntp true): TLS certificates need it")
+
+
+def versions(own: str, status: Status) -> Check:
+    """Whether everything that runs is the same version as this."""
+    others = {service.name: service.software for service in status.services if service.online}
+    others |= {node.name: node.software for node in status.nodes if node.online}
+    same = (own, f"splitplace {own}")
+    different = {
+        name: said for name, said in others.items() if said is not None and said.split(",")[0] not in same
+    }
+    if not different:
+        return Check("versions", "ok", f"{own} everywhere ({len(others)} parts)")
+    named = ", ".join(f"{name} has {said}" for name, said in sorted(different.items()))
+    return Check("versions", "warn", f"this is {own}; {named}", "install the same version everywhere")
+
+
+def services(status: Status) -> Check:
+    """Whether all five run."""
+    if not status.missing:
+        return Check("services", "ok", "all online")
+    return Check(
+        "services",
+        "fail",
+        f"not online: {', '.join(status.missing)}",
+        "splitplace up, or each by its own name",
+    )
+
+
+def nodes(status: Status) -> Check:
+    """Whether anything can compute."""
+    online = [node.name for node in status.nodes if node.online]
+    offline = [node.name for node in status.nodes if not node.online]
+    if not online:
+        return Check(
+            "nodes", "fail", "none is online", "splitplace node --node NAME --broker URL, on each device"
+        )
+    if offline:
+        return Check(
+            "nodes",
+            "warn",
+            f"{len(online)} online; offline: {', '.join(offline)}",
+            "start them, or forget them (clear their retained topics node/<id>/status and node/<id>/info)",
+        )
+    return Check("nodes", "ok", f"{len(online)} online")
+
+
+def memory(application: Application, budgets: Mapping[str, int]) -> Check:
+    """Whether some variant of an application fits the online nodes (`budgets`: bytes by node)."""
+    name = f"memory for {application.name}"
+    largest = max(budgets.values(), default=0)
+    needs = {variant.name: _largest_piece(application, variant) for variant in application.variants}
+    fitting = [variant for variant, needed in needs.items() if needed <= largest]
+    if len(fitting) == len(needs):
+        return Check(name, "ok", f"every variant fits: {', '.join(fitting)}")
+    if fitting:
+        return Check(name, "ok", f"fits: {', '.join(fitting)} (others need a node with more memory)")
+    smallest = min(needs.values())
+    return Check(
+        name,
+        "fail",
+        f"no variant fits: the smallest needs {smallest / MEBIBYTE:.1f} MB on one node, "
+        f"the largest budget is {largest / MEBIBYTE:.1f} MB",
+        "raise --memory-budget-mb of a node, or build the application with more fragments",
+    )
+
+
+def _largest_piece(application: Application, variant: Variant) -> int:
+    return max(application.fragment(stage.fragment).peak_memory_bytes for stage in variant.stages)
+
+
+def catalogue(local: Sequence[str], announced: Sequence[str]) -> Check:
+    """Whether the splitter has told everybody which applications there are."""
+    if not announced:
+        return Check(
+            "catalogue",
+            "fail",
+            "no application is announced",
+            "is the splitter running, and has it a model store?",
+        )
+    hidden = sorted(set(local) - set(announced))
+    if hidden:
+        return Check(
+            "catalogue",
+            "warn",
+            f"announced: {', '.join(announced)}; only in the store here: {', '.join(hidden)}",
+            "start the splitter again with --store set to this model store",
+        )
+    return Check("catalogue", "ok", f"announced: {', '.join(announced)}")

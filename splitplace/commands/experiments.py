@@ -1,0 +1,142 @@
+"""`splitplace experiments`."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from splitplace.commands.shared.exit_codes import ExitCode
+from splitplace.commands.shared.options import fail
+from splitplace.commands.shared.progress import progress
+
+if TYPE_CHECKING:
+    from splitplace.experiments.plan import Experiment
+
+Backend = Literal["loky", "threading", "dask", "ray"]
+
+
+def command(
+    *,
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help="Experiments or figures, or `all`, or `list`.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the pages.")] = Path("var/experiments"),
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=1, max=1000, help="Runs of each policy.", show_default="of each experiment"),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="How many simulations at a time.")] = 2,
+    backend: Annotated[
+        Backend, typer.Option(help="Who does them: processes here, threads, or a cluster.")
+    ] = "loky",
+    cluster: Annotated[
+        str | None, typer.Option(help="Address of the dask scheduler or of the ray cluster.")
+    ] = None,
+    profile: Annotated[
+        Literal["paper", "store"] | None,
+        typer.Option(
+            help="The paper's workload, or that of our own models.", show_default="of each experiment"
+        ),
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Model store of that profile.", show_default="store")
+    ] = None,
+    intervals: Annotated[
+        int | None,
+        typer.Option(min=1, max=100_000, help="Length of a simulation.", show_default="of each experiment"),
+    ] = None,
+    training: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=100_000,
+            help="Intervals for which policies learn before.",
+            show_default="of each experiment",
+        ),
+    ] = None,
+    policies: Annotated[
+        str | None, typer.Option(help="Only these, with commas between: mab+daso,rule+earliest-finish.")
+    ] = None,
+) -> None:
+    """Repeat the paper's experiments on the simulator, a page each.
+
+    Every policy meets the same arrivals, with several seeds. Writes tables, pictures, comparisons with the
+    paper and CSV files. Without `--seeds`, `all` takes about half an hour on two cores.
+    """
+    from splitplace.experiments import catalogue  # noqa: PLC0415 - only when it is wanted
+
+    if names == ["list"]:
+        for each in catalogue.EXPERIMENTS.values():
+            print(f"{each.name:10} {each.title}")
+        return
+    chosen = _chosen(names, catalogue)
+    only = _only(policies, chosen)
+    try:
+        from splitplace.experiments import session  # noqa: PLC0415 - plots and statistics are an extra
+        from splitplace.experiments.backends import connect  # noqa: PLC0415
+        from splitplace.experiments.running import Laboratory, Workers  # noqa: PLC0415
+        from splitplace.experiments.simulation import simulate, teach  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        fail(f"{error.name} is missing: pip install 'splitplace[experiments]'", ExitCode.PROBLEM)
+    plan = session.Plan(
+        experiments=chosen,
+        scenario=_given(profile=profile, store=store, intervals=intervals, training_intervals=training),
+        seeds=seeds,
+        policies=only,
+        command=("splitplace", *sys.argv[1:]),
+        commit=_commit(),
+    )
+    laboratory = Laboratory(teach, simulate, Workers(jobs, backend))
+    try:
+        with connect(backend, cluster), progress(session.simulations(plan, laboratory)) as step:
+            for page in session.conduct(plan, laboratory, out, lambda each: step(each.name)):
+                print(page, flush=True)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        fail(str(error), ExitCode.PROBLEM)
+
+
+def _chosen(names: list[str], catalogue: Any) -> "list[Experiment]":  # noqa: ANN401 - a module, loaded late
+    if names == ["all"]:
+        return list(catalogue.EXPERIMENTS.values())
+    try:
+        return list({each.name: each for each in map(catalogue.experiment, names)}.values())
+    except KeyError as error:
+        known = ", ".join(catalogue.EXPERIMENTS)
+        fail(
+            f"no experiment {error.args[0]!r}; there are {known}, the paper's figures, and all",
+            ExitCode.USAGE,
+        )
+
+
+def _only(policies: str | None, chosen: "list[Experiment]") -> tuple[str, ...]:
+    """The policies of the option. Exits where an experiment has none of that name."""
+    wanted = tuple(policies.split(",")) if policies else ()
+    contenders = [contender for each in chosen for contender in each.contenders]
+    known = list(dict.fromkeys(name for each in contenders for name in (each.name, each.policy)))
+    for policy in wanted:
+        if policy not in known:
+            fail(f"{policy!r} is not among the policies there: {', '.join(known)}", ExitCode.USAGE)
+    return wanted
+
+
+def _given(**fields: object) -> dict[str, Any]:
+    """Fields of the scenario that the command names."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _commit() -> str | None:
+    """Of the source, marked where files were changed since; None where there is no repository."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--exclude=*"],  # noqa: S607 - the user's git
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

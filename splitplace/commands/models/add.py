@@ -1,0 +1,178 @@
+"""`splitplace models add`: somebody's own network becomes an application."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import onnx
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from splitplace.commands.models.store import StoreOption
+from splitplace.commands.shared.exit_codes import ExitCode
+from splitplace.commands.shared.options import fail, parse_duration_ms
+from splitplace.messages.limits import MEBIBYTE
+from splitplace.storage.model_store import ModelStore, StoreError
+from splitplace.storage.shipped import default_store
+from splitplace.workshop.cutting.layer_split import CutError
+from splitplace.workshop.datasets import PUBLISHED, DatasetError, Subset, load_published
+from splitplace.workshop.datasets.image_folder import read_image_folder
+from splitplace.workshop.onnx.graph import GraphError
+from splitplace.workshop.own.add import Request, add
+from splitplace.workshop.own.preprocessing import Preprocessing
+from splitplace.workshop.own.user_onnx import UserNetworkError, adopt, input_shape, read_onnx
+from splitplace.workshop.packing.packer import PackingError
+from splitplace.workshop.packing.tables import variants_table
+
+MAX_LABEL_FILE_BYTES = MEBIBYTE
+_SHAPE = re.compile(r"(\d+)x(\d+)x(\d+)")
+
+
+def add_command(
+    network: Annotated[
+        str, typer.Argument(help="FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION that builds it, or FILE.onnx.")
+    ],
+    *,
+    labels: Annotated[Path, typer.Option(help="Text file, one class a line, in the order of the outputs.")],
+    shape: Annotated[
+        str,
+        typer.Option("--input", help="Channels x height x width, like 3x32x32. An ONNX file says it itself."),
+    ] = "",
+    weights: Annotated[
+        Path | None, typer.Option(help="A .safetensors file, or tensors saved by torch.")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Labelled pictures to measure the accuracy on: a folder for each class, named as it is."
+        ),
+    ] = None,
+    dataset: Annotated[
+        str, typer.Option(help=f"DATA holds this published set instead: {', '.join(PUBLISHED)}.")
+    ] = "",
+    accuracy: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Accuracy that its maker states, where there is no data."),
+    ] = None,
+    mean: Annotated[str, typer.Option(help="What is taken off each channel, like 0.485,0.456,0.406.")] = "",
+    std: Annotated[str, typer.Option(help="What each channel is then divided by.")] = "",
+    white: Annotated[
+        float, typer.Option(help="What a white pixel is before the mean is taken off: 1 or 255.")
+    ] = 1.0,
+    stages: Annotated[
+        str, typer.Option(help="Fragments of the chain; several for several chains, like 3,2,4.")
+    ] = "3",
+    name: Annotated[str, typer.Option(help="Name of the application. [default: that of the file]")] = "",
+    title: Annotated[str, typer.Option(help="What people read. [default: the name]")] = "",
+    deadline: Annotated[str, typer.Option(help="Of tasks that name none.")] = "2s",
+    micro_batch: Annotated[
+        int | None, typer.Option(min=1, help="Pictures in a micro-batch. [default: by their size]")
+    ] = None,
+    store: StoreOption = None,
+) -> None:
+    """Make an application of a network of your own.
+
+    An ONNX file needs no torch. The code of FILE.py runs on this machine, as it would anyway for its weights.
+    """
+    root = store or default_store()
+    if (data is None) == (accuracy is None):
+        fail(
+            "say how good it is: --data with labelled pictures, or --accuracy as its maker states it",
+            ExitCode.USAGE,
+        )
+    try:
+        classes = _labels(labels)
+        chosen = name or re.sub(r"[^a-z0-9-]+", "-", Path(network.partition(":")[0]).stem.lower()).strip("-")
+        request = Request(
+            name=chosen,
+            title=title or chosen,
+            labels=classes,
+            stages=tuple(int(number) for number in _numbers(stages)),
+            default_deadline_ms=parse_duration_ms(deadline),
+            micro_batch=micro_batch,
+        )
+        model, sides = _network(network, shape, weights, mean=mean, std=std, white=white)
+        answers = _pictures(data, dataset, classes, sides) if data is not None else float(accuracy or 0)
+        application, results = add(model, request, ModelStore(root), answers)
+    except (UserNetworkError, DatasetError, CutError, GraphError, PackingError, StoreError) as error:
+        fail(str(error), ExitCode.PROBLEM)
+    except ValidationError as error:
+        fail(f"not a valid application: {error}", ExitCode.PROBLEM)
+    console = Console()
+    console.print(variants_table(application, results))
+    if data is None:
+        console.print(f"accuracy {accuracy} is stated, not measured: --data measures it")
+    console.print(f"written: {root / application.name}")
+
+
+def _network(
+    network: str, shape: str, weights: Path | None, *, mean: str, std: str, white: float
+) -> tuple[onnx.ModelProto, tuple[int, int, int]]:
+    """The network from bytes to logits, and the sides of its pictures."""
+    numbers = (_numbers(mean), _numbers(std))
+    if network.endswith(".onnx"):
+        model = read_onnx(Path(network))
+        sides = input_shape(model)
+        if shape and _sides(shape) != sides:
+            msg = f"--input is {shape}, but the file says {'x'.join(map(str, sides))}"
+            raise UserNetworkError(msg)
+        return adopt(model, _preprocessing(sides[0], numbers, white)), sides
+    if not shape:
+        msg = "say the shape of its pictures, like --input 3x32x32"
+        raise UserNetworkError(msg)
+    from splitplace.workshop.own import user_torch  # noqa: PLC0415 - an ONNX file needs no torch
+
+    sides = _sides(shape)
+    module = user_torch.built(network)
+    if weights is not None:
+        user_torch.load_weights(module, weights)
+    return user_torch.exported(module, sides, _preprocessing(sides[0], numbers, white)), sides
+
+
+def _preprocessing(channels: int, numbers: tuple[list[float], list[float]], white: float) -> Preprocessing:
+    try:
+        return Preprocessing.for_channels(channels, *numbers, white)
+    except ValueError as error:
+        raise UserNetworkError(str(error)) from error
+
+
+def _pictures(data: Path, dataset: str, labels: tuple[str, ...], sides: tuple[int, int, int]) -> Subset:
+    if not dataset:
+        return read_image_folder(data, labels, sides)
+    if dataset not in PUBLISHED:
+        msg = f"--dataset is one of {', '.join(PUBLISHED)}"
+        raise DatasetError(msg)
+    test = load_published(dataset, data).test
+    if test.images.shape[1:] != sides:
+        msg = f"the pictures of {dataset} are {test.images.shape[1:]}, those of the network {sides}"
+        raise DatasetError(msg)
+    return test
+
+
+def _labels(path: Path) -> tuple[str, ...]:
+    try:
+        if path.stat().st_size > MAX_LABEL_FILE_BYTES:
+            msg = f"{path} is larger than {MAX_LABEL_FILE_BYTES} bytes"
+            raise UserNetworkError(msg)
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"{path} cannot be read: {error}"
+        raise UserNetworkError(msg) from error
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+def _sides(text: str) -> tuple[int, int, int]:
+    match = _SHAPE.fullmatch(text)
+    if match is None:
+        msg = f"--input is {text!r}, expected channels x height x width, like 3x32x32"
+        raise UserNetworkError(msg)
+    return int(match[1]), int(match[2]), int(match[3])
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",") if part]
+    except ValueError as error:
+        msg = f"{text!r} is no list of numbers like 1,2,3"
+        raise UserNetworkError(msg) from error

@@ -1,0 +1,152 @@
+"""`splitplace models inspect`: where a network can be cut, and how it is best divided."""
+
+import re
+from math import inf
+from pathlib import Path
+from typing import Annotated, get_args
+
+import numpy as np
+import onnx
+import typer
+from rich.console import Console
+
+from splitplace.commands.models.store import StoreOption
+from splitplace.commands.shared.exit_codes import ExitCode
+from splitplace.commands.shared.options import fail
+from splitplace.edge_node.runtime import FragmentError
+from splitplace.messages.application import Application
+from splitplace.storage.model_store import ModelStore, StoreError
+from splitplace.storage.shipped import default_store
+from splitplace.workshop.cutting.balance import Node, PartitionError, Target
+from splitplace.workshop.cutting.inspection import Inspection, balance, inspect
+from splitplace.workshop.cutting.inspection_tables import points_table, stages_table, verdict
+from splitplace.workshop.cutting.layer_split import CutError, Transport, cut
+from splitplace.workshop.onnx.graph import Graph, GraphError
+from splitplace.workshop.onnx.joining import greatest_difference
+from splitplace.workshop.own.preprocessing import Preprocessing
+from splitplace.workshop.own.user_onnx import UserNetworkError, adopt, input_shape, read_onnx
+from splitplace.workshop.report.drawing import draw
+
+_BYTES_PER_MS = 1000.0
+"""Of one MB/s."""
+_MEGABYTE = 1e6
+_STAGES = 3
+_TRIAL_IMAGES = 4
+_SMALL_SIDE = 96
+_SMALL_BATCH, _LARGE_BATCH = 16, 2
+_CHAIN = re.compile(r"layer(-\d+)?")
+"""Variants that are chains of the whole network."""
+
+
+def inspect_command(
+    network: Annotated[str, typer.Argument(help="An application in the store, or FILE.onnx.")],
+    *,
+    stages: Annotated[
+        int | None, typer.Option(min=1, help="Fragments of the chain. [default: 3, or one for each speed]")
+    ] = None,
+    speeds: Annotated[
+        str,
+        typer.Option(help="Speeds of the nodes, in order; 1 is this machine. [default: small boards, 1/6]"),
+    ] = "",
+    bandwidth: Annotated[
+        float | None, typer.Option(min=0.001, help="MB/s between nodes. [default: 12.5]")
+    ] = None,
+    memory: Annotated[
+        float | None, typer.Option(min=0, help="MB that a stage may need on its node. [default: any]")
+    ] = None,
+    micro_batch: Annotated[
+        int | None, typer.Option(min=1, help="Images in a call. [default: 16, or 2 of large pictures]")
+    ] = None,
+    drawing: Annotated[
+        Path | None, typer.Option("--draw", help="Also draw the network and its cuts into this SVG file.")
+    ] = None,
+    store: StoreOption = None,
+) -> None:
+    """Show where a network can be cut, what each stage costs, and how good the cut is.
+
+    Every piece between two places to cut is timed on this machine first; that takes some seconds.
+    """
+    console = Console()
+    try:
+        application, model = _load(network, store or default_store())
+        target = _target(speeds, bandwidth, memory)
+        wanted = stages or (len(target.nodes) if len(target.nodes) > 1 else _STAGES)
+        batch = micro_batch or _usual_batch(model)
+        name = application.name if application else Path(network).stem
+        found = inspect(model, name=name, stages=wanted, target=target, micro_batch=batch)
+        console.print(points_table(found))
+        console.print(stages_table(found))
+        console.print(verdict(found.plan))
+        console.print(_differences(model, found))
+        if application:
+            _print_chains(console, found, application, ModelStore(store or default_store()), batch)
+    except (StoreError, UserNetworkError, GraphError, CutError, PartitionError, FragmentError) as error:
+        fail(str(error), ExitCode.PROBLEM)
+    except ValueError as error:
+        fail(str(error), ExitCode.USAGE)
+    if drawing is not None:
+        drawing.write_text(draw(found), "utf-8")
+        console.print(f"drawn: {drawing}")
+
+
+def _load(network: str, root: Path) -> tuple[Application | None, onnx.ModelProto]:
+    """A network by the name of its application, or from a file."""
+    if network.endswith(".onnx"):
+        model = read_onnx(Path(network))
+        return None, adopt(model, Preprocessing.for_channels(input_shape(model)[0], (), (), 1.0))
+    store = ModelStore(root)
+    application = next((each for each in store.applications() if each.name == network), None)
+    if application is None:
+        raise StoreError(root, f"has no application {network!r}; a file's name ends with .onnx")
+    whole = application.variant("whole").stages[0]
+    return application, onnx.load(store.fragment_path(whole.fragment))
+
+
+def _target(speeds: str, bandwidth: float | None, memory: float | None) -> Target:
+    """The nodes that are meant. Raises ValueError."""
+    usual = Node()
+    try:
+        slowdowns = [1 / float(speed) for speed in speeds.split(",")] if speeds else [usual.slowdown]
+    except (ValueError, ZeroDivisionError):
+        slowdowns = []
+    if not slowdowns or not all(0 < slowdown < inf for slowdown in slowdowns):
+        msg = f"--speeds {speeds!r} is no list of speeds above 0"
+        raise ValueError(msg)
+    link = bandwidth * _BYTES_PER_MS if bandwidth else usual.link_bytes_per_ms
+    most = memory * _MEGABYTE if memory is not None else usual.memory_bytes
+    return Target(tuple(Node(slowdown, link, most) for slowdown in slowdowns))
+
+
+def _usual_batch(model: onnx.ModelProto) -> int:
+    sides = [side.dim_value for side in model.graph.input[0].type.tensor_type.shape.dim[2:]]
+    return _SMALL_BATCH if max(sides, default=0) <= _SMALL_SIDE else _LARGE_BATCH
+
+
+def _differences(model: onnx.ModelProto, found: Inspection) -> str:
+    """How far the chain's logits are from the whole's, by what crosses the cuts."""
+    shape = Graph(model).shape(model.graph.input[0].name)
+    images = np.random.default_rng(0).integers(0, 256, (_TRIAL_IMAGES, *shape), np.uint8)
+    exact, rounded = (
+        greatest_difference(model, cut(model, found.plan.tensors, transport), images)
+        for transport in get_args(Transport)
+    )
+    return (
+        f"Logits of the chain differ from the whole's by at most {exact:.1e}, and by {rounded:.1e} with "
+        f"float16 between the stages ({_TRIAL_IMAGES} random pictures)."
+    )
+
+
+def _print_chains(
+    console: Console, found: Inspection, application: Application, store: ModelStore, micro_batch: int
+) -> None:
+    """How the chains that the store holds compare with the best ones."""
+    for variant in application.variants:
+        if not _CHAIN.fullmatch(variant.name):
+            continue
+        fragments = [onnx.load(store.fragment_path(stage.fragment)) for stage in variant.stages]
+        held = balance(found, fragments, micro_batch=micro_batch)
+        console.print(
+            f"{variant.name} in the store: the slowest of {len(fragments)} stages computes "
+            f"{held.slowest_ms:.3f} ms an image here, in the best possible cut {held.best_ms:.3f} ms "
+            f"({held.ratio:.2f}x)"
+        )

@@ -1,0 +1,79 @@
+"""`splitplace models evaluate | profile`: what measures, and needs no torch."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from splitplace.commands.models.store import ApplicationArgument, StoreOption
+from splitplace.commands.shared.exit_codes import ExitCode
+from splitplace.commands.shared.options import fail
+from splitplace.messages.application import Application
+from splitplace.storage.model_store import ModelStore, StoreError
+from splitplace.storage.shipped import default_store
+from splitplace.workshop.cutting.profile import reference_score, timed
+from splitplace.workshop.datasets import PUBLISHED, DatasetError, Subset, load_published
+from splitplace.workshop.datasets.image_folder import read_image_folder
+from splitplace.workshop.packing.evaluate import discrepancies, evaluate
+from splitplace.workshop.packing.tables import profile_table, variants_table
+
+
+def evaluate_command(
+    application: ApplicationArgument,
+    *,
+    data: Annotated[Path, typer.Option(help="The data set's files, or a folder of pictures for each class.")],
+    dataset: Annotated[
+        str, typer.Option(help="The published set that DATA holds. [default: that of the application's name]")
+    ] = "",
+    store: StoreOption = None,
+) -> None:
+    """Measure an application again on labelled pictures.
+
+    Fails if a fragment is not the one its hash names, if a chain's logits differ from the whole network's, or
+    if a stored accuracy is not reproduced.
+    """
+    models = ModelStore(store or default_store())
+    try:
+        images = _images(models.application(application), data, dataset)
+        found, results = evaluate(models, application, images)
+    except (DatasetError, StoreError) as error:
+        fail(str(error), ExitCode.PROBLEM)
+    console = Console()
+    console.print(variants_table(found, results))
+    problems = list(discrepancies(found, results))
+    for problem in problems:
+        console.print(problem, style="red")
+    if problems:
+        raise typer.Exit(ExitCode.PROBLEM)
+
+
+def profile_command(
+    application: ApplicationArgument,
+    *,
+    write: Annotated[bool, typer.Option("--write", help="Store what was measured.")] = False,
+    store: StoreOption = None,
+) -> None:
+    """Time an application's fragments on this machine, in one thread."""
+    models = ModelStore(store or default_store())
+    try:
+        stored = models.application(application)
+        files = [models.fragment_path(fragment.sha256) for fragment in stored.fragments]
+        contents = [path.read_bytes() for path in files]
+    except (StoreError, OSError) as error:
+        fail(str(error), ExitCode.PROBLEM)
+    now = timed(stored, contents, reference_score())
+    Console().print(profile_table(stored, now))
+    if write:
+        models.save(now, contents)
+
+
+def _images(application: Application, data: Path, dataset: str) -> Subset:
+    name = dataset or (application.name if application.name in PUBLISHED else "")
+    if not name:
+        channels, height, width = application.input.shape
+        return read_image_folder(data, application.labels, (channels, height, width))
+    if name not in PUBLISHED:
+        msg = f"--dataset is one of {', '.join(PUBLISHED)}"
+        raise DatasetError(msg)
+    return load_published(name, data).test

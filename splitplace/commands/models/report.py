@@ -1,0 +1,96 @@
+"""`splitplace models report`: a page with pictures about what the store holds."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from splitplace.commands.models.store import StoreOption
+from splitplace.commands.shared.exit_codes import ExitCode
+from splitplace.commands.shared.options import fail
+from splitplace.edge_node.runtime import FragmentError
+from splitplace.messages.application import Application
+from splitplace.storage.model_store import ModelStore, StoreError
+from splitplace.storage.shipped import default_store
+from splitplace.workshop.cutting.layer_split import CutError
+from splitplace.workshop.datasets import DatasetError
+from splitplace.workshop.onnx.graph import GraphError
+from splitplace.workshop.report.cuts import DiagramError, cut_diagrams
+from splitplace.workshop.report.groups import (
+    GroupConfusion,
+    group_confusions,
+    labelled_pictures,
+    several_sinks,
+)
+
+if TYPE_CHECKING:
+    from splitplace.workshop.report.page import Chapter
+
+PAGE = "index.html"
+
+
+def report_command(
+    applications: Annotated[
+        list[str] | None, typer.Argument(metavar="APPLICATION...", help="Only these. [default: all]")
+    ] = None,
+    *,
+    out: Annotated[Path, typer.Option(help="Folder for the page.")] = Path("var/models-report"),
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder with labelled test pictures, to count which branch wins; may be repeated."),
+    ] = None,
+    store: StoreOption = None,
+) -> None:
+    """Write a page with pictures: accuracy against time, groups, cuts, sizes."""
+    console = Console()
+    models = ModelStore(store or default_store())
+    folders = data or []
+    try:
+        from splitplace.workshop.report.page import report_page  # noqa: PLC0415 - only here matplotlib is needed
+    except ModuleNotFoundError as error:
+        fail(f"this needs {error.name}: pip install 'splitplace[experiments]'", ExitCode.PROBLEM)
+    try:
+        chosen = [models.application(name) for name in applications or ()] or list(models.applications())
+        chapters = [_chapter(models, application, folders) for application in chosen]
+    except (StoreError, FragmentError, CutError, GraphError) as error:
+        fail(str(error), ExitCode.PROBLEM)
+    if not chapters:
+        fail(f"{models.root} holds no application", ExitCode.PROBLEM)
+    for note in (note for chapter in chapters for note in chapter.notes):
+        console.print(note, style="yellow", markup=False)
+    page = report_page(chapters, _command(applications or (), folders, store))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / PAGE).write_text(page, "utf-8")
+    except OSError as error:
+        fail(f"cannot write to {out}: {error.strerror}", ExitCode.PROBLEM)
+    console.print(f"written: {out / PAGE}", markup=False)
+
+
+def _chapter(models: ModelStore, application: Application, folders: Sequence[Path]) -> "Chapter":
+    from splitplace.workshop.report.page import Chapter  # noqa: PLC0415 - needs matplotlib
+
+    notes = []
+    diagrams = {}
+    try:
+        diagrams = dict(cut_diagrams(application, models.fragment_path))
+    except DiagramError as error:
+        notes.append(f"No drawing of the cuts: {error}.")
+    confusions: tuple[GroupConfusion, ...] = ()
+    if several_sinks(application) and folders:
+        try:
+            pictures = labelled_pictures(application, folders)
+            confusions = tuple(group_confusions(application, models.fragment_path, pictures))
+        except DatasetError as error:
+            notes.append(f"Which branch wins for {application.name} was not counted: {error}")
+    return Chapter(application, diagrams, confusions, notes)
+
+
+def _command(applications: Sequence[str], folders: Sequence[Path], store: Path | None) -> str:
+    """What was typed, so that a reader can write the page again."""
+    options = [part for folder in folders for part in ("--data", str(folder))]
+    place = ["--store", str(store)] if store else []
+    return shlex.join(["splitplace", "models", "report", *applications, *options, *place])

@@ -1,0 +1,99 @@
+"""`splitplace models train | build`: what needs torch."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, get_args
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from splitplace.commands.models.store import StoreOption
+from splitplace.commands.shared.exit_codes import ExitCode
+from splitplace.commands.shared.options import fail
+from splitplace.storage.model_store import ModelStore, StoreError
+from splitplace.storage.shipped import default_store
+from splitplace.workshop.cutting.layer_split import CutError
+from splitplace.workshop.datasets import DatasetError, load_published
+from splitplace.workshop.packing.packer import PackingError
+from splitplace.workshop.packing.tables import variants_table
+from splitplace.workshop.recipes.build import build, train_part
+from splitplace.workshop.recipes.parts import Workbench, default_device
+from splitplace.workshop.recipes.recipes import RECIPES, Part, Recipe
+
+RecipeArgument = Annotated[str, typer.Argument(metavar="APPLICATION", help=f"One of {', '.join(RECIPES)}.")]
+DataOption = Annotated[Path, typer.Option(help="Folder with the data set's files. Nothing is downloaded.")]
+CheckpointsOption = Annotated[
+    Path,
+    typer.Option(
+        help="Where trainings are kept: an interrupted one is taken up, a finished one is not repeated."
+    ),
+]
+EpochsOption = Annotated[int | None, typer.Option(min=1, help="Fewer epochs than the recipe's, for a try.")]
+SeedOption = Annotated[int | None, typer.Option(help="Another seed than the recipe's.")]
+DeviceOption = Annotated[str, typer.Option(help="Where torch computes. [default: a GPU where there is one]")]
+
+
+def train_command(
+    application: RecipeArgument,
+    *,
+    data: DataOption,
+    part: Annotated[str, typer.Option(help=f"One of {', '.join(get_args(Part))}.")] = "whole",
+    checkpoints: CheckpointsOption = Path("var/models"),
+    epochs: EpochsOption = None,
+    seed: SeedOption = None,
+    device: DeviceOption = "",
+) -> None:
+    """Train one network of a shipped application.
+
+    What it learns from (the whole network) is trained before it, unless its checkpoint is finished.
+    """
+    chosen = next((known for known in get_args(Part) if known == part), None)
+    if chosen is None:
+        raise typer.BadParameter(part, param_hint="--part")
+    with _bench(_recipe(application, epochs, seed), data, checkpoints, device) as bench:
+        train_part(bench, chosen)
+
+
+def build_command(
+    application: RecipeArgument,
+    *,
+    data: DataOption,
+    store: StoreOption = None,
+    checkpoints: CheckpointsOption = Path("var/models"),
+    epochs: EpochsOption = None,
+    seed: SeedOption = None,
+    device: DeviceOption = "",
+) -> None:
+    """Build a shipped application: train, split, export, measure, pack."""
+    root = store or default_store()
+    with _bench(_recipe(application, epochs, seed), data, checkpoints, device) as bench:
+        try:
+            built, results = build(bench, ModelStore(root))
+        except (PackingError, CutError, StoreError) as error:
+            fail(str(error), ExitCode.PROBLEM)
+    console = Console()
+    console.print(variants_table(built, results))
+    console.print(f"written: {root / built.name}")
+
+
+def _recipe(name: str, epochs: int | None, seed: int | None) -> Recipe:
+    if name not in RECIPES:
+        msg = f"{name!r} is not one of {', '.join(RECIPES)}"
+        raise typer.BadParameter(msg)
+    return RECIPES[name].with_budget(epochs=epochs, seed=seed)
+
+
+@contextmanager
+def _bench(recipe: Recipe, data: Path, checkpoints: Path, device: str) -> Iterator[Workbench]:
+    """Reads the data and shows the progress of what is done meanwhile."""
+    torch.set_num_threads(1)
+    console = Console()
+    try:
+        dataset = load_published(recipe.dataset, data)
+    except DatasetError as error:
+        fail(str(error), ExitCode.PROBLEM)
+    with Progress(console=console) as progress:
+        yield Workbench(recipe, dataset, checkpoints / recipe.name, progress, device or default_device())

@@ -1,0 +1,309 @@
+"""Finds a broker, or starts one (docs/decisions/0006-broker-discovery.md).
+
+In this order: the one that was given; `mosquitto`, as a child process with our configuration; rumqttd from
+the wheel `iotcore`, which pip can install; else an error that says what to install.
+"""
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from splitplace.commands.processes.dies_with_parent import tied_to_this_process
+from splitplace.messages.limits import MAX_PACKET_BYTES, MEBIBYTE
+
+Kind = Literal["given", "mosquitto", "embedded"]
+StartedKind = Literal["mosquitto", "embedded"]
+
+LOOPBACK = "127.0.0.1"
+
+MOSQUITTO_SETTINGS: Mapping[str, str] = {
+    "allow_anonymous": "true",
+    "persistence": "true",
+    "autosave_interval": "1",
+    "max_packet_size": str(MAX_PACKET_BYTES),
+    "max_queued_messages": "100000",
+    "max_queued_bytes": str(512 * MEBIBYTE),
+    "max_inflight_messages": "256",
+    "set_tcp_nodelay": "true",
+}
+"""What every Mosquitto that SplitPlace uses should be set to; `mosquitto/mosquitto.conf` says the same.
+
+The default queue of 1000 messages overflows silently, and later versions default to packets of 2 MB.
+"""
+
+_SEARCHED = os.pathsep.join(("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin"))
+"""Where Mosquitto stands on systems that keep it outside a user's PATH."""
+
+_START_S = 10.0
+_STOP_S = 5.0
+_POLL_S = 0.02
+
+_RUMQTTD = """\
+id = 0
+
+[router]
+id = 0
+max_connections = 10010
+max_outgoing_packet_count = 200
+max_segment_size = 16777216
+max_segment_count = 2
+"""
+
+_RUMQTTD_LISTENER = """
+[{version}.1]
+name = "{version}"
+listen = "{host}:{port}"
+next_connection_delay_ms = 1
+
+[{version}.1.connections]
+connection_timeout_ms = 60000
+max_payload_size = {max_packet_bytes}
+max_inflight_count = 256
+dynamic_filters = true
+"""
+
+_RUN_RUMQTTD = (
+    "import logging, sys; logging.disable(); "  # it logs every packet as an error
+    "from iotcore import IotCoreBroker; IotCoreBroker(config_path=sys.argv[1]).run_forever()"
+)
+
+
+class BrokerError(Exception):
+    """No broker could be found or started; the text says what to do."""
+
+
+def mosquitto_path() -> str | None:
+    """The Mosquitto of this machine, or None."""
+    return shutil.which("mosquitto") or shutil.which("mosquitto", path=_SEARCHED)
+
+
+def available_kind() -> StartedKind:
+    """The kind of broker that can be started here.
+
+    Raises:
+        BrokerError: Neither Mosquitto nor the wheel `iotcore` is installed.
+    """
+    if mosquitto_path() is not None:
+        return "mosquitto"
+    if importlib.util.find_spec("iotcore") is not None:
+        return "embedded"
+    msg = (
+        "no MQTT broker: name one (--broker mqtt://host:1883), install Mosquitto (apt install mosquitto, "
+        "brew install mosquitto), or install the embedded one (pip install 'splitplace[broker]')"
+    )
+    raise BrokerError(msg)
+
+
+def free_port(host: str = LOOPBACK) -> int:
+    """A TCP port on which nobody listens now."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Broker:
+    """A broker of our own: a child process that ends with this one.
+
+    It may be killed and started again on the same port; Mosquitto then still has what it kept on disk.
+    """
+
+    def __init__(
+        self,
+        kind: StartedKind,
+        folder: Path,
+        *,
+        port: int,
+        host: str = LOOPBACK,
+        legacy_port: int | None = None,
+    ) -> None:
+        """A broker that is not started yet.
+
+        Args:
+            kind: what to run.
+            folder: where its configuration, log and database go; made if missing.
+            port: where MQTT 5 is spoken.
+            host: address to listen on; anything but loopback opens it to the network without a password.
+            legacy_port: where rumqttd speaks MQTT 3.1.1 (Mosquitto speaks both on one port).
+        """
+        self.kind = kind
+        self.host = host
+        self.port = port
+        self.legacy_port = legacy_port
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """What to give as the setting `broker`."""
+        host = LOOPBACK if self.host in {"0.0.0.0", "::"} else self.host  # noqa: S104 - only compared
+        return f"mqtt://{host}:{self.port}"
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, or None while it does not run."""
+        process = self._process
+        return process.pid if process is not None and process.poll() is None else None
+
+    @property
+    def log_file(self) -> Path:
+        """What it said."""
+        return self._folder / "broker.log"
+
+    def start(self) -> None:
+        """Starts it and waits until it listens.
+
+        Raises:
+            BrokerError: The port is taken, or it does not come up in ten seconds.
+        """
+        self._check_port()
+        command = tied_to_this_process(self._command())
+        with self.log_file.open("ab") as log:
+            self._process = process = subprocess.Popen(  # noqa: S603 - our own command
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0
+            )
+        deadline = time.monotonic() + _START_S
+        while process.poll() is None and time.monotonic() < deadline:
+            if self._listens():
+                return
+            time.sleep(_POLL_S)
+        self.stop()
+        said = self.log_file.read_text(errors="replace")[-1000:]
+        msg = f"the {self.kind} broker did not come up on {self.host}:{self.port}: {said}"
+        raise BrokerError(msg)
+
+    def stop(self) -> None:
+        """Ends it: asks first, so that it writes its database, and kills it if it does not obey."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def kill(self) -> None:
+        """Ends it at once, as a crash would (SIGKILL)."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def _check_port(self) -> None:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((self.host, self.port))
+            except OSError as error:
+                msg = f"cannot listen on {self.host}:{self.port}: {error.strerror}"
+                raise BrokerError(msg) from error
+
+    def _listens(self) -> bool:
+        host = LOOPBACK if self.host == "0.0.0.0" else self.host  # noqa: S104 - only compared
+        with contextlib.suppress(OSError), socket.create_connection((host, self.port), 0.2):
+            return True
+        return False
+
+    def _command(self) -> list[str]:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if self.kind == "mosquitto":
+            path = mosquitto_path()
+            if path is None:
+                msg = "mosquitto is not installed"
+                raise BrokerError(msg)
+            file = self._folder / "mosquitto.conf"
+            file.write_text(self._mosquitto_configuration())
+            return [path, "-c", str(file)]
+        file = self._folder / "rumqttd.toml"
+        file.write_text(self._rumqttd_configuration())
+        return [sys.executable, "-P", "-c", _RUN_RUMQTTD, str(file)]
+
+    def _mosquitto_configuration(self) -> str:
+        lines = [
+            f"listener {self.port} {self.host}",
+            # Started by root it would otherwise become another user, who cannot read this folder.
+            *(["user root"] if os.geteuid() == 0 else []),
+            f"persistence_location {self._folder.absolute()}/",
+            "log_dest stderr",
+            "log_type error",
+            "log_type warning",
+        ]
+        lines += [f"{name} {value}" for name, value in MOSQUITTO_SETTINGS.items()]
+        return "\n".join(lines) + "\n"
+
+    def _rumqttd_configuration(self) -> str:
+        ports = {"v5": self.port, "v4": self.legacy_port}
+        listeners = [
+            _RUMQTTD_LISTENER.format(
+                version=version, host=self.host, port=port, max_packet_bytes=MAX_PACKET_BYTES
+            )
+            for version, port in ports.items()
+            if port is not None
+        ]
+        return _RUMQTTD + "".join(listeners)
+
+
+@contextlib.contextmanager
+def started_broker(
+    folder: Path,
+    *,
+    kind: StartedKind | None = None,
+    port: int | None = None,
+    host: str = LOOPBACK,
+    legacy_port: int | None = None,
+) -> Iterator[Broker]:
+    """A broker of our own that runs inside the `with` block.
+
+    Args:
+        folder: for its configuration, log and database.
+        kind: what to run; by default what is there.
+        port: by default a free one.
+        host: address to listen on.
+        legacy_port: see `Broker`.
+
+    Raises:
+        BrokerError: There is nothing to start, or it does not start.
+    """
+    broker = Broker(
+        kind or available_kind(), folder, port=port or free_port(host), host=host, legacy_port=legacy_port
+    )
+    try:
+        broker.start()
+        yield broker
+    finally:
+        broker.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class FoundBroker:
+    """The broker to use, and whose it is."""
+
+    kind: Kind
+    url: str
+    own: Broker | None
+    """The child process, where it is one of our own."""
+
+
+@contextlib.contextmanager
+def found_broker(url: str | None, folder: Path) -> Iterator[FoundBroker]:
+    """The broker at `url` where one is given, as it is; else one of our own (see `started_broker`).
+
+    Raises:
+        BrokerError: None is given and none can be started.
+    """
+    if url is not None:
+        yield FoundBroker("given", url, None)
+        return
+    with started_broker(folder) as broker:
+        yield FoundBroker(broker.kind, broker.url, broker)

@@ -1,0 +1,122 @@
+"""A short-lived MQTT client for subcommands: they come, look or ask, and go."""
+
+import asyncio
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import aiomqtt
+from pydantic import ValidationError
+
+from splitplace.bus.connection import parse
+from splitplace.bus.settings import Settings
+from splitplace.messages.base import Message
+from splitplace.messages.frames import FrameError
+from splitplace.messages.topics import Topic
+
+MessageT = TypeVar("MessageT", bound=Message)
+
+CONNECT_S = 5.0
+_QUIET_S = 0.3
+_PATIENCE_S = 2.0
+
+
+def new_client(settings: Settings, purpose: str) -> aiomqtt.Client:
+    """A client with a name of its own that is not connected yet; entering it raises aiomqtt.MqttError."""
+    return aiomqtt.Client(
+        settings.host,
+        settings.port,
+        username=settings.username,
+        password=settings.password.get_secret_value() if settings.password else None,
+        identifier=f"splitplace-{purpose}-{secrets.token_hex(6)}",
+        protocol=aiomqtt.ProtocolVersion.V5,
+        tls_context=settings.tls_context(),
+        timeout=CONNECT_S,
+    )
+
+
+async def retained(client: aiomqtt.Client, settings: Settings, topics: Iterable[Topic[Any]]) -> "Seen":
+    """Everything that is retained on some topics: waits until nothing more comes, at most two seconds.
+
+    The subscriptions stay.
+    """
+    seen = Seen(settings.prefix)
+    for topic in topics:
+        await client.subscribe(f"{settings.prefix}/{topic.filter}", qos=1)
+    try:
+        async with asyncio.timeout(_PATIENCE_S) as patience:
+            limit = patience.when()
+            patience.reschedule(asyncio.get_running_loop().time() + 2 * _QUIET_S)
+            async for message in client.messages:
+                seen.add(message)
+                quiet = asyncio.get_running_loop().time() + _QUIET_S
+                patience.reschedule(min(quiet, limit) if limit is not None else quiet)
+    except TimeoutError:
+        pass
+    return seen
+
+
+class Seen:
+    """The last payload on every topic, parsed when asked for."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._payloads: dict[str, bytes] = {}
+
+    def add(self, message: aiomqtt.Message) -> None:
+        """Takes note of a message."""
+        name = message.topic.value.removeprefix(f"{self._prefix}/")
+        if message.payload:
+            self._payloads[name] = message.payload
+        else:  # an empty payload clears what was retained
+            self._payloads.pop(name, None)
+
+    def messages(self, topic: Topic[MessageT]) -> Iterator[MessageT]:
+        """Valid messages of a topic, ordered by its name; others are passed over."""
+        for name in sorted(self._payloads):
+            message = read(topic, name, self._payloads[name])
+            if message is not None:
+                yield message
+
+    def broken(self, topics: Iterable[Topic[Any]]) -> Mapping[str, str]:
+        """Topics with messages that are not valid, and why."""
+        found = {}
+        for topic in topics:
+            for name, payload in self._payloads.items():
+                if topic.match(name) is not None:
+                    try:
+                        parse(topic, name, payload)
+                    except (ValidationError, FrameError) as error:
+                        found[name] = str(error)
+        return found
+
+
+def read(topic: Topic[MessageT], name: str, payload: bytes) -> MessageT | None:
+    """The message, or None where it is another topic's or not valid."""
+    if topic.match(name) is None:
+        return None
+    try:
+        return parse(topic, name, payload).message
+    except (ValidationError, FrameError):
+        return None
+
+
+async def clear_retained(settings: Settings) -> int:
+    """Removes everything that is retained below the prefix, and says how many topics that were.
+
+    For a system that is gone for good, on a broker that others use too.
+    """
+    found: set[str] = set()
+    async with new_client(settings, "clear") as client:
+        await client.subscribe(f"{settings.prefix}/#", qos=1)
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                async for message in client.messages:
+                    if message.retain:
+                        found.add(message.topic.value)
+        except TimeoutError:
+            pass
+        await client.unsubscribe(f"{settings.prefix}/#")
+        for topic in found:
+            await client.publish(topic, b"", qos=1, retain=True)
+    return len(found)

@@ -1,0 +1,146 @@
+"""`splitplace simulate`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from splitplace.commands.shared.exit_codes import ExitCode
+from splitplace.commands.shared.options import explain, fail
+from splitplace.simulator import Quality, Result, Scenario, run
+from splitplace.storage.model_store import StoreError
+
+
+def command(
+    *,
+    policy: Annotated[
+        str, typer.Option(help="How to split and where to place, such as mab+daso.")
+    ] = "expected-reward+earliest-finish",
+    hosts: Annotated[int, typer.Option(help="Number of hosts.")] = 50,
+    intervals: Annotated[int, typer.Option(help="How long, in scheduling intervals.")] = 100,
+    rate: Annotated[float, typer.Option(help="Tasks per interval.")] = 6.0,
+    seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
+    scenario: Annotated[
+        Path | None, typer.Option(help="A JSON file with further settings: see docs/simulator.md.")
+    ] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="immediate (default), or interval: decisions at interval starts.")
+    ] = None,
+    machines: Annotated[
+        str | None, typer.Option(help="azure50, pi3, pi4, pi5, or a TOML file of hosts.")
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="paper (default), or store: the model store's applications.")
+    ] = None,
+    store: Annotated[Path | None, typer.Option(help="The model store.")] = None,
+    arms: Annotated[
+        str | None, typer.Option(help="Variants or kinds that may be chosen, with commas between.")
+    ] = None,
+    pattern: Annotated[str | None, typer.Option(help="Arrivals: poisson, bursty or intervals.")] = None,
+    replay: Annotated[Path | None, typer.Option(help="Arrivals from a CSV file.")] = None,
+    training: Annotated[int | None, typer.Option(help="Intervals in which policies learn before.")] = None,
+    records: Annotated[bool, typer.Option(help="Write a record of every task to the JSON file.")] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the result there; - prints it instead of a table.")
+    ] = None,
+) -> None:
+    """Run policies on a virtual clock: 50 hosts for eight hours take seconds."""
+    given = {
+        "hosts": hosts,
+        "intervals": intervals,
+        "rate": rate,
+        "mode": mode,
+        "machines": machines,
+        "profile": profile,
+        "store": store,
+        "arms": tuple(arms.split(",")) if arms else None,
+        "pattern": pattern,
+        "replay": replay,
+        "training_intervals": training,
+        "records": records or None,
+    }
+    printed = json_file is not None and str(json_file) == "-"
+    try:
+        base = _read(scenario)
+        setup = Scenario.model_validate({**base, **{k: v for k, v in given.items() if v is not None}})
+        result = _run(setup, policy, seed)
+    except ValidationError as error:
+        fail(explain(error), ExitCode.USAGE)
+    except (ValueError, StoreError) as error:
+        fail(str(error), ExitCode.USAGE)
+    text = result.model_dump_json(indent=2)
+    if printed:
+        print(text)
+        return
+    if json_file is not None:
+        try:
+            json_file.write_text(f"{text}\n", encoding="utf-8")
+        except OSError as error:
+            fail(f"{json_file}: {error.strerror}", ExitCode.PROBLEM)
+    _print(result)
+
+
+def _read(path: Path | None) -> dict[str, object]:
+    """Settings from a JSON file, checked for their types only here; their values when all are known."""
+    if path is None:
+        return {}
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        msg = f"{path}: {error.strerror}"
+        raise ValueError(msg) from error
+    return Scenario.model_validate_json(text).model_dump(exclude_unset=True)
+
+
+def _run(scenario: Scenario, policy: str, seed: int) -> Result:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
+        bar = progress.add_task(f"{policy}, intervals", total=scenario.intervals)
+        return run(scenario, policy, seed, watch=lambda *_: progress.advance(bar))
+
+
+def _print(result: Result) -> None:
+    console = Console()
+    title = f"{result.policy}: {result.hosts} hosts, {result.intervals} intervals, {result.rate:g} tasks each"
+    table = Table(title=f"{title}, seed {result.seed}")
+    table.add_column("figure")
+    for name in ("all", *result.by_application):
+        table.add_column(name, justify="right")
+    parts: tuple[Quality, ...] = (result, *result.by_application.values())
+    table.add_row("reward", *(_figure(part.reward) for part in parts))
+    table.add_row("accuracy", *(_figure(part.accuracy) for part in parts))
+    table.add_row("SLA violations", *(_figure(part.sla_violation_rate) for part in parts))
+    table.add_row("response, intervals", *(_figure(part.response_intervals.mean) for part in parts))
+    table.add_row("  p50", *(_figure(part.response_intervals.p50) for part in parts))
+    table.add_row("  p95", *(_figure(part.response_intervals.p95) for part in parts))
+    table.add_row("wait, intervals", *(_figure(part.wait_intervals) for part in parts))
+    for variant in result.decisions:
+        table.add_row(f"decided {variant}", *(str(part.decisions.get(variant, 0)) for part in parts))
+    console.print(table)
+    tasks, energy = result.tasks, result.energy_mj_per_interval
+    console.print(
+        f"tasks: {tasks.arrived} arrived, {tasks.answered} answered, {tasks.refused} refused, "
+        f"{tasks.failed + tasks.expired} failed or expired; at the end {tasks.overdue_unfinished} were "
+        f"overdue, {tasks.unfinished} under way"
+    )
+    console.print(
+        f"energy: {energy.total:.4f} MJ an interval, {energy.above_idle:.4f} above idle; "
+        f"cost: {result.cost_usd:.2f} $; fairness: {_figure(result.fairness)}"
+    )
+    console.print(
+        f"a decision: p50 {_figure(result.decision_ms.p50)} ms, p99 {_figure(result.decision_ms.p99)} ms; "
+        f"simulated in {result.wall_s:.1f} s ({result.cpu_s:.1f} s of CPU)"
+    )
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -1,0 +1,1 @@
+"""Watch a running system: observe its topics, draw them, record them."""

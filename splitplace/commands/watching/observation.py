@@ -1,0 +1,142 @@
+"""What can be seen of a running system on its topics: a small state that every message changes.
+
+`Observation` is fed by `observe` from the broker, and shown by `splitplace.commands.watching.view`.
+"""
+
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from splitplace.bus.settings import Settings
+from splitplace.commands.shared.client import new_client, read
+from splitplace.messages.base import Message
+from splitplace.messages.cluster import ClusterState, NodeInfo, NodeState, ServiceStatus
+from splitplace.messages.metrics import ClusterMetrics, GatewayMetrics, NodeMetrics, TaskMetrics
+from splitplace.messages.task import TaskAccepted, TaskDecided, TaskFinished
+from splitplace.messages.topics import (
+    CLUSTER_STATE,
+    JOB_ACCEPTED,
+    JOB_DECIDED,
+    JOB_FINISHED,
+    METRICS_CLUSTER,
+    METRICS_GATEWAY,
+    METRICS_NODE,
+    METRICS_TASKS,
+    NODE_INFO,
+    SERVICE_STATUS,
+    Topic,
+)
+
+TOPICS: tuple[Topic[Any], ...] = (
+    JOB_ACCEPTED,
+    JOB_DECIDED,
+    JOB_FINISHED,
+    CLUSTER_STATE,
+    NODE_INFO,
+    SERVICE_STATUS,
+    METRICS_TASKS,
+    METRICS_GATEWAY,
+    METRICS_NODE,
+    METRICS_CLUSTER,
+)
+
+_REMEMBERED = 100_000
+_RECENT = 8
+
+
+@dataclass
+class Observation:
+    """Everything that was heard and is worth showing."""
+
+    services: dict[str, ServiceStatus] = field(default_factory=dict)
+    infos: dict[str, NodeInfo] = field(default_factory=dict)
+    nodes: dict[str, NodeState] = field(default_factory=dict)
+    node_metrics: dict[str, NodeMetrics] = field(default_factory=dict)
+    tasks: TaskMetrics | None = None
+    gateway: GatewayMetrics | None = None
+    cluster: ClusterMetrics | None = None
+    accepted: dict[str, TaskAccepted] = field(default_factory=dict)
+    """First acceptance of every task that was heard of; at most 100,000."""
+    finished: dict[str, TaskFinished] = field(default_factory=dict)
+    decided: Counter[str] = field(default_factory=Counter)
+    """How often each variant was decided on, retries included."""
+    examples: dict[str, TaskDecided] = field(default_factory=dict)
+    """The first decision for each variant."""
+    recent: deque[TaskDecided] = field(default_factory=lambda: deque(maxlen=_RECENT))
+
+    @property
+    def on_time(self) -> int:
+        """Finished tasks that were answered on time."""
+        return sum(task.on_time for task in self.finished.values())
+
+    @property
+    def hit_rate(self) -> float | None:
+        """On time among finished; None before there is one."""
+        return self.on_time / len(self.finished) if self.finished else None
+
+    def apply(self, message: Message) -> None:  # noqa: C901 - one case for each kind of message
+        """Takes note of a message."""
+        match message:
+            case TaskAccepted() if len(self.accepted) < _REMEMBERED:
+                self.accepted.setdefault(message.task, message)
+            case TaskDecided():
+                variant = message.variant or "refused"
+                self.decided[variant] += 1
+                self.examples.setdefault(variant, message)
+                self.recent.append(message)
+            case TaskFinished() if len(self.finished) < _REMEMBERED:
+                self.finished.setdefault(message.task, message)
+            case ClusterState():
+                self.nodes = {node.node: node for node in message.nodes}
+            case NodeInfo():
+                self.infos[message.node] = message
+            case ServiceStatus():
+                self.services[message.service] = message
+            case TaskMetrics():
+                self.tasks = message
+            case GatewayMetrics():
+                self.gateway = message
+            case NodeMetrics():
+                self.node_metrics[message.node] = message
+            case ClusterMetrics():
+                self.cluster = message
+            case _:
+                pass
+
+
+async def observe(
+    settings: Settings,
+    observation: Observation,
+    on_connect: Callable[[], Awaitable[None]] | None = None,
+    on_message: Callable[[str, Message], None] | None = None,
+) -> None:
+    """Feeds an observation until it is cancelled. Raises aiomqtt.MqttError when the connection ends.
+
+    Args:
+        settings: where to listen.
+        observation: is fed.
+        on_connect: called once all topics are subscribed.
+        on_message: called with the topic (without prefix) of every valid message, and the message.
+    """
+    async with new_client(settings, "watch") as client:
+        for topic in TOPICS:
+            await client.subscribe(f"{settings.prefix}/{topic.filter}", qos=1)
+        if on_connect is not None:
+            await on_connect()
+        async for message in client.messages:
+            name = message.topic.value.removeprefix(f"{settings.prefix}/")
+            content = _content(name, message.payload)
+            if content is not None:
+                observation.apply(content)
+                if on_message is not None:
+                    on_message(name, content)
+
+
+def _content(name: str, payload: bytes) -> Message | None:
+    """A message of one of our topics; None for others, and for what is not valid."""
+    for topic in TOPICS:
+        content: Message | None = read(topic, name, payload)
+        if content is not None:
+            return content
+    return None

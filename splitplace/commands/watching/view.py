@@ -1,0 +1,123 @@
+"""How an observation is shown: a live page in a terminal, plain lines elsewhere."""
+
+from collections.abc import Mapping
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from splitplace.commands.watching.observation import Observation
+from splitplace.messages.cluster import NodeState
+from splitplace.messages.limits import MEBIBYTE
+from splitplace.messages.task import TaskDecided
+
+_MISSING = "·"
+
+
+def page(observation: Observation, title: str) -> RenderableType:
+    """Everything at one moment, for a terminal."""
+    return Group(
+        Text(title, style="bold"),
+        Text(""),
+        _nodes(observation),
+        _tasks(observation),
+        _decisions(observation),
+    )
+
+
+def line(observation: Observation) -> str:
+    """The same in one line, where there is no terminal."""
+    online = sum(node.online for node in observation.nodes.values())
+    queued = sum(node.queue_length for node in observation.nodes.values())
+    decisions = ", ".join(f"{count} {name}" for name, count in observation.decided.most_common())
+    return (
+        f"{online} nodes, {len(observation.accepted)} tasks accepted, {len(observation.finished)} finished, "
+        f"hit rate {_ratio(observation.hit_rate)}, queue {queued}; decisions: {decisions or _MISSING}"
+    )
+
+
+def decision_line(decided: TaskDecided) -> str:
+    """One decision and its reason."""
+    return (
+        f"{decided.task}: {decided.variant or 'refused'} for {decided.batch} x {decided.application}, "
+        f"{decided.slack_ms:.0f} ms left: {decided.reason}"
+    )
+
+
+def _nodes(observation: Observation) -> Table:
+    table = Table(title="Nodes", title_justify="left", expand=True)
+    table.add_column("node")
+    table.add_column("state")
+    for heading in ("share", "GFLOP/s", "CPU", "memory MB", "loaded", "queue", "queue ms", "runs"):
+        table.add_column(heading, justify="right")
+    for name, node in sorted(observation.nodes.items()):
+        info, metrics = observation.infos.get(name), observation.node_metrics.get(name)
+        share = info.cpu_share if info else None
+        table.add_row(
+            name,
+            "[green]online[/]" if node.online else "[red]offline[/]",
+            _MISSING if share is None else f"{share:.2f}",
+            f"{node.score:.1f}",
+            f"{node.cpu_ratio:.0%}",
+            _memory(node, metrics.loaded_bytes if metrics else None),
+            str(len(node.loaded)),
+            str(node.queue_length),
+            f"{node.queue_ms:.0f}",
+            _MISSING if metrics is None else str(metrics.executed),
+        )
+    return table
+
+
+def _memory(node: NodeState, loaded_bytes: int | None) -> str:
+    budget = node.memory_budget_bytes / MEBIBYTE
+    return (
+        f"{_MISSING} / {budget:.1f}"
+        if loaded_bytes is None
+        else f"{loaded_bytes / MEBIBYTE:.1f} / {budget:.1f}"
+    )
+
+
+def _tasks(observation: Observation) -> Table:
+    tasks, gateway = observation.tasks, observation.gateway
+    figures: Mapping[str, str] = {
+        "accepted": str(len(observation.accepted)),
+        "in flight": _MISSING if gateway is None else str(gateway.in_flight),
+        "finished": str(len(observation.finished)),
+        "hit rate": _ratio(observation.hit_rate),
+        "reward": _ratio(tasks.reward if tasks else None),
+        "accuracy": _ratio(tasks.accuracy if tasks else None),
+        "p50 ms": _milliseconds(tasks.response_p50_ms if tasks else None),
+        "p95 ms": _milliseconds(tasks.response_p95_ms if tasks else None),
+        "refused": _MISSING if gateway is None else str(gateway.refused + gateway.invalid),
+        "retried": _MISSING if gateway is None else str(gateway.retried),
+    }
+    table = Table(*figures, title="Tasks", title_justify="left", expand=True)
+    table.add_row(*figures.values())
+    return table
+
+
+def _decisions(observation: Observation) -> Table:
+    counts = ", ".join(f"{name} {count}" for name, count in sorted(observation.decided.items()))
+    table = Table(title=f"Decisions: {counts or 'none yet'}", title_justify="left", expand=True)
+    table.add_column("task", no_wrap=True)
+    table.add_column("batch", justify="right")
+    table.add_column("slack ms", justify="right")
+    table.add_column("decision")
+    table.add_column("because", ratio=1)
+    for decided in observation.recent:
+        table.add_row(
+            decided.task,
+            str(decided.batch),
+            f"{decided.slack_ms:.0f}",
+            decided.variant or "refused",
+            Text(decided.reason),
+        )
+    return table
+
+
+def _ratio(value: float | None) -> str:
+    return _MISSING if value is None else f"{value:.3f}"
+
+
+def _milliseconds(value: float | None) -> str:
+    return _MISSING if value is None else f"{value:.0f}"

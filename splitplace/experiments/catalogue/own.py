@@ -1,0 +1,98 @@
+"""The second profile: the models of our own store, with their measured costs, on Raspberry Pis."""
+
+from splitplace.experiments.catalogue.policies import EVERY_ARM, OURS, OURS_WITH_DASO, SPLITPLACE
+from splitplace.experiments.metrics import MERIT
+from splitplace.experiments.plan import (
+    ApplicationDots,
+    Case,
+    Cell,
+    Claim,
+    Contender,
+    Experiment,
+    Lines,
+    extreme,
+)
+
+RATES = (6, 12, 24)
+"""Tasks per interval: little to do, enough to do, and more than can be done."""
+
+_ALL_ARMS = (*EVERY_ARM, "int8")
+"""Some applications of the store have networks of 8-bit numbers too."""
+
+
+def _with_every_arm(policy: str) -> Contender:
+    return Contender(f"{policy} (every arm)", policy, _ALL_ARMS)
+
+
+_DEFAULT = _with_every_arm(OURS)
+_POLICIES = ("whole+earliest-finish", "semantic+earliest-finish", "mc+gobi", SPLITPLACE, OURS)
+_MORE = (
+    _with_every_arm(SPLITPLACE),
+    _with_every_arm("rule+earliest-finish"),
+    _DEFAULT,
+    _with_every_arm(OURS_WITH_DASO),
+)
+"""No oracle: where so much waits, its looking ahead takes longer than all other runs together."""
+_RIVALS = (*_POLICIES, *(row.name for row in _MORE))
+
+
+def _case(rate: float) -> str:
+    return f"rate {rate:g}"
+
+
+STORE = Experiment(
+    name="store",
+    title="Our own models on Raspberry Pis",
+    question=(
+        "Which policy serves the applications of the model store best, on ten Raspberry Pi 4 that work as "
+        "the nodes of the running system do?"
+    ),
+    policies=_POLICIES,
+    more=_MORE,
+    scenario={
+        "profile": "store",
+        "hosts": 10,
+        "interval_s": 0.6,
+        "intervals": 30,
+        "training_intervals": 30,
+        "rate": 12,
+        "discipline": "deadline",
+        "through_broker": True,
+        "give_up": True,
+    },
+    cases=tuple(Case(_case(rate), {"rate": rate}, rate) for rate in RATES),
+    metrics=(
+        *MERIT,
+        "response_intervals.p95",
+        "tasks.refused",
+        "share.whole",
+        "share.layer",
+        "share.semantic",
+        "share.compressed",
+        "share.int8",
+    ),
+    plots=(
+        Lines("rate", MERIT, "Figures of merit against load", "tasks per interval", logarithmic=True),
+        ApplicationDots("applications", MERIT, "By application, 12 tasks per interval", _case(12)),
+    ),
+    claims=tuple(
+        claim
+        for rate in RATES
+        for claim in (
+            Claim(
+                f"the product as it ships earns more than MAB+DASO at {rate} tasks per interval",
+                ((Cell(_DEFAULT.name, "reward", _case(rate)), Cell(SPLITPLACE, "reward", _case(rate))),),
+                low=0,
+                source="aim",
+            ),
+            extreme(
+                f"the product as it ships earns most of all at {rate} tasks per interval",
+                Cell(_DEFAULT.name, "reward", _case(rate)),
+                _RIVALS,
+                highest=True,
+                source="aim",
+            ),
+        )
+    ),
+    references=(_DEFAULT.name,),
+)

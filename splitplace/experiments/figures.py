@@ -1,0 +1,106 @@
+"""A run's result as flat figures, and the runs of an experiment by case, policy and seed."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from splitplace.experiments.metrics import METRICS
+from splitplace.experiments.plan import Cell
+from splitplace.experiments.statistics import CONFIDENCE, Comparison, Estimate, compare, estimate
+
+KINDS = ("whole", "layer", "semantic", "compressed", "int8")
+"""Of variants: the first part of their names."""
+
+_APPLICATIONS = "by_application"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one simulation gave.
+
+    Attributes:
+        figures: numbers by dotted name.
+        series: by dotted name, a number for each interval; empty unless the experiment draws them.
+    """
+
+    figures: Mapping[str, float]
+    series: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+
+def flatten(result: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """Numbers of a nested result by dotted name; texts, lists and what is not known are left out.
+
+    Args:
+        result: as `splitplace simulate --json` writes it.
+        prefix: put before every name, with a dot.
+    """
+    figures: dict[str, float] = {}
+    for key, value in result.items():
+        name = f"{prefix}.{key}" if prefix else key
+        if isinstance(value, Mapping):
+            figures |= flatten(value, name)
+        elif isinstance(value, int | float):
+            figures[name] = float(value)
+    return figures
+
+
+def decision_shares(result: Mapping[str, Any]) -> dict[str, float]:
+    """Shares of kinds of decisions, `share.layer` and so on: of all tasks, and within each application."""
+    shares = _shares(result.get("decisions", {}), "")
+    for application, figures in result.get(_APPLICATIONS, {}).items():
+        shares |= _shares(figures.get("decisions", {}), f"{_APPLICATIONS}.{application}.")
+    return shares
+
+
+def _shares(decisions: Mapping[str, int], prefix: str) -> dict[str, float]:
+    counts: Counter[str] = Counter()
+    for variant, count in decisions.items():
+        counts[variant.partition("-")[0]] += count
+    total = sum(counts[kind] for kind in KINDS)
+    return {f"{prefix}share.{kind}": counts[kind] / total for kind in KINDS} if total else {}
+
+
+@dataclass(frozen=True)
+class Runs:
+    """All runs of an experiment."""
+
+    by_seed: Mapping[tuple[str, str], Mapping[int, Run]]
+    """By case and policy, then by seed."""
+
+    def policies(self) -> list[str]:
+        """Policies that were run, in the order of the experiment."""
+        return list(dict.fromkeys(policy for _, policy in self.by_seed))
+
+    def applications(self) -> list[str]:
+        """Applications that tasks were of, in alphabetical order."""
+        names = {
+            name.split(".")[1]
+            for runs in self.by_seed.values()
+            for run in runs.values()
+            for name in run.figures
+            if name.startswith(f"{_APPLICATIONS}.")
+        }
+        return sorted(names)
+
+    def values(self, cell: Cell) -> dict[int, float]:
+        """By seed, in the metric's printed unit; a run without that figure is left out."""
+        scale = METRICS.of(cell.metric).scale
+        return {
+            seed: run.figures[cell.metric] * scale
+            for seed, run in sorted(self.by_seed.get((cell.case, cell.policy), {}).items())
+            if cell.metric in run.figures
+        }
+
+    def estimate(self, cell: Cell) -> Estimate | None:
+        """Mean and interval; None where no run has the figure."""
+        values = list(self.values(cell).values())
+        return estimate(values) if values else None
+
+    def compare(self, left: Cell, right: Cell, confidence: float = CONFIDENCE) -> Comparison | None:
+        """Left less right over the seeds that both have; None where there are none."""
+        ours, others = self.values(left), self.values(right)
+        seeds = sorted(ours.keys() & others.keys())
+        if not seeds:
+            return None
+        return compare([ours[seed] for seed in seeds], [others[seed] for seed in seeds], confidence)

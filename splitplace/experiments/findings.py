@@ -1,0 +1,183 @@
+"""What the runs say of the paper's statements, in sentences that the numbers themselves decide."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from splitplace.experiments.figures import Runs
+from splitplace.experiments.metrics import METRICS
+from splitplace.experiments.plan import BASE_CASE, Cell, Claim, Metric, Printed
+from splitplace.experiments.statistics import CONFIDENCE, Comparison, Estimate, Verdict, holm, judge
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A claim and what became of it.
+
+    Attributes:
+        claim: the statement.
+        verdict: None where the runs do not hold what the claim compares.
+        sentence: the numbers that decided.
+    """
+
+    claim: Claim
+    verdict: Verdict | None
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A policy against the reference.
+
+    Attributes:
+        policy: which one.
+        comparison: the reference less the policy, in the metric's unit.
+        t_test: adjusted by Holm for all policies of the same table.
+        wilcoxon: adjusted likewise.
+    """
+
+    policy: str
+    comparison: Comparison
+    t_test: float | None
+    wilcoxon: float | None
+
+
+def number(value: float, metric: Metric) -> str:
+    """A value as pages print it."""
+    return f"{value:.{metric.decimals}f}"
+
+
+def with_margin(estimate: Estimate | None, metric: Metric) -> str:
+    """Mean ± half the interval; a dash where nothing is known."""
+    if estimate is None:
+        return "–"
+    margin = "" if estimate.margin is None else f" ± {number(estimate.margin, metric)}"
+    return f"{number(estimate.mean, metric)}{margin}"
+
+
+def check(claim: Claim, runs: Runs) -> Finding:
+    """Decides a claim.
+
+    A claim of several pairs holds where every pair holds, and fails where one fails. The intervals cover all
+    differences of the claim together with the usual confidence (Bonferroni).
+    """
+    confidence = 1 - (1 - CONFIDENCE) / len(claim.pairs)
+    compared = [(left, right, runs.compare(left, right, confidence)) for left, right in claim.pairs]
+    known = [(left, right, found) for left, right, found in compared if found is not None]
+    if len(known) < len(compared):
+        return Finding(claim, None, "no runs have all of these figures")
+    verdicts = [judge(found.difference, claim.low, claim.high) for _, _, found in known]
+    verdict = min(verdicts, key=("fails", "undecided", "holds").index)
+    decisive = [pair for pair, each in zip(known, verdicts, strict=True) if each == verdict]
+    worst = min(decisive, key=lambda pair: _clearance(pair[2].difference, claim))
+    which = {
+        "holds": f"the narrowest of {len(known)} comparisons, all of which hold",
+        "fails": f"the worst of the {len(decisive)} of {len(known)} comparisons that fail",
+        "undecided": f"the worst of the {len(decisive)} of {len(known)} comparisons that stay undecided",
+    }
+    return Finding(claim, verdict, _sentence(*worst) + (f"; {which[verdict]}" if len(known) > 1 else ""))
+
+
+def _clearance(difference: Estimate, claim: Claim) -> float:
+    """How far inside the bounds a difference lies; negative outside."""
+    return min(difference.mean - claim.low, claim.high - difference.mean)
+
+
+def _sentence(left: Cell, right: Cell, found: Comparison) -> str:
+    metric = METRICS.of(left.metric)
+    difference = found.difference
+    interval = (
+        "one run only"
+        if difference.margin is None
+        else f"interval {number(difference.low, metric)} to {number(difference.high, metric)}"
+    )
+    sign = f"{difference.mean:+.{metric.decimals}f}"
+    return f"{_name(left, right)} less {_name(right, left)}: {sign} ({interval})"
+
+
+def _name(cell: Cell, other: Cell) -> str:
+    parts = [cell.policy]
+    if cell.case != BASE_CASE and (cell.case != other.case or cell.policy != other.policy):
+        parts.append(f"in {cell.case}")
+    if cell.metric != other.metric:
+        parts.append(f"({METRICS.of(cell.metric).label})")
+    return " ".join(parts)
+
+
+def beside_paper(cell: Cell, printed: Printed, estimate: Estimate) -> str:
+    """How our figure differs from the paper's: by how much, and whether the spreads explain it."""
+    metric = METRICS.of(cell.metric)
+    difference = estimate.mean - printed.value
+    share = f" ({difference / printed.value:+.0%})" if printed.value else ""
+    if abs(difference) < 0.5 * 10**-metric.decimals:
+        return "the same as printed"
+    reach = (estimate.margin or 0.0) + (printed.spread or 0.0)
+    where = "within" if abs(difference) <= reach else "outside"
+    spreads = "both spreads" if printed.spread is not None else "our interval"
+    direction = "above" if difference > 0 else "below"
+    return f"{number(abs(difference), metric)} {direction} the paper's{share}, {where} {spreads}"
+
+
+def against_reference(runs: Runs, reference: str, metric: str, case: str) -> list[Tested]:
+    """Every policy against one, with the same arrivals for both.
+
+    Args:
+        runs: of the experiment.
+        reference: the policy that all others are compared with.
+        metric: by its key.
+        case: in which.
+
+    Returns:
+        In the order of the policies; without those that have no run with that figure.
+    """
+    ours = Cell(reference, metric, case)
+    compared = [
+        (policy, found)
+        for policy in runs.policies()
+        if policy != reference and (found := runs.compare(ours, Cell(policy, metric, case))) is not None
+    ]
+    t_tests = _adjusted([found.t_test for _, found in compared])
+    ranks = _adjusted([found.wilcoxon for _, found in compared])
+    return [
+        Tested(policy, found, t_test, rank)
+        for (policy, found), t_test, rank in zip(compared, t_tests, ranks, strict=True)
+    ]
+
+
+def _adjusted(p_values: Sequence[float | None]) -> list[float | None]:
+    known = [p for p in p_values if p is not None]
+    if len(known) < len(p_values):
+        return [None] * len(p_values)
+    return list(holm(known))
+
+
+def best(runs: Runs, metric: str, case: str, *, among: Sequence[str]) -> str:
+    """A sentence: which policy is best by a metric, and which cannot be told from it."""
+    described = METRICS.of(metric)
+    if described.better is None:
+        msg = f"neither direction of {metric} is better"
+        raise ValueError(msg)
+    means = {
+        policy: found.mean
+        for policy in among
+        if (found := runs.estimate(Cell(policy, metric, case))) is not None
+    }
+    if not means:
+        return f"No run gave {described.label}."
+    sign = 1 if described.better == "higher" else -1
+    winner = max(means, key=lambda policy: sign * means[policy])
+    alike = [
+        tested.policy
+        for tested in against_reference(runs, winner, metric, case)
+        if tested.policy in means and not (tested.t_test is not None and tested.t_test < 1 - CONFIDENCE)
+    ]
+    value = f"{with_margin(runs.estimate(Cell(winner, metric, case)), described)} {described.unit}".strip()
+    tie = f"; not to be told from it (Holm-adjusted p ≥ .05): {', '.join(alike)}" if alike else ""
+    return f"Best {described.label}: **{winner}**, {value}{tie}."
+
+
+def p_value(p: float | None) -> str:
+    """As tables print it."""
+    if p is None or math.isnan(p):
+        return "–"
+    return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")  # noqa: PLR2004 - the smallest printed

@@ -1,0 +1,262 @@
+"""Writes an experiment's page: what was asked, what came out, what the paper says, and how to do it again."""
+
+import platform
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from splitplace.experiments import tables
+from splitplace.experiments.figures import KINDS, Runs
+from splitplace.experiments.findings import against_reference, best, check, p_value
+from splitplace.experiments.metrics import METRICS
+from splitplace.experiments.plan import ApplicationDots, Case, Contender, Experiment
+from splitplace.experiments.plots import draw
+from splitplace.experiments.statistics import CONFIDENCE
+from splitplace.simulator import Scenario, arms_of
+
+_UNMEASURED = (
+    "`whole` and `compressed` of the paper's workload were not measured as such. They are the computing of "
+    "the layer fragments (`compressed` half of it) without packing what one fragment hands the next, which "
+    "is most of what layer fragments take, and need no more memory than the largest of them. How much of the "
+    "advantage of rows that may choose them comes from that is not known."
+)
+
+_DISTRIBUTIONS = ("splitplace", "numpy", "scipy", "matplotlib", "joblib")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the numbers of a page come from.
+
+    Attributes:
+        command: that was given.
+        commit: of the source; None where it is not known.
+        scenario: what differs from the simulator's defaults in all cases.
+        seeds: how many runs of each policy in each case.
+    """
+
+    command: Sequence[str]
+    commit: str | None
+    scenario: Mapping[str, Any]
+    seeds: int
+
+
+def write(experiment: Experiment, runs: Runs, origin: Origin, folder: Path, notes: str = "") -> Path:
+    """Writes `NAME.md` and, in a folder NAME beside it, pictures and CSV files.
+
+    Args:
+        experiment: which one.
+        runs: all of it.
+        origin: how it was made.
+        folder: an existing one.
+        notes: written by a person who saw an earlier run; kept apart from what is counted.
+
+    Returns:
+        The page.
+    """
+    attachments = folder / experiment.name
+    attachments.mkdir(exist_ok=True)
+    tables.write_runs(attachments / "runs.csv", runs)
+    tables.write_summary(attachments / "summary.csv", runs, experiment.metrics)
+    pictures = [
+        f"![{plot.caption}]({picture.relative_to(folder).as_posix()})\n\n*{plot.caption}*"
+        for plot in experiment.plots
+        for picture in [draw(plot, experiment, runs, attachments)]
+    ]
+    sections = [
+        f"# {experiment.title}",
+        _introduction(experiment),
+        *_findings(experiment, runs),
+        *_results(experiment, runs, origin),
+        *pictures,
+        *_beside_paper(experiment, runs),
+        *_tests(experiment, runs),
+        *_notes(notes),
+        "## How it was made",
+        _made(experiment, runs, origin),
+    ]
+    page = folder / f"{experiment.name}.md"
+    page.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+    return page
+
+
+def write_index(experiments: Iterable[Experiment], folder: Path) -> Path:
+    """Writes `README.md`: a list of those experiments of which there is a page in the folder."""
+    rows = [
+        [f"[{each.title}]({each.name}.md)", each.question, ", ".join(each.figures) or "–"]
+        for each in experiments
+        if (folder / f"{each.name}.md").is_file()
+    ]
+    text = [
+        "# Results of the experiments",
+        "Written by `splitplace experiments`. Each page says how it was made.",
+        tables.markdown(["page", "question", "in the paper"], rows),
+    ]
+    index = folder / "README.md"
+    index.write_text("\n\n".join(text) + "\n", encoding="utf-8")
+    return index
+
+
+def _introduction(experiment: Experiment) -> str:
+    if not experiment.figures:
+        return f"{experiment.question} The paper has nothing to compare this with."
+    return f"{experiment.question} In the paper: {', '.join(experiment.figures)}."
+
+
+def _findings(experiment: Experiment, runs: Runs) -> list[str]:
+    found = [check(claim, runs) for claim in experiment.claims]
+    leaders = [
+        f"- {prefix}{best(runs, key, case.name, among=_contenders(runs, case.name))}"
+        for case in experiment.cases
+        if len(_contenders(runs, case.name)) > 1
+        for prefix in ["" if len(experiment.cases) == 1 else f"{case.name}: "]
+        for key in experiment.tested
+        if METRICS.of(key).better is not None
+    ]
+    sections = ["## What the numbers show"] if found or leaders else []
+    if leaders:
+        sections.append("\n".join(leaders))
+    if found:
+        sections.append(tables.findings(found))
+        sections.append(
+            "*Confirmed*, *refuted*: the whole interval of the difference, paired by seed, is on that side. "
+            "For a statement about several comparisons the intervals are widened so that they hold together. "
+            "Oracles see what no policy can know and are not among the best."
+        )
+    return sections
+
+
+def _contenders(runs: Runs, case: str) -> list[str]:
+    return [
+        policy
+        for policy in runs.policies()
+        if (case, policy) in runs.by_seed and not policy.startswith("oracle")
+    ]
+
+
+def _results(experiment: Experiment, runs: Runs, origin: Origin) -> list[str]:
+    sections = [
+        "## Results",
+        f"Means over runs ± half of the {CONFIDENCE:.0%} interval (Student's t).",
+        *_choices(experiment, runs, origin),
+    ]
+    for case in experiment.cases:
+        if len(experiment.cases) > 1:
+            sections.append(f"### {case.name}")
+        sections.append(tables.results(experiment, runs, case.name))
+    for plot in experiment.plots:
+        if isinstance(plot, ApplicationDots):
+            sections.append(f"### By application{_of_case(experiment, plot.case)}")
+            sections.append(tables.by_application(runs, plot.metrics, plot.case))
+    return sections
+
+
+def _choices(experiment: Experiment, runs: Runs, origin: Origin) -> list[str]:
+    """What each row chooses among, for rows that differ in it do not compare like with like."""
+    rows_by_arms = {
+        case.name: _rows_by_arms(
+            [each for each in experiment.contenders if (case.name, each.name) in runs.by_seed], case, origin
+        )
+        for case in experiment.cases
+    }
+    first = next(iter(rows_by_arms.values()))
+    alike = all(rows == first for rows in rows_by_arms.values())
+    lines = [
+        f"- {'' if alike else f'{case}: '}{arms}: {', '.join(rows)}"
+        for case, by_arms in ({"": first} if alike else rows_by_arms).items()
+        for arms, rows in by_arms.items()
+    ]
+    sections = ["Ways to split that each may choose:", "\n".join(lines)]
+    offered = {arm for by_arms in rows_by_arms.values() for arms in by_arms for arm in arms.split(", ")}
+    if Scenario.model_validate(origin.scenario).profile == "paper" and offered & {"whole", "compressed"}:
+        sections.append(_UNMEASURED)
+    return sections
+
+
+def _rows_by_arms(contenders: Iterable[Contender], case: Case, origin: Origin) -> dict[str, list[str]]:
+    rows: dict[str, list[str]] = {}
+    for each in contenders:
+        own = {} if each.arms is None else {"arms": each.arms}
+        scenario = Scenario.model_validate({**origin.scenario, **case.changes, **own})
+        arms = arms_of(scenario, each.policy.partition("+")[0])
+        rows.setdefault(", ".join(kind for kind in KINDS if kind in arms), []).append(each.name)
+    return rows
+
+
+def _beside_paper(experiment: Experiment, runs: Runs) -> list[str]:
+    table = tables.paper(experiment, runs)
+    return ["## Beside the paper", table] if table else []
+
+
+def _tests(experiment: Experiment, runs: Runs) -> list[str]:
+    explanation = (
+        "Paired: the same seed gives all policies the same tasks at the same times. Wilcoxon's p cannot fall "
+        f"below 2 / 2^n with n seeds: {p_value(_smallest_wilcoxon(runs))} here."
+    )
+    sections: list[str] = []
+    for reference in experiment.references:
+        found = _tests_of(reference, experiment, runs)
+        if found:
+            sections += [f"## {reference} against the others", explanation, *found]
+    return sections
+
+
+def _tests_of(reference: str, experiment: Experiment, runs: Runs) -> list[str]:
+    sections: list[str] = []
+    for case in experiment.cases:
+        for metric in experiment.tested:
+            found = against_reference(runs, reference, metric, case.name)
+            if found:
+                heading = f"{METRICS.of(metric).label}{_of_case(experiment, case.name)}"
+                sections += [f"### {heading}", tables.tests(found, reference, metric)]
+    return sections
+
+
+def _of_case(experiment: Experiment, case: str) -> str:
+    return f", {case}" if len(experiment.cases) > 1 else ""
+
+
+def _notes(notes: str) -> list[str]:
+    if not notes:
+        return []
+    return [
+        "## Notes",
+        "*Written by hand after an earlier run; everything above is counted.*",
+        notes.strip(),
+    ]
+
+
+def _smallest_wilcoxon(runs: Runs) -> float:
+    return 2.0 ** (1 - max(len(by_seed) for by_seed in runs.by_seed.values()))
+
+
+def _made(experiment: Experiment, runs: Runs, origin: Origin) -> str:
+    everything = [run for by_seed in runs.by_seed.values() for run in by_seed.values()]
+    processor_s = sum(run.figures.get("cpu_s", 0.0) for run in everything)
+    seeds = f"{origin.seeds} seeds (0 to {origin.seeds - 1}) of each policy in each case"
+    cases = "; ".join(
+        f"{case.name + ': ' if len(experiment.cases) > 1 else ''}{_settings(case.changes, 'no changes')}"
+        for case in experiment.cases
+    )
+    versions = ", ".join(f"{name} {version(name)}" for name in _DISTRIBUTIONS)
+    machine = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
+    commit = f"; commit {origin.commit}" if origin.commit else ""
+    files = (
+        f"every figure of every run: [runs.csv]({experiment.name}/runs.csv); "
+        f"means and intervals: [summary.csv]({experiment.name}/summary.csv)"
+    )
+    facts = [
+        f"{len(everything)} runs, {seeds}, {processor_s:.0f} s of processor time",
+        f"all cases: {_settings(origin.scenario, 'defaults of the simulator')}",
+        f"changes of the scenario: {cases}",
+        f"{versions}; {machine}{commit}",
+        files,
+    ]
+    return "\n".join([f"    {shlex.join(origin.command)}", "", *(f"- {fact}" for fact in facts)])
+
+
+def _settings(settings: Mapping[str, Any], otherwise: str) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items()) or otherwise

@@ -1,0 +1,87 @@
+"""One training, or one simulation, as the experiments see it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+from splitplace.experiments.figures import Run, decision_shares, flatten
+from splitplace.experiments.running import Lesson, Request, Taught
+from splitplace.policies.placement import PlacementPolicy
+from splitplace.policies.scoring import reward
+from splitplace.policies.splitting import SplitPolicy
+from splitplace.simulator import Result, Scenario, run, train
+
+
+def teach(lesson: Lesson) -> Taught:
+    """Trains the policies, and writes down what a bandit knows after each interval.
+
+    Raises:
+        ValueError: the scenario cannot be, or there is no such policy.
+        bus.store.StoreError: the model store cannot be used.
+    """
+    diary: list[dict[str, float]] = []
+
+    def watch(split: SplitPolicy, _placement: PlacementPolicy, _interval: int) -> None:
+        if split.name == "mab":
+            diary.append(flatten(split.state()))
+
+    learnt = train(lesson.scenario, lesson.policy, lesson.seed, watch=watch)
+    interval_ms = lesson.scenario.interval_ms(lesson.scenario.workload())
+    return Taught(learnt, _in_intervals(by_name(diary), interval_ms))
+
+
+def by_name(diary: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    """Series by name; 0 until something is known."""
+    names = {name for entry in diary for name in entry}
+    return {name: [entry.get(name, 0.0) for entry in diary] for name in sorted(names)}
+
+
+def _in_intervals(series: Mapping[str, list[float]], interval_ms: float) -> dict[str, list[float]]:
+    """Response times in scheduling intervals, as the paper draws them."""
+    return {
+        name: [value / interval_ms for value in values] if name.startswith("response_ms.") else values
+        for name, values in series.items()
+    }
+
+
+def simulate(request: Request, taught: Taught | None) -> Run:
+    """Runs the simulator.
+
+    Raises:
+        ValueError: the scenario cannot be, or there is no such policy.
+        bus.store.StoreError: the model store cannot be used.
+    """
+    scenario = request.scenario
+    recorded = scenario.model_copy(update={"records": True})
+    result = run(recorded, request.policy, request.seed, learnt=taught.learnt if taught else None)
+    plain = result.model_dump(exclude={"records"})
+    figures = {**flatten(plain), **decision_shares(plain), **_parts(result, scenario)}
+    before = taught.series if taught else {}
+    figures |= {f"training.{name}": values[-1] for name, values in before.items()}
+    return Run(figures, {**before, "reward_by_tenth": _reward_by_tenth(result, scenario)})
+
+
+def _reward_by_tenth(result: Result, scenario: Scenario) -> list[float]:
+    """Mean reward, of 100, of the tasks that arrived in each tenth of the run; NaN where none did."""
+    tenth_ms = scenario.intervals * scenario.interval_ms(scenario.workload()) / 10
+    rewards: list[list[float]] = [[] for _ in range(10)]
+    for record in result.records or ():
+        if record.known:
+            rewards[min(9, int(record.arrived_ms / tenth_ms))].append(reward(record.on_time, record.accuracy))
+    return [100 * fmean(values) if values else math.nan for values in rewards]
+
+
+def _parts(result: Result, scenario: Scenario) -> dict[str, float]:
+    """What the mean response time is made of, in intervals, over the answered tasks."""
+    answered = [record for record in result.records or () if record.status == "answered"]
+    if not answered:
+        return {}
+    interval_ms = scenario.interval_ms(scenario.workload())
+    spent_ms = {
+        "wait": [record.wait_ms or 0.0 for record in answered],
+        "transfer": [record.transfer_ms or 0.0 for record in answered],
+        "compute": [record.compute_ms or 0.0 for record in answered],
+    }
+    return {
+        f"response_parts_intervals.{part}": fmean(values) / interval_ms for part, values in spent_ms.items()
+    }

@@ -1,0 +1,355 @@
+"""The cluster as a decider knows it: the monitor's last snapshot plus its own ledger of placements since.
+
+A snapshot is up to a second old, and what is still on its way to a node does not stand in it. So whoever
+decides keeps a ledger: work that was placed and has not finished. All times are points on the caller's
+clock, in ms; the simulator's clock is as good as a real one.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from math import inf
+
+from splitplace.messages.application import Application, Fragment
+from splitplace.messages.cluster import ClusterState, NodeState
+from splitplace.messages.task import StagePlacement
+from splitplace.policies.cluster_columns import ClusterColumns, Floats
+from splitplace.policies.transfer import FETCH_MS, transfer_ms
+
+STALE_AFTER_MS = 60_000.0
+"""A placement whose end was not reported for so long after it was expected is forgotten; one that was
+expected to take longer than this is given as much again."""
+
+MAX_OUTSTANDING = 10_000
+"""Beyond it, the oldest placement is forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageWork:
+    """A stage that was put on a node, and the computing time it is expected to take there for all inputs."""
+
+    node: str
+    fragment: Fragment
+    work_ms: float
+
+
+def stage_works(
+    application: Application, variant: str, stages: Iterable[StagePlacement]
+) -> tuple[StageWork, ...]:
+    """What the stages of a published placement cost. Stages that the variant does not have are passed over.
+
+    Raises:
+        KeyError: the application has no such variant.
+    """
+    fragments = {stage.name: stage.fragment for stage in application.variant(variant).stages}
+    return tuple(
+        StageWork(stage.node, application.fragment(fragments[stage.stage]), stage.work_ms)
+        for stage in stages
+        if stage.stage in fragments
+    )
+
+
+@dataclass(slots=True)
+class _Placed:
+    """A task in the ledger."""
+
+    attempt: int
+    works: tuple[StageWork, ...]
+    due_ms: float
+    stale_ms: float
+
+
+@dataclass(slots=True)
+class Share:
+    """What one task still wants of one node."""
+
+    work_ms: float
+    due_ms: float
+    fragments: list[Fragment]
+
+
+@dataclass(slots=True)
+class TrackedNode:
+    """A living node: what it said, and what was placed on it since."""
+
+    state: NodeState
+    heartbeat_ms: float
+    """When it said what stands in `state`."""
+    loaded: frozenset[str]
+    timings: Mapping[str, float]
+    busy_until_ms: float
+    """When all its work is expected to be done."""
+    unexplained_until_ms: float
+    """How long what it reported beyond the ledger would take by itself: older or slower work than we know."""
+    trusted_from_ms: float
+    """Queue lengths reported before this are out of date: the ledger emptied at that moment."""
+    arriving: dict[str, float] = field(default_factory=dict)
+    """Fragments it was told to load, and when they are expected to be ready."""
+    shares: dict[str, Share] = field(default_factory=dict)
+    """By task."""
+    users: dict[str, int] = field(default_factory=dict)
+    """How many outstanding stages need a fragment."""
+    reserved_bytes: int = 0
+    """Memory of the fragments in `users`: of each once, or once a user where each has its own."""
+
+    def report(self, state: NodeState, now_ms: float) -> None:
+        """Its newest heartbeat."""
+        before = self.state
+        if state is not before:
+            self.state = state
+            if state.loaded != before.loaded:
+                self.loaded = frozenset(state.loaded)
+            if state.timings != before.timings:
+                self.timings = _timings(state)
+        self.heartbeat_ms = now_ms - state.silent_ms
+        if self.arriving:
+            self.arriving = {
+                sha256: ready_ms
+                for sha256, ready_ms in self.arriving.items()
+                if ready_ms >= self.heartbeat_ms and sha256 not in self.loaded
+            }
+        if state.queue_ms and self.heartbeat_ms >= self.trusted_from_ms:
+            known_ms = max(now_ms, self.busy_until_ms)
+            excess_ms = self.heartbeat_ms + state.queue_ms - known_ms
+            if excess_ms > 0:
+                self.busy_until_ms = known_ms + excess_ms
+                self.unexplained_until_ms = max(now_ms, self.unexplained_until_ms) + excess_ms
+
+    def ahead_ms(self, now_ms: float, due_ms: float) -> float:
+        """Work that is done before what is due then, as if none of it had begun."""
+        ours = sum([share.work_ms for share in self.shares.values() if share.due_ms <= due_ms])
+        return ours + max(0.0, self.unexplained_until_ms - now_ms)
+
+
+def _timings(state: NodeState) -> dict[str, float]:
+    """A node's own times per image, by fragment."""
+    return {timing.fragment: timing.milliseconds_per_image for timing in state.timings}
+
+
+def _mean(column: Floats) -> float:
+    """Mean over all nodes; 0 where there are none."""
+    return float(column.mean()) if len(column) else 0.0
+
+
+def _tracked(state: NodeState, now_ms: float) -> TrackedNode:
+    """A node that has just appeared."""
+    return TrackedNode(
+        state,
+        heartbeat_ms=now_ms,
+        loaded=frozenset(state.loaded),
+        timings=_timings(state),
+        busy_until_ms=now_ms,
+        unexplained_until_ms=now_ms,
+        trusted_from_ms=-inf,
+    )
+
+
+class ClusterView:
+    """All nodes that live, what they hold, and when they are expected to be free."""
+
+    def __init__(self) -> None:
+        """A cluster of which nothing is known yet."""
+        self._nodes: dict[str, TrackedNode] = {}
+        self._states: dict[str, NodeState] = {}
+        self._ledger: dict[str, _Placed] = {}
+        self._known = False
+        self._columns: ClusterColumns | None = None
+
+    # --- what happens ----------------------------------------------------------------------------------
+
+    def apply(self, snapshot: ClusterState, now_ms: float) -> None:
+        """The monitor's newest view. Dead nodes vanish; a restarted one (new boot id) has nothing to do."""
+        self._known = True
+        self._forget_stale(now_ms)
+        nodes = {}
+        for state in snapshot.nodes:
+            if state.online:
+                node = self._nodes.get(state.node)
+                if node is None or node.state.boot != state.boot:
+                    node = _tracked(state, now_ms)
+                node.report(state, now_ms)
+                nodes[state.node] = node
+        self._nodes = nodes
+        if self._columns is not None and self._columns.covers(nodes.values()):
+            self._columns.report()
+        else:
+            self._columns = None
+        self._states = {name: node.state for name, node in nodes.items()}
+
+    def placed(
+        self, task: str, attempt: int, works: Iterable[StageWork], now_ms: float, *, due_ms: float = inf
+    ) -> None:
+        """Stages of a task were put on nodes. Replaces what was noted of it; an older attempt is ignored.
+
+        Args:
+            task: its key.
+            attempt: the try that this belongs to.
+            works: what runs where.
+            now_ms: the present moment.
+            due_ms: when the task's deadline is: nodes run the earliest first.
+        """
+        before = self._ledger.get(task)
+        if before is not None and attempt < before.attempt:
+            return
+        if before is not None:
+            self._withdraw(task, before, now_ms, done=False)
+        self._forget_stale(now_ms)
+        works = tuple(works)
+        if not works:
+            return
+        end_ms = now_ms
+        for work in works:
+            node = self._nodes.get(work.node)
+            if node is not None:
+                self._add(node, task, work, now_ms, due_ms)
+                end_ms = max(end_ms, node.busy_until_ms)
+        self._ledger[task] = _Placed(attempt, works, due_ms, end_ms + max(STALE_AFTER_MS, end_ms - now_ms))
+
+    def finished(self, task: str, now_ms: float) -> None:
+        """A task ended, however it did. Unknown ones are ignored."""
+        placed = self._ledger.get(task)
+        if placed is not None:
+            self._withdraw(task, placed, now_ms, done=True)
+
+    # --- what is known ---------------------------------------------------------------------------------
+
+    @property
+    def known(self) -> bool:
+        """Whether a snapshot has come yet."""
+        return self._known
+
+    @property
+    def nodes(self) -> Mapping[str, NodeState]:
+        """The living nodes, in the order of the snapshot."""
+        return self._states
+
+    @property
+    def outstanding(self) -> int:
+        """How many tasks the ledger holds."""
+        return len(self._ledger)
+
+    @property
+    def columns(self) -> ClusterColumns:
+        """The same as columns over all nodes. Made when they are first asked for."""
+        if self._columns is None:
+            self._columns = ClusterColumns(self._nodes.values())
+        return self._columns
+
+    def ready_ms(self, name: str, now_ms: float, *, due_ms: float = inf) -> float:
+        """When a node is expected to begin work that is placed on it now; at least `now_ms`.
+
+        Nodes run the earliest deadline first, so only outstanding work due by `due_ms` stands ahead, and
+        what the node reported beyond the ledger.
+
+        Raises:
+            KeyError: no such node lives.
+        """
+        node = self._nodes[name]
+        return max(now_ms, min(node.busy_until_ms, now_ms + node.ahead_ms(now_ms, due_ms)))
+
+    def load_ms(self, now_ms: float) -> float:
+        """Work that waits on a living node, in the mean over all; 0 where none lives."""
+        return _mean(self.columns.load_ms(now_ms))
+
+    @property
+    def link_megabytes_per_second(self) -> float:
+        """Bandwidth of a living node, in the mean over all; 0 where none lives."""
+        return _mean(self.columns.link)
+
+    def fragment_ready_ms(self, name: str, fragment: Fragment, now_ms: float) -> float:
+        """When a node can run a fragment: now where it is loaded, else after fetching and loading it.
+
+        How long that takes the node itself has seen, or it is guessed from the size of the file.
+
+        Raises:
+            KeyError: no such node lives.
+        """
+        node = self._nodes[name]
+        if fragment.sha256 in node.loaded:
+            return now_ms
+        if fragment.sha256 in node.arriving:
+            return max(now_ms, node.arriving[fragment.sha256])
+        link, load_ms = node.state.link_megabytes_per_second, node.state.load_ms
+        if load_ms is not None and link > 0:
+            return now_ms + load_ms
+        return now_ms + FETCH_MS + transfer_ms(fragment.file_bytes, link)
+
+    def is_loaded(self, name: str, sha256: str) -> bool:
+        """Whether a node said that a fragment is loaded. Raises KeyError for a node that is not alive."""
+        return sha256 in self._nodes[name].loaded
+
+    def image_ms(self, name: str, fragment: Fragment) -> float | None:
+        """The node's own measurement of a fragment's time per image; None before it ran it.
+
+        Raises:
+            KeyError: no such node lives.
+        """
+        return self._nodes[name].timings.get(fragment.sha256)
+
+    def reserves(self, name: str, sha256: str) -> bool:
+        """Whether an outstanding task needs a fragment on a node. Raises KeyError for a node not alive."""
+        return sha256 in self._nodes[name].users
+
+    def shares(self, name: str, sha256: str) -> bool:
+        """Whether a fragment that is needed there serves further tasks at no cost. Raises KeyError."""
+        node = self._nodes[name]
+        return sha256 in node.users and not node.state.containers
+
+    def free_bytes(self, name: str) -> int:
+        """Memory for further fragments: idle ones can be evicted, those of outstanding tasks cannot.
+
+        Raises:
+            KeyError: no such node lives.
+        """
+        node = self._nodes[name]
+        return node.state.memory_budget_bytes - node.reserved_bytes
+
+    # --- inside ----------------------------------------------------------------------------------------
+
+    def _add(self, node: TrackedNode, task: str, work: StageWork, now_ms: float, due_ms: float) -> None:
+        fragment = work.fragment
+        ready_ms = self.fragment_ready_ms(node.state.node, fragment, now_ms)
+        if fragment.sha256 not in node.loaded:
+            node.arriving[fragment.sha256] = ready_ms
+        node.busy_until_ms = max(now_ms, node.busy_until_ms) + work.work_ms
+        share = node.shares.setdefault(task, Share(0.0, due_ms, []))
+        share.work_ms += work.work_ms
+        share.fragments.append(fragment)
+        users = node.users.get(fragment.sha256, 0)
+        node.users[fragment.sha256] = users + 1
+        if not users or node.state.containers:
+            node.reserved_bytes += fragment.peak_memory_bytes
+        if self._columns is not None:
+            index = self._columns.index[work.node]
+            self._columns.put_share(index, task, share)
+            self._columns.refresh(index)
+
+    def _withdraw(self, task: str, placed: _Placed, now_ms: float, *, done: bool) -> None:
+        """Take a task out of the ledger: `done` work has passed, other work will never come."""
+        del self._ledger[task]
+        for name in {work.node for work in placed.works}:
+            node = self._nodes.get(name)
+            share = node.shares.pop(task, None) if node is not None else None
+            if node is None or share is None:
+                continue  # the node died or restarted since
+            for fragment in share.fragments:
+                node.users[fragment.sha256] -= 1
+                if not node.users[fragment.sha256] or node.state.containers:
+                    node.reserved_bytes -= fragment.peak_memory_bytes
+                if not node.users[fragment.sha256]:
+                    del node.users[fragment.sha256]
+            gone_ms = 0.0 if done else share.work_ms
+            node.busy_until_ms = min(node.busy_until_ms - gone_ms, now_ms + node.ahead_ms(now_ms, inf))
+            if done and not node.shares:
+                node.busy_until_ms = node.unexplained_until_ms = node.trusted_from_ms = now_ms
+            if self._columns is not None:
+                index = self._columns.index[name]
+                self._columns.drop_share(index, task, share)
+                self._columns.refresh(index)
+
+    def _forget_stale(self, now_ms: float) -> None:
+        """In the order of placing: an old one that is not stale yet keeps later ones waiting for a moment."""
+        while self._ledger:
+            task, placed = next(iter(self._ledger.items()))
+            if now_ms < placed.stale_ms and len(self._ledger) < MAX_OUTSTANDING:
+                return
+            self._withdraw(task, placed, now_ms, done=True)

@@ -1,0 +1,247 @@
+"""The cluster as columns, one array over all nodes for each quantity: what a decision over 1,000 nodes reads.
+
+`ClusterView` keeps them up to date; the same figures node by node are its own methods.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from math import inf, nan
+from operator import is_
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from splitplace.messages.application import Fragment
+from splitplace.policies.transfer import FETCH_MS
+
+if TYPE_CHECKING:
+    from splitplace.policies.cluster import Share, TrackedNode
+
+Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+_FIRST_ROWS = 256
+
+
+class ClusterColumns:
+    """All living nodes in the order of the snapshot. Arrays are not to be changed by readers."""
+
+    def __init__(self, nodes: "Iterable[TrackedNode]") -> None:
+        """Columns of nodes as they are now."""
+        self._nodes: Sequence[TrackedNode] = tuple(nodes)
+        self.names: tuple[str, ...] = tuple(node.state.node for node in self._nodes)
+        self.index: Mapping[str, int] = {name: index for index, name in enumerate(self.names)}
+        self.rank = np.argsort(np.argsort(np.array(self.names, dtype=np.str_)))
+        """Place of each node in the order of names."""
+        size = len(self._nodes)
+        self.score: Floats = np.zeros(size)
+        self.link: Floats = np.zeros(size)
+        """MB/s."""
+        self.byte_ms: Floats = np.zeros(size)
+        """To move a byte over the link; infinite where there is none."""
+        self.memory_bytes: Floats = np.zeros(size)
+        self.containers: Flags = np.zeros(size, dtype=bool)
+        """Where no task shares the fragments of another."""
+        self._load_ms: Floats = np.zeros(size)
+        """To fetch and load a fragment, as the nodes have seen it; not a number where they have not."""
+        self._slowness: Floats = np.zeros(size)
+        """1 / score; infinite for a node without speed."""
+        self._reserved_bytes: Floats = np.zeros(size)
+        self._busy_until_ms: Floats = np.zeros(size)
+        self._unexplained_until_ms: Floats = np.zeros(size)
+        # What the nodes said when that was last looked at: where they say the same, nothing is made anew.
+        self._holdings: list[frozenset[str]] = []
+        self._speeds: list[float] = []
+        self._timings: list[Mapping[str, float]] = []
+        # By fragment, made when they are first asked for.
+        self._loaded: dict[str, Flags] = {}
+        self._everywhere: dict[str, bool] = {}
+        self._image_ms: dict[tuple[str, float], Floats] = {}
+        self._reserved: dict[str, Flags] = {}
+        self._arriving_ms: dict[str, Floats] = {}
+        # Outstanding work, a row for each task and node; rows of what ended are used again.
+        self._rows: dict[tuple[int, str], int] = {}
+        self._vacant: list[int] = list(range(_FIRST_ROWS))
+        self._row_node = np.zeros(_FIRST_ROWS, dtype=np.intp)
+        self._row_due_ms = np.full(_FIRST_ROWS, inf)
+        self._row_work_ms = np.zeros(_FIRST_ROWS)
+        self.report()
+        for index, node in enumerate(self._nodes):
+            for task, share in node.shares.items():
+                self.put_share(index, task, share)
+
+    def report(self) -> None:
+        """The nodes, the same as before, have sent heartbeats."""
+        states = [node.state for node in self._nodes]
+        self.link[:] = [state.link_megabytes_per_second for state in states]
+        self.byte_ms[:] = self._transfer_ms(1)
+        self.memory_bytes[:] = [state.memory_budget_bytes for state in states]
+        self.containers[:] = [state.containers for state in states]
+        self._load_ms[:] = [nan if state.load_ms is None else state.load_ms for state in states]
+        self._report_speeds([state.score for state in states], [node.timings for node in self._nodes])
+        self._report_holdings([node.loaded for node in self._nodes])
+        self._usable = (self.score > 0) & (self.link > 0)
+        self._busy_until_ms[:] = [node.busy_until_ms for node in self._nodes]
+        self._unexplained_until_ms[:] = [node.unexplained_until_ms for node in self._nodes]
+        self._reserved_bytes[:] = [node.reserved_bytes for node in self._nodes]
+        self._arriving_ms.clear()
+        for index, node in enumerate(self._nodes):
+            if node.arriving:
+                self._report_arriving(index)
+
+    def _report_speeds(self, speeds: list[float], timings: list[Mapping[str, float]]) -> None:
+        if speeds == self._speeds and all(map(is_, timings, self._timings)):
+            return
+        self._speeds, self._timings = speeds, timings
+        self.score[:] = speeds
+        self._slowness[:] = [1 / speed if speed > 0 else inf for speed in speeds]
+        self._image_ms.clear()
+
+    def _report_holdings(self, holdings: list[frozenset[str]]) -> None:
+        if len(holdings) != len(self._holdings) or not all(map(is_, holdings, self._holdings)):
+            self._holdings = holdings
+            self._loaded.clear()
+            self._everywhere.clear()
+
+    def covers(self, nodes: "Collection[TrackedNode]") -> bool:
+        """Whether these are the very nodes, in this order, that the columns are of."""
+        return len(nodes) == len(self._nodes) and all(map(is_, nodes, self._nodes))
+
+    # --- what decisions read ---------------------------------------------------------------------------
+
+    def usable(self, avoid: frozenset[str]) -> Flags:
+        """Nodes that have a speed and a link and need not be avoided."""
+        if not avoid:
+            return self._usable
+        usable = self._usable.copy()
+        for name in avoid & self.index.keys():
+            usable[self.index[name]] = False
+        return usable
+
+    def ready_ms(self, now_ms: float, due_ms: float = inf) -> Floats:
+        """When each node is expected to begin work that is placed on it now: `ClusterView.ready_ms`."""
+        work_ms = np.where(self._row_due_ms <= due_ms, self._row_work_ms, 0.0)
+        ours_ms = np.bincount(self._row_node, weights=work_ms, minlength=len(self.names))
+        ahead_ms = ours_ms + np.maximum(0.0, self._unexplained_until_ms - now_ms)
+        ready_ms: Floats = np.maximum(now_ms, np.minimum(self._busy_until_ms, now_ms + ahead_ms))
+        return ready_ms
+
+    def load_ms(self, now_ms: float) -> Floats:
+        """Work that waits on each node."""
+        return np.maximum(0.0, self._busy_until_ms - now_ms)
+
+    def unexplained_ms(self, now_ms: float) -> Floats:
+        """Work of each node that stands in no ledger."""
+        return np.maximum(0.0, self._unexplained_until_ms - now_ms)
+
+    def free_bytes(self) -> Floats:
+        """Memory of each node for further fragments: `ClusterView.free_bytes`."""
+        return self.memory_bytes - self._reserved_bytes
+
+    def reserved(self, sha256: str) -> Flags:
+        """Where an outstanding task needs a fragment: `ClusterView.reserves`."""
+        return self._flags(self._reserved, sha256)
+
+    def shared(self, sha256: str) -> Flags:
+        """Where a fragment serves a further task without more memory: `ClusterView.shares`."""
+        shared: Flags = self.reserved(sha256) & ~self.containers
+        return shared
+
+    def loaded(self, sha256: str) -> Flags:
+        """Where a fragment is loaded: `ClusterView.is_loaded`."""
+        if sha256 not in self._loaded:
+            self._loaded[sha256] = np.array([sha256 in held for held in self._holdings], dtype=bool)
+        return self._loaded[sha256]
+
+    def loaded_everywhere(self, sha256: str) -> bool:
+        """Whether every node has loaded a fragment."""
+        if sha256 not in self._everywhere:
+            self._everywhere[sha256] = bool(self.loaded(sha256).all())
+        return self._everywhere[sha256]
+
+    def fragment_ready_ms(self, fragment: Fragment, now_ms: float) -> Floats:
+        """When each node can run a fragment: `ClusterView.fragment_ready_ms`."""
+        if self.loaded_everywhere(fragment.sha256):
+            return np.full(len(self.names), now_ms)
+        guessed_ms = FETCH_MS + self._transfer_ms(fragment.file_bytes)
+        unseen = np.isnan(self._load_ms) | (self.link <= 0)
+        fetched_ms = now_ms + np.where(unseen, guessed_ms, self._load_ms)
+        arriving_ms = self._arriving_ms.get(fragment.sha256)
+        if arriving_ms is not None:
+            fetched_ms = np.where(np.isnan(arriving_ms), fetched_ms, np.maximum(now_ms, arriving_ms))
+        return np.where(self.loaded(fragment.sha256), now_ms, fetched_ms)
+
+    def work_ms(self, fragment: Fragment, reference_score: float, calls: int, images: int) -> Floats:
+        """[H] Computing time of some calls on so many images together; infinite for a node without speed."""
+        image_ms = self._image_ms.get((fragment.sha256, reference_score))
+        if image_ms is None:
+            image_ms = self._image_ms[fragment.sha256, reference_score] = np.array(
+                [
+                    node.timings.get(
+                        fragment.sha256, fragment.milliseconds_per_image * reference_score * slowness
+                    )
+                    if slowness < inf
+                    else inf
+                    for node, slowness in zip(self._nodes, self._slowness.tolist(), strict=True)
+                ]
+            )
+        if not fragment.milliseconds_per_call:
+            return images * image_ms
+        return images * image_ms + calls * fragment.milliseconds_per_call * reference_score * self._slowness
+
+    # --- how the cluster's view keeps them -------------------------------------------------------------
+
+    def refresh(self, index: int) -> None:
+        """A node's own figures changed."""
+        node = self._nodes[index]
+        self._busy_until_ms[index] = node.busy_until_ms
+        self._unexplained_until_ms[index] = node.unexplained_until_ms
+        self._reserved_bytes[index] = node.reserved_bytes
+        if node.arriving:
+            self._report_arriving(index)
+
+    def _report_arriving(self, index: int) -> None:
+        for sha256, ready_ms in self._nodes[index].arriving.items():
+            if sha256 not in self._arriving_ms:
+                self._arriving_ms[sha256] = np.full(len(self.names), np.nan)
+            self._arriving_ms[sha256][index] = ready_ms
+
+    def put_share(self, index: int, task: str, share: "Share") -> None:
+        """A task wants something of a node, or something else than before."""
+        row = self._rows.get((index, task))
+        if row is None:
+            row = self._rows[index, task] = self._vacant.pop() if self._vacant else self._grow()
+        self._row_node[row] = index
+        self._row_due_ms[row] = share.due_ms
+        self._row_work_ms[row] = share.work_ms
+        for fragment in share.fragments:
+            self._flags(self._reserved, fragment.sha256)[index] = True
+
+    def drop_share(self, index: int, task: str, share: "Share") -> None:
+        """A task wants nothing more of a node."""
+        row = self._rows.pop((index, task))
+        self._row_work_ms[row] = 0.0
+        self._vacant.append(row)
+        users = self._nodes[index].users
+        for fragment in share.fragments:
+            self._flags(self._reserved, fragment.sha256)[index] = fragment.sha256 in users
+
+    def _transfer_ms(self, size: float) -> Floats:
+        """To move so many bytes over each link: `transfer.transfer_ms`."""
+        moving_ms = np.full(len(self.names), inf)
+        np.divide(size, 1000 * self.link, out=moving_ms, where=self.link > 0)
+        return moving_ms
+
+    def _flags(self, table: dict[str, Flags], sha256: str) -> Flags:
+        if sha256 not in table:
+            table[sha256] = np.zeros(len(self.names), dtype=bool)
+        return table[sha256]
+
+    def _grow(self) -> int:
+        """Twice the rows; the first of the new ones."""
+        size = len(self._row_work_ms)
+        self._row_node = np.concatenate((self._row_node, np.zeros(size, dtype=np.intp)))
+        self._row_due_ms = np.concatenate((self._row_due_ms, np.full(size, inf)))
+        self._row_work_ms = np.concatenate((self._row_work_ms, np.zeros(size)))
+        self._vacant = list(range(size + 1, 2 * size))
+        return size

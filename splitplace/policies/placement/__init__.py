@@ -1,0 +1,70 @@
+"""Which node runs which stage: the placement policies, by name."""
+
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import Literal
+
+import numpy as np
+
+from splitplace.policies.placement.daso import SurrogatePlacement
+from splitplace.policies.placement.earliest_finish import EarliestFinish
+from splitplace.policies.placement.exact import Exact
+from splitplace.policies.placement.genetic import Genetic
+from splitplace.policies.placement.interface import (
+    ActiveJob,
+    Infeasible,
+    PeriodOutcome,
+    Placement,
+    PlacementPolicy,
+    PlacementRequest,
+    Training,
+    place,
+)
+from splitplace.policies.placement.objective import ALPHA
+from splitplace.policies.placement.pretrained import pretrained_weights
+from splitplace.policies.placement.random_placement import RandomPlacement
+from splitplace.policies.placement.round_robin import RoundRobin
+
+__all__ = [
+    "PLACEMENT_POLICIES",
+    "ActiveJob",
+    "Infeasible",
+    "PeriodOutcome",
+    "Placement",
+    "PlacementName",
+    "PlacementPolicy",
+    "PlacementRequest",
+    "Training",
+    "place",
+    "placement_policy",
+]
+
+PlacementName = Literal["earliest-finish", "random", "round-robin", "exact", "genetic", "gobi", "daso"]
+
+PLACEMENT_POLICIES: Mapping[PlacementName, Callable[[Random, float], PlacementPolicy]] = {
+    "earliest-finish": lambda *_: EarliestFinish(),
+    "random": lambda random, _: RandomPlacement(random),
+    "round-robin": lambda *_: RoundRobin(),
+    "exact": lambda *_: Exact(),
+    "genetic": lambda random, _: Genetic(random),
+    "gobi": lambda random, alpha: _by_surrogate(random, alpha, decision_aware=False),
+    "daso": lambda random, alpha: _by_surrogate(random, alpha, decision_aware=True),
+}
+
+
+def placement_policy(name: PlacementName, *, seed: int = 0, alpha: float = ALPHA) -> PlacementPolicy:
+    """A new policy of that name. Raises KeyError.
+
+    Args:
+        name: which one.
+        seed: of its random numbers, for those that draw.
+        alpha: weight of energy in equation 10, in [0, 1], for those that learn from it.
+    """
+    return PLACEMENT_POLICIES[name](Random(seed), alpha)
+
+
+def _by_surrogate(random: Random, alpha: float, *, decision_aware: bool) -> SurrogatePlacement:
+    generator = np.random.default_rng(random.getrandbits(32))
+    name = "daso" if decision_aware else "gobi"
+    weights = pretrained_weights(name)
+    return SurrogatePlacement(weights, generator, decision_aware=decision_aware, alpha=alpha)

@@ -1,0 +1,226 @@
+"""All nodes at once, beside a schedule: where a stage fits, and how soon it could end there at best.
+
+What a schedule computes exactly for one node, this bounds from below for all of them in a few array
+operations, so that only nodes which may win are asked for an exact offer.
+"""
+
+import numpy as np
+
+from splitplace.messages.application import INPUT, Stage
+from splitplace.policies.cluster_columns import Flags, Floats
+from splitplace.policies.prediction import HOP_MS, RETURN_HOPS, Offer, Schedule
+
+_ROUNDING = 1e-12
+"""Relative: a bound and the exact figure are added up in different orders."""
+
+
+def ahead(soonest_ms: float, end_ms: float) -> bool:
+    """Whether what ends at `soonest_ms` at best may end before `end_ms`, by more than rounding."""
+    return soonest_ms < end_ms * (1 - 2 * _ROUNDING)
+
+
+class Board:
+    """A schedule and its cluster as arrays: rows are the job's S stages, columns the H nodes."""
+
+    def __init__(self, schedule: Schedule, usable: Flags) -> None:
+        """A board for a schedule on which nothing is put yet.
+
+        Args:
+            schedule: what is put stands there; it must be put through the board.
+            usable: [H] nodes that may be used.
+        """
+        columns, job = schedule.cluster.columns, schedule.job
+        stages = job.variant.stages
+        fragments = [job.fragments[stage.name] for stage in stages]
+        self.schedule = schedule
+        self.columns = columns
+        self._usable = usable
+        self._row = {stage.name: row for row, stage in enumerate(stages)}
+        self._ready_ms = columns.ready_ms(schedule.now_ms, schedule.due_ms)
+        self.free_ms = self._ready_ms.copy()
+        """[H] When each node is free, after what was put on it too."""
+        calls = (job.application.reference_score, len(job.micro_batches), job.batch)
+        self._work_ms = np.array([columns.work_ms(fragment, *calls) for fragment in fragments])
+        self._free_bytes = columns.free_bytes()
+        self._peak_bytes = np.array([fragment.peak_memory_bytes for fragment in fragments])
+        self._most_bytes = int(self._peak_bytes.max())
+        self._held = np.array([columns.shared(fragment.sha256) for fragment in fragments])
+        """[S, H] where a stage needs no more memory: its fragment is there already, or was put there."""
+        self._fits = usable & (self._held | (self._peak_bytes[:, None] <= self._free_bytes))
+        self._input_bytes = np.array([fragment.input.bytes_per_image for fragment in fragments])
+        self._returns_ms = self._all_returns_ms()
+        start_ms = schedule.start_ms
+        self._inputs_ms = self._received_ms(self._input_bytes[:, None] * columns.byte_ms, start_ms, start_ms)
+        """[S, H] each: when the first and the last of the task's inputs could be there, where it is read."""
+
+    def _all_returns_ms(self) -> dict[str, Floats]:
+        """[H] of each sink: to bring its last output to the gateway."""
+        job = self.schedule.job
+        sinks = [stage.name for stage in job.variant.sinks]
+        last_bytes = np.array([job.fragments[name].output.bytes_per_image for name in sinks])
+        last_bytes *= job.micro_batches[-1]
+        returns_ms = last_bytes[:, None] * self.columns.byte_ms + RETURN_HOPS * HOP_MS
+        return dict(zip(sinks, returns_ms, strict=True))
+
+    def fits(self, stage: Stage) -> Flags:
+        """[H] Usable nodes that have room for a stage, beside what was put there."""
+        fits: Flags = self._fits[self._row[stage.name]]
+        return fits
+
+    def work_ms(self, stage: Stage) -> Floats:
+        """[H] Computing time of a stage on each node."""
+        work_ms: Floats = self._work_ms[self._row[stage.name]]
+        return work_ms
+
+    def soonest_ms(self, stage: Stage) -> Floats:
+        """[H] When a stage, whose source was put before, could end on each node at best."""
+        row = self._row[stage.name]
+        if stage.source == INPUT:
+            first_ms, last_ms = self._inputs_ms[0][row], self._inputs_ms[1][row]
+        else:
+            source = self.schedule.offers[stage.source]
+            byte_ms = np.maximum(self.columns.byte_ms, self.columns.byte_ms[self.columns.index[source.node]])
+            image_ms = self._input_bytes[row] * byte_ms
+            first_ms, last_ms = self._received_ms(image_ms, source.finish_ms[0], source.finish_ms[-1])
+        return self._bounds(stage, self.free_ms, first_ms, last_ms)[1]
+
+    def alone_before(self, limit_ms: float) -> list[tuple[int, float]]:
+        """Nodes with room for all stages that could end before a moment, with when; the soonest first.
+
+        As if nothing had been put on the board. Not those that are ahead by no more than rounding.
+        """
+        limit_ms *= 1 - 2 * _ROUNDING
+        computed_ms = np.maximum(self._ready_ms, self.schedule.start_ms + HOP_MS)
+        computed_ms += self._work_ms.sum(axis=0)
+        candidates = self._usable & ((computed_ms + RETURN_HOPS * HOP_MS) * (1 - _ROUNDING) < limit_ms)
+        if np.count_nonzero(candidates):
+            candidates &= self._room_alone()
+        if not np.count_nonzero(candidates):
+            return []
+        soonest_ms = self._soonest_alone_ms()
+        nodes = np.flatnonzero(candidates & (soonest_ms < limit_ms))
+        nodes = nodes[np.argsort(soonest_ms[nodes], kind="stable")]
+        return list(zip(nodes.tolist(), soonest_ms[nodes].tolist(), strict=True))
+
+    def _room_alone(self) -> Flags:
+        """[H] Where all stages fit together, as if nothing had been put on the board."""
+        needed_bytes = np.zeros(len(self._usable))
+        for sha256, fragment in {one.sha256: one for one in self.schedule.job.fragments.values()}.items():
+            needed_bytes += np.where(self.columns.shared(sha256), 0, fragment.peak_memory_bytes)
+        room: Flags = (needed_bytes == 0) | (needed_bytes <= self.columns.free_bytes())
+        return room
+
+    def _soonest_alone_ms(self) -> Floats:
+        """[H] When the job could end at best, were all of its stages on the same node, for each node."""
+        micro_batches = len(self.schedule.job.micro_batches)
+        free_ms = ends_ms = self._ready_ms
+        finish_ms: dict[str, tuple[Floats, Floats]] = {}
+        for row, stage in enumerate(self.schedule.job.variant.stages):
+            if stage.source == INPUT:
+                first_ms, last_ms = self._inputs_ms[0][row], self._inputs_ms[1][row]
+            else:
+                image_ms = self._input_bytes[row] * self.columns.byte_ms
+                first_ms, last_ms = self._received_ms(image_ms, *finish_ms[stage.source])
+            begin_ms = self._begin_ms(stage, free_ms, first_ms)
+            free_ms, end_ms = self._bounds(stage, free_ms, first_ms, last_ms)
+            finish_ms[stage.name] = (begin_ms + self._work_ms[row] / micro_batches, free_ms)
+            ends_ms = np.maximum(ends_ms, end_ms)
+        return ends_ms
+
+    def _received_ms(
+        self, image_ms: Floats, first_ms: Floats | float, last_ms: Floats | float
+    ) -> tuple[Floats, Floats]:
+        """When each node could have a stage's first input, and when its last, at best.
+
+        Args:
+            image_ms: to bring an image of it to each node.
+            first_ms: when its first input is ready where it comes from.
+            last_ms: the same of the last one.
+        """
+        sizes = self.schedule.job.micro_batches
+        received_ms = first_ms + sizes[0] * image_ms + HOP_MS
+        if len(sizes) == 1:
+            return received_ms, received_ms
+        sent_ms = np.maximum(first_ms + self.schedule.job.batch * image_ms, last_ms + sizes[-1] * image_ms)
+        return received_ms, sent_ms + HOP_MS
+
+    def _begin_ms(self, stage: Stage, free_ms: Floats, first_ms: Floats) -> Floats:
+        """When each node could begin a stage whose first input it has at `first_ms`."""
+        begin_ms: Floats = np.maximum(free_ms, first_ms)
+        if not self.columns.loaded_everywhere(stage.fragment):
+            fragment = self.schedule.job.fragments[stage.name]
+            begin_ms = np.maximum(begin_ms, self.columns.fragment_ready_ms(fragment, self.schedule.now_ms))
+        return begin_ms
+
+    def _bounds(
+        self, stage: Stage, free_ms: Floats, first_ms: Floats, last_ms: Floats
+    ) -> tuple[Floats, Floats]:
+        """What a stage cannot undercut if only its first or only its last micro-batch had to wait.
+
+        Args:
+            stage: which one.
+            free_ms: when each node is free for it.
+            first_ms: when each node has the first input at best.
+            last_ms: the same of the last one.
+
+        Returns:
+            When each node is through with it, and when the output is at its destination.
+        """
+        job = self.schedule.job
+        work_ms = self._work_ms[self._row[stage.name]]
+        done_ms = self._begin_ms(stage, free_ms, first_ms) + work_ms
+        if len(job.micro_batches) > 1:
+            done_ms = np.maximum(done_ms, last_ms + work_ms * (job.micro_batches[-1] / job.batch))
+        return_ms = self._returns_ms.get(stage.name)
+        end_ms = done_ms if return_ms is None else done_ms + return_ms
+        return done_ms, end_ms * (1 - _ROUNDING)
+
+    def best_offer(self, stage: Stage) -> Offer | None:
+        """The offer that ends first; among equals that of the node that is free first, then by name."""
+        fits = self.fits(stage)
+        bounds = np.where(fits, self.soonest_ms(stage), np.inf)
+        first = int(bounds.argmin())
+        if not fits[first]:  # no node fits, or none of those that do has both a link and a speed
+            if not fits.any():
+                return None
+            first = int(fits.argmax())
+        likely = self.offer(stage, first)
+        contenders = np.flatnonzero(fits & (bounds <= likely.end_ms))
+        if len(contenders) == 1:
+            return likely
+        order = np.lexsort((self.columns.rank[contenders], self.free_ms[contenders], bounds[contenders]))
+        best: Offer | None = None
+        best_key = (0.0, 0.0, 0)
+        for index in contenders[order].tolist():
+            if best is not None and not ahead(bounds[index], best.end_ms):
+                break
+            offer = likely if index == first else self.offer(stage, index)
+            key = (offer.end_ms, float(self.free_ms[index]), int(self.columns.rank[index]))
+            if best is None or key < best_key:
+                best, best_key = offer, key
+        return best
+
+    def offer(self, stage: Stage, index: int) -> Offer:
+        """What comes of a stage on a node."""
+        return self.schedule.offer(stage, self.columns.names[index])
+
+    def put(self, stage: Stage, offer: Offer) -> None:
+        """Take an offer made for the stage."""
+        self.schedule.put(stage, offer)
+        self._occupy(stage, self.columns.index[offer.node], offer.finish_ms[-1])
+
+    def reserve(self, stage: Stage, index: int, work_ms: float) -> None:
+        """Count memory and work of a stage that is to stand on a node, whatever comes before it."""
+        self._occupy(stage, index, float(self.free_ms[index]) + work_ms)
+
+    def _occupy(self, stage: Stage, index: int, until_ms: float) -> None:
+        self.free_ms[index] = until_ms
+        row = self._row[stage.name]
+        if self._held[row, index]:
+            return
+        self._free_bytes[index] -= self._peak_bytes[row]
+        for other in self.schedule.job.variant.stages:
+            if other.fragment == stage.fragment:
+                self._held[self._row[other.name], index] = True
+        if self._usable[index] and self._free_bytes[index] < self._most_bytes:
+            self._fits[:, index] = self._held[:, index] | (self._peak_bytes <= self._free_bytes[index])

@@ -1,0 +1,97 @@
+"""Each stage goes where it is predicted to finish first."""
+
+import numpy as np
+
+from splitplace.messages.application import Stage
+from splitplace.policies.cluster import ClusterView
+from splitplace.policies.cluster_columns import Flags
+from splitplace.policies.placement.board import Board, ahead
+from splitplace.policies.placement.feasibility import no_room, nobody
+from splitplace.policies.placement.interface import Infeasible, Placement, PlacementRequest, Unlearned
+from splitplace.policies.prediction import Schedule
+
+
+class EarliestFinish(Unlearned):
+    """A list scheduler in the manner of HEFT (Topcuoglu et al. 2002).
+
+    Stages in topological order each take the node on which the last of their micro-batches is predicted to
+    finish first, given the stages before. That is greedy: it may scatter a chain over nodes that are each a
+    little faster and lose more on the way. So every single node that could hold all stages is tried as well,
+    and the better placement wins. Among equals the node that is free first wins, then the first by name.
+    """
+
+    name = "earliest-finish"
+
+    def place(self, request: PlacementRequest, cluster: ClusterView, now_ms: float) -> Placement | Infeasible:
+        """See `PlacementPolicy`. Deterministic."""
+        usable = cluster.columns.usable(request.avoid)
+        if not np.count_nonzero(usable):
+            return nobody(request, cluster)
+        board = _board(request, cluster, now_ms, usable)
+        best = _stage_by_stage(board)
+        if isinstance(best, Stage):
+            packed = _largest_first(request, cluster, now_ms, usable)
+            if packed is None:
+                return no_room(request, cluster, best)
+            best = packed
+        if len(request.job.variant.stages) > 1:
+            best = _on_a_single_node(request, cluster, now_ms, board, best)
+        return Placement({stage: offer.node for stage, offer in best.offers.items()}, best.prediction())
+
+
+def _schedule(request: PlacementRequest, cluster: ClusterView, now_ms: float) -> Schedule:
+    return Schedule(cluster, request.job, now_ms, request.start_ms, request.due_ms)
+
+
+def _board(request: PlacementRequest, cluster: ClusterView, now_ms: float, usable: Flags) -> Board:
+    return Board(_schedule(request, cluster, now_ms), usable)
+
+
+def _stage_by_stage(board: Board) -> Schedule | Stage:
+    """The greedy schedule, or the stage for which there was no room."""
+    for stage in board.schedule.job.variant.stages:
+        best = board.best_offer(stage)
+        if best is None:
+            return stage
+        board.put(stage, best)
+    return board.schedule
+
+
+def _largest_first(
+    request: PlacementRequest, cluster: ClusterView, now_ms: float, usable: Flags
+) -> Schedule | None:
+    """Where the greedy order ran out of room: the stage that needs most memory chooses first."""
+    job = request.job
+    packing = _board(request, cluster, now_ms, usable)
+    rank = packing.columns.rank
+    chosen: dict[str, str] = {}
+    for stage in sorted(job.variant.stages, key=lambda stage: -job.fragments[stage.name].peak_memory_bytes):
+        room = np.flatnonzero(packing.fits(stage))
+        if not len(room):
+            return None
+        work_ms = packing.work_ms(stage)
+        index = int(room[np.lexsort((rank[room], (packing.free_ms + work_ms)[room]))[0]])
+        chosen[stage.name] = packing.columns.names[index]
+        packing.reserve(stage, index, float(work_ms[index]))
+    schedule = _schedule(request, cluster, now_ms)
+    for stage in job.variant.stages:
+        schedule.put(stage, schedule.offer(stage, chosen[stage.name]))
+    return schedule
+
+
+def _on_a_single_node(
+    request: PlacementRequest, cluster: ClusterView, now_ms: float, board: Board, best: Schedule
+) -> Schedule:
+    """The best schedule with all stages on one node, where that beats `best`."""
+    stages = request.job.variant.stages
+    best_ms = best.prediction().response_ms
+    for index, soonest_ms in board.alone_before(now_ms + best_ms):
+        if not ahead(soonest_ms, now_ms + best_ms):
+            break
+        schedule, name = _schedule(request, cluster, now_ms), board.columns.names[index]
+        for stage in stages:
+            schedule.put(stage, schedule.offer(stage, name))
+        response_ms = schedule.prediction().response_ms
+        if response_ms < best_ms:
+            best, best_ms = schedule, response_ms
+    return best

@@ -1,0 +1,79 @@
+"""Placements bred by a genetic algorithm on the predicted response, for comparison."""
+
+from random import Random
+
+from splitplace.policies.cluster import ClusterView
+from splitplace.policies.placement.feasibility import candidates, no_room
+from splitplace.policies.placement.interface import Infeasible, Placement, PlacementRequest, Unlearned
+from splitplace.policies.prediction import Schedule
+
+POPULATION = 20
+GENERATIONS = 15
+MUTATION = 0.2
+"""Probability with which a gene is drawn anew."""
+
+_Genes = tuple[int, ...]
+"""For each stage the index of a node; where that has no room, the next that has is meant."""
+
+
+class Genetic(Unlearned):
+    """Tournaments of two choose parents, genes cross over uniformly, and the best always survives."""
+
+    name = "genetic"
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+
+    def place(self, request: PlacementRequest, cluster: ClusterView, now_ms: float) -> Placement | Infeasible:
+        """See `PlacementPolicy`."""
+        names = candidates(request, cluster)
+        if isinstance(names, Infeasible):
+            return names
+        length = len(request.job.variant.stages)
+        genes = [self._drawn(length, len(names)) for _ in range(POPULATION)]
+        schedules = {one: _schedule(request, cluster, now_ms, names, one) for one in genes}
+
+        def response_ms(one: _Genes) -> float:
+            schedule = schedules[one]
+            return float("inf") if schedule is None else schedule.prediction().response_ms
+
+        for _ in range(GENERATIONS):
+            children = [min(genes, key=response_ms)]
+            while len(children) < POPULATION:
+                mother, father = (min(self._random.sample(genes, 2), key=response_ms) for _ in range(2))
+                children.append(self._child(mother, father, len(names)))
+            genes = children
+            for one in genes:
+                if one not in schedules:
+                    schedules[one] = _schedule(request, cluster, now_ms, names, one)
+        best = schedules[min(genes, key=response_ms)]
+        if best is None:
+            largest = max(
+                request.job.variant.stages,
+                key=lambda stage: request.job.fragments[stage.name].peak_memory_bytes,
+            )
+            return no_room(request, cluster, largest)
+        return Placement({stage: offer.node for stage, offer in best.offers.items()}, best.prediction())
+
+    def _drawn(self, length: int, nodes: int) -> _Genes:
+        return tuple(self._random.randrange(nodes) for _ in range(length))
+
+    def _child(self, mother: _Genes, father: _Genes, nodes: int) -> _Genes:
+        return tuple(
+            self._random.randrange(nodes) if self._random.random() < MUTATION else self._random.choice(pair)
+            for pair in zip(mother, father, strict=True)
+        )
+
+
+def _schedule(
+    request: PlacementRequest, cluster: ClusterView, now_ms: float, names: tuple[str, ...], genes: _Genes
+) -> Schedule | None:
+    """What genes mean; None where a stage finds no room."""
+    schedule = Schedule(cluster, request.job, now_ms, request.start_ms, request.due_ms)
+    for stage, gene in zip(request.job.variant.stages, genes, strict=True):
+        turned = names[gene:] + names[:gene]
+        name = next((name for name in turned if schedule.fits(stage, name)), None)
+        if name is None:
+            return None
+        schedule.put(stage, schedule.offer(stage, name))
+    return schedule

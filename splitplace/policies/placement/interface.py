@@ -1,0 +1,171 @@
+"""What a placement policy is asked and what it answers."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import inf
+from typing import Protocol
+
+from splitplace.messages.limits import MAX_DEADLINE_MS
+from splitplace.messages.task import TaskFinished
+from splitplace.policies.cluster import ClusterView, StageWork
+from splitplace.policies.prediction import Job, Prediction
+from splitplace.policies.state import State
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementRequest:
+    """A job that needs a node for each of its stages.
+
+    Times are points on the caller's clock, in ms.
+    """
+
+    task: str
+    job: Job
+    start_ms: float
+    """When the gateway is expected to send the inputs."""
+    due_ms: float = inf
+    avoid: frozenset[str] = frozenset()
+    """Nodes that failed this task before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A node for each stage, by the stage's name, and what is expected of it."""
+
+    nodes: Mapping[str, str]
+    prediction: Prediction
+
+    def works(self, job: Job) -> tuple[StageWork, ...]:
+        """What each stage costs its node, for the ledger."""
+        return tuple(
+            StageWork(node, job.fragments[stage], self.prediction.work_ms[stage])
+            for stage, node in self.nodes.items()
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Infeasible:
+    """No node can be found for some stage."""
+
+    reason: str
+    temporary: bool
+    """Whether waiting can help: nodes are expected, or memory is held by outstanding tasks."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveJob:
+    """A task that is placed and not finished."""
+
+    task: str
+    job: Job
+    """Its variant's name is the split decision."""
+    nodes: Mapping[str, str]
+    """Where each stage is, by the stage's name."""
+    remaining: Mapping[str, float]
+    """Share of each stage's work that is still to do, in [0, 1]. A stage with nothing left cannot move."""
+    due_ms: float = inf
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodOutcome:
+    """What the last scheduling interval brought: the terms of equation 10."""
+
+    tasks: int
+    """How many tasks left the system in it. Where none did, there is nothing to learn."""
+    reward: float
+    """`O^MAB`: their mean reward, in [0, 1]."""
+    energy: float
+    """`AEC`: mean energy of the nodes over what they would take at full load, in [0, 1]."""
+    response: float
+    """`ART`: mean of `objective.response_share` of their response times, in [0, 1]."""
+
+
+Training = Callable[[], Callable[[], None]]
+"""Computation that would hold up decisions. Calling it takes its time and touches nothing that decisions
+read, so it may run in a thread; what it returns is called where decisions are taken and adopts the
+result."""
+
+
+class PlacementPolicy(Protocol):
+    """Chooses nodes. Pure but for what it has learnt and its seeded random numbers."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the registry."""
+        ...
+
+    def place(self, request: PlacementRequest, cluster: ClusterView, now_ms: float) -> Placement | Infeasible:
+        """A node for every stage, none of them in `request.avoid`. Does not change the cluster's ledger."""
+        ...
+
+    def rearrange(
+        self, active: Sequence[ActiveJob], cluster: ClusterView, now_ms: float
+    ) -> Mapping[str, Mapping[str, str]]:
+        """Which stages should move where, by task; empty where all is well.
+
+        The caller moves them and bears the cost of it. The cluster's ledger holds the active jobs.
+        """
+        ...
+
+    def learn(self, outcome: TaskFinished) -> None:
+        """How a task ended."""
+        ...
+
+    def end_period(self, outcome: PeriodOutcome) -> Training | None:
+        """A scheduling interval is over; `learn` was called for each task that left in it.
+
+        Returns training to do now, if any (line 14 of algorithm 1).
+        """
+        ...
+
+    def state(self) -> State:
+        """What was learnt."""
+        ...
+
+    def restore(self, state: State) -> None:
+        """Take up what was learnt earlier. Raises StateError."""
+        ...
+
+
+class Unlearned:
+    """The learning half of a policy that learns nothing, and leaves everything where it is."""
+
+    def rearrange(
+        self,
+        active: Sequence[ActiveJob],  # noqa: ARG002 - the default of an interface
+        cluster: ClusterView,  # noqa: ARG002
+        now_ms: float,  # noqa: ARG002
+    ) -> Mapping[str, Mapping[str, str]]:
+        """Nothing."""
+        return {}
+
+    def learn(self, outcome: TaskFinished) -> None:
+        """Nothing."""
+
+    def end_period(self, outcome: PeriodOutcome) -> Training | None:  # noqa: ARG002
+        """Nothing."""
+        return None
+
+    def state(self) -> State:
+        """Nothing."""
+        return {}
+
+    def restore(self, state: State) -> None:
+        """Nothing."""
+
+
+def place(
+    policy: PlacementPolicy, request: PlacementRequest, cluster: ClusterView, now_ms: float
+) -> Placement | Infeasible:
+    """Ask a policy; where the task can only run on nodes that failed it before, they get another chance.
+
+    A placement that is predicted to take longer than the longest deadline there is counts as infeasible.
+    """
+    found = policy.place(request, cluster, now_ms)
+    if isinstance(found, Infeasible) and request.avoid & cluster.nodes.keys():
+        again = policy.place(replace(request, avoid=frozenset()), cluster, now_ms)
+        found = again if isinstance(again, Placement) else found
+    if isinstance(found, Placement) and found.prediction.response_ms > MAX_DEADLINE_MS:
+        reason = f"{request.job.variant.name} would take more than {MAX_DEADLINE_MS / 3_600_000:.0f} hours"
+        return Infeasible(reason, temporary=False)
+    return found

@@ -1,0 +1,71 @@
+"""What a placement is to bring: equation 10, and how it falls to single tasks.
+
+    O^P = O^MAB - alpha * AEC - beta * ART
+
+The paper means over the tasks E that leave in an interval. Read so that each term is a mean over E, the
+objective is itself a mean over tasks, and each task has its own share:
+
+    o_i = reward_i - alpha * AEC * e_i / mean(e) - beta * response_share_i
+
+with `e_i` the computing time that the task took, over what it takes on a node of mean speed: how dear its
+nodes were. So the mean of `o_i` over E is `O^P` exactly, and a placement that wastes energy or time is told
+from one that does not although both left in the same interval. (With the computing time itself as `e_i` the
+mean is the same, but large tasks would get a bad mark wherever they run.)
+
+What a surrogate is to learn differs from that in one point, `charged`. A task that joins a crowded node also
+makes others wait, and their loss is not in its own `o_i`: learnt so, each task would crowd the fastest nodes
+for its own good. Where a node is shared fairly, i delays j by as much as j delays i (both by the lesser of
+their works). So what a task waited for others is also what others waited for it, and it is charged once more.
+"""
+
+from dataclasses import dataclass
+
+from splitplace.messages.task import TaskFinished
+from splitplace.policies.scoring import reward
+
+ALPHA = 0.5
+"""Weight of energy; beta = 1 - alpha weighs the response time (the paper's section 6.1)."""
+
+
+def response_share(response_ms: float, deadline_ms: float) -> float:
+    """A response time in [0, 1), whatever its unit: `r / (r + sla)`, 1/2 exactly on the deadline.
+
+    The paper counts scheduling intervals; a live system has none, and one overdue task would outweigh all.
+    """
+    return response_ms / (response_ms + deadline_ms) if response_ms + deadline_ms > 0 else 0.0
+
+
+def task_reward(finished: TaskFinished) -> float:
+    """Equation 15 of one task; 0 without an answer."""
+    if finished.status != "answered":
+        return 0.0
+    accuracy = finished.variant_accuracy if finished.accuracy is None else finished.accuracy
+    return reward(finished.on_time, accuracy or 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Charged:
+    """The terms of `o_i` that are known when a task ends, as if it had taken its own and others' waiting."""
+
+    reward: float
+    response: float
+
+
+def charged(finished: TaskFinished, micro_batches: int) -> Charged:
+    """What a task brings, the waiting that it caused to others counted as its own.
+
+    Args:
+        finished: the task.
+        micro_batches: how many it had; reports give the sum of what these waited, all at the same time.
+    """
+    waited_ms = sum(report.queue_ms for report in finished.stages) / micro_batches
+    response_ms = finished.response_ms + waited_ms
+    brought = task_reward(finished)
+    if finished.on_time and response_ms > finished.deadline_ms:
+        brought = task_reward(finished.model_copy(update={"on_time": False}))
+    return Charged(brought, response_share(response_ms, finished.deadline_ms))
+
+
+def objective(mean_reward: float, energy: float, response: float, alpha: float = ALPHA) -> float:
+    """Equation 10, all terms in [0, 1]."""
+    return mean_reward - alpha * energy - (1 - alpha) * response

@@ -1,0 +1,41 @@
+"""Nodes by lot, for comparison."""
+
+from random import Random
+
+from splitplace.policies.cluster import ClusterView
+from splitplace.policies.placement.feasibility import candidates, feasible, no_room
+from splitplace.policies.placement.interface import Infeasible, Placement, PlacementRequest, Unlearned
+from splitplace.policies.prediction import Schedule
+
+_TRIES = 8
+
+
+class RandomPlacement(Unlearned):
+    """Each stage goes to a node drawn uniformly among those with room for it.
+
+    Where earlier draws leave no room for a later stage, it draws anew, a few times.
+    """
+
+    name = "random"
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+
+    def place(self, request: PlacementRequest, cluster: ClusterView, now_ms: float) -> Placement | Infeasible:
+        """See `PlacementPolicy`."""
+        names = candidates(request, cluster)
+        if isinstance(names, Infeasible):
+            return names
+        stuck = request.job.variant.stages[0]
+        for _ in range(_TRIES):
+            schedule = Schedule(cluster, request.job, now_ms, request.start_ms, request.due_ms)
+            for stage in request.job.variant.stages:
+                room = feasible(schedule, stage, names)
+                if not room:
+                    stuck = stage
+                    break
+                schedule.put(stage, schedule.offer(stage, self._random.choice(room)))
+            else:
+                nodes = {stage: offer.node for stage, offer in schedule.offers.items()}
+                return Placement(nodes, schedule.prediction())
+        return no_room(request, cluster, stuck)

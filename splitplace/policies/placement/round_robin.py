@@ -1,0 +1,34 @@
+"""Nodes in turn, for comparison."""
+
+from splitplace.policies.cluster import ClusterView
+from splitplace.policies.placement.feasibility import candidates, feasible, no_room
+from splitplace.policies.placement.interface import Infeasible, Placement, PlacementRequest, Unlearned
+from splitplace.policies.prediction import Schedule
+
+
+class RoundRobin(Unlearned):
+    """Each stage goes to the next node, in the order of names, that has room for it."""
+
+    name = "round-robin"
+
+    def __init__(self) -> None:
+        """The turn is that of the first node."""
+        self._last = ""
+
+    def place(self, request: PlacementRequest, cluster: ClusterView, now_ms: float) -> Placement | Infeasible:
+        """See `PlacementPolicy`."""
+        names = candidates(request, cluster)
+        if isinstance(names, Infeasible):
+            return names
+        schedule = Schedule(cluster, request.job, now_ms, request.start_ms, request.due_ms)
+        last = self._last
+        for stage in request.job.variant.stages:
+            room = feasible(schedule, stage, names)
+            if not room:
+                return no_room(request, cluster, stage)
+            last = min(room, key=lambda name: (name <= last, name))
+            schedule.put(stage, schedule.offer(stage, last))
+        self._last = last
+        return Placement(
+            {stage: offer.node for stage, offer in schedule.offers.items()}, schedule.prediction()
+        )

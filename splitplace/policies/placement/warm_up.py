@@ -1,0 +1,72 @@
+"""What idle nodes should load before anybody asks, as in the paper: fragments are shared at the start.
+
+Without it, a fragment is fetched when it is first needed. A variant that only tasks with tight deadlines
+would choose is then never chosen: its fetching alone takes longer than they have.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from itertools import chain, zip_longest
+
+from splitplace.messages.application import Application, Fragment, Variant
+from splitplace.policies.cluster import ClusterView
+
+
+def warm_up(
+    applications: Iterable[Application], cluster: ClusterView, names: Collection[str]
+) -> dict[str, tuple[str, ...]]:
+    """Fragments that each of some nodes should load into memory that is free; nothing is evicted for it.
+
+    The fastest node chooses first, and each takes what fewest hold, so that nothing stands twice before
+    everything stands somewhere. Applications take turns, so that none is left out where memory is short, each
+    with the variant of least work first: tight deadlines call for that one on a fast node.
+
+    Args:
+        applications: the catalogue.
+        cluster: memory of the nodes, and what they hold.
+        names: which of its nodes are asked about; those not alive are passed over. The others are taken to
+            have loaded, or to be loading, what this told them.
+
+    Returns:
+        Hashes of fragments by node; nodes with nothing to load are left out.
+    """
+    turns = zip_longest(*map(_cheapest_first, applications))
+    catalogue = list({one.sha256: one for one in chain.from_iterable(turns) if one is not None}.values())
+    held = {name: {one.sha256 for one in catalogue if _is_held(cluster, name, one)} for name in cluster.nodes}
+    holders = Counter(chain.from_iterable(held.values()))
+    wanted: dict[str, tuple[str, ...]] = {}
+    for name in sorted(cluster.nodes, key=lambda name: (-cluster.nodes[name].score, name)):
+        missing = [one for one in catalogue if one.sha256 not in held[name]]
+        used_bytes = sum(one.peak_memory_bytes for one in catalogue if one.sha256 in held[name])
+        free_bytes = cluster.nodes[name].memory_budget_bytes - used_bytes
+        chosen = _fill(sorted(missing, key=lambda one: holders[one.sha256]), free_bytes)
+        holders.update(chosen)
+        if chosen and name in names:
+            wanted[name] = chosen
+    return wanted
+
+
+def _cheapest_first(application: Application) -> list[Fragment]:
+    """Its fragments, those of the variant with the least work first."""
+    fragments = {one.sha256: one for one in application.fragments}
+
+    def work(variant: Variant) -> float:
+        return sum(fragments[stage.fragment].milliseconds_per_image for stage in variant.stages)
+
+    variants = sorted(application.variants, key=work)
+    return [fragments[stage.fragment] for variant in variants for stage in variant.stages]
+
+
+def _is_held(cluster: ClusterView, name: str, fragment: Fragment) -> bool:
+    """Whether a node holds a fragment, or will for an outstanding task."""
+    return cluster.is_loaded(name, fragment.sha256) or cluster.reserves(name, fragment.sha256)
+
+
+def _fill(fragments: Iterable[Fragment], free_bytes: int) -> tuple[str, ...]:
+    """As many fragments as fit, in this order."""
+    chosen = []
+    for fragment in fragments:
+        if fragment.peak_memory_bytes <= free_bytes:
+            free_bytes -= fragment.peak_memory_bytes
+            chosen.append(fragment.sha256)
+    return tuple(chosen)

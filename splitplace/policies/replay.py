@@ -1,0 +1,103 @@
+"""What another split policy would have chosen on logged tasks: the first half of off-policy estimation. Pure.
+
+The policy goes through the log in its order. It is asked about every decision in the context that was logged,
+and learns from every outcome that was logged, whichever variant that was of; so what it chooses depends on
+nothing that comes later in the log, and the logged propensities weigh it rightly (`replay_estimates`).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from splitplace.messages.task import ArmEstimate, TaskDecided, TaskFinished
+from splitplace.policies.scoring import reward_of
+from splitplace.policies.splitting.interface import Arm, SplitContext, SplitPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayedTask:
+    """A finished task of the log, and what the policy under test would have chosen for it."""
+
+    context: SplitContext
+    logged: str | None
+    """The variant that was decided on; None for a refusal."""
+    propensity: float
+    """Probability of that decision under the policy that took it, in (0, 1]."""
+    reward: float
+    """Its term of equation 15, in [0, 1]."""
+    chosen: str | None
+    """What the policy under test chose; None for a refusal, and where it would have waited."""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether both chose the same."""
+        return self.chosen == self.logged
+
+
+@dataclass(slots=True)
+class _Open:
+    """A decided task that has not finished."""
+
+    decided: TaskDecided
+    context: SplitContext
+    chosen: str | None
+
+
+def replay(events: Iterable[TaskDecided | TaskFinished], policy: SplitPolicy) -> list[ReplayedTask]:
+    """Asks the policy about all logged decisions.
+
+    Of a task that was tried several times the first decision counts, with what came of the task in the end.
+    Tasks whose decision or end the log does not hold are passed over.
+
+    Args:
+        events: decisions and ends, in the order in which they were heard.
+        policy: the one under test; it learns.
+
+    Returns:
+        The finished tasks, in the order of their ends.
+    """
+    seen: set[str] = set()
+    open_: dict[str, _Open] = {}
+    replayed = []
+    for event in events:
+        if isinstance(event, TaskDecided):
+            if event.task not in seen and event.propensity > 0:
+                seen.add(event.task)
+                context = logged_context(event)
+                open_[event.task] = _Open(event, context, policy.decide(context).variant)
+        elif (task := open_.pop(event.task, None)) is not None:
+            replayed.append(_replayed(task, event))
+            if event.attempt == task.decided.attempt:
+                policy.learn(task.context, event)
+    return replayed
+
+
+def logged_context(decided: TaskDecided) -> SplitContext:
+    """What was known at a decision, from its message."""
+    return SplitContext(
+        task=decided.task,
+        attempt=decided.attempt,
+        application=decided.application,
+        batch=decided.batch,
+        deadline_ms=max(0.0, decided.slack_ms) if decided.deadline_ms is None else decided.deadline_ms,
+        slack_ms=decided.slack_ms,
+        arms=tuple(map(_arm, decided.alternatives)),
+        load_ms=decided.load_ms,
+        link_megabytes_per_second=decided.link_megabytes_per_second,
+        grace_ms=decided.grace_ms,
+    )
+
+
+def _arm(estimate: ArmEstimate) -> Arm:
+    return Arm(
+        estimate.variant,
+        estimate.accuracy,
+        estimate.predicted_ms,
+        estimate.note,
+        wait_ms=estimate.wait_ms,
+        work_ms=estimate.work_ms,
+    )
+
+
+def _replayed(task: _Open, finished: TaskFinished) -> ReplayedTask:
+    decided = task.decided
+    return ReplayedTask(task.context, decided.variant, decided.propensity, reward_of(finished), task.chosen)

@@ -1,0 +1,111 @@
+"""How to split a task: the split policies, by name."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import Literal
+
+from splitplace.policies.splitting.arms import PAPER_ARMS, Restricted, parse_arms
+from splitplace.policies.splitting.compression import Compression
+from splitplace.policies.splitting.expected_reward import ExpectedReward
+from splitplace.policies.splitting.fixed import Fixed
+from splitplace.policies.splitting.gillis import Gillis
+from splitplace.policies.splitting.interface import Arm, Decision, SplitContext, SplitPolicy, kind_of
+from splitplace.policies.splitting.linucb import LinUcb
+from splitplace.policies.splitting.mab import Mab, MabParameters
+from splitplace.policies.splitting.random_split import RandomSplit
+from splitplace.policies.splitting.rule import MARGIN, TOLERANCE, Rule
+from splitplace.policies.splitting.thompson import Thompson
+
+__all__ = [
+    "MARGIN",
+    "OWN_ARMS",
+    "PAPER_ARMS",
+    "SPLIT_POLICIES",
+    "TOLERANCE",
+    "Arm",
+    "Decision",
+    "MabMode",
+    "MabParameters",
+    "SplitContext",
+    "SplitName",
+    "SplitPolicy",
+    "kind_of",
+    "parse_arms",
+    "split_policy",
+]
+
+SplitName = Literal[
+    "whole",
+    "layer",
+    "semantic",
+    "compressed",
+    "random",
+    "rule",
+    "mab",
+    "mc",
+    "gillis",
+    "linucb",
+    "thompson",
+    "expected-reward",
+]
+
+MabMode = Literal["training", "running"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """What can be set of a policy; each reads what concerns it."""
+
+    random: Random
+    margin: float
+    tolerance: float
+    mab_mode: MabMode
+    mab: MabParameters | None
+
+
+SPLIT_POLICIES: Mapping[SplitName, Callable[[_Options], SplitPolicy]] = {
+    "whole": lambda _: Fixed("whole"),
+    "layer": lambda _: Fixed("layer"),
+    "semantic": lambda _: Fixed("semantic"),
+    "compressed": lambda _: Fixed("compressed"),
+    "random": lambda options: RandomSplit(options.random),
+    "rule": lambda options: Rule(options.margin, options.tolerance),
+    "mab": lambda options: Mab(
+        options.random, training=options.mab_mode == "training", parameters=options.mab
+    ),
+    "mc": lambda _: Compression(),
+    "gillis": lambda options: Gillis(options.random),
+    "linucb": lambda _: LinUcb(),
+    "thompson": lambda options: Thompson(options.random),
+    "expected-reward": lambda options: ExpectedReward(options.random),
+}
+
+OWN_ARMS: frozenset[SplitName] = frozenset({"whole", "layer", "semantic", "compressed", "mc", "gillis"})
+"""Policies that are defined by the arms they choose: no setting restricts them."""
+
+
+def split_policy(
+    name: SplitName,
+    *,
+    seed: int = 0,
+    arms: Collection[str] | None = None,
+    margin: float = MARGIN,
+    tolerance: float = TOLERANCE,
+    mab_mode: MabMode = "running",
+    mab: MabParameters | None = None,
+) -> SplitPolicy:
+    """A new policy of that name. Raises KeyError.
+
+    Args:
+        name: which one.
+        seed: of its random numbers, for those that draw.
+        arms: variants or kinds of variants that it may choose; all where not given. Policies that are
+            defined by their arms (`OWN_ARMS`) keep them.
+        margin: safety of `rule` before it has learnt.
+        tolerance: daring of `rule`.
+        mab_mode: how `mab` explores: by equations 6 to 8, or by equation 9.
+        mab: the paper's constants where not given.
+    """
+    policy = SPLIT_POLICIES[name](_Options(Random(seed), margin, tolerance, mab_mode, mab))
+    return policy if arms is None or name in OWN_ARMS else Restricted(policy, arms)

@@ -1,0 +1,101 @@
+"""What work costs others: the price of a millisecond of computing, in reward.
+
+Work delays other tasks, and a delayed task may miss its deadline. Three facts about queues, and what was seen
+of recent tasks, tell how much a little more work takes from all of them together:
+
+1. **Loss grows with the square of the load**: deadlines absorb small delays, not great ones. With c = mean
+   loss / mean load^2, a task loses 2 c L more reward per millisecond by which the load L grows.
+2. **Load is work**: of the load that recent tasks met, a task of w times their mean work brought w times a
+   task's share. Both together: per unit of work `2 (mean loss / mean work) (L / mean load)`.
+3. **Work makes further work wait.** In a queue with Poisson arrivals and utilisation rho the load is
+   `L = rho / (1 - rho) * E[w^2] / (2 E[w])` (Pollaczek and Khinchine), and it grows with the work
+   1 / (1 - rho) times as fast as fact 2 counts. Solved for that: `1 / (1 - rho) = 1 + 2 L E[w] / E[w^2]`. It
+   keeps a system from the load at which nothing is in time any more: near it, a light task too costs
+   more than it brings.
+
+The load is that of this very moment, so the price falls to nothing as soon as a system is idle, however
+bad its past was, and nobody is refused for ever.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from splitplace.messages.base import Part
+from splitplace.policies.state import State, remembered
+
+NEWEST_WEIGHT = 0.02
+"""Of the newest task in what is remembered: about 50 tasks count."""
+
+LEAST_MS = 1e-3
+"""Less load or work than this, over all recent tasks, is none."""
+
+_Sum = Annotated[float, Field(ge=0, le=1e36, allow_inf_nan=False)]
+
+
+class _Memory(Part):
+    """The saved state."""
+
+    tasks: _Sum
+    load_ms: _Sum
+    work_ms: _Sum
+    work_ms_squared: _Sum
+    lost: _Sum
+
+
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """Over recent tasks."""
+
+    tasks: float = 0.0
+    load_ms: float = 0.0
+    work_ms: float = 0.0
+    work_ms_squared: float = 0.0
+    lost: float = 0.0
+
+
+class Congestion:
+    """Load, work and losses of recent tasks, and the price that follows."""
+
+    def __init__(self) -> None:
+        """Nothing was seen: work is free."""
+        self._sums = _Sums()
+
+    def price(self, load_ms: float) -> float:
+        """Reward that others lose by a millisecond of computing.
+
+        Args:
+            load_ms: work that waits on a node now, in the mean over all.
+        """
+        sums = self._sums
+        if sums.load_ms < LEAST_MS or sums.work_ms < LEAST_MS:
+            return 0.0
+        relative = load_ms * sums.tasks / sums.load_ms
+        knock_on = 1 + 2 * load_ms * sums.work_ms / sums.work_ms_squared
+        return 2 * sums.lost / sums.work_ms * relative * knock_on
+
+    def observe(self, load_ms: float, work_ms: float, lost: float) -> None:
+        """A task was decided.
+
+        Args:
+            load_ms: work that waited on a node, in the mean over all.
+            work_ms: computing time of its stages together.
+            lost: reward that it is expected to lose because others are there.
+        """
+        sums, faded = self._sums, 1 - NEWEST_WEIGHT
+        self._sums = _Sums(
+            tasks=faded * sums.tasks + 1,
+            load_ms=faded * sums.load_ms + load_ms,
+            work_ms=faded * sums.work_ms + work_ms,
+            work_ms_squared=faded * sums.work_ms_squared + work_ms**2,
+            lost=faded * sums.lost + lost,
+        )
+
+    def state(self) -> State:
+        """See `SplitPolicy`."""
+        return asdict(self._sums)
+
+    def restore(self, state: State) -> None:
+        """Take up what was seen earlier. Raises StateError."""
+        self._sums = _Sums(**remembered(_Memory, state).model_dump())

@@ -1,0 +1,194 @@
+"""Our own policy: the arm whose expected reward, less what it costs others, is highest.
+
+The paper's bandit knows of a task whether its deadline is above or below one moving average. But more is
+known: the response of every arm is predicted, for the nodes on which it would run and behind the work that
+waits there. What is not known is how far such a prediction can be trusted. So that is what is learnt
+(`Ratios`), and the rest is expectation:
+
+1. **Own reward** of an arm (equation 15): `P (1 + accuracy) / 2 + (1 - P) late accuracy / 2`, where P is the
+   probability that actual / predicted is at most slack / predicted, and `late` that of a task which is not in
+   time to be answered after all (a late answer still earns its accuracy): within the grace, by the same
+   distribution; where answers are waited for without end, the learnt share of late tasks that get one.
+2. **What it costs others**: its work times the price of work (`Congestion`). Nothing on an idle system, and
+   the decisive term on an overloaded one, where the light arms then win even though each task by itself
+   would fare better with a heavy one.
+3. **Refusal** only where every arm costs others more than it can bring, and others are there now.
+4. **Exploration** is needed only because the ratio of an arm that is not chosen is not seen. With probability
+   `EXPLORATION` another arm is taken, but only one that may be better than the best (upper bound) and
+   is unlikely to be much worse (lower bound). Where nothing fulfils both, nothing is explored.
+"""
+
+from dataclasses import dataclass
+from math import sqrt
+from random import Random
+
+from splitplace.messages.base import NonNegative, Part
+from splitplace.messages.task import TaskFinished
+from splitplace.policies.scoring import reward
+from splitplace.policies.splitting.congestion import Congestion
+from splitplace.policies.splitting.interface import Arm, Decision, SplitContext, nothing_can_run
+from splitplace.policies.splitting.ratios import WINDOW_TASKS, Ratios, load_of
+from splitplace.policies.state import State, StateError, remembered
+
+EXPLORATION = 0.05
+"""Probability of an exploration where one is safe."""
+
+MOST_RISKED = 0.25
+"""Expected reward that an exploration may lose, at its lower bound."""
+
+DEVIATIONS = 1.64
+"""Of a bound: one-sided 95 %."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """What is expected of an arm."""
+
+    variant: str
+    on_time: float
+    """Probability of an answer before the deadline."""
+    at_stake: float
+    """Reward that depends on it."""
+    own: float
+    """Expected reward of the task."""
+    deviation: float
+    """Standard deviation of `own`, from what is not known of the probability."""
+    cost: float
+    """Expected reward that others lose by it."""
+
+    @property
+    def net(self) -> float:
+        """What everybody together gains."""
+        return self.own - self.cost
+
+
+class _Memory(Part):
+    """The saved state."""
+
+    ratios: dict[str, object]
+    late: NonNegative
+    late_answered: NonNegative
+    congestion: dict[str, object]
+
+
+class ExpectedReward:
+    """Expected reward under learnt distributions of response time, less the delay caused to others."""
+
+    name = "expected-reward"
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        self._ratios = Ratios()
+        self._late = 2.0
+        """Tasks that were not answered in time, and how many of them were answered late; begins undecided."""
+        self._late_answered = 1.0
+        self._congestion = Congestion()
+
+    # --- deciding --------------------------------------------------------------------------------------
+
+    def decide(self, context: SplitContext) -> Decision:
+        """See `SplitPolicy`."""
+        feasible = context.feasible
+        if not feasible:
+            return nothing_can_run(context)
+        price = self._congestion.price(context.load_ms)
+        prospects = {arm.variant: self._prospect(context, arm, ms, price) for arm, ms in feasible}
+        best = max(prospects.values(), key=lambda prospect: prospect.net)
+        scores = {variant: prospect.net for variant, prospect in prospects.items()}
+        if best.net <= 0 and load_of(context, context.slack_ms) > 0:
+            reason = f"{_described(best, context)}: others would lose {best.cost:.2f}"
+            return Decision(None, reason, scores=scores)
+        others = [one for one in prospects.values() if one is not best and _is_safe(one, best)]
+        chosen, propensity = best, 1 - EXPLORATION if others else 1.0
+        if others and self._random.random() < EXPLORATION:
+            chosen, propensity = self._random.choice(others), EXPLORATION / len(others)
+        self._observe(context, next(arm for arm, _ in feasible if arm.variant == chosen.variant), chosen)
+        return Decision(
+            chosen.variant,
+            f"{_described(chosen, context)}{'' if chosen is best else ', tried to learn'}",
+            scores=scores,
+            propensity=propensity,
+            explored=chosen is not best,
+        )
+
+    def _prospect(self, context: SplitContext, arm: Arm, predicted_ms: float, price: float) -> Prospect:
+        belief = self._ratios.belief(context, arm)
+        on_time = (
+            belief.probability(context.slack_ms / predicted_ms)
+            if predicted_ms > 0
+            else float(context.slack_ms > 0)
+        )
+        late_share = self._late_answered / self._late
+        if context.grace_ms is not None and predicted_ms > 0:
+            answered = belief.probability((context.slack_ms + context.grace_ms) / predicted_ms)
+            late_share = (answered - on_time) / (1 - on_time) if on_time < 1 else 0.0
+        too_late = late_share * reward(on_time=False, accuracy=arm.accuracy)
+        at_stake = reward(on_time=True, accuracy=arm.accuracy) - too_late
+        smoothed = (on_time * belief.tasks + 1) / (belief.tasks + 2)  # a probability of 0 or 1 is not certain
+        return Prospect(
+            arm.variant,
+            on_time,
+            at_stake,
+            too_late + on_time * at_stake,
+            at_stake * sqrt(smoothed * (1 - smoothed) / (belief.tasks + 3)),
+            (arm.work_ms or 0.0) * price,
+        )
+
+    def _observe(self, context: SplitContext, arm: Arm, chosen: Prospect) -> None:
+        """What the task is expected to lose by the work of others, and the work it brings itself.
+
+        They are to blame where it is predicted to be in time without waiting.
+        """
+        if arm.work_ms is None or arm.wait_ms is None or arm.predicted_ms is None:
+            return
+        in_time_alone = arm.predicted_ms - arm.wait_ms <= context.slack_ms
+        lost = (1 - chosen.on_time) * chosen.at_stake if in_time_alone else 0.0
+        self._congestion.observe(context.load_ms, arm.work_ms, lost)
+
+    # --- learning --------------------------------------------------------------------------------------
+
+    def learn(self, context: SplitContext, outcome: TaskFinished) -> None:
+        """See `SplitPolicy`."""
+        if outcome.variant is None:
+            return
+        self._ratios.learn(context, outcome)
+        answered = outcome.status == "answered"
+        if not (answered and outcome.on_time):
+            fading = 1 - 1 / WINDOW_TASKS
+            self._late = fading * self._late + 1
+            self._late_answered = fading * self._late_answered + answered
+
+    def state(self) -> State:
+        """See `SplitPolicy`."""
+        return {
+            "ratios": dict(self._ratios.state()),
+            "late": self._late,
+            "late_answered": self._late_answered,
+            "congestion": dict(self._congestion.state()),
+        }
+
+    def restore(self, state: State) -> None:
+        """See `SplitPolicy`."""
+        memory = remembered(_Memory, state)
+        ratios, congestion = state["ratios"], state["congestion"]
+        sane = 0 <= memory.late_answered <= memory.late and memory.late >= 1
+        if not isinstance(ratios, dict) or not isinstance(congestion, dict) or not sane:
+            msg = f"{memory.late_answered} of {memory.late} late tasks answered"
+            raise StateError(msg)
+        self._ratios.restore(ratios)
+        self._congestion.restore(congestion)
+        self._late = memory.late
+        self._late_answered = memory.late_answered
+
+
+def _is_safe(prospect: Prospect, best: Prospect) -> bool:
+    """Whether it may be better than the best and is unlikely to be much worse."""
+    margin = DEVIATIONS * prospect.deviation
+    return prospect.net + margin > best.net and prospect.net - margin > best.net - MOST_RISKED
+
+
+def _described(prospect: Prospect, context: SplitContext) -> str:
+    return (
+        f"{prospect.variant} is in time with probability {prospect.on_time:.2f} "
+        f"({max(0.0, context.slack_ms):.0f} ms are left), expected reward {prospect.own:.2f}"
+    )

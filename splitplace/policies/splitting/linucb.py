@@ -1,0 +1,47 @@
+"""`linucb`: a contextual bandit with a linear model for each arm (Li et al. 2010), discounted."""
+
+from splitplace.messages.task import TaskFinished
+from splitplace.policies.scoring import reward_of
+from splitplace.policies.splitting.interface import Decision, SplitContext, nothing_can_run
+from splitplace.policies.splitting.linear import LinearModels
+from splitplace.policies.state import State
+
+ALPHA = 1.0
+"""Standard deviations by which an uncertain arm is favoured, in units of the reward's noise.
+
+Below about .7 an arm that was never tried could not outbid one that always earns 1.
+"""
+
+
+class LinUcb:
+    """The arm whose expected reward plus `ALPHA` standard deviations is highest."""
+
+    name = "linucb"
+
+    def __init__(self) -> None:
+        self._models = LinearModels()
+
+    def decide(self, context: SplitContext) -> Decision:
+        """See `SplitPolicy`. Deterministic."""
+        estimates = self._models.estimates(context)
+        if not estimates:
+            return nothing_can_run(context)
+        scores = {variant: mean + ALPHA * deviation for variant, (mean, deviation) in estimates.items()}
+        chosen = max(scores, key=scores.__getitem__)
+        mean, deviation = estimates[chosen]
+        best = max(expected for expected, _ in estimates.values())
+        reason = f"expected reward {mean:.2f} +- {deviation * ALPHA:.2f}, the highest upper bound"
+        return Decision(chosen, reason, scores=scores, explored=mean < best)
+
+    def learn(self, context: SplitContext, outcome: TaskFinished) -> None:
+        """See `SplitPolicy`."""
+        if outcome.variant is not None:
+            self._models.learn(context, outcome.variant, reward_of(outcome))
+
+    def state(self) -> State:
+        """See `SplitPolicy`."""
+        return self._models.state()
+
+    def restore(self, state: State) -> None:
+        """See `SplitPolicy`."""
+        self._models.restore(state)

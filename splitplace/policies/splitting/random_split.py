@@ -1,0 +1,24 @@
+"""A variant by lot, for comparison."""
+
+from random import Random
+
+from splitplace.policies.splitting.interface import Decision, SplitContext, Unlearned, nothing_can_run
+
+
+class RandomSplit(Unlearned):
+    """Draws uniformly among the variants that can run now."""
+
+    name = "random"
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+
+    def decide(self, context: SplitContext) -> Decision:
+        """See `SplitPolicy`."""
+        feasible = context.feasible
+        if not feasible:
+            return nothing_can_run(context)
+        arm, _ = self._random.choice(feasible)
+        return Decision(
+            arm.variant, f"drawn among {len(feasible)} that can run", propensity=1 / len(feasible)
+        )

@@ -1,0 +1,129 @@
+"""A task on its hosts: what has been sent, computed and returned of each stage."""
+
+from dataclasses import dataclass, field
+from math import inf
+
+from splitplace.messages.application import Fragment, Stage
+from splitplace.policies.prediction import Job
+from splitplace.simulator.hosts import Host
+from splitplace.simulator.network import Link, Transfer
+from splitplace.simulator.processor import Job as Computation
+from splitplace.simulator.processor import Processor
+
+
+@dataclass(slots=True, eq=False)
+class Machine:
+    """A host at work."""
+
+    name: str
+    host: Host
+    processor: Processor
+    up: Link
+    down: Link
+    latency_ms: float
+    memory_bytes: float
+    nominal_megabytes_per_second: float
+    """Bandwidth where nothing disturbs it."""
+    nominal_latency_ms: float
+    online: bool = True
+    boots: int = 1
+    runs: dict["StageRun", None] = field(default_factory=dict)
+    """Stages that are placed on it and not through."""
+
+    @property
+    def containers(self) -> bool:
+        """Whether each task has containers of its own, as where tasks share the processor."""
+        return self.processor.discipline == "shared"
+
+
+@dataclass(slots=True, eq=False)
+class StageRun:
+    """One stage of a running task. Micro-batches keep their order, so counts say all."""
+
+    execution: "Execution"
+    stage: Stage
+    fragment: Fragment
+    machine: Machine
+    source: "StageRun | None"
+    """None where it reads the task's input."""
+    children: list["StageRun"] = field(default_factory=list)
+    ready: int = 0
+    """Micro-batches whose input is ready to be sent here."""
+    sent: int = 0
+    received: int = 0
+    computed: int = 0
+    returned: int = 0
+    """Of a sink: outputs that left for the gateway."""
+    transfer: Transfer | None = None
+    returning: Transfer | None = None
+    computation: Computation | None = None
+    moving: Transfer | None = None
+    left_work: float | None = None
+    """Of a computation that a move interrupted."""
+    received_ms: float = 0.0
+    """When the input of the last micro-batch was here; then when that was computed, and at the gateway."""
+    computed_ms: float = 0.0
+    returned_ms: float = inf
+    compute_ms: float = 0.0
+    """Time in which it computed, over all micro-batches."""
+    began_ms: float = 0.0
+    """When the computation at hand began."""
+
+    @property
+    def remaining(self) -> float:
+        """Share of its work that is still to do, in [0, 1]."""
+        sizes = self.execution.job.micro_batches
+        images = float(sum(sizes[self.computed :]))
+        if self.computation is not None:
+            work = self.execution.work(self, self.computed)
+            done = 1 - self.machine.processor.left(self.computation) / work if work > 0 else 1.0
+            images -= done * sizes[self.computed]
+        return max(0.0, min(1.0, images / self.execution.job.batch))
+
+    @property
+    def waiting_work(self) -> float:
+        """Work of the micro-batches whose input is here and that do not run yet, in score-ms."""
+        begun = self.computed + (self.computation is not None)
+        return sum([self.execution.work(self, number) for number in range(begun, self.received)])
+
+
+@dataclass(slots=True, eq=False)
+class Execution:
+    """A task on its hosts."""
+
+    task: str
+    attempt: int
+    job: Job
+    due_ms: float
+    began_ms: float
+    slowness: float = 1.0
+    """By what this task's work differs from its fragments' measured times."""
+    runs: dict[str, StageRun] = field(default_factory=dict)
+    """By the stage's name."""
+    sinks_left: int = 0
+    moved_bytes: float = 0.0
+    migrations: int = 0
+
+    def work(self, run: StageRun, micro_batch: int) -> float:
+        """Work of one call, in score-ms."""
+        fragment, images = run.fragment, self.job.micro_batches[micro_batch]
+        milliseconds = fragment.milliseconds_per_call + images * fragment.milliseconds_per_image
+        return milliseconds * self.slowness * self.job.application.reference_score
+
+    @property
+    def critical_ms(self) -> tuple[float, float]:
+        """Of a finished one: transfer and compute time on the path to the output that came last.
+
+        Together they are the time since it began.
+        """
+        run: StageRun | None = max(self.runs.values(), key=_returned_ms)
+        elapsed_ms = _returned_ms(run) - self.began_ms if run else 0.0
+        computing_ms = 0.0
+        while run is not None:
+            computing_ms += run.computed_ms - run.received_ms
+            run = run.source
+        return elapsed_ms - computing_ms, computing_ms
+
+
+def _returned_ms(run: StageRun) -> float:
+    return run.returned_ms if run.returned_ms < inf else -inf

@@ -1,0 +1,86 @@
+"""How links change while hosts ride on vehicles: traces. `splitplace.simulator.vehicles` makes them."""
+
+import csv
+from dataclasses import dataclass
+from importlib.resources import files
+from math import inf, isfinite
+from pathlib import Path
+from typing import IO
+
+COLUMNS = ("second", "vehicle", "bandwidth_factor", "extra_latency_ms")
+MAX_ROWS = 1_000_000
+MAX_LATENCY_MS = 60_000.0
+
+
+class TraceError(ValueError):
+    """A trace that cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """The link of every vehicle at equal steps of time."""
+
+    step_ms: float
+    factors: tuple[tuple[float, ...], ...]
+    """By vehicle and step: what the bandwidth is multiplied by."""
+    latencies_ms: tuple[tuple[float, ...], ...]
+    """By vehicle and step: what is added to the latency."""
+
+    @property
+    def vehicles(self) -> int:
+        """How many there are."""
+        return len(self.factors)
+
+    @property
+    def steps(self) -> int:
+        """After which the trace begins again."""
+        return len(self.factors[0])
+
+    def at(self, vehicle: int, step: int) -> tuple[float, float]:
+        """Bandwidth factor and extra latency in ms."""
+        step %= self.steps
+        return self.factors[vehicle][step], self.latencies_ms[vehicle][step]
+
+
+def trace(path: Path | None = None) -> Trace:
+    """The bundled trace, or one from a CSV file with the columns `COLUMNS`.
+
+    Raises:
+        TraceError: the file cannot be read, or is not a trace.
+    """
+    if path is None:
+        with files("splitplace.simulator").joinpath("traces", "vehicles.csv").open(encoding="utf-8") as file:
+            return _read(file, "vehicles.csv")
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return _read(file, str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"{path}: cannot be read: {error}"
+        raise TraceError(msg) from error
+
+
+def _read(file: IO[str], name: str) -> Trace:
+    by_vehicle: dict[str, dict[float, tuple[float, float]]] = {}
+    number = 1
+    try:
+        for number, row in enumerate(csv.DictReader(file), start=2):
+            factor, latency_ms = float(row["bandwidth_factor"]), float(row["extra_latency_ms"])
+            if number > MAX_ROWS or not (0 <= factor < inf and 0 <= latency_ms <= MAX_LATENCY_MS):
+                msg = "out of range"
+                raise ValueError(msg)  # noqa: TRY301 - one way to say which line
+            by_vehicle.setdefault(row["vehicle"], {})[float(row["second"])] = (factor, latency_ms)
+    except (KeyError, ValueError, TypeError, csv.Error) as error:
+        msg = f"{name}: line {number}: {error}"
+        raise TraceError(msg) from error
+    seconds = sorted(next(iter(by_vehicle.values()), {}))
+    step_s = seconds[1] - seconds[0] if len(seconds) > 1 else 0.0
+    even = all(isfinite(s) and s == seconds[0] + n * step_s for n, s in enumerate(seconds))
+    if step_s <= 0 or not even or any(sorted(points) != seconds for points in by_vehicle.values()):
+        msg = f"{name}: every vehicle needs a row for the same seconds, at equal steps"
+        raise TraceError(msg)
+    series = [[points[second] for second in seconds] for points in by_vehicle.values()]
+    return Trace(
+        step_ms=1000 * step_s,
+        factors=tuple(tuple(factor for factor, _ in points) for points in series),
+        latencies_ms=tuple(tuple(latency_ms for _, latency_ms in points) for points in series),
+    )

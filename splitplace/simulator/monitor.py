@@ -1,0 +1,134 @@
+"""The resource monitor of the simulated cluster: what deciders are told of the hosts."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from splitplace.messages.application import Application
+from splitplace.messages.cluster import ClusterState, FragmentTiming, NodeState
+from splitplace.simulator.execution import Machine
+from splitplace.simulator.world import World
+
+NOTABLE = 0.02
+"""A host tells how long fragments take there when that differs by more from what its score says.
+
+A live node always tells; where nothing differs, that changes no prediction.
+"""
+
+
+class _Figures(NamedTuple):
+    """All that changes of a host."""
+
+    boots: int
+    online: bool
+    score: float
+    """What it measured of itself when it started."""
+    speed: float
+    """Its score now."""
+    queue_ms: float
+    queue_length: int
+    utilisation: float
+    bytes_per_ms: float
+
+
+class Monitor:
+    """Looks at the world as a live resource monitor looks at vitals.
+
+    Every host has every fragment on it, as after the paper's distribution at the start.
+    """
+
+    def __init__(self, world: World, applications: Iterable[Application]) -> None:
+        """A monitor that has not looked yet.
+
+        Args:
+            world: what to look at.
+            applications: whose fragments the hosts have.
+        """
+        self._world = world
+        self._fragments = {
+            fragment.sha256: fragment.milliseconds_per_image * application.reference_score
+            for application in applications
+            for fragment in application.fragments
+        }
+        self._loaded = tuple(self._fragments)
+        self._scores = {name: machine.processor.score for name, machine in world.machines.items()}
+        """What each host measured of itself when it started."""
+        self._timings_at: dict[float, tuple[FragmentTiming, ...]] = {}
+        """How long the fragments take at each score."""
+        self._dead: set[str] = set()
+        self._sequence = 0
+        self._figures: dict[str, _Figures] = {}
+        self._said: dict[str, NodeState] = {}
+        """What was said of each host when its figures were last others."""
+
+    def mark_dead(self, node: str) -> None:
+        """A host was found dead."""
+        self._dead.add(node)
+
+    def mark_alive(self, node: str) -> None:
+        """A host has started again, and has measured its speed anew."""
+        self._dead.discard(node)
+        self._scores[node] = self._world.machines[node].processor.score
+
+    def snapshot(self) -> ClusterState:
+        """All hosts now."""
+        self._sequence += 1
+        nodes = tuple([self._state(machine) for machine in self._world.machines.values()])
+        return ClusterState(sequence=self._sequence, nodes=nodes)
+
+    def _state(self, machine: Machine) -> NodeState:
+        name, processor = machine.name, machine.processor
+        figures = _Figures(
+            machine.boots,
+            name not in self._dead,
+            self._scores[name],
+            processor.score,
+            *_queue(machine),
+            processor.utilisation,
+            machine.down.bytes_per_ms,
+        )
+        if figures != self._figures.get(name):
+            self._figures[name] = figures
+            self._said[name] = self._told(machine, figures)
+        return self._said[name]
+
+    def _told(self, machine: Machine, figures: _Figures) -> NodeState:
+        drifted = abs(figures.speed / figures.score - 1) > NOTABLE
+        news: dict[str, object] = {
+            "boot": f"{figures.boots:016x}",
+            "online": figures.online,
+            "score": figures.score,
+            "queue_ms": figures.queue_ms,
+            "queue_length": figures.queue_length,
+            "cpu_ratio": figures.utilisation,
+            "link_megabytes_per_second": figures.bytes_per_ms / 1000,
+            "timings": self._timings(figures.speed) if drifted else (),
+        }
+        before = self._said.get(machine.name)
+        if before is None:
+            constant = {
+                "node": machine.name,
+                "silent_ms": 0.0,
+                "memory_budget_bytes": int(machine.memory_bytes),
+                "loaded": self._loaded,
+                "containers": machine.containers,
+            }
+            return NodeState.model_validate(constant | news)
+        # Not validated: it does not come from outside, and half of the hosts have news in every snapshot.
+        return before.model_copy(update=news)
+
+    def _timings(self, score: float) -> tuple[FragmentTiming, ...]:
+        if score not in self._timings_at:
+            self._timings_at[score] = tuple(
+                FragmentTiming(fragment=sha256, milliseconds_per_image=work / score)
+                for sha256, work in self._fragments.items()
+            )
+        return self._timings_at[score]
+
+
+def _queue(machine: Machine) -> tuple[float, int]:
+    """Computing time of what runs and waits on a host, and how many micro-batches that is."""
+    if not machine.runs:
+        return 0.0, 0
+    work = machine.processor.queue_work + sum([run.waiting_work for run in machine.runs])
+    length = sum([run.received - run.computed for run in machine.runs])
+    return max(0.0, work / machine.processor.score), length

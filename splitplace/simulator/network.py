@@ -1,0 +1,106 @@
+"""Links that transfers share; exact, without time steps.
+
+A transfer crosses one or more links (the sender's up, the receiver's down, perhaps the broker's), and each
+link gives the transfers on it equal shares of its bandwidth. A transfer goes at the smallest of its shares.
+What it leaves of a larger share is not handed on to others: nobody gets more than by max-min fairness.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from splitplace.simulator.events import Event, EventQueue
+
+
+class Link:
+    """One direction of a network interface."""
+
+    __slots__ = ("bytes_per_ms", "transfers")
+
+    def __init__(self, megabytes_per_second: float) -> None:
+        self.bytes_per_ms = 1000.0 * megabytes_per_second
+        self.transfers: dict[Transfer, None] = {}
+        """Those that cross it now, in the order in which they began."""
+
+    @property
+    def share(self) -> float:
+        """What each of its transfers may use, in bytes per ms."""
+        return self.bytes_per_ms / len(self.transfers) if self.transfers else self.bytes_per_ms
+
+
+class Transfer:
+    """Bytes on their way."""
+
+    __slots__ = ("done", "event", "left", "links", "rate", "since_ms")
+
+    def __init__(self, size: float, links: tuple[Link, ...], done: Callable[[], None], now_ms: float) -> None:
+        self.left = size
+        """Bytes that were not sent at `since_ms`."""
+        self.links = links
+        self.done = done
+        self.rate = -1.0
+        self.since_ms = now_ms
+        self.event: Event | None = None
+
+    def left_at(self, now_ms: float) -> float:
+        """Bytes that are not sent yet."""
+        return max(0.0, self.left - max(0.0, self.rate) * (now_ms - self.since_ms))
+
+
+class Network:
+    """All transfers that are on their way."""
+
+    def __init__(self, events: EventQueue) -> None:
+        self._events = events
+
+    def send(self, size: float, links: tuple[Link, ...], done: Callable[[], None]) -> Transfer:
+        """Begin a transfer of `size` bytes; `done` is called at its end."""
+        transfer = Transfer(size, links, done, self._events.now_ms)
+        for link in links:
+            link.transfers[transfer] = None
+        self._refresh(links)
+        return transfer
+
+    def stop(self, transfer: Transfer) -> float:
+        """Break a transfer off, and return the bytes that were left of it; 0 for one that is through."""
+        if transfer not in transfer.links[0].transfers:
+            return 0.0
+        self._settle(transfer)
+        self._leave(transfer)
+        return transfer.left
+
+    def set_bandwidth(self, link: Link, megabytes_per_second: float) -> None:
+        """A link is faster or slower from now on."""
+        link.bytes_per_ms = 1000.0 * megabytes_per_second
+        self._refresh((link,))
+
+    def _refresh(self, links: Iterable[Link]) -> None:
+        """Give each transfer on some links its rate."""
+        for link in links:
+            for transfer in link.transfers:
+                rate = min([crossed.share for crossed in transfer.links])
+                if rate != transfer.rate:
+                    self._settle(transfer)
+                    transfer.rate = rate
+                    if transfer.event is not None:
+                        transfer.event.cancel()
+                    transfer.event = (
+                        self._events.after(transfer.left / rate, partial(self._finish, transfer))
+                        if rate > 0
+                        else None
+                    )
+
+    def _settle(self, transfer: Transfer) -> None:
+        now_ms = self._events.now_ms
+        transfer.left = transfer.left_at(now_ms)
+        transfer.since_ms = now_ms
+
+    def _leave(self, transfer: Transfer) -> None:
+        if transfer.event is not None:
+            transfer.event.cancel()
+        for link in transfer.links:
+            del link.transfers[transfer]
+        self._refresh(transfer.links)
+
+    def _finish(self, transfer: Transfer) -> None:
+        self._leave(transfer)
+        transfer.done()

@@ -1,0 +1,105 @@
+"""A split policy that sees the future: how far others are from what could be had."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from math import inf
+
+from splitplace.messages.task import TaskFinished
+from splitplace.policies.placement import Placement, PlacementRequest, place
+from splitplace.policies.prediction import Job
+from splitplace.policies.scoring import reward
+from splitplace.policies.splitting import Decision, SplitContext
+from splitplace.policies.state import State
+from splitplace.simulator.simulation import DISPATCH_MS, Dispatch, Simulation
+from splitplace.simulator.twin import twin
+
+ORACLE = "oracle"
+"""Its name on the command line."""
+
+LookAhead = Callable[[str, str], tuple[float, float] | None]
+
+
+class Oracle:
+    """Chooses the variant that leads to the highest reward of all tasks that run, its own included.
+
+    It tries every variant on a copy of the world, with the work as it will really turn out, and lets all
+    that runs come to its end. It does not see tasks that arrive later, nor hosts that will die or change: its
+    rewards are what can be had by perfect prediction, not by knowing everything. Among equal ones the faster.
+    """
+
+    name = ORACLE
+
+    def __init__(self) -> None:
+        """An oracle without a world: `look_ahead` must be set before it decides."""
+        self.look_ahead: LookAhead = _blind
+
+    def decide(self, context: SplitContext) -> Decision:
+        """See `SplitPolicy`."""
+        seen = {}
+        for arm, _ in context.feasible:
+            outcome = self.look_ahead(context.task, arm.variant)
+            if outcome is not None:
+                seen[arm.variant] = outcome
+        if not seen:
+            notes = "; ".join(dict.fromkeys(arm.note for arm in context.arms))
+            waits = any(arm.temporary or arm.predicted_ms is not None for arm in context.arms)
+            return Decision(None, f"nothing can run now: {notes}", can_wait=waits)
+        best = max(seen, key=lambda variant: (round(seen[variant][0], 9), -seen[variant][1]))
+        rewards = {variant: gained for variant, (gained, _) in seen.items()}
+        return Decision(best, f"the future is best with {best}", scores=rewards)
+
+    def learn(self, context: SplitContext, outcome: TaskFinished) -> None:
+        """It knows all it needs."""
+
+    def state(self) -> State:
+        """Nothing is learnt."""
+        return {}
+
+    def restore(self, state: State) -> None:
+        """Nothing is learnt."""
+
+
+def _blind(task: str, variant: str) -> None:
+    msg = f"the oracle has no world in which to try {variant} for {task}"
+    raise RuntimeError(msg)
+
+
+def sight_into(simulation: Simulation) -> LookAhead:
+    """What an oracle needs to see: reward of everything that runs, and end in ms, by task and variant."""
+
+    def look_ahead(key: str, variant: str) -> tuple[float, float] | None:
+        task = simulation.tasks[key]
+        application = simulation.applications[task.arrival.application]
+        job = Job(application, application.variant(variant), task.arrival.batch)
+        start_ms = simulation.now_ms + DISPATCH_MS
+        due_ms = task.arrival.at_ms + task.arrival.deadline_ms
+        request = PlacementRequest(key, job, start_ms, due_ms, frozenset(task.avoid))
+        # A copy, so that asking does not change what the policy draws next.
+        policy = deepcopy(simulation.placement)
+        found = place(policy, request, simulation.placer.view, simulation.now_ms)
+        if not isinstance(found, Placement):
+            return None
+        return _play_out(simulation, Dispatch(task, task.attempt, job, found.nodes))
+
+    return look_ahead
+
+
+def _play_out(simulation: Simulation, mine: Dispatch) -> tuple[float, float]:
+    """Reward of everything that runs, and when this task ends."""
+    world = twin(simulation.world)
+    key = mine.task.arrival.task
+    for dispatch in (*simulation.dispatches.values(), mine):
+        dispatch.start(world)
+    last_due_ms = max(execution.due_ms for execution in world.executions.values())
+    gained, end_ms = 0.0, inf
+    while world.executions and world.events.next_ms <= last_due_ms:
+        world.events.step()
+        for execution in world.finished:
+            in_time = world.events.now_ms <= execution.due_ms
+            gained += reward(in_time, execution.job.variant.accuracy)
+            if execution.task == key:
+                end_ms = world.events.now_ms
+        world.finished.clear()
+    # Those that are left come too late, but they come.
+    gained += sum([reward(False, late.job.variant.accuracy) for late in world.executions.values()])  # noqa: FBT003
+    return gained, end_ms

@@ -1,0 +1,177 @@
+"""What came of a simulation."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from splitplace.policies.scoring import mean, mean_reward, quantile, violation_rate
+
+Status = Literal["answered", "refused", "failed", "expired", "overdue", "unfinished"]
+"""`overdue` and `unfinished` still ran or waited at the end: after their deadline, or before it."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TaskRecord(_Frozen):
+    """One task. All times but `arrived_ms` run from its arrival."""
+
+    task: str
+    application: str
+    arrived_ms: float
+    """On the simulation's clock."""
+    deadline_ms: float
+    batch: int
+    status: Status
+    variant: str | None = None
+    attempts: int = 1
+    response_ms: float | None = None
+    """None without an answer. Otherwise `wait_ms + transfer_ms + compute_ms`."""
+    wait_ms: float | None = None
+    """Until its inputs were sent: decision, placement, earlier attempts."""
+    transfer_ms: float | None = None
+    """On the path to the output that came last."""
+    compute_ms: float | None = None
+    """On that path, with sharing the CPU, swapping and moving."""
+    accuracy: float = 0.0
+    on_time: bool = False
+    explored: bool = False
+    migrations: int = 0
+
+    @property
+    def known(self) -> bool:
+        """Whether its outcome is: it ended, or its deadline has passed."""
+        return self.status != "unfinished"
+
+
+class Spread(_Frozen):
+    """Of response times, in scheduling intervals; None where nothing was answered."""
+
+    mean: float | None
+    p50: float | None
+    p95: float | None
+
+
+class Energy(_Frozen):
+    """Of all hosts together, per interval."""
+
+    total: float
+    above_idle: float
+
+
+class DecisionTime(_Frozen):
+    """Wall-clock milliseconds of one decision with its placement; they differ from run to run."""
+
+    p50: float | None
+    p99: float | None
+
+
+class TaskCounts(_Frozen):
+    """All tasks by what became of them."""
+
+    arrived: int
+    answered: int
+    refused: int
+    failed: int
+    expired: int
+    overdue_unfinished: int
+    """Still running or waiting at the end, after their deadline: violations."""
+    unfinished: int
+    """Still running or waiting at the end, before their deadline: not counted at all."""
+
+
+class Quality(_Frozen):
+    """How some tasks fared. All but those whose outcome is not known yet count, answered or not."""
+
+    reward: float | None
+    """Equation 15."""
+    accuracy: float | None
+    """Equation 13: mean over answered tasks."""
+    sla_violation_rate: float | None
+    """Equation 14."""
+    response_intervals: Spread
+    wait_intervals: float | None
+    decisions: Mapping[str, int]
+    """Tasks by the variant last chosen; `none` for those that were refused or not decided."""
+
+
+class ApplicationResult(Quality):
+    """The tasks of one application."""
+
+    tasks: int
+    """Those whose outcome is known."""
+
+
+class Result(Quality):
+    """The figures of one run."""
+
+    policy: str
+    seed: int
+    hosts: int
+    intervals: int
+    rate: float
+    fairness: float | None
+    """Jain's index of the computing that each host did."""
+    energy_mj_per_interval: Energy
+    cost_usd: float
+    """Price of all hosts over the whole time."""
+    cost_usd_per_task: float | None
+    """The same over the tasks answered."""
+    decision_ms: DecisionTime
+    tasks: TaskCounts
+    explored: int
+    migrations: int
+    attempts: float | None
+    """Mean number of attempts."""
+    objective: float | None
+    """Equation 10, mean over the intervals in which a task ended."""
+    by_application: Mapping[str, ApplicationResult]
+    wall_s: float
+    cpu_s: float
+    records: tuple[TaskRecord, ...] | None = None
+
+    def figures(self) -> Mapping[str, object]:
+        """Everything but timings and records: what the same seed gives again."""
+        return self.model_dump(exclude={"wall_s", "cpu_s", "decision_ms", "records"})
+
+
+def quality(records: Sequence[TaskRecord], interval_ms: float) -> ApplicationResult:
+    """How some tasks fared.
+
+    Args:
+        records: the tasks; those whose outcome is not known are left out.
+        interval_ms: unit of the response times.
+    """
+    known = [record for record in records if record.known]
+    answered = [record for record in known if record.status == "answered"]
+    responses = [record.response_ms / interval_ms for record in answered if record.response_ms is not None]
+    waits = [record.wait_ms / interval_ms for record in answered if record.wait_ms is not None]
+    decisions = Counter(record.variant or "none" for record in records)
+    return ApplicationResult(
+        tasks=len(known),
+        reward=mean_reward([(record.on_time, record.accuracy) for record in known]),
+        accuracy=mean([record.accuracy for record in answered]),
+        sla_violation_rate=violation_rate([record.on_time for record in known]),
+        response_intervals=Spread(
+            mean=mean(responses), p50=quantile(responses, 0.5), p95=quantile(responses, 0.95)
+        ),
+        wait_intervals=mean(waits),
+        decisions=dict(sorted(decisions.items())),
+    )
+
+
+def counts(records: Sequence[TaskRecord]) -> TaskCounts:
+    """Tasks by what became of them."""
+    by_status = Counter(record.status for record in records)
+    return TaskCounts(
+        arrived=len(records),
+        answered=by_status["answered"],
+        refused=by_status["refused"],
+        failed=by_status["failed"],
+        expired=by_status["expired"],
+        overdue_unfinished=by_status["overdue"],
+        unfinished=by_status["unfinished"],
+    )

@@ -1,0 +1,263 @@
+"""From a scenario and a policy to a result."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+from time import perf_counter, process_time
+from typing import cast
+
+from splitplace.policies.pairs import PolicyPair, parse_policy
+from splitplace.policies.placement import PlacementName, PlacementPolicy, placement_policy
+from splitplace.policies.scoring import jain_fairness, mean, quantile
+from splitplace.policies.splitting import PAPER_ARMS, MabMode, SplitName, SplitPolicy, split_policy
+from splitplace.policies.state import State
+from splitplace.simulator import disturbances
+from splitplace.simulator.arrivals import Arrival, arrivals, replayed
+from splitplace.simulator.hosts import machines
+from splitplace.simulator.mobility import trace
+from splitplace.simulator.oracle import ORACLE, Oracle, sight_into
+from splitplace.simulator.result import DecisionTime, Energy, Quality, Result, counts, quality
+from splitplace.simulator.scenario import Scenario
+from splitplace.simulator.simulation import Simulation
+from splitplace.simulator.workload import Workload, restricted
+from splitplace.simulator.world import Surroundings, World
+
+Watch = Callable[[SplitPolicy, PlacementPolicy, int], None]
+"""Looks at the policies at the end of an interval, given how many there were."""
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What policies know after training: their states, as they are saved."""
+
+    splitter: State
+    placement: State
+
+
+_ARMS = {
+    **{arm: frozenset({arm}) for arm in ("whole", "layer", "semantic", "compressed")},
+    "mc": frozenset({"whole", "compressed"}),
+    "gillis": frozenset({"layer", "compressed"}),
+}
+
+
+def arms_of(scenario: Scenario, split: str) -> frozenset[str]:
+    """What a split policy may choose: as the scenario says, or what its paper lets it choose.
+
+    `mc` and `gillis` are about arms of their own, as are those that always choose the same; all others choose
+    as the SplitPlace paper does, between layers and branches.
+    """
+    return frozenset(scenario.arms) if scenario.arms is not None else _ARMS.get(split, PAPER_ARMS)
+
+
+def run(
+    scenario: Scenario,
+    policy: str = "expected-reward+earliest-finish",
+    seed: int = 0,
+    *,
+    learnt: Learnt | None = None,
+    watch: Watch | None = None,
+) -> Result:
+    """Simulate.
+
+    Args:
+        scenario: the set-up.
+        policy: split and placement, such as `mab+daso`.
+        seed: of all random numbers. The same one gives the same arrivals whatever the policy, so that
+            policies can be compared in pairs; and the same result but for `decision_ms`, `wall_s`, `cpu_s`.
+        learnt: what the policies begin with; without it they train first for as long as the scenario says.
+        watch: is called at the end of each interval, for progress or to see what was learnt.
+
+    Raises:
+        ValueError: no such policy, or hosts, arrivals or traces that cannot be used.
+        StoreError: the model store cannot be used.
+    """
+    began_s, began_cpu_s = perf_counter(), process_time()
+    pair = parse_policy(policy, more_splits=(ORACLE,))
+    workload = restricted(scenario.workload(), arms_of(scenario, pair.split))
+    if learnt is None and scenario.training_intervals:
+        learnt = train(scenario, policy, seed)
+    simulation = _simulation(scenario, workload, pair, f"{seed}", watch=watch)
+    if learnt is not None:
+        simulation.splitter.restore(learnt.splitter)
+        simulation.placement.restore(learnt.placement)
+    simulation.run()
+    timings = (perf_counter() - began_s, process_time() - began_cpu_s)
+    return _result(scenario, workload, pair, simulation, seed=seed, timings=timings)
+
+
+def experience(
+    scenario: Scenario,
+    policy: str,
+    seed: str,
+    *,
+    placement: PlacementPolicy | None = None,
+    prepare: Callable[[Simulation], None] = lambda _: None,
+) -> Simulation:
+    """A simulation that has run: for those who want what its policies have learnt rather than a result.
+
+    Args:
+        scenario: the set-up.
+        policy: split and placement.
+        seed: of all random numbers.
+        placement: instead of the one in `policy`.
+        prepare: is given the simulation before it runs.
+
+    Raises:
+        ValueError: as `run`.
+    """
+    pair = parse_policy(policy)
+    workload = restricted(scenario.workload(), arms_of(scenario, pair.split))
+    simulation = _simulation(scenario, workload, pair, seed, placement=placement)
+    prepare(simulation)
+    simulation.run()
+    return simulation
+
+
+def train(scenario: Scenario, policy: str, seed: int = 0, *, watch: Watch | None = None) -> Learnt:
+    """Policies learn in a simulation of their own, other arrivals and all, as in section 6.3 of the paper.
+
+    Args:
+        scenario: the set-up, of which `training_intervals` says for how long.
+        policy: split and placement.
+        seed: as of the run that is to follow.
+        watch: as in `run`.
+
+    Raises:
+        ValueError: as `run`.
+    """
+    pair = parse_policy(policy, more_splits=(ORACLE,))
+    workload = restricted(scenario.workload(), arms_of(scenario, pair.split))
+    lesson = scenario.model_copy(update={"intervals": scenario.training_intervals, "drift": None})
+    simulation = _simulation(lesson, workload, pair, f"training {seed}", training=True, watch=watch)
+    simulation.run()
+    return Learnt(simulation.splitter.state(), simulation.placement.state())
+
+
+def _split(name: str, seed: str, *, training: bool) -> SplitPolicy:
+    if name == ORACLE:
+        return Oracle()
+    mode: MabMode = "training" if training else "running"
+    drawn = Random(f"split {seed}").getrandbits(32)
+    return split_policy(cast("SplitName", name), seed=drawn, mab_mode=mode)
+
+
+def _placement(name: str, seed: str, alpha: float) -> PlacementPolicy:
+    drawn = Random(f"placement {seed}").getrandbits(32)
+    return placement_policy(cast("PlacementName", name), seed=drawn, alpha=alpha)
+
+
+def _tasks(scenario: Scenario, workload: Workload, seed: str) -> Sequence[Arrival]:
+    if scenario.replay is not None:
+        return replayed(scenario.replay, workload)
+    return arrivals(
+        workload,
+        Random(f"arrivals {seed}"),
+        pattern=scenario.pattern,
+        rate=scenario.rate,
+        intervals=scenario.intervals,
+        interval_ms=scenario.interval_ms(workload),
+        mix=scenario.mix,
+        deadline_scale=scenario.deadline_scale,
+    )
+
+
+def _simulation(
+    scenario: Scenario,
+    workload: Workload,
+    pair: PolicyPair,
+    seed: str,
+    *,
+    training: bool = False,
+    watch: Watch | None = None,
+    placement: PlacementPolicy | None = None,
+) -> Simulation:
+    """A simulation ready to run, with everything that will happen to its hosts.
+
+    A placement policy that is given takes the place of the one in `pair`.
+    """
+    preset = machines(scenario.machines_name)
+    surroundings = Surroundings(
+        broker_megabytes_per_second=preset.broker.megabytes_per_second,
+        discipline=scenario.discipline,
+        through_broker=scenario.through_broker,
+        compute_factor=scenario.compute_factor,
+        network_factor=scenario.network_factor,
+        memory_factor=scenario.memory_factor,
+        extra_latency_ms=scenario.extra_latency_ms,
+    )
+    split = _split(pair.split, seed, training=training)
+    placement = placement or _placement(pair.placement, seed, scenario.alpha)
+    simulation = Simulation(
+        scenario,
+        workload,
+        World(preset.expand(scenario.hosts), surroundings),
+        _tasks(scenario, workload, seed),
+        split=split,
+        placement=placement,
+        random=Random(f"work {seed}"),
+        at_interval=partial(watch, split, placement) if watch else None,
+    )
+    if isinstance(split, Oracle):
+        split.look_ahead = sight_into(simulation)
+    if scenario.mobility:
+        disturbances.move(simulation, trace(scenario.mobility_trace), Random(f"mobility {seed}"))
+    if scenario.drift is not None:
+        disturbances.drift(simulation, scenario.drift, Random(f"drift {seed}"))
+    if scenario.failures is not None:
+        disturbances.fail(simulation, scenario.failures, Random(f"failures {seed}"))
+    return simulation
+
+
+def _result(
+    scenario: Scenario,
+    workload: Workload,
+    pair: PolicyPair,
+    simulation: Simulation,
+    *,
+    seed: int,
+    timings: tuple[float, float],
+) -> Result:
+    interval_ms = scenario.interval_ms(workload)
+    records = simulation.records
+    everything = quality(records, interval_ms)
+    hosts = list(simulation.world.machines.values())
+    usages = [host.processor.measure() for host in hosts]
+    joules = sum([usage.joules for usage in usages])
+    idle_joules = sum([host.processor.usage.powered_ms / 1000 * host.host.power_watts(0.0) for host in hosts])
+    hours = scenario.intervals * interval_ms / 3_600_000
+    cost = hours * sum([host.host.dollars_per_hour for host in hosts])
+    tasks = counts(records)
+    return Result(
+        **{name: getattr(everything, name) for name in Quality.model_fields},
+        policy="+".join(pair),
+        seed=seed,
+        hosts=scenario.hosts,
+        intervals=scenario.intervals,
+        rate=scenario.rate,
+        fairness=jain_fairness([usage.busy_ms for usage in usages]),
+        energy_mj_per_interval=Energy(
+            total=joules / 1e6 / scenario.intervals,
+            above_idle=(joules - idle_joules) / 1e6 / scenario.intervals,
+        ),
+        cost_usd=cost,
+        cost_usd_per_task=cost / tasks.answered if tasks.answered else None,
+        decision_ms=DecisionTime(
+            p50=quantile(simulation.decision_ms, 0.5), p99=quantile(simulation.decision_ms, 0.99)
+        ),
+        tasks=tasks,
+        explored=sum(record.explored for record in records),
+        migrations=sum(record.migrations for record in records),
+        attempts=mean([record.attempts for record in records]),
+        objective=mean(simulation.accounts.objectives),
+        by_application={
+            application.name: quality(
+                [record for record in records if record.application == application.name], interval_ms
+            )
+            for application in workload.applications
+        },
+        wall_s=timings[0],
+        cpu_s=timings[1],
+        records=tuple(records) if scenario.records else None,
+    )

@@ -1,0 +1,125 @@
+"""Everything that can be set of a simulation but policy and seed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from splitplace.simulator.arrivals import ArrivalPattern
+from splitplace.simulator.processor import Discipline
+from splitplace.simulator.workload import Workload, paper, stored
+from splitplace.storage.shipped import default_store
+
+Factor = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class Drift(BaseModel):
+    """Hosts change their speed at some moment: the world a policy learnt is no longer the world."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    at_interval: Annotated[float, Field(ge=0)]
+    factor: Factor
+    """By what their speed is multiplied."""
+    share: Share = 1.0
+    """How many of the hosts, drawn by the seed."""
+
+
+class Failures(BaseModel):
+    """Hosts die and come back, each on its own: exponential times."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mean_intervals_between: Factor
+    """MTBF: from coming up to dying."""
+    mean_intervals_to_repair: Factor = 2.0
+    """MTTR."""
+    detection_s: Annotated[float, Field(ge=0)] = 2.5
+    """From the death until the resource monitor knows."""
+
+
+class Scenario(BaseModel):
+    """A set-up to simulate. What is None is taken from the workload.
+
+    The defaults are the paper's (50 hosts of Table 3, 100 intervals, six tasks each), decided as they come.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # --- what is asked ---------------------------------------------------------------------------------
+    profile: Literal["paper", "store"] = "paper"
+    store: Path = Field(default_factory=default_store)
+    """`profile = "store"`: the model store."""
+    arms: tuple[str, ...] | None = None
+    """Variants or kinds of variants that can be chosen; None: those of the policy (`arms_of`)."""
+    mix: Mapping[str, float] | None = None
+    """Weight of each application among the arrivals; None: all alike."""
+    rate: Annotated[float, Field(ge=0, le=10_000)] = 6.0
+    """Tasks per interval."""
+    pattern: ArrivalPattern = "poisson"
+    replay: Path | None = None
+    """Arrivals from this CSV file instead."""
+    deadline_scale: Factor = 1.0
+    intervals: Annotated[int, Field(ge=1, le=100_000)] = 100
+    interval_s: Factor | None = None
+    work_scale: Factor | None = None
+    """`profile = "paper"`: instead of the calibrated one."""
+    work_noise: Annotated[float, Field(ge=0, le=2)] = 0.1
+    """Standard deviation of the logarithm of a task's work over what was measured of its fragments."""
+
+    # --- who serves ------------------------------------------------------------------------------------
+    machines: str | None = None
+    """A preset or a TOML file of hosts; None: `azure50` for the paper's workload, `pi4` for a store's."""
+    hosts: Annotated[int, Field(ge=1, le=4096)] = 50
+    discipline: Discipline = "shared"
+    through_broker: bool = False
+    """Whether what hosts send each other crosses the broker's own link, as MQTT does."""
+    compute_factor: Factor = 1.0
+    network_factor: Factor = 1.0
+    memory_factor: Factor = 1.0
+    extra_latency_ms: Annotated[float, Field(ge=0, le=60_000)] = 0.0
+    """Of every host, as of a cloud far away."""
+    mobility: bool = True
+    """Whether links follow the trace of moving vehicles."""
+    mobility_trace: Path | None = None
+    """A CSV file instead of the bundled trace."""
+    failures: Failures | None = None
+    drift: Drift | None = None
+
+    # --- how it is decided -----------------------------------------------------------------------------
+    mode: Literal["immediate", "interval"] = "immediate"
+    """When decisions are taken: at once, or at the beginning of each interval, as in the paper."""
+    training_intervals: Annotated[int, Field(ge=0, le=100_000)] = 0
+    """How long the policies learn before, in a simulation of their own with other random numbers."""
+    monitor_s: Factor | None = None
+    """How often the resource monitor tells of the hosts; None: five times an interval."""
+    give_up: bool = False
+    """Whether a task is cancelled at its deadline, as in the live system; else it is answered late."""
+    alpha: Share = 0.5
+    """Weight of energy in equation 10; beta = 1 - alpha weighs the response time."""
+    records: bool = False
+    """Whether the result holds a record of every task."""
+
+    def workload(self) -> Workload:
+        """The applications and how tasks are drawn.
+
+        Raises:
+            ValueError: the store is empty.
+            StoreError: the store cannot be used.
+        """
+        return paper(self.work_scale) if self.profile == "paper" else stored(self.store)
+
+    def interval_ms(self, workload: Workload) -> float:
+        """Length of an interval."""
+        return 1000 * (self.interval_s if self.interval_s is not None else workload.interval_s)
+
+    @property
+    def machines_name(self) -> str:
+        """Which hosts."""
+        return self.machines or ("azure50" if self.profile == "paper" else "pi4")
+
+
+CLOUD = {"machines": "azure50", "extra_latency_ms": 150.0, "network_factor": 0.1, "mobility": False}
+"""Changes that put the same machines into a cloud: far away, over a wide-area link, but standing still."""

@@ -1,0 +1,295 @@
+"""Train the weights of GOBI's and DASO's surrogates that are shipped.
+
+`python -m splitplace.simulator.train_surrogate`
+
+Lambda of equation 11 comes from simulations at several rates, numbers of hosts and mixes of arms, in which
+every placement is drawn from a mixture of policies, so that good and bad ones in idle and crowded clusters
+are seen. Of some tasks several placements are played out in the same state (`simulator/counterfactuals.py`):
+nothing else differs between them, so they tell what the host alone adds.
+
+What a search finds is where the surrogate promises most, so also where it errs most in that direction:
+trained on placements of others alone, it crowds hosts as no other policy would, and foresees nothing of what
+comes of it. Therefore there are several rounds (DAgger, Ross et al. 2011): after the first, the surrogates
+themselves place. Simulations with other seeds are held out to test the result.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from time import process_time
+from typing import Any
+
+import numpy as np
+
+from splitplace.messages.task import TaskFinished
+from splitplace.policies.cluster import ClusterView
+from splitplace.policies.placement import (
+    Infeasible,
+    PeriodOutcome,
+    Placement,
+    PlacementName,
+    PlacementPolicy,
+    PlacementRequest,
+    Training,
+    placement_policy,
+)
+from splitplace.policies.placement.daso import SurrogatePlacement
+from splitplace.policies.placement.interface import Unlearned
+from splitplace.policies.placement.pretrained import pretrained_weights
+from splitplace.policies.placement.surrogate import Weights, initial_weights
+from splitplace.policies.placement.training import (
+    Sample,
+    correlation_within,
+    fit,
+    predicted,
+    rank_correlation,
+)
+from splitplace.policies.placement.weights import weights_state
+from splitplace.simulator.counterfactuals import played_out
+from splitplace.simulator.running import experience
+from splitplace.simulator.scenario import Scenario
+from splitplace.simulator.simulation import Simulation
+
+ALL_ARMS = ("whole", "layer", "semantic", "compressed")
+CONDITIONS: Sequence[Mapping[str, Any]] = (
+    {"rate": 6, "arms": ALL_ARMS},
+    {"rate": 20, "arms": ALL_ARMS},
+    {"rate": 6, "arms": ("layer", "semantic")},
+    {"rate": 30, "arms": ("semantic",)},
+    {"rate": 6, "hosts": 20, "arms": ALL_ARMS},
+    {"rate": 12, "deadline_scale": 0.5, "arms": ALL_ARMS},
+    {"rate": 3, "hosts": 10, "arms": ALL_ARMS},
+)
+HELD_OUT = "held out"
+PLACED_BY: Sequence[PlacementName] = ("random", "earliest-finish", "round-robin")
+SURROGATES = ("gobi", "daso")
+
+COMPARED = 0.25
+"""Share of the tasks of which several placements are tried."""
+
+PLACEMENTS = 6
+"""How many of them, at most."""
+
+ROUNDS = 3
+
+LED = 0.7
+"""Share of the tasks that a surrogate places, after the first round."""
+
+Samples = Mapping[str, Sequence[Sample]]
+"""By the name of the surrogate that saw them so."""
+
+
+class Mixture(Unlearned):
+    """Places by a policy drawn for each task, most tasks by one that leads, and lets surrogates watch.
+
+    One pair of surrogates watches what happens; another what would happen, so that in each of them the
+    objectives of the tasks of an interval have the mean of equation 10.
+    """
+
+    name = "mixture"
+
+    def __init__(
+        self, seed: str, policies: Sequence[PlacementPolicy], leader: PlacementPolicy | None
+    ) -> None:
+        self._random = Random(seed)
+        self._seed = seed
+        self._policies = policies
+        self._leader = leader
+        self._simulation: Simulation | None = None
+        self.happened, self.tried = (
+            {name: watcher(name) for name in SURROGATES} for _ in ("happened", "tried")
+        )
+
+    def watch(self, simulation: Simulation) -> None:
+        """The simulation in which it places: only there can it try."""
+        self._simulation = simulation
+
+    def place(self, request: PlacementRequest, cluster: ClusterView, now_ms: float) -> Placement | Infeasible:
+        """See `PlacementPolicy`."""
+        led = self._leader is not None and self._random.random() < LED
+        policy = self._leader if self._leader and led else self._random.choice(self._policies)
+        found = policy.place(request, cluster, now_ms)
+        if isinstance(found, Placement):
+            for surrogate in self.happened.values():
+                surrogate.observe(request, found.nodes, cluster, now_ms, state=self._state(request))
+            if self._random.random() < COMPARED:
+                self._compare(request, found, cluster, now_ms)
+        return found
+
+    def _compare(
+        self, request: PlacementRequest, found: Placement, cluster: ClusterView, now_ms: float
+    ) -> None:
+        """Play out several placements: that of each policy, then further ones of the first, which draws."""
+        if self._simulation is None:
+            return
+        proposals = [found]
+        for policy in (*self._policies, *[self._policies[0]] * PLACEMENTS):
+            other = policy.place(request, cluster, now_ms)
+            if isinstance(other, Placement) and other not in proposals and len(proposals) < PLACEMENTS:
+                proposals.append(other)
+        for number, proposal in enumerate(proposals):
+            name = f"{request.task}-{number}"
+            outcome = played_out(self._simulation, request, proposal.nodes, name=name)
+            for surrogate in self.tried.values():
+                surrogate.observe(
+                    replace(request, task=name), proposal.nodes, cluster, now_ms, state=self._state(request)
+                )
+                surrogate.learn(outcome)
+
+    def _state(self, request: PlacementRequest) -> str:
+        return f"{self._seed} {request.task}"
+
+    def learn(self, outcome: TaskFinished) -> None:
+        """See `PlacementPolicy`."""
+        for surrogate in self.happened.values():
+            surrogate.learn(outcome)
+
+    def end_period(self, outcome: PeriodOutcome) -> Training | None:
+        """See `PlacementPolicy`. Nobody trains yet."""
+        for surrogate in (*self.happened.values(), *self.tried.values()):
+            surrogate.end_period(outcome)
+        return None
+
+
+def watcher(name: str) -> SurrogatePlacement:
+    """A surrogate that only looks."""
+    return surrogate(name, initial_weights(np.random.default_rng(0)))
+
+
+def surrogate(name: str, weights: Weights, seed: int = 0) -> SurrogatePlacement:
+    """One that does not learn by itself."""
+    return SurrogatePlacement(
+        weights,
+        np.random.default_rng(seed),
+        decision_aware=name == "daso",
+        fine_tuning=False,
+        keep=1_000_000,
+    )
+
+
+@dataclass(frozen=True)
+class Experience:
+    """What surrogates have seen, by their name."""
+
+    happened: Samples
+    tried: Samples
+
+    def __add__(self, other: "Experience") -> "Experience":
+        """Both."""
+        return Experience(
+            {name: (*self.happened[name], *other.happened[name]) for name in SURROGATES},
+            {name: (*self.tried[name], *other.tried[name]) for name in SURROGATES},
+        )
+
+
+NOTHING = Experience(dict.fromkeys(SURROGATES, ()), dict.fromkeys(SURROGATES, ()))
+
+
+def collect(intervals: int, seed: str, weights: Mapping[str, Weights], turn: int = 0) -> Experience:
+    """What GOBI and DASO see in simulations under all conditions.
+
+    Args:
+        intervals: length of each.
+        seed: of all of them.
+        weights: by name, of surrogates that place too.
+        turn: they take turns in leading, over the conditions and, by this number, over the rounds.
+    """
+    seen = NOTHING
+    for number, condition in enumerate(CONDITIONS):
+        name = f"{seed} {number}"
+        policies: list[PlacementPolicy] = [placement_policy(one, seed=number) for one in PLACED_BY]
+        surrogates = [surrogate(one, its, number) for one, its in weights.items()]
+        leader = surrogates[(number + turn) % len(surrogates)] if surrogates else None
+        mixture = Mixture(name, [*policies, *surrogates], leader)
+        scenario = Scenario.model_validate({"intervals": intervals, **condition})
+        experience(scenario, "random+random", name, placement=mixture, prepare=mixture.watch)
+        seen += Experience(
+            {one: its.samples for one, its in mixture.happened.items()},
+            {one: its.samples for one, its in mixture.tried.items()},
+        )
+        happened, tried = (len(samples["daso"]) for samples in (seen.happened, seen.tried))
+        print(
+            f"{name}: {condition}: {happened} tasks, {tried} tried, {process_time():.0f} s of CPU", flush=True
+        )
+    return seen
+
+
+def trained(seen: Experience, *, steps: int, seed: int) -> dict[str, Weights]:
+    """Weights fitted to all of it, by name."""
+    weights: dict[str, Weights] = {}
+    for name in SURROGATES:
+        random = np.random.default_rng(seed)
+        samples = (*seen.happened[name], *seen.tried[name])
+        weights[name] = fit(initial_weights(random), samples, random, steps=steps)
+    return weights
+
+
+def report(weights: Mapping[str, Weights], seen: Experience) -> None:
+    """Print how well weights foresee what they may not have been fitted to."""
+    for name, its in weights.items():
+        for what, samples in (("happened", seen.happened[name]), ("tried", seen.tried[name])):
+            expected, realised = predicted(its, samples), np.array([one.target for one in samples])
+            error = float(((expected - realised) ** 2).mean() / realised.var())
+            print(
+                f"  {name}, {what}: {len(samples)} placements, error {error:.3f} of the variance, "
+                f"Spearman {rank_correlation(expected, realised):.3f}"
+            )
+        print(f"  {name}, placements of one state: {correlation_within(expected, realised, samples):.3f}")
+
+
+def report_ceiling(seen: Experience) -> None:
+    """Print how well playing out foresees what happens.
+
+    It knows all but the tasks that are yet to arrive, so no surrogate can be expected to foresee more.
+    """
+    chosen: dict[str, float] = {}
+    for one in seen.tried["daso"]:
+        chosen.setdefault(one.state, one.target)  # the first is the placement that was really taken
+    pairs = [(chosen[one.state], one.target) for one in seen.happened["daso"] if one.state in chosen]
+    played, happened = np.array(pairs).reshape(-1, 2).T
+    correlation = rank_correlation(played, happened)
+    print(f"  playing out, happened: {len(pairs)} placements, Spearman {correlation:.3f}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Collect, train, collect and train again, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--intervals", type=int, default=60, help="of each simulation")
+    parser.add_argument("--steps", type=int, default=12000, help="of AdamW")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--out", type=Path, default=Path("splitplace/policies/placement"), help="folder of the two files"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="train nothing; test the shipped weights with this seed"
+    )
+    arguments = parser.parse_args(argv)
+    weights: dict[str, Weights] = {}
+    if arguments.check:
+        weights = {name: pretrained_weights(name) for name in SURROGATES}
+        _test(weights, arguments.intervals, f"check {arguments.seed}")
+        return
+    seen = NOTHING
+    for number in range(ROUNDS):
+        seen += collect(arguments.intervals, f"round {number} of seed {arguments.seed}", weights, number)
+        weights = trained(seen, steps=arguments.steps, seed=arguments.seed)
+        print(f"round {number}, fitted to:")
+        report(weights, seen)
+    _test(weights, arguments.intervals // 2, f"{HELD_OUT} {arguments.seed}")
+    for name, its in weights.items():
+        (arguments.out / f"{name}.json").write_text(json.dumps(weights_state(its)) + "\n")
+    print(f"{process_time():.0f} s of CPU")
+
+
+def _test(weights: Mapping[str, Weights], intervals: int, seed: str) -> None:
+    seen = collect(intervals, seed, weights)
+    print(f"{HELD_OUT}:")
+    report(weights, seen)
+    report_ceiling(seen)
+
+
+if __name__ == "__main__":
+    main()

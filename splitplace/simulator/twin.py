@@ -1,0 +1,91 @@
+"""A copy of a world in the midst of its work, for looking ahead."""
+
+from collections.abc import Iterable
+from functools import partial
+
+from splitplace.simulator.execution import Execution, StageRun
+from splitplace.simulator.network import Link, Transfer
+from splitplace.simulator.processor import Processor
+from splitplace.simulator.world import World
+
+
+def twin(world: World) -> World:
+    """A world in the same state that goes its own way from here.
+
+    Everything on the way is carried over exactly, but for messages within their latency: these few
+    milliseconds begin anew. What hosts have used so far is not carried over.
+    """
+    copy = World([(name, machine.host) for name, machine in world.machines.items()], world.surroundings)
+    copy.events.now_ms = world.events.now_ms
+    links: dict[Link, Link] = {world.broker_in: copy.broker_in, world.broker_out: copy.broker_out}
+    for name, machine in world.machines.items():
+        other = copy.machines[name]
+        other.processor.usage.at_ms = world.events.now_ms
+        other.processor.set_score(machine.processor.score)
+        other.online, other.boots, other.latency_ms = machine.online, machine.boots, machine.latency_ms
+        for mine, its in ((machine.up, other.up), (machine.down, other.down)):
+            its.bytes_per_ms = mine.bytes_per_ms
+            links[mine] = its
+    for execution in world.executions.values():
+        _carry_over(execution, copy, links)
+    return copy
+
+
+def _carry_over(execution: Execution, copy: World, links: dict[Link, Link]) -> None:
+    again = Execution(
+        execution.task,
+        execution.attempt,
+        execution.job,
+        execution.due_ms,
+        execution.began_ms,
+        execution.slowness,
+        sinks_left=execution.sinks_left,
+    )
+    copy.executions[execution.task] = again
+    for name, run in execution.runs.items():
+        source = again.runs.get(run.stage.source)
+        machine = copy.machines[run.machine.name]
+        other = StageRun(again, run.stage, run.fragment, machine, source)
+        again.runs[name] = other
+        if source is not None:
+            source.children.append(other)
+        if run in run.machine.runs:
+            machine.runs[other] = None
+        other.ready, other.sent, other.computed, other.returned = (
+            run.ready,
+            run.sent,
+            run.computed,
+            run.returned,
+        )
+        other.left_work, other.returned_ms = run.left_work, run.returned_ms
+        other.received_ms, other.computed_ms = run.received_ms, run.computed_ms
+        other.received = run.sent  # what is within its latency arrives now
+    for name, run in execution.runs.items():
+        _resume(run, again.runs[name], copy, links)
+
+
+def _resume(run: StageRun, other: StageRun, copy: World, links: dict[Link, Link]) -> None:
+    """Begin in the copy what is under way of a stage."""
+
+    def resend(transfer: Transfer, done: partial[None]) -> Transfer:
+        return copy.network.send(transfer.left_at(run_now_ms), _translated(transfer.links, links), done)
+
+    run_now_ms = copy.events.now_ms
+    if run.moving is not None:
+        other.moving = resend(run.moving, partial(copy.moved, other))
+    if run.transfer is not None:
+        other.transfer = resend(run.transfer, partial(copy.sent, other))
+    if run.returning is not None:
+        other.returning = resend(run.returning, partial(copy.returned, other))
+    if run.computation is not None:
+        processor: Processor = run.machine.processor
+        other.began_ms = run.began_ms
+        copy.compute(other, processor.left(run.computation))
+    copy.pump(other)
+    through = run.returned == len(run.execution.job.micro_batches)
+    if through and run.returned_ms > copy.events.now_ms:
+        copy.arrive(other)
+
+
+def _translated(crossed: Iterable[Link], links: dict[Link, Link]) -> tuple[Link, ...]:
+    return tuple(links[link] for link in crossed)

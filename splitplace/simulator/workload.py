@@ -1,0 +1,238 @@
+"""What is asked of the hosts: applications with what their fragments cost, batch sizes and deadlines.
+
+Batches are counted in **items**. Of a model store's applications an item is an image. The paper's batches of
+16,000 to 64,000 images exceed what the live system takes as one task (1,024 inputs), and its containers run
+a batch in one go; so an item of the `paper` profile stands for `IMAGES_PER_ITEM` images, and a fragment takes
+the whole batch in one call.
+"""
+
+import hashlib
+import tomllib
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from splitplace.messages.application import INPUT, Application, Fragment, Stage, TensorSpec, Variant
+from splitplace.messages.limits import MAX_BATCH
+from splitplace.policies.splitting import kind_of
+from splitplace.storage.model_store import ModelStore
+
+IMAGES_PER_ITEM = 64
+
+BRANCHES = 5
+"""Semantic branches of the published code."""
+
+MEGABYTE = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Applications, and how their tasks are drawn."""
+
+    applications: tuple[Application, ...]
+    batch: tuple[int, int]
+    """Least and greatest number of items."""
+    deadline_intervals: dict[str, tuple[int, int]]
+    """Least and greatest deadline of each application."""
+    interval_s: float
+    """The scheduling interval it is meant for."""
+    images_per_item: int
+
+
+class _Measured(BaseModel):
+    """One fragment, on `measured_images`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cpu_s: float
+    model_s: float
+    in_mb: float
+    out_mb: float
+    rss_gb: float
+
+
+class _Accuracy(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layer: float
+    semantic: float
+
+
+class _Network(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    deadline_intervals: tuple[int, int]
+    parameters: int
+    branch_parameters: int
+    accuracy: _Accuracy
+    layers: Annotated[tuple[_Measured, ...], Field(min_length=1)]
+    branch: _Measured
+
+
+class _Profile(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    work_scale: Annotated[float, Field(gt=0)]
+    reference_score: Annotated[float, Field(gt=0)]
+    measured_images: int
+    part_images: int
+    interval_s: float
+    batch_images: tuple[int, int]
+    compressed_work: float
+    compressed_accuracy: float
+    application: tuple[_Network, ...]
+
+
+def paper(work_scale: float | None = None) -> Workload:
+    """The paper's applications, as `profiles/paper.toml` describes them.
+
+    Args:
+        work_scale: instead of the calibrated one.
+    """
+    text = files("splitplace.simulator").joinpath("profiles", "paper.toml").read_text(encoding="utf-8")
+    profile = _Profile.model_validate(tomllib.loads(text))
+    if work_scale is not None:
+        profile = profile.model_copy(update={"work_scale": work_scale})
+    return Workload(
+        applications=tuple(_paper_application(profile, network) for network in profile.application),
+        batch=(profile.batch_images[0] // IMAGES_PER_ITEM, profile.batch_images[1] // IMAGES_PER_ITEM),
+        deadline_intervals={network.name: network.deadline_intervals for network in profile.application},
+        interval_s=profile.interval_s,
+        images_per_item=IMAGES_PER_ITEM,
+    )
+
+
+def stored(root: Path) -> Workload:
+    """The applications of a model store, as the live system reads them.
+
+    Deadlines are those of the paper's MNIST, 2 to 11 intervals, with an interval of a fifth of the longest
+    default deadline among the applications; batches are of 16 to 256 images.
+
+    Raises:
+        StoreError: the store cannot be used.
+        ValueError: it is empty.
+    """
+    applications = ModelStore(root).applications()
+    if not applications:
+        msg = f"the model store {root} holds no application"
+        raise ValueError(msg)
+    longest_ms = max(application.default_deadline_ms for application in applications)
+    return Workload(
+        applications=applications,
+        batch=(16, 256),
+        deadline_intervals={application.name: (2, 11) for application in applications},
+        interval_s=longest_ms / 5000,
+        images_per_item=1,
+    )
+
+
+def restricted(workload: Workload, arms: Collection[str]) -> Workload:
+    """The same with those variants alone that `arms` names, by name or by kind.
+
+    Raises:
+        ValueError: an application has none of them.
+    """
+    applications = []
+    for application in workload.applications:
+        variants = tuple(one for one in application.variants if one.name in arms or kind_of(one.name) in arms)
+        if not variants:
+            known = ", ".join(variant.name for variant in application.variants)
+            msg = f"{application.name} has no variant among {', '.join(arms)}, only {known}"
+            raise ValueError(msg)
+        applications.append(application.model_copy(update={"variants": variants}))
+    return replace(workload, applications=tuple(applications))
+
+
+def _paper_application(profile: _Profile, network: _Network) -> Application:
+    """Not validated: its tensors of gigabytes are more than the live system would send in one piece."""
+    first, last = network.layers[0], network.layers[-1]
+    layers = [
+        _fragment(
+            profile, f"{network.name}/layer-{number}", measured, measured.cpu_s, network.parameters // 4
+        )
+        for number, measured in enumerate(network.layers)
+    ]
+    branches = [
+        _fragment(
+            profile,
+            f"{network.name}/branch-{number}",
+            network.branch,
+            network.branch.cpu_s,
+            network.branch_parameters,
+        )
+        for number in range(BRANCHES)
+    ]
+    together = _Measured(
+        cpu_s=sum(layer.model_s for layer in network.layers),
+        model_s=sum(layer.model_s for layer in network.layers),
+        in_mb=first.in_mb,
+        out_mb=last.out_mb,
+        rss_gb=max(layer.rss_gb for layer in network.layers),
+    )
+    pruned = together.model_copy(
+        update={
+            "cpu_s": together.cpu_s * profile.compressed_work,
+            "rss_gb": together.rss_gb * profile.compressed_work,
+        }
+    )
+    kept = round(network.parameters * profile.compressed_work)
+    whole = _fragment(profile, f"{network.name}/whole", together, together.cpu_s, network.parameters)
+    compressed = _fragment(profile, f"{network.name}/compressed", pruned, pruned.cpu_s, kept)
+    accuracy = network.accuracy
+    chain = [
+        Stage(name=f"layer-{n}", fragment=one.sha256, source=f"layer-{n - 1}" if n else INPUT)
+        for n, one in enumerate(layers)
+    ]
+    star = [Stage(name=f"branch-{n}", fragment=one.sha256, source=INPUT) for n, one in enumerate(branches)]
+    return Application.model_construct(
+        name=network.name,
+        title=f"{network.name} of the paper",
+        input=whole.input,
+        labels=(),
+        default_deadline_ms=1000 * profile.interval_s * network.deadline_intervals[1],
+        reference_score=profile.reference_score,
+        variants=(
+            _variant("whole", [Stage(name="whole", fragment=whole.sha256, source=INPUT)], accuracy.layer),
+            _variant("layer", chain, accuracy.layer),
+            _variant("semantic", star, accuracy.semantic),
+            _variant(
+                "compressed",
+                [Stage(name="compressed", fragment=compressed.sha256, source=INPUT)],
+                accuracy.layer * profile.compressed_accuracy,
+            ),
+        ),
+        fragments=(whole, *layers, *branches, compressed),
+    )
+
+
+def _variant(name: str, stages: list[Stage], accuracy: float) -> Variant:
+    """A batch runs in one call."""
+    return Variant(
+        name=name, stages=tuple(stages), micro_batch=MAX_BATCH, accuracy=accuracy, accuracy_images=10_000
+    )
+
+
+def _fragment(profile: _Profile, name: str, measured: _Measured, cpu_s: float, parameters: int) -> Fragment:
+    per_item = IMAGES_PER_ITEM / profile.measured_images
+    peak_bytes = round(1e9 * measured.rss_gb * profile.part_images / profile.measured_images)
+    return Fragment(
+        sha256=hashlib.sha256(name.encode()).hexdigest(),
+        file_bytes=4 * parameters,
+        weight_bytes=4 * parameters,
+        peak_memory_bytes=peak_bytes,
+        flops_per_image=0.0,
+        milliseconds_per_image=1000 * cpu_s * profile.work_scale * per_item,
+        milliseconds_per_call=0.0,
+        input=_tensor(measured.in_mb * MEGABYTE * per_item),
+        output=_tensor(measured.out_mb * MEGABYTE * per_item),
+    )
+
+
+def _tensor(bytes_per_item: float) -> TensorSpec:
+    """Opaque bytes, as many as were measured; more than a tensor of the live system may have."""
+    return TensorSpec.model_construct(dtype="uint8", shape=(max(1, round(bytes_per_item)),))

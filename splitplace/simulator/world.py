@@ -1,0 +1,313 @@
+"""The physical side: hosts that compute, links that carry, tasks that run on them. Decides nothing.
+
+A task runs as in the live system: the gateway sends every micro-batch to the hosts of the first stages, each
+host computes and sends its output on, all stages at the same time on different micro-batches, and each call
+begins as soon as its input is there. The task is through when the gateway has the last output.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+
+from splitplace.policies.prediction import HOP_MS, RETURN_HOPS, Job
+from splitplace.simulator.events import EventQueue
+from splitplace.simulator.execution import Execution, Machine, StageRun
+from splitplace.simulator.hosts import Host
+from splitplace.simulator.network import Link, Network
+from splitplace.simulator.processor import Discipline, Footprint, Memory, Processor
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all hosts have in common."""
+
+    broker_megabytes_per_second: float
+    """Bandwidth of the machine on which broker and gateway run."""
+    discipline: Discipline = "shared"
+    through_broker: bool = False
+    """Whether what hosts send each other crosses the broker's link too."""
+    compute_factor: float = 1.0
+    """Hosts are so many times faster than stated."""
+    network_factor: float = 1.0
+    memory_factor: float = 1.0
+    extra_latency_ms: float = 0.0
+
+
+class World:
+    """All machines and what runs on them."""
+
+    def __init__(self, machines: Sequence[tuple[str, Host]], surroundings: Surroundings) -> None:
+        """A world in which nothing runs yet.
+
+        Args:
+            machines: the hosts, with their names.
+            surroundings: what they have in common.
+        """
+        self.events = EventQueue()
+        self.finished: list[Execution] = []
+        """What is through since somebody last looked."""
+        self.executions: dict[str, Execution] = {}
+        """What runs, by task."""
+        self.network = Network(self.events)
+        self.surroundings = surroundings
+        broker = surroundings.broker_megabytes_per_second * surroundings.network_factor
+        self.broker_in, self.broker_out = Link(broker), Link(broker)
+        self.machines = {name: self._machine(name, host) for name, host in machines}
+
+    def _machine(self, name: str, host: Host) -> Machine:
+        around = self.surroundings
+        memory_bytes = 1e6 * host.memory_megabytes * around.memory_factor
+        bandwidth = host.megabytes_per_second * around.network_factor
+        latency_ms = host.latency_ms + around.extra_latency_ms
+        processor = Processor(
+            self.events,
+            host.score * around.compute_factor,
+            host.concurrency,
+            Memory(memory_bytes, host.swap_slowness),
+            host.power_watts,
+            around.discipline,
+        )
+        return Machine(
+            name,
+            host,
+            processor,
+            Link(bandwidth),
+            Link(bandwidth),
+            latency_ms,
+            memory_bytes,
+            nominal_megabytes_per_second=bandwidth,
+            nominal_latency_ms=latency_ms,
+        )
+
+    # --- what is asked of it ---------------------------------------------------------------------------
+
+    def start(
+        self,
+        task: str,
+        attempt: int,
+        job: Job,
+        nodes: Mapping[str, str],
+        *,
+        due_ms: float = inf,
+        slowness: float = 1.0,
+    ) -> Execution:
+        """The gateway sends a task's inputs now.
+
+        Args:
+            task: its key; must not be running.
+            attempt: which try this is.
+            job: what is to run.
+            nodes: the host of every stage, by the stage's name.
+            due_ms: its deadline.
+            slowness: by what its work differs from its fragments' measured times.
+        """
+        execution = Execution(task, attempt, job, due_ms, self.events.now_ms, slowness)
+        for stage in job.variant.stages:
+            source = execution.runs.get(stage.source)
+            machine = self.machines[nodes[stage.name]]
+            run = StageRun(execution, stage, job.fragments[stage.name], machine, source)
+            execution.runs[stage.name] = run
+            machine.runs[run] = None
+            if source is not None:
+                source.children.append(run)
+        execution.sinks_left = len(job.sinks)
+        self.executions[task] = execution
+        for run in execution.runs.values():
+            if run.source is None:
+                run.ready = len(job.micro_batches)
+                self.pump(run)
+        return execution
+
+    def cancel(self, task: str) -> None:
+        """Stop whatever runs of a task."""
+        execution = self.executions.pop(task, None)
+        for run in execution.runs.values() if execution else ():
+            self._halt(run)
+            run.machine.runs.pop(run, None)
+
+    def migrate(self, task: str, stage: str, node: str) -> bool:
+        """Move a stage to another host, with its state and the inputs it has; whether that was possible.
+
+        A stage to which nothing was sent yet moves at no cost. One that runs stops, is sent over the network
+        (its memory, and inputs that wait), and goes on.
+        """
+        execution = self.executions.get(task)
+        run = execution.runs.get(stage) if execution else None
+        target = self.machines.get(node)
+        if execution is None or run is None or target is None or not target.online:
+            return False
+        sizes = execution.job.micro_batches
+        origin = run.machine
+        if run.moving is not None or origin is target or run.computed >= len(sizes):
+            return False
+        size = float(sum(sizes[run.computed : run.received]) * run.fragment.input.bytes_per_image)
+        if run.computation is not None:
+            size += run.fragment.peak_memory_bytes
+            run.left_work = origin.processor.stop(run.computation)
+            run.compute_ms += self.events.now_ms - run.began_ms
+            run.computation = None
+        if run.transfer is not None:
+            self.network.stop(run.transfer)  # the micro-batch at hand is sent anew, to the new host
+            run.transfer = None
+        del origin.runs[run]
+        run.machine = target
+        target.runs[run] = None
+        execution.migrations += 1
+        if size > 0:
+            execution.moved_bytes += size
+            run.moving = self.network.send(size, self._links(origin, target), partial(self.moved, run))
+        else:
+            self.pump(run)
+        return True
+
+    def fail(self, node: str) -> tuple[str, ...]:
+        """A host dies. All tasks with a stage on it stop; returns them."""
+        machine = self.machines[node]
+        machine.online = False
+        lost = tuple(
+            task
+            for task, execution in self.executions.items()
+            if any(run.machine is machine for run in execution.runs.values())
+        )
+        for task in lost:
+            self.cancel(task)
+        machine.processor.set_powered(powered=False)
+        return lost
+
+    def recover(self, node: str) -> None:
+        """A host is back, with nothing to do."""
+        machine = self.machines[node]
+        machine.online = True
+        machine.boots += 1
+        machine.processor.set_powered(powered=True)
+
+    def disturb(self, node: str, bandwidth_factor: float, extra_latency_ms: float) -> None:
+        """A host's network is so much worse (or better) than it should be."""
+        machine = self.machines[node]
+        machine.latency_ms = machine.nominal_latency_ms + extra_latency_ms
+        bandwidth = machine.nominal_megabytes_per_second * bandwidth_factor
+        self.network.set_bandwidth(machine.up, bandwidth)
+        self.network.set_bandwidth(machine.down, bandwidth)
+
+    # --- how stages go on ------------------------------------------------------------------------------
+
+    def pump(self, run: StageRun) -> None:
+        """Begin what can begin of a stage."""
+        if run.moving is not None:
+            return
+        execution = run.execution
+        if run.transfer is None and run.sent < run.ready:
+            images = execution.job.micro_batches[run.sent]
+            size = float(images * run.fragment.input.bytes_per_image)
+            execution.moved_bytes += size
+            sender = run.source.machine if run.source is not None else None
+            links = self._links(sender, run.machine)
+            run.transfer = self.network.send(size, links, partial(self.sent, run))
+        if run.computation is None and run.computed < run.received:
+            work = run.left_work if run.left_work is not None else execution.work(run, run.computed)
+            run.left_work = None
+            run.began_ms = self.events.now_ms
+            self.compute(run, work)
+
+    def compute(self, run: StageRun, work: float) -> None:
+        """Put a call on its host's processor."""
+        fragment = run.fragment
+        run.computation = run.machine.processor.start(
+            work,
+            partial(self._computed, run),
+            due_ms=run.execution.due_ms,
+            footprint=Footprint(
+                id(run) if run.machine.containers else fragment.sha256,
+                fragment.weight_bytes,
+                fragment.peak_memory_bytes - fragment.weight_bytes,
+            ),
+        )
+
+    def _links(self, sender: Machine | None, receiver: Machine | None) -> tuple[Link, ...]:
+        """What a transfer crosses; None stands for the gateway."""
+        up = (sender.up,) if sender else (self.broker_out,)
+        down = (receiver.down,) if receiver else (self.broker_in,)
+        if sender and receiver and self.surroundings.through_broker:
+            return (*up, self.broker_in, self.broker_out, *down)
+        return (*up, *down)
+
+    def sent(self, run: StageRun) -> None:
+        """A micro-batch's input has left its sender."""
+        run.transfer = None
+        run.sent += 1
+        latency_ms = HOP_MS + run.machine.latency_ms
+        if run.source is not None:
+            latency_ms += run.source.machine.latency_ms
+        self.events.after(latency_ms, partial(self._received, run))
+        self.pump(run)
+
+    def _received(self, run: StageRun) -> None:
+        if self.executions.get(run.execution.task) is run.execution:  # it was not cancelled on the way
+            run.received += 1
+            run.received_ms = self.events.now_ms
+            self.pump(run)
+
+    def _computed(self, run: StageRun) -> None:
+        now_ms = self.events.now_ms
+        run.computation = None
+        run.compute_ms += now_ms - run.began_ms
+        run.computed += 1
+        run.computed_ms = now_ms
+        for child in run.children:
+            child.ready += 1
+            self.pump(child)
+        if not run.children:
+            self._return(run)
+        if run.computed < len(run.execution.job.micro_batches):
+            self.pump(run)
+        elif run.children:
+            run.machine.runs.pop(run, None)
+
+    def _return(self, run: StageRun) -> None:
+        """Send a sink's outputs to the gateway, one after the other."""
+        if run.returning is None and run.returned < run.computed:
+            images = run.execution.job.micro_batches[run.returned]
+            size = float(images * run.fragment.output.bytes_per_image)
+            run.execution.moved_bytes += size
+            run.returning = self.network.send(
+                size, self._links(run.machine, None), partial(self.returned, run)
+            )
+
+    def returned(self, run: StageRun) -> None:
+        """A sink's output has left it."""
+        run.returning = None
+        run.returned += 1
+        if run.returned == len(run.execution.job.micro_batches):
+            run.machine.runs.pop(run, None)
+            self.arrive(run)
+        else:
+            self._return(run)
+
+    def arrive(self, run: StageRun) -> None:
+        """The last output of a sink is on its way to the gateway."""
+        delay_ms = RETURN_HOPS * HOP_MS + run.machine.latency_ms
+        self.events.after(delay_ms, partial(self._sink_through, run))
+
+    def _sink_through(self, run: StageRun) -> None:
+        execution = run.execution
+        if self.executions.get(execution.task) is not execution:
+            return
+        run.returned_ms = self.events.now_ms
+        execution.sinks_left -= 1
+        if not execution.sinks_left:
+            del self.executions[execution.task]
+            self.finished.append(execution)
+
+    def moved(self, run: StageRun) -> None:
+        """A stage has reached its new host."""
+        run.moving = None
+        self.pump(run)
+
+    def _halt(self, run: StageRun) -> None:
+        for transfer in (run.transfer, run.returning, run.moving):
+            if transfer is not None:
+                self.network.stop(transfer)
+        if run.computation is not None:
+            run.machine.processor.stop(run.computation)
+        run.transfer = run.returning = run.moving = run.computation = None

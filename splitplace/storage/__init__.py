@@ -1,0 +1,1 @@
+"""Files that must survive: the model store and the state of learners."""

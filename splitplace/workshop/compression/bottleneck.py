@@ -1,0 +1,176 @@
+"""Learned bottlenecks: between two fragments cross a few channels of bytes instead of the layer's own floats.
+
+After Shao and Zhang 2019, "BottleNet++: an end-to-end approach for feature compression in device-edge
+co-inference systems". The two halves of a bottleneck stand in one network while it is trained; the graph that
+is exported from it is cut between them, where the bytes are.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto
+from torch import Tensor, nn
+
+from splitplace.workshop.compression.normalisation import recalibrate
+from splitplace.workshop.cutting.layer_split import cut, cut_points
+from splitplace.workshop.onnx.graph import Graph
+
+LARGEST_BYTE = 255
+MIDDLE = 128.0
+STEPS = 32.0
+"""Bytes to a standard deviation of a code: it reaches four of them to either side."""
+
+
+class BottleneckError(Exception):
+    """A network into which the wanted bottleneck does not fit, or a graph without any."""
+
+
+@dataclass(frozen=True)
+class Narrowing:
+    """What crosses instead of a tensor."""
+
+    channels: int
+    """Channels of the code, a byte each."""
+    stride: int = 1
+    """By what the sides of the feature maps are divided."""
+
+
+class Bottleneck(nn.Module):
+    """Encoder and decoder of one tensor: a linear code of the patch of `stride` x `stride` at each place."""
+
+    def __init__(self, channels: int, narrowing: Narrowing) -> None:
+        """Draws random weights.
+
+        Args:
+            channels: Of the feature maps; their sides must be multiples of the stride.
+            narrowing: How little of them is to cross.
+        """
+        super().__init__()
+        patch = channels * narrowing.stride**2
+        self.gather = nn.PixelUnshuffle(narrowing.stride)
+        self.encoder = nn.Conv2d(patch, narrowing.channels, 1)
+        self.decoder = nn.Conv2d(narrowing.channels, patch, 1)
+        self.scatter = nn.PixelShuffle(narrowing.stride)
+
+    def encode(self, features: Tensor) -> Tensor:
+        """`float32[N, C, H, W]` to `uint8[N, channels, H / stride, W / stride]`."""
+        return torch.round(self._code(features)).to(torch.uint8)
+
+    def decode(self, code: Tensor) -> Tensor:
+        """`uint8` or `float32[N, channels, H / stride, W / stride]` to `float32[N, C, H, W]`."""
+        features: Tensor = self.scatter(self.decoder((code.float() - MIDDLE) / STEPS))
+        return features
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The features as the other side of the cut sees them, `float32[N, C, H, W]`.
+
+        In training, gradients pass the rounding as if it were not there.
+        """
+        if not self.training:
+            return self.decode(self.encode(features))
+        code = self._code(features)
+        return self.decode(code + (torch.round(code) - code).detach())
+
+    def begin_as_principal_components(self, features: Tensor) -> None:
+        """Sets the linear code that loses least of the given features, `float32[N, C, H, W]`."""
+        patches = self.gather(features).movedim(1, -1).flatten(0, -2).double()
+        mean = patches.mean(dim=0)
+        variances, directions = torch.linalg.eigh(torch.cov(patches.T))
+        kept = self.encoder.out_channels
+        deviations = variances[-kept:].clamp(min=1e-12).sqrt()
+        encoder = (directions[:, -kept:] / deviations).T
+        decoder = directions[:, -kept:] * deviations
+        with torch.no_grad():
+            self.encoder.weight.copy_(encoder[:, :, None, None])
+            self.encoder.bias.copy_(-encoder @ mean)  # type: ignore[union-attr]
+            self.decoder.weight.copy_(decoder[:, :, None, None])
+            self.decoder.bias.copy_(mean)  # type: ignore[union-attr]
+
+    def _code(self, features: Tensor) -> Tensor:
+        """The code before it is rounded, 0 to 255."""
+        return torch.clamp(self.encoder(self.gather(features)) * STEPS + MIDDLE, 0, LARGEST_BYTE)
+
+
+def insert_bottlenecks(
+    network: nn.Module, narrowings: Mapping[str, Narrowing], images: NDArray[Any]
+) -> nn.Module:
+    """Puts a bottleneck behind each of some parts of a network.
+
+    Each begins as the principal components of what its part makes of the images, so the network answers
+    nearly as before. With a strong narrowing it has to be fine-tuned: `training.loop.train` with
+    `training.semantic.distillation`. The same network and images always give the same result, so what was
+    fine-tuned fits into a network made again.
+
+    Args:
+        network: The trained network. It is not changed.
+        narrowings: What is to cross behind which module, by its name (`blocks.1`), in the order of the data's
+            flow. Everything that a later module reads must go through that module's output.
+        images: `[N, C, H, W]`, as the network accepts them; some hundred training images.
+
+    Returns:
+        A copy with the bottlenecks, in evaluation mode.
+
+    Raises:
+        BottleneckError: There is no module of a name, it makes no feature maps, or they cannot be divided or
+            narrowed so.
+    """
+    batch = torch.from_numpy(images)
+    narrowed = copy.deepcopy(network).eval()
+    for name, narrowing in narrowings.items():
+        features = _features(narrowed, name, batch)
+        _check(name, narrowing, features)
+        bottleneck = Bottleneck(features.shape[1], narrowing).eval()
+        bottleneck.begin_as_principal_components(features)
+        part = narrowed.get_submodule(name)
+        narrowed.set_submodule(name, nn.Sequential(part, bottleneck))
+    recalibrate(narrowed, batch)
+    return narrowed
+
+
+def cut_at_bottlenecks(model: onnx.ModelProto) -> tuple[onnx.ModelProto, ...]:
+    """The fragments of an exported network with bottlenecks: they end and begin with the bytes that cross.
+
+    Raises:
+        BottleneckError: Nowhere in the graph do nothing but bytes cross.
+    """
+    graph = Graph(model)
+    names = [point.tensor for point in cut_points(model)]
+    crossing = [name for name in names if graph.element_type(name) == TensorProto.UINT8]
+    if not crossing:
+        msg = "the graph has no place where nothing but bytes crosses"
+        raise BottleneckError(msg)
+    return cut(model, crossing)
+
+
+def _features(network: nn.Module, name: str, images: Tensor) -> Tensor:
+    """What a module makes of images."""
+    try:
+        module = network.get_submodule(name)
+    except AttributeError as error:
+        msg = f"{type(network).__name__} has no part {name!r}"
+        raise BottleneckError(msg) from error
+    seen: list[object] = []
+    hook = module.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    with torch.no_grad():
+        network(images)
+    hook.remove()
+    features = seen[0] if len(seen) == 1 else None
+    if not isinstance(features, Tensor) or features.dim() != 4:  # noqa: PLR2004 - N, C, H, W
+        msg = f"{name} makes no feature maps, or makes them more than once"
+        raise BottleneckError(msg)
+    return features
+
+
+def _check(name: str, narrowing: Narrowing, features: Tensor) -> None:
+    _, channels, height, width = features.shape
+    if height % narrowing.stride or width % narrowing.stride:
+        msg = f"{name} makes maps of {height} x {width}, which cannot be divided by {narrowing.stride}"
+        raise BottleneckError(msg)
+    if not 1 <= narrowing.channels < channels * narrowing.stride**2:
+        msg = f"{narrowing.channels} channels are no narrowing of {channels} x {narrowing.stride**2}"
+        raise BottleneckError(msg)

@@ -1,0 +1,1 @@
+"""Where a network is cut, and what each part costs."""

@@ -1,0 +1,214 @@
+"""Layer splitting: cuts an ONNX graph into a chain of fragments that together compute the same.
+
+A graph is cut only where exactly one tensor crosses: at the dominators of its output. The fragments hold the
+very nodes and weights of the whole, so joined they equal it by construction.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import onnx
+from onnx import TensorProto, helper
+
+from splitplace.workshop.cutting.balance import Chain, PartitionError, Target, partition
+from splitplace.workshop.cutting.plan import Plan, PlannedStage
+from splitplace.workshop.onnx.batch_size import BATCH_SIZE, batch_size_nodes
+from splitplace.workshop.onnx.file import BATCH
+from splitplace.workshop.onnx.graph import Graph
+
+FLOAT16_SHARE = 0.5
+"""Between nodes tensors travel as float16."""
+AFTER_RELU_SHARE = 0.5
+"""What compression leaves of a tensor after a ReLU: about half of it are zeros."""
+
+Transport = Literal["float32", "float16"]
+"""As what a fragment gives its output to the next one."""
+
+
+@dataclass(frozen=True)
+class CutPoint:
+    """One place where a graph can be cut."""
+
+    tensor: str
+    bytes_per_image: int
+    """Size of the tensor as it is computed."""
+    after_relu: bool
+    is_float32: bool = True
+    """What is narrower already travels as it is."""
+
+    @property
+    def sent_bytes_per_image(self) -> float:
+        """Estimated size on the wire."""
+        narrowed = FLOAT16_SHARE if self.is_float32 else 1.0
+        return self.bytes_per_image * narrowed * (AFTER_RELU_SHARE if self.after_relu else 1.0)
+
+
+class CutError(Exception):
+    """A graph that cannot be cut as wanted."""
+
+
+def cut_points(model: onnx.ModelProto) -> tuple[CutPoint, ...]:
+    """Every place where a single tensor crosses, from the input to the output, both excluded.
+
+    These are the dominators of the output. If all paths from the input to the output lead through a tensor,
+    then every node of the data flow either goes into it or comes from it, in any topological order the former
+    stand before it and the latter behind, and no other tensor leads from one side to the other. So it is
+    enough to walk through the nodes once and look where just one tensor is alive.
+
+    Raises:
+        models.graph.GraphError: The shape of such a tensor cannot be told.
+    """
+    graph = Graph(model)
+    points = []
+    for node, live in zip(graph.nodes[:-1], graph.live(), strict=False):
+        if len(live) == 1 and live.issubset(node.output):
+            (tensor,) = live
+            if graph.is_batch_first(tensor):
+                is_float32 = graph.element_type(tensor) == TensorProto.FLOAT
+                size = graph.bytes_per_image(tensor)
+                points.append(CutPoint(tensor, size, graph.is_after_relu(node), is_float32))
+    return tuple(points)
+
+
+def cut(
+    model: onnx.ModelProto, tensors: Sequence[str], transport: Transport = "float32"
+) -> tuple[onnx.ModelProto, ...]:
+    """The fragments before, between and after the given tensors.
+
+    Args:
+        model: The whole network.
+        tensors: In order, names from `cut_points`.
+        transport: With `float16` a fragment ends with a cast and the next one begins with a cast back, where
+            float32 crosses: half the bytes, at the price of rounding (and of infinity above 65504).
+    """
+    graph = Graph(model)
+    ends = (graph.input, *tensors, graph.output)
+    return tuple(_fragment(model, graph, first, last, transport) for first, last in pairwise(ends))
+
+
+def balanced_chain(
+    model: onnx.ModelProto,
+    points: Sequence[CutPoint],
+    segment_ms: Sequence[float],
+    stages: int,
+    target: Target,
+) -> tuple[onnx.ModelProto, ...]:
+    """Cuts a model into the chain of `plan_chain`.
+
+    Raises:
+        CutError: The graph has too few cut points for so many stages, or they do not fit into the memory.
+    """
+    return cut(model, plan_chain(model, points, segment_ms, stages, target).tensors)
+
+
+def plan_chain(
+    model: onnx.ModelProto,
+    points: Sequence[CutPoint],
+    segment_ms: Sequence[float],
+    stages: int,
+    target: Target,
+    *,
+    micro_batch: int = 16,
+) -> Plan:
+    """Where to cut a model into a chain whose slowest stage is as fast as can be.
+
+    Args:
+        model: The whole network.
+        points: Its cut points.
+        segment_ms: Measured time of each of the `len(points) + 1` segments between them, for one image.
+        stages: How many fragments to make.
+        target: What to balance for.
+        micro_batch: How many images go through a stage at a time; decides its memory.
+
+    Raises:
+        CutError: The graph has too few cut points for so many stages, or they do not fit into the memory.
+    """
+    if len(points) + 1 < stages:
+        msg = f"the graph has {len(points)} places where one tensor crosses, too few for {stages} stages"
+        raise CutError(msg)
+    segments = [Graph(segment) for segment in cut(model, [point.tensor for point in points])]
+    chain = Chain(
+        milliseconds=segment_ms,
+        crossing_bytes=[point.sent_bytes_per_image for point in points],
+        weight_bytes=[segment.weight_bytes for segment in segments],
+        activation_bytes=[segment.peak_activation_bytes_per_image * micro_batch for segment in segments],
+    )
+    try:
+        best = partition(chain, stages, target)
+    except PartitionError as error:
+        raise CutError(str(error)) from error
+    starts = (0, *(index + 1 for index in best.cuts))
+    ends = (*best.cuts, len(points))
+    fragments = cut(model, [points[index].tensor for index in best.cuts])
+    nodes = target.for_stages(stages)
+    planned = []
+    for first, last, node, graph in zip(starts, ends, nodes, map(Graph, fragments), strict=True):
+        sent = points[last].sent_bytes_per_image if last < len(points) else 0.0
+        planned.append(
+            PlannedStage(
+                first_segment=first,
+                last_segment=last,
+                compute_ms=sum(segment_ms[first : last + 1]) * node.slowdown,
+                send_ms=sent / node.link_bytes_per_ms,
+                sent_bytes_per_image=sent,
+                flops_per_image=graph.flops_per_image,
+                weight_bytes=graph.weight_bytes,
+                peak_memory_bytes=graph.weight_bytes + micro_batch * graph.peak_activation_bytes_per_image,
+                output=graph.output,
+            )
+        )
+    ideal = sum(segment_ms) / sum(1 / node.slowdown for node in nodes)
+    return Plan(tuple(planned), micro_batch, best.pace_ms, best.least_pace_ms, ideal)
+
+
+def _fragment(
+    model: onnx.ModelProto, graph: Graph, first: str, last: str, transport: Transport
+) -> onnx.ModelProto:
+    """The part of a model that makes one tensor from another."""
+    nodes = _nodes_between(model.graph.node, first, last)
+    if any(BATCH_SIZE in node.input for node in nodes):
+        nodes = [*batch_size_nodes(first), *nodes]
+    source, result = _end(graph, first), _end(graph, last)
+    if transport == "float16":
+        if first != graph.input and _is_float32(source):
+            source = _as_float16(source)
+            nodes.insert(0, helper.make_node("Cast", [source.name], [first], to=TensorProto.FLOAT))
+        if last != graph.output and _is_float32(result):
+            result = _as_float16(result)
+            nodes.append(helper.make_node("Cast", [last], [result.name], to=TensorProto.FLOAT16))
+    read = {name for node in nodes for name in node.input}
+    weights = [tensor for tensor in model.graph.initializer if tensor.name in read]
+    fragment = onnx.ModelProto(
+        ir_version=model.ir_version, opset_import=model.opset_import, producer_name=model.producer_name
+    )
+    fragment.graph.CopyFrom(helper.make_graph(nodes, model.graph.name, [source], [result], weights))
+    return fragment
+
+
+def _nodes_between(nodes: Sequence[onnx.NodeProto], first: str, last: str) -> list[onnx.NodeProto]:
+    """Nodes that are needed to make the last tensor from the first, constants and all."""
+    needed = {last}
+    found = []
+    for node in reversed(nodes):
+        if needed.intersection(node.output) and not {first, BATCH_SIZE}.intersection(node.output):
+            needed.update(node.input)
+            found.append(node)
+    return found[::-1]
+
+
+def _end(graph: Graph, name: str) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, graph.element_type(name), [BATCH, *graph.shape(name)])
+
+
+def _is_float32(value: onnx.ValueInfoProto) -> bool:
+    return bool(value.type.tensor_type.elem_type == TensorProto.FLOAT)
+
+
+def _as_float16(value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
+    halved = onnx.ValueInfoProto()
+    halved.CopyFrom(value)
+    halved.name = f"{value.name}.float16"
+    halved.type.tensor_type.elem_type = TensorProto.FLOAT16
+    return halved

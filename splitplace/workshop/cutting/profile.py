@@ -1,0 +1,161 @@
+"""Measures fragments as a node would run them: ONNX Runtime, one thread."""
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from splitplace.edge_node.benchmark import measure_score
+from splitplace.edge_node.runtime import FragmentRuntime
+from splitplace.messages.application import Application, Fragment, TensorSpec
+from splitplace.storage.model_store import sha256_of
+from splitplace.workshop.onnx.file import file_content
+from splitplace.workshop.onnx.graph import Graph
+
+BATCHES = (1, 2, 4, 8, 16, 32)
+ROUNDS = 40
+"""How often each call is timed; the best counts, as what disturbs a measurement only ever adds to it."""
+SCORE_ROUNDS = 10
+
+
+class Timing(NamedTuple):
+    """What a call costs: `per_call + n * per_image` milliseconds for n images."""
+
+    per_call: float
+    per_image: float
+
+
+def reference_score() -> float:
+    """Benchmark score of this machine when nothing disturbs it: the best of several, by CPU time.
+
+    Fragments are timed in the same way, so that both describe one and the same machine.
+    """
+    return measure_score(clock=time.thread_time, windows=SCORE_ROUNDS)
+
+
+def describe(
+    models: Sequence[onnx.ModelProto], micro_batch: int, contents: Sequence[bytes] | None = None
+) -> tuple[Fragment, ...]:
+    """Measures fragments.
+
+    Args:
+        models: One input, one output.
+        micro_batch: Images for which the peak memory is stated.
+        contents: Their files, where these are stored otherwise (`onnx.narrow`) than the models are; the
+            files are what is timed, while the models say what a node holds once it has loaded them.
+
+    Returns:
+        Their descriptions, in order. FLOPs, weights and peak memory are derived from the graph (the peak is
+        the weights and the greatest sum of tensors alive at once); the times are measured here.
+    """
+    files = [file_content(model) for model in models] if contents is None else contents
+    batches = [batch for batch in BATCHES if batch <= 2 * micro_batch]
+    with _loaded(files) as runtimes:
+        timings = time_runtimes(runtimes, batches)
+    return tuple(
+        _describe(model, content, runtime, timing, micro_batch)
+        for model, content, runtime, timing in zip(models, files, runtimes, timings, strict=True)
+    )
+
+
+def _describe(
+    model: onnx.ModelProto, content: bytes, runtime: FragmentRuntime, timing: Timing, micro_batch: int
+) -> Fragment:
+    graph = Graph(model)
+    return Fragment(
+        sha256=sha256_of(content),
+        file_bytes=len(content),
+        weight_bytes=graph.weight_bytes,
+        peak_memory_bytes=graph.weight_bytes + micro_batch * graph.peak_activation_bytes_per_image,
+        flops_per_image=float(graph.flops_per_image),
+        milliseconds_per_image=timing.per_image,
+        milliseconds_per_call=timing.per_call,
+        input=runtime.input,
+        output=runtime.output,
+    )
+
+
+def timed(application: Application, contents: Sequence[bytes], score: float) -> Application:
+    """The application with its fragments timed anew, on a machine of that score.
+
+    Args:
+        application: Its fragments as they are described.
+        contents: Their files, in the same order.
+        score: As `reference_score` gives it.
+    """
+    with _loaded(contents) as runtimes:
+        timings = time_runtimes(runtimes)
+    fragments = tuple(
+        fragment.model_copy(
+            update={"milliseconds_per_call": timing.per_call, "milliseconds_per_image": timing.per_image}
+        )
+        for fragment, timing in zip(application.fragments, timings, strict=True)
+    )
+    return application.model_copy(update={"fragments": fragments, "reference_score": round(score, 2)})
+
+
+def segment_times(models: Sequence[onnx.ModelProto], batch: int) -> tuple[float, ...]:
+    """Best time of each of several fragments, in milliseconds an image, in calls of `batch` images."""
+    with _loaded([file_content(model) for model in models]) as runtimes:
+        return tuple(best[0] / batch for best in _best_milliseconds(runtimes, [batch]))
+
+
+def time_runtimes(
+    runtimes: Sequence[FragmentRuntime], batches: Sequence[int] = BATCHES
+) -> tuple[Timing, ...]:
+    """What a call of each fragment costs, fitted to its best time at each batch size."""
+    return tuple(fit(best, batches) for best in _best_milliseconds(runtimes, batches))
+
+
+def fit(milliseconds: Sequence[float], batches: Sequence[int]) -> Timing:
+    """The line, nowhere falling and not below zero, that fits measured calls with least relative error."""
+    times = np.array(milliseconds)
+    rows = np.stack([np.ones(len(batches)), np.array(batches)], axis=1)
+    (per_call, per_image), *_ = np.linalg.lstsq(rows / times[:, None], np.ones(len(batches)), rcond=None)
+    if per_call < 0:  # larger batches cost more an image, as they do when they leave the cache
+        per_call, per_image = 0.0, np.mean(times / batches)
+    if per_image < 0:  # an image costs less than the noise
+        per_call, per_image = np.mean(times), 0.0
+    return Timing(round(float(per_call), 4), round(float(per_image), 4))
+
+
+@contextmanager
+def _loaded(files: Sequence[bytes]) -> Iterator[list[FragmentRuntime]]:
+    with tempfile.TemporaryDirectory() as folder:
+        runtimes = []
+        for index, content in enumerate(files):
+            path = Path(folder) / f"{index}.onnx"
+            path.write_bytes(content)
+            runtimes.append(FragmentRuntime(path))
+        yield runtimes
+
+
+def _best_milliseconds(runtimes: Sequence[FragmentRuntime], batches: Sequence[int]) -> list[list[float]]:
+    """Least time of a call, for each fragment and batch size.
+
+    Rounds go over all of them, so that a disturbance hits all alike. What counts is the CPU time of the
+    calling thread, in which a session of one thread computes: what other processes take is not counted.
+    """
+    inputs = [[_example(runtime.input, batch) for batch in batches] for runtime in runtimes]
+    best = [[float("inf")] * len(batches) for _ in runtimes]
+    for _ in range(ROUNDS):
+        for runtime, arrays, least in zip(runtimes, inputs, best, strict=True):
+            for index, array in enumerate(arrays):
+                started = time.thread_time()
+                runtime.run(array)
+                least[index] = min(least[index], 1000 * (time.thread_time() - started))
+    return best
+
+
+def _example(spec: TensorSpec, batch: int) -> NDArray[Any]:
+    random = np.random.default_rng(0)
+    shape = (batch, *spec.shape)
+    if spec.dtype == "uint8":
+        return random.integers(0, 256, shape, dtype=np.uint8)
+    return random.standard_normal(shape).astype(spec.dtype)

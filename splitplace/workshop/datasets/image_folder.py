@@ -1,0 +1,97 @@
+"""A folder of pictures: a folder for each class, named as the class, with PNG or JPEG or WebP files."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from splitplace.messages.limits import MAX_IMAGE_PIXELS
+from splitplace.workshop.datasets.parts import Dataset, DatasetError, Subset
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+MAX_BYTES = 8 << 30
+"""Most that all pictures together may take in memory."""
+_MODES = {1: "L", 3: "RGB"}
+_SHARES = (0.8, 0.1)
+"""Of a class's pictures: what is trained on, and what is validated on; the rest is for the test."""
+
+
+def read_image_folder(folder: Path, labels: Sequence[str], shape: tuple[int, int, int]) -> Subset:
+    """Reads every picture, scaled as the gateway scales what sensors send.
+
+    Args:
+        folder: Holds a folder for each class.
+        labels: Names of the classes, in the order of their numbers. A class may have no folder.
+        shape: Channels (1 or 3), height and width of what is made of each picture.
+
+    Raises:
+        DatasetError: There is no picture, a folder is named like no class, or a file is no readable picture.
+    """
+    numbers = {label: number for number, label in enumerate(labels)}
+    if not folder.is_dir():
+        msg = f"{folder} is no folder; expected one with a folder of pictures for each class"
+        raise DatasetError(msg)
+    unknown = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in numbers)
+    if unknown:
+        msg = f"{folder} has folders that are named like no class: {', '.join(unknown[:5])}"
+        raise DatasetError(msg)
+    files = [
+        (path, numbers[label])
+        for label in labels
+        for path in sorted((folder / label).glob("*"))
+        if path.suffix.lower() in SUFFIXES
+    ]
+    if not files:
+        msg = (
+            f"{folder} has no pictures; expected CLASS/NAME.png (or .jpg, .webp), classes like {labels[0]!r}"
+        )
+        raise DatasetError(msg)
+    if len(files) * int(np.prod(shape)) > MAX_BYTES:
+        msg = f"{folder}: {len(files)} pictures of {shape} take more than {MAX_BYTES} bytes"
+        raise DatasetError(msg)
+    images = np.stack([_picture(path, shape) for path, _ in files])
+    return Subset(images, np.array([number for _, number in files], np.int64))
+
+
+def class_folders(folder: Path) -> tuple[str, ...]:
+    """The names of the classes: those of the folders, in alphabetical order."""
+    return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir()))
+
+
+def split(subset: Subset, seed: int) -> Dataset:
+    """Divides at random into training, validation and test, each with its share of every class."""
+    random = np.random.default_rng(seed)
+    parts: tuple[list[NDArray[np.intp]], ...] = ([], [], [])
+    for label in np.unique(subset.labels):
+        own = random.permutation(np.flatnonzero(subset.labels == label))
+        ends = np.round(np.cumsum(_SHARES) * len(own)).astype(int)
+        for part, chosen in zip(parts, np.split(own, ends), strict=True):
+            part.append(chosen)
+    subsets = (np.sort(np.concatenate(part)) for part in parts)
+    return Dataset(*(Subset(subset.images[chosen], subset.labels[chosen]) for chosen in subsets))
+
+
+def _picture(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    channels, height, width = shape
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns about what is checked here
+            with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as picture:
+                _check_size(picture)  # before its pixels are unpacked
+                converted = picture.convert(_MODES[channels])
+                if converted.size != (width, height):
+                    converted = converted.resize((width, height), Image.Resampling.BILINEAR)
+                pixels = np.asarray(converted, np.uint8)
+    except (OSError, ValueError, SyntaxError, EOFError, KeyError, Image.DecompressionBombError) as error:
+        msg = f"{path}: is no readable picture: {error}"
+        raise DatasetError(msg) from error
+    return pixels[np.newaxis] if channels == 1 else np.moveaxis(pixels, -1, 0)
+
+
+def _check_size(picture: Image.Image) -> None:
+    if picture.width * picture.height > MAX_IMAGE_PIXELS:
+        msg = f"it has {picture.width} x {picture.height} pixels; at most {MAX_IMAGE_PIXELS} are read"
+        raise ValueError(msg)

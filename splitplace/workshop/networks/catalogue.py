@@ -1,0 +1,56 @@
+"""The networks that can be named in a recipe or on a command line."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from torch import nn
+
+from splitplace.workshop.networks.inception_v3 import InceptionV3
+from splitplace.workshop.networks.mobilenet_v2 import MobileNetV2
+from splitplace.workshop.networks.pixels import Pixels
+from splitplace.workshop.networks.resnet_v2 import resnet34_v2, resnet50_v2
+from splitplace.workshop.networks.vision_transformer import VisionTransformer
+
+
+class Constructor(Protocol):
+    """Builds a network with random weights for square pictures."""
+
+    def __call__(self, outputs: int, *, pixels: Pixels, side: int, width: float) -> nn.Module:
+        """See `network`."""
+
+
+NETWORKS: Mapping[str, Constructor] = {
+    "resnet50_v2": resnet50_v2,
+    "resnet34_v2": resnet34_v2,
+    "mobilenet_v2": MobileNetV2,
+    "inception_v3": InceptionV3,
+    "vision_transformer": VisionTransformer,
+}
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_DEVIATION = (58.395, 57.12, 57.375)
+"""Of red, green and blue, in bytes: what published weights expect."""
+PRINTED_SIDES: Mapping[str, int] = dict.fromkeys(NETWORKS, 224) | {"inception_v3": 299}
+"""Side of the pictures that each network was published for."""
+
+
+def network(
+    name: str, outputs: int, *, side: int, pixels: Pixels | None = None, width: float = 1.0
+) -> nn.Module:
+    """A network with random weights.
+
+    Args:
+        name: One of `NETWORKS`.
+        outputs: Number of logits.
+        side: Of the pictures, in pixels.
+        pixels: Channels of the pictures, and how their values are normalised; if not given, as for ImageNet.
+        width: Multiplier of all widths.
+
+    Raises:
+        ValueError: No network has that name, or it does not take such pictures.
+    """
+    constructor = NETWORKS.get(name)
+    if constructor is None:
+        msg = f"there is no network {name!r}; there are {', '.join(NETWORKS)}"
+        raise ValueError(msg)
+    pixels = pixels or Pixels(IMAGENET_MEAN, IMAGENET_DEVIATION)
+    return constructor(outputs, pixels=pixels, side=side, width=width)

@@ -1,0 +1,186 @@
+"""Residual networks of the second kind (pre-activation: He et al. 2016, "Identity mappings").
+
+Numbers of blocks and widths are those printed in He et al. 2015, "Deep residual learning".
+"""
+
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from splitplace.workshop.networks.pixels import Pixels
+from splitplace.workshop.networks.widths import scaled
+
+LEAST_WIDTH = 8
+"""With fewer channels torch 2.13 crashes in the backward pass of tensors that lie channels-last."""
+
+Stem = Literal["full", "halving", "quartering"]
+"""What is left of the picture's sides after the stem: all (3x3, stride 1), half (3x3, stride 2), or a quarter
+(7x7, stride 2, and pooling: as printed for pictures of 224)."""
+
+LARGEST_SMALL_SIDE = 64
+LARGEST_MEDIUM_SIDE = 128
+"""Up to these sides a stem that keeps all, and one that keeps half, leaves maps of a size to work with."""
+PRINTED_WIDTHS = (64, 128, 256, 512)
+PRINTED_BLOCKS = (3, 4, 6, 3)
+
+
+class PreActivationBlock(nn.Module):
+    """Two 3x3 convolutions, each after normalisation and ReLU, around which the input is carried."""
+
+    expansion = 1
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(channels_in)
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels_out)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
+        self.shortcut: nn.Conv2d | None = None
+        if stride != 1 or channels_in != channels_out:
+            self.shortcut = nn.Conv2d(channels_in, channels_out, 1, stride, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`float32[N, channels_in, H, W]` to `float32[N, channels_out, H / stride, W / stride]`."""
+        activated = torch.relu(self.norm1(features))
+        carried = features if self.shortcut is None else self.shortcut(activated)
+        inner = self.conv1(activated)
+        output: Tensor = carried + self.conv2(torch.relu(self.norm2(inner)))
+        return output
+
+
+class PreActivationBottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions, each after normalisation and ReLU; the inner two on fewer channels."""
+
+    expansion = 4
+
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        channels_out = channels * self.expansion
+        self.norm1 = nn.BatchNorm2d(channels_in)
+        self.conv1 = nn.Conv2d(channels_in, channels, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False)
+        self.norm3 = nn.BatchNorm2d(channels)
+        self.conv3 = nn.Conv2d(channels, channels_out, 1, bias=False)
+        self.shortcut: nn.Conv2d | None = None
+        if stride != 1 or channels_in != channels_out:
+            self.shortcut = nn.Conv2d(channels_in, channels_out, 1, stride, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`float32[N, channels_in, H, W]` to `float32[N, 4 * channels, H / stride, W / stride]`."""
+        activated = torch.relu(self.norm1(features))
+        carried = features if self.shortcut is None else self.shortcut(activated)
+        inner = self.conv2(torch.relu(self.norm2(self.conv1(activated))))
+        output: Tensor = carried + self.conv3(torch.relu(self.norm3(inner)))
+        return output
+
+
+class ResNetV2(nn.Module):
+    """Images in bytes to logits. The normalisation of pixels is part of the network, so of what is exported.
+
+    Every group of blocks but the first halves the sides of the picture.
+    """
+
+    def __init__(
+        self,
+        outputs: int,
+        *,
+        widths: tuple[int, ...],
+        blocks: tuple[int, ...],
+        pixels: Pixels,
+        stem: Stem = "full",
+        block: type[PreActivationBlock | PreActivationBottleneck] = PreActivationBlock,
+    ) -> None:
+        """Draws random weights.
+
+        Args:
+            outputs: Number of logits.
+            widths: Channels of each group of blocks (inside a bottleneck; four times as many leave it).
+            blocks: How many blocks each group has.
+            pixels: Channels of the pictures, and how their values are normalised.
+            stem: How much of the picture's resolution is kept.
+            block: Kind of block.
+
+        Raises:
+            ValueError: Widths and blocks do not fit together, or a width is too small to train.
+        """
+        super().__init__()
+        if min(widths) < LEAST_WIDTH or len(widths) != len(blocks):
+            msg = f"widths are {widths} for {len(blocks)} groups; each must be at least {LEAST_WIDTH}"
+            raise ValueError(msg)
+        self.pixels = pixels
+        self.stem = _stem(pixels.channels, widths[0], stem)
+        made: list[nn.Module] = []
+        outs = [width * block.expansion for width in widths]
+        for group, (before, after) in enumerate(pairwise((widths[0], *outs))):
+            for index in range(blocks[group]):
+                first = index == 0
+                stride = 2 if first and group > 0 else 1
+                made.append(block(before if first else after, widths[group], stride))
+        self.blocks = nn.Sequential(*made)
+        self.norm = nn.BatchNorm2d(outs[-1])
+        self.classifier = nn.Linear(outs[-1], outputs)
+
+    def features(self, images: Tensor) -> Tensor:
+        """`uint8` or `float32[N, C, H, W]` of values 0 to 255 to `float32[N, F]`."""
+        maps = torch.relu(self.norm(self.blocks(self.stem(self.pixels(images)))))
+        return maps.mean(dim=(2, 3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """`uint8` or `float32[N, C, H, W]` of values 0 to 255 to logits `float32[N, outputs]`."""
+        logits: Tensor = self.classifier(self.features(images))
+        return logits
+
+
+def resnet34_v2(outputs: int, *, pixels: Pixels, side: int = 224, width: float = 1.0) -> ResNetV2:
+    """34 layers in pairs of 3x3 convolutions: 21.8 million weights for pictures of 224 and 1000 classes.
+
+    Args:
+        outputs: Number of logits.
+        pixels: Channels of the pictures, and how their values are normalised.
+        side: Of the pictures, in pixels; decides the stem.
+        width: Multiplier of all widths.
+    """
+    return _printed(outputs, pixels, side, width, PreActivationBlock)
+
+
+def resnet50_v2(outputs: int, *, pixels: Pixels, side: int = 224, width: float = 1.0) -> ResNetV2:
+    """50 layers in bottlenecks: 25.5 million weights for pictures of 224 and 1000 classes.
+
+    Args:
+        outputs: Number of logits.
+        pixels: Channels of the pictures, and how their values are normalised.
+        side: Of the pictures, in pixels; decides the stem.
+        width: Multiplier of all widths.
+    """
+    return _printed(outputs, pixels, side, width, PreActivationBottleneck)
+
+
+def _printed(
+    outputs: int,
+    pixels: Pixels,
+    side: int,
+    width: float,
+    block: type[PreActivationBlock | PreActivationBottleneck],
+) -> ResNetV2:
+    widths = tuple(scaled(channels, width) for channels in PRINTED_WIDTHS)
+    return ResNetV2(
+        outputs, widths=widths, blocks=PRINTED_BLOCKS, pixels=pixels, stem=stem_for(side), block=block
+    )
+
+
+def stem_for(side: int) -> Stem:
+    """The stem that leaves maps of about 32 to 64 pixels a side."""
+    if side <= LARGEST_SMALL_SIDE:
+        return "full"
+    return "halving" if side <= LARGEST_MEDIUM_SIDE else "quartering"
+
+
+def _stem(channels: int, width: int, kind: Stem) -> nn.Module:
+    if kind == "quartering":
+        return nn.Sequential(
+            nn.Conv2d(channels, width, 7, 2, padding=3, bias=False), nn.MaxPool2d(3, 2, padding=1)
+        )
+    return nn.Conv2d(channels, width, 3, stride=2 if kind == "halving" else 1, padding=1, bias=False)

@@ -1,0 +1,1 @@
+"""ONNX graphs: read, export, narrow, join and free the batch size."""

@@ -1,0 +1,197 @@
+"""Questions to an ONNX graph: what is live when, how large is it, what does it cost?"""
+
+from collections.abc import Iterator
+from math import prod
+
+import onnx
+from onnx import helper, numpy_helper
+
+from splitplace.workshop.onnx.batch_size import BATCH_SIZE
+
+PROBE_BATCH = 997
+"""Batch size with which all shapes are worked out: a prime that is no other dimension's size by accident."""
+_LARGE_WEIGHT_BYTES = 4096
+"""Weights above this are no shapes or axes; their values play no part in working out shapes."""
+_PRODUCTS = {"Gemm": (0, 1), "MatMul": (0, 1), "MatMulInteger": (0, 1), "QLinearMatMul": (0, 3)}
+"""Matrix products, and which of their inputs are the two factors."""
+_CONVOLUTIONS = {"Conv": 1, "ConvInteger": 1, "QLinearConv": 3, "ConvTranspose": 1}
+"""Convolutions, and which of their inputs is the weight."""
+
+
+class GraphError(ValueError):
+    """A graph of which something needed cannot be told."""
+
+
+class Graph:
+    """A read-only view of a model with one input and one output."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        """Works out every shape.
+
+        Raises:
+            GraphError: The shapes contradict each other, or the graph has branches or loops.
+        """
+        graph = model.graph
+        for node in graph.node:
+            if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
+                msg = (
+                    f"{node.op_type} {node.name!r} holds a graph of its own: branches and loops cannot be cut"
+                )
+                raise GraphError(msg)
+        self._initializers = {tensor.name: tensor for tensor in graph.initializer}
+        self.input: str = next(value.name for value in graph.input if value.name not in self._initializers)
+        self.output: str = graph.output[0].name
+        self.nodes: list[onnx.NodeProto] = _data_flow(graph, self.input, self.output)
+        """Nodes on a path from the input to the output, in topological order. Constants, and what depends on
+        nothing but the size of the batch, are no part of the flow of data."""
+        self._types = _inferred_types(model, self.input)
+        made = {self.input, *(name for node in self.nodes for name in node.output)}
+        self._last_use = {
+            name: position for position, node in enumerate(self.nodes) for name in node.input if name in made
+        }
+        self._last_use[self.output] = len(self.nodes)
+
+    def live(self) -> Iterator[frozenset[str]]:
+        """After each node in turn: tensors made by the input or up to it, and read by a later node."""
+        alive = {self.input}
+        for position, node in enumerate(self.nodes):
+            alive.update(name for name in node.output if name in self._last_use)
+            alive = {name for name in alive if self._last_use[name] > position}
+            yield frozenset(alive)
+
+    def is_batch_first(self, name: str) -> bool:
+        """Whether the first dimension of a tensor counts the images."""
+        dimensions = self._dimensions(name)
+        return bool(dimensions) and dimensions[0] == PROBE_BATCH
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor without its first dimension."""
+        return self._dimensions(name)[1:]
+
+    def element_type(self, name: str) -> int:
+        """One of ONNX's numbers for the type of a tensor's elements."""
+        return self._type(name).elem_type
+
+    def bytes_per_image(self, name: str) -> int:
+        """What a tensor's size grows by with each image."""
+        return self._elements_per_image(name) * _item_bytes(self.element_type(name))
+
+    def is_after_relu(self, node: onnx.NodeProto) -> bool:
+        """Whether a node sets what is negative to zero."""
+        if node.op_type != "Clip" or len(node.input) < 2:  # noqa: PLR2004 - the tensor and the least value
+            return bool(node.op_type == "Relu")
+        least = self._initializers.get(node.input[1])
+        return least is not None and not numpy_helper.to_array(least).any()
+
+    @property
+    def weight_bytes(self) -> int:
+        """Size of all weights."""
+        return sum(
+            prod(tensor.dims) * _item_bytes(tensor.data_type) for tensor in self._initializers.values()
+        )
+
+    @property
+    def peak_activation_bytes_per_image(self) -> int:
+        """Greatest sum of the tensors that exist at the same time, in the order of the graph.
+
+        While a node runs, its inputs, its outputs and all that later nodes read exist.
+        """
+        peak = 0
+        before = frozenset({self.input})
+        for node, after in zip(self.nodes, self.live(), strict=True):
+            alive = {*before, *(name for name in node.output if name)}
+            peak = max(peak, sum(self.bytes_per_image(name) for name in alive))
+            before = after
+        return peak
+
+    @property
+    def flops_per_image(self) -> int:
+        """Floating-point operations of the convolutions and matrix products: two for each multiply-add.
+
+        Products of two computed tensors (attention) count as well as those with weights.
+        """
+        return sum(self._flops(node) for node in self.nodes)
+
+    def _flops(self, node: onnx.NodeProto) -> int:
+        if node.op_type in _PRODUCTS:
+            first, _ = _PRODUCTS[node.op_type]
+            transposed = any(item.name == "transA" and item.i for item in node.attribute)
+            inner = self._dimensions(node.input[first])[-2 if transposed else -1]
+            return 2 * self._elements_per_image(node.output[0]) * inner
+        if node.op_type in _CONVOLUTIONS:
+            weight = self._dimensions(node.input[_CONVOLUTIONS[node.op_type]])
+            # A transposed convolution spreads each value of its input; others gather each of their output.
+            place = node.input[0] if node.op_type == "ConvTranspose" else node.output[0]
+            return 2 * self._elements_per_image(place) * prod(weight[1:])
+        return 0
+
+    def _elements_per_image(self, name: str) -> int:
+        elements = prod(self._dimensions(name))
+        return elements if elements % PROBE_BATCH else elements // PROBE_BATCH
+
+    def _dimensions(self, name: str) -> tuple[int, ...]:
+        shape = self._type(name).shape
+        if not all(dimension.HasField("dim_value") for dimension in shape.dim):
+            msg = f"the shape of tensor {name!r} cannot be told from the graph"
+            raise GraphError(msg)
+        return tuple(dimension.dim_value for dimension in shape.dim)
+
+    def _type(self, name: str) -> onnx.TypeProto.Tensor:
+        if name not in self._types or not self._types[name].HasField("shape"):
+            msg = f"the shape of tensor {name!r} cannot be told from the graph"
+            raise GraphError(msg)
+        return self._types[name]
+
+
+def _data_flow(graph: onnx.GraphProto, source: str, output: str) -> list[onnx.NodeProto]:
+    reached = {source}
+    forwards = []
+    for node in graph.node:
+        if BATCH_SIZE not in node.output and reached.intersection(node.input):
+            reached.update(node.output)
+            forwards.append(node)
+    needed = {output}
+    nodes = []
+    for node in reversed(forwards):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            nodes.append(node)
+    return nodes[::-1]
+
+
+def _inferred_types(model: onnx.ModelProto, source: str) -> dict[str, onnx.TypeProto.Tensor]:
+    """Types and shapes of all tensors for a batch of `PROBE_BATCH`."""
+    skeleton = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    graph = skeleton.graph
+    graph.name = model.graph.name
+    graph.node.extend(model.graph.node)
+    for value in model.graph.input:
+        if value.name == source:
+            graph.input.append(value)
+            graph.input[-1].type.tensor_type.shape.dim[0].dim_value = PROBE_BATCH
+    for tensor in model.graph.initializer:
+        if tensor.ByteSize() > _LARGE_WEIGHT_BYTES:
+            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+        else:
+            graph.initializer.append(tensor)
+    for value in model.graph.output:
+        output = graph.output.add(name=value.name)
+        output.type.tensor_type.elem_type = value.type.tensor_type.elem_type
+    try:
+        inferred = onnx.shape_inference.infer_shapes(skeleton, strict_mode=True, data_prop=True).graph
+    except onnx.shape_inference.InferenceError as error:
+        msg = f"the graph's shapes do not fit together: {error}"
+        raise GraphError(msg) from error
+    types = {tensor.name: _type_of(tensor) for tensor in inferred.initializer}
+    for value in (*inferred.input, *inferred.value_info, *inferred.output):
+        types[value.name] = value.type.tensor_type
+    return types
+
+
+def _type_of(tensor: onnx.TensorProto) -> onnx.TypeProto.Tensor:
+    return helper.make_tensor_type_proto(tensor.data_type, tensor.dims).tensor_type
+
+
+def _item_bytes(element_type: int) -> int:
+    size: int = helper.tensor_dtype_to_np_dtype(element_type).itemsize
+    return size

@@ -1,0 +1,1 @@
+"""Make an application of a network that a user brings."""

@@ -1,0 +1,1 @@
+"""Pack measured fragments into an application of the model store."""

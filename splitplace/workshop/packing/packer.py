@@ -1,0 +1,168 @@
+"""Packs exported networks as an application of the model store: variants, descriptions, measured answers."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from splitplace.messages.application import INPUT, Application, Stage, TensorSpec, Variant
+from splitplace.storage.model_store import ModelStore, sha256_of
+from splitplace.workshop.cutting.profile import describe, reference_score
+from splitplace.workshop.datasets import Subset
+from splitplace.workshop.onnx.file import file_content
+from splitplace.workshop.onnx.narrow import Storage, narrowed
+from splitplace.workshop.packing.variants import EQUAL_LOGITS, Measured, measure
+
+MICRO_BATCH = 16
+"""Images in a micro-batch: 4 to 16 keep a pipeline of small pictures busy."""
+
+
+class PackingError(Exception):
+    """An application that must not be used."""
+
+
+@dataclass(frozen=True)
+class Heading:
+    """What an application says of itself."""
+
+    name: str
+    title: str
+    labels: tuple[str, ...]
+    input: TensorSpec
+    default_deadline_ms: float = 1000.0
+
+
+class Packer:
+    """Collects the fragments of the variants; each is kept once, however many stages use it."""
+
+    def __init__(
+        self, heading: Heading, micro_batch: int = MICRO_BATCH, storage: Storage = "float32"
+    ) -> None:
+        self.heading = heading
+        self.micro_batch = micro_batch
+        self.storage = storage
+        self.variants: list[Variant] = []
+        self._fragments: dict[str, tuple[onnx.ModelProto, bytes]] = {}
+        self._every_class = tuple(range(len(heading.labels)))
+
+    def add_single(self, name: str, model: onnx.ModelProto) -> None:
+        """A variant of one fragment."""
+        self._add(name, [self._stage(name, model, INPUT, self._every_class)])
+
+    def add_chain(self, name: str, models: Sequence[onnx.ModelProto]) -> None:
+        """A variant whose fragments each read the one before."""
+        stages = [
+            self._stage(
+                f"{name}-{index}",
+                model,
+                f"{name}-{index - 1}" if index else INPUT,
+                self._every_class if index == len(models) - 1 else (),
+            )
+            for index, model in enumerate(models)
+        ]
+        self._add(name, stages)
+
+    def add_branches(
+        self, name: str, models: Sequence[onnx.ModelProto], groups: Sequence[tuple[int, ...]]
+    ) -> None:
+        """A variant whose fragments all read the input and each know a group of the classes."""
+        stages = [
+            self._stage(f"branch-{index}", model, INPUT, classes)
+            for index, (model, classes) in enumerate(zip(models, groups, strict=True))
+        ]
+        self._add(name, stages)
+
+    def draft(self) -> Application:
+        """The application, its fragments measured, its answers not yet."""
+        return Application(
+            name=self.heading.name,
+            title=self.heading.title,
+            input=self.heading.input,
+            labels=self.heading.labels,
+            default_deadline_ms=self.heading.default_deadline_ms,
+            reference_score=round(reference_score(), 2),
+            variants=tuple(self.variants),
+            fragments=describe(
+                [model for model, _ in self._fragments.values()], self.micro_batch, self.contents
+            ),
+        )
+
+    @property
+    def contents(self) -> list[bytes]:
+        """The fragments' files."""
+        return [content for _, content in self._fragments.values()]
+
+    def _stage(self, name: str, model: onnx.ModelProto, source: str, classes: tuple[int, ...]) -> Stage:
+        content = file_content(narrowed(model, self.storage))
+        sha256 = sha256_of(content)
+        self._fragments[sha256] = (model, content)
+        return Stage(name=name, fragment=sha256, source=source, classes=classes)
+
+    def _add(self, name: str, stages: Sequence[Stage]) -> None:
+        variant = Variant(
+            name=name, stages=tuple(stages), micro_batch=self.micro_batch, accuracy=0.0, accuracy_images=0
+        )
+        self.variants.append(variant)
+
+
+def pack(packer: Packer, store: ModelStore, test: Subset) -> tuple[Application, tuple[Measured, ...]]:
+    """Measures the files that will be written, on the test images, and writes the application.
+
+    Raises:
+        PackingError: A chain does not give the answers of the whole network.
+    """
+    draft, contents = packer.draft(), packer.contents
+    results = measured_on(draft, contents, test)
+    application = with_accuracies(draft, results)
+    store.save(application, contents)
+    return application, results
+
+
+def measured_on(draft: Application, contents: Sequence[bytes], images: Subset) -> tuple[Measured, ...]:
+    """Runs every variant from its files. Raises PackingError if a chain does not equal the whole."""
+    with tempfile.TemporaryDirectory() as folder:
+        trial = ModelStore(Path(folder))
+        trial.save(draft, contents)
+        results = measure(draft, trial.fragment_path, images)
+    check_chains(results)
+    return results
+
+
+def check_chains(results: Sequence[Measured]) -> None:
+    """Raises `PackingError` unless the logits of every layer chain equal those of the whole network."""
+    for result in results:
+        if is_layer_chain(result.variant) and not result.difference_from_whole <= EQUAL_LOGITS:
+            msg = (
+                f"{result.variant}: the chain's logits differ from the whole network's "
+                f"by {result.difference_from_whole:.2e}"
+            )
+            raise PackingError(msg)
+
+
+def is_layer_chain(variant: str) -> bool:
+    """Whether a variant of this name is the whole network's own graph, cut: `layer`, `layer-2`, `layer-3`."""
+    prefix, _, count = variant.partition("-")
+    return prefix == "layer" and (count == "" or count.isdigit())
+
+
+def with_accuracies(draft: Application, results: Sequence[Measured]) -> Application:
+    """The application with what was measured, of each variant and of the classes of each last stage."""
+    variants = []
+    for variant, result in zip(draft.variants, results, strict=True):
+        by_sink = dict(zip((stage.name for stage in variant.sinks), result.sink_accuracy, strict=True))
+        stages = tuple(
+            stage.model_copy(update={"accuracy": by_sink.get(stage.name)}) for stage in variant.stages
+        )
+        update = {"stages": stages, "accuracy": result.accuracy, "accuracy_images": result.images}
+        variants.append(variant.model_copy(update=update))
+    return draft.model_copy(update={"variants": tuple(variants)})
+
+
+def with_stated_accuracy(draft: Application, accuracy: float) -> Application:
+    """The application with the accuracy that its maker states; no images stand for it."""
+    variants = tuple(
+        variant.model_copy(update={"accuracy": accuracy, "accuracy_images": 0}) for variant in draft.variants
+    )
+    return draft.model_copy(update={"variants": variants})

@@ -1,0 +1,1 @@
+"""How the shipped applications are trained and built."""

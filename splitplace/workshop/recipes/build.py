@@ -1,0 +1,127 @@
+"""Builds an application by its recipe: train, split, export, verify, measure, pack."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from splitplace.messages.application import Application, TensorSpec
+from splitplace.storage.model_store import ModelStore
+from splitplace.workshop.compression.bottleneck import cut_at_bottlenecks
+from splitplace.workshop.compression.quantization import quantize
+from splitplace.workshop.cutting.measured_chain import measured_chain
+from splitplace.workshop.datasets import PUBLISHED
+from splitplace.workshop.onnx.export import export_network
+from splitplace.workshop.packing.packer import Heading, Packer, pack
+from splitplace.workshop.packing.variants import Measured
+from splitplace.workshop.recipes.parts import (
+    Derived,
+    Semantic,
+    Whole,
+    Workbench,
+    train_bottleneck,
+    train_compressed,
+    train_semantic,
+    train_whole,
+)
+from splitplace.workshop.recipes.recipes import Part
+from splitplace.workshop.recipes.training_report import training_report
+from splitplace.workshop.training.loop import Epoch
+
+CALIBRATION_IMAGES = 512
+"""Validation images from which the ranges of eight-bit tensors are taken."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The networks of a recipe."""
+
+    whole: Whole
+    semantic: Semantic
+    compressed: Derived
+    bottleneck: Derived | None
+    """None where the recipe has no bottlenecks."""
+
+    @property
+    def curves(self) -> dict[str, tuple[Epoch, ...]]:
+        """The training curve of each network, by its heading."""
+        curves = {
+            "Whole network": self.whole.curve,
+            "Branches": self.semantic.curve,
+            "Compressed network": self.compressed.curve,
+        }
+        if self.bottleneck is not None:
+            curves["Network with bottlenecks"] = self.bottleneck.curve
+        return curves
+
+
+def train_part(bench: Workbench, part: Part) -> None:
+    """Trains one part, and before it the whole network, from which the others learn.
+
+    What is finished already is only read.
+    """
+    whole = train_whole(bench)
+    match part:
+        case "whole":
+            pass
+        case "semantic":
+            train_semantic(bench, whole.network)
+        case "compressed":
+            train_compressed(bench, whole.network)
+        case "bottleneck":
+            train_bottleneck(bench, whole.network)
+
+
+def build(bench: Workbench, store: ModelStore) -> tuple[Application, tuple[Measured, ...]]:
+    """Trains what is not trained yet, splits it and writes the application and its report into the store.
+
+    The test images are used once, at the end, on the files that are written.
+
+    Raises:
+        PackingError: A chain does not give the answers of the whole network.
+        CutError: The whole network cannot be cut into so many stages.
+    """
+    whole = train_whole(bench)
+    trained = Trained(
+        whole,
+        semantic=train_semantic(bench, whole.network),
+        compressed=train_compressed(bench, whole.network),
+        bottleneck=train_bottleneck(bench, whole.network) if bench.recipe.bottlenecks else None,
+    )
+    packer = fill(bench, trained)
+    bench.progress.console.print("measuring every variant's files on the test images")
+    application, results = pack(packer, store, bench.data.test)
+    report = training_report(application, results, bench.recipe, trained.curves)
+    (store.root / application.name / "TRAINING.md").write_text(report, "utf-8")
+    return application, results
+
+
+def fill(bench: Workbench, trained: Trained) -> Packer:
+    """Exports every variant.
+
+    Raises:
+        CutError: The whole network cannot be cut into so many stages.
+    """
+    recipe = bench.recipe
+    shape = PUBLISHED[recipe.dataset].shape
+    heading = Heading(
+        name=recipe.name,
+        title=recipe.title,
+        labels=recipe.labels,
+        input=TensorSpec(dtype="uint8", shape=shape),
+        default_deadline_ms=recipe.default_deadline_ms,
+    )
+    packer = Packer(heading, storage=recipe.storage)
+    example = np.zeros((2, *shape), np.uint8)
+    whole = export_network(trained.whole.network, example)
+    packer.add_single("whole", whole)
+    packer.add_chain("layer", measured_chain(whole, recipe.stages, packer.micro_batch))
+    semantic = trained.semantic
+    branches = [export_network(branch, example) for branch in semantic.branches.branches]
+    packer.add_branches("semantic", branches, semantic.groups)
+    packer.add_single("compressed", export_network(trained.compressed.network, example))
+    if trained.bottleneck is not None:
+        narrowed = export_network(trained.bottleneck.network, example)
+        packer.add_chain("layer-bottleneck", cut_at_bottlenecks(narrowed))
+    if recipe.int8:
+        packer.add_single("int8", quantize(whole, bench.data.validation.images[:CALIBRATION_IMAGES]))
+    return packer

@@ -1,0 +1,206 @@
+"""Compares ways to split by meaning with each other and with the whole network.
+
+`python -m splitplace.workshop.recipes.comparison --data DIR --images 10000 --epochs 3`
+
+Everything is trained with the same small budget, so the figures tell the ways apart; they are not those of
+the shipped networks. Accuracy is that on the validation images: the test images have no part in choosing.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import nn
+
+from splitplace.messages.application import Fragment
+from splitplace.workshop.cutting.profile import describe
+from splitplace.workshop.datasets import PUBLISHED, DatasetError, Subset, load_published
+from splitplace.workshop.onnx.export import export_network
+from splitplace.workshop.recipes.comparison_table import BATCH, Row, table
+from splitplace.workshop.recipes.recipes import RECIPES, Recipe
+from splitplace.workshop.training.loop import Schedule, in_batches, train
+from splitplace.workshop.training.semantic import (
+    Branches,
+    Groups,
+    branch_loss,
+    branch_of,
+    class_similarity,
+    group_classes,
+    index_groups,
+)
+
+Costs = Mapping[int, Fragment]
+"""Measured fragments by their number of outputs."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to make branches."""
+
+    grouping: Literal["similar", "index"]
+    distilled: bool
+    other: bool
+
+    @property
+    def name(self) -> str:
+        """For tables and files."""
+        helps = [help_ for help_, on in (("distilled", self.distilled), ("other", self.other)) if on]
+        return "-".join([self.grouping, *(helps or ["labels"])])
+
+
+CONTENDERS = (
+    Contender("similar", distilled=True, other=True),
+    Contender("similar", distilled=True, other=False),
+    Contender("similar", distilled=False, other=True),
+    Contender("similar", distilled=False, other=False),
+    Contender("index", distilled=True, other=False),
+    Contender("index", distilled=False, other=False),
+)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What all contenders share."""
+
+    recipe: Recipe
+    schedule: Schedule
+    training: Subset
+    validation: Subset
+    checkpoints: Path
+    progress: Progress
+
+    def train(self, name: str, network: nn.Module, contender: Contender | None, teacher: nn.Module) -> None:
+        """Trains a network in place; without a contender on its labels alone."""
+        groups = network.groups if isinstance(network, Branches) else ()
+        loss = branch_loss(
+            network,
+            teacher=teacher if contender is not None and contender.distilled else None,
+            groups=groups if contender is not None and contender.other else (),
+        )
+        train(
+            network,
+            loss,
+            self.schedule,
+            training=self.training,
+            validation=self.validation,
+            augmentation=self.recipe.augmentation,
+            checkpoint=self.checkpoints / f"{name}-{len(self.training)}.pt",
+            progress=self.progress,
+        )
+
+
+def compare(trial: Trial) -> tuple[Row, ...]:
+    """Trains the whole network and then every contender; a row for each."""
+    recipe, classes = trial.recipe, len(trial.recipe.labels)
+    torch.manual_seed(trial.schedule.seed)
+    whole = recipe.network(classes, recipe.widths)
+    trial.train("whole", whole, None, whole)
+    similarity = class_similarity(in_batches(whole.features, trial.training.images), trial.training.labels)
+    groupings = {
+        "similar": group_classes(similarity, recipe.branches),
+        "index": index_groups(classes, recipe.branches),
+    }
+    networks: list[tuple[str, nn.Module, Groups]] = [("whole", whole, (tuple(range(classes)),))]
+    for contender in CONTENDERS:
+        groups = groupings[contender.grouping]
+        torch.manual_seed(trial.schedule.seed)
+        branches = Branches(groups, lambda outputs: recipe.network(outputs, recipe.branch_widths))
+        trial.train(contender.name, branches, contender, whole)
+        networks.append((contender.name, branches, groups))
+    trial.progress.console.print("measuring")
+    whole_cost, branch_costs = _costs(recipe, {len(group) for *_, groups in networks[1:] for group in groups})
+    return tuple(
+        _row(name, network, groups, whole_cost if network is whole else branch_costs, trial.validation)
+        for name, network, groups in networks
+    )
+
+
+def _costs(recipe: Recipe, branch_outputs: set[int]) -> tuple[Costs, Costs]:
+    """What the whole network and branches cost, by number of outputs; how they were trained changes nothing.
+
+    All are timed in turn, so that a disturbance hits all alike.
+    """
+    classes = len(recipe.labels)
+    sizes = sorted(branch_outputs)
+    networks = [
+        recipe.network(classes, recipe.widths),
+        *(recipe.network(outputs, recipe.branch_widths) for outputs in sizes),
+    ]
+    example = np.zeros((2, *PUBLISHED[recipe.dataset].shape), np.uint8)
+    whole, *branches = describe([export_network(network, example) for network in networks], BATCH)
+    return {classes: whole}, dict(zip(sizes, branches, strict=True))
+
+
+def _row(name: str, network: nn.Module, groups: Groups, costs: Costs, images: Subset) -> Row:
+    answers = in_batches(network, images.images).argmax(axis=1)
+    owners = branch_of(groups)
+    return Row(
+        name=name,
+        branches=len(groups),
+        accuracy=float((answers == images.labels).mean()),
+        wrong_branch=float((owners[answers] != owners[images.labels]).mean()),
+        fragments=tuple(costs[len(group)] for group in groups),
+    )
+
+
+def shortened(schedule: Schedule, epochs: int) -> Schedule:
+    """The same growth of the pictures in fewer epochs; the last on pictures of their own side."""
+    sides = schedule.sides
+    if not sides:
+        return replace(schedule, epochs=epochs)
+    kept = [sides[number * len(sides) // epochs] for number in range(epochs - 1)]
+    return replace(schedule, epochs=epochs, sides=(*kept, sides[-1]))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command. Returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m splitplace.workshop.recipes.comparison",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument("--application", choices=sorted(RECIPES), default="fashionmnist")
+    parser.add_argument("--data", type=Path, required=True, help="folder with the data set")
+    parser.add_argument("--images", type=int, default=10_000, help="training images that are used")
+    parser.add_argument("--validation", type=int, default=5_000, help="validation images that are used")
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--branches", type=int, help="default: as many as the application has")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--checkpoints", type=Path, default=Path("var/comparison"), help="to resume")
+    arguments = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    console = Console(width=150)
+    recipe = RECIPES[arguments.application]
+    if arguments.branches:
+        recipe = replace(recipe, branches=arguments.branches)
+    try:
+        data = load_published(recipe.dataset, arguments.data)
+    except DatasetError as error:
+        console.print(f"error: {error}", style="red")
+        return 1
+    with Progress(console=console) as progress:
+        trial = Trial(
+            recipe=recipe,
+            schedule=replace(shortened(recipe.schedule, arguments.epochs), seed=arguments.seed),
+            training=_first(data.training, arguments.images),
+            validation=_first(data.validation, arguments.validation),
+            checkpoints=arguments.checkpoints / recipe.name / f"{recipe.branches}-branches",
+            progress=progress,
+        )
+        rows = compare(trial)
+    console.print(table(rows, f"{recipe.title}, {arguments.images} images, {arguments.epochs} epochs"))
+    return 0
+
+
+def _first(subset: Subset, count: int) -> Subset:
+    return Subset(subset.images[:count], subset.labels[:count])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

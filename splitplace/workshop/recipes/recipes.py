@@ -1,0 +1,155 @@
+"""What is trained for each shipped application: its networks, its data and how long it learns."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from splitplace.workshop.compression.bottleneck import Narrowing
+from splitplace.workshop.datasets import CLASS_NAMES
+from splitplace.workshop.networks.pixels import Pixels
+from splitplace.workshop.networks.resnet_v2 import ResNetV2, Stem
+from splitplace.workshop.onnx.narrow import Storage
+from splitplace.workshop.training.loop import Augmentation, Schedule
+
+Part = Literal["whole", "semantic", "compressed", "bottleneck"]
+"""What is trained by itself: the whole network, and what learns from it."""
+
+ONE_EPOCH = Schedule(epochs=1, peak_learning_rate=0.01)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An application from its data to its networks. With the same seed it gives the same weights."""
+
+    name: str
+    title: str
+    dataset: str
+    """Name in `splitplace.workshop.datasets.PUBLISHED`."""
+    mean: tuple[float, ...]
+    """Mean and standard deviation of the training pixels, in bytes, one value a channel."""
+    deviation: tuple[float, ...]
+    blocks: tuple[int, ...]
+    widths: tuple[int, ...]
+    branch_widths: tuple[int, ...]
+    """Chosen so that a branch takes at most .9 / `branches` of the whole network's operations."""
+    augmentation: Augmentation
+    schedule: Schedule
+    semantic_schedule: Schedule
+    """Of the branches: as long as `schedule` where they begin with random weights."""
+    compressed_schedule: Schedule
+    """Fine-tuning of the pruned network: shorter and slower, as it begins with what it has kept."""
+    second_schedule: Schedule | None = None
+    """A second cycle of the whole network's training, from where the first ended."""
+    bottleneck_schedule: Schedule = ONE_EPOCH
+    bottlenecks: Mapping[str, Narrowing] = field(default_factory=dict)
+    """Behind which parts of the whole network how little crosses, in a chain of its own; none, none."""
+    compressed_flops: float = 0.4
+    """Share of the whole network's operations that pruning leaves."""
+    int8: bool = True
+    """Whether the whole network is also shipped with arithmetic of eight bits."""
+    stem: Stem = "full"
+    branches: int = 3
+    specialised: bool = False
+    """Whether branches begin as the whole network, pruned; else with random weights in `branch_widths`."""
+    stages: int = 3
+    """Fragments of the chain."""
+    label_smoothing: float = 0.0
+    storage: Storage = "int8"
+    """As what the weights are stored; nodes compute with float32 in any case."""
+    default_deadline_ms: float = 1000.0
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return CLASS_NAMES[self.dataset]
+
+    def network(self, outputs: int, widths: tuple[int, ...]) -> ResNetV2:
+        """A network with random weights."""
+        pixels = Pixels(self.mean, self.deviation)
+        return ResNetV2(outputs, widths=widths, blocks=self.blocks, pixels=pixels, stem=self.stem)
+
+    def with_budget(self, *, epochs: int | None, seed: int | None) -> "Recipe":
+        """The recipe with at most so many epochs or another seed: for tries, not for what is shipped."""
+
+        def within(schedule: Schedule) -> Schedule:
+            if epochs is not None and epochs < schedule.epochs:
+                schedule = replace(schedule, epochs=epochs, sides=schedule.sides[-epochs:])
+            return schedule if seed is None else replace(schedule, seed=seed)
+
+        return replace(
+            self,
+            schedule=within(self.schedule),
+            second_schedule=within(self.second_schedule) if self.second_schedule else None,
+            semantic_schedule=within(self.semantic_schedule),
+            compressed_schedule=within(self.compressed_schedule),
+            bottleneck_schedule=within(self.bottleneck_schedule),
+        )
+
+
+RECIPES: Mapping[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name="mnist",
+            title="Handwritten digits (MNIST)",
+            dataset="mnist",
+            mean=(33.3,),
+            deviation=(78.6,),
+            stem="halving",
+            blocks=(2, 2, 2),
+            widths=(32, 64, 112),
+            branch_widths=(16, 32, 64),
+            augmentation=Augmentation(),
+            schedule=Schedule(epochs=9),
+            semantic_schedule=Schedule(epochs=9),
+            compressed_schedule=Schedule(epochs=2, peak_learning_rate=0.02),
+            bottlenecks={"blocks.1": Narrowing(8), "blocks.3": Narrowing(8)},
+        ),
+        Recipe(
+            name="fashionmnist",
+            title="Clothes (FashionMNIST)",
+            dataset="fashionmnist",
+            mean=(72.9,),
+            deviation=(90.0,),
+            blocks=(1, 2, 2),
+            widths=(24, 64, 128),
+            branch_widths=(16, 32, 64),
+            specialised=True,
+            augmentation=Augmentation(degrees=5, scale=0.1, shift_pixels=2, mirror=True),
+            schedule=Schedule(
+                epochs=12,
+                peak_learning_rate=0.1,
+                sides=(*(16,) * 3, *(20,) * 3, *(24,) * 2, *(28,) * 4),
+            ),
+            semantic_schedule=Schedule(epochs=4, peak_learning_rate=0.05, sides=(20, 24, 28, 28)),
+            compressed_schedule=Schedule(epochs=2, peak_learning_rate=0.02),
+            label_smoothing=0.1,
+        ),
+        Recipe(
+            name="cifar100",
+            title="Hundred kinds of objects (CIFAR-100)",
+            dataset="cifar100",
+            mean=(129.3, 124.1, 112.4),
+            deviation=(68.2, 65.4, 70.4),
+            blocks=(1, 2, 2, 2),
+            widths=(24, 64, 128, 256),
+            branches=2,
+            branch_widths=(16, 40, 88, 168),
+            specialised=True,
+            augmentation=Augmentation(degrees=10, scale=0.15, shift_pixels=3, mirror=True),
+            schedule=Schedule(
+                epochs=12,
+                peak_learning_rate=0.15,
+                sides=(*(20,) * 4, *(24,) * 3, *(28,) * 2, *(32,) * 3),
+            ),
+            second_schedule=Schedule(
+                epochs=8, seed=1, peak_learning_rate=0.1, sides=(*(28,) * 3, *(32,) * 5)
+            ),
+            semantic_schedule=Schedule(epochs=3, peak_learning_rate=0.05, sides=(24, 28, 32)),
+            compressed_schedule=Schedule(epochs=3, peak_learning_rate=0.03, sides=(28, 32, 32)),
+            int8=False,
+            label_smoothing=0.1,
+        ),
+    )
+}
+"""The shipped applications. Growing pictures save most of the time of the early epochs."""

@@ -1,0 +1,87 @@
+"""Draws the chains of an application as they lie in the store, on the network they were cut from."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+
+from splitplace.messages.application import Application, Variant
+from splitplace.workshop.cutting.balance import Target
+from splitplace.workshop.cutting.inspection import Inspection, SegmentTimes, inspect
+from splitplace.workshop.cutting.plan import Plan, PlannedStage
+from splitplace.workshop.cutting.profile import segment_times
+from splitplace.workshop.packing.packer import is_layer_chain
+from splitplace.workshop.report.drawing import draw
+
+TARGET = Target()
+"""What the chains of the store are balanced for."""
+
+
+class DiagramError(Exception):
+    """A chain that is not the whole network's own graph, cut."""
+
+
+def cut_diagrams(
+    application: Application,
+    fragment_path: Callable[[str], Path],
+    measure: SegmentTimes = segment_times,
+) -> Iterator[tuple[str, str]]:
+    """The name of each chain that was cut from the whole network, and its drawing as SVG.
+
+    The pieces between all places to cut are timed on this machine, some seconds for each chain. From that are
+    a stage's time and what the best cut would give; FLOPs, weights and memory are those of the manifest.
+
+    Raises:
+        DiagramError: A chain does not fit the whole network.
+        CutError: The whole network cannot be cut into so many stages.
+        GraphError: Something needed cannot be told from its graph.
+        StoreError: A fragment is missing.
+    """
+    chains = [variant for variant in application.variants if is_layer_chain(variant.name)]
+    single = next((variant for variant in application.variants if variant.name == "whole"), None)
+    if single is None:
+        return
+    whole = onnx.load(fragment_path(single.stages[0].fragment)) if chains else onnx.ModelProto()
+    for variant in chains:
+        best = inspect(
+            whole,
+            name=f"{application.name}, {variant.name}",
+            stages=len(variant.stages),
+            target=TARGET,
+            micro_batch=variant.micro_batch,
+            measure=measure,
+        )
+        fragments = [onnx.load(fragment_path(stage.fragment)) for stage in variant.stages]
+        tensors = [fragment.graph.output[0].name for fragment in fragments[:-1]]
+        yield variant.name, draw(replace(best, plan=_held(best, application, variant, tensors)))
+
+
+def _held(best: Inspection, application: Application, variant: Variant, tensors: list[str]) -> Plan:
+    """The chain of the store, in the terms of an inspection."""
+    places = {point.tensor: index for index, point in enumerate(best.points)}
+    if not places.keys() >= set(tensors):
+        msg = f"{application.name}/{variant.name} is not cut from the network in {application.name}/whole"
+        raise DiagramError(msg)
+    ends = [*(places[tensor] for tensor in tensors), len(best.points)]
+    starts = [0, *(end + 1 for end in ends[:-1])]
+    stages = []
+    nodes = TARGET.for_stages(len(variant.stages))
+    for stage, node, first, last in zip(variant.stages, nodes, starts, ends, strict=True):
+        fragment = application.fragment(stage.fragment)
+        sent = best.points[last].sent_bytes_per_image if last < len(best.points) else 0.0
+        stages.append(
+            PlannedStage(
+                first_segment=first,
+                last_segment=last,
+                compute_ms=sum(part.milliseconds for part in best.segments[first : last + 1]) * node.slowdown,
+                send_ms=sent / node.link_bytes_per_ms,
+                sent_bytes_per_image=sent,
+                flops_per_image=round(fragment.flops_per_image),
+                weight_bytes=fragment.weight_bytes,
+                peak_memory_bytes=fragment.peak_memory_bytes,
+                output=best.points[last].tensor if last < len(best.points) else "",
+            )
+        )
+    pace_ms = max(max(stage.compute_ms, stage.send_ms) for stage in stages)
+    return replace(best.plan, stages=tuple(stages), pace_ms=pace_ms)

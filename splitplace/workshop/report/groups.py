@@ -1,0 +1,118 @@
+"""Which branch wins for the pictures of which group of classes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splitplace.messages.application import Application, Variant
+from splitplace.workshop.datasets import PUBLISHED, DatasetError, Subset, load_published
+from splitplace.workshop.datasets.image_folder import read_image_folder
+from splitplace.workshop.packing.variants import variant_logits
+
+
+@dataclass(frozen=True)
+class GroupConfusion:
+    """How a variant of several last stages divides labelled pictures among them."""
+
+    variant: str
+    branches: tuple[str, ...]
+    """Names of the last stages."""
+    won: NDArray[np.int64]
+    """`int64[k, k]`: pictures whose right class the row's branch owns, and for which the column's one won."""
+    right: tuple[float, ...]
+    """Share of right answers among the pictures of each branch's classes; 0 where there are none."""
+    whole_right: tuple[float, ...]
+    """The same of the whole network; empty where the application has none."""
+
+    @property
+    def wrong_branch(self) -> float:
+        """Share of pictures for which a branch won that does not own the right class."""
+        total = int(self.won.sum())
+        return 1 - int(np.trace(self.won)) / total if total else 0.0
+
+
+def several_sinks(application: Application) -> tuple[Variant, ...]:
+    """The variants whose classes are divided among several last stages."""
+    return tuple(variant for variant in application.variants if len(variant.sinks) > 1)
+
+
+def group_confusions(
+    application: Application, fragment_path: Callable[[str], Path], test: Subset
+) -> Iterator[GroupConfusion]:
+    """Runs the variants of several last stages, and the whole network for comparison.
+
+    Raises:
+        FragmentError: A fragment does not load, or does not fit its source.
+    """
+    variants = several_sinks(application)
+    single = next((variant for variant in application.variants if variant.name == "whole"), None)
+    whole = variant_logits(single, fragment_path, test.images) if variants and single else None
+    for variant in variants:
+        yield group_confusion(
+            variant, variant_logits(variant, fragment_path, test.images), whole, test.labels
+        )
+
+
+def group_confusion(
+    variant: Variant,
+    logits: NDArray[np.float32],
+    whole: NDArray[np.float32] | None,
+    labels: NDArray[np.integer[Any]],
+) -> GroupConfusion:
+    """Counts which branch won.
+
+    Args:
+        variant: Its last stages own the classes.
+        logits: Its own, `[N, classes]`.
+        whole: Those of the whole network, where there is one.
+        labels: The right classes, `[N]`.
+    """
+    groups = [stage.classes for stage in variant.sinks]
+    owner = np.empty(logits.shape[1], np.int64)
+    for index, group in enumerate(groups):
+        owner[list(group)] = index
+    answers = logits.argmax(axis=1)
+    won = np.zeros((len(groups), len(groups)), np.int64)
+    np.add.at(won, (owner[labels], owner[answers]), 1)
+    return GroupConfusion(
+        variant.name,
+        tuple(stage.name for stage in variant.sinks),
+        won,
+        _shares(answers == labels, owner[labels], len(groups)),
+        () if whole is None else _shares(whole.argmax(axis=1) == labels, owner[labels], len(groups)),
+    )
+
+
+def _shares(right: NDArray[np.bool_], group: NDArray[np.int64], groups: int) -> tuple[float, ...]:
+    of_group = [right[group == index] for index in range(groups)]
+    return tuple(float(part.mean()) if len(part) else 0.0 for part in of_group)
+
+
+def labelled_pictures(application: Application, folders: Sequence[Path]) -> Subset:
+    """Labelled test pictures of an application, from the first folder that holds some.
+
+    Args:
+        application: A published data set of its name is looked for; otherwise a folder for each class.
+        folders: Where to look, in order.
+
+    Raises:
+        DatasetError: None of them holds any.
+    """
+    reasons = []
+    for folder in folders:
+        try:
+            return _read(application, folder)
+        except DatasetError as error:
+            reasons.append(str(error))
+    raise DatasetError("; ".join(reasons))
+
+
+def _read(application: Application, folder: Path) -> Subset:
+    if application.name in PUBLISHED:
+        return load_published(application.name, folder).test
+    channels, height, width = application.input.shape
+    return read_image_folder(folder, application.labels, (channels, height, width))

@@ -1,0 +1,238 @@
+"""One training loop for every network: SGD with a one-cycle learning rate, resumable after each epoch."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import Progress
+from torch import Tensor, nn
+
+from splitplace.workshop.datasets import Subset
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""From augmented images `float32[N, C, H, W]` and labels `int64[N]` to the scalar to minimise."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to train. The seed decides initial weights, order and augmentation."""
+
+    epochs: int
+    seed: int = 0
+    batch: int = 128
+    peak_learning_rate: float = 0.1
+    weight_decay: float = 5e-4
+    sides: tuple[int, ...] = ()
+    """Side of the pictures in each epoch, in pixels; the data's own side where none is given. Starting with
+    small pictures saves most of the time of the early epochs and costs little of what is learned."""
+    patience: int = 0
+    """Training ends after so many epochs without a better validation accuracy, and the weights of the best
+    are taken; 0: it runs to its end, and the last weights are taken."""
+
+    def side(self, epoch: int, own_side: int) -> int:
+        """Side of the pictures in an epoch, of data whose own side is given."""
+        return self.sides[epoch] if epoch < len(self.sides) else own_side
+
+
+class Epoch(NamedTuple):
+    """One point of a training curve."""
+
+    training_loss: float
+    validation_accuracy: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Bounds of the random affine change that every training image gets."""
+
+    degrees: float = 10.0
+    scale: float = 0.1
+    shift_pixels: float = 2.0
+    mirror: bool = False
+    """Whether every other picture is mirrored, left to right."""
+
+    def __call__(self, images: Tensor, generator: torch.Generator, side: int) -> Tensor:
+        """Rotated, scaled, shifted and perhaps mirrored pictures.
+
+        `uint8[N, C, H, H]` to `float32[N, C, side, side]` of the same range.
+        """
+        count, channels, _, own_side = images.shape
+        random = torch.rand(4, count, generator=generator) * 2 - 1
+        angle = random[0] * math.radians(self.degrees)
+        scale = 1 + random[1] * self.scale
+        shift = random[2:4] * 2 * self.shift_pixels / own_side
+        cosine, sine = torch.cos(angle) * scale, torch.sin(angle) * scale
+        flip = torch.ones(count)
+        if self.mirror:
+            flip[torch.rand(count, generator=generator) < 0.5] = -1.0  # noqa: PLR2004 - every other picture
+        rows = (flip * cosine, -sine, shift[0], flip * sine, cosine, shift[1])
+        transform = torch.stack(rows, dim=1).view(count, 2, 3)
+        size = [count, channels, side, side]
+        grid = nn.functional.affine_grid(transform.to(images.device), size, align_corners=False)
+        return nn.functional.grid_sample(images.float(), grid, align_corners=False)
+
+
+def train(
+    network: nn.Module,
+    loss: Loss,
+    schedule: Schedule,
+    *,
+    training: Subset,
+    validation: Subset,
+    augmentation: Augmentation,
+    checkpoint: Path,
+    progress: Progress,
+    device: str = "cpu",
+) -> tuple[Epoch, ...]:
+    """Trains `network` in place, or takes up an interrupted training where its checkpoint stands.
+
+    Every epoch draws its order and augmentation from the seed and its own number, so that a resumed training
+    ends where an uninterrupted one does. The network is given back on the CPU, in evaluation mode.
+
+    Args:
+        network: Maps images to logits over all classes.
+        loss: What to minimise; it calls the network.
+        schedule: Epochs, seed, learning rate.
+        training: What to learn from.
+        validation: What the curve is measured on.
+        augmentation: How the training pictures are varied.
+        checkpoint: File written after each epoch. One of another schedule or network is passed over.
+        progress: Where the progress is shown.
+        device: Where torch computes: `cpu`, `cuda`. Whatever else the loss calls must be there too.
+
+    Returns:
+        The curve, one point an epoch.
+    """
+    network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    steps = math.ceil(len(training) / schedule.batch)
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=schedule.weight_decay
+    )
+    rate = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, schedule.peak_learning_rate, total_steps=steps * schedule.epochs
+    )
+    state = Checkpoint(checkpoint, schedule, {"network": network, "optimizer": optimizer, "rate": rate})
+    curve = state.load()
+    own_side = training.images.shape[-1]
+    bar = progress.add_task(checkpoint.stem, total=schedule.epochs * steps, completed=len(curve) * steps)
+    while not finished(curve, schedule, own_side):
+        epoch = len(curve)
+        started = time.perf_counter()
+        network.train()
+        total = 0.0
+        generator = torch.Generator().manual_seed(schedule.seed * 1000 + epoch)
+        side = schedule.side(epoch, own_side)
+        order = torch.randperm(len(training), generator=generator).numpy()
+        for start in range(0, len(training), schedule.batch):
+            chosen = order[start : start + schedule.batch]
+            pictures = torch.from_numpy(training.images[chosen]).to(device)
+            images = augmentation(pictures, generator, side)
+            labels = torch.from_numpy(training.labels[chosen].astype(np.int64)).to(device)
+            value = loss(images.contiguous(memory_format=torch.channels_last), labels)
+            optimizer.zero_grad()
+            value.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            rate.step()
+            total += value.item() * len(chosen)
+            progress.advance(bar)
+        network.eval()
+        answers = in_batches(network, validation.images, device=device).argmax(axis=1)
+        accuracy = float((answers == validation.labels).mean())
+        curve.append(Epoch(total / len(training), accuracy, time.perf_counter() - started))
+        state.save(curve, best=best_epoch(curve, schedule, own_side) == epoch)
+        progress.console.print(
+            f"{checkpoint.stem}: epoch {epoch + 1}/{schedule.epochs}, "
+            f"training loss {curve[-1].training_loss:.4f}, "
+            f"validation accuracy {accuracy:.4f}, {curve[-1].seconds:.0f} s"
+        )
+    if schedule.patience:
+        state.load_best()
+    network.to("cpu").eval()
+    return tuple(curve)
+
+
+def best_epoch(curve: Sequence[Epoch], schedule: Schedule, own_side: int) -> int | None:
+    """Number of the epoch with the best validation accuracy; the first of several.
+
+    Only epochs on pictures of their own side count: before them a network sees in training what it is not
+    validated on. None while there is no such epoch.
+    """
+    counting = [number for number in range(len(curve)) if schedule.side(number, own_side) == own_side]
+    return max(counting, key=lambda number: curve[number].validation_accuracy, default=None)
+
+
+def finished(curve: Sequence[Epoch], schedule: Schedule, own_side: int) -> bool:
+    """Whether all epochs are over, or `patience` of them passed without a better one."""
+    if len(curve) >= schedule.epochs:
+        return True
+    best = best_epoch(curve, schedule, own_side)
+    return bool(schedule.patience) and best is not None and len(curve) - 1 - best >= schedule.patience
+
+
+def in_batches(
+    function: Callable[[Tensor], Tensor], images: NDArray[np.uint8], batch: int = 500, device: str = "cpu"
+) -> NDArray[np.float32]:
+    """What a network (or a part of it) makes of many images, `float32[N, ...]`, without gradients."""
+    with torch.inference_mode():
+        outputs = [
+            function(torch.from_numpy(images[start : start + batch]).to(device)).cpu()
+            for start in range(0, len(images), batch)
+        ]
+    result: NDArray[np.float32] = torch.cat(outputs).numpy()
+    return result
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a training, on disk after each epoch."""
+
+    path: Path
+    schedule: Schedule
+    parts: dict[str, Any]
+    """What has a state of its own: network, optimizer, learning rate."""
+
+    def load(self) -> list[Epoch]:
+        """Sets the parts to where this training stopped; the curve so far, or none if there was none."""
+        stored = self._stored()
+        if stored is None:
+            return []
+        for name, part in self.parts.items():
+            part.load_state_dict(stored[name])
+        return [Epoch(*point) for point in stored["curve"]]
+
+    def load_best(self) -> None:
+        """Sets the network to its weights after its best epoch."""
+        stored = self._stored()
+        if stored is not None and "best" in stored:
+            self.parts["network"].load_state_dict(stored["best"])
+
+    def save(self, curve: Sequence[Epoch], *, best: bool) -> None:
+        """Replaces the file at once. The weights of the best epoch are kept beside those of the last."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        states = {name: part.state_dict() for name, part in self.parts.items()}
+        if self.schedule.patience:
+            stored = None if best else self._stored()
+            states["best"] = states["network"] if stored is None else stored["best"]
+        facts = {"schedule": asdict(self.schedule), "curve": [tuple(point) for point in curve]}
+        partial = self.path.with_suffix(".partial")
+        torch.save(states | facts, partial)
+        partial.replace(self.path)
+
+    def _stored(self) -> dict[str, Any] | None:
+        """What the file holds, if it is of this schedule and network."""
+        if not self.path.exists():
+            return None
+        stored: dict[str, Any] = torch.load(self.path, weights_only=True, map_location="cpu")
+        if stored["schedule"] != asdict(self.schedule):
+            return None
+        shapes = {name: value.shape for name, value in stored["network"].items()}
+        if shapes != {name: value.shape for name, value in self.parts["network"].state_dict().items()}:
+            return None
+        return stored

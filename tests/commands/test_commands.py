@@ -1,0 +1,221 @@
+"""Commands and sensors against a whole running system."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from splitplace.commands.processes.broker import free_port
+from tests.support.tiny_application import LABELS, tiny_images
+from tests.system.harness import NODES, Setup, System, running_system
+
+pytestmark = pytest.mark.system
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module", params=["mosquitto", "embedded"])
+def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    with running_system(tmp_path_factory.mktemp("system"), request.param, Setup(policy="rule")) as running:
+        yield running
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "splitplace.commands.main", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=REPOSITORY)
+
+
+def pictures(folder: Path, count: int) -> tuple[list[str], list[int]]:
+    """PNG files and their classes."""
+    images, labels = tiny_images(count, seed=7)
+    files = [folder / f"picture-{index}.png" for index in range(count)]
+    for file, image in zip(files, images, strict=True):
+        Image.fromarray(image[0]).save(file)
+    return [str(file) for file in files], labels.tolist()
+
+
+def test_submitted_pictures_are_answered_with_labels_decision_nodes_and_time(
+    system: System, tmp_path: Path
+) -> None:
+    files, classes = pictures(tmp_path, 3)
+    truth = ",".join(map(str, classes))
+    shown = run("submit", *files, "--app", "tiny", "--deadline", "10s", "--labels", truth, *at(system))
+    assert shown.returncode == 0, shown.stderr
+    for index, label in enumerate(classes):
+        assert f"picture-{index}.png" in shown.stdout
+        assert LABELS[label] in shown.stdout
+    assert shown.stdout.count("right") >= 3
+    assert "wrong" not in shown.stdout
+    assert any(node in shown.stdout for node in NODES)
+    assert "ms of 10000 ms" in shown.stdout
+
+
+def test_a_submitted_array_is_a_batch(system: System, tmp_path: Path) -> None:
+    images, labels = tiny_images(20, seed=3)
+    np.save(tmp_path / "batch.npy", images)
+    truth = ",".join(map(str, labels))
+    shown = run(
+        *("submit", str(tmp_path / "batch.npy"), "--app", "tiny", "--deadline", "10s", "--labels", truth),
+        *at(system),
+    )
+    assert (shown.returncode, "wrong" in shown.stdout) == (0, False), shown.stderr
+    assert shown.stdout.count("right") >= 20
+
+
+def test_a_refused_task_says_why_and_exits_with_3(system: System, tmp_path: Path) -> None:
+    files, _ = pictures(tmp_path, 1)
+    shown = run("submit", *files, "--app", "unheard-of", *at(system))
+    assert shown.returncode == 3
+    assert "no application 'unheard-of'; there is: tiny" in shown.stderr
+
+
+def test_a_hopeless_deadline_is_refused_with_the_reason(system: System, tmp_path: Path) -> None:
+    files, _ = pictures(tmp_path, 1)
+    shown = run("submit", *files, "--app", "tiny", "--deadline", "1ms", *at(system))
+    assert shown.returncode in {3, 4}
+    assert shown.stderr.startswith(("refused: ", "expired: "))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("no-such.png", "--app", "tiny"), "No such file"),
+        (("picture-0.png", "batch.npy", "--app", "tiny"), "either pictures"),
+        (("picture-0.png", "--app", "tiny", "--deadline", "soon"), "is not a duration"),
+        (("picture-0.png", "--app", "tiny", "--labels", "one"), "invalid literal"),
+        (("pickled.npy", "--app", "tiny"), "allow_pickle"),
+    ],
+)
+def test_wrong_flags_and_files_are_usage_errors(
+    system: System, tmp_path: Path, arguments: tuple[str, ...], complaint: str
+) -> None:
+    pictures(tmp_path, 1)
+    np.save(tmp_path / "batch.npy", tiny_images(1)[0])
+    np.save(tmp_path / "pickled.npy", np.array([object()]), allow_pickle=True)
+    files = [str(tmp_path / part) if "." in part else part for part in arguments]
+    shown = run("submit", *files, *at(system))
+    assert (shown.returncode, complaint in " ".join(shown.stderr.split())) == (2, True), shown.stderr
+
+
+def test_status_shows_services_and_nodes(system: System) -> None:
+    shown = run("status", *at(system))
+    assert shown.returncode == 0, shown.stderr
+    status: dict[str, Any] = json.loads(run("status", "--json", *at(system)).stdout)
+    assert {service["name"]: service["online"] for service in status["services"]} == dict.fromkeys(
+        ("gateway", "splitter", "placer", "resource-monitor", "result-aggregator"), True
+    )
+    assert [(node["name"], node["online"]) for node in status["nodes"]] == [(name, True) for name in NODES]
+    assert all(name in shown.stdout for name in NODES)
+
+
+def test_the_doctor_finds_nothing_wrong(system: System) -> None:
+    shown = run("doctor", "--store", str(system.journal.parent / "store"), *at(system))
+    assert (shown.returncode, "fail " in shown.stdout) == (0, False), shown.stdout
+
+
+def test_the_doctor_sees_a_fragment_that_was_changed(system: System, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    subprocess.run(["cp", "-r", str(system.journal.parent / "store"), str(store)], check=True)
+    fragment = next(store.glob("tiny/fragments/*.onnx"))
+    fragment.write_bytes(fragment.read_bytes() + b"x")
+    shown = run("doctor", "--store", str(store), *at(system))
+    assert shown.returncode == 1
+    assert "fail model store" in shown.stdout
+
+
+def test_watch_prints_lines_where_there_is_no_terminal(system: System) -> None:
+    shown = run("watch", "--seconds", "6", *at(system))
+    assert shown.returncode == 0, shown.stderr
+    assert "3 nodes, 0 tasks accepted" in shown.stdout
+
+
+def test_the_python_sensor_gets_an_answer_to_every_task(system: System, tmp_path: Path) -> None:
+    images, labels = tiny_images(50)
+    np.savez(tmp_path / "samples.npz", images=images[:, 0], labels=labels)
+    shown = subprocess.run(
+        [
+            *(sys.executable, "examples/sensor.py", *at(system), "--samples", str(tmp_path / "samples.npz")),
+            *("--application", "tiny", "--tasks", "25", "--rate", "20", "--tight-ms", "5000"),
+            *(
+                "--tightest",
+                "1",
+                "--loosest",
+                "2",
+                "--batch-max",
+                "6",
+                "--report",
+                str(tmp_path / "report.json"),
+            ),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=REPOSITORY,
+    )
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert {task["format"] for task in report} == {"msgpack", "json", "png"}
+    assert [task["answers"] for task in report] == [1] * 25
+    assert {task["status"] for task in report} == {"answered"}
+    assert [task["right"] for task in report] == [task["batch"] for task in report]
+
+
+def test_the_python_sensor_imports_nothing_of_ours() -> None:
+    program = (
+        "import sys; sys.path.insert(0, 'examples'); import sensor; "
+        "ours = {'splitplace', 'messages', 'services', 'edge_node', 'pydantic'}; "
+        "print(sorted(ours & set(sys.modules)))"
+    )
+    command = [sys.executable, "-P", "-c", program]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert shown.stdout.strip() == "[]"
+
+
+def test_the_shell_sensor_prints_the_answer(system: System, tmp_path: Path) -> None:
+    (file,), (label,) = pictures(tmp_path, 1)
+    shown = subprocess.run(
+        ["examples/sensor.sh", file, "9000"],
+        env={"PATH": "/usr/bin:/bin", "BROKER_PORT": str(system.broker.port), "APPLICATION": "tiny"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=REPOSITORY,
+    )
+    assert shown.returncode == 0, shown.stderr
+    answer = json.loads(shown.stdout)
+    assert (answer["status"], answer["predictions"][0]["index"]) == ("answered", label)
+
+
+def test_commands_say_when_there_is_no_broker(tmp_path: Path) -> None:
+    nobody = f"mqtt://127.0.0.1:{free_port()}"
+    files, _ = pictures(tmp_path, 1)
+    for command in (["status"], ["submit", *files, "--app", "tiny"], ["watch"]):
+        shown = run(*command, "--broker", nobody)
+        assert (shown.returncode, nobody in shown.stderr) == (5, True), shown.stderr
+    shown = run("doctor", "--broker", nobody)
+    assert (shown.returncode, "fail broker" in shown.stdout) == (1, True)
+
+
+def test_submit_says_when_there_is_no_gateway(broker_url: str, tmp_path: Path) -> None:
+    files, _ = pictures(tmp_path, 1)
+    shown = run("submit", *files, "--app", "tiny", "--broker", broker_url)
+    assert (shown.returncode, "no gateway runs" in shown.stderr) == (5, True)
+
+
+def test_status_names_missing_services(broker_url: str) -> None:
+    shown = run("status", "--broker", broker_url)
+    assert shown.returncode == 1
+    assert "missing: gateway, splitter, placer, resource-monitor, result-aggregator" in shown.stderr
+
+
+def at(system: System) -> tuple[str, str]:
+    """The flags that lead to the system."""
+    return ("--broker", system.broker.url)

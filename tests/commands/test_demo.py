@@ -1,0 +1,240 @@
+"""The demo runs to its end with real processes, and leaves none behind however it ends."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from splitplace.bus.settings import Settings
+from splitplace.commands.demo.run import Demo, DemoError, DemoOptions
+from splitplace.commands.main import main
+from splitplace.commands.processes.broker import available_kind, free_port, started_broker
+from splitplace.commands.processes.cpu_shares import cpu_shares, find_hierarchy
+from splitplace.commands.shared.client import new_client
+from splitplace.commands.shared.policy_option import policy_flags
+from splitplace.commands.watching.recording import Log
+from splitplace.messages.task import TaskDecided, TaskFinished
+from splitplace.messages.topics import PLACER, SPLITTER
+from splitplace.policies.pairs import PolicyPair
+from splitplace.policies.placement import PLACEMENT_POLICIES
+from splitplace.policies.splitting import SPLIT_POLICIES
+from splitplace.services.placer.service import PlacerSettings
+from splitplace.services.splitter.settings import SplitterSettings
+from tests.support.tiny_application import build_tiny_application, tiny_images
+
+pytestmark = pytest.mark.system
+
+REPOSITORY = Path(__file__).parents[2]
+PROCESSES = 5 + 6
+"""Services and nodes; a broker and a sensor come on top."""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("store")
+    build_tiny_application(root, milliseconds_per_image=0.3)
+    images, labels = tiny_images(100)
+    np.savez(root / "tiny" / "samples.npz", images=images[:, 0], labels=labels)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """What a shell starts in the background ignores SIGINT, tests and their children too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def start(store: Path, folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "splitplace.commands.main", "demo", "--store", str(store), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )
+
+
+def wait_for(condition: Callable[[], object], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def running(store: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
+    """A demo in full swing, and all its children."""
+    process = start(store, tmp_path, "--tasks", "1000")
+    try:
+        demo = psutil.Process(process.pid)
+        wait_for(lambda: len(demo.children()) >= PROCESSES + 2, 60.0)  # the sensor starts last
+        yield process, demo.children(recursive=True)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_demo_ends_by_itself_with_a_full_summary(store: Path, tmp_path: Path) -> None:
+    flags = ("--tasks", "12", "--seed", "3", "--log", "log.jsonl", "--summary", "figures.json")
+    process = start(store, tmp_path, *flags)
+    output, errors = process.communicate(timeout=100)
+    assert process.returncode == 0, output + errors
+    summary: dict[str, Any] = json.loads((tmp_path / "figures.json").read_text())
+    tasks = summary["tasks"]
+    ends = [tasks[end] for end in ("answered", "refused", "invalid", "expired", "failed")]
+    assert (tasks["sent"], sum(ends), tasks["lost"], tasks["answered_twice"]) == (12, 12, 0, 0)
+    ended = [event for event in Log(tmp_path / "log.jsonl").events() if isinstance(event, TaskFinished)]
+    in_full = [event for event in ended if event.in_full]
+    assert in_full
+    assert all(event.accuracy == 1.0 for event in in_full)  # the tiny application is never wrong
+    assert tasks["partial"] == tasks["answered"] - len(in_full)  # a machine that stood still for a moment
+    assert summary["accuracy"] == 1.0 or tasks["partial"] > 0
+    assert summary["deadline_hit_rate"] > 0
+    assert sum(summary["decisions"].values()) > 0
+    assert set(summary["decisions"]) >= {"whole", "layer", "semantic"}
+    assert list(summary["by_application"]) == ["tiny"]
+    assert [node["node"] for node in summary["nodes"]][::2] == ["fast-1", "medium-1", "slow-1"]
+    scores = [node["score"] for node in summary["nodes"]]
+    assert scores[0] > scores[2] > scores[4] > 0
+    assert sum(node["executed"] for node in summary["nodes"]) > 0
+    assert summary["broker"]["kind"] == available_kind()
+    assert 0 < summary["wall_s"] < 100
+    assert "deadline hit rate" in output
+    assert list((tmp_path / "var" / "demo").iterdir()) == []
+
+
+def test_a_demo_runs_with_the_policies_that_were_asked_for_and_logs_their_decisions(
+    store: Path, tmp_path: Path
+) -> None:
+    flags = ("--tasks", "10", "--policy", "mab+daso", "--log", "log.jsonl", "--summary", "figures.json")
+    process = start(store, tmp_path, *flags)
+    output, errors = process.communicate(timeout=110)
+    assert process.returncode == 0, output + errors
+    events = list(Log(tmp_path / "log.jsonl").events())
+    decisions = [event for event in events if isinstance(event, TaskDecided)]
+    assert {decided.policy for decided in decisions} == {"mab"}
+    assert all(decided.alternatives for decided in decisions)
+    ends = {event.task for event in events if isinstance(event, TaskFinished)}
+    assert ends >= {decided.task for decided in decisions} != set()
+    assert json.loads((tmp_path / "figures.json").read_text())["policy"] == "mab+daso"
+
+
+def test_splitter_and_placer_understand_the_flags_of_every_pair() -> None:
+    for split in SPLIT_POLICIES:
+        for placement in PLACEMENT_POLICIES:
+            flags = policy_flags(PolicyPair(split, placement))
+            splitter = SplitterSettings.from_arguments(flags[SPLITTER], "splitter")
+            placer = PlacerSettings.from_arguments(flags[PLACER], "placer")
+            assert (splitter.policy, placer.placement) == (split, placement)
+
+
+@pytest.mark.parametrize("command", ["demo", "up"])
+def test_an_unknown_pair_of_policies_is_a_usage_error(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--policy", "mab+best"])
+    assert ended.value.code == 2
+    assert "no placement policy 'best'" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_demo_in_an_orderly_way(
+    running: tuple[subprocess.Popen[str], list[psutil.Process]], number: signal.Signals
+) -> None:
+    process, children = running
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=20)
+    assert (process.returncode, "stopped" in errors) == (1, True), errors
+    _, alive = psutil.wait_procs(children, timeout=1)
+    assert alive == []
+    assert groups_of(process.pid) == []
+
+
+def test_a_demo_that_is_killed_leaves_no_process_behind(
+    running: tuple[subprocess.Popen[str], list[psutil.Process]],
+) -> None:
+    process, children = running
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(children, timeout=5)
+    assert alive == []
+    with cpu_shares():
+        pass  # the next user of CPU shares removes what the kill has left in the kernel
+    assert groups_of(process.pid) == []
+
+
+def test_a_demo_fails_when_a_process_dies(
+    running: tuple[subprocess.Popen[str], list[psutil.Process]],
+) -> None:
+    process, children = running
+    victim = next(child for child in children if "splitplace.services.placer" in child.cmdline())
+    victim.kill()
+    _, errors = process.communicate(timeout=20)
+    assert (process.returncode, "placer ended with signal 9" in errors) == (1, True), errors
+    _, alive = psutil.wait_procs(children, timeout=1)
+    assert alive == []
+
+
+def test_demos_on_a_shared_broker_do_not_meet_and_leave_nothing_retained(store: Path, tmp_path: Path) -> None:
+    with started_broker(tmp_path / "broker") as broker:
+        folders = [tmp_path / name for name in ("one", "two")]
+        for folder in folders:
+            folder.mkdir()
+        flags = ("--tasks", "6", "--broker", broker.url, "--summary", "figures.json")
+        processes = [start(store, folder, *flags) for folder in folders]
+        for process, folder in zip(processes, folders, strict=True):
+            output, errors = process.communicate(timeout=110)
+            assert process.returncode == 0, output + errors
+            summary = json.loads((folder / "figures.json").read_text())
+            assert (summary["tasks"]["sent"], summary["broker"]["kind"]) == (6, "given")
+        assert retained_topics(broker.url) == []
+
+
+def test_without_applications_there_is_no_demo(tmp_path: Path) -> None:
+    options = DemoOptions(tasks=1, nodes=6, seed=0, broker=None, store=tmp_path, folder=tmp_path / "run")
+    with pytest.raises(DemoError, match="no application with samples"):
+        Demo(options)
+
+
+def test_an_unreachable_broker_is_a_clear_error(store: Path, tmp_path: Path) -> None:
+    nobody = f"mqtt://127.0.0.1:{free_port()}"
+    process = start(store, tmp_path, "--broker", nobody)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, nobody in errors, "Traceback" in errors) == (1, True, False), errors
+
+
+def groups_of(pid: int) -> list[Path]:
+    """Control groups that a demo has made and not removed."""
+    place = find_hierarchy()
+    return [] if place is None else list(place.folder.glob(f"splitplace-{pid}*"))
+
+
+def retained_topics(url: str) -> list[str]:
+    found: list[str] = []
+
+    async def look() -> None:
+        async with new_client(Settings(broker=url), "test") as client, asyncio.timeout(1.0):
+            await client.subscribe("splitplace/#", qos=1)
+            async for message in client.messages:
+                found.append(message.topic.value)  # noqa: PERF401 - kept when the time is over
+
+    with contextlib.suppress(TimeoutError):
+        asyncio.run(look())
+    return found

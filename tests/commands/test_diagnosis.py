@@ -1,0 +1,117 @@
+"""The doctor finds what is wrong, and says how to mend it."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from splitplace.commands.doctor import diagnosis
+from splitplace.commands.doctor.diagnosis import QUEUE_MESSAGES, Check
+from splitplace.commands.status import Node, Service, Status
+from splitplace.messages.application import Application
+from splitplace.messages.limits import MAX_PACKET_BYTES
+from splitplace.messages.topics import SERVICES
+from tests.support.tiny_application import build_tiny_application
+
+
+@pytest.fixture(scope="module")
+def application(tmp_path_factory: pytest.TempPathFactory) -> Application:
+    return build_tiny_application(tmp_path_factory.mktemp("store"))
+
+
+def node(name: str, *, online: bool = True, software: str = "splitplace 1.2, ONNX Runtime 9") -> Node:
+    return Node(name, online, 10.0, None, 1000, 0, 0, 0.0, software)
+
+
+def status(*nodes: Node, missing: str | None = None, software: str = "1.2") -> Status:
+    services = tuple(Service(name, name != missing, software) for name in SERVICES)
+    return Status(services, nodes)
+
+
+def level(check: Check) -> str:
+    """Its level; and what is not ok says what to do."""
+    assert bool(check.remedy) is (check.level != "ok")
+    assert check.finding
+    return check.level
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [(None, "ok"), (MAX_PACKET_BYTES, "ok"), (MAX_PACKET_BYTES - 1, "fail"), (2_000_000, "fail")],
+)
+def test_a_broker_must_let_our_largest_task_through(limit: int | None, expected: str) -> None:
+    assert level(diagnosis.packet_limit(limit)) == expected
+
+
+@pytest.mark.parametrize(("held", "expected"), [(QUEUE_MESSAGES, "ok"), (1010, "warn"), (0, "warn")])
+def test_a_broker_that_drops_silently_is_a_warning(held: int, expected: str) -> None:
+    assert level(diagnosis.queue_length(held)) == expected
+
+
+@pytest.mark.parametrize(("year", "expected"), [(1970, "warn"), (2030, "ok"), (2150, "warn")])
+def test_an_absurd_clock_is_a_warning_only(year: int, expected: str) -> None:
+    assert level(diagnosis.clock(datetime(year, 6, 1, tzinfo=UTC))) == expected
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (status(node("n1")), "ok"),
+        (status(node("n1", software="splitplace 1.20, ONNX Runtime 1.2")), "warn"),
+        (status(node("n1", online=False, software="splitplace 0.1")), "ok"),
+        (status(software="1.1"), "warn"),
+    ],
+)
+def test_parts_of_another_version_are_named(found: Status, expected: str) -> None:
+    assert level(diagnosis.versions("1.2", found)) == expected
+
+
+def test_a_missing_service_fails_and_is_named() -> None:
+    assert level(diagnosis.services(status())) == "ok"
+    check = diagnosis.services(status(missing="placer"))
+    assert (level(check), "placer" in check.finding) == ("fail", True)
+
+
+def test_without_a_node_nothing_can_run() -> None:
+    assert level(diagnosis.nodes(status())) == "fail"
+    assert level(diagnosis.nodes(status(node("n1", online=False)))) == "fail"
+    assert level(diagnosis.nodes(status(node("n1"), node("n2", online=False)))) == "warn"
+    assert level(diagnosis.nodes(status(node("n1")))) == "ok"
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected", "named"),
+    [
+        (300_000, "ok", "whole, layer, semantic"),
+        (299_999, "ok", "layer, semantic"),
+        (99_999, "fail", "0.1 MB"),
+    ],
+)
+def test_some_variant_of_every_application_must_fit(
+    application: Application, budget: int, expected: str, named: str
+) -> None:
+    check = diagnosis.memory(application, {"n1": budget, "n2": 10})
+    assert (level(check), named in check.finding) == (expected, True)
+
+
+def test_no_nodes_hold_no_application(application: Application) -> None:
+    assert level(diagnosis.memory(application, {})) == "fail"
+
+
+@pytest.mark.parametrize(
+    ("local", "announced", "expected"),
+    [(["a"], ["a"], "ok"), ([], ["a"], "ok"), (["a", "b"], ["a"], "warn"), (["a"], [], "fail")],
+)
+def test_what_the_splitter_announces_is_compared_with_the_store(
+    local: list[str], announced: list[str], expected: str
+) -> None:
+    assert level(diagnosis.catalogue(local, announced)) == expected
+
+
+def test_an_experiment_that_fails_is_a_failed_check() -> None:
+    def fails() -> None:
+        msg = "it broke"
+        raise OSError(msg)
+
+    check = diagnosis.attempt("thing", fails, OSError, "works", "mend it")
+    assert (level(check), check.finding) == ("fail", "it broke")
+    assert level(diagnosis.attempt("thing", lambda: None, OSError, "works", "mend it")) == "ok"

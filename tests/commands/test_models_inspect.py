@@ -1,0 +1,96 @@
+"""`splitplace models inspect`, from a file and from a store."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from splitplace.commands.models.command import main
+
+CHANNELS, SIDE, CLASSES = 8, 12, 5
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Four convolutions, a mean and a product, saved as a model of somebody else."""
+    random = np.random.default_rng(0)
+    nodes, weights, tensor = [], [], "picture"
+    for index in range(4):
+        channels_in = CHANNELS if index else 3
+        kernel = random.standard_normal((CHANNELS, channels_in, 3, 3)).astype(np.float32)
+        weights.append(numpy_helper.from_array(kernel, f"kernel{index}"))
+        nodes.append(helper.make_node("Conv", [tensor, f"kernel{index}"], [f"c{index}"], pads=[1] * 4))
+        nodes.append(helper.make_node("Relu", [f"c{index}"], [f"r{index}"]))
+        tensor = f"r{index}"
+    head = random.standard_normal((CHANNELS, CLASSES)).astype(np.float32)
+    weights.append(numpy_helper.from_array(head, "head"))
+    nodes.append(helper.make_node("GlobalAveragePool", [tensor], ["pooled"]))
+    nodes.append(helper.make_node("Flatten", ["pooled"], ["flat"]))
+    nodes.append(helper.make_node("MatMul", ["flat", "head"], ["scores"]))
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info("picture", TensorProto.FLOAT, ["n", 3, SIDE, SIDE])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", CLASSES])],
+        weights,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    path = tmp_path / "mine.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as exit_info:
+        main(["inspect", *map(str, arguments)])
+    return int(exit_info.value.code or 0)
+
+
+def test_a_file_is_shown_with_its_cut_points_and_a_plan_for_unlike_nodes(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawing = file.with_suffix(".svg")
+    assert run(file, "--speeds", "1,0.5", "--bandwidth", 1000, "--draw", drawing) == 0
+    shown = capsys.readouterr().out
+    assert "mine: 13 places where one tensor crosses" in shown
+    assert "mine: the best chain of 2" in shown
+    words = " ".join(shown.split())
+    difference = re.search(r"differ from the whole's by at most (\S+), and by (\S+) with", words)
+    assert difference is not None
+    assert float(difference[1]) <= 1e-4
+    assert 0 < float(difference[2]) < 1
+    assert "mine in 2 stages" in drawing.read_text("utf-8")
+
+
+def test_the_chains_of_an_application_are_compared_with_the_best(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run("mnist", "--stages", 2) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "mnist: the best chain of 2" in shown
+    assert "layer in the store: the slowest of 3 stages computes" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "reason"),
+    [
+        (["--stages", "15"], 1, "13 places where one tensor crosses, too few for 15 stages"),
+        (["--memory", "0.0001"], 1, "no way to make 3 stages fits into the memory"),
+        (["--speeds", "1,x"], 2, "'1,x' is no list of speeds above 0"),
+        (["--speeds", "1,0"], 2, "'1,0' is no list of speeds above 0"),
+        (["--speeds", "1,1", "--stages", "3"], 2, "2 nodes are given for 3 stages"),
+    ],
+)
+def test_what_cannot_be_planned_is_explained(
+    file: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, reason: str
+) -> None:
+    assert run(file, *arguments) == code
+    assert reason in capsys.readouterr().err
+
+
+def test_an_unknown_application_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("unheard-of") == 1
+    assert "has no application 'unheard-of'" in capsys.readouterr().err

@@ -1,0 +1,20 @@
+"""Durations and settings from the command line."""
+
+import pytest
+import typer
+
+from splitplace.commands.shared.options import parse_duration_ms
+
+
+@pytest.mark.parametrize(
+    ("text", "milliseconds"),
+    [("300ms", 300), ("2s", 2000), ("1.5s", 1500), (" 3 min ", 180_000), ("2m", 120_000), ("1h", 3_600_000)],
+)
+def test_durations_have_a_unit(text: str, milliseconds: float) -> None:
+    assert parse_duration_ms(text) == milliseconds
+
+
+@pytest.mark.parametrize("text", ["", "300", "ms", "-1s", "1e3s", "infs", "nans", "1 s 2 ms", "1d"])
+def test_what_is_no_duration_is_a_usage_error(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="is not a duration"):
+        parse_duration_ms(text)

@@ -1,0 +1,238 @@
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import pytest
+
+from splitplace.messages.task import TaskDecided, TaskFinished
+from splitplace.policies.cluster import ClusterView
+from splitplace.policies.placement import ActiveJob, PlacementName, placement_policy
+from splitplace.policies.placement.daso import LEAST_SAMPLES
+from splitplace.policies.placement.earliest_finish import EarliestFinish
+from splitplace.policies.prediction import Job
+from splitplace.policies.state import StateError
+from splitplace.services.placer.core import Placer, Placing
+from tests.policies.examples import all_of, node, sha, snapshot, three_ways
+
+APP = three_ways(image_ms=10)
+
+
+def placer(policy: PlacementName = "earliest-finish") -> Placer:
+    made = Placer(placement_policy(policy, seed=1))
+    made.learn_application(APP)
+    return made
+
+
+def decided(
+    task: str = "c.t",
+    *,
+    attempt: int = 1,
+    variant: str | None = "whole",
+    batch: int = 6,
+    application: str = "toy",
+    avoid: tuple[str, ...] = (),
+) -> TaskDecided:
+    return TaskDecided(
+        task=task,
+        attempt=attempt,
+        application=application,
+        batch=batch,
+        slack_ms=1000.0,
+        policy="rule",
+        variant=variant,
+        reason="",
+        predicted_ms=None,
+        alternatives=(),
+        avoid=avoid,
+    )
+
+
+def finished(task: str = "c.t", attempt: int = 1) -> TaskFinished:
+    return TaskFinished(
+        task=task,
+        attempt=attempt,
+        application="toy",
+        batch=6,
+        status="answered",
+        reason="",
+        variant="whole",
+        deadline_ms=1000.0,
+        response_ms=100.0,
+        predicted_ms=None,
+        on_time=True,
+        accuracy=None,
+        variant_accuracy=0.9,
+    )
+
+
+def made_of(placing: Placing | None) -> Placing:
+    assert placing is not None
+    return placing
+
+
+def test_a_placement_names_nodes_work_micro_batch_and_prediction() -> None:
+    made = placer()
+    made.cluster(snapshot(node("a", speed=2, loaded=all_of(APP))), 0.0)
+    placing = made_of(made.place(decided(), 0.0))
+    placed = placing.placed
+    assert (placed.task, placed.attempt, placed.variant, placed.policy) == (
+        "c.t",
+        1,
+        "whole",
+        "earliest-finish",
+    )
+    assert [(stage.stage, stage.node, stage.work_ms) for stage in placed.stages] == [("whole-0", "a", 30.0)]
+    assert (placed.batch, placed.micro_batch) == (6, 4)
+    assert placed.predicted_ms is not None
+    assert placed.predicted_ms > 30.0
+    assert placing.prepare == ()  # it has loaded what it needs
+
+
+def test_nodes_that_have_not_loaded_a_fragment_are_told_to_prepare() -> None:
+    made = placer()
+    layers = [stage.fragment for stage in APP.variant("layer").stages]
+    made.cluster(snapshot(node("a", megabytes=2.5, loaded=[layers[0]]), node("b", megabytes=1.5)), 0.0)
+    placing = made_of(made.place(decided(variant="layer", batch=8), 0.0))
+    nodes = {stage.stage: stage.node for stage in placing.placed.stages}
+    assert set(nodes.values()) == {"a", "b"}
+    for hint in placing.prepare:
+        needed = [layers[index] for index in range(3) if nodes[f"layer-{index}"] == hint.node]
+        assert list(hint.fragments) == [piece for piece in needed if piece != layers[0] or hint.node != "a"]
+        assert (hint.task, hint.attempt) == ("c.t", 1)
+    assert {hint.node for hint in placing.prepare} == {"a", "b"}
+
+
+def test_the_ledger_spreads_tasks_that_come_between_two_snapshots() -> None:
+    made = placer()
+    made.cluster(snapshot(node("a", loaded=all_of(APP)), node("b", loaded=all_of(APP))), 0.0)
+    nodes = [made_of(made.place(decided(f"c.{index}"), 0.0)).placed.stages[0].node for index in range(4)]
+    assert nodes == ["a", "b", "a", "b"]
+    for index in (0, 2):
+        made.finished(finished(f"c.{index}"), 1.0)
+    assert made_of(made.place(decided("c.next"), 1.0)).placed.stages[0].node == "a"
+
+
+def test_a_message_that_comes_twice_gets_the_same_placement_and_counts_once() -> None:
+    made = placer()
+    made.cluster(snapshot(node("a", loaded=all_of(APP)), node("b", loaded=all_of(APP))), 0.0)
+    first = made.place(decided(), 0.0)
+    assert made.place(decided(), 5.0) == first
+    assert made_of(made.place(decided("c.next"), 5.0)).placed.stages[0].node == "b"
+
+
+def test_refused_older_and_finished_tasks_are_not_placed() -> None:
+    made = placer()
+    made.cluster(snapshot(node("a")), 0.0)
+    assert made.place(decided("c.refused", variant=None), 0.0) is None
+    assert made_of(made.place(decided(attempt=2), 0.0)).placed.attempt == 2
+    assert made.place(decided(attempt=1), 0.0) is None
+    assert made_of(made.place(decided(attempt=3, avoid=("a",)), 0.0)).placed.stages  # nobody else is there
+    made.finished(finished(attempt=3), 1.0)
+    assert made.place(decided(attempt=4), 2.0) is None
+    made.finished(finished("c.overtaken"), 3.0)  # the end was heard before the decision
+    assert made.place(decided("c.overtaken"), 4.0) is None
+
+
+@pytest.mark.parametrize("policy", ["earliest-finish", "random"])
+def test_where_nothing_is_feasible_the_stages_are_empty_and_the_reason_says_why(
+    policy: PlacementName,
+) -> None:
+    made = placer(policy)
+    unknown = made_of(made.place(decided("c.0"), 0.0))
+    assert unknown.placed.stages == ()
+    assert unknown.prepare == ()
+    assert unknown.placed.reason == "the state of the cluster is not known yet"
+    made.cluster(snapshot(node("a", megabytes=1)), 0.0)
+    assert "the largest node (a) has 1 MB" in made_of(made.place(decided("c.1"), 0.0)).placed.reason
+
+
+def test_what_is_not_in_the_catalogue_cannot_be_placed() -> None:
+    made = placer()
+    made.cluster(snapshot(node("a")), 0.0)
+    for missing in (decided("c.1", application="other"), decided("c.2", variant="other")):
+        placing = made_of(made.place(missing, 0.0))
+        assert placing.placed.stages == ()
+        assert "is not known" in placing.placed.reason
+
+
+def test_random_placement_is_an_option() -> None:
+    made = placer("random")
+    made.cluster(snapshot(*(node(name, loaded=[sha("x")]) for name in "abcdef")), 0.0)
+    nodes = {made_of(made.place(decided(f"c.{index}"), 0.0)).placed.stages[0].node for index in range(40)}
+    assert nodes == set("abcdef")
+
+
+def test_nodes_warm_up_once_when_they_or_an_application_are_new() -> None:
+    made = Placer(placement_policy("earliest-finish"))
+    assert made.learn_application(APP) == []
+    hints = made.cluster(snapshot(node("a"), node("b")), 0.0)
+    assert [(hint.node, set(hint.fragments)) for hint in hints] == [(name, set(all_of(APP))) for name in "ab"]
+    assert made.cluster(snapshot(node("a"), node("b")), 500.0) == []
+    assert [hint.node for hint in made.cluster(snapshot(node("a", boot=1), node("b")), 1000.0)] == ["a"]
+    assert made.learn_application(APP) == []
+    other = APP.model_copy(update={"name": "other"})
+    assert {hint.node for hint in made.learn_application(other)} == {"a", "b"}
+
+
+def test_warming_up_can_be_switched_off() -> None:
+    made = Placer(placement_policy("earliest-finish"), warm_up=False)
+    made.learn_application(APP)
+    assert made.cluster(snapshot(node("a")), 0.0) == []
+
+
+class EverythingTo(EarliestFinish):
+    """Places as its base does, then wants every stage on one node."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+
+    def rearrange(
+        self, active: Sequence[ActiveJob], cluster: ClusterView, now_ms: float
+    ) -> Mapping[str, Mapping[str, str]]:
+        del cluster, now_ms
+        return {one.task: dict.fromkeys(one.nodes, self._target) for one in active}
+
+
+def test_the_ledger_follows_stages_that_are_to_move() -> None:
+    moving = Placer(EverythingTo("b"))
+    moving.learn_application(APP)
+    moving.cluster(snapshot(node("a", loaded=all_of(APP))), 0.0)
+    placed = made_of(moving.place(decided(), 0.0)).placed
+    moving.cluster(snapshot(node("a", loaded=all_of(APP)), node("b", loaded=all_of(APP))), 1.0)
+    active = ActiveJob("c.t", Job(APP, APP.variant("whole"), 6), {"whole-0": "a"}, {"whole-0": 0.5}, 1000.0)
+    (moved,) = moving.rearrange([active], 1.0)
+    assert [stage.node for stage in moved.stages] == ["b"]
+    assert moved.stages[0].work_ms == placed.stages[0].work_ms / 2
+    assert moving.view.ready_ms("a", 1.0) == 1.0
+    assert moving.view.ready_ms("b", 1.0) == 1.0 + moved.stages[0].work_ms
+    assert moving.rearrange([replace(active, nodes={"whole-0": "b"})], 2.0) == []
+
+
+def test_a_memory_is_taken_up_by_the_policy_that_wrote_it() -> None:
+    daso, gobi = placer("daso"), placer("gobi")
+    before = gobi.state()
+    gobi.restore(daso.state())
+    assert gobi.state() == before
+    changed = json.loads(json.dumps(daso.state()))
+    changed["learnt"]["b4"] = [7.0]
+    daso.restore(changed)
+    assert daso.state() == changed
+    with pytest.raises(StateError):
+        daso.restore({"policy": "daso", "learnt": None})
+    with pytest.raises(StateError):
+        daso.restore({"policy": "daso", "learnt": {}})
+
+
+def test_an_interval_tells_the_policy_of_the_tasks_that_left_in_it() -> None:
+    made = placer("daso")
+    made.cluster(snapshot(node("a", loaded=all_of(APP))), 0.0)
+    assert made.end_period() is None
+    for number in range(LEAST_SAMPLES):
+        made.place(decided(f"c.{number}"), 0.0)
+        made.finished(finished(f"c.{number}"), 1.0)
+    training = made.end_period()
+    assert training is not None
+    before = made.state()
+    training()()
+    assert made.state() != before
+    assert made.end_period() is None

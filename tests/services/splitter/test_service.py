@@ -1,0 +1,304 @@
+"""The splitter against real brokers."""
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from splitplace.bus.connection import Bus, Received
+from splitplace.bus.settings import Settings
+from splitplace.commands.processes.broker import Broker
+from splitplace.messages.application import Application
+from splitplace.messages.cluster import ClusterState, FragmentMissing, FragmentRequest, ServiceStatus
+from splitplace.messages.frames import FragmentHeader
+from splitplace.messages.limits import CHUNK_BYTES
+from splitplace.messages.task import TaskDecided
+from splitplace.messages.topics import (
+    APPLICATION,
+    CLUSTER_STATE,
+    FRAGMENT_CHUNK,
+    FRAGMENT_MISSING,
+    FRAGMENT_REQUEST,
+    JOB_ACCEPTED,
+    JOB_DECIDED,
+    JOB_FINISHED,
+    SERVICE_STATUS,
+    SPLITTER,
+)
+from splitplace.policies.placement import placement_policy
+from splitplace.policies.splitting import split_policy
+from splitplace.services.splitter.core import Splitter
+from splitplace.services.splitter.repository import DuePieces, Piece
+from splitplace.services.splitter.service import serve
+from splitplace.services.splitter.settings import SplitterSettings
+from splitplace.storage import state_file as memory
+from splitplace.storage.model_store import ModelStore, sha256_of
+from tests.policies.examples import all_of, chain, fragment, node, sha, snapshot
+from tests.policies.examples import application as made_up
+from tests.services.splitter.test_core import accepted, finished
+from tests.support.waiting import until
+
+
+class Observer:
+    """A client that plays gateway, monitor and nodes, and listens to what the splitter says."""
+
+    def __init__(self, url: str) -> None:
+        self.bus = Bus(Settings(broker=url), "observer")
+        self.applications: dict[str, Application] = {}
+        self.decided: list[TaskDecided] = []
+        self.pieces: list[tuple[FragmentHeader, bytes]] = []
+        self.missing: list[FragmentMissing] = []
+        self.online = False
+        self.bus.subscribe(APPLICATION, self._on_application)
+        self.bus.subscribe(JOB_DECIDED, self._on_decided)
+        self.bus.subscribe(FRAGMENT_CHUNK, self._on_chunk)
+        self.bus.subscribe(FRAGMENT_MISSING, self._on_missing)
+        self.bus.subscribe(SERVICE_STATUS, self._on_status, service=SPLITTER)
+
+    async def _on_application(self, received: Received[Application]) -> None:
+        self.applications[received.message.name] = received.message
+
+    async def _on_decided(self, received: Received[TaskDecided]) -> None:
+        self.decided.append(received.message)
+
+    async def _on_chunk(self, received: Received[FragmentHeader]) -> None:
+        self.pieces.append((received.message, bytes(received.body)))
+
+    async def _on_missing(self, received: Received[FragmentMissing]) -> None:
+        self.missing.append(received.message)
+
+    async def _on_status(self, received: Received[ServiceStatus]) -> None:
+        self.online = received.message.online
+
+    async def until_decided(self, count: int) -> list[TaskDecided]:
+        await until(lambda: len(self.decided) >= count)
+        return self.decided
+
+    async def cluster(self, state: ClusterState) -> None:
+        await self.bus.publish(CLUSTER_STATE, state)
+
+    async def ask(self, sha256: str, first_chunk: int, chunks: int, name: str = "n1") -> None:
+        request = FragmentRequest(node=name, fragment=sha256, first_chunk=first_chunk, chunks=chunks)
+        await self.bus.publish(FRAGMENT_REQUEST, request)
+
+
+@contextlib.asynccontextmanager
+async def running(url: str, folder: Path, **settings: object) -> AsyncIterator[None]:
+    """A splitter over the store in a folder."""
+    chosen = {"broker": url, "store": folder / "store", "state_dir": folder / "state", **settings}
+    task = asyncio.create_task(serve(SplitterSettings.model_validate(chosen)))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+@contextlib.asynccontextmanager
+async def observed(url: str, folder: Path, **settings: object) -> AsyncIterator[Observer]:
+    """An observer of a running splitter that has published its catalogue."""
+    observer = Observer(url)
+    async with observer.bus, running(url, folder, **settings):
+        await until(lambda: observer.applications and observer.online)
+        yield observer
+
+
+@pytest.fixture
+def application(tmp_path: Path) -> Application:
+    """One application in a store, whose whole network is a file of two and a half pieces."""
+    content = bytes(range(256)) * (CHUNK_BYTES * 5 // 2 // 256)
+    whole = fragment("whole", image_ms=10).model_copy(
+        update={"sha256": sha256_of(content), "file_bytes": len(content)}
+    )
+    app = made_up([whole], [chain("whole", [whole])])
+    ModelStore(tmp_path / "store").save(app, [content])
+    return app
+
+
+def content_of(application: Application, folder: Path) -> bytes:
+    return ModelStore(folder / "store").fragment_path(application.fragments[0].sha256).read_bytes()
+
+
+async def test_the_catalogue_is_retained_and_said_again_to_a_new_broker(
+    broker: Broker, tmp_path: Path, application: Application
+) -> None:
+    async with observed(broker.url, tmp_path) as observer:
+        assert observer.applications == {"toy": application}
+        late = Observer(broker.url)
+        late.bus = Bus(Settings(broker=broker.url), "late")
+        late.bus.subscribe(APPLICATION, late._on_application)
+        async with late.bus:
+            await until(lambda: late.applications)
+        observer.applications.clear()
+        broker.kill()
+        broker.start()
+        await until(lambda: observer.applications == {"toy": application}, 15.0)
+
+
+async def test_a_task_is_decided_with_the_cluster_and_learnt_from(
+    broker_url: str, tmp_path: Path, application: Application
+) -> None:
+    async with observed(broker_url, tmp_path, save_every_s=0.05) as observer:
+        await observer.cluster(snapshot(node("a", loaded=all_of(application))))
+        await observer.bus.publish(JOB_ACCEPTED, accepted("c.1"))
+        await until(lambda: observer.decided)
+        decided = observer.decided[0]
+        assert (decided.task, decided.variant, decided.policy) == ("c.1", "whole", "expected-reward")
+        assert decided.predicted_ms is not None
+        saved = tmp_path / "state" / "splitter.json"
+        await observer.bus.publish(JOB_FINISHED, finished(decided, 3 * decided.predicted_ms))
+        await until(lambda: saved.exists() and json.loads(saved.read_text())["correction"])
+        assert json.loads(saved.read_text())["correction"]["toy"]["whole"] == pytest.approx(1.4, abs=0.01)
+
+
+async def test_what_was_learnt_is_saved_on_the_way_out_and_used_after_a_restart(
+    mosquitto_url: str, tmp_path: Path, application: Application
+) -> None:
+    predictions = []
+    for task in ("c.1", "c.2"):
+        async with observed(mosquitto_url, tmp_path, save_every_s=1000) as observer:
+            await observer.cluster(snapshot(node("a", loaded=all_of(application))))
+            await observer.bus.publish(JOB_ACCEPTED, accepted(task))
+            decided = (await observer.until_decided(1))[0]
+            assert decided.predicted_ms is not None
+            predictions.append(decided.predicted_ms)
+            await observer.bus.publish(JOB_FINISHED, finished(decided, 3 * decided.predicted_ms))
+            await observer.bus.publish(JOB_ACCEPTED, accepted(f"{task}-after"))
+            await observer.until_decided(2)
+    assert predictions[1] == pytest.approx(1.4 * predictions[0])
+
+
+async def test_a_bandit_begins_with_the_memory_of_another_run_and_then_keeps_its_own(
+    mosquitto_url: str, tmp_path: Path, application: Application
+) -> None:
+    trained = Splitter(split_policy("mab"), placement_policy("earliest-finish"))
+    trained.restore(
+        {
+            "correction": {},
+            "policy": "mab",
+            "policy_state": {
+                "t": 200,
+                "epsilon": 0.1,
+                "rho": 0.9,
+                "response_ms": {"toy": 500.0},
+                "high": {"whole": {"q": 0.9, "n": 100, "o": 0.9, "samples": 100}},
+                "low": {},
+            },
+        }
+    )
+    memory.save(tmp_path / "trained.json", trained.state())
+    settings = {"policy": "mab", "arms": "whole", "warm_start": tmp_path / "trained.json"}
+    own = tmp_path / "state" / "splitter.json"
+    for times in (1, 2):
+        async with observed(mosquitto_url, tmp_path, **settings) as observer:
+            await observer.cluster(snapshot(node("a", loaded=all_of(application))))
+            await observer.bus.publish(JOB_ACCEPTED, accepted(f"c.{times}", deadline_ms=600.0))
+            decided = (await observer.until_decided(1))[0]
+            assert decided.scores["whole"] == pytest.approx(0.9, abs=0.2)
+            assert "at least the 500 ms expected" in decided.reason
+        assert json.loads(own.read_text())["policy_state"]["high"]["whole"]["n"] == 100 + times
+
+
+def test_arms_that_name_nothing_are_refused_with_what_is_possible() -> None:
+    with pytest.raises(ValidationError, match="give all, paper, or variants with commas between"):
+        SplitterSettings(arms=",")
+
+
+async def test_a_task_that_comes_before_the_cluster_is_known_waits_or_is_refused_in_time(
+    mosquitto_url: str, tmp_path: Path, application: Application
+) -> None:
+    async with observed(mosquitto_url, tmp_path) as observer:
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        await observer.bus.publish(JOB_ACCEPTED, accepted("c.short", deadline_ms=300))
+        await observer.bus.publish(JOB_ACCEPTED, accepted("c.long", deadline_ms=20_000))
+        await until(lambda: observer.decided)
+        assert observer.decided[0].task == "c.short"
+        assert observer.decided[0].variant is None
+        assert 0.2 < loop.time() - begin < 0.3
+        await observer.cluster(snapshot(node("a", loaded=all_of(application))))
+        await until(lambda: len(observer.decided) == 2)
+        assert (observer.decided[1].task, observer.decided[1].variant) == ("c.long", "whole")
+
+
+async def test_a_fragment_comes_in_pieces_that_make_the_file(
+    broker_url: str, tmp_path: Path, application: Application
+) -> None:
+    content = content_of(application, tmp_path)
+    async with observed(broker_url, tmp_path) as observer:
+        await observer.ask(sha256_of(content), 0, 64)
+        await until(lambda: len(observer.pieces) == 3)
+        assert [header.chunk for header, _ in observer.pieces] == [0, 1, 2]
+        assert {header.file_bytes for header, _ in observer.pieces} == {len(content)}
+        assert b"".join(body for _, body in observer.pieces) == content
+        await observer.ask(sha256_of(content), 2, 1)
+        await until(lambda: len(observer.pieces) == 4)
+        assert observer.pieces[3] == observer.pieces[2]
+
+
+async def test_pieces_that_several_nodes_ask_for_together_are_sent_once(
+    mosquitto_url: str, tmp_path: Path, application: Application
+) -> None:
+    sha256 = application.fragments[0].sha256
+    async with observed(mosquitto_url, tmp_path) as observer:
+        await asyncio.gather(*(observer.ask(sha256, 0, 3, f"n{index}") for index in range(10)))
+        await until(lambda: len(observer.pieces) >= 3)
+        await observer.ask(sha256, 0, 1)
+        await until(lambda: len(observer.pieces) >= 4)
+        assert len(observer.pieces) < 10
+
+
+async def test_what_the_repository_does_not_have_or_what_was_changed_is_said_to_be_missing(
+    broker_url: str, tmp_path: Path, application: Application
+) -> None:
+    sha256 = application.fragments[0].sha256
+    path = ModelStore(tmp_path / "store").fragment_path(sha256)
+    async with observed(broker_url, tmp_path) as observer:
+        await observer.ask(sha("unknown"), 0, 1)
+        await until(lambda: observer.missing)
+        assert observer.missing[0].fragment == sha("unknown")
+        path.write_bytes(b"not what its name says")
+        await observer.ask(sha256, 0, 1)
+        await until(lambda: len(observer.missing) == 2)
+        assert str(tmp_path) not in observer.missing[1].reason
+        assert observer.pieces == []
+
+
+def test_pieces_beyond_the_end_are_not_due_and_what_is_due_is_bounded() -> None:
+    due = DuePieces(most=5)
+    name = sha("x")
+
+    def request(first: int, chunks: int) -> FragmentRequest:
+        return FragmentRequest(node="n", fragment=name, first_chunk=first, chunks=chunks)
+
+    assert due.ask(request(1, 64), 3 * CHUNK_BYTES) == 2
+    assert due.ask(request(0, 64), 3 * CHUNK_BYTES) == 1
+    assert due.ask(request(3, 64), 3 * CHUNK_BYTES) == 0
+    assert due.ask(request(2**40, 64), 3 * CHUNK_BYTES) == 0
+    assert due.ask(request(0, 64), 99 * CHUNK_BYTES) == 2
+    assert [due.next().chunk for _ in range(5)] == [1, 2, 0, 3, 4]
+    assert len(due) == 0
+    assert due.ask(request(0, 1), CHUNK_BYTES) == 1
+    assert due.next() == Piece(name, 0)
+
+
+async def test_a_memory_that_is_not_the_splitters_does_not_stop_it(
+    mosquitto_url: str, tmp_path: Path, application: Application
+) -> None:
+    memory.save(tmp_path / "state" / "splitter.json", {"correction": "nonsense"})
+    async with observed(mosquitto_url, tmp_path) as observer:
+        assert observer.applications == {"toy": application}
+
+
+def test_without_a_model_store_the_process_says_so_and_ends(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "splitplace.services.splitter", "--store", str(tmp_path / "nowhere")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert "nowhere: is not a folder (choose another with --store)" in ended.stderr

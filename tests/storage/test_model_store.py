@@ -1,0 +1,156 @@
+"""The model store: what it reads, what it refuses, and that a save is whole."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from splitplace.messages.limits import MAX_CATALOGUE_BYTES
+from splitplace.storage.model_store import ModelStore, StoreError, sha256_of, verify
+from tests.support.tiny_application import build_tiny_application
+
+
+def test_a_saved_application_is_read_back_unchanged(tmp_path: Path) -> None:
+    saved = build_tiny_application(tmp_path)
+    store = ModelStore(tmp_path)
+    assert store.applications() == (saved,)
+    assert store.application("tiny") == saved
+
+
+def test_applications_come_in_the_order_of_their_names_and_other_folders_are_passed_over(
+    tmp_path: Path,
+) -> None:
+    for name in ("zebra", "ant"):
+        build_tiny_application(tmp_path, name=name)
+    (tmp_path / "notes").mkdir()
+    assert [application.name for application in ModelStore(tmp_path).applications()] == ["ant", "zebra"]
+
+
+def test_every_described_fragment_is_found_and_verifies(tmp_path: Path) -> None:
+    application = build_tiny_application(tmp_path)
+    store = ModelStore(tmp_path)
+    for fragment in application.fragments:
+        path = store.fragment_path(fragment.sha256)
+        verify(path, fragment.sha256)
+
+
+def test_a_changed_fragment_does_not_verify(tmp_path: Path) -> None:
+    application = build_tiny_application(tmp_path)
+    sha256 = application.fragments[0].sha256
+    path = ModelStore(tmp_path).fragment_path(sha256)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match="has SHA-256"):
+        verify(path, sha256)
+
+
+def test_a_missing_or_too_large_fragment_does_not_verify(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(StoreError, match="cannot be read"):
+        verify(tmp_path / "missing.onnx", "0" * 64)
+    path = tmp_path / "large.onnx"
+    path.write_bytes(b"12345")
+    verify(path, sha256_of(b"12345"))
+    monkeypatch.setattr("splitplace.storage.model_store.MAX_FRAGMENT_BYTES", 4)
+    with pytest.raises(StoreError, match="more than the 4"):
+        verify(path, sha256_of(b"12345"))
+
+
+@pytest.mark.parametrize("sha256", ["", "../../etc/passwd", "0" * 63, "A" * 64, "*" * 64, "0" * 64 + "\n"])
+def test_what_is_no_hash_is_refused_before_the_disk_is_asked(tmp_path: Path, sha256: str) -> None:
+    with pytest.raises(StoreError, match="is not a SHA-256"):
+        ModelStore(tmp_path).fragment_path(sha256)
+
+
+def test_an_unknown_fragment_is_refused(tmp_path: Path) -> None:
+    build_tiny_application(tmp_path)
+    with pytest.raises(StoreError, match="has no fragment"):
+        ModelStore(tmp_path).fragment_path("0" * 64)
+
+
+def test_a_store_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="is not a folder"):
+        ModelStore(tmp_path / "missing").applications()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../tiny", "a/b", "/etc"])
+def test_a_name_that_is_a_path_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(StoreError, match=r"is not the name|cannot be read"):
+        ModelStore(tmp_path).application(name)
+
+
+def _without_fragments(manifest: dict[str, Any]) -> None:
+    manifest["fragments"] = []
+
+
+def _with_an_unknown_field(manifest: dict[str, Any]) -> None:
+    manifest["weights"] = "pickle"
+
+
+def _of_another_version(manifest: dict[str, Any]) -> None:
+    manifest["version"] = 2
+
+
+def _without_its_last_stage(manifest: dict[str, Any]) -> None:
+    manifest["variants"][1]["stages"].pop()
+
+
+@pytest.mark.parametrize(
+    "damage", [_without_fragments, _with_an_unknown_field, _of_another_version, _without_its_last_stage]
+)
+def test_a_damaged_manifest_is_refused(tmp_path: Path, damage: Callable[[dict[str, Any]], None]) -> None:
+    build_tiny_application(tmp_path)
+    path = tmp_path / "tiny" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    damage(manifest)
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(StoreError, match="not a valid manifest"):
+        ModelStore(tmp_path).applications()
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[]", b"{", b"null"])
+def test_a_manifest_that_is_no_manifest_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "manifest.json").write_bytes(content)
+    with pytest.raises(StoreError, match="not a valid manifest"):
+        ModelStore(tmp_path).applications()
+
+
+def test_a_manifest_beyond_the_size_limit_is_refused_unparsed(tmp_path: Path) -> None:
+    build_tiny_application(tmp_path)
+    path = tmp_path / "tiny" / "manifest.json"
+    path.write_bytes(path.read_bytes() + b" " * MAX_CATALOGUE_BYTES)
+    with pytest.raises(StoreError, match="larger than"):
+        ModelStore(tmp_path).applications()
+
+
+def test_a_manifest_in_the_folder_of_another_name_is_refused(tmp_path: Path) -> None:
+    build_tiny_application(tmp_path)
+    (tmp_path / "tiny").rename(tmp_path / "other")
+    with pytest.raises(StoreError, match="unlike its folder"):
+        ModelStore(tmp_path).applications()
+
+
+def test_a_save_takes_exactly_the_described_fragments(tmp_path: Path) -> None:
+    application = build_tiny_application(tmp_path / "first")
+    contents = [path.read_bytes() for path in (tmp_path / "first" / "tiny" / "fragments").iterdir()]
+    store = ModelStore(tmp_path / "second")
+    for wrong in (contents[1:], [*contents, b"one more"]):
+        with pytest.raises(StoreError, match="not those"):
+            store.save(application, wrong)
+    assert not (tmp_path / "second").exists()
+    store.save(application, contents)
+    assert store.applications() == (application,)
+
+
+def test_a_save_removes_fragments_that_are_no_longer_named(tmp_path: Path) -> None:
+    application = build_tiny_application(tmp_path)
+    old = tmp_path / "tiny" / "fragments" / f"{'0' * 64}.onnx"
+    old.write_bytes(b"of an older build")
+    build_tiny_application(tmp_path)
+    names = {path.stem for path in old.parent.iterdir()}
+    assert names == {fragment.sha256 for fragment in application.fragments}

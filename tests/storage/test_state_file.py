@@ -1,0 +1,81 @@
+"""What a service has learnt, in a file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from pydantic import JsonValue
+
+from splitplace.storage import state_file as memory
+from splitplace.storage.state_file import Memory
+
+
+class Counter:
+    """A learner of one number."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def state(self) -> Mapping[str, JsonValue]:
+        return {"count": self.count}
+
+    def restore(self, state: Mapping[str, JsonValue]) -> None:
+        self.count = int(str(state["count"]))
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"version": 2}', '{"correction": {}}', "\x00"])
+def test_a_broken_memory_file_is_passed_over(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "counter.json"
+    assert memory.load(path) == {}
+    path.write_text(content)
+    assert memory.load(path) == {}
+
+
+def test_memory_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "counter.json"
+    memory.save(path, {"correction": {"toy": {"whole": 1.5}}})
+    memory.save(path, {"correction": {"toy": {"whole": 1.25}}})
+    assert memory.load(path) == {"correction": {"toy": {"whole": 1.25}}}
+    assert [file.name for file in path.parent.iterdir()] == ["counter.json"]
+
+
+async def test_a_learner_goes_on_from_what_was_saved(tmp_path: Path) -> None:
+    first = Counter()
+    kept = Memory(tmp_path / "counter.json", first)
+    first.count = 3
+    await kept.save()
+    second = Counter()
+    await Memory(tmp_path / "counter.json", second).restore()
+    assert second.count == 3
+
+
+async def test_a_learner_with_no_usable_memory_of_its_own_begins_with_the_warm_start(tmp_path: Path) -> None:
+    memory.save(tmp_path / "counter.json", {"count": "many"})
+    memory.save(tmp_path / "elsewhere.json", {"count": 5})
+    learner = Counter()
+    await Memory(tmp_path / "counter.json", learner).restore(tmp_path / "elsewhere.json")
+    assert learner.count == 5
+
+
+async def test_what_is_saved_already_is_not_written_again(tmp_path: Path) -> None:
+    learner = Counter()
+    kept = Memory(tmp_path / "counter.json", learner)
+    await kept.save()
+    assert not (tmp_path / "counter.json").exists()
+    learner.count = 1
+    await kept.save()
+    (tmp_path / "counter.json").unlink()
+    await kept.save()
+    assert not (tmp_path / "counter.json").exists()
+
+
+async def test_a_disk_that_refuses_is_tried_again_the_next_time(tmp_path: Path) -> None:
+    learner = Counter()
+    blocked = tmp_path / "folder"
+    blocked.write_text("a file where a folder should be")
+    kept = Memory(blocked / "counter.json", learner)
+    learner.count = 1
+    await kept.save()
+    blocked.unlink()
+    await kept.save()
+    assert memory.load(blocked / "counter.json") == {"count": 1}
