@@ -21,7 +21,7 @@ from splitplace.policies.placement.earliest_finish import EarliestFinish
 from splitplace.policies.placement.random_placement import RandomPlacement
 from splitplace.policies.prediction import Job
 from splitplace.policies.splitting.rule import Rule
-from splitplace.services.splitter.core import Splitter
+from splitplace.services.splitter.core import SplitterCore
 from splitplace.storage.model_store import ModelStore
 from splitplace.storage.shipped import SHIPPED_STORE
 
@@ -90,8 +90,8 @@ def measure(application: Application, nodes: int) -> None:
         middle, worst = times_ms(one)
         print(f"{nodes:4} nodes: {policy.name} of {STAGES} stages: p50 {middle:6.2f} ms, p99 {worst:6.2f} ms")
 
-    splitter = Splitter(Rule(), EarliestFinish())
-    splitter.learn_applications((application,))
+    splitter = SplitterCore(Rule(), EarliestFinish())
+    splitter.add_applications((application,))
     splitter.cluster(snapshot, 0.0)
 
     def decide(number: int) -> object:

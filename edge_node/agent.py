@@ -26,10 +26,10 @@ from splitplace.edge_node.fragment_store import FragmentStore
 from splitplace.edge_node.loader import Loader
 from splitplace.edge_node.memory import MemoryBudget
 from splitplace.edge_node.outbox import Outbox
-from splitplace.edge_node.queue import Admission, Job, JobQueue
+from splitplace.edge_node.queue import JobQueue, MicroBatchJob, PushOutcome
 from splitplace.edge_node.runtime import give_back_memory
 from splitplace.edge_node.settings import NodeSettings
-from splitplace.edge_node.vitals import Meter, Sample
+from splitplace.edge_node.vitals import Meter, VitalsSample
 from splitplace.messages.cluster import (
     MAX_FRAGMENTS_LISTED,
     CancelTask,
@@ -126,7 +126,7 @@ class Agent:
             platform=platform.platform()[:200],
             software=f"splitplace {software_version()}, ONNX Runtime {ort.__version__}",
         )
-        self._control.subscribe(APPLICATION, self._loader.learn)
+        self._control.subscribe(APPLICATION, self._loader.on_application)
         self._control.subscribe(NODE_PREPARE, self._on_prepare, node=self._node)
         self._control.subscribe(NODE_CANCEL, self._on_cancel, node=self._node)
         self._control.on_connect(self._announce)
@@ -178,7 +178,7 @@ class Agent:
     def _accept(self, header: TensorHeader, route: Route, encoded: Buffer) -> None:
         arrived_ms = now_ms()
         measured_ms = self._executor.milliseconds_per_image(route.fragment)
-        job = Job(
+        job = MicroBatchJob(
             header=header,
             route=route,
             encoded=encoded,
@@ -187,9 +187,9 @@ class Agent:
             expected_ms=self._catalogue.expected_ms(route.fragment, header.shape[0], measured_ms),
         )
         admission = self._executor.push(job)
-        if admission is Admission.ACCEPTED:
+        if admission is PushOutcome.ACCEPTED:
             self._loader.want(route.fragment)
-        elif admission is Admission.FULL:
+        elif admission is PushOutcome.FULL:
             self._fail((job,), "busy", "the queue is full")
 
     async def _on_prepare(self, received: Received[PrepareFragments]) -> None:
@@ -230,7 +230,7 @@ class Agent:
         log.warning("%s", reason)
         self._fail(self._executor.take(fragment), kind, reason)
 
-    def _fail(self, jobs: tuple[Job, ...], kind: FailureKind, reason: str) -> None:
+    def _fail(self, jobs: tuple[MicroBatchJob, ...], kind: FailureKind, reason: str) -> None:
         """Report a failure once for every stage and attempt among the jobs."""
         stages = {(job.header.task, job.header.attempt, job.header.stage) for job in jobs}
         for task, attempt, stage in sorted(stages):
@@ -264,7 +264,7 @@ class Agent:
             await self._control.publish(NODE_VITALS, self._vitals(sample, stored))
             await asyncio.sleep(self._settings.vitals_every_s)
 
-    def _look(self) -> tuple[Sample, tuple[str, ...]]:
+    def _look(self) -> tuple[VitalsSample, tuple[str, ...]]:
         """In a thread: files below /proc and on disk."""
         load = self._executor.load()
         if not load.queue_length and load.executed != self._executed_before:
@@ -272,7 +272,7 @@ class Agent:
             give_back_memory()  # of tensors: hundreds of megabytes were measured to stay after a burst
         return self._meter.sample(), self._store.fragments()
 
-    def _vitals(self, sample: Sample, stored: tuple[str, ...]) -> NodeVitals:
+    def _vitals(self, sample: VitalsSample, stored: tuple[str, ...]) -> NodeVitals:
         load = self._executor.load()
         seen = (self._control.statistics, self._tensors.statistics)
         return NodeVitals(

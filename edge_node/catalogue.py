@@ -24,7 +24,7 @@ class Catalogue:
         self._fragments: dict[str, tuple[Fragment, float]] = {}
         """All applications'; replaced, never changed, because the executor's thread reads it too."""
 
-    def add(self, application: Application) -> None:
+    def add_application(self, application: Application) -> None:
         """Learn or replace an application.
 
         Raises:

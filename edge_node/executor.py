@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitplace.edge_node.catalogue import Timings
-from splitplace.edge_node.queue import Admission, Job, JobQueue
+from splitplace.edge_node.queue import JobQueue, MicroBatchJob, PushOutcome
 from splitplace.edge_node.runtime import FragmentError, FragmentRuntime
 from splitplace.messages.application import DType
 from splitplace.messages.cluster import FailureKind, FragmentTiming
@@ -53,7 +53,7 @@ class Failure:
 class Done:
     """A job that went through the thread."""
 
-    job: Job
+    job: MicroBatchJob
     queue_ms: float
     compute_ms: float
     result: Output | Failure
@@ -99,7 +99,7 @@ class Executor:
         self._changed = threading.Condition()
         self._room = threading.Semaphore(OUTGOING_DEPTH)
         self._sessions: dict[str, FragmentRuntime] = {}
-        self._running: Job | None = None
+        self._running: MicroBatchJob | None = None
         self._executed = 0
         self._timings = Timings()
         self._stopping = False
@@ -117,7 +117,7 @@ class Executor:
         self._room.release()
         self._thread.join(_STOP_S)
 
-    def push(self, job: Job) -> Admission:
+    def push(self, job: MicroBatchJob) -> PushOutcome:
         """Let a job wait for its turn and its fragment."""
         with self._changed:
             admission = self._queue.push(job, now_ms())
@@ -139,7 +139,7 @@ class Executor:
         with self._changed:
             self._queue.expire(now_ms())
 
-    def take(self, fragment: str) -> tuple[Job, ...]:
+    def take(self, fragment: str) -> tuple[MicroBatchJob, ...]:
         """Take all jobs of a fragment that will not come."""
         with self._changed:
             return self._queue.take(fragment)
@@ -205,7 +205,7 @@ class Executor:
                 self._note(done)
             self._deliver(done)
 
-    def _next(self) -> Job | None:
+    def _next(self) -> MicroBatchJob | None:
         while not self._stopping:
             job = self._queue.pop(now_ms(), self._sessions)
             if job is not None:
@@ -219,14 +219,14 @@ class Executor:
             fragment, images = done.job.route.fragment, done.job.header.shape[0]
             self._timings.add(fragment, images, done.compute_ms - self._call_ms(fragment))
 
-    def _run(self, job: Job, runtime: FragmentRuntime) -> Done:
+    def _run(self, job: MicroBatchJob, runtime: FragmentRuntime) -> Done:
         started_ms, cpu_s = now_ms(), time.thread_time()
         result = self._result(job, runtime)
         if self._pace < 1:
             time.sleep((time.thread_time() - cpu_s) * (1 / self._pace - 1))
         return Done(job, max(0.0, started_ms - job.arrived_ms), now_ms() - started_ms, result)
 
-    def _result(self, job: Job, runtime: FragmentRuntime) -> Output | Failure:
+    def _result(self, job: MicroBatchJob, runtime: FragmentRuntime) -> Output | Failure:
         try:
             tensor = decode_tensor(job.header, job.encoded)
             problem = _misfit(tensor, runtime)

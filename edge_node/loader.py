@@ -112,9 +112,9 @@ class Loader:
         """A job is done or gone: there may be room now."""
         self._changed.set()
 
-    async def learn(self, received: Received[Application]) -> None:
+    async def on_application(self, received: Received[Application]) -> None:
         """Handler of the retained descriptions."""
-        self._catalogue.add(received.message)
+        self._catalogue.add_application(received.message)
         self._changed.set()
 
     async def stop(self) -> None:

@@ -16,7 +16,7 @@ MAX_REMEMBERED_TASKS = 8192
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Job:
+class MicroBatchJob:
     """One complete micro-batch and what to run on it."""
 
     header: TensorHeader
@@ -35,7 +35,7 @@ class Job:
         return key_of(self.header)
 
 
-class Admission(Enum):
+class PushOutcome(Enum):
     """What became of a job that was pushed."""
 
     ACCEPTED = auto()
@@ -61,7 +61,7 @@ class _Entry:
     ends_ms: float
     sequence: int
     micro_batch: int
-    job: Job = field(compare=False)
+    job: MicroBatchJob = field(compare=False)
 
 
 class JobQueue:
@@ -90,7 +90,7 @@ class JobQueue:
         self._max_jobs = max_jobs
         self._max_bytes = max_bytes
         self._max_remembered = max_remembered_tasks
-        self._jobs: dict[TensorKey, Job] = {}
+        self._jobs: dict[TensorKey, MicroBatchJob] = {}
         self._heaps: dict[str, list[_Entry]] = {}
         self._groups: dict[tuple[str, int, str], _Group] = {}
         self._oldest_wanted: OrderedDict[str, int] = OrderedDict()
@@ -116,26 +116,26 @@ class JobQueue:
         """Fragments that something waits for."""
         return frozenset(job.route.fragment for job in self._jobs.values())
 
-    def push(self, job: Job, now_ms: float) -> Admission:
+    def push(self, job: MicroBatchJob, now_ms: float) -> PushOutcome:
         """Let a job wait, unless it is not wanted (any more) or there is no room."""
         task, attempt = job.header.task, job.header.attempt
         if attempt < self._oldest_wanted.get(task, 0):
             self.dropped += 1
-            return Admission.OUTDATED
+            return PushOutcome.OUTDATED
         if now_ms >= job.ends_ms:
             self.dropped += 1
-            return Admission.EXPIRED
+            return PushOutcome.EXPIRED
         if job.key in self._jobs:
-            return Admission.DUPLICATE
+            return PushOutcome.DUPLICATE
         self._want_from(task, attempt)
         if len(self) >= self._max_jobs or self._bytes + len(job.encoded) > self._max_bytes:
             self.expire(now_ms)
         if len(self) >= self._max_jobs or self._bytes + len(job.encoded) > self._max_bytes:
-            return Admission.FULL
+            return PushOutcome.FULL
         self._add(job)
-        return Admission.ACCEPTED
+        return PushOutcome.ACCEPTED
 
-    def pop(self, now_ms: float, ready: Container[str]) -> Job | None:
+    def pop(self, now_ms: float, ready: Container[str]) -> MicroBatchJob | None:
         """Take the job with the earliest deadline among those whose fragment is ready; drops expired ones."""
         heads = [
             head
@@ -157,7 +157,7 @@ class JobQueue:
         gone = [job for job in self._jobs.values() if now_ms >= job.ends_ms]
         return self._drop(gone)
 
-    def take(self, fragment: str) -> tuple[Job, ...]:
+    def take(self, fragment: str) -> tuple[MicroBatchJob, ...]:
         """Take everything that waits for a fragment, because it will not come."""
         taken = tuple(job for job in self._jobs.values() if job.route.fragment == fragment)
         for job in taken:
@@ -180,13 +180,13 @@ class JobQueue:
             [job for job in self._jobs.values() if job.key.task == task and job.key.attempt < attempt]
         )
 
-    def _drop(self, jobs: list[Job]) -> int:
+    def _drop(self, jobs: list[MicroBatchJob]) -> int:
         for job in jobs:
             self._forget(job)
         self.dropped += len(jobs)
         return len(jobs)
 
-    def _add(self, job: Job) -> None:
+    def _add(self, job: MicroBatchJob) -> None:
         key = job.key
         group = self._groups.get(key[:3])
         if group is None:
@@ -198,7 +198,7 @@ class JobQueue:
         entry = _Entry(group.ends_ms, group.sequence, key.micro_batch, job)
         heapq.heappush(self._heaps.setdefault(job.route.fragment, []), entry)
 
-    def _forget(self, job: Job) -> None:
+    def _forget(self, job: MicroBatchJob) -> None:
         """Only the heap still holds it; it is passed over there when its turn comes."""
         key = job.key
         del self._jobs[key]

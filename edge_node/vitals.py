@@ -22,7 +22,7 @@ def power_watts(cpu_ratio: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class VitalsSample:
     """One look at the machine."""
 
     cpu_ratio: float
@@ -49,14 +49,14 @@ class Meter:
         self._last_s = time.monotonic()
         self._last_cpu_s = self._cpu_s()
 
-    def sample(self) -> Sample:
+    def sample(self) -> VitalsSample:
         """What has happened since the last call."""
         now_s, cpu_s = time.monotonic(), self._cpu_s()
         elapsed_s = max(now_s - self._last_s, 1e-6)
         cpu_ratio = min(1.0, max(0.0, (cpu_s - self._last_cpu_s) / elapsed_s / self._capacity))
         self._last_s, self._last_cpu_s = now_s, cpu_s
         self._energy_joules += power_watts(cpu_ratio) * elapsed_s
-        return Sample(
+        return VitalsSample(
             cpu_ratio=cpu_ratio,
             resident_bytes=self._process.memory_info().rss,
             temperature_celsius=read_temperature(),

@@ -127,7 +127,7 @@ class RetryRules:
     """Share of the classes that a partial answer must cover."""
 
 
-class TaskBook:
+class GatewayCore:
     """All unfinished tasks. Each method takes a stimulus and yields what is to be done."""
 
     def __init__(self, rules: RetryRules, applications: Mapping[str, Application] | None = None) -> None:

@@ -63,7 +63,7 @@ def refuse(kind: RefusalKind, reason: str) -> NoReturn:
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class TaskIdentity:
     """Whose task it is and what it is called."""
 
     client: str
@@ -76,10 +76,10 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
-class Admission:
+class ValidTask:
     """A valid task."""
 
-    identity: Identity
+    identity: TaskIdentity
     application: str
     inputs: NDArray[Any]
     """Shape [batch, *application.input.shape], dtype of the application's input."""
@@ -87,13 +87,13 @@ class Admission:
     labels: tuple[int, ...] | None
 
 
-def identify(raw: RawReceived) -> Identity:
+def identify(raw: RawReceived) -> TaskIdentity:
     """The names in topic and user properties, before the payload is looked at; made up where missing.
 
     Never fails: a bad name is replaced, so that even its refusal has an address.
     """
     given = {**raw.properties.user, **raw.parameters}
-    return Identity(
+    return TaskIdentity(
         _valid_name(given.get("client")) or ANONYMOUS, _valid_name(given.get("task")) or secrets.token_hex(8)
     )
 
@@ -106,7 +106,7 @@ class _Names(BaseModel):
     task: ClientName | None = None
 
 
-def address_of_refusal(raw: RawReceived, identity: Identity) -> Identity:
+def address_of_refusal(raw: RawReceived, identity: TaskIdentity) -> TaskIdentity:
     """Where a refusal goes: as `identify`, with the names of a body that may itself be what is wrong."""
     try:
         if _content_kind(raw) == "json":
@@ -117,10 +117,12 @@ def address_of_refusal(raw: RawReceived, identity: Identity) -> Identity:
         return identity
     known = {**raw.properties.user, **raw.parameters}
     client = identity.client if _valid_name(known.get("client")) else names.client or identity.client
-    return Identity(client, identity.task if _valid_name(known.get("task")) else names.task or identity.task)
+    return TaskIdentity(
+        client, identity.task if _valid_name(known.get("task")) else names.task or identity.task
+    )
 
 
-def admit(raw: RawReceived, identity: Identity, applications: Mapping[str, Application]) -> Admission:
+def admit(raw: RawReceived, identity: TaskIdentity, applications: Mapping[str, Application]) -> ValidTask:
     """Check and decode a task.
 
     Args:
@@ -142,7 +144,7 @@ def admit(raw: RawReceived, identity: Identity, applications: Mapping[str, Appli
     inputs = _inputs(request, application)
     if request.labels is not None:
         _check_labels(request.labels, len(inputs), len(application.labels))
-    return Admission(
+    return ValidTask(
         identity=_named_in_body(identity, request, raw),
         application=application.name,
         inputs=inputs,
@@ -167,7 +169,7 @@ def _valid_name(value: str | None) -> str | None:
         return None
 
 
-def _named_in_body(identity: Identity, request: TaskRequest, raw: RawReceived) -> Identity:
+def _named_in_body(identity: TaskIdentity, request: TaskRequest, raw: RawReceived) -> TaskIdentity:
     given = {**raw.properties.user, **raw.parameters}
     for name, value in (("client", request.client), ("task", request.task)):
         if value is not None and given.get(name, value) != value:
@@ -175,7 +177,7 @@ def _named_in_body(identity: Identity, request: TaskRequest, raw: RawReceived) -
                 "bad-name",
                 f"{name} is {value!r} in the body and {given[name]!r} in the topic or its properties",
             )
-    return Identity(request.client or identity.client, request.task or identity.task)
+    return TaskIdentity(request.client or identity.client, request.task or identity.task)
 
 
 def _request(raw: RawReceived) -> TaskRequest:

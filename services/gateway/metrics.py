@@ -3,7 +3,7 @@
 from collections import Counter
 
 from splitplace.messages.metrics import GatewayMetrics
-from splitplace.services.gateway.core import TaskBook
+from splitplace.services.gateway.core import GatewayCore
 from splitplace.services.gateway.intake import RefusalKind
 from splitplace.services.gateway.journal import Journal
 
@@ -12,7 +12,7 @@ OUR_FAULT: tuple[RefusalKind, ...] = ("overloaded", "journal")
 
 
 def gateway_metrics(
-    counts: Counter[str], refusals: Counter[RefusalKind], book: TaskBook, journal: Journal
+    counts: Counter[str], refusals: Counter[RefusalKind], book: GatewayCore, journal: Journal
 ) -> GatewayMetrics:
     """Counters since the start, and how many tasks are where.
 

@@ -22,18 +22,18 @@ from splitplace.services.gateway.core import (
     Cancel,
     Dispatch,
     Finish,
+    GatewayCore,
     Instruction,
     RetryRules,
     Settle,
     Task,
-    TaskBook,
 )
 from splitplace.services.gateway.dispatch import input_frames
 from splitplace.services.gateway.intake import (
-    Admission,
-    Identity,
     RefusalKind,
+    TaskIdentity,
     TaskRefusedError,
+    ValidTask,
     address_of_refusal,
     admit,
     identify,
@@ -72,7 +72,7 @@ class Gateway:
             stall_ms=settings.stall_ms,
             least_coverage=settings.least_coverage,
         )
-        self._book = TaskBook(rules, self._applications)
+        self._book = GatewayCore(rules, self._applications)
         self._entries: dict[str, Entry] = {}
         self._news = asyncio.Event()
         self._nodes: dict[str, str] = {}
@@ -146,14 +146,14 @@ class Gateway:
                     self._news.clear()
                     await self._news.wait()
 
-    def _check_load(self, admission: Admission) -> None:
+    def _check_load(self, admission: ValidTask) -> None:
         held = self._held_bytes + admission.inputs.nbytes
         unfinished = len(self._book.tasks)
         if unfinished >= self._settings.max_tasks or held > self._settings.max_input_mb * MEGABYTE:
             reason = f"overloaded: {unfinished} unfinished tasks; try again later"
             refuse("overloaded", reason)
 
-    async def _accept(self, admission: Admission, reply: ReplyTo, arrived_ms: float) -> None:
+    async def _accept(self, admission: ValidTask, reply: ReplyTo, arrived_ms: float) -> None:
         entry = Entry(
             key=admission.identity.key,
             client=admission.identity.client,
@@ -194,7 +194,7 @@ class Gateway:
         )
         self._carry_out(self._book.accept(task, _now_ms()))
 
-    def _refuse(self, raw: RawReceived, identity: Identity, refusal: TaskRefusedError) -> None:
+    def _refuse(self, raw: RawReceived, identity: TaskIdentity, refusal: TaskRefusedError) -> None:
         self._refusals[refusal.kind] += 1
         name = raw.parameters.get("application", "")
         answer = Answer(
@@ -341,7 +341,7 @@ class Gateway:
     async def _restore(self) -> None:
         """Take up what an earlier gateway left: undelivered answers, and unfinished tasks as new attempts."""
         for left in await self._journal.undelivered():
-            key = Identity(left.client, left.task).key
+            key = TaskIdentity(left.client, left.task).key
             self._spawn(self._deliver(key, left.answer, left.reply))
         unix_s, now_ms = time.time(), _now_ms()
         for entry in await self._journal.unfinished():

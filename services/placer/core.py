@@ -47,13 +47,13 @@ class Placing:
 
 
 @dataclass(slots=True)
-class _Record:
+class _PlacedTask:
     attempt: int
     placing: Placing | None
     finished: bool = False
 
 
-class Placer:
+class PlacerCore:
     """Asks the placement policy and keeps the ledger of what it placed."""
 
     def __init__(self, policy: PlacementPolicy, *, warm_up: bool = True) -> None:
@@ -67,11 +67,11 @@ class Placer:
         self._warms_up = warm_up
         self._cluster = ClusterView()
         self._applications: dict[str, Application] = {}
-        self._records: OrderedDict[str, _Record] = OrderedDict()
+        self._records: OrderedDict[str, _PlacedTask] = OrderedDict()
         self._left: list[TaskFinished] = []
         """Tasks that ended in this interval."""
 
-    def learn_application(self, application: Application) -> list[PrepareFragments]:
+    def add_application(self, application: Application) -> list[PrepareFragments]:
         """A catalogue entry, new or changed; and what nodes should load for it while they have room."""
         if self._applications.get(application.name) == application:
             return []
@@ -99,7 +99,7 @@ class Placer:
             return known.placing if decided.attempt == known.attempt else None
         self._cluster.placed(decided.task, decided.attempt, (), now_ms)  # an earlier attempt is cancelled
         placing = self._place(decided, decided.variant, now_ms)
-        self._remember(decided.task, _Record(decided.attempt, placing))
+        self._remember(decided.task, _PlacedTask(decided.attempt, placing))
         return placing
 
     def rearrange(self, active: Sequence[ActiveJob], now_ms: float) -> list[TaskPlaced]:
@@ -137,7 +137,7 @@ class Placer:
         self._cluster.finished(finished.task, now_ms)
         known = self._records.get(finished.task)
         if known is None or not known.finished:
-            self._remember(finished.task, _Record(finished.attempt, None, finished=True))
+            self._remember(finished.task, _PlacedTask(finished.attempt, None, finished=True))
             self._policy.learn(finished)
             self._left.append(finished)
             del self._left[:-MAX_RECORDS]
@@ -268,7 +268,7 @@ class Placer:
             for node, fragments in missing.items()
         )
 
-    def _remember(self, task: str, record: _Record) -> None:
+    def _remember(self, task: str, record: _PlacedTask) -> None:
         self._records[task] = record
         self._records.move_to_end(task)
         while len(self._records) > MAX_RECORDS:

@@ -24,8 +24,8 @@ from splitplace.messages.topics import (
     PLACER,
 )
 from splitplace.policies.placement import PlacementName, placement_policy
-from splitplace.services.placer.core import Placer
-from splitplace.storage.state_file import Memory
+from splitplace.services.placer.core import PlacerCore
+from splitplace.storage.state_file import StateFile
 
 
 class PlacerSettings(Settings):
@@ -44,15 +44,15 @@ class PlacerSettings(Settings):
     save_every_s: float = Field(5.0, gt=0, description="how often that is saved")
 
 
-class PlacerService:
+class Placer:
     """The placer, connected."""
 
     def __init__(self, settings: PlacerSettings) -> None:
         """A service that is not connected yet."""
         policy = placement_policy(settings.placement, seed=settings.seed)
         self._settings = settings
-        self._placer = Placer(policy, warm_up=settings.warm_up)
-        self._memory = Memory(settings.state_dir / "placer.json", self._placer)
+        self._placer = PlacerCore(policy, warm_up=settings.warm_up)
+        self._memory = StateFile(settings.state_dir / "placer.json", self._placer)
         self._bus = service_bus(PLACER, settings)
         self._bus.subscribe(JOB_DECIDED, self._on_decided)
         self._bus.subscribe(JOB_FINISHED, self._on_finished)
@@ -90,7 +90,7 @@ class PlacerService:
         """
         entry = received.message
         if entry.name == received.parameters["application"]:
-            self._prepare(self._placer.learn_application(entry))
+            self._prepare(self._placer.add_application(entry))
 
     # --- what is learnt --------------------------------------------------------------------------------
 
@@ -114,4 +114,4 @@ def _now_ms() -> float:
 
 async def serve(settings: PlacerSettings) -> None:
     """Run the placer until cancelled."""
-    await PlacerService(settings).run()
+    await Placer(settings).run()

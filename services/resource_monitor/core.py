@@ -52,7 +52,7 @@ class _Node:
         return self.online, self.boot if self.online else None
 
 
-class ClusterTracker:
+class ResourceMonitorCore:
     """All nodes heard of, less those long gone. Methods that return a bool tell whether members changed."""
 
     def __init__(

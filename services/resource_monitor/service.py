@@ -27,7 +27,7 @@ from splitplace.services.resource_monitor.core import (
     FORGET_AFTER_MS,
     LINK_MEGABYTES_PER_SECOND,
     SILENT_AFTER_MS,
-    ClusterTracker,
+    ResourceMonitorCore,
 )
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class ResourceMonitor:
 
     def __init__(self, settings: ResourceMonitorSettings) -> None:
         self._bus = service_bus(RESOURCE_MONITOR, settings)
-        self._tracker = ClusterTracker(
+        self._tracker = ResourceMonitorCore(
             silent_after_ms=settings.silent_after_ms,
             forget_after_ms=settings.forget_after_s * 1000,
             link_megabytes_per_second=settings.link_megabytes_per_second,

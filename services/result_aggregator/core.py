@@ -28,7 +28,7 @@ REMEMBER_MS = 60_000.0
 """How long duplicates of a finished task are recognised; later ones can only waste a little memory."""
 
 
-class Aggregation:
+class ResultAggregatorCore:
     """All tasks whose outputs are coming in. Times are of any clock that never goes back."""
 
     def __init__(self, *, max_tasks: int = MAX_TASKS, max_bytes: int = MAX_BYTES) -> None:
@@ -58,7 +58,7 @@ class Aggregation:
         """Memory of the outputs of incomplete tasks."""
         return self._held_bytes
 
-    def describe(self, application: Application, now_ms: float) -> tuple[TaskResult, ...]:
+    def add_application(self, application: Application, now_ms: float) -> tuple[TaskResult, ...]:
         """A catalogue entry; gives the results of outputs that waited for it.
 
         Tasks that have begun keep the entry they began with.

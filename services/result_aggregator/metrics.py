@@ -86,7 +86,7 @@ class Scoreboard:
         self._changed: set[BoardKey] = {ALL}
         self._counted: OrderedDict[str, None] = OrderedDict()
 
-    def describe(self, application: Application) -> None:
+    def add_application(self, application: Application) -> None:
         """Show an application and its variants also before anything is counted."""
         self._board(("application", application.name))
         for variant in application.variants:

@@ -28,7 +28,7 @@ from splitplace.messages.topics import (
     TENSOR,
     Topic,
 )
-from splitplace.services.result_aggregator.core import Aggregation
+from splitplace.services.result_aggregator.core import ResultAggregatorCore
 from splitplace.services.result_aggregator.merging import Condensed, condense
 from splitplace.services.result_aggregator.metrics import BoardKind, Scoreboard
 
@@ -52,7 +52,7 @@ class ResultAggregatorSettings(Settings):
 
 
 class ResultAggregator:
-    """Aggregation and scoreboard, connected. Tensors have a connection of their own."""
+    """ResultAggregatorCore and scoreboard, connected. Tensors have a connection of their own."""
 
     def __init__(self, settings: ResultAggregatorSettings) -> None:
         self._control = service_bus(RESULT_AGGREGATOR, settings)
@@ -64,7 +64,7 @@ class ResultAggregator:
         )
         self._tensors.statistics = self._control.statistics  # which are published for both
         self._assembly = TensorAssembly()
-        self._aggregation = Aggregation()
+        self._aggregation = ResultAggregatorCore()
         self._scoreboard = Scoreboard()
         self._tensors.subscribe(TENSOR, self._on_tensor, node=AGGREGATOR_INBOX)
         self._control.subscribe(APPLICATION, self._on_application)
@@ -104,8 +104,8 @@ class ResultAggregator:
             self._control.send(JOB_RESULT, result)
 
     async def _on_application(self, received: Received[Application]) -> None:
-        self._scoreboard.describe(received.message)
-        for result in self._aggregation.describe(received.message, _now_ms()):
+        self._scoreboard.add_application(received.message)
+        for result in self._aggregation.add_application(received.message, _now_ms()):
             self._control.send(JOB_RESULT, result)
 
     async def _on_settle(self, received: Received[SettleTask]) -> None:

@@ -31,7 +31,7 @@ MAX_RECORDS = 10_000
 
 
 @dataclass(slots=True)
-class _Record:
+class _TrackedTask:
     """A task as this splitter knows it."""
 
     accepted: TaskAccepted
@@ -43,7 +43,7 @@ class _Record:
     finished: bool = False
 
 
-class Splitter:
+class SplitterCore:
     """Predicts every variant, asks the policy, learns from what came of it."""
 
     def __init__(self, policy: SplitPolicy, placement: PlacementPolicy) -> None:
@@ -58,12 +58,12 @@ class Splitter:
         self._correction = Correction()
         self._cluster = ClusterView()
         self._applications: dict[str, Application] = {}
-        self._records: OrderedDict[str, _Record] = OrderedDict()
-        self._waiting: dict[str, _Record] = {}
+        self._records: OrderedDict[str, _TrackedTask] = OrderedDict()
+        self._waiting: dict[str, _TrackedTask] = {}
 
     # --- what happens ----------------------------------------------------------------------------------
 
-    def learn_applications(self, applications: Iterable[Application]) -> None:
+    def add_applications(self, applications: Iterable[Application]) -> None:
         """What can be run: replaces what was known."""
         self._applications = {application.name: application for application in applications}
 
@@ -84,7 +84,7 @@ class Splitter:
         if known is not None and accepted.attempt == known.accepted.attempt:
             return [known.decided] if known.decided else []
         self._cluster.placed(accepted.task, accepted.attempt, (), now_ms)  # an earlier attempt is cancelled
-        record = _Record(accepted, now_ms + accepted.slack_ms)
+        record = _TrackedTask(accepted, now_ms + accepted.slack_ms)
         self._remember(accepted.task, record)
         return self._decide(record, now_ms)
 
@@ -151,7 +151,7 @@ class Splitter:
 
     # --- inside ----------------------------------------------------------------------------------------
 
-    def _remember(self, task: str, record: _Record) -> None:
+    def _remember(self, task: str, record: _TrackedTask) -> None:
         self._waiting.pop(task, None)
         self._records[task] = record
         self._records.move_to_end(task)
@@ -159,7 +159,7 @@ class Splitter:
             forgotten, _ = self._records.popitem(last=False)
             self._waiting.pop(forgotten, None)
 
-    def _decide(self, record: _Record, now_ms: float) -> list[TaskDecided]:
+    def _decide(self, record: _TrackedTask, now_ms: float) -> list[TaskDecided]:
         accepted = record.accepted
         application = self._applications.get(accepted.application)
         if application is None:
@@ -192,7 +192,7 @@ class Splitter:
             record.uncorrected_ms = placement.prediction.response_ms
         return self._settle(record, decision, now_ms, context)
 
-    def _foresee(self, record: _Record, job: Job, now_ms: float) -> Placement | Infeasible:
+    def _foresee(self, record: _TrackedTask, job: Job, now_ms: float) -> Placement | Infeasible:
         request = PlacementRequest(
             task=record.accepted.task,
             job=job,
@@ -220,7 +220,7 @@ class Splitter:
         )
 
     def _settle(
-        self, record: _Record, decision: Decision, now_ms: float, context: SplitContext | None
+        self, record: _TrackedTask, decision: Decision, now_ms: float, context: SplitContext | None
     ) -> list[TaskDecided]:
         accepted = record.accepted
         arms = context.arms if context is not None else ()
@@ -246,7 +246,7 @@ class Splitter:
         )
         return [record.decided]
 
-    def _learn(self, record: _Record, context: SplitContext, finished: TaskFinished) -> None:
+    def _learn(self, record: _TrackedTask, context: SplitContext, finished: TaskFinished) -> None:
         """Of the decision, not of what was lost before it: earlier attempts are not its fault."""
         self._policy.learn(context, finished)
         same = record.decided is not None and record.decided.variant == finished.variant

@@ -20,16 +20,16 @@ from splitplace.messages.topics import (
 )
 from splitplace.policies.placement import placement_policy
 from splitplace.policies.splitting import parse_arms, split_policy
-from splitplace.services.splitter.core import Splitter
+from splitplace.services.splitter.core import SplitterCore
 from splitplace.services.splitter.repository import Repository
 from splitplace.services.splitter.settings import SplitterSettings
 from splitplace.storage.model_store import ModelStore, StoreError
-from splitplace.storage.state_file import Memory
+from splitplace.storage.state_file import StateFile
 
 log = logging.getLogger(__name__)
 
 
-class SplitterService:
+class Splitter:
     """The splitter, connected."""
 
     def __init__(self, settings: SplitterSettings) -> None:
@@ -44,8 +44,8 @@ class SplitterService:
             tolerance=settings.tolerance,
             mab_mode=settings.mab_mode,
         )
-        self._splitter = Splitter(policy, placement_policy("earliest-finish"))
-        self._memory = Memory(settings.state_dir / "splitter.json", self._splitter)
+        self._splitter = SplitterCore(policy, placement_policy("earliest-finish"))
+        self._memory = StateFile(settings.state_dir / "splitter.json", self._splitter)
         self._repository = Repository(settings, self._store)
         self._timer: asyncio.TimerHandle | None = None
         self._bus = service_bus(SPLITTER, settings)
@@ -60,7 +60,7 @@ class SplitterService:
         applications = await asyncio.to_thread(self._store.applications)
         if not applications:
             log.warning("the model store %s holds no application", self._settings.store)
-        self._splitter.learn_applications(applications)
+        self._splitter.add_applications(applications)
         await self._memory.restore(self._settings.warm_start)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -115,7 +115,7 @@ class SplitterService:
         except StoreError as error:
             log.warning("the catalogue stays as it is: %s", error)
             return
-        self._splitter.learn_applications(applications)
+        self._splitter.add_applications(applications)
         for application in applications:
             await self._bus.publish(APPLICATION, application, application=application.name)
 
@@ -130,4 +130,4 @@ async def serve(settings: SplitterSettings) -> None:
     Raises:
         StoreError: the model store cannot be used.
     """
-    await SplitterService(settings).run()
+    await Splitter(settings).run()

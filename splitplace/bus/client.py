@@ -40,7 +40,7 @@ TENSOR_SESSION = Session(expiry_s=10)
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class ClientIdentity:
     """How a connection introduces itself to the broker."""
 
     settings: Settings

@@ -19,11 +19,11 @@ import aiomqtt
 from paho.mqtt.properties import Properties
 from pydantic import ValidationError
 
-from splitplace.bus.client import NO_SESSION, Identity, Session, acknowledge, acknowledge_tcp
+from splitplace.bus.client import NO_SESSION, ClientIdentity, Session, acknowledge, acknowledge_tcp
 from splitplace.bus.incoming import RawReceived, Received, RequestProperties, parse, request_properties
 from splitplace.bus.receipts import Receipts
 from splitplace.bus.settings import Settings
-from splitplace.bus.subscriptions import Arrival, Subscription, Watch, subscription_filter
+from splitplace.bus.subscriptions import QueuedMessage, Subscription, TopicWatch, subscription_filter
 from splitplace.messages import limits
 from splitplace.messages.base import Message
 from splitplace.messages.frames import FrameError
@@ -97,11 +97,11 @@ class Bus:
         """
         self.settings = settings
         self.statistics = Statistics()
-        self._identity = Identity(
+        self._identity = ClientIdentity(
             settings, identifier, will, session, receive_maximum, keepalive_s, _FORGOTTEN_AFTER_S
         )
         self._subscriptions: list[Subscription] = []
-        self._watches: list[Watch] = []
+        self._watches: list[TopicWatch] = []
         self._on_connect: list[Callable[[], Awaitable[None]]] = []
         self._client: aiomqtt.Client | None = None
         self._receipts: Receipts | None = None
@@ -159,7 +159,7 @@ class Bus:
         workers: int = 1,
     ) -> None:
         chosen, pattern = subscription_filter(topic, parameters)
-        queue: asyncio.Queue[Arrival] = asyncio.Queue()
+        queue: asyncio.Queue[QueuedMessage] = asyncio.Queue()
         self._subscriptions.append(Subscription(topic, chosen, pattern, handle, queue, workers))
 
     @contextlib.asynccontextmanager
@@ -177,7 +177,7 @@ class Bus:
             if received is not None:
                 callback(received)
 
-        watch = Watch(*subscription_filter(topic, parameters), handle, topic.qos)
+        watch = TopicWatch(*subscription_filter(topic, parameters), handle, topic.qos)
         self._watches.append(watch)
         name = f"{self.settings.prefix}/{watch.filter}"
         try:
@@ -280,7 +280,9 @@ class Bus:
             except Exception:  # as in `_work`
                 self.statistics.rejected += 1
                 log.exception("handling a message on %s", name)
-        arrival = Arrival(name, message, receipts, receipts.arrived(message.mid) if message.qos else None)
+        arrival = QueuedMessage(
+            name, message, receipts, receipts.arrived(message.mid) if message.qos else None
+        )
         for subscription in self._subscriptions:
             if subscription.pattern.fullmatch(name):
                 size = len(message.payload)

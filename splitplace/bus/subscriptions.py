@@ -13,7 +13,7 @@ from splitplace.messages.topics import Topic
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
+class QueuedMessage:
     """A message that waits for its handler."""
 
     name: str
@@ -38,12 +38,12 @@ class Subscription:
     filter: str
     pattern: re.Pattern[str]
     handle: Callable[[str, aiomqtt.Message], Awaitable[None]]
-    queue: asyncio.Queue[Arrival]
+    queue: asyncio.Queue[QueuedMessage]
     workers: int
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class TopicWatch:
     """A look at the messages of a topic for a while, as they arrive."""
 
     filter: str

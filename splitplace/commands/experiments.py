@@ -80,7 +80,7 @@ def command(
         from splitplace.experiments.simulation import simulate, teach  # noqa: PLC0415
     except ModuleNotFoundError as error:
         fail(f"{error.name} is missing: pip install 'splitplace[experiments]'", ExitCode.PROBLEM)
-    plan = session.Plan(
+    plan = session.SessionPlan(
         experiments=chosen,
         scenario=_given(profile=profile, store=store, intervals=intervals, training_intervals=training),
         seeds=seeds,

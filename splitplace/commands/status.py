@@ -30,7 +30,7 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class NodeReport:
     """One edge node, as it and the resource monitor say."""
 
     name: str
@@ -46,11 +46,11 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class SystemReport:
     """What runs."""
 
     services: tuple[Service, ...]
-    nodes: tuple[Node, ...]
+    nodes: tuple[NodeReport, ...]
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -61,7 +61,7 @@ class Status:
 TOPICS = (SERVICE_STATUS, NODE_STATUS, NODE_INFO, CLUSTER_STATE)
 
 
-def status_of(seen: Seen) -> Status:
+def status_of(seen: Seen) -> SystemReport:
     """What the retained messages of a system say."""
     services = {message.service: message for message in seen.messages(SERVICE_STATUS)}
     infos = {message.node: message for message in seen.messages(NODE_INFO)}
@@ -70,7 +70,7 @@ def status_of(seen: Seen) -> Status:
     for said in seen.messages(NODE_STATUS):
         info, state = infos.get(said.node), states.get(said.node)
         nodes.append(
-            Node(
+            NodeReport(
                 name=said.node,
                 online=said.online and (state is None or state.online),
                 score=info.score if info else None,
@@ -82,7 +82,7 @@ def status_of(seen: Seen) -> Status:
                 software=info.software if info else None,
             )
         )
-    return Status(
+    return SystemReport(
         services=tuple(
             Service(name, services[name].online, services[name].software)
             if name in services
@@ -93,7 +93,7 @@ def status_of(seen: Seen) -> Status:
     )
 
 
-async def _look(settings: Settings) -> Status:
+async def _look(settings: Settings) -> SystemReport:
     async with new_client(settings, "status") as client:
         return status_of(await retained(client, settings, TOPICS))
 
@@ -123,7 +123,7 @@ def command(
         )
 
 
-def _print(status: Status, settings: Settings) -> None:
+def _print(status: SystemReport, settings: Settings) -> None:
     console = Console()
     services = Table("service", "state", "version", title=f"Services on {settings.broker}, {settings.prefix}")
     for service in status.services:

@@ -36,7 +36,7 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class Request:
+class SimulationRequest:
     """One simulation.
 
     Attributes:
@@ -78,7 +78,7 @@ class Taught:
 
 
 Teach = Callable[[Lesson], Taught]
-Simulate = Callable[[Request, Taught | None], Run]
+Simulate = Callable[[SimulationRequest, Taught | None], Run]
 """Both must be importable by name, for other processes call them."""
 
 
@@ -105,13 +105,13 @@ class Laboratory:
     _taught: dict[str, Taught] = field(default_factory=dict)
     _runs: dict[str, Run] = field(default_factory=dict)
 
-    def missing(self, requests: Iterable[Request]) -> tuple[list[Lesson], list[Request]]:
+    def missing(self, requests: Iterable[SimulationRequest]) -> tuple[list[Lesson], list[SimulationRequest]]:
         """What was not done yet, each once: trainings, and the simulations themselves."""
         runs = {request.key: request for request in requests if request.key not in self._runs}
         lessons = {request.lesson.key: request.lesson for request in runs.values() if request.lesson}
         return [lesson for key, lesson in lessons.items() if key not in self._taught], list(runs.values())
 
-    def run(self, requests: Iterable[Request], done: Callable[[], None]) -> None:
+    def run(self, requests: Iterable[SimulationRequest], done: Callable[[], None]) -> None:
         """Does what is missing.
 
         Args:
@@ -128,7 +128,7 @@ class Laboratory:
             self._runs[key] = run
             done()
 
-    def runs(self, requests: Mapping[tuple[str, str], Mapping[int, Request]]) -> Runs:
+    def runs(self, requests: Mapping[tuple[str, str], Mapping[int, SimulationRequest]]) -> Runs:
         """What was simulated, in the order of the requests. Raises KeyError for one that was not."""
         return Runs(
             {
@@ -137,7 +137,7 @@ class Laboratory:
             }
         )
 
-    def _before(self, request: Request) -> Taught | None:
+    def _before(self, request: SimulationRequest) -> Taught | None:
         return self._taught[request.lesson.key] if request.lesson else None
 
     def _parallel(self, calls: Iterable[Any]) -> Iterable[tuple[str, Any]]:
@@ -150,13 +150,13 @@ def _teach(teach: Teach, lesson: Lesson) -> tuple[str, Taught]:
     return lesson.key, teach(lesson)
 
 
-def _simulate(simulate: Simulate, request: Request, taught: Taught | None) -> tuple[str, Run]:
+def _simulate(simulate: Simulate, request: SimulationRequest, taught: Taught | None) -> tuple[str, Run]:
     return request.key, simulate(request, taught)
 
 
 def requests_of(
     experiment: Experiment, common: Mapping[str, Any], seeds: int, only: Sequence[str] = ()
-) -> dict[tuple[str, str], dict[int, Request]]:
+) -> dict[tuple[str, str], dict[int, SimulationRequest]]:
     """All simulations of an experiment, by case and row, then by seed.
 
     Policies train in the common scenario, not in that of the case: what a case changes, they meet for the
@@ -171,13 +171,15 @@ def requests_of(
     Raises:
         pydantic.ValidationError: a field does not exist or cannot have that value.
     """
-    requests: dict[tuple[str, str], dict[int, Request]] = {}
+    requests: dict[tuple[str, str], dict[int, SimulationRequest]] = {}
     for case in experiment.cases:
         for contender in experiment.contenders:
             if not only or contender.name in only or contender.policy in only:
                 scenario, school = _scenarios(common, case, contender)
                 requests[case.name, contender.name] = {
-                    seed: Request(scenario, contender.policy, seed, _lesson(school, contender.policy, seed))
+                    seed: SimulationRequest(
+                        scenario, contender.policy, seed, _lesson(school, contender.policy, seed)
+                    )
                     for seed in range(seeds)
                 }
     return requests

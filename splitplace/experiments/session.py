@@ -16,7 +16,7 @@ TRAINING_INTERVALS = 100
 
 
 @dataclass(frozen=True)
-class Plan:
+class SessionPlan:
     """What a session does.
 
     Attributes:
@@ -44,7 +44,7 @@ class Plan:
         return experiment.seeds if self.seeds is None else self.seeds
 
 
-def simulations(plan: Plan, laboratory: Laboratory) -> int:
+def simulations(plan: SessionPlan, laboratory: Laboratory) -> int:
     """How many trainings and simulations are to be done; what several experiments need is done once."""
     wanted = [
         request
@@ -57,7 +57,7 @@ def simulations(plan: Plan, laboratory: Laboratory) -> int:
 
 
 def conduct(
-    plan: Plan, laboratory: Laboratory, folder: Path, done: Callable[[Experiment], None]
+    plan: SessionPlan, laboratory: Laboratory, folder: Path, done: Callable[[Experiment], None]
 ) -> Iterator[Path]:
     """Does all experiments and writes a page for each, and a list of them.
 
@@ -92,5 +92,5 @@ def notes_on(name: str) -> str:
     return notes.read_text(encoding="utf-8") if notes.is_file() else ""
 
 
-def _requests(plan: Plan, experiment: Experiment) -> dict[Any, Any]:
+def _requests(plan: SessionPlan, experiment: Experiment) -> dict[Any, Any]:
     return requests_of(experiment, plan.scenario_of(experiment), plan.seeds_of(experiment), plan.policies)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from splitplace.experiments.figures import Run, decision_shares, flatten
-from splitplace.experiments.running import Lesson, Request, Taught
+from splitplace.experiments.running import Lesson, SimulationRequest, Taught
 from splitplace.policies.placement import PlacementPolicy
 from splitplace.policies.scoring import reward
 from splitplace.policies.splitting import SplitPolicy
@@ -44,7 +44,7 @@ def _in_intervals(series: Mapping[str, list[float]], interval_ms: float) -> dict
     }
 
 
-def simulate(request: Request, taught: Taught | None) -> Run:
+def simulate(request: SimulationRequest, taught: Taught | None) -> Run:
     """Runs the simulator.
 
     Raises:

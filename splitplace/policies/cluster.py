@@ -59,7 +59,7 @@ class _Placed:
 
 
 @dataclass(slots=True)
-class Share:
+class RemainingLoad:
     """What one task still wants of one node."""
 
     work_ms: float
@@ -84,7 +84,7 @@ class TrackedNode:
     """Queue lengths reported before this are out of date: the ledger emptied at that moment."""
     arriving: dict[str, float] = field(default_factory=dict)
     """Fragments it was told to load, and when they are expected to be ready."""
-    shares: dict[str, Share] = field(default_factory=dict)
+    shares: dict[str, RemainingLoad] = field(default_factory=dict)
     """By task."""
     users: dict[str, int] = field(default_factory=dict)
     """How many outstanding stages need a fragment."""
@@ -311,7 +311,7 @@ class ClusterView:
         if fragment.sha256 not in node.loaded:
             node.arriving[fragment.sha256] = ready_ms
         node.busy_until_ms = max(now_ms, node.busy_until_ms) + work.work_ms
-        share = node.shares.setdefault(task, Share(0.0, due_ms, []))
+        share = node.shares.setdefault(task, RemainingLoad(0.0, due_ms, []))
         share.work_ms += work.work_ms
         share.fragments.append(fragment)
         users = node.users.get(fragment.sha256, 0)

@@ -15,7 +15,7 @@ from splitplace.messages.application import Fragment
 from splitplace.policies.transfer import FETCH_MS
 
 if TYPE_CHECKING:
-    from splitplace.policies.cluster import Share, TrackedNode
+    from splitplace.policies.cluster import RemainingLoad, TrackedNode
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -206,7 +206,7 @@ class ClusterColumns:
                 self._arriving_ms[sha256] = np.full(len(self.names), np.nan)
             self._arriving_ms[sha256][index] = ready_ms
 
-    def put_share(self, index: int, task: str, share: "Share") -> None:
+    def put_share(self, index: int, task: str, share: "RemainingLoad") -> None:
         """A task wants something of a node, or something else than before."""
         row = self._rows.get((index, task))
         if row is None:
@@ -217,7 +217,7 @@ class ClusterColumns:
         for fragment in share.fragments:
             self._flags(self._reserved, fragment.sha256)[index] = True
 
-    def drop_share(self, index: int, task: str, share: "Share") -> None:
+    def drop_share(self, index: int, task: str, share: "RemainingLoad") -> None:
         """A task wants nothing more of a node."""
         row = self._rows.pop((index, task))
         self._row_work_ms[row] = 0.0

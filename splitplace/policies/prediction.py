@@ -65,7 +65,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
+class Estimate:
     """What is expected of a job on given nodes."""
 
     response_ms: float
@@ -86,7 +86,7 @@ class Offer(NamedTuple):
 
 
 @dataclass(slots=True)
-class Schedule:
+class StageSchedule:
     """A job whose stages are put on nodes one by one, in the order of the variant.
 
     Args:
@@ -174,7 +174,7 @@ class Schedule:
         self._free_ms[node] = self.free_ms(node) + self.work_ms(stage, node)
         self._reserve(stage, node)
 
-    def copy(self) -> "Schedule":
+    def copy(self) -> "StageSchedule":
         """One that goes on from here by itself."""
         return replace(
             self,
@@ -183,11 +183,11 @@ class Schedule:
             _added={node: dict(added) for node, added in self._added.items()},
         )
 
-    def prediction(self) -> Prediction:
+    def prediction(self) -> Estimate:
         """What is expected, once every stage was put somewhere."""
         end_ms = max(offer.end_ms for name, offer in self.offers.items() if name in self.job.sinks)
         works = {name: offer.work_ms for name, offer in self.offers.items()}
-        return Prediction(end_ms - self.now_ms, works)
+        return Estimate(end_ms - self.now_ms, works)
 
     def _reserve(self, stage: Stage, node: str) -> None:
         if not self.cluster.shares(node, stage.fragment):
@@ -214,7 +214,7 @@ def predict(
     start_ms: float | None = None,
     due_ms: float = inf,
     idle: bool = False,
-) -> Prediction:
+) -> Estimate:
     """What is expected of a job with its stages on given nodes.
 
     Args:
@@ -230,7 +230,7 @@ def predict(
         KeyError: a stage has no node, or its node is not alive.
     """
     free_ms = dict.fromkeys(nodes.values(), now_ms) if idle else {}
-    schedule = Schedule(
+    schedule = StageSchedule(
         cluster, job, now_ms, now_ms if start_ms is None else start_ms, due_ms, _free_ms=free_ms
     )
     for stage in job.variant.stages:

@@ -17,7 +17,7 @@ class StateError(ValueError):
 Memory = TypeVar("Memory", bound=BaseModel)
 
 
-def remembered(kind: type[Memory], state: State) -> Memory:
+def validated_state(kind: type[Memory], state: State) -> Memory:
     """A saved state as the model that describes it.
 
     Raises:

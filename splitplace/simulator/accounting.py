@@ -8,12 +8,12 @@ from splitplace.policies.placement.objective import objective, response_share
 from splitplace.policies.scoring import is_on_time, mean, reward
 from splitplace.simulator.arrivals import Arrival
 from splitplace.simulator.execution import Execution, Machine, StageRun
-from splitplace.simulator.result import Status, TaskRecord
+from splitplace.simulator.result import TaskRecord, TaskStatus
 
 
 def record_of(
     arrival: Arrival,
-    status: Status,
+    status: TaskStatus,
     now_ms: float,
     *,
     variant: str | None,

@@ -3,7 +3,7 @@
 from functools import partial
 from random import Random
 
-from splitplace.simulator.mobility import Trace
+from splitplace.simulator.mobility import MobilityTrace
 from splitplace.simulator.scenario import Drift, Failures
 from splitplace.simulator.simulation import Simulation
 
@@ -11,7 +11,7 @@ MOBILE_SHARE = 0.5
 """Of the hosts, some ride on vehicles; the others stand still (section 3 of the paper)."""
 
 
-def move(simulation: Simulation, trace: Trace, random: Random) -> None:
+def move(simulation: Simulation, trace: MobilityTrace, random: Random) -> None:
     """Some hosts follow vehicles: each one of the trace, from a moment of its own, over and over.
 
     Args:
@@ -25,7 +25,9 @@ def move(simulation: Simulation, trace: Trace, random: Random) -> None:
     _drive(simulation, trace, riders, 0)
 
 
-def _drive(simulation: Simulation, trace: Trace, riders: list[tuple[str, int, int]], step: int) -> None:
+def _drive(
+    simulation: Simulation, trace: MobilityTrace, riders: list[tuple[str, int, int]], step: int
+) -> None:
     for name, vehicle, offset in riders:
         factor, latency_ms = trace.at(vehicle, step + offset)
         simulation.world.disturb(name, factor, latency_ms)

@@ -7,8 +7,7 @@ from splitplace.messages.application import Fragment, Stage
 from splitplace.policies.prediction import Job
 from splitplace.simulator.hosts import Host
 from splitplace.simulator.network import Link, Transfer
-from splitplace.simulator.processor import Job as Computation
-from splitplace.simulator.processor import Processor
+from splitplace.simulator.processor import Computation, Processor
 
 
 @dataclass(slots=True, eq=False)

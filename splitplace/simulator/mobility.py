@@ -17,7 +17,7 @@ class TraceError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Trace:
+class MobilityTrace:
     """The link of every vehicle at equal steps of time."""
 
     step_ms: float
@@ -42,7 +42,7 @@ class Trace:
         return self.factors[vehicle][step], self.latencies_ms[vehicle][step]
 
 
-def trace(path: Path | None = None) -> Trace:
+def trace(path: Path | None = None) -> MobilityTrace:
     """The bundled trace, or one from a CSV file with the columns `COLUMNS`.
 
     Raises:
@@ -59,7 +59,7 @@ def trace(path: Path | None = None) -> Trace:
         raise TraceError(msg) from error
 
 
-def _read(file: IO[str], name: str) -> Trace:
+def _read(file: IO[str], name: str) -> MobilityTrace:
     by_vehicle: dict[str, dict[float, tuple[float, float]]] = {}
     number = 1
     try:
@@ -79,7 +79,7 @@ def _read(file: IO[str], name: str) -> Trace:
         msg = f"{name}: every vehicle needs a row for the same seconds, at equal steps"
         raise TraceError(msg)
     series = [[points[second] for second in seconds] for points in by_vehicle.values()]
-    return Trace(
+    return MobilityTrace(
         step_ms=1000 * step_s,
         factors=tuple(tuple(factor for factor, _ in points) for points in series),
         latencies_ms=tuple(tuple(latency_ms for _, latency_ms in points) for points in series),

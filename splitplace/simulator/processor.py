@@ -23,7 +23,7 @@ Discipline = Literal["shared", "deadline"]
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class HostMemory:
     """What a host can hold, and what it costs to need more."""
 
     capacity_bytes: float
@@ -43,7 +43,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Memory of a running job."""
+    """HostMemory of a running job."""
 
     key: Hashable
     """Jobs with the same key share the weights."""
@@ -52,7 +52,7 @@ class Footprint:
 
 
 @dataclass(slots=True, eq=False)
-class Job:
+class Computation:
     """A piece of work on a processor."""
 
     finish: float
@@ -63,7 +63,7 @@ class Job:
     done: Callable[[], None]
     present: bool = True
 
-    def __lt__(self, other: "Job") -> bool:
+    def __lt__(self, other: "Computation") -> bool:
         """In the order of ending (`shared`); in that of serving (`deadline`), `finish` is not asked."""
         return (self.finish, self.order) < (other.finish, other.order)
 
@@ -96,7 +96,7 @@ class Processor:
     events: EventQueue
     score: float
     concurrency: float
-    memory: Memory
+    memory: HostMemory
     watts: Callable[[float], float]
     discipline: Discipline = "shared"
     powered: bool = True
@@ -104,7 +104,7 @@ class Processor:
     _virtual: float = 0.0
     _rate: float = 0.0
     _running: int = 0
-    _heap: list[tuple[float, int, Job]] = field(default_factory=list)
+    _heap: list[tuple[float, int, Computation]] = field(default_factory=list)
     _holders: dict[Hashable, int] = field(default_factory=dict)
     _bytes: float = 0.0
     _order: int = 0
@@ -117,20 +117,20 @@ class Processor:
         *,
         due_ms: float = 0.0,
         footprint: Footprint | None = None,
-    ) -> Job:
+    ) -> Computation:
         """Begin some work; `done` is called when it is through."""
         self._settle()
         self._order += 1
         shared = self.discipline == "shared"
         finish = self._virtual + work if shared else work
-        job = Job(finish, due_ms, self._order, footprint or Footprint(self._order), done)
+        job = Computation(finish, due_ms, self._order, footprint or Footprint(self._order), done)
         heappush(self._heap, (finish if shared else due_ms, job.order, job))
         self._running += 1
         self._hold(job.footprint, 1)
         self._plan()
         return job
 
-    def stop(self, job: Job) -> float:
+    def stop(self, job: Computation) -> float:
         """Take a job off, and return the work that was left of it; 0 where it is not there."""
         if not job.present:
             return 0.0
@@ -140,7 +140,7 @@ class Processor:
         self._plan()
         return max(0.0, left)
 
-    def left(self, job: Job) -> float:
+    def left(self, job: Computation) -> float:
         """Work that is left of a job."""
         if not job.present:
             return 0.0
@@ -193,7 +193,7 @@ class Processor:
         if holders == (1 if change > 0 else 0):
             self._bytes += change * footprint.weight_bytes
 
-    def _leave(self, job: Job) -> None:
+    def _leave(self, job: Computation) -> None:
         job.present = False
         self._running -= 1
         self._hold(job.footprint, -1)
@@ -240,12 +240,12 @@ class Processor:
         if self._rate > 0:
             self._next = self.events.after(max(0.0, left) / self._rate, partial(self._finish, head))
 
-    def _head(self) -> Job:
+    def _head(self) -> Computation:
         while not self._heap[0][2].present:
             heappop(self._heap)
         return self._heap[0][2]
 
-    def _finish(self, job: Job) -> None:
+    def _finish(self, job: Computation) -> None:
         self._next = None
         self._settle()
         if self.discipline == "shared":

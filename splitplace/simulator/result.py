@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from splitplace.policies.scoring import mean, mean_reward, quantile, violation_rate
 
-Status = Literal["answered", "refused", "failed", "expired", "overdue", "unfinished"]
+TaskStatus = Literal["answered", "refused", "failed", "expired", "overdue", "unfinished"]
 """`overdue` and `unfinished` still ran or waited at the end: after their deadline, or before it."""
 
 
@@ -25,7 +25,7 @@ class TaskRecord(_Frozen):
     """On the simulation's clock."""
     deadline_ms: float
     batch: int
-    status: Status
+    status: TaskStatus
     variant: str | None = None
     attempts: int = 1
     response_ms: float | None = None

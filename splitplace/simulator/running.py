@@ -23,7 +23,7 @@ from splitplace.simulator.simulation import Simulation
 from splitplace.simulator.workload import Workload, restricted
 from splitplace.simulator.world import Surroundings, World
 
-Watch = Callable[[SplitPolicy, PlacementPolicy, int], None]
+IntervalCallback = Callable[[SplitPolicy, PlacementPolicy, int], None]
 """Looks at the policies at the end of an interval, given how many there were."""
 
 
@@ -57,7 +57,7 @@ def run(
     seed: int = 0,
     *,
     learnt: Learnt | None = None,
-    watch: Watch | None = None,
+    watch: IntervalCallback | None = None,
 ) -> Result:
     """Simulate.
 
@@ -115,7 +115,7 @@ def experience(
     return simulation
 
 
-def train(scenario: Scenario, policy: str, seed: int = 0, *, watch: Watch | None = None) -> Learnt:
+def train(scenario: Scenario, policy: str, seed: int = 0, *, watch: IntervalCallback | None = None) -> Learnt:
     """Policies learn in a simulation of their own, other arrivals and all, as in section 6.3 of the paper.
 
     Args:
@@ -170,7 +170,7 @@ def _simulation(
     seed: str,
     *,
     training: bool = False,
-    watch: Watch | None = None,
+    watch: IntervalCallback | None = None,
     placement: PlacementPolicy | None = None,
 ) -> Simulation:
     """A simulation ready to run, with everything that will happen to its hosts.

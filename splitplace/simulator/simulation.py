@@ -1,7 +1,7 @@
 """One simulation: the splitter and placer of the live system decide for a simulated world.
 
-What runs here are the very classes that the live services run (`splitplace.services.splitter.core.Splitter`,
-`services.placer.core.Placer`); this file plays the other parts: sensors, gateway and resource monitor.
+What runs here are the very classes that the live services run (`SplitterCore`, `PlacerCore`); this file
+plays the other parts: sensors, gateway and resource monitor.
 
 There are two clocks in step: the world's events are physics, this file's are everything else. So the world
 alone can be copied to look ahead.
@@ -18,14 +18,14 @@ from splitplace.messages.task import TaskAccepted, TaskDecided, TaskPlaced
 from splitplace.policies.placement import ActiveJob, PlacementPolicy, placement_policy
 from splitplace.policies.prediction import HOP_MS, Job
 from splitplace.policies.splitting import SplitPolicy
-from splitplace.services.placer.core import Placer
-from splitplace.services.splitter.core import Splitter
+from splitplace.services.placer.core import PlacerCore
+from splitplace.services.splitter.core import SplitterCore
 from splitplace.simulator.accounting import Accounts, finished_of, record_of
 from splitplace.simulator.arrivals import Arrival
 from splitplace.simulator.events import EventQueue
 from splitplace.simulator.execution import Execution
 from splitplace.simulator.monitor import Monitor
-from splitplace.simulator.result import Status, TaskRecord
+from splitplace.simulator.result import TaskRecord, TaskStatus
 from splitplace.simulator.scenario import Scenario
 from splitplace.simulator.workload import Workload
 from splitplace.simulator.world import World
@@ -108,8 +108,8 @@ class Simulation:
         self.records: list[TaskRecord] = []
         self.decision_ms: list[float] = []
         """Wall-clock time of each decision with its placement."""
-        self.splitter = Splitter(split, placement_policy("earliest-finish"))
-        self.placer = Placer(placement, warm_up=False)
+        self.splitter = SplitterCore(split, placement_policy("earliest-finish"))
+        self.placer = PlacerCore(placement, warm_up=False)
         self.placement = placement
         self.tasks: dict[str, Task] = {}
         """Those that are not over."""
@@ -120,9 +120,9 @@ class Simulation:
         self.applications = {application.name: application for application in workload.applications}
         self._scenario = scenario
         self._at_interval = at_interval
-        self.splitter.learn_applications(workload.applications)
+        self.splitter.add_applications(workload.applications)
         for application in workload.applications:
-            self.placer.learn_application(application)
+            self.placer.add_application(application)
         self.monitor = Monitor(world, workload.applications)
         self._held: list[tuple[Task, TaskDecided | None]] = []
         """What waits for the next interval: to be decided (None), or to be placed."""
@@ -265,7 +265,9 @@ class Simulation:
             self.world.cancel(task.arrival.task)
             self._finish(task, "expired", "the deadline passed")
 
-    def _finish(self, task: Task, status: Status, reason: str, execution: Execution | None = None) -> None:
+    def _finish(
+        self, task: Task, status: TaskStatus, reason: str, execution: Execution | None = None
+    ) -> None:
         record = self._record(task, status, execution)
         self.accounts.left(record)
         finished = finished_of(
@@ -278,7 +280,7 @@ class Simulation:
         self.placer.finished(finished, self.now_ms)
         self._hold_or_place(self.splitter.finished(finished, self.now_ms))
 
-    def _record(self, task: Task, status: Status, execution: Execution | None = None) -> TaskRecord:
+    def _record(self, task: Task, status: TaskStatus, execution: Execution | None = None) -> TaskRecord:
         del self.tasks[task.arrival.task]
         record = record_of(
             task.arrival,

@@ -37,11 +37,11 @@ from splitplace.policies.placement import (
     placement_policy,
 )
 from splitplace.policies.placement.daso import SurrogatePlacement
-from splitplace.policies.placement.interface import Unlearned
+from splitplace.policies.placement.interface import StatelessPlacement
 from splitplace.policies.placement.pretrained import pretrained_weights
 from splitplace.policies.placement.surrogate import Weights, initial_weights
 from splitplace.policies.placement.training import (
-    Sample,
+    PlacementSample,
     correlation_within,
     fit,
     predicted,
@@ -78,11 +78,11 @@ ROUNDS = 3
 LED = 0.7
 """Share of the tasks that a surrogate places, after the first round."""
 
-Samples = Mapping[str, Sequence[Sample]]
+Samples = Mapping[str, Sequence[PlacementSample]]
 """By the name of the surrogate that saw them so."""
 
 
-class Mixture(Unlearned):
+class Mixture(StatelessPlacement):
     """Places by a policy drawn for each task, most tasks by one that leads, and lets surrogates watch.
 
     One pair of surrogates watches what happens; another what would happen, so that in each of them the

@@ -15,7 +15,7 @@ from splitplace.simulator.events import EventQueue
 from splitplace.simulator.execution import Execution, Machine, StageRun
 from splitplace.simulator.hosts import Host
 from splitplace.simulator.network import Link, Network
-from splitplace.simulator.processor import Discipline, Footprint, Memory, Processor
+from splitplace.simulator.processor import Discipline, Footprint, HostMemory, Processor
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class World:
             self.events,
             host.score * around.compute_factor,
             host.concurrency,
-            Memory(memory_bytes, host.swap_slowness),
+            HostMemory(memory_bytes, host.swap_slowness),
             host.power_watts,
             around.discipline,
         )

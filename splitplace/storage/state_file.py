@@ -28,7 +28,7 @@ class Learner(Protocol):
         ...
 
 
-class Memory:
+class StateFile:
     """A learner's state in a file. Reads and writes in threads."""
 
     def __init__(self, path: Path, learner: Learner) -> None:

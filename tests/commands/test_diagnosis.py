@@ -6,7 +6,7 @@ import pytest
 
 from splitplace.commands.doctor import diagnosis
 from splitplace.commands.doctor.diagnosis import QUEUE_MESSAGES, Check
-from splitplace.commands.status import Node, Service, Status
+from splitplace.commands.status import NodeReport, Service, SystemReport
 from splitplace.messages.application import Application
 from splitplace.messages.limits import MAX_PACKET_BYTES
 from splitplace.messages.topics import SERVICES
@@ -18,13 +18,13 @@ def application(tmp_path_factory: pytest.TempPathFactory) -> Application:
     return build_tiny_application(tmp_path_factory.mktemp("store"))
 
 
-def node(name: str, *, online: bool = True, software: str = "splitplace 1.2, ONNX Runtime 9") -> Node:
-    return Node(name, online, 10.0, None, 1000, 0, 0, 0.0, software)
+def node(name: str, *, online: bool = True, software: str = "splitplace 1.2, ONNX Runtime 9") -> NodeReport:
+    return NodeReport(name, online, 10.0, None, 1000, 0, 0, 0.0, software)
 
 
-def status(*nodes: Node, missing: str | None = None, software: str = "1.2") -> Status:
+def status(*nodes: NodeReport, missing: str | None = None, software: str = "1.2") -> SystemReport:
     services = tuple(Service(name, name != missing, software) for name in SERVICES)
-    return Status(services, nodes)
+    return SystemReport(services, nodes)
 
 
 def level(check: Check) -> str:
@@ -61,7 +61,7 @@ def test_an_absurd_clock_is_a_warning_only(year: int, expected: str) -> None:
         (status(software="1.1"), "warn"),
     ],
 )
-def test_parts_of_another_version_are_named(found: Status, expected: str) -> None:
+def test_parts_of_another_version_are_named(found: SystemReport, expected: str) -> None:
     assert level(diagnosis.versions("1.2", found)) == expected
 
 

@@ -11,7 +11,7 @@ from splitplace.commands.main import COMMANDS, PARTS, TOOLS, main
 
 LOADED = """
 import sys
-from cli.main import main
+from splitplace.commands.main import main
 try:
     main(["--help"])
 except SystemExit:

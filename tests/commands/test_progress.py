@@ -2,12 +2,12 @@
 
 import pytest
 
-from splitplace.commands.shared.progress import Lines, progress
+from splitplace.commands.shared.progress import LinePacing, progress
 
 
 def lines_of(total: int, step_s: float) -> list[str]:
     """What is printed where each piece takes the same time."""
-    lines = Lines(total, began_s=100.0)
+    lines = LinePacing(total, began_s=100.0)
     said = [lines.step("fig9", 100.0 + step_s * (number + 1)) for number in range(total)]
     return [line for line in said if line is not None]
 

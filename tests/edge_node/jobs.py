@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from splitplace.edge_node.queue import Job
+from splitplace.edge_node.queue import MicroBatchJob
 from splitplace.messages.frames import Route, TensorHeader
 
 FRAGMENTS = tuple(digit * 64 for digit in "abc")
@@ -21,7 +21,7 @@ def make_job(
     expected_ms: float = 1.0,
     tensor: NDArray[np.uint8] | None = None,
     next_routes: tuple[Route, ...] = (),
-) -> Job:
+) -> MicroBatchJob:
     tensor = np.zeros((1, 16), np.uint8) if tensor is None else tensor
     route = Route(stage=stage, node="n1", fragment=fragment, next=next_routes)
     header = TensorHeader(
@@ -39,7 +39,7 @@ def make_job(
         route=route,
         stage=stage,
     )
-    return Job(
+    return MicroBatchJob(
         header=header,
         route=route,
         encoded=tensor.tobytes(),

@@ -16,7 +16,7 @@ def test_a_slower_node_expects_proportionally_longer(tmp_path: Path) -> None:
     fragment = application.variant("layer").stages[0].fragment
     for score, factor in [(60.0, 1.0), (20.0, 3.0)]:
         catalogue = Catalogue(score)
-        catalogue.add(application)
+        catalogue.add_application(application)
         assert catalogue.expected_ms(fragment, 10, None) == pytest.approx(factor * (2.0 + 10 * 0.5))
         assert catalogue.expected_ms(fragment, 10, 0.7) == pytest.approx(factor * 2.0 + 10 * 0.7)
 
@@ -27,10 +27,10 @@ def test_an_unknown_fragment_costs_nothing_and_an_application_is_replaced(tmp_pa
     catalogue = Catalogue(50.0)
     assert catalogue.fragment(fragment) is None
     assert catalogue.expected_ms(fragment, 10, None) == 0.0
-    catalogue.add(application)
+    catalogue.add_application(application)
     assert catalogue.fragment(fragment) == application.fragments[0]
     bigger = application.fragments[0].model_copy(update={"peak_memory_bytes": 7})
-    catalogue.add(application.model_copy(update={"fragments": (bigger,)}))
+    catalogue.add_application(application.model_copy(update={"fragments": (bigger,)}))
     assert catalogue.fragment(fragment) == bigger
     assert catalogue.fragment(application.fragments[1].sha256) is None
 
@@ -39,10 +39,10 @@ def test_the_number_of_applications_is_bounded(tmp_path: Path) -> None:
     application = build_tiny_application(tmp_path)
     catalogue = Catalogue(50.0)
     for number in range(MAX_APPLICATIONS):
-        catalogue.add(application.model_copy(update={"name": f"a{number}"}))
-    catalogue.add(application.model_copy(update={"name": "a0"}))
+        catalogue.add_application(application.model_copy(update={"name": f"a{number}"}))
+    catalogue.add_application(application.model_copy(update={"name": "a0"}))
     with pytest.raises(CatalogueFullError):
-        catalogue.add(application.model_copy(update={"name": "one-too-many"}))
+        catalogue.add_application(application.model_copy(update={"name": "one-too-many"}))
 
 
 def test_timings_follow_a_change_and_weigh_calls_by_their_images() -> None:

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from splitplace.edge_node.executor import OUTGOING_DEPTH, Done, Executor, Failure, Output, now_ms
-from splitplace.edge_node.queue import Admission, Job, JobQueue
+from splitplace.edge_node.queue import JobQueue, MicroBatchJob, PushOutcome
 from splitplace.edge_node.runtime import FragmentError, FragmentRuntime
 from splitplace.messages.application import TensorSpec
 from tests.edge_node.jobs import FRAGMENTS, make_job
@@ -35,7 +35,7 @@ def runtime(function: Function = lambda batch: batch + 1) -> FragmentRuntime:
     return cast("FragmentRuntime", FunctionRuntime(function))
 
 
-def job(**fields: Any) -> Job:
+def job(**fields: Any) -> MicroBatchJob:
     return make_job(arrived_ms=now_ms(), ends_ms=now_ms() + 20_000, **fields)
 
 
@@ -67,7 +67,7 @@ def running(**options: Any) -> Iterator[tuple[Executor, Results]]:
 
 def test_a_job_starts_when_its_fragment_has_been_loaded() -> None:
     with running() as (executor, results):
-        assert executor.push(job()) is Admission.ACCEPTED
+        assert executor.push(job()) is PushOutcome.ACCEPTED
         assert executor.busy() == {FRAGMENTS[0]}
         time.sleep(0.05)
         assert len(results) == 0

@@ -57,7 +57,7 @@ class Bench:
 async def bench(folder: Path, *, budget_bytes: int = 100 * PIECE_BYTES) -> AsyncIterator[Bench]:
     application = build_tiny_application(folder / "models", peak_memory_bytes=PIECE_BYTES)
     catalogue = Catalogue(50.0)
-    catalogue.add(application)
+    catalogue.add_application(application)
     made = Bench(
         application,
         ModelStore(folder / "models"),

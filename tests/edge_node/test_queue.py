@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splitplace.edge_node.queue import Admission, Job, JobQueue
+from splitplace.edge_node.queue import JobQueue, MicroBatchJob, PushOutcome
 from tests.edge_node.jobs import FRAGMENTS, make_job
 
 READY = frozenset(FRAGMENTS)
@@ -19,7 +19,7 @@ jobs = st.builds(
 )
 
 
-def drain(queue: JobQueue, now_ms: float = 0.0, ready: frozenset[str] = READY) -> list[Job]:
+def drain(queue: JobQueue, now_ms: float = 0.0, ready: frozenset[str] = READY) -> list[MicroBatchJob]:
     popped = []
     while (job := queue.pop(now_ms, ready)) is not None:
         popped.append(job)
@@ -29,7 +29,7 @@ def drain(queue: JobQueue, now_ms: float = 0.0, ready: frozenset[str] = READY) -
 def test_the_earliest_deadline_runs_first() -> None:
     queue = JobQueue()
     for task, ends_ms in [("c.late", 300.0), ("c.early", 100.0), ("c.middle", 200.0)]:
-        assert queue.push(make_job(task=task, ends_ms=ends_ms), 0.0) is Admission.ACCEPTED
+        assert queue.push(make_job(task=task, ends_ms=ends_ms), 0.0) is PushOutcome.ACCEPTED
     assert [job.header.task for job in drain(queue)] == ["c.early", "c.middle", "c.late"]
 
 
@@ -62,8 +62,8 @@ def test_a_job_waits_for_its_fragment_and_holds_up_no_other() -> None:
 
 def test_a_duplicate_of_what_waits_changes_nothing() -> None:
     queue = JobQueue()
-    assert queue.push(make_job(), 0.0) is Admission.ACCEPTED
-    assert queue.push(make_job(), 0.0) is Admission.DUPLICATE
+    assert queue.push(make_job(), 0.0) is PushOutcome.ACCEPTED
+    assert queue.push(make_job(), 0.0) is PushOutcome.DUPLICATE
     assert (len(queue), queue.waiting_bytes, queue.dropped) == (1, 16, 0)
 
 
@@ -72,9 +72,9 @@ def test_a_cancelled_attempt_is_dropped_now_and_when_it_comes_late() -> None:
     queue.push(make_job(attempt=1), 0.0)
     queue.push(make_job(task="c.other"), 0.0)
     assert queue.cancel("client.task", 2) == 1
-    assert queue.push(make_job(attempt=2), 0.0) is Admission.OUTDATED
+    assert queue.push(make_job(attempt=2), 0.0) is PushOutcome.OUTDATED
     assert not queue.is_wanted("client.task", 2)
-    assert queue.push(make_job(attempt=3), 0.0) is Admission.ACCEPTED
+    assert queue.push(make_job(attempt=3), 0.0) is PushOutcome.ACCEPTED
     assert [job.header.task for job in drain(queue)] == ["c.other", "client.task"]
     assert queue.dropped == 2
 
@@ -83,7 +83,7 @@ def test_an_older_attempt_gives_way_to_a_newer_one() -> None:
     queue = JobQueue()
     queue.push(make_job(attempt=1), 0.0)
     queue.push(make_job(attempt=2), 0.0)
-    assert queue.push(make_job(attempt=1, micro_batch=1), 0.0) is Admission.OUTDATED
+    assert queue.push(make_job(attempt=1, micro_batch=1), 0.0) is PushOutcome.OUTDATED
     assert [job.header.attempt for job in drain(queue)] == [2]
     assert queue.dropped == 2
 
@@ -100,7 +100,7 @@ def test_what_has_expired_is_never_run() -> None:
     queue = JobQueue()
     queue.push(make_job(task="c.gone", ends_ms=50.0), 0.0)
     queue.push(make_job(task="c.alive", ends_ms=200.0), 0.0)
-    assert queue.push(make_job(task="c.late", ends_ms=90.0), 90.0) is Admission.EXPIRED
+    assert queue.push(make_job(task="c.late", ends_ms=90.0), 90.0) is PushOutcome.EXPIRED
     assert [job.header.task for job in drain(queue, now_ms=100.0)] == ["c.alive"]
     assert queue.dropped == 2
     assert queue.waiting_bytes == 0
@@ -110,8 +110,8 @@ def test_a_full_queue_refuses_until_something_has_expired() -> None:
     for queue in (JobQueue(max_jobs=2), JobQueue(max_bytes=40)):
         queue.push(make_job(task="c.a", ends_ms=10.0), 0.0)
         queue.push(make_job(task="c.b", ends_ms=100.0), 0.0)
-        assert queue.push(make_job(task="c.c", ends_ms=100.0), 5.0) is Admission.FULL
-        assert queue.push(make_job(task="c.c", ends_ms=100.0), 10.0) is Admission.ACCEPTED
+        assert queue.push(make_job(task="c.c", ends_ms=100.0), 5.0) is PushOutcome.FULL
+        assert queue.push(make_job(task="c.c", ends_ms=100.0), 10.0) is PushOutcome.ACCEPTED
 
 
 def test_all_jobs_of_a_fragment_that_will_not_come_are_taken_at_once() -> None:
@@ -125,15 +125,15 @@ def test_all_jobs_of_a_fragment_that_will_not_come_are_taken_at_once() -> None:
 
 @given(st.lists(st.tuples(jobs, st.integers(0, 5))), st.integers(0, 100))
 def test_whatever_is_pushed_comes_out_once_in_order_or_is_counted_as_dropped(
-    pushes: list[tuple[Job, int]], now_ms: int
+    pushes: list[tuple[MicroBatchJob, int]], now_ms: int
 ) -> None:
     queue = JobQueue(max_jobs=8, max_bytes=100)
     accepted, refused, run = [], 0, []
     for job, pops in pushes:
         admission = queue.push(job, 0.0)
-        if admission is Admission.ACCEPTED:
+        if admission is PushOutcome.ACCEPTED:
             accepted.append(job)
-        refused += admission is Admission.OUTDATED
+        refused += admission is PushOutcome.OUTDATED
         for _ in range(pops // 4):
             run += [popped] if (popped := queue.pop(0.0, READY)) else []
         assert len(queue) <= 8
@@ -152,7 +152,7 @@ def test_whatever_is_pushed_comes_out_once_in_order_or_is_counted_as_dropped(
 
 
 @given(st.lists(jobs, max_size=30), st.integers(0, 200))
-def test_nothing_expired_and_nothing_unready_is_ever_popped(pushed: list[Job], now_ms: int) -> None:
+def test_nothing_expired_and_nothing_unready_is_ever_popped(pushed: list[MicroBatchJob], now_ms: int) -> None:
     queue = JobQueue()
     for job in pushed:
         queue.push(job, 0.0)

@@ -7,7 +7,7 @@ import pytest
 
 from splitplace.experiments.figures import Run
 from splitplace.experiments.plan import Case, Contender, Experiment
-from splitplace.experiments.running import Laboratory, Lesson, Request, Taught, Workers, requests_of
+from splitplace.experiments.running import Laboratory, Lesson, SimulationRequest, Taught, Workers, requests_of
 from splitplace.simulator import Drift, Learnt, Scenario
 
 EXPERIMENT = Experiment(
@@ -25,19 +25,19 @@ def teach(lesson: Lesson) -> Taught:
     return Taught(Learnt({}, {}), {"rate": [lesson.scenario.rate]})
 
 
-def simulate(request: Request, taught: Taught | None) -> Run:
+def simulate(request: SimulationRequest, taught: Taught | None) -> Run:
     """Stands for the simulator: the reward says what was asked."""
     return Run({"reward": request.scenario.rate + request.seed / 10}, taught.series if taught else {})
 
 
-def all_of(requests: Mapping[tuple[str, str], Mapping[int, Request]]) -> list[Request]:
+def all_of(requests: Mapping[tuple[str, str], Mapping[int, SimulationRequest]]) -> list[SimulationRequest]:
     return [request for by_seed in requests.values() for request in by_seed.values()]
 
 
 def test_every_policy_meets_every_case_with_every_seed() -> None:
     requests = requests_of(EXPERIMENT, {"intervals": 4}, seeds=3)
     assert list(requests) == [("few", "a"), ("few", "b"), ("many", "a"), ("many", "b")]
-    assert requests["many", "b"][2] == Request(Scenario(intervals=4, rate=9), "b", 2, None)
+    assert requests["many", "b"][2] == SimulationRequest(Scenario(intervals=4, rate=9), "b", 2, None)
 
 
 def test_what_a_case_changes_wins_over_what_is_common() -> None:
@@ -64,9 +64,9 @@ def test_results_come_back_to_where_they_were_asked_for(workers: Workers) -> Non
 
 def test_the_same_simulation_is_done_only_once() -> None:
     laboratory = Laboratory(teach, simulate, Workers(1, "threading"))
-    first = Request(Scenario(rate=2, hosts=3), "a", 0)
-    same = Request(Scenario(rate=2, hosts=3, intervals=100), "a", 0)
-    other = Request(Scenario(rate=2, hosts=3), "a", 1)
+    first = SimulationRequest(Scenario(rate=2, hosts=3), "a", 0)
+    same = SimulationRequest(Scenario(rate=2, hosts=3, intervals=100), "a", 0)
+    other = SimulationRequest(Scenario(rate=2, hosts=3), "a", 1)
     ended: list[None] = []
     assert laboratory.missing([first, same, other]) == ([], [same, other])
     laboratory.run([first, same], lambda: ended.append(None))
@@ -131,17 +131,17 @@ def test_arms_that_are_spelled_out_make_no_other_simulation_than_the_policys_own
     own = Scenario(training_intervals=9)
     same = own.model_copy(update={"arms": ("semantic", "layer")})
     more = own.model_copy(update={"arms": ("semantic", "layer", "whole")})
-    assert Request(own, "mab+daso", 0).key == Request(same, "mab+daso", 0).key
+    assert SimulationRequest(own, "mab+daso", 0).key == SimulationRequest(same, "mab+daso", 0).key
     assert Lesson(own, "mab+daso", 0).key == Lesson(same, "mab+daso", 0).key
-    assert Request(own, "mab+daso", 0).key != Request(more, "mab+daso", 0).key
-    assert Request(own, "mc+gobi", 0).key != Request(same, "mc+gobi", 0).key
+    assert SimulationRequest(own, "mab+daso", 0).key != SimulationRequest(more, "mab+daso", 0).key
+    assert SimulationRequest(own, "mc+gobi", 0).key != SimulationRequest(same, "mc+gobi", 0).key
 
 
 def test_how_long_and_how_steady_a_simulation_is_does_not_matter_to_the_training_before() -> None:
     school = Scenario(training_intervals=9)
     drifting = Scenario(training_intervals=9, intervals=7, drift=Drift(at_interval=3, factor=0.5))
     assert Lesson(school, "mab+daso", 0).key == Lesson(drifting, "mab+daso", 0).key
-    assert Request(school, "mab+daso", 0).key != Request(drifting, "mab+daso", 0).key
+    assert SimulationRequest(school, "mab+daso", 0).key != SimulationRequest(drifting, "mab+daso", 0).key
     longer = Scenario(training_intervals=10)
     assert Lesson(school, "mab+daso", 0).key != Lesson(longer, "mab+daso", 0).key
 

@@ -11,8 +11,8 @@ import pytest
 
 from splitplace.experiments.catalogue import EXPERIMENTS
 from splitplace.experiments.plan import Experiment
-from splitplace.experiments.running import Laboratory, Lesson, Request, Workers, requests_of
-from splitplace.experiments.session import Plan, conduct, notes_on, simulations
+from splitplace.experiments.running import Laboratory, Lesson, SimulationRequest, Workers, requests_of
+from splitplace.experiments.session import SessionPlan, conduct, notes_on, simulations
 from splitplace.experiments.simulation import by_name, simulate, teach
 from splitplace.simulator import Scenario
 
@@ -20,12 +20,12 @@ SMALL: dict[str, Any] = {"hosts": 4, "intervals": 12, "rate": 2, "training_inter
 POLICIES = ("layer+earliest-finish", "semantic+earliest-finish")
 
 
-def plan_of(*names: str) -> Plan:
-    return Plan([EXPERIMENTS[name] for name in names], SMALL, seeds=2, policies=POLICIES)
+def plan_of(*names: str) -> SessionPlan:
+    return SessionPlan([EXPERIMENTS[name] for name in names], SMALL, seeds=2, policies=POLICIES)
 
 
 def test_a_simulation_gives_the_figures_that_the_tables_ask_for() -> None:
-    run = simulate(Request(Scenario(**SMALL), "semantic+earliest-finish", 0), None)
+    run = simulate(SimulationRequest(Scenario(**SMALL), "semantic+earliest-finish", 0), None)
     assert 0 < run.figures["reward"] <= 1
     assert run.figures["share.semantic"] == 1
     parts = [run.figures[f"response_parts_intervals.{part}"] for part in ("wait", "transfer", "compute")]
@@ -33,7 +33,7 @@ def test_a_simulation_gives_the_figures_that_the_tables_ask_for() -> None:
 
 
 def test_the_same_request_gives_the_same_figures_but_for_timings() -> None:
-    request = Request(Scenario(**SMALL), "rule+earliest-finish", 3)
+    request = SimulationRequest(Scenario(**SMALL), "rule+earliest-finish", 3)
     timings = {"decision_ms.p50", "decision_ms.p99", "wall_s", "cpu_s"}
     first, second = (
         {name: value for name, value in simulate(request, None).figures.items() if name not in timings}
@@ -51,7 +51,7 @@ def test_a_bandits_training_is_written_down_interval_by_interval() -> None:
     assert sum(decided) > 0
     responses = [values[-1] for name, values in taught.series.items() if name.startswith("response_ms.")]
     assert 0 < max(responses) < 1000  # intervals, not milliseconds
-    run = simulate(Request(Scenario.model_validate(SMALL), "mab+earliest-finish", 0), taught)
+    run = simulate(SimulationRequest(Scenario.model_validate(SMALL), "mab+earliest-finish", 0), taught)
     assert run.series["epsilon"] == taught.series["epsilon"]
 
 
@@ -63,7 +63,7 @@ def test_experiments_share_the_simulations_that_they_have_in_common(tmp_path: Pa
     laboratory = Laboratory(teach, simulate, Workers(1, "threading"))
     first = replace(EXPERIMENTS["fig16"], cases=EXPERIMENTS["fig16"].cases[:1])
     second = replace(EXPERIMENTS["fig13"], cases=EXPERIMENTS["fig13"].cases[:1], plots=())
-    plan = Plan([first, second], SMALL, seeds=2, policies=("rule+earliest-finish",))
+    plan = SessionPlan([first, second], SMALL, seeds=2, policies=("rule+earliest-finish",))
     for_both = simulations(plan, laboratory)
     done: list[Experiment] = []
     pages = list(conduct(plan, laboratory, tmp_path, done.append))
@@ -89,13 +89,13 @@ def test_a_session_writes_a_page_for_each_experiment_that_has_runs(tmp_path: Pat
 def test_an_experiments_own_scenario_holds_unless_the_command_says_otherwise() -> None:
     experiment = replace(EXPERIMENTS["fig2"], scenario={"intervals": 40, "rate": 3})
     given = {"intervals": 7, "training_intervals": 0}
-    assert Plan([experiment], given).scenario_of(experiment) == {**given, "rate": 3}
-    assert Plan([experiment]).scenario_of(experiment)["training_intervals"] == 100
+    assert SessionPlan([experiment], given).scenario_of(experiment) == {**given, "rate": 3}
+    assert SessionPlan([experiment]).scenario_of(experiment)["training_intervals"] == 100
 
 
 def test_the_models_of_the_store_are_simulated_and_trained_on_pis() -> None:
     experiment = EXPERIMENTS["store"]
-    plan = Plan([experiment])
+    plan = SessionPlan([experiment])
     requests = requests_of(experiment, plan.scenario_of(experiment), seeds=1)
     scenarios = [each.scenario for by_seed in requests.values() for each in by_seed.values()]
     schools = [
@@ -105,7 +105,7 @@ def test_the_models_of_the_store_are_simulated_and_trained_on_pis() -> None:
     short = scenarios[0].model_copy(update={"intervals": 5})
     names = {
         name.split(".")[1]
-        for name in simulate(Request(short, "whole+earliest-finish", 0), None).figures
+        for name in simulate(SimulationRequest(short, "whole+earliest-finish", 0), None).figures
         if name.startswith("by_application.")
     }
     assert names == {"cifar100", "fashionmnist", "mnist"}

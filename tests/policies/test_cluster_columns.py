@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from splitplace.messages.cluster import NodeState
 from splitplace.policies.cluster import ClusterView, StageWork
-from splitplace.policies.prediction import Schedule
+from splitplace.policies.prediction import StageSchedule
 from tests.policies.examples import cluster, fragment, job, node, snapshot, three_ways
 
 FRAGMENTS = [fragment(f"f{index}", megabytes=5 + index, file_bytes=100_000 * index) for index in range(4)]
@@ -34,7 +34,7 @@ def assert_columns_say_what_the_nodes_say(view: ClusterView, now_ms: float) -> N
     assert columns.load_ms(now_ms).sum() == pytest.approx(view.load_ms(now_ms) * len(view.nodes))
     piece_of_work = job(APP, "whole", 10)
     stage = piece_of_work.variant.stages[0]
-    schedule = Schedule(view, piece_of_work, now_ms, now_ms)
+    schedule = StageSchedule(view, piece_of_work, now_ms, now_ms)
     work = columns.work_ms(
         piece_of_work.fragments[stage.name], APP.reference_score, len(piece_of_work.micro_batches), 10
     )

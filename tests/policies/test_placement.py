@@ -19,7 +19,7 @@ from splitplace.policies.placement import (
     place,
     placement_policy,
 )
-from splitplace.policies.prediction import Schedule, predict
+from splitplace.policies.prediction import StageSchedule, predict
 from tests.policies.examples import (
     FEATURES,
     LOGITS,
@@ -294,7 +294,7 @@ def by_trying_all(wanted: PlacementRequest, view: ClusterView) -> float | None:
     stages = wanted.job.variant.stages
     best: float | None = None
     for hosts in product(view.nodes, repeat=len(stages)):
-        schedule = Schedule(view, wanted.job, 0.0, wanted.start_ms, wanted.due_ms)
+        schedule = StageSchedule(view, wanted.job, 0.0, wanted.start_ms, wanted.due_ms)
         for stage, host in zip(stages, hosts, strict=True):
             state = view.nodes[host]
             if not (state.score and state.link_megabytes_per_second and schedule.fits(stage, host)):

@@ -10,7 +10,7 @@ from splitplace.messages.task import TaskDecided, TaskFinished
 from splitplace.policies.replay import ReplayedTask, logged_context, replay
 from splitplace.policies.replay_estimates import Interval, NoSupportError, estimate
 from splitplace.policies.splitting import Decision, SplitContext, split_policy
-from splitplace.policies.splitting.interface import Unlearned
+from splitplace.policies.splitting.interface import StatelessSplit
 from tests.policies.split_examples import LAYER, context, outcome
 
 Event = TaskDecided | TaskFinished
@@ -19,7 +19,7 @@ LAYER_SHARE = 0.7
 """Of the logging policy."""
 
 
-class Chooses(Unlearned):
+class Chooses(StatelessSplit):
     """The policy under test: a fixed function of the context."""
 
     name = "chooses"

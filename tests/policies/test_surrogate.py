@@ -24,7 +24,7 @@ from splitplace.policies.placement.surrogate import (
 )
 from splitplace.policies.placement.training import (
     WITHIN,
-    Sample,
+    PlacementSample,
     correlation_within,
     fit,
     loss_and_gradients,
@@ -107,7 +107,7 @@ def test_the_gradient_in_every_weight_is_that_of_finite_differences(seed: int) -
             assert gradients[name][place] == pytest.approx((higher - lower) / 2e-6, rel=1e-4, abs=1e-7)
 
 
-def made_up_samples(count: int, seed: int = 0) -> list[Sample]:
+def made_up_samples(count: int, seed: int = 0) -> list[PlacementSample]:
     """Tasks whose objective falls with the time of all their fragments: something that can be learnt."""
     random = np.random.default_rng(seed)
     samples = []
@@ -117,11 +117,11 @@ def made_up_samples(count: int, seed: int = 0) -> list[Sample]:
         target = 1 - 0.3 * float(np.log1p(time.sum() + waiting.max()))
         about = random.random(SHAPES["w3"][0] - 2 * CHANNELS - 4)
         measures = np.stack((time, waiting, np.zeros(size)), axis=1)
-        samples.append(Sample(random.random((size, INPUTS)), measures, about, target))
+        samples.append(PlacementSample(random.random((size, INPUTS)), measures, about, target))
     return samples
 
 
-def in_states(samples: Sequence[Sample], size: int) -> list[Sample]:
+def in_states(samples: Sequence[PlacementSample], size: int) -> list[PlacementSample]:
     """So many samples one behind the other are of one state, but the first is of its own."""
     return [
         replace(sample, state=f"state {number // size}" if number else "")
@@ -143,7 +143,7 @@ def test_errors_that_differ_within_a_state_count_again() -> None:
 def test_hosts_are_told_apart_where_most_of_the_objective_is_the_task() -> None:
     """Of each task three placements, in a noise that is the same for all three and hides the difference."""
 
-    def samples(count: int, seed: int) -> list[Sample]:
+    def samples(count: int, seed: int) -> list[PlacementSample]:
         noise = np.random.default_rng(seed).normal(size=count)
         return [
             replace(one, target=one.target + float(noise[number // 3]), state=f"{number // 3}")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from splitplace.simulator.events import EventQueue
-from splitplace.simulator.processor import Discipline, Footprint, Memory, Processor
+from splitplace.simulator.processor import Discipline, Footprint, HostMemory, Processor
 
 
 @dataclass
@@ -16,7 +16,7 @@ class Bench:
 
     discipline: Discipline = "shared"
     concurrency: float = 1.0
-    memory: Memory = field(default_factory=lambda: Memory(100.0, 11.0))
+    memory: HostMemory = field(default_factory=lambda: HostMemory(100.0, 11.0))
     ended: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -96,8 +96,8 @@ def test_with_deadlines_the_earliest_runs_and_interrupts_others() -> None:
 
 def test_swapping_slows_by_the_share_that_does_not_fit() -> None:
     # 200 of 100 bytes: half the accesses take 11 times as long, so 6 times on average.
-    assert Memory(100.0, 11.0).slowdown(200.0) == 6.0
-    assert Memory(100.0, 11.0).slowdown(100.0) == 1.0
+    assert HostMemory(100.0, 11.0).slowdown(200.0) == 6.0
+    assert HostMemory(100.0, 11.0).slowdown(100.0) == 1.0
     bench = Bench()
     bench.job("a", 0, 10, footprint=Footprint("x", 0, 200))
     assert bench.run() == {"a": 60}

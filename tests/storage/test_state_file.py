@@ -7,7 +7,7 @@ import pytest
 from pydantic import JsonValue
 
 from splitplace.storage import state_file as memory
-from splitplace.storage.state_file import Memory
+from splitplace.storage.state_file import StateFile
 
 
 class Counter:
@@ -41,11 +41,11 @@ def test_memory_comes_back_as_it_was_saved(tmp_path: Path) -> None:
 
 async def test_a_learner_goes_on_from_what_was_saved(tmp_path: Path) -> None:
     first = Counter()
-    kept = Memory(tmp_path / "counter.json", first)
+    kept = StateFile(tmp_path / "counter.json", first)
     first.count = 3
     await kept.save()
     second = Counter()
-    await Memory(tmp_path / "counter.json", second).restore()
+    await StateFile(tmp_path / "counter.json", second).restore()
     assert second.count == 3
 
 
@@ -53,13 +53,13 @@ async def test_a_learner_with_no_usable_memory_of_its_own_begins_with_the_warm_s
     memory.save(tmp_path / "counter.json", {"count": "many"})
     memory.save(tmp_path / "elsewhere.json", {"count": 5})
     learner = Counter()
-    await Memory(tmp_path / "counter.json", learner).restore(tmp_path / "elsewhere.json")
+    await StateFile(tmp_path / "counter.json", learner).restore(tmp_path / "elsewhere.json")
     assert learner.count == 5
 
 
 async def test_what_is_saved_already_is_not_written_again(tmp_path: Path) -> None:
     learner = Counter()
-    kept = Memory(tmp_path / "counter.json", learner)
+    kept = StateFile(tmp_path / "counter.json", learner)
     await kept.save()
     assert not (tmp_path / "counter.json").exists()
     learner.count = 1
@@ -73,7 +73,7 @@ async def test_a_disk_that_refuses_is_tried_again_the_next_time(tmp_path: Path) 
     learner = Counter()
     blocked = tmp_path / "folder"
     blocked.write_text("a file where a folder should be")
-    kept = Memory(blocked / "counter.json", learner)
+    kept = StateFile(blocked / "counter.json", learner)
     learner.count = 1
     await kept.save()
     blocked.unlink()

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splitplace.workshop.cutting.balance import Chain, Node, PartitionError, Target, partition
+from splitplace.workshop.cutting.balance import Chain, Device, PartitionError, Target, partition
 
 
-def target(*nodes: Node, tolerance: float = 0.0) -> Target:
-    return Target(nodes or (Node(slowdown=1, link_bytes_per_ms=1e9),), tolerance)
+def target(*nodes: Device, tolerance: float = 0.0) -> Target:
+    return Target(nodes or (Device(slowdown=1, link_bytes_per_ms=1e9),), tolerance)
 
 
-def node(slowdown: float = 1, link: float = 1e9, memory: float = inf) -> Node:
-    return Node(slowdown, link, memory)
+def node(slowdown: float = 1, link: float = 1e9, memory: float = inf) -> Device:
+    return Device(slowdown, link, memory)
 
 
 def test_equal_segments_are_divided_equally() -> None:
@@ -104,7 +104,7 @@ def problems(draw: st.DrawFn) -> tuple[Chain, Target, int]:
         draw(st.lists(NUMBERS, min_size=count, max_size=count)) for _ in range(3)
     )
     crossing = draw(st.lists(NUMBERS, min_size=count - 1, max_size=count - 1))
-    nodes = st.builds(Node, st.floats(0.5, 8), st.floats(1, 1000), st.floats(500, 5000) | st.just(inf))
+    nodes = st.builds(Device, st.floats(0.5, 8), st.floats(1, 1000), st.floats(500, 5000) | st.just(inf))
     chosen = draw(st.lists(nodes, min_size=stages, max_size=stages))
     tolerance = draw(st.floats(0, 0.5))
     return Chain(milliseconds, crossing, weights, activations), Target(tuple(chosen), tolerance), stages

@@ -15,7 +15,7 @@ from splitplace.workshop.datasets import load_published
 from splitplace.workshop.packing.packer import PackingError, check_chains
 from splitplace.workshop.packing.variants import Measured, variant_logits
 from splitplace.workshop.recipes.recipes import RECIPES, Recipe
-from splitplace.workshop.training.loop import Schedule
+from splitplace.workshop.training.loop import TrainingSchedule
 
 
 def _run(*arguments: str | Path) -> int:
@@ -36,10 +36,10 @@ def _small_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
         widths=(8, 24),
         branch_widths=(8, 8),
         branches=2,
-        schedule=Schedule(epochs=1),
-        semantic_schedule=Schedule(epochs=1),
-        compressed_schedule=Schedule(epochs=1),
-        bottleneck_schedule=Schedule(epochs=1),
+        schedule=TrainingSchedule(epochs=1),
+        semantic_schedule=TrainingSchedule(epochs=1),
+        compressed_schedule=TrainingSchedule(epochs=1),
+        bottleneck_schedule=TrainingSchedule(epochs=1),
         bottlenecks={"blocks.1": Narrowing(4)},
         compressed_flops=0.8,
     )

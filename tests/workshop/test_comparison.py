@@ -13,7 +13,7 @@ from splitplace.workshop.cutting import profile
 from splitplace.workshop.recipes.comparison import CONTENDERS, Trial, compare, main, shortened
 from splitplace.workshop.recipes.comparison_table import Row, table
 from splitplace.workshop.recipes.recipes import RECIPES
-from splitplace.workshop.training.loop import Schedule
+from splitplace.workshop.training.loop import TrainingSchedule
 from tests.workshop.networks import easy_subset
 
 
@@ -48,10 +48,10 @@ def test_the_slowest_branch_counts_and_is_compared_to_the_whole() -> None:
 
 
 def test_a_shortened_schedule_grows_the_pictures_alike_and_ends_at_their_own_side() -> None:
-    schedule = Schedule(epochs=12, sides=(*(16,) * 3, *(20,) * 3, *(24,) * 2, *(28,) * 4))
+    schedule = TrainingSchedule(epochs=12, sides=(*(16,) * 3, *(20,) * 3, *(24,) * 2, *(28,) * 4))
     assert shortened(schedule, 3) == replace(schedule, epochs=3, sides=(16, 20, 28))
     assert shortened(schedule, 1).sides == (28,)
-    assert shortened(Schedule(epochs=9), 2) == Schedule(epochs=2)
+    assert shortened(TrainingSchedule(epochs=9), 2) == TrainingSchedule(epochs=2)
 
 
 def test_every_contender_is_trained_and_measured_beside_the_whole_network(
@@ -62,7 +62,7 @@ def test_every_contender_is_trained_and_measured_beside_the_whole_network(
     with Progress(disable=True) as progress:
         trial = Trial(
             recipe=recipe,
-            schedule=Schedule(epochs=1, batch=50),
+            schedule=TrainingSchedule(epochs=1, batch=50),
             training=easy_subset(100),
             validation=easy_subset(50, seed=1),
             checkpoints=tmp_path,

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from rich.console import Console
 
-from splitplace.workshop.cutting.balance import Node, Target
+from splitplace.workshop.cutting.balance import Device, Target
 from splitplace.workshop.cutting.inspection import Inspection, balance, describe, inspect
 from splitplace.workshop.cutting.inspection_tables import points_table, size, stages_table, verdict
 from splitplace.workshop.cutting.layer_split import cut
@@ -34,7 +34,7 @@ def whole() -> onnx.ModelProto:
 
 @pytest.fixture(scope="module")
 def found(whole: onnx.ModelProto) -> Inspection:
-    target = Target((Node(slowdown=2.0),))
+    target = Target((Device(slowdown=2.0),))
     return inspect(whole, name="small & fine", stages=3, target=target, micro_batch=4, measure=by_flops)
 
 

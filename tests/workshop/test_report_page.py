@@ -12,11 +12,11 @@ import numpy as np
 import onnx
 import pytest
 
-from splitplace import workshop as models
 from splitplace.commands.models.command import main
 from splitplace.messages.application import Application, Stage, TensorSpec, Variant
 from splitplace.storage.model_store import ModelStore, sha256_of
 from splitplace.storage.shipped import SHIPPED_STORE
+from splitplace.workshop import report
 from splitplace.workshop.cutting.layer_split import cut, cut_points
 from splitplace.workshop.datasets import DatasetError
 from splitplace.workshop.onnx.export import export_network
@@ -239,7 +239,7 @@ def test_without_matplotlib_it_says_what_to_install(
 ) -> None:
     for module in ("splitplace.workshop.report.page", "splitplace.workshop.report.figures"):
         monkeypatch.delitem(sys.modules, module)
-        monkeypatch.delattr(models, module.removeprefix("models."))
+        monkeypatch.delattr(report, module.rpartition(".")[2])
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert run("mnist", "--out", tmp_path) == 1
     assert "this needs matplotlib: pip install 'splitplace[experiments]'" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from splitplace.workshop.networks.resnet_v2 import ResNetV2
 from splitplace.workshop.training.loop import (
     Augmentation,
     Epoch,
-    Schedule,
+    TrainingSchedule,
     best_epoch,
     finished,
     in_batches,
@@ -26,7 +26,11 @@ class _InterruptedError(Exception):
 
 
 def _train_all(
-    checkpoint: Path, schedule: Schedule, *, stop_after: int | None = None, unlearn_after: int | None = None
+    checkpoint: Path,
+    schedule: TrainingSchedule,
+    *,
+    stop_after: int | None = None,
+    unlearn_after: int | None = None,
 ) -> tuple[ResNetV2, tuple[Epoch, ...]]:
     data = easy_dataset()
     torch.manual_seed(schedule.seed)
@@ -56,19 +60,21 @@ def _train_all(
     return network, curve
 
 
-def _train(checkpoint: Path, schedule: Schedule, stop_after: int | None = None) -> tuple[ResNetV2, float]:
+def _train(
+    checkpoint: Path, schedule: TrainingSchedule, stop_after: int | None = None
+) -> tuple[ResNetV2, float]:
     network, curve = _train_all(checkpoint, schedule, stop_after=stop_after)
     assert len(curve) == schedule.epochs
     return network, curve[-1].validation_accuracy
 
 
 def test_it_learns_what_can_be_learned(tmp_path: Path) -> None:
-    _, accuracy = _train(tmp_path / "network.pt", Schedule(epochs=8, batch=20))
+    _, accuracy = _train(tmp_path / "network.pt", TrainingSchedule(epochs=8, batch=20))
     assert accuracy > 0.6
 
 
 def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
-    schedule = Schedule(epochs=3, batch=50)
+    schedule = TrainingSchedule(epochs=3, batch=50)
     straight, _ = _train(tmp_path / "straight.pt", schedule)
     with pytest.raises(_InterruptedError):
         _train(tmp_path / "resumed.pt", schedule, stop_after=6)
@@ -78,8 +84,8 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(tmp_path: 
 
 
 def test_a_checkpoint_of_another_schedule_is_passed_over(tmp_path: Path) -> None:
-    first, _ = _train(tmp_path / "network.pt", Schedule(epochs=1, batch=50, seed=1))
-    second, _ = _train(tmp_path / "network.pt", Schedule(epochs=1, batch=50, seed=2))
+    first, _ = _train(tmp_path / "network.pt", TrainingSchedule(epochs=1, batch=50, seed=1))
+    second, _ = _train(tmp_path / "network.pt", TrainingSchedule(epochs=1, batch=50, seed=2))
     assert not torch.equal(first.classifier.weight, second.classifier.weight)
 
 
@@ -101,7 +107,7 @@ def test_augmentation_without_bounds_changes_nothing() -> None:
 
 
 def test_growing_pictures_and_a_mirror_are_part_of_the_schedule() -> None:
-    schedule = Schedule(epochs=3, sides=(16, 20))
+    schedule = TrainingSchedule(epochs=3, sides=(16, 20))
     assert [schedule.side(epoch, 28) for epoch in range(3)] == [16, 20, 28]
 
 
@@ -110,15 +116,15 @@ def _curve(*accuracies: float) -> list[Epoch]:
 
 
 def test_training_ends_after_epochs_without_a_better_one() -> None:
-    schedule = Schedule(epochs=9, patience=2)
+    schedule = TrainingSchedule(epochs=9, patience=2)
     assert not finished(_curve(0.5, 0.6, 0.6), schedule, 28)
     assert finished(_curve(0.5, 0.6, 0.6, 0.5), schedule, 28)
     assert finished(_curve(*[0.1 * number for number in range(9)]), schedule, 28)
-    assert not finished(_curve(0.5, 0.6, 0.6, 0.5), Schedule(epochs=9), 28)
+    assert not finished(_curve(0.5, 0.6, 0.6, 0.5), TrainingSchedule(epochs=9), 28)
 
 
 def test_epochs_on_smaller_pictures_do_not_count_as_the_best() -> None:
-    schedule = Schedule(epochs=9, patience=1, sides=(16, 16, 28))
+    schedule = TrainingSchedule(epochs=9, patience=1, sides=(16, 16, 28))
     assert best_epoch(_curve(0.9, 0.8), schedule, 28) is None
     assert best_epoch(_curve(0.9, 0.8, 0.5, 0.6, 0.6), schedule, 28) == 3
     assert not finished(_curve(0.9, 0.8, 0.5), schedule, 28)
@@ -126,7 +132,7 @@ def test_epochs_on_smaller_pictures_do_not_count_as_the_best() -> None:
 
 def test_an_early_end_gives_the_weights_of_the_best_epoch(tmp_path: Path) -> None:
     """From the sixth epoch on it unlearns what it has learned."""
-    schedule = Schedule(epochs=12, batch=20, patience=2)
+    schedule = TrainingSchedule(epochs=12, batch=20, patience=2)
     network, curve = _train_all(tmp_path / "network.pt", schedule, unlearn_after=50)
     best = best_epoch(curve, schedule, 28)
     assert best is not None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from splitplace.commands.status import Status
+from splitplace.commands.status import SystemReport
 from splitplace.messages.application import Application, Variant
 from splitplace.messages.limits import MAX_PACKET_BYTES, MEBIBYTE
 
@@ -75,7 +75,7 @@ def clock(now: datetime) -> Check:
     return Check("clock", "warn", shown, "set the clock (timedatectl set-ntp true): TLS certificates need it")
 
 
-def versions(own: str, status: Status) -> Check:
+def versions(own: str, status: SystemReport) -> Check:
     """Whether everything that runs is the same version as this."""
     others = {service.name: service.software for service in status.services if service.online}
     others |= {node.name: node.software for node in status.nodes if node.online}
@@ -89,7 +89,7 @@ def versions(own: str, status: Status) -> Check:
     return Check("versions", "warn", f"this is {own}; {named}", "install the same version everywhere")
 
 
-def services(status: Status) -> Check:
+def services(status: SystemReport) -> Check:
     """Whether all five run."""
     if not status.missing:
         return Check("services", "ok", "all online")
@@ -101,7 +101,7 @@ def services(status: Status) -> Check:
     )
 
 
-def nodes(status: Status) -> Check:
+def nodes(status: SystemReport) -> Check:
     """Whether anything can compute."""
     online = [node.name for node in status.nodes if node.online]
     offline = [node.name for node in status.nodes if not node.online]

@@ -19,7 +19,7 @@ from splitplace.workshop.cutting.layer_split import CutError
 from splitplace.workshop.datasets import PUBLISHED, DatasetError, Subset, load_published
 from splitplace.workshop.datasets.image_folder import read_image_folder
 from splitplace.workshop.onnx.graph import GraphError
-from splitplace.workshop.own.add import Request, add
+from splitplace.workshop.own.add import AddRequest, add
 from splitplace.workshop.own.preprocessing import Preprocessing
 from splitplace.workshop.own.user_onnx import UserNetworkError, adopt, input_shape, read_onnx
 from splitplace.workshop.packing.packer import PackingError
@@ -84,7 +84,7 @@ def add_command(
     try:
         classes = _labels(labels)
         chosen = name or re.sub(r"[^a-z0-9-]+", "-", Path(network.partition(":")[0]).stem.lower()).strip("-")
-        request = Request(
+        request = AddRequest(
             name=chosen,
             title=title or chosen,
             labels=classes,

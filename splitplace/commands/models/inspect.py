@@ -17,7 +17,7 @@ from splitplace.edge_node.runtime import FragmentError
 from splitplace.messages.application import Application
 from splitplace.storage.model_store import ModelStore, StoreError
 from splitplace.storage.shipped import default_store
-from splitplace.workshop.cutting.balance import Node, PartitionError, Target
+from splitplace.workshop.cutting.balance import Device, PartitionError, Target
 from splitplace.workshop.cutting.inspection import Inspection, balance, inspect
 from splitplace.workshop.cutting.inspection_tables import points_table, stages_table, verdict
 from splitplace.workshop.cutting.layer_split import CutError, Transport, cut
@@ -104,7 +104,7 @@ def _load(network: str, root: Path) -> tuple[Application | None, onnx.ModelProto
 
 def _target(speeds: str, bandwidth: float | None, memory: float | None) -> Target:
     """The nodes that are meant. Raises ValueError."""
-    usual = Node()
+    usual = Device()
     try:
         slowdowns = [1 / float(speed) for speed in speeds.split(",")] if speeds else [usual.slowdown]
     except (ValueError, ZeroDivisionError):
@@ -114,7 +114,7 @@ def _target(speeds: str, bandwidth: float | None, memory: float | None) -> Targe
         raise ValueError(msg)
     link = bandwidth * _BYTES_PER_MS if bandwidth else usual.link_bytes_per_ms
     most = memory * _MEGABYTE if memory is not None else usual.memory_bytes
-    return Target(tuple(Node(slowdown, link, most) for slowdown in slowdowns))
+    return Target(tuple(Device(slowdown, link, most) for slowdown in slowdowns))
 
 
 def _usual_batch(model: onnx.ModelProto) -> int:

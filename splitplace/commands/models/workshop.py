@@ -21,7 +21,7 @@ from splitplace.workshop.packing.packer import PackingError
 from splitplace.workshop.packing.tables import variants_table
 from splitplace.workshop.recipes.build import build, train_part
 from splitplace.workshop.recipes.parts import Workbench, default_device
-from splitplace.workshop.recipes.recipes import RECIPES, Part, Recipe
+from splitplace.workshop.recipes.recipes import RECIPES, Recipe, RecipePart
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="APPLICATION", help=f"One of {', '.join(RECIPES)}.")]
 DataOption = Annotated[Path, typer.Option(help="Folder with the data set's files. Nothing is downloaded.")]
@@ -40,7 +40,7 @@ def train_command(
     application: RecipeArgument,
     *,
     data: DataOption,
-    part: Annotated[str, typer.Option(help=f"One of {', '.join(get_args(Part))}.")] = "whole",
+    part: Annotated[str, typer.Option(help=f"One of {', '.join(get_args(RecipePart))}.")] = "whole",
     checkpoints: CheckpointsOption = Path("var/models"),
     epochs: EpochsOption = None,
     seed: SeedOption = None,
@@ -50,7 +50,7 @@ def train_command(
 
     What it learns from (the whole network) is trained before it, unless its checkpoint is finished.
     """
-    chosen = next((known for known in get_args(Part) if known == part), None)
+    chosen = next((known for known in get_args(RecipePart) if known == part), None)
     if chosen is None:
         raise typer.BadParameter(part, param_hint="--part")
     with _bench(_recipe(application, epochs, seed), data, checkpoints, device) as bench:

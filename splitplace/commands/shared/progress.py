@@ -29,7 +29,7 @@ def progress(total: int) -> Iterator[Step]:
     """Shows on standard error how many of `total` pieces are done, while the context lasts."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        lines = Lines(total, time.monotonic())
+        lines = LinePacing(total, time.monotonic())
         yield lambda what: _print(lines.step(what, time.monotonic()))
         return
     columns = (
@@ -50,7 +50,7 @@ def _print(line: str | None) -> None:
 
 
 @dataclass
-class Lines:
+class LinePacing:
     """When a line is due: with every twentieth or minute, not within ten seconds of the last, and at the end.
 
     Attributes:

@@ -8,7 +8,7 @@ import numpy as np
 
 from splitplace.messages.application import INPUT, Stage
 from splitplace.policies.cluster_columns import Flags, Floats
-from splitplace.policies.prediction import HOP_MS, RETURN_HOPS, Offer, Schedule
+from splitplace.policies.prediction import HOP_MS, RETURN_HOPS, Offer, StageSchedule
 
 _ROUNDING = 1e-12
 """Relative: a bound and the exact figure are added up in different orders."""
@@ -22,7 +22,7 @@ def ahead(soonest_ms: float, end_ms: float) -> bool:
 class Board:
     """A schedule and its cluster as arrays: rows are the job's S stages, columns the H nodes."""
 
-    def __init__(self, schedule: Schedule, usable: Flags) -> None:
+    def __init__(self, schedule: StageSchedule, usable: Flags) -> None:
         """A board for a schedule on which nothing is put yet.
 
         Args:

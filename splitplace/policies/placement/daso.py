@@ -27,7 +27,7 @@ from splitplace.policies.placement.interface import (
 from splitplace.policies.placement.objective import ALPHA, Charged, charged, objective
 from splitplace.policies.placement.search import Chosen, Room, climb, one_hot, rounded, settled, softmax
 from splitplace.policies.placement.surrogate import Array, Fragments, Relaxed, Weights
-from splitplace.policies.placement.training import Sample, fit, predicted
+from splitplace.policies.placement.training import PlacementSample, fit, predicted
 from splitplace.policies.placement.weights import weights_of, weights_state
 from splitplace.policies.prediction import predict
 from splitplace.policies.state import State
@@ -61,7 +61,7 @@ class _Pending:
 
     variant: str
     micro_batches: int
-    sample: Sample
+    sample: PlacementSample
     own_ms: float
     """Its computing time on a host of mean speed."""
     expense: float
@@ -72,7 +72,7 @@ class _Pending:
 class _Left:
     """A task that left in this interval: all but the target's energy is known."""
 
-    sample: Sample
+    sample: PlacementSample
     charged: Charged
     expense: float
     """Computing time it took, over what it takes on a host of mean speed."""
@@ -109,7 +109,7 @@ class SurrogatePlacement:
         self._fine_tuning = fine_tuning
         self._pending: OrderedDict[str, _Pending] = OrderedDict()
         self._left: list[_Left] = []
-        self._samples: deque[Sample] = deque(maxlen=keep)
+        self._samples: deque[PlacementSample] = deque(maxlen=keep)
 
     # --- placing ---------------------------------------------------------------------------------------
 
@@ -225,7 +225,7 @@ class SurrogatePlacement:
             nodes: its placement.
             cluster: the nodes, without the task.
             now_ms: the present moment.
-            state: the same for several placements of a task, of which one at most is real: see `Sample`.
+            state: the same for several placements of a task, of which at most one is real.
         """
         asked = self._asked(request, cluster, now_ms)
         chosen = np.array([cluster.columns.index[nodes[stage.name]] for stage in asked.stages], dtype=np.intp)
@@ -236,7 +236,7 @@ class SurrogatePlacement:
         self, request: PlacementRequest, asked: Problem, placed: Fragments, chosen: Chosen, state: str = ""
     ) -> None:
         rows = np.arange(len(chosen))
-        sample = Sample(
+        sample = PlacementSample(
             asked.features[rows, chosen],
             placed.measures,
             asked.about[0],
@@ -279,15 +279,15 @@ class SurrogatePlacement:
         return partial(self._train, dict(self._weights), list(self._samples), seed)
 
     @property
-    def samples(self) -> Sequence[Sample]:
+    def samples(self) -> Sequence[PlacementSample]:
         """What it has seen, the newest last: for the first training."""
         return tuple(self._samples)
 
-    def expected(self, sample: Sample) -> float:
+    def expected(self, sample: PlacementSample) -> float:
         """The objective it expects of a task, seen or not."""
         return float(predicted(self._weights, [sample])[0])
 
-    def _train(self, weights: Weights, samples: Sequence[Sample], seed: int) -> partial[None]:
+    def _train(self, weights: Weights, samples: Sequence[PlacementSample], seed: int) -> partial[None]:
         """Runs beside decisions: reads nothing of `self` that they change."""
         random = np.random.default_rng(seed)
         tuned = fit(weights, samples, random, steps=FINE_TUNING_STEPS, learning_rate=FINE_TUNING_RATE)

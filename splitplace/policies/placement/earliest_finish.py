@@ -7,11 +7,16 @@ from splitplace.policies.cluster import ClusterView
 from splitplace.policies.cluster_columns import Flags
 from splitplace.policies.placement.board import Board, ahead
 from splitplace.policies.placement.feasibility import no_room, nobody
-from splitplace.policies.placement.interface import Infeasible, Placement, PlacementRequest, Unlearned
-from splitplace.policies.prediction import Schedule
+from splitplace.policies.placement.interface import (
+    Infeasible,
+    Placement,
+    PlacementRequest,
+    StatelessPlacement,
+)
+from splitplace.policies.prediction import StageSchedule
 
 
-class EarliestFinish(Unlearned):
+class EarliestFinish(StatelessPlacement):
     """A list scheduler in the manner of HEFT (Topcuoglu et al. 2002).
 
     Stages in topological order each take the node on which the last of their micro-batches is predicted to
@@ -39,15 +44,15 @@ class EarliestFinish(Unlearned):
         return Placement({stage: offer.node for stage, offer in best.offers.items()}, best.prediction())
 
 
-def _schedule(request: PlacementRequest, cluster: ClusterView, now_ms: float) -> Schedule:
-    return Schedule(cluster, request.job, now_ms, request.start_ms, request.due_ms)
+def _schedule(request: PlacementRequest, cluster: ClusterView, now_ms: float) -> StageSchedule:
+    return StageSchedule(cluster, request.job, now_ms, request.start_ms, request.due_ms)
 
 
 def _board(request: PlacementRequest, cluster: ClusterView, now_ms: float, usable: Flags) -> Board:
     return Board(_schedule(request, cluster, now_ms), usable)
 
 
-def _stage_by_stage(board: Board) -> Schedule | Stage:
+def _stage_by_stage(board: Board) -> StageSchedule | Stage:
     """The greedy schedule, or the stage for which there was no room."""
     for stage in board.schedule.job.variant.stages:
         best = board.best_offer(stage)
@@ -59,7 +64,7 @@ def _stage_by_stage(board: Board) -> Schedule | Stage:
 
 def _largest_first(
     request: PlacementRequest, cluster: ClusterView, now_ms: float, usable: Flags
-) -> Schedule | None:
+) -> StageSchedule | None:
     """Where the greedy order ran out of room: the stage that needs most memory chooses first."""
     job = request.job
     packing = _board(request, cluster, now_ms, usable)
@@ -80,8 +85,8 @@ def _largest_first(
 
 
 def _on_a_single_node(
-    request: PlacementRequest, cluster: ClusterView, now_ms: float, board: Board, best: Schedule
-) -> Schedule:
+    request: PlacementRequest, cluster: ClusterView, now_ms: float, board: Board, best: StageSchedule
+) -> StageSchedule:
     """The best schedule with all stages on one node, where that beats `best`."""
     stages = request.job.variant.stages
     best_ms = best.prediction().response_ms

@@ -5,14 +5,19 @@ from dataclasses import dataclass
 from splitplace.policies.cluster import ClusterView
 from splitplace.policies.placement.earliest_finish import EarliestFinish
 from splitplace.policies.placement.feasibility import candidates, feasible
-from splitplace.policies.placement.interface import Infeasible, Placement, PlacementRequest, Unlearned
-from splitplace.policies.prediction import Schedule
+from splitplace.policies.placement.interface import (
+    Infeasible,
+    Placement,
+    PlacementRequest,
+    StatelessPlacement,
+)
+from splitplace.policies.prediction import StageSchedule
 
 MAX_OFFERS = 20_000
 """How many (stage, node) offers are looked at, about a third of a second."""
 
 
-class Exact(Unlearned):
+class Exact(StatelessPlacement):
     """Depth first over the stages in order, soonest nodes first, beginning with earliest-finish's answer.
 
     No stage ends before those it reads from, so a branch is cut where what stands already ends later than the
@@ -31,7 +36,7 @@ class Exact(Unlearned):
             return names
         best_ms = first.prediction.response_ms + now_ms if isinstance(first, Placement) else float("inf")
         search = _Search(names, best_ms)
-        search.extend(Schedule(cluster, request.job, now_ms, request.start_ms, request.due_ms), 0)
+        search.extend(StageSchedule(cluster, request.job, now_ms, request.start_ms, request.due_ms), 0)
         if search.best is None:
             return first
         nodes = {stage: offer.node for stage, offer in search.best.offers.items()}
@@ -44,10 +49,10 @@ class _Search:
 
     names: tuple[str, ...]
     best_ms: float
-    best: Schedule | None = None
+    best: StageSchedule | None = None
     offers: int = 0
 
-    def extend(self, schedule: Schedule, place: int) -> None:
+    def extend(self, schedule: StageSchedule, place: int) -> None:
         """Try all nodes for a stage and, below each, for those after it."""
         stages = schedule.job.variant.stages
         if place == len(stages):

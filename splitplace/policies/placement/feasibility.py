@@ -5,7 +5,7 @@ import numpy as np
 from splitplace.messages.application import Stage
 from splitplace.policies.cluster import ClusterView
 from splitplace.policies.placement.interface import Infeasible, PlacementRequest
-from splitplace.policies.prediction import Schedule
+from splitplace.policies.prediction import StageSchedule
 
 
 def candidates(request: PlacementRequest, cluster: ClusterView) -> tuple[str, ...] | Infeasible:
@@ -26,7 +26,7 @@ def nobody(request: PlacementRequest, cluster: ClusterView) -> Infeasible:
     return Infeasible(f"{len(cluster.nodes)} edge nodes are online, but {reason}", temporary=True)
 
 
-def feasible(schedule: Schedule, stage: Stage, names: tuple[str, ...]) -> list[str]:
+def feasible(schedule: StageSchedule, stage: Stage, names: tuple[str, ...]) -> list[str]:
     """Those nodes that have room for a stage, beside the stages that were put before."""
     return [name for name in names if schedule.fits(stage, name)]
 

@@ -4,8 +4,13 @@ from random import Random
 
 from splitplace.policies.cluster import ClusterView
 from splitplace.policies.placement.feasibility import candidates, no_room
-from splitplace.policies.placement.interface import Infeasible, Placement, PlacementRequest, Unlearned
-from splitplace.policies.prediction import Schedule
+from splitplace.policies.placement.interface import (
+    Infeasible,
+    Placement,
+    PlacementRequest,
+    StatelessPlacement,
+)
+from splitplace.policies.prediction import StageSchedule
 
 POPULATION = 20
 GENERATIONS = 15
@@ -16,7 +21,7 @@ _Genes = tuple[int, ...]
 """For each stage the index of a node; where that has no room, the next that has is meant."""
 
 
-class Genetic(Unlearned):
+class Genetic(StatelessPlacement):
     """Tournaments of two choose parents, genes cross over uniformly, and the best always survives."""
 
     name = "genetic"
@@ -67,9 +72,9 @@ class Genetic(Unlearned):
 
 def _schedule(
     request: PlacementRequest, cluster: ClusterView, now_ms: float, names: tuple[str, ...], genes: _Genes
-) -> Schedule | None:
+) -> StageSchedule | None:
     """What genes mean; None where a stage finds no room."""
-    schedule = Schedule(cluster, request.job, now_ms, request.start_ms, request.due_ms)
+    schedule = StageSchedule(cluster, request.job, now_ms, request.start_ms, request.due_ms)
     for stage, gene in zip(request.job.variant.stages, genes, strict=True):
         turned = names[gene:] + names[:gene]
         name = next((name for name in turned if schedule.fits(stage, name)), None)

@@ -8,7 +8,7 @@ from typing import Protocol
 from splitplace.messages.limits import MAX_DEADLINE_MS
 from splitplace.messages.task import TaskFinished
 from splitplace.policies.cluster import ClusterView, StageWork
-from splitplace.policies.prediction import Job, Prediction
+from splitplace.policies.prediction import Estimate, Job
 from splitplace.policies.state import State
 
 
@@ -33,7 +33,7 @@ class Placement:
     """A node for each stage, by the stage's name, and what is expected of it."""
 
     nodes: Mapping[str, str]
-    prediction: Prediction
+    prediction: Estimate
 
     def works(self, job: Job) -> tuple[StageWork, ...]:
         """What each stage costs its node, for the ledger."""
@@ -127,7 +127,7 @@ class PlacementPolicy(Protocol):
         ...
 
 
-class Unlearned:
+class StatelessPlacement:
     """The learning half of a policy that learns nothing, and leaves everything where it is."""
 
     def rearrange(

@@ -4,13 +4,18 @@ from random import Random
 
 from splitplace.policies.cluster import ClusterView
 from splitplace.policies.placement.feasibility import candidates, feasible, no_room
-from splitplace.policies.placement.interface import Infeasible, Placement, PlacementRequest, Unlearned
-from splitplace.policies.prediction import Schedule
+from splitplace.policies.placement.interface import (
+    Infeasible,
+    Placement,
+    PlacementRequest,
+    StatelessPlacement,
+)
+from splitplace.policies.prediction import StageSchedule
 
 _TRIES = 8
 
 
-class RandomPlacement(Unlearned):
+class RandomPlacement(StatelessPlacement):
     """Each stage goes to a node drawn uniformly among those with room for it.
 
     Where earlier draws leave no room for a later stage, it draws anew, a few times.
@@ -28,7 +33,7 @@ class RandomPlacement(Unlearned):
             return names
         stuck = request.job.variant.stages[0]
         for _ in range(_TRIES):
-            schedule = Schedule(cluster, request.job, now_ms, request.start_ms, request.due_ms)
+            schedule = StageSchedule(cluster, request.job, now_ms, request.start_ms, request.due_ms)
             for stage in request.job.variant.stages:
                 room = feasible(schedule, stage, names)
                 if not room:

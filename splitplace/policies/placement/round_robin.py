@@ -2,11 +2,16 @@
 
 from splitplace.policies.cluster import ClusterView
 from splitplace.policies.placement.feasibility import candidates, feasible, no_room
-from splitplace.policies.placement.interface import Infeasible, Placement, PlacementRequest, Unlearned
-from splitplace.policies.prediction import Schedule
+from splitplace.policies.placement.interface import (
+    Infeasible,
+    Placement,
+    PlacementRequest,
+    StatelessPlacement,
+)
+from splitplace.policies.prediction import StageSchedule
 
 
-class RoundRobin(Unlearned):
+class RoundRobin(StatelessPlacement):
     """Each stage goes to the next node, in the order of names, that has room for it."""
 
     name = "round-robin"
@@ -20,7 +25,7 @@ class RoundRobin(Unlearned):
         names = candidates(request, cluster)
         if isinstance(names, Infeasible):
             return names
-        schedule = Schedule(cluster, request.job, now_ms, request.start_ms, request.due_ms)
+        schedule = StageSchedule(cluster, request.job, now_ms, request.start_ms, request.due_ms)
         last = self._last
         for stage in request.job.variant.stages:
             room = feasible(schedule, stage, names)

@@ -97,7 +97,7 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True)
-class Trace:
+class ForwardPass:
     """What the forward pass leaves for the backward pass."""
 
     pooled: Array
@@ -130,7 +130,7 @@ def together(fragments: Fragments, tasks: Tasks) -> Totals:
     return Totals(tasks.sums(fragments.said), time, waiting, last, same, tasks.sizes)
 
 
-def pool(weights: Weights, totals: Totals, about: Array) -> tuple[Array, Trace]:
+def pool(weights: Weights, totals: Totals, about: Array) -> tuple[Array, ForwardPass]:
     """The objective of each of T tasks.
 
     Args:
@@ -152,10 +152,10 @@ def pool(weights: Weights, totals: Totals, about: Array) -> tuple[Array, Trace]:
     hidden = pooled @ weights["w3"]
     hidden += weights["b3"]
     np.tanh(hidden, out=hidden)
-    return hidden @ weights["w4"] + weights["b4"], Trace(pooled, hidden)
+    return hidden @ weights["w4"] + weights["b4"], ForwardPass(pooled, hidden)
 
 
-def pooled_gradients(weights: Weights, trace: Trace, d_value: Array) -> tuple[Array, Array]:
+def pooled_gradients(weights: Weights, trace: ForwardPass, d_value: Array) -> tuple[Array, Array]:
     """Gradients with respect to what enters the third layer, and to what leaves it before tanh is taken.
 
     Args:
@@ -177,7 +177,7 @@ def said_gradients(d_pooled: Array, tasks: Tasks) -> Array:
     return gradients
 
 
-def measure_gradients(d_pooled: Array, trace: Trace, fragments: Fragments, tasks: Tasks) -> Array:
+def measure_gradients(d_pooled: Array, trace: ForwardPass, fragments: Fragments, tasks: Tasks) -> Array:
     """Gradients with respect to the measures of fragments, [N, MEASURES]."""
     measured = slice(2 * CHANNELS, 2 * CHANNELS + 3)
     of_time, of_waiting, of_last = (d_pooled[:, measured] * np.exp(-trace.pooled[:, measured])).T
@@ -191,7 +191,7 @@ def measure_gradients(d_pooled: Array, trace: Trace, fragments: Fragments, tasks
     return gradients
 
 
-def pool_gradients(trace: Trace, d_hidden: Array, d_value: Array) -> dict[str, Array]:
+def pool_gradients(trace: ForwardPass, d_hidden: Array, d_value: Array) -> dict[str, Array]:
     """Gradients of the last two layers, from those of the hidden layer and of the objective [T]."""
     return {
         "w3": trace.pooled.T @ d_hidden,

@@ -2,7 +2,7 @@
 
 Most of what tells one objective from another is the task: its deadline, its split, how crowded the cluster
 is. A search needs the small rest, what the place adds. So where several placements of the same task in the
-same state are known (`Sample.state`), their errors about the mean error of that state count again:
+same state are known (`PlacementSample.state`), their errors about the mean error of that state count again:
 
     L = mean (f - o)^2 + WITHIN * mean ((f - o) - mean_state (f - o))^2
 
@@ -45,7 +45,7 @@ _EPSILON = 1e-8
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class PlacementSample:
     """One placed task of n fragments, as the surrogate saw it, and what came of it: an element of Lambda."""
 
     features: Array
@@ -78,7 +78,7 @@ class _Groups:
 class _Batch:
     """Samples one behind the other; samples may be taken out of it without touching them one by one."""
 
-    def __init__(self, samples: Sequence[Sample], dtype: npt.DTypeLike) -> None:
+    def __init__(self, samples: Sequence[PlacementSample], dtype: npt.DTypeLike) -> None:
         self.features: Array = np.concatenate([sample.features for sample in samples], dtype=dtype)
         self.measures: Array = np.concatenate([sample.measures for sample in samples], dtype=dtype)
         self.about: Array = np.array([sample.about for sample in samples], dtype=dtype)
@@ -109,7 +109,7 @@ class _Batch:
         return within
 
 
-def _sizes_of_states(samples: Sequence[Sample]) -> Indices:
+def _sizes_of_states(samples: Sequence[PlacementSample]) -> Indices:
     begins = [
         not one.state or one.state != before.state
         for one, before in zip(samples[1:], samples[:-1], strict=True)
@@ -118,7 +118,7 @@ def _sizes_of_states(samples: Sequence[Sample]) -> Indices:
     return np.diff(starts, append=len(samples))
 
 
-def predicted(weights: Weights, samples: Sequence[Sample]) -> Array:
+def predicted(weights: Weights, samples: Sequence[PlacementSample]) -> Array:
     """What the surrogate expects of each sample."""
     batch = _Batch(samples, np.float64)
     said, _ = embed(weights, batch.features)
@@ -126,14 +126,16 @@ def predicted(weights: Weights, samples: Sequence[Sample]) -> Array:
     return pool(weights, totals, batch.about)[0]
 
 
-def loss_and_gradients(weights: Weights, samples: Sequence[Sample]) -> tuple[float, dict[str, Array]]:
+def loss_and_gradients(
+    weights: Weights, samples: Sequence[PlacementSample]
+) -> tuple[float, dict[str, Array]]:
     """The loss over some samples, and its gradient in every weight, both in double precision."""
     return _loss_and_gradients(weights, _Batch(samples, np.float64))
 
 
 def fit(
     weights: Weights,
-    samples: Sequence[Sample],
+    samples: Sequence[PlacementSample],
     random: np.random.Generator,
     *,
     steps: int,
@@ -199,7 +201,7 @@ def rank_correlation(one: Array, other: Array) -> float:
     return float(np.corrcoef(_ranks(one), _ranks(other))[0, 1])
 
 
-def correlation_within(one: Array, other: Array, samples: Sequence[Sample]) -> float:
+def correlation_within(one: Array, other: Array, samples: Sequence[PlacementSample]) -> float:
     """Mean of Spearman's correlation over the states of which several placements differ in both values."""
     ends = np.cumsum(_sizes_of_states(samples))[:-1]
     found = [

@@ -1,11 +1,11 @@
 """`mc`: the paper's baseline of model compression, after BottleNet++."""
 
-from splitplace.policies.splitting.interface import Decision, SplitContext, Unlearned, nothing_can_run
+from splitplace.policies.splitting.interface import Decision, SplitContext, StatelessSplit, nothing_can_run
 
 _KINDS = ("whole", "compressed")
 
 
-class Compression(Unlearned):
+class Compression(StatelessSplit):
     """No split: the whole network where its prediction fits the deadline, else the compressed one.
 
     The paper says only that MC is a compression approach motivated by BottleNet++, which picks a compression

@@ -23,7 +23,7 @@ from typing import Annotated
 from pydantic import Field
 
 from splitplace.messages.base import Part
-from splitplace.policies.state import State, remembered
+from splitplace.policies.state import State, validated_state
 
 NEWEST_WEIGHT = 0.02
 """Of the newest task in what is remembered: about 50 tasks count."""
@@ -34,7 +34,7 @@ LEAST_MS = 1e-3
 _Sum = Annotated[float, Field(ge=0, le=1e36, allow_inf_nan=False)]
 
 
-class _Memory(Part):
+class _SavedState(Part):
     """The saved state."""
 
     tasks: _Sum
@@ -98,4 +98,4 @@ class Congestion:
 
     def restore(self, state: State) -> None:
         """Take up what was seen earlier. Raises StateError."""
-        self._sums = _Sums(**remembered(_Memory, state).model_dump())
+        self._sums = _Sums(**validated_state(_SavedState, state).model_dump())

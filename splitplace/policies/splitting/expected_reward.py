@@ -28,7 +28,7 @@ from splitplace.policies.scoring import reward
 from splitplace.policies.splitting.congestion import Congestion
 from splitplace.policies.splitting.interface import Arm, Decision, SplitContext, nothing_can_run
 from splitplace.policies.splitting.ratios import WINDOW_TASKS, Ratios, load_of
-from splitplace.policies.state import State, StateError, remembered
+from splitplace.policies.state import State, StateError, validated_state
 
 EXPLORATION = 0.05
 """Probability of an exploration where one is safe."""
@@ -62,7 +62,7 @@ class Prospect:
         return self.own - self.cost
 
 
-class _Memory(Part):
+class _SavedState(Part):
     """The saved state."""
 
     ratios: dict[str, object]
@@ -169,7 +169,7 @@ class ExpectedReward:
 
     def restore(self, state: State) -> None:
         """See `SplitPolicy`."""
-        memory = remembered(_Memory, state)
+        memory = validated_state(_SavedState, state)
         ratios, congestion = state["ratios"], state["congestion"]
         sane = 0 <= memory.late_answered <= memory.late and memory.late >= 1
         if not isinstance(ratios, dict) or not isinstance(congestion, dict) or not sane:

@@ -1,9 +1,9 @@
 """Always the same kind of variant: the paper's always layer and always semantic, and no split at all."""
 
-from splitplace.policies.splitting.interface import Decision, SplitContext, Unlearned
+from splitplace.policies.splitting.interface import Decision, SplitContext, StatelessSplit
 
 
-class Fixed(Unlearned):
+class Fixed(StatelessSplit):
     """Chooses one kind of variant whatever the deadline, and refuses where that one cannot run.
 
     Where an application has several of the kind (`layer-2`, `layer-4`), the one that bears the kind's very

@@ -12,7 +12,7 @@ from splitplace.messages.task import TaskFinished
 from splitplace.policies.scoring import reward_of
 from splitplace.policies.splitting.interface import Decision, SplitContext, nothing_can_run
 from splitplace.policies.splitting.pending import Pending
-from splitplace.policies.state import State, remembered
+from splitplace.policies.state import State, validated_state
 
 KINDS = frozenset({"layer", "compressed"})
 LEARNING_RATE = 0.1
@@ -41,7 +41,7 @@ _MOST_OCTAVES = 40
 _Value = Annotated[float, Field(ge=0, le=FIRST_VALUE)]
 
 
-class _Memory(Part):
+class _SavedState(Part):
     """The saved state: Q by application, state and variant."""
 
     epsilon: Annotated[float, Field(ge=LAST_EPSILON, le=FIRST_EPSILON)]
@@ -130,7 +130,7 @@ class Gillis:
 
     def restore(self, state: State) -> None:
         """See `SplitPolicy`."""
-        memory = remembered(_Memory, state)
+        memory = validated_state(_SavedState, state)
         self._epsilon = memory.epsilon
         self._q = {
             application: {situation: dict(values) for situation, values in table.items()}

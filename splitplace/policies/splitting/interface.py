@@ -119,7 +119,7 @@ class SplitPolicy(Protocol):
         ...
 
 
-class Unlearned:
+class StatelessSplit:
     """The learning half of a policy that learns nothing."""
 
     def learn(self, context: SplitContext, outcome: TaskFinished) -> None:

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from splitplace.messages.base import Name, Part
 from splitplace.policies.splitting.interface import SplitContext
-from splitplace.policies.state import Json, State, StateError, remembered
+from splitplace.policies.state import Json, State, StateError, validated_state
 
 Vector = npt.NDArray[np.float64]
 
@@ -101,7 +101,7 @@ class _ArmMemory(Part):
     moment: _Row
 
 
-class _Memory(Part):
+class _SavedState(Part):
     """The saved state."""
 
     applications: Annotated[list[Name], Field(max_length=MAX_APPLICATIONS)]
@@ -139,7 +139,7 @@ class LinearModels:
 
     def restore(self, state: State) -> None:
         """Take up saved models. Raises StateError."""
-        memory = remembered(_Memory, state)
+        memory = validated_state(_SavedState, state)
         arms = {
             variant: LinearArm(np.array(arm.gram), np.array(arm.moment))
             for variant, arm in memory.arms.items()

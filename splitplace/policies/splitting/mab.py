@@ -35,7 +35,7 @@ from splitplace.messages.task import TaskFinished
 from splitplace.policies.scoring import accuracy_of
 from splitplace.policies.splitting.interface import Arm, Decision, SplitContext, nothing_can_run
 from splitplace.policies.splitting.pending import Pending
-from splitplace.policies.state import Json, State, remembered
+from splitplace.policies.state import Json, State, validated_state
 
 REFERENCE = "layer"
 """The kind of arm whose response time tells a high deadline from a low one."""
@@ -93,7 +93,7 @@ class _CellMemory(Part):
     samples: Count
 
 
-class _Memory(Part):
+class _SavedState(Part):
     """The saved state."""
 
     t: Count
@@ -265,7 +265,7 @@ class Mab:
 
     def restore(self, state: State) -> None:
         """See `SplitPolicy`: a warm start, whether training or running."""
-        memory = remembered(_Memory, state)
+        memory = validated_state(_SavedState, state)
         self._t = memory.t
         self._epsilon = memory.epsilon
         self._rho = memory.rho

@@ -2,10 +2,10 @@
 
 from random import Random
 
-from splitplace.policies.splitting.interface import Decision, SplitContext, Unlearned, nothing_can_run
+from splitplace.policies.splitting.interface import Decision, SplitContext, StatelessSplit, nothing_can_run
 
 
-class RandomSplit(Unlearned):
+class RandomSplit(StatelessSplit):
     """Draws uniformly among the variants that can run now."""
 
     name = "random"

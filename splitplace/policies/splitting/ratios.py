@@ -24,7 +24,7 @@ from pydantic import Field, model_validator
 from splitplace.messages.base import Name, Part
 from splitplace.messages.task import TaskFinished
 from splitplace.policies.splitting.interface import Arm, SplitContext
-from splitplace.policies.state import Json, State, remembered
+from splitplace.policies.state import Json, State, validated_state
 
 Vector = npt.NDArray[np.float64]
 
@@ -157,7 +157,7 @@ class _CountsMemory(Part):
 _TableMemory = dict[Name, Annotated[list[_CountsMemory], Field(min_length=LOADS, max_length=LOADS)]]
 
 
-class _Memory(Part):
+class _SavedState(Part):
     """The saved state."""
 
     everywhere: _TableMemory
@@ -206,7 +206,7 @@ class Ratios:
 
     def restore(self, state: State) -> None:
         """Take up saved counts. Raises StateError."""
-        memory = remembered(_Memory, state)
+        memory = validated_state(_SavedState, state)
         self._everywhere = _table(memory.everywhere)
         self._applications = {name: _table(table) for name, table in memory.applications.items()}
         self._beliefs.clear()

@@ -17,7 +17,7 @@ class TargetError(ValueError):
 
 
 @dataclass(frozen=True)
-class Node:
+class Device:
     """A device that runs one stage, and its link to the next one.
 
     The defaults are a small board behind 100 Mbit/s Ethernet.
@@ -34,13 +34,13 @@ class Node:
 class Target:
     """The devices a chain is balanced for."""
 
-    nodes: tuple[Node, ...] = (Node(),)
+    nodes: tuple[Device, ...] = (Device(),)
     """One for each stage, in order; a single one stands for every stage."""
     tolerance: float = 0.05
     """Cuts whose slowest part is slower by at most this share are held to be equal; of those, the one that
     sends least is taken."""
 
-    def for_stages(self, stages: int) -> tuple[Node, ...]:
+    def for_stages(self, stages: int) -> tuple[Device, ...]:
         """The node of each stage.
 
         Raises:

@@ -6,9 +6,9 @@ from itertools import groupby
 
 import onnx
 
-from splitplace.workshop.cutting.balance import Chain, Node, Target, partition
+from splitplace.workshop.cutting.balance import Chain, Device, Target, partition
 from splitplace.workshop.cutting.layer_split import CutPoint, cut, cut_points, plan_chain
-from splitplace.workshop.cutting.plan import Plan
+from splitplace.workshop.cutting.plan import CutPlan
 from splitplace.workshop.cutting.profile import segment_times
 from splitplace.workshop.onnx.graph import Graph
 
@@ -50,7 +50,7 @@ class Inspection:
     points: tuple[CutPoint, ...]
     segments: tuple[Segment, ...]
     """One more than there are points."""
-    plan: Plan
+    plan: CutPlan
 
     @property
     def cuts(self) -> frozenset[int]:
@@ -120,7 +120,7 @@ def balance(
         PartitionError: It has more stages than the network has segments.
     """
     chain = Chain([segment.milliseconds for segment in inspection.segments], [0.0] * len(inspection.points))
-    alike = Target((Node(slowdown=1.0),), tolerance=0.0)
+    alike = Target((Device(slowdown=1.0),), tolerance=0.0)
     best = partition(chain, len(fragments), alike)
     return Balance(max(measure(fragments, micro_batch)), best.pace_ms)
 

@@ -5,7 +5,7 @@ from itertools import accumulate
 from rich.table import Table
 
 from splitplace.workshop.cutting.inspection import Inspection
-from splitplace.workshop.cutting.plan import Plan
+from splitplace.workshop.cutting.plan import CutPlan
 
 _KILO, _MEGA = 1e3, 1e6
 
@@ -64,7 +64,7 @@ def stages_table(inspection: Inspection) -> Table:
     return table
 
 
-def verdict(plan: Plan) -> str:
+def verdict(plan: CutPlan) -> str:
     """How good the plan is, in a sentence."""
     return (
         f"An image every {plan.pace_ms:.3f} ms. The fastest chain of {len(plan.stages)} would take "

@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from splitplace.workshop.cutting.balance import Chain, PartitionError, Target, partition
-from splitplace.workshop.cutting.plan import Plan, PlannedStage
+from splitplace.workshop.cutting.plan import CutPlan, PlannedStage
 from splitplace.workshop.onnx.batch_size import BATCH_SIZE, batch_size_nodes
 from splitplace.workshop.onnx.file import BATCH
 from splitplace.workshop.onnx.graph import Graph
@@ -111,7 +111,7 @@ def plan_chain(
     target: Target,
     *,
     micro_batch: int = 16,
-) -> Plan:
+) -> CutPlan:
     """Where to cut a model into a chain whose slowest stage is as fast as can be.
 
     Args:
@@ -160,7 +160,7 @@ def plan_chain(
             )
         )
     ideal = sum(segment_ms) / sum(1 / node.slowdown for node in nodes)
-    return Plan(tuple(planned), micro_batch, best.pace_ms, best.least_pace_ms, ideal)
+    return CutPlan(tuple(planned), micro_batch, best.pace_ms, best.least_pace_ms, ideal)
 
 
 def _fragment(

@@ -25,7 +25,7 @@ class PlannedStage:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CutPlan:
     """A chain that is balanced for certain nodes."""
 
     stages: tuple[PlannedStage, ...]

@@ -23,7 +23,7 @@ _TRIAL_IMAGES = 4
 
 
 @dataclass(frozen=True)
-class Request:
+class AddRequest:
     """What is to be added, besides the network."""
 
     name: str
@@ -37,7 +37,7 @@ class Request:
 
 
 def add(
-    whole: onnx.ModelProto, request: Request, store: ModelStore, answers: Subset | float
+    whole: onnx.ModelProto, request: AddRequest, store: ModelStore, answers: Subset | float
 ) -> tuple[Application, Sequence[Measured]]:
     """Cuts a network, measures its fragments and writes the application.
 

@@ -23,7 +23,7 @@ from splitplace.workshop.recipes.parts import (
     train_semantic,
     train_whole,
 )
-from splitplace.workshop.recipes.recipes import Part
+from splitplace.workshop.recipes.recipes import RecipePart
 from splitplace.workshop.recipes.training_report import training_report
 from splitplace.workshop.training.loop import Epoch
 
@@ -54,7 +54,7 @@ class Trained:
         return curves
 
 
-def train_part(bench: Workbench, part: Part) -> None:
+def train_part(bench: Workbench, part: RecipePart) -> None:
     """Trains one part, and before it the whole network, from which the others learn.
 
     What is finished already is only read.

@@ -24,7 +24,7 @@ from splitplace.workshop.datasets import PUBLISHED, DatasetError, Subset, load_p
 from splitplace.workshop.onnx.export import export_network
 from splitplace.workshop.recipes.comparison_table import BATCH, Row, table
 from splitplace.workshop.recipes.recipes import RECIPES, Recipe
-from splitplace.workshop.training.loop import Schedule, in_batches, train
+from splitplace.workshop.training.loop import TrainingSchedule, in_batches, train
 from splitplace.workshop.training.semantic import (
     Branches,
     Groups,
@@ -35,12 +35,12 @@ from splitplace.workshop.training.semantic import (
     index_groups,
 )
 
-Costs = Mapping[int, Fragment]
+FragmentCosts = Mapping[int, Fragment]
 """Measured fragments by their number of outputs."""
 
 
 @dataclass(frozen=True)
-class Contender:
+class BranchMethod:
     """One way to make branches."""
 
     grouping: Literal["similar", "index"]
@@ -55,12 +55,12 @@ class Contender:
 
 
 CONTENDERS = (
-    Contender("similar", distilled=True, other=True),
-    Contender("similar", distilled=True, other=False),
-    Contender("similar", distilled=False, other=True),
-    Contender("similar", distilled=False, other=False),
-    Contender("index", distilled=True, other=False),
-    Contender("index", distilled=False, other=False),
+    BranchMethod("similar", distilled=True, other=True),
+    BranchMethod("similar", distilled=True, other=False),
+    BranchMethod("similar", distilled=False, other=True),
+    BranchMethod("similar", distilled=False, other=False),
+    BranchMethod("index", distilled=True, other=False),
+    BranchMethod("index", distilled=False, other=False),
 )
 
 
@@ -69,13 +69,15 @@ class Trial:
     """What all contenders share."""
 
     recipe: Recipe
-    schedule: Schedule
+    schedule: TrainingSchedule
     training: Subset
     validation: Subset
     checkpoints: Path
     progress: Progress
 
-    def train(self, name: str, network: nn.Module, contender: Contender | None, teacher: nn.Module) -> None:
+    def train(
+        self, name: str, network: nn.Module, contender: BranchMethod | None, teacher: nn.Module
+    ) -> None:
         """Trains a network in place; without a contender on its labels alone."""
         groups = network.groups if isinstance(network, Branches) else ()
         loss = branch_loss(
@@ -121,7 +123,7 @@ def compare(trial: Trial) -> tuple[Row, ...]:
     )
 
 
-def _costs(recipe: Recipe, branch_outputs: set[int]) -> tuple[Costs, Costs]:
+def _costs(recipe: Recipe, branch_outputs: set[int]) -> tuple[FragmentCosts, FragmentCosts]:
     """What the whole network and branches cost, by number of outputs; how they were trained changes nothing.
 
     All are timed in turn, so that a disturbance hits all alike.
@@ -137,7 +139,7 @@ def _costs(recipe: Recipe, branch_outputs: set[int]) -> tuple[Costs, Costs]:
     return {classes: whole}, dict(zip(sizes, branches, strict=True))
 
 
-def _row(name: str, network: nn.Module, groups: Groups, costs: Costs, images: Subset) -> Row:
+def _row(name: str, network: nn.Module, groups: Groups, costs: FragmentCosts, images: Subset) -> Row:
     answers = in_batches(network, images.images).argmax(axis=1)
     owners = branch_of(groups)
     return Row(
@@ -149,7 +151,7 @@ def _row(name: str, network: nn.Module, groups: Groups, costs: Costs, images: Su
     )
 
 
-def shortened(schedule: Schedule, epochs: int) -> Schedule:
+def shortened(schedule: TrainingSchedule, epochs: int) -> TrainingSchedule:
     """The same growth of the pictures in fewer epochs; the last on pictures of their own side."""
     sides = schedule.sides
     if not sides:

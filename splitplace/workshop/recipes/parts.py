@@ -13,7 +13,7 @@ from splitplace.workshop.compression.specialise import specialised_branches
 from splitplace.workshop.datasets import Dataset
 from splitplace.workshop.networks.resnet_v2 import ResNetV2
 from splitplace.workshop.recipes.recipes import Recipe
-from splitplace.workshop.training.loop import Epoch, Loss, Schedule, in_batches, train
+from splitplace.workshop.training.loop import Epoch, Loss, TrainingSchedule, in_batches, train
 from splitplace.workshop.training.semantic import (
     Branches,
     Groups,
@@ -40,7 +40,9 @@ class Workbench:
     progress: Progress
     device: str = "cpu"
 
-    def train(self, name: str, network: nn.Module, loss: Loss, schedule: Schedule) -> tuple[Epoch, ...]:
+    def train(
+        self, name: str, network: nn.Module, loss: Loss, schedule: TrainingSchedule
+    ) -> tuple[Epoch, ...]:
         """Trains one network; `name` is that of its checkpoint."""
         return train(
             network,
@@ -131,7 +133,7 @@ def train_bottleneck(bench: Workbench, whole: ResNetV2) -> Derived:
 
 
 def _fine_tuned(
-    bench: Workbench, name: str, network: nn.Module, whole: ResNetV2, schedule: Schedule
+    bench: Workbench, name: str, network: nn.Module, whole: ResNetV2, schedule: TrainingSchedule
 ) -> Derived:
     loss = distillation(network, whole.to(bench.device))
     curve = bench.train(name, network, loss, schedule)

@@ -9,12 +9,12 @@ from splitplace.workshop.datasets import CLASS_NAMES
 from splitplace.workshop.networks.pixels import Pixels
 from splitplace.workshop.networks.resnet_v2 import ResNetV2, Stem
 from splitplace.workshop.onnx.narrow import Storage
-from splitplace.workshop.training.loop import Augmentation, Schedule
+from splitplace.workshop.training.loop import Augmentation, TrainingSchedule
 
-Part = Literal["whole", "semantic", "compressed", "bottleneck"]
+RecipePart = Literal["whole", "semantic", "compressed", "bottleneck"]
 """What is trained by itself: the whole network, and what learns from it."""
 
-ONE_EPOCH = Schedule(epochs=1, peak_learning_rate=0.01)
+ONE_EPOCH = TrainingSchedule(epochs=1, peak_learning_rate=0.01)
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class Recipe:
     branch_widths: tuple[int, ...]
     """Chosen so that a branch takes at most .9 / `branches` of the whole network's operations."""
     augmentation: Augmentation
-    schedule: Schedule
-    semantic_schedule: Schedule
+    schedule: TrainingSchedule
+    semantic_schedule: TrainingSchedule
     """Of the branches: as long as `schedule` where they begin with random weights."""
-    compressed_schedule: Schedule
+    compressed_schedule: TrainingSchedule
     """Fine-tuning of the pruned network: shorter and slower, as it begins with what it has kept."""
-    second_schedule: Schedule | None = None
+    second_schedule: TrainingSchedule | None = None
     """A second cycle of the whole network's training, from where the first ended."""
-    bottleneck_schedule: Schedule = ONE_EPOCH
+    bottleneck_schedule: TrainingSchedule = ONE_EPOCH
     bottlenecks: Mapping[str, Narrowing] = field(default_factory=dict)
     """Behind which parts of the whole network how little crosses, in a chain of its own; none, none."""
     compressed_flops: float = 0.4
@@ -71,7 +71,7 @@ class Recipe:
     def with_budget(self, *, epochs: int | None, seed: int | None) -> "Recipe":
         """The recipe with at most so many epochs or another seed: for tries, not for what is shipped."""
 
-        def within(schedule: Schedule) -> Schedule:
+        def within(schedule: TrainingSchedule) -> TrainingSchedule:
             if epochs is not None and epochs < schedule.epochs:
                 schedule = replace(schedule, epochs=epochs, sides=schedule.sides[-epochs:])
             return schedule if seed is None else replace(schedule, seed=seed)
@@ -100,9 +100,9 @@ RECIPES: Mapping[str, Recipe] = {
             widths=(32, 64, 112),
             branch_widths=(16, 32, 64),
             augmentation=Augmentation(),
-            schedule=Schedule(epochs=9),
-            semantic_schedule=Schedule(epochs=9),
-            compressed_schedule=Schedule(epochs=2, peak_learning_rate=0.02),
+            schedule=TrainingSchedule(epochs=9),
+            semantic_schedule=TrainingSchedule(epochs=9),
+            compressed_schedule=TrainingSchedule(epochs=2, peak_learning_rate=0.02),
             bottlenecks={"blocks.1": Narrowing(8), "blocks.3": Narrowing(8)},
         ),
         Recipe(
@@ -116,13 +116,13 @@ RECIPES: Mapping[str, Recipe] = {
             branch_widths=(16, 32, 64),
             specialised=True,
             augmentation=Augmentation(degrees=5, scale=0.1, shift_pixels=2, mirror=True),
-            schedule=Schedule(
+            schedule=TrainingSchedule(
                 epochs=12,
                 peak_learning_rate=0.1,
                 sides=(*(16,) * 3, *(20,) * 3, *(24,) * 2, *(28,) * 4),
             ),
-            semantic_schedule=Schedule(epochs=4, peak_learning_rate=0.05, sides=(20, 24, 28, 28)),
-            compressed_schedule=Schedule(epochs=2, peak_learning_rate=0.02),
+            semantic_schedule=TrainingSchedule(epochs=4, peak_learning_rate=0.05, sides=(20, 24, 28, 28)),
+            compressed_schedule=TrainingSchedule(epochs=2, peak_learning_rate=0.02),
             label_smoothing=0.1,
         ),
         Recipe(
@@ -137,16 +137,16 @@ RECIPES: Mapping[str, Recipe] = {
             branch_widths=(16, 40, 88, 168),
             specialised=True,
             augmentation=Augmentation(degrees=10, scale=0.15, shift_pixels=3, mirror=True),
-            schedule=Schedule(
+            schedule=TrainingSchedule(
                 epochs=12,
                 peak_learning_rate=0.15,
                 sides=(*(20,) * 4, *(24,) * 3, *(28,) * 2, *(32,) * 3),
             ),
-            second_schedule=Schedule(
+            second_schedule=TrainingSchedule(
                 epochs=8, seed=1, peak_learning_rate=0.1, sides=(*(28,) * 3, *(32,) * 5)
             ),
-            semantic_schedule=Schedule(epochs=3, peak_learning_rate=0.05, sides=(24, 28, 32)),
-            compressed_schedule=Schedule(epochs=3, peak_learning_rate=0.03, sides=(28, 32, 32)),
+            semantic_schedule=TrainingSchedule(epochs=3, peak_learning_rate=0.05, sides=(24, 28, 32)),
+            compressed_schedule=TrainingSchedule(epochs=3, peak_learning_rate=0.03, sides=(28, 32, 32)),
             int8=False,
             label_smoothing=0.1,
         ),

@@ -9,7 +9,7 @@ import onnx
 from splitplace.messages.application import Application, Variant
 from splitplace.workshop.cutting.balance import Target
 from splitplace.workshop.cutting.inspection import Inspection, SegmentTimes, inspect
-from splitplace.workshop.cutting.plan import Plan, PlannedStage
+from splitplace.workshop.cutting.plan import CutPlan, PlannedStage
 from splitplace.workshop.cutting.profile import segment_times
 from splitplace.workshop.packing.packer import is_layer_chain
 from splitplace.workshop.report.drawing import draw
@@ -57,7 +57,7 @@ def cut_diagrams(
         yield variant.name, draw(replace(best, plan=_held(best, application, variant, tensors)))
 
 
-def _held(best: Inspection, application: Application, variant: Variant, tensors: list[str]) -> Plan:
+def _held(best: Inspection, application: Application, variant: Variant, tensors: list[str]) -> CutPlan:
     """The chain of the store, in the terms of an inspection."""
     places = {point.tensor: index for index, point in enumerate(best.points)}
     if not places.keys() >= set(tensors):

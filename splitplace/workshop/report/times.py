@@ -6,12 +6,12 @@ from splitplace.messages.application import INPUT, Application, Variant
 from splitplace.messages.cluster import ClusterState, NodeState
 from splitplace.policies.cluster import ClusterView
 from splitplace.policies.prediction import Job, predict
-from splitplace.workshop.cutting.balance import Node
+from splitplace.workshop.cutting.balance import Device
 
 BATCH = 32
 """Pictures in the task whose answer is predicted."""
 
-_BOARD = Node()
+_BOARD = Device()
 _MEGABYTES_PER_SECOND = _BOARD.link_bytes_per_ms / 1000
 _ANY_MEMORY = 1 << 40
 
@@ -26,7 +26,7 @@ class Times:
     slowest_stage_ms: float
     """The slowest single fragment, likewise: a stream of pictures goes no faster."""
     answer_ms: float
-    """Predicted answer to a task of `BATCH` pictures on small boards (`cutting.balance.Node`), one for each
+    """Predicted answer to a task of `BATCH` pictures on small boards (`cutting.balance.Device`), one for each
     stage, idle, with everything loaded: computing, sending and hops. Infinite without a reference score."""
 
 

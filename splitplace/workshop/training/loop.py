@@ -20,7 +20,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Schedule:
+class TrainingSchedule:
     """How long and how fast to train. The seed decides initial weights, order and augmentation."""
 
     epochs: int
@@ -82,7 +82,7 @@ class Augmentation:
 def train(
     network: nn.Module,
     loss: Loss,
-    schedule: Schedule,
+    schedule: TrainingSchedule,
     *,
     training: Subset,
     validation: Subset,
@@ -158,7 +158,7 @@ def train(
     return tuple(curve)
 
 
-def best_epoch(curve: Sequence[Epoch], schedule: Schedule, own_side: int) -> int | None:
+def best_epoch(curve: Sequence[Epoch], schedule: TrainingSchedule, own_side: int) -> int | None:
     """Number of the epoch with the best validation accuracy; the first of several.
 
     Only epochs on pictures of their own side count: before them a network sees in training what it is not
@@ -168,7 +168,7 @@ def best_epoch(curve: Sequence[Epoch], schedule: Schedule, own_side: int) -> int
     return max(counting, key=lambda number: curve[number].validation_accuracy, default=None)
 
 
-def finished(curve: Sequence[Epoch], schedule: Schedule, own_side: int) -> bool:
+def finished(curve: Sequence[Epoch], schedule: TrainingSchedule, own_side: int) -> bool:
     """Whether all epochs are over, or `patience` of them passed without a better one."""
     if len(curve) >= schedule.epochs:
         return True
@@ -194,7 +194,7 @@ class Checkpoint:
     """The state of a training, on disk after each epoch."""
 
     path: Path
-    schedule: Schedule
+    schedule: TrainingSchedule
     parts: dict[str, Any]
     """What has a state of its own: network, optimizer, learning rate."""
 

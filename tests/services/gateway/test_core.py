@@ -21,11 +21,11 @@ from splitplace.services.gateway.core import (
     Cancel,
     Dispatch,
     Finish,
+    GatewayCore,
     Instruction,
     RetryRules,
     Settle,
     Task,
-    TaskBook,
 )
 from tests.messages.examples import application
 
@@ -118,8 +118,8 @@ def kinds(instructions: Iterator[Instruction]) -> list[str]:
     return [type(instruction).__name__ for instruction in instructions]
 
 
-def book_with_running_task(nodes: tuple[str, ...] = ("n1",)) -> TaskBook:
-    book = TaskBook(RULES)
+def book_with_running_task(nodes: tuple[str, ...] = ("n1",)) -> GatewayCore:
+    book = GatewayCore(RULES)
     run(book.nodes_online({"n1": BOOT, "n2": BOOT}, 0.0))
     run(book.accept(task(), 0.0))
     run(book.decided(decided(), 1.0))
@@ -128,7 +128,7 @@ def book_with_running_task(nodes: tuple[str, ...] = ("n1",)) -> TaskBook:
 
 
 def test_a_task_goes_from_accepted_over_placed_to_answered() -> None:
-    book = TaskBook(RULES)
+    book = GatewayCore(RULES)
     assert kinds(book.accept(task(), 0.0)) == ["Announce"]
     assert kinds(book.decided(decided(), 1.0)) == []
     assert kinds(book.placed(placed(), 2.0)) == ["Dispatch"]
@@ -139,7 +139,7 @@ def test_a_task_goes_from_accepted_over_placed_to_answered() -> None:
 
 
 def test_a_refusing_splitter_ends_the_task_with_its_reason() -> None:
-    book = TaskBook(RULES)
+    book = GatewayCore(RULES)
     run(book.accept(task(), 0.0))
     (finish,) = run(book.decided(decided(variant=None), 1.0))
     assert isinstance(finish, Finish)
@@ -147,7 +147,7 @@ def test_a_refusing_splitter_ends_the_task_with_its_reason() -> None:
 
 
 def test_placed_before_decided_is_as_good_as_after_it() -> None:
-    book = TaskBook(RULES)
+    book = GatewayCore(RULES)
     run(book.accept(task(), 0.0))
     assert kinds(book.placed(placed(), 1.0)) == ["Dispatch"]
     assert kinds(book.decided(decided(), 2.0)) == []
@@ -194,7 +194,7 @@ def test_the_death_of_an_uninvolved_node_changes_nothing() -> None:
 
 
 def test_a_placement_on_a_node_that_just_died_is_tried_again() -> None:
-    book = TaskBook(RULES)
+    book = GatewayCore(RULES)
     run(book.nodes_online({"n2": BOOT}, 0.0))
     run(book.accept(task(), 0.0))
     assert kinds(book.placed(placed(), 1.0)) == ["Cancel", "Announce"]
@@ -211,7 +211,7 @@ def test_a_failure_forged_by_a_node_that_has_no_part_is_ignored() -> None:
 
 
 def test_without_a_feasible_placement_it_asks_again_soon_and_allows_all_nodes() -> None:
-    book = TaskBook(RULES)
+    book = GatewayCore(RULES)
     waiting = task()
     waiting.avoid = ("n1",)
     run(book.accept(waiting, 0.0))
@@ -238,7 +238,7 @@ def test_a_resource_monitor_that_restarted_changes_nothing() -> None:
 
 
 def test_a_stalled_task_is_tried_again_after_ever_longer_pauses() -> None:
-    book = TaskBook(RULES)
+    book = GatewayCore(RULES)
     run(book.accept(task(deadline_ms=1e6), 0.0))
     assert kinds(book.tick(399.0)) == []
     assert kinds(book.tick(400.0)) == ["Announce"]
@@ -247,7 +247,7 @@ def test_a_stalled_task_is_tried_again_after_ever_longer_pauses() -> None:
 
 
 def test_a_long_prediction_is_given_the_time_it_needs() -> None:
-    book = TaskBook(RULES)
+    book = GatewayCore(RULES)
     run(book.accept(task(deadline_ms=1e6), 0.0))
     slow = placed().model_copy(update={"predicted_ms": 2000.0})
     run(book.placed(slow, 0.0))
@@ -256,7 +256,7 @@ def test_a_long_prediction_is_given_the_time_it_needs() -> None:
 
 
 def test_after_the_last_attempt_it_fails_with_the_last_trouble() -> None:
-    book = TaskBook(RULES)
+    book = GatewayCore(RULES)
     run(book.accept(task(deadline_ms=1e6), 0.0))
     for attempt in range(1, RULES.max_attempts + 1):
         run(book.placed(placed(attempt), 1.0))
@@ -283,7 +283,7 @@ def test_a_late_result_within_the_grace_is_an_answer_and_after_it_the_task_is_ex
     assert kinds(book.result(result(), 1101.0)) == []
 
 
-Stimulus = Callable[[TaskBook, float], Iterator[Instruction]]
+Stimulus = Callable[[GatewayCore, float], Iterator[Instruction]]
 
 attempts = st.integers(1, 5)
 keys = st.sampled_from(["camera.1", "camera.2", "door.1"])
@@ -336,7 +336,7 @@ def stimuli() -> st.SearchStrategy[Any]:
 def test_whatever_happens_each_accepted_task_ends_exactly_once_and_in_time(
     events: list[tuple[float, Stimulus]],
 ) -> None:
-    book = TaskBook(RULES, {"tiny": application(name="tiny")})
+    book = GatewayCore(RULES, {"tiny": application(name="tiny")})
     ends: Counter[str] = Counter()
     begun: Counter[str] = Counter()
     last_attempt: dict[str, int] = {}

@@ -18,8 +18,8 @@ from splitplace.bus.connection import RawReceived, RequestProperties
 from splitplace.messages.limits import MAX_BATCH, MAX_TASK_BYTES
 from splitplace.services.gateway.intake import (
     ANONYMOUS,
-    Admission,
     TaskRefusedError,
+    ValidTask,
     address_of_refusal,
     admit,
     identify,
@@ -39,7 +39,7 @@ def raw(
     )
 
 
-def submit(message: RawReceived) -> Admission:
+def submit(message: RawReceived) -> ValidTask:
     return admit(message, identify(message), {"digits": APPLICATION})
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from splitplace.messages.task import TaskResult
 from splitplace.services.gateway import answers
-from splitplace.services.gateway.core import Cancel, Finish, RetryRules, Settle, TaskBook
+from splitplace.services.gateway.core import Cancel, Finish, GatewayCore, RetryRules, Settle
 from splitplace.services.gateway.partial import comes_too_late, surviving_coverage
 from tests.messages.examples import application
 from tests.services.gateway.test_core import BOOT, decided, failure, kinds, placed, result, run, star, task
@@ -24,9 +24,9 @@ def partly(coverage: float = 0.5, **changes: Any) -> TaskResult:
 
 def running(
     predicted_ms: float = QUICK_MS, rules: RetryRules = RULES, nodes: tuple[str, str] = ("n1", "n2")
-) -> TaskBook:
+) -> GatewayCore:
     """A book with one task of 1000 ms, its branches on two nodes."""
-    book = TaskBook(rules, {"tiny": application(name="tiny")})
+    book = GatewayCore(rules, {"tiny": application(name="tiny")})
     run(book.nodes_online(NODES, 0.0))
     run(book.accept(task(), 0.0))
     run(book.decided(decided(1, "semantic", all_ms=(predicted_ms,)), 1.0))
@@ -47,7 +47,7 @@ def test_the_aggregator_is_asked_once_shortly_before_the_deadline_and_once_befor
 
 
 def test_a_chain_is_never_settled() -> None:
-    book = TaskBook(RULES, {"tiny": application(name="tiny")})
+    book = GatewayCore(RULES, {"tiny": application(name="tiny")})
     run(book.accept(task(), 0.0))
     run(book.placed(placed(nodes=("n1", "n2")).model_copy(update={"variant": "layer"}), 1.0))
     assert kinds(book.tick(950.0)) == []
@@ -147,7 +147,7 @@ def test_a_task_that_is_refused_in_a_later_attempt_gets_the_part_of_the_earlier(
     assert (finish.status, finish.result) == ("answered", partly())
 
 
-def refused_after_a_loss() -> TaskBook:
+def refused_after_a_loss() -> GatewayCore:
     book = running()
     run(book.nodes_online({"n1": BOOT}, 20.0))
     assert run(book.decided(decided(2, variant=None), 30.0)) == [Settle("camera.1")]

@@ -11,15 +11,15 @@ from splitplace.policies.placement.daso import LEAST_SAMPLES
 from splitplace.policies.placement.earliest_finish import EarliestFinish
 from splitplace.policies.prediction import Job
 from splitplace.policies.state import StateError
-from splitplace.services.placer.core import Placer, Placing
+from splitplace.services.placer.core import PlacerCore, Placing
 from tests.policies.examples import all_of, node, sha, snapshot, three_ways
 
 APP = three_ways(image_ms=10)
 
 
-def placer(policy: PlacementName = "earliest-finish") -> Placer:
-    made = Placer(placement_policy(policy, seed=1))
-    made.learn_application(APP)
+def placer(policy: PlacementName = "earliest-finish") -> PlacerCore:
+    made = PlacerCore(placement_policy(policy, seed=1))
+    made.add_application(APP)
     return made
 
 
@@ -163,20 +163,20 @@ def test_random_placement_is_an_option() -> None:
 
 
 def test_nodes_warm_up_once_when_they_or_an_application_are_new() -> None:
-    made = Placer(placement_policy("earliest-finish"))
-    assert made.learn_application(APP) == []
+    made = PlacerCore(placement_policy("earliest-finish"))
+    assert made.add_application(APP) == []
     hints = made.cluster(snapshot(node("a"), node("b")), 0.0)
     assert [(hint.node, set(hint.fragments)) for hint in hints] == [(name, set(all_of(APP))) for name in "ab"]
     assert made.cluster(snapshot(node("a"), node("b")), 500.0) == []
     assert [hint.node for hint in made.cluster(snapshot(node("a", boot=1), node("b")), 1000.0)] == ["a"]
-    assert made.learn_application(APP) == []
+    assert made.add_application(APP) == []
     other = APP.model_copy(update={"name": "other"})
-    assert {hint.node for hint in made.learn_application(other)} == {"a", "b"}
+    assert {hint.node for hint in made.add_application(other)} == {"a", "b"}
 
 
 def test_warming_up_can_be_switched_off() -> None:
-    made = Placer(placement_policy("earliest-finish"), warm_up=False)
-    made.learn_application(APP)
+    made = PlacerCore(placement_policy("earliest-finish"), warm_up=False)
+    made.add_application(APP)
     assert made.cluster(snapshot(node("a")), 0.0) == []
 
 
@@ -194,8 +194,8 @@ class EverythingTo(EarliestFinish):
 
 
 def test_the_ledger_follows_stages_that_are_to_move() -> None:
-    moving = Placer(EverythingTo("b"))
-    moving.learn_application(APP)
+    moving = PlacerCore(EverythingTo("b"))
+    moving.add_application(APP)
     moving.cluster(snapshot(node("a", loaded=all_of(APP))), 0.0)
     placed = made_of(moving.place(decided(), 0.0)).placed
     moving.cluster(snapshot(node("a", loaded=all_of(APP)), node("b", loaded=all_of(APP))), 1.0)

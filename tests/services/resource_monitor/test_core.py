@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from splitplace.messages.cluster import NodeInfo, NodeState, NodeStatus, NodeVitals
-from splitplace.services.resource_monitor.core import ClusterTracker
+from splitplace.services.resource_monitor.core import ResourceMonitorCore
 
 FIRST, SECOND, THIRD = "a" * 16, "b" * 16, "c" * 16
 
@@ -59,9 +59,9 @@ def vitals(
     )
 
 
-def joined(*names: str) -> ClusterTracker:
+def joined(*names: str) -> ResourceMonitorCore:
     """A cluster whose nodes have all joined at time 0."""
-    tracker = ClusterTracker()
+    tracker = ResourceMonitorCore()
     for name in names or ("n1",):
         tracker.status(status(name), 0.0)
         tracker.info(info(name), 0.0)
@@ -70,18 +70,18 @@ def joined(*names: str) -> ClusterTracker:
     return tracker
 
 
-def online(tracker: ClusterTracker, now_ms: float = 0.0) -> dict[str, str]:
+def online(tracker: ResourceMonitorCore, now_ms: float = 0.0) -> dict[str, str]:
     """Boot ids of the nodes that are online."""
     return {node.node: node.boot for node in tracker.cluster(1, now_ms).nodes if node.online}
 
 
-def listen(tracker: ClusterTracker, start_ms: float, end_ms: float) -> bool:
+def listen(tracker: ResourceMonitorCore, start_ms: float, end_ms: float) -> bool:
     """Tick as the service does; whether members changed."""
     changes = [tracker.tick(float(now)) for now in range(int(start_ms), int(end_ms) + 1, 100)]
     return any(changes)
 
 
-def hear(tracker: ClusterTracker, saying: NodeStatus | NodeInfo | NodeVitals, now_ms: float) -> bool:
+def hear(tracker: ResourceMonitorCore, saying: NodeStatus | NodeInfo | NodeVitals, now_ms: float) -> bool:
     match saying:
         case NodeStatus():
             return tracker.status(saying, now_ms)
@@ -95,7 +95,7 @@ def hear(tracker: ClusterTracker, saying: NodeStatus | NodeInfo | NodeVitals, no
 def test_a_node_joins_when_status_and_info_are_known_in_either_order(
     sayings: tuple[NodeStatus | NodeInfo, NodeStatus | NodeInfo],
 ) -> None:
-    tracker = ClusterTracker()
+    tracker = ResourceMonitorCore()
     assert hear(tracker, sayings[0], 0.0) is False
     assert online(tracker) == {}
     assert hear(tracker, sayings[1], 0.0) is True
@@ -195,7 +195,7 @@ def test_two_messages_that_overtook_each_other_shut_out_the_living_process_only_
 
 
 def test_the_info_of_another_boot_does_not_make_a_node_online() -> None:
-    tracker = ClusterTracker()
+    tracker = ResourceMonitorCore()
     tracker.info(info(boot=FIRST), 0.0)
     tracker.status(status(boot=SECOND), 0.0)
     assert online(tracker) == {}
@@ -204,7 +204,7 @@ def test_the_info_of_another_boot_does_not_make_a_node_online() -> None:
 
 
 def test_heartbeats_alone_do_not_make_a_member() -> None:
-    tracker = ClusterTracker()
+    tracker = ResourceMonitorCore()
     tracker.vitals(vitals(), 0.0)
     assert tracker.cluster(1, 0.0).nodes == ()
     assert list(tracker.node_metrics()) == []
@@ -234,7 +234,7 @@ def test_an_empty_status_message_takes_no_living_node_away() -> None:
 
 
 def test_beyond_the_greatest_number_offline_nodes_make_room_and_online_ones_do_not() -> None:
-    tracker = ClusterTracker(max_nodes=2)
+    tracker = ResourceMonitorCore(max_nodes=2)
     for number, name in enumerate(("n1", "n2", "n3")):
         tracker.info(info(name), float(number))
         tracker.status(status(name), float(number))
@@ -267,7 +267,7 @@ def test_cluster_metrics_add_up_queues_of_online_nodes_and_energy_of_all() -> No
 
 
 def test_an_empty_cluster_has_no_fairness() -> None:
-    assert ClusterTracker().cluster_metrics().fairness is None
+    assert ResourceMonitorCore().cluster_metrics().fairness is None
 
 
 @given(cpu=st.lists(st.floats(0, 1), min_size=1, max_size=20))
@@ -293,7 +293,7 @@ _SAYINGS = st.one_of(
 def test_whatever_came_before_a_node_that_starts_anew_is_online_within_its_next_messages(
     sayings: list[NodeStatus | NodeInfo | NodeVitals], last: str
 ) -> None:
-    tracker = ClusterTracker()
+    tracker = ResourceMonitorCore()
     for number, saying in enumerate(sayings):
         before = online(tracker)
         assert hear(tracker, saying, 10.0 * number) is (online(tracker) != before)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from splitplace.messages.frames import FrameError, TensorHeader
 from splitplace.messages.limits import MAX_BATCH
 from splitplace.messages.task import StageReport, TaskResult
-from splitplace.services.result_aggregator.core import MAX_WITHOUT_CATALOGUE, Aggregation
+from splitplace.services.result_aggregator.core import MAX_WITHOUT_CATALOGUE, ResultAggregatorCore
 from splitplace.services.result_aggregator.merging import condense
 from tests.support.outputs import logits_application, outputs_of, random_logits, softmax
 
@@ -20,21 +20,21 @@ VARIANTS = ("whole", "chain", "star", "tree")
 Output = tuple[TensorHeader, NDArray[Any]]
 
 
-def knowing() -> Aggregation:
-    aggregation = Aggregation()
-    aggregation.describe(logits_application(), 0.0)
+def knowing() -> ResultAggregatorCore:
+    aggregation = ResultAggregatorCore()
+    aggregation.add_application(logits_application(), 0.0)
     return aggregation
 
 
 def add(
-    aggregation: Aggregation, output: Output, now_ms: float = 0.0, **changes: object
+    aggregation: ResultAggregatorCore, output: Output, now_ms: float = 0.0, **changes: object
 ) -> TaskResult | None:
     header, logits = output
     changed = TensorHeader.model_validate(dict(header) | changes)
     return aggregation.add(changed, condense(logits), now_ms)
 
 
-def add_all(aggregation: Aggregation, outputs: list[Output]) -> list[TaskResult]:
+def add_all(aggregation: ResultAggregatorCore, outputs: list[Output]) -> list[TaskResult]:
     results = [add(aggregation, output) for output in outputs]
     return [result for result in results if result is not None]
 
@@ -168,26 +168,26 @@ def test_finished_tasks_are_forgotten_after_a_while() -> None:
 
 def test_outputs_that_come_before_the_catalogue_wait_for_it() -> None:
     logits = random_logits(8)
-    aggregation = Aggregation()
+    aggregation = ResultAggregatorCore()
     assert add_all(aggregation, outputs_of(logits, "tree")) == []
-    assert aggregation.describe(logits_application("another"), 500.0) == ()
-    (result,) = aggregation.describe(logits_application(), 999.0)
+    assert aggregation.add_application(logits_application("another"), 500.0) == ()
+    (result,) = aggregation.add_application(logits_application(), 999.0)
     assert_right(result, logits)
-    assert aggregation.describe(logits_application(), 999.0) == ()
+    assert aggregation.add_application(logits_application(), 999.0) == ()
 
 
 def test_outputs_wait_for_the_catalogue_no_longer_than_somebody_wants_them() -> None:
-    aggregation = Aggregation()
+    aggregation = ResultAggregatorCore()
     add_all(aggregation, outputs_of(random_logits(3), "whole"))
-    aggregation.describe(logits_application("another"), 900.0)
-    assert aggregation.describe(logits_application(), 1000.0) == ()
+    aggregation.add_application(logits_application("another"), 900.0)
+    assert aggregation.add_application(logits_application(), 1000.0) == ()
 
 
 def test_only_so_many_outputs_wait_for_the_catalogue() -> None:
-    aggregation = Aggregation()
+    aggregation = ResultAggregatorCore()
     for number in range(MAX_WITHOUT_CATALOGUE + 10):
         add_all(aggregation, outputs_of(random_logits(1), "whole", task=f"sensor.{number}"))
-    assert len(aggregation.describe(logits_application(), 0.0)) == MAX_WITHOUT_CATALOGUE
+    assert len(aggregation.add_application(logits_application(), 0.0)) == MAX_WITHOUT_CATALOGUE
 
 
 @pytest.mark.parametrize(
@@ -261,8 +261,8 @@ def test_a_task_is_dropped_when_nobody_wants_its_answer_any_more() -> None:
 
 
 def test_beyond_the_bounds_the_task_longest_without_progress_is_dropped() -> None:
-    aggregation = Aggregation(max_tasks=2)
-    aggregation.describe(logits_application(), 0.0)
+    aggregation = ResultAggregatorCore(max_tasks=2)
+    aggregation.add_application(logits_application(), 0.0)
     outputs = {name: outputs_of(random_logits(12), "whole", task=f"sensor.{name}") for name in "abc"}
     add(aggregation, outputs["a"][0])
     add(aggregation, outputs["b"][0])
@@ -274,8 +274,8 @@ def test_beyond_the_bounds_the_task_longest_without_progress_is_dropped() -> Non
 
 
 def test_memory_of_outputs_is_bounded_and_given_back() -> None:
-    aggregation = Aggregation(max_bytes=10_000)
-    aggregation.describe(logits_application(), 0.0)
+    aggregation = ResultAggregatorCore(max_bytes=10_000)
+    aggregation.add_application(logits_application(), 0.0)
     for number in range(100):
         add(aggregation, outputs_of(random_logits(8), "whole", task=f"sensor.{number}")[0])
         assert aggregation.held_bytes <= 10_000

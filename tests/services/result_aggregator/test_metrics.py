@@ -126,7 +126,7 @@ def test_only_boards_that_changed_are_news_until_all_are_asked_for_again() -> No
 
 def test_applications_and_their_variants_are_shown_before_anything_is_counted() -> None:
     scoreboard = Scoreboard()
-    scoreboard.describe(logits_application())
+    scoreboard.add_application(logits_application())
     shown = {key for key, _ in scoreboard.news()}
     decisions = {("decision", name) for name in ("whole", "chain", "star", "tree")}
     assert shown == {ALL, ("application", "app")} | decisions

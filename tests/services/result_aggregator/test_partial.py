@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from splitplace.messages.task import TaskResult
-from splitplace.services.result_aggregator.core import Aggregation
+from splitplace.services.result_aggregator.core import ResultAggregatorCore
 from tests.services.result_aggregator.test_core import Output, add, add_all, assert_right, knowing
 from tests.support.outputs import logits_application, outputs_of, random_logits, softmax
 
@@ -18,7 +18,7 @@ CLASSES_OF = {
 EVERY_CLASS = 5
 
 
-def settled(aggregation: Aggregation, task: str = "sensor.1") -> TaskResult:
+def settled(aggregation: ResultAggregatorCore, task: str = "sensor.1") -> TaskResult:
     result = aggregation.settle(task)
     assert result is not None
     return result

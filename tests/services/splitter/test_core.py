@@ -12,16 +12,16 @@ from splitplace.policies.placement import placement_policy
 from splitplace.policies.splitting import Decision, SplitContext, SplitName, split_policy
 from splitplace.policies.splitting.fixed import Fixed
 from splitplace.policies.state import Json, StateError
-from splitplace.services.splitter.core import LAST_MOMENT_MS, MAX_ASKED_AGAIN, Splitter
+from splitplace.services.splitter.core import LAST_MOMENT_MS, MAX_ASKED_AGAIN, SplitterCore
 from tests.policies.examples import all_of, application, chain, fragment, node, snapshot, three_ways
 
 APP = three_ways(image_ms=10)
 """Per image on one node: whole 10 ms, layer 3.3 ms a stage, semantic 2 ms a branch."""
 
 
-def splitter(policy: SplitName = "rule", *apps: Application) -> Splitter:
-    made = Splitter(split_policy(policy), placement_policy("earliest-finish"))
-    made.learn_applications(apps or (APP,))
+def splitter(policy: SplitName = "rule", *apps: Application) -> SplitterCore:
+    made = SplitterCore(split_policy(policy), placement_policy("earliest-finish"))
+    made.add_applications(apps or (APP,))
     return made
 
 
@@ -148,8 +148,8 @@ def test_a_policy_is_told_how_much_of_a_prediction_is_waiting() -> None:
             seen.append(context)
             return super().decide(context)
 
-    made = Splitter(Watching("whole"), placement_policy("earliest-finish"))
-    made.learn_applications([APP])
+    made = SplitterCore(Watching("whole"), placement_policy("earliest-finish"))
+    made.add_applications([APP])
     made.cluster(snapshot(ready("a")), 0.0)
     for task in ("c.1", "c.2"):
         made.accepted(accepted(task, batch=10, deadline_ms=5000.0), 0.0)

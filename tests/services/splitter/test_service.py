@@ -33,7 +33,7 @@ from splitplace.messages.topics import (
 )
 from splitplace.policies.placement import placement_policy
 from splitplace.policies.splitting import split_policy
-from splitplace.services.splitter.core import Splitter
+from splitplace.services.splitter.core import SplitterCore
 from splitplace.services.splitter.repository import DuePieces, Piece
 from splitplace.services.splitter.service import serve
 from splitplace.services.splitter.settings import SplitterSettings
@@ -178,7 +178,7 @@ async def test_what_was_learnt_is_saved_on_the_way_out_and_used_after_a_restart(
 async def test_a_bandit_begins_with_the_memory_of_another_run_and_then_keeps_its_own(
     mosquitto_url: str, tmp_path: Path, application: Application
 ) -> None:
-    trained = Splitter(split_policy("mab"), placement_policy("earliest-finish"))
+    trained = SplitterCore(split_policy("mab"), placement_policy("earliest-finish"))
     trained.restore(
         {
             "correction": {},
