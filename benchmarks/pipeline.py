@@ -168,8 +168,7 @@ async def measure(
                 one_s, expected = await asyncio.to_thread(unsplit, whole, images, size)
                 two_s, logits = await pipeline.run(images, size)
                 if not np.allclose(logits, expected, atol=1e-3):
-                    msg = "the chain's logits are not the whole network's"
-                    raise RuntimeError(msg)
+                    raise RuntimeError("the chain's logits are not the whole network's")
                 ratios.append(one_s / two_s)
                 rates.append((len(images) / one_s, len(images) / two_s))
             one, two = np.median(rates, axis=0)

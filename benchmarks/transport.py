@@ -133,8 +133,7 @@ class Ways:
         seconds, cpu = time.perf_counter() - began, cpu_seconds() - cpu_began
         await asyncio.gather(*sending)
         if self._last is None or not np.array_equal(self._last, tensor):
-            msg = "what arrived is not what was sent"
-            raise RuntimeError(msg)
+            raise RuntimeError("what arrived is not what was sent")
         megabytes = count * tensor.nbytes / 1e6
         return Cost(megabytes / seconds, 1e3 * cpu / megabytes)
 

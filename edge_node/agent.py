@@ -165,14 +165,13 @@ class Agent:
         """The header's route. Raises FrameError where this node is not meant to, or cannot, follow it."""
         route = header.route
         if route is None or route.node != self._node or route.stage != header.stage:
-            msg = f"the route does not lead to {self._node}: {route}"
-            raise FrameError(msg)
+            raise FrameError(f"the route does not lead to {self._node}: {route}")
         if header.shape[0] > MAX_BATCH or header.micro_batch >= header.micro_batches:
-            msg = f"micro-batch {header.micro_batch} of {header.micro_batches}, {header.shape[0]} images"
-            raise FrameError(msg)
+            raise FrameError(
+                f"micro-batch {header.micro_batch} of {header.micro_batches}, {header.shape[0]} images"
+            )
         if len(header.trace) >= MAX_STAGES:
-            msg = f"{len(header.trace)} stages were run before"
-            raise FrameError(msg)
+            raise FrameError(f"{len(header.trace)} stages were run before")
         return route
 
     def _accept(self, header: TensorHeader, route: Route, encoded: Buffer) -> None:

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 
+from splitplace.errors import SplitPlaceError
 from splitplace.messages.application import Application, Fragment
 from splitplace.messages.cluster import MAX_FRAGMENTS_LISTED, FragmentTiming
 
@@ -10,7 +11,7 @@ _KEPT = 0.9
 """Weight of all calls before the newest one."""
 
 
-class CatalogueFullError(Exception):
+class CatalogueFullError(SplitPlaceError):
     """More applications than a node wants to know."""
 
 

@@ -6,6 +6,7 @@ Pieces come on a topic that all nodes share, so any that arrives is taken, whoev
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from splitplace.errors import SplitPlaceError
 from splitplace.messages.limits import CHUNK_BYTES
 
 WINDOW = 16
@@ -16,7 +17,7 @@ MAX_SILENT_ROUNDS = 8
 """So often in a row without one new piece; then the download has failed."""
 
 
-class DownloadError(Exception):
+class DownloadError(SplitPlaceError):
     """A fragment that cannot be fetched."""
 
 
@@ -65,8 +66,7 @@ class Download:
             self._silent_rounds += 1
             if self._silent_rounds >= MAX_SILENT_ROUNDS:
                 missing = f"{len(self._missing)} of {self.chunks} pieces"
-                msg = f"{missing} did not come, though asked for {MAX_SILENT_ROUNDS} times"
-                raise DownloadError(msg)
+                raise DownloadError(f"{missing} did not come, though asked for {MAX_SILENT_ROUNDS} times")
         for chunk in late:
             del self._asked[chunk]
         unasked = self._missing - self._asked.keys()

@@ -44,8 +44,9 @@ class Fetcher:
             OSError: the disk refuses.
         """
         if not 0 < fragment.file_bytes <= MAX_FRAGMENT_BYTES:
-            msg = f"described as a file of {fragment.file_bytes} bytes (limit {MAX_FRAGMENT_BYTES})"
-            raise DownloadError(msg)
+            raise DownloadError(
+                f"described as a file of {fragment.file_bytes} bytes (limit {MAX_FRAGMENT_BYTES})"
+            )
         async with self._slots:
             for _ in range(MAX_TRIES):
                 partial = await asyncio.to_thread(self._store.begin, fragment.sha256, fragment.file_bytes)
@@ -55,8 +56,7 @@ class Fetcher:
                         return await asyncio.to_thread(self._store.finish, partial, fragment.sha256)
                     except StoreError as error:
                         log.warning("fetched a fragment with wrong content: %s", error)
-        msg = f"what was fetched had a wrong hash, {MAX_TRIES} times"
-        raise DownloadError(msg)
+        raise DownloadError(f"what was fetched had a wrong hash, {MAX_TRIES} times")
 
 
 class _Transfer:

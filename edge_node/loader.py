@@ -17,6 +17,7 @@ from splitplace.edge_node.executor import Executor, now_ms
 from splitplace.edge_node.fragment_store import FragmentStore
 from splitplace.edge_node.memory import DoesNotFitError, MemoryBudget
 from splitplace.edge_node.runtime import FragmentError, FragmentRuntime, give_back_memory
+from splitplace.errors import SplitPlaceError
 from splitplace.messages.application import Application, Fragment
 from splitplace.messages.cluster import MAX_FRAGMENTS_LISTED, FailureKind
 
@@ -32,7 +33,7 @@ NEWEST_WEIGHT = 0.3
 """Of the newest fragment in the mean time that loading takes."""
 
 
-class _LoadError(Exception):
+class _LoadError(SplitPlaceError):
     def __init__(self, reason: str, kind: FailureKind = "fragment") -> None:
         super().__init__(reason)
         self.reason = reason
@@ -176,8 +177,7 @@ class Loader:
         began_ms += now_ms() - waits_ms
         runtime = await asyncio.to_thread(FragmentRuntime, path)
         if (runtime.input, runtime.output) != (fragment.input, fragment.output):
-            msg = f"fragment {sha256[:12]} is not what its application describes"
-            raise _LoadError(msg)
+            raise _LoadError(f"fragment {sha256[:12]} is not what its application describes")
         self._executor.add_session(sha256, runtime)
         took_ms, before_ms = now_ms() - began_ms, self._load_ms
         self._load_ms = took_ms if before_ms is None else before_ms + NEWEST_WEIGHT * (took_ms - before_ms)
@@ -188,8 +188,7 @@ class Loader:
                 while (fragment := self._catalogue.fragment(sha256)) is None:
                     await self._next_change()
         except TimeoutError:
-            msg = f"no application describes fragment {sha256[:12]}"
-            raise _LoadError(msg) from None
+            raise _LoadError(f"no application describes fragment {sha256[:12]}") from None
         return fragment
 
     async def _make_room(self, fragment: Fragment) -> None:
@@ -206,8 +205,10 @@ class Loader:
             raise _does_not_fit(error, sha256) from error
         except TimeoutError:
             free = self._budget.budget_bytes - self._budget.reserved_bytes
-            msg = f"fragment {sha256[:12]} needs {needed} bytes of memory, {free} are free, the rest is busy"
-            raise _LoadError(msg, "memory") from None
+            raise _LoadError(
+                f"fragment {sha256[:12]} needs {needed} bytes of memory, {free} are free, the rest is busy",
+                "memory",
+            ) from None
         sessions = [self._executor.remove_session(fragment) for fragment in evicted]
         if sessions:
             await asyncio.to_thread(_free, sessions)

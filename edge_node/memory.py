@@ -3,8 +3,10 @@
 from collections import OrderedDict
 from collections.abc import Container
 
+from splitplace.errors import SplitPlaceError
 
-class DoesNotFitError(Exception):
+
+class DoesNotFitError(SplitPlaceError):
     """A fragment needs more than the whole budget."""
 
     def __init__(self, needed_bytes: int, budget_bytes: int) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from splitplace.errors import SplitPlaceError
 from splitplace.messages.application import DType, TensorSpec
 
 _DTYPES: dict[str, DType] = {
@@ -25,7 +26,7 @@ _DTYPES: dict[str, DType] = {
 }
 
 
-class FragmentError(Exception):
+class FragmentError(SplitPlaceError):
     """A fragment that cannot be loaded or run, or an input that does not fit it."""
 
 
@@ -46,12 +47,12 @@ class FragmentRuntime:
             # From the path, not from bytes: that saves a second copy of the weights while loading.
             self._session = ort.InferenceSession(path, _options(), providers=["CPUExecutionProvider"])
         except Exception as error:  # its C++ exceptions share no base class
-            msg = f"{path.name}: cannot be loaded: {error}"
-            raise FragmentError(msg) from error
+            raise FragmentError(f"{path.name}: cannot be loaded: {error}") from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1:
-            msg = f"{path.name}: has {len(inputs)} inputs and {len(outputs)} outputs instead of one each"
-            raise FragmentError(msg)
+            raise FragmentError(
+                f"{path.name}: has {len(inputs)} inputs and {len(outputs)} outputs instead of one each"
+            )
         self.input = _spec(path, inputs[0])
         self.output = _spec(path, outputs[0])
         self._input_name: str = inputs[0].name
@@ -70,20 +71,17 @@ class FragmentRuntime:
             FragmentError: The array does not fit the fragment, or the run failed.
         """
         if array.dtype != np.dtype(self.input.dtype) or array.shape[1:] != self.input.shape or not len(array):
-            msg = (
+            raise FragmentError(
                 f"input is {array.dtype}{list(array.shape)}, "
                 f"expected {self.input.dtype}[N, {', '.join(map(str, self.input.shape))}]"
             )
-            raise FragmentError(msg)
         try:
             output: NDArray[Any] = self._session.run(None, {self._input_name: array})[0]
         except Exception as error:
-            msg = f"the run failed: {error}"
-            raise FragmentError(msg) from error
+            raise FragmentError(f"the run failed: {error}") from error
         expected = (len(array), *self.output.shape)
         if output.shape != expected:
-            msg = f"output is {list(output.shape)}, expected {list(expected)}"
-            raise FragmentError(msg)
+            raise FragmentError(f"output is {list(output.shape)}, expected {list(expected)}")
         return output
 
 
@@ -120,10 +118,10 @@ def _spec(path: Path, argument: Any) -> TensorSpec:  # noqa: ANN401 - a NodeArg,
     dtype = _DTYPES.get(argument.type)
     batch, *shape = argument.shape or [0]
     if dtype is None or isinstance(batch, int) or not all(isinstance(size, int) for size in shape):
-        msg = f"{path.name}: {argument.name} is {argument.type}{argument.shape}, which is not supported"
-        raise FragmentError(msg)
+        raise FragmentError(
+            f"{path.name}: {argument.name} is {argument.type}{argument.shape}, which is not supported"
+        )
     try:
         return TensorSpec(dtype=dtype, shape=tuple(shape))
     except ValueError as error:
-        msg = f"{path.name}: {argument.name} has an unusable shape {argument.shape}"
-        raise FragmentError(msg) from error
+        raise FragmentError(f"{path.name}: {argument.name} has an unusable shape {argument.shape}") from error

@@ -65,8 +65,7 @@ class NodeSettings(Settings):
     @model_validator(mode="after")
     def _pacing_needs_a_share(self) -> Self:
         if self.pacing and (self.cpu_share is None or self.cpu_share > 1):
-            msg = "pacing needs a cpu_share of at most 1 (a node computes in one thread)"
-            raise ValueError(msg)
+            raise ValueError("pacing needs a cpu_share of at most 1 (a node computes in one thread)")
         return self
 
     @property

@@ -114,11 +114,11 @@ class Variant(Part):
         seen: set[str] = {INPUT}
         for stage in self.stages:
             if stage.name in seen:
-                msg = f"stage name {stage.name!r} is used twice or reserved"
-                raise ValueError(msg)
+                raise ValueError(f"stage name {stage.name!r} is used twice or reserved")
             if stage.source not in seen:
-                msg = f"stage {stage.name!r} reads {stage.source!r}, which does not stand before it"
-                raise ValueError(msg)
+                raise ValueError(
+                    f"stage {stage.name!r} reads {stage.source!r}, which does not stand before it"
+                )
             seen.add(stage.name)
         return self
 
@@ -160,16 +160,15 @@ class Application(Message):
         fragments = {fragment.sha256: fragment for fragment in self.fragments}
         names = {variant.name for variant in self.variants}
         if len(fragments) < len(self.fragments) or len(names) < len(self.variants):
-            msg = "a fragment or the name of a variant stands twice"
-            raise ValueError(msg)
+            raise ValueError("a fragment or the name of a variant stands twice")
         for variant in self.variants:
             for stage, problem in self._problems(variant, fragments):
-                msg = f"{variant.name}/{stage}: {problem}"
-                raise ValueError(msg)
+                raise ValueError(f"{variant.name}/{stage}: {problem}")
             covered = [index for stage in variant.sinks for index in stage.classes]
             if sorted(covered) != list(range(len(self.labels))):
-                msg = f"{variant.name}: its last stages must cover each of {len(self.labels)} classes once"
-                raise ValueError(msg)
+                raise ValueError(
+                    f"{variant.name}: its last stages must cover each of {len(self.labels)} classes once"
+                )
         return self
 
     def _problems(self, variant: Variant, fragments: dict[str, Fragment]) -> Iterator[tuple[str, str]]:

@@ -21,6 +21,7 @@ import zstandard
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
+from splitplace.errors import SplitPlaceError
 from splitplace.messages.application import ITEM_BYTES, Dimension, DType
 from splitplace.messages.base import Attempt, Count, Message, Milliseconds, Name, Part, Sha256, TaskKey
 from splitplace.messages.limits import (
@@ -43,7 +44,7 @@ _ALIGNMENT = 16
 _ZSTD_LEVEL = -1  # measured: negative levels pass dense tensors at 6 GB/s; above 1 gains nothing
 
 
-class FrameError(ValueError):
+class FrameError(SplitPlaceError, ValueError):
     """A binary frame that is broken, too big, or not what its header says."""
 
 
@@ -122,21 +123,19 @@ def unpack(kind: type[HeaderT], frame: Buffer) -> tuple[HeaderT, memoryview]:
     """
     view = memoryview(frame)
     if len(view) < _LENGTH.size:
-        msg = f"frame of {len(view)} bytes is shorter than its length field"
-        raise FrameError(msg)
+        raise FrameError(f"frame of {len(view)} bytes is shorter than its length field")
     (length,) = _LENGTH.unpack_from(view)
     if length > MAX_HEADER_BYTES or _LENGTH.size + length > len(view):
-        msg = f"header of {length} bytes does not fit a frame of {len(view)} (limit {MAX_HEADER_BYTES})"
-        raise FrameError(msg)
+        raise FrameError(
+            f"header of {length} bytes does not fit a frame of {len(view)} (limit {MAX_HEADER_BYTES})"
+        )
     try:
         fields = msgpack.unpackb(view[_LENGTH.size : _LENGTH.size + length], use_list=False)
         header = kind.model_validate(fields)
     except ValidationError as error:
-        msg = f"frame header: {error.errors(include_url=False, include_input=False)[0]}"
-        raise FrameError(msg) from None
+        raise FrameError(f"frame header: {error.errors(include_url=False, include_input=False)[0]}") from None
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
-        msg = f"frame header is not msgpack: {error}"
-        raise FrameError(msg) from None
+        raise FrameError(f"frame header is not msgpack: {error}") from None
     start = _LENGTH.size + length
     start += -start % _ALIGNMENT
     return header, view[start:]
@@ -149,15 +148,12 @@ def chunk_body(header: TensorHeader, body: memoryview) -> memoryview:
         FrameError: chunk number or size disagrees with the header, or the tensor is too big.
     """
     if header.raw_bytes > MAX_TENSOR_BYTES:
-        msg = f"tensor of {header.raw_bytes} bytes exceeds {MAX_TENSOR_BYTES}"
-        raise FrameError(msg)
+        raise FrameError(f"tensor of {header.raw_bytes} bytes exceeds {MAX_TENSOR_BYTES}")
     if header.chunk >= header.chunks:
-        msg = f"chunk {header.chunk} of {header.chunks}"
-        raise FrameError(msg)
+        raise FrameError(f"chunk {header.chunk} of {header.chunks}")
     expected = min(CHUNK_BYTES, header.encoded_bytes - header.chunk * CHUNK_BYTES)
     if len(body) != expected:
-        msg = f"chunk {header.chunk} holds {len(body)} bytes, its header says {expected}"
-        raise FrameError(msg)
+        raise FrameError(f"chunk {header.chunk} holds {len(body)} bytes, its header says {expected}")
     return body
 
 
@@ -183,12 +179,12 @@ def decode_tensor(header: TensorHeader, encoded: Buffer) -> NDArray[Any]:
         FrameError: sizes disagree, or the zstd data is broken or expands beyond what the header says.
     """
     if len(encoded) != header.encoded_bytes:
-        msg = f"{len(encoded)} bytes, the header says {header.encoded_bytes}"
-        raise FrameError(msg)
+        raise FrameError(f"{len(encoded)} bytes, the header says {header.encoded_bytes}")
     raw = decompress(encoded, header.raw_bytes) if header.codec == "zstd" else encoded
     if len(raw) != header.raw_bytes:
-        msg = f"decoded to {len(raw)} bytes, shape {header.shape} of {header.dtype} needs {header.raw_bytes}"
-        raise FrameError(msg)
+        raise FrameError(
+            f"decoded to {len(raw)} bytes, shape {header.shape} of {header.dtype} needs {header.raw_bytes}"
+        )
     return np.frombuffer(raw, dtype=header.dtype).reshape(header.shape)
 
 
@@ -199,19 +195,16 @@ def decompress(encoded: Buffer, expected_bytes: int) -> bytes:
         FrameError: broken data, another size than expected, or more than `MAX_TENSOR_BYTES`.
     """
     if expected_bytes > MAX_TENSOR_BYTES:
-        msg = f"tensor of {expected_bytes} bytes exceeds {MAX_TENSOR_BYTES}"
-        raise FrameError(msg)
+        raise FrameError(f"tensor of {expected_bytes} bytes exceeds {MAX_TENSOR_BYTES}")
     try:
         parameters = zstandard.get_frame_parameters(encoded)
         if parameters.content_size != expected_bytes:
-            msg = f"zstd content of {parameters.content_size} bytes, expected {expected_bytes}"
-            raise FrameError(msg)
+            raise FrameError(f"zstd content of {parameters.content_size} bytes, expected {expected_bytes}")
         return zstandard.ZstdDecompressor(max_window_size=MAX_TENSOR_BYTES).decompress(
             encoded, max_output_size=expected_bytes, read_across_frames=False, allow_extra_data=False
         )
     except zstandard.ZstdError as error:
-        msg = f"broken zstd data: {error}"
-        raise FrameError(msg) from None
+        raise FrameError(f"broken zstd data: {error}") from None
 
 
 def tensor_frames(header: TensorHeader, encoded: bytes) -> Iterator[bytes]:

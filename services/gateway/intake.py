@@ -15,6 +15,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from splitplace.bus.connection import RawReceived
+from splitplace.errors import SplitPlaceError
 from splitplace.messages.application import ITEM_BYTES, Application, TensorSpec
 from splitplace.messages.base import ClientName
 from splitplace.messages.frames import FrameError, decompress
@@ -48,7 +49,7 @@ _NAME = TypeAdapter(ClientName)
 _DEADLINE = TypeAdapter(Deadline)
 
 
-class TaskRefusedError(Exception):
+class TaskRefusedError(SplitPlaceError):
     """A task that is not admitted. `kind` counts it, `reason` tells its sender what to mend."""
 
     def __init__(self, kind: RefusalKind, reason: str) -> None:

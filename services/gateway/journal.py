@@ -19,6 +19,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from splitplace.errors import SplitPlaceError
 from splitplace.messages.task import Answer
 
 _SCHEMA = """
@@ -53,7 +54,7 @@ _COLUMNS = (
 T = TypeVar("T")
 
 
-class JournalError(Exception):
+class JournalError(SplitPlaceError):
     """The journal cannot be opened or written; the gateway must not accept tasks then."""
 
 

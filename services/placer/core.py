@@ -171,8 +171,7 @@ class PlacerCore:
         """
         learnt = state.get("learnt")
         if not isinstance(learnt, dict):
-            msg = "learnt is no object"
-            raise StateError(msg)
+            raise StateError("learnt is no object")
         if state.get("policy") == self._policy.name:
             self._policy.restore(learnt)
 

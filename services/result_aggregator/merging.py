@@ -49,12 +49,12 @@ def condense(logits: NDArray[Any]) -> Condensed:
         FrameError: another shape or type, or values that are not finite.
     """
     if logits.ndim != _LOGITS_RANK or logits.dtype.kind != "f":
-        msg = f"logits of shape {logits.shape} and type {logits.dtype}, expected [rows, columns] of floats"
-        raise FrameError(msg)
+        raise FrameError(
+            f"logits of shape {logits.shape} and type {logits.dtype}, expected [rows, columns] of floats"
+        )
     wide = logits.astype(np.float64)
     if not np.isfinite(wide).all():
-        msg = "logits are not finite"
-        raise FrameError(msg)
+        raise FrameError("logits are not finite")
     best = wide.argmax(axis=1)
     best_logit = wide[np.arange(len(wide)), best]
     exponentials = np.exp(wide - best_logit[:, np.newaxis]).sum(axis=1)

@@ -49,8 +49,7 @@ class TaskOutputs:
         try:
             variant = application.variant(header.variant)
         except KeyError:
-            msg = f"{header.task}: {header.application} has no variant {header.variant}"
-            raise FrameError(msg) from None
+            raise FrameError(f"{header.task}: {header.application} has no variant {header.variant}") from None
         sinks = {sink.name: sink for sink in variant.sinks}
         missing = header.micro_batches * len(sinks)
         return cls(header, variant, now_ms + header.expires_ms, sinks, missing)
@@ -71,24 +70,19 @@ class TaskOutputs:
             first.variant,
             first.micro_batches,
         ):
-            msg = f"{where}: contradicts the outputs before it"
-            raise FrameError(msg)
+            raise FrameError(f"{where}: contradicts the outputs before it")
         sink = self.sinks.get(header.stage)
         if sink is None or header.micro_batch >= header.micro_batches:
-            msg = f"{where}: {header.variant} gives no such output"
-            raise FrameError(msg)
+            raise FrameError(f"{where}: {header.variant} gives no such output")
         if output.columns != len(sink.classes):
-            msg = f"{where}: {output.columns} columns for {len(sink.classes)} classes"
-            raise FrameError(msg)
+            raise FrameError(f"{where}: {output.columns} columns for {len(sink.classes)} classes")
         batch = sum(self.rows.values()) + (0 if header.micro_batch in self.rows else output.rows)
         if self.rows.get(header.micro_batch, output.rows) != output.rows or batch > MAX_BATCH:
-            msg = f"{where}: {output.rows} rows do not fit the other outputs"
-            raise FrameError(msg)
+            raise FrameError(f"{where}: {output.rows} rows do not fit the other outputs")
         on_path = self._path_to(sink)
         for report in header.trace:
             if report.stage not in on_path or self.nodes.get(report.stage, report.node) != report.node:
-                msg = f"{where}: its trace names {report.stage} on {report.node}"
-                raise FrameError(msg)
+                raise FrameError(f"{where}: its trace names {report.stage} on {report.node}")
 
     def take(self, header: TensorHeader, output: Condensed) -> None:
         """Keep an output that was checked."""

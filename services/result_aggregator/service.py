@@ -86,8 +86,7 @@ class ResultAggregator:
         header = received.message
         try:
             if header.route is not None:
-                msg = f"{header.task}: an input of {header.stage}, not an output"
-                raise FrameError(msg)  # noqa: TRY301 - one place that counts refusals
+                raise FrameError(f"{header.task}: an input of {header.stage}, not an output")  # noqa: TRY301 - one place that counts refusals
             tensor = self._assembly.add(header, received.body, _now_ms())
             if tensor is None:
                 return

@@ -259,6 +259,5 @@ class SplitterCore:
 def _part(state: State, key: str) -> dict[str, Json]:
     part = state.get(key)
     if not isinstance(part, dict):
-        msg = f"{key} is no object"
-        raise StateError(msg)
+        raise StateError(f"{key} is no object")
     return part

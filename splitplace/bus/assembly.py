@@ -104,8 +104,9 @@ class TensorAssembly:
         waiting = self._waiting.get(key) or self._begin(key, header, now_ms)
         first = header.model_copy(update={"chunk": 0})
         if first != waiting.header:
-            msg = f"chunk {header.chunk} of {header.task}/{header.stage} contradicts the chunks before it"
-            raise FrameError(msg)
+            raise FrameError(
+                f"chunk {header.chunk} of {header.task}/{header.stage} contradicts the chunks before it"
+            )
         waiting.chunks.setdefault(header.chunk, body)
         waiting.last_chunk_ms = now_ms
         if len(waiting.chunks) < header.chunks:
@@ -138,8 +139,9 @@ class TensorAssembly:
         if not self._has_room(header.encoded_bytes):
             self.expire(now_ms)
         if not self._has_room(header.encoded_bytes):
-            msg = f"no room for {header.encoded_bytes} bytes beside {len(self)} tensors that wait for chunks"
-            raise FrameError(msg)
+            raise FrameError(
+                f"no room for {header.encoded_bytes} bytes beside {len(self)} tensors that wait for chunks"
+            )
         waiting = _Waiting(header.model_copy(update={"chunk": 0}), now_ms + header.expires_ms, now_ms)
         self._waiting[key] = waiting
         self._reserved_bytes += header.encoded_bytes

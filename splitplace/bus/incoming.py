@@ -56,8 +56,7 @@ def parse(topic: Topic[MessageT], name: str, payload: bytes) -> Received[Message
     """
     parameters = topic.match(name)
     if parameters is None or len(payload) > topic.max_bytes:
-        msg = f"{len(payload)} bytes on {name} (limit {topic.max_bytes})"
-        raise FrameError(msg)
+        raise FrameError(f"{len(payload)} bytes on {name} (limit {topic.max_bytes})")
     body = memoryview(b"")
     if topic.encoding == "frame":
         content, body = unpack(topic.message, payload)
@@ -65,8 +64,7 @@ def parse(topic: Topic[MessageT], name: str, payload: bytes) -> Received[Message
         content = topic.message.model_validate_json(payload)
     forged = [key for key, value in parameters.items() if getattr(content, key, value) != value]
     if forged:
-        msg = f"{forged[0]} in the message is not the one in its topic {name}"
-        raise FrameError(msg)
+        raise FrameError(f"{forged[0]} in the message is not the one in its topic {name}")
     return Received(parameters, content, body)
 
 

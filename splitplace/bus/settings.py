@@ -48,16 +48,14 @@ class Settings(BaseSettings):
     def _is_a_broker_url(cls, value: str) -> str:
         parts = urlsplit(value if "//" in value else f"mqtt://{value}")
         if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname:
-            msg = f"{value!r} is not a broker URL like mqtt://192.168.1.10:1883"
-            raise ValueError(msg)
+            raise ValueError(f"{value!r} is not a broker URL like mqtt://192.168.1.10:1883")
         return parts.geturl()
 
     @field_validator("prefix")
     @classmethod
     def _is_a_topic_prefix(cls, value: str) -> str:
         if not value.strip("/") or any(sign in value for sign in "+#\0"):
-            msg = f"{value!r} cannot be a topic prefix"
-            raise ValueError(msg)
+            raise ValueError(f"{value!r} cannot be a topic prefix")
         return value.strip("/")
 
     @property

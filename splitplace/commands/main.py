@@ -130,8 +130,7 @@ def _options(
 
 def _not_loaded() -> None:
     """Stands for the subcommands that are not wanted now."""
-    msg = "only the chosen subcommand can be run"
-    raise RuntimeError(msg)
+    raise RuntimeError("only the chosen subcommand can be run")
 
 
 if __name__ == "__main__":

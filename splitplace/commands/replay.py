@@ -73,8 +73,7 @@ def _known(policy: str) -> SplitName:
         if name == policy:
             return name
     known = ", ".join(SPLIT_POLICIES)
-    msg = f"there is no split policy {policy!r}, only {known}; of placements a log tells nothing"
-    raise ValueError(msg)
+    raise ValueError(f"there is no split policy {policy!r}, only {known}; of placements a log tells nothing")
 
 
 def _restore(policy: SplitPolicy, path: Path | None) -> None:
@@ -84,8 +83,7 @@ def _restore(policy: SplitPolicy, path: Path | None) -> None:
     saved = memory.load(path)
     state = saved.get("policy_state")
     if saved.get("policy") != policy.name or not isinstance(state, dict):
-        msg = f"{path} is no memory of {policy.name}"
-        raise StateError(msg)
+        raise StateError(f"{path} is no memory of {policy.name}")
     policy.restore(state)
 
 

@@ -91,8 +91,7 @@ def _read(path: Path | None) -> dict[str, object]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        msg = f"{path}: {error.strerror}"
-        raise ValueError(msg) from error
+        raise ValueError(f"{path}: {error.strerror}") from error
     return Scenario.model_validate_json(text).model_dump(exclude_unset=True)
 
 

@@ -53,8 +53,7 @@ def request_from(files: Sequence[Path], deadline_ms: float, labels: Sequence[int
     if suffixes <= _PICTURES:
         return TaskRequest(images=tuple(_content(file) for file in files), **shared)
     if suffixes != {".npy"}:
-        msg = "give either pictures (.png, .jpg) or arrays (.npy)"
-        raise ValueError(msg)
+        raise ValueError("give either pictures (.png, .jpg) or arrays (.npy)")
     array = np.concatenate([np.load(io.BytesIO(_content(file)), allow_pickle=False) for file in files])
     return TaskRequest.model_validate(
         {"inputs": array.tobytes(), "shape": array.shape, "dtype": array.dtype.name, **shared}
@@ -64,12 +63,10 @@ def request_from(files: Sequence[Path], deadline_ms: float, labels: Sequence[int
 def _content(file: Path) -> bytes:
     try:
         if file.stat().st_size > MAX_TASK_BYTES:
-            msg = f"{file}: more than the {MAX_TASK_BYTES} bytes that a task may have"
-            raise ValueError(msg)
+            raise ValueError(f"{file}: more than the {MAX_TASK_BYTES} bytes that a task may have")
         return file.read_bytes()
     except OSError as error:
-        msg = f"{file}: {error.strerror}"
-        raise ValueError(msg) from error
+        raise ValueError(f"{file}: {error.strerror}") from error
 
 
 async def ask(settings: Settings, application: str, request: TaskRequest) -> Answer:
@@ -92,8 +89,7 @@ async def ask(settings: Settings, application: str, request: TaskRequest) -> Ans
     async with new_client(settings, "submit") as client:
         seen = await retained(client, settings, (SERVICE_STATUS,))
         if not any(said.online for said in seen.messages(SERVICE_STATUS) if said.service == GATEWAY):
-            msg = f"no gateway runs on {settings.broker} below {settings.prefix}"
-            raise ConnectionError(msg)
+            raise ConnectionError(f"no gateway runs on {settings.broker} below {settings.prefix}")
         await client.subscribe(f"{settings.prefix}/{answers}", qos=1)
         topic = TASK_NAMED.at(application=application, client=name, task=task)
         await client.publish(f"{settings.prefix}/{topic}", payload, qos=1, properties=properties)
@@ -102,8 +98,7 @@ async def ask(settings: Settings, application: str, request: TaskRequest) -> Ans
                 if message.topic.matches(f"{settings.prefix}/{answers}"):
                     # In msgpack, as the task was.
                     return Answer.model_validate(msgpack.unpackb(message.payload, use_list=False))
-    msg = "the connection ended"
-    raise ConnectionError(msg)
+    raise ConnectionError("the connection ended")
 
 
 def command(

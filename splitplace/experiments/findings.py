@@ -155,8 +155,7 @@ def best(runs: Runs, metric: str, case: str, *, among: Sequence[str]) -> str:
     """A sentence: which policy is best by a metric, and which cannot be told from it."""
     described = METRICS.of(metric)
     if described.better is None:
-        msg = f"neither direction of {metric} is better"
-        raise ValueError(msg)
+        raise ValueError(f"neither direction of {metric} is better")
     means = {
         policy: found.mean
         for policy in among

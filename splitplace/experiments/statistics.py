@@ -66,8 +66,7 @@ def estimate(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimat
         ValueError: there are no values.
     """
     if not values:
-        msg = "no values to estimate a mean from"
-        raise ValueError(msg)
+        raise ValueError("no values to estimate a mean from")
     count = len(values)
     if count == 1:
         return Estimate(values[0], None, 1)

@@ -56,14 +56,12 @@ class Correction:
         restored: dict[str, dict[str, float]] = {}
         for application, factors in state.items():
             if not isinstance(factors, Mapping):
-                msg = f"factors of {application} are no object"
-                raise StateError(msg)
+                raise StateError(f"factors of {application} are no object")
             restored[application] = {name: _factor(name, value) for name, value in factors.items()}
         self._factors = restored
 
 
 def _factor(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not LEAST <= value <= MOST:
-        msg = f"factor {value!r} of {name} is not in [{LEAST}, {MOST}]"
-        raise StateError(msg)
+        raise StateError(f"factor {value!r} of {name} is not in [{LEAST}, {MOST}]")
     return float(value)

@@ -26,8 +26,7 @@ def parse_policy(text: str, *, more_splits: Iterable[str] = ()) -> PolicyPair:
     """
     split, plus, placement = text.strip().partition("+")
     if not plus:
-        msg = f"policy {text!r} is not of the form split+placement, such as mab+daso"
-        raise ValueError(msg)
+        raise ValueError(f"policy {text!r} is not of the form split+placement, such as mab+daso")
     _check("split", split, [*SPLIT_POLICIES, *more_splits])
     _check("placement", placement, list(PLACEMENT_POLICIES))
     return PolicyPair(split, placement)
@@ -35,5 +34,4 @@ def parse_policy(text: str, *, more_splits: Iterable[str] = ()) -> PolicyPair:
 
 def _check(what: str, name: str, known: list[str]) -> None:
     if name not in known:
-        msg = f"there is no {what} policy {name!r}, only {', '.join(known)}"
-        raise ValueError(msg)
+        raise ValueError(f"there is no {what} policy {name!r}, only {', '.join(known)}")

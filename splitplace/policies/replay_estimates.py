@@ -26,6 +26,7 @@ from math import floor, isfinite, log2, nan
 import numpy as np
 from numpy.typing import NDArray
 
+from splitplace.errors import SplitPlaceError
 from splitplace.policies.replay import ReplayedTask
 from splitplace.policies.splitting.interface import SplitContext
 
@@ -48,7 +49,7 @@ _LEAST_OCTAVE, _MOST_OCTAVE = -2, 3
 _Cell = tuple[object, ...]
 
 
-class NoSupportError(ValueError):
+class NoSupportError(SplitPlaceError, ValueError):
     """The log cannot tell how another policy would have fared; the text says why."""
 
 
@@ -97,15 +98,13 @@ def estimate(tasks: Sequence[ReplayedTask], *, replicates: int = REPLICATES, see
             about any other.
     """
     if not tasks:
-        msg = "the log holds no task with both its decision and its end"
-        raise NoSupportError(msg)
+        raise NoSupportError("the log holds no task with both its decision and its end")
     if all(task.propensity >= 1 for task in tasks):
-        msg = (
+        raise NoSupportError(
             f"all {len(tasks)} decisions were certain (propensity 1): a policy that never draws says nothing "
             "about what it did not choose. Log with one that does: random, thompson, expected-reward, "
             "gillis, or mab while training"
         )
-        raise NoSupportError(msg)
     terms = _terms(tasks)
     random = np.random.default_rng(seed)
     replicated = np.array([terms.at(_blocks(len(tasks), random)).figures() for _ in range(replicates)])

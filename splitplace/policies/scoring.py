@@ -83,6 +83,5 @@ def quantile(values: Sequence[float], q: float) -> float | None:
         ValueError: q lies outside [0, 1].
     """
     if not 0 <= q <= 1:
-        msg = f"quantile {q} is not in [0, 1]"
-        raise ValueError(msg)
+        raise ValueError(f"quantile {q} is not in [0, 1]")
     return float(np.quantile(values, q)) if len(values) else None

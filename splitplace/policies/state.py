@@ -5,12 +5,14 @@ from typing import TypeVar
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
+from splitplace.errors import SplitPlaceError
+
 Json = JsonValue
 State = Mapping[str, Json]
 """A policy's memory. Empty for one that learns nothing."""
 
 
-class StateError(ValueError):
+class StateError(SplitPlaceError, ValueError):
     """A saved state that is not one of the policy that is asked to restore it."""
 
 
@@ -28,5 +30,4 @@ def validated_state(kind: type[Memory], state: State) -> Memory:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        msg = f"{where}: {first['msg']}"
-        raise StateError(msg) from error
+        raise StateError(f"{where}: {first['msg']}") from error

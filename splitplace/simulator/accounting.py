@@ -84,8 +84,7 @@ def finished_of(
     """
     status = record.status
     if status == "overdue" or status == "unfinished":  # noqa: PLR1714 - the type checker follows this form
-        msg = f"task {record.task} is not over"
-        raise ValueError(msg)
+        raise ValueError(f"task {record.task} is not over")
     runs = execution.runs if execution else {}
     return TaskFinished(
         task=record.task,

@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Literal
 
+from splitplace.errors import SplitPlaceError
 from splitplace.simulator.workload import Workload
 
 ArrivalPattern = Literal["poisson", "bursty", "intervals"]
@@ -26,7 +27,7 @@ BURST_INTERVALS = 5.0
 MAX_REPLAYED = 1_000_000
 
 
-class ReplayError(ValueError):
+class ReplayError(SplitPlaceError, ValueError):
     """A file of arrivals that cannot be used."""
 
 
@@ -129,16 +130,14 @@ def replayed(path: Path, workload: Workload) -> list[Arrival]:
         with path.open(encoding="utf-8", newline="") as file:
             for number, row in enumerate(csv.DictReader(file)):
                 if number >= MAX_REPLAYED:
-                    raise ReplayError(f"{path}: more than {MAX_REPLAYED} tasks")  # noqa: TRY003, EM102
+                    raise ReplayError(f"{path}: more than {MAX_REPLAYED} tasks")
                 tasks.append(_replayed_task(number, row, known, workload))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        msg = f"{path}: cannot be read: {error}"
-        raise ReplayError(msg) from error
+        raise ReplayError(f"{path}: cannot be read: {error}") from error
     except (KeyError, ValueError, TypeError) as error:
         if isinstance(error, ReplayError):
             raise
-        msg = f"{path}: line {len(tasks) + 2}: {error}"
-        raise ReplayError(msg) from error
+        raise ReplayError(f"{path}: line {len(tasks) + 2}: {error}") from error
     return sorted(tasks, key=lambda task: task.at_ms)
 
 
@@ -151,10 +150,8 @@ def _replayed_task(number: int, row: Mapping[str, str], known: set[str], workloa
         deadline_ms=1000 * float(row["deadline_s"]),
     )
     if task.application not in known:
-        msg = f"no application {task.application!r}, only {', '.join(sorted(known))}"
-        raise ValueError(msg)
+        raise ValueError(f"no application {task.application!r}, only {', '.join(sorted(known))}")
     least, most = 1, max(1024, workload.batch[1])
     if not (0 <= task.at_ms < inf and 0 < task.deadline_ms < inf and least <= task.batch <= most):
-        msg = "a time, deadline or batch out of range"
-        raise ValueError(msg)
+        raise ValueError("a time, deadline or batch out of range")
     return task

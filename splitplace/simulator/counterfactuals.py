@@ -33,8 +33,7 @@ def played_out(
     mine = Dispatch(task, task.attempt, request.job, nodes).start(world)
     while request.task in world.executions:
         if world.events.next_ms == inf:
-            msg = f"{request.task} never ends on {', '.join(sorted(set(nodes.values())))}"
-            raise RuntimeError(msg)
+            raise RuntimeError(f"{request.task} never ends on {', '.join(sorted(set(nodes.values())))}")
         world.events.step()
     arrival = replace(task.arrival, task=name)
     record = record_of(

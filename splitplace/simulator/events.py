@@ -65,6 +65,5 @@ class EventQueue:
             ValueError: something does.
         """
         if self.next_ms < time_ms:
-            msg = f"an event at {self.next_ms} ms comes before {time_ms} ms"
-            raise ValueError(msg)
+            raise ValueError(f"an event at {self.next_ms} ms comes before {time_ms} ms")
         self.now_ms = max(self.now_ms, time_ms)

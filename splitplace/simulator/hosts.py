@@ -9,13 +9,15 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from splitplace.errors import SplitPlaceError
+
 PRESETS = ("azure50", "pi3", "pi4", "pi5")
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class HostError(ValueError):
+class HostError(SplitPlaceError, ValueError):
     """A file of hosts that cannot be used."""
 
 
@@ -76,8 +78,7 @@ class Machines(BaseModel):
             HostError: fewer than one.
         """
         if count < 1:
-            msg = f"{count} hosts are too few"
-            raise HostError(msg)
+            raise HostError(f"{count} hosts are too few")
         total = sum(host.weight for host in self.host)
         made = dict.fromkeys(range(len(self.host)), 0)
         machines = []
@@ -102,13 +103,10 @@ def machines(name: str) -> Machines:
         try:
             text = Path(name).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            msg = f"{name}: cannot be read: {error}"
-            raise HostError(msg) from error
+            raise HostError(f"{name}: cannot be read: {error}") from error
     else:
-        msg = f"there are no hosts {name!r}: give one of {', '.join(PRESETS)}, or a .toml file"
-        raise HostError(msg)
+        raise HostError(f"there are no hosts {name!r}: give one of {', '.join(PRESETS)}, or a .toml file")
     try:
         return Machines.model_validate(tomllib.loads(text))
     except (ValidationError, tomllib.TOMLDecodeError) as error:
-        msg = f"{name}: {error}"
-        raise HostError(msg) from error
+        raise HostError(f"{name}: {error}") from error

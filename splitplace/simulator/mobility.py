@@ -7,12 +7,14 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import IO
 
+from splitplace.errors import SplitPlaceError
+
 COLUMNS = ("second", "vehicle", "bandwidth_factor", "extra_latency_ms")
 MAX_ROWS = 1_000_000
 MAX_LATENCY_MS = 60_000.0
 
 
-class TraceError(ValueError):
+class TraceError(SplitPlaceError, ValueError):
     """A trace that cannot be used."""
 
 
@@ -55,8 +57,7 @@ def trace(path: Path | None = None) -> MobilityTrace:
         with path.open(encoding="utf-8", newline="") as file:
             return _read(file, str(path))
     except (OSError, UnicodeDecodeError) as error:
-        msg = f"{path}: cannot be read: {error}"
-        raise TraceError(msg) from error
+        raise TraceError(f"{path}: cannot be read: {error}") from error
 
 
 def _read(file: IO[str], name: str) -> MobilityTrace:
@@ -66,18 +67,15 @@ def _read(file: IO[str], name: str) -> MobilityTrace:
         for number, row in enumerate(csv.DictReader(file), start=2):
             factor, latency_ms = float(row["bandwidth_factor"]), float(row["extra_latency_ms"])
             if number > MAX_ROWS or not (0 <= factor < inf and 0 <= latency_ms <= MAX_LATENCY_MS):
-                msg = "out of range"
-                raise ValueError(msg)  # noqa: TRY301 - one way to say which line
+                raise ValueError("out of range")  # noqa: TRY301 - one way to say which line
             by_vehicle.setdefault(row["vehicle"], {})[float(row["second"])] = (factor, latency_ms)
     except (KeyError, ValueError, TypeError, csv.Error) as error:
-        msg = f"{name}: line {number}: {error}"
-        raise TraceError(msg) from error
+        raise TraceError(f"{name}: line {number}: {error}") from error
     seconds = sorted(next(iter(by_vehicle.values()), {}))
     step_s = seconds[1] - seconds[0] if len(seconds) > 1 else 0.0
     even = all(isfinite(s) and s == seconds[0] + n * step_s for n, s in enumerate(seconds))
     if step_s <= 0 or not even or any(sorted(points) != seconds for points in by_vehicle.values()):
-        msg = f"{name}: every vehicle needs a row for the same seconds, at equal steps"
-        raise TraceError(msg)
+        raise TraceError(f"{name}: every vehicle needs a row for the same seconds, at equal steps")
     series = [[points[second] for second in seconds] for points in by_vehicle.values()]
     return MobilityTrace(
         step_ms=1000 * step_s,

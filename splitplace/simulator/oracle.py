@@ -60,8 +60,7 @@ class Oracle:
 
 
 def _blind(task: str, variant: str) -> None:
-    msg = f"the oracle has no world in which to try {variant} for {task}"
-    raise RuntimeError(msg)
+    raise RuntimeError(f"the oracle has no world in which to try {variant} for {task}")
 
 
 def sight_into(simulation: Simulation) -> LookAhead:

@@ -3,8 +3,7 @@
 What runs here are the very classes that the live services run (`SplitterCore`, `PlacerCore`); this file
 plays the other parts: sensors, gateway and resource monitor.
 
-There are two clocks in step: the world's events are physics, this file's are everything else. So the world
-alone can be copied to look ahead.
+There are two clocks in step: the world's and this file's, so the world alone can be copied to look ahead.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,8 +32,7 @@ from splitplace.simulator.world import World
 DISPATCH_MS = 2 * HOP_MS
 """Decision to placer, placement to gateway."""
 
-MAX_ATTEMPTS = 1000
-"""As many as a message can count."""
+MAX_ATTEMPTS = 1000  # as many as a message can count
 
 
 @dataclass(slots=True)

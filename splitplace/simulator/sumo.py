@@ -16,13 +16,14 @@ from pathlib import Path
 from random import Random
 from xml.etree import ElementTree as ET
 
+from splitplace.errors import SplitPlaceError
 from splitplace.simulator.vehicles import BLOCK_METRES, BLOCKS, STEP_S, STEPS, VEHICLES, Position, write
 
 WAYPOINTS = 150
 """Of each vehicle: more than it can reach."""
 
 
-class SumoError(RuntimeError):
+class SumoError(SplitPlaceError, RuntimeError):
     """SUMO is not installed, or does not do what it is asked."""
 
 
@@ -31,8 +32,7 @@ def binaries() -> Path:
     try:
         package = import_module("sumo")
     except ImportError as error:
-        msg = "SUMO is not installed: pip install 'splitplace[sumo]'"
-        raise SumoError(msg) from error
+        raise SumoError("SUMO is not installed: pip install 'splitplace[sumo]'") from error
     return Path(str(package.SUMO_HOME)) / "bin"
 
 
@@ -99,8 +99,7 @@ def positions(seen: Path) -> Iterator[Position]:
             (float(step[name].get("x", 0)), float(step[name].get("y", 0))) for step in steps if name in step
         ]
         if not places:
-            msg = f"vehicle {name} never drove"
-            raise SumoError(msg)
+            raise SumoError(f"vehicle {name} never drove")
         here, upcoming = places[0], iter(places)
         for number, step in enumerate(steps[:STEPS]):
             here = next(upcoming) if name in step else here
@@ -110,8 +109,7 @@ def positions(seen: Path) -> Iterator[Position]:
 def _run(program: Path, *arguments: str) -> None:
     done = subprocess.run([str(program), *arguments], capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
-        msg = f"{program.name} failed: {done.stderr.strip()[-500:]}"
-        raise SumoError(msg)
+        raise SumoError(f"{program.name} failed: {done.stderr.strip()[-500:]}")
 
 
 def main() -> None:

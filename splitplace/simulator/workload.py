@@ -119,8 +119,7 @@ def stored(root: Path) -> Workload:
     """
     applications = ModelStore(root).applications()
     if not applications:
-        msg = f"the model store {root} holds no application"
-        raise ValueError(msg)
+        raise ValueError(f"the model store {root} holds no application")
     longest_ms = max(application.default_deadline_ms for application in applications)
     return Workload(
         applications=applications,
@@ -142,8 +141,7 @@ def restricted(workload: Workload, arms: Collection[str]) -> Workload:
         variants = tuple(one for one in application.variants if one.name in arms or kind_of(one.name) in arms)
         if not variants:
             known = ", ".join(variant.name for variant in application.variants)
-            msg = f"{application.name} has no variant among {', '.join(arms)}, only {known}"
-            raise ValueError(msg)
+            raise ValueError(f"{application.name} has no variant among {', '.join(arms)}, only {known}")
         applications.append(application.model_copy(update={"variants": variants}))
     return replace(workload, applications=tuple(applications))
 

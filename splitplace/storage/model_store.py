@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from splitplace.errors import SplitPlaceError
 from splitplace.messages.application import Application
 from splitplace.messages.limits import MAX_CATALOGUE_BYTES, MAX_FRAGMENT_BYTES
 
@@ -25,7 +26,7 @@ FRAGMENTS = "fragments"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-class StoreError(Exception):
+class StoreError(SplitPlaceError):
     """A store, manifest or fragment on disk that cannot be used; `path` says which one."""
 
     def __init__(self, path: Path, reason: str) -> None:

@@ -110,8 +110,7 @@ async def test_a_handler_that_fails_does_not_end_its_subscription(mosquitto_url:
     async def fail_first(received: Received[NodeStatus]) -> None:
         await seen(received)
         if len(seen.received) == 1:
-            msg = "the first one"
-            raise RuntimeError(msg)
+            raise RuntimeError("the first one")
 
     receiver.subscribe(NODE_STATUS, fail_first)
     async with connected(receiver, sender):

@@ -109,8 +109,7 @@ def test_what_the_splitter_announces_is_compared_with_the_store(
 
 def test_an_experiment_that_fails_is_a_failed_check() -> None:
     def fails() -> None:
-        msg = "it broke"
-        raise OSError(msg)
+        raise OSError("it broke")
 
     check = diagnosis.attempt("thing", fails, OSError, "works", "mend it")
     assert (level(check), check.finding) == ("fail", "it broke")

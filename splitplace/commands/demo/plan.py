@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from splitplace.errors import SplitPlaceError
 from splitplace.messages.application import Application, Fragment, Variant
 from splitplace.messages.limits import MEBIBYTE
 
@@ -34,7 +35,7 @@ class NodePlan:
         return self.memory_budget_bytes / MEBIBYTE
 
 
-class PlanError(ValueError):
+class PlanError(SplitPlaceError, ValueError):
     """There is no such demo; the text says why."""
 
 
@@ -53,8 +54,7 @@ def plan_nodes(count: int, cores: int, applications: Sequence[Application]) -> t
         PlanError: Fewer than six nodes, or no application has a whole network larger than the pieces.
     """
     if count < MIN_NODES:
-        msg = f"the demo needs at least {MIN_NODES} nodes, two of each speed"
-        raise PlanError(msg)
+        raise PlanError(f"the demo needs at least {MIN_NODES} nodes, two of each speed")
     speeds = [tuple(_SHARES)[index * len(_SHARES) // count] for index in range(count)]
     scale = min(1.0, _USABLE * cores / sum(_SHARES[speed] for speed in speeds))
     budgets = _budgets(applications)
@@ -75,8 +75,9 @@ def _budgets(applications: Sequence[Application]) -> dict[str, int]:
             (wholes if len(sizes) == 1 else pieces).append(max(sizes))
     whole, piece = max(wholes), max(pieces)
     if piece >= whole:
-        msg = f"no whole network (largest {whole} bytes) is larger than the largest piece ({piece} bytes)"
-        raise PlanError(msg)
+        raise PlanError(
+            f"no whole network (largest {whole} bytes) is larger than the largest piece ({piece} bytes)"
+        )
     return {
         "fast": int(3 * whole * _COMFORT),
         "medium": int(whole * _COMFORT),

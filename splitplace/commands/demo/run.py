@@ -30,6 +30,7 @@ from splitplace.commands.shared.client import clear_retained
 from splitplace.commands.watching.observation import Observation, observe
 from splitplace.commands.watching.recording import Recorder, recording
 from splitplace.commands.watching.screen import shown
+from splitplace.errors import SplitPlaceError
 from splitplace.messages.application import Application
 from splitplace.messages.topics import SERVICES
 from splitplace.policies.pairs import PolicyPair
@@ -46,7 +47,7 @@ TASKS_PER_SECOND = 2.5
 _REPORT = TypeAdapter(list[SensorTask])
 
 
-class DemoError(Exception):
+class DemoError(SplitPlaceError):
     """The demo could not be carried out; the text says why."""
 
 
@@ -95,11 +96,11 @@ class Demo:
     def _usable(self, applications: Sequence[Application]) -> tuple[Application, ...]:
         usable = tuple(each for each in applications if each.name in self.samples)
         if not usable:
-            msg = f"{self.store.root}: no application with samples; splitplace models build makes them"
-            raise DemoError(msg)
+            raise DemoError(
+                f"{self.store.root}: no application with samples; splitplace models build makes them"
+            )
         if not SENSOR.is_file():
-            msg = f"{SENSOR} is missing; the demo runs from a clone of the repository"
-            raise DemoError(msg)
+            raise DemoError(f"{SENSOR} is missing; the demo runs from a clone of the repository")
         return usable
 
     def run(self) -> dict[str, Any]:
@@ -197,8 +198,7 @@ class Demo:
         except TimeoutError:
             missing = self._missing(names)
             said = "\n".join(f"{name}: {system.children[name].last_lines()[-1:]}" for name in missing)
-            msg = f"not ready after {READY_S:.0f} s: {', '.join(missing)}\n{said}"
-            raise DemoError(msg) from None
+            raise DemoError(f"not ready after {READY_S:.0f} s: {', '.join(missing)}\n{said}") from None
 
     def _missing(self, names: Collection[str]) -> list[str]:
         """Which of these services or nodes are not online yet."""
@@ -209,8 +209,7 @@ class Demo:
     def _check_reports(self, sensors: Sequence[Child]) -> None:
         for application, sensor in zip(self.applications, sensors, strict=True):
             if not self._report_file(application).is_file():
-                msg = f"{sensor.name} ended without a report:\n" + "\n".join(sensor.last_lines())
-                raise DemoError(msg)
+                raise DemoError(f"{sensor.name} ended without a report:\n" + "\n".join(sensor.last_lines()))
 
     def _report_file(self, application: Application) -> Path:
         return self.options.folder / f"report-{application.name}.json"
@@ -269,8 +268,7 @@ async def _guard(system: Processes, broker: FoundBroker) -> None:
         if deaths:
             raise DemoError("\n".join(map(str, deaths)))
         if broker.own is not None and broker.own.pid is None:
-            msg = f"the broker died; its log is {broker.own.log_file}"
-            raise DemoError(msg)
+            raise DemoError(f"the broker died; its log is {broker.own.log_file}")
         await asyncio.sleep(_TICK_S)
 
 
@@ -278,8 +276,7 @@ async def _observe(settings: Settings, observation: Observation, recorder: Recor
     try:
         await observe(settings, observation, on_message=recorder.take if recorder else None)
     except (aiomqtt.MqttError, OSError) as error:
-        msg = f"broker {settings.broker}: {error}"
-        raise DemoError(msg) from error
+        raise DemoError(f"broker {settings.broker}: {error}") from error
 
 
 @contextlib.asynccontextmanager

@@ -16,13 +16,14 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from splitplace.bus.settings import Settings
+from splitplace.errors import SplitPlaceError
 
 WAIT_S = 5.0
 _QUIET_S = 2.0
 _FEW_IN_FLIGHT = 10
 
 
-class ProbeError(Exception):
+class ProbeError(SplitPlaceError):
     """The broker did not do what was tried; the text says what happened."""
 
 
@@ -73,8 +74,9 @@ class BrokerProbe:
             raise ProbeError(str(error)) from error
         except queue.Empty:
             self._client.loop_stop()
-            msg = "no answer to CONNECT; is it an MQTT broker, and does it speak MQTT 5?"
-            raise ProbeError(msg) from None
+            raise ProbeError(
+                "no answer to CONNECT; is it an MQTT broker, and does it speak MQTT 5?"
+            ) from None
         if isinstance(said, str):
             self._client.loop_stop()
             raise ProbeError(said)
@@ -92,8 +94,7 @@ class BrokerProbe:
         self._subscribe(f"{self._topic}/size")
         self._publish(f"{self._topic}/size", bytes(size))
         if len(self._next()) != size:
-            msg = "came back with another size"
-            raise ProbeError(msg)
+            raise ProbeError("came back with another size")
 
     def retained(self) -> None:
         """A retained message reaches a later subscriber. Raises ProbeError."""
@@ -102,8 +103,7 @@ class BrokerProbe:
         try:
             self._subscribe(topic)
             if self._next() != b"kept":
-                msg = "another message came back"
-                raise ProbeError(msg)
+                raise ProbeError("another message came back")
         finally:
             self._client.publish(topic, b"", qos=1, retain=True)
 
@@ -134,8 +134,7 @@ class BrokerProbe:
         try:
             self._subscribed.get(timeout=WAIT_S)
         except queue.Empty:
-            msg = "no answer to SUBSCRIBE"
-            raise ProbeError(msg) from None
+            raise ProbeError("no answer to SUBSCRIBE") from None
 
     def _publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         info = self._client.publish(topic, payload, qos=1, retain=retain)
@@ -144,17 +143,15 @@ class BrokerProbe:
         except (RuntimeError, ValueError) as error:
             raise ProbeError(str(error)) from error
         if not info.is_published():
-            msg = f"{len(payload)} bytes were not acknowledged"
-            raise ProbeError(msg)
+            raise ProbeError(f"{len(payload)} bytes were not acknowledged")
 
     def _next(self, wait_s: float | None = None) -> bytes:
         try:
             message = self._received.get(timeout=WAIT_S if wait_s is None else wait_s)
         except queue.Empty:
-            msg = (
+            raise ProbeError(
                 "it was acknowledged, but did not come back (may this user read and write below the prefix?)"
-            )
-            raise ProbeError(msg) from None
+            ) from None
         self._client.ack(message.mid, message.qos)
         return bytes(message.payload)
 

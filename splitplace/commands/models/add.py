@@ -115,12 +115,10 @@ def _network(
         model = read_onnx(Path(network))
         sides = input_shape(model)
         if shape and _sides(shape) != sides:
-            msg = f"--input is {shape}, but the file says {'x'.join(map(str, sides))}"
-            raise UserNetworkError(msg)
+            raise UserNetworkError(f"--input is {shape}, but the file says {'x'.join(map(str, sides))}")
         return adopt(model, _preprocessing(sides[0], numbers, white)), sides
     if not shape:
-        msg = "say the shape of its pictures, like --input 3x32x32"
-        raise UserNetworkError(msg)
+        raise UserNetworkError("say the shape of its pictures, like --input 3x32x32")
     from splitplace.workshop.own import user_torch  # noqa: PLC0415 - an ONNX file needs no torch
 
     sides = _sides(shape)
@@ -141,32 +139,29 @@ def _pictures(data: Path, dataset: str, labels: tuple[str, ...], sides: tuple[in
     if not dataset:
         return read_image_folder(data, labels, sides)
     if dataset not in PUBLISHED:
-        msg = f"--dataset is one of {', '.join(PUBLISHED)}"
-        raise DatasetError(msg)
+        raise DatasetError(f"--dataset is one of {', '.join(PUBLISHED)}")
     test = load_published(dataset, data).test
     if test.images.shape[1:] != sides:
-        msg = f"the pictures of {dataset} are {test.images.shape[1:]}, those of the network {sides}"
-        raise DatasetError(msg)
+        raise DatasetError(
+            f"the pictures of {dataset} are {test.images.shape[1:]}, those of the network {sides}"
+        )
     return test
 
 
 def _labels(path: Path) -> tuple[str, ...]:
     try:
         if path.stat().st_size > MAX_LABEL_FILE_BYTES:
-            msg = f"{path} is larger than {MAX_LABEL_FILE_BYTES} bytes"
-            raise UserNetworkError(msg)
+            raise UserNetworkError(f"{path} is larger than {MAX_LABEL_FILE_BYTES} bytes")
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        msg = f"{path} cannot be read: {error}"
-        raise UserNetworkError(msg) from error
+        raise UserNetworkError(f"{path} cannot be read: {error}") from error
     return tuple(line.strip() for line in lines if line.strip())
 
 
 def _sides(text: str) -> tuple[int, int, int]:
     match = _SHAPE.fullmatch(text)
     if match is None:
-        msg = f"--input is {text!r}, expected channels x height x width, like 3x32x32"
-        raise UserNetworkError(msg)
+        raise UserNetworkError(f"--input is {text!r}, expected channels x height x width, like 3x32x32")
     return int(match[1]), int(match[2]), int(match[3])
 
 
@@ -174,5 +169,4 @@ def _numbers(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",") if part]
     except ValueError as error:
-        msg = f"{text!r} is no list of numbers like 1,2,3"
-        raise UserNetworkError(msg) from error
+        raise UserNetworkError(f"{text!r} is no list of numbers like 1,2,3") from error

@@ -69,5 +69,4 @@ def _no_options() -> None:
 
 def _not_loaded() -> None:
     """Stands for the subcommands that are not wanted now."""
-    msg = "only the chosen subcommand can be run"
-    raise RuntimeError(msg)
+    raise RuntimeError("only the chosen subcommand can be run")

@@ -110,8 +110,7 @@ def _target(speeds: str, bandwidth: float | None, memory: float | None) -> Targe
     except (ValueError, ZeroDivisionError):
         slowdowns = []
     if not slowdowns or not all(0 < slowdown < inf for slowdown in slowdowns):
-        msg = f"--speeds {speeds!r} is no list of speeds above 0"
-        raise ValueError(msg)
+        raise ValueError(f"--speeds {speeds!r} is no list of speeds above 0")
     link = bandwidth * _BYTES_PER_MS if bandwidth else usual.link_bytes_per_ms
     most = memory * _MEGABYTE if memory is not None else usual.memory_bytes
     return Target(tuple(Device(slowdown, link, most) for slowdown in slowdowns))

@@ -74,6 +74,5 @@ def _images(application: Application, data: Path, dataset: str) -> Subset:
         channels, height, width = application.input.shape
         return read_image_folder(data, application.labels, (channels, height, width))
     if name not in PUBLISHED:
-        msg = f"--dataset is one of {', '.join(PUBLISHED)}"
-        raise DatasetError(msg)
+        raise DatasetError(f"--dataset is one of {', '.join(PUBLISHED)}")
     return load_published(name, data).test

@@ -81,8 +81,7 @@ def build_command(
 
 def _recipe(name: str, epochs: int | None, seed: int | None) -> Recipe:
     if name not in RECIPES:
-        msg = f"{name!r} is not one of {', '.join(RECIPES)}"
-        raise typer.BadParameter(msg)
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(RECIPES)}")
     return RECIPES[name].with_budget(epochs=epochs, seed=seed)
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from splitplace.commands.processes.dies_with_parent import tied_to_this_process
+from splitplace.errors import SplitPlaceError
 from splitplace.messages.limits import MAX_PACKET_BYTES, MEBIBYTE
 
 Kind = Literal["given", "mosquitto", "embedded"]
@@ -77,7 +78,7 @@ _RUN_RUMQTTD = (
 )
 
 
-class BrokerError(Exception):
+class BrokerError(SplitPlaceError):
     """No broker could be found or started; the text says what to do."""
 
 
@@ -96,11 +97,10 @@ def available_kind() -> StartedKind:
         return "mosquitto"
     if importlib.util.find_spec("iotcore") is not None:
         return "embedded"
-    msg = (
+    raise BrokerError(
         "no MQTT broker: name one (--broker mqtt://host:1883), install Mosquitto (apt install mosquitto, "
         "brew install mosquitto), or install the embedded one (pip install 'splitplace[broker]')"
     )
-    raise BrokerError(msg)
 
 
 def free_port(host: str = LOOPBACK) -> int:
@@ -178,8 +178,7 @@ class Broker:
             time.sleep(_POLL_S)
         self.stop()
         said = self.log_file.read_text(errors="replace")[-1000:]
-        msg = f"the {self.kind} broker did not come up on {self.host}:{self.port}: {said}"
-        raise BrokerError(msg)
+        raise BrokerError(f"the {self.kind} broker did not come up on {self.host}:{self.port}: {said}")
 
     def stop(self) -> None:
         """Ends it: asks first, so that it writes its database, and kills it if it does not obey."""
@@ -206,8 +205,7 @@ class Broker:
             try:
                 probe.bind((self.host, self.port))
             except OSError as error:
-                msg = f"cannot listen on {self.host}:{self.port}: {error.strerror}"
-                raise BrokerError(msg) from error
+                raise BrokerError(f"cannot listen on {self.host}:{self.port}: {error.strerror}") from error
 
     def _listens(self) -> bool:
         host = LOOPBACK if self.host == "0.0.0.0" else self.host  # noqa: S104 - only compared
@@ -220,8 +218,7 @@ class Broker:
         if self.kind == "mosquitto":
             path = mosquitto_path()
             if path is None:
-                msg = "mosquitto is not installed"
-                raise BrokerError(msg)
+                raise BrokerError("mosquitto is not installed")
             file = self._folder / "mosquitto.conf"
             file.write_text(self._mosquitto_configuration())
             return [path, "-c", str(file)]

@@ -36,8 +36,7 @@ def quota(share: float) -> tuple[int, int]:
         ValueError: `share` is not positive.
     """
     if not share > 0:
-        msg = f"a CPU share must be positive, not {share}"
-        raise ValueError(msg)
+        raise ValueError(f"a CPU share must be positive, not {share}")
     period = max(_PERIOD_US, math.ceil(_SMALLEST_QUOTA_US / share))
     return max(_SMALLEST_QUOTA_US, round(share * period)), period
 

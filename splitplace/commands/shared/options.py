@@ -30,8 +30,7 @@ def parse_duration_ms(text: str) -> float:
     """A duration like `300ms`, `2s` or `1.5min` in milliseconds. Raises typer.BadParameter."""
     match = _DURATION.fullmatch(text)
     if match is None:
-        msg = f"{text!r} is not a duration like 300ms, 2s or 1.5min"
-        raise typer.BadParameter(msg)
+        raise typer.BadParameter(f"{text!r} is not a duration like 300ms, 2s or 1.5min")
     return float(match[1]) * _UNITS_MS[match[2]]
 
 

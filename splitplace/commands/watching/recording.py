@@ -12,6 +12,7 @@ from typing import TextIO
 from pydantic_core import from_json
 
 from splitplace.bus.connection import parse
+from splitplace.errors import SplitPlaceError
 from splitplace.messages.base import Message
 from splitplace.messages.limits import MAX_CONTROL_BYTES
 from splitplace.messages.task import TaskDecided, TaskFinished
@@ -22,7 +23,7 @@ _LEVELS = 3
 """Of a job's topic, without the prefix."""
 
 
-class RecordingError(Exception):
+class RecordingError(SplitPlaceError):
     """The log cannot be written; the text says why."""
 
 

@@ -149,8 +149,7 @@ def fit(
         ValueError: there are no samples.
     """
     if not samples:
-        msg = "nothing to learn from"
-        raise ValueError(msg)
+        raise ValueError("nothing to learn from")
     fitted = np.concatenate([weights[name].ravel() for name in SHAPES], dtype=np.float64)
     decay = np.concatenate([np.full(weights[name].size, _decay(name)) for name in SHAPES])
     first, second = np.zeros_like(fitted), np.zeros_like(fitted)

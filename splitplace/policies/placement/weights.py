@@ -19,10 +19,8 @@ def weights_of(state: State) -> dict[str, Array]:
         try:
             values = np.array(state.get(name), dtype=np.float64)
         except (TypeError, ValueError) as error:
-            msg = f"{name} is no array of numbers: {error}"
-            raise StateError(msg) from error
+            raise StateError(f"{name} is no array of numbers: {error}") from error
         if values.shape != shape or not np.isfinite(values).all():
-            msg = f"{name} is of shape {values.shape}, not {shape}, or not finite"
-            raise StateError(msg)
+            raise StateError(f"{name} is of shape {values.shape}, not {shape}, or not finite")
         weights[name] = values
     return weights

@@ -23,8 +23,7 @@ def parse_arms(text: str) -> frozenset[str] | None:
         return _PRESETS[text]
     arms = frozenset(part.strip() for part in text.split(",") if part.strip())
     if not arms:
-        msg = f"no arms in {text!r}: give {', '.join(_PRESETS)}, or variants with commas between"
-        raise ValueError(msg)
+        raise ValueError(f"no arms in {text!r}: give {', '.join(_PRESETS)}, or variants with commas between")
     return arms
 
 

@@ -173,8 +173,7 @@ class ExpectedReward:
         ratios, congestion = state["ratios"], state["congestion"]
         sane = 0 <= memory.late_answered <= memory.late and memory.late >= 1
         if not isinstance(ratios, dict) or not isinstance(congestion, dict) or not sane:
-            msg = f"{memory.late_answered} of {memory.late} late tasks answered"
-            raise StateError(msg)
+            raise StateError(f"{memory.late_answered} of {memory.late} late tasks answered")
         self._ratios.restore(ratios)
         self._congestion.restore(congestion)
         self._late = memory.late

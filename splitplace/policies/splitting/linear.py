@@ -146,8 +146,7 @@ class LinearModels:
         }
         for variant, arm in arms.items():
             if not np.allclose(arm.gram, arm.gram.T) or np.linalg.eigvalsh(arm.gram)[0] < -RIDGE / 2:
-                msg = f"the matrix of {variant} is no sum of outer products"
-                raise StateError(msg)
+                raise StateError(f"the matrix of {variant} is no sum of outer products")
         self.columns.names = list(memory.applications)
         self.arms = arms
 

@@ -149,8 +149,7 @@ class _CountsMemory(Part):
     @model_validator(mode="after")
     def _has_as_many_of_each(self) -> Self:
         if not len(self.bins) == len(self.seen) == len(self.censored):
-            msg = "not as many bins as counts"
-            raise ValueError(msg)
+            raise ValueError("not as many bins as counts")
         return self
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from torch import Tensor, nn
 
+from splitplace.errors import SplitPlaceError
 from splitplace.workshop.compression.normalisation import recalibrate
 from splitplace.workshop.cutting.layer_split import cut, cut_points
 from splitplace.workshop.onnx.graph import Graph
@@ -26,7 +27,7 @@ STEPS = 32.0
 """Bytes to a standard deviation of a code: it reaches four of them to either side."""
 
 
-class BottleneckError(Exception):
+class BottleneckError(SplitPlaceError):
     """A network into which the wanted bottleneck does not fit, or a graph without any."""
 
 
@@ -142,8 +143,7 @@ def cut_at_bottlenecks(model: onnx.ModelProto) -> tuple[onnx.ModelProto, ...]:
     names = [point.tensor for point in cut_points(model)]
     crossing = [name for name in names if graph.element_type(name) == TensorProto.UINT8]
     if not crossing:
-        msg = "the graph has no place where nothing but bytes crosses"
-        raise BottleneckError(msg)
+        raise BottleneckError("the graph has no place where nothing but bytes crosses")
     return cut(model, crossing)
 
 
@@ -152,8 +152,7 @@ def _features(network: nn.Module, name: str, images: Tensor) -> Tensor:
     try:
         module = network.get_submodule(name)
     except AttributeError as error:
-        msg = f"{type(network).__name__} has no part {name!r}"
-        raise BottleneckError(msg) from error
+        raise BottleneckError(f"{type(network).__name__} has no part {name!r}") from error
     seen: list[object] = []
     hook = module.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
     with torch.no_grad():
@@ -161,16 +160,17 @@ def _features(network: nn.Module, name: str, images: Tensor) -> Tensor:
     hook.remove()
     features = seen[0] if len(seen) == 1 else None
     if not isinstance(features, Tensor) or features.dim() != 4:  # noqa: PLR2004 - N, C, H, W
-        msg = f"{name} makes no feature maps, or makes them more than once"
-        raise BottleneckError(msg)
+        raise BottleneckError(f"{name} makes no feature maps, or makes them more than once")
     return features
 
 
 def _check(name: str, narrowing: Narrowing, features: Tensor) -> None:
     _, channels, height, width = features.shape
     if height % narrowing.stride or width % narrowing.stride:
-        msg = f"{name} makes maps of {height} x {width}, which cannot be divided by {narrowing.stride}"
-        raise BottleneckError(msg)
+        raise BottleneckError(
+            f"{name} makes maps of {height} x {width}, which cannot be divided by {narrowing.stride}"
+        )
     if not 1 <= narrowing.channels < channels * narrowing.stride**2:
-        msg = f"{narrowing.channels} channels are no narrowing of {channels} x {narrowing.stride**2}"
-        raise BottleneckError(msg)
+        raise BottleneckError(
+            f"{narrowing.channels} channels are no narrowing of {channels} x {narrowing.stride**2}"
+        )

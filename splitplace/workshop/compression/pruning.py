@@ -13,6 +13,7 @@ import torch_pruning
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from splitplace.errors import SplitPlaceError
 from splitplace.workshop.compression.flops import flops_per_image
 from splitplace.workshop.compression.normalisation import recalibrate
 from splitplace.workshop.networks.resnet_v2 import LEAST_WIDTH
@@ -23,7 +24,7 @@ STEPS = 100
 """The greatest share is approached in so many steps, until the network is small enough."""
 
 
-class PruningError(Exception):
+class PruningError(SplitPlaceError):
     """A network that cannot be pruned as far as was asked."""
 
 
@@ -52,8 +53,7 @@ def prune(network: nn.Module, images: NDArray[Any], flops_ratio: float) -> nn.Mo
             has), or too much is left when every layer has lost its most.
     """
     if not 0 < flops_ratio < 1:
-        msg = f"the share of FLOPs to keep is {flops_ratio}, expected one between 0 and 1"
-        raise ValueError(msg)
+        raise ValueError(f"the share of FLOPs to keep is {flops_ratio}, expected one between 0 and 1")
     batch = torch.from_numpy(images)
     smaller = copy.deepcopy(network).eval()
     pruner = _pruner(smaller, batch[:1])
@@ -64,8 +64,9 @@ def prune(network: nn.Module, images: NDArray[Any], flops_ratio: float) -> nn.Mo
             recalibrate(smaller, batch)
             return smaller
     left = flops_per_image(smaller, batch) / whole_flops
-    msg = f"{left:.3f} of the FLOPs are left when {MOST_PRUNED} of the channels are gone, not {flops_ratio}"
-    raise PruningError(msg)
+    raise PruningError(
+        f"{left:.3f} of the FLOPs are left when {MOST_PRUNED} of the channels are gone, not {flops_ratio}"
+    )
 
 
 def _pruner(network: nn.Module, example: Tensor) -> torch_pruning.pruner.BasePruner:
@@ -86,14 +87,14 @@ def _pruner(network: nn.Module, example: Tensor) -> torch_pruning.pruner.BasePru
                 round_to=LEAST_WIDTH,
             )
         except UserWarning as warning:
-            msg = f"{type(network).__name__} has parameters outside of layers, whose channels cannot be told"
-            raise PruningError(msg) from warning
+            raise PruningError(
+                f"{type(network).__name__} has parameters outside of layers, whose channels cannot be told"
+            ) from warning
 
 
 def _classifier(network: nn.Module) -> nn.Module:
     """The layer whose outputs are the logits, of which none may be lost."""
     linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
     if not linear:
-        msg = f"{type(network).__name__} has no linear layer that gives the logits"
-        raise PruningError(msg)
+        raise PruningError(f"{type(network).__name__} has no linear layer that gives the logits")
     return linear[-1]

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from splitplace.errors import SplitPlaceError
+
 Costs = NDArray[np.float64]
 
 
-class TargetError(ValueError):
+class TargetError(SplitPlaceError, ValueError):
     """Nodes that do not fit a chain."""
 
 
@@ -49,8 +51,7 @@ class Target:
         if len(self.nodes) == 1:
             return self.nodes * stages
         if len(self.nodes) != stages:
-            msg = f"{len(self.nodes)} nodes are given for {stages} stages"
-            raise TargetError(msg)
+            raise TargetError(f"{len(self.nodes)} nodes are given for {stages} stages")
         return self.nodes
 
 
@@ -85,7 +86,7 @@ class Partition:
     """That of the fastest of all partitions: at most the tolerance below `pace_ms`."""
 
 
-class PartitionError(ValueError):
+class PartitionError(SplitPlaceError, ValueError):
     """A chain that cannot be divided as wanted."""
 
 
@@ -103,8 +104,9 @@ def partition(chain: Chain, stages: int, target: Target) -> Partition:
     """
     count = len(chain.milliseconds)
     if len(chain.crossing_bytes) != count - 1 or not 1 <= stages <= count:
-        msg = f"cannot make {stages} stages of {count} segments and {len(chain.crossing_bytes)} places to cut"
-        raise PartitionError(msg)
+        raise PartitionError(
+            f"cannot make {stages} stages of {count} segments and {len(chain.crossing_bytes)} places to cut"
+        )
     nodes = target.for_stages(stages)
     compute, memory = _spans(chain)
     crossing = np.array([*chain.crossing_bytes, 0.0])
@@ -118,8 +120,7 @@ def partition(chain: Chain, stages: int, target: Target) -> Partition:
     ]
     least, _ = _cheapest(paces, np.maximum)
     if least == inf:
-        msg = f"no way to make {stages} stages fits into the memory of the nodes"
-        raise PartitionError(msg)
+        raise PartitionError(f"no way to make {stages} stages fits into the memory of the nodes")
     limit = least * (1 + target.tolerance)
     _, cuts = _cheapest([np.where(pace <= limit, crossing, inf) for pace in paces], np.add)
     bounds = pairwise((0, *(cut + 1 for cut in cuts), count))

@@ -12,6 +12,7 @@ from typing import Literal
 import onnx
 from onnx import TensorProto, helper
 
+from splitplace.errors import SplitPlaceError
 from splitplace.workshop.cutting.balance import Chain, PartitionError, Target, partition
 from splitplace.workshop.cutting.plan import CutPlan, PlannedStage
 from splitplace.workshop.onnx.batch_size import BATCH_SIZE, batch_size_nodes
@@ -45,7 +46,7 @@ class CutPoint:
         return self.bytes_per_image * narrowed * (AFTER_RELU_SHARE if self.after_relu else 1.0)
 
 
-class CutError(Exception):
+class CutError(SplitPlaceError):
     """A graph that cannot be cut as wanted."""
 
 
@@ -126,8 +127,9 @@ def plan_chain(
         CutError: The graph has too few cut points for so many stages, or they do not fit into the memory.
     """
     if len(points) + 1 < stages:
-        msg = f"the graph has {len(points)} places where one tensor crosses, too few for {stages} stages"
-        raise CutError(msg)
+        raise CutError(
+            f"the graph has {len(points)} places where one tensor crosses, too few for {stages} stages"
+        )
     segments = [Graph(segment) for segment in cut(model, [point.tensor for point in points])]
     chain = Chain(
         milliseconds=segment_ms,

@@ -72,16 +72,14 @@ def _read_pickled(path: Path, facts: Published, count: int) -> Subset:
         images = _member(stored, b"data", PlainArray).array.reshape(count, *facts.shape)
         labels = np.array(_member(stored, _LABELS[facts.name], list), np.uint8).reshape(count)
     except (PlainPickleError, ValueError, OverflowError, TypeError) as error:
-        msg = f"{path}: is not a file of {facts.name}: {error}"
-        raise DatasetError(msg) from error
+        raise DatasetError(f"{path}: is not a file of {facts.name}: {error}") from error
     return Subset(images, labels)
 
 
 def _member(stored: object, key: bytes, kind: type[_Kind]) -> _Kind:
     member = stored.get(key) if isinstance(stored, Mapping) else None
     if not isinstance(member, kind):
-        msg = f"has no {key.decode()} of the expected kind"
-        raise PlainPickleError(msg)
+        raise PlainPickleError(f"has no {key.decode()} of the expected kind")
     return member
 
 
@@ -90,8 +88,7 @@ def _read_binary(path: Path, facts: Published, count: int) -> Subset:
     record = before + int(np.prod(facts.shape))
     content = _bytes(path, count * record)
     if len(content) != count * record:
-        msg = f"{path}: has {len(content)} bytes, expected {count} records of {record}"
-        raise DatasetError(msg)
+        raise DatasetError(f"{path}: has {len(content)} bytes, expected {count} records of {record}")
     records = np.frombuffer(content, np.uint8).reshape(count, record)
     return Subset(records[:, before:].reshape(count, *facts.shape), records[:, before - 1])
 
@@ -101,9 +98,7 @@ def _bytes(path: Path, most: int) -> bytes:
         with path.open("rb") as file:
             content = file.read(most + 1)
     except OSError as error:
-        msg = f"{path}: cannot be read: {error}"
-        raise DatasetError(msg) from error
+        raise DatasetError(f"{path}: cannot be read: {error}") from error
     if len(content) > most:
-        msg = f"{path}: is larger than the {most} bytes it may have"
-        raise DatasetError(msg)
+        raise DatasetError(f"{path}: is larger than the {most} bytes it may have")
     return content

@@ -42,8 +42,7 @@ def _find(folder: Path, stem: str, rank: int) -> Path:
     for path in _names(folder, stem, rank):
         if path.exists():
             return path
-    msg = f"{folder} has no {stem}-idx{rank}-ubyte(.gz)"
-    raise DatasetError(msg)
+    raise DatasetError(f"{folder} has no {stem}-idx{rank}-ubyte(.gz)")
 
 
 def _read(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -53,11 +52,9 @@ def _read(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         with _open(path) as file:
             content = file.read(expected + 1)  # one more than there may be: bounds what is decompressed
     except (OSError, EOFError) as error:
-        msg = f"{path}: cannot be read: {error}"
-        raise DatasetError(msg) from error
+        raise DatasetError(f"{path}: cannot be read: {error}") from error
     if not content.startswith(header) or len(content) != expected:
-        msg = f"{path}: is not an IDX file of uint8{list(shape)}"
-        raise DatasetError(msg)
+        raise DatasetError(f"{path}: is not an IDX file of uint8{list(shape)}")
     pixels = np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
     return pixels.copy()  # torch complains of arrays that cannot be written
 

@@ -32,12 +32,10 @@ def read_image_folder(folder: Path, labels: Sequence[str], shape: tuple[int, int
     """
     numbers = {label: number for number, label in enumerate(labels)}
     if not folder.is_dir():
-        msg = f"{folder} is no folder; expected one with a folder of pictures for each class"
-        raise DatasetError(msg)
+        raise DatasetError(f"{folder} is no folder; expected one with a folder of pictures for each class")
     unknown = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in numbers)
     if unknown:
-        msg = f"{folder} has folders that are named like no class: {', '.join(unknown[:5])}"
-        raise DatasetError(msg)
+        raise DatasetError(f"{folder} has folders that are named like no class: {', '.join(unknown[:5])}")
     files = [
         (path, numbers[label])
         for label in labels
@@ -45,13 +43,11 @@ def read_image_folder(folder: Path, labels: Sequence[str], shape: tuple[int, int
         if path.suffix.lower() in SUFFIXES
     ]
     if not files:
-        msg = (
+        raise DatasetError(
             f"{folder} has no pictures; expected CLASS/NAME.png (or .jpg, .webp), classes like {labels[0]!r}"
         )
-        raise DatasetError(msg)
     if len(files) * int(np.prod(shape)) > MAX_BYTES:
-        msg = f"{folder}: {len(files)} pictures of {shape} take more than {MAX_BYTES} bytes"
-        raise DatasetError(msg)
+        raise DatasetError(f"{folder}: {len(files)} pictures of {shape} take more than {MAX_BYTES} bytes")
     images = np.stack([_picture(path, shape) for path, _ in files])
     return Subset(images, np.array([number for _, number in files], np.int64))
 
@@ -86,12 +82,12 @@ def _picture(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
                     converted = converted.resize((width, height), Image.Resampling.BILINEAR)
                 pixels = np.asarray(converted, np.uint8)
     except (OSError, ValueError, SyntaxError, EOFError, KeyError, Image.DecompressionBombError) as error:
-        msg = f"{path}: is no readable picture: {error}"
-        raise DatasetError(msg) from error
+        raise DatasetError(f"{path}: is no readable picture: {error}") from error
     return pixels[np.newaxis] if channels == 1 else np.moveaxis(pixels, -1, 0)
 
 
 def _check_size(picture: Image.Image) -> None:
     if picture.width * picture.height > MAX_IMAGE_PIXELS:
-        msg = f"it has {picture.width} x {picture.height} pixels; at most {MAX_IMAGE_PIXELS} are read"
-        raise ValueError(msg)
+        raise ValueError(
+            f"it has {picture.width} x {picture.height} pixels; at most {MAX_IMAGE_PIXELS} are read"
+        )

@@ -29,8 +29,7 @@ def read_arrays(path: Path, facts: Published) -> Dataset:
     arrays = _load(path, bounds)
     for key, array in arrays.items():
         if array.dtype != np.uint8:
-            msg = f"{path}: {key} is {array.dtype}, expected uint8"
-            raise DatasetError(msg)
+            raise DatasetError(f"{path}: {key} is {array.dtype}, expected uint8")
     return facts.dataset(
         Subset(arrays["xtr"][:, np.newaxis], arrays["ytr"]),
         Subset(arrays["xte"][:, np.newaxis], arrays["yte"]),
@@ -68,16 +67,15 @@ def _read_part(path: Path, facts: Published, part: str, count: int, wanted: int)
     bounds = {f"{part}_images_blob": blob_bytes, f"{part}_offsets": small, f"{part}_labels": small}
     blob, offsets, labels = _load(path, bounds).values()
     if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
-        msg = f"{path}: {part}_labels is {labels.dtype}{list(labels.shape)}, expected {count} integers"
-        raise DatasetError(msg)
+        raise DatasetError(
+            f"{path}: {part}_labels is {labels.dtype}{list(labels.shape)}, expected {count} integers"
+        )
     try:
         if offsets.shape != (count + 1,):
-            msg = f"{offsets.shape} offsets for {count} pictures"
-            raise ValueError(msg)  # noqa: TRY301 - reported as everything else that is wrong with pictures
+            raise ValueError(f"{offsets.shape} offsets for {count} pictures")  # noqa: TRY301 - reported as everything else that is wrong with pictures
         images = _decode(blob.tobytes(), offsets.tolist(), wanted, facts.shape)
     except (OSError, ValueError, TypeError) as error:
-        msg = f"{path}: pictures of part {part} cannot be decoded: {error}"
-        raise DatasetError(msg) from error
+        raise DatasetError(f"{path}: pictures of part {part} cannot be decoded: {error}") from error
     return Subset(images, labels[:wanted])
 
 
@@ -89,8 +87,7 @@ def _decode(blob: bytes, offsets: list[int], count: int, shape: tuple[int, int, 
             io.BytesIO(blob[offsets[index] : offsets[index + 1]]), formats=("WEBP", "PNG")
         ) as picture:
             if picture.size != size:  # before its pixels are unpacked
-                msg = f"picture {index} has {picture.size} pixels instead of {size}"
-                raise ValueError(msg)
+                raise ValueError(f"picture {index} has {picture.size} pixels instead of {size}")
             images[index] = np.asarray(picture.convert("RGB")).transpose(2, 0, 1)
     return images
 
@@ -103,10 +100,10 @@ def _load(path: Path, bounds: Mapping[str, int]) -> dict[str, NDArray[Any]]:
             for key, most in bounds.items():
                 stored_bytes = archive.zip.getinfo(f"{key}.npy").file_size
                 if stored_bytes > most + _HEADER_BYTES:
-                    msg = f"{path}: {key} has {stored_bytes} bytes, more than the {most} it may have"
-                    raise DatasetError(msg)
+                    raise DatasetError(
+                        f"{path}: {key} has {stored_bytes} bytes, more than the {most} it may have"
+                    )
                 arrays[key] = archive[key]
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        msg = f"{path}: cannot be read: {error}"
-        raise DatasetError(msg) from error
+        raise DatasetError(f"{path}: cannot be read: {error}") from error
     return arrays

@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from splitplace.errors import SplitPlaceError
+
 Images = NDArray[np.uint8]
 Labels = NDArray[np.integer[Any]]
 
 
-class DatasetError(Exception):
+class DatasetError(SplitPlaceError):
     """A data set that is missing or is not what it should be."""
 
 
@@ -62,17 +64,15 @@ class Published:
         ):
             images, labels = subset.images, subset.labels
             if images.shape != (count, *self.shape) or images.dtype != np.uint8 or labels.shape != (count,):
-                msg = (
+                raise DatasetError(
                     f"{self.name}: the {part} part is {images.dtype}{list(images.shape)} with "
                     f"{list(labels.shape)} labels, expected uint8{[count, *self.shape]}"
                 )
-                raise DatasetError(msg)
             if labels.max() >= self.classes or labels.min() < 0:
-                msg = (
+                raise DatasetError(
                     f"{self.name}: labels of the {part} part go up to {labels.max()}, "
                     f"expected 0 to {self.classes - 1}"
                 )
-                raise DatasetError(msg)
         held_out, rest = slice(0, self.held_out), slice(self.held_out, None)
         return Dataset(
             training=Subset(training.images[rest], training.labels[rest]),

@@ -13,6 +13,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from splitplace.errors import SplitPlaceError
+
 _Kind = TypeVar("_Kind")
 _MARK = object()
 _ARRAY_MAKER, _ARRAY_TYPE, _DTYPE = object(), object(), object()
@@ -39,7 +41,7 @@ _CONSTANTS: Mapping[str, Callable[[], object]] = {
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
-class PlainPickleError(Exception):
+class PlainPickleError(SplitPlaceError):
     """A pickle that is torn, or that holds more than plain data and byte arrays."""
 
 
@@ -55,8 +57,7 @@ class PlainArray:
                 if all(isinstance(side, int) and side >= 0 for side in shape) and prod(shape) == len(content):
                     self.array = np.frombuffer(content, np.uint8).reshape(shape)
                     return
-        msg = "an array is not of bytes, or has not as many as its shape says"
-        raise PlainPickleError(msg)
+        raise PlainPickleError("an array is not of bytes, or has not as many as its shape says")
 
 
 class PlainDType:
@@ -81,8 +82,7 @@ def load_plain_pickle(content: bytes) -> object:
             machine.step(instruction.name, argument)
         (value,) = machine.stack
     except (ValueError, IndexError, KeyError, TypeError) as error:
-        msg = f"it is no pickle of plain data: {error}"
-        raise PlainPickleError(msg) from error
+        raise PlainPickleError(f"it is no pickle of plain data: {error}") from error
     return value
 
 
@@ -125,8 +125,7 @@ class _Machine:
             self._top(dict).update(zip(values[::2], values[1::2], strict=True))
         elif name == "GLOBAL":
             if argument not in _NAMES:
-                msg = f"it names {str(argument).replace(' ', '.')}"
-                raise PlainPickleError(msg)
+                raise PlainPickleError(f"it names {str(argument).replace(' ', '.')}")
             self.stack.append(_NAMES[str(argument)])
         elif name == "REDUCE":
             self.stack.append(_made(*self._pop(2)))
@@ -134,18 +133,15 @@ class _Machine:
             (state,) = self._pop(1)
             target = self.stack[-1]
             if not isinstance(target, PlainArray | PlainDType):
-                msg = "it sets the state of what is no array"
-                raise PlainPickleError(msg)
+                raise PlainPickleError("it sets the state of what is no array")
             target.set_state(state)
         else:
-            msg = f"it uses the instruction {name}"
-            raise PlainPickleError(msg)
+            raise PlainPickleError(f"it uses the instruction {name}")
 
     def _pop(self, count: int) -> list[object]:
         values = self.stack[-count:]
         if len(values) != count or any(value is _MARK for value in values):
-            msg = f"{count} values are needed"
-            raise ValueError(msg)
+            raise ValueError(f"{count} values are needed")
         del self.stack[-count:]
         return values
 
@@ -159,8 +155,7 @@ class _Machine:
     def _top(self, kind: type[_Kind]) -> _Kind:
         top = self.stack[-1]
         if not isinstance(top, kind):
-            msg = f"{type(top).__name__} is no {kind.__name__}"
-            raise TypeError(msg)
+            raise TypeError(f"{type(top).__name__} is no {kind.__name__}")
         return top
 
 
@@ -170,5 +165,4 @@ def _made(function: object, arguments: object) -> object:
         return PlainArray()
     if function is _DTYPE and isinstance(arguments, tuple) and arguments:
         return PlainDType(arguments[0])
-    msg = "it calls what makes no array"
-    raise PlainPickleError(msg)
+    raise PlainPickleError("it calls what makes no array")

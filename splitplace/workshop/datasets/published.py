@@ -45,8 +45,9 @@ def load_published(name: str, folder: Path) -> Dataset:
             return read_idx(place, facts)
     if facts.shape[0] != 1 and (files := find_cifar(folder, name)):
         return read_cifar(files, facts)
-    msg = f"{folder} does not hold {name}. Expected there: {_EXPECTED[name]}. Nothing is downloaded."
-    raise DatasetError(msg)
+    raise DatasetError(
+        f"{folder} does not hold {name}. Expected there: {_EXPECTED[name]}. Nothing is downloaded."
+    )
 
 
 def load_held_out(name: str, folder: Path, count: int) -> Subset:

@@ -43,8 +43,7 @@ def read_package(folder: Path) -> list[np.ndarray]:
     digits = [_read_digit(folder / "src" / "digits" / f"{digit}.json") for digit in range(DIGITS)]
     found = sum(map(len, digits))
     if found != IMAGES:
-        msg = f"{folder} holds {found} images, expected {IMAGES}"
-        raise DatasetError(msg)
+        raise DatasetError(f"{folder} holds {found} images, expected {IMAGES}")
     return digits
 
 
@@ -52,20 +51,17 @@ def _read_digit(path: Path) -> np.ndarray:
     try:
         shares = np.array(json.loads(path.read_bytes())["data"], np.float64)
         if not ((shares >= 0) & (shares <= 1)).all():
-            msg = f"{path}: has pixels outside 0 to 1"
-            raise DatasetError(msg)
+            raise DatasetError(f"{path}: has pixels outside 0 to 1")
         return np.round(shares * 255).astype(np.uint8).reshape(-1, SIDE, SIDE)
     except (OSError, KeyError, TypeError, ValueError) as error:
-        msg = f"{path}: cannot be read: {error}"
-        raise DatasetError(msg) from error
+        raise DatasetError(f"{path}: cannot be read: {error}") from error
 
 
 def check_against(digits: Sequence[np.ndarray], held_out: Subset) -> None:
     """Raises `DatasetError` unless the package's images are MNIST's first training images."""
     for digit, images in enumerate(digits):
         if not np.array_equal(images, held_out.images[held_out.labels == digit, 0]):
-            msg = f"the images of digit {digit} are not those of MNIST"
-            raise DatasetError(msg)
+            raise DatasetError(f"the images of digit {digit} are not those of MNIST")
 
 
 def by_class(held_out: Subset) -> list[np.ndarray]:
@@ -126,8 +122,7 @@ def _sources(arguments: argparse.Namespace) -> tuple[Sequence[np.ndarray], Path]
         return digits, arguments.package / "LICENSE"
     if arguments.data and arguments.licence:
         return by_class(load_published(arguments.application, arguments.data).validation), arguments.licence
-    msg = "needed: --package of mnist, or --data and --licence"
-    raise DatasetError(msg)
+    raise DatasetError("needed: --package of mnist, or --data and --licence")
 
 
 if __name__ == "__main__":

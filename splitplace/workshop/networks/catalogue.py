@@ -50,7 +50,6 @@ def network(
     """
     constructor = NETWORKS.get(name)
     if constructor is None:
-        msg = f"there is no network {name!r}; there are {', '.join(NETWORKS)}"
-        raise ValueError(msg)
+        raise ValueError(f"there is no network {name!r}; there are {', '.join(NETWORKS)}")
     pixels = pixels or Pixels(IMAGENET_MEAN, IMAGENET_DEVIATION)
     return constructor(outputs, pixels=pixels, side=side, width=width)

@@ -108,8 +108,9 @@ class ResNetV2(nn.Module):
         """
         super().__init__()
         if min(widths) < LEAST_WIDTH or len(widths) != len(blocks):
-            msg = f"widths are {widths} for {len(blocks)} groups; each must be at least {LEAST_WIDTH}"
-            raise ValueError(msg)
+            raise ValueError(
+                f"widths are {widths} for {len(blocks)} groups; each must be at least {LEAST_WIDTH}"
+            )
         self.pixels = pixels
         self.stem = _stem(pixels.channels, widths[0], stem)
         made: list[nn.Module] = []

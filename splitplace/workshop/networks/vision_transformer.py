@@ -75,8 +75,7 @@ class VisionTransformer(nn.Module):
         super().__init__()
         patch = SMALL_PATCH if side <= LARGEST_SMALL_SIDE else PATCH
         if side % patch:
-            msg = f"pictures of {side} pixels a side cannot be divided into patches of {patch}"
-            raise ValueError(msg)
+            raise ValueError(f"pictures of {side} pixels a side cannot be divided into patches of {patch}")
         channels = HEADS * scaled(HEAD_CHANNELS, width)
         self.pixels = pixels
         self.patches = nn.Conv2d(pixels.channels, channels, patch, stride=patch)

@@ -165,8 +165,7 @@ def _measured(model: onnx.ModelProto, names: Sequence[str]) -> Iterator[tuple[Ar
             for batch in _TRIED
         ]
     except Exception as error:  # its C++ exceptions share no base class
-        msg = f"the network does not run with batches of {_TRIED} images: {error}"
-        raise ValueError(msg) from error
+        raise ValueError(f"the network does not run with batches of {_TRIED} images: {error}") from error
     yield from zip(*runs, strict=True)
 
 

@@ -6,6 +6,7 @@ from math import prod
 import onnx
 from onnx import helper, numpy_helper
 
+from splitplace.errors import SplitPlaceError
 from splitplace.workshop.onnx.batch_size import BATCH_SIZE
 
 PROBE_BATCH = 997
@@ -18,7 +19,7 @@ _CONVOLUTIONS = {"Conv": 1, "ConvInteger": 1, "QLinearConv": 3, "ConvTranspose":
 """Convolutions, and which of their inputs is the weight."""
 
 
-class GraphError(ValueError):
+class GraphError(SplitPlaceError, ValueError):
     """A graph of which something needed cannot be told."""
 
 
@@ -34,10 +35,9 @@ class Graph:
         graph = model.graph
         for node in graph.node:
             if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
-                msg = (
+                raise GraphError(
                     f"{node.op_type} {node.name!r} holds a graph of its own: branches and loops cannot be cut"
                 )
-                raise GraphError(msg)
         self._initializers = {tensor.name: tensor for tensor in graph.initializer}
         self.input: str = next(value.name for value in graph.input if value.name not in self._initializers)
         self.output: str = graph.output[0].name
@@ -132,14 +132,12 @@ class Graph:
     def _dimensions(self, name: str) -> tuple[int, ...]:
         shape = self._type(name).shape
         if not all(dimension.HasField("dim_value") for dimension in shape.dim):
-            msg = f"the shape of tensor {name!r} cannot be told from the graph"
-            raise GraphError(msg)
+            raise GraphError(f"the shape of tensor {name!r} cannot be told from the graph")
         return tuple(dimension.dim_value for dimension in shape.dim)
 
     def _type(self, name: str) -> onnx.TypeProto.Tensor:
         if name not in self._types or not self._types[name].HasField("shape"):
-            msg = f"the shape of tensor {name!r} cannot be told from the graph"
-            raise GraphError(msg)
+            raise GraphError(f"the shape of tensor {name!r} cannot be told from the graph")
         return self._types[name]
 
 
@@ -180,8 +178,7 @@ def _inferred_types(model: onnx.ModelProto, source: str) -> dict[str, onnx.TypeP
     try:
         inferred = onnx.shape_inference.infer_shapes(skeleton, strict_mode=True, data_prop=True).graph
     except onnx.shape_inference.InferenceError as error:
-        msg = f"the graph's shapes do not fit together: {error}"
-        raise GraphError(msg) from error
+        raise GraphError(f"the graph's shapes do not fit together: {error}") from error
     types = {tensor.name: _type_of(tensor) for tensor in inferred.initializer}
     for value in (*inferred.input, *inferred.value_info, *inferred.output):
         types[value.name] = value.type.tensor_type

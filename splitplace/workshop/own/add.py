@@ -60,8 +60,9 @@ def add(
     graph = Graph(whole)
     shape, outputs = graph.shape(graph.input), graph.shape(graph.output)
     if outputs != (len(request.labels),):
-        msg = f"the network has {list(outputs)} outputs, but there are {len(request.labels)} labels"
-        raise UserNetworkError(msg)
+        raise UserNetworkError(
+            f"the network has {list(outputs)} outputs, but there are {len(request.labels)} labels"
+        )
     heading = Heading(
         name=request.name,
         title=request.title,

@@ -26,11 +26,11 @@ class Preprocessing:
         means, deviations = ([*values] or [default] for values, default in ((mean, 0.0), (deviation, 1.0)))
         filled = [values * channels if len(values) == 1 else values for values in (means, deviations)]
         if any(len(values) != channels for values in filled):
-            msg = f"mean has {len(means)} and deviation {len(deviations)} values for {channels} channels"
-            raise ValueError(msg)
+            raise ValueError(
+                f"mean has {len(means)} and deviation {len(deviations)} values for {channels} channels"
+            )
         if min(deviations) <= 0 or largest <= 0:
-            msg = "deviations and the largest value must be above 0"
-            raise ValueError(msg)
+            raise ValueError("deviations and the largest value must be above 0")
         return cls(tuple(filled[0]), tuple(filled[1]), largest)
 
     @property

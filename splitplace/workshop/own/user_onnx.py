@@ -9,6 +9,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from splitplace.errors import SplitPlaceError
 from splitplace.messages.limits import MAX_FRAGMENT_BYTES
 from splitplace.workshop.onnx.batch_size import with_plain_sizes
 from splitplace.workshop.onnx.file import BATCH, finish
@@ -22,7 +23,7 @@ _SAME_ANSWER = 1e-3
 """Greatest difference between the logits of an image alone and in a batch."""
 
 
-class UserNetworkError(Exception):
+class UserNetworkError(SplitPlaceError):
     """A network that cannot be used; the message says why, and what would help."""
 
 
@@ -33,16 +34,17 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         UserNetworkError: It is missing, too large, no ONNX model, or keeps its weights in other files.
     """
     if path.is_file() and path.stat().st_size > MAX_FRAGMENT_BYTES:
-        msg = f"{path} is larger than the {MAX_FRAGMENT_BYTES} bytes that a fragment may have"
-        raise UserNetworkError(msg)
+        raise UserNetworkError(
+            f"{path} is larger than the {MAX_FRAGMENT_BYTES} bytes that a fragment may have"
+        )
     try:
         model = onnx.load_model(path, load_external_data=False)
     except Exception as error:  # protobuf's errors share no base class with those of files
-        msg = f"{path} cannot be read as an ONNX model: {error}"
-        raise UserNetworkError(msg) from error
+        raise UserNetworkError(f"{path} cannot be read as an ONNX model: {error}") from error
     if any(tensor.data_location == TensorProto.EXTERNAL for tensor in model.graph.initializer):
-        msg = f"{path} keeps its weights in other files; save it as one file (onnx.save_model does so)"
-        raise UserNetworkError(msg)
+        raise UserNetworkError(
+            f"{path} keeps its weights in other files; save it as one file (onnx.save_model does so)"
+        )
     return model
 
 
@@ -77,8 +79,7 @@ def adopt(model: onnx.ModelProto, preprocessing: Preprocessing | None) -> onnx.M
     source = _input(model)
     is_bytes = source.type.tensor_type.elem_type == TensorProto.UINT8
     if not is_bytes and preprocessing is None:
-        msg = "the model reads float32: how bytes become that must be said"
-        raise UserNetworkError(msg)
+        raise UserNetworkError("the model reads float32: how bytes become that must be said")
     _free_batch(graph)
     _take_softmax_off(graph)
     shape = input_shape(model)
@@ -95,19 +96,17 @@ def adopt(model: onnx.ModelProto, preprocessing: Preprocessing | None) -> onnx.M
     try:
         return finish(with_plain_sizes(changed))
     except (ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        msg = f"the model's shapes cannot be worked out: {error}"
-        raise UserNetworkError(msg) from error
+        raise UserNetworkError(f"the model's shapes cannot be worked out: {error}") from error
 
 
 def _input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs: list[onnx.ValueInfoProto] = [value for value in model.graph.input if value.name not in weights]
     if len(inputs) != 1 or len(model.graph.output) != 1:
-        msg = (
+        raise UserNetworkError(
             f"the model has {len(inputs)} inputs and {len(model.graph.output)} outputs; "
             "one picture in and one row of logits out is what can be run"
         )
-        raise UserNetworkError(msg)
     return inputs[0]
 
 
@@ -117,11 +116,10 @@ def _sides(model: onnx.ModelProto) -> tuple[int, int, int]:
     tensor = source.type.tensor_type
     sides = tuple(dimension.dim_value for dimension in tensor.shape.dim[1:])
     if len(sides) != 3 or min(sides) < 1 or tensor.elem_type not in {TensorProto.UINT8, TensorProto.FLOAT}:  # noqa: PLR2004
-        msg = (
+        raise UserNetworkError(
             f"the input {source.name!r} is {list(sides)} behind the batch, of type "
             f"{TensorProto.DataType.Name(tensor.elem_type)}; expected three fixed sides of uint8 or float32"
         )
-        raise UserNetworkError(msg)
     return sides[0], sides[1], sides[2]
 
 
@@ -132,11 +130,10 @@ def _is_channels_last(sides: tuple[int, int, int]) -> bool:
 def _check_opset(model: onnx.ModelProto) -> None:
     opset = next((item.version for item in model.opset_import if item.domain in {"", "ai.onnx"}), 0)
     if opset < LEAST_OPSET:
-        msg = (
+        raise UserNetworkError(
             f"the model uses opset {opset}, at least {LEAST_OPSET} is needed; "
             f"onnx.version_converter.convert_version(model, {LEAST_OPSET}) makes it newer"
         )
-        raise UserNetworkError(msg)
 
 
 def _free_batch(graph: onnx.GraphProto) -> None:
@@ -211,14 +208,15 @@ def _check_answers(model: onnx.ModelProto, shape: tuple[int, int, int]) -> int:
             for batch in (images, *(images[index : index + 1] for index in range(len(images))))
         )
     except Exception as error:  # its C++ exceptions share no base class
-        msg = f"ONNX Runtime cannot run the model on one picture and on three; {advice}: {error}"
-        raise UserNetworkError(msg) from error
+        raise UserNetworkError(
+            f"ONNX Runtime cannot run the model on one picture and on three; {advice}: {error}"
+        ) from error
     separately: NDArray[np.float32] = np.concatenate(alone)
     if together.ndim != 2 or together.dtype != np.float32 or together.shape != separately.shape:  # noqa: PLR2004
         found = f"{together.dtype}{list(together.shape)}"
-        msg = f"the output for three pictures is {found}, expected float32[3, classes]"
-        raise UserNetworkError(msg)
+        raise UserNetworkError(f"the output for three pictures is {found}, expected float32[3, classes]")
     if not np.allclose(together, separately, atol=_SAME_ANSWER, rtol=_SAME_ANSWER):
-        msg = f"the model gives a picture another answer when others are beside it; {advice}"
-        raise UserNetworkError(msg)
+        raise UserNetworkError(
+            f"the model gives a picture another answer when others are beside it; {advice}"
+        )
     return int(together.shape[1])

@@ -40,12 +40,12 @@ def built(builder: str) -> nn.Module:
     """
     place, _, name = builder.rpartition(":")
     if not place:
-        msg = f"{builder!r} is neither FILE.py:FUNCTION nor PACKAGE.MODULE:FUNCTION, nor an ONNX file"
-        raise UserNetworkError(msg)
+        raise UserNetworkError(
+            f"{builder!r} is neither FILE.py:FUNCTION nor PACKAGE.MODULE:FUNCTION, nor an ONNX file"
+        )
     network = _function(place, name)()
     if not isinstance(network, nn.Module):
-        msg = f"{builder} gives {type(network).__name__}, expected a torch module"
-        raise UserNetworkError(msg)
+        raise UserNetworkError(f"{builder} gives {type(network).__name__}, expected a torch module")
     return network
 
 
@@ -62,8 +62,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
             state = torch.load(path, weights_only=True, map_location="cpu")
         network.load_state_dict(state)
     except Exception as error:  # a file of something else ends in almost any of Python's errors
-        msg = f"{path}: are not the network's weights: {error}"
-        raise UserNetworkError(msg) from error
+        raise UserNetworkError(f"{path}: are not the network's weights: {error}") from error
 
 
 def exported(
@@ -80,31 +79,29 @@ def exported(
         with torch.inference_mode():
             logits = reading(torch.from_numpy(example))
     except RuntimeError as error:
-        msg = f"the network does not run on pictures {list(shape)}: {error}"
-        raise UserNetworkError(msg) from error
+        raise UserNetworkError(f"the network does not run on pictures {list(shape)}: {error}") from error
     if not isinstance(logits, Tensor) or logits.ndim != 2:  # noqa: PLR2004 - images and classes
-        msg = f"the network gives {getattr(logits, 'shape', type(logits))}, expected logits [2, classes]"
-        raise UserNetworkError(msg)
+        raise UserNetworkError(
+            f"the network gives {getattr(logits, 'shape', type(logits))}, expected logits [2, classes]"
+        )
     try:
         return export_network(reading, example)
     except ValueError as error:
-        msg = f"the network cannot be exported: {error}"
-        raise UserNetworkError(msg) from error
+        raise UserNetworkError(f"the network cannot be exported: {error}") from error
     except Exception as error:  # torch.onnx raises errors of many kinds
-        msg = f"torch cannot export the network; an ONNX file made otherwise can be added instead: {error}"
-        raise UserNetworkError(msg) from error
+        raise UserNetworkError(
+            f"torch cannot export the network; an ONNX file made otherwise can be added instead: {error}"
+        ) from error
 
 
 def _function(place: str, name: str) -> Callable[[], object]:
     try:
         module = _module_of_file(Path(place)) if place.endswith(".py") else import_module(place)
     except (ImportError, OSError) as error:
-        msg = f"{place} cannot be imported: {error}"
-        raise UserNetworkError(msg) from error
+        raise UserNetworkError(f"{place} cannot be imported: {error}") from error
     function = getattr(module, name, None)
     if not callable(function):
-        msg = f"{place} has no function {name}"
-        raise UserNetworkError(msg)
+        raise UserNetworkError(f"{place} has no function {name}")
     found: Callable[[], object] = function
     return found
 
@@ -112,8 +109,7 @@ def _function(place: str, name: str) -> Callable[[], object]:
 def _module_of_file(path: Path) -> object:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
-        msg = "it is no Python file"
-        raise ImportError(msg)
+        raise ImportError("it is no Python file")
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.parent.resolve()))  # so that it finds what lies beside it
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import onnx
 
+from splitplace.errors import SplitPlaceError
 from splitplace.messages.application import INPUT, Application, Stage, TensorSpec, Variant
 from splitplace.storage.model_store import ModelStore, sha256_of
 from splitplace.workshop.cutting.profile import describe, reference_score
@@ -19,7 +20,7 @@ MICRO_BATCH = 16
 """Images in a micro-batch: 4 to 16 keep a pipeline of small pictures busy."""
 
 
-class PackingError(Exception):
+class PackingError(SplitPlaceError):
     """An application that must not be used."""
 
 
@@ -134,11 +135,10 @@ def check_chains(results: Sequence[Measured]) -> None:
     """Raises `PackingError` unless the logits of every layer chain equal those of the whole network."""
     for result in results:
         if is_layer_chain(result.variant) and not result.difference_from_whole <= EQUAL_LOGITS:
-            msg = (
+            raise PackingError(
                 f"{result.variant}: the chain's logits differ from the whole network's "
                 f"by {result.difference_from_whole:.2e}"
             )
-            raise PackingError(msg)
 
 
 def is_layer_chain(variant: str) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import onnx
 
+from splitplace.errors import SplitPlaceError
 from splitplace.messages.application import Application, Variant
 from splitplace.workshop.cutting.balance import Target
 from splitplace.workshop.cutting.inspection import Inspection, SegmentTimes, inspect
@@ -18,7 +19,7 @@ TARGET = Target()
 """What the chains of the store are balanced for."""
 
 
-class DiagramError(Exception):
+class DiagramError(SplitPlaceError):
     """A chain that is not the whole network's own graph, cut."""
 
 
@@ -61,8 +62,9 @@ def _held(best: Inspection, application: Application, variant: Variant, tensors:
     """The chain of the store, in the terms of an inspection."""
     places = {point.tensor: index for index, point in enumerate(best.points)}
     if not places.keys() >= set(tensors):
-        msg = f"{application.name}/{variant.name} is not cut from the network in {application.name}/whole"
-        raise DiagramError(msg)
+        raise DiagramError(
+            f"{application.name}/{variant.name} is not cut from the network in {application.name}/whole"
+        )
     ends = [*(places[tensor] for tensor in tensors), len(best.points)]
     starts = [0, *(end + 1 for end in ends[:-1])]
     stages = []

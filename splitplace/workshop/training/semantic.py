@@ -48,8 +48,7 @@ def group_classes(similarity: NDArray[np.float64], branches: int) -> Groups:
     """
     classes = len(similarity)
     if not 1 <= branches <= classes:
-        msg = f"cannot divide {classes} classes among {branches} branches"
-        raise ValueError(msg)
+        raise ValueError(f"cannot divide {classes} classes among {branches} branches")
     groups = [list(range(classes))[start::branches] for start in range(branches)]
     weights = similarity - np.diag(np.diag(similarity))
     improved = True
@@ -90,8 +89,7 @@ def index_groups(classes: int, branches: int) -> Groups:
         ValueError: There are fewer classes than branches, or no branch.
     """
     if not 1 <= branches <= classes:
-        msg = f"cannot divide {classes} classes among {branches} branches"
-        raise ValueError(msg)
+        raise ValueError(f"cannot divide {classes} classes among {branches} branches")
     parts = np.array_split(np.arange(classes), branches)
     return tuple(tuple(int(index) for index in part) for part in parts)
 

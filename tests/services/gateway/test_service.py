@@ -373,8 +373,7 @@ async def test_while_the_journal_cannot_be_written_tasks_are_refused_and_later_a
     settings: GatewaySettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object) -> None:
-        msg = "database or disk is full"
-        raise JournalError(msg)
+        raise JournalError("database or disk is full")
 
     async with system(settings) as (_, sensor):
         with monkeypatch.context() as patch:
@@ -397,8 +396,7 @@ async def test_an_answer_waits_until_the_journal_can_be_written(
         nonlocal failures
         failures -= 1
         if failures >= 0:
-            msg = "database or disk is full"
-            raise JournalError(msg)
+            raise JournalError("database or disk is full")
         return await finish(journal, key, answer)
 
     monkeypatch.setattr(Journal, "finish", fail_once)
