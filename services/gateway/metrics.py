@@ -12,17 +12,17 @@ OUR_FAULT: tuple[RefusalKind, ...] = ("overloaded", "journal")
 
 
 def gateway_metrics(
-    counts: Counter[str], refusals: Counter[RefusalKind], book: GatewayCore, journal: Journal
+    counts: Counter[str], refusals: Counter[RefusalKind], core: GatewayCore, journal: Journal
 ) -> GatewayMetrics:
     """Counters since the start, and how many tasks are where.
 
     Args:
         counts: tasks `received`, `accepted`, `finished` and `repeated`.
         refusals: tasks that were never run, by the kind of refusal.
-        book: the tasks that are not finished.
+        core: the tasks that are not finished.
         journal: how long it took to write.
     """
-    tasks = book.tasks.values()
+    tasks = core.tasks.values()
     running = sum(task.placed is not None for task in tasks)
     refused = sum(refusals[kind] for kind in OUR_FAULT)
     return GatewayMetrics(
@@ -32,7 +32,7 @@ def gateway_metrics(
         in_flight=len(tasks),
         waiting_for_decision=len(tasks) - running,
         running=running,
-        retried=book.retried,
+        retried=core.retried,
         refused=refused,
         invalid=refusals.total() - refused,
         repeated=counts["repeated"],

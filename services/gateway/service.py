@@ -1,11 +1,13 @@
-"""The gateway's shell: MQTT on one side, the state machine and the journal on the other."""
+"""The gateway's shell: MQTT and real time on one side, the state machine and the journal on the other."""
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
+from math import inf
 from typing import Any
 
 from splitplace.bus.client import Session
@@ -15,20 +17,11 @@ from splitplace.messages import topics
 from splitplace.messages.application import Application
 from splitplace.messages.cluster import CancelTask, ClusterState, NodeStatus, ServiceStatus, StageFailure
 from splitplace.messages.metrics import RefusalMetrics
-from splitplace.messages.task import Answer, SettleTask, TaskAccepted, TaskDecided, TaskPlaced, TaskResult
+from splitplace.messages.task import Answer, SettleTask, TaskDecided, TaskPlaced, TaskResult
 from splitplace.services.gateway import answers
-from splitplace.services.gateway.core import (
-    Announce,
-    Cancel,
-    Dispatch,
-    Finish,
-    GatewayCore,
-    Instruction,
-    RetryRules,
-    Settle,
-    Task,
-)
+from splitplace.services.gateway.core import GatewayCore
 from splitplace.services.gateway.dispatch import input_frames
+from splitplace.services.gateway.instructions import Announce, Cancel, Dispatch, Finish, Instruction, Settle
 from splitplace.services.gateway.intake import (
     RefusalKind,
     TaskIdentity,
@@ -43,13 +36,13 @@ from splitplace.services.gateway.journal import Entry, Journal, JournalError, Re
 from splitplace.services.gateway.metrics import OUR_FAULT, gateway_metrics
 from splitplace.services.gateway.reply import encoded, reply_to
 from splitplace.services.gateway.settings import GatewaySettings
+from splitplace.services.gateway.task import NewTask, RetryRules
 
 log = logging.getLogger(__name__)
 
-TICK_S = 0.02
 METRICS_EVERY_S = 1.0
 FORGET_EVERY_S = 60.0
-DOOR_SESSION = Session(expiry_s=300, clean_start=False)
+INTAKE_SESSION = Session(expiry_s=300, clean_start=False)
 CATALOGUE_WAIT_MS = 3000.0
 INTAKE_WORKERS = 32
 SMALL_PAYLOAD_BYTES = 16 * 1024
@@ -72,9 +65,10 @@ class Gateway:
             stall_ms=settings.stall_ms,
             least_coverage=settings.least_coverage,
         )
-        self._book = GatewayCore(rules, self._applications)
+        self._core = GatewayCore(rules, self._applications)
         self._entries: dict[str, Entry] = {}
         self._news = asyncio.Event()
+        self._replanned = asyncio.Event()
         self._nodes: dict[str, str] = {}
         self._services: dict[str, str] = {}
         self._held_bytes = 0
@@ -85,14 +79,14 @@ class Gateway:
         self._bus = service_bus(topics.GATEWAY, settings)
         # Tasks have a connection of their own: the broker keeps them while the gateway is away, and a
         # flood of them does not hold up control messages.
-        self._door = Bus(settings, "splitplace-gateway-door", session=DOOR_SESSION)
+        self._intake = Bus(settings, "splitplace-gateway-intake", session=INTAKE_SESSION)
         self._tensors = Bus(settings, "splitplace-gateway-tensors")
         self._subscribe()
 
     async def run(self) -> None:
         """Serve until cancelled."""
-        async with self._tensors, self._door:
-            await self._door.connected()
+        async with self._tensors, self._intake:
+            await self._intake.connected()
             async with announced(self._bus, topics.GATEWAY):
                 await self._bus.connected()
                 await self._serve()
@@ -100,14 +94,14 @@ class Gateway:
     async def _serve(self) -> None:
         await self._restore()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._every(TICK_S, self._tick), name="tick")
+            group.create_task(self._keep_time(), name="time")
             group.create_task(self._every(METRICS_EVERY_S, self._publish_metrics), name="metrics")
             group.create_task(self._every(FORGET_EVERY_S, self._forget), name="forget")
 
     def _subscribe(self) -> None:
         bus = self._bus
         for topic in (topics.TASK, topics.TASK_OF_CLIENT, topics.TASK_NAMED):
-            self._door.subscribe_raw(topic, self._on_task, workers=INTAKE_WORKERS)
+            self._intake.subscribe_raw(topic, self._on_task, workers=INTAKE_WORKERS)
         bus.subscribe(topics.JOB_DECIDED, self._on_decided)
         bus.subscribe(topics.JOB_PLACED, self._on_placed)
         bus.subscribe(topics.JOB_RESULT, self._on_result)
@@ -117,7 +111,7 @@ class Gateway:
         bus.subscribe(topics.SERVICE_STATUS, self._on_service)
         bus.subscribe(topics.APPLICATION, self._on_application)
 
-    # --- the door ----------------------------------------------------------------------------------
+    # --- intake ------------------------------------------------------------------------------------
 
     async def _on_task(self, raw: RawReceived) -> None:
         arrived_ms = _now_ms()
@@ -148,7 +142,7 @@ class Gateway:
 
     def _check_load(self, admission: ValidTask) -> None:
         held = self._held_bytes + admission.inputs.nbytes
-        unfinished = len(self._book.tasks)
+        unfinished = len(self._core.tasks)
         if unfinished >= self._settings.max_tasks or held > self._settings.max_input_mb * MEGABYTE:
             reason = f"overloaded: {unfinished} unfinished tasks; try again later"
             refuse("overloaded", reason)
@@ -183,7 +177,7 @@ class Gateway:
     def _begin(self, entry: Entry, accepted_at_ms: float) -> None:
         self._entries[entry.key] = entry
         self._held_bytes += entry.inputs.nbytes
-        task = Task(
+        task = NewTask(
             key=entry.key,
             application=entry.application,
             batch=len(entry.inputs),
@@ -192,7 +186,7 @@ class Gateway:
             accepted_at_ms=accepted_at_ms,
             attempt=entry.attempt,
         )
-        self._carry_out(self._book.accept(task, _now_ms()))
+        self._carry_out(self._core.accept(task, _now_ms()))
 
     def _refuse(self, raw: RawReceived, identity: TaskIdentity, refusal: TaskRefusedError) -> None:
         self._refusals[refusal.kind] += 1
@@ -210,16 +204,16 @@ class Gateway:
     # --- stimuli -----------------------------------------------------------------------------------
 
     async def _on_decided(self, received: Received[TaskDecided]) -> None:
-        self._carry_out(self._book.decided(received.message, _now_ms()))
+        self._carry_out(self._core.decided(received.message, _now_ms()))
 
     async def _on_placed(self, received: Received[TaskPlaced]) -> None:
-        self._carry_out(self._book.placed(received.message, _now_ms()))
+        self._carry_out(self._core.placed(received.message, _now_ms()))
 
     async def _on_result(self, received: Received[TaskResult]) -> None:
-        self._carry_out(self._book.result(received.message, _now_ms()))
+        self._carry_out(self._core.result(received.message, _now_ms()))
 
     async def _on_failure(self, received: Received[StageFailure]) -> None:
-        self._carry_out(self._book.stage_failed(received.message, _now_ms()))
+        self._carry_out(self._core.stage_failed(received.message, _now_ms()))
 
     async def _on_node_status(self, received: Received[NodeStatus]) -> None:
         status = received.message
@@ -227,11 +221,11 @@ class Gateway:
             self._nodes[status.node] = status.boot
         elif self._nodes.get(status.node) == status.boot:
             del self._nodes[status.node]
-        self._carry_out(self._book.nodes_online(self._nodes, _now_ms()))
+        self._carry_out(self._core.nodes_online(self._nodes, _now_ms()))
 
     async def _on_cluster(self, received: Received[ClusterState]) -> None:
         self._nodes = {node.node: node.boot for node in received.message.nodes if node.online}
-        self._carry_out(self._book.nodes_online(self._nodes, _now_ms()))
+        self._carry_out(self._core.nodes_online(self._nodes, _now_ms()))
 
     async def _on_service(self, received: Received[ServiceStatus]) -> None:
         status = received.message
@@ -240,24 +234,34 @@ class Gateway:
         before = self._services.get(status.service)
         self._services[status.service] = status.boot
         if before is not None and before != status.boot:
-            self._carry_out(self._book.service_restarted(status.service, _now_ms()))
+            self._carry_out(self._core.service_restarted(status.service, _now_ms()))
 
     async def _on_application(self, received: Received[Application]) -> None:
         self._applications[received.message.name] = received.message
         self._news.set()
 
-    async def _tick(self) -> None:
-        self._carry_out(self._book.tick(_now_ms()))
+    async def _keep_time(self) -> None:
+        """Tell the core that time has passed, whenever something is due."""
+        while True:
+            self._replanned.clear()
+            wait_s = (self._core.next_due_ms - _now_ms()) / 1e3
+            if wait_s > 0:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait_s if wait_s < inf else None):
+                        await self._replanned.wait()
+            else:
+                self._carry_out(self._core.time_passed(_now_ms()))
+                await asyncio.sleep(0)  # whatever is due, others have their turn
 
     # --- instructions ------------------------------------------------------------------------------
 
     def _carry_out(self, instructions: Iterable[Instruction]) -> None:
         for instruction in instructions:
             match instruction:
-                case Announce(task):
-                    self._spawn(self._announce(task))
-                case Dispatch(task, placed):
-                    self._spawn(self._dispatch(task, placed))
+                case Announce():
+                    self._spawn(self._announce(instruction))
+                case Dispatch():
+                    self._spawn(self._dispatch(instruction))
                 case Cancel(key, attempt, nodes):
                     for node in nodes:
                         self._bus.send(topics.NODE_CANCEL, CancelTask(node=node, task=key, attempt=attempt))
@@ -265,35 +269,24 @@ class Gateway:
                     self._bus.send(topics.JOB_SETTLE, SettleTask(task=key))
                 case Finish():
                     self._spawn(self._finish(instruction))
+        self._replanned.set()
 
-    async def _announce(self, task: Task) -> None:
-        attempt = task.attempt
-        entry = self._entries.get(task.key)
-        if entry is not None and attempt > entry.attempt:
-            await self._journal.begin_attempt(task.key, attempt)
-        if task.attempt != attempt or task.key not in self._entries:
-            return
-        accepted = TaskAccepted(
-            task=task.key,
-            attempt=attempt,
-            application=task.application,
-            batch=task.batch,
-            input_bytes=task.input_bytes,
-            deadline_ms=task.deadline_ms,
-            slack_ms=task.slack_ms(_now_ms()),
-            avoid=task.avoid,
-            grace_ms=self._settings.grace_ms,
-        )
-        await self._bus.publish(topics.JOB_ACCEPTED, accepted)
+    async def _announce(self, announce: Announce) -> None:
+        """Journal an attempt before anybody hears of it. The first stands in the journal already."""
+        entry = self._entries.get(announce.key)
+        if entry is not None and announce.attempt > entry.attempt:
+            await self._journal.begin_attempt(announce.key, announce.attempt)
+        if self._core.is_current(announce.key, announce.attempt):
+            await self._bus.publish(topics.JOB_ACCEPTED, announce.message(_now_ms()))
 
-    async def _dispatch(self, task: Task, placed: TaskPlaced) -> None:
-        entry = self._entries.get(task.key)
-        application = self._applications.get(task.application)
+    async def _dispatch(self, dispatch: Dispatch) -> None:
+        entry = self._entries.get(dispatch.key)
+        application = self._applications.get(dispatch.application)
         if entry is None or application is None:
             return
-        expires_ms = task.slack_ms(_now_ms()) + self._settings.grace_ms
+        expires_ms = dispatch.expires_at_ms - _now_ms()
         try:
-            frames = input_frames(application, placed, entry.inputs, expires_ms, compress=False)
+            frames = input_frames(application, dispatch.placed, entry.inputs, expires_ms, compress=False)
             pending: list[Awaitable[None]] = []
             for node, frame in frames:
                 pending.append(self._tensors.send_frame(topics.TENSOR, frame, node=node))
@@ -302,16 +295,16 @@ class Gateway:
                     pending.clear()
             await asyncio.gather(*pending)
         except KeyError as error:
-            log.warning("placement of %s does not fit its application: %s is missing", task.key, error)
+            log.warning("placement of %s does not fit its application: %s is missing", dispatch.key, error)
 
     async def _finish(self, finish: Finish) -> None:
-        entry = self._entries.pop(finish.task.key)
+        entry = self._entries.pop(finish.key)
         self._held_bytes -= entry.inputs.nbytes
         application = self._applications.get(entry.application)
         answer = answers.answer(finish, entry, application)
         if await self._record(entry.key, answer):
             self._counts["finished"] += 1
-            self._bus.send(topics.JOB_FINISHED, answers.finished(finish, entry, application))
+            self._bus.send(topics.JOB_FINISHED, answers.finished(finish, application, entry.labels))
             await self._deliver(entry.key, answer, entry.reply)
 
     async def _record(self, key: str, answer: Answer) -> bool:
@@ -346,14 +339,14 @@ class Gateway:
         unix_s, now_ms = time.time(), _now_ms()
         for entry in await self._journal.unfinished():
             await self._journal.begin_attempt(entry.key, entry.attempt + 1)
-            again = Entry(**{**_fields(entry), "attempt": entry.attempt + 1})
+            again = dataclasses.replace(entry, attempt=entry.attempt + 1)
             self._begin(again, now_ms - (unix_s - entry.accepted_unix_s) * 1e3)
 
     async def _forget(self) -> None:
         await self._journal.forget(self._settings.keep_answers_s)
 
     async def _publish_metrics(self) -> None:
-        metrics = gateway_metrics(self._counts, self._refusals, self._book, self._journal)
+        metrics = gateway_metrics(self._counts, self._refusals, self._core, self._journal)
         self._bus.send(topics.METRICS_GATEWAY, metrics)
         for reason, count in self._refusals.items():
             self._bus.send(topics.METRICS_REFUSALS, RefusalMetrics(reason=reason, count=count))
@@ -372,10 +365,6 @@ class Gateway:
         self._work.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("carrying out an instruction: %s", error, exc_info=error)
-
-
-def _fields(entry: Entry) -> dict[str, Any]:
-    return {name: getattr(entry, name) for name in Entry.__slots__}
 
 
 def _now_ms() -> float:

@@ -6,10 +6,12 @@ import pytest
 
 from splitplace.messages.task import TaskResult
 from splitplace.services.gateway import answers
-from splitplace.services.gateway.core import Cancel, Finish, GatewayCore, RetryRules, Settle
+from splitplace.services.gateway.core import GatewayCore
+from splitplace.services.gateway.instructions import Cancel, Finish, Settle
 from splitplace.services.gateway.partial import comes_too_late, surviving_coverage
+from splitplace.services.gateway.task import RetryRules
 from tests.messages.examples import application
-from tests.services.gateway.test_core import BOOT, decided, failure, kinds, placed, result, run, star, task
+from tests.services.gateway.stimuli import BOOT, decided, failure, kinds, placed, result, star, task
 from tests.services.gateway.test_journal import entry
 from tests.support.outputs import logits_application
 
@@ -25,82 +27,82 @@ def partly(coverage: float = 0.5, **changes: Any) -> TaskResult:
 def running(
     predicted_ms: float = QUICK_MS, rules: RetryRules = RULES, nodes: tuple[str, str] = ("n1", "n2")
 ) -> GatewayCore:
-    """A book with one task of 1000 ms, its branches on two nodes."""
-    book = GatewayCore(rules, {"tiny": application(name="tiny")})
-    run(book.nodes_online(NODES, 0.0))
-    run(book.accept(task(), 0.0))
-    run(book.decided(decided(1, "semantic", all_ms=(predicted_ms,)), 1.0))
-    assert kinds(book.placed(star(nodes=nodes), 2.0)) == ["Dispatch"]
-    return book
+    """A core with one task of 1000 ms, its branches on two nodes."""
+    core = GatewayCore(rules, {"tiny": application(name="tiny")})
+    core.nodes_online(NODES, 0.0)
+    core.accept(task(), 0.0)
+    core.decided(decided(1, "semantic", all_ms=(predicted_ms,)), 1.0)
+    assert kinds(core.placed(star(nodes=nodes), 2.0)) == ["Dispatch"]
+    return core
 
 
 def the_end(instructions: Any) -> Finish:
-    *_, finish = run(instructions)
+    *_, finish = instructions
     assert isinstance(finish, Finish)
     return finish
 
 
 def test_the_aggregator_is_asked_once_shortly_before_the_deadline_and_once_before_the_grace_ends() -> None:
-    book = running()
-    asked = [now_ms for now_ms in range(0, 1100, 10) if Settle("camera.1") in run(book.tick(float(now_ms)))]
+    core = running()
+    asked = [now_ms for now_ms in range(0, 1100, 10) if Settle("camera.1") in core.time_passed(float(now_ms))]
     assert asked == [920, 1020]
 
 
 def test_a_chain_is_never_settled() -> None:
-    book = GatewayCore(RULES, {"tiny": application(name="tiny")})
-    run(book.accept(task(), 0.0))
-    run(book.placed(placed(nodes=("n1", "n2")).model_copy(update={"variant": "layer"}), 1.0))
-    assert kinds(book.tick(950.0)) == []
-    assert [type(one).__name__ for one in run(book.tick(1100.0))] == ["Cancel", "Finish"]
+    core = GatewayCore(RULES, {"tiny": application(name="tiny")})
+    core.accept(task(), 0.0)
+    core.placed(placed(nodes=("n1", "n2")).model_copy(update={"variant": "layer"}), 1.0)
+    assert kinds(core.time_passed(950.0)) == []
+    assert [type(one).__name__ for one in core.time_passed(1100.0)] == ["Cancel", "Finish"]
 
 
 def test_at_the_deadline_what_is_there_is_the_answer_on_time_and_the_rest_is_cancelled() -> None:
-    book = running()
-    assert kinds(book.result(partly(), 930.0)) == []
-    assert kinds(book.tick(960.0)) == ["Settle"]
-    cancel, finish = run(book.tick(980.0))
+    core = running()
+    assert kinds(core.result(partly(), 930.0)) == []
+    assert kinds(core.time_passed(960.0)) == ["Settle"]
+    cancel, finish = core.time_passed(980.0)
     assert cancel == Cancel("camera.1", 1, ("n1", "n2"))
     assert isinstance(finish, Finish)
     assert (finish.status, finish.result, finish.response_ms) == ("answered", partly(), 980.0)
     assert "50%" in finish.reason
-    assert kinds(book.result(result(), 981.0)) == []
+    assert kinds(core.result(result(), 981.0)) == []
 
 
 def test_a_full_result_before_the_hand_over_wins() -> None:
-    book = running()
-    run(book.result(partly(), 930.0))
-    assert the_end(book.result(result(), 960.0)).result == result()
+    core = running()
+    core.result(partly(), 930.0)
+    assert the_end(core.result(result(), 960.0)).result == result()
 
 
 def test_a_part_that_comes_after_the_deadline_is_a_late_answer_instead_of_none() -> None:
-    book = running()
-    run(book.tick(950.0))
-    run(book.result(partly(), 1040.0))
-    assert the_end(book.tick(1041.0)).status == "answered"
+    core = running()
+    core.time_passed(950.0)
+    core.result(partly(), 1040.0)
+    assert the_end(core.time_passed(1041.0)).status == "answered"
 
 
 def test_the_part_with_the_greatest_coverage_of_any_attempt_is_kept() -> None:
-    book = running()
-    run(book.result(partly(0.5), 10.0))
-    run(book.nodes_online({"n1": BOOT, "n3": BOOT}, 20.0))
-    assert book.tasks["camera.1"].attempt == 2
-    run(book.result(partly(0.25, attempt=2), 30.0))
-    finish = the_end(book.tick(980.0))
+    core = running()
+    core.result(partly(0.5), 10.0)
+    core.nodes_online({"n1": BOOT, "n3": BOOT}, 20.0)
+    assert core.tasks["camera.1"].attempt == 2
+    core.result(partly(0.25, attempt=2), 30.0)
+    finish = the_end(core.time_passed(980.0))
     assert finish.result == partly(0.5)
     assert "n2 died" in finish.reason
 
 
 @pytest.mark.parametrize("changes", [{"attempt": 2}, {"batch": 3}, {"key": "camera.2"}])
 def test_parts_that_are_not_of_this_task_are_ignored(changes: dict[str, Any]) -> None:
-    book = running()
-    run(book.result(partly(**changes), 930.0))
-    assert the_end(book.tick(1100.0)).status == "expired"
+    core = running()
+    core.result(partly(**changes), 930.0)
+    assert the_end(core.time_passed(1100.0)).status == "expired"
 
 
 def test_a_part_below_the_least_coverage_is_no_answer() -> None:
-    book = running(rules=RetryRules(grace_ms=100.0, least_coverage=0.6))
-    run(book.result(partly(0.5), 930.0))
-    assert the_end(book.tick(1100.0)).status == "expired"
+    core = running(rules=RetryRules(grace_ms=100.0, least_coverage=0.6))
+    core.result(partly(0.5), 930.0)
+    assert the_end(core.time_passed(1100.0)).status == "expired"
 
 
 def test_with_time_enough_a_lost_branch_is_tried_again() -> None:
@@ -108,50 +110,50 @@ def test_with_time_enough_a_lost_branch_is_tried_again() -> None:
 
 
 def test_where_a_new_attempt_would_come_too_late_the_other_branches_go_on() -> None:
-    book = running(SLOW_MS)
-    assert kinds(book.nodes_online({"n1": BOOT, "n3": BOOT}, 500.0)) == []
-    assert kinds(book.stage_failed(failure("n3"), 501.0)) == []
-    run(book.result(partly(), 930.0))
-    finish = the_end(book.tick(980.0))
-    assert (finish.status, finish.task.attempt) == ("answered", 1)
+    core = running(SLOW_MS)
+    assert kinds(core.nodes_online({"n1": BOOT, "n3": BOOT}, 500.0)) == []
+    assert kinds(core.stage_failed(failure("n3"), 501.0)) == []
+    core.result(partly(), 930.0)
+    finish = the_end(core.time_passed(980.0))
+    assert (finish.status, finish.attempt) == ("answered", 1)
 
 
 def test_a_failed_stage_is_as_a_lost_node() -> None:
-    book = running(SLOW_MS)
-    assert kinds(book.stage_failed(failure("n2"), 500.0)) == []
-    assert book.tasks["camera.1"].last_trouble.startswith("n2: memory")
+    core = running(SLOW_MS)
+    assert kinds(core.stage_failed(failure("n2"), 500.0)) == []
+    assert core.tasks["camera.1"].trouble.startswith("n2: memory")
 
 
 def test_a_lost_node_whose_output_was_on_its_way_still_gives_the_full_answer() -> None:
-    book = running(SLOW_MS)
-    run(book.nodes_online({"n1": BOOT, "n3": BOOT}, 500.0))
-    assert the_end(book.result(result(), 600.0)).result == result()
+    core = running(SLOW_MS)
+    core.nodes_online({"n1": BOOT, "n3": BOOT}, 500.0)
+    assert the_end(core.result(result(), 600.0)).result == result()
 
 
 def test_when_the_last_branch_is_lost_it_is_tried_again_all_the_same() -> None:
-    book = running(SLOW_MS)
-    assert kinds(book.nodes_online({"n1": BOOT}, 500.0)) == []
-    assert kinds(book.nodes_online({"n3": BOOT}, 510.0)) == ["Cancel", "Announce"]
+    core = running(SLOW_MS)
+    assert kinds(core.nodes_online({"n1": BOOT}, 500.0)) == []
+    assert kinds(core.nodes_online({"n3": BOOT}, 510.0)) == ["Cancel", "Announce"]
 
 
 def test_two_branches_on_one_lost_node_are_tried_again() -> None:
-    book = running(SLOW_MS, nodes=("n2", "n2"))
-    assert kinds(book.nodes_online({"n1": BOOT}, 500.0)) == ["Cancel", "Announce"]
+    core = running(SLOW_MS, nodes=("n2", "n2"))
+    assert kinds(core.nodes_online({"n1": BOOT}, 500.0)) == ["Cancel", "Announce"]
 
 
 def test_a_task_that_is_refused_in_a_later_attempt_gets_the_part_of_the_earlier() -> None:
-    book = running()
-    run(book.result(partly(), 10.0))
-    run(book.nodes_online({"n1": BOOT}, 20.0))
-    finish = the_end(book.decided(decided(2, variant=None), 30.0))
+    core = running()
+    core.result(partly(), 10.0)
+    core.nodes_online({"n1": BOOT}, 20.0)
+    finish = the_end(core.decided(decided(2, variant=None), 30.0))
     assert (finish.status, finish.result) == ("answered", partly())
 
 
 def refused_after_a_loss() -> GatewayCore:
-    book = running()
-    run(book.nodes_online({"n1": BOOT}, 20.0))
-    assert run(book.decided(decided(2, variant=None), 30.0)) == [Settle("camera.1")]
-    return book
+    core = running()
+    core.nodes_online({"n1": BOOT}, 20.0)
+    assert core.decided(decided(2, variant=None), 30.0) == [Settle("camera.1")]
+    return core
 
 
 def test_before_it_is_refused_the_aggregator_is_asked_and_a_part_is_the_answer_at_once() -> None:
@@ -160,27 +162,27 @@ def test_before_it_is_refused_the_aggregator_is_asked_and_a_part_is_the_answer_a
 
 
 def test_where_the_aggregator_has_nothing_it_is_refused_a_moment_later() -> None:
-    book = refused_after_a_loss()
-    assert kinds(book.tick(109.0)) == []
-    finish = the_end(book.tick(110.0))
+    core = refused_after_a_loss()
+    assert kinds(core.time_passed(109.0)) == []
+    finish = the_end(core.time_passed(110.0))
     assert (finish.status, finish.reason) == ("refused", "because")
 
 
 def test_after_the_last_attempt_the_aggregator_is_asked_and_nothing_new_is_begun() -> None:
-    book = running(rules=RetryRules(grace_ms=100.0, max_attempts=1))
-    assert kinds(book.nodes_online({"n1": BOOT}, 20.0)) == ["Cancel", "Settle"]
-    assert kinds(book.service_restarted("result-aggregator", 21.0)) == []
-    assert the_end(book.result(partly(), 25.0)).status == "answered"
+    core = running(rules=RetryRules(grace_ms=100.0, max_attempts=1))
+    assert kinds(core.nodes_online({"n1": BOOT}, 20.0)) == ["Cancel", "Settle"]
+    assert kinds(core.service_restarted("result-aggregator", 21.0)) == []
+    assert the_end(core.result(partly(), 25.0)).status == "answered"
 
 
 def test_the_answer_and_the_outcome_are_marked_with_the_coverage() -> None:
-    book = running()
-    run(book.result(partly(0.5), 930.0))
-    finish = the_end(book.tick(980.0))
+    core = running()
+    core.result(partly(0.5), 930.0)
+    finish = the_end(core.time_passed(980.0))
     known = application(name="tiny")
     told = answers.answer(finish, entry(labels=(1, 0)), known)
     assert (told.status, told.partial, told.coverage, told.on_time) == ("answered", True, 0.5, True)
-    outcome = answers.finished(finish, entry(labels=(1, 0)), known)
+    outcome = answers.finished(finish, known, (1, 0))
     assert outcome.coverage == 0.5
     assert not outcome.in_full
     assert outcome.accuracy == 0.5
@@ -191,7 +193,7 @@ def test_a_full_answer_is_not_marked_and_no_answer_has_no_coverage() -> None:
     full = the_end(running().result(result(), 50.0))
     told = answers.answer(full, entry(), application(name="tiny"))
     assert (told.partial, told.coverage) == (False, 1.0)
-    none = the_end(running().tick(1100.0))
+    none = the_end(running().time_passed(1100.0))
     told = answers.answer(none, entry(), application(name="tiny"))
     assert (told.status, told.partial, told.coverage) == ("expired", False, None)
 

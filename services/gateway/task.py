@@ -1,0 +1,120 @@
+"""One unfinished task: its phase, what is known of it, and the rules for retries. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import inf
+from typing import Final, Literal
+
+from splitplace.messages.task import TaskDecided, TaskPlaced, TaskResult
+from splitplace.services.gateway.instructions import TerminalStatus
+
+Phase = Literal["deciding", "running", "degraded", "settling"]
+
+TRANSITIONS: Final[Mapping[Phase, frozenset[Phase | Literal["ended"]]]] = {
+    "deciding": frozenset({"deciding", "running", "settling", "ended"}),
+    "running": frozenset({"deciding", "degraded", "settling", "ended"}),
+    "degraded": frozenset({"deciding", "settling", "ended"}),
+    "settling": frozenset({"ended"}),
+}
+"""Which phase may follow which. `deciding` follows itself when the next attempt begins undecided."""
+
+MAX_AVOIDED = 9
+"""Nodes that an attempt avoids at most; the oldest is forgiven."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRules:
+    """When to try again and when to give up. The defaults suit tasks of about a second."""
+
+    grace_ms: float = 500.0
+    """How long after its deadline a late answer is still given; infinite: always."""
+    max_attempts: int = 8
+    stall_ms: float = 1500.0
+    """Retry a task after this time without progress; doubles with each attempt."""
+    predicted_factor: float = 3.0
+    """A task may take this many times its prediction before it counts as stalled."""
+    pause_ms: float = 200.0
+    """Pause before the next attempt where no placement was possible; grows with the number of attempts."""
+    max_pause_ms: float = inf
+    settle_ms: float = 80.0
+    """How long before the deadline the aggregator is asked for a partial result."""
+    hand_over_ms: float = 30.0
+    """How long before the deadline a partial answer is given, so that it is still on time."""
+    least_coverage: float = 0.0
+    """Share of the classes that a partial answer must cover; 1: there are no partial answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewTask:
+    """An accepted task, as the journal knows it."""
+
+    key: str
+    application: str
+    batch: int
+    input_bytes: int
+    deadline_ms: float
+    """Duration, from its arrival."""
+    accepted_at_ms: float
+    """Negative for tasks that were accepted before the clock started."""
+    attempt: int = 1
+    """Above 1 where an earlier process has begun attempts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """An end without a result, put off for a moment: the aggregator is asked what it has."""
+
+    status: TerminalStatus
+    reason: str
+    at_ms: float
+
+
+@dataclass(slots=True)
+class Task:
+    """An unfinished task."""
+
+    accepted: NewTask
+    attempt: int
+    phase: Phase = "deciding"
+    decided: TaskDecided | None = None
+    """The decision of this attempt."""
+    placed: TaskPlaced | None = None
+    """The placement of this attempt; set in `running` and `degraded`, and kept in `settling`."""
+    boots: dict[str, str] = field(default_factory=dict)
+    """Boot id of each node that this attempt was sent to."""
+    lost: set[str] = field(default_factory=set)
+    """Nodes from which this attempt gets nothing more."""
+    avoid: tuple[str, ...] = ()
+    """Nodes that failed this task before."""
+    retry_at_ms: float = inf
+    """When the attempt counts as stalled."""
+    trouble: str = ""
+    """Why the last attempt ended, or this one is degraded."""
+    branched: bool = False
+    """Whether any attempt had branches, so that there can be a partial result."""
+    partial: TaskResult | None = None
+    """The best partial result of any attempt: the answer where no full one comes in time."""
+    settles: int = 0
+    """How often the aggregator was asked because of the time: before the deadline, before the grace ends."""
+    ending: Ending | None = None
+    """Set in `settling`."""
+
+    @property
+    def key(self) -> str:
+        """`<client>.<task id>`."""
+        return self.accepted.key
+
+    @property
+    def due_ms(self) -> float:
+        """The deadline, as a point on the clock."""
+        return self.accepted.accepted_at_ms + self.accepted.deadline_ms
+
+    def enter(self, phase: Phase) -> None:
+        """Change the phase.
+
+        Raises:
+            AssertionError: `TRANSITIONS` does not know this transition; a fault of this module.
+        """
+        if phase not in TRANSITIONS[self.phase]:
+            raise AssertionError(f"{self.key}: no transition from {self.phase} to {phase}")
+        self.phase = phase
