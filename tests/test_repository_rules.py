@@ -3,56 +3,20 @@
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from splitplace.commands.main import COMMANDS, PARTS
 from splitplace.storage.shipped import SHIPPED_STORE
+from tests.support.texts import ROOT, texts
 
-ROOT = Path(__file__).parents[1]
-FOLDERS = (
-    *("splitplace", "services", "messages", "edge_node"),
-    *("tests", "benchmarks", "examples", "deploy", "mosquitto", "docs", ".ci"),
-)
 LEAN_PACKAGES = tuple(
     f"splitplace.{room}" for room in ("messages", "bus", "storage", "policies", "services", "edge_node")
 )
-TEXTS = {
-    ".py",
-    ".md",
-    ".sh",
-    ".toml",
-    ".yaml",
-    ".json",
-    ".conf",
-    ".service",
-    ".services",
-    ".node",
-    ".svg",
-    "",
-}
+THIS_FILE = Path(__file__).relative_to(ROOT)
 MOST_LINES = 400
 MOST_STORE_BYTES = 20_000_000
-
-
-def files() -> Iterator[Path]:
-    """Every file of the repository: not environments, caches, or what runs leave behind."""
-    yield from (path for path in ROOT.iterdir() if path.is_file() and path.suffix in TEXTS)
-    for folder in FOLDERS:
-        yield from (
-            path
-            for path in sorted((ROOT / folder).rglob("*"))
-            if path.is_file() and "__pycache__" not in path.parts
-        )
-
-
-def texts() -> Iterator[tuple[Path, str]]:
-    """Every text file with its content, but for this one, which names what it looks for."""
-    for path in files():
-        if path.suffix in TEXTS and path != Path(__file__) and path.name != "LICENSE":
-            yield path.relative_to(ROOT), path.read_text(encoding="utf-8")
 
 
 def lines_with(pattern: str) -> list[str]:
@@ -61,6 +25,7 @@ def lines_with(pattern: str) -> list[str]:
     return [
         f"{path}:{number}: {line.strip()[:120]}"
         for path, text in texts()
+        if path != THIS_FILE  # it names what it looks for
         for number, line in enumerate(text.splitlines(), start=1)
         if wanted.search(line)
     ]
