@@ -1,5 +1,5 @@
 # make demo    watch the system at work (ARGS="--tasks 60 --summary figures.json")
-# make test    all tests (ARGS="tests/policies -k rule")
+# make test    all tests, on all cores (ARGS="tests/policies -k rule": in one process, where debuggers work)
 # make lint    style, types, import rules
 # make check   lint and test
 # make venv    only make the environment
@@ -18,7 +18,7 @@ demo: $(INSTALLED)
 	$(BIN)/splitplace demo $(ARGS)
 
 test: $(INSTALLED)
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses auto --dist worksteal $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

@@ -182,7 +182,12 @@ def test_the_shell_sensor_prints_the_answer(system: System, tmp_path: Path) -> N
     (file,), (label,) = pictures(tmp_path, 1)
     shown = subprocess.run(
         ["examples/sensor.sh", file, "9000"],
-        env={"PATH": "/usr/bin:/bin", "BROKER_PORT": str(system.broker.port), "APPLICATION": "tiny"},
+        env={
+            "PATH": "/usr/bin:/bin",
+            "BROKER_HOST": system.broker.host,
+            "BROKER_PORT": str(system.broker.port),
+            "APPLICATION": "tiny",
+        },
         capture_output=True,
         text=True,
         timeout=60,

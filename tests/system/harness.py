@@ -20,10 +20,11 @@ import numpy as np
 
 from splitplace.bus.connection import Bus, RawReceived, Received
 from splitplace.bus.settings import Settings
-from splitplace.commands.processes.broker import Broker, StartedKind, started_broker
+from splitplace.commands.processes.broker import Broker, StartedKind
 from splitplace.commands.processes.children import Processes
 from splitplace.messages import topics
 from splitplace.messages.cluster import ClusterState, ServiceStatus
+from tests.support.brokers import running_broker
 from tests.support.tiny_application import build_tiny_application, tiny_images
 from tests.support.waiting import until
 
@@ -118,7 +119,7 @@ def running_system(folder: Path, kind: StartedKind, setup: Setup | None = None) 
     memory = setup.fragment_memory_bytes
     build_tiny_application(folder / "store", milliseconds_per_image=0.2, peak_memory_bytes=memory)
     with (
-        started_broker(folder / "broker", kind=kind) as broker,
+        running_broker(kind, folder / "broker") as broker,
         Processes(folder / "logs") as processes,
     ):
         system = System(folder, broker, processes, setup)
