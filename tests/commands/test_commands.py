@@ -13,7 +13,7 @@ from PIL import Image
 
 from splitplace.commands.processes.broker import free_port
 from tests.support.tiny_application import LABELS, tiny_images
-from tests.system.harness import NODES, Setup, System, running_system
+from tests.support.whole_system import NODES, Setup, System, running_system
 
 pytestmark = pytest.mark.system
 

@@ -11,7 +11,7 @@ from splitplace.commands.main import main
 from splitplace.commands.watching.recording import Log, RecordingError, recording
 from splitplace.messages.task import TaskAccepted, TaskDecided, TaskFinished
 from splitplace.policies.splitting import split_policy
-from tests.policies.split_examples import context, outcome
+from tests.support.split_examples import context, outcome
 
 DRAWN = 0.5
 

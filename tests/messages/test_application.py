@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from splitplace.messages.application import INPUT, Application, Fragment, Stage, TensorSpec, Variant
-from tests.messages.examples import (
+from tests.support.message_examples import (
     BACK,
     CUT,
     FRONT,

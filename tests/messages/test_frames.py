@@ -30,7 +30,7 @@ from splitplace.messages.frames import (
     unpack,
 )
 from splitplace.messages.task import StageReport
-from tests.messages.examples import HASH, client_names, hashes, header_of, names, routes, tensors
+from tests.support.message_examples import HASH, client_names, hashes, header_of, names, routes, tensors
 
 floats = st.floats(0, 1e12)
 

@@ -23,7 +23,7 @@ from splitplace.messages.topics import (
     Topic,
     all_topics,
 )
-from tests.messages.examples import names
+from tests.support.message_examples import names
 
 TOPICS = list(all_topics())
 ROLES = {*SERVICES, NODE, SENSOR, DASHBOARD}

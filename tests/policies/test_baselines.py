@@ -15,7 +15,7 @@ from splitplace.policies.splitting.gillis import (
     situation_of,
 )
 from splitplace.policies.state import StateError
-from tests.policies.split_examples import LAYER, SEMANTIC, context, outcome
+from tests.support.split_examples import LAYER, SEMANTIC, context, outcome
 
 WHOLE = Arm("whole", 0.95, 200.0, "")
 COMPRESSED = Arm("compressed", 0.85, 60.0, "")

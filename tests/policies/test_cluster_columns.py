@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from splitplace.messages.cluster import NodeState
 from splitplace.policies.cluster import ClusterView, StageWork
 from splitplace.policies.prediction import StageSchedule
-from tests.policies.examples import cluster, fragment, job, node, snapshot, three_ways
+from tests.support.examples import cluster, fragment, job, node, snapshot, three_ways
 
 FRAGMENTS = [fragment(f"f{index}", megabytes=5 + index, file_bytes=100_000 * index) for index in range(4)]
 APP = three_ways(image_ms=3, call_ms=0.2)

@@ -21,7 +21,7 @@ from splitplace.policies.placement.objective import Charged, charged, objective,
 from splitplace.policies.placement.pretrained import pretrained_weights
 from splitplace.policies.placement.surrogate import SHAPES
 from splitplace.policies.state import StateError
-from tests.policies.examples import all_of, cluster, job, node, request, three_ways
+from tests.support.examples import all_of, cluster, job, node, request, three_ways
 
 APP = three_ways(image_ms=10, megabytes=30)
 OUTCOME = PeriodOutcome(tasks=1, reward=0.9, energy=0.4, response=0.3)

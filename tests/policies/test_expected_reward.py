@@ -9,7 +9,7 @@ from splitplace.policies.splitting import Arm, Decision, SplitContext, split_pol
 from splitplace.policies.splitting.expected_reward import EXPLORATION, ExpectedReward
 from splitplace.policies.splitting.ratios import PRIOR_TROUBLE
 from splitplace.policies.state import StateError
-from tests.policies.split_examples import context, outcome
+from tests.support.split_examples import context, outcome
 
 
 def arm(

@@ -19,7 +19,7 @@ from splitplace.policies.splitting.linear import (
 from splitplace.policies.splitting.linucb import ALPHA, LinUcb
 from splitplace.policies.splitting.thompson import probability_of_highest
 from splitplace.policies.state import Json, StateError
-from tests.policies.split_examples import LAYER, SEMANTIC, context, outcome
+from tests.support.split_examples import LAYER, SEMANTIC, context, outcome
 
 NAMES: list[SplitName] = ["linucb", "thompson"]
 

@@ -8,7 +8,7 @@ import pytest
 
 from splitplace.policies.splitting import Arm, SplitContext
 from splitplace.policies.splitting.mab import Mab, MabParameters
-from tests.policies.split_examples import LAYER, SEMANTIC, context, outcome
+from tests.support.split_examples import LAYER, SEMANTIC, context, outcome
 
 
 def bandit(*, training: bool = False, seed: int = 0, **parameters: float | None) -> Mab:

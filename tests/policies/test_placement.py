@@ -20,7 +20,7 @@ from splitplace.policies.placement import (
     placement_policy,
 )
 from splitplace.policies.prediction import StageSchedule, predict
-from tests.policies.examples import (
+from tests.support.examples import (
     FEATURES,
     LOGITS,
     all_of,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from splitplace.policies.cluster import StageWork
 from splitplace.policies.prediction import HOP_MS, RETURN_HOPS, Job, predict
 from splitplace.policies.transfer import FETCH_MS
-from tests.policies.examples import all_of, cluster, job, node, three_ways
+from tests.support.examples import all_of, cluster, job, node, three_ways
 
 LOGITS_BYTES = 8
 PIXELS_BYTES = 1000

@@ -21,7 +21,7 @@ from splitplace.policies.splitting.ratios import (
     posterior,
 )
 from splitplace.policies.state import Json, StateError
-from tests.policies.split_examples import LAYER, SEMANTIC, context, outcome
+from tests.support.split_examples import LAYER, SEMANTIC, context, outcome
 
 STRAIGHT = np.linspace(1.0, 0.0, BINS + 1)
 """A prior of ratios that are as probable in each bin."""

@@ -11,7 +11,7 @@ from splitplace.policies.replay import ReplayedTask, logged_context, replay
 from splitplace.policies.replay_estimates import Interval, NoSupportError, estimate
 from splitplace.policies.splitting import Decision, SplitContext, split_policy
 from splitplace.policies.splitting.interface import StatelessSplit
-from tests.policies.split_examples import LAYER, context, outcome
+from tests.support.split_examples import LAYER, context, outcome
 
 Event = TaskDecided | TaskFinished
 TASKS = 600

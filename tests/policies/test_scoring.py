@@ -13,7 +13,7 @@ from splitplace.policies.scoring import (
     reward_of,
     violation_rate,
 )
-from tests.policies.split_examples import context, outcome
+from tests.support.split_examples import context, outcome
 
 ratios = st.floats(0, 1)
 

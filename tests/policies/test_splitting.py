@@ -15,7 +15,7 @@ from splitplace.policies.splitting import (
     split_policy,
 )
 from splitplace.policies.state import StateError
-from tests.policies.split_examples import outcome
+from tests.support.split_examples import outcome
 
 NAMES = get_args(SplitName)
 

@@ -33,7 +33,7 @@ from splitplace.policies.placement.training import (
 )
 from splitplace.policies.placement.weights import weights_of, weights_state
 from splitplace.policies.state import Json, StateError
-from tests.policies.examples import all_of, cluster, job, node, three_ways
+from tests.support.examples import all_of, cluster, job, node, three_ways
 
 APP = three_ways(image_ms=10, megabytes=30)
 SPEEDS = (0.5, 1, 2, 4)

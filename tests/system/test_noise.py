@@ -19,7 +19,7 @@ from splitplace.messages import topics
 from splitplace.messages.base import Message
 from splitplace.messages.topics import Topic
 from tests.support.waiting import until
-from tests.system.harness import MODULES, NODES, System, running_system, sensor_of
+from tests.support.whole_system import MODULES, NODES, System, running_system, sensor_of
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 

@@ -18,7 +18,7 @@ from splitplace.messages.task import TaskPlaced
 from splitplace.services.result_aggregator.service import METRICS_EVERY_S
 from tests.support.tiny_application import BRANCH_CLASSES
 from tests.support.waiting import until
-from tests.system.harness import MODULES, Sensor, Setup, System, observed, running_system, sensor_of
+from tests.support.whole_system import MODULES, Sensor, Setup, System, observed, running_system, sensor_of
 
 pytestmark = pytest.mark.system
 

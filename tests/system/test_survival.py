@@ -13,7 +13,7 @@ import pytest
 
 from splitplace.commands.processes.broker import StartedKind
 from tests.support.waiting import until
-from tests.system.harness import MODULES, NODES, System, load_with_faults, observed, running_system
+from tests.support.whole_system import MODULES, NODES, System, load_with_faults, observed, running_system
 
 pytestmark = pytest.mark.system
 

@@ -27,7 +27,7 @@ from splitplace.workshop.report.figures import confusion_matrix, group_accuracie
 from splitplace.workshop.report.groups import GroupConfusion, group_confusion, labelled_pictures
 from splitplace.workshop.report.page import Chapter, report_page
 from splitplace.workshop.report.times import BATCH, times_of
-from tests.policies.examples import chain, fragment, star, three_ways
+from tests.support.examples import chain, fragment, star, three_ways
 from tests.workshop.networks import EXAMPLE, small_network
 
 SVG = "{http://www.w3.org/2000/svg}"

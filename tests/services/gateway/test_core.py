@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from splitplace.services.gateway.core import GatewayCore
 from splitplace.services.gateway.instructions import Announce, Cancel, Dispatch, Finish, Instruction, Settle
 from splitplace.services.gateway.task import TRANSITIONS, RetryRules
-from tests.messages.examples import application
 from tests.services.gateway.stimuli import (
     BOOT,
     OTHER_BOOT,
@@ -24,6 +23,7 @@ from tests.services.gateway.stimuli import (
     star,
     task,
 )
+from tests.support.message_examples import application
 
 RULES = RetryRules(grace_ms=100.0, max_attempts=4, stall_ms=400.0)
 

@@ -24,7 +24,7 @@ from splitplace.services.gateway.intake import (
     admit,
     identify,
 )
-from tests.messages.examples import application
+from tests.support.message_examples import application
 
 APPLICATION = application()
 SPEC = APPLICATION.input

@@ -10,9 +10,9 @@ from splitplace.services.gateway.core import GatewayCore
 from splitplace.services.gateway.instructions import Cancel, Finish, Settle
 from splitplace.services.gateway.partial import comes_too_late, surviving_coverage
 from splitplace.services.gateway.task import RetryRules
-from tests.messages.examples import application
 from tests.services.gateway.stimuli import BOOT, decided, failure, kinds, placed, result, star, task
 from tests.services.gateway.test_journal import entry
+from tests.support.message_examples import application
 from tests.support.outputs import logits_application
 
 RULES = RetryRules(grace_ms=100.0, stall_ms=10_000.0, settle_ms=80.0, hand_over_ms=30.0)

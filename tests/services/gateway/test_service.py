@@ -34,7 +34,7 @@ from splitplace.messages.task import (
 from splitplace.services.gateway.journal import Journal, JournalError
 from splitplace.services.gateway.service import serve
 from splitplace.services.gateway.settings import GatewaySettings
-from tests.messages.examples import application
+from tests.support.message_examples import application
 from tests.support.waiting import until
 
 BOOT = "0" * 16

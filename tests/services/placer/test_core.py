@@ -12,7 +12,7 @@ from splitplace.policies.placement.earliest_finish import EarliestFinish
 from splitplace.policies.prediction import Job
 from splitplace.policies.state import StateError
 from splitplace.services.placer.core import PlacerCore, Placing
-from tests.policies.examples import all_of, node, sha, snapshot, three_ways
+from tests.support.examples import all_of, node, sha, snapshot, three_ways
 
 APP = three_ways(image_ms=10)
 

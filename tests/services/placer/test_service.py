@@ -24,8 +24,8 @@ from splitplace.messages.topics import (
 from splitplace.policies.placement import PlacementName, placement_policy
 from splitplace.policies.placement.daso import LEAST_SAMPLES
 from splitplace.services.placer.service import PlacerSettings, serve
-from tests.policies.examples import all_of, node, snapshot, three_ways
 from tests.services.placer.test_core import decided, finished
+from tests.support.examples import all_of, node, snapshot, three_ways
 from tests.support.waiting import until
 
 APP: Application = three_ways(image_ms=10)

@@ -13,7 +13,7 @@ from splitplace.policies.splitting import Decision, SplitContext, SplitName, spl
 from splitplace.policies.splitting.fixed import Fixed
 from splitplace.policies.state import Json, StateError
 from splitplace.services.splitter.core import LAST_MOMENT_MS, MAX_ASKED_AGAIN, SplitterCore
-from tests.policies.examples import all_of, application, chain, fragment, node, snapshot, three_ways
+from tests.support.examples import all_of, application, chain, fragment, node, snapshot, three_ways
 
 APP = three_ways(image_ms=10)
 """Per image on one node: whole 10 ms, layer 3.3 ms a stage, semantic 2 ms a branch."""

@@ -39,9 +39,9 @@ from splitplace.services.splitter.service import serve
 from splitplace.services.splitter.settings import SplitterSettings
 from splitplace.storage import state_file as memory
 from splitplace.storage.model_store import ModelStore, sha256_of
-from tests.policies.examples import all_of, chain, fragment, node, sha, snapshot
-from tests.policies.examples import application as made_up
 from tests.services.splitter.test_core import accepted, finished
+from tests.support.examples import all_of, chain, fragment, node, sha, snapshot
+from tests.support.examples import application as made_up
 from tests.support.waiting import until
 
 
