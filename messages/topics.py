@@ -84,6 +84,11 @@ class Topic(Generic[MessageT]):
         """The topic for given values of its parameters, without prefix. Raises KeyError for a missing one."""
         return self.pattern.format(**values)
 
+    def name_of(self, message: MessageT, **values: str) -> str:
+        """The topic of a message, without prefix: its fields give the parameters that are not in `values`."""
+        fields = {name: getattr(message, name) for name in self.parameters if hasattr(message, name)}
+        return self.at(**(fields | values))
+
     def match(self, topic: str) -> dict[str, str] | None:
         """Values of the parameters in a topic (without prefix), or None where it is another one's."""
         found = self._regex.fullmatch(topic)

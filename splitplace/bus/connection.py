@@ -9,16 +9,17 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from dataclasses import astuple, dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 
 import aiomqtt
 from paho.mqtt.properties import Properties
 from pydantic import ValidationError
 
+from splitplace.bus.background import BackgroundTasks
 from splitplace.bus.client import NO_SESSION, ClientIdentity, Session, acknowledge, acknowledge_tcp
 from splitplace.bus.incoming import RawReceived, Received, RequestProperties, parse, request_properties
 from splitplace.bus.receipts import Receipts
@@ -49,7 +50,7 @@ _FIRST_RETRY_S = 0.05
 _LAST_RETRY_S = 2.0
 _FORGOTTEN_AFTER_S = 20.0
 _UNSUBSCRIBE_S = 1.0
-_END_S = 1.0
+_LAST_WORDS_S = 1.0
 
 
 @dataclass(slots=True)
@@ -62,6 +63,9 @@ class Statistics:
     reconnects: int = 0
     sent_bytes: int = 0
     received_bytes: int = 0
+
+    def __add__(self, other: "Statistics") -> "Statistics":
+        return Statistics(*(own + more for own, more in zip(astuple(self), astuple(other), strict=True)))
 
 
 Handler = Callable[[Received[Any]], Awaitable[None]]
@@ -102,13 +106,13 @@ class Bus:
         )
         self._subscriptions: list[Subscription] = []
         self._watches: list[TopicWatch] = []
-        self._on_connect: list[Callable[[], Awaitable[None]]] = []
+        self._on_connect: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._client: aiomqtt.Client | None = None
         self._receipts: Receipts | None = None
         self._connected = asyncio.Event()
         self._waiting: set[asyncio.Timeout] = set()
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._outstanding: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks()
+        self._publications = BackgroundTasks()
         self._connections = 0
         self._held_messages = 0
         self._held_bytes = 0
@@ -147,7 +151,7 @@ class Bus:
 
         self._add(topic, handle, parameters, workers)
 
-    def on_connect(self, callback: Callable[[], Awaitable[None]]) -> None:
+    def on_connect(self, callback: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Call this after every (re)connect: what is retained must be said again, the broker may be new."""
         self._on_connect.append(callback)
 
@@ -196,21 +200,20 @@ class Bus:
     async def __aenter__(self) -> Self:
         for subscription in self._subscriptions:
             for _ in range(subscription.workers):
-                self._spawn(self._work(subscription), f"bus {subscription.filter}")
-        self._spawn(self._stay_connected(), "bus connection")
+                self._tasks.spawn(self._work(subscription), f"handling {subscription.filter}")
+        self._tasks.spawn(self._stay_connected(), "connection")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(1.0):
-                await asyncio.gather(*self._outstanding, return_exceptions=True)
-        while ending := {*self._outstanding, *self._tasks}:
-            for task in ending:
-                task.cancel()  # once more where aiomqtt swallowed the first: see `publish_raw`
-            ended, _ = await asyncio.wait(ending, timeout=_END_S)
-            await asyncio.gather(*ended, return_exceptions=True)
+        await self._publications.wait(_LAST_WORDS_S)
+        await self._publications.stop()
+        await self._tasks.stop()
+
+    async def failed(self) -> NoReturn:
+        """Wait until something fails that no message is to blame for, and raise its error."""
+        await self._tasks.failed()
 
     async def connected(self) -> None:
         """Wait until the broker has accepted the connection and all subscriptions."""
@@ -220,11 +223,6 @@ class Bus:
     def is_connected(self) -> bool:
         """Whether the broker can be reached now."""
         return self._connected.is_set()
-
-    def _spawn(self, work: Any, name: str) -> None:  # noqa: ANN401 - any coroutine
-        task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _stay_connected(self) -> None:
         pause = _FIRST_RETRY_S
@@ -240,7 +238,7 @@ class Bus:
                         acknowledge_tcp(client)
                         self._dispatch(message, self._receipts)
             except (aiomqtt.MqttError, OSError, ValueError) as error:
-                log.warning("broker %s: %s; trying again", self.settings.broker, error)
+                log.warning("broker %s: %s; trying again", self.settings.address, error)
             finally:
                 self._connected.clear()
                 self._client = self._receipts = None
@@ -261,7 +259,7 @@ class Bus:
         self.statistics.reconnects += self._connections > 0
         self._connections += 1
         for callback in self._on_connect:
-            self._spawn(callback(), "bus on_connect")
+            self._tasks.spawn(callback(), "introduction")
 
     def _filters(self) -> dict[str, int]:
         """What to be subscribed to, and with which quality of service."""
@@ -325,7 +323,7 @@ class Bus:
 
         Levels of the topic that the message has fields for are filled in from it.
         """
-        name = topic.at(**self._fill(topic, message, parameters))
+        name = topic.name_of(message, **parameters)
         await self.publish_raw(name, message.model_dump_json().encode(), qos=topic.qos, retain=topic.retain)
 
     def send(self, topic: Topic[MessageT], message: MessageT, **parameters: str) -> None:
@@ -338,18 +336,11 @@ class Bus:
 
     def spawn_publication(self, publication: Any) -> None:  # noqa: ANN401 - any coroutine
         """Let a publication run by itself."""
-        if len(self._outstanding) >= MAX_OUTSTANDING:
+        if len(self._publications) >= MAX_OUTSTANDING:
             self.statistics.overflowed += 1
             publication.close()
-            return
-        task = asyncio.create_task(publication)
-        self._outstanding.add(task)
-        task.add_done_callback(self._outstanding.discard)
-
-    @staticmethod
-    def _fill(topic: Topic[Any], message: Message, parameters: Mapping[str, str]) -> dict[str, str]:
-        fields = {name: getattr(message, name) for name in topic.parameters if hasattr(message, name)}
-        return fields | dict(parameters)
+        else:
+            self._publications.spawn(publication, "publication")
 
     async def publish_raw(
         self,

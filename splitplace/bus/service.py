@@ -1,21 +1,34 @@
-"""What all services do alike: announce themselves, leave a last will, report drops, stop cleanly."""
+"""The frame of every part of the system: its connections, its status on the broker, its background work."""
 
 import asyncio
 import contextlib
 import logging
 import secrets
-import signal
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from splitplace.bus.connection import Bus
+from splitplace.bus.background import Alarm, BackgroundTasks, PeriodicWork, now_ms
+from splitplace.bus.client import NO_SESSION, Session
+from splitplace.bus.connection import RECEIVE_MAXIMUM, Bus, Statistics
+from splitplace.bus.process import run_until_signal
 from splitplace.bus.settings import Settings
-from splitplace.messages.cluster import ServiceStatus
+from splitplace.messages.cluster import NodeStatus, ServiceStatus
 from splitplace.messages.metrics import ServiceMetrics
-from splitplace.messages.topics import METRICS_SERVICE, SERVICE_STATUS
+from splitplace.messages.topics import METRICS_SERVICE, NODE_STATUS, SERVICE_STATUS, Topic
 
-METRICS_EVERY_S = 2.0
+__all__ = ["Health", "Service", "now_ms", "run_until_signal", "software_version"]
+
+log = logging.getLogger(__name__)
+
+Status = ServiceStatus | NodeStatus
+Action = Callable[[], Coroutine[Any, Any, None]]
+
+_STATUS_TOPICS: Mapping[type[Status], Topic[Any]] = {ServiceStatus: SERVICE_STATUS, NodeStatus: NODE_STATUS}
+
+METRICS_PERIOD_S = 2.0
+_GOODBYE_S = 1.0
 
 
 def software_version() -> str:
@@ -27,35 +40,189 @@ def software_version() -> str:
 
 
 def new_boot_id() -> str:
-    """Random id of this start of a process."""
+    """Return a random id of this start of a process."""
     return secrets.token_hex(8)
 
 
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether a service can do its work at this moment."""
+
+    is_connected: bool
+    """Whether all its connections to the broker are up."""
+    late_ms: float
+    """Delay of the periodic work that is furthest behind; 0 while all of it is on time."""
+
+
+class Service:
+    """What a part of the system needs beside its own logic.
+
+    Make one, subscribe on its `bus`, add periodic work, then `run` it:
+
+        service = Service("placer", settings)
+        service.bus.subscribe(JOB_DECIDED, self.on_decided)
+        service.every(5.0, state.save)
+        await service.run()
+
+    While it runs, a retained status says that it is online. When the process dies, the broker says the
+    opposite; `run` says so itself on its way out, with the same boot id. An error in background work ends
+    `run`, so that a supervisor starts the process again; an error in a handler costs only its message.
+    """
+
+    def __init__(self, name: str, settings: Settings, *, status: Status | None = None) -> None:
+        """A service that is not connected yet.
+
+        Args:
+            name: unique in the system; the MQTT client ids follow from it.
+            settings: where the broker is.
+            status: what the broker publishes when the process dies. By default the `ServiceStatus` of this
+                name; then metrics of its connections are published, too.
+        """
+        self.name = name
+        self.settings = settings
+        self._offline = status or ServiceStatus(
+            service=name, boot=new_boot_id(), online=False, software=software_version()
+        )
+        self._topic = _STATUS_TOPICS[type(self._offline)]
+        will = (self._topic.name_of(self._offline), self._offline)
+        self.bus = Bus(settings, f"splitplace-{name}", will=will)
+        """The connection for control messages."""
+        self._connections = [self.bus]
+        self._background = BackgroundTasks()
+        self._periodic: list[PeriodicWork] = []
+        self._alarms: list[Alarm] = []
+        self._introductions: list[Action] = []
+        self._is_leaving = False
+        self.bus.on_connect(self._announce)
+        if status is None:
+            self.every(METRICS_PERIOD_S, self._publish_metrics, online_only=True)
+
+    # --- before it runs ----------------------------------------------------------------------------
+
+    def connection(
+        self, purpose: str, *, session: Session = NO_SESSION, receive_maximum: int = RECEIVE_MAXIMUM
+    ) -> Bus:
+        """Add a connection, so that control messages do not wait behind bulk data.
+
+        The service is announced as online when all its connections are up.
+        """
+        bus = Bus(
+            self.settings,
+            f"splitplace-{self.name}-{purpose}",
+            session=session,
+            receive_maximum=receive_maximum,
+        )
+        self._connections.append(bus)
+        return bus
+
+    def on_connect(self, action: Action) -> None:
+        """Do this after every (re)connect, before the service is announced as online.
+
+        Publish again what is retained: the broker may be a new one.
+        """
+        self._introductions.append(action)
+
+    def every(self, period_s: float, action: Action, *, online_only: bool = False) -> None:
+        """Do this at once and after each period; `online_only` waits for the broker before each round."""
+        self._periodic.append(PeriodicWork(period_s, action, self.connected if online_only else None))
+
+    def alarm(self, action: Callable[[], None]) -> Alarm:
+        """Return an alarm that calls this whenever it is due."""
+        alarm = Alarm(action)
+        self._alarms.append(alarm)
+        return alarm
+
+    # --- at any time -------------------------------------------------------------------------------
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run a coroutine in the background. The service ends if it fails."""
+        return self._background.spawn(work, name)
+
+    async def connected(self) -> None:
+        """Wait until all connections are up."""
+        for bus in self._connections:
+            await bus.connected()
+
+    @property
+    def health(self) -> Health:
+        """Whether it is connected, and how late its periodic work is."""
+        return Health(
+            is_connected=all(bus.is_connected for bus in self._connections),
+            late_ms=max((work.late_ms for work in self._periodic), default=0.0),
+        )
+
+    @property
+    def statistics(self) -> Statistics:
+        """What all its connections have seen, added up."""
+        return sum((bus.statistics for bus in self._connections), Statistics())
+
+    # --- life --------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Be online until cancelled.
+
+        Raises:
+            Exception: what a background task raised.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            for bus in reversed(self._connections):
+                await stack.enter_async_context(bus)
+                self.spawn(bus.failed(), f"{self.name}: connection")
+            for work in self._periodic:
+                self.spawn(work.run(), work.name)
+            for alarm in self._alarms:
+                self.spawn(alarm.run(), alarm.name)
+            try:
+                await self._background.failed()
+            finally:
+                await self._leave()
+
+    async def _announce(self) -> None:
+        for introduce in self._introductions:
+            await introduce()
+        await self.connected()  # who is online may be sent anything
+        if not self._is_leaving:
+            await self.bus.publish(self._topic, self._offline.model_copy(update={"online": True}))
+            log.info(
+                "%s is online: broker %s, version %s", self.name, self.settings.address, software_version()
+            )
+
+    async def _leave(self) -> None:
+        self._is_leaving = True
+        await self._background.stop()
+        if self.bus.is_connected:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_GOODBYE_S):
+                    await self.bus.publish(self._topic, self._offline)
+        log.info("%s is offline", self.name)
+
+    async def _publish_metrics(self) -> None:
+        seen = self.statistics
+        metrics = ServiceMetrics(
+            service=self.name,
+            received=seen.received,
+            rejected=seen.rejected,
+            overflowed=seen.overflowed,
+            reconnects=seen.reconnects,
+        )
+        self.bus.send(METRICS_SERVICE, metrics)
+
+
+# --- until the gateway uses `Service` ----------------------------------------------------------------
+
+
 def service_bus(name: str, settings: Settings) -> Bus:
-    """A bus whose last will and retained status speak for the service `name`."""
-    boot = new_boot_id()
-
-    def status(*, online: bool) -> ServiceStatus:
-        return ServiceStatus(service=name, boot=boot, online=online, software=software_version())
-
-    bus = Bus(
-        settings,
-        f"splitplace-{name}",
-        will=(SERVICE_STATUS.at(service=name), status(online=False)),
-    )
-
-    async def announce() -> None:
-        await bus.publish(SERVICE_STATUS, status(online=True))
-
-    bus.on_connect(announce)
-    return bus
+    """Return a bus whose last will and retained status speak for the service `name`."""
+    return Service(name, settings).bus
 
 
 @contextlib.asynccontextmanager
 async def announced(bus: Bus, name: str) -> AsyncIterator[None]:
-    """Connect, report metrics while inside, and say goodbye on the way out."""
+    """Connect, report metrics, and say goodbye on the way out."""
+    metrics = Service(name, bus.settings)
+    metrics.bus, metrics._connections = bus, [bus]  # noqa: SLF001
     async with bus:
-        report = asyncio.create_task(_report(bus, name), name=f"{name} metrics")
+        report = metrics.spawn(PeriodicWork(METRICS_PERIOD_S, metrics._publish_metrics).run(), "metrics")  # noqa: SLF001
         try:
             yield
         finally:
@@ -65,38 +232,5 @@ async def announced(bus: Bus, name: str) -> AsyncIterator[None]:
                     service=name, boot=new_boot_id(), online=False, software=software_version()
                 )
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(1.0):
+                    async with asyncio.timeout(_GOODBYE_S):
                         await bus.publish(SERVICE_STATUS, goodbye)
-
-
-async def _report(bus: Bus, name: str) -> None:
-    while True:
-        await asyncio.sleep(METRICS_EVERY_S)
-        seen = bus.statistics
-        bus.send(
-            METRICS_SERVICE,
-            ServiceMetrics(
-                service=name,
-                received=seen.received,
-                rejected=seen.rejected,
-                overflowed=seen.overflowed,
-                reconnects=seen.reconnects,
-            ),
-        )
-
-
-def run_until_signal(work: Coroutine[Any, Any, None], settings: Settings) -> None:
-    """Run a service until it ends, or SIGINT or SIGTERM asks it to."""
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-
-    async def main() -> None:
-        task = asyncio.ensure_future(work)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, task.cancel)
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-    asyncio.run(main())

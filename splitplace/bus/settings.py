@@ -69,6 +69,12 @@ class Settings(BaseSettings):
         parts = urlsplit(self.broker)
         return parts.port or (DEFAULT_TLS_PORT if parts.scheme == "mqtts" else DEFAULT_PORT)
 
+    @property
+    def address(self) -> str:
+        """URL of the broker without credentials, for texts."""
+        parts = urlsplit(self.broker)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
     def client_id(self, name: str) -> str:
         """MQTT client id of a part. Systems that share a broker differ by prefix, and so must these."""
         if self.prefix == DEFAULT_PREFIX:

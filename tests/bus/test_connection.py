@@ -169,7 +169,7 @@ async def test_the_broker_publishes_the_will_of_a_bus_that_vanishes(broker_url: 
         assert dying._client is not None
         connection = dying._client._client.socket()
         assert connection is not None
-        for task in dying._tasks:
+        for task in dying._tasks._tasks:
             task.cancel()  # nobody says goodbye: as kill -9
         connection.close()
         await eventually(lambda: seen.received)
