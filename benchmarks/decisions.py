@@ -23,7 +23,7 @@ from splitplace.policies.prediction import Job
 from splitplace.policies.splitting.rule import Rule
 from splitplace.services.splitter.core import SplitterCore
 from splitplace.storage.model_store import ModelStore
-from splitplace.storage.shipped import SHIPPED_STORE
+from splitplace.storage.paths import SHIPPED_STORE
 
 STAGES = 5
 MICRO_BATCHES = 8

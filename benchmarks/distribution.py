@@ -27,7 +27,7 @@ from splitplace.messages.cluster import NodeVitals, PrepareFragments
 from splitplace.messages.frames import FragmentHeader
 from splitplace.messages.limits import MAX_STAGES, MEBIBYTE
 from splitplace.storage.model_store import ModelStore, sha256_of
-from splitplace.storage.shipped import SHIPPED_STORE
+from splitplace.storage.paths import SHIPPED_STORE
 
 PAPER_S = 30.0
 VITALS_EVERY_S = 0.1

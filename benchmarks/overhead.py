@@ -28,7 +28,7 @@ from splitplace.messages.application import Application
 from splitplace.messages.cluster import ClusterState
 from splitplace.messages.task import Answer
 from splitplace.storage.model_store import ModelStore
-from splitplace.storage.shipped import SHIPPED_STORE
+from splitplace.storage.paths import SHIPPED_STORE
 
 NODES = ("n1", "n2", "n3")
 SERVICES = ("gateway", "splitter", "placer", "resource_monitor", "result_aggregator")

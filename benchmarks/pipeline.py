@@ -31,7 +31,7 @@ from splitplace.messages.application import INPUT, Application, Stage
 from splitplace.messages.cluster import ClusterState
 from splitplace.messages.frames import Route, TensorHeader, decode_tensor, encode_tensor, tensor_frames
 from splitplace.storage.model_store import ModelStore, sha256_of
-from splitplace.storage.shipped import SHIPPED_STORE
+from splitplace.storage.paths import SHIPPED_STORE
 from splitplace.workshop.cutting.balance import Target
 from splitplace.workshop.cutting.layer_split import balanced_chain, cut, cut_points
 from splitplace.workshop.cutting.profile import describe, segment_times

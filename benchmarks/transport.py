@@ -28,7 +28,7 @@ from splitplace.edge_node.runtime import FragmentRuntime
 from splitplace.messages import topics
 from splitplace.messages.frames import TensorHeader, decode_tensor, encode_tensor, tensor_frames
 from splitplace.storage.model_store import ModelStore
-from splitplace.storage.shipped import SHIPPED_STORE
+from splitplace.storage.paths import SHIPPED_STORE
 
 TENSOR_MB = 1.6
 WINDOW = 4

@@ -11,6 +11,7 @@ from typing import Self
 
 from splitplace.messages.limits import CHUNK_BYTES
 from splitplace.storage.model_store import StoreError, verify
+from splitplace.storage.replace import move_into_place
 
 _SUFFIX = ".onnx"
 _PARTIAL = ".partial"
@@ -134,7 +135,7 @@ class FragmentStore:
             raise
         path = self._path(sha256)
         with self._lock:
-            partial.path.replace(path)
+            move_into_place(partial.path, path)
             _touch(path)
             self._make_room(path, path.stat().st_size)
         return path

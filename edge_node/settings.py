@@ -43,7 +43,7 @@ class NodeSettings(Settings):
         default_factory=lambda: os.cpu_count() or 1, description="cores of this machine"
     )
     fragment_dir: Path | None = Field(
-        None, description="folder of fetched fragments; default: var/nodes/<node>/fragments"
+        None, description="folder of fetched fragments; default: fragments/<node> in the state folder"
     )
     fragment_store_mb: Annotated[float, Field(gt=0)] = Field(
         2048.0, description="megabytes (MiB) that fetched fragments may take on disk"
@@ -81,7 +81,7 @@ class NodeSettings(Settings):
     @property
     def fragment_folder(self) -> Path:
         """Where fetched fragments lie."""
-        return self.fragment_dir or Path("var", "nodes", self.node, "fragments")
+        return self.fragment_dir or self.paths.fragments(self.node)
 
     @property
     def compress(self) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from splitplace.commands.main import COMMANDS, PARTS
-from splitplace.storage.shipped import SHIPPED_STORE
+from splitplace.storage.paths import SHIPPED_STORE
 from tests.support.texts import ROOT, texts
 
 LEAN_PACKAGES = tuple(

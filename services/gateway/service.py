@@ -373,5 +373,5 @@ def _now_ms() -> float:
 
 async def serve(settings: GatewaySettings) -> None:
     """Open the journal and run a gateway on it."""
-    async with Journal(settings.journal, durable=settings.durable) as journal:
+    async with Journal(settings.journal_file, durable=settings.durable) as journal:
         await Gateway(settings, journal).run()

@@ -10,7 +10,9 @@ from splitplace.bus.settings import Settings
 class GatewaySettings(Settings):
     """How the gateway admits, repeats and expires tasks."""
 
-    journal: Path = Field(Path("var/gateway.sqlite3"), description="file of the journal of tasks")
+    journal: Path | None = Field(
+        None, description="file of the journal of tasks; default: gateway.sqlite3 in the state folder"
+    )
     durable: bool = Field(
         default=False, description="flush the disk on every write: survives power loss, not only a crash"
     )
@@ -25,3 +27,8 @@ class GatewaySettings(Settings):
     max_tasks: int = Field(2000, ge=1, description="unfinished tasks; more are refused as overload")
     max_input_mb: float = Field(256.0, gt=0, description="inputs of unfinished tasks held in memory")
     keep_answers_s: float = Field(3600.0, ge=0, description="how long a repeated task id gets its old answer")
+
+    @property
+    def journal_file(self) -> Path:
+        """Where the journal lies."""
+        return self.journal or self.paths.gateway_journal

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Iterable
-from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import CliImplicitFlag
@@ -40,8 +39,7 @@ class PlacerSettings(Settings):
         default=True, description="gobi, daso: go on learning from what placements bring"
     )
     fine_tuning_s: float = Field(30.0, gt=0, description="gobi, daso: how often they do")
-    state_dir: Path = Field(Path("var/state"), description="folder for what was learnt")
-    save_every_s: float = Field(5.0, gt=0, description="how often that is saved")
+    save_every_s: float = Field(5.0, gt=0, description="how often what was learnt is saved")
 
 
 class Placer:
@@ -52,7 +50,7 @@ class Placer:
         policy = placement_policy(settings.placement, seed=settings.seed)
         self._settings = settings
         self._placer = PlacerCore(policy, warm_up=settings.warm_up)
-        self._memory = StateFile(settings.state_dir / "placer.json", self._placer)
+        self._memory = StateFile(settings.paths.placer_state, self._placer)
         self._bus = service_bus(PLACER, settings)
         self._bus.subscribe(JOB_DECIDED, self._on_decided)
         self._bus.subscribe(JOB_FINISHED, self._on_finished)

@@ -23,7 +23,7 @@ from splitplace.policies.splitting import parse_arms, split_policy
 from splitplace.services.splitter.core import SplitterCore
 from splitplace.services.splitter.repository import Repository
 from splitplace.services.splitter.settings import SplitterSettings
-from splitplace.storage.model_store import ModelStore, StoreError
+from splitplace.storage.model_store import StoreError
 from splitplace.storage.state_file import StateFile
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Splitter:
     def __init__(self, settings: SplitterSettings) -> None:
         """A service that is not connected yet."""
         self._settings = settings
-        self._store = ModelStore(settings.store)
+        self._store = settings.model_store
         policy = split_policy(
             settings.policy,
             seed=settings.seed,
@@ -45,7 +45,7 @@ class Splitter:
             mab_mode=settings.mab_mode,
         )
         self._splitter = SplitterCore(policy, placement_policy("earliest-finish"))
-        self._memory = StateFile(settings.state_dir / "splitter.json", self._splitter)
+        self._memory = StateFile(settings.paths.splitter_state, self._splitter)
         self._repository = Repository(settings, self._store)
         self._timer: asyncio.TimerHandle | None = None
         self._bus = service_bus(SPLITTER, settings)
@@ -59,7 +59,7 @@ class Splitter:
         """Work until cancelled. Raises StoreError where the model store cannot be used."""
         applications = await asyncio.to_thread(self._store.applications)
         if not applications:
-            log.warning("the model store %s holds no application", self._settings.store)
+            log.warning("%s: no application", self._store)
         self._splitter.add_applications(applications)
         await self._memory.restore(self._settings.warm_start)
         try:

@@ -4,13 +4,12 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from splitplace.bus.settings import Settings
+from splitplace.bus.settings import StoreSettings
 from splitplace.policies.splitting import MARGIN, TOLERANCE, MabMode, SplitName, parse_arms
-from splitplace.storage.shipped import default_store
 
 
-class SplitterSettings(Settings):
-    """How tasks are split, and where applications and memory lie."""
+class SplitterSettings(StoreSettings):
+    """How tasks are split."""
 
     policy: SplitName = Field("expected-reward", description="how to decide")
     arms: str = Field(
@@ -30,9 +29,7 @@ class SplitterSettings(Settings):
         description="rule: share of the slack that the fastest may exceed and still be tried",
     )
     seed: int = Field(0, description="of random numbers")
-    store: Path = Field(default_factory=default_store, description="folder of the model store")
-    state_dir: Path = Field(Path("var/state"), description="folder for what was learnt")
-    save_every_s: float = Field(5.0, gt=0, description="how often that is saved")
+    save_every_s: float = Field(5.0, gt=0, description="how often what was learnt is saved")
 
     @field_validator("arms")
     @classmethod

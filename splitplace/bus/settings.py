@@ -16,6 +16,9 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from splitplace.storage.model_store import ModelStore
+from splitplace.storage.paths import SHIPPED_STORE, Paths, resolve_paths
+
 DEFAULT_PORT = 1883
 DEFAULT_TLS_PORT = 8883
 DEFAULT_PREFIX = "splitplace/v1"
@@ -42,6 +45,10 @@ class Settings(BaseSettings):
     certificate: Path | None = Field(None, description="client certificate (mqtts)")
     key: Path | None = Field(None, description="key of the client certificate (mqtts)")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
+    state_dir: Path | None = Field(
+        None,
+        description="folder for all that is kept; default: where the platform keeps state (docs/files.md)",
+    )
 
     @field_validator("broker")
     @classmethod
@@ -74,6 +81,11 @@ class Settings(BaseSettings):
         """URL of the broker without credentials, for texts."""
         parts = urlsplit(self.broker)
         return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+    @property
+    def paths(self) -> Paths:
+        """Where the files of this part lie."""
+        return resolve_paths(self.state_dir)
 
     def client_id(self, name: str) -> str:
         """MQTT client id of a part. Systems that share a broker differ by prefix, and so must these."""
@@ -108,3 +120,24 @@ class Settings(BaseSettings):
     def from_arguments(cls, arguments: Sequence[str], program: str) -> Self:
         """Settings from command-line flags (and variables and file). Exits with usage on bad flags."""
         return cls(_cli_parse_args=list(arguments), _cli_prog_name=program)
+
+
+class StoreSettings(Settings):
+    """Settings of a part that reads networks."""
+
+    store: Path | None = Field(
+        None, description="folder of the only networks to use; default: the shipped ones and your own"
+    )
+    own_store: Path | None = Field(
+        None, description="folder of the networks you add; default: see docs/files.md"
+    )
+
+    @property
+    def paths(self) -> Paths:
+        """Where the files of this part lie."""
+        return resolve_paths(self.state_dir, self.own_store)
+
+    @property
+    def model_store(self) -> ModelStore:
+        """The networks to use. Your own take the place of shipped ones with the same name."""
+        return ModelStore(self.store) if self.store else ModelStore(self.paths.own_store, SHIPPED_STORE)

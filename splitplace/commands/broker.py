@@ -11,6 +11,7 @@ from splitplace.bus.settings import DEFAULT_PORT
 from splitplace.commands.processes.broker import LOOPBACK, BrokerError, StartedKind, started_broker
 from splitplace.commands.shared.exit_codes import ExitCode
 from splitplace.commands.shared.options import fail
+from splitplace.commands.shared.places import StateDirOption, paths
 
 _WATCH_S = 0.2
 
@@ -30,9 +31,13 @@ def command(
             min=1, max=65535, help="Where the embedded broker speaks MQTT 3.1.1 (Mosquitto: same port)."
         ),
     ] = None,
-    folder: Annotated[Path, typer.Option(help="For its configuration, log and database.")] = Path(
-        "var/broker"
-    ),
+    state_dir: StateDirOption = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            help="For its configuration, log and database.", show_default="broker in the state folder"
+        ),
+    ] = None,
 ) -> None:
     """Run a broker with the right settings.
 
@@ -42,7 +47,9 @@ def command(
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with started_broker(folder, kind=kind, port=port, host=host, legacy_port=legacy_port) as broker:
+        with started_broker(
+            folder or paths(state_dir).broker, kind=kind, port=port, host=host, legacy_port=legacy_port
+        ) as broker:
             print(
                 f"{broker.kind} broker on {broker.url}, log in {broker.log_file} (Ctrl-C ends it)", flush=True
             )

@@ -9,6 +9,7 @@ import typer
 
 from splitplace.commands.shared.exit_codes import ExitCode
 from splitplace.commands.shared.options import fail
+from splitplace.commands.shared.places import paths
 from splitplace.commands.shared.progress import progress
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ def command(
     names: Annotated[
         list[str], typer.Argument(metavar="NAME...", help="Experiments or figures, or `all`, or `list`.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the pages.")] = Path("var/experiments"),
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the pages.", show_default="pages in the state folder")
+    ] = None,
     seeds: Annotated[
         int | None,
         typer.Option(min=1, max=1000, help="Runs of each policy.", show_default="of each experiment"),
@@ -41,7 +44,8 @@ def command(
         ),
     ] = None,
     store: Annotated[
-        Path | None, typer.Option(help="Model store of that profile.", show_default="store")
+        Path | None,
+        typer.Option(help="Folder of the networks of that profile.", show_default="the shipped ones"),
     ] = None,
     intervals: Annotated[
         int | None,
@@ -82,7 +86,12 @@ def command(
         fail(f"{error.name} is missing: pip install 'splitplace[experiments]'", ExitCode.PROBLEM)
     plan = session.SessionPlan(
         experiments=chosen,
-        scenario=_given(profile=profile, store=store, intervals=intervals, training_intervals=training),
+        scenario=_given(
+            profile=profile,
+            stores=(store,) if store else None,
+            intervals=intervals,
+            training_intervals=training,
+        ),
         seeds=seeds,
         policies=only,
         command=("splitplace", *sys.argv[1:]),
@@ -91,7 +100,7 @@ def command(
     laboratory = Laboratory(teach, simulate, Workers(jobs, backend))
     try:
         with connect(backend, cluster), progress(session.simulations(plan, laboratory)) as step:
-            for page in session.conduct(plan, laboratory, out, lambda each: step(each.name)):
+            for page in session.conduct(plan, laboratory, out or paths().pages, lambda each: step(each.name)):
                 print(page, flush=True)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         fail(str(error), ExitCode.PROBLEM)

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from splitplace.commands.shared.exit_codes import ExitCode
 from splitplace.commands.shared.options import explain, fail
+from splitplace.commands.shared.places import StoreOption, model_store
 from splitplace.simulator import Quality, Result, Scenario, run
 from splitplace.storage.model_store import StoreError
 
@@ -36,7 +37,7 @@ def command(
     profile: Annotated[
         str | None, typer.Option(help="paper (default), or store: the model store's applications.")
     ] = None,
-    store: Annotated[Path | None, typer.Option(help="The model store.")] = None,
+    store: StoreOption = None,
     arms: Annotated[
         str | None, typer.Option(help="Variants or kinds that may be chosen, with commas between.")
     ] = None,
@@ -56,7 +57,7 @@ def command(
         "mode": mode,
         "machines": machines,
         "profile": profile,
-        "store": store,
+        "stores": (store,) if store else None,
         "arms": tuple(arms.split(",")) if arms else None,
         "pattern": pattern,
         "replay": replay,
@@ -65,8 +66,10 @@ def command(
     }
     printed = json_file is not None and str(json_file) == "-"
     try:
-        base = _read(scenario)
-        setup = Scenario.model_validate({**base, **{k: v for k, v in given.items() if v is not None}})
+        chosen = {**_read(scenario), **{k: v for k, v in given.items() if v is not None}}
+        if chosen.get("profile") == "store":
+            chosen.setdefault("stores", model_store(None).folders)
+        setup = Scenario.model_validate(chosen)
         result = _run(setup, policy, seed)
     except ValidationError as error:
         fail(explain(error), ExitCode.USAGE)

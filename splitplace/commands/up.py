@@ -11,6 +11,7 @@ import typer
 from splitplace.commands.main import PARTS
 from splitplace.commands.processes.children import Processes
 from splitplace.commands.shared.options import BrokerOption, PrefixOption, settings_from
+from splitplace.commands.shared.places import StateDirOption, paths
 from splitplace.commands.shared.policy_option import PolicyOption, parse_pair, policy_flags
 from splitplace.messages.topics import SERVICES
 
@@ -22,7 +23,10 @@ def command(
     broker: BrokerOption = None,
     prefix: PrefixOption = None,
     policy: PolicyOption = None,
-    folder: Annotated[Path, typer.Option(help="For the logs.")] = Path("var/log"),
+    state_dir: StateDirOption = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="For the logs.", show_default="log in the state folder")
+    ] = None,
 ) -> None:
     """Run all five services.
 
@@ -33,7 +37,9 @@ def command(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     own_flags = policy_flags(parse_pair(policy))
     shared = ["--broker", settings.broker, "--prefix", settings.prefix]
-    with Processes(folder) as processes:
+    if state_dir is not None:
+        shared += ["--state-dir", str(state_dir)]
+    with Processes(folder or paths(state_dir).logs) as processes:
         try:
             for name in SERVICES:
                 module = PARTS[name][0].removesuffix(".__main__")

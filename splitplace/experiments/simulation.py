@@ -17,7 +17,7 @@ def teach(lesson: Lesson) -> Taught:
 
     Raises:
         ValueError: the scenario cannot be, or there is no such policy.
-        bus.store.StoreError: the model store cannot be used.
+        StoreError: the model store cannot be used.
     """
     diary: list[dict[str, float]] = []
 
@@ -49,7 +49,7 @@ def simulate(request: SimulationRequest, taught: Taught | None) -> Run:
 
     Raises:
         ValueError: the scenario cannot be, or there is no such policy.
-        bus.store.StoreError: the model store cannot be used.
+        StoreError: the model store cannot be used.
     """
     scenario = request.scenario
     recorded = scenario.model_copy(update={"records": True})

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from splitplace.simulator.arrivals import ArrivalPattern
 from splitplace.simulator.processor import Discipline
 from splitplace.simulator.workload import Workload, paper, stored
-from splitplace.storage.shipped import default_store
+from splitplace.storage.model_store import ModelStore
+from splitplace.storage.paths import SHIPPED_STORE
 
 Factor = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -50,8 +51,8 @@ class Scenario(BaseModel):
 
     # --- what is asked ---------------------------------------------------------------------------------
     profile: Literal["paper", "store"] = "paper"
-    store: Path = Field(default_factory=default_store)
-    """`profile = "store"`: the model store."""
+    stores: tuple[Path, ...] = (SHIPPED_STORE,)
+    """`profile = "store"`: folders of networks; where two hold the same name, the first one's is used."""
     arms: tuple[str, ...] | None = None
     """Variants or kinds of variants that can be chosen; None: those of the policy (`arms_of`)."""
     mix: Mapping[str, float] | None = None
@@ -109,7 +110,7 @@ class Scenario(BaseModel):
             ValueError: the store is empty.
             StoreError: the store cannot be used.
         """
-        return paper(self.work_scale) if self.profile == "paper" else stored(self.store)
+        return paper(self.work_scale) if self.profile == "paper" else stored(ModelStore(*self.stores))
 
     def interval_ms(self, workload: Workload) -> float:
         """Length of an interval."""

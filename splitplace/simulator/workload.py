@@ -11,7 +11,6 @@ import tomllib
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from importlib.resources import files
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -107,8 +106,8 @@ def paper(work_scale: float | None = None) -> Workload:
     )
 
 
-def stored(root: Path) -> Workload:
-    """The applications of a model store, as the live system reads them.
+def stored(store: ModelStore) -> Workload:
+    """The stored applications, as the live system reads them.
 
     Deadlines are those of the paper's MNIST, 2 to 11 intervals, with an interval of a fifth of the longest
     default deadline among the applications; batches are of 16 to 256 images.
@@ -117,9 +116,9 @@ def stored(root: Path) -> Workload:
         StoreError: the store cannot be used.
         ValueError: it is empty.
     """
-    applications = ModelStore(root).applications()
+    applications = store.applications()
     if not applications:
-        raise ValueError(f"the model store {root} holds no application")
+        raise ValueError(f"the model store {store} holds no application")
     longest_ms = max(application.default_deadline_ms for application in applications)
     return Workload(
         applications=applications,

@@ -1,1 +1,1 @@
-"""Files that must survive: the model store and the state of learners."""
+"""Files that must survive: where they lie, the model store, the state of learners."""

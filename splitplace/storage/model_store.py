@@ -1,16 +1,16 @@
 """The model store on disk: applications and the ONNX fragments they are made of.
 
-Layout, below one root::
+Layout of each folder::
 
     <application>/manifest.json             an `Application` as JSON
     <application>/fragments/<sha256>.onnx   every fragment that the manifest describes
 
-Plain blocking disk code: callers on an event loop run it in a thread.
+Blocks: call it in a thread where there is an event loop.
 """
 
 import hashlib
-import os
 import re
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from splitplace.errors import SplitPlaceError
 from splitplace.messages.application import Application
 from splitplace.messages.limits import MAX_CATALOGUE_BYTES, MAX_FRAGMENT_BYTES
+from splitplace.storage.replace import replace_file
 
 MANIFEST = "manifest.json"
 FRAGMENTS = "fragments"
@@ -36,12 +37,12 @@ class StoreError(SplitPlaceError):
 
 
 def sha256_of(content: bytes) -> str:
-    """Content address of a fragment that is in memory."""
+    """Return the content address of a fragment in memory."""
     return hashlib.sha256(content).hexdigest()
 
 
 def verify(path: Path, sha256: str) -> None:
-    """Checks that a fragment file is the one that its name promises.
+    """Check that a fragment file is the one that its name promises.
 
     Raises:
         StoreError: The file is missing, larger than `MAX_FRAGMENT_BYTES`, or has another hash.
@@ -59,53 +60,86 @@ def verify(path: Path, sha256: str) -> None:
 
 
 class ModelStore:
-    """Reads the applications below one folder."""
+    """The applications of one folder, or of several that are read as one.
 
-    def __init__(self, root: Path) -> None:
+    Where two folders hold an application of the same name, the first folder's is used.
+    """
+
+    def __init__(self, root: Path, *read_only: Path) -> None:
+        """Name the folders; nothing is read yet.
+
+        Args:
+            root: Where applications are read from, written to and removed from. May be missing if there are
+                others.
+            read_only: Further folders, which are only read.
+        """
         self.root = root
+        self.folders = (root, *read_only)
+
+    def __str__(self) -> str:
+        return " and ".join(map(str, self.folders))
 
     def applications(self) -> tuple[Application, ...]:
-        """Every application, in the order of their names. Folders without a manifest are passed over.
+        """Return every application, in the order of their names. Folders without a manifest are passed over.
 
         Raises:
-            StoreError: The root is no folder, or a manifest is too large, not valid, or names an
-                application other than its folder.
+            StoreError: A folder is missing, or a manifest is too large, not valid, or names another
+                application than its folder.
         """
-        if not self.root.is_dir():
-            raise StoreError(self.root, "is not a folder")
-        manifests = sorted(self.root.glob(f"*/{MANIFEST}"))
-        return tuple(_read_manifest(path) for path in manifests)
+        found: dict[str, Path] = {}
+        for folder in reversed(self.folders):
+            if not folder.is_dir() and (folder != self.root or len(self.folders) == 1):
+                raise StoreError(folder, "is not a folder")
+            found |= {path.parent.name: path for path in folder.glob(f"*/{MANIFEST}")}
+        return tuple(_read_manifest(found[name]) for name in sorted(found))
 
     def application(self, name: str) -> Application:
-        """One application by name.
+        """Return one application.
 
         Raises:
             StoreError: There is none of that name, or its manifest is unusable.
         """
+        return _read_manifest(self.folder(name) / MANIFEST)
+
+    def folder(self, name: str) -> Path:
+        """Return the folder of an application.
+
+        Raises:
+            StoreError: There is none of that name.
+        """
         if not name or Path(name).name != name:
             raise StoreError(self.root, f"{name!r} is not the name of an application")
-        return _read_manifest(self.root / name / MANIFEST)
+        for folder in self.folders:
+            if (folder / name / MANIFEST).is_file():
+                return folder / name
+        raise StoreError(
+            self.root, f"has no application {name!r}; splitplace models list shows what there is"
+        )
+
+    def is_read_only(self, name: str) -> bool:
+        """Whether the application lies in a folder that is only read. Raises StoreError as `folder` does."""
+        return self.folder(name).parent != self.root
 
     def fragment_path(self, sha256: str) -> Path:
-        """Where the fragment lies. Its content is not checked: see `verify`.
+        """Return where the fragment lies. Its content is not checked: see `verify`.
 
         Raises:
             StoreError: No application has this fragment, or `sha256` is not a SHA-256 in hexadecimal.
         """
         if not _SHA256.fullmatch(sha256):
             raise StoreError(self.root, f"{sha256[:80]!r} is not a SHA-256")
-        for path in self.root.glob(f"*/{FRAGMENTS}/{sha256}.onnx"):
-            return path
+        for folder in self.folders:
+            for path in folder.glob(f"*/{FRAGMENTS}/{sha256}.onnx"):
+                return path
         raise StoreError(self.root, f"has no fragment {sha256}")
 
     def save(self, application: Application, fragments: Iterable[bytes]) -> None:
-        """Writes an application with its fragments; fragments that it no longer names are removed.
+        """Write an application with its fragments; fragments that it no longer names are removed.
 
         The manifest is replaced last and at once, so that a reader never sees one without its fragments.
 
         Raises:
-            StoreError: `fragments` are not exactly those that the application describes, or the disk
-                refuses.
+            StoreError: `fragments` are not exactly those that the application describes, or the disk refuses.
         """
         folder = self.root / application.name
         contents = {sha256_of(content): content for content in fragments}
@@ -113,15 +147,31 @@ class ModelStore:
         if contents.keys() != described:
             raise StoreError(folder, "the fragments given are not those that the application describes")
         try:
-            (folder / FRAGMENTS).mkdir(parents=True, exist_ok=True)
             for sha256, content in contents.items():
-                _replace(folder / FRAGMENTS / f"{sha256}.onnx", content)
-            _replace(folder / MANIFEST, f"{application.model_dump_json(indent=2)}\n".encode())
+                replace_file(folder / FRAGMENTS / f"{sha256}.onnx", content)
+            replace_file(folder / MANIFEST, f"{application.model_dump_json(indent=2)}\n".encode())
             for path in (folder / FRAGMENTS).glob("*.onnx"):
                 if path.stem not in described:
                     path.unlink()
         except OSError as error:
             raise StoreError(folder, f"cannot be written: {error.strerror}") from error
+
+    def remove(self, name: str) -> None:
+        """Delete an application and its fragments, the manifest first.
+
+        Raises:
+            StoreError: There is none of that name, its folder is only read, or the disk refuses.
+        """
+        folder = self.folder(name)
+        if self.is_read_only(name):
+            raise StoreError(
+                folder, "comes with SplitPlace and stays; only networks that you added can be removed"
+            )
+        try:
+            (folder / MANIFEST).unlink()
+            shutil.rmtree(folder)
+        except OSError as error:
+            raise StoreError(folder, f"cannot be removed: {error.strerror}") from error
 
 
 def _read_manifest(path: Path) -> Application:
@@ -139,10 +189,3 @@ def _read_manifest(path: Path) -> Application:
     if application.name != path.parent.name:
         raise StoreError(path, f"names the application {application.name!r}, unlike its folder")
     return application
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Writes a file at once: readers see the old content or the new, never a part."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)

@@ -31,6 +31,7 @@ from splitplace.policies.placement import PLACEMENT_POLICIES
 from splitplace.policies.splitting import SPLIT_POLICIES
 from splitplace.services.placer.service import PlacerSettings
 from splitplace.services.splitter.settings import SplitterSettings
+from splitplace.storage.model_store import ModelStore
 from tests.support.tiny_application import build_tiny_application, tiny_images
 
 pytestmark = pytest.mark.system
@@ -64,7 +65,7 @@ def start(store: Path, folder: Path, *arguments: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "SPLITPLACE_STATE_DIR": str(folder / "state")},
     )
 
 
@@ -114,7 +115,8 @@ def test_a_demo_ends_by_itself_with_a_full_summary(store: Path, tmp_path: Path) 
     assert summary["broker"]["kind"] == available_kind()
     assert 0 < summary["wall_s"] < 100
     assert "deadline hit rate" in output
-    assert list((tmp_path / "var" / "demo").iterdir()) == []
+    assert {path.name for path in tmp_path.iterdir()} == {"figures.json", "log.jsonl", "state"}
+    assert list((tmp_path / "state" / "demo").iterdir()) == []
 
 
 def test_a_demo_runs_with_the_policies_that_were_asked_for_and_logs_their_decisions(
@@ -208,7 +210,9 @@ def test_demos_on_a_shared_broker_do_not_meet_and_leave_nothing_retained(store: 
 
 
 def test_without_applications_there_is_no_demo(tmp_path: Path) -> None:
-    options = DemoOptions(tasks=1, nodes=6, seed=0, broker=None, store=tmp_path, folder=tmp_path / "run")
+    options = DemoOptions(
+        tasks=1, nodes=6, seed=0, broker=None, store=ModelStore(tmp_path), folder=tmp_path / "run"
+    )
     with pytest.raises(DemoError, match="no application with samples"):
         Demo(options)
 

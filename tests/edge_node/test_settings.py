@@ -1,7 +1,6 @@
 """Settings of a node: names that may stand in topics, codecs that fit the link."""
 
 import socket
-from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -62,4 +61,4 @@ def test_flags_are_understood() -> None:
     assert settings.node == "n7"
     assert settings.memory_budget_bytes == 64 * 1024 * 1024
     assert settings.pace == 0.5
-    assert settings.fragment_folder == Path("var/nodes/n7/fragments")
+    assert settings.fragment_folder == settings.paths.state_dir / "fragments" / "n7"

@@ -5,8 +5,8 @@ import pytest
 
 from splitplace.simulator.calibrate import solve
 from splitplace.simulator.workload import paper, restricted, stored
-from splitplace.storage.model_store import StoreError
-from splitplace.storage.shipped import SHIPPED_STORE
+from splitplace.storage.model_store import ModelStore, StoreError
+from splitplace.storage.paths import SHIPPED_STORE
 
 
 def test_the_papers_accuracies_have_the_printed_means() -> None:
@@ -45,14 +45,14 @@ def test_only_the_arms_that_may_be_chosen_are_left() -> None:
 
 def test_a_model_store_is_a_workload(tmp_path: Path) -> None:
     copytree(SHIPPED_STORE / "mnist", tmp_path / "mnist")
-    workload = stored(tmp_path)
+    workload = stored(ModelStore(tmp_path))
     assert [application.name for application in workload.applications] == ["mnist"]
     assert workload.images_per_item == 1
     with pytest.raises(StoreError):
-        stored(tmp_path / "nowhere")
+        stored(ModelStore(tmp_path / "nowhere"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="holds no application"):
-        stored(tmp_path / "empty")
+        stored(ModelStore(tmp_path / "empty"))
 
 
 def test_the_calibration_finds_the_factor_of_a_growing_function() -> None:

@@ -79,7 +79,7 @@ def test_a_store_that_is_no_folder_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../tiny", "a/b", "/etc"])
 def test_a_name_that_is_a_path_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(StoreError, match=r"is not the name|cannot be read"):
+    with pytest.raises(StoreError, match=r"is not the name|has no application"):
         ModelStore(tmp_path).application(name)
 
 
@@ -154,3 +154,49 @@ def test_a_save_removes_fragments_that_are_no_longer_named(tmp_path: Path) -> No
     build_tiny_application(tmp_path)
     names = {path.stem for path in old.parent.iterdir()}
     assert names == {fragment.sha256 for fragment in application.fragments}
+
+
+@pytest.fixture
+def two_folders(tmp_path: Path) -> ModelStore:
+    """Networks of the user before shipped ones; `both` is in both folders."""
+    for name in ("own", "both"):
+        build_tiny_application(tmp_path / "own", name=name)
+    for name in ("shipped", "both"):
+        build_tiny_application(tmp_path / "shipped", name=name, milliseconds_per_image=7.0)
+    return ModelStore(tmp_path / "own", tmp_path / "shipped")
+
+
+def test_two_folders_are_read_as_one_and_the_first_wins(two_folders: ModelStore, tmp_path: Path) -> None:
+    assert [application.name for application in two_folders.applications()] == ["both", "own", "shipped"]
+    assert two_folders.folder("both") == tmp_path / "own" / "both"
+    assert two_folders.application("both") == ModelStore(tmp_path / "own").application("both")
+    assert two_folders.application("both") in two_folders.applications()
+    assert two_folders.folder("shipped") == tmp_path / "shipped" / "shipped"
+    assert [two_folders.is_read_only(name) for name in ("own", "both", "shipped")] == [False, False, True]
+    for application in two_folders.applications():
+        for fragment in application.fragments:
+            verify(two_folders.fragment_path(fragment.sha256), fragment.sha256)
+
+
+def test_the_first_of_two_folders_may_be_missing_until_something_is_saved(tmp_path: Path) -> None:
+    shipped = build_tiny_application(tmp_path / "shipped")
+    store = ModelStore(tmp_path / "own", tmp_path / "shipped")
+    assert store.applications() == (shipped,)
+    contents = [store.fragment_path(fragment.sha256).read_bytes() for fragment in shipped.fragments]
+    store.save(shipped, contents)
+    assert store.folder("tiny") == tmp_path / "own" / "tiny"
+    with pytest.raises(StoreError, match="is not a folder"):
+        ModelStore(tmp_path / "own", tmp_path / "gone").applications()
+
+
+def test_what_the_user_added_can_be_removed_and_what_is_shipped_cannot(
+    two_folders: ModelStore, tmp_path: Path
+) -> None:
+    two_folders.remove("both")
+    assert two_folders.folder("both") == tmp_path / "shipped" / "both"
+    with pytest.raises(StoreError, match="comes with SplitPlace"):
+        two_folders.remove("both")
+    with pytest.raises(StoreError, match="splitplace models list"):
+        two_folders.remove("neither")
+    two_folders.remove("own")
+    assert [application.name for application in two_folders.applications()] == ["both", "shipped"]

@@ -15,7 +15,7 @@ import pytest
 from splitplace.commands.models.command import main
 from splitplace.messages.application import Application, Stage, TensorSpec, Variant
 from splitplace.storage.model_store import ModelStore, sha256_of
-from splitplace.storage.shipped import SHIPPED_STORE
+from splitplace.storage.paths import SHIPPED_STORE
 from splitplace.workshop import report
 from splitplace.workshop.cutting.layer_split import cut, cut_points
 from splitplace.workshop.datasets import DatasetError

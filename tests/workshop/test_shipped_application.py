@@ -7,7 +7,7 @@ import pytest
 
 from splitplace.messages.application import Application
 from splitplace.storage.model_store import ModelStore, verify
-from splitplace.storage.shipped import SHIPPED_STORE
+from splitplace.storage.paths import SHIPPED_STORE
 from splitplace.workshop.datasets import Subset
 from splitplace.workshop.packing.packer import is_layer_chain
 from splitplace.workshop.packing.variants import EQUAL_LOGITS, measure

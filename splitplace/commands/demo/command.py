@@ -17,11 +17,11 @@ from splitplace.commands.demo.table import table
 from splitplace.commands.processes.broker import BrokerError
 from splitplace.commands.shared.exit_codes import ExitCode
 from splitplace.commands.shared.options import fail
+from splitplace.commands.shared.places import StateDirOption, StoreOption, model_store, paths
 from splitplace.commands.shared.policy_option import PolicyOption, parse_pair
 from splitplace.commands.watching.recording import RecordingError
 from splitplace.messages.limits import MAX_NODES
 from splitplace.storage.model_store import StoreError
-from splitplace.storage.shipped import default_store
 from splitplace.workshop.datasets import DatasetError
 
 DEMO_ARMS = "whole,layer,semantic,compressed"
@@ -55,7 +55,8 @@ def command(
             help="Folder with data sets, for CIFAR images.", show_default="../shared/data, if there"
         ),
     ] = None,
-    store: Annotated[Path | None, typer.Option(help="The model store.", show_default="store")] = None,
+    store: StoreOption = None,
+    state_dir: StateDirOption = None,
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep logs and journal of a demo that went well.")
     ] = False,
@@ -66,13 +67,13 @@ def command(
     and shows what they do. Ends by itself, prints the figures and leaves nothing running. Exits with 1 where
     a task got no answer or a process died.
     """
-    folder = Path("var") / "demo" / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    folder = paths(state_dir).demos / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     options = DemoOptions(
         tasks=tasks,
         nodes=nodes,
         seed=seed,
         broker=broker,
-        store=store or default_store(),
+        store=model_store(store),
         folder=folder,
         data=data,
         log=log,

@@ -35,6 +35,7 @@ from splitplace.messages.application import Application
 from splitplace.messages.topics import SERVICES
 from splitplace.policies.pairs import PolicyPair
 from splitplace.storage.model_store import ModelStore
+from splitplace.storage.replace import replace_file
 
 READY_S = 180.0
 """Seconds for services, then for nodes: on an idle machine they need five together."""
@@ -60,7 +61,7 @@ class DemoOptions:
     seed: int
     broker: str | None
     """URL of a broker; None for one of our own."""
-    store: Path
+    store: ModelStore
     folder: Path
     """For everything the demo writes."""
     data: Path | None = None
@@ -86,7 +87,7 @@ class Demo:
             PlanError: There is no such mix of nodes.
         """
         self.options = options
-        self.store = ModelStore(options.store)
+        self.store = options.store
         known = self.store.applications()
         self.samples = find_samples(self.store, known, options.data, options.folder)
         self.applications = self._usable(known)
@@ -96,9 +97,7 @@ class Demo:
     def _usable(self, applications: Sequence[Application]) -> tuple[Application, ...]:
         usable = tuple(each for each in applications if each.name in self.samples)
         if not usable:
-            raise DemoError(
-                f"{self.store.root}: no application with samples; splitplace models build makes them"
-            )
+            raise DemoError(f"{self.store}: no application with samples; splitplace models build makes them")
         if not SENSOR.is_file():
             raise DemoError(f"{SENSOR} is missing; the demo runs from a clone of the repository")
         return usable
@@ -245,10 +244,8 @@ class Demo:
 
 
 def write_summary(summary: dict[str, Any], file: Path) -> None:
-    """Writes the summary as JSON, at once."""
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(json.dumps(summary, indent=2) + "\n")
-    partial.replace(file)
+    """Write the summary as JSON. Raises OSError."""
+    replace_file(file, f"{json.dumps(summary, indent=2)}\n".encode())
 
 
 async def _until(condition: Callable[[], bool]) -> None:

@@ -33,7 +33,7 @@ def find_samples(
     """
     found = {}
     for application in applications:
-        shipped = store.root / application.name / SAMPLES
+        shipped = store.folder(application.name) / SAMPLES
         if shipped.is_file():
             found[application.name] = shipped
         elif application.name in PUBLISHED:

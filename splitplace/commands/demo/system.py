@@ -36,7 +36,7 @@ def start_services(
     chosen = policy_flags(policy)
     own_flags = {
         GATEWAY: ["--journal", str(folder / "gateway.sqlite3")],
-        SPLITTER: ["--store", str(store.root.absolute()), *state, *chosen.get(SPLITTER, ()), "--arms", arms],
+        SPLITTER: [*_store_flags(store), *state, *chosen.get(SPLITTER, ()), "--arms", arms],
         PLACER: [*state, *chosen.get(PLACER, ())],
     }
     for name in SERVICES:
@@ -97,6 +97,12 @@ def start_sensor(
 def remove(folder: Path) -> None:
     """Removes what a demo has written."""
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _store_flags(store: ModelStore) -> list[str]:
+    """Flags that let the splitter see the same networks, although its state folder is another."""
+    flag = "--store" if store.folders == (store.root,) else "--own-store"
+    return [flag, str(store.root.absolute())]
 
 
 def _python(part: str) -> list[str]:

@@ -5,8 +5,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Annotated
 
 import aiomqtt
 import typer
@@ -21,11 +19,11 @@ from splitplace.commands.doctor.diagnosis import QUEUE_MESSAGES, Check
 from splitplace.commands.shared.client import Seen, new_client, retained
 from splitplace.commands.shared.exit_codes import ExitCode
 from splitplace.commands.shared.options import BrokerOption, PrefixOption, settings_from
+from splitplace.commands.shared.places import StoreOption, model_store
 from splitplace.commands.status import TOPICS, status_of
 from splitplace.messages.limits import MAX_TASK_BYTES, MEBIBYTE
 from splitplace.messages.topics import APPLICATION
 from splitplace.storage.model_store import ModelStore, StoreError, verify
-from splitplace.storage.shipped import default_store
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
@@ -34,7 +32,7 @@ def command(
     *,
     broker: BrokerOption = None,
     prefix: PrefixOption = None,
-    store: Annotated[Path | None, typer.Option(help="The model store.", show_default="store")] = None,
+    store: StoreOption = None,
 ) -> None:
     """Find what is wrong with an installation, and how to mend it.
 
@@ -44,7 +42,7 @@ def command(
     settings = settings_from(broker, prefix)
     console = Console()
     failed = 0
-    for check in _checks(settings, store or default_store()):
+    for check in _checks(settings, model_store(store)):
         failed += check.level == "fail"
         console.print(
             Text(f"{check.level:4} ", _COLOURS[check.level]) + Text(f"{check.name}: {check.finding}")
@@ -55,7 +53,7 @@ def command(
         raise typer.Exit(ExitCode.PROBLEM)
 
 
-def _checks(settings: Settings, store: Path) -> Iterator[Check]:
+def _checks(settings: Settings, store: ModelStore) -> Iterator[Check]:
     yield Check("software", "ok", f"splitplace {software_version()}, Python {sys.version.split()[0]}")
     yield diagnosis.clock(datetime.now(UTC))
     local: list[str] = []
@@ -93,9 +91,10 @@ def _broker_checks(settings: Settings, probe: BrokerProbe) -> Iterator[Check]:
     yield diagnosis.queue_length(probe.queue_holds(QUEUE_MESSAGES))
 
 
-def _store_checks(folder: Path, found: list[str]) -> Iterator[Check]:
-    remedy = "splitplace models build, or --store FOLDER (a node needs no store: it fetches what it runs)"
-    store = ModelStore(folder)
+def _store_checks(store: ModelStore, found: list[str]) -> Iterator[Check]:
+    remedy = (
+        "splitplace models add or build, or --store FOLDER (a node needs no store: it fetches what it runs)"
+    )
     try:
         applications = store.applications()
         for application in applications:
@@ -105,7 +104,7 @@ def _store_checks(folder: Path, found: list[str]) -> Iterator[Check]:
         yield Check("model store", "fail", str(error), remedy)
         return
     if not applications:
-        yield Check("model store", "warn", f"{folder} holds no application", remedy)
+        yield Check("model store", "warn", f"{store} holds no application", remedy)
         return
     found += [application.name for application in applications]
     count = sum(len(application.fragments) for application in applications)

@@ -9,12 +9,11 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from splitplace.commands.models.store import StoreOption
 from splitplace.commands.shared.exit_codes import ExitCode
 from splitplace.commands.shared.options import fail, parse_duration_ms
+from splitplace.commands.shared.places import StoreOption, model_store
 from splitplace.messages.limits import MEBIBYTE
-from splitplace.storage.model_store import ModelStore, StoreError
-from splitplace.storage.shipped import default_store
+from splitplace.storage.model_store import StoreError
 from splitplace.workshop.cutting.layer_split import CutError
 from splitplace.workshop.datasets import PUBLISHED, DatasetError, Subset, load_published
 from splitplace.workshop.datasets.image_folder import read_image_folder
@@ -75,7 +74,7 @@ def add_command(
 
     An ONNX file needs no torch. The code of FILE.py runs on this machine, as it would anyway for its weights.
     """
-    root = store or default_store()
+    models = model_store(store)
     if (data is None) == (accuracy is None):
         fail(
             "say how good it is: --data with labelled pictures, or --accuracy as its maker states it",
@@ -94,7 +93,7 @@ def add_command(
         )
         model, sides = _network(network, shape, weights, mean=mean, std=std, white=white)
         answers = _pictures(data, dataset, classes, sides) if data is not None else float(accuracy or 0)
-        application, results = add(model, request, ModelStore(root), answers)
+        application, results = add(model, request, models, answers)
     except (UserNetworkError, DatasetError, CutError, GraphError, PackingError, StoreError) as error:
         fail(str(error), ExitCode.PROBLEM)
     except ValidationError as error:
@@ -103,7 +102,7 @@ def add_command(
     console.print(variants_table(application, results))
     if data is None:
         console.print(f"accuracy {accuracy} is stated, not measured: --data measures it")
-    console.print(f"written: {root / application.name}")
+    console.print(f"written: {models.folder(application.name)}")
 
 
 def _network(

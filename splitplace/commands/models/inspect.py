@@ -10,13 +10,12 @@ import onnx
 import typer
 from rich.console import Console
 
-from splitplace.commands.models.store import StoreOption
 from splitplace.commands.shared.exit_codes import ExitCode
 from splitplace.commands.shared.options import fail
+from splitplace.commands.shared.places import StoreOption, model_store
 from splitplace.edge_node.runtime import FragmentError
 from splitplace.messages.application import Application
 from splitplace.storage.model_store import ModelStore, StoreError
-from splitplace.storage.shipped import default_store
 from splitplace.workshop.cutting.balance import Device, PartitionError, Target
 from splitplace.workshop.cutting.inspection import Inspection, balance, inspect
 from splitplace.workshop.cutting.inspection_tables import points_table, stages_table, verdict
@@ -67,8 +66,9 @@ def inspect_command(
     Every piece between two places to cut is timed on this machine first; that takes some seconds.
     """
     console = Console()
+    models = model_store(store)
     try:
-        application, model = _load(network, store or default_store())
+        application, model = _load(network, models)
         target = _target(speeds, bandwidth, memory)
         wanted = stages or (len(target.nodes) if len(target.nodes) > 1 else _STAGES)
         batch = micro_batch or _usual_batch(model)
@@ -79,7 +79,7 @@ def inspect_command(
         console.print(verdict(found.plan))
         console.print(_differences(model, found))
         if application:
-            _print_chains(console, found, application, ModelStore(store or default_store()), batch)
+            _print_chains(console, found, application, models, batch)
     except (StoreError, UserNetworkError, GraphError, CutError, PartitionError, FragmentError) as error:
         fail(str(error), ExitCode.PROBLEM)
     except ValueError as error:
@@ -89,15 +89,14 @@ def inspect_command(
         console.print(f"drawn: {drawing}")
 
 
-def _load(network: str, root: Path) -> tuple[Application | None, onnx.ModelProto]:
+def _load(network: str, store: ModelStore) -> tuple[Application | None, onnx.ModelProto]:
     """A network by the name of its application, or from a file."""
     if network.endswith(".onnx"):
         model = read_onnx(Path(network))
         return None, adopt(model, Preprocessing.for_channels(input_shape(model)[0], (), (), 1.0))
-    store = ModelStore(root)
     application = next((each for each in store.applications() if each.name == network), None)
     if application is None:
-        raise StoreError(root, f"has no application {network!r}; a file's name ends with .onnx")
+        raise StoreError(store.root, f"has no application {network!r}; a file's name ends with .onnx")
     whole = application.variant("whole").stages[0]
     return application, onnx.load(store.fragment_path(whole.fragment))
 

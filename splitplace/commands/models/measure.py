@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from splitplace.commands.models.store import ApplicationArgument, StoreOption
+from splitplace.commands.models.store import ApplicationArgument
 from splitplace.commands.shared.exit_codes import ExitCode
 from splitplace.commands.shared.options import fail
+from splitplace.commands.shared.places import StoreOption, model_store
 from splitplace.messages.application import Application
-from splitplace.storage.model_store import ModelStore, StoreError
-from splitplace.storage.shipped import default_store
+from splitplace.storage.model_store import StoreError
 from splitplace.workshop.cutting.profile import reference_score, timed
 from splitplace.workshop.datasets import PUBLISHED, DatasetError, Subset, load_published
 from splitplace.workshop.datasets.image_folder import read_image_folder
@@ -33,7 +33,7 @@ def evaluate_command(
     Fails if a fragment is not the one its hash names, if a chain's logits differ from the whole network's, or
     if a stored accuracy is not reproduced.
     """
-    models = ModelStore(store or default_store())
+    models = model_store(store)
     try:
         images = _images(models.application(application), data, dataset)
         found, results = evaluate(models, application, images)
@@ -55,7 +55,7 @@ def profile_command(
     store: StoreOption = None,
 ) -> None:
     """Time an application's fragments on this machine, in one thread."""
-    models = ModelStore(store or default_store())
+    models = model_store(store)
     try:
         stored = models.application(application)
         files = [models.fragment_path(fragment.sha256) for fragment in stored.fragments]
@@ -63,9 +63,14 @@ def profile_command(
     except (StoreError, OSError) as error:
         fail(str(error), ExitCode.PROBLEM)
     now = timed(stored, contents, reference_score())
-    Console().print(profile_table(stored, now))
+    console = Console()
+    console.print(profile_table(stored, now))
     if write:
-        models.save(now, contents)
+        try:
+            models.save(now, contents)
+        except StoreError as error:
+            fail(str(error), ExitCode.PROBLEM)
+        console.print(f"written: {models.folder(now.name)}", markup=False)
 
 
 def _images(application: Application, data: Path, dataset: str) -> Subset:

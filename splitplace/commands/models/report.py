@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from splitplace.commands.models.store import StoreOption
 from splitplace.commands.shared.exit_codes import ExitCode
 from splitplace.commands.shared.options import fail
+from splitplace.commands.shared.places import StoreOption, model_store, paths
 from splitplace.edge_node.runtime import FragmentError
 from splitplace.messages.application import Application
 from splitplace.storage.model_store import ModelStore, StoreError
-from splitplace.storage.shipped import default_store
+from splitplace.storage.replace import replace_file
 from splitplace.workshop.cutting.layer_split import CutError
 from splitplace.workshop.datasets import DatasetError
 from splitplace.workshop.onnx.graph import GraphError
@@ -37,7 +37,10 @@ def report_command(
         list[str] | None, typer.Argument(metavar="APPLICATION...", help="Only these. [default: all]")
     ] = None,
     *,
-    out: Annotated[Path, typer.Option(help="Folder for the page.")] = Path("var/models-report"),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the page.", show_default="pages/models in the state folder"),
+    ] = None,
     data: Annotated[
         list[Path] | None,
         typer.Option(help="Folder with labelled test pictures, to count which branch wins; may be repeated."),
@@ -46,7 +49,7 @@ def report_command(
 ) -> None:
     """Write a page with pictures: accuracy against time, groups, cuts, sizes."""
     console = Console()
-    models = ModelStore(store or default_store())
+    models = model_store(store)
     folders = data or []
     try:
         from splitplace.workshop.report.page import report_page  # noqa: PLC0415 - only here matplotlib is needed
@@ -58,16 +61,16 @@ def report_command(
     except (StoreError, FragmentError, CutError, GraphError) as error:
         fail(str(error), ExitCode.PROBLEM)
     if not chapters:
-        fail(f"{models.root} holds no application", ExitCode.PROBLEM)
+        fail(f"{models} holds no application", ExitCode.PROBLEM)
     for note in (note for chapter in chapters for note in chapter.notes):
         console.print(note, style="yellow", markup=False)
     page = report_page(chapters, _command(applications or (), folders, store))
+    file = (out or paths().pages / "models") / PAGE
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / PAGE).write_text(page, "utf-8")
+        replace_file(file, page.encode())
     except OSError as error:
-        fail(f"cannot write to {out}: {error.strerror}", ExitCode.PROBLEM)
-    console.print(f"written: {out / PAGE}", markup=False)
+        fail(f"cannot write to {file.parent}: {error.strerror}", ExitCode.PROBLEM)
+    console.print(f"written: {file}", markup=False)
 
 
 def _chapter(models: ModelStore, application: Application, folders: Sequence[Path]) -> "Chapter":

@@ -1,6 +1,5 @@
 """`splitplace models list | export | remove`: what needs nothing but the store itself."""
 
-import shutil
 import zipfile
 from pathlib import Path
 from typing import Annotated
@@ -11,23 +10,23 @@ from rich.table import Table
 
 from splitplace.commands.shared.exit_codes import ExitCode
 from splitplace.commands.shared.options import fail
+from splitplace.commands.shared.places import StoreOption, model_store
 from splitplace.messages.application import Variant
 from splitplace.messages.limits import MEBIBYTE
 from splitplace.storage.model_store import ModelStore, StoreError
-from splitplace.storage.shipped import default_store
+from splitplace.storage.paths import SHIPPED_STORE
 
 ApplicationArgument = Annotated[str, typer.Argument(help="Name of an application in the store.")]
-StoreOption = Annotated[Path | None, typer.Option(help="The model store.", show_default="store")]
 
 
 def list_command(*, store: StoreOption = None) -> None:
-    """Show what the model store holds."""
-    root = store or default_store()
+    """Show what the model store holds, and in which folder."""
+    models = model_store(store)
     try:
-        applications = ModelStore(root).applications()
+        applications = models.applications()
     except StoreError as error:
         fail(str(error), ExitCode.PROBLEM)
-    table = Table("application", "variant", title=str(root))
+    table = Table("application", "store", "variant")
     for heading in ("fragments", "accuracy", "ms an image", "MB of memory"):
         table.add_column(heading, justify="right")
     for application in applications:
@@ -35,13 +34,17 @@ def list_command(*, store: StoreOption = None) -> None:
             fragments = [application.fragment(stage.fragment) for stage in variant.stages]
             table.add_row(
                 application.name,
+                _name(models, models.folder(application.name).parent),
                 variant.name,
                 str(len(fragments)),
                 _accuracy(variant),
                 " + ".join(f"{fragment.milliseconds_per_image:.2f}" for fragment in fragments),
                 " + ".join(f"{fragment.peak_memory_bytes / MEBIBYTE:.1f}" for fragment in fragments),
             )
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    for folder in models.folders:
+        console.print(f"{_name(models, folder)}: {folder}", markup=False, highlight=False, soft_wrap=True)
 
 
 def export_command(
@@ -52,13 +55,18 @@ def export_command(
 ) -> None:
     """Write an application as one archive.
 
-    Unpacked into the model store of another machine it is there.
+    Unpack it into the model store of another machine to have it there.
     """
-    folder = _folder(application, store)
-    with zipfile.ZipFile(archive, "w") as file:  # the weights do not compress
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            file.write(path, path.relative_to(folder.parent))
-    Console().print(f"written: {archive}, {archive.stat().st_size / MEBIBYTE:.1f} MB")
+    try:
+        folder = model_store(store).folder(application)
+        with zipfile.ZipFile(archive, "w") as file:  # the weights do not compress
+            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+                file.write(path, path.relative_to(folder.parent))
+    except StoreError as error:
+        fail(str(error), ExitCode.PROBLEM)
+    except OSError as error:
+        fail(f"cannot write {archive}: {error.strerror}", ExitCode.PROBLEM)
+    Console().print(f"written: {archive}, {archive.stat().st_size / MEBIBYTE:.1f} MB", markup=False)
 
 
 def remove_command(
@@ -67,21 +75,23 @@ def remove_command(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     store: StoreOption = None,
 ) -> None:
-    """Delete an application and its fragments from the store."""
-    folder = _folder(application, store)
-    if not yes:
-        typer.confirm(f"delete {folder}?", abort=True)
-    shutil.rmtree(folder)
-    Console().print(f"deleted: {folder}")
-
-
-def _folder(application: str, store: Path | None) -> Path:
-    """The application's folder in the store. Exits if it is not there."""
-    root = store or default_store()
+    """Delete an application that you added, with its fragments."""
+    models = model_store(store)
     try:
-        return root / ModelStore(root).application(application).name
+        folder = models.folder(application)
+        if not yes and not models.is_read_only(application):
+            typer.confirm(f"delete {folder}?", abort=True)
+        models.remove(application)
     except StoreError as error:
         fail(str(error), ExitCode.PROBLEM)
+    Console().print(f"deleted: {folder}", markup=False)
+
+
+def _name(models: ModelStore, folder: Path) -> str:
+    """What a folder is called in the table."""
+    if folder == SHIPPED_STORE:
+        return "shipped"
+    return "own" if len(models.folders) > 1 else "--store"
 
 
 def _accuracy(variant: Variant) -> str:

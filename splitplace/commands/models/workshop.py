@@ -10,11 +10,10 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from splitplace.commands.models.store import StoreOption
 from splitplace.commands.shared.exit_codes import ExitCode
 from splitplace.commands.shared.options import fail
-from splitplace.storage.model_store import ModelStore, StoreError
-from splitplace.storage.shipped import default_store
+from splitplace.commands.shared.places import StoreOption, model_store, paths
+from splitplace.storage.model_store import StoreError
 from splitplace.workshop.cutting.layer_split import CutError
 from splitplace.workshop.datasets import DatasetError, load_published
 from splitplace.workshop.packing.packer import PackingError
@@ -26,9 +25,10 @@ from splitplace.workshop.recipes.recipes import RECIPES, Recipe, RecipePart
 RecipeArgument = Annotated[str, typer.Argument(metavar="APPLICATION", help=f"One of {', '.join(RECIPES)}.")]
 DataOption = Annotated[Path, typer.Option(help="Folder with the data set's files. Nothing is downloaded.")]
 CheckpointsOption = Annotated[
-    Path,
+    Path | None,
     typer.Option(
-        help="Where trainings are kept: an interrupted one is taken up, a finished one is not repeated."
+        help="Folder of trainings. Resumes interrupted trainings and skips finished ones.",
+        show_default="trainings in the state folder",
     ),
 ]
 EpochsOption = Annotated[int | None, typer.Option(min=1, help="Fewer epochs than the recipe's, for a try.")]
@@ -41,7 +41,7 @@ def train_command(
     *,
     data: DataOption,
     part: Annotated[str, typer.Option(help=f"One of {', '.join(get_args(RecipePart))}.")] = "whole",
-    checkpoints: CheckpointsOption = Path("var/models"),
+    checkpoints: CheckpointsOption = None,
     epochs: EpochsOption = None,
     seed: SeedOption = None,
     device: DeviceOption = "",
@@ -62,21 +62,21 @@ def build_command(
     *,
     data: DataOption,
     store: StoreOption = None,
-    checkpoints: CheckpointsOption = Path("var/models"),
+    checkpoints: CheckpointsOption = None,
     epochs: EpochsOption = None,
     seed: SeedOption = None,
     device: DeviceOption = "",
 ) -> None:
     """Build a shipped application: train, split, export, measure, pack."""
-    root = store or default_store()
+    models = model_store(store)
     with _bench(_recipe(application, epochs, seed), data, checkpoints, device) as bench:
         try:
-            built, results = build(bench, ModelStore(root))
+            built, results = build(bench, models)
         except (PackingError, CutError, StoreError) as error:
             fail(str(error), ExitCode.PROBLEM)
     console = Console()
     console.print(variants_table(built, results))
-    console.print(f"written: {root / built.name}")
+    console.print(f"written: {models.folder(built.name)}")
 
 
 def _recipe(name: str, epochs: int | None, seed: int | None) -> Recipe:
@@ -86,7 +86,7 @@ def _recipe(name: str, epochs: int | None, seed: int | None) -> Recipe:
 
 
 @contextmanager
-def _bench(recipe: Recipe, data: Path, checkpoints: Path, device: str) -> Iterator[Workbench]:
+def _bench(recipe: Recipe, data: Path, checkpoints: Path | None, device: str) -> Iterator[Workbench]:
     """Reads the data and shows the progress of what is done meanwhile."""
     torch.set_num_threads(1)
     console = Console()
@@ -95,4 +95,10 @@ def _bench(recipe: Recipe, data: Path, checkpoints: Path, device: str) -> Iterat
     except DatasetError as error:
         fail(str(error), ExitCode.PROBLEM)
     with Progress(console=console) as progress:
-        yield Workbench(recipe, dataset, checkpoints / recipe.name, progress, device or default_device())
+        yield Workbench(
+            recipe,
+            dataset,
+            (checkpoints or paths().trainings) / recipe.name,
+            progress,
+            device or default_device(),
+        )

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from splitplace.storage.shipped import SHIPPED_STORE
+from splitplace.storage.paths import SHIPPED_STORE
 from splitplace.workshop.datasets import DatasetError, Subset, load_published
 
 DIGITS = 10

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import nn
 
+from splitplace.bus.settings import Settings
 from splitplace.messages.application import Fragment
 from splitplace.workshop.cutting.profile import describe
 from splitplace.workshop.datasets import PUBLISHED, DatasetError, Subset, load_published
@@ -174,7 +175,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--branches", type=int, help="default: as many as the application has")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--checkpoints", type=Path, default=Path("var/comparison"), help="to resume")
+    parser.add_argument(
+        "--checkpoints", type=Path, default=Settings().paths.trainings / "comparison", help="to resume"
+    )
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     console = Console(width=150)

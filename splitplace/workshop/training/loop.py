@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 from torch import Tensor, nn
 
+from splitplace.storage.replace import replacing
 from splitplace.workshop.datasets import Subset
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -215,15 +216,13 @@ class Checkpoint:
 
     def save(self, curve: Sequence[Epoch], *, best: bool) -> None:
         """Replaces the file at once. The weights of the best epoch are kept beside those of the last."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         states = {name: part.state_dict() for name, part in self.parts.items()}
         if self.schedule.patience:
             stored = None if best else self._stored()
             states["best"] = states["network"] if stored is None else stored["best"]
         facts = {"schedule": asdict(self.schedule), "curve": [tuple(point) for point in curve]}
-        partial = self.path.with_suffix(".partial")
-        torch.save(states | facts, partial)
-        partial.replace(self.path)
+        with replacing(self.path) as file:
+            torch.save(states | facts, file)
 
     def _stored(self) -> dict[str, Any] | None:
         """What the file holds, if it is of this schedule and network."""

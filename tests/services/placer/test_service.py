@@ -69,7 +69,7 @@ async def observed(
     url: str,
     *,
     warm_up: bool = False,
-    state_dir: Path = Path("var/state"),
+    state_dir: Path | None = None,
     placement: PlacementName = "earliest-finish",
 ) -> AsyncIterator[Observer]:
     """An observer of a running placer."""
