@@ -80,8 +80,8 @@ def command(
     try:
         from splitplace.experiments import session  # noqa: PLC0415 - plots and statistics are an extra
         from splitplace.experiments.backends import connect  # noqa: PLC0415
-        from splitplace.experiments.running import Laboratory, Workers  # noqa: PLC0415
-        from splitplace.experiments.simulation import simulate, teach  # noqa: PLC0415
+        from splitplace.experiments.running import RunCache, Workers  # noqa: PLC0415
+        from splitplace.experiments.simulation import simulate, train_policies  # noqa: PLC0415
     except ModuleNotFoundError as error:
         fail(f"{error.name} is missing: pip install 'splitplace[experiments]'", ExitCode.PROBLEM)
     plan = session.SessionPlan(
@@ -97,10 +97,10 @@ def command(
         command=("splitplace", *sys.argv[1:]),
         commit=_commit(),
     )
-    laboratory = Laboratory(teach, simulate, Workers(jobs, backend))
+    cache = RunCache(train_policies, simulate, Workers(jobs, backend))
     try:
-        with connect(backend, cluster), progress(session.simulations(plan, laboratory)) as step:
-            for page in session.conduct(plan, laboratory, out or paths().pages, lambda each: step(each.name)):
+        with connect(backend, cluster), progress(session.simulations(plan, cache)) as step:
+            for page in session.conduct(plan, cache, out or paths().pages, lambda each: step(each.name)):
                 print(page, flush=True)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         fail(str(error), ExitCode.PROBLEM)
@@ -122,8 +122,8 @@ def _chosen(names: list[str], catalogue: Any) -> "list[Experiment]":  # noqa: AN
 def _only(policies: str | None, chosen: "list[Experiment]") -> tuple[str, ...]:
     """The policies of the option. Exits where an experiment has none of that name."""
     wanted = tuple(policies.split(",")) if policies else ()
-    contenders = [contender for each in chosen for contender in each.contenders]
-    known = list(dict.fromkeys(name for each in contenders for name in (each.name, each.policy)))
+    rows = [row for each in chosen for row in each.rows]
+    known = list(dict.fromkeys(name for each in rows for name in (each.name, each.policy)))
     for policy in wanted:
         if policy not in known:
             fail(f"{policy!r} is not among the policies there: {', '.join(known)}", ExitCode.USAGE)

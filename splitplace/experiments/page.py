@@ -12,7 +12,7 @@ from splitplace.experiments import tables
 from splitplace.experiments.figures import KINDS, Runs
 from splitplace.experiments.findings import against_reference, best, check, p_value
 from splitplace.experiments.metrics import METRICS
-from splitplace.experiments.plan import ApplicationDots, Case, Contender, Experiment
+from splitplace.experiments.plan import ApplicationDots, Case, Experiment, PolicyRow
 from splitplace.experiments.plots import draw
 from splitplace.experiments.statistics import CONFIDENCE
 from splitplace.simulator import Scenario, arms_of
@@ -109,9 +109,9 @@ def _introduction(experiment: Experiment) -> str:
 def _findings(experiment: Experiment, runs: Runs) -> list[str]:
     found = [check(claim, runs) for claim in experiment.claims]
     leaders = [
-        f"- {prefix}{best(runs, key, case.name, among=_contenders(runs, case.name))}"
+        f"- {prefix}{best(runs, key, case.name, among=_comparable(runs, case.name))}"
         for case in experiment.cases
-        if len(_contenders(runs, case.name)) > 1
+        if len(_comparable(runs, case.name)) > 1
         for prefix in ["" if len(experiment.cases) == 1 else f"{case.name}: "]
         for key in experiment.tested
         if METRICS.of(key).better is not None
@@ -129,7 +129,7 @@ def _findings(experiment: Experiment, runs: Runs) -> list[str]:
     return sections
 
 
-def _contenders(runs: Runs, case: str) -> list[str]:
+def _comparable(runs: Runs, case: str) -> list[str]:
     return [
         policy
         for policy in runs.policies()
@@ -158,7 +158,7 @@ def _choices(experiment: Experiment, runs: Runs, origin: Origin) -> list[str]:
     """What each row chooses among, for rows that differ in it do not compare like with like."""
     rows_by_arms = {
         case.name: _rows_by_arms(
-            [each for each in experiment.contenders if (case.name, each.name) in runs.by_seed], case, origin
+            [each for each in experiment.rows if (case.name, each.name) in runs.by_seed], case, origin
         )
         for case in experiment.cases
     }
@@ -176,14 +176,14 @@ def _choices(experiment: Experiment, runs: Runs, origin: Origin) -> list[str]:
     return sections
 
 
-def _rows_by_arms(contenders: Iterable[Contender], case: Case, origin: Origin) -> dict[str, list[str]]:
-    rows: dict[str, list[str]] = {}
-    for each in contenders:
-        own = {} if each.arms is None else {"arms": each.arms}
+def _rows_by_arms(rows: Iterable[PolicyRow], case: Case, origin: Origin) -> dict[str, list[str]]:
+    by_arms: dict[str, list[str]] = {}
+    for row in rows:
+        own = {} if row.arms is None else {"arms": row.arms}
         scenario = Scenario.model_validate({**origin.scenario, **case.changes, **own})
-        arms = arms_of(scenario, each.policy.partition("+")[0])
-        rows.setdefault(", ".join(kind for kind in KINDS if kind in arms), []).append(each.name)
-    return rows
+        arms = arms_of(scenario, row.policy.partition("+")[0])
+        by_arms.setdefault(", ".join(kind for kind in KINDS if kind in arms), []).append(row.name)
+    return by_arms
 
 
 def _beside_paper(experiment: Experiment, runs: Runs) -> list[str]:

@@ -50,7 +50,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Contender:
+class PolicyRow:
     """What fills one row of every table.
 
     Attributes:
@@ -221,7 +221,7 @@ class Experiment:
     policies: tuple[str, ...]
     metrics: tuple[str, ...]
     figures: tuple[str, ...] = ()
-    more: tuple[Contender, ...] = ()
+    more: tuple[PolicyRow, ...] = ()
     scenario: Mapping[str, Any] = field(default_factory=dict)
     cases: tuple[Case, ...] = (Case(),)
     plots: tuple[Plot, ...] = ()
@@ -232,9 +232,9 @@ class Experiment:
     seeds: int = 5
 
     @property
-    def contenders(self) -> tuple[Contender, ...]:
+    def rows(self) -> tuple[PolicyRow, ...]:
         """All rows, in order."""
-        return (*(Contender(policy, policy) for policy in self.policies), *self.more)
+        return (*(PolicyRow(policy, policy) for policy in self.policies), *self.more)
 
 
 def extreme(

@@ -1,4 +1,4 @@
-"""Trains policies and runs simulations, many at a time, each only once."""
+"""Train policies and run simulations, many in parallel and each only once."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,21 +7,21 @@ from typing import Any
 from joblib import Parallel, delayed, parallel_config
 
 from splitplace.experiments.figures import Run, Runs
-from splitplace.experiments.plan import Case, Contender, Experiment
+from splitplace.experiments.plan import Case, Experiment, PolicyRow
 from splitplace.simulator import Learnt, Scenario, arms_of
 
-OF_POLICIES = frozenset({"arms", "alpha", "mode", "training_intervals"})
-"""Fields of a scenario that say how policies decide and learn, not what they meet: training has them too."""
+POLICY_FIELDS = frozenset({"arms", "alpha", "mode", "training_intervals"})
+"""Fields of a scenario that say how policies decide and learn. They hold for the training too."""
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """A training of one policy, which any number of simulations may begin with.
+class TrainingRun:
+    """The training of one policy. Any number of simulations may start from it.
 
     Attributes:
-        scenario: where it learns, and for how long (`training_intervals`).
+        scenario: where the policy learns, and for how long (`training_intervals`).
         policy: split+placement.
-        seed: of everything.
+        seed: seed of all random numbers.
     """
 
     scenario: Scenario
@@ -30,9 +30,9 @@ class Lesson:
 
     @property
     def key(self) -> str:
-        """The same for the same training, which is steady and lasts as long as `training_intervals` says."""
-        steady = self.scenario.model_copy(update={"intervals": 1, "drift": None})
-        return f"{self.policy} {self.seed} {_spelled_out(steady, self.policy)}"
+        """Identical for identical trainings. Drift and `intervals` play no part in a training."""
+        relevant = self.scenario.model_copy(update={"intervals": 1, "drift": None})
+        return f"{self.policy} {self.seed} {_spelled_out(relevant, self.policy)}"
 
 
 @dataclass(frozen=True)
@@ -42,34 +42,34 @@ class SimulationRequest:
     Attributes:
         scenario: what is simulated.
         policy: split+placement.
-        seed: of arrivals, network and policy.
-        lesson: what the policy learns from before; None for nothing.
+        seed: seed of arrivals, network and policy.
+        training: the training that the policy starts from; None for an untrained policy.
     """
 
     scenario: Scenario
     policy: str
     seed: int
-    lesson: Lesson | None = None
+    training: TrainingRun | None = None
 
     @property
     def key(self) -> str:
-        """The same for the same simulation."""
-        before = self.lesson.key if self.lesson else "untrained"
+        """Identical for identical simulations."""
+        before = self.training.key if self.training else "untrained"
         return f"{self.policy} {self.seed} {_spelled_out(self.scenario, self.policy)} after {before}"
 
 
 def _spelled_out(scenario: Scenario, policy: str) -> str:
-    """All fields, and the same for arms that are named and for the same arms as a policy's own."""
+    """Return all fields, with a policy's default arms named and all arms sorted."""
     arms = tuple(sorted(arms_of(scenario, policy.partition("+")[0])))
     return scenario.model_copy(update={"arms": arms}).model_dump_json()
 
 
 @dataclass(frozen=True)
-class Taught:
-    """What came of a lesson.
+class TrainedPolicies:
+    """The result of a training.
 
     Attributes:
-        learnt: the policies' states.
+        learnt: state of the policies.
         series: figures by dotted name, one for each interval of the training.
     """
 
@@ -77,18 +77,18 @@ class Taught:
     series: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
-Teach = Callable[[Lesson], Taught]
-Simulate = Callable[[SimulationRequest, Taught | None], Run]
-"""Both must be importable by name, for other processes call them."""
+TrainPolicies = Callable[[TrainingRun], TrainedPolicies]
+Simulate = Callable[[SimulationRequest, TrainedPolicies | None], Run]
+"""Both must be importable by name, because other processes call them."""
 
 
 @dataclass(frozen=True)
 class Workers:
-    """Who does the simulations.
+    """What runs the simulations.
 
     Attributes:
-        jobs: how many at a time.
-        backend: of joblib; `dask` and `ray` use a cluster that is already connected.
+        jobs: number of simulations in parallel.
+        backend: joblib backend; `dask` and `ray` use a cluster that is already connected.
     """
 
     jobs: int = 1
@@ -96,32 +96,36 @@ class Workers:
 
 
 @dataclass
-class Laboratory:
-    """Does simulations and remembers what they gave, so that experiments share what they have in common."""
+class RunCache:
+    """Run simulations and keep their results, so that experiments share what they have in common."""
 
-    teach: Teach
+    train_policies: TrainPolicies
     simulate: Simulate
     workers: Workers = field(default_factory=Workers)
-    _taught: dict[str, Taught] = field(default_factory=dict)
+    _trained: dict[str, TrainedPolicies] = field(default_factory=dict)
     _runs: dict[str, Run] = field(default_factory=dict)
 
-    def missing(self, requests: Iterable[SimulationRequest]) -> tuple[list[Lesson], list[SimulationRequest]]:
-        """What was not done yet, each once: trainings, and the simulations themselves."""
+    def missing(
+        self, requests: Iterable[SimulationRequest]
+    ) -> tuple[list[TrainingRun], list[SimulationRequest]]:
+        """Return the trainings and the simulations that have not been run yet, each once."""
         runs = {request.key: request for request in requests if request.key not in self._runs}
-        lessons = {request.lesson.key: request.lesson for request in runs.values() if request.lesson}
-        return [lesson for key, lesson in lessons.items() if key not in self._taught], list(runs.values())
+        trainings = {request.training.key: request.training for request in runs.values() if request.training}
+        untrained = [training for key, training in trainings.items() if key not in self._trained]
+        return untrained, list(runs.values())
 
     def run(self, requests: Iterable[SimulationRequest], done: Callable[[], None]) -> None:
-        """Does what is missing.
+        """Run what is missing.
 
         Args:
-            requests: what will be asked for.
-            done: called after each training and each simulation; where the backend tells only of the end of
-                all (ray), then.
+            requests: the simulations that are needed.
+            done: called after each training and each simulation. The backend `ray` reports only the end of
+                all trainings, and of all simulations.
         """
-        lessons, runs = self.missing(requests)
-        for key, taught in self._parallel(delayed(_teach)(self.teach, lesson) for lesson in lessons):
-            self._taught[key] = taught
+        trainings, runs = self.missing(requests)
+        jobs = (delayed(_train)(self.train_policies, training) for training in trainings)
+        for key, trained in self._parallel(jobs):
+            self._trained[key] = trained
             done()
         calls = (delayed(_simulate)(self.simulate, request, self._before(request)) for request in runs)
         for key, run in self._parallel(calls):
@@ -129,7 +133,7 @@ class Laboratory:
             done()
 
     def runs(self, requests: Mapping[tuple[str, str], Mapping[int, SimulationRequest]]) -> Runs:
-        """What was simulated, in the order of the requests. Raises KeyError for one that was not."""
+        """Return the results in the order of the requests. Raises KeyError for one that was not run."""
         return Runs(
             {
                 cell: {seed: self._runs[request.key] for seed, request in by_seed.items()}
@@ -137,8 +141,8 @@ class Laboratory:
             }
         )
 
-    def _before(self, request: SimulationRequest) -> Taught | None:
-        return self._taught[request.lesson.key] if request.lesson else None
+    def _before(self, request: SimulationRequest) -> TrainedPolicies | None:
+        return self._trained[request.training.key] if request.training else None
 
     def _parallel(self, calls: Iterable[Any]) -> Iterable[tuple[str, Any]]:
         return_as = "list" if self.workers.backend == "ray" else "generator_unordered"
@@ -146,26 +150,28 @@ class Laboratory:
             yield from Parallel(return_as=return_as, batch_size=1)(calls)
 
 
-def _teach(teach: Teach, lesson: Lesson) -> tuple[str, Taught]:
-    return lesson.key, teach(lesson)
+def _train(train_policies: TrainPolicies, training: TrainingRun) -> tuple[str, TrainedPolicies]:
+    return training.key, train_policies(training)
 
 
-def _simulate(simulate: Simulate, request: SimulationRequest, taught: Taught | None) -> tuple[str, Run]:
-    return request.key, simulate(request, taught)
+def _simulate(
+    simulate: Simulate, request: SimulationRequest, trained: TrainedPolicies | None
+) -> tuple[str, Run]:
+    return request.key, simulate(request, trained)
 
 
 def requests_of(
     experiment: Experiment, common: Mapping[str, Any], seeds: int, only: Sequence[str] = ()
 ) -> dict[tuple[str, str], dict[int, SimulationRequest]]:
-    """All simulations of an experiment, by case and row, then by seed.
+    """Return all simulations of an experiment, by case and row, then by seed.
 
-    Policies train in the common scenario, not in that of the case: what a case changes, they meet for the
-    first time. Its `OF_POLICIES` hold for the training too.
+    Policies train in the common scenario, not in that of the case, so that a policy meets a case's changes
+    for the first time in the simulation. Only `POLICY_FIELDS` of a case hold for the training too.
 
     Args:
-        experiment: which one.
-        common: fields of the scenario for all cases; those that a case changes win.
-        seeds: how many for each row and case.
+        experiment: the experiment.
+        common: fields of the scenario for all cases; the changes of a case take precedence.
+        seeds: number of seeds for each row and case.
         only: rows to keep, by name or by policy; empty for all.
 
     Raises:
@@ -173,30 +179,30 @@ def requests_of(
     """
     requests: dict[tuple[str, str], dict[int, SimulationRequest]] = {}
     for case in experiment.cases:
-        for contender in experiment.contenders:
-            if not only or contender.name in only or contender.policy in only:
-                scenario, school = _scenarios(common, case, contender)
-                requests[case.name, contender.name] = {
+        for row in experiment.rows:
+            if not only or row.name in only or row.policy in only:
+                scenario, training_scenario = _scenarios(common, case, row)
+                requests[case.name, row.name] = {
                     seed: SimulationRequest(
-                        scenario, contender.policy, seed, _lesson(school, contender.policy, seed)
+                        scenario, row.policy, seed, _training_run(training_scenario, row.policy, seed)
                     )
                     for seed in range(seeds)
                 }
     return requests
 
 
-def _scenarios(common: Mapping[str, Any], case: Case, contender: Contender) -> tuple[Scenario, Scenario]:
-    """Of the simulation, and of the training before it."""
-    own = {} if contender.arms is None else {"arms": contender.arms}
-    decided = {name: value for name, value in case.changes.items() if name in OF_POLICIES}
+def _scenarios(common: Mapping[str, Any], case: Case, row: PolicyRow) -> tuple[Scenario, Scenario]:
+    """Return the scenario of the simulation and that of the training before it."""
+    own = {} if row.arms is None else {"arms": row.arms}
+    decided = {name: value for name, value in case.changes.items() if name in POLICY_FIELDS}
     return (
         Scenario.model_validate({**common, **case.changes, **own, "training_intervals": 0}),
         Scenario.model_validate({**common, **decided, **own}),
     )
 
 
-def _lesson(school: Scenario, policy: str, seed: int) -> Lesson | None:
-    """Oracles have nothing to learn."""
-    if not school.training_intervals or policy.startswith("oracle+"):
+def _training_run(scenario: Scenario, policy: str, seed: int) -> TrainingRun | None:
+    """Return the training of a policy; None for oracles, which have nothing to learn."""
+    if not scenario.training_intervals or policy.startswith("oracle+"):
         return None
-    return Lesson(school, policy, seed)
+    return TrainingRun(scenario, policy, seed)

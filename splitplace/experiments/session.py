@@ -1,4 +1,4 @@
-"""A session in the laboratory: what is wanted is planned, simulated, and written down page by page."""
+"""A session: what is wanted is planned, simulated, and written down page by page."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from typing import Any
 from splitplace.experiments import page
 from splitplace.experiments.catalogue import EXPERIMENTS
 from splitplace.experiments.plan import Experiment
-from splitplace.experiments.running import Laboratory, requests_of
+from splitplace.experiments.running import RunCache, requests_of
 
 TRAINING_INTERVALS = 100
 """Before every run, unless the experiment or the command says otherwise."""
@@ -44,7 +44,7 @@ class SessionPlan:
         return experiment.seeds if self.seeds is None else self.seeds
 
 
-def simulations(plan: SessionPlan, laboratory: Laboratory) -> int:
+def simulations(plan: SessionPlan, cache: RunCache) -> int:
     """How many trainings and simulations are to be done; what several experiments need is done once."""
     wanted = [
         request
@@ -52,18 +52,18 @@ def simulations(plan: SessionPlan, laboratory: Laboratory) -> int:
         for by_seed in _requests(plan, experiment).values()
         for request in by_seed.values()
     ]
-    lessons, runs = laboratory.missing(wanted)
-    return len(lessons) + len(runs)
+    trainings, runs = cache.missing(wanted)
+    return len(trainings) + len(runs)
 
 
 def conduct(
-    plan: SessionPlan, laboratory: Laboratory, folder: Path, done: Callable[[Experiment], None]
+    plan: SessionPlan, cache: RunCache, folder: Path, done: Callable[[Experiment], None]
 ) -> Iterator[Path]:
     """Does all experiments and writes a page for each, and a list of them.
 
     Args:
         plan: what to do.
-        laboratory: who does it.
+        cache: who does it.
         folder: where pages go; made where it is missing.
         done: called after each training and simulation with the experiment that it was for.
 
@@ -76,11 +76,11 @@ def conduct(
         if not requests:
             continue
         wanted = [request for by_seed in requests.values() for request in by_seed.values()]
-        laboratory.run(wanted, lambda experiment=experiment: done(experiment))  # type: ignore[misc]
+        cache.run(wanted, lambda experiment=experiment: done(experiment))  # type: ignore[misc]
         origin = page.Origin(
             plan.command, plan.commit, plan.scenario_of(experiment), plan.seeds_of(experiment)
         )
-        runs = laboratory.runs(requests)
+        runs = cache.runs(requests)
         written = page.write(experiment, runs, origin, folder, notes_on(experiment.name))
         page.write_index(EXPERIMENTS.values(), folder)
         yield written

@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from splitplace.experiments.figures import Run, decision_shares, flatten
-from splitplace.experiments.running import Lesson, SimulationRequest, Taught
+from splitplace.experiments.running import SimulationRequest, TrainedPolicies, TrainingRun
 from splitplace.policies.placement import PlacementPolicy
 from splitplace.policies.scoring import reward
 from splitplace.policies.splitting import SplitPolicy
 from splitplace.simulator import Result, Scenario, run, train
 
 
-def teach(lesson: Lesson) -> Taught:
+def train_policies(training: TrainingRun) -> TrainedPolicies:
     """Trains the policies, and writes down what a bandit knows after each interval.
 
     Raises:
@@ -25,9 +25,9 @@ def teach(lesson: Lesson) -> Taught:
         if split.name == "mab":
             diary.append(flatten(split.state()))
 
-    learnt = train(lesson.scenario, lesson.policy, lesson.seed, watch=watch)
-    interval_ms = lesson.scenario.interval_ms(lesson.scenario.workload())
-    return Taught(learnt, _in_intervals(by_name(diary), interval_ms))
+    learnt = train(training.scenario, training.policy, training.seed, watch=watch)
+    interval_ms = training.scenario.interval_ms(training.scenario.workload())
+    return TrainedPolicies(learnt, _in_intervals(by_name(diary), interval_ms))
 
 
 def by_name(diary: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
@@ -44,7 +44,7 @@ def _in_intervals(series: Mapping[str, list[float]], interval_ms: float) -> dict
     }
 
 
-def simulate(request: SimulationRequest, taught: Taught | None) -> Run:
+def simulate(request: SimulationRequest, trained: TrainedPolicies | None) -> Run:
     """Runs the simulator.
 
     Raises:
@@ -53,10 +53,10 @@ def simulate(request: SimulationRequest, taught: Taught | None) -> Run:
     """
     scenario = request.scenario
     recorded = scenario.model_copy(update={"records": True})
-    result = run(recorded, request.policy, request.seed, learnt=taught.learnt if taught else None)
+    result = run(recorded, request.policy, request.seed, learnt=trained.learnt if trained else None)
     plain = result.model_dump(exclude={"records"})
     figures = {**flatten(plain), **decision_shares(plain), **_parts(result, scenario)}
-    before = taught.series if taught else {}
+    before = trained.series if trained else {}
     figures |= {f"training.{name}": values[-1] for name, values in before.items()}
     return Run(figures, {**before, "reward_by_tenth": _reward_by_tenth(result, scenario)})
 

@@ -24,9 +24,9 @@ def test_claims_and_printed_numbers_speak_of_policies_and_cases_that_are_run(eac
     cases = {case.name for case in each.cases}
     cells = [cell for claim in each.claims for pair in claim.pairs for cell in pair]
     for cell in (*cells, *each.printed):
-        assert cell.policy in {contender.name for contender in each.contenders}
+        assert cell.policy in {row.name for row in each.rows}
         assert cell.case in cases
-    assert set(each.references) <= {contender.name for contender in each.contenders}
+    assert set(each.references) <= {row.name for row in each.rows}
 
 
 @every_experiment
@@ -34,7 +34,7 @@ def test_cases_pictures_and_policies_have_names_of_their_own(each: Experiment) -
     for names in (
         [case.name for case in each.cases],
         [plot.file for plot in each.plots],
-        [contender.name for contender in each.contenders],
+        [row.name for row in each.rows],
     ):
         assert len(set(names)) == len(names)
 
@@ -43,8 +43,8 @@ def test_cases_pictures_and_policies_have_names_of_their_own(each: Experiment) -
 def test_every_case_is_a_scenario_and_every_policy_is_one_that_can_be_simulated(each: Experiment) -> None:
     for case in each.cases:
         Scenario.model_validate(case.changes)
-    for contender in each.contenders:
-        assert "+".join(parse_policy(contender.policy, more_splits=["oracle"])) == contender.policy
+    for row in each.rows:
+        assert "+".join(parse_policy(row.policy, more_splits=["oracle"])) == row.policy
 
 
 @every_experiment

@@ -4,7 +4,7 @@ import pytest
 
 from splitplace.experiments.figures import decision_shares, flatten
 from splitplace.experiments.plan import Cell
-from tests.experiments.runs import runs_of
+from tests.support.experiment_runs import runs_of
 
 
 def test_nested_figures_get_dotted_names_and_what_is_no_number_is_left_out() -> None:

@@ -7,7 +7,7 @@ import pytest
 from splitplace.experiments.findings import against_reference, beside_paper, best, check, p_value
 from splitplace.experiments.plan import Cell, Claim, Printed, changes, extreme, steady
 from splitplace.experiments.statistics import Estimate
-from tests.experiments.runs import rewards, runs_of
+from tests.support.experiment_runs import rewards, runs_of
 
 CLEAR = [0.90, 0.91, 0.92, 0.90, 0.91]
 LOWER = [0.80, 0.82, 0.81, 0.80, 0.82]

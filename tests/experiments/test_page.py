@@ -14,11 +14,11 @@ from splitplace.experiments.plan import (
     ApplicationDots,
     Case,
     Cell,
-    Contender,
     Courses,
     Dots,
     Experiment,
     Lines,
+    PolicyRow,
     Printed,
     Stacks,
     TimeLines,
@@ -107,7 +107,7 @@ def test_the_page_says_what_each_row_chooses_among(page: str) -> None:
 
 
 def test_rows_with_arms_of_their_own_stand_apart_and_unmeasured_arms_are_named(tmp_path: Path) -> None:
-    experiment = replace(EXPERIMENT, policies=("a",), more=(Contender("b", "a", ("compressed", "whole")),))
+    experiment = replace(EXPERIMENT, policies=("a",), more=(PolicyRow("b", "a", ("compressed", "whole")),))
     page = write(experiment, RUNS, ORIGIN, tmp_path).read_text(encoding="utf-8")
     assert "- layer, semantic: a\n- whole, compressed: b\n" in page
     assert "`whole` and `compressed` of the paper's workload were not measured as such." in page

@@ -6,8 +6,15 @@ from dataclasses import replace
 import pytest
 
 from splitplace.experiments.figures import Run
-from splitplace.experiments.plan import Case, Contender, Experiment
-from splitplace.experiments.running import Laboratory, Lesson, SimulationRequest, Taught, Workers, requests_of
+from splitplace.experiments.plan import Case, Experiment, PolicyRow
+from splitplace.experiments.running import (
+    RunCache,
+    SimulationRequest,
+    TrainedPolicies,
+    TrainingRun,
+    Workers,
+    requests_of,
+)
 from splitplace.simulator import Drift, Learnt, Scenario
 
 EXPERIMENT = Experiment(
@@ -20,14 +27,14 @@ EXPERIMENT = Experiment(
 )
 
 
-def teach(lesson: Lesson) -> Taught:
+def train_policies(training: TrainingRun) -> TrainedPolicies:
     """Stands for training: what was learnt says from what."""
-    return Taught(Learnt({}, {}), {"rate": [lesson.scenario.rate]})
+    return TrainedPolicies(Learnt({}, {}), {"rate": [training.scenario.rate]})
 
 
-def simulate(request: SimulationRequest, taught: Taught | None) -> Run:
+def simulate(request: SimulationRequest, trained: TrainedPolicies | None) -> Run:
     """Stands for the simulator: the reward says what was asked."""
-    return Run({"reward": request.scenario.rate + request.seed / 10}, taught.series if taught else {})
+    return Run({"reward": request.scenario.rate + request.seed / 10}, trained.series if trained else {})
 
 
 def all_of(requests: Mapping[tuple[str, str], Mapping[int, SimulationRequest]]) -> list[SimulationRequest]:
@@ -50,10 +57,10 @@ def test_policies_can_be_restricted() -> None:
 
 @pytest.mark.parametrize("workers", [Workers(), Workers(2, "threading"), Workers(2, "loky")])
 def test_results_come_back_to_where_they_were_asked_for(workers: Workers) -> None:
-    laboratory = Laboratory(teach, simulate, workers)
+    cache = RunCache(train_policies, simulate, workers)
     requests = requests_of(EXPERIMENT, {}, seeds=2)
-    laboratory.run(all_of(requests), lambda: None)
-    runs = laboratory.runs(requests).by_seed
+    cache.run(all_of(requests), lambda: None)
+    runs = cache.runs(requests).by_seed
     assert {cell: [run.figures["reward"] for run in by_seed.values()] for cell, by_seed in runs.items()} == {
         ("few", "a"): [2, 2.1],
         ("few", "b"): [2, 2.1],
@@ -63,55 +70,53 @@ def test_results_come_back_to_where_they_were_asked_for(workers: Workers) -> Non
 
 
 def test_the_same_simulation_is_done_only_once() -> None:
-    laboratory = Laboratory(teach, simulate, Workers(1, "threading"))
+    cache = RunCache(train_policies, simulate, Workers(1, "threading"))
     first = SimulationRequest(Scenario(rate=2, hosts=3), "a", 0)
     same = SimulationRequest(Scenario(rate=2, hosts=3, intervals=100), "a", 0)
     other = SimulationRequest(Scenario(rate=2, hosts=3), "a", 1)
     ended: list[None] = []
-    assert laboratory.missing([first, same, other]) == ([], [same, other])
-    laboratory.run([first, same], lambda: ended.append(None))
+    assert cache.missing([first, same, other]) == ([], [same, other])
+    cache.run([first, same], lambda: ended.append(None))
     assert len(ended) == 1
-    assert laboratory.missing([first, same, other]) == ([], [other])
+    assert cache.missing([first, same, other]) == ([], [other])
 
 
 def test_a_policy_learns_once_for_all_cases_and_elsewhere_than_in_them() -> None:
-    laboratory = Laboratory(teach, simulate, Workers(1, "threading"))
+    cache = RunCache(train_policies, simulate, Workers(1, "threading"))
     requests = requests_of(EXPERIMENT, {"rate": 6, "training_intervals": 9}, seeds=2)
-    lessons, runs = laboratory.missing(all_of(requests))
-    assert len(lessons) == 2 * 2
+    trainings, runs = cache.missing(all_of(requests))
+    assert len(trainings) == 2 * 2
     assert len(runs) == 2 * 2 * 2
-    assert {lesson.scenario.training_intervals for lesson in lessons} == {9}
+    assert {training.scenario.training_intervals for training in trainings} == {9}
     ended: list[None] = []
-    laboratory.run(all_of(requests), lambda: ended.append(None))
+    cache.run(all_of(requests), lambda: ended.append(None))
     assert len(ended) == 4 + 8
-    taught_at = {
-        run.series["rate"][0]
-        for by_seed in laboratory.runs(requests).by_seed.values()
-        for run in by_seed.values()
+    trained_at = {
+        run.series["rate"][0] for by_seed in cache.runs(requests).by_seed.values() for run in by_seed.values()
     }
-    assert taught_at == {6}
-    assert laboratory.missing(all_of(requests)) == ([], [])
+    assert trained_at == {6}
+    assert cache.missing(all_of(requests)) == ([], [])
 
 
 def test_how_a_policy_decides_holds_for_its_training_too() -> None:
     experiment = replace(EXPERIMENT, cases=(Case("green", {"alpha": 0.9, "rate": 9}),))
     request = requests_of(experiment, {"training_intervals": 9}, seeds=1)["green", "a"][0]
-    assert request.lesson is not None
-    assert request.lesson.scenario == Scenario(alpha=0.9, training_intervals=9)
+    assert request.training is not None
+    assert request.training.scenario == Scenario(alpha=0.9, training_intervals=9)
     assert request.scenario == Scenario(alpha=0.9, rate=9)
 
 
 def test_a_row_with_arms_of_its_own_has_them_in_its_training_too_whatever_the_case_says() -> None:
     experiment = replace(
         EXPERIMENT,
-        more=(Contender("a (one arm)", "a", ("layer",)),),
+        more=(PolicyRow("a (one arm)", "a", ("layer",)),),
         cases=(Case("two arms", {"arms": ("layer", "semantic")}),),
     )
     requests = requests_of(experiment, {"training_intervals": 9}, seeds=1)
     assert list(requests) == [("two arms", "a"), ("two arms", "b"), ("two arms", "a (one arm)")]
     request = requests["two arms", "a (one arm)"][0]
-    assert request.lesson is not None
-    assert (request.policy, request.scenario.arms, request.lesson.scenario.arms) == (
+    assert request.training is not None
+    assert (request.policy, request.scenario.arms, request.training.scenario.arms) == (
         "a",
         ("layer",),
         ("layer",),
@@ -120,7 +125,7 @@ def test_a_row_with_arms_of_its_own_has_them_in_its_training_too_whatever_the_ca
 
 
 def test_rows_are_kept_by_their_name_or_by_their_policy() -> None:
-    experiment = replace(EXPERIMENT, more=(Contender("a (one arm)", "a", ("layer",)),))
+    experiment = replace(EXPERIMENT, more=(PolicyRow("a (one arm)", "a", ("layer",)),))
     by_policy = requests_of(experiment, {}, seeds=1, only=["a"])
     assert [name for case, name in by_policy if case == "few"] == ["a", "a (one arm)"]
     by_name = requests_of(experiment, {}, seeds=1, only=["a (one arm)"])
@@ -132,25 +137,25 @@ def test_arms_that_are_spelled_out_make_no_other_simulation_than_the_policys_own
     same = own.model_copy(update={"arms": ("semantic", "layer")})
     more = own.model_copy(update={"arms": ("semantic", "layer", "whole")})
     assert SimulationRequest(own, "mab+daso", 0).key == SimulationRequest(same, "mab+daso", 0).key
-    assert Lesson(own, "mab+daso", 0).key == Lesson(same, "mab+daso", 0).key
+    assert TrainingRun(own, "mab+daso", 0).key == TrainingRun(same, "mab+daso", 0).key
     assert SimulationRequest(own, "mab+daso", 0).key != SimulationRequest(more, "mab+daso", 0).key
     assert SimulationRequest(own, "mc+gobi", 0).key != SimulationRequest(same, "mc+gobi", 0).key
 
 
 def test_how_long_and_how_steady_a_simulation_is_does_not_matter_to_the_training_before() -> None:
-    school = Scenario(training_intervals=9)
+    calm = Scenario(training_intervals=9)
     drifting = Scenario(training_intervals=9, intervals=7, drift=Drift(at_interval=3, factor=0.5))
-    assert Lesson(school, "mab+daso", 0).key == Lesson(drifting, "mab+daso", 0).key
-    assert SimulationRequest(school, "mab+daso", 0).key != SimulationRequest(drifting, "mab+daso", 0).key
+    assert TrainingRun(calm, "mab+daso", 0).key == TrainingRun(drifting, "mab+daso", 0).key
+    assert SimulationRequest(calm, "mab+daso", 0).key != SimulationRequest(drifting, "mab+daso", 0).key
     longer = Scenario(training_intervals=10)
-    assert Lesson(school, "mab+daso", 0).key != Lesson(longer, "mab+daso", 0).key
+    assert TrainingRun(calm, "mab+daso", 0).key != TrainingRun(longer, "mab+daso", 0).key
 
 
 def test_an_oracle_learns_nothing() -> None:
     experiment = replace(EXPERIMENT, policies=("oracle+a",))
-    assert requests_of(experiment, {"training_intervals": 9}, seeds=1)["few", "oracle+a"][0].lesson is None
+    assert requests_of(experiment, {"training_intervals": 9}, seeds=1)["few", "oracle+a"][0].training is None
 
 
 def test_a_simulation_that_was_not_done_is_not_made_up() -> None:
     with pytest.raises(KeyError):
-        Laboratory(teach, simulate).runs(requests_of(EXPERIMENT, {}, seeds=1))
+        RunCache(train_policies, simulate).runs(requests_of(EXPERIMENT, {}, seeds=1))

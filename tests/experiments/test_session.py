@@ -11,9 +11,9 @@ import pytest
 
 from splitplace.experiments.catalogue import EXPERIMENTS
 from splitplace.experiments.plan import Experiment
-from splitplace.experiments.running import Laboratory, Lesson, SimulationRequest, Workers, requests_of
+from splitplace.experiments.running import RunCache, SimulationRequest, TrainingRun, Workers, requests_of
 from splitplace.experiments.session import SessionPlan, conduct, notes_on, simulations
-from splitplace.experiments.simulation import by_name, simulate, teach
+from splitplace.experiments.simulation import by_name, simulate, train_policies
 from splitplace.simulator import Scenario
 
 SMALL: dict[str, Any] = {"hosts": 4, "intervals": 12, "rate": 2, "training_intervals": 0}
@@ -43,16 +43,16 @@ def test_the_same_request_gives_the_same_figures_but_for_timings() -> None:
 
 
 def test_a_bandits_training_is_written_down_interval_by_interval() -> None:
-    school = Scenario.model_validate({**SMALL, "training_intervals": 30})
-    taught = teach(Lesson(school, "mab+earliest-finish", 0))
-    assert {len(values) for values in taught.series.values()} == {30}
-    assert taught.series["epsilon"][0] >= taught.series["epsilon"][-1]
-    decided = [values[-1] for name, values in taught.series.items() if name.endswith(".n")]
+    training_scenario = Scenario.model_validate({**SMALL, "training_intervals": 30})
+    trained = train_policies(TrainingRun(training_scenario, "mab+earliest-finish", 0))
+    assert {len(values) for values in trained.series.values()} == {30}
+    assert trained.series["epsilon"][0] >= trained.series["epsilon"][-1]
+    decided = [values[-1] for name, values in trained.series.items() if name.endswith(".n")]
     assert sum(decided) > 0
-    responses = [values[-1] for name, values in taught.series.items() if name.startswith("response_ms.")]
+    responses = [values[-1] for name, values in trained.series.items() if name.startswith("response_ms.")]
     assert 0 < max(responses) < 1000  # intervals, not milliseconds
-    run = simulate(SimulationRequest(Scenario.model_validate(SMALL), "mab+earliest-finish", 0), taught)
-    assert run.series["epsilon"] == taught.series["epsilon"]
+    run = simulate(SimulationRequest(Scenario.model_validate(SMALL), "mab+earliest-finish", 0), trained)
+    assert run.series["epsilon"] == trained.series["epsilon"]
 
 
 def test_what_was_not_known_yet_counts_as_nothing() -> None:
@@ -60,22 +60,22 @@ def test_what_was_not_known_yet_counts_as_nothing() -> None:
 
 
 def test_experiments_share_the_simulations_that_they_have_in_common(tmp_path: Path) -> None:
-    laboratory = Laboratory(teach, simulate, Workers(1, "threading"))
+    cache = RunCache(train_policies, simulate, Workers(1, "threading"))
     first = replace(EXPERIMENTS["fig16"], cases=EXPERIMENTS["fig16"].cases[:1])
     second = replace(EXPERIMENTS["fig13"], cases=EXPERIMENTS["fig13"].cases[:1], plots=())
     plan = SessionPlan([first, second], SMALL, seeds=2, policies=("rule+earliest-finish",))
-    for_both = simulations(plan, laboratory)
+    for_both = simulations(plan, cache)
     done: list[Experiment] = []
-    pages = list(conduct(plan, laboratory, tmp_path, done.append))
+    pages = list(conduct(plan, cache, tmp_path, done.append))
     assert len(done) == for_both == 2
-    assert simulations(plan, laboratory) == 0
+    assert simulations(plan, cache) == 0
     assert [page.name for page in pages] == ["fig16.md", "fig13.md"]
 
 
 def test_a_session_writes_a_page_for_each_experiment_that_has_runs(tmp_path: Path) -> None:
-    laboratory = Laboratory(teach, simulate)
+    cache = RunCache(train_policies, simulate)
     plan = plan_of("fig2", "fig19", "fig6")
-    pages = list(conduct(plan, laboratory, tmp_path / "out", lambda _: None))
+    pages = list(conduct(plan, cache, tmp_path / "out", lambda _: None))
     assert [page.name for page in pages] == ["fig2.md", "fig19.md"]
     index = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert re.findall(r"\]\((.+?)\)", index) == ["fig2.md", "fig19.md"]
@@ -98,10 +98,10 @@ def test_the_models_of_the_store_are_simulated_and_trained_on_pis() -> None:
     plan = SessionPlan([experiment])
     requests = requests_of(experiment, plan.scenario_of(experiment), seeds=1)
     scenarios = [each.scenario for by_seed in requests.values() for each in by_seed.values()]
-    schools = [
-        each.lesson.scenario for by_seed in requests.values() for each in by_seed.values() if each.lesson
+    training_scenarios = [
+        each.training.scenario for by_seed in requests.values() for each in by_seed.values() if each.training
     ]
-    assert {scenario.machines_name for scenario in (*scenarios, *schools)} == {"pi4"}
+    assert {scenario.machines_name for scenario in (*scenarios, *training_scenarios)} == {"pi4"}
     short = scenarios[0].model_copy(update={"intervals": 5})
     names = {
         name.split(".")[1]

@@ -7,9 +7,9 @@ from splitplace.experiments.plan import (
     Case,
     Cell,
     Claim,
-    Contender,
     Experiment,
     Lines,
+    PolicyRow,
     extreme,
 )
 
@@ -20,8 +20,8 @@ _ALL_ARMS = (*EVERY_ARM, "int8")
 """Some applications of the store have networks of 8-bit numbers too."""
 
 
-def _with_every_arm(policy: str) -> Contender:
-    return Contender(f"{policy} (every arm)", policy, _ALL_ARMS)
+def _with_every_arm(policy: str) -> PolicyRow:
+    return PolicyRow(f"{policy} (every arm)", policy, _ALL_ARMS)
 
 
 _DEFAULT = _with_every_arm(OURS)

@@ -1,6 +1,6 @@
 """Which policies are compared."""
 
-from splitplace.experiments.plan import Contender
+from splitplace.experiments.plan import PolicyRow
 
 PAPER = ("mc+gobi", "gillis+gobi", "semantic+gobi", "layer+gobi", "random+daso", "mab+gobi", "mab+daso")
 """The seven models of Table 4. The paper does not say what places the fragments of its two baselines; here
@@ -21,10 +21,10 @@ ORACLE = "oracle+earliest-finish"
 EVERY_ARM = ("whole", "layer", "semantic", "compressed")
 """What the product chooses among unless it is told otherwise; the paper knows two of them."""
 
-DEFAULT = Contender(f"{OURS} (every arm)", OURS, EVERY_ARM)
+DEFAULT = PolicyRow(f"{OURS} (every arm)", OURS, EVERY_ARM)
 """The product as it ships. `OURS` alone has the paper's two arms, as its rivals have."""
 
-FORESIGHT = Contender(f"{ORACLE} (every arm)", ORACLE, EVERY_ARM)
+FORESIGHT = PolicyRow(f"{ORACLE} (every arm)", ORACLE, EVERY_ARM)
 """Sees true response times of every arm."""
 
 LEARNERS = ("mab+earliest-finish", "linucb+earliest-finish", "thompson+earliest-finish")
