@@ -30,8 +30,8 @@ from splitplace.workshop.onnx.export import export_network
 from splitplace.workshop.onnx.file import file_content
 from splitplace.workshop.onnx.graph import Graph
 from splitplace.workshop.recipes.build import CALIBRATION_IMAGES
-from splitplace.workshop.recipes.parts import Workbench, train_bottleneck, train_compressed, train_whole
 from splitplace.workshop.recipes.recipes import RECIPES
+from splitplace.workshop.recipes.trainings import Workbench, train_bottleneck, train_compressed, train_whole
 
 BATCHES = (1, 16)
 EVALUATION_BATCH = 100

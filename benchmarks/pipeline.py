@@ -33,7 +33,8 @@ from splitplace.messages.frames import Route, TensorHeader, decode_tensor, encod
 from splitplace.storage.model_store import ModelStore, sha256_of
 from splitplace.storage.paths import SHIPPED_STORE
 from splitplace.workshop.cutting.balance import Target
-from splitplace.workshop.cutting.layer_split import balanced_chain, cut, cut_points
+from splitplace.workshop.cutting.layer_split import cut, cut_points
+from splitplace.workshop.cutting.plan import balanced_chain
 from splitplace.workshop.cutting.profile import describe, segment_times
 from splitplace.workshop.onnx.export import export_network
 from splitplace.workshop.onnx.file import file_content

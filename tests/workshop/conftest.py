@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from splitplace.workshop.datasets import PUBLISHED, Published
-from tests.workshop.networks import write_small_mnist
+from tests.support.small_networks import write_small_mnist
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -18,11 +18,11 @@ from splitplace.workshop.cutting.layer_split import CutError
 from splitplace.workshop.datasets import PUBLISHED, DatasetError, Subset, load_published
 from splitplace.workshop.datasets.image_folder import read_image_folder
 from splitplace.workshop.onnx.graph import GraphError
-from splitplace.workshop.own.add import AddRequest, add
-from splitplace.workshop.own.preprocessing import Preprocessing
-from splitplace.workshop.own.user_onnx import UserNetworkError, adopt, input_shape, read_onnx
 from splitplace.workshop.packing.packer import PackingError
-from splitplace.workshop.packing.tables import variants_table
+from splitplace.workshop.report.tables import variants_table
+from splitplace.workshop.user_networks.add import AddRequest, add
+from splitplace.workshop.user_networks.from_onnx import UserNetworkError, adopt, input_shape, read_onnx
+from splitplace.workshop.user_networks.preprocessing import Preprocessing
 
 MAX_LABEL_FILE_BYTES = MEBIBYTE
 _SHAPE = re.compile(r"(\d+)x(\d+)x(\d+)")
@@ -118,13 +118,13 @@ def _network(
         return adopt(model, _preprocessing(sides[0], numbers, white)), sides
     if not shape:
         raise UserNetworkError("say the shape of its pictures, like --input 3x32x32")
-    from splitplace.workshop.own import user_torch  # noqa: PLC0415 - an ONNX file needs no torch
+    from splitplace.workshop.user_networks import from_torch  # noqa: PLC0415 - an ONNX file needs no torch
 
     sides = _sides(shape)
-    module = user_torch.built(network)
+    module = from_torch.built(network)
     if weights is not None:
-        user_torch.load_weights(module, weights)
-    return user_torch.exported(module, sides, _preprocessing(sides[0], numbers, white)), sides
+        from_torch.load_weights(module, weights)
+    return from_torch.exported(module, sides, _preprocessing(sides[0], numbers, white)), sides
 
 
 def _preprocessing(channels: int, numbers: tuple[list[float], list[float]], white: float) -> Preprocessing:

@@ -18,13 +18,13 @@ from splitplace.messages.application import Application
 from splitplace.storage.model_store import ModelStore, StoreError
 from splitplace.workshop.cutting.balance import Device, PartitionError, Target
 from splitplace.workshop.cutting.inspection import Inspection, balance, inspect
-from splitplace.workshop.cutting.inspection_tables import points_table, stages_table, verdict
 from splitplace.workshop.cutting.layer_split import CutError, Transport, cut
 from splitplace.workshop.onnx.graph import Graph, GraphError
 from splitplace.workshop.onnx.joining import greatest_difference
-from splitplace.workshop.own.preprocessing import Preprocessing
-from splitplace.workshop.own.user_onnx import UserNetworkError, adopt, input_shape, read_onnx
 from splitplace.workshop.report.drawing import draw
+from splitplace.workshop.report.tables import points_table, stages_table, verdict
+from splitplace.workshop.user_networks.from_onnx import UserNetworkError, adopt, input_shape, read_onnx
+from splitplace.workshop.user_networks.preprocessing import Preprocessing
 
 _BYTES_PER_MS = 1000.0
 """Of one MB/s."""

@@ -15,8 +15,8 @@ from splitplace.storage.model_store import StoreError
 from splitplace.workshop.cutting.profile import reference_score, timed
 from splitplace.workshop.datasets import PUBLISHED, DatasetError, Subset, load_published
 from splitplace.workshop.datasets.image_folder import read_image_folder
-from splitplace.workshop.packing.evaluate import discrepancies, evaluate
-from splitplace.workshop.packing.tables import profile_table, variants_table
+from splitplace.workshop.packing.evaluation import discrepancies, evaluate
+from splitplace.workshop.report.tables import profile_table, variants_table
 
 
 def evaluate_command(

@@ -17,10 +17,11 @@ from splitplace.storage.model_store import StoreError
 from splitplace.workshop.cutting.layer_split import CutError
 from splitplace.workshop.datasets import DatasetError, load_published
 from splitplace.workshop.packing.packer import PackingError
-from splitplace.workshop.packing.tables import variants_table
 from splitplace.workshop.recipes.build import build, train_part
-from splitplace.workshop.recipes.parts import Workbench, default_device
 from splitplace.workshop.recipes.recipes import RECIPES, Recipe, RecipePart
+from splitplace.workshop.recipes.trainings import Workbench, default_device
+from splitplace.workshop.report.tables import variants_table
+from splitplace.workshop.report.training_report import training_report
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="APPLICATION", help=f"One of {', '.join(RECIPES)}.")]
 DataOption = Annotated[Path, typer.Option(help="Folder with the data set's files. Nothing is downloaded.")]
@@ -69,14 +70,17 @@ def build_command(
 ) -> None:
     """Build a shipped application: train, split, export, measure, pack."""
     models = model_store(store)
-    with _bench(_recipe(application, epochs, seed), data, checkpoints, device) as bench:
+    recipe = _recipe(application, epochs, seed)
+    with _bench(recipe, data, checkpoints, device) as bench:
         try:
-            built, results = build(bench, models)
+            built = build(bench, models)
         except (PackingError, CutError, StoreError) as error:
             fail(str(error), ExitCode.PROBLEM)
     console = Console()
-    console.print(variants_table(built, results))
-    console.print(f"written: {models.folder(built.name)}")
+    console.print(variants_table(built.application, built.results))
+    folder = models.folder(built.application.name)
+    (folder / "TRAINING.md").write_text(training_report(built, recipe), "utf-8")
+    console.print(f"written: {folder}")
 
 
 def _recipe(name: str, epochs: int | None, seed: int | None) -> Recipe:

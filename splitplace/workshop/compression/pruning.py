@@ -12,11 +12,11 @@ import torch
 import torch_pruning
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from splitplace.errors import SplitPlaceError
-from splitplace.workshop.compression.flops import flops_per_image
 from splitplace.workshop.compression.normalisation import recalibrate
-from splitplace.workshop.networks.resnet_v2 import LEAST_WIDTH
+from splitplace.workshop.networks.common import CHANNEL_MULTIPLE
 
 MOST_PRUNED = 0.9
 """Greatest share of its channels that a layer loses."""
@@ -69,6 +69,21 @@ def prune(network: nn.Module, images: NDArray[Any], flops_ratio: float) -> nn.Mo
     )
 
 
+def flops_per_image(network: nn.Module, images: Tensor) -> int:
+    """Floating-point operations of the convolutions and matrix products: two for each multiply-add.
+
+    Args:
+        network: It is run once in evaluation mode, and left in the mode it was in.
+        images: A batch that it accepts, `[N, C, H, W]` with N >= 1.
+    """
+    training = network.training
+    network.eval()
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network(images[:1])
+    network.train(training)
+    return int(counter.get_total_flops())
+
+
 def _pruner(network: nn.Module, example: Tensor) -> torch_pruning.pruner.BasePruner:
     """What removes channels from the network, a step at a time."""
     with warnings.catch_warnings():
@@ -84,7 +99,7 @@ def _pruner(network: nn.Module, example: Tensor) -> torch_pruning.pruner.BasePru
                 max_pruning_ratio=MOST_PRUNED,
                 iterative_steps=STEPS,
                 ignored_layers=[_classifier(network)],
-                round_to=LEAST_WIDTH,
+                round_to=CHANNEL_MULTIPLE,
             )
         except UserWarning as warning:
             raise PruningError(

@@ -7,8 +7,8 @@ from itertools import groupby
 import onnx
 
 from splitplace.workshop.cutting.balance import Chain, Device, Target, partition
-from splitplace.workshop.cutting.layer_split import CutPoint, cut, cut_points, plan_chain
-from splitplace.workshop.cutting.plan import CutPlan
+from splitplace.workshop.cutting.layer_split import CutPoint, cut, cut_points
+from splitplace.workshop.cutting.plan import CutPlan, plan_chain
 from splitplace.workshop.cutting.profile import segment_times
 from splitplace.workshop.onnx.graph import Graph
 

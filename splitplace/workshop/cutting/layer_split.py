@@ -13,8 +13,6 @@ import onnx
 from onnx import TensorProto, helper
 
 from splitplace.errors import SplitPlaceError
-from splitplace.workshop.cutting.balance import Chain, PartitionError, Target, partition
-from splitplace.workshop.cutting.plan import CutPlan, PlannedStage
 from splitplace.workshop.onnx.batch_size import BATCH_SIZE, batch_size_nodes
 from splitplace.workshop.onnx.file import BATCH
 from splitplace.workshop.onnx.graph import Graph
@@ -89,86 +87,15 @@ def cut(
     return tuple(_fragment(model, graph, first, last, transport) for first, last in pairwise(ends))
 
 
-def balanced_chain(
-    model: onnx.ModelProto,
-    points: Sequence[CutPoint],
-    segment_ms: Sequence[float],
-    stages: int,
-    target: Target,
-) -> tuple[onnx.ModelProto, ...]:
-    """Cuts a model into the chain of `plan_chain`.
-
-    Raises:
-        CutError: The graph has too few cut points for so many stages, or they do not fit into the memory.
-    """
-    return cut(model, plan_chain(model, points, segment_ms, stages, target).tensors)
-
-
-def plan_chain(
-    model: onnx.ModelProto,
-    points: Sequence[CutPoint],
-    segment_ms: Sequence[float],
-    stages: int,
-    target: Target,
-    *,
-    micro_batch: int = 16,
-) -> CutPlan:
-    """Where to cut a model into a chain whose slowest stage is as fast as can be.
-
-    Args:
-        model: The whole network.
-        points: Its cut points.
-        segment_ms: Measured time of each of the `len(points) + 1` segments between them, for one image.
-        stages: How many fragments to make.
-        target: What to balance for.
-        micro_batch: How many images go through a stage at a time; decides its memory.
-
-    Raises:
-        CutError: The graph has too few cut points for so many stages, or they do not fit into the memory.
-    """
-    if len(points) + 1 < stages:
-        raise CutError(
-            f"the graph has {len(points)} places where one tensor crosses, too few for {stages} stages"
-        )
-    segments = [Graph(segment) for segment in cut(model, [point.tensor for point in points])]
-    chain = Chain(
-        milliseconds=segment_ms,
-        crossing_bytes=[point.sent_bytes_per_image for point in points],
-        weight_bytes=[segment.weight_bytes for segment in segments],
-        activation_bytes=[segment.peak_activation_bytes_per_image * micro_batch for segment in segments],
-    )
-    try:
-        best = partition(chain, stages, target)
-    except PartitionError as error:
-        raise CutError(str(error)) from error
-    starts = (0, *(index + 1 for index in best.cuts))
-    ends = (*best.cuts, len(points))
-    fragments = cut(model, [points[index].tensor for index in best.cuts])
-    nodes = target.for_stages(stages)
-    planned = []
-    for first, last, node, graph in zip(starts, ends, nodes, map(Graph, fragments), strict=True):
-        sent = points[last].sent_bytes_per_image if last < len(points) else 0.0
-        planned.append(
-            PlannedStage(
-                first_segment=first,
-                last_segment=last,
-                compute_ms=sum(segment_ms[first : last + 1]) * node.slowdown,
-                send_ms=sent / node.link_bytes_per_ms,
-                sent_bytes_per_image=sent,
-                flops_per_image=graph.flops_per_image,
-                weight_bytes=graph.weight_bytes,
-                peak_memory_bytes=graph.weight_bytes + micro_batch * graph.peak_activation_bytes_per_image,
-                output=graph.output,
-            )
-        )
-    ideal = sum(segment_ms) / sum(1 / node.slowdown for node in nodes)
-    return CutPlan(tuple(planned), micro_batch, best.pace_ms, best.least_pace_ms, ideal)
-
-
 def _fragment(
     model: onnx.ModelProto, graph: Graph, first: str, last: str, transport: Transport
 ) -> onnx.ModelProto:
-    """The part of a model that makes one tensor from another."""
+    """Extract the part of a model that computes one tensor from another.
+
+    `onnx.utils.Extractor` selects the same nodes and weights. It is not used because its result needs more
+    correction than this takes: it renames the graph, keeps value_info, fails where a tensor's shape is not
+    written in the model, and would leave out what `batch_size_nodes` read.
+    """
     nodes = _nodes_between(model.graph.node, first, last)
     if any(BATCH_SIZE in node.input for node in nodes):
         nodes = [*batch_size_nodes(first), *nodes]

@@ -1,6 +1,14 @@
 """A chain as it was planned: what each stage costs, and how far that is from the best that could be."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import onnx
+
+from splitplace.workshop.cutting.balance import Chain, PartitionError, Target, partition
+from splitplace.workshop.cutting.layer_split import CutError, CutPoint, cut, cut_points
+from splitplace.workshop.cutting.profile import segment_times
+from splitplace.workshop.onnx.graph import Graph
 
 
 @dataclass(frozen=True)
@@ -41,3 +49,90 @@ class CutPlan:
     def tensors(self) -> tuple[str, ...]:
         """What crosses the cuts, in order."""
         return tuple(stage.output for stage in self.stages[:-1])
+
+
+def measured_chain(whole: onnx.ModelProto, stages: int, micro_batch: int) -> tuple[onnx.ModelProto, ...]:
+    """Cuts a network into so many fragments, so that the slowest is as fast as can be.
+
+    Raises:
+        CutError: It has too few places where a single tensor crosses.
+    """
+    points = cut_points(whole)
+    segment_ms = segment_times(cut(whole, [point.tensor for point in points]), micro_batch)
+    return balanced_chain(whole, points, segment_ms, stages, Target())
+
+
+def balanced_chain(
+    model: onnx.ModelProto,
+    points: Sequence[CutPoint],
+    segment_ms: Sequence[float],
+    stages: int,
+    target: Target,
+) -> tuple[onnx.ModelProto, ...]:
+    """Cuts a model into the chain of `plan_chain`.
+
+    Raises:
+        CutError: The graph has too few cut points for so many stages, or they do not fit into the memory.
+    """
+    return cut(model, plan_chain(model, points, segment_ms, stages, target).tensors)
+
+
+def plan_chain(
+    model: onnx.ModelProto,
+    points: Sequence[CutPoint],
+    segment_ms: Sequence[float],
+    stages: int,
+    target: Target,
+    *,
+    micro_batch: int = 16,
+) -> CutPlan:
+    """Where to cut a model into a chain whose slowest stage is as fast as can be.
+
+    Args:
+        model: The whole network.
+        points: Its cut points.
+        segment_ms: Measured time of each of the `len(points) + 1` segments between them, for one image.
+        stages: How many fragments to make.
+        target: What to balance for.
+        micro_batch: How many images go through a stage at a time; decides its memory.
+
+    Raises:
+        CutError: The graph has too few cut points for so many stages, or they do not fit into the memory.
+    """
+    if len(points) + 1 < stages:
+        raise CutError(
+            f"the graph has {len(points)} places where one tensor crosses, too few for {stages} stages"
+        )
+    segments = [Graph(segment) for segment in cut(model, [point.tensor for point in points])]
+    chain = Chain(
+        milliseconds=segment_ms,
+        crossing_bytes=[point.sent_bytes_per_image for point in points],
+        weight_bytes=[segment.weight_bytes for segment in segments],
+        activation_bytes=[segment.peak_activation_bytes_per_image * micro_batch for segment in segments],
+    )
+    try:
+        best = partition(chain, stages, target)
+    except PartitionError as error:
+        raise CutError(str(error)) from error
+    starts = (0, *(index + 1 for index in best.cuts))
+    ends = (*best.cuts, len(points))
+    fragments = cut(model, [points[index].tensor for index in best.cuts])
+    nodes = target.for_stages(stages)
+    planned = []
+    for first, last, node, graph in zip(starts, ends, nodes, map(Graph, fragments), strict=True):
+        sent = points[last].sent_bytes_per_image if last < len(points) else 0.0
+        planned.append(
+            PlannedStage(
+                first_segment=first,
+                last_segment=last,
+                compute_ms=sum(segment_ms[first : last + 1]) * node.slowdown,
+                send_ms=sent / node.link_bytes_per_ms,
+                sent_bytes_per_image=sent,
+                flops_per_image=graph.flops_per_image,
+                weight_bytes=graph.weight_bytes,
+                peak_memory_bytes=graph.weight_bytes + micro_batch * graph.peak_activation_bytes_per_image,
+                output=graph.output,
+            )
+        )
+    ideal = sum(segment_ms) / sum(1 / node.slowdown for node in nodes)
+    return CutPlan(tuple(planned), micro_batch, best.pace_ms, best.least_pace_ms, ideal)

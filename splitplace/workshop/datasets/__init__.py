@@ -1,8 +1,7 @@
 """Reads data sets from folders that the user has. Nothing is downloaded, nothing is unpickled."""
 
-from splitplace.workshop.datasets.class_names import CLASS_NAMES
-from splitplace.workshop.datasets.parts import Dataset, DatasetError, Images, Labels, Published, Subset
-from splitplace.workshop.datasets.published import PUBLISHED, load_held_out, load_published
+from splitplace.workshop.datasets.dataset import Dataset, DatasetError, Images, Labels, Published, Subset
+from splitplace.workshop.datasets.published import CLASS_NAMES, PUBLISHED, load_held_out, load_published
 
 __all__ = [
     "CLASS_NAMES",

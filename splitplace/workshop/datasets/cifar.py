@@ -1,59 +1,56 @@
-"""CIFAR-10 and CIFAR-100 in both published versions: pickled by Python 2, and binary."""
+"""CIFAR-10 and CIFAR-100 in the published binary version. The Python version is a pickle and is not read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
-from splitplace.workshop.datasets.parts import Dataset, DatasetError, Published, Subset
-from splitplace.workshop.datasets.plain_pickle import PlainArray, PlainPickleError, load_plain_pickle
+from splitplace.workshop.datasets.dataset import Dataset, DatasetError, Published, Subset
 
-_Kind = TypeVar("_Kind")
 _TEN_TRAINING = tuple(f"data_batch_{number}" for number in range(1, 6))
-_PYTHON = {"cifar10": (_TEN_TRAINING, ("test_batch",)), "cifar100": (("train",), ("test",))}
-_FOLDERS = {
-    "cifar10": ("cifar-10-batches-py", "cifar-10-batches-bin"),
-    "cifar100": ("cifar-100-python", "cifar-100-binary"),
-}
-_LABELS = {"cifar10": b"labels", "cifar100": b"fine_labels"}
+_STEMS = {"cifar10": (_TEN_TRAINING, ("test_batch",)), "cifar100": (("train",), ("test",))}
+"""Names of the training and test files, without their suffix."""
+_FOLDERS = {"cifar10": "cifar-10-batches-bin", "cifar100": "cifar-100-binary"}
+_PYTHON_FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
 _LABEL_BYTES = {"cifar10": 1, "cifar100": 2}
-"""What stands before an image in the binary version: of two labels the second is the fine one."""
-_BESIDE_IMAGES_BYTES = 16_000_000
-"""More than names and labels take in a pickled file."""
+"""Bytes before each image: its label; for CIFAR-100 the coarse label and then the fine one, which is used."""
 
 
 @dataclass(frozen=True)
 class CifarFiles:
-    """Where a data set lies."""
+    """The files of a data set."""
 
     training: Sequence[Path]
     test: Sequence[Path]
-    pickled: bool
 
 
 def find_cifar(folder: Path, name: str) -> CifarFiles | None:
-    """The files of `cifar10` or `cifar100` in a folder, or in the folder that the published archive makes."""
-    for place in (folder, *(folder / inner for inner in _FOLDERS[name])):
-        for suffix in ("", ".bin"):
-            training, test = ([place / f"{stem}{suffix}" for stem in stems] for stems in _PYTHON[name])
-            if all(path.is_file() for path in (*training, *test)):
-                return CifarFiles(training, test, pickled=not suffix)
+    """Find the files of `cifar10` or `cifar100` in a folder, or in the archive's own folder inside it."""
+    for place in (folder, folder / _FOLDERS[name]):
+        training, test = ([place / f"{stem}.bin" for stem in stems] for stems in _STEMS[name])
+        if all(path.is_file() for path in (*training, *test)):
+            return CifarFiles(training, test)
     return None
 
 
+def has_python_version(folder: Path, name: str) -> bool:
+    """Whether the Python version is there, in a folder or in the archive's own folder inside it."""
+    stems = [stem for part in _STEMS[name] for stem in part]
+    places = (folder, folder / _PYTHON_FOLDERS[name])
+    return any(all((place / stem).is_file() for stem in stems) for place in places)
+
+
 def read_cifar(files: CifarFiles, facts: Published) -> Dataset:
-    """Reads the files that were found.
+    """Read the files found by `find_cifar`.
 
     Raises:
-        DatasetError: They are not what `facts` says.
+        DatasetError: The files do not match `facts`.
     """
-    read = _read_pickled if files.pickled else _read_binary
     training = [
-        read(path, facts, facts.training_file_images // len(files.training)) for path in files.training
+        _read(path, facts, facts.training_file_images // len(files.training)) for path in files.training
     ]
-    test = [read(path, facts, facts.test_images) for path in files.test]
+    test = [_read(path, facts, facts.test_images) for path in files.test]
     return facts.dataset(_joined(training), _joined(test))
 
 
@@ -64,26 +61,7 @@ def _joined(subsets: Sequence[Subset]) -> Subset:
     )
 
 
-def _read_pickled(path: Path, facts: Published, count: int) -> Subset:
-    pixels = int(np.prod(facts.shape))
-    content = _bytes(path, count * pixels + _BESIDE_IMAGES_BYTES)
-    try:
-        stored = load_plain_pickle(content)
-        images = _member(stored, b"data", PlainArray).array.reshape(count, *facts.shape)
-        labels = np.array(_member(stored, _LABELS[facts.name], list), np.uint8).reshape(count)
-    except (PlainPickleError, ValueError, OverflowError, TypeError) as error:
-        raise DatasetError(f"{path}: is not a file of {facts.name}: {error}") from error
-    return Subset(images, labels)
-
-
-def _member(stored: object, key: bytes, kind: type[_Kind]) -> _Kind:
-    member = stored.get(key) if isinstance(stored, Mapping) else None
-    if not isinstance(member, kind):
-        raise PlainPickleError(f"has no {key.decode()} of the expected kind")
-    return member
-
-
-def _read_binary(path: Path, facts: Published, count: int) -> Subset:
+def _read(path: Path, facts: Published, count: int) -> Subset:
     before = _LABEL_BYTES[facts.name]
     record = before + int(np.prod(facts.shape))
     content = _bytes(path, count * record)
@@ -93,12 +71,12 @@ def _read_binary(path: Path, facts: Published, count: int) -> Subset:
     return Subset(records[:, before:].reshape(count, *facts.shape), records[:, before - 1])
 
 
-def _bytes(path: Path, most: int) -> bytes:
+def _bytes(path: Path, limit: int) -> bytes:
     try:
         with path.open("rb") as file:
-            content = file.read(most + 1)
+            content = file.read(limit + 1)
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read: {error}") from error
-    if len(content) > most:
-        raise DatasetError(f"{path}: is larger than the {most} bytes it may have")
+    if len(content) > limit:
+        raise DatasetError(f"{path}: is larger than the expected {limit} bytes")
     return content

@@ -8,7 +8,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from splitplace.workshop.datasets.parts import Dataset, DatasetError, Published, Subset
+from splitplace.workshop.datasets.dataset import Dataset, DatasetError, Published, Subset
 
 _UBYTE = 0x08
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from splitplace.messages.limits import MAX_IMAGE_PIXELS
-from splitplace.workshop.datasets.parts import Dataset, DatasetError, Subset
+from splitplace.workshop.datasets.dataset import Dataset, DatasetError, Subset
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 MAX_BYTES = 8 << 30

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from splitplace.workshop.datasets.parts import Dataset, DatasetError, Images, Published, Subset
+from splitplace.workshop.datasets.dataset import Dataset, DatasetError, Images, Published, Subset
 
 _HEADER_BYTES = 4096
 """More than the header of any array has."""

@@ -5,9 +5,9 @@ from typing import Protocol
 
 from torch import nn
 
+from splitplace.workshop.networks.common import Pixels
 from splitplace.workshop.networks.inception_v3 import InceptionV3
 from splitplace.workshop.networks.mobilenet_v2 import MobileNetV2
-from splitplace.workshop.networks.pixels import Pixels
 from splitplace.workshop.networks.resnet_v2 import resnet34_v2, resnet50_v2
 from splitplace.workshop.networks.vision_transformer import VisionTransformer
 

@@ -5,8 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from splitplace.workshop.networks.pixels import Pixels
-from splitplace.workshop.networks.widths import scaled
+from splitplace.workshop.networks.common import Pixels, scaled
 
 LEAST_LARGE_SIDE = 75
 """From this side on the printed stem, which leaves an eighth of the sides, still feeds all reductions."""

@@ -4,8 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from splitplace.workshop.networks.pixels import Pixels
-from splitplace.workshop.networks.widths import scaled
+from splitplace.workshop.networks.common import Pixels, scaled
 
 LARGEST_SMALL_SIDE = 64
 """Up to this side the first two halvings of the printed network are left out: they are made for 224."""

@@ -9,11 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from splitplace.workshop.networks.pixels import Pixels
-from splitplace.workshop.networks.widths import scaled
-
-LEAST_WIDTH = 8
-"""With fewer channels torch 2.13 crashes in the backward pass of tensors that lie channels-last."""
+from splitplace.workshop.networks.common import CHANNEL_MULTIPLE, Pixels, scaled
 
 Stem = Literal["full", "halving", "quartering"]
 """What is left of the picture's sides after the stem: all (3x3, stride 1), half (3x3, stride 2), or a quarter
@@ -107,9 +103,9 @@ class ResNetV2(nn.Module):
             ValueError: Widths and blocks do not fit together, or a width is too small to train.
         """
         super().__init__()
-        if min(widths) < LEAST_WIDTH or len(widths) != len(blocks):
+        if min(widths) < CHANNEL_MULTIPLE or len(widths) != len(blocks):
             raise ValueError(
-                f"widths are {widths} for {len(blocks)} groups; each must be at least {LEAST_WIDTH}"
+                f"widths are {widths} for {len(blocks)} groups; each must be at least {CHANNEL_MULTIPLE}"
             )
         self.pixels = pixels
         self.stem = _stem(pixels.channels, widths[0], stem)

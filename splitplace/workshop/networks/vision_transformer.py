@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from splitplace.workshop.networks.pixels import Pixels
-from splitplace.workshop.networks.widths import scaled
+from splitplace.workshop.networks.common import Pixels, scaled
 
 LARGEST_SMALL_SIDE = 64
 SMALL_PATCH = 4

@@ -14,7 +14,7 @@ from splitplace.workshop.cutting.profile import describe, reference_score
 from splitplace.workshop.datasets import Subset
 from splitplace.workshop.onnx.file import file_content
 from splitplace.workshop.onnx.narrow import Storage, narrowed
-from splitplace.workshop.packing.variants import EQUAL_LOGITS, Measured, measure
+from splitplace.workshop.packing.evaluation import EQUAL_LOGITS, Measured, is_layer_chain, measure
 
 MICRO_BATCH = 16
 """Images in a micro-batch: 4 to 16 keep a pipeline of small pictures busy."""
@@ -139,12 +139,6 @@ def check_chains(results: Sequence[Measured]) -> None:
                 f"{result.variant}: the chain's logits differ from the whole network's "
                 f"by {result.difference_from_whole:.2e}"
             )
-
-
-def is_layer_chain(variant: str) -> bool:
-    """Whether a variant of this name is the whole network's own graph, cut: `layer`, `layer-2`, `layer-3`."""
-    prefix, _, count = variant.partition("-")
-    return prefix == "layer" and (count == "" or count.isdigit())
 
 
 def with_accuracies(draft: Application, results: Sequence[Measured]) -> Application:

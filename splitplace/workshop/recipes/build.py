@@ -1,5 +1,6 @@
 """Builds an application by its recipe: train, split, export, verify, measure, pack."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,12 +9,13 @@ from splitplace.messages.application import Application, TensorSpec
 from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.compression.bottleneck import cut_at_bottlenecks
 from splitplace.workshop.compression.quantization import quantize
-from splitplace.workshop.cutting.measured_chain import measured_chain
+from splitplace.workshop.cutting.plan import measured_chain
 from splitplace.workshop.datasets import PUBLISHED
 from splitplace.workshop.onnx.export import export_network
+from splitplace.workshop.packing.evaluation import Measured
 from splitplace.workshop.packing.packer import Heading, Packer, pack
-from splitplace.workshop.packing.variants import Measured
-from splitplace.workshop.recipes.parts import (
+from splitplace.workshop.recipes.recipes import RecipePart
+from splitplace.workshop.recipes.trainings import (
     Derived,
     Semantic,
     Whole,
@@ -23,8 +25,6 @@ from splitplace.workshop.recipes.parts import (
     train_semantic,
     train_whole,
 )
-from splitplace.workshop.recipes.recipes import RecipePart
-from splitplace.workshop.recipes.training_report import training_report
 from splitplace.workshop.training.loop import Epoch
 
 CALIBRATION_IMAGES = 512
@@ -71,8 +71,19 @@ def train_part(bench: Workbench, part: RecipePart) -> None:
             train_bottleneck(bench, whole.network)
 
 
-def build(bench: Workbench, store: ModelStore) -> tuple[Application, tuple[Measured, ...]]:
-    """Trains what is not trained yet, splits it and writes the application and its report into the store.
+@dataclass(frozen=True)
+class Built:
+    """An application that was built, with what its training report tells."""
+
+    application: Application
+    results: tuple[Measured, ...]
+    """Measurements of each variant, in the order of the application's variants."""
+    curves: Mapping[str, tuple[Epoch, ...]]
+    """Training curve of each network, by heading."""
+
+
+def build(bench: Workbench, store: ModelStore) -> Built:
+    """Train what is not trained yet, split it and write the application into the store.
 
     The test images are used once, at the end, on the files that are written.
 
@@ -90,9 +101,7 @@ def build(bench: Workbench, store: ModelStore) -> tuple[Application, tuple[Measu
     packer = fill(bench, trained)
     bench.progress.console.print("measuring every variant's files on the test images")
     application, results = pack(packer, store, bench.data.test)
-    report = training_report(application, results, bench.recipe, trained.curves)
-    (store.root / application.name / "TRAINING.md").write_text(report, "utf-8")
-    return application, results
+    return Built(application, results, trained.curves)
 
 
 def fill(bench: Workbench, trained: Trained) -> Packer:

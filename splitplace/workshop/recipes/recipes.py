@@ -6,7 +6,7 @@ from typing import Literal
 
 from splitplace.workshop.compression.bottleneck import Narrowing
 from splitplace.workshop.datasets import CLASS_NAMES
-from splitplace.workshop.networks.pixels import Pixels
+from splitplace.workshop.networks.common import Pixels
 from splitplace.workshop.networks.resnet_v2 import ResNetV2, Stem
 from splitplace.workshop.onnx.narrow import Storage
 from splitplace.workshop.training.loop import Augmentation, TrainingSchedule

@@ -12,7 +12,7 @@ from splitplace.workshop.cutting.balance import Target
 from splitplace.workshop.cutting.inspection import Inspection, SegmentTimes, inspect
 from splitplace.workshop.cutting.plan import CutPlan, PlannedStage
 from splitplace.workshop.cutting.profile import segment_times
-from splitplace.workshop.packing.packer import is_layer_chain
+from splitplace.workshop.packing.evaluation import is_layer_chain
 from splitplace.workshop.report.drawing import draw
 
 TARGET = Target()

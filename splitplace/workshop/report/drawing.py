@@ -6,8 +6,8 @@ from typing import Final
 from xml.etree import ElementTree as ET
 
 from splitplace.workshop.cutting.inspection import Inspection, Segment, describe
-from splitplace.workshop.cutting.inspection_tables import size
 from splitplace.workshop.cutting.plan import PlannedStage
+from splitplace.workshop.report.tables import size
 
 _WIDTH: Final = 980
 _TOP: Final = 64

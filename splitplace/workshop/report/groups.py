@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from splitplace.messages.application import Application, Variant
 from splitplace.workshop.datasets import PUBLISHED, DatasetError, Subset, load_published
 from splitplace.workshop.datasets.image_folder import read_image_folder
-from splitplace.workshop.packing.variants import variant_logits
+from splitplace.workshop.packing.evaluation import variant_logits
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from html import escape
 
 from splitplace.messages.application import Application, Stage, Variant
-from splitplace.workshop.cutting.inspection_tables import size
 from splitplace.workshop.report import figures
 from splitplace.workshop.report.cuts import TARGET
 from splitplace.workshop.report.groups import GroupConfusion, several_sinks
+from splitplace.workshop.report.tables import size
 from splitplace.workshop.report.times import BATCH, times_of
 
 _STYLE = """

@@ -22,7 +22,7 @@ from splitplace.workshop.compression.normalisation import recalibrate
 from splitplace.workshop.networks.resnet_v2 import ResNetV2
 from splitplace.workshop.onnx.export import export_network
 from splitplace.workshop.onnx.file import file_content
-from tests.workshop.networks import EXAMPLE, PIXELS, easy_subset
+from tests.support.small_networks import EXAMPLE, PIXELS, easy_subset
 
 IMAGES = easy_subset(64).images
 WHERE = {"blocks.0": Narrowing(5, stride=2), "blocks.1": Narrowing(12)}

@@ -5,15 +5,14 @@ import pytest
 import torch
 from torch import nn
 
-from splitplace.workshop.compression.flops import flops_per_image
 from splitplace.workshop.compression.normalisation import recalibrate
-from splitplace.workshop.compression.pruning import PruningError, prune
+from splitplace.workshop.compression.pruning import PruningError, flops_per_image, prune
 from splitplace.workshop.networks import catalogue
 from splitplace.workshop.networks.resnet_v2 import PreActivationBlock, PreActivationBottleneck, ResNetV2
 from splitplace.workshop.onnx.export import export_network
 from splitplace.workshop.onnx.file import file_content
 from splitplace.workshop.onnx.graph import Graph
-from tests.workshop.networks import EXAMPLE, PIXELS, random_images
+from tests.support.small_networks import EXAMPLE, PIXELS, random_images
 
 IMAGES = random_images(64)
 BLOCKS = (PreActivationBlock, PreActivationBottleneck)

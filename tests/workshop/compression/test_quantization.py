@@ -16,7 +16,7 @@ from splitplace.workshop.networks.resnet_v2 import ResNetV2
 from splitplace.workshop.onnx.export import export_network
 from splitplace.workshop.onnx.file import file_content
 from splitplace.workshop.onnx.graph import Graph
-from tests.workshop.networks import EXAMPLE, PIXELS, easy_subset
+from tests.support.small_networks import EXAMPLE, PIXELS, easy_subset
 
 IMAGES = easy_subset(64).images
 

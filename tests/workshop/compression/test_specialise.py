@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from splitplace.workshop.compression.flops import flops_per_image
+from splitplace.workshop.compression.pruning import flops_per_image
 from splitplace.workshop.compression.specialise import MARGIN, headed, specialised_branches
 from splitplace.workshop.networks.resnet_v2 import ResNetV2
-from tests.workshop.networks import PIXELS, random_images
+from tests.support.small_networks import PIXELS, random_images
 
 GROUPS = ((0, 3, 4), (1, 2))
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from splitplace.workshop.datasets import DatasetError, load_published
-from tests.workshop.networks import write_small_mnist
+from tests.support.small_networks import write_small_mnist
 
 STEMS = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
 

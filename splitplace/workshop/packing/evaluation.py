@@ -1,0 +1,115 @@
+"""Runs a variant's exported fragments, merges as production does, and measures the answers."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splitplace.edge_node.runtime import FragmentRuntime
+from splitplace.messages.application import INPUT, Application, Variant
+from splitplace.storage.model_store import ModelStore, verify
+from splitplace.workshop.datasets import Subset
+
+EQUAL_LOGITS = 1e-4
+"""Greatest difference of logits at which a chain still counts as equal to the network it was cut from."""
+
+ACCURACY_TOLERANCE = 0.0005
+"""Five images of ten thousand: other processors round otherwise."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a variant achieves on labelled images."""
+
+    variant: str
+    accuracy: float
+    images: int
+    difference_from_whole: float
+    """Greatest absolute difference of any logit from the variant `whole`."""
+    sink_accuracy: tuple[float, ...]
+    """Share of right answers among the images whose class each last stage owns; 0 if there are none."""
+
+
+def variant_logits(
+    variant: Variant, fragment_path: Callable[[str], Path], images: NDArray[Any]
+) -> NDArray[np.float32]:
+    """Logits `float32[N, classes]` of a variant, in micro-batches, stage by stage.
+
+    Args:
+        variant: Which stages, and which class each of their columns stands for.
+        fragment_path: Where a fragment lies, by its hash.
+        images: A batch for the stages that read the task's input.
+
+    Raises:
+        FragmentError: A fragment does not load, or does not fit its source.
+    """
+    runtimes = {stage.name: FragmentRuntime(fragment_path(stage.fragment)) for stage in variant.stages}
+    classes = sum(len(stage.classes) for stage in variant.sinks)
+    logits = np.empty((len(images), classes), np.float32)
+    for start in range(0, len(images), variant.micro_batch):
+        part = slice(start, start + variant.micro_batch)
+        tensors: dict[str, NDArray[Any]] = {INPUT: images[part]}
+        for stage in variant.stages:
+            tensors[stage.name] = runtimes[stage.name].run(tensors[stage.source])
+        for stage in variant.sinks:
+            logits[part, list(stage.classes)] = tensors[stage.name]
+    return logits
+
+
+def measure(
+    application: Application, fragment_path: Callable[[str], Path], subset: Subset
+) -> tuple[Measured, ...]:
+    """Runs every variant of an application, which has one named `whole`, on the same images."""
+    whole = variant_logits(application.variant("whole"), fragment_path, subset.images)
+    results = []
+    for variant in application.variants:
+        logits = whole if variant.name == "whole" else variant_logits(variant, fragment_path, subset.images)
+        right = logits.argmax(axis=1) == subset.labels
+        results.append(
+            Measured(
+                variant=variant.name,
+                accuracy=float(right.mean()),
+                images=len(subset),
+                difference_from_whole=float(np.abs(logits - whole).max()),
+                sink_accuracy=tuple(
+                    _share(right[np.isin(subset.labels, stage.classes)]) for stage in variant.sinks
+                ),
+            )
+        )
+    return tuple(results)
+
+
+def evaluate(store: ModelStore, name: str, test: Subset) -> tuple[Application, tuple[Measured, ...]]:
+    """Verifies every fragment of an application and measures its variants on the test images.
+
+    Raises:
+        StoreError: The application or a fragment is missing or damaged.
+    """
+    application = store.application(name)
+    for fragment in application.fragments:
+        verify(store.fragment_path(fragment.sha256), fragment.sha256)
+    return application, measure(application, store.fragment_path, test)
+
+
+def discrepancies(application: Application, results: Sequence[Measured]) -> Iterator[str]:
+    """Sentences that say what was measured otherwise than it is stored."""
+    for variant, result in zip(application.variants, results, strict=True):
+        if abs(variant.accuracy - result.accuracy) > ACCURACY_TOLERANCE:
+            yield f"{variant.name}: accuracy is {result.accuracy:.4f}, stored is {variant.accuracy:.4f}"
+        if variant.accuracy_images != result.images:
+            yield f"{variant.name}: measured on {result.images} images, stored is {variant.accuracy_images}"
+        if is_layer_chain(variant.name) and not result.difference_from_whole <= EQUAL_LOGITS:
+            yield f"{variant.name}: logits differ from the whole's by {result.difference_from_whole:.1e}"
+
+
+def is_layer_chain(variant: str) -> bool:
+    """Whether a variant of this name is the whole network's own graph, cut: `layer`, `layer-2`, `layer-3`."""
+    prefix, _, count = variant.partition("-")
+    return prefix == "layer" and (count == "" or count.isdigit())
+
+
+def _share(right: NDArray[np.bool_]) -> float:
+    return float(right.mean()) if len(right) else 0.0

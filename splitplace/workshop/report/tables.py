@@ -1,0 +1,147 @@
+"""Tables for a terminal: an application's measurements, and what an inspection found. Needs no torch."""
+
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+
+from rich.table import Table
+
+from splitplace.messages.application import Application, Fragment, Variant
+from splitplace.workshop.cutting.inspection import Inspection
+from splitplace.workshop.cutting.plan import CutPlan
+from splitplace.workshop.packing.evaluation import Measured
+
+_KILO, _MEGA = 1e3, 1e6
+COLUMNS = (
+    "variant",
+    "accuracy",
+    "diff",
+    "stage",
+    "ms/image",
+    "ms/call",
+    "MFLOPs",
+    "weights kB",
+    "peak kB",
+)
+
+
+def variants_table(application: Application, results: Sequence[Measured]) -> Table:
+    """One line a stage."""
+    title = f"{application.name}: {application.title}"
+    table = Table(*COLUMNS, title=title, box=None, padding=(0, 1, 0, 0))
+    for row in stage_rows(application, results):
+        table.add_row(*row)
+    return table
+
+
+def profile_table(stored: Application, now: Application) -> Table:
+    """What each fragment takes here and now, beside what is stored."""
+    title = f"{now.name}: benchmark score {now.reference_score} here, {stored.reference_score} stored"
+    table = Table("variant", "stage", title=title, box=None, padding=(0, 1, 0, 0))
+    for heading in ("ms/image", "stored", "ms/call", "stored"):
+        table.add_column(heading, justify="right")
+    for variant in now.variants:
+        for (name, fragment), (_, before) in zip(
+            _stages(now, variant), _stages(stored, variant), strict=True
+        ):
+            table.add_row(
+                variant.name,
+                name,
+                f"{fragment.milliseconds_per_image:.3f}",
+                f"{before.milliseconds_per_image:.3f}",
+                f"{fragment.milliseconds_per_call:.3f}",
+                f"{before.milliseconds_per_call:.3f}",
+            )
+    return table
+
+
+def stage_rows(application: Application, results: Sequence[Measured]) -> Iterable[tuple[str, ...]]:
+    """Cells below `COLUMNS`: one row a stage, the variant named in its first."""
+    for variant, result in zip(application.variants, results, strict=True):
+        for index, (name, fragment) in enumerate(_stages(application, variant)):
+            head = (variant.name, f"{result.accuracy:.4f}", f"{result.difference_from_whole:.1e}")
+            yield (
+                *(head if index == 0 else ("", "", "")),
+                name,
+                f"{fragment.milliseconds_per_image:.3f}",
+                f"{fragment.milliseconds_per_call:.3f}",
+                f"{fragment.flops_per_image / 1e6:.1f}",
+                f"{fragment.weight_bytes / 1000:.0f}",
+                f"{fragment.peak_memory_bytes / 1000:.0f}",
+            )
+
+
+def _stages(application: Application, variant: Variant) -> Iterable[tuple[str, Fragment]]:
+    return ((stage.name, application.fragment(stage.fragment)) for stage in variant.stages)
+
+
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a table in Markdown."""
+    table = [columns, ["---"] * len(columns), *rows]
+    return [f"| {' | '.join(row)} |" for row in table]
+
+
+def size(count: float) -> str:
+    """A number of bytes for people."""
+    return f"{count / _MEGA:.2f} MB" if count >= _MEGA else f"{count / _KILO:.1f} kB"
+
+
+def points_table(inspection: Inspection) -> Table:
+    """One line for each place to cut, with how much of the network lies before it."""
+    table = Table(
+        title=f"{inspection.name}: {len(inspection.points)} places where one tensor crosses", box=None
+    )
+    table.add_column("cut", justify="right")
+    table.add_column("after", no_wrap=True)
+    for heading in ("an image", "on the wire", "FLOPs before", "time before"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    flops = list(accumulate(segment.flops_per_image for segment in inspection.segments))
+    times = list(accumulate(segment.milliseconds for segment in inspection.segments))
+    for index, point in enumerate(inspection.points):
+        table.add_row(
+            str(index + 1),
+            inspection.segments[index].label,
+            size(point.bytes_per_image),
+            size(point.sent_bytes_per_image),
+            f"{_share(flops[index], flops[-1]):.1%}",
+            f"{_share(times[index], times[-1]):.1%}",
+            "cut" if index in inspection.cuts else "",
+        )
+    return table
+
+
+def stages_table(inspection: Inspection) -> Table:
+    """One line for each stage of the plan."""
+    plan = inspection.plan
+    table = Table(title=f"{inspection.name}: the best chain of {len(plan.stages)}", box=None)
+    headings = ("stage", "segments", "ms", "send ms", "sent", "MFLOPs", "weights", "peak")
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for number, stage in enumerate(plan.stages, start=1):
+        sets_pace = max(stage.compute_ms, stage.send_ms) >= plan.pace_ms
+        table.add_row(
+            str(number),
+            f"{stage.first_segment + 1}-{stage.last_segment + 1}",
+            f"{stage.compute_ms:.3f}",
+            f"{stage.send_ms:.3f}",
+            size(stage.sent_bytes_per_image),
+            f"{stage.flops_per_image / _MEGA:.2f}",
+            size(stage.weight_bytes),
+            size(stage.peak_memory_bytes),
+            "slowest" if sets_pace else "",
+        )
+    return table
+
+
+def verdict(plan: CutPlan) -> str:
+    """How good the plan is, in a sentence."""
+    return (
+        f"An image every {plan.pace_ms:.3f} ms. The fastest chain of {len(plan.stages)} would take "
+        f"{plan.least_pace_ms:.3f} ms; work that could be divided anywhere, with nothing to send, "
+        f"{plan.ideal_pace_ms:.3f} ms. Peak memory is for micro-batches of {plan.micro_batch}."
+    )
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0

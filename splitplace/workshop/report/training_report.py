@@ -1,0 +1,104 @@
+"""The report beside the weights: how they were made, and what was measured of them."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from splitplace.messages.application import Application
+from splitplace.workshop.datasets import PUBLISHED
+from splitplace.workshop.recipes.build import Built
+from splitplace.workshop.recipes.recipes import Recipe
+from splitplace.workshop.report.tables import COLUMNS, markdown, stage_rows
+from splitplace.workshop.training.loop import Epoch
+
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def training_report(built: Built, recipe: Recipe) -> str:
+    """Return the report as Markdown, with the command that repeats the build."""
+    application, results = built.application, built.results
+    facts = PUBLISHED[recipe.dataset]
+    trained_on = facts.training_file_images - facts.held_out
+    schedule = recipe.schedule
+    narrowed = recipe.bottlenecks.items()
+    command = f"splitplace models build {application.name} --data DIR --store store"
+    lines = [
+        f"# How the weights of `{application.name}` were made",
+        "",
+        f"Written by the build. The same again, in one thread, from a folder with {facts.name}:",
+        "",
+        "```",
+        f"{command} --epochs {schedule.epochs} --seed {schedule.seed}",
+        "```",
+        "",
+        f"- Data: {facts.name}. The first {facts.held_out:,} training images are held out for validation;",
+        f"  the other {trained_on:,} are trained on. The {results[0].images:,} test images had no part in",
+        "  training or in its choices: the files beside this report are measured on them.",
+        f"- Whole network: pre-activation residual network, widths {recipe.widths}, blocks {recipe.blocks}.",
+        f"- Branches: {_beginning(recipe)}, trained together under one softmax and with",
+        f"  the whole network's answers: {recipe.semantic_schedule}.",
+        "- Chain: the whole network's own graph, cut where its slowest part is fastest by measured time.",
+        f"- Compressed: the whole network pruned to {recipe.compressed_flops:.0%} of its operations.",
+        *(f"- Bottleneck behind {part}: {to.channels} channels of bytes." for part, to in narrowed),
+        f"- Weights are stored as {recipe.storage}, nodes compute with float32.",
+        f"- Schedule: {schedule}.",
+        *([f"- Then, from there: {recipe.second_schedule}."] if recipe.second_schedule else []),
+        f"- {recipe.augmentation}, label smoothing {recipe.label_smoothing}.",
+        f"- torch {version('torch')}, onnxruntime {version('onnxruntime')}.",
+        "",
+        "## Measured",
+        "",
+        "Times: one thread, ONNX Runtime, the best of several runs, on a machine of benchmark score",
+        f"{application.reference_score}. Peak: weights and live tensors of a micro-batch, from the graph.",
+        "",
+        *markdown(COLUMNS, stage_rows(application, results)),
+        "",
+        "`diff` is the greatest difference of any logit from the whole network's.",
+        "",
+        "Each branch owns classes that look similar to the whole network:",
+        "",
+        *_groups(application),
+        "",
+        "## Training curves",
+    ]
+    for heading, curve in built.curves.items():
+        accuracies = sparkline([epoch.validation_accuracy for epoch in curve])
+        lines += ["", f"### {heading}", "", f"Validation accuracy: `{accuracies}`", "", *_curve(curve)]
+    return "\n".join(lines) + "\n"
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """A curve in one line of text, from the least value to the greatest."""
+    least, span = min(values), (max(values) - min(values)) or 1.0
+    return "".join(_BARS[int((value - least) / span * (len(_BARS) - 1))] for value in values)
+
+
+def _groups(application: Application) -> list[str]:
+    """Who owns which classes, in every variant of several last stages."""
+    return [
+        f"- `{variant.name}/{stage.name}`: {', '.join(application.labels[index] for index in stage.classes)} "
+        f"(accuracy on these: {stage.accuracy:.4f})"
+        for variant in application.variants
+        if len(variant.sinks) > 1
+        for stage in variant.sinks
+    ]
+
+
+def _curve(curve: Sequence[Epoch]) -> list[str]:
+    return markdown(
+        ("epoch", "training loss", "validation accuracy", "seconds"),
+        (
+            (
+                str(number),
+                f"{epoch.training_loss:.4f}",
+                f"{epoch.validation_accuracy:.4f}",
+                f"{epoch.seconds:.0f}",
+            )
+            for number, epoch in enumerate(curve, start=1)
+        ),
+    )
+
+
+def _beginning(recipe: Recipe) -> str:
+    if recipe.specialised:
+        return "the whole network with the head of each group, pruned"
+    return f"the same of widths {recipe.branch_widths} from random weights"

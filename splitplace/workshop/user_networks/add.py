@@ -1,0 +1,87 @@
+"""Adds somebody's network to the store as an application: whole, and as chains."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+
+from splitplace.messages.application import Application, TensorSpec
+from splitplace.storage.model_store import ModelStore
+from splitplace.workshop.cutting.plan import measured_chain
+from splitplace.workshop.datasets import Subset
+from splitplace.workshop.onnx.graph import Graph
+from splitplace.workshop.packing.evaluation import Measured
+from splitplace.workshop.packing.packer import Heading, Packer, measured_on, pack, with_stated_accuracy
+from splitplace.workshop.user_networks.from_onnx import UserNetworkError
+
+SMALL_PICTURE = 96 * 96
+"""Pixels of pictures up to which a micro-batch of `SMALL_BATCH` keeps a pipeline busy."""
+SMALL_BATCH = 16
+LARGE_BATCH = 2
+_TRIAL_IMAGES = 4
+
+
+@dataclass(frozen=True)
+class AddRequest:
+    """What is to be added, besides the network."""
+
+    name: str
+    title: str
+    labels: tuple[str, ...]
+    stages: tuple[int, ...] = (3,)
+    """A chain of so many fragments for each number; the first is called `layer`, others `layer-<number>`."""
+    default_deadline_ms: float = 1000.0
+    micro_batch: int | None = None
+    """Images in a micro-batch; by the size of the pictures where none is given."""
+
+
+def add(
+    whole: onnx.ModelProto, request: AddRequest, store: ModelStore, answers: Subset | float
+) -> tuple[Application, Sequence[Measured]]:
+    """Cuts a network, measures its fragments and writes the application.
+
+    Args:
+        whole: The network, from bytes to logits, as `from_onnx.adopt` or `from_torch.exported` returns it.
+        request: Its name, labels and chains.
+        store: Where it is written to.
+        answers: Pictures with labels to measure its accuracy on; or the accuracy that its maker states, which
+            is then stored as stated on no images.
+
+    Returns:
+        The application, and what was measured of every variant. Without pictures random ones show that the
+        chains equal the whole.
+
+    Raises:
+        UserNetworkError: The labels are not as many as the network's outputs.
+        CutError: It cannot be cut into so many fragments.
+        PackingError: A chain does not give the answers of the whole network.
+    """
+    graph = Graph(whole)
+    shape, outputs = graph.shape(graph.input), graph.shape(graph.output)
+    if outputs != (len(request.labels),):
+        raise UserNetworkError(
+            f"the network has {list(outputs)} outputs, but there are {len(request.labels)} labels"
+        )
+    heading = Heading(
+        name=request.name,
+        title=request.title,
+        labels=request.labels,
+        input=TensorSpec(dtype="uint8", shape=shape),
+        default_deadline_ms=request.default_deadline_ms,
+    )
+    micro_batch = request.micro_batch or (SMALL_BATCH if np.prod(shape[1:]) <= SMALL_PICTURE else LARGE_BATCH)
+    packer = Packer(heading, micro_batch)
+    packer.add_single("whole", whole)
+    for index, stages in enumerate(request.stages):
+        name = "layer" if index == 0 else f"layer-{stages}"
+        packer.add_chain(name, measured_chain(whole, stages, micro_batch))
+    if isinstance(answers, Subset):
+        return pack(packer, store, answers)
+    draft, contents = packer.draft(), packer.contents
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (_TRIAL_IMAGES, *shape), dtype=np.uint8)
+    results = measured_on(draft, contents, Subset(images, np.zeros(_TRIAL_IMAGES, np.int64)))
+    application = with_stated_accuracy(draft, answers)
+    store.save(application, contents)
+    return application, [replace(result, accuracy=answers, images=0) for result in results]

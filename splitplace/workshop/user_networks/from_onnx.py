@@ -1,0 +1,222 @@
+"""Takes somebody's ONNX file as a network for pictures: bytes in, logits out, any number of them at once."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from splitplace.errors import SplitPlaceError
+from splitplace.messages.limits import MAX_FRAGMENT_BYTES
+from splitplace.workshop.onnx.batch_size import with_plain_sizes
+from splitplace.workshop.onnx.file import BATCH, finish
+from splitplace.workshop.user_networks.preprocessing import Preprocessing
+
+LEAST_OPSET = 13
+_PICTURES = "pictures"
+"""Name of the input of bytes."""
+_MOST_CHANNELS = 4
+_SAME_ANSWER = 1e-3
+"""Greatest difference between the logits of an image alone and in a batch."""
+
+
+class UserNetworkError(SplitPlaceError):
+    """A network that cannot be used; the message says why, and what would help."""
+
+
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """Reads a file without following it anywhere else.
+
+    Raises:
+        UserNetworkError: It is missing, too large, no ONNX model, or keeps its weights in other files.
+    """
+    if path.is_file() and path.stat().st_size > MAX_FRAGMENT_BYTES:
+        raise UserNetworkError(
+            f"{path} is larger than the {MAX_FRAGMENT_BYTES} bytes that a fragment may have"
+        )
+    try:
+        model = onnx.load_model(path, load_external_data=False)
+    except Exception as error:  # protobuf's errors share no base class with those of files
+        raise UserNetworkError(f"{path} cannot be read as an ONNX model: {error}") from error
+    if any(tensor.data_location == TensorProto.EXTERNAL for tensor in model.graph.initializer):
+        raise UserNetworkError(
+            f"{path} keeps its weights in other files; save it as one file (onnx.save_model does so)"
+        )
+    return model
+
+
+def input_shape(model: onnx.ModelProto) -> tuple[int, int, int]:
+    """Channels, height and width of the pictures that a model expects, whichever order it keeps them in.
+
+    Raises:
+        UserNetworkError: It has not one input of pictures of one size.
+    """
+    sides = _sides(model)
+    return (sides[2], *sides[:2]) if _is_channels_last(sides) else sides
+
+
+def adopt(model: onnx.ModelProto, preprocessing: Preprocessing | None) -> onnx.ModelProto:
+    """The network with a free batch dimension, reading bytes and giving logits.
+
+    A `Softmax` at the end is taken off, for logits are what can be merged and compared.
+
+    Args:
+        model: One input of pictures `[N, C, H, W]` or `[N, H, W, C]`, of `uint8` or `float32`, N free or
+            fixed. One output `[N, classes]`. It is not changed.
+        preprocessing: What stands between bytes and the model's `float32` input; None for `uint8`.
+
+    Raises:
+        UserNetworkError: It is not such a model, or gives an image another answer when others are beside it.
+    """
+    _check_opset(model)
+    sides = _sides(model)
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    graph = changed.graph
+    source = _input(model)
+    is_bytes = source.type.tensor_type.elem_type == TensorProto.UINT8
+    if not is_bytes and preprocessing is None:
+        raise UserNetworkError("the model reads float32: how bytes become that must be said")
+    _free_batch(graph)
+    _take_softmax_off(graph)
+    shape = input_shape(model)
+    nodes, weights = _reading(source.name, None if is_bytes else preprocessing, sides)
+    kept = list(graph.node)
+    del graph.node[:], graph.input[:], graph.value_info[:]
+    graph.node.extend([*nodes, *kept])
+    graph.initializer.extend(weights)
+    graph.input.append(helper.make_tensor_value_info(_PICTURES, TensorProto.UINT8, [BATCH, *shape]))
+    classes = _check_answers(changed, shape)
+    name = graph.output[0].name
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [BATCH, classes]))
+    try:
+        return finish(with_plain_sizes(changed))
+    except (ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise UserNetworkError(f"the model's shapes cannot be worked out: {error}") from error
+
+
+def _input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs: list[onnx.ValueInfoProto] = [value for value in model.graph.input if value.name not in weights]
+    if len(inputs) != 1 or len(model.graph.output) != 1:
+        raise UserNetworkError(
+            f"the model has {len(inputs)} inputs and {len(model.graph.output)} outputs; "
+            "one picture in and one row of logits out is what can be run"
+        )
+    return inputs[0]
+
+
+def _sides(model: onnx.ModelProto) -> tuple[int, int, int]:
+    """Dimensions of the input behind the batch, as they are."""
+    source = _input(model)
+    tensor = source.type.tensor_type
+    sides = tuple(dimension.dim_value for dimension in tensor.shape.dim[1:])
+    if len(sides) != 3 or min(sides) < 1 or tensor.elem_type not in {TensorProto.UINT8, TensorProto.FLOAT}:  # noqa: PLR2004
+        raise UserNetworkError(
+            f"the input {source.name!r} is {list(sides)} behind the batch, of type "
+            f"{TensorProto.DataType.Name(tensor.elem_type)}; expected three fixed sides of uint8 or float32"
+        )
+    return sides[0], sides[1], sides[2]
+
+
+def _is_channels_last(sides: tuple[int, int, int]) -> bool:
+    return sides[0] > _MOST_CHANNELS >= sides[2]
+
+
+def _check_opset(model: onnx.ModelProto) -> None:
+    opset = next((item.version for item in model.opset_import if item.domain in {"", "ai.onnx"}), 0)
+    if opset < LEAST_OPSET:
+        raise UserNetworkError(
+            f"the model uses opset {opset}, at least {LEAST_OPSET} is needed; "
+            f"onnx.version_converter.convert_version(model, {LEAST_OPSET}) makes it newer"
+        )
+
+
+def _free_batch(graph: onnx.GraphProto) -> None:
+    """Sizes that a fixed batch has left in the graph become that of whatever batch comes."""
+    fixed = next(iter(graph.input)).type.tensor_type.shape.dim[0].dim_value
+    if not fixed:
+        return
+    reshapes = [node for node in graph.node if node.op_type == "Reshape"]
+    targets = {node.input[1] for node in reshapes}
+    for index, tensor in enumerate(graph.initializer):
+        if tensor.name in targets:
+            graph.initializer[index].CopyFrom(_freed(tensor, fixed))
+    for node in graph.node:
+        if node.op_type == "Constant" and node.output[0] in targets and node.attribute[0].name == "value":
+            node.attribute[0].t.CopyFrom(_freed(node.attribute[0].t, fixed))
+    for node in reshapes:
+        del node.attribute[:]  # its only one, `allowzero`, says that 0 is no size of the input
+
+
+def _freed(tensor: onnx.TensorProto, batch: int) -> onnx.TensorProto:
+    """A target of Reshape whose first side, if it is the batch size, is taken from the input instead."""
+    target = numpy_helper.to_array(tensor).copy()
+    if target.ndim == 1 and len(target) > 1 and target[0] == batch:
+        target[0] = 0
+    return numpy_helper.from_array(target, tensor.name)
+
+
+def _take_softmax_off(graph: onnx.GraphProto) -> None:
+    last = next(node for node in graph.node if graph.output[0].name in node.output)
+    if last.op_type in {"Softmax", "LogSoftmax"}:
+        graph.output[0].name = last.input[0]
+        graph.node.remove(last)
+
+
+def _reading(
+    target: str, preprocessing: Preprocessing | None, sides: tuple[int, int, int]
+) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """What makes the model's input from bytes `[N, C, H, W]`, with its weights."""
+    steps: list[tuple[str, list[str], dict[str, Any]]] = []
+    weights = []
+    if preprocessing is not None:
+        steps.append(("Cast", [], {"to": TensorProto.FLOAT}))
+        for kind, name, values in (
+            ("Sub", "pictures.mean", preprocessing.mean_bytes),
+            ("Div", "pictures.deviation", preprocessing.deviation_bytes),
+        ):
+            weights.append(numpy_helper.from_array(np.array(values, np.float32).reshape(-1, 1, 1), name))
+            steps.append((kind, [name], {}))
+    if _is_channels_last(sides):
+        steps.append(("Transpose", [], {"perm": [0, 2, 3, 1]}))
+    if not steps:
+        steps.append(("Identity", [], {}))
+    nodes, current = [], _PICTURES
+    for index, (kind, more, attributes) in enumerate(steps):
+        made = target if index == len(steps) - 1 else f"{_PICTURES}.{kind}"
+        nodes.append(helper.make_node(kind, [current, *more], [made], **attributes))
+        current = made
+    return nodes, weights
+
+
+def _check_answers(model: onnx.ModelProto, shape: tuple[int, int, int]) -> int:
+    """Runs the model on one image and on several. Returns the number of classes."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    images = np.random.default_rng(0).integers(0, 256, (3, *shape), dtype=np.uint8)
+    advice = "export it with a free (dynamic) batch dimension"
+    try:
+        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        together, *alone = (
+            np.asarray(session.run(None, {_PICTURES: batch})[0])
+            for batch in (images, *(images[index : index + 1] for index in range(len(images))))
+        )
+    except Exception as error:  # its C++ exceptions share no base class
+        raise UserNetworkError(
+            f"ONNX Runtime cannot run the model on one picture and on three; {advice}: {error}"
+        ) from error
+    separately: NDArray[np.float32] = np.concatenate(alone)
+    if together.ndim != 2 or together.dtype != np.float32 or together.shape != separately.shape:  # noqa: PLR2004
+        found = f"{together.dtype}{list(together.shape)}"
+        raise UserNetworkError(f"the output for three pictures is {found}, expected float32[3, classes]")
+    if not np.allclose(together, separately, atol=_SAME_ANSWER, rtol=_SAME_ANSWER):
+        raise UserNetworkError(
+            f"the model gives a picture another answer when others are beside it; {advice}"
+        )
+    return int(together.shape[1])

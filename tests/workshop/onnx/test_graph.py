@@ -1,0 +1,147 @@
+"""What a graph says of its size and work."""
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch.utils.flop_counter import FlopCounterMode
+
+from splitplace.workshop.onnx.export import export_network
+from splitplace.workshop.onnx.graph import Graph, GraphError
+from tests.support.small_networks import EXAMPLE, onnx_model, small_network
+
+
+def test_flops_and_weights_are_those_that_torch_counts() -> None:
+    network = small_network()
+    graph = Graph(export_network(network, EXAMPLE))
+    counter: Any = FlopCounterMode(display=False)
+    with counter, torch.inference_mode():
+        network(torch.from_numpy(EXAMPLE))
+    assert graph.flops_per_image == counter.get_total_flops() / len(EXAMPLE)
+    parameters = sum(4 * parameter.numel() for parameter in network.parameters())
+    assert parameters * 0.8 < graph.weight_bytes < parameters * 1.2, "normalisations are folded or doubled"
+
+
+def test_the_peak_counts_what_is_alive_at_the_same_time() -> None:
+    """While `b` is made from `a`, `x` waits for the sum: three tensors of 40 bytes; never four."""
+    model = onnx_model(
+        [
+            helper.make_node("Relu", ["x"], ["a"]),
+            helper.make_node("Neg", ["a"], ["b"]),
+            helper.make_node("Add", ["b", "x"], ["c"]),
+            helper.make_node("Relu", ["c"], ["y"]),
+        ],
+        ["batch", 10],
+    )
+    assert Graph(model).peak_activation_bytes_per_image == 3 * 40
+
+
+def test_a_chain_needs_only_two_tensors_at_once() -> None:
+    nodes = [helper.make_node("Relu", [a], [b]) for a, b in ("xp", "pq", "qr", "ry")]
+    assert Graph(onnx_model(nodes, ["batch", 10])).peak_activation_bytes_per_image == 2 * 40
+
+
+def test_nodes_that_the_output_does_not_need_are_no_part_of_the_flow() -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["unread"]), helper.make_node("Neg", ["x"], ["y"])]
+    graph = Graph(onnx_model(nodes, ["batch", 10]))
+    assert [node.op_type for node in graph.nodes] == ["Neg"]
+
+
+def test_a_product_of_two_computed_tensors_counts_for_every_image() -> None:
+    model = onnx_model([helper.make_node("MatMul", ["x", "x"], ["y"])], ["batch", 3, 4, 4])
+    assert Graph(model).flops_per_image == 2 * 3 * 4 * 4 * 4
+
+
+def _with_weight(
+    node: onnx.NodeProto, weight: tuple[int, ...], source: list[int], result: list[int]
+) -> Graph:
+    tensor = numpy_helper.from_array(np.ones(weight, np.float32), "w")
+    first, last = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])
+        for name, shape in (("x", source), ("y", result))
+    )
+    graph = helper.make_graph([node], "test", [first], [last], [tensor])
+    return Graph(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9))
+
+
+@pytest.mark.parametrize(("transposed", "weight"), [(0, (6, 4)), (1, (4, 6))])
+def test_gemm_counts_its_inner_dimension_whichever_way_the_weight_lies(
+    transposed: int, weight: tuple[int, int]
+) -> None:
+    node = helper.make_node("Gemm", ["x", "w"], ["y"], transB=transposed)
+    assert _with_weight(node, weight, [6], [4]).flops_per_image == 2 * 6 * 4
+
+
+def test_a_grouped_convolution_costs_what_its_groups_cost() -> None:
+    node = helper.make_node("Conv", ["x", "w"], ["y"], group=4, pads=[1, 1, 1, 1])
+    assert _with_weight(node, (8, 1, 3, 3), [4, 5, 5], [8, 5, 5]).flops_per_image == 2 * 8 * 25 * 9
+
+
+def test_a_transposed_convolution_costs_what_its_mirror_image_costs() -> None:
+    node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2])
+    assert _with_weight(node, (4, 3, 2, 2), [4, 5, 5], [3, 10, 10]).flops_per_image == 2 * 4 * 25 * 3 * 4
+
+
+def test_weights_whose_batch_is_folded_into_another_dimension_count_each_image_once() -> None:
+    """As windows of attention do: [batch, 6, 4] becomes [3 * batch, 2, 4]."""
+    shapes = {
+        name: numpy_helper.from_array(np.array(to, np.int64), name)
+        for name, to in (("windows", [-1, 2, 4]), ("back", [-1, 6, 4]))
+    }
+    model = onnx_model(
+        [
+            helper.make_node("Reshape", ["x", "windows"], ["a"]),
+            helper.make_node("MatMul", ["a", "w"], ["b"]),
+            helper.make_node("Reshape", ["b", "back"], ["y"]),
+        ],
+        ["batch", 6, 4],
+        [*shapes.values(), numpy_helper.from_array(np.ones((4, 4), np.float32), "w")],
+    )
+    graph = Graph(model)
+    assert graph.flops_per_image == 2 * 6 * 4 * 4
+    assert graph.bytes_per_image("a") == 4 * 6 * 4
+    assert not graph.is_batch_first("a")
+    assert graph.is_batch_first("y")
+
+
+def test_a_shape_that_cannot_be_told_is_an_error_and_no_guess() -> None:
+    unknown = helper.make_node("Mystery", ["x"], ["a"], domain="example")
+    graph = helper.make_graph(
+        [unknown, helper.make_node("Relu", ["a"], ["y"])],
+        "test",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("example", 1)]
+    with pytest.raises(GraphError, match="shape of tensor 'a'"):
+        _ = Graph(helper.make_model(graph, opset_imports=opsets)).peak_activation_bytes_per_image
+
+
+def test_shapes_that_contradict_each_other_are_refused() -> None:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    weight = numpy_helper.from_array(np.ones((5, 4), np.float32), "w")
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])],
+        [weight],
+    )
+    with pytest.raises(GraphError, match="do not fit together"):
+        Graph(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
+
+
+def test_branches_and_loops_are_refused() -> None:
+    inner = helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["inner"])],
+        "inner",
+        [],
+        [helper.make_tensor_value_info("inner", TensorProto.FLOAT, ["batch", 4])],
+    )
+    node = helper.make_node("If", ["condition"], ["y"], then_branch=inner, else_branch=inner)
+    condition = numpy_helper.from_array(np.array([True]), "condition")
+    with pytest.raises(GraphError, match="branches and loops"):
+        Graph(onnx_model([node], ["batch", 4], [condition]))

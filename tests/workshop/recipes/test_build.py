@@ -1,0 +1,132 @@
+"""From images to a packed application and back, by the commands."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pytest
+
+from splitplace.commands.models.command import main
+from splitplace.storage.model_store import ModelStore
+from splitplace.workshop.compression.bottleneck import Narrowing
+from splitplace.workshop.datasets import load_published
+from splitplace.workshop.packing.evaluation import Measured, variant_logits
+from splitplace.workshop.packing.packer import PackingError, check_chains
+from splitplace.workshop.recipes.recipes import RECIPES, Recipe
+from splitplace.workshop.training.loop import TrainingSchedule
+
+
+def _run(*arguments: str | Path) -> int:
+    """Exit code of `splitplace models ...`."""
+    with pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+@pytest.fixture(autouse=True)
+def _small_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("splitplace.workshop.cutting.profile.ROUNDS", 2)
+    monkeypatch.setattr("splitplace.workshop.cutting.profile.SCORE_ROUNDS", 1)
+    small = replace(
+        RECIPES["mnist"],
+        blocks=(2, 2),
+        widths=(8, 24),
+        branch_widths=(8, 8),
+        branches=2,
+        schedule=TrainingSchedule(epochs=1),
+        semantic_schedule=TrainingSchedule(epochs=1),
+        compressed_schedule=TrainingSchedule(epochs=1),
+        bottleneck_schedule=TrainingSchedule(epochs=1),
+        bottlenecks={"blocks.1": Narrowing(4)},
+        compressed_flops=0.8,
+    )
+    monkeypatch.setitem(cast("dict[str, Recipe]", RECIPES), "mnist", small)
+
+
+@pytest.fixture
+def store(small_mnist: Path, tmp_path: Path) -> Path:
+    checkpoints = tmp_path / "checkpoints"
+    folders = ("--data", small_mnist, "--checkpoints", checkpoints)
+    assert _run("train", "mnist", *folders) == 0
+    assert [path.name for path in (checkpoints / "mnist").iterdir()] == ["whole.pt"]
+    whole = (checkpoints / "mnist" / "whole.pt").read_bytes()
+    assert _run("build", "mnist", *folders, "--store", tmp_path / "store") == 0
+    assert (checkpoints / "mnist" / "whole.pt").read_bytes() == whole, "a finished training was repeated"
+    return tmp_path / "store"
+
+
+def test_a_build_can_be_evaluated_and_damage_is_noticed(store: Path, small_mnist: Path) -> None:
+    application = ModelStore(store).application("mnist")
+    shapes = {variant.name: [stage.source for stage in variant.stages] for variant in application.variants}
+    assert shapes == {
+        "whole": ["input"],
+        "layer": ["input", "layer-0", "layer-1"],
+        "semantic": ["input", "input"],
+        "compressed": ["input"],
+        "layer-bottleneck": ["input", "layer-bottleneck-0"],
+        "int8": ["input"],
+    }
+    assert all(variant.accuracy_images == 100 for variant in application.variants)
+    report = (store / "mnist" / "TRAINING.md").read_text("utf-8")
+    assert "models build mnist --data DIR --store store --epochs 1 --seed 0" in report
+
+    crossing = application.fragment(application.variant("layer-bottleneck").stages[0].fragment).output
+    assert crossing.dtype == "uint8"
+
+    images = load_published("mnist", small_mnist).test.images
+    whole, layer = (
+        variant_logits(application.variant(name), ModelStore(store).fragment_path, images)
+        for name in ("whole", "layer")
+    )
+    np.testing.assert_allclose(whole, layer, atol=1e-4)
+
+    command = ("evaluate", "mnist", "--store", store, "--data", small_mnist)
+    assert _run(*command) == 0
+    manifest = store / "mnist" / "manifest.json"
+    stored = manifest.read_text("utf-8")
+    wrong = json.loads(stored)
+    wrong["variants"][0]["accuracy"] = 1 - wrong["variants"][0]["accuracy"] / 2
+    manifest.write_text(json.dumps(wrong), "utf-8")
+    assert _run(*command) == 1
+    manifest.write_text(stored, "utf-8")
+    fragment = next((store / "mnist" / "fragments").iterdir())
+    fragment.write_bytes(fragment.read_bytes()[:-1] + b"\0")
+    assert _run(*command) == 1
+
+
+def test_the_accuracy_of_a_variant_is_that_of_its_class_groups_together(
+    store: Path, small_mnist: Path
+) -> None:
+    labels = load_published("mnist", small_mnist).test.labels
+    semantic = ModelStore(store).application("mnist").variant("semantic")
+    right = sum((stage.accuracy or 0.0) * np.isin(labels, stage.classes).sum() for stage in semantic.stages)
+    assert right / len(labels) == pytest.approx(semantic.accuracy)
+    whole = ModelStore(store).application("mnist").variant("whole")
+    assert whole.stages[0].accuracy == whole.accuracy
+
+
+def test_a_folder_without_data_is_said_in_the_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in ("build", "train"):
+        assert _run(command, "mnist", "--data", tmp_path) == 1
+        assert "Expected there: mnist.npz" in capsys.readouterr().err
+
+
+def test_an_application_that_is_not_there_is_said_in_the_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run("evaluate", "mnist", "--data", tmp_path, "--store", tmp_path) == 1
+    assert "manifest.json" in capsys.readouterr().err
+
+
+def test_a_chain_that_answers_otherwise_is_not_packed() -> None:
+    same = Measured("layer", 0.9, 10, 1e-5, (0.9,))
+    check_chains([same])
+    for name, difference in (("layer", 1e-3), ("layer-2", float("nan"))):
+        with pytest.raises(PackingError, match="differ"):
+            check_chains([Measured(name, 0.9, 10, difference, (0.9,))])
+    check_chains([Measured("semantic", 0.9, 10, 5.0, (0.9,))])

@@ -1,0 +1,169 @@
+"""A network of one's own becomes an application, by the commands that a user gives."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from splitplace.commands.models.command import main
+from splitplace.storage.model_store import ModelStore
+from splitplace.workshop.packing.evaluation import variant_logits
+
+MODEL = """
+import torch
+from torch import nn
+
+class Colours(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, 2, padding=1)
+        self.body = nn.Sequential(nn.ReLU(), nn.Conv2d(8, 8, 3, 2, padding=1), nn.ReLU())
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, images):
+        return self.head(self.body(self.stem(images)).mean(dim=(2, 3)))
+
+def build():
+    torch.manual_seed(0)
+    return Colours()
+
+def nothing():
+    return 3
+"""
+
+
+def _run(*arguments: str | Path) -> int:
+    with pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+@pytest.fixture(autouse=True)
+def _few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("splitplace.workshop.cutting.profile.ROUNDS", 2)
+    monkeypatch.setattr("splitplace.workshop.cutting.profile.SCORE_ROUNDS", 1)
+
+
+@pytest.fixture
+def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a user is, with code, an ONNX file, labels, and pictures that are all of one colour."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_model.py").write_text(MODEL)
+    (tmp_path / "labels.txt").write_text("red\ngreen\nblue\n\n")
+    onnx.save_model(_channel_means(), tmp_path / "colours.onnx")
+    for channel, label in enumerate(("red", "green", "blue")):
+        (tmp_path / "pictures" / label).mkdir(parents=True)
+        for number in range(3):
+            colour = tuple(200 if channel == index else 10 * number for index in range(3))
+            Image.new("RGB", (16, 16), colour).save(tmp_path / "pictures" / label / f"{number}.png")
+    return tmp_path
+
+
+def _channel_means() -> onnx.ModelProto:
+    """Whose logits are how red, green and blue a picture is."""
+    nodes = [
+        helper.make_node("Relu", ["x"], ["a"]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("GlobalAveragePool", ["b"], ["c"]),
+        helper.make_node("Flatten", ["c"], ["d"]),
+        helper.make_node("Gemm", ["d", "w"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 16, 16])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3])],
+        [numpy_helper.from_array(np.eye(3, dtype=np.float32), "w")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_an_onnx_file_is_cut_measured_and_can_be_evaluated_exported_and_removed(
+    user: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, pictures = ("--store", user / "store"), ("--data", user / "pictures")
+    labels = ("--labels", user / "labels.txt")
+    command = ("add", user / "colours.onnx", *labels, *pictures, "--stages", "3,2", *store)
+    assert _run(*command) == 0
+    application = ModelStore(user / "store").application("colours")
+    assert [(variant.name, len(variant.stages)) for variant in application.variants] == [
+        ("whole", 1),
+        ("layer", 3),
+        ("layer-2", 2),
+    ]
+    for variant in application.variants:
+        assert (variant.accuracy, variant.accuracy_images) == (1.0, 9)
+    assert application.labels == ("red", "green", "blue")
+
+    assert _run("evaluate", "colours", *pictures, *store) == 0
+    assert _run("profile", "colours", "--write", *store) == 0
+    assert ModelStore(user / "store").application("colours").variants == application.variants
+    assert _run("list", *store) == 0
+    assert "colours" in capsys.readouterr().out
+    assert _run("export", "colours", user / "colours.zip", *store) == 0
+    assert _run("remove", "colours", "--yes", *store) == 0
+    assert _run("evaluate", "colours", *pictures, *store) == 1
+    with zipfile.ZipFile(user / "colours.zip") as archive:
+        archive.extractall(user / "store")
+    assert _run("evaluate", "colours", *pictures, *store) == 0
+
+
+def test_torch_code_with_its_weights_answers_as_it_does_in_torch(user: Path) -> None:
+    namespace: dict[str, object] = {}
+    exec(MODEL, namespace)
+    network = namespace["build"]()  # type: ignore[operator]
+    with torch.no_grad():
+        network.head.bias.copy_(torch.tensor([1.0, -2.0, 3.0]))
+    torch.save(network.state_dict(), user / "weights.pt")
+    arguments = ("--labels", user / "labels.txt", "--input", "3x16x16", "--weights", user / "weights.pt")
+    scaling = ("--mean", "0.5", "--std", "0.5,0.25,0.125", "--accuracy", "0.7")
+    code = f"{user / 'my_model.py'}:build"
+    assert _run("add", code, *arguments, *scaling, "--stages", "2", "--store", user / "store") == 0
+    store = ModelStore(user / "store")
+    application = store.application("my-model")
+    assert {(variant.accuracy, variant.accuracy_images) for variant in application.variants} == {(0.7, 0)}
+    images = np.random.default_rng(0).integers(0, 256, (5, 3, 16, 16), dtype=np.uint8)
+    deviation = torch.tensor([0.5, 0.25, 0.125]).view(3, 1, 1)
+    with torch.no_grad():
+        expected = network((torch.from_numpy(images) / 255 - 0.5) / deviation).numpy()
+    for name in ("whole", "layer"):
+        found = variant_logits(application.variant(name), store.fragment_path, images)
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("network", "more", "reason"),
+    [
+        ("colours.onnx", (), "say how good it is"),
+        ("colours.onnx", ("--accuracy", "1", "--stages", "9"), "too few for 9 stages"),
+        ("colours.onnx", ("--accuracy", "1", "--input", "3x8x8"), "the file says 3x16x16"),
+        ("colours.onnx", ("--accuracy", "1", "--mean", "1,2"), "3 channels"),
+        ("colours.onnx", ("--accuracy", "1", "--labels", "two.txt"), "there are 2 labels"),
+        ("missing.onnx", ("--accuracy", "1"), "cannot be read"),
+        ("my_model.py:build", ("--accuracy", "1"), "say the shape of its pictures"),
+        ("my_model.py:build", ("--accuracy", "1", "--input", "3"), "expected channels x height x width"),
+        ("my_model.py:absent", ("--accuracy", "1", "--input", "3x16x16"), "has no function absent"),
+        ("my_model.py:nothing", ("--accuracy", "1", "--input", "3x16x16"), "gives int"),
+        ("my_model.py:build", ("--accuracy", "1", "--input", "1x16x16"), "does not run on pictures"),
+        ("my_model.py", ("--accuracy", "1", "--input", "3x16x16"), "neither FILE.py:FUNCTION"),
+        (
+            "my_model.py:build",
+            ("--accuracy", "1", "--input", "3x16x16", "--weights", "two.txt"),
+            "are not the network's weights",
+        ),
+    ],
+)
+def test_what_cannot_be_added_is_refused_with_the_reason(
+    user: Path, network: str, more: tuple[str, ...], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (user / "two.txt").write_text("red\ngreen\n")
+    labels = () if "--labels" in more else ("--labels", "labels.txt")
+    assert _run("add", network, *labels, *more, "--store", "store") in {1, 2}
+    assert reason in capsys.readouterr().err
+    assert not (user / "store").exists()

@@ -1,0 +1,160 @@
+"""ONNX files of users: what is accepted, how bytes become their input, and what is refused."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from splitplace.edge_node.runtime import FragmentRuntime
+from splitplace.messages.application import TensorSpec
+from splitplace.workshop.onnx.file import file_content
+from splitplace.workshop.user_networks.from_onnx import UserNetworkError, adopt, input_shape, read_onnx
+from splitplace.workshop.user_networks.preprocessing import Preprocessing
+
+CLASSES = 5
+PLAIN = Preprocessing.for_channels(3, [], [], 1.0)
+IMAGES = np.random.default_rng(1).integers(0, 256, (4, 3, 8, 6), dtype=np.uint8)
+
+
+def _model(
+    *,
+    batch: int | str = "n",
+    sides: Sequence[int] = (3, 8, 6),
+    softmax: bool = False,
+    dtype: int = TensorProto.FLOAT,
+    opset: int = 17,
+) -> onnx.ModelProto:
+    """Flattens a picture by Reshape, as exporters write it, and multiplies."""
+    pixels = int(np.prod(sides))
+    weight = np.random.default_rng(0).standard_normal((pixels, CLASSES)).astype(np.float32)
+    target = np.array([batch if isinstance(batch, int) else -1, pixels])
+    floats = "x"
+    nodes = []
+    if dtype != TensorProto.FLOAT:
+        floats = "floats"
+        nodes.append(helper.make_node("Cast", ["x"], ["floats"], to=TensorProto.FLOAT))
+    nodes.append(helper.make_node("Reshape", [floats, "target"], ["flat"], allowzero=1))
+    nodes.append(helper.make_node("MatMul", ["flat", "weight"], ["logits"]))
+    if softmax:
+        nodes.append(helper.make_node("Softmax", ["logits"], ["shares"]))
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info("x", dtype, [batch, *sides])],
+        [
+            helper.make_tensor_value_info(
+                "shares" if softmax else "logits", TensorProto.FLOAT, [batch, CLASSES]
+            )
+        ],
+        [numpy_helper.from_array(weight, "weight"), numpy_helper.from_array(target, "target")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def _expected(pixels: NDArray[Any]) -> NDArray[np.float32]:
+    flat = pixels.reshape(len(pixels), -1).astype(np.float32)
+    weight = np.random.default_rng(0).standard_normal((flat.shape[1], CLASSES)).astype(np.float32)
+    product: NDArray[np.float32] = flat @ weight
+    return product
+
+
+def _run(folder: Path, model: onnx.ModelProto) -> NDArray[np.float32]:
+    path = folder / "fragment.onnx"
+    path.write_bytes(file_content(model))
+    runtime = FragmentRuntime(path)
+    assert runtime.input == TensorSpec(dtype="uint8", shape=(3, 8, 6))
+    assert runtime.output == TensorSpec(dtype="float32", shape=(CLASSES,))
+    return runtime.run(IMAGES)
+
+
+def test_bytes_become_the_floats_that_the_network_was_trained_on(tmp_path: Path) -> None:
+    preprocessing = Preprocessing.for_channels(3, [0.4, 0.5, 0.6], [0.2], 1.0)
+    found = _run(tmp_path, adopt(_model(), preprocessing))
+    scaled = IMAGES / 255
+    normalised = (scaled - np.array([0.4, 0.5, 0.6]).reshape(3, 1, 1)) / 0.2
+    np.testing.assert_allclose(found, _expected(normalised), rtol=1e-3, atol=1e-3)
+
+
+def test_a_fixed_batch_becomes_a_free_one(tmp_path: Path) -> None:
+    found = _run(tmp_path, adopt(_model(batch=1), PLAIN))
+    np.testing.assert_allclose(found, _expected(IMAGES / 255), rtol=1e-3, atol=1e-3)
+
+
+def test_a_softmax_at_the_end_is_taken_off(tmp_path: Path) -> None:
+    found = _run(tmp_path, adopt(_model(softmax=True), PLAIN))
+    np.testing.assert_allclose(found, _expected(IMAGES / 255), rtol=1e-3, atol=1e-3)
+
+
+def test_a_network_that_keeps_channels_last_reads_the_same_pictures(tmp_path: Path) -> None:
+    model = _model(sides=(8, 6, 3))
+    assert input_shape(model) == (3, 8, 6)
+    found = _run(tmp_path, adopt(model, PLAIN))
+    np.testing.assert_allclose(found, _expected(np.moveaxis(IMAGES, 1, -1) / 255), rtol=1e-3, atol=1e-3)
+
+
+def test_a_network_that_reads_bytes_gets_them_as_they_are(tmp_path: Path) -> None:
+    found = _run(tmp_path, adopt(_model(dtype=TensorProto.UINT8), None))
+    np.testing.assert_allclose(found, _expected(IMAGES), rtol=1e-3)
+
+
+def test_opsets_that_are_too_old_two_inputs_and_odd_pictures_are_refused() -> None:
+    with pytest.raises(UserNetworkError, match=r"opset 11, at least 13 .*convert_version"):
+        adopt(_model(opset=11), PLAIN)
+    double = _model()
+    double.graph.input.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, ["n", 3]))
+    with pytest.raises(UserNetworkError, match="2 inputs and 1 outputs"):
+        adopt(double, PLAIN)
+    with pytest.raises(UserNetworkError, match="three fixed sides"):
+        adopt(_model(sides=(48,)), PLAIN)
+    with pytest.raises(UserNetworkError, match="of type INT64"):
+        adopt(_model(dtype=TensorProto.INT64), PLAIN)
+
+
+def test_a_network_that_mixes_pictures_of_a_batch_is_refused() -> None:
+    model = _model()
+    mean = helper.make_node("ReduceMean", ["flat"], ["mean"], axes=[0], keepdims=1)
+    mixed = helper.make_node("Sub", ["flat", "mean"], ["centred"])
+    model.graph.node[1].input[0] = "centred"
+    nodes = [model.graph.node[0], mean, mixed, model.graph.node[1]]
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del model.graph.node[:]
+    model.graph.node.extend(copies)
+    with pytest.raises(UserNetworkError, match="another answer when others are beside it"):
+        adopt(model, PLAIN)
+
+
+def test_files_that_are_no_model_or_keep_weights_elsewhere_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    with pytest.raises(UserNetworkError, match="cannot be read"):
+        read_onnx(path)
+    path.write_bytes(b"no model at all" * 10)
+    with pytest.raises(UserNetworkError, match="cannot be read"):
+        read_onnx(path)
+    onnx.save_model(_model(), path, save_as_external_data=True, size_threshold=0)
+    with pytest.raises(UserNetworkError, match="weights in other files"):
+        read_onnx(path)
+    onnx.save_model(_model(), path)
+    assert len(read_onnx(path).graph.node) == 2
+
+
+@pytest.mark.parametrize(
+    ("mean", "deviation", "largest"),
+    [([0.5, 0.5], [], 1.0), ([], [1.0, 1.0], 1.0), ([], [0.0], 1.0), ([], [], 0.0)],
+)
+def test_preprocessing_that_does_not_fit_is_refused(
+    mean: list[float], deviation: list[float], largest: float
+) -> None:
+    with pytest.raises(ValueError, match=r"3 channels|above 0"):
+        Preprocessing.for_channels(3, mean, deviation, largest)
+
+
+def test_values_of_bytes_and_of_shares_mean_the_same() -> None:
+    shares = Preprocessing.for_channels(1, [0.5], [0.25], 1.0)
+    in_bytes = Preprocessing.for_channels(1, [127.5], [63.75], 255.0)
+    assert shares.mean_bytes == in_bytes.mean_bytes
+    assert shares.deviation_bytes == in_bytes.deviation_bytes
