@@ -94,6 +94,19 @@ class GatewayCore:
             return self._after(task, self._pause(task, placed.reason, now_ms))
         return self._after(task, self._dispatch(task, placed, now_ms))
 
+    def moved(self, placed: TaskPlaced, now_ms: float) -> list[Instruction]:
+        """Stages of an attempt that runs stand on other nodes from now on."""
+        task = self._current(placed.task, placed.attempt)
+        if task is None or task.phase not in {"running", "degraded"}:
+            return []
+        task.placed = placed
+        nodes = {stage.node for stage in placed.stages} - task.lost
+        gone = sorted(nodes - self._online.keys()) if self._online else []
+        if gone:
+            return self._after(task, self._retry(task, f"node {gone[0]} went away", now_ms))
+        task.boots = {node: self._online[node] for node in nodes if node in self._online}
+        return []
+
     def result(self, result: TaskResult, now_ms: float) -> list[Instruction]:
         """The aggregator has merged the outputs: all of them, or those that it had when it was asked."""
         if result.coverage < 1:

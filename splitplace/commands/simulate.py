@@ -31,6 +31,10 @@ def command(
     mode: Annotated[
         str | None, typer.Option(help="immediate (default), or interval: decisions at interval starts.")
     ] = None,
+    rules: Annotated[
+        str | None,
+        typer.Option(help="When to retry and give up: product (default) or paper (late tasks are answered)."),
+    ] = None,
     machines: Annotated[
         str | None, typer.Option(help="azure50, pi3, pi4, pi5, or a TOML file of hosts.")
     ] = None,
@@ -55,6 +59,7 @@ def command(
         "intervals": intervals,
         "rate": rate,
         "mode": mode,
+        "rules": rules,
         "machines": machines,
         "profile": profile,
         "stores": (store,) if store else None,

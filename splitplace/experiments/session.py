@@ -4,15 +4,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from splitplace.experiments import page
 from splitplace.experiments.catalogue import EXPERIMENTS
 from splitplace.experiments.plan import Experiment
 from splitplace.experiments.running import RunCache, requests_of
 
-TRAINING_INTERVALS = 100
-"""Before every run, unless the experiment or the command says otherwise."""
+COMMON: Final[Mapping[str, Any]] = {"training_intervals": 100, "rules": "paper"}
+"""Fields of the scenario, unless the experiment or the command says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class SessionPlan:
 
     def scenario_of(self, experiment: Experiment) -> dict[str, Any]:
         """Fields of the scenario for all its cases: the command's before the experiment's own."""
-        return {"training_intervals": TRAINING_INTERVALS, **experiment.scenario, **self.scenario}
+        return {**COMMON, **experiment.scenario, **self.scenario}
 
     def seeds_of(self, experiment: Experiment) -> int:
         """How many runs of each policy in each case."""

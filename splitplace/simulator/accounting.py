@@ -1,124 +1,69 @@
-"""What is noted of tasks and intervals, and said of them to those who learn."""
+"""Records of tasks, and the terms of equation 10 for each interval."""
 
 from collections.abc import Collection, Sequence
 
-from splitplace.messages.task import StageReport, TaskFinished
+from splitplace.messages.task import TaskDecided, TaskFinished
 from splitplace.policies.placement.interface import PeriodOutcome
 from splitplace.policies.placement.objective import objective, response_share
-from splitplace.policies.scoring import is_on_time, mean, reward
+from splitplace.policies.scoring import accuracy_of, mean, reward
 from splitplace.simulator.arrivals import Arrival
-from splitplace.simulator.execution import Execution, Machine, StageRun
+from splitplace.simulator.execution import Execution, Machine
 from splitplace.simulator.result import TaskRecord, TaskStatus
 
 
 def record_of(
     arrival: Arrival,
     status: TaskStatus,
-    now_ms: float,
     *,
-    variant: str | None,
-    accuracy: float,
-    attempts: int,
-    explored: bool,
-    execution: Execution | None,
+    attempts: int = 1,
+    decided: TaskDecided | None = None,
 ) -> TaskRecord:
-    """What is noted of a task that is over, or that the end of the simulation cut off.
+    """Record a task without an answer: it ended so, or the end of the simulation cut it off.
 
     Args:
         arrival: the task.
-        status: what became of it.
-        now_ms: when that was.
-        variant: the last decision.
-        accuracy: that of the variant.
+        status: how it ended.
         attempts: how many there were.
-        explored: whether the last decision explored.
-        execution: how it ran; None where it has no answer.
+        decided: the decision of the last attempt, if there is one.
     """
-    record = TaskRecord(
+    return TaskRecord(
         task=arrival.task,
         application=arrival.application,
         arrived_ms=arrival.at_ms,
         deadline_ms=arrival.deadline_ms,
         batch=arrival.batch,
         status=status,
-        variant=variant,
+        variant=decided.variant if decided else None,
         attempts=attempts,
-        explored=explored,
-    )
-    if execution is None:
-        return record
-    response_ms = now_ms - arrival.at_ms
-    transfer_ms, compute_ms = execution.critical_ms
-    return record.model_copy(
-        update={
-            "response_ms": response_ms,
-            "wait_ms": execution.began_ms - arrival.at_ms,
-            "transfer_ms": transfer_ms,
-            "compute_ms": compute_ms,
-            "accuracy": accuracy,
-            "on_time": is_on_time(response_ms, arrival.deadline_ms),
-            "migrations": execution.migrations,
-        }
+        explored=decided.explored if decided else False,
     )
 
 
-def finished_of(
-    record: TaskRecord,
-    elapsed_ms: float,
-    *,
-    reason: str,
-    predicted_ms: float | None,
-    execution: Execution | None,
-) -> TaskFinished:
-    """The message from which splitter, placer and their policies learn.
+def answered(record: TaskRecord, outcome: TaskFinished, execution: Execution) -> TaskRecord:
+    """Complete the record of a task that has an answer.
 
     Args:
-        record: of a task that is over.
-        elapsed_ms: since its arrival.
-        reason: for people.
-        predicted_ms: what the placer foresaw.
-        execution: how it ran; None where it has no answer.
-
-    Raises:
-        ValueError: the task is not over.
+        record: from `record_of`.
+        outcome: as splitter and placer hear of it.
+        execution: the attempt that gave the answer.
     """
-    status = record.status
-    if status == "overdue" or status == "unfinished":  # noqa: PLR1714 - the type checker follows this form
-        raise ValueError(f"task {record.task} is not over")
-    runs = execution.runs if execution else {}
-    return TaskFinished(
-        task=record.task,
-        attempt=record.attempts,
-        application=record.application,
-        batch=record.batch,
-        status=status,
-        reason=reason[:1000],
-        variant=record.variant,
-        nodes=tuple(dict.fromkeys(run.machine.name for run in runs.values())),
-        deadline_ms=record.deadline_ms,
-        response_ms=elapsed_ms,
-        predicted_ms=predicted_ms,
-        on_time=record.on_time,
-        accuracy=record.accuracy if execution else None,
-        variant_accuracy=record.accuracy if execution else None,
-        stages=tuple(_report(run) for run in runs.values()),
-        moved_bytes=round(execution.moved_bytes) if execution else 0,
-    )
-
-
-def _report(run: StageRun) -> StageReport:
-    """Of a stage that is through.
-
-    A live node does one call at a time, so its computing time is that of its processor. Where a processor is
-    shared, what a call waits for others counts as waiting here too: a crowded host is slow, not dear.
-    """
-    work = sum([run.execution.work(run, number) for number in range(run.computed)])
-    compute_ms = min(run.compute_ms, work / run.machine.processor.score)
-    return StageReport(
-        stage=run.stage.name,
-        node=run.machine.name,
-        queue_ms=max(0.0, run.computed_ms - run.received_ms - compute_ms),
-        compute_ms=compute_ms,
+    response_ms = outcome.response_ms
+    if outcome.in_full:
+        transfer_ms, compute_ms = execution.critical_ms
+    else:
+        transfer_ms, compute_ms = execution.parts_until(record.arrived_ms + response_ms)
+    return record.model_copy(
+        update={
+            "variant": outcome.variant,
+            "response_ms": response_ms,
+            "wait_ms": response_ms - transfer_ms - compute_ms,
+            "transfer_ms": transfer_ms,
+            "compute_ms": compute_ms,
+            "accuracy": accuracy_of(outcome),
+            "on_time": outcome.on_time,
+            "coverage": outcome.coverage if outcome.coverage is not None else 1.0,
+            "migrations": execution.migrations,
+        }
     )
 
 

@@ -49,7 +49,7 @@ def mean_response(policy: str, work_scale: float, seeds: int, training: int) -> 
         seeds: how many runs.
         training: intervals of learning before each.
     """
-    scenario = Scenario(work_scale=work_scale, training_intervals=training)
+    scenario = Scenario(work_scale=work_scale, training_intervals=training, rules="paper")
     means = [run(scenario, policy, seed).response_intervals.mean for seed in range(seeds)]
     return fmean([float("inf") if mean is None else mean for mean in means])
 

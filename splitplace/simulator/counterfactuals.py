@@ -1,13 +1,14 @@
 """What another placement of a task would bring: played out on a copy of the world, nobody else noticing."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from math import inf
 
 from splitplace.messages.task import TaskFinished
 from splitplace.policies.placement import PlacementRequest
-from splitplace.simulator.accounting import finished_of, record_of
-from splitplace.simulator.simulation import Dispatch, Simulation
+from splitplace.services.gateway import answers
+from splitplace.services.gateway.instructions import Finish, unique
+from splitplace.simulator.outputs import result_of
+from splitplace.simulator.simulation import Departure, Simulation
 from splitplace.simulator.twin import twin
 
 
@@ -28,28 +29,26 @@ def played_out(
     """
     task = simulation.tasks[request.task]
     world = twin(simulation.world)
-    for other in simulation.dispatches.values():
+    for other in simulation.departures.values():
         other.start(world)
-    mine = Dispatch(task, task.attempt, request.job, nodes).start(world)
+    attempt = simulation.gateway.tasks[request.task].attempt
+    mine = Departure(task, attempt, request.job, nodes).start(world)
     while request.task in world.executions:
         if world.events.next_ms == inf:
             raise RuntimeError(f"{request.task} never ends on {', '.join(sorted(set(nodes.values())))}")
         world.events.step()
-    arrival = replace(task.arrival, task=name)
-    record = record_of(
-        arrival,
-        "answered",
-        world.events.now_ms,
-        variant=request.job.variant.name,
-        accuracy=request.job.variant.accuracy,
-        attempts=task.attempt,
-        explored=False,
-        execution=mine,
-    )
-    return finished_of(
-        record,
-        world.events.now_ms - arrival.at_ms,
+    arrival = task.arrival
+    finish = Finish(
+        key=name,
+        attempt=attempt,
+        application=arrival.application,
+        batch=arrival.batch,
+        deadline_ms=arrival.deadline_ms,
+        status="answered",
         reason="played out",
-        predicted_ms=None,
-        execution=mine,
+        response_ms=world.events.now_ms - arrival.at_ms,
+        result=result_of(mine),
+        decided=None,
+        nodes=unique(nodes.values()),
     )
+    return answers.finished(finish, request.job.application)

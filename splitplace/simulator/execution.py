@@ -67,6 +67,20 @@ class StageRun:
     """Time in which it computed, over all micro-batches."""
     began_ms: float = 0.0
     """When the computation at hand began."""
+    lost: bool = False
+    """Whether its host died: nothing more comes from it."""
+
+    @property
+    def owes(self) -> bool:
+        """Whether some output of it has not left its host."""
+        last = len(self.execution.job.micro_batches)
+        return any(child.sent < last for child in self.children) if self.children else self.returned < last
+
+    @property
+    def arrived(self) -> int:
+        """Outputs of this sink that the aggregator has. Only the last one's way is modelled."""
+        last = len(self.execution.job.micro_batches)
+        return self.returned if self.returned < last or self.returned_ms < inf else last - 1
 
     @property
     def remaining(self) -> float:
@@ -110,10 +124,15 @@ class Execution:
         return milliseconds * self.slowness * self.job.application.reference_score
 
     @property
-    def critical_ms(self) -> tuple[float, float]:
-        """Of a finished one: transfer and compute time on the path to the output that came last.
+    def is_lost(self) -> bool:
+        """Whether a host died that it needs: it never ends."""
+        return any(run.lost for run in self.runs.values())
 
-        Together they are the time since it began.
+    @property
+    def critical_ms(self) -> tuple[float, float]:
+        """Transfer and compute time on the path to the output that came last.
+
+        Together they are the time from the beginning until that output was back.
         """
         run: StageRun | None = max(self.runs.values(), key=_returned_ms)
         elapsed_ms = _returned_ms(run) - self.began_ms if run else 0.0
@@ -121,6 +140,12 @@ class Execution:
         while run is not None:
             computing_ms += run.computed_ms - run.received_ms
             run = run.source
+        return elapsed_ms - computing_ms, computing_ms
+
+    def parts_until(self, now_ms: float) -> tuple[float, float]:
+        """Transfer and compute time until now, of a task that is answered with some of its branches."""
+        elapsed_ms = now_ms - self.began_ms
+        computing_ms = min(elapsed_ms, max(run.compute_ms for run in self.runs.values()))
         return elapsed_ms - computing_ms, computing_ms
 
 

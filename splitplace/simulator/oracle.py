@@ -10,7 +10,7 @@ from splitplace.policies.prediction import Job
 from splitplace.policies.scoring import reward
 from splitplace.policies.splitting import Decision, SplitContext
 from splitplace.policies.state import State
-from splitplace.simulator.simulation import DISPATCH_MS, Dispatch, Simulation
+from splitplace.simulator.simulation import DISPATCH_MS, Departure, Simulation
 from splitplace.simulator.twin import twin
 
 ORACLE = "oracle"
@@ -72,23 +72,25 @@ def sight_into(simulation: Simulation) -> LookAhead:
         job = Job(application, application.variant(variant), task.arrival.batch)
         start_ms = simulation.now_ms + DISPATCH_MS
         due_ms = task.arrival.at_ms + task.arrival.deadline_ms
-        request = PlacementRequest(key, job, start_ms, due_ms, frozenset(task.avoid))
+        attempt = simulation.gateway.tasks[key]
+        request = PlacementRequest(key, job, start_ms, due_ms, frozenset(attempt.avoid))
         # A copy, so that asking does not change what the policy draws next.
         policy = deepcopy(simulation.placement)
         found = place(policy, request, simulation.placer.view, simulation.now_ms)
         if not isinstance(found, Placement):
             return None
-        return _play_out(simulation, Dispatch(task, task.attempt, job, found.nodes))
+        return _play_out(simulation, Departure(task, attempt.attempt, job, found.nodes))
 
     return look_ahead
 
 
-def _play_out(simulation: Simulation, mine: Dispatch) -> tuple[float, float]:
+def _play_out(simulation: Simulation, mine: Departure) -> tuple[float, float]:
     """Reward of everything that runs, and when this task ends."""
     world = twin(simulation.world)
     key = mine.task.arrival.task
-    for dispatch in (*simulation.dispatches.values(), mine):
-        dispatch.start(world)
+    for departure in (*simulation.departures.values(), mine):
+        departure.start(world)
+    grace_ms = simulation.gateway.rules.grace_ms
     last_due_ms = max(execution.due_ms for execution in world.executions.values())
     gained, end_ms = 0.0, inf
     while world.executions and world.events.next_ms <= last_due_ms:
@@ -99,6 +101,7 @@ def _play_out(simulation: Simulation, mine: Dispatch) -> tuple[float, float]:
             if execution.task == key:
                 end_ms = world.events.now_ms
         world.finished.clear()
-    # Those that are left come too late, but they come.
-    gained += sum([reward(False, late.job.variant.accuracy) for late in world.executions.values()])  # noqa: FBT003
+    if grace_ms == inf:  # those that are left come too late, but they come
+        late = [execution for execution in world.executions.values() if not execution.is_lost]
+        gained += sum([reward(False, execution.job.variant.accuracy) for execution in late])  # noqa: FBT003
     return gained, end_ms

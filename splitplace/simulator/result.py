@@ -37,6 +37,8 @@ class TaskRecord(_Frozen):
     compute_ms: float | None = None
     """On that path, with sharing the CPU, swapping and moving."""
     accuracy: float = 0.0
+    coverage: float = 1.0
+    """Share of the classes that the answer covers; below 1 it was partial."""
     on_time: bool = False
     explored: bool = False
     migrations: int = 0

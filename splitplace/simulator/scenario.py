@@ -1,11 +1,14 @@
 """Everything that can be set of a simulation but policy and seed."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from splitplace.services.gateway.task import RetryRules
 from splitplace.simulator.arrivals import ArrivalPattern
 from splitplace.simulator.processor import Discipline
 from splitplace.simulator.workload import Workload, paper, stored
@@ -14,6 +17,10 @@ from splitplace.storage.paths import SHIPPED_STORE
 
 Factor = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+MAX_ATTEMPTS = 1000
+"""As many as a message can count."""
 
 
 class Drift(BaseModel):
@@ -96,8 +103,9 @@ class Scenario(BaseModel):
     """How long the policies learn before, in a simulation of their own with other random numbers."""
     monitor_s: Factor | None = None
     """How often the resource monitor tells of the hosts; None: five times an interval."""
-    give_up: bool = False
-    """Whether a task is cancelled at its deadline, as in the live system; else it is answered late."""
+    rules: Literal["product", "paper"] = "product"
+    """When the gateway tries again and when it gives up (`retry_rules`). `product`: as the live gateway.
+    `paper`: late tasks are answered late, nothing stalls, and there are no partial answers."""
     alpha: Share = 0.5
     """Weight of energy in equation 10; beta = 1 - alpha weighs the response time."""
     records: bool = False
@@ -115,6 +123,32 @@ class Scenario(BaseModel):
     def interval_ms(self, workload: Workload) -> float:
         """Length of an interval."""
         return 1000 * (self.interval_s if self.interval_s is not None else workload.interval_s)
+
+    def retry_rules(self, workload: Workload) -> RetryRules:
+        """When the gateway tries again and when it gives up.
+
+        The live gateway's times suit tasks of about a second. They are scaled by the longest default deadline
+        over one second, but for `settle_ms` and `hand_over_ms`, which a few messages need.
+        """
+        if self.rules == "paper":
+            # In interval mode whatever is announced waits for the next interval anyway.
+            pause_ms = 1.0 if self.mode == "interval" else self.interval_ms(workload) / 10
+            return RetryRules(
+                grace_ms=inf,
+                max_attempts=MAX_ATTEMPTS,
+                stall_ms=inf,
+                pause_ms=pause_ms,
+                max_pause_ms=pause_ms,
+                least_coverage=1.0,
+            )
+        live = RetryRules()
+        scale = max(each.default_deadline_ms for each in workload.applications) / 1000
+        return replace(
+            live,
+            grace_ms=live.grace_ms * scale,
+            stall_ms=live.stall_ms * scale,
+            pause_ms=live.pause_ms * scale,
+        )
 
     @property
     def machines_name(self) -> str:

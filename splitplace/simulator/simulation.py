@@ -1,30 +1,36 @@
-"""One simulation: the splitter and placer of the live system decide for a simulated world.
+"""One simulation: the cores of the live services decide for a simulated world.
 
-What runs here are the very classes that the live services run (`SplitterCore`, `PlacerCore`); this file
-plays the other parts: sensors, gateway and resource monitor.
+What runs here are the very classes that the live services run (`GatewayCore`, `SplitterCore`, `PlacerCore`).
+This file is their shell on a virtual clock: it turns what happens into stimuli and carries out instructions.
+It plays sensors, resource monitor and result aggregator itself.
 
 There are two clocks in step: the world's and this file's, so the world alone can be copied to look ahead.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import exp, inf
 from random import Random
 from time import perf_counter
 
-from splitplace.messages.task import TaskAccepted, TaskDecided, TaskPlaced
+from splitplace.messages.task import TaskDecided, TaskFinished, TaskPlaced
 from splitplace.policies.placement import ActiveJob, PlacementPolicy, placement_policy
-from splitplace.policies.prediction import HOP_MS, Job
+from splitplace.policies.prediction import HOP_MS, RETURN_HOPS, Job
 from splitplace.policies.splitting import SplitPolicy
+from splitplace.services.gateway import answers
+from splitplace.services.gateway.core import GatewayCore
+from splitplace.services.gateway.instructions import Announce, Cancel, Dispatch, Finish, Instruction, Settle
+from splitplace.services.gateway.task import NewTask
 from splitplace.services.placer.core import PlacerCore
 from splitplace.services.splitter.core import SplitterCore
-from splitplace.simulator.accounting import Accounts, finished_of, record_of
+from splitplace.simulator.accounting import Accounts, answered, record_of
 from splitplace.simulator.arrivals import Arrival
 from splitplace.simulator.events import EventQueue
 from splitplace.simulator.execution import Execution
 from splitplace.simulator.monitor import Monitor
-from splitplace.simulator.result import TaskRecord, TaskStatus
+from splitplace.simulator.outputs import result_of
+from splitplace.simulator.result import TaskRecord
 from splitplace.simulator.scenario import Scenario
 from splitplace.simulator.workload import Workload
 from splitplace.simulator.world import World
@@ -32,27 +38,24 @@ from splitplace.simulator.world import World
 DISPATCH_MS = 2 * HOP_MS
 """Decision to placer, placement to gateway."""
 
-MAX_ATTEMPTS = 1000  # as many as a message can count
-
-
-@dataclass(slots=True)
-class Task:
-    """What the gateway knows of a task that is not over."""
-
-    arrival: Arrival
-    slowness: float
-    attempt: int = 1
-    variant: str | None = None
-    explored: bool = False
-    predicted_ms: float | None = None
-    avoid: tuple[str, ...] = ()
+SETTLE_MS = RETURN_HOPS * HOP_MS
+"""Question to the aggregator, partial result to the gateway."""
 
 
 @dataclass(frozen=True, slots=True)
-class Dispatch:
-    """A task whose inputs will be sent in a moment."""
+class SimulatedTask:
+    """A task that is not over."""
 
-    task: Task
+    arrival: Arrival
+    slowness: float
+    """By what its work differs from its fragments' measured times."""
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """A task whose inputs are about to be sent."""
+
+    task: SimulatedTask
     attempt: int
     job: Job
     nodes: Mapping[str, str]
@@ -63,7 +66,7 @@ class Dispatch:
         return self.task.arrival.at_ms + self.task.arrival.deadline_ms
 
     def start(self, world: World) -> Execution:
-        """The inputs are sent, in this world. Raises KeyError for a host that is not there."""
+        """Send the inputs, in this world. Raises KeyError for a host that is not there."""
         return world.start(
             self.task.arrival.task,
             self.attempt,
@@ -75,7 +78,7 @@ class Dispatch:
 
 
 class Simulation:
-    """Sensors, gateway and monitor around a splitter, a placer and a world.
+    """Sensors, services and a world.
 
     Args:
         scenario: the set-up.
@@ -106,33 +109,38 @@ class Simulation:
         self.records: list[TaskRecord] = []
         self.decision_ms: list[float] = []
         """Wall-clock time of each decision with its placement."""
+        self.applications = {application.name: application for application in workload.applications}
+        self.gateway = GatewayCore(scenario.retry_rules(workload), self.applications)
         self.splitter = SplitterCore(split, placement_policy("earliest-finish"))
         self.placer = PlacerCore(placement, warm_up=False)
         self.placement = placement
-        self.tasks: dict[str, Task] = {}
+        self.tasks: dict[str, SimulatedTask] = {}
         """Those that are not over."""
-        self.dispatches: dict[str, Dispatch] = {}
+        self.departures: dict[str, Departure] = {}
         self.interval_ms = scenario.interval_ms(workload)
         self.end_ms = scenario.intervals * self.interval_ms
         self.accounts = Accounts(world.machines.values(), self.interval_ms, scenario.alpha)
-        self.applications = {application.name: application for application in workload.applications}
         self._scenario = scenario
         self._at_interval = at_interval
         self.splitter.add_applications(workload.applications)
         for application in workload.applications:
             self.placer.add_application(application)
         self.monitor = Monitor(world, workload.applications)
-        self._held: list[tuple[Task, TaskDecided | None]] = []
-        """What waits for the next interval: to be decided (None), or to be placed."""
-        self._waking_ms = inf
+        self._online: dict[str, str] = {}
+        self._answers: dict[str, Execution] = {}
+        """The execution that the best result of a task came from."""
+        self._held: list[Announce | TaskDecided] = []
+        """What waits for the next interval: to be decided, or to be placed."""
+        self._splitter_wakes_ms = inf
+        self._gateway_wakes_ms = inf
         for task in tasks:
             slowness = exp(random.gauss(0.0, scenario.work_noise)) if scenario.work_noise else 1.0
-            self.events.at(task.at_ms, partial(self._arrived, task, slowness))
+            self.events.at(task.at_ms, partial(self._arrived, SimulatedTask(task, slowness)))
 
     # --- the course of time ----------------------------------------------------------------------------
 
     def run(self) -> None:
-        """From the beginning to the end; afterwards `records` holds every task."""
+        """Run to the end; afterwards `records` holds every task."""
         self.look()
         self._plan_look()
         self.events.at(self.interval_ms, partial(self._interval, 1))
@@ -147,180 +155,172 @@ class Simulation:
                 self.events.step()
         self.world.events.pass_to(self.end_ms)
         self.events.pass_to(self.end_ms)
-        for task in list(self.tasks.values()):
+        for key, task in self.tasks.items():
             overdue = self.end_ms - task.arrival.at_ms > task.arrival.deadline_ms
-            self._record(task, "overdue" if overdue else "unfinished")
+            left = self.gateway.tasks[key]
+            status = "overdue" if overdue else "unfinished"
+            self.records.append(
+                record_of(task.arrival, status, attempts=left.attempt, decided=left.decided)  # type: ignore[arg-type]
+            )
 
     @property
     def now_ms(self) -> float:
         """The present moment."""
         return self.events.now_ms
 
-    # --- sensors and gateway ---------------------------------------------------------------------------
+    # --- stimuli of the gateway ------------------------------------------------------------------------
 
-    def _arrived(self, arrival: Arrival, slowness: float) -> None:
-        task = Task(arrival, slowness)
-        self.tasks[arrival.task] = task
-        if self._scenario.give_up:
-            self.events.after(arrival.deadline_ms, partial(self._give_up, task))
-        self._announce(task)
-
-    def _announce(self, task: Task) -> None:
-        """A task, or a further attempt at one, is to be decided: at once, or at the next interval."""
-        if self._scenario.mode == "interval" and self.now_ms % self.interval_ms != 0:
-            self._held.append((task, None))
-        else:
-            self._decide(task)
-
-    def _decide(self, task: Task) -> None:
+    def _arrived(self, task: SimulatedTask) -> None:
         arrival = task.arrival
-        accepted = TaskAccepted(
-            task=arrival.task,
-            attempt=task.attempt,
+        self.tasks[arrival.task] = task
+        new = NewTask(
+            key=arrival.task,
             application=arrival.application,
             batch=arrival.batch,
             input_bytes=0,
             deadline_ms=arrival.deadline_ms,
-            slack_ms=arrival.at_ms + arrival.deadline_ms - self.now_ms,
-            avoid=task.avoid,
-            grace_ms=0.0 if self._scenario.give_up else None,
+            accepted_at_ms=arrival.at_ms,
         )
-        began = perf_counter()
-        decided = self.splitter.accepted(accepted, self.now_ms)
-        self._place_all(decided, perf_counter() - began)
-        self._plan_waking()
-
-    def _place_all(self, decided: Sequence[TaskDecided], decided_in_s: float = 0.0) -> None:
-        for one in decided:
-            began = perf_counter()
-            self._place(one)
-            self.decision_ms.append(1000 * (perf_counter() - began + decided_in_s))
-            decided_in_s = 0.0
-
-    def _place(self, decided: TaskDecided) -> None:
-        task = self.tasks.get(decided.task)
-        if task is None or decided.attempt != task.attempt:
-            return
-        task.variant, task.explored = decided.variant, decided.explored
-        if decided.variant is None:
-            self._finish(task, "refused", decided.reason)
-            return
-        placing = self.placer.place(decided, self.now_ms)
-        if placing is None:
-            return
-        placed = placing.placed
-        self.splitter.placed(placed, self.now_ms)
-        if not placed.stages:
-            self._retry_later(task)
-            return
-        task.predicted_ms = placed.predicted_ms
-        application = self.applications[task.arrival.application]
-        job = Job(application, application.variant(decided.variant), task.arrival.batch)
-        dispatch = Dispatch(task, task.attempt, job, _nodes(placed))
-        self.dispatches[decided.task] = dispatch
-        self.events.after(DISPATCH_MS, partial(self._dispatch, dispatch))
-
-    def _retry_later(self, task: Task) -> None:
-        """There was no room. In interval mode this is the paper's wait queue."""
-        task.avoid = ()
-        if self._scenario.mode == "interval":
-            pause_ms = self.interval_ms - self.now_ms % self.interval_ms
-        else:
-            pause_ms = self.interval_ms / 10
-        self.events.after(pause_ms, partial(self.retry, task, task.attempt))
-
-    def retry(self, task: Task, attempt: int) -> None:
-        """Begin the next attempt at a task, unless that attempt is over."""
-        if self.tasks.get(task.arrival.task) is not task or task.attempt != attempt:
-            return
-        if attempt < MAX_ATTEMPTS:
-            task.attempt += 1
-            self._announce(task)
-        else:
-            self._finish(task, "failed", f"gave up after {attempt} attempts")
-
-    def _dispatch(self, dispatch: Dispatch) -> None:
-        task, key = dispatch.task, dispatch.task.arrival.task
-        if self.dispatches.get(key) is not dispatch:
-            return
-        del self.dispatches[key]
-        if self.tasks.get(key) is not task or task.attempt != dispatch.attempt:
-            return
-        dead = [node for node in dispatch.nodes.values() if not self.world.machines[node].online]
-        if dead:  # nobody knows of it yet, so it is lost like what ran there
-            self._lost(task, dead[0])
-            return
-        dispatch.start(self.world)
+        self._carry_out(self.gateway.accept(new, self.now_ms))
 
     def _collect(self) -> None:
         """What the world has finished."""
         finished, self.world.finished = self.world.finished, []
         for execution in finished:
-            self._finish(self.tasks[execution.task], "answered", "answered", execution)
+            self._returned(execution)
 
-    def _give_up(self, task: Task) -> None:
-        if self.tasks.get(task.arrival.task) is task:
-            self.world.cancel(task.arrival.task)
-            self._finish(task, "expired", "the deadline passed")
+    def _settled(self, key: str) -> None:
+        """The aggregator answers with what it has."""
+        execution = self.world.executions.get(key)
+        if execution is not None:
+            self._returned(execution)
 
-    def _finish(
-        self, task: Task, status: TaskStatus, reason: str, execution: Execution | None = None
-    ) -> None:
-        record = self._record(task, status, execution)
-        self.accounts.left(record)
-        finished = finished_of(
-            record,
-            self.now_ms - task.arrival.at_ms,
-            reason=reason,
-            predicted_ms=task.predicted_ms,
-            execution=execution,
-        )
-        self.placer.finished(finished, self.now_ms)
-        self._hold_or_place(self.splitter.finished(finished, self.now_ms))
+    def _returned(self, execution: Execution) -> None:
+        result = result_of(execution)
+        task = self.gateway.tasks.get(execution.task)
+        if result is None or task is None:
+            return
+        best = task.partial.coverage if task.partial is not None else -1.0
+        if result.coverage > best:
+            self._answers[execution.task] = execution
+        self._carry_out(self.gateway.result(result, self.now_ms))
 
-    def _record(self, task: Task, status: TaskStatus, execution: Execution | None = None) -> TaskRecord:
-        del self.tasks[task.arrival.task]
-        record = record_of(
-            task.arrival,
-            status,
-            self.now_ms,
-            variant=task.variant,
-            accuracy=execution.job.variant.accuracy if execution else 0.0,
-            attempts=task.attempt,
-            explored=task.explored,
-            execution=execution,
-        )
+    def _time_passed(self) -> None:
+        self._gateway_wakes_ms = inf
+        self._carry_out(self.gateway.time_passed(self.now_ms))
+
+    # --- instructions of the gateway -------------------------------------------------------------------
+
+    def _carry_out(self, instructions: Iterable[Instruction]) -> None:
+        for instruction in instructions:
+            match instruction:
+                case Announce():
+                    self._announce(instruction)
+                case Dispatch():
+                    self._dispatch(instruction)
+                case Cancel(key):
+                    self.departures.pop(key, None)
+                    self.world.cancel(key)
+                case Settle(key):
+                    self.events.after(SETTLE_MS, partial(self._settled, key))
+                case Finish():
+                    self._finish(instruction)
+        due_ms = self.gateway.next_due_ms
+        if due_ms < inf and not self.now_ms <= self._gateway_wakes_ms <= due_ms:
+            self._gateway_wakes_ms = max(due_ms, self.now_ms)
+            self.events.at(self._gateway_wakes_ms, self._time_passed)
+
+    def _announce(self, announce: Announce) -> None:
+        """An attempt is to be decided: at once, or at the next interval."""
+        if self._scenario.mode == "interval" and self.now_ms % self.interval_ms != 0:
+            self._held.append(announce)
+        else:
+            self._decide(announce)
+
+    def _dispatch(self, dispatch: Dispatch) -> None:
+        task, placed = self.tasks[dispatch.key], dispatch.placed
+        application = self.applications[dispatch.application]
+        job = Job(application, application.variant(placed.variant), task.arrival.batch)
+        departure = Departure(task, dispatch.attempt, job, _nodes(placed))
+        self.departures[dispatch.key] = departure
+        self.events.after(DISPATCH_MS, partial(self._depart, dispatch.key, departure))
+
+    def _depart(self, key: str, departure: Departure) -> None:
+        if self.departures.get(key) is departure:
+            del self.departures[key]
+            departure.start(self.world)
+
+    def _finish(self, finish: Finish) -> None:
+        arrival = self.tasks.pop(finish.key).arrival
+        execution = self._answers.pop(finish.key, None)
+        outcome = answers.finished(finish, self.applications[finish.application])
+        record = record_of(arrival, finish.status, attempts=finish.attempt, decided=finish.decided)
+        if finish.result is not None and execution is not None:
+            record = answered(record, outcome, execution)
         self.records.append(record)
-        return record
+        self.accounts.left(record)
+        self._tell(outcome)
 
-    # --- waiting ---------------------------------------------------------------------------------------
+    def _tell(self, outcome: TaskFinished) -> None:
+        """Splitter and placer learn from the end of a task."""
+        self.placer.finished(outcome, self.now_ms)
+        self._hold_or_place(self.splitter.finished(outcome, self.now_ms))
+
+    # --- splitter and placer ---------------------------------------------------------------------------
+
+    def _decide(self, announce: Announce) -> None:
+        began = perf_counter()
+        decided = self.splitter.accepted(announce.message(self.now_ms), self.now_ms)
+        self._place_all(decided, perf_counter() - began)
+        self._plan_waking()
+
+    def _place_all(self, decided: Sequence[TaskDecided], decided_in_s: float = 0.0) -> None:
+        for decision in decided:
+            began = perf_counter()
+            self._place(decision)
+            self.decision_ms.append(1000 * (perf_counter() - began + decided_in_s))
+            decided_in_s = 0.0
+
+    def _place(self, decided: TaskDecided) -> None:
+        if not self.gateway.is_current(decided.task, decided.attempt):
+            return
+        self._carry_out(self.gateway.decided(decided, self.now_ms))
+        placing = self.placer.place(decided, self.now_ms)
+        if placing is not None:
+            self.splitter.placed(placing.placed, self.now_ms)
+            self._carry_out(self.gateway.placed(placing.placed, self.now_ms))
 
     def _hold_or_place(self, decided: Sequence[TaskDecided]) -> None:
         """What the splitter decides of tasks that waited is placed at once, or at the next interval."""
         if self._scenario.mode == "immediate":
             self._place_all(decided)
         else:
-            self._held += [(self.tasks[one.task], one) for one in decided if one.task in self.tasks]
+            self._held += decided
 
     def _plan_waking(self) -> None:
         """The splitter must be asked again when the last moment of a waiting task comes."""
         due_ms = self.splitter.next_due_ms
-        if due_ms is not None and not self.now_ms <= self._waking_ms <= due_ms:
-            self._waking_ms = max(due_ms, self.now_ms)
-            self.events.at(self._waking_ms, self._wake)
+        if due_ms is not None and not self.now_ms <= self._splitter_wakes_ms <= due_ms:
+            self._splitter_wakes_ms = max(due_ms, self.now_ms)
+            self.events.at(self._splitter_wakes_ms, self._wake)
 
     def _wake(self) -> None:
-        self._waking_ms = inf
+        self._splitter_wakes_ms = inf
         self._hold_or_place(self.splitter.decide_waiting(self.now_ms))
         self._plan_waking()
 
     # --- hosts -----------------------------------------------------------------------------------------
 
     def look(self) -> None:
-        """The monitor tells splitter and placer of the hosts."""
+        """The monitor tells splitter, placer and gateway of the hosts."""
         snapshot = self.monitor.snapshot()
         self.placer.cluster(snapshot, self.now_ms)
-        self._hold_or_place(self.splitter.cluster(snapshot, self.now_ms))
+        decided = self.splitter.cluster(snapshot, self.now_ms)
+        online = {node.node: node.boot for node in snapshot.nodes if node.online}
+        if online != self._online:
+            self._online = online
+            self._carry_out(self.gateway.nodes_online(online, self.now_ms))
+        self._hold_or_place(decided)
 
     def _plan_look(self) -> None:
         period_s = self._scenario.monitor_s
@@ -332,10 +332,10 @@ class Simulation:
         self._plan_look()
 
     def fail(self, node: str) -> None:
-        """A host dies. Its tasks stand still until that is noticed."""
-        for key in self.world.fail(node):
-            self._lost(self.tasks[key], node)
-        self.events.after(self._detection_ms, partial(self._notice, node))
+        """A host dies. What it was doing is lost; that is noticed only after a while."""
+        self.world.fail(node)
+        detection_s = self._scenario.failures.detection_s if self._scenario.failures else 0.0
+        self.events.after(1000 * detection_s, partial(self._notice, node))
 
     def recover(self, node: str) -> None:
         """A host is back."""
@@ -343,18 +343,10 @@ class Simulation:
         self.monitor.mark_alive(node)
         self.look()
 
-    def _lost(self, task: Task, node: str) -> None:
-        task.avoid = (*task.avoid[-8:], node)
-        self.events.after(self._detection_ms, partial(self.retry, task, task.attempt))
-
     def _notice(self, node: str) -> None:
         if not self.world.machines[node].online:
             self.monitor.mark_dead(node)
             self.look()
-
-    @property
-    def _detection_ms(self) -> float:
-        return 1000 * self._scenario.failures.detection_s if self._scenario.failures else 0.0
 
     # --- intervals -------------------------------------------------------------------------------------
 
@@ -366,13 +358,11 @@ class Simulation:
         if self._scenario.mode == "interval":
             self._rearrange()
         held, self._held = self._held, []
-        for task, decided in held:
-            if self.tasks.get(task.arrival.task) is not task:
-                continue
-            if decided is None:
-                self._decide(task)
-            else:
-                self._place_all((decided,))
+        for waiting in held:
+            if isinstance(waiting, TaskDecided):
+                self._place_all((waiting,))
+            elif self.gateway.is_current(waiting.key, waiting.attempt):
+                self._decide(waiting)
         if self._at_interval is not None:
             self._at_interval(number)
         self.events.at((number + 1) * self.interval_ms, partial(self._interval, number + 1))
@@ -393,6 +383,7 @@ class Simulation:
             self.splitter.placed(placed, self.now_ms)
             for stage in placed.stages:
                 self.world.migrate(placed.task, stage.stage, stage.node)
+            self._carry_out(self.gateway.moved(placed, self.now_ms))
 
 
 def _nodes(placed: TaskPlaced) -> dict[str, str]:

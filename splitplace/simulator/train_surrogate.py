@@ -204,7 +204,7 @@ def collect(intervals: int, seed: str, weights: Mapping[str, Weights], turn: int
         surrogates = [surrogate(one, its, number) for one, its in weights.items()]
         leader = surrogates[(number + turn) % len(surrogates)] if surrogates else None
         mixture = Mixture(name, [*policies, *surrogates], leader)
-        scenario = Scenario.model_validate({"intervals": intervals, **condition})
+        scenario = Scenario.model_validate({"intervals": intervals, "rules": "paper", **condition})
         experience(scenario, "random+random", name, placement=mixture, prepare=mixture.watch)
         seen += Experience(
             {one: its.samples for one, its in mixture.happened.items()},

@@ -57,7 +57,7 @@ def _carry_over(execution: Execution, copy: World, links: dict[Link, Link]) -> N
             run.computed,
             run.returned,
         )
-        other.left_work, other.returned_ms = run.left_work, run.returned_ms
+        other.left_work, other.returned_ms, other.lost = run.left_work, run.returned_ms, run.lost
         other.received_ms, other.computed_ms = run.received_ms, run.computed_ms
         other.received = run.sent  # what is within its latency arrives now
     for name, run in execution.runs.items():

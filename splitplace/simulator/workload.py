@@ -181,11 +181,20 @@ def _paper_application(profile: _Profile, network: _Network) -> Application:
     whole = _fragment(profile, f"{network.name}/whole", together, together.cpu_s, network.parameters)
     compressed = _fragment(profile, f"{network.name}/compressed", pruned, pruned.cpu_s, kept)
     accuracy = network.accuracy
+    every = tuple(range(BRANCHES))  # equal groups of classes; which ones is not said
     chain = [
-        Stage(name=f"layer-{n}", fragment=one.sha256, source=f"layer-{n - 1}" if n else INPUT)
+        Stage(
+            name=f"layer-{n}",
+            fragment=one.sha256,
+            source=f"layer-{n - 1}" if n else INPUT,
+            classes=every if one is layers[-1] else (),
+        )
         for n, one in enumerate(layers)
     ]
-    star = [Stage(name=f"branch-{n}", fragment=one.sha256, source=INPUT) for n, one in enumerate(branches)]
+    star = [
+        Stage(name=f"branch-{n}", fragment=one.sha256, source=INPUT, classes=(n,))
+        for n, one in enumerate(branches)
+    ]
     return Application.model_construct(
         name=network.name,
         title=f"{network.name} of the paper",
@@ -194,12 +203,16 @@ def _paper_application(profile: _Profile, network: _Network) -> Application:
         default_deadline_ms=1000 * profile.interval_s * network.deadline_intervals[1],
         reference_score=profile.reference_score,
         variants=(
-            _variant("whole", [Stage(name="whole", fragment=whole.sha256, source=INPUT)], accuracy.layer),
+            _variant(
+                "whole",
+                [Stage(name="whole", fragment=whole.sha256, source=INPUT, classes=every)],
+                accuracy.layer,
+            ),
             _variant("layer", chain, accuracy.layer),
             _variant("semantic", star, accuracy.semantic),
             _variant(
                 "compressed",
-                [Stage(name="compressed", fragment=compressed.sha256, source=INPUT)],
+                [Stage(name="compressed", fragment=compressed.sha256, source=INPUT, classes=every)],
                 accuracy.layer * profile.compressed_accuracy,
             ),
         ),

@@ -92,7 +92,7 @@ class World:
         due_ms: float = inf,
         slowness: float = 1.0,
     ) -> Execution:
-        """The gateway sends a task's inputs now.
+        """Send a task's inputs now. What goes to a dead host is lost.
 
         Args:
             task: its key; must not be running.
@@ -106,9 +106,12 @@ class World:
         for stage in job.variant.stages:
             source = execution.runs.get(stage.source)
             machine = self.machines[nodes[stage.name]]
-            run = StageRun(execution, stage, job.fragments[stage.name], machine, source)
+            run = StageRun(
+                execution, stage, job.fragments[stage.name], machine, source, lost=not machine.online
+            )
             execution.runs[stage.name] = run
-            machine.runs[run] = None
+            if machine.online:
+                machine.runs[run] = None
             if source is not None:
                 source.children.append(run)
         execution.sinks_left = len(job.sinks)
@@ -139,7 +142,7 @@ class World:
             return False
         sizes = execution.job.micro_batches
         origin = run.machine
-        if run.moving is not None or origin is target or run.computed >= len(sizes):
+        if run.lost or run.moving is not None or origin is target or run.computed >= len(sizes):
             return False
         size = float(sum(sizes[run.computed : run.received]) * run.fragment.input.bytes_per_image)
         if run.computation is not None:
@@ -161,19 +164,15 @@ class World:
             self.pump(run)
         return True
 
-    def fail(self, node: str) -> tuple[str, ...]:
-        """A host dies. All tasks with a stage on it stop; returns them."""
+    def fail(self, node: str) -> None:
+        """A host dies with what it was doing. Other stages of the same tasks go on."""
         machine = self.machines[node]
         machine.online = False
-        lost = tuple(
-            task
-            for task, execution in self.executions.items()
-            if any(run.machine is machine for run in execution.runs.values())
-        )
-        for task in lost:
-            self.cancel(task)
+        for execution in self.executions.values():
+            for run in execution.runs.values():
+                if run.machine is machine and run.owes:
+                    self._lose(run)
         machine.processor.set_powered(powered=False)
-        return lost
 
     def recover(self, node: str) -> None:
         """A host is back, with nothing to do."""
@@ -194,10 +193,10 @@ class World:
 
     def pump(self, run: StageRun) -> None:
         """Begin what can begin of a stage."""
-        if run.moving is not None:
+        if run.lost or run.moving is not None:
             return
         execution = run.execution
-        if run.transfer is None and run.sent < run.ready:
+        if run.transfer is None and run.sent < run.ready and (run.source is None or not run.source.lost):
             images = execution.job.micro_batches[run.sent]
             size = float(images * run.fragment.input.bytes_per_image)
             execution.moved_bytes += size
@@ -243,7 +242,7 @@ class World:
         self.pump(run)
 
     def _received(self, run: StageRun) -> None:
-        if self.executions.get(run.execution.task) is run.execution:  # it was not cancelled on the way
+        if not run.lost and self.executions.get(run.execution.task) is run.execution:  # not cancelled
             run.received += 1
             run.received_ms = self.events.now_ms
             self.pump(run)
@@ -303,6 +302,16 @@ class World:
         """A stage has reached its new host."""
         run.moving = None
         self.pump(run)
+
+    def _lose(self, run: StageRun) -> None:
+        """Nothing more comes from a stage, nor from what it was sending."""
+        run.lost = True
+        run.machine.runs.pop(run, None)
+        self._halt(run)
+        for child in run.children:
+            if child.transfer is not None:
+                self.network.stop(child.transfer)
+                child.transfer = None
 
     def _halt(self, run: StageRun) -> None:
         for transfer in (run.transfer, run.returning, run.moving):

@@ -12,7 +12,7 @@ import pytest
 from splitplace.experiments.catalogue import EXPERIMENTS
 from splitplace.experiments.plan import Experiment
 from splitplace.experiments.running import RunCache, SimulationRequest, TrainingRun, Workers, requests_of
-from splitplace.experiments.session import SessionPlan, conduct, notes_on, simulations
+from splitplace.experiments.session import COMMON, SessionPlan, conduct, notes_on, simulations
 from splitplace.experiments.simulation import by_name, simulate, train_policies
 from splitplace.simulator import Scenario
 
@@ -89,7 +89,7 @@ def test_a_session_writes_a_page_for_each_experiment_that_has_runs(tmp_path: Pat
 def test_an_experiments_own_scenario_holds_unless_the_command_says_otherwise() -> None:
     experiment = replace(EXPERIMENTS["fig2"], scenario={"intervals": 40, "rate": 3})
     given = {"intervals": 7, "training_intervals": 0}
-    assert SessionPlan([experiment], given).scenario_of(experiment) == {**given, "rate": 3}
+    assert SessionPlan([experiment], given).scenario_of(experiment) == {**COMMON, **given, "rate": 3}
     assert SessionPlan([experiment]).scenario_of(experiment)["training_intervals"] == 100
 
 

@@ -11,6 +11,7 @@ from splitplace.policies.placement import ActiveJob, PlacementPolicy
 from splitplace.policies.placement.earliest_finish import EarliestFinish
 from splitplace.policies.placement.round_robin import RoundRobin
 from splitplace.policies.splitting import split_policy
+from splitplace.services.gateway.task import RetryRules
 from splitplace.simulator import Drift, Failures, Result, Scenario, run
 from splitplace.simulator.arrivals import Arrival
 from splitplace.simulator.hosts import machines
@@ -53,7 +54,9 @@ def check(result: Result) -> None:
     [
         {},
         {"mode": "interval", "pattern": "intervals"},
-        {"discipline": "deadline", "give_up": True},
+        {"discipline": "deadline"},
+        {"rules": "paper", "failures": Failures(mean_intervals_between=3.0)},
+        {"mode": "interval", "rules": "paper", "failures": Failures(mean_intervals_between=6.0)},
         {"failures": Failures(mean_intervals_between=3.0), "pattern": "bursty"},
         {"drift": Drift(at_interval=2, factor=0.2), "through_broker": True},
         {"memory_factor": 0.3, "network_factor": 0.5, "compute_factor": 0.5},
@@ -119,10 +122,23 @@ def test_tasks_whose_deadline_passed_are_violations_although_they_still_run() ->
     assert result.reward == 0.0
 
 
-def test_late_tasks_are_cancelled_where_the_scenario_says_so() -> None:
-    result = run(SMALL.model_copy(update={"work_scale": 20.0, "give_up": True}), "layer+random")
+def test_late_tasks_expire_after_the_grace_and_never_under_the_rules_of_the_paper() -> None:
+    slow = SMALL.model_copy(update={"work_scale": 20.0, "deadline_scale": 0.2, "intervals": 30})
+    result = run(slow, "layer+random")
     assert result.tasks.expired > 0
-    assert result.tasks.overdue_unfinished == 0
+    late = run(slow.model_copy(update={"rules": "paper"}), "layer+random")
+    assert late.tasks.expired == 0
+    assert late.tasks.overdue_unfinished > 0
+
+
+def test_the_rules_of_the_product_keep_their_proportion_to_the_deadlines() -> None:
+    scenario = Scenario()
+    workload = scenario.workload()
+    longest_ms = max(application.default_deadline_ms for application in workload.applications)
+    live, rules = RetryRules(), scenario.retry_rules(workload)
+    assert rules.grace_ms / longest_ms == live.grace_ms / 1000
+    assert rules.stall_ms / longest_ms == live.stall_ms / 1000
+    assert (rules.max_attempts, rules.settle_ms) == (live.max_attempts, live.settle_ms)
 
 
 def set_up(placement: PlacementPolicy, *tasks: Arrival, arm: str = "layer", **changes: object) -> Simulation:
@@ -153,7 +169,7 @@ def test_a_task_whose_host_dies_is_tried_again_on_another_once_that_is_noticed()
     simulation.run()
     (record,) = simulation.records
     assert (record.status, record.attempts) == ("answered", 2)
-    assert record.wait_ms == 1000 + 2500 + DISPATCH_MS
+    assert record.wait_ms == pytest.approx(1000 + 2500 + DISPATCH_MS)
     assert died[0] not in simulation.placer.view.nodes
     assert len(simulation.placer.view.nodes) == 7
 
@@ -166,6 +182,29 @@ def test_a_task_sent_to_a_host_that_died_unnoticed_is_tried_again() -> None:
     simulation.run()
     (record,) = simulation.records
     assert (record.status, record.attempts) == ("answered", 2)
+
+
+def test_a_lost_branch_costs_its_classes_where_a_new_attempt_would_come_too_late() -> None:
+    task = Arrival("sim.0", 0.0, "mnist", 400, 20_000.0)
+    failures = Failures(mean_intervals_between=1e6)
+    simulation = set_up(EarliestFinish(), task, arm="semantic", failures=failures)
+
+    left: list[str] = []
+
+    def kill() -> None:
+        (execution,) = simulation.world.executions.values()
+        victim = execution.runs["branch-0"].machine
+        left.extend(name for name, run in execution.runs.items() if run.machine is not victim)
+        simulation.fail(victim.name)
+
+    simulation.events.at(5000.0, kill)
+    simulation.run()
+    (record,) = simulation.records
+    assert (record.status, record.attempts, record.on_time) == ("answered", 1, True)
+    assert 0 < len(left) < 5
+    assert record.coverage == pytest.approx(len(left) / 5)
+    whole = simulation.applications["mnist"].variant("semantic").accuracy
+    assert record.accuracy == pytest.approx(whole * len(left) / 5)
 
 
 def test_tasks_wait_while_memory_is_held_by_others() -> None:

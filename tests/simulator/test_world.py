@@ -116,15 +116,44 @@ def test_a_cancelled_task_leaves_nothing_behind() -> None:
     assert all(not machine.runs for machine in small.machines.values())
 
 
-def test_a_dead_host_takes_its_tasks_with_it_and_no_others() -> None:
+def test_a_dead_host_takes_its_stages_with_it_and_no_others() -> None:
     small = world("a", "b", "c")
-    small.start("lost", 1, job([ONE, TWO]), {"s0": "a", "s1": "b"})
+    lost = small.start("lost", 1, job([ONE, TWO]), {"s0": "a", "s1": "b"})
     small.start("kept", 1, job([ONE]), {"s0": "c"})
     until(small, 15.0)
-    assert small.fail("b") == ("lost",)
+    small.fail("b")
     assert through(small) == {"kept": 37.5}
+    assert {name for name, run in lost.runs.items() if run.lost} == {"s1"}
     small.recover("b")
     assert small.machines["b"].boots == 2
+    assert through(small) == {}  # it comes back without what it had
+
+
+def test_what_a_dead_host_had_computed_and_not_sent_is_lost_too() -> None:
+    small = world("a", "b")
+    execution = small.start("t", 1, job([ONE, TWO]), {"s0": "a", "s1": "b"})
+    until(small, 28.0)  # s0 is computed, and its output on its way
+    assert execution.runs["s0"].computed == 1
+    small.fail("a")
+    assert through(small) == {}
+    assert not small.machines["b"].runs or execution.runs["s1"].received == 0
+
+
+def test_other_branches_of_a_task_go_on_when_a_host_dies() -> None:
+    small = world("a", "b")
+    execution = small.start("t", 1, job([ONE, ONE], chain=False), {"s0": "a", "s1": "b"})
+    until(small, 15.0)
+    small.fail("b")
+    assert through(small) == {}
+    assert [run.arrived for run in execution.runs.values()] == [1, 0]
+    assert execution.is_lost
+
+
+def test_what_is_sent_to_a_dead_host_is_lost() -> None:
+    small = world("a")
+    small.fail("a")
+    small.start("t", 1, job([ONE]), {"s0": "a"})
+    assert through(small) == {}
 
 
 def test_a_running_stage_moves_with_its_memory_and_its_inputs() -> None:

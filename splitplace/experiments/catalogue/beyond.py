@@ -45,6 +45,7 @@ FAILURES = Experiment(
     title="Nodes that fail",
     question="What do failures cost, with repairs of ten minutes?",
     policies=_POLICIES,
+    scenario={"rules": "product"},
     cases=(
         *(
             Case(

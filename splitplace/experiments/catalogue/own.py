@@ -58,7 +58,7 @@ STORE = Experiment(
         "rate": 12,
         "discipline": "deadline",
         "through_broker": True,
-        "give_up": True,
+        "rules": "product",
     },
     cases=tuple(Case(_case(rate), {"rate": rate}, rate) for rate in RATES),
     metrics=(
