@@ -2,6 +2,7 @@
 # make test    all tests, on all cores (ARGS="tests/policies -k rule": in one process, where debuggers work)
 # make lint    style, types, import rules
 # make check   lint and test
+# make docs    the pages that are made from the code
 # make venv    only make the environment
 # make clean   remove the environment and what runs have written
 #
@@ -12,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test lint check venv clean
+.PHONY: demo test lint check docs venv clean
 
 demo: $(INSTALLED)
 	$(BIN)/splitplace demo $(ARGS)
@@ -27,6 +28,10 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports
 
 check: lint test
+
+docs: $(INSTALLED)
+	$(BIN)/splitplace asyncapi > docs/asyncapi.json
+	$(BIN)/splitplace asyncapi --markdown > docs/topics.md
 
 venv: $(INSTALLED)
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from splitplace.commands.main import COMMANDS, PARTS
+from splitplace.policies.placement import PLACEMENT_POLICIES
+from splitplace.policies.splitting import SPLIT_POLICIES
 from splitplace.storage.paths import SHIPPED_STORE
 from tests.support.texts import ROOT, texts
 
@@ -60,6 +62,11 @@ def test_every_command_is_explained_in_the_documentation() -> None:
     prose = "\n".join(text for path, text in texts() if path.suffix == ".md" and path.name != "CHANGELOG.md")
     missing = [name for name in (*PARTS, *COMMANDS) if not re.search(rf"splitplace {name}\b", prose)]
     assert not missing
+
+
+def test_every_policy_is_explained_in_the_documentation() -> None:
+    page = (ROOT / "docs" / "policies.md").read_text(encoding="utf-8")
+    assert [name for name in (*SPLIT_POLICIES, *PLACEMENT_POLICIES) if f"`{name}`" not in page] == []
 
 
 def test_every_link_in_the_documentation_leads_to_a_file() -> None:
