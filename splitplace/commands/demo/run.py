@@ -21,7 +21,7 @@ from splitplace.bus.settings import Settings
 from splitplace.commands.demo.plan import NodePlan, plan_nodes
 from splitplace.commands.demo.samples import find_samples
 from splitplace.commands.demo.summary import SensorTask, summarise
-from splitplace.commands.demo.system import SENSOR, start_nodes, start_sensor, start_services
+from splitplace.commands.demo.system import start_nodes, start_sensor, start_services
 from splitplace.commands.demo.workload import largest_batch, tight_deadline
 from splitplace.commands.processes.broker import FoundBroker, found_broker
 from splitplace.commands.processes.children import Child, Processes
@@ -81,7 +81,7 @@ class Demo:
         """Checks what is needed before anything is started.
 
         Raises:
-            DemoError: No application with samples, or the sensor is not there.
+            DemoError: No application has samples.
             DatasetError: What a given folder holds of a data set is broken.
             StoreError: The model store is not usable.
             PlanError: There is no such mix of nodes.
@@ -98,8 +98,6 @@ class Demo:
         usable = tuple(each for each in applications if each.name in self.samples)
         if not usable:
             raise DemoError(f"{self.store}: no application with samples; splitplace models build makes them")
-        if not SENSOR.is_file():
-            raise DemoError(f"{SENSOR} is missing; the demo runs from a clone of the repository")
         return usable
 
     def run(self) -> dict[str, Any]:

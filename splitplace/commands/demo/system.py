@@ -16,7 +16,8 @@ from splitplace.messages.topics import GATEWAY, NODE, PLACER, SERVICES, SPLITTER
 from splitplace.policies.pairs import PolicyPair
 from splitplace.storage.model_store import ModelStore
 
-SENSOR = Path(__file__).parents[3] / "examples" / "sensor.py"
+SENSOR = Path(__file__).with_name("sensor.py")
+"""In a checkout a link to `examples/sensor.py`, which is there to be read."""
 
 
 def start_services(
