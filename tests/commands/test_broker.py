@@ -26,6 +26,7 @@ from splitplace.commands.processes.broker import (
     started_broker,
 )
 from splitplace.messages.limits import MAX_PACKET_BYTES, MAX_TASK_BYTES
+from tests.support.waiting import until
 
 KINDS: tuple[StartedKind, ...] = ("mosquitto", "embedded")
 REPOSITORY = Path(__file__).parents[2]
@@ -75,7 +76,8 @@ async def test_mosquitto_keeps_retained_messages_through_a_kill(tmp_path: Path) 
     with started_broker(tmp_path, kind="mosquitto") as broker:
         async with asyncio.timeout(10), _client(broker.port) as client:
             await client.publish("kept", b"still here", qos=1, retain=True)
-            await asyncio.sleep(2.5)  # longer than the autosave interval
+            database = tmp_path / "mosquitto.db"
+            await until(lambda: database.exists() and b"still here" in database.read_bytes())
         broker.kill()
         broker.start()
         async with asyncio.timeout(10), _client(broker.port) as client:

@@ -7,8 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from splitplace.services.placer.service import PlacerSettings
 from splitplace.services.splitter.settings import SplitterSettings
 from splitplace.storage.model_store import ModelStore
 from tests.support.tiny_application import build_tiny_application, tiny_images
+from tests.support.waiting import block_until
 
 pytestmark = pytest.mark.system
 
@@ -69,20 +69,13 @@ def start(store: Path, folder: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def wait_for(condition: Callable[[], object], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @pytest.fixture
 def running(store: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
     """A demo in full swing, and all its children."""
     process = start(store, tmp_path, "--tasks", "1000")
     try:
         demo = psutil.Process(process.pid)
-        wait_for(lambda: len(demo.children()) >= PROCESSES + 2, 60.0)  # the sensor starts last
+        block_until(lambda: len(demo.children()) >= PROCESSES + 2, 60.0)  # the sensor starts last
         yield process, demo.children(recursive=True)
     finally:
         process.kill()

@@ -5,25 +5,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
 from splitplace.commands.processes.children import Death, Processes
+from tests.support.waiting import block_until
 
 REPOSITORY = Path(__file__).parents[2]
 SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
 IGNORE = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True)"
 STUBBORN = [sys.executable, "-c", f"{IGNORE}; time.sleep(60)"]
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def one_death(processes: Processes) -> Death:
@@ -33,7 +26,7 @@ def one_death(processes: Processes) -> Death:
         found.extend(processes.check())
         return bool(found)
 
-    wait_for(died)
+    block_until(died)
     (death,) = found
     return death
 
@@ -41,7 +34,7 @@ def one_death(processes: Processes) -> Death:
 def test_a_childs_output_goes_to_its_log(tmp_path: Path) -> None:
     with Processes(tmp_path / "log") as processes:
         child = processes.start("talker", [sys.executable, "-c", "print('hello')"])
-        wait_for(lambda: child.code is not None)
+        block_until(lambda: child.code is not None)
     assert (tmp_path / "log" / "talker.log").read_text() == "hello\n"
 
 
@@ -70,14 +63,14 @@ def test_a_child_that_is_to_be_restarted_is(tmp_path: Path) -> None:
         assert first is not None
         os.kill(first, signal.SIGKILL)
         one_death(processes)
-        wait_for(lambda: processes.check() == [] and child.pid is not None)
+        block_until(lambda: processes.check() == [] and child.pid is not None)
         assert child.pid != first
 
 
 def test_stopping_ends_everybody_at_once(tmp_path: Path) -> None:
     with Processes(tmp_path) as processes:
         pids = [processes.start(name, SLEEP).pid for name in ("one", "two", "three")]
-        wait_for(lambda: all("up" in child.last_lines() for child in processes.children.values()))
+        block_until(lambda: all("up" in child.last_lines() for child in processes.children.values()))
         started = time.monotonic()
     assert time.monotonic() - started < 3.0
     assert not any(psutil.pid_exists(pid) for pid in pids if pid)
@@ -88,7 +81,7 @@ def test_a_child_that_ignores_the_request_is_killed(tmp_path: Path, monkeypatch:
     with Processes(tmp_path) as processes:
         child = processes.start("stubborn", STUBBORN)
         pid = child.pid
-        wait_for(lambda: "up" in child.last_lines())
+        block_until(lambda: "up" in child.last_lines())
     assert pid is not None
     assert not psutil.pid_exists(pid)
 

@@ -1,12 +1,17 @@
-"""Waiting for what other tasks bring about."""
+"""Waiting for what other tasks, threads and processes bring about.
+
+Tests wait here and nowhere else, and always for a condition: a fixed sleep is too long on a fast machine
+and too short on a busy one. The limits only end tests that hang.
+"""
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Callable
 
 _POLL_S = 0.005
 
 
-async def until(condition: Callable[[], object], seconds: float = 5.0) -> float:
+async def until(condition: Callable[[], object], seconds: float = 20.0) -> float:
     """Wait until a condition holds; how many seconds that took. Raises TimeoutError."""
     clock = asyncio.get_running_loop().time
     start = clock()
@@ -14,3 +19,21 @@ async def until(condition: Callable[[], object], seconds: float = 5.0) -> float:
         while not condition():  # noqa: ASYNC110 - what is awaited comes from outside and sets no event
             await asyncio.sleep(_POLL_S)
     return clock() - start
+
+
+def block_until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    """Wait as `until` does, where no event loop runs. Raises TimeoutError."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(f"still waiting after {seconds} s")
+        time.sleep(_POLL_S)
+
+
+async def every(seconds: float) -> AsyncIterator[float]:
+    """Seconds since the first turn, one turn each `seconds`, for loads of a steady rate."""
+    clock = asyncio.get_running_loop().time
+    start = clock()
+    while True:
+        yield clock() - start
+        await asyncio.sleep(seconds)

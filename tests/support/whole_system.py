@@ -26,7 +26,7 @@ from splitplace.messages import topics
 from splitplace.messages.cluster import ClusterState, ServiceStatus
 from tests.support.brokers import running_broker
 from tests.support.tiny_application import build_tiny_application, tiny_images
-from tests.support.waiting import until
+from tests.support.waiting import every, until
 
 log = logging.getLogger(__name__)
 
@@ -243,16 +243,15 @@ async def load_with_faults(
 ) -> dict[str, int]:
     """Send tasks of mixed sizes all the time, let faults happen at given seconds, and check every answer."""
     random = np.random.default_rng(1)
-    clock = asyncio.get_running_loop().time
-    begin = clock()
     left = dict(sorted(faults.items()))
     async with sensor_of(system) as sensor:
         sending: list[asyncio.Task[None]] = []
-        while clock() < begin + seconds or left:
-            for at in [at for at in left if clock() >= begin + at]:
+        async for now in every(0.1):
+            if now >= seconds and not left:
+                break
+            for at in [at for at in left if now >= at]:
                 left.pop(at)()  # not in a thread: children die with the thread that started them
             sending.append(asyncio.create_task(sensor.ask(int(random.integers(1, 33)), deadline_ms)))
-            await asyncio.sleep(0.1)
         await asyncio.wait_for(asyncio.gather(*sending), 20.0)
         for _ in range(10):
             with contextlib.suppress(TimeoutError):

@@ -15,7 +15,6 @@ from splitplace.messages import topics
 from splitplace.messages.limits import MEBIBYTE
 from splitplace.messages.metrics import TaskMetrics
 from splitplace.messages.task import TaskPlaced
-from splitplace.services.result_aggregator.service import METRICS_EVERY_S
 from tests.support.tiny_application import BRANCH_CLASSES
 from tests.support.waiting import until
 from tests.support.whole_system import MODULES, Sensor, Setup, System, observed, running_system, sensor_of
@@ -69,7 +68,7 @@ async def answer_without(system: System, node: str, *, killed: bool) -> tuple[di
         await until(lambda: placed)
         branch = {stage.node: int(stage.stage.removeprefix("branch-")) for stage in placed[0].stages}
         assert len(branch) == 2, placed[0]
-        await asyncio.sleep(began + LATE_S - time.monotonic())
+        await until(lambda: time.monotonic() > began + LATE_S)
         if killed:
             system.kill(node)
         await until(lambda: not sensor.unanswered(), 10.0)
@@ -122,10 +121,7 @@ def test_partial_answers_are_counted(system: System) -> None:
 
         bus.subscribe(topics.METRICS_TASKS, on_metrics)
         async with bus:
-            await until(lambda: counts, 10.0)
-            await asyncio.sleep(
-                2 * METRICS_EVERY_S
-            )  # what was answered before this test is in the counts then
+            await until(lambda: len(counts) > 2)  # what was answered before this test is in the counts then
             before = counts[-1]
             answer, _ = await answer_without(system, "n2", killed=False)
             assert answer["partial"], answer
