@@ -1,9 +1,12 @@
 """Commands and sensors against a whole running system."""
 
+import io
 import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from splitplace.commands.main import main
 from splitplace.commands.processes.broker import free_port
 from tests.support.tiny_application import LABELS, tiny_images
 from tests.support.whole_system import NODES, Setup, System, running_system
@@ -26,9 +30,23 @@ def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield running
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "splitplace.commands.main", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=REPOSITORY)
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a command has written, and its exit code."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(*arguments: str) -> Shown:
+    """Run a command in this process: a new interpreter for each would take most of the time."""
+    out, errors = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(errors), pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    code = ended.value.code or 0
+    assert isinstance(code, int)
+    return Shown(code, out.getvalue(), errors.getvalue())
 
 
 def pictures(folder: Path, count: int) -> tuple[list[str], list[int]]:

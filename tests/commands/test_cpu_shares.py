@@ -30,6 +30,7 @@ def share_used(limit_to: float | None) -> float:
     return float(output)
 
 
+@pytest.mark.serial
 def test_a_share_is_kept_where_the_kernel_lets_us_and_else_left_to_the_node() -> None:
     with cpu_shares() as shares:
         mechanism = shares.mechanism

@@ -1,17 +1,19 @@
 """Waiting for what other tasks, threads and processes bring about.
 
 Tests wait here and nowhere else, and always for a condition: a fixed sleep is too long on a fast machine
-and too short on a busy one. The limits only end tests that hang.
+and too short on a busy one.
 """
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 
+PATIENCE_S = 60.0
+"""Ends tests that hang; what a busy machine needs at worst."""
 _POLL_S = 0.005
 
 
-async def until(condition: Callable[[], object], seconds: float = 20.0) -> float:
+async def until(condition: Callable[[], object], seconds: float = PATIENCE_S) -> float:
     """Wait until a condition holds; how many seconds that took. Raises TimeoutError."""
     clock = asyncio.get_running_loop().time
     start = clock()
@@ -21,7 +23,7 @@ async def until(condition: Callable[[], object], seconds: float = 20.0) -> float
     return clock() - start
 
 
-def block_until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+def block_until(condition: Callable[[], object], seconds: float = PATIENCE_S) -> None:
     """Wait as `until` does, where no event loop runs. Raises TimeoutError."""
     end = time.monotonic() + seconds
     while not condition():

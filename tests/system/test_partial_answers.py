@@ -17,9 +17,18 @@ from splitplace.messages.metrics import TaskMetrics
 from splitplace.messages.task import TaskPlaced
 from tests.support.tiny_application import BRANCH_CLASSES
 from tests.support.waiting import until
-from tests.support.whole_system import MODULES, Sensor, Setup, System, observed, running_system, sensor_of
+from tests.support.whole_system import (
+    LONG_DEADLINE_MS,
+    MODULES,
+    Sensor,
+    Setup,
+    System,
+    observed,
+    running_system,
+    sensor_of,
+)
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.serial]
 
 DEADLINE_MS = 2200.0
 LATE_S = 1.7
@@ -71,7 +80,7 @@ async def answer_without(system: System, node: str, *, killed: bool) -> tuple[di
         await until(lambda: time.monotonic() > began + LATE_S)
         if killed:
             system.kill(node)
-        await until(lambda: not sensor.unanswered(), 10.0)
+        await until(lambda: not sensor.unanswered())
         if killed:
             system.restart(node)
         else:
@@ -85,11 +94,11 @@ async def answer_without(system: System, node: str, *, killed: bool) -> tuple[di
 async def _whole_again(system: System, sensor: Sensor) -> None:
     """Wait until a task is answered in full, which also gives late copies of answers time to come."""
     async with observed(system) as observer:
-        await until(lambda: observer.services == set(MODULES) and observer.online == set(system.nodes), 15.0)
+        await until(lambda: observer.services == set(MODULES) and observer.online == set(system.nodes))
     for _ in range(5):
         name = f"t{len(sensor.sent)}"
-        await sensor.ask(4, 10_000.0)
-        await until(lambda: not sensor.unanswered(), 12.0)
+        await sensor.ask(4, LONG_DEADLINE_MS)
+        await until(lambda: not sensor.unanswered())
         (answer,) = sensor.answers[name]
         if answer["status"] != "refused":  # else the splitter has not heard of the node yet
             break
@@ -125,6 +134,6 @@ def test_partial_answers_are_counted(system: System) -> None:
             before = counts[-1]
             answer, _ = await answer_without(system, "n2", killed=False)
             assert answer["partial"], answer
-            await until(lambda: counts[-1] == before + 1, 10.0)
+            await until(lambda: counts[-1] == before + 1)
 
     asyncio.run(count())
