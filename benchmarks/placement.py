@@ -70,7 +70,11 @@ def application() -> Application:
         labels=("no", "yes"),
         default_deadline_ms=DEADLINE_MS,
         reference_score=REFERENCE_SCORE,
-        variants=(Variant(name="layer", stages=stages, micro_batch=16, accuracy=0.9, accuracy_images=1000),),
+        variants=(
+            Variant(
+                name="layer", kind="layer", stages=stages, micro_batch=16, accuracy=0.9, accuracy_images=1000
+            ),
+        ),
         fragments=fragments,
     )
 

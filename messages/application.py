@@ -8,7 +8,7 @@ shapes of that one type, so nodes, placer and aggregator know no variant names.
 from collections.abc import Iterator
 from functools import cached_property
 from math import prod
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -30,6 +30,12 @@ INPUT: Literal["input"] = "input"
 
 DType = Literal["uint8", "int8", "float16", "float32"]
 ITEM_BYTES: dict[str, int] = {"uint8": 1, "int8": 1, "float16": 2, "float32": 4}
+
+VariantKind = Literal["whole", "layer", "semantic", "compressed", "int8"]
+"""Family of a variant: the whole network, a chain of its layers, branches that each know a group of classes,
+a network with less work, or the whole network in eight-bit integers."""
+
+VARIANT_KINDS: tuple[VariantKind, ...] = get_args(VariantKind)
 
 Dimension = Annotated[int, Field(ge=1, le=1 << 20)]
 ClassIndex = Annotated[int, Field(ge=0, le=100_000)]
@@ -85,6 +91,8 @@ class Variant(Part):
     """One way to run an application, with what was measured of it on held-out data."""
 
     name: Name
+    kind: VariantKind
+    """Family it belongs to: policies and settings may name it instead of every variant."""
     stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=MAX_STAGES)]
     micro_batch: Annotated[int, Field(ge=1, le=MAX_BATCH)]
     """Images in one micro-batch: a batch is cut so that a chain runs as a pipeline."""

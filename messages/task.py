@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from splitplace.messages.application import DType
+from splitplace.messages.application import DType, VariantKind
 from splitplace.messages.base import (
     Attempt,
     ClientName,
@@ -133,6 +133,7 @@ class ArmEstimate(Part):
     """What was predicted of one variant when the decision was taken."""
 
     variant: Name
+    kind: VariantKind
     accuracy: Ratio
     predicted_ms: Milliseconds | None
     """None where it cannot run now."""

@@ -205,12 +205,13 @@ class SplitterCore:
     def _arm(self, job: Job, found: Placement | Infeasible, now_ms: float) -> Arm:
         variant = job.variant
         if isinstance(found, Infeasible):
-            return Arm(variant.name, variant.accuracy, None, found.reason, found.temporary)
+            return Arm(variant.name, variant.kind, variant.accuracy, None, found.reason, found.temporary)
         foreseen_ms = found.prediction.response_ms
         start_ms = now_ms + HOPS_TO_DISPATCH * HOP_MS
         alone = predict(self._cluster, job, found.nodes, now_ms, start_ms=start_ms, idle=True)
         return Arm(
             variant.name,
+            variant.kind,
             variant.accuracy,
             self._correction.corrected_ms(job.application.name, variant.name, foreseen_ms),
             f"on {', '.join(dict.fromkeys(found.nodes.values()))}",

@@ -1,6 +1,5 @@
 """A run's result as flat figures, and the runs of an experiment by case, policy and seed."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,11 +7,10 @@ from typing import Any
 from splitplace.experiments.metrics import METRICS
 from splitplace.experiments.plan import Cell
 from splitplace.experiments.statistics import CONFIDENCE, Comparison, Estimate, compare, estimate
-
-KINDS = ("whole", "layer", "semantic", "compressed", "int8")
-"""Of variants: the first part of their names."""
+from splitplace.messages.application import VARIANT_KINDS
 
 _APPLICATIONS = "by_application"
+_DECISIONS = "decisions_by_kind"
 
 
 @dataclass(frozen=True)
@@ -47,18 +45,17 @@ def flatten(result: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
 
 def decision_shares(result: Mapping[str, Any]) -> dict[str, float]:
     """Shares of kinds of decisions, `share.layer` and so on: of all tasks, and within each application."""
-    shares = _shares(result.get("decisions", {}), "")
+    shares = _shares(result.get(_DECISIONS, {}), "")
     for application, figures in result.get(_APPLICATIONS, {}).items():
-        shares |= _shares(figures.get("decisions", {}), f"{_APPLICATIONS}.{application}.")
+        shares |= _shares(figures.get(_DECISIONS, {}), f"{_APPLICATIONS}.{application}.")
     return shares
 
 
 def _shares(decisions: Mapping[str, int], prefix: str) -> dict[str, float]:
-    counts: Counter[str] = Counter()
-    for variant, count in decisions.items():
-        counts[variant.partition("-")[0]] += count
-    total = sum(counts[kind] for kind in KINDS)
-    return {f"{prefix}share.{kind}": counts[kind] / total for kind in KINDS} if total else {}
+    total = sum(decisions.values())
+    return (
+        {f"{prefix}share.{kind}": decisions.get(kind, 0) / total for kind in VARIANT_KINDS} if total else {}
+    )
 
 
 @dataclass(frozen=True)

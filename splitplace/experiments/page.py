@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from splitplace.experiments import tables
-from splitplace.experiments.figures import KINDS, Runs
+from splitplace.experiments.figures import Runs
 from splitplace.experiments.findings import against_reference, best, check, p_value
 from splitplace.experiments.metrics import METRICS
 from splitplace.experiments.plan import ApplicationDots, Case, Experiment, PolicyRow
 from splitplace.experiments.plots import draw
 from splitplace.experiments.statistics import CONFIDENCE
+from splitplace.messages.application import VARIANT_KINDS
 from splitplace.simulator import Scenario, arms_of
 
 _UNMEASURED = (
@@ -182,7 +183,7 @@ def _rows_by_arms(rows: Iterable[PolicyRow], case: Case, origin: Origin) -> dict
         own = {} if row.arms is None else {"arms": row.arms}
         scenario = Scenario.model_validate({**origin.scenario, **case.changes, **own})
         arms = arms_of(scenario, row.policy.partition("+")[0])
-        by_arms.setdefault(", ".join(kind for kind in KINDS if kind in arms), []).append(row.name)
+        by_arms.setdefault(", ".join(kind for kind in VARIANT_KINDS if kind in arms), []).append(row.name)
     return by_arms
 
 

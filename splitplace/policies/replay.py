@@ -90,6 +90,7 @@ def logged_context(decided: TaskDecided) -> SplitContext:
 def _arm(estimate: ArmEstimate) -> Arm:
     return Arm(
         estimate.variant,
+        estimate.kind,
         estimate.accuracy,
         estimate.predicted_ms,
         estimate.note,

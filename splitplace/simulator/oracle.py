@@ -4,11 +4,13 @@ from collections.abc import Callable
 from copy import deepcopy
 from math import inf
 
+from typing_extensions import override
+
 from splitplace.messages.task import TaskFinished
 from splitplace.policies.placement import Placement, PlacementRequest, place
 from splitplace.policies.prediction import Job
 from splitplace.policies.scoring import reward
-from splitplace.policies.splitting import Decision, SplitContext
+from splitplace.policies.splitting import Decision, SplitContext, SplitPolicy
 from splitplace.policies.state import State
 from splitplace.simulator.simulation import DISPATCH_MS, Departure, Simulation
 from splitplace.simulator.twin import twin
@@ -19,7 +21,7 @@ ORACLE = "oracle"
 LookAhead = Callable[[str, str], tuple[float, float] | None]
 
 
-class Oracle:
+class Oracle(SplitPolicy):
     """Chooses the variant that leads to the highest reward of all tasks that run, its own included.
 
     It tries every variant on a copy of the world, with the work as it will really turn out, and lets all
@@ -33,8 +35,8 @@ class Oracle:
         """An oracle without a world: `look_ahead` must be set before it decides."""
         self.look_ahead: LookAhead = _blind
 
+    @override
     def decide(self, context: SplitContext) -> Decision:
-        """See `SplitPolicy`."""
         seen = {}
         for arm, _ in context.feasible:
             outcome = self.look_ahead(context.task, arm.variant)
@@ -48,15 +50,17 @@ class Oracle:
         rewards = {variant: gained for variant, (gained, _) in seen.items()}
         return Decision(best, f"the future is best with {best}", scores=rewards)
 
+    @override
     def learn(self, context: SplitContext, outcome: TaskFinished) -> None:
-        """It knows all it needs."""
+        pass
 
+    @override
     def state(self) -> State:
-        """Nothing is learnt."""
         return {}
 
+    @override
     def restore(self, state: State) -> None:
-        """Nothing is learnt."""
+        pass
 
 
 def _blind(task: str, variant: str) -> None:

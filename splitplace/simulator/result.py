@@ -1,11 +1,12 @@
 """What came of a simulation."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from splitplace.messages.application import Application, VariantKind
 from splitplace.policies.scoring import mean, mean_reward, quantile, violation_rate
 
 TaskStatus = Literal["answered", "refused", "failed", "expired", "overdue", "unfinished"]
@@ -98,6 +99,8 @@ class Quality(_Frozen):
     wait_intervals: float | None
     decisions: Mapping[str, int]
     """Tasks by the variant last chosen; `none` for those that were refused or not decided."""
+    decisions_by_kind: Mapping[VariantKind, int]
+    """Tasks by the kind of the variant last chosen, without those that were refused or not decided."""
 
 
 class ApplicationResult(Quality):
@@ -140,18 +143,27 @@ class Result(Quality):
         return self.model_dump(exclude={"wall_s", "cpu_s", "decision_ms", "records"})
 
 
-def quality(records: Sequence[TaskRecord], interval_ms: float) -> ApplicationResult:
+def quality(
+    records: Sequence[TaskRecord], interval_ms: float, applications: Iterable[Application]
+) -> ApplicationResult:
     """How some tasks fared.
 
     Args:
         records: the tasks; those whose outcome is not known are left out.
         interval_ms: unit of the response times.
+        applications: those of the tasks, with their variants.
     """
     known = [record for record in records if record.known]
     answered = [record for record in known if record.status == "answered"]
     responses = [record.response_ms / interval_ms for record in answered if record.response_ms is not None]
     waits = [record.wait_ms / interval_ms for record in answered if record.wait_ms is not None]
     decisions = Counter(record.variant or "none" for record in records)
+    kinds = {
+        (application.name, variant.name): variant.kind
+        for application in applications
+        for variant in application.variants
+    }
+    by_kind = Counter(kinds[record.application, record.variant] for record in records if record.variant)
     return ApplicationResult(
         tasks=len(known),
         reward=mean_reward([(record.on_time, record.accuracy) for record in known]),
@@ -162,6 +174,7 @@ def quality(records: Sequence[TaskRecord], interval_ms: float) -> ApplicationRes
         ),
         wait_intervals=mean(waits),
         decisions=dict(sorted(decisions.items())),
+        decisions_by_kind=dict(sorted(by_kind.items())),
     )
 
 

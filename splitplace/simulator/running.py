@@ -35,20 +35,15 @@ class Learnt:
     placement: State
 
 
-_ARMS = {
-    **{arm: frozenset({arm}) for arm in ("whole", "layer", "semantic", "compressed")},
-    "mc": frozenset({"whole", "compressed"}),
-    "gillis": frozenset({"layer", "compressed"}),
-}
-
-
 def arms_of(scenario: Scenario, split: str) -> frozenset[str]:
-    """What a split policy may choose: as the scenario says, or what its paper lets it choose.
+    """Return the variants or kinds that a split policy may choose.
 
-    `mc` and `gillis` are about arms of their own, as are those that always choose the same; all others choose
-    as the SplitPlace paper does, between layers and branches.
+    The scenario says which; else a policy that is defined by kinds has those, and all others choose as the
+    SplitPlace paper does, between layers and branches.
     """
-    return frozenset(scenario.arms) if scenario.arms is not None else _ARMS.get(split, PAPER_ARMS)
+    if scenario.arms is not None:
+        return frozenset(scenario.arms)
+    return frozenset(_split(split, "", training=False).kinds or PAPER_ARMS)
 
 
 def run(
@@ -221,7 +216,7 @@ def _result(
 ) -> Result:
     interval_ms = scenario.interval_ms(workload)
     records = simulation.records
-    everything = quality(records, interval_ms)
+    everything = quality(records, interval_ms, workload.applications)
     hosts = list(simulation.world.machines.values())
     usages = [host.processor.measure() for host in hosts]
     joules = sum([usage.joules for usage in usages])
@@ -253,7 +248,9 @@ def _result(
         objective=mean(simulation.accounts.objectives),
         by_application={
             application.name: quality(
-                [record for record in records if record.application == application.name], interval_ms
+                [record for record in records if record.application == application.name],
+                interval_ms,
+                [application],
             )
             for application in workload.applications
         },

@@ -23,6 +23,7 @@ from time import process_time
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from splitplace.messages.task import TaskFinished
 from splitplace.policies.cluster import ClusterView
@@ -107,8 +108,8 @@ class Mixture(StatelessPlacement):
         """The simulation in which it places: only there can it try."""
         self._simulation = simulation
 
+    @override
     def place(self, request: PlacementRequest, cluster: ClusterView, now_ms: float) -> Placement | Infeasible:
-        """See `PlacementPolicy`."""
         led = self._leader is not None and self._random.random() < LED
         policy = self._leader if self._leader and led else self._random.choice(self._policies)
         found = policy.place(request, cluster, now_ms)
@@ -142,13 +143,14 @@ class Mixture(StatelessPlacement):
     def _state(self, request: PlacementRequest) -> str:
         return f"{self._seed} {request.task}"
 
+    @override
     def learn(self, outcome: TaskFinished) -> None:
-        """See `PlacementPolicy`."""
         for surrogate in self.happened.values():
             surrogate.learn(outcome)
 
+    @override
     def end_period(self, outcome: PeriodOutcome) -> Training | None:
-        """See `PlacementPolicy`. Nobody trains yet."""
+        """Nobody trains yet."""
         for surrogate in (*self.happened.values(), *self.tried.values()):
             surrogate.end_period(outcome)
         return None

@@ -15,9 +15,17 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from splitplace.messages.application import INPUT, Application, Fragment, Stage, TensorSpec, Variant
+from splitplace.messages.application import (
+    INPUT,
+    Application,
+    Fragment,
+    Stage,
+    TensorSpec,
+    Variant,
+    VariantKind,
+)
 from splitplace.messages.limits import MAX_BATCH
-from splitplace.policies.splitting import kind_of
+from splitplace.policies.splitting import allows
 from splitplace.storage.model_store import ModelStore
 
 IMAGES_PER_ITEM = 64
@@ -137,7 +145,7 @@ def restricted(workload: Workload, arms: Collection[str]) -> Workload:
     """
     applications = []
     for application in workload.applications:
-        variants = tuple(one for one in application.variants if one.name in arms or kind_of(one.name) in arms)
+        variants = tuple(one for one in application.variants if allows(arms, one.name, one.kind))
         if not variants:
             known = ", ".join(variant.name for variant in application.variants)
             raise ValueError(f"{application.name} has no variant among {', '.join(arms)}, only {known}")
@@ -220,10 +228,15 @@ def _paper_application(profile: _Profile, network: _Network) -> Application:
     )
 
 
-def _variant(name: str, stages: list[Stage], accuracy: float) -> Variant:
+def _variant(kind: VariantKind, stages: list[Stage], accuracy: float) -> Variant:
     """A batch runs in one call."""
     return Variant(
-        name=name, stages=tuple(stages), micro_batch=MAX_BATCH, accuracy=accuracy, accuracy_images=10_000
+        name=kind,
+        kind=kind,
+        stages=tuple(stages),
+        micro_batch=MAX_BATCH,
+        accuracy=accuracy,
+        accuracy_images=10_000,
     )
 
 

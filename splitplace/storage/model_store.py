@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from splitplace.errors import SplitPlaceError
 from splitplace.messages.application import Application
+from splitplace.messages.earlier import complete_manifest
 from splitplace.messages.limits import MAX_CATALOGUE_BYTES, MAX_FRAGMENT_BYTES
 from splitplace.storage.replace import replace_file
 
@@ -183,7 +184,7 @@ def _read_manifest(path: Path) -> Application:
     if len(text) > MAX_CATALOGUE_BYTES:
         raise StoreError(path, f"larger than the {MAX_CATALOGUE_BYTES} bytes a manifest may have")
     try:
-        application = Application.model_validate_json(text)
+        application = Application.model_validate_json(complete_manifest(text))
     except ValidationError as error:
         raise StoreError(path, f"not a valid manifest: {error}") from error
     if application.name != path.parent.name:

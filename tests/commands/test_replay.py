@@ -138,6 +138,18 @@ def test_what_mosquitto_sub_writes_is_read(log: Path) -> None:
     assert [event.task for event in Log(log).events()] == ["c.t0"]
 
 
+def test_decisions_that_version_0_1_recorded_are_read(log: Path) -> None:
+    events = list(Log(log).events())
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    for line in lines:
+        for alternative in line["payload"].get("alternatives", ()):
+            del alternative["kind"]
+    log.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    again = Log(log)
+    assert list(again.events()) == events
+    assert not again.broken
+
+
 def test_only_decisions_and_ends_are_recorded(tmp_path: Path) -> None:
     accepted = TaskAccepted(
         task="c.t", attempt=1, application="toy", batch=1, input_bytes=1, deadline_ms=1.0, slack_ms=1.0

@@ -71,7 +71,11 @@ def build_wide_application(root: Path) -> Application:
         labels=("left", "right"),
         default_deadline_ms=1000.0,
         reference_score=50.0,
-        variants=(Variant(name="layer", stages=stages, micro_batch=8, accuracy=1.0, accuracy_images=1),),
+        variants=(
+            Variant(
+                name="layer", kind="layer", stages=stages, micro_batch=8, accuracy=1.0, accuracy_images=1
+            ),
+        ),
         fragments=tuple(fragments.values()),
     )
     ModelStore(root).save(application, [content for content, _ in files.values()])

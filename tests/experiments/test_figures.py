@@ -14,8 +14,8 @@ def test_nested_figures_get_dotted_names_and_what_is_no_number_is_left_out() -> 
 
 def test_shares_count_kinds_of_variants_in_all_and_in_each_application() -> None:
     result = {
-        "decisions": {"layer": 1, "layer-2": 2, "semantic": 1},
-        "by_application": {"mnist": {"decisions": {"whole": 4}}, "idle": {"decisions": {}}},
+        "decisions_by_kind": {"layer": 3, "semantic": 1},
+        "by_application": {"mnist": {"decisions_by_kind": {"whole": 4}}, "idle": {"decisions_by_kind": {}}},
     }
     shares = decision_shares(result)
     assert shares["share.layer"] == 0.75

@@ -3,12 +3,20 @@
 import pytest
 
 from splitplace.policies.pairs import PolicyPair, parse_policy
-from splitplace.policies.splitting import PAPER_ARMS, Arm, SplitContext, SplitName, parse_arms, split_policy
+from splitplace.policies.splitting import (
+    PAPER_ARMS,
+    SPLIT_POLICIES,
+    Arm,
+    SplitContext,
+    SplitName,
+    parse_arms,
+    split_policy,
+)
 
-WHOLE = Arm("whole", 0.95, 100.0, "")
-LAYER_2 = Arm("layer-2", 0.93, 80.0, "")
-LAYER_4 = Arm("layer-4", 0.93, 60.0, "")
-SEMANTIC = Arm("semantic", 0.8, 40.0, "")
+WHOLE = Arm("whole", "whole", 0.95, 100.0, "")
+LAYER_2 = Arm("layer-2", "layer", 0.93, 80.0, "")
+LAYER_4 = Arm("layer-4", "layer", 0.93, 60.0, "")
+SEMANTIC = Arm("semantic", "semantic", 0.8, 40.0, "")
 
 
 def context(*arms: Arm) -> SplitContext:
@@ -44,6 +52,19 @@ def test_an_application_without_any_of_the_arms_is_refused_by_name() -> None:
     assert decision.reason == "toy has no variant among layer, semantic, only whole"
 
 
+def test_a_policy_says_among_which_kinds_it_always_chooses() -> None:
+    kinds = {name: split_policy(name).kinds for name in SPLIT_POLICIES}
+    assert {name: policy_kinds for name, policy_kinds in kinds.items() if policy_kinds is not None} == {
+        "whole": {"whole"},
+        "layer": {"layer"},
+        "semantic": {"semantic"},
+        "compressed": {"compressed"},
+        "mc": {"whole", "compressed"},
+        "gillis": {"layer", "compressed"},
+    }
+    assert split_policy("rule", arms=PAPER_ARMS).kinds is None
+
+
 @pytest.mark.parametrize("name", ["whole", "layer"])
 def test_policies_that_are_defined_by_their_arms_keep_them(name: SplitName) -> None:
     chosen = split_policy(name, arms={"semantic"}).decide(context(WHOLE, LAYER_2, SEMANTIC)).variant
@@ -54,7 +75,7 @@ def test_policies_that_are_defined_by_their_arms_keep_them(name: SplitName) -> N
 def test_always_layer_takes_the_fastest_of_its_kind_unless_one_bears_the_very_name() -> None:
     policy = split_policy("layer")
     assert policy.decide(context(LAYER_2, LAYER_4, SEMANTIC)).variant == "layer-4"
-    plain = Arm("layer", 0.9, 500.0, "")
+    plain = Arm("layer", "layer", 0.9, 500.0, "")
     assert policy.decide(context(LAYER_2, LAYER_4, plain)).variant == "layer"
 
 

@@ -17,9 +17,9 @@ from splitplace.policies.splitting.gillis import (
 from splitplace.policies.state import StateError
 from tests.support.split_examples import LAYER, SEMANTIC, context, outcome
 
-WHOLE = Arm("whole", 0.95, 200.0, "")
-COMPRESSED = Arm("compressed", 0.85, 60.0, "")
-INT8 = Arm("compressed-int8", 0.82, 30.0, "")
+WHOLE = Arm("whole", "whole", 0.95, 200.0, "")
+COMPRESSED = Arm("compressed", "compressed", 0.85, 60.0, "")
+INT8 = Arm("compressed-int8", "compressed", 0.82, 30.0, "")
 
 
 def mc(*arms: Arm, slack_ms: float) -> str | None:
@@ -38,11 +38,13 @@ def test_compression_prefers_the_more_accurate_of_the_compressed_that_fit_else_t
 
 
 def test_compression_makes_do_with_what_can_run_and_refuses_what_is_not_its_own() -> None:
-    too_big = Arm("whole", 0.95, None, "too big")
+    too_big = Arm("whole", "whole", 0.95, None, "too big")
     assert mc(too_big, COMPRESSED, slack_ms=1000.0) == "compressed"
     refusal = split_policy("mc").decide(context(LAYER, SEMANTIC))
     assert refusal.reason == "toy has neither a whole nor a compressed variant, only layer, semantic"
-    waiting = split_policy("mc").decide(context(Arm("whole", 0.95, None, "no room", temporary=True), LAYER))
+    waiting = split_policy("mc").decide(
+        context(Arm("whole", "whole", 0.95, None, "no room", temporary=True), LAYER)
+    )
     assert (waiting.variant, waiting.can_wait) == (None, True)
 
 
@@ -97,13 +99,13 @@ def test_gillis_chooses_only_between_layer_and_compressed() -> None:
     arms = (WHOLE, LAYER, SEMANTIC, COMPRESSED)
     assert {made.decide(context(*arms)).variant for _ in range(50)} == {"layer", "compressed"}
     assert made.decide(context(WHOLE, SEMANTIC)).variant is None
-    assert made.decide(context(WHOLE, Arm("layer", 0.9, None, "no room", temporary=True))).can_wait
+    assert made.decide(context(WHOLE, Arm("layer", "layer", 0.9, None, "no room", temporary=True))).can_wait
 
 
 def test_gillis_learns_when_a_layer_split_is_too_slow_and_explores_less_and_less() -> None:
     made = Gillis(Random(2))
     random = Random(3)
-    coarse = Arm("compressed", 0.5, 60.0, "")
+    coarse = Arm("compressed", "compressed", 0.5, 60.0, "")
     for index in range(600):
         asked = context(LAYER, coarse, task=f"c.{index}", deadline_ms=random.choice([90.0, 900.0]))
         variant = made.decide(asked).variant

@@ -9,6 +9,7 @@ from splitplace.policies.splitting import Arm, Decision, SplitContext, split_pol
 from splitplace.policies.splitting.expected_reward import EXPLORATION, ExpectedReward
 from splitplace.policies.splitting.ratios import PRIOR_TROUBLE
 from splitplace.policies.state import StateError
+from tests.support.kinds import kind_named
 from tests.support.split_examples import context, outcome
 
 
@@ -16,7 +17,14 @@ def arm(
     variant: str, accuracy: float, predicted_ms: float | None, *, work_ms: float = 50.0, wait_ms: float = 0.0
 ) -> Arm:
     return Arm(
-        variant, accuracy, predicted_ms, "", foreseen_ms=predicted_ms, wait_ms=wait_ms, work_ms=work_ms
+        variant,
+        kind_named(variant),
+        accuracy,
+        predicted_ms,
+        "",
+        foreseen_ms=predicted_ms,
+        wait_ms=wait_ms,
+        work_ms=work_ms,
     )
 
 

@@ -164,7 +164,7 @@ def test_what_was_learnt_survives_json_and_what_is_broken_is_refused(name: Split
 
 def test_an_arm_that_could_not_run_when_it_was_decided_teaches_nothing() -> None:
     policy = LinUcb()
-    asked = context(Arm("layer", 0.9, None, "too big"), SEMANTIC)
+    asked = context(Arm("layer", "layer", 0.9, None, "too big"), SEMANTIC)
     policy.learn(asked, outcome(asked, "layer", 10.0))
     policy.learn(asked, outcome(asked, None, 10.0, status="refused"))
     assert policy.state()["arms"] == {}

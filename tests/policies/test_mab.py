@@ -43,7 +43,7 @@ def test_equation_2_follows_only_layer_splits_of_the_same_application() -> None:
 
 def test_without_a_layer_split_the_most_accurate_arm_takes_its_place() -> None:
     mab = bandit()
-    asked = context(Arm("whole", 0.95, 10.0, ""), Arm("compressed", 0.9, 5.0, ""))
+    asked = context(Arm("whole", "whole", 0.95, 10.0, ""), Arm("compressed", "compressed", 0.9, 5.0, ""))
     run(mab, asked, "compressed", 100.0)
     assert mab.response_ms("toy") == 0.0
     run(mab, asked, "whole", 100.0)
@@ -164,7 +164,7 @@ def test_equation_9_adds_the_width_of_the_confidence_bound() -> None:
 
 def test_untried_arms_come_first_and_waiting_for_an_outcome_is_not_untried() -> None:
     mab = bandit()
-    arms = (SEMANTIC, Arm("whole", 0.95, 10.0, ""), LAYER)
+    arms = (SEMANTIC, Arm("whole", "whole", 0.95, 10.0, ""), LAYER)
     first = [mab.decide(context(*arms, task=f"c.{index}")).variant for index in range(3)]
     assert first == ["whole", "layer", "semantic"]
 
@@ -172,7 +172,7 @@ def test_untried_arms_come_first_and_waiting_for_an_outcome_is_not_untried() -> 
 def test_an_arm_that_cannot_run_is_not_chosen_however_good() -> None:
     mab = bandit(gamma=1.0)
     run(mab, context(), "layer", 10.0)
-    assert mab.decide(context(Arm("layer", 0.9, None, "too big"), SEMANTIC)).variant == "semantic"
+    assert mab.decide(context(Arm("layer", "layer", 0.9, None, "too big"), SEMANTIC)).variant == "semantic"
 
 
 def test_a_bandit_restored_from_json_decides_like_the_one_saved() -> None:

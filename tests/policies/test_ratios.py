@@ -144,7 +144,7 @@ def test_a_task_without_variant_or_prediction_teaches_nothing() -> None:
     asked = context()
     ratios.learn(asked, outcome(asked, None, 10.0, status="refused"))
     ratios.learn(asked, outcome(asked, "unknown", 10.0))
-    unable = context(Arm("layer", 0.9, None, "too big"))
+    unable = context(Arm("layer", "layer", 0.9, None, "too big"))
     ratios.learn(unable, outcome(unable, "layer", 10.0))
     assert believed(ratios, LAYER).tasks == PRIOR_TASKS
 

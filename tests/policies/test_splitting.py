@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from splitplace.messages.application import VARIANT_KINDS
 from splitplace.policies.splitting import (
     SPLIT_POLICIES,
     Arm,
@@ -19,11 +20,11 @@ from tests.support.split_examples import outcome
 
 NAMES = get_args(SplitName)
 
-FAST = Arm("semantic", 0.8, 40.0, "n1, n2")
-MIDDLE = Arm("layer", 0.9, 90.0, "n1, n2, n3")
-SLOW = Arm("whole", 0.9, 100.0, "n1")
-TOO_BIG = Arm("whole", 0.95, None, "needs 120 MB, the largest node has 64 MB")
-NO_ROOM = Arm("whole", 0.95, None, "no room now", temporary=True)
+FAST = Arm("semantic", "semantic", 0.8, 40.0, "n1, n2")
+MIDDLE = Arm("layer", "layer", 0.9, 90.0, "n1, n2, n3")
+SLOW = Arm("whole", "whole", 0.9, 100.0, "n1")
+TOO_BIG = Arm("whole", "whole", 0.95, None, "needs 120 MB, the largest node has 64 MB")
+NO_ROOM = Arm("whole", "whole", 0.95, None, "no room now", temporary=True)
 
 
 def context(*arms: Arm, slack_ms: float = 1000.0, attempt: int = 1) -> SplitContext:
@@ -78,9 +79,9 @@ def test_where_nothing_can_run_the_task_is_refused_with_every_reason(name: Split
 
 def test_the_rule_takes_the_most_accurate_in_time_and_the_faster_of_equals() -> None:
     assert decide("rule", FAST, MIDDLE, SLOW).variant == "layer"
-    nearly = Arm("whole", 0.90005, 100.0, "n1")
+    nearly = Arm("whole", "whole", 0.90005, 100.0, "n1")
     assert decide("rule", FAST, MIDDLE, nearly).variant == "layer"
-    better = Arm("whole", 0.92, 100.0, "n1")
+    better = Arm("whole", "whole", 0.92, 100.0, "n1")
     assert decide("rule", FAST, MIDDLE, better).variant == "whole"
 
 
@@ -120,7 +121,7 @@ def test_the_rule_tries_the_fastest_where_it_may_just_be_in_time() -> None:
 
 
 def test_the_rule_refuses_what_is_hopeless_with_the_figures() -> None:
-    decision = decide("rule", Arm("semantic", 0.8, 82.0, ""), MIDDLE, slack_ms=40.0)
+    decision = decide("rule", Arm("semantic", "semantic", 0.8, 82.0, ""), MIDDLE, slack_ms=40.0)
     assert decision.variant is None
     assert "fastest is semantic with 82 ms, 40 ms are left" in decision.reason
     assert not decision.can_wait
@@ -132,8 +133,8 @@ def test_on_a_later_attempt_the_rule_tries_while_any_time_is_left() -> None:
 
 
 arms = st.builds(
-    Arm,
-    st.sampled_from(["whole", "layer", "semantic", "compressed"]),
+    lambda kind, *rest: Arm(kind, kind, *rest),
+    st.sampled_from(VARIANT_KINDS),
     st.floats(0, 1),
     st.none() | st.floats(0, 1e6),
     st.text(max_size=20),

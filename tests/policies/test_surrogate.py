@@ -7,7 +7,7 @@ import pytest
 
 from splitplace.policies.cluster import StageWork
 from splitplace.policies.cluster_columns import ClusterColumns
-from splitplace.policies.placement.features import DECISIONS, PlacingJob, Problem, problem
+from splitplace.policies.placement.features import KINDS, PlacingJob, Problem, problem
 from splitplace.policies.placement.search import Room, climb, one_hot, rounded, settled
 from splitplace.policies.placement.surrogate import (
     CHANNELS,
@@ -199,7 +199,7 @@ def test_the_objective_of_a_task_does_not_depend_on_the_order_of_its_fragments()
 
 def test_decision_accuracy_and_slack_are_inputs_of_daso_and_not_of_gobi() -> None:
     daso, gobi = example(), example(decision_aware=False)
-    decisions = daso.about[:, 3 : 3 + len(DECISIONS)]
+    decisions = daso.about[:, 3 : 3 + len(KINDS)]
     assert decisions.tolist() == [[0, 1, 0, 0], [0, 0, 1, 0]]
     assert daso.about[:, -1] == pytest.approx([0.9, 0.8])
     assert not gobi.about[:, 3:].any()

@@ -63,7 +63,7 @@ def test_it_does_not_ruin_a_task_that_runs_already() -> None:
 
 
 def test_without_a_world_it_says_so() -> None:
-    arm = Arm("layer", 0.9, 10.0, "")
+    arm = Arm("layer", "layer", 0.9, 10.0, "")
     context = SplitContext("c.t", 1, "mnist", 10, 100.0, 100.0, (arm,))
     with pytest.raises(RuntimeError, match="no world"):
         Oracle().decide(context)

@@ -54,6 +54,7 @@ def job(
     )
     variant = Variant(
         name="layer" if chain else "semantic",
+        kind="layer" if chain else "semantic",
         stages=stages,
         micro_batch=micro_batch,
         accuracy=0.9,

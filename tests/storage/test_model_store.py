@@ -112,6 +112,20 @@ def test_a_damaged_manifest_is_refused(tmp_path: Path, damage: Callable[[dict[st
         ModelStore(tmp_path).applications()
 
 
+def test_a_manifest_of_version_0_1_gets_its_kinds_from_the_names_of_variants(tmp_path: Path) -> None:
+    saved = build_tiny_application(tmp_path)
+    path = tmp_path / "tiny" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for variant in manifest["variants"]:
+        del variant["kind"]
+    path.write_text(json.dumps(manifest))
+    assert ModelStore(tmp_path).applications() == (saved,)
+    manifest["variants"][0]["name"] = "tree-2"
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(StoreError, match="kind"):
+        ModelStore(tmp_path).applications()
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[]", b"{", b"null"])
 def test_a_manifest_that_is_no_manifest_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "tiny").mkdir()

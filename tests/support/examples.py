@@ -8,6 +8,7 @@ from splitplace.messages.cluster import ClusterState, FragmentTiming, NodeState
 from splitplace.policies.cluster import ClusterView
 from splitplace.policies.placement import PlacementRequest
 from splitplace.policies.prediction import Job
+from tests.support.kinds import kind_named
 
 MEGABYTE = 1_000_000
 REFERENCE_SCORE = 10.0
@@ -57,7 +58,12 @@ def chain(
         for index, piece in enumerate(fragments)
     )
     return Variant(
-        name=name, stages=stages, micro_batch=micro_batch, accuracy=accuracy, accuracy_images=10_000
+        name=name,
+        kind=kind_named(name),
+        stages=stages,
+        micro_batch=micro_batch,
+        accuracy=accuracy,
+        accuracy_images=10_000,
     )
 
 
@@ -68,7 +74,12 @@ def star(name: str, fragments: Sequence[Fragment], *, micro_batch: int = 4, accu
         for index, piece in enumerate(fragments)
     )
     return Variant(
-        name=name, stages=stages, micro_batch=micro_batch, accuracy=accuracy, accuracy_images=10_000
+        name=name,
+        kind=kind_named(name),
+        stages=stages,
+        micro_batch=micro_batch,
+        accuracy=accuracy,
+        accuracy_images=10_000,
     )
 
 

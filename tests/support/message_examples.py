@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from splitplace.messages.application import Application, Fragment, Stage, TensorSpec, Variant
 from splitplace.messages.frames import Route, TensorHeader
+from tests.support.kinds import kind_named
 
 HASH = "0" * 64
 
@@ -89,7 +90,12 @@ WHOLE, FRONT, BACK, LEFT, RIGHT = (f"{number:064x}" for number in range(5))
 
 def variant(name: str, *stages: Stage, **changes: Any) -> Variant:
     """A variant of the given stages."""
-    fields: dict[str, Any] = {"micro_batch": 16, "accuracy": 0.9, "accuracy_images": 10_000}
+    fields: dict[str, Any] = {
+        "kind": kind_named(name),
+        "micro_batch": 16,
+        "accuracy": 0.9,
+        "accuracy_images": 10_000,
+    }
     return Variant(name=name, stages=stages, **(fields | changes))
 
 

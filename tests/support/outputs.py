@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from splitplace.messages.application import Application, Fragment, Stage, TensorSpec, Variant
 from splitplace.messages.frames import TensorHeader
 from splitplace.messages.task import StageReport
+from tests.support.kinds import kind_named
 
 CLASSES = 5
 
@@ -37,7 +38,9 @@ def logits_application(name: str = "app") -> Application:
         return Stage(name=name, fragment=sha256, source=source, classes=classes)
 
     def variant(name: str, *stages: Stage) -> Variant:
-        return Variant(name=name, stages=stages, micro_batch=4, accuracy=0.9, accuracy_images=1000)
+        return Variant(
+            name=name, kind=kind_named(name), stages=stages, micro_batch=4, accuracy=0.9, accuracy_images=1000
+        )
 
     every = tuple(range(CLASSES))
     variants = (

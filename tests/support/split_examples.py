@@ -3,8 +3,8 @@
 from splitplace.messages.task import TaskFinished
 from splitplace.policies.splitting import Arm, SplitContext
 
-LAYER = Arm("layer", 0.9, 100.0, "", foreseen_ms=100.0, wait_ms=0.0, work_ms=80.0)
-SEMANTIC = Arm("semantic", 0.8, 40.0, "", foreseen_ms=40.0, wait_ms=0.0, work_ms=50.0)
+LAYER = Arm("layer", "layer", 0.9, 100.0, "", foreseen_ms=100.0, wait_ms=0.0, work_ms=80.0)
+SEMANTIC = Arm("semantic", "semantic", 0.8, 40.0, "", foreseen_ms=40.0, wait_ms=0.0, work_ms=50.0)
 
 
 def context(

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from splitplace.messages.application import Application, Fragment, Stage, TensorSpec, Variant
 from splitplace.storage.model_store import ModelStore, sha256_of
+from tests.support.kinds import kind_named
 
 LABELS = ("top left", "top right", "bottom left", "bottom right")
 BRANCH_CLASSES = ((0, 2), (1, 3))
@@ -78,7 +79,14 @@ def build_tiny_application(
         )
 
     def variant(name: str, *stages: Stage) -> Variant:
-        return Variant(name=name, stages=stages, micro_batch=MICRO_BATCH, accuracy=1.0, accuracy_images=1000)
+        return Variant(
+            name=name,
+            kind=kind_named(name),
+            stages=stages,
+            micro_batch=MICRO_BATCH,
+            accuracy=1.0,
+            accuracy_images=1000,
+        )
 
     application = Application(
         name=name,

@@ -14,6 +14,7 @@ from pydantic_core import from_json
 from splitplace.bus.connection import parse
 from splitplace.errors import SplitPlaceError
 from splitplace.messages.base import Message
+from splitplace.messages.earlier import complete_decision
 from splitplace.messages.limits import MAX_CONTROL_BYTES
 from splitplace.messages.task import TaskDecided, TaskFinished
 from splitplace.messages.topics import JOB_DECIDED, JOB_FINISHED
@@ -92,7 +93,8 @@ def _event(line: bytes) -> TaskDecided | TaskFinished | None:
     content = from_json(line)
     name = "/".join(content["topic"].split("/")[-_LEVELS:])
     if JOB_DECIDED.match(name) is not None:
-        return parse(JOB_DECIDED, name, json.dumps(content["payload"]).encode()).message
+        payload = complete_decision(json.dumps(content["payload"]).encode())
+        return parse(JOB_DECIDED, name, payload).message
     if JOB_FINISHED.match(name) is not None:
         return parse(JOB_FINISHED, name, json.dumps(content["payload"]).encode()).message
     return None

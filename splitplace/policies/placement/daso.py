@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+from typing_extensions import override
 
 from splitplace.messages.task import TaskFinished
 from splitplace.policies.cluster import ClusterView
@@ -21,6 +22,7 @@ from splitplace.policies.placement.interface import (
     Infeasible,
     PeriodOutcome,
     Placement,
+    PlacementPolicy,
     PlacementRequest,
     Training,
 )
@@ -78,7 +80,7 @@ class _Left:
     """Computing time it took, over what it takes on a host of mean speed."""
 
 
-class SurrogatePlacement:
+class SurrogatePlacement(PlacementPolicy):
     """Places by equation 12, learns by equation 11."""
 
     def __init__(
@@ -113,8 +115,8 @@ class SurrogatePlacement:
 
     # --- placing ---------------------------------------------------------------------------------------
 
+    @override
     def place(self, request: PlacementRequest, cluster: ClusterView, now_ms: float) -> Placement | Infeasible:
-        """See `PlacementPolicy`."""
         names = candidates(request, cluster)
         if isinstance(names, Infeasible):
             return names
@@ -133,10 +135,11 @@ class SurrogatePlacement:
         self._note(request, asked, surrogate.placed(one_hot(chosen, surrogate.hosts)), chosen)
         return Placement(nodes, prediction)
 
+    @override
     def rearrange(
         self, active: Sequence[ActiveJob], cluster: ClusterView, now_ms: float
     ) -> Mapping[str, Mapping[str, str]]:
-        """See `PlacementPolicy`. Only tasks that gain by it are moved, and only if all together gain."""
+        """Only tasks that gain by it are moved, and only if all together gain."""
         columns = cluster.columns
         open_jobs = [(one, PlacingJob(one.job, one.due_ms, one.remaining)) for one in active]
         open_jobs = [
@@ -251,8 +254,9 @@ class SurrogatePlacement:
         while len(self._pending) > MAX_PENDING:
             self._pending.popitem(last=False)
 
+    @override
     def learn(self, outcome: TaskFinished) -> None:
-        """See `PlacementPolicy`. A task that was placed as another variant in the end teaches nothing."""
+        """A task that was placed as another variant in the end teaches nothing."""
         pending = self._pending.pop(outcome.task, None)
         if pending is None or pending.variant != outcome.variant:
             return
@@ -265,8 +269,9 @@ class SurrogatePlacement:
             )
         )
 
+    @override
     def end_period(self, outcome: PeriodOutcome) -> Training | None:
-        """See `PlacementPolicy`: targets by equation 10 as `objective.py` reads it, then equation 11."""
+        """Targets by equation 10 as `objective.py` reads it, then equation 11."""
         left, self._left = self._left, []
         mean = sum(one.expense for one in left) / len(left) if left else 0.0
         for one in left:

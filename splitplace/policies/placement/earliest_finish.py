@@ -1,6 +1,7 @@
 """Each stage goes where it is predicted to finish first."""
 
 import numpy as np
+from typing_extensions import override
 
 from splitplace.messages.application import Stage
 from splitplace.policies.cluster import ClusterView
@@ -27,8 +28,9 @@ class EarliestFinish(StatelessPlacement):
 
     name = "earliest-finish"
 
+    @override
     def place(self, request: PlacementRequest, cluster: ClusterView, now_ms: float) -> Placement | Infeasible:
-        """See `PlacementPolicy`. Deterministic."""
+        """Deterministic."""
         usable = cluster.columns.usable(request.avoid)
         if not np.count_nonzero(usable):
             return nobody(request, cluster)

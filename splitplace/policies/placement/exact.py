@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 from splitplace.policies.cluster import ClusterView
 from splitplace.policies.placement.earliest_finish import EarliestFinish
 from splitplace.policies.placement.feasibility import candidates, feasible
@@ -28,8 +30,9 @@ class Exact(StatelessPlacement):
 
     name = "exact"
 
+    @override
     def place(self, request: PlacementRequest, cluster: ClusterView, now_ms: float) -> Placement | Infeasible:
-        """See `PlacementPolicy`. Deterministic."""
+        """Deterministic."""
         first = EarliestFinish().place(request, cluster, now_ms)
         names = candidates(request, cluster)
         if isinstance(names, Infeasible):

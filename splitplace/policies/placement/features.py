@@ -15,16 +15,16 @@ from math import inf, log
 import numpy as np
 import numpy.typing as npt
 
-from splitplace.messages.application import INPUT, Fragment, Stage, TensorSpec
+from splitplace.messages.application import INPUT, Fragment, Stage, TensorSpec, VariantKind
 from splitplace.policies.cluster_columns import ClusterColumns, Flags, Floats
 from splitplace.policies.prediction import Job
 
-DECISIONS = ("whole", "layer", "semantic", "compressed")
-"""First parts of variants' names, with one input each."""
+KINDS: tuple[VariantKind, ...] = ("whole", "layer", "semantic", "compressed")
+"""Kinds of variants with an input each: those that the weights were trained on."""
 
 PAIR_FEATURES = 9
 FRAGMENT_FEATURES = 8
-TASK_FEATURES = 3 + len(DECISIONS) + 2
+TASK_FEATURES = 3 + len(KINDS) + 2
 
 _LEAST_SLACK, _MOST_SLACK = 0.05, 100.0
 """Of the job's own computing time: a deadline that has passed is not an infinite hurry."""
@@ -216,6 +216,5 @@ def _about_task(
     size = len(variant.stages)
     common = (log(size), len(variant.sinks) / size, float(np.log1p(load)))
     if not decision_aware:
-        return (*common, *(0.0,) * (len(DECISIONS) + 2))
-    kind = variant.name.split("-", 1)[0]
-    return (*common, *(float(kind == one) for one in DECISIONS), urgency, variant.accuracy)
+        return (*common, *(0.0,) * (len(KINDS) + 2))
+    return (*common, *(float(variant.kind == kind) for kind in KINDS), urgency, variant.accuracy)

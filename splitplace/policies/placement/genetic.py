@@ -2,6 +2,8 @@
 
 from random import Random
 
+from typing_extensions import override
+
 from splitplace.policies.cluster import ClusterView
 from splitplace.policies.placement.feasibility import candidates, no_room
 from splitplace.policies.placement.interface import (
@@ -29,8 +31,8 @@ class Genetic(StatelessPlacement):
     def __init__(self, random: Random) -> None:
         self._random = random
 
+    @override
     def place(self, request: PlacementRequest, cluster: ClusterView, now_ms: float) -> Placement | Infeasible:
-        """See `PlacementPolicy`."""
         names = candidates(request, cluster)
         if isinstance(names, Infeasible):
             return names

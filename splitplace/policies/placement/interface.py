@@ -1,9 +1,11 @@
 """What a placement policy is asked and what it answers."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
-from typing import Protocol
+
+from typing_extensions import override
 
 from splitplace.messages.limits import MAX_DEADLINE_MS
 from splitplace.messages.task import TaskFinished
@@ -86,72 +88,72 @@ read, so it may run in a thread; what it returns is called where decisions are t
 result."""
 
 
-class PlacementPolicy(Protocol):
-    """Chooses nodes. Pure but for what it has learnt and its seeded random numbers."""
+class PlacementPolicy(ABC):
+    """Chooses a node for each stage. Pure but for what it has learnt and its seeded random numbers."""
 
-    @property
-    def name(self) -> str:
-        """Its name in the registry."""
-        ...
+    name: str
+    """Its name in the registry."""
 
+    @abstractmethod
     def place(self, request: PlacementRequest, cluster: ClusterView, now_ms: float) -> Placement | Infeasible:
-        """A node for every stage, none of them in `request.avoid`. Does not change the cluster's ledger."""
-        ...
+        """Choose a node for every stage, none of them in `request.avoid`. The ledger stays as it is."""
 
+    @abstractmethod
     def rearrange(
         self, active: Sequence[ActiveJob], cluster: ClusterView, now_ms: float
     ) -> Mapping[str, Mapping[str, str]]:
-        """Which stages should move where, by task; empty where all is well.
+        """Return the stages that should move, with their new nodes, by task.
 
-        The caller moves them and bears the cost of it. The cluster's ledger holds the active jobs.
+        The caller moves them and bears the cost. The cluster's ledger holds the active jobs.
         """
-        ...
 
+    @abstractmethod
     def learn(self, outcome: TaskFinished) -> None:
-        """How a task ended."""
-        ...
+        """Learn from how a task ended."""
 
+    @abstractmethod
     def end_period(self, outcome: PeriodOutcome) -> Training | None:
-        """A scheduling interval is over; `learn` was called for each task that left in it.
+        """Learn from a scheduling interval, after `learn` was called for each task that left in it.
 
         Returns training to do now, if any (line 14 of algorithm 1).
         """
-        ...
 
+    @abstractmethod
     def state(self) -> State:
-        """What was learnt."""
-        ...
+        """Return what was learnt, to be saved."""
 
+    @abstractmethod
     def restore(self, state: State) -> None:
-        """Take up what was learnt earlier. Raises StateError."""
-        ...
+        """Replace what was learnt by a saved state. Raises StateError."""
 
 
-class StatelessPlacement:
-    """The learning half of a policy that learns nothing, and leaves everything where it is."""
+class StatelessPlacement(PlacementPolicy):
+    """A policy that learns nothing and leaves stages where they are."""
 
+    @override
     def rearrange(
         self,
-        active: Sequence[ActiveJob],  # noqa: ARG002 - the default of an interface
-        cluster: ClusterView,  # noqa: ARG002
-        now_ms: float,  # noqa: ARG002
+        active: Sequence[ActiveJob],
+        cluster: ClusterView,
+        now_ms: float,
     ) -> Mapping[str, Mapping[str, str]]:
-        """Nothing."""
         return {}
 
+    @override
     def learn(self, outcome: TaskFinished) -> None:
-        """Nothing."""
+        pass
 
-    def end_period(self, outcome: PeriodOutcome) -> Training | None:  # noqa: ARG002
-        """Nothing."""
+    @override
+    def end_period(self, outcome: PeriodOutcome) -> Training | None:
         return None
 
+    @override
     def state(self) -> State:
-        """Nothing."""
         return {}
 
+    @override
     def restore(self, state: State) -> None:
-        """Nothing."""
+        pass
 
 
 def place(

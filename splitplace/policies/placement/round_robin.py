@@ -1,5 +1,7 @@
 """Nodes in turn, for comparison."""
 
+from typing_extensions import override
+
 from splitplace.policies.cluster import ClusterView
 from splitplace.policies.placement.feasibility import candidates, feasible, no_room
 from splitplace.policies.placement.interface import (
@@ -20,8 +22,8 @@ class RoundRobin(StatelessPlacement):
         """The turn is that of the first node."""
         self._last = ""
 
+    @override
     def place(self, request: PlacementRequest, cluster: ClusterView, now_ms: float) -> Placement | Infeasible:
-        """See `PlacementPolicy`."""
         names = candidates(request, cluster)
         if isinstance(names, Infeasible):
             return names

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
-from splitplace.policies.splitting.arms import PAPER_ARMS, Restricted, parse_arms
+from splitplace.policies.splitting.arms import PAPER_ARMS, Restricted, allows, parse_arms
 from splitplace.policies.splitting.compression import Compression
 from splitplace.policies.splitting.expected_reward import ExpectedReward
 from splitplace.policies.splitting.fixed import Fixed
 from splitplace.policies.splitting.gillis import Gillis
-from splitplace.policies.splitting.interface import Arm, Decision, SplitContext, SplitPolicy, kind_of
+from splitplace.policies.splitting.interface import Arm, Decision, SplitContext, SplitPolicy
 from splitplace.policies.splitting.linucb import LinUcb
 from splitplace.policies.splitting.mab import Mab, MabParameters
 from splitplace.policies.splitting.random_split import RandomSplit
@@ -19,7 +19,6 @@ from splitplace.policies.splitting.thompson import Thompson
 
 __all__ = [
     "MARGIN",
-    "OWN_ARMS",
     "PAPER_ARMS",
     "SPLIT_POLICIES",
     "TOLERANCE",
@@ -30,7 +29,7 @@ __all__ = [
     "SplitContext",
     "SplitName",
     "SplitPolicy",
-    "kind_of",
+    "allows",
     "parse_arms",
     "split_policy",
 ]
@@ -81,9 +80,6 @@ SPLIT_POLICIES: Mapping[SplitName, Callable[[_Options], SplitPolicy]] = {
     "expected-reward": lambda options: ExpectedReward(options.random),
 }
 
-OWN_ARMS: frozenset[SplitName] = frozenset({"whole", "layer", "semantic", "compressed", "mc", "gillis"})
-"""Policies that are defined by the arms they choose: no setting restricts them."""
-
 
 def split_policy(
     name: SplitName,
@@ -101,11 +97,11 @@ def split_policy(
         name: which one.
         seed: of its random numbers, for those that draw.
         arms: variants or kinds of variants that it may choose; all where not given. Policies that are
-            defined by their arms (`OWN_ARMS`) keep them.
+            defined by their `kinds` keep them.
         margin: safety of `rule` before it has learnt.
         tolerance: daring of `rule`.
         mab_mode: how `mab` explores: by equations 6 to 8, or by equation 9.
         mab: the paper's constants where not given.
     """
     policy = SPLIT_POLICIES[name](_Options(Random(seed), margin, tolerance, mab_mode, mab))
-    return policy if arms is None or name in OWN_ARMS else Restricted(policy, arms)
+    return policy if arms is None or policy.kinds is not None else Restricted(policy, arms)

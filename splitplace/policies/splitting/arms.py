@@ -3,11 +3,14 @@
 from collections.abc import Collection
 from dataclasses import replace
 
+from typing_extensions import override
+
+from splitplace.messages.application import VariantKind
 from splitplace.messages.task import TaskFinished
-from splitplace.policies.splitting.interface import Arm, Decision, SplitContext, SplitPolicy
+from splitplace.policies.splitting.interface import Decision, SplitContext, SplitPolicy
 from splitplace.policies.state import State
 
-PAPER_ARMS = frozenset({"layer", "semantic"})
+PAPER_ARMS: frozenset[VariantKind] = frozenset({"layer", "semantic"})
 """The two decisions of the paper."""
 
 _PRESETS: dict[str, frozenset[str] | None] = {"all": None, "paper": PAPER_ARMS}
@@ -27,12 +30,12 @@ def parse_arms(text: str) -> frozenset[str] | None:
     return arms
 
 
-def allowed(arm: Arm, arms: Collection[str]) -> bool:
-    """Whether an arm is named by its variant or its kind."""
-    return arm.variant in arms or arm.kind in arms
+def allows(arms: Collection[str], variant: str, kind: VariantKind) -> bool:
+    """Whether a setting allows a variant, by its name or by its kind."""
+    return variant in arms or kind in arms
 
 
-class Restricted:
+class Restricted(SplitPolicy):
     """A policy that sees only some of the arms."""
 
     def __init__(self, policy: SplitPolicy, arms: Collection[str]) -> None:
@@ -42,33 +45,33 @@ class Restricted:
             policy: decides among what is left.
             arms: names of variants, or kinds.
         """
+        self.name = policy.name
+        self.kinds = policy.kinds
         self._policy = policy
         self._arms = frozenset(arms)
 
-    @property
-    def name(self) -> str:
-        """See `SplitPolicy`."""
-        return self._policy.name
-
+    @override
     def decide(self, context: SplitContext) -> Decision:
-        """See `SplitPolicy`. Refuses where the application has none of the arms."""
+        """Refuses where the application has none of the arms."""
         visible = self._visible(context)
         if not visible.arms:
             wanted, known = ", ".join(sorted(self._arms)), ", ".join(arm.variant for arm in context.arms)
             return Decision(None, f"{context.application} has no variant among {wanted}, only {known}")
         return self._policy.decide(visible)
 
+    @override
     def learn(self, context: SplitContext, outcome: TaskFinished) -> None:
-        """See `SplitPolicy`."""
         self._policy.learn(self._visible(context), outcome)
 
+    @override
     def state(self) -> State:
-        """See `SplitPolicy`."""
         return self._policy.state()
 
+    @override
     def restore(self, state: State) -> None:
-        """See `SplitPolicy`."""
         self._policy.restore(state)
 
     def _visible(self, context: SplitContext) -> SplitContext:
-        return replace(context, arms=tuple(arm for arm in context.arms if allowed(arm, self._arms)))
+        return replace(
+            context, arms=tuple(arm for arm in context.arms if allows(self._arms, arm.variant, arm.kind))
+        )

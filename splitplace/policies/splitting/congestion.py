@@ -93,7 +93,7 @@ class Congestion:
         )
 
     def state(self) -> State:
-        """See `SplitPolicy`."""
+        """Return the sums over recent tasks, to be saved."""
         return asdict(self._sums)
 
     def restore(self, state: State) -> None:

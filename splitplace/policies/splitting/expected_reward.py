@@ -22,11 +22,13 @@ from dataclasses import dataclass
 from math import sqrt
 from random import Random
 
+from typing_extensions import override
+
 from splitplace.messages.base import NonNegative, Part
 from splitplace.messages.task import TaskFinished
 from splitplace.policies.scoring import reward
 from splitplace.policies.splitting.congestion import Congestion
-from splitplace.policies.splitting.interface import Arm, Decision, SplitContext, nothing_can_run
+from splitplace.policies.splitting.interface import Arm, Decision, SplitContext, SplitPolicy, nothing_can_run
 from splitplace.policies.splitting.ratios import WINDOW_TASKS, Ratios, load_of
 from splitplace.policies.state import State, StateError, validated_state
 
@@ -71,7 +73,7 @@ class _SavedState(Part):
     congestion: dict[str, object]
 
 
-class ExpectedReward:
+class ExpectedReward(SplitPolicy):
     """Expected reward under learnt distributions of response time, less the delay caused to others."""
 
     name = "expected-reward"
@@ -86,8 +88,8 @@ class ExpectedReward:
 
     # --- deciding --------------------------------------------------------------------------------------
 
+    @override
     def decide(self, context: SplitContext) -> Decision:
-        """See `SplitPolicy`."""
         feasible = context.feasible
         if not feasible:
             return nothing_can_run(context)
@@ -147,8 +149,8 @@ class ExpectedReward:
 
     # --- learning --------------------------------------------------------------------------------------
 
+    @override
     def learn(self, context: SplitContext, outcome: TaskFinished) -> None:
-        """See `SplitPolicy`."""
         if outcome.variant is None:
             return
         self._ratios.learn(context, outcome)
@@ -158,8 +160,8 @@ class ExpectedReward:
             self._late = fading * self._late + 1
             self._late_answered = fading * self._late_answered + answered
 
+    @override
     def state(self) -> State:
-        """See `SplitPolicy`."""
         return {
             "ratios": dict(self._ratios.state()),
             "late": self._late,
@@ -167,8 +169,8 @@ class ExpectedReward:
             "congestion": dict(self._congestion.state()),
         }
 
+    @override
     def restore(self, state: State) -> None:
-        """See `SplitPolicy`."""
         memory = validated_state(_SavedState, state)
         ratios, congestion = state["ratios"], state["congestion"]
         sane = 0 <= memory.late_answered <= memory.late and memory.late >= 1

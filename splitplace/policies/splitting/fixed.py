@@ -1,5 +1,8 @@
 """Always the same kind of variant: the paper's always layer and always semantic, and no split at all."""
 
+from typing_extensions import override
+
+from splitplace.messages.application import VariantKind
 from splitplace.policies.splitting.interface import Decision, SplitContext, StatelessSplit
 
 
@@ -10,11 +13,12 @@ class Fixed(StatelessSplit):
     name is meant, else the one that is fastest now.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: VariantKind) -> None:
         self.name = kind
+        self.kinds = frozenset({kind})
 
+    @override
     def decide(self, context: SplitContext) -> Decision:
-        """See `SplitPolicy`."""
         arms = [arm for arm in context.arms if arm.variant == self.name]
         arms = arms or [arm for arm in context.arms if arm.kind == self.name]
         if not arms:

@@ -6,15 +6,16 @@ from random import Random
 from typing import Annotated
 
 from pydantic import Field
+from typing_extensions import override
 
+from splitplace.messages.application import VariantKind
 from splitplace.messages.base import Name, Part
 from splitplace.messages.task import TaskFinished
 from splitplace.policies.scoring import reward_of
-from splitplace.policies.splitting.interface import Decision, SplitContext, nothing_can_run
+from splitplace.policies.splitting.interface import Decision, SplitContext, SplitPolicy, nothing_can_run
 from splitplace.policies.splitting.pending import Pending
 from splitplace.policies.state import State, validated_state
 
-KINDS = frozenset({"layer", "compressed"})
 LEARNING_RATE = 0.1
 DISCOUNT = 0.5
 """Weight of what the next task of the application can still earn.
@@ -58,7 +59,7 @@ class _Step:
     """The state in which the application's next decision was taken."""
 
 
-class Gillis:
+class Gillis(SplitPolicy):
     """Tabular Q-learning over load, slack and batch, with epsilon-greedy exploration that fades.
 
     Gillis (Yu et al. 2021) partitions models over serverless functions; a policy-gradient learner picks
@@ -70,6 +71,7 @@ class Gillis:
     """
 
     name = "gillis"
+    kinds: frozenset[VariantKind] = frozenset({"layer", "compressed"})
 
     def __init__(self, random: Random) -> None:
         self._random = random
@@ -78,10 +80,10 @@ class Gillis:
         self._pending: Pending[_Step] = Pending()
         self._latest: dict[str, _Step] = {}
 
+    @override
     def decide(self, context: SplitContext) -> Decision:
-        """See `SplitPolicy`."""
-        variants = [arm.variant for arm, _ in context.feasible if arm.kind in KINDS]
-        if not any(arm.kind in KINDS for arm in context.arms):
+        variants = [arm.variant for arm, _ in context.feasible if arm.kind in self.kinds]
+        if not any(arm.kind in self.kinds for arm in context.arms):
             known = ", ".join(arm.variant for arm in context.arms)
             return Decision(
                 None,
@@ -104,8 +106,9 @@ class Gillis:
             explored=chosen != best,
         )
 
+    @override
     def learn(self, context: SplitContext, outcome: TaskFinished) -> None:
-        """See `SplitPolicy`: `Q(s, a) += rate * (reward + discount * max Q(s') - Q(s, a))`."""
+        """`Q(s, a) += rate * (reward + discount * max Q(s') - Q(s, a))`."""
         step = self._pending.take(context.task)
         if step is None:
             return
@@ -118,8 +121,8 @@ class Gillis:
         values[variant] = before + LEARNING_RATE * (target - before)
         self._epsilon = max(LAST_EPSILON, DECAY * self._epsilon)
 
+    @override
     def state(self) -> State:
-        """See `SplitPolicy`."""
         return {
             "epsilon": self._epsilon,
             "q": {
@@ -128,8 +131,8 @@ class Gillis:
             },
         }
 
+    @override
     def restore(self, state: State) -> None:
-        """See `SplitPolicy`."""
         memory = validated_state(_SavedState, state)
         self._epsilon = memory.epsilon
         self._q = {

@@ -1,10 +1,13 @@
 """What a split policy is asked and what it answers."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import Protocol
 
+from typing_extensions import override
+
+from splitplace.messages.application import VariantKind
 from splitplace.messages.task import ArmEstimate, TaskFinished
 from splitplace.policies.state import State
 
@@ -14,6 +17,7 @@ class Arm:
     """One variant that may be chosen, with what is predicted of it now."""
 
     variant: str
+    kind: VariantKind
     accuracy: float
     """Share of right answers on its test set."""
     predicted_ms: float | None
@@ -29,15 +33,11 @@ class Arm:
     work_ms: float | None = None
     """Computing time of all its stages together on the nodes foreseen; None where nobody says."""
 
-    @property
-    def kind(self) -> str:
-        """The first part of the variant's name: `layer` of `layer-4`."""
-        return kind_of(self.variant)
-
     def estimate(self, score: float | None = None) -> ArmEstimate:
         """As it is published with a decision. A score that is no finite number is left out."""
         return ArmEstimate(
             variant=self.variant,
+            kind=self.kind,
             accuracy=self.accuracy,
             predicted_ms=self.predicted_ms,
             note=self.note[:1000],
@@ -45,11 +45,6 @@ class Arm:
             wait_ms=self.wait_ms,
             score=score if score is not None and isfinite(score) else None,
         )
-
-
-def kind_of(variant: str) -> str:
-    """How a variant splits, by the first part of its name: `layer` of `layer-4`."""
-    return variant.partition("-")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,43 +89,45 @@ class Decision:
     """Whether it was made to learn, although another choice looked better."""
 
 
-class SplitPolicy(Protocol):
-    """Chooses a variant. Pure but for what it has learnt and its seeded random numbers."""
+class SplitPolicy(ABC):
+    """Chooses a variant for each task. Pure but for what it has learnt and its seeded random numbers."""
 
-    @property
-    def name(self) -> str:
-        """Its name in the registry."""
-        ...
+    name: str
+    """Its name in the registry."""
+    kinds: frozenset[VariantKind] | None = None
+    """Kinds of variants among which the policy always chooses; None = whatever the settings allow."""
 
+    @abstractmethod
     def decide(self, context: SplitContext) -> Decision:
-        """How to split the task."""
-        ...
+        """Choose a variant for a task, or refuse it."""
 
+    @abstractmethod
     def learn(self, context: SplitContext, outcome: TaskFinished) -> None:
-        """How a task ended, with the context in which it was decided."""
-        ...
+        """Learn from how a task ended, given the context in which it was decided."""
 
+    @abstractmethod
     def state(self) -> State:
-        """What was learnt."""
-        ...
+        """Return what was learnt, to be saved."""
 
+    @abstractmethod
     def restore(self, state: State) -> None:
-        """Take up what was learnt earlier. Raises StateError."""
-        ...
+        """Replace what was learnt by a saved state. Raises StateError."""
 
 
-class StatelessSplit:
-    """The learning half of a policy that learns nothing."""
+class StatelessSplit(SplitPolicy):
+    """A policy that learns nothing."""
 
+    @override
     def learn(self, context: SplitContext, outcome: TaskFinished) -> None:
-        """Nothing."""
+        pass
 
+    @override
     def state(self) -> State:
-        """Nothing."""
         return {}
 
+    @override
     def restore(self, state: State) -> None:
-        """Nothing."""
+        pass
 
 
 def nothing_can_run(context: SplitContext) -> Decision:

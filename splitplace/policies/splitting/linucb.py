@@ -1,8 +1,10 @@
 """`linucb`: a contextual bandit with a linear model for each arm (Li et al. 2010), discounted."""
 
+from typing_extensions import override
+
 from splitplace.messages.task import TaskFinished
 from splitplace.policies.scoring import reward_of
-from splitplace.policies.splitting.interface import Decision, SplitContext, nothing_can_run
+from splitplace.policies.splitting.interface import Decision, SplitContext, SplitPolicy, nothing_can_run
 from splitplace.policies.splitting.linear import LinearModels
 from splitplace.policies.state import State
 
@@ -13,7 +15,7 @@ Below about .7 an arm that was never tried could not outbid one that always earn
 """
 
 
-class LinUcb:
+class LinUcb(SplitPolicy):
     """The arm whose expected reward plus `ALPHA` standard deviations is highest."""
 
     name = "linucb"
@@ -21,8 +23,9 @@ class LinUcb:
     def __init__(self) -> None:
         self._models = LinearModels()
 
+    @override
     def decide(self, context: SplitContext) -> Decision:
-        """See `SplitPolicy`. Deterministic."""
+        """Deterministic."""
         estimates = self._models.estimates(context)
         if not estimates:
             return nothing_can_run(context)
@@ -33,15 +36,15 @@ class LinUcb:
         reason = f"expected reward {mean:.2f} +- {deviation * ALPHA:.2f}, the highest upper bound"
         return Decision(chosen, reason, scores=scores, explored=mean < best)
 
+    @override
     def learn(self, context: SplitContext, outcome: TaskFinished) -> None:
-        """See `SplitPolicy`."""
         if outcome.variant is not None:
             self._models.learn(context, outcome.variant, reward_of(outcome))
 
+    @override
     def state(self) -> State:
-        """See `SplitPolicy`."""
         return self._models.state()
 
+    @override
     def restore(self, state: State) -> None:
-        """See `SplitPolicy`."""
         self._models.restore(state)

@@ -29,11 +29,12 @@ from random import Random
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
+from typing_extensions import override
 
 from splitplace.messages.base import Count, Milliseconds, Name, Part, Ratio
 from splitplace.messages.task import TaskFinished
 from splitplace.policies.scoring import accuracy_of
-from splitplace.policies.splitting.interface import Arm, Decision, SplitContext, nothing_can_run
+from splitplace.policies.splitting.interface import Arm, Decision, SplitContext, SplitPolicy, nothing_can_run
 from splitplace.policies.splitting.pending import Pending
 from splitplace.policies.state import Json, State, validated_state
 
@@ -104,7 +105,7 @@ class _SavedState(Part):
     low: dict[Name, _CellMemory]
 
 
-class Mab:
+class Mab(SplitPolicy):
     """Two bandits: one for deadlines above the expected response of the layer split, one for those below."""
 
     name = "mab"
@@ -150,8 +151,9 @@ class Mab:
 
     # --- deciding --------------------------------------------------------------------------------------
 
+    @override
     def decide(self, context: SplitContext) -> Decision:
-        """See `SplitPolicy`: equation 6 while training, else equation 9."""
+        """Equation 6 while training, else equation 9."""
         arms = sorted((arm for arm, _ in context.feasible), key=lambda arm: -arm.accuracy)
         if not arms:
             return nothing_can_run(context)
@@ -190,8 +192,9 @@ class Mab:
 
     # --- learning --------------------------------------------------------------------------------------
 
+    @override
     def learn(self, context: SplitContext, outcome: TaskFinished) -> None:
-        """See `SplitPolicy`: equations 2 to 5, 7 and 8. What was not decided here teaches only R."""
+        """Equations 2 to 5, 7 and 8. What was not decided here teaches only R."""
         pending = self._pending.take(context.task)
         variant = outcome.variant or (pending[1] if pending else None)
         if variant is None:
@@ -245,8 +248,9 @@ class Mab:
 
     # --- memory ----------------------------------------------------------------------------------------
 
+    @override
     def state(self) -> State:
-        """See `SplitPolicy`. An interval that has not ended is not part of it."""
+        """An interval that has not ended is not part of it."""
         cells: dict[Situation, Json] = {
             situation: {
                 variant: {"q": cell.q, "n": cell.n, "o": cell.o, "samples": cell.samples}
@@ -263,8 +267,9 @@ class Mab:
             "low": cells["low"],
         }
 
+    @override
     def restore(self, state: State) -> None:
-        """See `SplitPolicy`: a warm start, whether training or running."""
+        """A warm start, whether training or running."""
         memory = validated_state(_SavedState, state)
         self._t = memory.t
         self._epsilon = memory.epsilon

@@ -2,6 +2,8 @@
 
 from random import Random
 
+from typing_extensions import override
+
 from splitplace.policies.splitting.interface import Decision, SplitContext, StatelessSplit, nothing_can_run
 
 
@@ -13,8 +15,8 @@ class RandomSplit(StatelessSplit):
     def __init__(self, random: Random) -> None:
         self._random = random
 
+    @override
     def decide(self, context: SplitContext) -> Decision:
-        """See `SplitPolicy`."""
         feasible = context.feasible
         if not feasible:
             return nothing_can_run(context)

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 
+from typing_extensions import override
+
 from splitplace.messages.task import TaskFinished
-from splitplace.policies.splitting.interface import Arm, Decision, SplitContext, nothing_can_run
+from splitplace.policies.splitting.interface import Arm, Decision, SplitContext, SplitPolicy, nothing_can_run
 from splitplace.policies.splitting.ratios import Ratios
 from splitplace.policies.state import State
 
@@ -23,7 +25,7 @@ MARGIN = 1.2
 TOLERANCE = 0.25
 
 
-class Rule:
+class Rule(SplitPolicy):
     """The most accurate variant whose predicted response fits the slack in 95 of 100 cases.
 
     The predicted 95th percentile is the prediction times a factor. That begins as the margin and approaches
@@ -47,8 +49,8 @@ class Rule:
         self._tolerance = tolerance
         self._ratios = Ratios()
 
+    @override
     def decide(self, context: SplitContext) -> Decision:
-        """See `SplitPolicy`."""
         feasible = context.feasible
         if not feasible:
             return nothing_can_run(context)
@@ -65,16 +67,16 @@ class Rule:
             return Decision(fastest.variant, f"attempt {context.attempt}, trying all the same: {facts}")
         return Decision(None, f"cannot be in time: {facts}")
 
+    @override
     def learn(self, context: SplitContext, outcome: TaskFinished) -> None:
-        """See `SplitPolicy`."""
         self._ratios.learn(context, outcome)
 
+    @override
     def state(self) -> State:
-        """See `SplitPolicy`."""
         return self._ratios.state()
 
+    @override
     def restore(self, state: State) -> None:
-        """See `SplitPolicy`."""
         self._ratios.restore(state)
 
     def _factor(self, context: SplitContext, arm: Arm) -> float:

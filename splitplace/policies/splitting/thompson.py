@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from math import erf, exp, pi, sqrt
 from random import Random
 
+from typing_extensions import override
+
 from splitplace.messages.task import TaskFinished
 from splitplace.policies.scoring import reward_of
-from splitplace.policies.splitting.interface import Decision, SplitContext, nothing_can_run
+from splitplace.policies.splitting.interface import Decision, SplitContext, SplitPolicy, nothing_can_run
 from splitplace.policies.splitting.linear import LinearModels
 from splitplace.policies.state import State
 
@@ -17,7 +19,7 @@ _STEPS = 200
 _WIDTH = 5.0
 
 
-class Thompson:
+class Thompson(SplitPolicy):
     """Draws a reward for each arm from what is believed of it, and takes the arm with the highest draw."""
 
     name = "thompson"
@@ -26,8 +28,8 @@ class Thompson:
         self._random = random
         self._models = LinearModels()
 
+    @override
     def decide(self, context: SplitContext) -> Decision:
-        """See `SplitPolicy`."""
         estimates = self._models.estimates(context)
         if not estimates:
             return nothing_can_run(context)
@@ -44,17 +46,17 @@ class Thompson:
             explored=mean < max(expected for expected, _ in beliefs.values()),
         )
 
+    @override
     def learn(self, context: SplitContext, outcome: TaskFinished) -> None:
-        """See `SplitPolicy`."""
         if outcome.variant is not None:
             self._models.learn(context, outcome.variant, reward_of(outcome))
 
+    @override
     def state(self) -> State:
-        """See `SplitPolicy`."""
         return self._models.state()
 
+    @override
     def restore(self, state: State) -> None:
-        """See `SplitPolicy`."""
         self._models.restore(state)
 
 

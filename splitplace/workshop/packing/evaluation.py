@@ -13,6 +13,9 @@ from splitplace.messages.application import INPUT, Application, Variant
 from splitplace.storage.model_store import ModelStore, verify
 from splitplace.workshop.datasets import Subset
 
+BOTTLENECK = "layer-bottleneck"
+"""Name of the chain whose boundaries are trained to be narrow: not the whole network's graph."""
+
 EQUAL_LOGITS = 1e-4
 """Greatest difference of logits at which a chain still counts as equal to the network it was cut from."""
 
@@ -101,14 +104,13 @@ def discrepancies(application: Application, results: Sequence[Measured]) -> Iter
             yield f"{variant.name}: accuracy is {result.accuracy:.4f}, stored is {variant.accuracy:.4f}"
         if variant.accuracy_images != result.images:
             yield f"{variant.name}: measured on {result.images} images, stored is {variant.accuracy_images}"
-        if is_layer_chain(variant.name) and not result.difference_from_whole <= EQUAL_LOGITS:
+        if is_cut_whole(variant) and not result.difference_from_whole <= EQUAL_LOGITS:
             yield f"{variant.name}: logits differ from the whole's by {result.difference_from_whole:.1e}"
 
 
-def is_layer_chain(variant: str) -> bool:
-    """Whether a variant of this name is the whole network's own graph, cut: `layer`, `layer-2`, `layer-3`."""
-    prefix, _, count = variant.partition("-")
-    return prefix == "layer" and (count == "" or count.isdigit())
+def is_cut_whole(variant: Variant) -> bool:
+    """Whether a variant is the whole network's own graph, cut: a chain without trained bottlenecks."""
+    return variant.kind == "layer" and variant.name != BOTTLENECK
 
 
 def _share(right: NDArray[np.bool_]) -> float:

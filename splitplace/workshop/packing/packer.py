@@ -8,13 +8,13 @@ from pathlib import Path
 import onnx
 
 from splitplace.errors import SplitPlaceError
-from splitplace.messages.application import INPUT, Application, Stage, TensorSpec, Variant
+from splitplace.messages.application import INPUT, Application, Stage, TensorSpec, Variant, VariantKind
 from splitplace.storage.model_store import ModelStore, sha256_of
 from splitplace.workshop.cutting.profile import describe, reference_score
 from splitplace.workshop.datasets import Subset
 from splitplace.workshop.onnx.file import file_content
 from splitplace.workshop.onnx.narrow import Storage, narrowed
-from splitplace.workshop.packing.evaluation import EQUAL_LOGITS, Measured, is_layer_chain, measure
+from splitplace.workshop.packing.evaluation import EQUAL_LOGITS, Measured, is_cut_whole, measure
 
 MICRO_BATCH = 16
 """Images in a micro-batch: 4 to 16 keep a pipeline of small pictures busy."""
@@ -48,9 +48,9 @@ class Packer:
         self._fragments: dict[str, tuple[onnx.ModelProto, bytes]] = {}
         self._every_class = tuple(range(len(heading.labels)))
 
-    def add_single(self, name: str, model: onnx.ModelProto) -> None:
+    def add_single(self, name: str, kind: VariantKind, model: onnx.ModelProto) -> None:
         """A variant of one fragment."""
-        self._add(name, [self._stage(name, model, INPUT, self._every_class)])
+        self._add(name, kind, [self._stage(name, model, INPUT, self._every_class)])
 
     def add_chain(self, name: str, models: Sequence[onnx.ModelProto]) -> None:
         """A variant whose fragments each read the one before."""
@@ -63,7 +63,7 @@ class Packer:
             )
             for index, model in enumerate(models)
         ]
-        self._add(name, stages)
+        self._add(name, "layer", stages)
 
     def add_branches(
         self, name: str, models: Sequence[onnx.ModelProto], groups: Sequence[tuple[int, ...]]
@@ -73,7 +73,7 @@ class Packer:
             self._stage(f"branch-{index}", model, INPUT, classes)
             for index, (model, classes) in enumerate(zip(models, groups, strict=True))
         ]
-        self._add(name, stages)
+        self._add(name, "semantic", stages)
 
     def draft(self) -> Application:
         """The application, its fragments measured, its answers not yet."""
@@ -101,9 +101,14 @@ class Packer:
         self._fragments[sha256] = (model, content)
         return Stage(name=name, fragment=sha256, source=source, classes=classes)
 
-    def _add(self, name: str, stages: Sequence[Stage]) -> None:
+    def _add(self, name: str, kind: VariantKind, stages: Sequence[Stage]) -> None:
         variant = Variant(
-            name=name, stages=tuple(stages), micro_batch=self.micro_batch, accuracy=0.0, accuracy_images=0
+            name=name,
+            kind=kind,
+            stages=tuple(stages),
+            micro_batch=self.micro_batch,
+            accuracy=0.0,
+            accuracy_images=0,
         )
         self.variants.append(variant)
 
@@ -127,16 +132,16 @@ def measured_on(draft: Application, contents: Sequence[bytes], images: Subset) -
         trial = ModelStore(Path(folder))
         trial.save(draft, contents)
         results = measure(draft, trial.fragment_path, images)
-    check_chains(results)
+    check_chains(draft, results)
     return results
 
 
-def check_chains(results: Sequence[Measured]) -> None:
+def check_chains(draft: Application, results: Sequence[Measured]) -> None:
     """Raises `PackingError` unless the logits of every layer chain equal those of the whole network."""
-    for result in results:
-        if is_layer_chain(result.variant) and not result.difference_from_whole <= EQUAL_LOGITS:
+    for variant, result in zip(draft.variants, results, strict=True):
+        if is_cut_whole(variant) and not result.difference_from_whole <= EQUAL_LOGITS:
             raise PackingError(
-                f"{result.variant}: the chain's logits differ from the whole network's "
+                f"{variant.name}: the chain's logits differ from the whole network's "
                 f"by {result.difference_from_whole:.2e}"
             )
 

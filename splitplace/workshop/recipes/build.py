@@ -12,7 +12,7 @@ from splitplace.workshop.compression.quantization import quantize
 from splitplace.workshop.cutting.plan import measured_chain
 from splitplace.workshop.datasets import PUBLISHED
 from splitplace.workshop.onnx.export import export_network
-from splitplace.workshop.packing.evaluation import Measured
+from splitplace.workshop.packing.evaluation import BOTTLENECK, Measured
 from splitplace.workshop.packing.packer import Heading, Packer, pack
 from splitplace.workshop.recipes.recipes import RecipePart
 from splitplace.workshop.recipes.trainings import (
@@ -122,15 +122,15 @@ def fill(bench: Workbench, trained: Trained) -> Packer:
     packer = Packer(heading, storage=recipe.storage)
     example = np.zeros((2, *shape), np.uint8)
     whole = export_network(trained.whole.network, example)
-    packer.add_single("whole", whole)
+    packer.add_single("whole", "whole", whole)
     packer.add_chain("layer", measured_chain(whole, recipe.stages, packer.micro_batch))
     semantic = trained.semantic
     branches = [export_network(branch, example) for branch in semantic.branches.branches]
     packer.add_branches("semantic", branches, semantic.groups)
-    packer.add_single("compressed", export_network(trained.compressed.network, example))
+    packer.add_single("compressed", "compressed", export_network(trained.compressed.network, example))
     if trained.bottleneck is not None:
         narrowed = export_network(trained.bottleneck.network, example)
-        packer.add_chain("layer-bottleneck", cut_at_bottlenecks(narrowed))
+        packer.add_chain(BOTTLENECK, cut_at_bottlenecks(narrowed))
     if recipe.int8:
-        packer.add_single("int8", quantize(whole, bench.data.validation.images[:CALIBRATION_IMAGES]))
+        packer.add_single("int8", "int8", quantize(whole, bench.data.validation.images[:CALIBRATION_IMAGES]))
     return packer

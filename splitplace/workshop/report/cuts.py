@@ -12,7 +12,7 @@ from splitplace.workshop.cutting.balance import Target
 from splitplace.workshop.cutting.inspection import Inspection, SegmentTimes, inspect
 from splitplace.workshop.cutting.plan import CutPlan, PlannedStage
 from splitplace.workshop.cutting.profile import segment_times
-from splitplace.workshop.packing.evaluation import is_layer_chain
+from splitplace.workshop.packing.evaluation import is_cut_whole
 from splitplace.workshop.report.drawing import draw
 
 TARGET = Target()
@@ -39,7 +39,7 @@ def cut_diagrams(
         GraphError: Something needed cannot be told from its graph.
         StoreError: A fragment is missing.
     """
-    chains = [variant for variant in application.variants if is_layer_chain(variant.name)]
+    chains = [variant for variant in application.variants if is_cut_whole(variant)]
     single = next((variant for variant in application.variants if variant.name == "whole"), None)
     if single is None:
         return

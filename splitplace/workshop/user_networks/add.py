@@ -72,7 +72,7 @@ def add(
     )
     micro_batch = request.micro_batch or (SMALL_BATCH if np.prod(shape[1:]) <= SMALL_PICTURE else LARGE_BATCH)
     packer = Packer(heading, micro_batch)
-    packer.add_single("whole", whole)
+    packer.add_single("whole", "whole", whole)
     for index, stages in enumerate(request.stages):
         name = "layer" if index == 0 else f"layer-{stages}"
         packer.add_chain(name, measured_chain(whole, stages, micro_batch))

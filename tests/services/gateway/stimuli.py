@@ -40,7 +40,7 @@ def decided(
         reason="because",
         predicted_ms=10.0,
         alternatives=tuple(
-            ArmEstimate(variant=f"v{index}", accuracy=0.9, predicted_ms=arm_ms, note="")
+            ArmEstimate(variant=f"v{index}", kind="layer", accuracy=0.9, predicted_ms=arm_ms, note="")
             for index, arm_ms in enumerate(all_ms)
         ),
     )

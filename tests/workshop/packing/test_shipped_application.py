@@ -9,7 +9,7 @@ from splitplace.messages.application import Application
 from splitplace.storage.model_store import ModelStore, verify
 from splitplace.storage.paths import SHIPPED_STORE
 from splitplace.workshop.datasets import Subset
-from splitplace.workshop.packing.evaluation import EQUAL_LOGITS, is_layer_chain, measure
+from splitplace.workshop.packing.evaluation import EQUAL_LOGITS, is_cut_whole, measure
 
 STORE = SHIPPED_STORE
 APPLICATIONS = {application.name: application for application in ModelStore(STORE).applications()}
@@ -57,7 +57,7 @@ def test_stored_accuracies_hold_on_the_samples(name: str) -> None:
         application.variants, measure(application, ModelStore(STORE).fragment_path, samples), strict=True
     ):
         assert result.accuracy == pytest.approx(variant.accuracy, abs=0.035)
-        if is_layer_chain(variant.name):
+        if is_cut_whole(variant):
             assert result.difference_from_whole <= EQUAL_LOGITS
 
 

@@ -1,6 +1,7 @@
 """From images to a packed application and back, by the commands."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -9,13 +10,15 @@ import numpy as np
 import pytest
 
 from splitplace.commands.models.command import main
+from splitplace.messages.application import VariantKind
 from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.compression.bottleneck import Narrowing
 from splitplace.workshop.datasets import load_published
-from splitplace.workshop.packing.evaluation import Measured, variant_logits
+from splitplace.workshop.packing.evaluation import BOTTLENECK, Measured, variant_logits
 from splitplace.workshop.packing.packer import PackingError, check_chains
 from splitplace.workshop.recipes.recipes import RECIPES, Recipe
 from splitplace.workshop.training.loop import TrainingSchedule
+from tests.support.message_examples import application
 
 
 def _run(*arguments: str | Path) -> int:
@@ -120,13 +123,23 @@ def test_an_application_that_is_not_there_is_said_in_the_exit_code(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _run("evaluate", "mnist", "--data", tmp_path, "--store", tmp_path) == 1
-    assert "manifest.json" in capsys.readouterr().err
+    assert "has no application 'mnist'" in capsys.readouterr().err
 
 
-def test_a_chain_that_answers_otherwise_is_not_packed() -> None:
-    same = Measured("layer", 0.9, 10, 1e-5, (0.9,))
-    check_chains([same])
-    for name, difference in (("layer", 1e-3), ("layer-2", float("nan"))):
-        with pytest.raises(PackingError, match="differ"):
-            check_chains([Measured(name, 0.9, 10, difference, (0.9,))])
-    check_chains([Measured("semantic", 0.9, 10, 5.0, (0.9,))])
+@pytest.mark.parametrize(
+    ("kind", "name", "difference", "fails"),
+    [
+        ("layer", "layer", 1e-5, False),
+        ("layer", "layer", 1e-3, True),
+        ("layer", "layer-2", float("nan"), True),
+        ("layer", BOTTLENECK, 5.0, False),
+        ("semantic", "semantic", 5.0, False),
+    ],
+)
+def test_a_chain_is_packed_only_if_it_gives_the_answers_of_the_whole(
+    kind: VariantKind, name: str, difference: float, *, fails: bool
+) -> None:
+    variant = application().variants[0].model_copy(update={"name": name, "kind": kind})
+    draft = application().model_copy(update={"variants": (variant,)})
+    with pytest.raises(PackingError, match="differ") if fails else nullcontext():
+        check_chains(draft, [Measured(name, 0.9, 10, difference, (0.9,))])

@@ -76,7 +76,9 @@ def test_a_wrong_answer_of_the_right_branch_is_no_confusion_of_branches() -> Non
         Stage(name="a", fragment="a" * 64, source="input", classes=(0, 2)),
         Stage(name="b", fragment="b" * 64, source="input", classes=(1,)),
     )
-    variant = Variant(name="semantic", stages=stages, micro_batch=1, accuracy=0.5, accuracy_images=1)
+    variant = Variant(
+        name="semantic", kind="semantic", stages=stages, micro_batch=1, accuracy=0.5, accuracy_images=1
+    )
     found = group_confusion(variant, np.array([[1, 0, 2]], np.float32), None, np.array([0]))
     assert found.won.tolist() == [[1, 0], [0, 0]]
     assert found.right == (0.0, 0.0)
