@@ -8,9 +8,8 @@ import signal
 import subprocess
 import sys
 import sysconfig
-import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +17,12 @@ import pytest
 
 from splitplace.commands.processes.broker import free_port
 from splitplace.messages.topics import SERVICES
+from tests.support.waiting import block_until
 
-pytestmark = [pytest.mark.system, pytest.mark.serial]
+pytestmark = pytest.mark.system
 
 ROOT = Path(__file__).parents[2]
 PICTURE = ROOT / "examples" / "images" / "digit-7-3.png"
-READY_S = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +195,7 @@ def test_a_system_is_started_part_by_part_and_answers(installed: Installation) -
         installed.running("up", *where),
         installed.running("node", "--node", "one", *where),
     ):
-        _until(lambda: _all_online(installed.run("status", *where, code=None)))
+        block_until(lambda: _all_online(installed.run("status", *where, code=None)))
         answer = installed.run("submit", str(PICTURE), "--app", "mnist", "--deadline", "10s", *where)
         assert "decision" in answer
         found = installed.run("doctor", *where)
@@ -214,10 +213,3 @@ def test_a_demo_runs_and_leaves_nothing(installed: Installation) -> None:
 
 def _all_online(status: str) -> bool:
     return all(name in status for name in (*SERVICES, "one")) and "offline" not in status
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + READY_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
