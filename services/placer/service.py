@@ -1,14 +1,13 @@
-"""The placer's shell: hears decisions and the cluster, says placements and hints, keeps its memory."""
+"""The placer's shell: connects its core to the broker and the state file."""
 
 import asyncio
-import time
 from collections.abc import Iterable
 
 from pydantic import Field
 from pydantic_settings import CliImplicitFlag
 
 from splitplace.bus.connection import Received
-from splitplace.bus.service import announced, service_bus
+from splitplace.bus.service import Service, now_ms
 from splitplace.bus.settings import Settings
 from splitplace.messages.application import Application
 from splitplace.messages.cluster import ClusterState, PrepareFragments
@@ -43,15 +42,18 @@ class PlacerSettings(Settings):
 
 
 class Placer:
-    """The placer, connected."""
+    """Chooses a node for every stage of a decided task, and tells nodes which fragments to load."""
 
     def __init__(self, settings: PlacerSettings) -> None:
-        """A service that is not connected yet."""
+        """A placer that does not run yet."""
         policy = placement_policy(settings.placement, seed=settings.seed)
         self._settings = settings
-        self._placer = PlacerCore(policy, warm_up=settings.warm_up)
-        self._memory = StateFile(settings.paths.placer_state, self._placer)
-        self._bus = service_bus(PLACER, settings)
+        self._core = PlacerCore(policy, warm_up=settings.warm_up)
+        self._state = StateFile(settings.paths.placer_state, self._core)
+        self._service = Service(PLACER, settings)
+        self._service.every(settings.save_every_s, self._state.save)
+        self._service.every(settings.fine_tuning_s, self._end_period)
+        self._bus = self._service.bus
         self._bus.subscribe(JOB_DECIDED, self._on_decided)
         self._bus.subscribe(JOB_FINISHED, self._on_finished)
         self._bus.subscribe(CLUSTER_STATE, self._on_cluster)
@@ -59,57 +61,37 @@ class Placer:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        await self._memory.restore()
+        await self._state.restore()
         try:
-            async with announced(self._bus, PLACER), asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._learn(), name="fine-tuning")
-                while True:
-                    await asyncio.sleep(self._settings.save_every_s)
-                    await self._memory.save()
+            await self._service.run()
         finally:
-            await self._memory.save()
+            await self._state.save()
 
     async def _on_decided(self, received: Received[TaskDecided]) -> None:
-        placing = self._placer.place(received.message, _now_ms())
+        placing = self._core.place(received.message, now_ms())
         if placing is not None:
             self._bus.send(JOB_PLACED, placing.placed)
             self._prepare(placing.prepare)
 
     async def _on_finished(self, received: Received[TaskFinished]) -> None:
-        self._placer.finished(received.message, _now_ms())
+        self._core.finished(received.message, now_ms())
 
     async def _on_cluster(self, received: Received[ClusterState]) -> None:
-        self._prepare(self._placer.cluster(received.message, _now_ms()))
+        self._prepare(self._core.cluster(received.message, now_ms()))
 
     async def _on_application(self, received: Received[Application]) -> None:
-        """A cleared entry (an empty payload) is not forgotten.
-
-        Nobody decides for it any more, and a stray empty message must not make its tasks fail.
-        """
+        """Add a catalogue entry. A cleared one is kept, lest a stray empty message make its tasks fail."""
         entry = received.message
         if entry.name == received.parameters["application"]:
-            self._prepare(self._placer.add_application(entry))
-
-    # --- what is learnt --------------------------------------------------------------------------------
-
-    async def _learn(self) -> None:
-        """Line 14 of algorithm 1, once in each period: in a thread, so that no decision waits for it."""
-        while True:
-            await asyncio.sleep(self._settings.fine_tuning_s)
-            training = self._placer.end_period()
-            if training is not None and self._settings.fine_tuning:
-                adopt = await asyncio.to_thread(training)
-                adopt()
+            self._prepare(self._core.add_application(entry))
 
     def _prepare(self, hints: Iterable[PrepareFragments]) -> None:
         for hint in hints:
             self._bus.send(NODE_PREPARE, hint)
 
-
-def _now_ms() -> float:
-    return time.monotonic() * 1000
-
-
-async def serve(settings: PlacerSettings) -> None:
-    """Run the placer until cancelled."""
-    await Placer(settings).run()
+    async def _end_period(self) -> None:
+        """Train the policy on the period's tasks (line 14 of algorithm 1), in a thread: decisions go on."""
+        training = self._core.end_period()
+        if training is not None and self._settings.fine_tuning:
+            adopt = await asyncio.to_thread(training)
+            adopt()

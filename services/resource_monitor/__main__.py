@@ -1,18 +1,10 @@
-"""`python -m splitplace.services.resource_monitor`."""
+"""`python -m splitplace.services.resource_monitor`, the same as `splitplace resource-monitor`."""
 
-import sys
-from collections.abc import Sequence
+from splitplace.bus.process import process
+from splitplace.messages.topics import RESOURCE_MONITOR
+from splitplace.services.resource_monitor.service import ResourceMonitor, ResourceMonitorSettings
 
-from splitplace.bus.service import run_until_signal
-from splitplace.services.resource_monitor.service import ResourceMonitorSettings, serve
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the resource monitor until a signal; arguments default to the command line."""
-    arguments = sys.argv[1:] if argv is None else argv
-    settings = ResourceMonitorSettings.from_arguments(arguments, "splitplace resource-monitor")
-    run_until_signal(serve(settings), settings)
-
+main = process(RESOURCE_MONITOR, ResourceMonitorSettings, lambda settings: ResourceMonitor(settings).run())
 
 if __name__ == "__main__":
     main()

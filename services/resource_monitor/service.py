@@ -1,15 +1,12 @@
-"""The resource monitor's shell: hears nodes, tells everybody who lives."""
+"""The resource monitor's shell: connects its core to the broker."""
 
-import asyncio
-import contextlib
 import logging
 import math
-import time
 
 from pydantic import Field, ValidationError
 
 from splitplace.bus.connection import RawReceived, Received, parse
-from splitplace.bus.service import announced, service_bus
+from splitplace.bus.service import Service, now_ms
 from splitplace.bus.settings import Settings
 from splitplace.messages.cluster import NodeInfo, NodeVitals
 from splitplace.messages.frames import FrameError
@@ -32,14 +29,17 @@ from splitplace.services.resource_monitor.core import (
 
 log = logging.getLogger(__name__)
 
-TICK_S = 0.1
-STATE_EVERY_S = 0.5
-STATE_AT_LEAST_EVERY_S = 2.0
-METRICS_EVERY_S = 1.0
-_TOGETHER_S = 0.02
-"""Membership changes so close together (a cluster that starts) are told at once."""
-_SETTLE_S = 0.3
-"""After a start: what nodes have retained must be heard first, or everybody would be told that none lives."""
+SILENCE_CHECK_PERIOD_S = 0.1
+METRICS_PERIOD_S = 1.0
+STATE_PERIOD_MS = 500.0
+"""Time between two cluster states while nodes report."""
+IDLE_STATE_PERIOD_MS = 2000.0
+"""Time between two cluster states while nothing changes."""
+_GATHER_MS = 20.0
+"""Time between two cluster states while members change: nodes that start together are published together."""
+_SETTLE_MS = 300.0
+"""Time until the first cluster state, while the retained messages of nodes come in: without them it would say
+that no node lives."""
 
 
 class ResourceMonitorSettings(Settings):
@@ -57,38 +57,40 @@ class ResourceMonitorSettings(Settings):
 
 
 class ResourceMonitor:
-    """The tracker, connected."""
+    """Turns heartbeats into the cluster state and into metrics."""
 
     def __init__(self, settings: ResourceMonitorSettings) -> None:
-        self._bus = service_bus(RESOURCE_MONITOR, settings)
-        self._tracker = ResourceMonitorCore(
+        """A resource monitor that does not run yet."""
+        self._core = ResourceMonitorCore(
             silent_after_ms=settings.silent_after_ms,
             forget_after_ms=settings.forget_after_s * 1000,
             link_megabytes_per_second=settings.link_megabytes_per_second,
         )
         self._sequence = 0
-        self._members_changed = asyncio.Event()
-        self._something_changed = False
-        self._published: dict[str, NodeMetrics] = {}
-        self._published_cluster: ClusterMetrics | None = None
+        self._published_ms = math.inf
+        self._state_due_ms = math.inf
+        self._node_metrics: dict[str, NodeMetrics] = {}
+        self._cluster_metrics: ClusterMetrics | None = None
+        self._service = Service(RESOURCE_MONITOR, settings)
+        self._service.on_connect(self._publish_all_again)
+        self._service.every(SILENCE_CHECK_PERIOD_S, self._notice_silence, online_only=True)
+        self._service.every(METRICS_PERIOD_S, self._publish_metrics, online_only=True)
+        self._alarm = self._service.alarm(self._publish_state)
+        self._bus = self._service.bus
         self._bus.subscribe_raw(NODE_STATUS, self._on_status)
         self._bus.subscribe(NODE_INFO, self._on_info)
         self._bus.subscribe(NODE_VITALS, self._on_vitals)
-        self._bus.on_connect(self._say_everything_again)
 
     async def run(self) -> None:
         """Work until cancelled."""
-        async with announced(self._bus, RESOURCE_MONITOR), asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._watch_for_silence())
-            tasks.create_task(self._publish_state())
-            tasks.create_task(self._publish_metrics())
+        await self._service.run()
 
-    # --- incoming ----------------------------------------------------------------------------------
+    # --- what nodes report -------------------------------------------------------------------------
 
     async def _on_status(self, received: RawReceived) -> None:
-        """Raw, because a retained status that was cleared arrives as an empty payload."""
+        """Note a node's status. Raw, because a status that was cleared arrives as an empty payload."""
         if not received.payload:
-            self._tracker.forget(received.parameters["node"])
+            self._core.forget(received.parameters["node"])
             return
         try:
             status = parse(NODE_STATUS, NODE_STATUS.at(**received.parameters), received.payload).message
@@ -96,81 +98,55 @@ class ResourceMonitor:
             self._bus.statistics.rejected += 1
             log.debug("rejected a status of %s: %s", received.parameters["node"], error)
             return
-        self._note(members_changed=self._tracker.status(status, _now_ms()))
+        self._note(members_changed=self._core.status(status, now_ms()))
 
     async def _on_info(self, received: Received[NodeInfo]) -> None:
-        self._note(members_changed=self._tracker.info(received.message, _now_ms()))
+        self._note(members_changed=self._core.info(received.message, now_ms()))
 
     async def _on_vitals(self, received: Received[NodeVitals]) -> None:
-        self._note(members_changed=self._tracker.vitals(received.message, _now_ms()))
+        self._note(members_changed=self._core.vitals(received.message, now_ms()))
 
-    async def _say_everything_again(self) -> None:
-        """The broker may be a new one, with nothing retained."""
-        self._published.clear()
-        self._published_cluster = None
-        self._note(members_changed=True)
+    async def _notice_silence(self) -> None:
+        if self._core.tick(now_ms()):
+            self._note(members_changed=True)
+
+    # --- cluster state -----------------------------------------------------------------------------
 
     def _note(self, *, members_changed: bool) -> None:
-        self._something_changed = True
-        if members_changed:
-            self._members_changed.set()
+        """Let the next cluster state be due: soon if members changed, else after the usual period."""
+        pause_ms = _GATHER_MS if members_changed else STATE_PERIOD_MS
+        self._publish_state_at(min(self._state_due_ms, self._published_ms + pause_ms))
 
-    # --- outgoing ----------------------------------------------------------------------------------
+    def _publish_state_at(self, due_ms: float) -> None:
+        self._state_due_ms = due_ms
+        self._alarm.set(due_ms)
 
-    async def _watch_for_silence(self) -> None:
-        while True:
-            await self._bus.connected()
-            if self._tracker.tick(_now_ms()):
-                self._note(members_changed=True)
-            await asyncio.sleep(TICK_S)
-
-    async def _publish_state(self) -> None:
-        """At once when members change, else every half second while nodes say anything."""
-        await self._bus.connected()
-        await asyncio.sleep(_SETTLE_S)
-        published = -math.inf
-        while True:
-            await self._wait_for_news(published)
-            await self._bus.connected()
-            self._members_changed.clear()
-            self._something_changed = False
+    def _publish_state(self) -> None:
+        if self._bus.is_connected:  # else it is due with the next connection
             self._sequence += 1
-            published = time.monotonic()
-            await self._bus.publish(CLUSTER_STATE, self._tracker.cluster(self._sequence, _now_ms()))
-            await asyncio.sleep(_TOGETHER_S)
+            self._published_ms = now_ms()
+            self._bus.send(CLUSTER_STATE, self._core.cluster(self._sequence, self._published_ms))
+            self._publish_state_at(self._published_ms + IDLE_STATE_PERIOD_MS)
 
-    async def _wait_for_news(self, published: float) -> None:
-        while (age := time.monotonic() - published) < STATE_AT_LEAST_EVERY_S:
-            if self._something_changed and age >= STATE_EVERY_S:
-                return
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(STATE_EVERY_S - age, TICK_S)):
-                    await self._members_changed.wait()
-                    return
+    async def _publish_all_again(self) -> None:
+        """Forget what is retained: the broker may be a new one."""
+        self._node_metrics.clear()
+        self._cluster_metrics = None
+        self._publish_state_at(now_ms() if self._sequence else now_ms() + _SETTLE_MS)
+
+    # --- metrics -----------------------------------------------------------------------------------
 
     async def _publish_metrics(self) -> None:
-        while True:
-            await asyncio.sleep(METRICS_EVERY_S)
-            if not self._bus.is_connected:
-                continue
-            current = {metrics.node: metrics for metrics in self._tracker.node_metrics()}
-            for name in self._published.keys() - current.keys():
-                del self._published[name]
-                await self._bus.publish_raw(METRICS_NODE.at(node=name), b"", qos=0, retain=True)
-            for name, metrics in current.items():
-                if self._published.get(name) != metrics:
-                    self._published[name] = metrics
-                    await self._bus.publish(METRICS_NODE, metrics)
-            cluster = self._tracker.cluster_metrics()
-            if cluster != self._published_cluster:
-                self._published_cluster = cluster
-                await self._bus.publish(METRICS_CLUSTER, cluster)
-
-
-def _now_ms() -> float:
-    return time.monotonic() * 1000
-
-
-async def serve(settings: ResourceMonitorSettings) -> None:
-    """Run the resource monitor until cancelled."""
-    await ResourceMonitor(settings).run()
+        """Publish what has changed; clear the metrics of nodes that were forgotten."""
+        current = {metrics.node: metrics for metrics in self._core.node_metrics()}
+        for name in self._node_metrics.keys() - current.keys():
+            del self._node_metrics[name]
+            await self._bus.publish_raw(METRICS_NODE.at(node=name), b"", qos=0, retain=True)
+        for name, metrics in current.items():
+            if self._node_metrics.get(name) != metrics:
+                self._node_metrics[name] = metrics
+                await self._bus.publish(METRICS_NODE, metrics)
+        cluster = self._core.cluster_metrics()
+        if cluster != self._cluster_metrics:
+            self._cluster_metrics = cluster
+            await self._bus.publish(METRICS_CLUSTER, cluster)

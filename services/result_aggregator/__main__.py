@@ -1,18 +1,10 @@
-"""`python -m splitplace.services.result_aggregator`."""
+"""`python -m splitplace.services.result_aggregator`, the same as `splitplace result-aggregator`."""
 
-import sys
-from collections.abc import Sequence
+from splitplace.bus.process import process
+from splitplace.messages.topics import RESULT_AGGREGATOR
+from splitplace.services.result_aggregator.service import ResultAggregator, ResultAggregatorSettings
 
-from splitplace.bus.service import run_until_signal
-from splitplace.services.result_aggregator.service import ResultAggregatorSettings, serve
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the result aggregator until a signal; arguments default to the command line."""
-    arguments = sys.argv[1:] if argv is None else argv
-    settings = ResultAggregatorSettings.from_arguments(arguments, "splitplace result-aggregator")
-    run_until_signal(serve(settings), settings)
-
+main = process(RESULT_AGGREGATOR, ResultAggregatorSettings, lambda settings: ResultAggregator(settings).run())
 
 if __name__ == "__main__":
     main()

@@ -1,8 +1,7 @@
-"""Serves fragment files, piece by piece, on a topic that all nodes share.
+"""Serves fragment files, chunk by chunk, on a topic that all nodes share.
 
-Pieces that were asked for and have not been sent yet are due once, however many nodes ask: whoever asks is
-listening already. Sending waits a moment after the first request, so that nodes that start together, or are
-told together to prepare, share one broadcast.
+A chunk that several nodes have asked for is sent once: whoever asks is listening already. Sending begins a
+moment after the first request, so that nodes that start together share one broadcast.
 """
 
 import asyncio
@@ -11,8 +10,8 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import NamedTuple
 
-from splitplace.bus.connection import Bus, Received
-from splitplace.bus.settings import Settings
+from splitplace.bus.connection import Received
+from splitplace.bus.service import Service
 from splitplace.messages.cluster import FragmentMissing, FragmentRequest
 from splitplace.messages.frames import FragmentHeader, pack
 from splitplace.messages.limits import CHUNK_BYTES
@@ -22,68 +21,57 @@ from splitplace.storage.model_store import ModelStore, StoreError, verify
 log = logging.getLogger(__name__)
 
 GATHER_S = 0.005
-"""How long requests are gathered before the first piece is sent."""
+"""Pause between the first request and the first chunk."""
 
 MAX_DUE = 1024
-"""Pieces due at a time (256 MB); what is asked for beyond is dropped, and nodes ask again."""
+"""Chunks due at a time (256 MiB); requests beyond it are dropped, and nodes ask again."""
 
 
-class Piece(NamedTuple):
-    """A piece of a fragment file."""
+class Chunk(NamedTuple):
+    """One chunk of a fragment file."""
 
     fragment: str
-    chunk: int
+    number: int
 
 
-class DuePieces:
-    """Which pieces are to be sent, in the order in which they were first asked for. Pure."""
+class DueChunks:
+    """The chunks to send, in the order in which they were first asked for. Pure."""
 
-    def __init__(self, most: int = MAX_DUE) -> None:
-        """Nothing is due."""
-        self._most = most
-        self._due: OrderedDict[Piece, None] = OrderedDict()
+    def __init__(self, max_due: int = MAX_DUE) -> None:
+        """An empty queue for at most this many chunks."""
+        self._max_due = max_due
+        self._due: OrderedDict[Chunk, None] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._due)
 
-    def ask(self, request: FragmentRequest, file_bytes: int) -> int:
-        """Note what a request asks for and the file has; returns how many pieces that adds."""
-        before = len(self._due)
-        last = min(request.first_chunk + request.chunks, -(-file_bytes // CHUNK_BYTES))
-        for chunk in range(request.first_chunk, last):
-            if len(self._due) >= self._most:
+    def ask(self, request: FragmentRequest, file_bytes: int) -> None:
+        """Add the chunks of a request that the file has and that are not due yet."""
+        end = min(request.first_chunk + request.chunks, -(-file_bytes // CHUNK_BYTES))
+        for number in range(request.first_chunk, end):
+            if len(self._due) >= self._max_due:
                 break
-            self._due.setdefault(Piece(request.fragment, chunk))
-        return len(self._due) - before
+            self._due.setdefault(Chunk(request.fragment, number))
 
-    def next(self) -> Piece:
-        """Take the piece that has been due longest. Raises KeyError where none is."""
-        piece, _ = self._due.popitem(last=False)
-        return piece
+    def next(self) -> Chunk:
+        """Take the chunk that has been due longest. Raises KeyError if none is due."""
+        chunk, _ = self._due.popitem(last=False)
+        return chunk
 
 
 class Repository:
-    """The store's fragments, on a connection of their own: decisions never wait behind files."""
+    """Answers requests for fragments on a connection of its own: decisions never wait behind files."""
 
-    def __init__(self, settings: Settings, store: ModelStore) -> None:
-        """A repository that is not connected yet."""
-        self.bus = Bus(settings, "splitplace-splitter-fragments")
+    def __init__(self, service: Service, store: ModelStore) -> None:
+        """Add the repository of a model store to a service."""
+        self._service = service
         self._store = store
         self._files: dict[str, tuple[Path, int]] = {}
-        """Path and size of every fragment whose content was found to be right."""
-        self._due = DuePieces()
-        self._something_due = asyncio.Event()
-        self.bus.subscribe(FRAGMENT_REQUEST, self._on_request)
-
-    async def run(self) -> None:
-        """Serve until cancelled."""
-        async with self.bus:
-            while True:
-                await self._something_due.wait()
-                await asyncio.sleep(GATHER_S)
-                while self._due:
-                    await self._send(self._due.next())
-                self._something_due.clear()
+        """Path and size of every fragment whose hash was checked."""
+        self._due = DueChunks()
+        self._is_sending = False
+        self._bus = service.connection("fragments")
+        self._bus.subscribe(FRAGMENT_REQUEST, self._on_request)
 
     async def _on_request(self, received: Received[FragmentRequest]) -> None:
         request = received.message
@@ -92,13 +80,21 @@ class Repository:
         except StoreError as error:
             log.info("%s asks for a fragment that cannot be served: %s", request.node, error)
             reason = f"the repository has no fragment {request.fragment}"
-            self.bus.send(FRAGMENT_MISSING, FragmentMissing(fragment=request.fragment, reason=reason))
+            self._bus.send(FRAGMENT_MISSING, FragmentMissing(fragment=request.fragment, reason=reason))
             return
-        if self._due.ask(request, file_bytes):
-            self._something_due.set()
+        self._due.ask(request, file_bytes)
+        if self._due and not self._is_sending:
+            self._is_sending = True
+            self._service.spawn(self._send_due(), "send fragments")
+
+    async def _send_due(self) -> None:
+        await asyncio.sleep(GATHER_S)
+        while self._due:
+            await self._send(self._due.next())
+        self._is_sending = False
 
     async def _file(self, sha256: str) -> tuple[Path, int]:
-        """Path and size of a fragment. Raises StoreError where it is missing or not what its name says."""
+        """Path and size of a fragment. Raises StoreError if it is missing or has another hash."""
         if sha256 not in self._files:
             self._files[sha256] = await asyncio.to_thread(self._find, sha256)
         return self._files[sha256]
@@ -108,19 +104,19 @@ class Repository:
         verify(path, sha256)
         return path, path.stat().st_size
 
-    async def _send(self, piece: Piece) -> None:
-        path, file_bytes = self._files[piece.fragment]
+    async def _send(self, chunk: Chunk) -> None:
+        path, file_bytes = self._files[chunk.fragment]
         try:
-            body = await asyncio.to_thread(_read, path, piece.chunk)
+            body = await asyncio.to_thread(_read, path, chunk.number)
         except OSError as error:
             log.warning("%s cannot be read: %s", path, error)
-            self._files.pop(piece.fragment, None)
+            self._files.pop(chunk.fragment, None)
             return
-        header = FragmentHeader(fragment=piece.fragment, file_bytes=file_bytes, chunk=piece.chunk)
-        await self.bus.send_frame(FRAGMENT_CHUNK, pack(header, body), fragment=piece.fragment)
+        header = FragmentHeader(fragment=chunk.fragment, file_bytes=file_bytes, chunk=chunk.number)
+        await self._bus.send_frame(FRAGMENT_CHUNK, pack(header, body), fragment=chunk.fragment)
 
 
-def _read(path: Path, chunk: int) -> bytes:
+def _read(path: Path, number: int) -> bytes:
     with path.open("rb") as file:
-        file.seek(chunk * CHUNK_BYTES)
+        file.seek(number * CHUNK_BYTES)
         return file.read(CHUNK_BYTES)

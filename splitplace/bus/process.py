@@ -37,8 +37,12 @@ def process(
     def main(argv: Sequence[str] | None = None) -> None:
         program = f"splitplace {name}"
         chosen = settings.from_arguments(sys.argv[1:] if argv is None else argv, program)
+
+        async def work() -> None:
+            await run(chosen)
+
         try:
-            run_until_signal(run(chosen), chosen)
+            run_until_signal(work(), chosen)
         except SplitPlaceError as error:
             sys.exit(f"{program}: {error}")
 

@@ -3,11 +3,12 @@
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from splitplace.messages.application import Application, Fragment, Stage, TensorSpec, Variant
 from splitplace.messages.frames import TensorHeader
-from splitplace.messages.task import StageReport
+from splitplace.messages.task import StageReport, TaskResult
 from tests.support.kinds import kind_named
 
 CLASSES = 5
@@ -144,3 +145,12 @@ def wide_application(classes: int, name: str = "wide") -> Application:
         }
     )
     return Application.model_validate(dict(changed))
+
+
+def assert_right(result: TaskResult, logits: NDArray[Any]) -> None:
+    """Check that every row has its best class, with the softmax of that as confidence."""
+    probabilities = softmax(logits)
+    assert len(result.scores) == len(logits)
+    for row, score in enumerate(result.scores):
+        assert logits[row, score.index] == logits[row].max()
+        assert score.confidence == pytest.approx(probabilities[row].max(), rel=1e-9)

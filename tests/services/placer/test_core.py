@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from splitplace.messages.task import TaskDecided, TaskFinished
 from splitplace.policies.cluster import ClusterView
 from splitplace.policies.placement import ActiveJob, PlacementName, placement_policy
 from splitplace.policies.placement.daso import LEAST_SAMPLES
@@ -13,6 +12,7 @@ from splitplace.policies.prediction import Job
 from splitplace.policies.state import StateError
 from splitplace.services.placer.core import PlacerCore, Placing
 from tests.support.examples import all_of, node, sha, snapshot, three_ways
+from tests.support.messages import decided, finished
 
 APP = three_ways(image_ms=10)
 
@@ -21,48 +21,6 @@ def placer(policy: PlacementName = "earliest-finish") -> PlacerCore:
     made = PlacerCore(placement_policy(policy, seed=1))
     made.add_application(APP)
     return made
-
-
-def decided(
-    task: str = "c.t",
-    *,
-    attempt: int = 1,
-    variant: str | None = "whole",
-    batch: int = 6,
-    application: str = "toy",
-    avoid: tuple[str, ...] = (),
-) -> TaskDecided:
-    return TaskDecided(
-        task=task,
-        attempt=attempt,
-        application=application,
-        batch=batch,
-        slack_ms=1000.0,
-        policy="rule",
-        variant=variant,
-        reason="",
-        predicted_ms=None,
-        alternatives=(),
-        avoid=avoid,
-    )
-
-
-def finished(task: str = "c.t", attempt: int = 1) -> TaskFinished:
-    return TaskFinished(
-        task=task,
-        attempt=attempt,
-        application="toy",
-        batch=6,
-        status="answered",
-        reason="",
-        variant="whole",
-        deadline_ms=1000.0,
-        response_ms=100.0,
-        predicted_ms=None,
-        on_time=True,
-        accuracy=None,
-        variant_accuracy=0.9,
-    )
 
 
 def made_of(placing: Placing | None) -> Placing:

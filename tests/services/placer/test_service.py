@@ -6,10 +6,8 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from splitplace.bus.connection import Bus, Received
-from splitplace.bus.settings import Settings
 from splitplace.messages.application import Application
-from splitplace.messages.cluster import PrepareFragments, ServiceStatus
+from splitplace.messages.cluster import NodeState
 from splitplace.messages.task import TaskPlaced
 from splitplace.messages.topics import (
     APPLICATION,
@@ -23,43 +21,38 @@ from splitplace.messages.topics import (
 )
 from splitplace.policies.placement import PlacementName, placement_policy
 from splitplace.policies.placement.daso import LEAST_SAMPLES
-from splitplace.services.placer.service import PlacerSettings, serve
-from tests.services.placer.test_core import decided, finished
+from splitplace.services.placer.service import Placer, PlacerSettings
 from tests.support.examples import all_of, node, snapshot, three_ways
+from tests.support.messages import decided, finished
+from tests.support.observer import Observer
+from tests.support.running import running
 from tests.support.waiting import until
 
 APP: Application = three_ways(image_ms=10)
 
 
-class Observer:
-    """A client that plays splitter, gateway and monitor, and listens to what the placer says."""
+class PlacerObserver(Observer):
+    """Plays splitter, gateway and monitor."""
 
     def __init__(self, url: str) -> None:
-        self.bus = Bus(Settings(broker=url), "observer")
-        self.placed: list[TaskPlaced] = []
-        self.prepare: list[PrepareFragments] = []
-        self.online = False
-        self.bus.subscribe(JOB_PLACED, self._on_placed)
-        self.bus.subscribe(NODE_PREPARE, self._on_prepare)
-        self.bus.subscribe(SERVICE_STATUS, self._on_status, service=PLACER)
+        super().__init__(url, JOB_PLACED, NODE_PREPARE, SERVICE_STATUS)
 
-    async def _on_placed(self, received: Received[TaskPlaced]) -> None:
-        self.placed.append(received.message)
+    async def describe(self, application: Application, *nodes: NodeState) -> None:
+        """Publish a catalogue entry and the state of the cluster."""
+        await self.publish(APPLICATION, application, application=application.name)
+        await self.publish(CLUSTER_STATE, snapshot(*nodes))
 
-    async def _on_prepare(self, received: Received[PrepareFragments]) -> None:
-        self.prepare.append(received.message)
+    async def ask(self, task: str, attempt: int = 1, application: str = APP.name) -> TaskPlaced:
+        """Decide a task and wait for its placement, which may have no stages."""
+        await self.publish(JOB_DECIDED, decided(task, attempt=attempt, application=application))
+        return await self.until(JOB_PLACED, lambda placed: (placed.task, placed.attempt) == (task, attempt))
 
-    async def _on_status(self, received: Received[ServiceStatus]) -> None:
-        self.online = received.message.online
-
-    async def until_placed(self, task: str) -> TaskPlaced:
-        """Ask until stages come: catalogue and cluster reach the placer by topics of their own."""
+    async def until_placed(self, task: str, on: str = "", application: str = APP.name) -> TaskPlaced:
+        """Ask until stages come: catalogue and cluster reach the placer on topics of their own."""
         for attempt in range(1, 100):
-            await self.bus.publish(JOB_DECIDED, decided(task, attempt=attempt))
-            await until(lambda: self.placed and self.placed[-1].task == task)
-            if self.placed[-1].stages:
-                return self.placed[-1]
-            self.placed.clear()
+            placed = await self.ask(task, attempt, application)
+            if placed.stages and on in ("", placed.stages[0].node):
+                return placed
             await asyncio.sleep(0.02)
         raise TimeoutError
 
@@ -71,7 +64,7 @@ async def observed(
     warm_up: bool = False,
     state_dir: Path | None = None,
     placement: PlacementName = "earliest-finish",
-) -> AsyncIterator[Observer]:
+) -> AsyncIterator[PlacerObserver]:
     """An observer of a running placer."""
     settings = PlacerSettings(
         broker=url,
@@ -81,83 +74,71 @@ async def observed(
         save_every_s=0.05,
         fine_tuning_s=0.05,
     )
-    observer = Observer(url)
+    observer = PlacerObserver(url)
     async with observer.bus:
         await observer.bus.connected()
-        task = asyncio.create_task(serve(settings))
-        try:
-            await until(lambda: observer.online)
+        async with running(Placer(settings).run()):
+            await observer.until(SERVICE_STATUS, lambda status: status.online and status.service == PLACER)
             yield observer
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
 
 
 async def test_a_decided_task_is_placed_and_nodes_are_told_to_prepare(broker_url: str) -> None:
     async with observed(broker_url) as observer:
-        await observer.bus.publish(APPLICATION, APP, application=APP.name)
-        await observer.bus.publish(CLUSTER_STATE, snapshot(node("a"), node("b", speed=0.1)))
+        await observer.describe(APP, node("a"), node("b", speed=0.1))
         placed = await observer.until_placed("c.1")
         assert [stage.node for stage in placed.stages] == ["a"]
-        await until(lambda: observer.prepare)
-        assert observer.prepare[0].node == "a"
-        assert observer.prepare[0].fragments == (APP.variant("whole").stages[0].fragment,)
+        hint = await observer.until(NODE_PREPARE)
+        assert hint.node == "a"
+        assert hint.fragments == (APP.variant("whole").stages[0].fragment,)
 
 
 async def test_nodes_with_free_memory_are_told_what_to_load_before_any_task_comes(broker_url: str) -> None:
     async with observed(broker_url, warm_up=True) as observer:
-        await observer.bus.publish(APPLICATION, APP, application=APP.name)
-        await observer.bus.publish(CLUSTER_STATE, snapshot(node("a"), node("b", loaded=all_of(APP))))
-        await until(lambda: observer.prepare)
-        assert [hint.node for hint in observer.prepare] == ["a"]
-        assert set(observer.prepare[0].fragments) == set(all_of(APP))
+        await observer.describe(APP, node("a"), node("b", loaded=all_of(APP)))
+        hint = await observer.until(NODE_PREPARE)
+        assert [hint.node for hint in observer.heard(NODE_PREPARE)] == ["a"]
+        assert set(hint.fragments) == set(all_of(APP))
 
 
 async def test_the_catalogue_and_the_cluster_are_known_again_after_a_restart(mosquitto_url: str) -> None:
     async with observed(mosquitto_url) as observer:
-        await observer.bus.publish(APPLICATION, APP, application=APP.name)
-        await observer.bus.publish(CLUSTER_STATE, snapshot(node("a", loaded=all_of(APP))))
+        await observer.describe(APP, node("a", loaded=all_of(APP)))
     async with observed(mosquitto_url) as observer:
         placed = await observer.until_placed("c.1")
         assert [stage.node for stage in placed.stages] == ["a"]
-        assert observer.prepare == []  # all is loaded
+        assert observer.heard(NODE_PREPARE) == []  # all is loaded
 
 
 async def test_without_a_feasible_node_the_gateway_is_told_why(mosquitto_url: str) -> None:
     async with observed(mosquitto_url) as observer:
-        await observer.bus.publish(JOB_DECIDED, decided("c.1"))
-        await until(lambda: observer.placed)
-        assert observer.placed[0].stages == ()
-        assert observer.placed[0].reason == "toy with variant whole is not known"
+        placed = await observer.ask("c.1")
+        assert placed.stages == ()
+        assert placed.reason == "toy with variant whole is not known"
 
 
 async def test_finished_tasks_free_their_nodes(mosquitto_url: str) -> None:
     slow = three_ways(image_ms=1000)
     async with observed(mosquitto_url) as observer:
-        await observer.bus.publish(APPLICATION, slow, application=slow.name)
-        await observer.bus.publish(
-            CLUSTER_STATE, snapshot(*(node(name, loaded=all_of(slow)) for name in ("a", "b")))
-        )
+        await observer.describe(slow, *(node(name, loaded=all_of(slow)) for name in ("a", "b")))
         assert (await observer.until_placed("c.1")).stages[0].node == "a"
         assert (await observer.until_placed("c.2")).stages[0].node == "b"
-        await observer.bus.publish(JOB_FINISHED, finished("c.2"))
-        await asyncio.sleep(0.1)  # the end and the next decision come on topics of their own
-        assert (await observer.until_placed("c.3")).stages[0].node == "b"
+        await observer.publish(JOB_FINISHED, finished("c.2"))
+        await observer.until_placed("c.3", on="b")  # the end and the decision come on topics of their own
 
 
 async def test_an_empty_or_broken_catalogue_entry_does_not_take_the_place_of_the_one_known(
     mosquitto_url: str,
 ) -> None:
     async with observed(mosquitto_url) as observer:
-        await observer.bus.publish(APPLICATION, APP, application=APP.name)
-        await observer.bus.publish(CLUSTER_STATE, snapshot(node("a")))
+        await observer.describe(APP, node("a"))
         await observer.until_placed("c.1")
-        await observer.bus.publish_raw(APPLICATION.at(application=APP.name), b"not json", retain=True)
+        await observer.publish_raw(APPLICATION.at(application=APP.name), b"not json", retain=True)
         await observer.until_placed("c.2")
-        await observer.bus.publish_raw(APPLICATION.at(application=APP.name), b"", retain=True)
-        await asyncio.sleep(0.1)
-        assert (await observer.until_placed("c.3")).stages
+        await observer.publish_raw(APPLICATION.at(application=APP.name), b"", retain=True)
+        sentinel = APP.model_copy(update={"name": "sentinel"})
+        await observer.publish(APPLICATION, sentinel, application=sentinel.name)
+        await observer.until_placed("c.3", application=sentinel.name)
+        assert (await observer.ask("c.4")).stages
 
 
 async def test_what_daso_learns_beside_its_decisions_survives_a_restart(
@@ -166,11 +147,10 @@ async def test_what_daso_learns_beside_its_decisions_survives_a_restart(
     saved = tmp_path / "placer.json"
     shipped = placement_policy("daso").state()
     async with observed(broker_url, state_dir=tmp_path, placement="daso") as observer:
-        await observer.bus.publish(APPLICATION, APP, application=APP.name)
-        await observer.bus.publish(CLUSTER_STATE, snapshot(node("a", loaded=all_of(APP)), node("b")))
+        await observer.describe(APP, node("a", loaded=all_of(APP)), node("b"))
         for number in range(LEAST_SAMPLES + 5):
             await observer.until_placed(f"c.{number}")
-            await observer.bus.publish(JOB_FINISHED, finished(f"c.{number}", attempt=99))
+            await observer.publish(JOB_FINISHED, finished(f"c.{number}", attempt=99))
         await until(saved.exists)
     learnt = json.loads(saved.read_text())
     assert learnt["policy"] == "daso"
@@ -184,6 +164,5 @@ async def test_what_daso_learns_beside_its_decisions_survives_a_restart(
 async def test_a_broken_memory_does_not_stop_the_placer(broker_url: str, tmp_path: Path) -> None:
     (tmp_path / "placer.json").write_text('{"version": 1, "policy": "daso", "learnt": {"w1": "nonsense"}}')
     async with observed(broker_url, state_dir=tmp_path, placement="daso") as observer:
-        await observer.bus.publish(APPLICATION, APP, application=APP.name)
-        await observer.bus.publish(CLUSTER_STATE, snapshot(node("a", loaded=all_of(APP))))
+        await observer.describe(APP, node("a", loaded=all_of(APP)))
         assert (await observer.until_placed("c.1")).policy == "daso"

@@ -8,43 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from splitplace.messages.frames import FrameError, TensorHeader
+from splitplace.messages.frames import FrameError
 from splitplace.messages.limits import MAX_BATCH
-from splitplace.messages.task import StageReport, TaskResult
+from splitplace.messages.task import StageReport
 from splitplace.services.result_aggregator.core import MAX_WITHOUT_CATALOGUE, ResultAggregatorCore
 from splitplace.services.result_aggregator.merging import condense
-from tests.support.outputs import logits_application, outputs_of, random_logits, softmax
+from tests.services.result_aggregator.feeding import add, add_all, knowing
+from tests.support.outputs import assert_right, logits_application, outputs_of, random_logits
 
 VARIANTS = ("whole", "chain", "star", "tree")
-
-Output = tuple[TensorHeader, NDArray[Any]]
-
-
-def knowing() -> ResultAggregatorCore:
-    aggregation = ResultAggregatorCore()
-    aggregation.add_application(logits_application(), 0.0)
-    return aggregation
-
-
-def add(
-    aggregation: ResultAggregatorCore, output: Output, now_ms: float = 0.0, **changes: object
-) -> TaskResult | None:
-    header, logits = output
-    changed = TensorHeader.model_validate(dict(header) | changes)
-    return aggregation.add(changed, condense(logits), now_ms)
-
-
-def add_all(aggregation: ResultAggregatorCore, outputs: list[Output]) -> list[TaskResult]:
-    results = [add(aggregation, output) for output in outputs]
-    return [result for result in results if result is not None]
-
-
-def assert_right(result: TaskResult, logits: NDArray[Any]) -> None:
-    probabilities = softmax(logits)
-    assert len(result.scores) == len(logits)
-    for row, score in enumerate(result.scores):
-        assert logits[row, score.index] == logits[row].max()
-        assert score.confidence == pytest.approx(probabilities[row].max(), rel=1e-9)
 
 
 @given(

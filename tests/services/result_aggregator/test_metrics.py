@@ -7,27 +7,21 @@ from hypothesis import strategies as st
 from splitplace.messages.metrics import TaskMetrics
 from splitplace.messages.task import TaskFinished
 from splitplace.services.result_aggregator.metrics import ALL, MAX_BOARDS, WINDOW, BoardKey, Scoreboard
+from tests.support import messages
 from tests.support.outputs import logits_application
 
 
-def finished(task: int = 1, **changes: object) -> TaskFinished:
+def finished(number: int = 1, **changes: object) -> TaskFinished:
+    """A task of ten labelled inputs that was answered in time."""
     fields: dict[str, object] = {
-        "task": f"sensor.{task}",
-        "attempt": 1,
         "application": "app",
         "batch": 10,
-        "status": "answered",
-        "reason": "",
-        "variant": "whole",
         "deadline_ms": 100.0,
         "response_ms": 50.0,
-        "predicted_ms": 40.0,
-        "on_time": True,
         "accuracy": 0.8,
-        "variant_accuracy": 0.9,
         "moved_bytes": 1000,
     }
-    return TaskFinished.model_validate(fields | changes)
+    return messages.finished(f"sensor.{number}", **(fields | changes))
 
 
 def boards(*tasks: TaskFinished) -> dict[BoardKey, TaskMetrics]:
@@ -142,7 +136,7 @@ def test_the_number_of_boards_is_bounded_but_every_task_counts() -> None:
     st.lists(
         st.builds(
             finished,
-            task=st.integers(0, 10**6),
+            number=st.integers(0, 10**6),
             status=st.sampled_from(["answered", "expired", "failed", "refused"]),
             on_time=st.booleans(),
             accuracy=st.none() | st.floats(0, 1),

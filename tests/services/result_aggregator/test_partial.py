@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from splitplace.messages.task import TaskResult
 from splitplace.services.result_aggregator.core import ResultAggregatorCore
-from tests.services.result_aggregator.test_core import Output, add, add_all, assert_right, knowing
-from tests.support.outputs import logits_application, outputs_of, random_logits, softmax
+from tests.services.result_aggregator.feeding import Output, add, add_all, knowing
+from tests.support.outputs import assert_right, logits_application, outputs_of, random_logits, softmax
 
 CLASSES_OF = {
     stage.name: stage.classes

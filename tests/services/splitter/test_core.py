@@ -7,13 +7,14 @@ from hypothesis import strategies as st
 
 from splitplace.messages.application import Application
 from splitplace.messages.cluster import NodeState
-from splitplace.messages.task import StagePlacement, TaskAccepted, TaskDecided, TaskFinished, TaskPlaced
+from splitplace.messages.task import StagePlacement, TaskDecided, TaskPlaced
 from splitplace.policies.placement import placement_policy
 from splitplace.policies.splitting import Decision, SplitContext, SplitName, split_policy
 from splitplace.policies.splitting.fixed import Fixed
 from splitplace.policies.state import Json, StateError
 from splitplace.services.splitter.core import LAST_MOMENT_MS, MAX_ASKED_AGAIN, SplitterCore
 from tests.support.examples import all_of, application, chain, fragment, node, snapshot, three_ways
+from tests.support.messages import accepted, finished_after
 
 APP = three_ways(image_ms=10)
 """Per image on one node: whole 10 ms, layer 3.3 ms a stage, semantic 2 ms a branch."""
@@ -23,28 +24,6 @@ def splitter(policy: SplitName = "rule", *apps: Application) -> SplitterCore:
     made = SplitterCore(split_policy(policy), placement_policy("earliest-finish"))
     made.add_applications(apps or (APP,))
     return made
-
-
-def accepted(
-    task: str = "c.t",
-    *,
-    attempt: int = 1,
-    batch: int = 4,
-    deadline_ms: float = 1000.0,
-    slack_ms: float | None = None,
-    application: str = "toy",
-    avoid: tuple[str, ...] = (),
-) -> TaskAccepted:
-    return TaskAccepted(
-        task=task,
-        attempt=attempt,
-        application=application,
-        batch=batch,
-        input_bytes=1,
-        deadline_ms=deadline_ms,
-        slack_ms=deadline_ms if slack_ms is None else slack_ms,
-        avoid=avoid,
-    )
 
 
 def placed(decided: TaskDecided, node_name: str, work_ms: float) -> TaskPlaced:
@@ -61,28 +40,6 @@ def placed(decided: TaskDecided, node_name: str, work_ms: float) -> TaskPlaced:
         stages=tuple(StagePlacement(stage=stage.name, node=node_name, work_ms=work_ms) for stage in stages),
         predicted_ms=1.0,
         reason="",
-    )
-
-
-def finished(
-    decided: TaskDecided, response_ms: float, *, status: str = "answered", deadline_ms: float = 1000.0
-) -> TaskFinished:
-    return TaskFinished.model_validate(
-        {
-            "task": decided.task,
-            "attempt": decided.attempt,
-            "application": decided.application,
-            "batch": decided.batch,
-            "status": status,
-            "reason": "",
-            "variant": decided.variant,
-            "deadline_ms": deadline_ms,
-            "response_ms": response_ms,
-            "predicted_ms": decided.predicted_ms,
-            "on_time": response_ms <= deadline_ms,
-            "accuracy": None,
-            "variant_accuracy": None,
-        }
     )
 
 
@@ -185,7 +142,7 @@ def test_what_any_policy_learns_live_survives_a_restart(policy: SplitName) -> No
     made.cluster(snapshot(ready("a")), 0.0)
     for index in range(20):
         decided = one(made.accepted(accepted(f"c.{index}"), 100.0 * index))
-        made.finished(finished(decided, 60.0 + index), 100.0 * index + 60.0)
+        made.finished(finished_after(decided, 60.0 + index), 100.0 * index + 60.0)
     again.restore(json.loads(json.dumps(made.state())))
     assert again.state() == made.state()
 
@@ -247,7 +204,7 @@ def test_older_attempts_and_finished_tasks_are_ignored_and_later_attempts_decide
     assert made.accepted(accepted(attempt=1), 1.0) == []
     third = one(made.accepted(accepted(attempt=3, slack_ms=300.0, avoid=("a",)), 200.0))
     assert third.attempt == 3
-    made.finished(finished(third, 400.0), 400.0)
+    made.finished(finished_after(third, 400.0), 400.0)
     assert made.accepted(accepted(attempt=3), 401.0) == []
     assert made.accepted(accepted(attempt=4), 402.0) == []
 
@@ -291,7 +248,7 @@ def test_a_task_waits_for_memory_that_another_holds() -> None:
     assert first.variant == "whole"
     assert made.accepted(accepted("c.2", application="other"), 1.0) == []
     assert made.cluster(snapshot(node("a", megabytes=100)), 2.0) == []
-    decided = one(made.finished(finished(first, 50.0), 50.0))
+    decided = one(made.finished(finished_after(first, 50.0), 50.0))
     assert (decided.task, decided.variant) == ("c.2", "whole")
 
 
@@ -315,11 +272,11 @@ def test_predictions_are_corrected_by_what_answers_took() -> None:
     made.cluster(snapshot(ready("a")), 0.0)
     first = one(made.accepted(accepted("c.1", slack_ms=900.0), 0.0))  # 100 ms were lost before
     assert first.predicted_ms
-    made.finished(finished(first, 100.0 + 2 * first.predicted_ms), 500.0)
+    made.finished(finished_after(first, 100.0 + 2 * first.predicted_ms), 500.0)
     second = one(made.accepted(accepted("c.2"), 1000.0))
     assert second.predicted_ms == pytest.approx(1.2 * first.predicted_ms)
-    made.finished(finished(second, 9999.0, status="expired"), 1500.0)
-    made.finished(finished(second, 9999.0), 1600.0)  # came twice
+    made.finished(finished_after(second, 9999.0, status="expired"), 1500.0)
+    made.finished(finished_after(second, 9999.0), 1600.0)  # came twice
     third = one(made.accepted(accepted("c.3"), 2000.0))
     assert third.predicted_ms == pytest.approx(second.predicted_ms)
 
@@ -328,7 +285,7 @@ def test_what_was_learnt_survives_a_restart() -> None:
     made = splitter("whole")
     made.cluster(snapshot(ready("a")), 0.0)
     first = one(made.accepted(accepted("c.1"), 0.0))
-    made.finished(finished(first, 3 * (first.predicted_ms or 0)), 500.0)
+    made.finished(finished_after(first, 3 * (first.predicted_ms or 0)), 500.0)
     again = splitter("whole")
     again.restore(json.loads(json.dumps(made.state())))
     assert again.state() == made.state()
@@ -396,7 +353,7 @@ def test_every_attempt_gets_one_decision_in_time_whatever_happens(
             made.placed(placed(answers[task, attempt], "a", wait), now)
         elif step == "finished" and (task, attempt) in answers:
             over.add(task)
-            found = made.finished(finished(answers[task, attempt], wait), now)
+            found = made.finished(finished_after(answers[task, attempt], wait), now)
         elif step in {"nodes", "none"}:
             found = made.cluster(snapshot(ready("a")) if step == "nodes" else snapshot(), now)
         else:

@@ -11,11 +11,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from splitplace.bus.connection import Bus, Received
-from splitplace.bus.settings import Settings
 from splitplace.commands.processes.broker import Broker
 from splitplace.messages.application import Application
-from splitplace.messages.cluster import ClusterState, FragmentMissing, FragmentRequest, ServiceStatus
+from splitplace.messages.cluster import FragmentRequest
 from splitplace.messages.frames import FragmentHeader
 from splitplace.messages.limits import CHUNK_BYTES
 from splitplace.messages.task import TaskDecided
@@ -34,85 +32,65 @@ from splitplace.messages.topics import (
 from splitplace.policies.placement import placement_policy
 from splitplace.policies.splitting import split_policy
 from splitplace.services.splitter.core import SplitterCore
-from splitplace.services.splitter.repository import DuePieces, Piece
-from splitplace.services.splitter.service import serve
+from splitplace.services.splitter.repository import Chunk, DueChunks
+from splitplace.services.splitter.service import Splitter
 from splitplace.services.splitter.settings import SplitterSettings
 from splitplace.storage import state_file as memory
 from splitplace.storage.model_store import ModelStore, sha256_of
-from tests.services.splitter.test_core import accepted, finished
 from tests.support.examples import all_of, chain, fragment, node, sha, snapshot
 from tests.support.examples import application as made_up
+from tests.support.messages import accepted, finished_after
+from tests.support.observer import Observer
+from tests.support.running import running
 from tests.support.waiting import until
 
 
-class Observer:
-    """A client that plays gateway, monitor and nodes, and listens to what the splitter says."""
+class SplitterObserver(Observer):
+    """Plays gateway, monitor and nodes."""
 
-    def __init__(self, url: str) -> None:
-        self.bus = Bus(Settings(broker=url), "observer")
-        self.applications: dict[str, Application] = {}
-        self.decided: list[TaskDecided] = []
-        self.pieces: list[tuple[FragmentHeader, bytes]] = []
-        self.missing: list[FragmentMissing] = []
-        self.online = False
-        self.bus.subscribe(APPLICATION, self._on_application)
-        self.bus.subscribe(JOB_DECIDED, self._on_decided)
-        self.bus.subscribe(FRAGMENT_CHUNK, self._on_chunk)
-        self.bus.subscribe(FRAGMENT_MISSING, self._on_missing)
-        self.bus.subscribe(SERVICE_STATUS, self._on_status, service=SPLITTER)
+    def __init__(self, url: str, identifier: str = "observer") -> None:
+        topics = (APPLICATION, JOB_DECIDED, FRAGMENT_CHUNK, FRAGMENT_MISSING, SERVICE_STATUS)
+        super().__init__(url, *topics, identifier=identifier)
 
-    async def _on_application(self, received: Received[Application]) -> None:
-        self.applications[received.message.name] = received.message
+    @property
+    def applications(self) -> dict[str, Application]:
+        """The catalogue so far."""
+        return {application.name: application for application in self.heard(APPLICATION)}
 
-    async def _on_decided(self, received: Received[TaskDecided]) -> None:
-        self.decided.append(received.message)
+    @property
+    def decided(self) -> list[TaskDecided]:
+        """All decisions so far."""
+        return self.heard(JOB_DECIDED)
 
-    async def _on_chunk(self, received: Received[FragmentHeader]) -> None:
-        self.pieces.append((received.message, bytes(received.body)))
-
-    async def _on_missing(self, received: Received[FragmentMissing]) -> None:
-        self.missing.append(received.message)
-
-    async def _on_status(self, received: Received[ServiceStatus]) -> None:
-        self.online = received.message.online
+    @property
+    def chunks(self) -> list[tuple[FragmentHeader, bytes]]:
+        """All chunks so far."""
+        return self.frames(FRAGMENT_CHUNK)
 
     async def until_decided(self, count: int) -> list[TaskDecided]:
+        """Wait for this many decisions."""
         await until(lambda: len(self.decided) >= count)
         return self.decided
 
-    async def cluster(self, state: ClusterState) -> None:
-        await self.bus.publish(CLUSTER_STATE, state)
-
     async def ask(self, sha256: str, first_chunk: int, chunks: int, name: str = "n1") -> None:
+        """Request chunks of a fragment as a node does."""
         request = FragmentRequest(node=name, fragment=sha256, first_chunk=first_chunk, chunks=chunks)
-        await self.bus.publish(FRAGMENT_REQUEST, request)
+        await self.publish(FRAGMENT_REQUEST, request)
 
 
 @contextlib.asynccontextmanager
-async def running(url: str, folder: Path, **settings: object) -> AsyncIterator[None]:
-    """A splitter over the store in a folder."""
+async def observed(url: str, folder: Path, **settings: object) -> AsyncIterator[SplitterObserver]:
+    """An observer of a running splitter over the store in a folder that has published its catalogue."""
     chosen = {"broker": url, "store": folder / "store", "state_dir": folder / "state", **settings}
-    task = asyncio.create_task(serve(SplitterSettings.model_validate(chosen)))
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
-@contextlib.asynccontextmanager
-async def observed(url: str, folder: Path, **settings: object) -> AsyncIterator[Observer]:
-    """An observer of a running splitter that has published its catalogue."""
-    observer = Observer(url)
-    async with observer.bus, running(url, folder, **settings):
-        await until(lambda: observer.applications and observer.online)
+    observer = SplitterObserver(url)
+    async with observer.bus, running(Splitter(SplitterSettings.model_validate(chosen)).run()):
+        await observer.until(SERVICE_STATUS, lambda status: status.online and status.service == SPLITTER)
         yield observer
 
 
 @pytest.fixture
 def application(tmp_path: Path) -> Application:
-    """One application in a store, whose whole network is a file of two and a half pieces."""
+    """One application in a store, whose whole network is a file of two and a half chunks."""
     content = bytes(range(256)) * (CHUNK_BYTES * 5 // 2 // 256)
     whole = fragment("whole", image_ms=10).model_copy(
         update={"sha256": sha256_of(content), "file_bytes": len(content)}
@@ -131,12 +109,10 @@ async def test_the_catalogue_is_retained_and_said_again_to_a_new_broker(
 ) -> None:
     async with observed(broker.url, tmp_path) as observer:
         assert observer.applications == {"toy": application}
-        late = Observer(broker.url)
-        late.bus = Bus(Settings(broker=broker.url), "late")
-        late.bus.subscribe(APPLICATION, late._on_application)
+        late = SplitterObserver(broker.url, "late")
         async with late.bus:
             await until(lambda: late.applications)
-        observer.applications.clear()
+        observer.forget()
         broker.kill()
         broker.start()
         await until(lambda: observer.applications == {"toy": application}, 15.0)
@@ -146,14 +122,14 @@ async def test_a_task_is_decided_with_the_cluster_and_learnt_from(
     broker_url: str, tmp_path: Path, application: Application
 ) -> None:
     async with observed(broker_url, tmp_path, save_every_s=0.05) as observer:
-        await observer.cluster(snapshot(node("a", loaded=all_of(application))))
-        await observer.bus.publish(JOB_ACCEPTED, accepted("c.1"))
+        await observer.publish(CLUSTER_STATE, snapshot(node("a", loaded=all_of(application))))
+        await observer.publish(JOB_ACCEPTED, accepted("c.1"))
         await until(lambda: observer.decided)
         decided = observer.decided[0]
         assert (decided.task, decided.variant, decided.policy) == ("c.1", "whole", "expected-reward")
         assert decided.predicted_ms is not None
         saved = tmp_path / "state" / "splitter.json"
-        await observer.bus.publish(JOB_FINISHED, finished(decided, 3 * decided.predicted_ms))
+        await observer.publish(JOB_FINISHED, finished_after(decided, 3 * decided.predicted_ms))
         await until(lambda: saved.exists() and json.loads(saved.read_text())["correction"])
         assert json.loads(saved.read_text())["correction"]["toy"]["whole"] == pytest.approx(1.4, abs=0.01)
 
@@ -164,13 +140,13 @@ async def test_what_was_learnt_is_saved_on_the_way_out_and_used_after_a_restart(
     predictions = []
     for task in ("c.1", "c.2"):
         async with observed(mosquitto_url, tmp_path, save_every_s=1000) as observer:
-            await observer.cluster(snapshot(node("a", loaded=all_of(application))))
-            await observer.bus.publish(JOB_ACCEPTED, accepted(task))
+            await observer.publish(CLUSTER_STATE, snapshot(node("a", loaded=all_of(application))))
+            await observer.publish(JOB_ACCEPTED, accepted(task))
             decided = (await observer.until_decided(1))[0]
             assert decided.predicted_ms is not None
             predictions.append(decided.predicted_ms)
-            await observer.bus.publish(JOB_FINISHED, finished(decided, 3 * decided.predicted_ms))
-            await observer.bus.publish(JOB_ACCEPTED, accepted(f"{task}-after"))
+            await observer.publish(JOB_FINISHED, finished_after(decided, 3 * decided.predicted_ms))
+            await observer.publish(JOB_ACCEPTED, accepted(f"{task}-after"))
             await observer.until_decided(2)
     assert predictions[1] == pytest.approx(1.4 * predictions[0])
 
@@ -198,8 +174,8 @@ async def test_a_bandit_begins_with_the_memory_of_another_run_and_then_keeps_its
     own = tmp_path / "state" / "splitter.json"
     for times in (1, 2):
         async with observed(mosquitto_url, tmp_path, **settings) as observer:
-            await observer.cluster(snapshot(node("a", loaded=all_of(application))))
-            await observer.bus.publish(JOB_ACCEPTED, accepted(f"c.{times}", deadline_ms=600.0))
+            await observer.publish(CLUSTER_STATE, snapshot(node("a", loaded=all_of(application))))
+            await observer.publish(JOB_ACCEPTED, accepted(f"c.{times}", deadline_ms=600.0))
             decided = (await observer.until_decided(1))[0]
             assert decided.scores["whole"] == pytest.approx(0.9, abs=0.2)
             assert "at least the 500 ms expected" in decided.reason
@@ -217,42 +193,42 @@ async def test_a_task_that_comes_before_the_cluster_is_known_waits_or_is_refused
     async with observed(mosquitto_url, tmp_path) as observer:
         loop = asyncio.get_running_loop()
         begin = loop.time()
-        await observer.bus.publish(JOB_ACCEPTED, accepted("c.short", deadline_ms=300))
-        await observer.bus.publish(JOB_ACCEPTED, accepted("c.long", deadline_ms=20_000))
+        await observer.publish(JOB_ACCEPTED, accepted("c.short", deadline_ms=300))
+        await observer.publish(JOB_ACCEPTED, accepted("c.long", deadline_ms=20_000))
         await until(lambda: observer.decided)
         assert observer.decided[0].task == "c.short"
         assert observer.decided[0].variant is None
         assert 0.2 < loop.time() - begin < 0.3
-        await observer.cluster(snapshot(node("a", loaded=all_of(application))))
+        await observer.publish(CLUSTER_STATE, snapshot(node("a", loaded=all_of(application))))
         await until(lambda: len(observer.decided) == 2)
         assert (observer.decided[1].task, observer.decided[1].variant) == ("c.long", "whole")
 
 
-async def test_a_fragment_comes_in_pieces_that_make_the_file(
+async def test_a_fragment_comes_in_chunks_that_make_the_file(
     broker_url: str, tmp_path: Path, application: Application
 ) -> None:
     content = content_of(application, tmp_path)
     async with observed(broker_url, tmp_path) as observer:
         await observer.ask(sha256_of(content), 0, 64)
-        await until(lambda: len(observer.pieces) == 3)
-        assert [header.chunk for header, _ in observer.pieces] == [0, 1, 2]
-        assert {header.file_bytes for header, _ in observer.pieces} == {len(content)}
-        assert b"".join(body for _, body in observer.pieces) == content
+        await until(lambda: len(observer.chunks) == 3)
+        assert [header.chunk for header, _ in observer.chunks] == [0, 1, 2]
+        assert {header.file_bytes for header, _ in observer.chunks} == {len(content)}
+        assert b"".join(body for _, body in observer.chunks) == content
         await observer.ask(sha256_of(content), 2, 1)
-        await until(lambda: len(observer.pieces) == 4)
-        assert observer.pieces[3] == observer.pieces[2]
+        await until(lambda: len(observer.chunks) == 4)
+        assert observer.chunks[3] == observer.chunks[2]
 
 
-async def test_pieces_that_several_nodes_ask_for_together_are_sent_once(
+async def test_chunks_that_several_nodes_ask_for_together_are_sent_once(
     mosquitto_url: str, tmp_path: Path, application: Application
 ) -> None:
     sha256 = application.fragments[0].sha256
     async with observed(mosquitto_url, tmp_path) as observer:
         await asyncio.gather(*(observer.ask(sha256, 0, 3, f"n{index}") for index in range(10)))
-        await until(lambda: len(observer.pieces) >= 3)
+        await until(lambda: len(observer.chunks) >= 3)
         await observer.ask(sha256, 0, 1)
-        await until(lambda: len(observer.pieces) >= 4)
-        assert len(observer.pieces) < 10
+        await until(lambda: len(observer.chunks) >= 4)
+        assert len(observer.chunks) < 10
 
 
 async def test_what_the_repository_does_not_have_or_what_was_changed_is_said_to_be_missing(
@@ -262,31 +238,30 @@ async def test_what_the_repository_does_not_have_or_what_was_changed_is_said_to_
     path = ModelStore(tmp_path / "store").fragment_path(sha256)
     async with observed(broker_url, tmp_path) as observer:
         await observer.ask(sha("unknown"), 0, 1)
-        await until(lambda: observer.missing)
-        assert observer.missing[0].fragment == sha("unknown")
+        missing = await observer.until(FRAGMENT_MISSING)
+        assert missing.fragment == sha("unknown")
         path.write_bytes(b"not what its name says")
         await observer.ask(sha256, 0, 1)
-        await until(lambda: len(observer.missing) == 2)
-        assert str(tmp_path) not in observer.missing[1].reason
-        assert observer.pieces == []
+        missing = await observer.until(FRAGMENT_MISSING, lambda missing: missing.fragment == sha256)
+        assert str(tmp_path) not in missing.reason
+        assert observer.chunks == []
 
 
-def test_pieces_beyond_the_end_are_not_due_and_what_is_due_is_bounded() -> None:
-    due = DuePieces(most=5)
+def test_chunks_beyond_the_end_are_not_due_and_what_is_due_is_bounded() -> None:
+    due = DueChunks(max_due=5)
     name = sha("x")
 
     def request(first: int, chunks: int) -> FragmentRequest:
         return FragmentRequest(node="n", fragment=name, first_chunk=first, chunks=chunks)
 
-    assert due.ask(request(1, 64), 3 * CHUNK_BYTES) == 2
-    assert due.ask(request(0, 64), 3 * CHUNK_BYTES) == 1
-    assert due.ask(request(3, 64), 3 * CHUNK_BYTES) == 0
-    assert due.ask(request(2**40, 64), 3 * CHUNK_BYTES) == 0
-    assert due.ask(request(0, 64), 99 * CHUNK_BYTES) == 2
-    assert [due.next().chunk for _ in range(5)] == [1, 2, 0, 3, 4]
+    for wanted in (request(1, 64), request(0, 64), request(3, 64), request(2**40, 64)):
+        due.ask(wanted, 3 * CHUNK_BYTES)
+    assert len(due) == 3
+    due.ask(request(0, 64), 99 * CHUNK_BYTES)
+    assert [due.next().number for _ in range(5)] == [1, 2, 0, 3, 4]
     assert len(due) == 0
-    assert due.ask(request(0, 1), CHUNK_BYTES) == 1
-    assert due.next() == Piece(name, 0)
+    due.ask(request(0, 1), CHUNK_BYTES)
+    assert due.next() == Chunk(name, 0)
 
 
 async def test_a_memory_that_is_not_the_splitters_does_not_stop_it(
