@@ -1,4 +1,4 @@
-"""`splitplace models add`: somebody's own network becomes an application."""
+"""`splitplace models add`: a network of the user becomes an application."""
 
 import re
 from pathlib import Path
@@ -22,6 +22,7 @@ from splitplace.workshop.packing.packer import PackingError
 from splitplace.workshop.report.tables import variants_table
 from splitplace.workshop.user_networks.add import AddRequest, add
 from splitplace.workshop.user_networks.from_onnx import UserNetworkError, adopt, input_shape, read_onnx
+from splitplace.workshop.user_networks.from_torch import TorchRequest, export_torch
 from splitplace.workshop.user_networks.preprocessing import Preprocessing
 
 MAX_LABEL_FILE_BYTES = MEBIBYTE
@@ -118,13 +119,10 @@ def _network(
         return adopt(model, _preprocessing(sides[0], numbers, white)), sides
     if not shape:
         raise UserNetworkError("say the shape of its pictures, like --input 3x32x32")
-    from splitplace.workshop.user_networks import from_torch  # noqa: PLC0415 - an ONNX file needs no torch
-
     sides = _sides(shape)
-    module = from_torch.built(network)
-    if weights is not None:
-        from_torch.load_weights(module, weights)
-    return from_torch.exported(module, sides, _preprocessing(sides[0], numbers, white)), sides
+    preprocessing = _preprocessing(sides[0], numbers, white)
+    request = TorchRequest(network, sides, preprocessing, str(weights) if weights is not None else None)
+    return export_torch(request), sides
 
 
 def _preprocessing(channels: int, numbers: tuple[list[float], list[float]], white: float) -> Preprocessing:

@@ -1,4 +1,4 @@
-"""Adds somebody's network to the store as an application: whole, and as chains."""
+"""Add a user's network to the store as an application: whole, and as chains."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -42,7 +42,7 @@ def add(
     """Cuts a network, measures its fragments and writes the application.
 
     Args:
-        whole: The network, from bytes to logits, as `from_onnx.adopt` or `from_torch.exported` returns it.
+        whole: The network, from bytes to logits, as `from_onnx.adopt` or `from_torch.export_torch` gives it.
         request: Its name, labels and chains.
         store: Where it is written to.
         answers: Pictures with labels to measure its accuracy on; or the accuracy that its maker states, which

@@ -1,4 +1,4 @@
-"""Takes somebody's ONNX file as a network for pictures: bytes in, logits out, any number of them at once."""
+"""Take a user's ONNX file as a network for pictures: bytes in, logits out, any number of them at once."""
 
 from pathlib import Path
 from typing import Any

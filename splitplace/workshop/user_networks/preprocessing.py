@@ -1,4 +1,4 @@
-"""How the bytes of pictures become what somebody's network expects. No torch needed."""
+"""How the bytes of pictures become what a user's network expects. No torch needed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
