@@ -29,37 +29,41 @@ def default_node_name() -> str:
 class NodeSettings(Settings):
     """What one edge node is called, may use and measures."""
 
-    node: Name = Field(default_factory=default_node_name, description="name of this node; default: host name")
+    node: Name = Field(
+        default_factory=default_node_name, description="Name of this node. By default the host name."
+    )
     memory_budget_mb: Annotated[float, Field(gt=0)] = Field(
-        512.0, description="megabytes (MiB) that loaded fragments may take together"
+        512.0, description="Memory for loaded fragments, in MiB."
     )
     cpu_share: Annotated[float, Field(gt=0, le=1024)] | None = Field(
-        None, description="share of one core that this node is limited to, where it is"
+        None, description="Share of one core that this node is limited to, if it is."
     )
     pacing: CliImplicitFlag[bool] = Field(
-        default=False, description="keep to the CPU share by sleeping (without a cgroup quota that does it)"
+        default=False,
+        description="Keep to the CPU share by sleeping. Needed where no cgroup quota enforces it.",
     )
     cores: Annotated[int, Field(ge=1, le=4096)] = Field(
-        default_factory=lambda: os.cpu_count() or 1, description="cores of this machine"
+        default_factory=lambda: os.cpu_count() or 1, description="Cores of this device. By default all."
     )
     fragment_dir: Path | None = Field(
-        None, description="folder of fetched fragments; default: fragments/<node> in the state folder"
+        None, description="Folder of fetched fragments. By default `fragments/NODE` in the state folder."
     )
     fragment_store_mb: Annotated[float, Field(gt=0)] = Field(
-        2048.0, description="megabytes (MiB) that fetched fragments may take on disk"
+        2048.0, description="Disk space for fetched fragments, in MiB."
     )
     queue_mb: Annotated[float, Field(gt=0)] = Field(
         128.0,
-        description="megabytes (MiB) of tensors that may wait for their chunks, and as much to be computed",
+        description="Memory for incomplete tensors, in MiB, and as much for those that wait to be computed.",
     )
     codec: Literal["auto", "raw", "zstd"] = Field(
-        "auto", description="how tensors are sent; auto: zstd where the link is slow"
+        "auto", description="Compression of sent tensors. `auto`: zstd if the link is slow."
     )
     link_megabytes_per_second: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="speed of the link to the broker; default: 1000 to this machine, else 100"
+        None,
+        description="Speed of the link to the broker, in MB/s. By default 1000 to this device, else 100.",
     )
     vitals_every_s: Annotated[float, Field(gt=0, le=60)] = Field(
-        1.0, description="seconds between heartbeats"
+        1.0, description="Seconds between heartbeats."
     )
 
     @model_validator(mode="after")

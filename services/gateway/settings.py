@@ -8,25 +8,33 @@ from splitplace.bus.settings import Settings
 
 
 class GatewaySettings(Settings):
-    """How the gateway admits, repeats and expires tasks."""
+    """How the gateway admits, retries and expires tasks."""
 
     journal: Path | None = Field(
-        None, description="file of the journal of tasks; default: gateway.sqlite3 in the state folder"
+        None, description="File of the journal of tasks. By default `gateway.sqlite3` in the state folder."
     )
     durable: bool = Field(
-        default=False, description="flush the disk on every write: survives power loss, not only a crash"
+        default=False,
+        description="Flush the disk on every write: the journal survives power loss, not only a crash.",
     )
     grace_ms: float = Field(
-        500.0, ge=0, description="how long after its deadline a late answer is still sent"
+        500.0, ge=0, description="Send a late answer until this many ms after the deadline."
     )
-    max_attempts: int = Field(8, ge=1, le=100, description="tries at running a task before it fails")
-    stall_ms: float = Field(1500.0, gt=0, description="a task that did not move for so long is tried again")
+    max_attempts: int = Field(8, ge=1, le=100, description="Attempts at a task before it fails.")
+    stall_ms: float = Field(1500.0, gt=0, description="Retry a task after this many ms without progress.")
     least_coverage: float = Field(
-        0.0, ge=0, le=1, description="share of the classes a partial answer must cover; 1: no partial answers"
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of the classes that a partial answer must cover. 1 disables partial answers.",
     )
-    max_tasks: int = Field(2000, ge=1, description="unfinished tasks; more are refused as overload")
-    max_input_mb: float = Field(256.0, gt=0, description="inputs of unfinished tasks held in memory")
-    keep_answers_s: float = Field(3600.0, ge=0, description="how long a repeated task id gets its old answer")
+    max_tasks: int = Field(2000, ge=1, description="Most unfinished tasks; further tasks are refused.")
+    max_input_mb: float = Field(
+        256.0, gt=0, description="Most megabytes of inputs of unfinished tasks in memory."
+    )
+    keep_answers_s: float = Field(
+        3600.0, ge=0, description="Seconds for which a repeated task id gets its old answer."
+    )
 
     @property
     def journal_file(self) -> Path:

@@ -1,10 +1,12 @@
 """`python -m splitplace.services.placer`, the same as `splitplace placer`."""
 
-from splitplace.bus.process import process
-from splitplace.messages.topics import PLACER
+from splitplace.bus.command_line import part_command
 from splitplace.services.placer.service import Placer, PlacerSettings
+from splitplace.terminal import run
 
-main = process(PLACER, PlacerSettings, lambda settings: Placer(settings).run())
+app = part_command(
+    PlacerSettings, lambda settings: Placer(settings).run(), "Decide which node runs which fragment."
+)
 
 if __name__ == "__main__":
-    main()
+    run(app, "splitplace placer")

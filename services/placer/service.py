@@ -29,16 +29,16 @@ from splitplace.storage.state_file import StateFile
 class PlacerSettings(Settings):
     """How stages find their nodes."""
 
-    placement: PlacementName = Field("earliest-finish", description="how to choose nodes")
-    seed: int = Field(0, description="of random numbers")
+    placement: PlacementName = Field("earliest-finish", description="Policy that chooses nodes.")
+    seed: int = Field(0, description="Seed of random numbers.")
     warm_up: CliImplicitFlag[bool] = Field(
-        default=True, description="nodes with free memory load fragments before a task needs them"
+        default=True, description="Let nodes with free memory load fragments before a task needs them."
     )
     fine_tuning: CliImplicitFlag[bool] = Field(
-        default=True, description="gobi, daso: go on learning from what placements bring"
+        default=True, description="For `gobi` and `daso`: go on learning from the outcome of placements."
     )
-    fine_tuning_s: float = Field(30.0, gt=0, description="gobi, daso: how often they do")
-    save_every_s: float = Field(5.0, gt=0, description="how often what was learnt is saved")
+    fine_tuning_s: float = Field(30.0, gt=0, description="For `gobi` and `daso`: seconds between trainings.")
+    save_every_s: float = Field(5.0, gt=0, description="Seconds between saves of what was learnt.")
 
 
 class Placer:

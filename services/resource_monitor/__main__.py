@@ -1,10 +1,12 @@
 """`python -m splitplace.services.resource_monitor`, the same as `splitplace resource-monitor`."""
 
-from splitplace.bus.process import process
-from splitplace.messages.topics import RESOURCE_MONITOR
+from splitplace.bus.command_line import part_command
 from splitplace.services.resource_monitor.service import ResourceMonitor, ResourceMonitorSettings
+from splitplace.terminal import run
 
-main = process(RESOURCE_MONITOR, ResourceMonitorSettings, lambda settings: ResourceMonitor(settings).run())
+app = part_command(
+    ResourceMonitorSettings, lambda settings: ResourceMonitor(settings).run(), "Watch the edge nodes."
+)
 
 if __name__ == "__main__":
-    main()
+    run(app, "splitplace resource-monitor")

@@ -1,10 +1,12 @@
 """`python -m splitplace.services.result_aggregator`, the same as `splitplace result-aggregator`."""
 
-from splitplace.bus.process import process
-from splitplace.messages.topics import RESULT_AGGREGATOR
+from splitplace.bus.command_line import part_command
 from splitplace.services.result_aggregator.service import ResultAggregator, ResultAggregatorSettings
+from splitplace.terminal import run
 
-main = process(RESULT_AGGREGATOR, ResultAggregatorSettings, lambda settings: ResultAggregator(settings).run())
+app = part_command(
+    ResultAggregatorSettings, lambda settings: ResultAggregator(settings).run(), "Merge outputs into results."
+)
 
 if __name__ == "__main__":
-    main()
+    run(app, "splitplace result-aggregator")

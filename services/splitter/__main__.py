@@ -1,11 +1,13 @@
 """`python -m splitplace.services.splitter`, the same as `splitplace splitter`."""
 
-from splitplace.bus.process import process
-from splitplace.messages.topics import SPLITTER
+from splitplace.bus.command_line import part_command
 from splitplace.services.splitter.service import Splitter
 from splitplace.services.splitter.settings import SplitterSettings
+from splitplace.terminal import run
 
-main = process(SPLITTER, SplitterSettings, lambda settings: Splitter(settings).run())
+app = part_command(
+    SplitterSettings, lambda settings: Splitter(settings).run(), "Decide how each task is split."
+)
 
 if __name__ == "__main__":
-    main()
+    run(app, "splitplace splitter")

@@ -11,25 +11,26 @@ from splitplace.policies.splitting import MARGIN, TOLERANCE, MabMode, SplitName,
 class SplitterSettings(StoreSettings):
     """How tasks are split."""
 
-    policy: SplitName = Field("expected-reward", description="how to decide")
+    policy: SplitName = Field("expected-reward", description="Policy that decides how to split.")
     arms: str = Field(
-        "all", description="what it may choose: all, paper (layer,semantic), or variants or kinds with commas"
+        "all",
+        description="Variants to choose from: `all`, `paper` (layer,semantic), or a list with commas.",
     )
-    mab_mode: MabMode = Field("running", description="mab: how to explore, while training or afterwards")
+    mab_mode: MabMode = Field("running", description="For `mab`: how to explore, in training or after it.")
     warm_start: Path | None = Field(
-        None, description="file with the memory of another run, used while there is none of our own"
+        None, description="Saved state of another run, used until there is one of this splitter."
     )
     margin: float = Field(
-        MARGIN, ge=0.1, le=100, description="rule: predictions are multiplied by this until more is learnt"
+        MARGIN, ge=0.1, le=100, description="For `rule`: factor on predictions until more is learnt."
     )
     tolerance: float = Field(
         TOLERANCE,
         ge=0,
         le=100,
-        description="rule: share of the slack that the fastest may exceed and still be tried",
+        description="For `rule`: share of the slack that the fastest variant may be late by.",
     )
-    seed: int = Field(0, description="of random numbers")
-    save_every_s: float = Field(5.0, gt=0, description="how often what was learnt is saved")
+    seed: int = Field(0, description="Seed of random numbers.")
+    save_every_s: float = Field(5.0, gt=0, description="Seconds between saves of what was learnt.")
 
     @field_validator("arms")
     @classmethod

@@ -3,12 +3,13 @@
 import hashlib
 import os
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
-from urllib.parse import urlsplit
+from typing import Any, Literal, Self
+from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -16,6 +17,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from splitplace.errors import ConfigurationError
 from splitplace.storage.model_store import ModelStore
 from splitplace.storage.paths import SHIPPED_STORE, Paths, resolve_paths
 
@@ -31,32 +33,61 @@ class Settings(BaseSettings):
     One flat TOML file serves all parts: each takes the keys it knows.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix="SPLITPLACE_", extra="ignore", cli_kebab_case=True, cli_avoid_json=True
-    )
+    model_config = SettingsConfigDict(env_prefix="SPLITPLACE_", extra="ignore", hide_input_in_errors=True)
 
     broker: str = Field(
-        "mqtt://127.0.0.1:1883", description="URL of the broker: mqtt://host:port or mqtts://"
+        "mqtt://127.0.0.1:1883", description="URL of the broker: `mqtt://HOST:PORT`, or `mqtts://` for TLS."
     )
-    prefix: str = Field(DEFAULT_PREFIX, description="topic prefix")
-    username: str | None = Field(None, description="broker user name")
-    password: SecretStr | None = Field(None, description="broker password (better as SPLITPLACE_PASSWORD)")
-    ca_file: Path | None = Field(None, description="certificate authority of the broker (mqtts)")
-    certificate: Path | None = Field(None, description="client certificate (mqtts)")
-    key: Path | None = Field(None, description="key of the client certificate (mqtts)")
-    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
+    prefix: str = Field(DEFAULT_PREFIX, description="First levels of all topics.")
+    username: str | None = Field(None, description="User name for the broker.")
+    password: SecretStr | None = Field(
+        None, description="Password for the broker. A flag is visible to other users: prefer the variable."
+    )
+    ca_file: Path | None = Field(None, description="Certificate authority of the broker, for `mqtts://`.")
+    certificate: Path | None = Field(None, description="Client certificate, for `mqtts://`.")
+    key: Path | None = Field(None, description="Key of the client certificate, for `mqtts://`.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least severe messages to log."
+    )
     state_dir: Path | None = Field(
-        None,
-        description="folder for all that is kept; default: where the platform keeps state (docs/files.md)",
+        None, description="Folder of all state. By default where the platform keeps state (docs/files.md)."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _takes_credentials_out_of_the_url(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Move `user:password@` to fields of their own: a URL is printed and logged."""
+        broker = data.get("broker")
+        if not isinstance(broker, str) or "@" not in broker:
+            return data
+        start, _, address = broker.rpartition("@")
+        scheme, _, credentials = start.rpartition("//")
+        username, _, password = credentials.partition(":")
+        found = {"username": unquote(username), "password": unquote(password)}
+        return {
+            **{name: value for name, value in found.items() if value},
+            **data,
+            "broker": f"{scheme or 'mqtt:'}//{address}",
+        }
 
     @field_validator("broker")
     @classmethod
     def _is_a_broker_url(cls, value: str) -> str:
-        parts = urlsplit(value if "//" in value else f"mqtt://{value}")
-        if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname:
+        url = value if "//" in value else f"mqtt://{value}"
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except ValueError as error:  # a port out of range, or half an IPv6 address
+            raise ValueError(f"{value!r} is not a broker URL: {error}") from error
+        beyond = parts.path.strip("/") or parts.query or parts.fragment
+        if parts.scheme not in {"mqtt", "mqtts"} or not host or port == 0 or beyond:
             raise ValueError(f"{value!r} is not a broker URL like mqtt://192.168.1.10:1883")
-        return parts.geturl()
+        return url.rstrip("/")
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _in_capitals(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
 
     @field_validator("prefix")
     @classmethod
@@ -94,12 +125,18 @@ class Settings(BaseSettings):
         return f"{name}-{hashlib.sha256(self.prefix.encode()).hexdigest()[:8]}"
 
     def tls_context(self) -> ssl.SSLContext | None:
-        """TLS settings for mqtts, None for mqtt. Reads certificate files."""
+        """TLS settings for mqtts, None for mqtt. Read certificate files. Raises ConfigurationError."""
         if urlsplit(self.broker).scheme != "mqtts":
             return None
-        context = ssl.create_default_context(cafile=str(self.ca_file) if self.ca_file else None)
-        if self.certificate:
-            context.load_cert_chain(self.certificate, self.key)
+        try:
+            context = ssl.create_default_context(cafile=str(self.ca_file) if self.ca_file else None)
+            if self.certificate:
+                context.load_cert_chain(self.certificate, self.key)
+        except OSError as error:  # also ssl.SSLError
+            raise ConfigurationError(
+                f"cannot load the certificates for {self.broker}: {error.strerror or error} "
+                f"(--ca-file {self.ca_file}, --certificate {self.certificate}, --key {self.key})"
+            ) from error
         return context
 
     @classmethod
@@ -112,24 +149,36 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments win over variables, variables over the TOML file."""
-        path = Path(os.environ.get(CONFIG_VARIABLE, "splitplace.toml"))
-        toml = TomlConfigSettingsSource(settings_cls, toml_file=path)
+        toml = TomlConfigSettingsSource(settings_cls, toml_file=config_file())
         return init_settings, env_settings, dotenv_settings, file_secret_settings, toml
 
     @classmethod
-    def from_arguments(cls, arguments: Sequence[str], program: str) -> Self:
-        """Settings from command-line flags (and variables and file). Exits with usage on bad flags."""
-        return cls(_cli_parse_args=list(arguments), _cli_prog_name=program)
+    def load(cls, **given: Any) -> Self:  # noqa: ANN401 - fields
+        """Return settings from `given`, then variables, then the TOML file. Raises ConfigurationError."""
+        path = config_file()
+        try:
+            if CONFIG_VARIABLE in os.environ:
+                path.open("rb").close()
+            return cls(**given)
+        except ValidationError as error:
+            lines = [_wrong_setting(each, given, path) for each in error.errors()]
+            raise ConfigurationError("\n".join(lines)) from None
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot read the configuration file {path}: {error.strerror} (see {CONFIG_VARIABLE})"
+            ) from error
+        except ValueError as error:  # not TOML, or not UTF-8
+            raise ConfigurationError(f"{path} is not a valid TOML file: {error}") from error
 
 
 class StoreSettings(Settings):
     """Settings of a part that reads networks."""
 
     store: Path | None = Field(
-        None, description="folder of the only networks to use; default: the shipped ones and your own"
+        None, description="Folder of the only networks to use. By default the shipped ones and your own."
     )
     own_store: Path | None = Field(
-        None, description="folder of the networks you add; default: see docs/files.md"
+        None, description="Folder of the networks you add. By default see docs/files.md."
     )
 
     @property
@@ -141,3 +190,38 @@ class StoreSettings(Settings):
     def model_store(self) -> ModelStore:
         """The networks to use. Your own take the place of shipped ones with the same name."""
         return ModelStore(self.store) if self.store else ModelStore(self.paths.own_store, SHIPPED_STORE)
+
+
+def config_file() -> Path:
+    """The TOML file that settings are read from, where there is one."""
+    return Path(os.environ.get(CONFIG_VARIABLE, "splitplace.toml"))
+
+
+def _wrong_setting(error: ErrorDetails, given: Mapping[str, Any], path: Path) -> str:
+    """One line: where the value came from, and what is wrong with it."""
+    message = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:
+        return f"settings: {message}"
+    name = str(error["loc"][0])
+    variable = f"SPLITPLACE_{name.upper()}"
+    if name in given:
+        return f"--{name.replace('_', '-')} ({variable}): {message}"
+    if variable in {each.upper() for each in os.environ}:
+        return f"{variable}: {message}"
+    return f"{path}{_line_of(name, path)}: {name}: {message}"
+
+
+def _line_of(name: str, path: Path) -> str:
+    """`:3` where line 3 of the file sets this; nothing where none does."""
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return next(
+        (
+            f":{number}"
+            for number, line in enumerate(lines, 1)
+            if line.partition("=")[0].strip(" \t\"'") == name
+        ),
+        "",
+    )

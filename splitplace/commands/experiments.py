@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from splitplace.commands.shared.exit_codes import ExitCode
 from splitplace.commands.shared.options import fail
+from splitplace.commands.shared.output import JsonOption, print_json
 from splitplace.commands.shared.places import paths
 from splitplace.commands.shared.progress import progress
+from splitplace.errors import ExitCode
 
 if TYPE_CHECKING:
     from splitplace.experiments.plan import Experiment
@@ -24,15 +25,15 @@ def command(
         list[str], typer.Argument(metavar="NAME...", help="Experiments or figures, or `all`, or `list`.")
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the pages.", show_default="pages in the state folder")
+        Path | None, typer.Option(help="Folder of the pages.", show_default="pages in the state folder")
     ] = None,
     seeds: Annotated[
         int | None,
-        typer.Option(min=1, max=1000, help="Runs of each policy.", show_default="of each experiment"),
+        typer.Option(min=1, max=1000, help="Runs of each policy.", show_default="set by each experiment"),
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="How many simulations at a time.")] = 2,
+    jobs: Annotated[int, typer.Option(min=1, help="Simulations that run at the same time.")] = 2,
     backend: Annotated[
-        Backend, typer.Option(help="Who does them: processes here, threads, or a cluster.")
+        Backend, typer.Option(help="What runs them: local processes, threads, or a cluster.")
     ] = "loky",
     cluster: Annotated[
         str | None, typer.Option(help="Address of the dask scheduler or of the ray cluster.")
@@ -40,7 +41,7 @@ def command(
     profile: Annotated[
         Literal["paper", "store"] | None,
         typer.Option(
-            help="The paper's workload, or that of our own models.", show_default="of each experiment"
+            help="Workload: that of the paper, or of the model store.", show_default="set by each experiment"
         ),
     ] = None,
     store: Annotated[
@@ -49,31 +50,34 @@ def command(
     ] = None,
     intervals: Annotated[
         int | None,
-        typer.Option(min=1, max=100_000, help="Length of a simulation.", show_default="of each experiment"),
+        typer.Option(
+            min=1, max=100_000, help="Length of a simulation.", show_default="set by each experiment"
+        ),
     ] = None,
     training: Annotated[
         int | None,
         typer.Option(
             min=0,
             max=100_000,
-            help="Intervals for which policies learn before.",
-            show_default="of each experiment",
+            help="Intervals in which policies learn first.",
+            show_default="set by each experiment",
         ),
     ] = None,
     policies: Annotated[
-        str | None, typer.Option(help="Only these, with commas between: mab+daso,rule+earliest-finish.")
+        str | None, typer.Option(help="Only these policies, with commas: mab+daso,rule+earliest-finish.")
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Repeat the paper's experiments on the simulator, a page each.
+    """Repeat the paper's experiments on the simulator.
 
-    Every policy meets the same arrivals, with several seeds. Writes tables, pictures, comparisons with the
-    paper and CSV files. Without `--seeds`, `all` takes about half an hour on two cores.
+    Writes a page for each experiment, with tables, pictures, comparisons with the paper, and CSV files. All
+    policies of an experiment meet the same arrivals, with several seeds. `all` takes about half an hour on
+    two cores.
     """
-    from splitplace.experiments import catalogue  # noqa: PLC0415 - only when it is wanted
+    from splitplace.experiments import catalogue  # noqa: PLC0415 - not for the help
 
     if names == ["list"]:
-        for each in catalogue.EXPERIMENTS.values():
-            print(f"{each.name:10} {each.title}")
+        _print_list(catalogue, as_json=as_json)
         return
     chosen = _chosen(names, catalogue)
     only = _only(policies, chosen)
@@ -100,10 +104,24 @@ def command(
     cache = RunCache(train_policies, simulate, Workers(jobs, backend))
     try:
         with connect(backend, cluster), progress(session.simulations(plan, cache)) as step:
+            pages = []
             for page in session.conduct(plan, cache, out or paths().pages, lambda each: step(each.name)):
-                print(page, flush=True)
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+                pages.append(page)
+                if not as_json:
+                    print(page, flush=True)
+    except (ValueError, ModuleNotFoundError) as error:
         fail(str(error), ExitCode.PROBLEM)
+    if as_json:
+        print_json({"pages": pages})
+
+
+def _print_list(catalogue: Any, *, as_json: bool) -> None:  # noqa: ANN401 - a module, loaded late
+    experiments = catalogue.EXPERIMENTS.values()
+    if as_json:
+        print_json({"experiments": [{"name": each.name, "title": each.title} for each in experiments]})
+        return
+    for each in experiments:
+        print(f"{each.name:10} {each.title}")
 
 
 def _chosen(names: list[str], catalogue: Any) -> "list[Experiment]":  # noqa: ANN401 - a module, loaded late
@@ -114,29 +132,29 @@ def _chosen(names: list[str], catalogue: Any) -> "list[Experiment]":  # noqa: AN
     except KeyError as error:
         known = ", ".join(catalogue.EXPERIMENTS)
         fail(
-            f"no experiment {error.args[0]!r}; there are {known}, the paper's figures, and all",
+            f"no experiment {error.args[0]!r}; known are {known}, the paper's figures, and all",
             ExitCode.USAGE,
         )
 
 
 def _only(policies: str | None, chosen: "list[Experiment]") -> tuple[str, ...]:
-    """The policies of the option. Exits where an experiment has none of that name."""
+    """Return the policies of the option. Exit if no experiment has one of that name."""
     wanted = tuple(policies.split(",")) if policies else ()
     rows = [row for each in chosen for row in each.rows]
     known = list(dict.fromkeys(name for each in rows for name in (each.name, each.policy)))
     for policy in wanted:
         if policy not in known:
-            fail(f"{policy!r} is not among the policies there: {', '.join(known)}", ExitCode.USAGE)
+            fail(f"no policy {policy!r} in these experiments; known are {', '.join(known)}", ExitCode.USAGE)
     return wanted
 
 
 def _given(**fields: object) -> dict[str, Any]:
-    """Fields of the scenario that the command names."""
+    """Return the fields of the scenario that have a value."""
     return {name: value for name, value in fields.items() if value is not None}
 
 
 def _commit() -> str | None:
-    """Of the source, marked where files were changed since; None where there is no repository."""
+    """Return the commit of the source, marked if files changed since; None without a repository."""
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--exclude=*"],  # noqa: S607 - the user's git

@@ -1,6 +1,5 @@
 """`splitplace replay`."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -9,9 +8,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from splitplace.commands.shared.exit_codes import ExitCode
 from splitplace.commands.shared.options import fail
-from splitplace.commands.watching.recording import Log
+from splitplace.commands.shared.output import JsonOption, print_json
+from splitplace.commands.watch.recording import Log
+from splitplace.errors import ConfigurationError, ExitCode
 from splitplace.policies.replay import replay
 from splitplace.policies.replay_estimates import Interval, NoSupportError, ReplayEstimate, estimate
 from splitplace.policies.splitting import SPLIT_POLICIES, SplitName, SplitPolicy, parse_arms, split_policy
@@ -19,71 +19,74 @@ from splitplace.policies.state import StateError
 from splitplace.storage import state_file as memory
 
 FEW_TASKS = 30
-"""With an effective sample below this, estimates by weights are next to nothing."""
+"""Below this effective sample, estimates by weights say next to nothing."""
 
 UNSUPPORTED = 0.05
-"""From this share of unsupported tasks on there is a warning."""
+"""Share of unsupported tasks that causes a warning."""
 
 
 def command(
-    log: Annotated[Path, typer.Argument(help="What splitplace watch --record or demo --log has written.")],
+    log: Annotated[Path, typer.Argument(help="A file from `splitplace watch --record` or `demo --log`.")],
     *,
     policy: Annotated[str, typer.Option(help="The split policy to estimate, such as rule or mab.")],
-    arms: Annotated[str, typer.Option(help="What it may choose: all, paper, or variants or kinds.")] = "all",
+    arms: Annotated[
+        str, typer.Option(help="Variants it may choose: all, paper, or names or kinds with commas.")
+    ] = "all",
     warm_start: Annotated[
-        Path | None, typer.Option(help="What it had learnt before: the splitter.json of another run.")
+        Path | None, typer.Option(help="Saved state to start from: the `splitter.json` of another run.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the policy and of the bootstrap.")] = 0,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the estimates there; - prints them instead.")
-    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the policy and of the bootstrap.")] = 0,
+    as_json: JsonOption = False,
 ) -> None:
-    """Estimate from logged decisions how another split policy would have fared.
+    """Estimate from logged decisions how another split policy would do.
 
-    Off-policy: by the probabilities that the logging policy stated. Where it never draws, its log says
-    nothing about other policies, and this exits with 1.
+    The estimate is off-policy: it uses the probabilities that the logging policy stated. Where that policy
+    never draws, its log says nothing about others, and the command exits with 1.
     """
-    try:
-        tested = split_policy(_known(policy), seed=seed, arms=parse_arms(arms))
-        _restore(tested, warm_start)
-    except ValueError as error:
-        fail(str(error), ExitCode.USAGE)
+    tested = _policy(policy, seed, arms, warm_start)
     lines = Log(log)
     try:
         found = estimate(replay(lines.events(), tested), seed=seed)
     except NoSupportError as error:
         fail(f"{log}: {error}", ExitCode.PROBLEM)
-    except OSError as error:
-        fail(f"{log}: {error.strerror}", ExitCode.PROBLEM)
-    text = json.dumps({"policy": policy, "broken_lines": lines.broken, **asdict(found)}, indent=2)
-    if str(json_file) == "-":
-        print(text)
+    if as_json:
+        print_json({"policy": policy, "broken_lines": lines.broken, **asdict(found)})
         return
-    if json_file is not None:
-        json_file.write_text(f"{text}\n", encoding="utf-8")
     console = Console()
     console.print(_table(policy, found))
     for warning in _warnings(found, lines.broken):
         console.print(f"[yellow]note[/] {warning}")
 
 
+def _policy(name: str, seed: int, arms: str, warm_start: Path | None) -> SplitPolicy:
+    """Return the policy to estimate. Raises ConfigurationError."""
+    try:
+        policy = split_policy(_known(name), seed=seed, arms=parse_arms(arms))
+        _restore(policy, warm_start)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+    return policy
+
+
 def _known(policy: str) -> SplitName:
-    """The name of a split policy. Raises ValueError."""
+    """Return the name of a split policy. Raises ValueError."""
     for name in SPLIT_POLICIES:
         if name == policy:
             return name
     known = ", ".join(SPLIT_POLICIES)
-    raise ValueError(f"there is no split policy {policy!r}, only {known}; of placements a log tells nothing")
+    raise ValueError(
+        f"no split policy {policy!r}, only {known} (a log says nothing about placement policies)"
+    )
 
 
 def _restore(policy: SplitPolicy, path: Path | None) -> None:
-    """Takes up what a splitter has saved. Raises StateError."""
+    """Load the state that a splitter saved. Raises StateError."""
     if path is None:
         return
     saved = memory.load(path)
     state = saved.get("policy_state")
     if saved.get("policy") != policy.name or not isinstance(state, dict):
-        raise StateError(f"{path} is no memory of {policy.name}")
+        raise StateError(f"{path} is not the saved state of {policy.name}")
     policy.restore(state)
 
 
@@ -94,7 +97,7 @@ def _table(policy: str, found: ReplayEstimate) -> Table:
         "the log": found.logged,
         f"{policy}, doubly robust": found.doubly_robust,
         f"{policy}, inverse propensity": found.self_normalised,
-        f"{policy} less the log": found.gain,
+        f"{policy} minus the log": found.gain,
     }
     for name, interval in rows.items():
         table.add_row(name, *_figures(interval))
@@ -108,20 +111,20 @@ def _figures(interval: Interval | None) -> tuple[str, str]:
 
 
 def _warnings(found: ReplayEstimate, broken: int) -> list[str]:
-    """What must be known to read the estimates rightly."""
-    warnings = ["every decision is judged in the queues that the logging policy left, not in its own"]
+    """Return what a reader of the estimates must know."""
+    warnings = ["decisions are judged with the queues that the logging policy caused, not their own"]
     if found.effective_tasks < FEW_TASKS:
         warnings.append(
-            f"the effective sample is {found.effective_tasks:.1f} tasks: inverse propensity tells next to "
+            f"the effective sample is {found.effective_tasks:.1f} tasks: inverse propensity says next to "
             "nothing, and the doubly robust estimate is mostly its model"
         )
     if found.unsupported >= UNSUPPORTED:
         warnings.append(
-            f"on {found.unsupported:.0%} of the tasks the logging policy could not have chosen what this one "
-            "does: there, the doubly robust estimate is its model alone; inverse propensity leaves them out"
+            f"on {found.unsupported:.0%} of the tasks the logging policy could not have chosen as this one "
+            "does: there the doubly robust estimate is its model alone, and inverse propensity skips them"
         )
     if found.refused > 0:
         warnings.append(f"{found.refused:.0%} of the tasks would have been refused or made to wait: reward 0")
     if broken:
-        warnings.append(f"{broken} lines of the log are not valid and were passed over")
+        warnings.append(f"{broken} lines of the log are not valid and were skipped")
     return warnings

@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from splitplace.commands.shared.exit_codes import ExitCode
-from splitplace.commands.shared.options import explain, fail
+from splitplace.commands.shared.options import explain
+from splitplace.commands.shared.output import JsonOption, print_json
 from splitplace.commands.shared.places import StoreOption, model_store
+from splitplace.errors import ConfigurationError
 from splitplace.simulator import Quality, Result, Scenario, run
-from splitplace.storage.model_store import StoreError
 
 
 def command(
@@ -21,15 +21,18 @@ def command(
     policy: Annotated[
         str, typer.Option(help="How to split and where to place, such as mab+daso.")
     ] = "expected-reward+earliest-finish",
-    hosts: Annotated[int, typer.Option(help="Number of hosts.")] = 50,
-    intervals: Annotated[int, typer.Option(help="How long, in scheduling intervals.")] = 100,
-    rate: Annotated[float, typer.Option(help="Tasks per interval.")] = 6.0,
-    seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
+    hosts: Annotated[int | None, typer.Option(help="Number of hosts.", show_default="50")] = None,
+    intervals: Annotated[
+        int | None, typer.Option(help="Length in scheduling intervals.", show_default="100")
+    ] = None,
+    rate: Annotated[float | None, typer.Option(help="Tasks per interval.", show_default="6")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of all random numbers.")] = 0,
     scenario: Annotated[
-        Path | None, typer.Option(help="A JSON file with further settings: see docs/simulator.md.")
+        Path | None, typer.Option(help="JSON file with further settings (see docs/simulator.md).")
     ] = None,
     mode: Annotated[
-        str | None, typer.Option(help="immediate (default), or interval: decisions at interval starts.")
+        str | None,
+        typer.Option(help="immediate, or interval: decide at the start of each.", show_default="immediate"),
     ] = None,
     rules: Annotated[
         str | None,
@@ -39,21 +42,23 @@ def command(
         str | None, typer.Option(help="azure50, pi3, pi4, pi5, or a TOML file of hosts.")
     ] = None,
     profile: Annotated[
-        str | None, typer.Option(help="paper (default), or store: the model store's applications.")
+        str | None,
+        typer.Option(help="Workload: that of the paper, or of the model store.", show_default="paper"),
     ] = None,
     store: StoreOption = None,
     arms: Annotated[
-        str | None, typer.Option(help="Variants or kinds that may be chosen, with commas between.")
+        str | None, typer.Option(help="Variants to choose from: names or kinds with commas.")
     ] = None,
     pattern: Annotated[str | None, typer.Option(help="Arrivals: poisson, bursty or intervals.")] = None,
-    replay: Annotated[Path | None, typer.Option(help="Arrivals from a CSV file.")] = None,
-    training: Annotated[int | None, typer.Option(help="Intervals in which policies learn before.")] = None,
-    records: Annotated[bool, typer.Option(help="Write a record of every task to the JSON file.")] = False,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the result there; - prints it instead of a table.")
-    ] = None,
+    replay: Annotated[Path | None, typer.Option(help="CSV file of arrivals.")] = None,
+    training: Annotated[int | None, typer.Option(help="Intervals in which policies learn first.")] = None,
+    records: Annotated[bool, typer.Option(help="Add a record of every task to the JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Run policies on a virtual clock: 50 hosts for eight hours take seconds."""
+    """Run policies on simulated hosts: eight hours take seconds.
+
+    Flags win over the settings of `--scenario`.
+    """
     given = {
         "hosts": hosts,
         "intervals": intervals,
@@ -69,7 +74,6 @@ def command(
         "training_intervals": training,
         "records": records or None,
     }
-    printed = json_file is not None and str(json_file) == "-"
     try:
         chosen = {**_read(scenario), **{k: v for k, v in given.items() if v is not None}}
         if chosen.get("profile") == "store":
@@ -77,30 +81,28 @@ def command(
         setup = Scenario.model_validate(chosen)
         result = _run(setup, policy, seed)
     except ValidationError as error:
-        fail(explain(error), ExitCode.USAGE)
-    except (ValueError, StoreError) as error:
-        fail(str(error), ExitCode.USAGE)
-    text = result.model_dump_json(indent=2)
-    if printed:
-        print(text)
-        return
-    if json_file is not None:
-        try:
-            json_file.write_text(f"{text}\n", encoding="utf-8")
-        except OSError as error:
-            fail(f"{json_file}: {error.strerror}", ExitCode.PROBLEM)
-    _print(result)
+        raise ConfigurationError(f"not a valid scenario: {explain(error)}") from error
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+    if as_json:
+        print_json(result)
+    else:
+        _print(result)
 
 
 def _read(path: Path | None) -> dict[str, object]:
-    """Settings from a JSON file, checked for their types only here; their values when all are known."""
+    """Return settings from a JSON file. Only their types are checked here."""
     if path is None:
         return {}
     try:
         text = path.read_text(encoding="utf-8")
+        return Scenario.model_validate_json(text).model_dump(exclude_unset=True)
     except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}") from error
-    return Scenario.model_validate_json(text).model_dump(exclude_unset=True)
+        raise ConfigurationError(f"{path}: {error.strerror}") from error
+    except ValidationError as error:
+        raise ConfigurationError(f"{path}: {explain(error)}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path} is not UTF-8: {error}") from error
 
 
 def _run(scenario: Scenario, policy: str, seed: int) -> Result:
@@ -137,7 +139,7 @@ def _print(result: Result) -> None:
     console.print(
         f"tasks: {tasks.arrived} arrived, {tasks.answered} answered, {tasks.refused} refused, "
         f"{tasks.failed + tasks.expired} failed or expired; at the end {tasks.overdue_unfinished} were "
-        f"overdue, {tasks.unfinished} under way"
+        f"overdue and {tasks.unfinished} still running"
     )
     console.print(
         f"energy: {energy.total:.4f} MJ an interval, {energy.above_idle:.4f} above idle; "

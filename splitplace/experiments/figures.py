@@ -30,7 +30,7 @@ def flatten(result: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     """Numbers of a nested result by dotted name; texts, lists and what is not known are left out.
 
     Args:
-        result: as `splitplace simulate --json` writes it.
+        result: as `splitplace simulate --json` prints it.
         prefix: put before every name, with a dot.
     """
     figures: dict[str, float] = {}

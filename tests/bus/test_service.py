@@ -242,10 +242,11 @@ async def test_periodic_work_is_named_in_the_log_when_it_fails(caplog: pytest.Lo
 
 PROGRAM = """
 import asyncio
-from splitplace.bus.process import process
+from splitplace.bus.command_line import part_command
 from splitplace.bus.service import Service
 from splitplace.bus.settings import Settings
 from splitplace.errors import SplitPlaceError
+from splitplace.terminal import run
 
 async def work(settings):
     service = Service("placer", settings)
@@ -254,7 +255,7 @@ async def work(settings):
         raise {error}
     {body}
 
-process("placer", Settings, work)()
+run(part_command(Settings, work, "Test."), "splitplace placer")
 """
 
 
@@ -288,7 +289,7 @@ def test_a_process_whose_background_work_fails_ends_with_the_reason_and_exit_cod
 def test_a_process_that_meets_an_error_of_ours_ends_with_its_message_alone(mosquitto_url: str) -> None:
     with service_process(mosquitto_url, "raise SplitPlaceError('no such folder')") as child:
         code, errors = ended(child)
-    assert (code, errors.strip()) == (1, "splitplace placer: no such folder")
+    assert (code, errors.strip()) == (1, "no such folder")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -106,8 +106,8 @@ def test_a_hopeless_deadline_is_refused_with_the_reason(system: System, tmp_path
         (("no-such.png", "--app", "tiny"), "No such file"),
         (("picture-0.png", "batch.npy", "--app", "tiny"), "either pictures"),
         (("picture-0.png", "--app", "tiny", "--deadline", "soon"), "is not a duration"),
-        (("picture-0.png", "--app", "tiny", "--labels", "one"), "invalid literal"),
-        (("pickled.npy", "--app", "tiny"), "allow_pickle"),
+        (("picture-0.png", "--app", "tiny", "--labels", "one"), "is not a list of class numbers"),
+        (("pickled.npy", "--app", "tiny"), "not a readable .npy array"),
     ],
 )
 def test_wrong_flags_and_files_are_usage_errors(

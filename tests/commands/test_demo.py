@@ -20,9 +20,9 @@ from splitplace.commands.demo.run import READY_S, Demo, DemoError, DemoOptions
 from splitplace.commands.main import main
 from splitplace.commands.processes.broker import available_kind, free_port, started_broker
 from splitplace.commands.processes.cpu_shares import cpu_shares, find_hierarchy
-from splitplace.commands.shared.client import new_client
+from splitplace.commands.shared.client import connected
 from splitplace.commands.shared.policy_option import policy_flags
-from splitplace.commands.watching.recording import Log
+from splitplace.commands.watch.recording import Log
 from splitplace.messages.task import TaskDecided, TaskFinished
 from splitplace.messages.topics import PLACER, SPLITTER
 from splitplace.policies.pairs import PolicyPair
@@ -31,6 +31,7 @@ from splitplace.policies.splitting import SPLIT_POLICIES
 from splitplace.services.placer.service import PlacerSettings
 from splitplace.services.splitter.settings import SplitterSettings
 from splitplace.storage.model_store import ModelStore
+from tests.support.settings import settings_from_flags
 from tests.support.tiny_application import build_tiny_application, tiny_images
 from tests.support.waiting import block_until
 
@@ -148,8 +149,8 @@ def test_splitter_and_placer_understand_the_flags_of_every_pair() -> None:
     for split in SPLIT_POLICIES:
         for placement in PLACEMENT_POLICIES:
             flags = policy_flags(PolicyPair(split, placement))
-            splitter = SplitterSettings.from_arguments(flags[SPLITTER], "splitter")
-            placer = PlacerSettings.from_arguments(flags[PLACER], "placer")
+            splitter = settings_from_flags(SplitterSettings, flags[SPLITTER])
+            placer = settings_from_flags(PlacerSettings, flags[PLACER])
             assert (splitter.policy, placer.placement) == (split, placement)
 
 
@@ -249,7 +250,7 @@ def retained_topics(url: str) -> list[str]:
     found: list[str] = []
 
     async def look() -> None:
-        async with new_client(Settings(broker=url), "test") as client, asyncio.timeout(1.0):
+        async with connected(Settings(broker=url), "test") as client, asyncio.timeout(1.0):
             await client.subscribe("splitplace/#", qos=1)
             async for message in client.messages:
                 found.append(message.topic.value)  # noqa: PERF401 - kept when the time is over

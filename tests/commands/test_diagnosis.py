@@ -1,4 +1,4 @@
-"""The doctor finds what is wrong, and says how to mend it."""
+"""The doctor finds what is wrong, and says how to fix it."""
 
 from datetime import UTC, datetime
 
@@ -6,7 +6,7 @@ import pytest
 
 from splitplace.commands.doctor import diagnosis
 from splitplace.commands.doctor.diagnosis import QUEUE_MESSAGES, Check
-from splitplace.commands.status import NodeReport, Service, SystemReport
+from splitplace.commands.shared.system_report import NodeReport, ServiceReport, SystemReport
 from splitplace.messages.application import Application
 from splitplace.messages.limits import MAX_PACKET_BYTES
 from splitplace.messages.topics import SERVICES
@@ -23,7 +23,7 @@ def node(name: str, *, online: bool = True, software: str = "splitplace 1.2, ONN
 
 
 def status(*nodes: NodeReport, missing: str | None = None, software: str = "1.2") -> SystemReport:
-    services = tuple(Service(name, name != missing, software) for name in SERVICES)
+    services = tuple(ServiceReport(name, name != missing, software) for name in SERVICES)
     return SystemReport(services, nodes)
 
 

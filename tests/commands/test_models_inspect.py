@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from splitplace.commands.models.command import main
+from splitplace.commands.main import main
 
 CHANNELS, SIDE, CLASSES = 8, 12, 5
 
@@ -45,7 +45,7 @@ def file(tmp_path: Path) -> Path:
 
 def run(*arguments: object) -> int:
     with pytest.raises(SystemExit) as exit_info:
-        main(["inspect", *map(str, arguments)])
+        main(["models", "inspect", *map(str, arguments)])
     return int(exit_info.value.code or 0)
 
 

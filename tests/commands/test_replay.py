@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from splitplace.commands.main import main
-from splitplace.commands.watching.recording import Log, RecordingError, recording
+from splitplace.commands.watch.recording import Log, RecordingError, recording
 from splitplace.messages.task import TaskAccepted, TaskDecided, TaskFinished
 from splitplace.policies.splitting import split_policy
 from tests.support.split_examples import context, outcome
@@ -56,7 +56,7 @@ def run(*arguments: str) -> int:
 
 
 def test_a_policy_is_estimated_from_a_log(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(str(log), "--policy", "semantic", "--json", "-") == 0
+    assert run(str(log), "--policy", "semantic", "--json") == 0
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert (found["policy"], found["tasks"], found["broken_lines"]) == ("semantic", 200, 0)
     assert found["doubly_robust"]["value"] == pytest.approx(0.9, abs=0.01)
@@ -69,7 +69,7 @@ def test_the_table_says_what_no_log_can_know(log: Path, capsys: pytest.CaptureFi
     assert run(str(log), "--policy", "rule") == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "rule, doubly robust" in shown
-    assert "in the queues that the logging policy left" in shown
+    assert "with the queues that the logging policy caused" in shown
 
 
 def test_a_log_of_a_policy_that_never_draws_is_refused(
@@ -89,19 +89,19 @@ def test_a_policy_goes_on_from_what_a_splitter_has_learnt(
         learnt.learn(asked, outcome(asked, "semantic", 60.0))
     saved = tmp_path / "splitter.json"
     saved.write_text(json.dumps({"version": 1, "policy": "linucb", "policy_state": dict(learnt.state())}))
-    assert run(str(log), "--policy", "linucb", "--warm-start", str(saved), "--json", "-") == 0
+    assert run(str(log), "--policy", "linucb", "--warm-start", str(saved), "--json") == 0
     warm = json.loads(capsys.readouterr().out)
-    assert run(str(log), "--policy", "semantic", "--json", "-") == 0
+    assert run(str(log), "--policy", "semantic", "--json") == 0
     assert warm["agreement"] == json.loads(capsys.readouterr().out)["agreement"]
     assert run(str(log), "--policy", "thompson", "--warm-start", str(saved)) == 2
-    assert "no memory of thompson" in capsys.readouterr().err
+    assert "is not the saved state of thompson" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("flags", "code", "complaint"),
     [
         (("--policy", "best"), 2, "no split policy 'best'"),
-        (("--policy", "mab+daso"), 2, "of placements a log tells nothing"),
+        (("--policy", "mab+daso"), 2, "a log says nothing about placement policies"),
         (("--policy", "mab", "--arms", ","), 2, "no arms"),
     ],
 )

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from splitplace.edge_node.settings import NodeSettings, default_node_name
+from tests.support.settings import settings_from_flags
 
 
 @pytest.mark.parametrize(
@@ -55,8 +56,8 @@ def test_pacing_without_a_share_is_refused() -> None:
 
 
 def test_flags_are_understood() -> None:
-    settings = NodeSettings.from_arguments(
-        ["--node", "n7", "--memory-budget-mb", "64", "--cpu-share", "0.5", "--pacing"], "splitplace node"
+    settings = settings_from_flags(
+        NodeSettings, ["--node", "n7", "--memory-budget-mb", "64", "--cpu-share", "0.5", "--pacing"]
     )
     assert settings.node == "n7"
     assert settings.memory_budget_bytes == 64 * 1024 * 1024

@@ -15,12 +15,9 @@ def run(*arguments: str) -> int:
     return int(ended.value.code or 0)
 
 
-def test_a_simulation_is_written_to_a_file_and_printed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "result.json"
-    assert run("--policy", "semantic+random", "--json", str(file), "--records") == 0
-    result = json.loads(file.read_text())
+def test_a_simulation_is_printed_as_json_with_every_figure(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--policy", "semantic+random", "--json", "--records") == 0
+    result = json.loads(capsys.readouterr().out)
     assert {
         "reward",
         "accuracy",
@@ -38,12 +35,11 @@ def test_a_simulation_is_written_to_a_file_and_printed(
         "cpu_s",
     } <= result.keys()
     assert len(result["records"]) == result["tasks"]["arrived"]
+
+
+def test_a_simulation_is_printed_as_a_table_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--policy", "semantic+random") == 0
     assert "SLA violations" in capsys.readouterr().out
-
-
-def test_json_may_go_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("--policy", "semantic+random", "--json", "-") == 0
-    assert json.loads(capsys.readouterr().out)["policy"] == "semantic+random"
 
 
 def test_settings_come_from_a_file_and_flags_go_before(
@@ -51,7 +47,7 @@ def test_settings_come_from_a_file_and_flags_go_before(
 ) -> None:
     file = tmp_path / "scenario.json"
     file.write_text('{"rate": 50, "mobility": false, "failures": {"mean_intervals_between": 5}}')
-    assert run("--policy", "semantic+random", "--scenario", str(file), "--json", "-") == 0
+    assert run("--policy", "semantic+random", "--scenario", str(file), "--json") == 0
     assert json.loads(capsys.readouterr().out)["rate"] == 2
 
 
@@ -63,7 +59,6 @@ def test_settings_come_from_a_file_and_flags_go_before(
         (("--machines", "pi9"), "pi9"),
         (("--mode", "sometimes"), "mode"),
         (("--scenario", "nowhere.json"), "nowhere.json"),
-        (("--profile", "store", "--store", "nowhere"), "nowhere"),
         (("--arms", "quantum"), "quantum"),
     ],
 )
@@ -72,3 +67,20 @@ def test_what_cannot_be_simulated_is_explained(
 ) -> None:
     assert run(*flags) == 2
     assert problem in capsys.readouterr().err
+
+
+def test_a_missing_model_store_is_a_problem(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--profile", "store", "--store", "nowhere") == 1
+    assert "nowhere: is not a folder" in capsys.readouterr().err
+
+
+def test_settings_of_the_file_hold_where_no_flag_is_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "scenario.json"
+    file.write_text('{"rate": 3, "hosts": 4, "intervals": 2}')
+    with pytest.raises(SystemExit) as ended:
+        main(["simulate", "--policy", "semantic+random", "--scenario", str(file), "--json"])
+    assert ended.value.code == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["rate"], result["hosts"], result["intervals"]) == (3, 4, 2)

@@ -10,6 +10,7 @@ from splitplace.bus.settings import Settings, StoreSettings
 from splitplace.edge_node.settings import NodeSettings
 from splitplace.services.gateway.settings import GatewaySettings
 from splitplace.storage.paths import SHIPPED_STORE, Paths, resolve_paths
+from tests.support.settings import settings_from_flags
 
 SYSTEMD = {"STATE_DIRECTORY": "/var/lib/splitplace:/var/lib/other"}
 
@@ -69,7 +70,7 @@ def test_every_part_takes_the_state_folder_from_the_same_flag_or_variable(
     monkeypatch.setenv("SPLITPLACE_STATE_DIR", "/from/variable")
     assert Settings().paths.state_dir == Path("/from/variable")
     assert GatewaySettings().journal_file == Path("/from/variable/gateway.sqlite3")
-    gateway = GatewaySettings.from_arguments(["--state-dir", "/from/flag"], "test")
+    gateway = settings_from_flags(GatewaySettings, ["--state-dir", "/from/flag"])
     assert gateway.journal_file == Path("/from/flag/gateway.sqlite3")
     assert GatewaySettings(journal=Path("here.sqlite3")).journal_file == Path("here.sqlite3")
 

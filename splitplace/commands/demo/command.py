@@ -15,11 +15,11 @@ from splitplace.commands.demo.summary import faults
 from splitplace.commands.demo.system import remove
 from splitplace.commands.demo.table import table
 from splitplace.commands.processes.broker import BrokerError
-from splitplace.commands.shared.exit_codes import ExitCode
 from splitplace.commands.shared.options import fail
 from splitplace.commands.shared.places import StateDirOption, StoreOption, model_store, paths
 from splitplace.commands.shared.policy_option import PolicyOption, parse_pair
-from splitplace.commands.watching.recording import RecordingError
+from splitplace.commands.watch.recording import RecordingError
+from splitplace.errors import ExitCode
 from splitplace.messages.limits import MAX_NODES
 from splitplace.storage.model_store import StoreError
 from splitplace.workshop.datasets import DatasetError
@@ -61,7 +61,7 @@ def command(
         bool, typer.Option("--keep", help="Keep logs and journal of a demo that went well.")
     ] = False,
 ) -> None:
-    """Watch a whole system at work: services, nodes, a sensor, real images.
+    """Watch a whole system at work: services, nodes, sensors, real images.
 
     Starts a broker, the five services, edge nodes of three speeds and a sensor, each a process of its own,
     and shows what they do. Ends by itself, prints the figures and leaves nothing running. Exits with 1 where

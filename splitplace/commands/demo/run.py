@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import aiomqtt
 from pydantic import TypeAdapter
 
 from splitplace.bus.service import software_version
@@ -27,10 +26,10 @@ from splitplace.commands.processes.broker import FoundBroker, found_broker
 from splitplace.commands.processes.children import Child, Processes
 from splitplace.commands.processes.cpu_shares import CpuShares, cpu_shares
 from splitplace.commands.shared.client import clear_retained
-from splitplace.commands.watching.observation import Observation, observe
-from splitplace.commands.watching.recording import Recorder, recording
-from splitplace.commands.watching.screen import shown
-from splitplace.errors import SplitPlaceError
+from splitplace.commands.watch.observation import Observation, observe
+from splitplace.commands.watch.recording import Recorder, recording
+from splitplace.commands.watch.screen import shown
+from splitplace.errors import SplitPlaceError, UnreachableError
 from splitplace.messages.application import Application
 from splitplace.messages.topics import SERVICES
 from splitplace.policies.pairs import PolicyPair
@@ -116,9 +115,7 @@ class Demo:
             broker = stack.enter_context(found_broker(self.options.broker, folder / "broker"))
             # A prefix of its own keeps demos that share a broker apart.
             prefix = f"splitplace/demo-{secrets.token_hex(4)}"
-            settings = Settings.from_arguments(
-                ["--broker", broker.url, "--prefix", prefix], "splitplace demo"
-            )
+            settings = Settings.load(broker=broker.url, prefix=prefix)
             if broker.kind == "given":
                 stack.callback(_tidy_up, settings)
             shares = stack.enter_context(cpu_shares())
@@ -270,8 +267,8 @@ async def _guard(system: Processes, broker: FoundBroker) -> None:
 async def _observe(settings: Settings, observation: Observation, recorder: Recorder | None) -> None:
     try:
         await observe(settings, observation, on_message=recorder.take if recorder else None)
-    except (aiomqtt.MqttError, OSError) as error:
-        raise DemoError(f"broker {settings.broker}: {error}") from error
+    except (UnreachableError, OSError) as error:
+        raise DemoError(str(error)) from error
 
 
 @contextlib.asynccontextmanager
@@ -289,5 +286,5 @@ async def _ended_by_signals() -> AsyncIterator[None]:
 
 
 def _tidy_up(settings: Settings) -> None:
-    with contextlib.suppress(aiomqtt.MqttError, OSError):
+    with contextlib.suppress(UnreachableError, OSError):
         asyncio.run(clear_retained(settings))

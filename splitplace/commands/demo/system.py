@@ -8,7 +8,6 @@ from pathlib import Path
 from splitplace.bus.settings import Settings
 from splitplace.commands.demo.plan import NodePlan
 from splitplace.commands.demo.workload import TightDeadline
-from splitplace.commands.main import PARTS
 from splitplace.commands.processes.children import Child, Processes
 from splitplace.commands.processes.cpu_shares import CpuShares
 from splitplace.commands.shared.policy_option import policy_flags
@@ -107,7 +106,7 @@ def _store_flags(store: ModelStore) -> list[str]:
 
 
 def _python(part: str) -> list[str]:
-    return [sys.executable, "-m", PARTS[part][0].removesuffix(".__main__")]
+    return [sys.executable, "-m", "splitplace", part]
 
 
 def _shared(settings: Settings) -> list[str]:

@@ -1,6 +1,6 @@
-"""Tries out what the system needs of a broker, with messages of its own below `<prefix>/doctor/`.
+"""Test what the system needs from a broker, with messages below `<prefix>/doctor/`.
 
-Blocking; a few seconds at most.
+Blocking; takes a few seconds at most.
 """
 
 import queue
@@ -24,21 +24,21 @@ _FEW_IN_FLIGHT = 10
 
 
 class ProbeError(SplitPlaceError):
-    """The broker did not do what was tried; the text says what happened."""
+    """The broker failed an experiment; the text says how."""
 
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """What the broker said when it accepted the connection."""
+    """What the broker stated when it accepted the connection."""
 
     max_packet_bytes: int | None
-    """None where it names no limit."""
+    """None = it states no limit."""
     retain_available: bool
     max_qos: int
 
 
 class BrokerProbe:
-    """One MQTT 5 connection for experiments. As a context manager it connects, and cleans up after itself."""
+    """One MQTT 5 connection for experiments. A context manager that connects and disconnects."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -63,7 +63,7 @@ class BrokerProbe:
         self.greeting = Greeting(None, retain_available=True, max_qos=1)
 
     def __enter__(self) -> Self:
-        """Connects. Raises ProbeError."""
+        """Connect. Raises ProbeError."""
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.ReceiveMaximum = _FEW_IN_FLIGHT
         try:
@@ -75,7 +75,7 @@ class BrokerProbe:
         except queue.Empty:
             self._client.loop_stop()
             raise ProbeError(
-                "no answer to CONNECT; is it an MQTT broker, and does it speak MQTT 5?"
+                "no answer to CONNECT. Is it an MQTT broker, and does it speak MQTT 5?"
             ) from None
         if isinstance(said, str):
             self._client.loop_stop()
@@ -90,14 +90,14 @@ class BrokerProbe:
         self._client.loop_stop()
 
     def round_trip(self, size: int) -> None:
-        """A message of so many bytes comes back. Raises ProbeError."""
+        """Send `size` bytes and receive them again. Raises ProbeError."""
         self._subscribe(f"{self._topic}/size")
         self._publish(f"{self._topic}/size", bytes(size))
         if len(self._next()) != size:
-            raise ProbeError("came back with another size")
+            raise ProbeError("the message came back with another size")
 
     def retained(self) -> None:
-        """A retained message reaches a later subscriber. Raises ProbeError."""
+        """Check that a retained message reaches a later subscriber. Raises ProbeError."""
         topic = f"{self._topic}/retained"
         self._publish(topic, b"kept", retain=True)
         try:
@@ -108,9 +108,9 @@ class BrokerProbe:
             self._client.publish(topic, b"", qos=1, retain=True)
 
     def queue_holds(self, count: int) -> int:
-        """Publishes so many messages to a subscriber that acknowledges none; how many reach it later.
+        """Publish `count` messages to a subscriber that acknowledges none. Return how many reach it later.
 
-        Fewer than were sent means that the broker drops silently what a slow subscriber has not taken.
+        Fewer than `count` means that the broker silently drops messages of slow subscribers.
         """
         topic = f"{self._topic}/queue"
         self._subscribe(topic)
@@ -143,14 +143,14 @@ class BrokerProbe:
         except (RuntimeError, ValueError) as error:
             raise ProbeError(str(error)) from error
         if not info.is_published():
-            raise ProbeError(f"{len(payload)} bytes were not acknowledged")
+            raise ProbeError(f"the broker did not acknowledge {len(payload)} bytes")
 
     def _next(self, wait_s: float | None = None) -> bytes:
         try:
             message = self._received.get(timeout=WAIT_S if wait_s is None else wait_s)
         except queue.Empty:
             raise ProbeError(
-                "it was acknowledged, but did not come back (may this user read and write below the prefix?)"
+                "the message was acknowledged but did not come back (may this user read below the prefix?)"
             ) from None
         self._client.ack(message.mid, message.qos)
         return bytes(message.payload)
@@ -164,7 +164,7 @@ class BrokerProbe:
         properties: Properties | None,
     ) -> None:
         if reason.is_failure:
-            self._connected.put(f"it refused the connection: {reason}")
+            self._connected.put(f"the broker refused the connection: {reason}")
             return
         self._connected.put(
             Greeting(

@@ -6,21 +6,20 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 
-import aiomqtt
 import typer
 from rich.console import Console
-from rich.text import Text
 
 from splitplace.bus.service import software_version
 from splitplace.bus.settings import Settings
 from splitplace.commands.doctor import diagnosis
 from splitplace.commands.doctor.broker_probe import BrokerProbe, ProbeError
 from splitplace.commands.doctor.diagnosis import QUEUE_MESSAGES, Check
-from splitplace.commands.shared.client import Seen, new_client, retained
-from splitplace.commands.shared.exit_codes import ExitCode
+from splitplace.commands.shared.client import Seen, connected, retained
 from splitplace.commands.shared.options import BrokerOption, PrefixOption, settings_from
+from splitplace.commands.shared.output import JsonOption, cell, print_json
 from splitplace.commands.shared.places import StoreOption, model_store
-from splitplace.commands.status import TOPICS, status_of
+from splitplace.commands.shared.system_report import TOPICS, report_on
+from splitplace.errors import ExitCode, SplitPlaceError
 from splitplace.messages.limits import MAX_TASK_BYTES, MEBIBYTE
 from splitplace.messages.topics import APPLICATION
 from splitplace.storage.model_store import ModelStore, StoreError, verify
@@ -33,24 +32,31 @@ def command(
     broker: BrokerOption = None,
     prefix: PrefixOption = None,
     store: StoreOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Find what is wrong with an installation, and how to mend it.
+    """Find what is wrong with an installation, and say how to fix it.
 
-    Tries out the broker with messages of its own, reads the model store, and asks who is there. Exits with
-    1 where a check fails; a warning is not a failure.
+    Tests the broker with messages of its own, reads the model store, and looks for services and nodes. Exits
+    with 1 if a check fails. A warning is not a failure.
     """
     settings = settings_from(broker, prefix)
     console = Console()
-    failed = 0
+    checks = []
     for check in _checks(settings, model_store(store)):
-        failed += check.level == "fail"
-        console.print(
-            Text(f"{check.level:4} ", _COLOURS[check.level]) + Text(f"{check.name}: {check.finding}")
-        )
-        if check.remedy:
-            console.print(Text(f"     → {check.remedy}"))
-    if failed:
+        checks.append(check)
+        if not as_json:
+            _print(console, check)
+    if as_json:
+        print_json({"checks": checks})
+    if any(check.level == "fail" for check in checks):
         raise typer.Exit(ExitCode.PROBLEM)
+
+
+def _print(console: Console, check: Check) -> None:
+    level = cell(f"{check.level:4} ", _COLOURS[check.level])
+    console.print(level + cell(f"{check.name}: {check.finding}"))
+    if check.remedy:
+        console.print(cell(f"     → {check.remedy}"))
 
 
 def _checks(settings: Settings, store: ModelStore) -> Iterator[Check]:
@@ -62,7 +68,7 @@ def _checks(settings: Settings, store: ModelStore) -> Iterator[Check]:
         with ExitStack() as stack:
             probe = stack.enter_context(BrokerProbe(settings))
             yield from _broker_checks(settings, probe)
-    except (ProbeError, OSError) as error:
+    except (SplitPlaceError, OSError) as error:
         yield Check(
             "broker",
             "fail",
@@ -72,19 +78,19 @@ def _checks(settings: Settings, store: ModelStore) -> Iterator[Check]:
         return
     try:
         yield from _system_checks(asyncio.run(_look(settings)), local)
-    except (aiomqtt.MqttError, OSError) as error:
+    except (SplitPlaceError, OSError) as error:
         yield Check("system", "fail", str(error), "see the broker's log")
 
 
 def _broker_checks(settings: Settings, probe: BrokerProbe) -> Iterator[Check]:
     yield Check("broker", "ok", f"{settings.broker} speaks MQTT 5")
     yield diagnosis.packet_limit(probe.greeting.max_packet_bytes)
-    rights = "is this user allowed to read and write below the prefix (access list of the broker)?"
+    rights = "check that the broker's access list lets this user read and write below the prefix"
     yield diagnosis.attempt(
         "largest task",
         lambda: probe.round_trip(MAX_TASK_BYTES),
         ProbeError,
-        f"{MAX_TASK_BYTES // MEBIBYTE} MB went there and back",
+        f"{MAX_TASK_BYTES // MEBIBYTE} MB were sent and received",
         f"raise the broker's packet or payload limit; {rights}",
     )
     yield diagnosis.attempt("retained messages", probe.retained, ProbeError, "are kept", rights)
@@ -92,9 +98,7 @@ def _broker_checks(settings: Settings, probe: BrokerProbe) -> Iterator[Check]:
 
 
 def _store_checks(store: ModelStore, found: list[str]) -> Iterator[Check]:
-    remedy = (
-        "splitplace models add or build, or --store FOLDER (a node needs no store: it fetches what it runs)"
-    )
+    remedy = "run splitplace models add or build, or name another with --store (a node needs no store)"
     try:
         applications = store.applications()
         for application in applications:
@@ -112,25 +116,28 @@ def _store_checks(store: ModelStore, found: list[str]) -> Iterator[Check]:
 
 
 async def _look(settings: Settings) -> Seen:
-    async with new_client(settings, "doctor") as client:
+    async with connected(settings, "doctor") as client:
         return await retained(client, settings, (*TOPICS, APPLICATION))
 
 
 def _system_checks(seen: Seen, local: list[str]) -> Iterator[Check]:
-    status = status_of(seen)
+    report = report_on(seen)
     applications = list(seen.messages(APPLICATION))
-    yield diagnosis.services(status)
+    yield diagnosis.services(report)
     yield diagnosis.catalogue(local, [application.name for application in applications])
-    yield diagnosis.nodes(status)
-    yield diagnosis.versions(software_version(), status)
+    yield diagnosis.nodes(report)
+    yield diagnosis.versions(software_version(), report)
     budgets = {
         node.name: node.memory_budget_bytes
-        for node in status.nodes
+        for node in report.nodes
         if node.online and node.memory_budget_bytes is not None
     }
     for application in applications:
         yield diagnosis.memory(application, budgets)
     for topic, why in seen.broken((*TOPICS, APPLICATION)).items():
         yield Check(
-            "messages", "warn", f"{topic}: {why}", "an other version, or not ours: clear the retained topic"
+            "messages",
+            "warn",
+            f"{topic}: {why}",
+            "another version, or a foreign message: clear the retained topic",
         )

@@ -1,53 +1,53 @@
-"""The doctor's checks: from what was found to what is wrong with it and how to mend it. Pure."""
+"""The doctor's checks: what was found, what is wrong with it, and how to fix it. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from splitplace.commands.status import SystemReport
+from splitplace.commands.shared.system_report import SystemReport
 from splitplace.messages.application import Application, Variant
 from splitplace.messages.limits import MAX_PACKET_BYTES, MEBIBYTE
 
 Level = Literal["ok", "warn", "fail"]
 
 QUEUE_MESSAGES = 2000
-"""A broker that drops before this many wait will drop in earnest; the default of Mosquitto is 1000."""
+"""Messages that a broker must queue for a slow subscriber. Mosquitto's default is 1000."""
 
 _EARLIEST = datetime(2026, 1, 1, tzinfo=UTC)
-"""No clock can rightly show less: this software is younger."""
+"""No right clock shows less: this software is younger."""
 
 _LATEST = datetime(2100, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One finding."""
+    """The result of one check."""
 
     name: str
     level: Level
     finding: str
     remedy: str = ""
-    """How to mend it, where it is not ok."""
+    """How to fix it; empty if it is ok."""
 
 
 def packet_limit(limit: int | None) -> Check:
-    """The broker's limit, from CONNACK, against what our largest task needs."""
+    """Compare the broker's packet limit (from CONNACK) with the largest task."""
     name = "packet limit"
     if limit is None:
-        return Check(name, "ok", "the broker names none")
+        return Check(name, "ok", "the broker states none")
     if limit >= MAX_PACKET_BYTES:
         return Check(name, "ok", f"{limit} bytes")
     return Check(
         name,
         "fail",
-        f"{limit} bytes; tasks may need {MAX_PACKET_BYTES}",
-        f"Mosquitto: max_packet_size {MAX_PACKET_BYTES} (as in mosquitto/mosquitto.conf)",
+        f"{limit} bytes, but tasks may need {MAX_PACKET_BYTES}",
+        f"in Mosquitto, set max_packet_size {MAX_PACKET_BYTES} (as in mosquitto/mosquitto.conf)",
     )
 
 
 def attempt(name: str, tried: Callable[[], None], errors: type[Exception], good: str, remedy: str) -> Check:
-    """Carries out an experiment that raises one of `errors` where it does not work."""
+    """Run an experiment that raises one of `errors` if it fails."""
     try:
         tried()
     except errors as error:
@@ -56,27 +56,27 @@ def attempt(name: str, tried: Callable[[], None], errors: type[Exception], good:
 
 
 def queue_length(held: int) -> Check:
-    """How many messages the broker kept for a subscriber that was slow."""
+    """Judge how many messages the broker kept for a slow subscriber."""
     if held >= QUEUE_MESSAGES:
-        return Check("broker queue", "ok", f"{held} messages waited for a slow subscriber, none was dropped")
+        return Check("broker queue", "ok", f"{held} messages were queued for a slow subscriber, none dropped")
     return Check(
         "broker queue",
         "warn",
-        f"of {QUEUE_MESSAGES} messages for a slow subscriber {held} arrived; the others were dropped",
-        "Mosquitto: max_queued_messages 100000 and max_queued_bytes 536870912",
+        f"only {held} of {QUEUE_MESSAGES} messages reached a slow subscriber; the broker dropped the rest",
+        "in Mosquitto, set max_queued_messages 100000 and max_queued_bytes 536870912",
     )
 
 
 def clock(now: datetime) -> Check:
-    """Points in time never travel, so clocks need not agree; but certificates and logs want a sane one."""
-    shown = f"{now:%Y-%m-%d %H:%M} UTC (only durations travel: devices need not agree)"
+    """Check this clock. Clocks need not agree (only durations are sent), but TLS and logs need a sane one."""
+    shown = f"{now:%Y-%m-%d %H:%M} UTC (clocks of devices need not agree)"
     if _EARLIEST <= now < _LATEST:
         return Check("clock", "ok", shown)
-    return Check("clock", "warn", shown, "set the clock (timedatectl set-ntp true): TLS certificates need it")
+    return Check("clock", "warn", shown, "set the clock (timedatectl set-ntp true): TLS needs the right time")
 
 
 def versions(own: str, status: SystemReport) -> Check:
-    """Whether everything that runs is the same version as this."""
+    """Compare the versions of all services and nodes with this one."""
     others = {service.name: service.software for service in status.services if service.online}
     others |= {node.name: node.software for node in status.nodes if node.online}
     same = (own, f"splitplace {own}")
@@ -84,46 +84,46 @@ def versions(own: str, status: SystemReport) -> Check:
         name: said for name, said in others.items() if said is not None and said.split(",")[0] not in same
     }
     if not different:
-        return Check("versions", "ok", f"{own} everywhere ({len(others)} parts)")
+        return Check("versions", "ok", f"{own} everywhere ({len(others)} services and nodes)")
     named = ", ".join(f"{name} has {said}" for name, said in sorted(different.items()))
     return Check("versions", "warn", f"this is {own}; {named}", "install the same version everywhere")
 
 
 def services(status: SystemReport) -> Check:
-    """Whether all five run."""
+    """Check that all five services are online."""
     if not status.missing:
         return Check("services", "ok", "all online")
     return Check(
         "services",
         "fail",
         f"not online: {', '.join(status.missing)}",
-        "splitplace up, or each by its own name",
+        "run splitplace up, or each service by its name",
     )
 
 
 def nodes(status: SystemReport) -> Check:
-    """Whether anything can compute."""
+    """Check that nodes are online."""
     online = [node.name for node in status.nodes if node.online]
     offline = [node.name for node in status.nodes if not node.online]
     if not online:
         return Check(
-            "nodes", "fail", "none is online", "splitplace node --node NAME --broker URL, on each device"
+            "nodes", "fail", "none is online", "run splitplace node --node NAME --broker URL on each device"
         )
     if offline:
         return Check(
             "nodes",
             "warn",
             f"{len(online)} online; offline: {', '.join(offline)}",
-            "start them, or forget them (clear their retained topics node/<id>/status and node/<id>/info)",
+            "start them, or clear their retained topics node/<id>/status and node/<id>/info",
         )
     return Check("nodes", "ok", f"{len(online)} online")
 
 
 def memory(application: Application, budgets: Mapping[str, int]) -> Check:
-    """Whether some variant of an application fits the online nodes (`budgets`: bytes by node)."""
+    """Check that some variant of an application fits the online nodes (`budgets`: bytes by node)."""
     name = f"memory for {application.name}"
     largest = max(budgets.values(), default=0)
-    needs = {variant.name: _largest_piece(application, variant) for variant in application.variants}
+    needs = {variant.name: _largest_fragment(application, variant) for variant in application.variants}
     fitting = [variant for variant, needed in needs.items() if needed <= largest]
     if len(fitting) == len(needs):
         return Check(name, "ok", f"every variant fits: {', '.join(fitting)}")
@@ -139,18 +139,18 @@ def memory(application: Application, budgets: Mapping[str, int]) -> Check:
     )
 
 
-def _largest_piece(application: Application, variant: Variant) -> int:
+def _largest_fragment(application: Application, variant: Variant) -> int:
     return max(application.fragment(stage.fragment).peak_memory_bytes for stage in variant.stages)
 
 
 def catalogue(local: Sequence[str], announced: Sequence[str]) -> Check:
-    """Whether the splitter has told everybody which applications there are."""
+    """Check that the splitter has announced the applications of the model store."""
     if not announced:
         return Check(
             "catalogue",
             "fail",
             "no application is announced",
-            "is the splitter running, and has it a model store?",
+            "start the splitter, and check its --store",
         )
     hidden = sorted(set(local) - set(announced))
     if hidden:
@@ -158,6 +158,6 @@ def catalogue(local: Sequence[str], announced: Sequence[str]) -> Check:
             "catalogue",
             "warn",
             f"announced: {', '.join(announced)}; only in the store here: {', '.join(hidden)}",
-            "start the splitter again with --store set to this model store",
+            "restart the splitter with --store set to this model store",
         )
     return Check("catalogue", "ok", f"announced: {', '.join(announced)}")

@@ -9,9 +9,9 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from splitplace.commands.shared.exit_codes import ExitCode
 from splitplace.commands.shared.options import fail, parse_duration_ms
 from splitplace.commands.shared.places import StoreOption, model_store
+from splitplace.errors import ExitCode
 from splitplace.messages.limits import MEBIBYTE
 from splitplace.storage.model_store import StoreError
 from splitplace.workshop.cutting.layer_split import CutError

@@ -1,72 +1,56 @@
-"""`splitplace models`: finds the subcommand that is meant, and loads only that."""
+"""`splitplace models`. Each subcommand is imported only when it is run."""
 
 import logging
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
-from typing import Any
+from collections.abc import Mapping
 
 import typer
 
-from splitplace.commands.shared.exit_codes import ExitCode
+from splitplace.commands.shared.lazy_group import LazyCommand, LazyGroup
 
-_STORE, _WORKSHOP = "splitplace.commands.models.store", "splitplace.commands.models.workshop"
-_MEASURE = "splitplace.commands.models.measure"
 
-SUBCOMMANDS: Mapping[str, tuple[str, str]] = {
-    "list": (_STORE, "Show what the model store holds."),
-    "inspect": ("splitplace.commands.models.inspect", "Show where a network can be cut, and how it best is."),
-    "add": ("splitplace.commands.models.add", "Make an application of a network of your own."),
-    "build": (_WORKSHOP, "Build a shipped application: train, split, export, measure, pack."),
-    "train": (_WORKSHOP, "Train one network of a shipped application."),
-    "evaluate": (_MEASURE, "Measure an application again on labelled pictures."),
-    "profile": (_MEASURE, "Time an application's fragments on this machine."),
-    "report": (
-        "splitplace.commands.models.report",
-        "Write a page with pictures: accuracy against time, groups, cuts, sizes.",
+def _command(name: str, module: str, summary: str) -> LazyCommand:
+    return LazyCommand(summary, f"splitplace.commands.models.{module}:{name}_command", extra="models")
+
+
+COMMANDS: Mapping[str, LazyCommand] = {
+    "list": _command("list", "store", "Show what the model store holds, and in which folder."),
+    "inspect": _command(
+        "inspect",
+        "inspect",
+        "Show where a network can be cut, what each stage costs, and how good the cut is.",
     ),
-    "export": (_STORE, "Write an application as one archive."),
-    "remove": (_STORE, "Delete an application from the store."),
+    "add": _command("add", "add", "Make an application of a network of your own."),
+    "build": _command(
+        "build", "workshop", "Build a shipped application: train, split, export, measure, pack."
+    ),
+    "train": _command("train", "workshop", "Train one network of a shipped application."),
+    "evaluate": _command("evaluate", "measure", "Measure an application again on labelled pictures."),
+    "profile": _command(
+        "profile", "measure", "Time an application's fragments on this machine, in one thread."
+    ),
+    "report": _command(
+        "report", "report", "Write a page with pictures: accuracy against time, groups, cuts, sizes."
+    ),
+    "export": _command("export", "store", "Write an application as one archive."),
+    "remove": _command("remove", "store", "Delete an application that you added, with its fragments."),
 }
-"""Subcommands: the module that holds each as `<name>_command`, and the first line of its help."""
+"""Subcommands of `splitplace models`."""
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Runs the subcommand. Exits with a code of `splitplace.commands.shared.exit_codes`.
-
-    Args:
-        arguments: What stands after `splitplace models`.
-    """
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of packages that nothing here needs
-    chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
-    app = typer.Typer(
-        help="Build, measure and keep applications: any network as measured fragments.",
-        no_args_is_help=True,
-        add_completion=False,
-        pretty_exceptions_enable=False,
-    )
-    app.callback()(_no_options)
-    for name, (module, summary) in SUBCOMMANDS.items():
-        if name == chosen:
-            app.command(name)(_load(module, name))
-        else:
-            app.command(name, help=summary)(_not_loaded)
-    app(args=list(arguments), prog_name="splitplace models")
+class _Models(LazyGroup):
+    lazy_commands = COMMANDS
 
 
-def _load(module: str, name: str) -> Callable[..., Any]:
-    try:
-        command: Callable[..., Any] = getattr(import_module(module), f"{name}_command")
-    except ModuleNotFoundError as error:
-        print(f"this needs {error.name}: pip install 'splitplace[models]'", file=sys.stderr)
-        sys.exit(ExitCode.PROBLEM)
-    return command
+app = typer.Typer(
+    cls=_Models,
+    help="Add, build, measure and keep applications: networks as measured fragments.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+)
 
 
-def _no_options() -> None:
-    """Makes typer keep the subcommand's name even where there is only one."""
-
-
-def _not_loaded() -> None:
-    """Stands for the subcommands that are not wanted now."""
-    raise RuntimeError("only the chosen subcommand can be run")
+@app.callback()
+def _quiet_torch() -> None:
+    """Silence warnings of torch's exporter about packages that nothing here needs."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)

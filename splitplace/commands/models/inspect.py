@@ -10,10 +10,10 @@ import onnx
 import typer
 from rich.console import Console
 
-from splitplace.commands.shared.exit_codes import ExitCode
 from splitplace.commands.shared.options import fail
 from splitplace.commands.shared.places import StoreOption, model_store
 from splitplace.edge_node.runtime import FragmentError
+from splitplace.errors import ExitCode
 from splitplace.messages.application import Application
 from splitplace.storage.model_store import ModelStore, StoreError
 from splitplace.workshop.cutting.balance import Device, PartitionError, Target

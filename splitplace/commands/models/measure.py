@@ -7,9 +7,9 @@ import typer
 from rich.console import Console
 
 from splitplace.commands.models.store import ApplicationArgument
-from splitplace.commands.shared.exit_codes import ExitCode
 from splitplace.commands.shared.options import fail
 from splitplace.commands.shared.places import StoreOption, model_store
+from splitplace.errors import ExitCode
 from splitplace.messages.application import Application
 from splitplace.storage.model_store import StoreError
 from splitplace.workshop.cutting.profile import reference_score, timed

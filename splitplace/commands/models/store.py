@@ -8,9 +8,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from splitplace.commands.shared.exit_codes import ExitCode
 from splitplace.commands.shared.options import fail
 from splitplace.commands.shared.places import StoreOption, model_store
+from splitplace.errors import ExitCode
 from splitplace.messages.application import Variant
 from splitplace.messages.limits import MEBIBYTE
 from splitplace.storage.model_store import ModelStore, StoreError

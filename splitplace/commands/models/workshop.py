@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from splitplace.commands.shared.exit_codes import ExitCode
 from splitplace.commands.shared.options import fail
 from splitplace.commands.shared.places import StoreOption, model_store, paths
+from splitplace.errors import ExitCode
 from splitplace.storage.model_store import StoreError
 from splitplace.workshop.cutting.layer_split import CutError
 from splitplace.workshop.datasets import DatasetError, load_published

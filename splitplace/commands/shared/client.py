@@ -1,8 +1,9 @@
-"""A short-lived MQTT client for subcommands: they come, look or ask, and go."""
+"""A short-lived MQTT client for subcommands that look at a system or ask it something."""
 
 import asyncio
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import aiomqtt
@@ -10,6 +11,7 @@ from pydantic import ValidationError
 
 from splitplace.bus.connection import parse
 from splitplace.bus.settings import Settings
+from splitplace.errors import UnreachableError
 from splitplace.messages.base import Message
 from splitplace.messages.frames import FrameError
 from splitplace.messages.topics import Topic
@@ -21,22 +23,29 @@ _QUIET_S = 0.3
 _PATIENCE_S = 2.0
 
 
-def new_client(settings: Settings, purpose: str) -> aiomqtt.Client:
-    """A client with a name of its own that is not connected yet; entering it raises aiomqtt.MqttError."""
-    return aiomqtt.Client(
-        settings.host,
-        settings.port,
-        username=settings.username,
-        password=settings.password.get_secret_value() if settings.password else None,
-        identifier=f"splitplace-{purpose}-{secrets.token_hex(6)}",
-        protocol=aiomqtt.ProtocolVersion.V5,
-        tls_context=settings.tls_context(),
-        timeout=CONNECT_S,
-    )
+@asynccontextmanager
+async def connected(settings: Settings, purpose: str) -> AsyncIterator[aiomqtt.Client]:
+    """Connect with a client id of its own. Raises UnreachableError, also where the connection ends inside."""
+    try:
+        async with aiomqtt.Client(
+            settings.host,
+            settings.port,
+            username=settings.username,
+            password=settings.password.get_secret_value() if settings.password else None,
+            identifier=f"splitplace-{purpose}-{secrets.token_hex(6)}",
+            protocol=aiomqtt.ProtocolVersion.V5,
+            tls_context=settings.tls_context(),
+            timeout=CONNECT_S,
+        ) as client:
+            yield client
+    except aiomqtt.MqttError as error:
+        raise UnreachableError(
+            f"broker {settings.broker}: {error} (start one: splitplace broker, or name it: --broker)"
+        ) from error
 
 
 async def retained(client: aiomqtt.Client, settings: Settings, topics: Iterable[Topic[Any]]) -> "Seen":
-    """Everything that is retained on some topics: waits until nothing more comes, at most two seconds.
+    """Return everything that is retained on some topics. Waits for silence, at most two seconds.
 
     The subscriptions stay.
     """
@@ -57,14 +66,14 @@ async def retained(client: aiomqtt.Client, settings: Settings, topics: Iterable[
 
 
 class Seen:
-    """The last payload on every topic, parsed when asked for."""
+    """The last payload on every topic, parsed on demand."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
         self._payloads: dict[str, bytes] = {}
 
     def add(self, message: aiomqtt.Message) -> None:
-        """Takes note of a message."""
+        """Keep the payload of a message."""
         name = message.topic.value.removeprefix(f"{self._prefix}/")
         if message.payload:
             self._payloads[name] = message.payload
@@ -72,14 +81,14 @@ class Seen:
             self._payloads.pop(name, None)
 
     def messages(self, topic: Topic[MessageT]) -> Iterator[MessageT]:
-        """Valid messages of a topic, ordered by its name; others are passed over."""
+        """Return the valid messages of a topic, ordered by its name; skip the others."""
         for name in sorted(self._payloads):
             message = read(topic, name, self._payloads[name])
             if message is not None:
                 yield message
 
     def broken(self, topics: Iterable[Topic[Any]]) -> Mapping[str, str]:
-        """Topics with messages that are not valid, and why."""
+        """Return the topics with messages that are not valid, and why."""
         found = {}
         for topic in topics:
             for name, payload in self._payloads.items():
@@ -92,7 +101,7 @@ class Seen:
 
 
 def read(topic: Topic[MessageT], name: str, payload: bytes) -> MessageT | None:
-    """The message, or None where it is another topic's or not valid."""
+    """Return the message, or None if it belongs to another topic or is not valid."""
     if topic.match(name) is None:
         return None
     try:
@@ -102,12 +111,12 @@ def read(topic: Topic[MessageT], name: str, payload: bytes) -> MessageT | None:
 
 
 async def clear_retained(settings: Settings) -> int:
-    """Removes everything that is retained below the prefix, and says how many topics that were.
+    """Remove everything that is retained below the prefix. Return the number of topics.
 
     For a system that is gone for good, on a broker that others use too.
     """
     found: set[str] = set()
-    async with new_client(settings, "clear") as client:
+    async with connected(settings, "clear") as client:
         await client.subscribe(f"{settings.prefix}/#", qos=1)
         try:
             async with asyncio.timeout(_PATIENCE_S):

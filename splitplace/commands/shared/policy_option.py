@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from splitplace.commands.shared.exit_codes import ExitCode
-from splitplace.commands.shared.options import fail
+from splitplace.errors import ConfigurationError
 from splitplace.messages.topics import PLACER, SPLITTER
 from splitplace.policies.pairs import PolicyPair, parse_policy
 
@@ -14,21 +13,22 @@ PolicyOption = Annotated[
     str | None,
     typer.Option(
         metavar="SPLIT+PLACEMENT",
-        help="How to split and where to place, such as mab+daso. [default: as the services' settings say]",
+        help="How to split and where to place, such as mab+daso.",
+        show_default="the services' settings",
     ),
 ]
 
 
 def parse_pair(text: str | None) -> PolicyPair | None:
-    """The pair that was asked for; None where none was. Exits where there is no such pair."""
+    """Return the pair that the option names; None without one. Raises ConfigurationError."""
     try:
         return parse_policy(text) if text is not None else None
     except ValueError as error:
-        fail(str(error), ExitCode.USAGE)
+        raise ConfigurationError(str(error)) from error
 
 
 def policy_flags(policy: PolicyPair | None) -> Mapping[str, Sequence[str]]:
-    """What tells services to decide by these policies, by the service; nothing for None."""
+    """Return the flags that set these policies, by service; none for None."""
     if policy is None:
         return {}
     return {SPLITTER: ("--policy", policy.split), PLACER: ("--placement", policy.placement)}

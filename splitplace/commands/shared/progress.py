@@ -1,4 +1,4 @@
-"""Shows how far long work is: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of long work on standard error: a bar on a terminal, else a plain line now and then."""
 
 import sys
 import time
@@ -21,12 +21,12 @@ _LONGEST_SILENCE_S = 60.0
 _SHORTEST_SILENCE_S = 10.0
 
 Step = Callable[[str], None]
-"""Says that one more piece is done, and what it was for."""
+"""Report one more finished item, with a description."""
 
 
 @contextmanager
 def progress(total: int) -> Iterator[Step]:
-    """Shows on standard error how many of `total` pieces are done, while the context lasts."""
+    """Show on standard error how many of `total` items are done, inside the context."""
     console = Console(stderr=True)
     if not console.is_terminal:
         lines = LinePacing(total, time.monotonic())
@@ -51,12 +51,12 @@ def _print(line: str | None) -> None:
 
 @dataclass
 class LinePacing:
-    """When a line is due: with every twentieth or minute, not within ten seconds of the last, and at the end.
+    """Decide when a line is due: at each twentieth, each minute and the end, at least ten seconds apart.
 
     Attributes:
-        total: pieces.
-        began_s: on the clock that `step` is told of.
-        done: pieces so far.
+        total: number of items.
+        began_s: start, on the clock that `step` gets.
+        done: items so far.
     """
 
     total: int
@@ -66,18 +66,15 @@ class LinePacing:
     _said_s: float = 0.0
 
     def __post_init__(self) -> None:
-        """Silence counts from the beginning."""
+        """Count silence from the start."""
         self._said_s = self.began_s
 
     def step(self, what: str, now_s: float) -> str | None:
-        """One more is done.
+        """Count one more item. Return a line if one is due.
 
         Args:
-            what: it was for.
-            now_s: since any moment, in seconds.
-
-        Returns:
-            What to print, if anything.
+            what: description of the item.
+            now_s: now, in seconds on any clock.
         """
         self.done += 1
         silence_s = now_s - self._said_s

@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 import pytest
 
-from splitplace.commands.models.command import main
+from splitplace.commands.main import main
 from splitplace.messages.application import VariantKind
 from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.compression.bottleneck import Narrowing
@@ -24,7 +24,7 @@ from tests.support.message_examples import application
 def _run(*arguments: str | Path) -> int:
     """Exit code of `splitplace models ...`."""
     with pytest.raises(SystemExit) as end:
-        main([str(argument) for argument in arguments])
+        main(["models", *map(str, arguments)])
     assert isinstance(end.value.code, int)
     return end.value.code
 

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
-from splitplace.commands.models.command import main
+from splitplace.commands.main import main
 from splitplace.messages.application import Application, Stage, TensorSpec, Variant
 from splitplace.storage.model_store import ModelStore, sha256_of
 from splitplace.storage.paths import SHIPPED_STORE
@@ -209,7 +209,7 @@ def test_pictures_come_from_the_first_folder_that_holds_some(small_mnist: Path, 
 
 def run(*arguments: object) -> int:
     with pytest.raises(SystemExit) as exit_info:
-        main(["report", *map(str, arguments)])
+        main(["models", "report", *map(str, arguments)])
     return int(exit_info.value.code or 0)
 
 

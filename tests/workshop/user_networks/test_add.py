@@ -10,7 +10,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from splitplace.commands.models.command import main
+from splitplace.commands.main import main
 from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.packing.evaluation import variant_logits
 
@@ -39,7 +39,7 @@ def nothing():
 
 def _run(*arguments: str | Path) -> int:
     with pytest.raises(SystemExit) as end:
-        main([str(argument) for argument in arguments])
+        main(["models", *map(str, arguments)])
     assert isinstance(end.value.code, int)
     return end.value.code
 

@@ -1,4 +1,4 @@
-"""How an observation is shown: a live page in a terminal, plain lines elsewhere."""
+"""Draw an observation: a live page for a terminal, plain lines elsewhere."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from splitplace.commands.watching.observation import Observation
+from splitplace.commands.shared.output import cell
+from splitplace.commands.watch.observation import Observation
 from splitplace.messages.cluster import NodeState
 from splitplace.messages.limits import MEBIBYTE
 from splitplace.messages.task import TaskDecided
@@ -15,7 +16,7 @@ _MISSING = "·"
 
 
 def page(observation: Observation, title: str) -> RenderableType:
-    """Everything at one moment, for a terminal."""
+    """Return everything as a page for a terminal."""
     return Group(
         Text(title, style="bold"),
         Text(""),
@@ -26,7 +27,7 @@ def page(observation: Observation, title: str) -> RenderableType:
 
 
 def line(observation: Observation) -> str:
-    """The same in one line, where there is no terminal."""
+    """Return the same in one line."""
     online = sum(node.online for node in observation.nodes.values())
     queued = sum(node.queue_length for node in observation.nodes.values())
     decisions = ", ".join(f"{count} {name}" for name, count in observation.decided.most_common())
@@ -37,7 +38,7 @@ def line(observation: Observation) -> str:
 
 
 def decision_line(decided: TaskDecided) -> str:
-    """One decision and its reason."""
+    """Return one decision with its reason, in one line."""
     return (
         f"{decided.task}: {decided.variant or 'refused'} for {decided.batch} x {decided.application}, "
         f"{decided.slack_ms:.0f} ms left: {decided.reason}"
@@ -103,14 +104,14 @@ def _decisions(observation: Observation) -> Table:
     table.add_column("batch", justify="right")
     table.add_column("slack ms", justify="right")
     table.add_column("decision")
-    table.add_column("because", ratio=1)
+    table.add_column("reason", ratio=1)
     for decided in observation.recent:
         table.add_row(
             decided.task,
             str(decided.batch),
             f"{decided.slack_ms:.0f}",
             decided.variant or "refused",
-            Text(decided.reason),
+            cell(decided.reason),
         )
     return table
 

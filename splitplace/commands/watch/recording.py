@@ -1,6 +1,6 @@
-"""A log of decisions and ends of tasks, for `splitplace replay`: JSON lines of topic and payload.
+"""A log of decisions and task ends for `splitplace replay`: JSON lines of topic and payload.
 
-`mosquitto_sub -t 'splitplace/v1/job/#' -F %J` writes lines that are read as well.
+`splitplace watch --json` and `mosquitto_sub -t 'splitplace/v1/job/#' -F %J` write lines that `Log` reads too.
 """
 
 import contextlib
@@ -21,25 +21,25 @@ from splitplace.messages.topics import JOB_DECIDED, JOB_FINISHED
 
 MAX_LINE_BYTES = 2 * MAX_CONTROL_BYTES
 _LEVELS = 3
-"""Of a job's topic, without the prefix."""
+"""Levels of a job's topic, without the prefix."""
 
 
 class RecordingError(SplitPlaceError):
-    """The log cannot be written; the text says why."""
+    """The log cannot be written."""
 
 
 class Recorder:
-    """Writes decisions and ends as they come, each at once."""
+    """Write decisions and task ends as they come, and flush each."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
 
     def take(self, topic: str, message: Message) -> None:
-        """Writes it where it is a decision or an end. Raises RecordingError.
+        """Write a message if it is a decision or a task end. Raises RecordingError.
 
         Args:
-            topic: it came on, with or without prefix.
-            message: what came.
+            topic: where it arrived, with or without prefix.
+            message: any message.
         """
         if isinstance(message, TaskDecided | TaskFinished):
             try:
@@ -51,7 +51,7 @@ class Recorder:
 
 @contextlib.contextmanager
 def recording(path: Path | None) -> Iterator[Recorder | None]:
-    """Adds to a file while the block runs; without a path there is no recorder. Raises RecordingError."""
+    """Append to a file inside the block. No path, no recorder. Raises RecordingError."""
     if path is None:
         yield None
         return
@@ -64,19 +64,19 @@ def recording(path: Path | None) -> Iterator[Recorder | None]:
 
 
 def _unwritable(name: str, error: OSError) -> RecordingError:
-    return RecordingError(f"{name} cannot be written: {error.strerror}")
+    return RecordingError(f"{name}: cannot be written: {error.strerror}")
 
 
 class Log:
-    """Reads what was recorded, line by line. Lines of other topics are ignored."""
+    """Read a recording line by line. Lines of other topics are ignored."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.broken = 0
-        """Lines so far that are neither."""
+        """Number of lines so far that are not valid."""
 
     def events(self) -> Iterator[TaskDecided | TaskFinished]:
-        """Decisions and ends in the order in which they were heard. Raises OSError."""
+        """Return decisions and task ends in the order of the file. Raises OSError."""
         with self._path.open("rb") as file:
             while line := file.readline(MAX_LINE_BYTES):
                 try:
@@ -89,7 +89,7 @@ class Log:
 
 
 def _event(line: bytes) -> TaskDecided | TaskFinished | None:
-    """What stands in a line, checked as if it came from the broker; None for another topic's message."""
+    """Parse a line as strictly as a message from the broker. Return None for another topic."""
     content = from_json(line)
     name = "/".join(content["topic"].split("/")[-_LEVELS:])
     if JOB_DECIDED.match(name) is not None:

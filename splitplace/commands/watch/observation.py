@@ -1,6 +1,6 @@
-"""What can be seen of a running system on its topics: a small state that every message changes.
+"""What the topics of a running system show: a small state that every message changes.
 
-`Observation` is fed by `observe` from the broker, and shown by `splitplace.commands.watching.view`.
+`Observation` is fed by `observe` from the broker, and shown by `splitplace.commands.watch.view`.
 """
 
 from collections import Counter, deque
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from splitplace.bus.settings import Settings
-from splitplace.commands.shared.client import new_client, read
+from splitplace.commands.shared.client import connected, read
 from splitplace.messages.base import Message
 from splitplace.messages.cluster import ClusterState, NodeInfo, NodeState, ServiceStatus
 from splitplace.messages.metrics import ClusterMetrics, GatewayMetrics, NodeMetrics, TaskMetrics
@@ -47,7 +47,7 @@ _RECENT = 8
 
 @dataclass
 class Observation:
-    """Everything that was heard and is worth showing."""
+    """Everything received that is worth showing."""
 
     services: dict[str, ServiceStatus] = field(default_factory=dict)
     infos: dict[str, NodeInfo] = field(default_factory=dict)
@@ -57,26 +57,26 @@ class Observation:
     gateway: GatewayMetrics | None = None
     cluster: ClusterMetrics | None = None
     accepted: dict[str, TaskAccepted] = field(default_factory=dict)
-    """First acceptance of every task that was heard of; at most 100,000."""
+    """First acceptance of every task; at most 100,000."""
     finished: dict[str, TaskFinished] = field(default_factory=dict)
     decided: Counter[str] = field(default_factory=Counter)
-    """How often each variant was decided on, retries included."""
+    """Decisions for each variant, retries included."""
     examples: dict[str, TaskDecided] = field(default_factory=dict)
     """The first decision for each variant."""
     recent: deque[TaskDecided] = field(default_factory=lambda: deque(maxlen=_RECENT))
 
     @property
     def on_time(self) -> int:
-        """Finished tasks that were answered on time."""
+        """Number of finished tasks that were answered on time."""
         return sum(task.on_time for task in self.finished.values())
 
     @property
     def hit_rate(self) -> float | None:
-        """On time among finished; None before there is one."""
+        """Share of finished tasks that were on time; None before the first."""
         return self.on_time / len(self.finished) if self.finished else None
 
     def apply(self, message: Message) -> None:  # noqa: C901 - one case for each kind of message
-        """Takes note of a message."""
+        """Update the observation with a message."""
         match message:
             case TaskAccepted() if len(self.accepted) < _REMEMBERED:
                 self.accepted.setdefault(message.task, message)
@@ -111,7 +111,7 @@ async def observe(
     on_connect: Callable[[], Awaitable[None]] | None = None,
     on_message: Callable[[str, Message], None] | None = None,
 ) -> None:
-    """Feeds an observation until it is cancelled. Raises aiomqtt.MqttError when the connection ends.
+    """Feed an observation until cancelled. Raises UnreachableError when the connection ends.
 
     Args:
         settings: where to listen.
@@ -119,7 +119,7 @@ async def observe(
         on_connect: called once all topics are subscribed.
         on_message: called with the topic (without prefix) of every valid message, and the message.
     """
-    async with new_client(settings, "watch") as client:
+    async with connected(settings, "watch") as client:
         for topic in TOPICS:
             await client.subscribe(f"{settings.prefix}/{topic.filter}", qos=1)
         if on_connect is not None:
@@ -134,7 +134,7 @@ async def observe(
 
 
 def _content(name: str, payload: bytes) -> Message | None:
-    """A message of one of our topics; None for others, and for what is not valid."""
+    """Return a message of one of our topics; None for another topic or an invalid message."""
     for topic in TOPICS:
         content: Message | None = read(topic, name, payload)
         if content is not None:

@@ -1,4 +1,4 @@
-"""Shows an observation while it grows."""
+"""Show an observation while it grows."""
 
 import asyncio
 import contextlib
@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator
 from rich.console import Console
 from rich.live import Live
 
-from splitplace.commands.watching.observation import Observation
-from splitplace.commands.watching.view import decision_line, line, page
+from splitplace.commands.watch.observation import Observation
+from splitplace.commands.watch.view import decision_line, line, page
+from splitplace.terminal import printable
 
 _REFRESH_S = 0.25
 _LINE_EVERY_S = 5.0
@@ -17,7 +18,7 @@ _LINE_EVERY_S = 5.0
 
 @contextlib.asynccontextmanager
 async def shown(observation: Observation, title: str) -> AsyncIterator[None]:
-    """Shows the observation while the block runs: a live page in a terminal, else plain lines."""
+    """Show the observation inside the block: a live page on a terminal, else plain lines."""
     showing = asyncio.create_task(_show(observation, title, Console()), name="screen")
     try:
         yield
@@ -41,7 +42,7 @@ async def _show(observation: Observation, title: str, console: Console) -> None:
         for variant, decided in observation.examples.items():
             if variant not in said:
                 said.add(variant)
-                print(f"first decision {decision_line(decided)}", flush=True)
+                print(printable(f"first decision {decision_line(decided)}"), flush=True)
         if time.monotonic() >= next_line:
             next_line += _LINE_EVERY_S
-            print(f"{time.monotonic() - started:5.0f} s: {line(observation)}", flush=True)
+            print(printable(f"{time.monotonic() - started:5.0f} s: {line(observation)}"), flush=True)

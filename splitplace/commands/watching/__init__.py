@@ -1,1 +1,0 @@
-"""Watch a running system: observe its topics, draw them, record them."""

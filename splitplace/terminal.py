@@ -1,0 +1,44 @@
+"""Where the program meets its user: run a command, end it with a sentence, print what came from outside."""
+
+import re
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import typer
+
+from splitplace.errors import SplitPlaceError
+
+_UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Control characters but tab and newline, and those that change the direction of writing."""
+
+
+def printable(text: str) -> str:
+    r"""Return the text with control characters written as escapes, such as `\x1b`.
+
+    Whatever comes over the network or out of a file may hold sequences that a terminal obeys.
+    """
+    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def run(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and exit. An error that the user can act on is printed without a traceback.
+
+    Args:
+        app: the command.
+        program: what its help calls it.
+        arguments: default to those of the process.
+    """
+    try:
+        typer.main.get_command(app).main(
+            args=list(sys.argv[1:] if arguments is None else arguments), prog_name=program
+        )
+    except SplitPlaceError as error:
+        sys.stderr.write(f"{printable(str(error))}\n")
+        sys.exit(error.exit_code)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        sys.stderr.write(f"{printable(str(error.filename))}: {error.strerror}\n")
+        sys.exit(SplitPlaceError.exit_code)
+    sys.exit(0)
