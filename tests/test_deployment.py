@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from paho.mqtt import client, publish
 from splitplace.commands.main import COMMANDS
 from splitplace.edge_node.settings import NodeSettings
 from splitplace.messages.limits import MAX_PACKET_BYTES
-from splitplace.messages.topics import SERVICES
+from splitplace.messages.topics import GATEWAY, PLACER, SERVICES, SPLITTER
+from splitplace.storage.paths import resolve_paths
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -130,10 +132,17 @@ def test_what_is_kept_in_volumes_lies_where_the_image_puts_it(compose: dict[str,
         ((home,),) = instructions(dockerfile, "VOLUME")
         assert instructions(dockerfile, "WORKDIR")[-1] == [home]
         variables = dict(word.split("=", 1) for words in instructions(dockerfile, "ENV") for word in words)
-        written = {"SPLITPLACE_JOURNAL", "SPLITPLACE_STATE_DIR", "SPLITPLACE_FRAGMENT_DIR"} & variables.keys()
-        assert written
-        assert all(variables[name].startswith(f"{home}/") for name in written)
+        assert variables["SPLITPLACE_STATE_DIR"] == home
         assert all(volume.endswith(f":{home}") for volume in service.get("volumes", ()))
+
+
+def test_every_part_that_keeps_state_has_a_volume_of_its_own(compose: dict[str, Any]) -> None:
+    volumes = {name: tuple(service.get("volumes", ())) for name, service in ours(compose).items()}
+    keeping = {name: found for name, found in volumes.items() if found}
+    assert keeping.keys() == {GATEWAY, SPLITTER, PLACER} | {
+        name for name in volumes if name.startswith("node-")
+    }
+    assert len(set(keeping.values())) == len(keeping)
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
@@ -145,11 +154,10 @@ def test_every_file_that_an_image_copies_exists_and_is_given_to_the_builder(dock
     for source in sources:
         assert (ROOT / source).exists(), source
         assert any(fnmatch.fnmatch(source, pattern) for pattern in given), source
-    packages = re.search(
-        r"^packages = \[(.*)\]$", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE
-    )
-    assert packages is not None
-    assert set(re.findall(r'"(\w+)"', packages[1])) <= set(sources)
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"][
+        "targets"
+    ]["wheel"]
+    assert {*wheel["packages"], *wheel["force-include"]} <= set(sources)
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
@@ -186,6 +194,9 @@ def test_the_systemd_unit_starts_a_node_and_sets_variables_it_knows() -> None:
     assert set(re.findall(r"^Environment=(\w+)=", text, re.MULTILINE)) <= known
     assert {service[key] for key in ("DynamicUser", "NoNewPrivileges", "PrivateDevices")} == {"yes"}
     assert service["Restart"] == "always"
+    assert service["WorkingDirectory"] == f"%S/{service['StateDirectory']}"
+    paths = resolve_paths(environment={"STATE_DIRECTORY": f"/var/lib/{service['StateDirectory']}"})
+    assert paths.fragments("pi") == Path("/var/lib/splitplace/fragments/pi")
     assert service["MemoryMax"]
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from splitplace.errors import SplitPlaceError
 from splitplace.messages.task import Answer
+from splitplace.storage.exclusive import exclusive
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS tasks (
@@ -213,14 +214,29 @@ class Journal:
         return await asyncio.wrap_future(done)
 
     def _run(self) -> None:
+        lock = self._path.with_name(f"{self._path.name}.lock")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            with exclusive(lock):
+                self._serve()
+        except BlockingIOError:
+            message = (
+                f"journal {self._path}: another gateway uses it; give each system a --state-dir of its own"
+            )
+            self._opened.set_exception(JournalError(message))
+        except OSError as error:
+            self._opened.set_exception(
+                JournalError(f"journal {self._path}: {error}; is the folder writable?")
+            )
+
+    def _serve(self) -> None:
+        try:
             connection = sqlite3.connect(self._path, isolation_level=None)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
             connection.executescript(_SCHEMA)
-        except (sqlite3.Error, OSError) as error:
-            message = f"journal {self._path}: {error}; is the folder writable, and no other gateway using it?"
+        except sqlite3.Error as error:
+            message = f"journal {self._path}: {error}; is the folder writable, and the file a journal?"
             self._opened.set_exception(JournalError(message))
             return
         self._opened.set_result(None)

@@ -103,3 +103,13 @@ async def test_a_journal_that_cannot_be_written_says_what_to_look_at(tmp_path: P
     with pytest.raises(JournalError, match="is the folder writable"):
         async with Journal(tmp_path / "file" / "journal", durable=False):
             pass
+
+
+async def test_a_second_gateway_on_the_same_journal_is_refused_and_told_why(tmp_path: Path) -> None:
+    async with Journal(tmp_path / "journal", durable=False) as journal:
+        with pytest.raises(JournalError, match="another gateway uses it; give each system a --state-dir"):
+            async with Journal(tmp_path / "journal", durable=False):
+                pass
+        assert await journal.accept(entry()) is None
+    async with Journal(tmp_path / "journal", durable=False) as journal:
+        assert len(await journal.unfinished()) == 1
