@@ -8,7 +8,7 @@ from typing import Literal
 from splitplace.messages.application import Application
 from splitplace.messages.metrics import TaskMetrics
 from splitplace.messages.task import TaskFinished
-from splitplace.policies.scoring import quantile, reward
+from splitplace.policies.scoring import quantile, reward_of
 
 WINDOW = 1000
 """Most recent responses that quantiles are of."""
@@ -43,11 +43,10 @@ class _Board:
         self.moved_bytes += task.moved_bytes
         if task.status != "answered":
             return  # eq. 15 gives 0 for what has no result
-        truth = task.accuracy if task.accuracy is not None else task.variant_accuracy
         self.partial += task.coverage is not None and task.coverage < 1
         self.on_time += task.on_time
         self.inputs += task.batch
-        self.reward_sum += reward(task.on_time, truth or 0.0)
+        self.reward_sum += reward_of(task)
         self.responses_ms.append(task.response_ms)
         if task.accuracy is not None:
             self.right_labels += task.accuracy * task.batch

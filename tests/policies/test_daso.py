@@ -17,9 +17,10 @@ from splitplace.policies.placement import (
     placement_policy,
 )
 from splitplace.policies.placement.daso import LEAST_SAMPLES, SurrogatePlacement
-from splitplace.policies.placement.objective import Charged, charged, objective, response_share, task_reward
+from splitplace.policies.placement.objective import Charged, charged, objective, response_share
 from splitplace.policies.placement.pretrained import pretrained_weights
 from splitplace.policies.placement.surrogate import SHAPES
+from splitplace.policies.scoring import reward_of
 from splitplace.policies.state import StateError
 from tests.support.examples import all_of, cluster, job, node, request, three_ways
 
@@ -144,10 +145,10 @@ def test_a_task_without_an_answer_has_no_reward() -> None:
 
 def test_waiting_is_charged_once_more_since_others_waited_as_long() -> None:
     outcome = finished(response_ms=400.0, queue_ms=600.0)
-    assert charged(outcome, 2) == Charged(task_reward(outcome), response_share(700.0, 800.0))
+    assert charged(outcome, 2) == Charged(reward_of(outcome), response_share(700.0, 800.0))
     late = charged(outcome, 1)  # 1000 ms in all, where 800 are allowed
     assert late.response == response_share(1000.0, 800.0)
-    assert late.reward == pytest.approx(task_reward(outcome) - 0.5)
+    assert late.reward == pytest.approx(reward_of(outcome) - 0.5)
     nothing = finished(status="failed", queue_ms=600.0)
     assert charged(nothing, 1).reward == 0
 

@@ -21,7 +21,7 @@ their works). So what a task waited for others is also what others waited for it
 from dataclasses import dataclass
 
 from splitplace.messages.task import TaskFinished
-from splitplace.policies.scoring import reward
+from splitplace.policies.scoring import reward_of
 
 ALPHA = 0.5
 """Weight of energy; beta = 1 - alpha weighs the response time (the paper's section 6.1)."""
@@ -33,14 +33,6 @@ def response_share(response_ms: float, deadline_ms: float) -> float:
     The paper counts scheduling intervals; a live system has none, and one overdue task would outweigh all.
     """
     return response_ms / (response_ms + deadline_ms) if response_ms + deadline_ms > 0 else 0.0
-
-
-def task_reward(finished: TaskFinished) -> float:
-    """Equation 15 of one task; 0 without an answer."""
-    if finished.status != "answered":
-        return 0.0
-    accuracy = finished.variant_accuracy if finished.accuracy is None else finished.accuracy
-    return reward(finished.on_time, accuracy or 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +52,9 @@ def charged(finished: TaskFinished, micro_batches: int) -> Charged:
     """
     waited_ms = sum(report.queue_ms for report in finished.stages) / micro_batches
     response_ms = finished.response_ms + waited_ms
-    brought = task_reward(finished)
+    brought = reward_of(finished)
     if finished.on_time and response_ms > finished.deadline_ms:
-        brought = task_reward(finished.model_copy(update={"on_time": False}))
+        brought = reward_of(finished.model_copy(update={"on_time": False}))
     return Charged(brought, response_share(response_ms, finished.deadline_ms))
 
 
