@@ -1,10 +1,12 @@
 """What the applications' descriptions say about fragments, and what this node has measured. Pure."""
 
 from collections import OrderedDict
+from math import nan
 
 from splitplace.errors import SplitPlaceError
 from splitplace.messages.application import Application, Fragment
 from splitplace.messages.cluster import MAX_FRAGMENTS_LISTED, FragmentTiming
+from splitplace.policies import cost
 
 MAX_APPLICATIONS = 256
 _KEPT = 0.9
@@ -48,21 +50,20 @@ class Catalogue:
     def call_ms(self, sha256: str) -> float:
         """What one call of a fragment costs here beside its images, as described; 0 if unknown."""
         found = self._fragments.get(sha256)
-        return found[0].milliseconds_per_call * self._slowdown(found[1]) if found else 0.0
+        return cost.call_ms(found[0].milliseconds_per_call, self._slowness(found[1])) if found else 0.0
 
     def expected_ms(self, sha256: str, images: int, measured_ms_per_image: float | None) -> float:
-        """Time that a call on so many images will take: as measured here, else as described; 0 if unknown.
-
-        The same model as in `splitplace.policies.prediction`.
-        """
+        """Return the time of a call on so many images: as measured here, else as described, else 0."""
         found = self._fragments.get(sha256)
-        image_ms = measured_ms_per_image
-        if image_ms is None:
-            image_ms = found[0].milliseconds_per_image * self._slowdown(found[1]) if found else 0.0
-        return self.call_ms(sha256) + images * image_ms
+        measured_ms = nan if measured_ms_per_image is None else measured_ms_per_image
+        if found is None:
+            return 0.0 if measured_ms_per_image is None else images * measured_ms
+        image_ms = cost.image_ms(found[0].milliseconds_per_image, self._slowness(found[1]), measured_ms)
+        return cost.work_ms(1, images, self.call_ms(sha256), image_ms)
 
-    def _slowdown(self, reference_score: float) -> float:
-        return reference_score / self.score if self.score else 1.0
+    def _slowness(self, reference_score: float) -> float:
+        """Return how many times as long a call takes here; as long as described if no score was measured."""
+        return cost.slowness(reference_score, self.score or reference_score)
 
 
 class Timings:

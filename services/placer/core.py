@@ -12,6 +12,7 @@ from splitplace.messages.cluster import ClusterState, PrepareFragments
 from splitplace.messages.limits import MAX_STAGES
 from splitplace.messages.task import StagePlacement, TaskDecided, TaskFinished, TaskPlaced
 from splitplace.policies.cluster import ClusterView
+from splitplace.policies.cost import HOP_MS
 from splitplace.policies.placement import (
     ActiveJob,
     Infeasible,
@@ -22,10 +23,10 @@ from splitplace.policies.placement import (
     Training,
     place,
 )
-from splitplace.policies.placement.objective import response_share, task_reward
+from splitplace.policies.placement.objective import response_share
 from splitplace.policies.placement.warm_up import warm_up
-from splitplace.policies.prediction import HOP_MS, Job, predict
-from splitplace.policies.scoring import mean
+from splitplace.policies.prediction import Job, predict
+from splitplace.policies.scoring import mean, reward_of
 from splitplace.policies.state import State, StateError
 
 HOPS_TO_DISPATCH = 1
@@ -153,7 +154,7 @@ class PlacerCore:
         return self._policy.end_period(
             PeriodOutcome(
                 tasks=len(left),
-                reward=mean([task_reward(one) for one in left]) or 0.0,
+                reward=mean([reward_of(one) for one in left]) or 0.0,
                 energy=mean(ratios) or 0.0,
                 response=mean([response_share(one.response_ms, one.deadline_ms) for one in left]) or 0.0,
             )

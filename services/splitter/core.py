@@ -12,8 +12,9 @@ from splitplace.messages.cluster import ClusterState
 from splitplace.messages.task import TaskAccepted, TaskDecided, TaskFinished, TaskPlaced
 from splitplace.policies.cluster import ClusterView, stage_works
 from splitplace.policies.correction import Correction
+from splitplace.policies.cost import HOP_MS
 from splitplace.policies.placement import Infeasible, Placement, PlacementPolicy, PlacementRequest, place
-from splitplace.policies.prediction import HOP_MS, Job, predict
+from splitplace.policies.prediction import Job, predict
 from splitplace.policies.splitting import Arm, Decision, SplitContext, SplitPolicy
 from splitplace.policies.state import Json, State, StateError
 

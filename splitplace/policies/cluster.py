@@ -6,14 +6,16 @@ clock, in ms; the simulator's clock is as good as a real one.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from math import inf
+from dataclasses import dataclass
+from math import inf, nan
 
 from splitplace.messages.application import Application, Fragment
 from splitplace.messages.cluster import ClusterState, NodeState
 from splitplace.messages.task import StagePlacement
-from splitplace.policies.cluster_columns import ClusterColumns, Floats
-from splitplace.policies.transfer import FETCH_MS, transfer_ms
+from splitplace.policies import cost
+from splitplace.policies.cluster_columns import ClusterColumns
+from splitplace.policies.cost import Floats
+from splitplace.policies.tracked_node import RemainingLoad, TrackedNode, tracked_node
 
 STALE_AFTER_MS = 60_000.0
 """A placement whose end was not reported for so long after it was expected is forgotten; one that was
@@ -58,89 +60,9 @@ class _Placed:
     stale_ms: float
 
 
-@dataclass(slots=True)
-class RemainingLoad:
-    """What one task still wants of one node."""
-
-    work_ms: float
-    due_ms: float
-    fragments: list[Fragment]
-
-
-@dataclass(slots=True)
-class TrackedNode:
-    """A living node: what it said, and what was placed on it since."""
-
-    state: NodeState
-    heartbeat_ms: float
-    """When it said what stands in `state`."""
-    loaded: frozenset[str]
-    timings: Mapping[str, float]
-    busy_until_ms: float
-    """When all its work is expected to be done."""
-    unexplained_until_ms: float
-    """How long what it reported beyond the ledger would take by itself: older or slower work than we know."""
-    trusted_from_ms: float
-    """Queue lengths reported before this are out of date: the ledger emptied at that moment."""
-    arriving: dict[str, float] = field(default_factory=dict)
-    """Fragments it was told to load, and when they are expected to be ready."""
-    shares: dict[str, RemainingLoad] = field(default_factory=dict)
-    """By task."""
-    users: dict[str, int] = field(default_factory=dict)
-    """How many outstanding stages need a fragment."""
-    reserved_bytes: int = 0
-    """Memory of the fragments in `users`: of each once, or once a user where each has its own."""
-
-    def report(self, state: NodeState, now_ms: float) -> None:
-        """Its newest heartbeat."""
-        before = self.state
-        if state is not before:
-            self.state = state
-            if state.loaded != before.loaded:
-                self.loaded = frozenset(state.loaded)
-            if state.timings != before.timings:
-                self.timings = _timings(state)
-        self.heartbeat_ms = now_ms - state.silent_ms
-        if self.arriving:
-            self.arriving = {
-                sha256: ready_ms
-                for sha256, ready_ms in self.arriving.items()
-                if ready_ms >= self.heartbeat_ms and sha256 not in self.loaded
-            }
-        if state.queue_ms and self.heartbeat_ms >= self.trusted_from_ms:
-            known_ms = max(now_ms, self.busy_until_ms)
-            excess_ms = self.heartbeat_ms + state.queue_ms - known_ms
-            if excess_ms > 0:
-                self.busy_until_ms = known_ms + excess_ms
-                self.unexplained_until_ms = max(now_ms, self.unexplained_until_ms) + excess_ms
-
-    def ahead_ms(self, now_ms: float, due_ms: float) -> float:
-        """Work that is done before what is due then, as if none of it had begun."""
-        ours = sum([share.work_ms for share in self.shares.values() if share.due_ms <= due_ms])
-        return ours + max(0.0, self.unexplained_until_ms - now_ms)
-
-
-def _timings(state: NodeState) -> dict[str, float]:
-    """A node's own times per image, by fragment."""
-    return {timing.fragment: timing.milliseconds_per_image for timing in state.timings}
-
-
 def _mean(column: Floats) -> float:
     """Mean over all nodes; 0 where there are none."""
     return float(column.mean()) if len(column) else 0.0
-
-
-def _tracked(state: NodeState, now_ms: float) -> TrackedNode:
-    """A node that has just appeared."""
-    return TrackedNode(
-        state,
-        heartbeat_ms=now_ms,
-        loaded=frozenset(state.loaded),
-        timings=_timings(state),
-        busy_until_ms=now_ms,
-        unexplained_until_ms=now_ms,
-        trusted_from_ms=-inf,
-    )
 
 
 class ClusterView:
@@ -165,7 +87,7 @@ class ClusterView:
             if state.online:
                 node = self._nodes.get(state.node)
                 if node is None or node.state.boot != state.boot:
-                    node = _tracked(state, now_ms)
+                    node = tracked_node(state, now_ms)
                 node.report(state, now_ms)
                 nodes[state.node] = node
         self._nodes = nodes
@@ -244,7 +166,7 @@ class ClusterView:
             KeyError: no such node lives.
         """
         node = self._nodes[name]
-        return max(now_ms, min(node.busy_until_ms, now_ms + node.ahead_ms(now_ms, due_ms)))
+        return cost.ready_ms(now_ms, node.busy_until_ms, node.ahead_ms(now_ms, due_ms))
 
     def load_ms(self, now_ms: float) -> float:
         """Work that waits on a living node, in the mean over all; 0 where none lives."""
@@ -266,24 +188,21 @@ class ClusterView:
         node = self._nodes[name]
         if fragment.sha256 in node.loaded:
             return now_ms
-        if fragment.sha256 in node.arriving:
-            return max(now_ms, node.arriving[fragment.sha256])
-        link, load_ms = node.state.link_megabytes_per_second, node.state.load_ms
-        if load_ms is not None and link > 0:
-            return now_ms + load_ms
-        return now_ms + FETCH_MS + transfer_ms(fragment.file_bytes, link)
+        seen_ms = nan if node.state.load_ms is None else node.state.load_ms
+        fetching_ms = cost.fetch_ms(fragment.file_bytes, node.state.link_megabytes_per_second, seen_ms)
+        return cost.fragment_ready_ms(now_ms, node.arriving.get(fragment.sha256, nan), fetching_ms)
 
     def is_loaded(self, name: str, sha256: str) -> bool:
         """Whether a node said that a fragment is loaded. Raises KeyError for a node that is not alive."""
         return sha256 in self._nodes[name].loaded
 
-    def image_ms(self, name: str, fragment: Fragment) -> float | None:
-        """The node's own measurement of a fragment's time per image; None before it ran it.
+    def image_ms(self, name: str, fragment: Fragment) -> float:
+        """The node's own measurement of a fragment's time per image; NaN before it ran it.
 
         Raises:
             KeyError: no such node lives.
         """
-        return self._nodes[name].timings.get(fragment.sha256)
+        return self._nodes[name].timings.get(fragment.sha256, nan)
 
     def reserves(self, name: str, sha256: str) -> bool:
         """Whether an outstanding task needs a fragment on a node. Raises KeyError for a node not alive."""

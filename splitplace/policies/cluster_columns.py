@@ -6,19 +6,13 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import inf, nan
 from operator import is_
-from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from splitplace.messages.application import Fragment
-from splitplace.policies.transfer import FETCH_MS
-
-if TYPE_CHECKING:
-    from splitplace.policies.cluster import RemainingLoad, TrackedNode
-
-Floats = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
+from splitplace.policies import cost
+from splitplace.policies.cost import Flags, Floats
+from splitplace.policies.tracked_node import RemainingLoad, TrackedNode
 
 _FIRST_ROWS = 256
 
@@ -26,7 +20,7 @@ _FIRST_ROWS = 256
 class ClusterColumns:
     """All living nodes in the order of the snapshot. Arrays are not to be changed by readers."""
 
-    def __init__(self, nodes: "Iterable[TrackedNode]") -> None:
+    def __init__(self, nodes: Iterable[TrackedNode]) -> None:
         """Columns of nodes as they are now."""
         self._nodes: Sequence[TrackedNode] = tuple(nodes)
         self.names: tuple[str, ...] = tuple(node.state.node for node in self._nodes)
@@ -44,8 +38,6 @@ class ClusterColumns:
         """Where no task shares the fragments of another."""
         self._load_ms: Floats = np.zeros(size)
         """To fetch and load a fragment, as the nodes have seen it; not a number where they have not."""
-        self._slowness: Floats = np.zeros(size)
-        """1 / score; infinite for a node without speed."""
         self._reserved_bytes: Floats = np.zeros(size)
         self._busy_until_ms: Floats = np.zeros(size)
         self._unexplained_until_ms: Floats = np.zeros(size)
@@ -56,7 +48,7 @@ class ClusterColumns:
         # By fragment, made when they are first asked for.
         self._loaded: dict[str, Flags] = {}
         self._everywhere: dict[str, bool] = {}
-        self._image_ms: dict[tuple[str, float], Floats] = {}
+        self._call_and_image_ms: dict[tuple[str, float], tuple[Floats, Floats]] = {}
         self._reserved: dict[str, Flags] = {}
         self._arriving_ms: dict[str, Floats] = {}
         # Outstanding work, a row for each task and node; rows of what ended are used again.
@@ -74,7 +66,7 @@ class ClusterColumns:
         """The nodes, the same as before, have sent heartbeats."""
         states = [node.state for node in self._nodes]
         self.link[:] = [state.link_megabytes_per_second for state in states]
-        self.byte_ms[:] = self._transfer_ms(1)
+        self.byte_ms[:] = cost.transfer_ms(1, self.link)
         self.memory_bytes[:] = [state.memory_budget_bytes for state in states]
         self.containers[:] = [state.containers for state in states]
         self._load_ms[:] = [nan if state.load_ms is None else state.load_ms for state in states]
@@ -94,8 +86,7 @@ class ClusterColumns:
             return
         self._speeds, self._timings = speeds, timings
         self.score[:] = speeds
-        self._slowness[:] = [1 / speed if speed > 0 else inf for speed in speeds]
-        self._image_ms.clear()
+        self._call_and_image_ms.clear()
 
     def _report_holdings(self, holdings: list[frozenset[str]]) -> None:
         if len(holdings) != len(self._holdings) or not all(map(is_, holdings, self._holdings)):
@@ -103,7 +94,7 @@ class ClusterColumns:
             self._loaded.clear()
             self._everywhere.clear()
 
-    def covers(self, nodes: "Collection[TrackedNode]") -> bool:
+    def covers(self, nodes: Collection[TrackedNode]) -> bool:
         """Whether these are the very nodes, in this order, that the columns are of."""
         return len(nodes) == len(self._nodes) and all(map(is_, nodes, self._nodes))
 
@@ -121,10 +112,10 @@ class ClusterColumns:
     def ready_ms(self, now_ms: float, due_ms: float = inf) -> Floats:
         """When each node is expected to begin work that is placed on it now: `ClusterView.ready_ms`."""
         work_ms = np.where(self._row_due_ms <= due_ms, self._row_work_ms, 0.0)
-        ours_ms = np.bincount(self._row_node, weights=work_ms, minlength=len(self.names))
-        ahead_ms = ours_ms + np.maximum(0.0, self._unexplained_until_ms - now_ms)
-        ready_ms: Floats = np.maximum(now_ms, np.minimum(self._busy_until_ms, now_ms + ahead_ms))
-        return ready_ms
+        counted = np.bincount(self._row_node, weights=work_ms, minlength=len(self.names))
+        earlier_ms = counted.astype(np.float64, copy=False)
+        ahead_ms = cost.ahead_ms(earlier_ms, self._unexplained_until_ms, now_ms)
+        return cost.ready_ms(now_ms, self._busy_until_ms, ahead_ms)
 
     def load_ms(self, now_ms: float) -> Floats:
         """Work that waits on each node."""
@@ -163,31 +154,26 @@ class ClusterColumns:
         """When each node can run a fragment: `ClusterView.fragment_ready_ms`."""
         if self.loaded_everywhere(fragment.sha256):
             return np.full(len(self.names), now_ms)
-        guessed_ms = FETCH_MS + self._transfer_ms(fragment.file_bytes)
-        unseen = np.isnan(self._load_ms) | (self.link <= 0)
-        fetched_ms = now_ms + np.where(unseen, guessed_ms, self._load_ms)
+        fetching_ms = cost.fetch_ms(fragment.file_bytes, self.link, self._load_ms)
         arriving_ms = self._arriving_ms.get(fragment.sha256)
-        if arriving_ms is not None:
-            fetched_ms = np.where(np.isnan(arriving_ms), fetched_ms, np.maximum(now_ms, arriving_ms))
-        return np.where(self.loaded(fragment.sha256), now_ms, fetched_ms)
+        if arriving_ms is None:
+            ready_ms = now_ms + fetching_ms
+        else:
+            ready_ms = cost.fragment_ready_ms(now_ms, arriving_ms, fetching_ms)
+        return np.where(self.loaded(fragment.sha256), now_ms, ready_ms)
 
     def work_ms(self, fragment: Fragment, reference_score: float, calls: int, images: int) -> Floats:
         """[H] Computing time of some calls on so many images together; infinite for a node without speed."""
-        image_ms = self._image_ms.get((fragment.sha256, reference_score))
-        if image_ms is None:
-            image_ms = self._image_ms[fragment.sha256, reference_score] = np.array(
-                [
-                    node.timings.get(
-                        fragment.sha256, fragment.milliseconds_per_image * reference_score * slowness
-                    )
-                    if slowness < inf
-                    else inf
-                    for node, slowness in zip(self._nodes, self._slowness.tolist(), strict=True)
-                ]
+        speeds = self._call_and_image_ms.get((fragment.sha256, reference_score))
+        if speeds is None:
+            slow = cost.slowness(reference_score, self.score)
+            measured_ms = np.array([node.timings.get(fragment.sha256, nan) for node in self._nodes])
+            speeds = (
+                cost.call_ms(fragment.milliseconds_per_call, slow),
+                cost.image_ms(fragment.milliseconds_per_image, slow, measured_ms),
             )
-        if not fragment.milliseconds_per_call:
-            return images * image_ms
-        return images * image_ms + calls * fragment.milliseconds_per_call * reference_score * self._slowness
+            self._call_and_image_ms[fragment.sha256, reference_score] = speeds
+        return cost.work_ms(calls, images, *speeds)
 
     # --- how the cluster's view keeps them -------------------------------------------------------------
 
@@ -206,7 +192,7 @@ class ClusterColumns:
                 self._arriving_ms[sha256] = np.full(len(self.names), np.nan)
             self._arriving_ms[sha256][index] = ready_ms
 
-    def put_share(self, index: int, task: str, share: "RemainingLoad") -> None:
+    def put_share(self, index: int, task: str, share: RemainingLoad) -> None:
         """A task wants something of a node, or something else than before."""
         row = self._rows.get((index, task))
         if row is None:
@@ -217,7 +203,7 @@ class ClusterColumns:
         for fragment in share.fragments:
             self._flags(self._reserved, fragment.sha256)[index] = True
 
-    def drop_share(self, index: int, task: str, share: "RemainingLoad") -> None:
+    def drop_share(self, index: int, task: str, share: RemainingLoad) -> None:
         """A task wants nothing more of a node."""
         row = self._rows.pop((index, task))
         self._row_work_ms[row] = 0.0
@@ -225,12 +211,6 @@ class ClusterColumns:
         users = self._nodes[index].users
         for fragment in share.fragments:
             self._flags(self._reserved, fragment.sha256)[index] = fragment.sha256 in users
-
-    def _transfer_ms(self, size: float) -> Floats:
-        """To move so many bytes over each link: `transfer.transfer_ms`."""
-        moving_ms = np.full(len(self.names), inf)
-        np.divide(size, 1000 * self.link, out=moving_ms, where=self.link > 0)
-        return moving_ms
 
     def _flags(self, table: dict[str, Flags], sha256: str) -> Flags:
         if sha256 not in table:

@@ -24,13 +24,7 @@ from typing import NamedTuple
 
 from splitplace.messages.application import INPUT, Application, Fragment, Stage, Variant
 from splitplace.policies.cluster import ClusterView
-from splitplace.policies.transfer import transfer_ms
-
-HOP_MS = 2.5
-"""From one process to another through the broker, without the transfer (measured: 2-3 ms)."""
-
-RETURN_HOPS = 2
-"""Node to aggregator, aggregator to gateway."""
+from splitplace.policies.cost import HOP_MS, RETURN_MS, call_ms, image_ms, slowness, transfer_ms, work_ms
 
 
 @dataclass(frozen=True)
@@ -118,8 +112,8 @@ class StageSchedule:
 
     def work_ms(self, stage: Stage, node: str) -> float:
         """Computing time of a stage on a node, over all micro-batches; infinite for a node without speed."""
-        call_ms, image_ms = self._speed(self.job.fragments[stage.name], node)
-        return len(self.job.micro_batches) * call_ms + self.job.batch * image_ms
+        speed = self._speed(self.job.fragments[stage.name], node)
+        return work_ms(len(self.job.micro_batches), self.job.batch, *speed)
 
     def free_ms(self, node: str) -> float:
         """When the node is free, after what it had to do and what this schedule has put on it."""
@@ -131,7 +125,7 @@ class StageSchedule:
         """What comes of the stage on the node, given the stages that were put before."""
         job = self.job
         fragment = job.fragments[stage.name]
-        call_ms, image_ms = self._speed(fragment, node)
+        each_call_ms, each_image_ms = self._speed(fragment, node)
         nodes = self.cluster.nodes
         link = nodes[node].link_megabytes_per_second
         if stage.source == INPUT:
@@ -151,7 +145,7 @@ class StageSchedule:
             received_ms += images * input_ms
             arrived_ms = received_ms + HOP_MS
             free_ms = arrived_ms if arrived_ms > free_ms else free_ms  # noqa: FURB136
-            free_ms += call_ms + images * image_ms
+            free_ms += each_call_ms + images * each_image_ms
             finish_ms.append(free_ms)
         end_ms = finish_ms[-1]
         if stage.name in job.sinks:
@@ -159,9 +153,9 @@ class StageSchedule:
             sent_ms = 0.0
             for ready_ms, images in zip(finish_ms, job.micro_batches, strict=True):
                 sent_ms = max(ready_ms, sent_ms) + images * output_ms
-            end_ms = sent_ms + RETURN_HOPS * HOP_MS
-        work_ms = len(job.micro_batches) * call_ms + job.batch * image_ms
-        return Offer(node, finish_ms, end_ms, work_ms)
+            end_ms = sent_ms + RETURN_MS
+        computing_ms = work_ms(len(job.micro_batches), job.batch, each_call_ms, each_image_ms)
+        return Offer(node, finish_ms, end_ms, computing_ms)
 
     def put(self, stage: Stage, offer: Offer) -> None:
         """Take an offer made for the stage."""
@@ -196,13 +190,12 @@ class StageSchedule:
 
     def _speed(self, fragment: Fragment, node: str) -> tuple[float, float]:
         """Time of a call and of an image in it."""
-        score = self.cluster.nodes[node].score
-        if score <= 0:
-            return inf, inf
-        slowness = self.job.application.reference_score / score
-        measured = self.cluster.image_ms(node, fragment)
-        image_ms = fragment.milliseconds_per_image * slowness if measured is None else measured
-        return fragment.milliseconds_per_call * slowness, image_ms
+        slow = slowness(self.job.application.reference_score, self.cluster.nodes[node].score)
+        measured_ms = self.cluster.image_ms(node, fragment)
+        return (
+            call_ms(fragment.milliseconds_per_call, slow),
+            image_ms(fragment.milliseconds_per_image, slow, measured_ms),
+        )
 
 
 def predict(

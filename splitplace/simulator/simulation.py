@@ -15,8 +15,9 @@ from random import Random
 from time import perf_counter
 
 from splitplace.messages.task import TaskDecided, TaskFinished, TaskPlaced
+from splitplace.policies.cost import HOP_MS, RETURN_HOPS
 from splitplace.policies.placement import ActiveJob, PlacementPolicy, placement_policy
-from splitplace.policies.prediction import HOP_MS, RETURN_HOPS, Job
+from splitplace.policies.prediction import Job
 from splitplace.policies.splitting import SplitPolicy
 from splitplace.services.gateway import answers
 from splitplace.services.gateway.core import GatewayCore

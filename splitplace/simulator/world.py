@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from math import inf
 
-from splitplace.policies.prediction import HOP_MS, RETURN_HOPS, Job
+from splitplace.policies.cost import HOP_MS, RETURN_HOPS
+from splitplace.policies.prediction import Job
 from splitplace.simulator.events import EventQueue
 from splitplace.simulator.execution import Execution, Machine, StageRun
 from splitplace.simulator.hosts import Host

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from splitplace.messages.task import StagePlacement
 from splitplace.policies.cluster import MAX_OUTSTANDING, STALE_AFTER_MS, ClusterView, StageWork, stage_works
-from splitplace.policies.transfer import FETCH_MS
+from splitplace.policies.cost import FETCH_MS
 from tests.support.examples import cluster, fragment, node, sha, snapshot, three_ways
 
 BIG = fragment("big", megabytes=60)

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from splitplace.policies.cluster import StageWork
-from splitplace.policies.prediction import HOP_MS, RETURN_HOPS, Job, predict
-from splitplace.policies.transfer import FETCH_MS
+from splitplace.policies.cost import FETCH_MS, HOP_MS, RETURN_HOPS
+from splitplace.policies.prediction import Job, predict
 from tests.support.examples import all_of, cluster, job, node, three_ways
 
 LOGITS_BYTES = 8

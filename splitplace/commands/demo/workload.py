@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from splitplace.messages.application import Application
 from splitplace.messages.cluster import ClusterState, NodeState
 from splitplace.policies.cluster import ClusterView
+from splitplace.policies.cost import HOP_MS
 from splitplace.policies.placement import Placement, PlacementRequest, placement_policy
-from splitplace.policies.prediction import HOP_MS, Job
+from splitplace.policies.prediction import Job
 
 LARGEST_BATCH = 128
 """Of the lightest application; about as much work is the most that one task of any other brings."""

@@ -7,8 +7,8 @@ operations, so that only nodes which may win are asked for an exact offer.
 import numpy as np
 
 from splitplace.messages.application import INPUT, Stage
-from splitplace.policies.cluster_columns import Flags, Floats
-from splitplace.policies.prediction import HOP_MS, RETURN_HOPS, Offer, StageSchedule
+from splitplace.policies.cost import HOP_MS, RETURN_MS, Flags, Floats
+from splitplace.policies.prediction import Offer, StageSchedule
 
 _ROUNDING = 1e-12
 """Relative: a bound and the exact figure are added up in different orders."""
@@ -59,7 +59,7 @@ class Board:
         sinks = [stage.name for stage in job.variant.sinks]
         last_bytes = np.array([job.fragments[name].output.bytes_per_image for name in sinks])
         last_bytes *= job.micro_batches[-1]
-        returns_ms = last_bytes[:, None] * self.columns.byte_ms + RETURN_HOPS * HOP_MS
+        returns_ms = last_bytes[:, None] * self.columns.byte_ms + RETURN_MS
         return dict(zip(sinks, returns_ms, strict=True))
 
     def fits(self, stage: Stage) -> Flags:
@@ -92,7 +92,7 @@ class Board:
         limit_ms *= 1 - 2 * _ROUNDING
         computed_ms = np.maximum(self._ready_ms, self.schedule.start_ms + HOP_MS)
         computed_ms += self._work_ms.sum(axis=0)
-        candidates = self._usable & ((computed_ms + RETURN_HOPS * HOP_MS) * (1 - _ROUNDING) < limit_ms)
+        candidates = self._usable & ((computed_ms + RETURN_MS) * (1 - _ROUNDING) < limit_ms)
         if np.count_nonzero(candidates):
             candidates &= self._room_alone()
         if not np.count_nonzero(candidates):

@@ -5,7 +5,7 @@ from typing_extensions import override
 
 from splitplace.messages.application import Stage
 from splitplace.policies.cluster import ClusterView
-from splitplace.policies.cluster_columns import Flags
+from splitplace.policies.cost import Flags
 from splitplace.policies.placement.board import Board, ahead
 from splitplace.policies.placement.feasibility import no_room, nobody
 from splitplace.policies.placement.interface import (

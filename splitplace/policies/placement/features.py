@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from splitplace.messages.application import INPUT, Fragment, Stage, TensorSpec, VariantKind
-from splitplace.policies.cluster_columns import ClusterColumns, Flags, Floats
+from splitplace.policies.cluster_columns import ClusterColumns
+from splitplace.policies.cost import Flags, Floats
 from splitplace.policies.prediction import Job
 
 KINDS: tuple[VariantKind, ...] = ("whole", "layer", "semantic", "compressed")

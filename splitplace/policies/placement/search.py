@@ -9,7 +9,8 @@ measured in standard deviations of its gradient, so that the learning rate needs
 import numpy as np
 import numpy.typing as npt
 
-from splitplace.policies.cluster_columns import ClusterColumns, Flags
+from splitplace.policies.cluster_columns import ClusterColumns
+from splitplace.policies.cost import Flags
 from splitplace.policies.placement.features import Problem
 from splitplace.policies.placement.surrogate import Array, Relaxed
 

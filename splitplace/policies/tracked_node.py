@@ -1,0 +1,89 @@
+"""A living node as a decider knows it: its last report, and what was placed on it since."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import inf
+
+from splitplace.messages.application import Fragment
+from splitplace.messages.cluster import NodeState
+from splitplace.policies import cost
+
+
+@dataclass(slots=True)
+class RemainingLoad:
+    """What one task still wants of one node."""
+
+    work_ms: float
+    due_ms: float
+    fragments: list[Fragment]
+
+
+@dataclass(slots=True)
+class TrackedNode:
+    """A living node: what it said, and what was placed on it since."""
+
+    state: NodeState
+    heartbeat_ms: float
+    """When it said what stands in `state`."""
+    loaded: frozenset[str]
+    timings: Mapping[str, float]
+    busy_until_ms: float
+    """When all its work is expected to be done."""
+    unexplained_until_ms: float
+    """How long what it reported beyond the ledger would take by itself: older or slower work than we know."""
+    trusted_from_ms: float
+    """Queue lengths reported before this are out of date: the ledger emptied at that moment."""
+    arriving: dict[str, float] = field(default_factory=dict)
+    """Fragments it was told to load, and when they are expected to be ready."""
+    shares: dict[str, RemainingLoad] = field(default_factory=dict)
+    """By task."""
+    users: dict[str, int] = field(default_factory=dict)
+    """How many outstanding stages need a fragment."""
+    reserved_bytes: int = 0
+    """Memory of the fragments in `users`: of each once, or once a user where each has its own."""
+
+    def report(self, state: NodeState, now_ms: float) -> None:
+        """Its newest heartbeat."""
+        before = self.state
+        if state is not before:
+            self.state = state
+            if state.loaded != before.loaded:
+                self.loaded = frozenset(state.loaded)
+            if state.timings != before.timings:
+                self.timings = _timings(state)
+        self.heartbeat_ms = now_ms - state.silent_ms
+        if self.arriving:
+            self.arriving = {
+                sha256: ready_ms
+                for sha256, ready_ms in self.arriving.items()
+                if ready_ms >= self.heartbeat_ms and sha256 not in self.loaded
+            }
+        if state.queue_ms and self.heartbeat_ms >= self.trusted_from_ms:
+            known_ms = max(now_ms, self.busy_until_ms)
+            excess_ms = self.heartbeat_ms + state.queue_ms - known_ms
+            if excess_ms > 0:
+                self.busy_until_ms = known_ms + excess_ms
+                self.unexplained_until_ms = max(now_ms, self.unexplained_until_ms) + excess_ms
+
+    def ahead_ms(self, now_ms: float, due_ms: float) -> float:
+        """Return the work that is done before what is due at `due_ms`, as if none of it had begun."""
+        earlier_ms = sum([share.work_ms for share in self.shares.values() if share.due_ms <= due_ms])
+        return cost.ahead_ms(earlier_ms, self.unexplained_until_ms, now_ms)
+
+
+def _timings(state: NodeState) -> dict[str, float]:
+    """A node's own times per image, by fragment."""
+    return {timing.fragment: timing.milliseconds_per_image for timing in state.timings}
+
+
+def tracked_node(state: NodeState, now_ms: float) -> TrackedNode:
+    """Return a node that has just appeared."""
+    return TrackedNode(
+        state,
+        heartbeat_ms=now_ms,
+        loaded=frozenset(state.loaded),
+        timings=_timings(state),
+        busy_until_ms=now_ms,
+        unexplained_until_ms=now_ms,
+        trusted_from_ms=-inf,
+    )
