@@ -1,9 +1,9 @@
-"""What it takes to bring all fragments to six nodes: `python -m benchmarks.distribution`.
+"""Measure how long it takes to bring all fragments to six nodes: `python -m benchmarks.distribution`.
 
-A broker, the splitter (which is the repository of fragments) and six edge nodes run as real processes. All
-nodes are told at once to prepare every fragment of the store; the clock stops when each has said that all lie
-on its disk, with the right hash. `--more-megabytes` adds a file of random bytes, to see what a larger network
-would take (it is fetched and checked, and then refused as no network). The paper reports 30 s for its own.
+A broker, the splitter (which serves the fragments) and six edge nodes run as real processes. All nodes are
+told at once to prepare every fragment of the store. The clock stops when each node reports all of them on its
+disk, with the right hash. `--more-megabytes` adds a file of random bytes to see what a larger network would
+take: it is fetched and checked, then refused as no network. The paper reports 30 s for its own networks.
 """
 
 import argparse
@@ -41,7 +41,7 @@ class Progress:
     stored: dict[str, frozenset[str]] = field(default_factory=dict)
     received_bytes: dict[str, int] = field(default_factory=dict)
     sent_bytes: int = 0
-    """Pieces that the repository published, each counted once."""
+    """Chunks that the splitter published, each counted once."""
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def has_everywhere(self, fragments: frozenset[str], nodes: int) -> bool:
@@ -100,7 +100,7 @@ def copy_of_store(source: ModelStore, target: Path, more_bytes: int) -> ModelSto
     """All applications, the first of them with one more file of random bytes."""
     copy = ModelStore(target)
     for application in source.applications():
-        contents = [source.fragment_path(one.sha256).read_bytes() for one in application.fragments]
+        contents = [source.fragment_path(fragment.sha256).read_bytes() for fragment in application.fragments]
         fragments = application.fragments
         if more_bytes:
             contents.append(os.urandom(more_bytes))
@@ -113,7 +113,11 @@ def copy_of_store(source: ModelStore, target: Path, more_bytes: int) -> ModelSto
 
 async def measure(settings: Settings, store: ModelStore, nodes: tuple[str, ...], broker_pid: int) -> None:
     """Distribute everything and print a table."""
-    described = {one.sha256: one for found in store.applications() for one in found.fragments}
+    described = {
+        fragment.sha256: fragment
+        for application in store.applications()
+        for fragment in application.fragments
+    }
     total = sum(fragment.file_bytes for fragment in described.values())
     observer = Observer(settings)
     async with observer.bus:
@@ -128,8 +132,8 @@ async def measure(settings: Settings, store: ModelStore, nodes: tuple[str, ...],
     rows = (
         ("fragments", f"{len(described)}"),
         ("size of all", f"{total / MEGABYTE:.2f} MB"),
-        ("published by the repository", f"{progress.sent_bytes / MEGABYTE:.2f} MB"),
-        ("  of what a copy for each node would be", f"{progress.sent_bytes / total / len(nodes):.0%}"),
+        ("published by the splitter", f"{progress.sent_bytes / MEGABYTE:.2f} MB"),
+        ("  share of a copy for each node", f"{progress.sent_bytes / total / len(nodes):.0%}"),
         ("received by a node (mean)", f"{sum(received) / len(received) / MEGABYTE:.2f} MB"),
         ("time until all nodes have all", f"{seconds:.2f} s   (the paper: {PAPER_S:.0f} s)"),
         ("CPU time of the broker", f"{cpu:.2f} s"),

@@ -1,9 +1,9 @@
-"""What everything but inference costs an answer: `python -m benchmarks.overhead`.
+"""Measure what an answer costs besides inference: `python -m benchmarks.overhead`.
 
 A sensor sends one-image tasks, one at a time, to an idle system of five services and three nodes on one
-machine without CPU limits. Overhead is the time from the sensor's publication to its answer, less the
-inference time of the same fragments run one after another in this process. The chain is placed at random;
-answers are grouped by how many nodes they came through, so a row "3 nodes" has two hops more than "1 node".
+machine without CPU limits. Overhead is the time from the sensor's publication to its answer, minus the
+inference time of the same fragments, run one after another in this process. The chain is placed at random.
+Answers are grouped by the number of nodes on their path: "3 nodes" has two hops more than "1 node".
 """
 
 import argparse
@@ -111,7 +111,7 @@ def run_variant(arguments: argparse.Namespace, variant: str, folder: Path) -> No
             "placer": ("--placement", "random" if variant == "layer" else "earliest-finish"),
         }
         for service in SERVICES:
-            command = [sys.executable, "-m", f"services.{service}", "--broker", broker.url]
+            command = [sys.executable, "-m", f"splitplace.services.{service}", "--broker", broker.url]
             processes.start(service, [*command, *options.get(service, ())])
         for node in NODES:
             command = [sys.executable, "-m", "splitplace.edge_node", "--node", node, "--broker", broker.url]

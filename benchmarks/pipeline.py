@@ -108,24 +108,24 @@ class Pipeline:
     async def run(self, images: NDArray[np.uint8], micro_batch: int) -> tuple[float, NDArray[np.float32]]:
         """Seconds for all images, and their logits."""
         self._run += 1
-        pieces = [images[start : start + micro_batch] for start in range(0, len(images), micro_batch)]
-        self._outputs, self._expected = {}, len(pieces)
+        micro_batches = [images[start : start + micro_batch] for start in range(0, len(images), micro_batch)]
+        self._outputs, self._expected = {}, len(micro_batches)
         self._places = asyncio.Semaphore(IN_FLIGHT)
         self._done.clear()
         began = time.perf_counter()
-        for index, piece in enumerate(pieces):
+        for index, inputs in enumerate(micro_batches):
             await self._places.acquire()
-            codec, encoded = encode_tensor(piece, compress=False)
+            codec, encoded = encode_tensor(inputs, compress=False)
             header = TensorHeader(
                 task=f"benchmark.{self._run}",
                 attempt=1,
                 application=self._application.name,
                 variant="layer",
                 micro_batch=index,
-                micro_batches=len(pieces),
+                micro_batches=len(micro_batches),
                 expires_ms=120_000.0,
                 dtype="uint8",
-                shape=piece.shape,
+                shape=inputs.shape,
                 codec=codec,
                 encoded_bytes=len(encoded),
                 route=self._route,
@@ -135,7 +135,7 @@ class Pipeline:
                 self.bus.spawn_publication(self.bus.send_frame(topics.TENSOR, frame, node=NODES[0]))
         await asyncio.wait_for(self._done.wait(), 120.0)
         seconds = time.perf_counter() - began
-        return seconds, np.concatenate([self._outputs[index] for index in range(len(pieces))])
+        return seconds, np.concatenate([self._outputs[index] for index in range(len(micro_batches))])
 
 
 def unsplit(
@@ -219,7 +219,15 @@ def main() -> None:
             monitor = (sys.executable, "-m", "splitplace.services.resource_monitor", "--broker", broker.url)
             processes.start("resource-monitor", monitor)
             for node in NODES:
-                command = (sys.executable, "-m", "edge_node", "--node", node, "--broker", broker.url)
+                command = (
+                    sys.executable,
+                    "-m",
+                    "splitplace.edge_node",
+                    "--node",
+                    node,
+                    "--broker",
+                    broker.url,
+                )
                 processes.start(node, (*command, "--fragment-dir", str(folder / node)))
             settings = Settings(broker=broker.url)
             asyncio.run(measure(settings, chain, whole, arguments.micro_batches, arguments.rounds))

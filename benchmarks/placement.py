@@ -28,7 +28,7 @@ from splitplace.policies.prediction import Job
 
 STAGES = 4
 TASKS = 25
-"""Of four stages: 100 fragments."""
+"""Jobs of four stages each: 100 fragments."""
 BATCH = 64
 DEADLINE_MS = 2_000.0
 REFERENCE_SCORE = 100.0
