@@ -55,18 +55,18 @@ class TensorSpec(Part):
 
 
 class Fragment(Part):
-    """One piece of a network: an ONNX file named by its SHA-256, with one input and one output.
+    """What a node runs for a stage: an ONNX file named by its SHA-256, with one input and one output.
 
-    `milliseconds_per_image` and `milliseconds_per_call` are measured in one thread on the machine whose
-    benchmark score stands in `Application.reference_score`; a node of score s takes reference_score / s as
-    long. A call on n images costs `milliseconds_per_call + n * milliseconds_per_image`.
+    A call on n images costs `milliseconds_per_call + n * milliseconds_per_image`. Both are measured in one
+    thread on a device of score `Application.reference_score`. A node of score s takes
+    `reference_score / s` as long.
     """
 
     sha256: Sha256
     file_bytes: Bytes
     weight_bytes: Bytes
     peak_memory_bytes: Bytes
-    """Weights plus the greatest live activations of one micro-batch: what a node reserves for it."""
+    """Weights plus the largest live activations of one micro-batch: what a node reserves for it."""
     flops_per_image: NonNegative
     milliseconds_per_image: Milliseconds
     milliseconds_per_call: Milliseconds
@@ -82,13 +82,13 @@ class Stage(Part):
     source: Name
     """`input`, or the name of the stage whose output this one reads."""
     classes: Annotated[tuple[ClassIndex, ...], Field(max_length=100_000)] = ()
-    """Of a stage nobody reads from: the class that each of its output columns stands for."""
+    """The class of each output column, for a stage that no other stage reads."""
     accuracy: Ratio | None = None
-    """Of a stage with classes: share of right answers among the test images of these classes, if measured."""
+    """Share of right answers among the test images of its classes, if measured."""
 
 
 class Variant(Part):
-    """One way to run an application, with what was measured of it on held-out data."""
+    """One way to run an application, with its accuracy on held-out data."""
 
     name: Name
     kind: VariantKind
@@ -99,7 +99,7 @@ class Variant(Part):
     accuracy: Ratio
     """Share of right answers on the held-out test set."""
     accuracy_images: Count
-    """How many test images that was measured on; 0 where whoever added the network stated its accuracy."""
+    """Number of test images it was measured on; 0 where the accuracy was only stated."""
 
     @property
     def roots(self) -> tuple[Stage, ...]:
@@ -132,7 +132,7 @@ class Variant(Part):
 
 
 class Application(Message):
-    """Everything the system knows of an application; retained on `application/<name>`.
+    """The description of an application; retained on `application/<name>`.
 
     The on-disk manifest of the model store is the same document.
     """
@@ -142,21 +142,21 @@ class Application(Message):
     input: TensorSpec
     labels: Annotated[tuple[Label, ...], Field(min_length=2, max_length=100_000)]
     default_deadline_ms: Milliseconds
-    """Deadline of a task that names none (a bare picture without a user property)."""
+    """Deadline of a task that states none, such as a bare picture without a user property."""
     reference_score: NonNegative
-    """Benchmark score of the machine on which the fragments were timed."""
+    """Benchmark score of the device on which the fragments were timed."""
     variants: Annotated[tuple[Variant, ...], Field(min_length=1, max_length=32)]
     fragments: Annotated[tuple[Fragment, ...], Field(min_length=1, max_length=1024)]
 
     def variant(self, name: str) -> Variant:
-        """The variant of that name. Raises KeyError."""
+        """Return the variant of that name. Raises KeyError."""
         for variant in self.variants:
             if variant.name == name:
                 return variant
         raise KeyError(name)
 
     def fragment(self, sha256: str) -> Fragment:
-        """The fragment of that hash. Raises KeyError."""
+        """Return the fragment of that hash. Raises KeyError."""
         for fragment in self.fragments:
             if fragment.sha256 == sha256:
                 return fragment
@@ -168,7 +168,7 @@ class Application(Message):
         fragments = {fragment.sha256: fragment for fragment in self.fragments}
         names = {variant.name for variant in self.variants}
         if len(fragments) < len(self.fragments) or len(names) < len(self.variants):
-            raise ValueError("a fragment or the name of a variant stands twice")
+            raise ValueError("a fragment or the name of a variant is given twice")
         for variant in self.variants:
             for stage, problem in self._problems(variant, fragments):
                 raise ValueError(f"{variant.name}/{stage}: {problem}")

@@ -1,4 +1,4 @@
-"""The one base of every message: frozen, strict, nothing extra; and the names that may stand in topics."""
+"""The base of every message (frozen, strict, nothing extra) and the types of names and quantities."""
 
 from typing import Annotated, Literal
 
@@ -7,21 +7,21 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 PROTOCOL_VERSION: Literal[1] = 1
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-"""A name that may stand as one level of a topic: application, variant, stage, node, service."""
+"""A name that may be one level of a topic: application, variant, stage, node, service."""
 
 ClientName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
-"""A sensor's name or the id it gave a task: as `Name`, but without dots (a task key joins two by a dot)."""
+"""A sensor's name, or the id it gave a task: a `Name` without dots, because a task key joins two by a dot."""
 
 TaskKey = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
 ]
-"""What a task is called between services: `<client>.<task id>`, unique in the whole system."""
+"""The name of a task between services: `<client>.<task id>`, unique in the whole system."""
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 """Content address of a fragment."""
 
 Milliseconds = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
-"""A duration. Points in time never travel: clocks of small devices are wrong."""
+"""A duration. Messages carry no points in time: clocks of small devices are wrong."""
 
 SignedMilliseconds = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
 """A remaining slack; negative when it has run out."""
@@ -44,6 +44,6 @@ class Part(BaseModel):
 
 
 class Message(Part):
-    """Base of everything that travels on a topic of its own."""
+    """Base of every message with a topic of its own."""
 
     version: Literal[1] = PROTOCOL_VERSION

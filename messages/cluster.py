@@ -1,4 +1,4 @@
-"""What edge nodes say of themselves, what is asked of them, and the resource monitor's view of all."""
+"""What nodes report, what they are asked to do, and the resource monitor's view of the cluster."""
 
 from typing import Annotated, Literal
 
@@ -35,7 +35,7 @@ class NodeStatus(Message):
 
 
 class NodeInfo(Message):
-    """What a node can do, measured by itself at start; retained on `node/<id>/info`."""
+    """A node's capacity, measured by itself at start; retained on `node/<id>/info`."""
 
     node: Name
     boot: BootId
@@ -43,9 +43,9 @@ class NodeInfo(Message):
     """Effective speed in GFLOP/s of the reference benchmark, in one thread, under the node's CPU share."""
     cores: Annotated[int, Field(ge=1, le=4096)]
     cpu_share: NonNegative | None
-    """Share of one core it is limited to; None where it is not limited."""
+    """Share of one core it is limited to; None = unlimited."""
     memory_budget_bytes: Bytes
-    """What loaded fragments may take together."""
+    """Bytes that loaded fragments may take together."""
     encode_megabytes_per_second: NonNegative
     """Speed of its tensor codec."""
     platform: Annotated[str, Field(max_length=200)]
@@ -54,7 +54,7 @@ class NodeInfo(Message):
 
 
 class FragmentTiming(Part):
-    """Moving average of what a fragment really costs on a node."""
+    """Moving average of a fragment's measured time on a node."""
 
     fragment: Sha256
     milliseconds_per_image: Milliseconds
@@ -76,10 +76,10 @@ class NodeVitals(Message):
     """Fragments on its disk."""
     queue_length: Count
     queue_ms: Milliseconds
-    """Expected computing time of what waits and runs."""
+    """Expected computing time of waiting and running micro-batches."""
     timings: Annotated[tuple[FragmentTiming, ...], Field(max_length=MAX_FRAGMENTS_LISTED)]
     load_ms: Milliseconds | None = None
-    """Moving average of what it took to fetch and load a fragment; None before one was loaded."""
+    """Moving average of the time to fetch and load a fragment; None before the first."""
     executed: Count
     dropped: Count
     """Micro-batches that expired or were cancelled before they ran."""
@@ -104,11 +104,11 @@ class PrepareFragments(Message):
     attempt: Attempt
     fragments: Annotated[tuple[Sha256, ...], Field(min_length=1, max_length=MAX_STAGES)]
     when_idle: bool = False
-    """No task needs them yet: load them while nothing is to be computed, into memory that is free."""
+    """Whether no task needs them yet: load them into free memory while nothing is to be computed."""
 
 
 class CancelTask(Message):
-    """Drop what waits of a task, up to and including an attempt; on `node/<id>/cancel`."""
+    """Drop the waiting work of a task, up to and including an attempt; on `node/<id>/cancel`."""
 
     node: Name
     task: TaskKey
@@ -147,7 +147,7 @@ class NodeState(Part):
     link_megabytes_per_second: NonNegative
     timings: Annotated[tuple[FragmentTiming, ...], Field(max_length=MAX_FRAGMENTS_LISTED)]
     load_ms: Milliseconds | None = None
-    """What fetching and loading a fragment has taken there; None before it was seen."""
+    """Moving average of the time to fetch and load a fragment there; None before the first."""
     containers: bool = False
     """Whether each task has containers of its own there, as in the paper; else tasks share fragments."""
 
@@ -169,9 +169,9 @@ class ServiceStatus(Message):
 
 
 class FragmentRequest(Message):
-    """A node asks for pieces of a fragment file; on `fragment/<sha256>/request`.
+    """A node asks for chunks of a fragment file; on `fragment/<sha256>/request`.
 
-    Pieces come on a topic that all nodes share, so a piece that one asked for serves every listener.
+    Chunks come on a topic that all nodes share, so a chunk that one node asked for serves every listener.
     """
 
     node: Name
@@ -181,7 +181,7 @@ class FragmentRequest(Message):
 
 
 class FragmentMissing(Message):
-    """The repository does not have a fragment; on `fragment/<sha256>/missing`."""
+    """The model store does not have a fragment; on `fragment/<sha256>/missing`."""
 
     fragment: Sha256
     reason: Text

@@ -1,12 +1,12 @@
-"""Binary frames: tensors between nodes and pieces of fragment files.
+"""Binary frames: chunks of tensors and of fragment files.
 
 Layout: 4-byte big-endian header length, msgpack header, zero padding to a multiple of 16 bytes, raw body.
-The header says everything about the body (dtype, shape, codec); nothing is guessed. A tensor that is bigger
-than one chunk travels as several frames with the same header but for `chunk`.
+The header states everything about the body (dtype, shape, codec); nothing is guessed. A tensor larger than
+one chunk travels as several frames whose headers differ only in `chunk`.
 
 Every tensor frame carries its **route**: which node runs which fragment on it and where the outputs go. A
-node needs no memory of a task, so a frame can arrive before any other message about the task, and a node
-that restarts has forgotten nothing.
+node keeps nothing about a task. So a frame may arrive before any other message about the task, and a
+restarted node has forgotten nothing.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class TensorHeader(Message):
     micro_batch: Annotated[int, Field(ge=0, lt=MAX_MICRO_BATCHES)]
     micro_batches: Annotated[int, Field(ge=1, le=MAX_MICRO_BATCHES)]
     expires_ms: Milliseconds
-    """Remaining time until nobody wants the answer any more (deadline plus grace)."""
+    """Time left until deadline plus grace: then nobody wants the answer any more."""
     dtype: DType
     shape: Annotated[tuple[Dimension, ...], Field(min_length=1, max_length=MAX_TENSOR_RANK + 1)]
     """Batch first."""
@@ -79,13 +79,13 @@ class TensorHeader(Message):
     stage: Name
     """The stage this tensor is the input of, or, for an output, the stage that made it."""
     trace: Annotated[tuple[StageReport, ...], Field(max_length=MAX_STAGES)] = ()
-    """What the stages before cost, for this micro-batch."""
+    """Cost of the stages before, for this micro-batch."""
     moved_bytes: Count = 0
     """Encoded bytes of this micro-batch's tensors before this one, along its path."""
 
     @property
     def chunks(self) -> int:
-        """How many frames the encoded tensor fills."""
+        """Number of frames that the encoded tensor fills."""
         return -(-self.encoded_bytes // CHUNK_BYTES)
 
     @property
@@ -98,7 +98,7 @@ class TensorHeader(Message):
 
 
 class FragmentHeader(Message):
-    """One piece of a fragment file on `fragment/<sha256>/chunk`."""
+    """One chunk of a fragment file on `fragment/<sha256>/chunk`."""
 
     fragment: Sha256
     file_bytes: Annotated[int, Field(ge=1, le=MAX_FRAGMENT_BYTES)]
@@ -142,7 +142,7 @@ def unpack(kind: type[HeaderT], frame: Buffer) -> tuple[HeaderT, memoryview]:
 
 
 def chunk_body(header: TensorHeader, body: memoryview) -> memoryview:
-    """The body of one tensor frame, checked to have just the size its header promises.
+    """Return the body of one tensor frame, checked to have the size that its header states.
 
     Raises:
         FrameError: chunk number or size disagrees with the header, or the tensor is too big.

@@ -32,7 +32,7 @@ MAX_METRIC_BYTES = 16 * KIBIBYTE
 """Largest message below `metrics/`."""
 
 CHUNK_BYTES = 256 * KIBIBYTE
-"""Tensors and fragments are sent in pieces of at most this size (measured: facts in docs/limits.md)."""
+"""Largest chunk of a tensor or fragment file in one message (docs/limits.md has the measurements)."""
 
 MAX_HEADER_BYTES = 16 * KIBIBYTE
 """Largest header of a tensor frame or fragment chunk."""

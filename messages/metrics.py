@@ -17,7 +17,7 @@ class TaskMetrics(Message):
     finished: Count
     answered: Count
     partial: Count = 0
-    """Of the answered: with a branch missing."""
+    """Answered with a branch missing."""
     on_time: Count
     refused: Count
     expired: Count

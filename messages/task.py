@@ -1,8 +1,8 @@
 """What a sensor sends and what it gets back.
 
 A sensor may publish JSON (inputs in base64), msgpack (inputs as raw bytes) or a bare PNG or JPEG. Names it
-does not give are taken from the topic (`task/<application>/<client>/<task>`), from MQTT 5 user properties
-(`client`, `task`, `deadline_ms`), or made up by the gateway.
+does not give are taken from the topic (`task/<application>/<client>/<task>`) or from MQTT 5 user properties
+(`client`, `task`, `deadline_ms`); otherwise the gateway makes them up.
 """
 
 from typing import Annotated, Literal
@@ -61,11 +61,11 @@ class TaskRequest(Message):
     codec: Literal["raw", "zstd"] = "raw"
     images: Annotated[tuple[bytes, ...], Field(min_length=1, max_length=MAX_BATCH)] | None = None
     labels: Annotated[tuple[ClassLabel, ...], Field(max_length=MAX_BATCH)] | None = None
-    """The truth, where the sensor knows it: one class per input. Only measures accuracy, never decides."""
+    """The true class of each input, where the sensor knows it. Measures accuracy; no decision uses it."""
 
 
 AnswerStatus = Literal["answered", "expired", "failed", "refused", "invalid"]
-"""`refused` and `invalid` mean the task was never run: too hopeless or too much, or not understood."""
+"""`refused` (hopeless, or the system is overloaded) and `invalid` (not understood) tasks were never run."""
 
 
 class Prediction(Part):
@@ -77,7 +77,7 @@ class Prediction(Part):
 
 
 class StageReport(Part):
-    """What one stage cost for one task, summed over its micro-batches."""
+    """Cost of one stage for one task, summed over its micro-batches."""
 
     stage: Name
     node: Name
@@ -105,11 +105,11 @@ class Answer(Message):
     on_time: bool = False
     attempt: Attempt | None = None
     partial: bool = False
-    """True where branches were missing, so that their classes could not be predicted; see `coverage`."""
+    """Whether branches were missing, so that their classes could not be predicted; see `coverage`."""
     coverage: Ratio | None = None
-    """Share of the classes that could be predicted, mean over inputs: 1 for a full answer; None for none."""
+    """Share of the classes that could be predicted, 0 to 1, mean over inputs; None without a result."""
     repeated: bool = False
-    """True where a task id was sent again after its answer: this is the stored one."""
+    """Whether this is the stored answer to a task id that was sent again."""
 
 
 class TaskAccepted(Message):
@@ -126,11 +126,11 @@ class TaskAccepted(Message):
     avoid: Annotated[tuple[Name, ...], Field(max_length=MAX_STAGES)] = ()
     """Nodes that failed this task before."""
     grace_ms: Milliseconds | None = None
-    """So long after the deadline a late answer is still given; None where always."""
+    """How long after the deadline a late answer is still given; None = unlimited."""
 
 
-class ArmEstimate(Part):
-    """What was predicted of one variant when the decision was taken."""
+class VariantEstimate(Part):
+    """The prediction for one variant at the time of the decision."""
 
     variant: Name
     kind: VariantKind
@@ -141,9 +141,9 @@ class ArmEstimate(Part):
     work_ms: Milliseconds | None = None
     """Computing time of all its stages together; None where it cannot run now."""
     wait_ms: Milliseconds | None = None
-    """How much of the prediction is waiting for other tasks' work; None where nobody says."""
+    """Part of the prediction that is waiting for other tasks' work; None = unknown."""
     score: Annotated[float, Field(ge=-1e18, le=1e18, allow_inf_nan=False)] | None = None
-    """What the policy thought of it, the more the better, in its own units; None where it did not."""
+    """The policy's score in its own units, higher is better; None where it gave none."""
 
 
 class TaskDecided(Message):
@@ -159,25 +159,27 @@ class TaskDecided(Message):
     """None refuses the task."""
     reason: Text
     predicted_ms: Milliseconds | None
-    alternatives: Annotated[tuple[ArmEstimate, ...], Field(max_length=32)]
+    alternatives: Annotated[tuple[VariantEstimate, ...], Field(max_length=32)]
     avoid: Annotated[tuple[Name, ...], Field(max_length=MAX_STAGES)] = ()
     deadline_ms: Milliseconds | None = None
-    """Of the task, from its arrival; the decision was taken when `slack_ms` was left of it."""
+    """The task's deadline, from its arrival; `slack_ms` of it was left at the decision."""
     load_ms: Milliseconds = 0.0
-    """Work that waited on a living node, in the mean over all."""
+    """Mean backlog of the live nodes."""
     link_megabytes_per_second: NonNegative = 0.0
-    """Bandwidth of a living node, in the mean over all."""
+    """Mean bandwidth of the live nodes."""
     grace_ms: Milliseconds | None = None
-    """So long after the deadline a late answer is still given; None where always."""
+    """How long after the deadline a late answer is still given; None = unlimited."""
     propensity: Ratio = 1.0
-    """Probability of this choice in this context: what estimates of other policies weigh by."""
+    """Probability of this choice in this context; estimates of other policies divide by it."""
     explored: bool = False
-    """Whether it was made to learn, although another choice looked better."""
+    """Whether the policy chose it to learn, although another choice looked better."""
 
     @property
     def scores(self) -> dict[str, float]:
-        """What the policy thought of each variant it considered."""
-        return {arm.variant: arm.score for arm in self.alternatives if arm.score is not None}
+        """The policy's score of each variant that it considered."""
+        return {
+            estimate.variant: estimate.score for estimate in self.alternatives if estimate.score is not None
+        }
 
 
 class StagePlacement(Part):
@@ -228,7 +230,7 @@ class TaskResult(Message):
 
 
 class SettleTask(Message):
-    """A task nears its deadline: send what there is of it. On `job/<task>/settle`."""
+    """A task nears its deadline: send the partial result. On `job/<task>/settle`."""
 
     task: TaskKey
 
@@ -236,7 +238,7 @@ class SettleTask(Message):
 class TaskFinished(Message):
     """A task has its terminal answer in the journal. On `job/<task>/finished`; policies learn from it.
 
-    Refused-at-the-door tasks (never accepted) are not jobs; they stand in `metrics/gateway`.
+    Tasks that intake refused were never accepted and have no such message; `metrics/gateway` counts them.
     """
 
     task: TaskKey
@@ -256,7 +258,7 @@ class TaskFinished(Message):
     variant_accuracy: Ratio | None
     """The variant's accuracy measured on the test set, times the coverage of a partial answer."""
     coverage: Ratio | None = None
-    """Share of the classes that could be predicted; below 1 the answer was partial; None without one."""
+    """Share of the classes that could be predicted, 0 to 1, mean over inputs; None without a result."""
     stages: Annotated[tuple[StageReport, ...], Field(max_length=MAX_STAGES)] = ()
     moved_bytes: Count = 0
 

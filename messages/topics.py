@@ -81,7 +81,7 @@ class Topic(Generic[MessageT]):
         return re.compile(_PARAMETER.sub(r"(?P<\1>[^/]+)", self.pattern))
 
     def at(self, **values: str) -> str:
-        """The topic for given values of its parameters, without prefix. Raises KeyError for a missing one."""
+        """Return the topic for these parameters, without prefix. Raises KeyError for a missing one."""
         return self.pattern.format(**values)
 
     def name_of(self, message: MessageT, **values: str) -> str:
@@ -90,7 +90,7 @@ class Topic(Generic[MessageT]):
         return self.at(**(fields | values))
 
     def match(self, topic: str) -> dict[str, str] | None:
-        """Values of the parameters in a topic (without prefix), or None where it is another one's."""
+        """Return the parameters in a topic (without prefix); None if the topic does not match."""
         found = self._regex.fullmatch(topic)
         return found.groupdict() if found else None
 
@@ -106,7 +106,7 @@ NODE = "node"
 SERVICES = (GATEWAY, SPLITTER, PLACER, RESOURCE_MONITOR, RESULT_AGGREGATOR)
 
 AGGREGATOR_INBOX = "_aggregator"
-"""Where outputs go: a name no node can have (names begin with a letter or digit)."""
+"""Where final outputs go: a name that no node can have (names begin with a letter or digit)."""
 
 TASK = Topic(
     "task/{application}",
@@ -166,7 +166,7 @@ JOB_RESULT = Topic(
     TaskResult,
     (RESULT_AGGREGATOR,),
     (GATEWAY,),
-    "The merged outputs; partial ones when they were asked for or when a new attempt replaces them.",
+    "The merged outputs; a partial result on request, or when a new attempt replaces it.",
     max_bytes=limits.MAX_ANSWER_BYTES,
 )
 JOB_SETTLE = Topic(
@@ -174,7 +174,7 @@ JOB_SETTLE = Topic(
     SettleTask,
     (GATEWAY,),
     (RESULT_AGGREGATOR, DASHBOARD),
-    "A task nears its deadline: what is there of its branches is wanted.",
+    "A task nears its deadline: asks for its partial result.",
 )
 JOB_FINISHED = Topic(
     "job/{task}/finished",
@@ -204,7 +204,7 @@ NODE_VITALS = Topic("node/{node}/vitals", NodeVitals, (NODE,), (RESOURCE_MONITOR
 NODE_PREPARE = Topic(
     "node/{node}/prepare", PrepareFragments, (PLACER,), (NODE,), "Load these fragments soon."
 )
-NODE_CANCEL = Topic("node/{node}/cancel", CancelTask, (GATEWAY,), (NODE,), "Drop what waits of a task.")
+NODE_CANCEL = Topic("node/{node}/cancel", CancelTask, (GATEWAY,), (NODE,), "Drop the waiting work of a task.")
 NODE_FAILURE = Topic(
     "node/{node}/failure", StageFailure, (NODE,), (GATEWAY, DASHBOARD), "A stage could not run here."
 )
@@ -250,19 +250,19 @@ FRAGMENT_REQUEST = Topic(
     FragmentRequest,
     (NODE,),
     (SPLITTER,),
-    "Pieces of a fragment file are wanted.",
+    "A node asks for chunks of a fragment file.",
 )
 FRAGMENT_CHUNK = Topic(
     "fragment/{fragment}/chunk",
     FragmentHeader,
     (SPLITTER,),
     (NODE,),
-    "A piece of a fragment file, for every node that listens.",
+    "A chunk of a fragment file, for every node that listens.",
     encoding="frame",
     max_bytes=limits.MAX_FRAME_BYTES,
 )
 FRAGMENT_MISSING = Topic(
-    "fragment/{fragment}/missing", FragmentMissing, (SPLITTER,), (NODE,), "The repository does not have it."
+    "fragment/{fragment}/missing", FragmentMissing, (SPLITTER,), (NODE,), "The model store does not have it."
 )
 
 METRICS_TASKS = Topic(
@@ -300,7 +300,7 @@ METRICS_GATEWAY = Topic(
     GatewayMetrics,
     (GATEWAY,),
     (DASHBOARD,),
-    "The door and the queue.",
+    "Intake and unfinished tasks.",
     qos=0,
     retain=True,
     max_bytes=limits.MAX_METRIC_BYTES,

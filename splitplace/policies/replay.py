@@ -8,7 +8,7 @@ nothing that comes later in the log, and the logged propensities weigh it rightl
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from splitplace.messages.task import ArmEstimate, TaskDecided, TaskFinished
+from splitplace.messages.task import TaskDecided, TaskFinished, VariantEstimate
 from splitplace.policies.scoring import reward_of
 from splitplace.policies.splitting.interface import Arm, SplitContext, SplitPolicy
 
@@ -87,7 +87,7 @@ def logged_context(decided: TaskDecided) -> SplitContext:
     )
 
 
-def _arm(estimate: ArmEstimate) -> Arm:
+def _arm(estimate: VariantEstimate) -> Arm:
     return Arm(
         estimate.variant,
         estimate.kind,

@@ -8,7 +8,7 @@ from math import isfinite
 from typing_extensions import override
 
 from splitplace.messages.application import VariantKind
-from splitplace.messages.task import ArmEstimate, TaskFinished
+from splitplace.messages.task import TaskFinished, VariantEstimate
 from splitplace.policies.state import State
 
 
@@ -33,9 +33,9 @@ class Arm:
     work_ms: float | None = None
     """Computing time of all its stages together on the nodes foreseen; None where nobody says."""
 
-    def estimate(self, score: float | None = None) -> ArmEstimate:
+    def estimate(self, score: float | None = None) -> VariantEstimate:
         """As it is published with a decision. A score that is no finite number is left out."""
-        return ArmEstimate(
+        return VariantEstimate(
             variant=self.variant,
             kind=self.kind,
             accuracy=self.accuracy,

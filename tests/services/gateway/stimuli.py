@@ -4,12 +4,12 @@ from collections.abc import Iterable
 
 from splitplace.messages.cluster import StageFailure
 from splitplace.messages.task import (
-    ArmEstimate,
     ClassScore,
     StagePlacement,
     TaskDecided,
     TaskPlaced,
     TaskResult,
+    VariantEstimate,
 )
 from splitplace.services.gateway.instructions import Instruction
 from splitplace.services.gateway.task import NewTask
@@ -40,7 +40,7 @@ def decided(
         reason="because",
         predicted_ms=10.0,
         alternatives=tuple(
-            ArmEstimate(variant=f"v{index}", kind="layer", accuracy=0.9, predicted_ms=arm_ms, note="")
+            VariantEstimate(variant=f"v{index}", kind="layer", accuracy=0.9, predicted_ms=arm_ms, note="")
             for index, arm_ms in enumerate(all_ms)
         ),
     )
