@@ -246,7 +246,9 @@ class Journal:
             while not self._work.empty():
                 batch.append(self._work.get())
             stop = None in batch
-            self._commit(connection, [item for item in batch if item is not None])
+            # Nobody waits for a write whose future was cancelled; from here on none can be.
+            wanted = [item for item in batch if item is not None and item[1].set_running_or_notify_cancel()]
+            self._commit(connection, wanted)
         connection.close()
 
     def _commit(

@@ -7,12 +7,13 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from math import inf
-from typing import Any
+from typing import TypeVar
 
 from splitplace.bus.client import Session
-from splitplace.bus.connection import Bus, RawReceived, Received
-from splitplace.bus.service import announced, service_bus
+from splitplace.bus.connection import RawReceived, Received
+from splitplace.bus.service import Service, now_ms
 from splitplace.messages import topics
 from splitplace.messages.application import Application
 from splitplace.messages.cluster import CancelTask, ClusterState, NodeStatus, ServiceStatus, StageFailure
@@ -40,8 +41,10 @@ from splitplace.services.gateway.task import NewTask, RetryRules
 
 log = logging.getLogger(__name__)
 
-METRICS_EVERY_S = 1.0
-FORGET_EVERY_S = 60.0
+T = TypeVar("T")
+
+METRICS_PERIOD_S = 1.0
+FORGET_PERIOD_S = 60.0
 INTAKE_SESSION = Session(expiry_s=300, clean_start=False)
 CATALOGUE_WAIT_MS = 3000.0
 INTAKE_WORKERS = 32
@@ -68,35 +71,27 @@ class Gateway:
         self._core = GatewayCore(rules, self._applications)
         self._entries: dict[str, Entry] = {}
         self._news = asyncio.Event()
-        self._replanned = asyncio.Event()
         self._nodes: dict[str, str] = {}
         self._services: dict[str, str] = {}
         self._held_bytes = 0
-        self._started_ms = _now_ms()
+        self._started_ms = now_ms()
         self._counts: Counter[str] = Counter()
         self._refusals: Counter[RefusalKind] = Counter()
-        self._work: set[asyncio.Task[None]] = set()
-        self._bus = service_bus(topics.GATEWAY, settings)
+        self._service = Service(topics.GATEWAY, settings)
+        self._bus = self._service.bus
         # Tasks have a connection of their own: the broker keeps them while the gateway is away, and a
         # flood of them does not hold up control messages.
-        self._intake = Bus(settings, "splitplace-gateway-intake", session=INTAKE_SESSION)
-        self._tensors = Bus(settings, "splitplace-gateway-tensors")
+        self._intake = self._service.connection("intake", session=INTAKE_SESSION)
+        self._tensors = self._service.connection("tensors")
+        self._alarm = self._service.alarm(self._on_time)
+        self._service.every(METRICS_PERIOD_S, self._publish_metrics, online_only=True)
+        self._service.every(FORGET_PERIOD_S, self._forget)
         self._subscribe()
 
     async def run(self) -> None:
         """Serve until cancelled."""
-        async with self._tensors, self._intake:
-            await self._intake.connected()
-            async with announced(self._bus, topics.GATEWAY):
-                await self._bus.connected()
-                await self._serve()
-
-    async def _serve(self) -> None:
         await self._restore()
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._keep_time(), name="time")
-            group.create_task(self._every(METRICS_EVERY_S, self._publish_metrics), name="metrics")
-            group.create_task(self._every(FORGET_EVERY_S, self._forget), name="forget")
+        await self._service.run()
 
     def _subscribe(self) -> None:
         bus = self._bus
@@ -114,7 +109,7 @@ class Gateway:
     # --- intake ------------------------------------------------------------------------------------
 
     async def _on_task(self, raw: RawReceived) -> None:
-        arrived_ms = _now_ms()
+        arrived_ms = now_ms()
         self._counts["received"] += 1
         identity = identify(raw)
         await self._catalogue(raw.parameters["application"])
@@ -131,7 +126,7 @@ class Gateway:
 
     async def _catalogue(self, application: str) -> None:
         """Just after the start, tasks that waited at the broker may come before the retained catalogue."""
-        remaining_s = (self._started_ms + CATALOGUE_WAIT_MS - _now_ms()) / 1e3
+        remaining_s = (self._started_ms + CATALOGUE_WAIT_MS - now_ms()) / 1e3
         if application in self._applications or remaining_s <= 0:
             return
         with contextlib.suppress(TimeoutError):
@@ -154,7 +149,7 @@ class Gateway:
             task=admission.identity.task,
             application=admission.application,
             deadline_ms=admission.deadline_ms,
-            accepted_unix_s=time.time() - (_now_ms() - arrived_ms) / 1e3,
+            accepted_unix_s=time.time() - (now_ms() - arrived_ms) / 1e3,
             attempt=1,
             inputs=admission.inputs,
             labels=admission.labels,
@@ -186,7 +181,7 @@ class Gateway:
             accepted_at_ms=accepted_at_ms,
             attempt=entry.attempt,
         )
-        self._carry_out(self._core.accept(task, _now_ms()))
+        self._carry_out(self._core.accept(task, now_ms()))
 
     def _refuse(self, raw: RawReceived, identity: TaskIdentity, refusal: TaskRefusedError) -> None:
         self._refusals[refusal.kind] += 1
@@ -204,16 +199,16 @@ class Gateway:
     # --- stimuli -----------------------------------------------------------------------------------
 
     async def _on_decided(self, received: Received[TaskDecided]) -> None:
-        self._carry_out(self._core.decided(received.message, _now_ms()))
+        self._carry_out(self._core.decided(received.message, now_ms()))
 
     async def _on_placed(self, received: Received[TaskPlaced]) -> None:
-        self._carry_out(self._core.placed(received.message, _now_ms()))
+        self._carry_out(self._core.placed(received.message, now_ms()))
 
     async def _on_result(self, received: Received[TaskResult]) -> None:
-        self._carry_out(self._core.result(received.message, _now_ms()))
+        self._carry_out(self._core.result(received.message, now_ms()))
 
     async def _on_failure(self, received: Received[StageFailure]) -> None:
-        self._carry_out(self._core.stage_failed(received.message, _now_ms()))
+        self._carry_out(self._core.stage_failed(received.message, now_ms()))
 
     async def _on_node_status(self, received: Received[NodeStatus]) -> None:
         status = received.message
@@ -221,11 +216,11 @@ class Gateway:
             self._nodes[status.node] = status.boot
         elif self._nodes.get(status.node) == status.boot:
             del self._nodes[status.node]
-        self._carry_out(self._core.nodes_online(self._nodes, _now_ms()))
+        self._carry_out(self._core.nodes_online(self._nodes, now_ms()))
 
     async def _on_cluster(self, received: Received[ClusterState]) -> None:
         self._nodes = {node.node: node.boot for node in received.message.nodes if node.online}
-        self._carry_out(self._core.nodes_online(self._nodes, _now_ms()))
+        self._carry_out(self._core.nodes_online(self._nodes, now_ms()))
 
     async def _on_service(self, received: Received[ServiceStatus]) -> None:
         status = received.message
@@ -234,24 +229,14 @@ class Gateway:
         before = self._services.get(status.service)
         self._services[status.service] = status.boot
         if before is not None and before != status.boot:
-            self._carry_out(self._core.service_restarted(status.service, _now_ms()))
+            self._carry_out(self._core.service_restarted(status.service, now_ms()))
 
     async def _on_application(self, received: Received[Application]) -> None:
         self._applications[received.message.name] = received.message
         self._news.set()
 
-    async def _keep_time(self) -> None:
-        """Tell the core that time has passed, whenever something is due."""
-        while True:
-            self._replanned.clear()
-            wait_s = (self._core.next_due_ms - _now_ms()) / 1e3
-            if wait_s > 0:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(wait_s if wait_s < inf else None):
-                        await self._replanned.wait()
-            else:
-                self._carry_out(self._core.time_passed(_now_ms()))
-                await asyncio.sleep(0)  # whatever is due, others have their turn
+    def _on_time(self) -> None:
+        self._carry_out(self._core.time_passed(now_ms()))
 
     # --- instructions ------------------------------------------------------------------------------
 
@@ -259,32 +244,33 @@ class Gateway:
         for instruction in instructions:
             match instruction:
                 case Announce():
-                    self._spawn(self._announce(instruction))
+                    self._service.spawn(self._announce(instruction), "announcing an attempt")
                 case Dispatch():
-                    self._spawn(self._dispatch(instruction))
+                    self._service.spawn(self._dispatch(instruction), "dispatching a task")
                 case Cancel(key, attempt, nodes):
                     for node in nodes:
                         self._bus.send(topics.NODE_CANCEL, CancelTask(node=node, task=key, attempt=attempt))
                 case Settle(key):
                     self._bus.send(topics.JOB_SETTLE, SettleTask(task=key))
                 case Finish():
-                    self._spawn(self._finish(instruction))
-        self._replanned.set()
+                    self._service.spawn(self._finish(instruction), "finishing a task")
+        due_ms = self._core.next_due_ms
+        self._alarm.set(due_ms if due_ms < inf else None)
 
     async def _announce(self, announce: Announce) -> None:
         """Journal an attempt before anybody hears of it. The first stands in the journal already."""
         entry = self._entries.get(announce.key)
         if entry is not None and announce.attempt > entry.attempt:
-            await self._journal.begin_attempt(announce.key, announce.attempt)
+            await self._written(partial(self._journal.begin_attempt, announce.key, announce.attempt))
         if self._core.is_current(announce.key, announce.attempt):
-            await self._bus.publish(topics.JOB_ACCEPTED, announce.message(_now_ms()))
+            await self._bus.publish(topics.JOB_ACCEPTED, announce.message(now_ms()))
 
     async def _dispatch(self, dispatch: Dispatch) -> None:
         entry = self._entries.get(dispatch.key)
         application = self._applications.get(dispatch.application)
         if entry is None or application is None:
             return
-        expires_ms = dispatch.expires_at_ms - _now_ms()
+        expires_ms = dispatch.expires_at_ms - now_ms()
         try:
             frames = input_frames(application, dispatch.placed, entry.inputs, expires_ms, compress=False)
             pending: list[Awaitable[None]] = []
@@ -302,23 +288,23 @@ class Gateway:
         self._held_bytes -= entry.inputs.nbytes
         application = self._applications.get(entry.application)
         answer = answers.answer(finish, entry, application)
-        if await self._record(entry.key, answer):
+        if await self._written(partial(self._journal.finish, entry.key, answer)):
             self._counts["finished"] += 1
             self._bus.send(topics.JOB_FINISHED, answers.finished(finish, application, entry.labels))
             await self._deliver(entry.key, answer, entry.reply)
 
-    async def _record(self, key: str, answer: Answer) -> bool:
-        """Write the terminal answer, however long the disk is full. False where there was one already."""
-        while True:
-            try:
-                return await self._journal.finish(key, answer)
-            except JournalError as error:
-                log.error("cannot answer %s: %s", key, error)  # noqa: TRY400 - the text says it all
-                await asyncio.sleep(JOURNAL_RETRY_S)
-
     async def _deliver(self, key: str, answer: Answer, reply: ReplyTo) -> None:
         await self._send_answer(answer, reply)
-        await self._journal.delivered(key)
+        await self._written(partial(self._journal.delivered, key))
+
+    async def _written(self, write: Callable[[], Awaitable[T]]) -> T:
+        """Write to the journal, however long the disk is full: nobody may hear of what it does not hold."""
+        while True:
+            try:
+                return await write()
+            except JournalError as error:
+                log.error("%s; trying again", error)  # noqa: TRY400 - the text says it all
+                await asyncio.sleep(JOURNAL_RETRY_S)
 
     async def _send_answer(self, answer: Answer, reply: ReplyTo) -> None:
         payload, properties = encoded(answer, reply)
@@ -335,40 +321,24 @@ class Gateway:
         """Take up what an earlier gateway left: undelivered answers, and unfinished tasks as new attempts."""
         for left in await self._journal.undelivered():
             key = TaskIdentity(left.client, left.task).key
-            self._spawn(self._deliver(key, left.answer, left.reply))
-        unix_s, now_ms = time.time(), _now_ms()
+            self._service.spawn(self._deliver(key, left.answer, left.reply), "delivering an answer")
+        unix_s, started_ms = time.time(), now_ms()
         for entry in await self._journal.unfinished():
             await self._journal.begin_attempt(entry.key, entry.attempt + 1)
             again = dataclasses.replace(entry, attempt=entry.attempt + 1)
-            self._begin(again, now_ms - (unix_s - entry.accepted_unix_s) * 1e3)
+            self._begin(again, started_ms - (unix_s - entry.accepted_unix_s) * 1e3)
 
     async def _forget(self) -> None:
-        await self._journal.forget(self._settings.keep_answers_s)
+        try:
+            await self._journal.forget(self._settings.keep_answers_s)
+        except JournalError as error:
+            log.warning("old answers are kept: %s", error)
 
     async def _publish_metrics(self) -> None:
         metrics = gateway_metrics(self._counts, self._refusals, self._core, self._journal)
         self._bus.send(topics.METRICS_GATEWAY, metrics)
         for reason, count in self._refusals.items():
             self._bus.send(topics.METRICS_REFUSALS, RefusalMetrics(reason=reason, count=count))
-
-    async def _every(self, pause_s: float, action: Callable[[], Awaitable[None]]) -> None:
-        while True:
-            await asyncio.sleep(pause_s)
-            await action()
-
-    def _spawn(self, work: Any) -> None:  # noqa: ANN401 - any coroutine
-        task = asyncio.create_task(work)
-        self._work.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: "asyncio.Task[None]") -> None:
-        self._work.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("carrying out an instruction: %s", error, exc_info=error)
-
-
-def _now_ms() -> float:
-    return time.monotonic() * 1e3
 
 
 async def serve(settings: GatewaySettings) -> None:

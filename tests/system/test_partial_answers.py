@@ -120,20 +120,23 @@ def test_without_the_node_of_one_branch_there_is_one_marked_answer_on_time(
 
 
 def test_partial_answers_are_counted(system: System) -> None:
-    counts: list[int] = []
+    seen: list[TaskMetrics] = []
 
     async def count() -> None:
         bus = Bus(system.settings, "counts")
 
         async def on_metrics(received: Received[TaskMetrics]) -> None:
-            counts.append(received.message.partial)
+            seen.append(received.message)
 
         bus.subscribe(topics.METRICS_TASKS, on_metrics)
-        async with bus:
-            await until(lambda: len(counts) > 2)  # what was answered before this test is in the counts then
-            before = counts[-1]
+        async with bus, sensor_of(system) as sensor:
+            await until(lambda: seen)
+            before = seen[-1]
             answer, _ = await answer_without(system, "n2", killed=False)
             assert answer["partial"], answer
-            await until(lambda: counts[-1] == before + 1)
+            # Full answers follow it, so the counts are complete when one of them is in.
+            await sensor.ask(4, LONG_DEADLINE_MS)
+            await until(lambda: seen[-1].finished > before.finished + 2)
+            assert seen[-1].partial > before.partial
 
     asyncio.run(count())

@@ -113,3 +113,13 @@ async def test_a_second_gateway_on_the_same_journal_is_refused_and_told_why(tmp_
         assert await journal.accept(entry()) is None
     async with Journal(tmp_path / "journal", durable=False) as journal:
         assert len(await journal.unfinished()) == 1
+
+
+async def test_a_write_that_nobody_waits_for_any_more_does_not_end_the_journal(tmp_path: Path) -> None:
+    async with Journal(tmp_path / "journal", durable=False) as journal:
+        for _ in range(20):
+            writing = asyncio.ensure_future(journal.accept(entry()))
+            await asyncio.sleep(0)
+            writing.cancel()
+        known = await journal.accept(entry())
+        assert known is None or known.answer is None
