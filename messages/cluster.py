@@ -148,8 +148,6 @@ class NodeState(Part):
     timings: Annotated[tuple[FragmentTiming, ...], Field(max_length=MAX_FRAGMENTS_LISTED)]
     load_ms: Milliseconds | None = None
     """Moving average of the time to fetch and load a fragment there; None before the first."""
-    containers: bool = False
-    """Whether each task has containers of its own there, as in the paper; else tasks share fragments."""
 
 
 class ClusterState(Message):

@@ -4,8 +4,8 @@ All times are points on the caller's clock, in ms.
 """
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 from splitplace.messages.application import Application
 from splitplace.messages.cluster import ClusterState, PrepareFragments
@@ -14,7 +14,6 @@ from splitplace.messages.task import StagePlacement, TaskDecided, TaskFinished, 
 from splitplace.policies.cluster import ClusterView
 from splitplace.policies.cost import HOP_MS
 from splitplace.policies.placement import (
-    ActiveJob,
     Infeasible,
     PeriodOutcome,
     Placement,
@@ -25,7 +24,7 @@ from splitplace.policies.placement import (
 )
 from splitplace.policies.placement.objective import response_share
 from splitplace.policies.placement.warm_up import warm_up
-from splitplace.policies.prediction import Job, predict
+from splitplace.policies.prediction import Job
 from splitplace.policies.scoring import mean, reward_of
 from splitplace.policies.state import State, StateError
 
@@ -57,16 +56,19 @@ class _PlacedTask:
 class PlacerCore:
     """Asks the placement policy and keeps the ledger of what it placed."""
 
-    def __init__(self, policy: PlacementPolicy, *, warm_up: bool = True) -> None:
+    def __init__(
+        self, policy: PlacementPolicy, *, warm_up: bool = True, cluster: ClusterView | None = None
+    ) -> None:
         """A placer that knows no applications and no cluster yet.
 
         Args:
             policy: chooses nodes.
             warm_up: tell nodes with free memory what to load before a task needs it.
+            cluster: the view it keeps up to date, if somebody else reads it too.
         """
         self._policy = policy
         self._warms_up = warm_up
-        self._cluster = ClusterView()
+        self._cluster = ClusterView() if cluster is None else cluster
         self._applications: dict[str, Application] = {}
         self._records: OrderedDict[str, _PlacedTask] = OrderedDict()
         self._left: list[TaskFinished] = []
@@ -102,36 +104,6 @@ class PlacerCore:
         placing = self._place(decided, decided.variant, now_ms)
         self._remember(decided.task, _PlacedTask(decided.attempt, placing))
         return placing
-
-    def rearrange(self, active: Sequence[ActiveJob], now_ms: float) -> list[TaskPlaced]:
-        """Where tasks that run should stand from now on: only those of which a stage is to move.
-
-        The ledger counts on it; whoever asks moves them, or gives the task another attempt.
-        """
-        moved = []
-        wanted = self._policy.rearrange(active, self._cluster, now_ms)
-        for one in active:
-            record = self._records.get(one.task)
-            nodes = {**one.nodes, **wanted.get(one.task, {})}
-            known = self._cluster.nodes.keys() >= set(nodes.values())
-            if record is None or record.placing is None or nodes == one.nodes or not known:
-                continue
-            prediction = predict(self._cluster, one.job, nodes, now_ms, due_ms=one.due_ms, idle=True)
-            works = {stage: one.remaining[stage] * ms for stage, ms in prediction.work_ms.items()}
-            found = Placement(nodes, replace(prediction, work_ms=works))
-            self._cluster.placed(one.task, record.attempt, found.works(one.job), now_ms, due_ms=one.due_ms)
-            stages = tuple(
-                StagePlacement(stage=stage, node=node, work_ms=works[stage]) for stage, node in nodes.items()
-            )
-            placed = record.placing.placed.model_copy(update={"stages": stages, "reason": "moved"})
-            record.placing = Placing(placed)
-            moved.append(placed)
-        return moved
-
-    @property
-    def view(self) -> ClusterView:
-        """The cluster as it knows it; not to be changed."""
-        return self._cluster
 
     def finished(self, finished: TaskFinished, now_ms: float) -> None:
         """A task ended."""

@@ -47,17 +47,20 @@ class _TrackedTask:
 class SplitterCore:
     """Predicts every variant, asks the policy, learns from what came of it."""
 
-    def __init__(self, policy: SplitPolicy, placement: PlacementPolicy) -> None:
+    def __init__(
+        self, policy: SplitPolicy, placement: PlacementPolicy, cluster: ClusterView | None = None
+    ) -> None:
         """A splitter that knows no applications and no cluster yet.
 
         Args:
             policy: decides.
             placement: foresees what the placer will do; its placements are only used to predict.
+            cluster: the view it keeps up to date, if it is not a plain one.
         """
         self._policy = policy
         self._placement = placement
         self._correction = Correction()
-        self._cluster = ClusterView()
+        self._cluster = ClusterView() if cluster is None else cluster
         self._applications: dict[str, Application] = {}
         self._records: OrderedDict[str, _TrackedTask] = OrderedDict()
         self._waiting: dict[str, _TrackedTask] = {}

@@ -5,7 +5,7 @@ decides keeps a ledger: work that was placed and has not finished. All times are
 clock, in ms; the simulator's clock is as good as a real one.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from math import inf, nan
 
@@ -68,8 +68,14 @@ def _mean(column: Floats) -> float:
 class ClusterView:
     """All nodes that live, what they hold, and when they are expected to be free."""
 
-    def __init__(self) -> None:
-        """A cluster of which nothing is known yet."""
+    def __init__(self, exclusive: Collection[str] = ()) -> None:
+        """A cluster that nothing is known of yet.
+
+        Args:
+            exclusive: names of nodes where every task has fragments of its own, as the containers in the
+                paper; on all others, tasks share them.
+        """
+        self._exclusive = frozenset(exclusive)
         self._nodes: dict[str, TrackedNode] = {}
         self._states: dict[str, NodeState] = {}
         self._ledger: dict[str, _Placed] = {}
@@ -87,7 +93,7 @@ class ClusterView:
             if state.online:
                 node = self._nodes.get(state.node)
                 if node is None or node.state.boot != state.boot:
-                    node = tracked_node(state, now_ms)
+                    node = tracked_node(state, now_ms, exclusive=state.node in self._exclusive)
                 node.report(state, now_ms)
                 nodes[state.node] = node
         self._nodes = nodes
@@ -211,7 +217,7 @@ class ClusterView:
     def shares(self, name: str, sha256: str) -> bool:
         """Whether a fragment that is needed there serves further tasks at no cost. Raises KeyError."""
         node = self._nodes[name]
-        return sha256 in node.users and not node.state.containers
+        return sha256 in node.users and not node.exclusive
 
     def free_bytes(self, name: str) -> int:
         """Memory for further fragments: idle ones can be evicted, those of outstanding tasks cannot.
@@ -235,7 +241,7 @@ class ClusterView:
         share.fragments.append(fragment)
         users = node.users.get(fragment.sha256, 0)
         node.users[fragment.sha256] = users + 1
-        if not users or node.state.containers:
+        if not users or node.exclusive:
             node.reserved_bytes += fragment.peak_memory_bytes
         if self._columns is not None:
             index = self._columns.index[work.node]
@@ -252,7 +258,7 @@ class ClusterView:
                 continue  # the node died or restarted since
             for fragment in share.fragments:
                 node.users[fragment.sha256] -= 1
-                if not node.users[fragment.sha256] or node.state.containers:
+                if not node.users[fragment.sha256] or node.exclusive:
                     node.reserved_bytes -= fragment.peak_memory_bytes
                 if not node.users[fragment.sha256]:
                     del node.users[fragment.sha256]

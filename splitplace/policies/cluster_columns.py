@@ -34,7 +34,7 @@ class ClusterColumns:
         self.byte_ms: Floats = np.zeros(size)
         """To move a byte over the link; infinite where there is none."""
         self.memory_bytes: Floats = np.zeros(size)
-        self.containers: Flags = np.zeros(size, dtype=bool)
+        self.exclusive: Flags = np.array([node.exclusive for node in self._nodes], dtype=bool)
         """Where no task shares the fragments of another."""
         self._load_ms: Floats = np.zeros(size)
         """To fetch and load a fragment, as the nodes have seen it; not a number where they have not."""
@@ -68,7 +68,6 @@ class ClusterColumns:
         self.link[:] = [state.link_megabytes_per_second for state in states]
         self.byte_ms[:] = cost.transfer_ms(1, self.link)
         self.memory_bytes[:] = [state.memory_budget_bytes for state in states]
-        self.containers[:] = [state.containers for state in states]
         self._load_ms[:] = [nan if state.load_ms is None else state.load_ms for state in states]
         self._report_speeds([state.score for state in states], [node.timings for node in self._nodes])
         self._report_holdings([node.loaded for node in self._nodes])
@@ -135,7 +134,7 @@ class ClusterColumns:
 
     def shared(self, sha256: str) -> Flags:
         """Where a fragment serves a further task without more memory: `ClusterView.shares`."""
-        shared: Flags = self.reserved(sha256) & ~self.containers
+        shared: Flags = self.reserved(sha256) & ~self.exclusive
         return shared
 
     def loaded(self, sha256: str) -> Flags:

@@ -33,6 +33,8 @@ class TrackedNode:
     """How long what it reported beyond the ledger would take by itself: older or slower work than we know."""
     trusted_from_ms: float
     """Queue lengths reported before this are out of date: the ledger emptied at that moment."""
+    exclusive: bool = False
+    """Whether each task has fragments of its own here."""
     arriving: dict[str, float] = field(default_factory=dict)
     """Fragments it was told to load, and when they are expected to be ready."""
     shares: dict[str, RemainingLoad] = field(default_factory=dict)
@@ -76,7 +78,7 @@ def _timings(state: NodeState) -> dict[str, float]:
     return {timing.fragment: timing.milliseconds_per_image for timing in state.timings}
 
 
-def tracked_node(state: NodeState, now_ms: float) -> TrackedNode:
+def tracked_node(state: NodeState, now_ms: float, *, exclusive: bool) -> TrackedNode:
     """Return a node that has just appeared."""
     return TrackedNode(
         state,
@@ -86,4 +88,5 @@ def tracked_node(state: NodeState, now_ms: float) -> TrackedNode:
         busy_until_ms=now_ms,
         unexplained_until_ms=now_ms,
         trusted_from_ms=-inf,
+        exclusive=exclusive,
     )

@@ -110,7 +110,6 @@ class Monitor:
                 "silent_ms": 0.0,
                 "memory_budget_bytes": int(machine.memory_bytes),
                 "loaded": self._loaded,
-                "containers": machine.containers,
             }
             return NodeState.model_validate(constant | news)
         # Not validated: it does not come from outside, and half of the hosts have news in every snapshot.

@@ -80,7 +80,7 @@ def sight_into(simulation: Simulation) -> LookAhead:
         request = PlacementRequest(key, job, start_ms, due_ms, frozenset(attempt.avoid))
         # A copy, so that asking does not change what the policy draws next.
         policy = deepcopy(simulation.placement)
-        found = place(policy, request, simulation.placer.view, simulation.now_ms)
+        found = place(policy, request, simulation.view, simulation.now_ms)
         if not isinstance(found, Placement):
             return None
         return _play_out(simulation, Departure(task, attempt.attempt, job, found.nodes))

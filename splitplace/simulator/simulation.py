@@ -15,6 +15,7 @@ from random import Random
 from time import perf_counter
 
 from splitplace.messages.task import TaskDecided, TaskFinished, TaskPlaced
+from splitplace.policies.cluster import ClusterView
 from splitplace.policies.cost import HOP_MS, RETURN_HOPS
 from splitplace.policies.placement import ActiveJob, PlacementPolicy, placement_policy
 from splitplace.policies.prediction import Job
@@ -23,7 +24,6 @@ from splitplace.services.gateway import answers
 from splitplace.services.gateway.core import GatewayCore
 from splitplace.services.gateway.instructions import Announce, Cancel, Dispatch, Finish, Instruction, Settle
 from splitplace.services.gateway.task import NewTask
-from splitplace.services.placer.core import PlacerCore
 from splitplace.services.splitter.core import SplitterCore
 from splitplace.simulator.accounting import Accounts, answered, record_of
 from splitplace.simulator.arrivals import Arrival
@@ -31,6 +31,7 @@ from splitplace.simulator.events import EventQueue
 from splitplace.simulator.execution import Execution
 from splitplace.simulator.monitor import Monitor
 from splitplace.simulator.outputs import result_of
+from splitplace.simulator.rearranging import RearrangingPlacer
 from splitplace.simulator.result import TaskRecord
 from splitplace.simulator.scenario import Scenario
 from splitplace.simulator.workload import Workload
@@ -112,8 +113,11 @@ class Simulation:
         """Wall-clock time of each decision with its placement."""
         self.applications = {application.name: application for application in workload.applications}
         self.gateway = GatewayCore(scenario.retry_rules(workload), self.applications)
-        self.splitter = SplitterCore(split, placement_policy("earliest-finish"))
-        self.placer = PlacerCore(placement, warm_up=False)
+        exclusive = [name for name, machine in world.machines.items() if machine.containers]
+        self.splitter = SplitterCore(split, placement_policy("earliest-finish"), ClusterView(exclusive))
+        self.view = ClusterView(exclusive)
+        """The cluster as the placer knows it."""
+        self.placer = RearrangingPlacer(placement, self.view)
         self.placement = placement
         self.tasks: dict[str, SimulatedTask] = {}
         """Those that are not over."""

@@ -127,8 +127,8 @@ def test_fragments_of_outstanding_tasks_are_reserved_once_and_idle_ones_can_be_e
 
 
 def test_where_each_task_has_its_container_fragments_are_reserved_for_each() -> None:
-    state = node("a", megabytes=200, loaded=[BIG.sha256]).model_copy(update={"containers": True})
-    view = cluster(state)
+    view = ClusterView(exclusive=["a"])
+    view.apply(snapshot(node("a", megabytes=200, loaded=[BIG.sha256])), 0.0)
     view.placed("c.1", 1, [work("a", 10)], 0.0)
     view.placed("c.2", 1, [work("a", 10)], 0.0)
     assert view.free_bytes("a") == 80_000_000

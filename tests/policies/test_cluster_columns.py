@@ -62,17 +62,15 @@ def test_columns_follow_whatever_happens_to_the_cluster(seed: int) -> None:
             for index in range(5)
         ]
 
-    def containers(node_states: list[NodeState]) -> list[NodeState]:
-        return [one.model_copy(update={"containers": one.node in ("n1", "n3")}) for one in node_states]
-
-    view = cluster(*containers(states()))
+    view = ClusterView(exclusive=["n1", "n3"])
+    view.apply(snapshot(*states()), 0.0)
     now_ms = 0.0
     for _ in range(12):
         now_ms += random.choice([0, 1, 30])
         task = f"c.{random.randint(0, 4)}"
         happens = random.randint(0, 4)
         if happens == 0:
-            view.apply(snapshot(*containers(states())), now_ms)
+            view.apply(snapshot(*states()), now_ms)
         elif happens == 1:
             view.finished(task, now_ms)
         else:

@@ -14,6 +14,7 @@ from splitplace.policies.placement import (
     Placement,
     PlacementName,
     PlacementRequest,
+    Rearranging,
     placement_policy,
 )
 from splitplace.policies.placement.daso import LEAST_SAMPLES, SurrogatePlacement
@@ -230,7 +231,9 @@ def test_tasks_that_crowd_a_slow_node_are_moved_to_idle_fast_ones(name: Placemen
     view = fleet(0.25, 4, 4, 4)
     active = [active_job(f"c.{number}", ["n0"] * 3) for number in range(4)]
     ledger(view, active)
-    moves = placement_policy(name).rearrange(active, view, 0.0)
+    policy = placement_policy(name)
+    assert isinstance(policy, Rearranging)
+    moves = policy.rearrange(active, view, 0.0)
     assert moves.keys() == {one.task for one in active}
     moved = [host for nodes in moves.values() for host in nodes.values()]
     assert set(moved) <= {"n1", "n2", "n3"}
@@ -241,6 +244,7 @@ def test_tasks_that_crowd_a_slow_node_are_moved_to_idle_fast_ones(name: Placemen
 def test_what_is_done_or_well_placed_or_on_a_lost_node_stays(name: PlacementName) -> None:
     view = fleet(0.25, 4)
     policy = placement_policy(name)
+    assert isinstance(policy, Rearranging)
     assert policy.rearrange([], view, 0.0) == {}
     assert policy.rearrange([active_job("c.done", ["n0"] * 3, remaining=0.0)], view, 0.0) == {}
     assert policy.rearrange([active_job("c.lost", ["gone"] * 3)], view, 0.0) == {}

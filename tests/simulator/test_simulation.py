@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from splitplace.policies.cluster import ClusterView
-from splitplace.policies.placement import ActiveJob, PlacementPolicy
+from splitplace.policies.placement import ActiveJob, PlacementPolicy, Rearranging
 from splitplace.policies.placement.earliest_finish import EarliestFinish
 from splitplace.policies.placement.round_robin import RoundRobin
 from splitplace.policies.splitting import split_policy
@@ -170,8 +170,8 @@ def test_a_task_whose_host_dies_is_tried_again_on_another_once_that_is_noticed()
     (record,) = simulation.records
     assert (record.status, record.attempts) == ("answered", 2)
     assert record.wait_ms == pytest.approx(1000 + 2500 + DISPATCH_MS)
-    assert died[0] not in simulation.placer.view.nodes
-    assert len(simulation.placer.view.nodes) == 7
+    assert died[0] not in simulation.view.nodes
+    assert len(simulation.view.nodes) == 7
 
 
 def test_a_task_sent_to_a_host_that_died_unnoticed_is_tried_again() -> None:
@@ -240,7 +240,7 @@ def test_what_was_learnt_in_training_is_handed_over() -> None:
     assert trained.figures() != untrained.figures()
 
 
-class Restless(RoundRobin):
+class Restless(RoundRobin, Rearranging):
     """Wants every stage that can move on the next host at each interval."""
 
     def rearrange(

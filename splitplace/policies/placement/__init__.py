@@ -17,6 +17,7 @@ from splitplace.policies.placement.interface import (
     Placement,
     PlacementPolicy,
     PlacementRequest,
+    Rearranging,
     Training,
     place,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "PlacementName",
     "PlacementPolicy",
     "PlacementRequest",
+    "Rearranging",
     "Training",
     "place",
     "placement_policy",

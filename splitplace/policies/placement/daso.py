@@ -24,6 +24,7 @@ from splitplace.policies.placement.interface import (
     Placement,
     PlacementPolicy,
     PlacementRequest,
+    Rearranging,
     Training,
 )
 from splitplace.policies.placement.objective import ALPHA, Charged, charged, objective
@@ -80,7 +81,7 @@ class _Left:
     """Computing time it took, over what it takes on a host of mean speed."""
 
 
-class SurrogatePlacement(PlacementPolicy):
+class SurrogatePlacement(PlacementPolicy, Rearranging):
     """Places by equation 12, learns by equation 11."""
 
     def __init__(

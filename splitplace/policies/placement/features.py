@@ -165,7 +165,7 @@ def problem(
         own=own_ms,
         about=np.array(about, dtype=np.float32),
         memory=memory,
-        allowed=usable & (reserved & ~columns.containers | (memory[:, None] <= free)),
+        allowed=usable & (reserved & ~columns.exclusive | (memory[:, None] <= free)),
     )
 
 

@@ -99,15 +99,6 @@ class PlacementPolicy(ABC):
         """Choose a node for every stage, none of them in `request.avoid`. The ledger stays as it is."""
 
     @abstractmethod
-    def rearrange(
-        self, active: Sequence[ActiveJob], cluster: ClusterView, now_ms: float
-    ) -> Mapping[str, Mapping[str, str]]:
-        """Return the stages that should move, with their new nodes, by task.
-
-        The caller moves them and bears the cost. The cluster's ledger holds the active jobs.
-        """
-
-    @abstractmethod
     def learn(self, outcome: TaskFinished) -> None:
         """Learn from how a task ended."""
 
@@ -127,17 +118,21 @@ class PlacementPolicy(ABC):
         """Replace what was learnt by a saved state. Raises StateError."""
 
 
-class StatelessPlacement(PlacementPolicy):
-    """A policy that learns nothing and leaves stages where they are."""
+class Rearranging(ABC):
+    """A policy that can also move stages of tasks that run. Only simulations do that."""
 
-    @override
+    @abstractmethod
     def rearrange(
-        self,
-        active: Sequence[ActiveJob],
-        cluster: ClusterView,
-        now_ms: float,
+        self, active: Sequence[ActiveJob], cluster: ClusterView, now_ms: float
     ) -> Mapping[str, Mapping[str, str]]:
-        return {}
+        """Return the stages that should move, with their new nodes, by task.
+
+        The caller moves them and bears the cost. The cluster's ledger holds the active jobs.
+        """
+
+
+class StatelessPlacement(PlacementPolicy):
+    """A policy that learns nothing."""
 
     @override
     def learn(self, outcome: TaskFinished) -> None:

@@ -84,7 +84,7 @@ class Room:
         sha256 = self._problem.stages[index].fragment
         fits = self._columns.shared(sha256) | (self._problem.memory[index] <= self._free)
         if sha256 in self._brought:
-            fits |= (self._brought[sha256] > 0) & ~self._columns.containers
+            fits |= (self._brought[sha256] > 0) & ~self._columns.exclusive
         usable: Flags = self._problem.allowed[index] & fits
         return usable
 
@@ -96,7 +96,7 @@ class Room:
         brought = self._brought.setdefault(sha256, np.zeros(len(self._free), dtype=np.intp))
         needed = brought[host] > 0
         brought[host] += count
-        if needed != (brought[host] > 0) or self._columns.containers[host]:
+        if needed != (brought[host] > 0) or self._columns.exclusive[host]:
             self._free[host] -= count * self._problem.memory[index]
 
 

@@ -1,14 +1,9 @@
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import pytest
 
-from splitplace.policies.cluster import ClusterView
-from splitplace.policies.placement import ActiveJob, PlacementName, placement_policy
+from splitplace.policies.placement import PlacementName, placement_policy
 from splitplace.policies.placement.daso import LEAST_SAMPLES
-from splitplace.policies.placement.earliest_finish import EarliestFinish
-from splitplace.policies.prediction import Job
 from splitplace.policies.state import StateError
 from splitplace.services.placer.core import PlacerCore, Placing
 from tests.support.examples import all_of, node, sha, snapshot, three_ways
@@ -136,34 +131,6 @@ def test_warming_up_can_be_switched_off() -> None:
     made = PlacerCore(placement_policy("earliest-finish"), warm_up=False)
     made.add_application(APP)
     assert made.cluster(snapshot(node("a")), 0.0) == []
-
-
-class EverythingTo(EarliestFinish):
-    """Places as its base does, then wants every stage on one node."""
-
-    def __init__(self, target: str) -> None:
-        self._target = target
-
-    def rearrange(
-        self, active: Sequence[ActiveJob], cluster: ClusterView, now_ms: float
-    ) -> Mapping[str, Mapping[str, str]]:
-        del cluster, now_ms
-        return {one.task: dict.fromkeys(one.nodes, self._target) for one in active}
-
-
-def test_the_ledger_follows_stages_that_are_to_move() -> None:
-    moving = PlacerCore(EverythingTo("b"))
-    moving.add_application(APP)
-    moving.cluster(snapshot(node("a", loaded=all_of(APP))), 0.0)
-    placed = made_of(moving.place(decided(), 0.0)).placed
-    moving.cluster(snapshot(node("a", loaded=all_of(APP)), node("b", loaded=all_of(APP))), 1.0)
-    active = ActiveJob("c.t", Job(APP, APP.variant("whole"), 6), {"whole-0": "a"}, {"whole-0": 0.5}, 1000.0)
-    (moved,) = moving.rearrange([active], 1.0)
-    assert [stage.node for stage in moved.stages] == ["b"]
-    assert moved.stages[0].work_ms == placed.stages[0].work_ms / 2
-    assert moving.view.ready_ms("a", 1.0) == 1.0
-    assert moving.view.ready_ms("b", 1.0) == 1.0 + moved.stages[0].work_ms
-    assert moving.rearrange([replace(active, nodes={"whole-0": "b"})], 2.0) == []
 
 
 def test_a_memory_is_taken_up_by_the_policy_that_wrote_it() -> None:

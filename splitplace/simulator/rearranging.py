@@ -1,0 +1,52 @@
+"""The live placer, and what only a simulation can ask of it: moving the stages of tasks that run."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from splitplace.messages.task import StagePlacement, TaskPlaced
+from splitplace.policies.cluster import ClusterView
+from splitplace.policies.placement import ActiveJob, Placement, PlacementPolicy, Rearranging
+from splitplace.policies.prediction import predict
+from splitplace.services.placer.core import PlacerCore, Placing
+
+
+class RearrangingPlacer(PlacerCore):
+    """A placer whose policy may move stages at the end of a scheduling interval, if it is `Rearranging`."""
+
+    def __init__(self, policy: PlacementPolicy, cluster: ClusterView) -> None:
+        """A placer without warm-up that knows no applications yet.
+
+        Args:
+            policy: chooses nodes.
+            cluster: the view it keeps up to date.
+        """
+        super().__init__(policy, warm_up=False, cluster=cluster)
+
+    def rearrange(self, active: Sequence[ActiveJob], now_ms: float) -> list[TaskPlaced]:
+        """Return the placements of tasks whose stages should move; the ledger counts on them from now on.
+
+        The caller moves the stages, or gives the task another attempt.
+        """
+        moved: list[TaskPlaced] = []
+        if not isinstance(self._policy, Rearranging):
+            return moved
+        wanted = self._policy.rearrange(active, self._cluster, now_ms)
+        for task in active:
+            record = self._records.get(task.task)
+            nodes = {**task.nodes, **wanted.get(task.task, {})}
+            known = self._cluster.nodes.keys() >= set(nodes.values())
+            if record is None or record.placing is None or nodes == task.nodes or not known:
+                continue
+            prediction = predict(self._cluster, task.job, nodes, now_ms, due_ms=task.due_ms, idle=True)
+            work_ms = {stage: task.remaining[stage] * ms for stage, ms in prediction.work_ms.items()}
+            found = Placement(nodes, replace(prediction, work_ms=work_ms))
+            loads = found.works(task.job)
+            self._cluster.placed(task.task, record.attempt, loads, now_ms, due_ms=task.due_ms)
+            stages = tuple(
+                StagePlacement(stage=stage, node=node, work_ms=work_ms[stage])
+                for stage, node in nodes.items()
+            )
+            placed = record.placing.placed.model_copy(update={"stages": stages, "reason": "moved"})
+            record.placing = Placing(placed)
+            moved.append(placed)
+        return moved
