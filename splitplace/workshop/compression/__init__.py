@@ -1,1 +1,1 @@
-"""Smaller and faster variants of a trained network: fewer channels, fewer bytes crossing, fewer bits."""
+"""Smaller and faster variants of a trained network: fewer channels, fewer bytes sent, fewer bits."""

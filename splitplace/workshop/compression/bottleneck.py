@@ -1,8 +1,8 @@
-"""Learned bottlenecks: between two fragments cross a few channels of bytes instead of the layer's own floats.
+"""Learned bottlenecks: a few channels of bytes cross a cut instead of the layer's own floats.
 
 After Shao and Zhang 2019, "BottleNet++: an end-to-end approach for feature compression in device-edge
-co-inference systems". The two halves of a bottleneck stand in one network while it is trained; the graph that
-is exported from it is cut between them, where the bytes are.
+co-inference systems". Both halves of a bottleneck are part of one network while it is trained. The exported
+graph is cut between them, where the bytes are.
 """
 
 import copy
@@ -24,32 +24,32 @@ from splitplace.workshop.onnx.graph import Graph
 LARGEST_BYTE = 255
 MIDDLE = 128.0
 STEPS = 32.0
-"""Bytes to a standard deviation of a code: it reaches four of them to either side."""
+"""Byte values per standard deviation of the code: a byte covers four deviations on either side."""
 
 
 class BottleneckError(SplitPlaceError):
-    """A network into which the wanted bottleneck does not fit, or a graph without any."""
+    """The bottleneck does not fit into the network, or the graph has none."""
 
 
 @dataclass(frozen=True)
 class Narrowing:
-    """What crosses instead of a tensor."""
+    """Size of the code that crosses a cut instead of a tensor."""
 
     channels: int
-    """Channels of the code, a byte each."""
+    """Channels of the code, one byte each."""
     stride: int = 1
-    """By what the sides of the feature maps are divided."""
+    """Divisor of the feature maps' height and width."""
 
 
 class Bottleneck(nn.Module):
-    """Encoder and decoder of one tensor: a linear code of the patch of `stride` x `stride` at each place."""
+    """Encoder and decoder of one tensor: a linear code for each patch of `stride` x `stride` positions."""
 
     def __init__(self, channels: int, narrowing: Narrowing) -> None:
-        """Draws random weights.
+        """Draw random weights.
 
         Args:
-            channels: Of the feature maps; their sides must be multiples of the stride.
-            narrowing: How little of them is to cross.
+            channels: Channels of the feature maps. Their sides must be multiples of the stride.
+            narrowing: Size of the code.
         """
         super().__init__()
         patch = channels * narrowing.stride**2
@@ -59,18 +59,18 @@ class Bottleneck(nn.Module):
         self.scatter = nn.PixelShuffle(narrowing.stride)
 
     def encode(self, features: Tensor) -> Tensor:
-        """`float32[N, C, H, W]` to `uint8[N, channels, H / stride, W / stride]`."""
+        """Encode `float32[N, C, H, W]` as `uint8[N, channels, H / stride, W / stride]`."""
         return torch.round(self._code(features)).to(torch.uint8)
 
     def decode(self, code: Tensor) -> Tensor:
-        """`uint8` or `float32[N, channels, H / stride, W / stride]` to `float32[N, C, H, W]`."""
+        """Decode `uint8` or `float32[N, channels, H / stride, W / stride]` to `float32[N, C, H, W]`."""
         features: Tensor = self.scatter(self.decoder((code.float() - MIDDLE) / STEPS))
         return features
 
     def forward(self, features: Tensor) -> Tensor:
-        """The features as the other side of the cut sees them, `float32[N, C, H, W]`.
+        """Return the features as the other side of the cut sees them, `float32[N, C, H, W]`.
 
-        In training, gradients pass the rounding as if it were not there.
+        In training, gradients ignore the rounding (straight-through estimator).
         """
         if not self.training:
             return self.decode(self.encode(features))
@@ -78,7 +78,7 @@ class Bottleneck(nn.Module):
         return self.decode(code + (torch.round(code) - code).detach())
 
     def begin_as_principal_components(self, features: Tensor) -> None:
-        """Sets the linear code that loses least of the given features, `float32[N, C, H, W]`."""
+        """Set the linear code that loses least of the given features, `float32[N, C, H, W]`."""
         patches = self.gather(features).movedim(1, -1).flatten(0, -2).double()
         mean = patches.mean(dim=0)
         variances, directions = torch.linalg.eigh(torch.cov(patches.T))
@@ -93,32 +93,32 @@ class Bottleneck(nn.Module):
             self.decoder.bias.copy_(mean)  # type: ignore[union-attr]
 
     def _code(self, features: Tensor) -> Tensor:
-        """The code before it is rounded, 0 to 255."""
+        """Return the code before rounding, 0 to 255."""
         return torch.clamp(self.encoder(self.gather(features)) * STEPS + MIDDLE, 0, LARGEST_BYTE)
 
 
 def insert_bottlenecks(
     network: nn.Module, narrowings: Mapping[str, Narrowing], images: NDArray[Any]
 ) -> nn.Module:
-    """Puts a bottleneck behind each of some parts of a network.
+    """Insert a bottleneck after each of the named modules of a network.
 
-    Each begins as the principal components of what its part makes of the images, so the network answers
-    nearly as before. With a strong narrowing it has to be fine-tuned: `training.loop.train` with
-    `training.semantic.distillation`. The same network and images always give the same result, so what was
-    fine-tuned fits into a network made again.
+    A bottleneck starts as the principal components of its module's output on the images, so the network's
+    answers hardly change. A strong narrowing needs fine-tuning: `training.loop.train` with
+    `training.semantic.distillation`. The same network and images always give the same result, so fine-tuned
+    weights can be loaded into a network that is built again.
 
     Args:
         network: The trained network. It is not changed.
-        narrowings: What is to cross behind which module, by its name (`blocks.1`), in the order of the data's
-            flow. Everything that a later module reads must go through that module's output.
-        images: `[N, C, H, W]`, as the network accepts them; some hundred training images.
+        narrowings: Size of the code after each module, by module name (`blocks.1`), in the order of the data
+            flow. Everything that later modules read must pass through the module's output.
+        images: `[N, C, H, W]`, as the network accepts them; a few hundred training images.
 
     Returns:
         A copy with the bottlenecks, in evaluation mode.
 
     Raises:
-        BottleneckError: There is no module of a name, it makes no feature maps, or they cannot be divided or
-            narrowed so.
+        BottleneckError: A module does not exist or does not return feature maps, or their sides or channels
+            do not allow the narrowing.
     """
     batch = torch.from_numpy(images)
     narrowed = copy.deepcopy(network).eval()
@@ -134,10 +134,10 @@ def insert_bottlenecks(
 
 
 def cut_at_bottlenecks(model: onnx.ModelProto) -> tuple[onnx.ModelProto, ...]:
-    """The fragments of an exported network with bottlenecks: they end and begin with the bytes that cross.
+    """Cut an exported network where its bottlenecks are, so that only bytes cross.
 
     Raises:
-        BottleneckError: Nowhere in the graph do nothing but bytes cross.
+        BottleneckError: The graph has no place where nothing but bytes crosses.
     """
     graph = Graph(model)
     names = [point.tensor for point in cut_points(model)]
@@ -148,7 +148,7 @@ def cut_at_bottlenecks(model: onnx.ModelProto) -> tuple[onnx.ModelProto, ...]:
 
 
 def _features(network: nn.Module, name: str, images: Tensor) -> Tensor:
-    """What a module makes of images."""
+    """Return the feature maps that a module computes for the images."""
     try:
         module = network.get_submodule(name)
     except AttributeError as error:

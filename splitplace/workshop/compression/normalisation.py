@@ -1,4 +1,4 @@
-"""Statistics of normalisations, taken anew when what goes into them has changed."""
+"""Recompute the statistics of batch normalisations after the network before them has changed."""
 
 import torch
 from torch import Tensor, nn
@@ -7,19 +7,19 @@ BATCH = 128
 
 
 def recalibrate(network: nn.Module, images: Tensor) -> None:
-    """Takes the means and variances of all normalisations anew, as averages over batches of the images.
+    """Recompute mean and variance of all batch normalisations as averages over batches of the images.
 
-    Few images give back most of the accuracy that is lost where channels are missing or altered.
+    A few images restore most of the accuracy that is lost when channels are removed or altered.
 
     Args:
-        network: It is left in evaluation mode.
+        network: The network to change. It is left in evaluation mode.
         images: `[N, C, H, W]`, N >= 2.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # every batch counts the same
+        norm.momentum = None  # average over all batches with equal weight
     network.train()
     with torch.no_grad():
         for batch in torch.split(images, BATCH):

@@ -1,7 +1,7 @@
-"""Structured pruning: whole channels are removed, so that what is left is a smaller network.
+"""Structured pruning: remove whole channels, which leaves a smaller ordinary network.
 
-Which layers must lose the same channels (around a residual connection, through a normalisation or a depthwise
-convolution) is found by tracing the network: Fang et al. 2023, "DepGraph: towards any structural pruning".
+Tracing the network finds the layers that must lose the same channels (around a residual connection, through a
+normalisation or a depthwise convolution): Fang et al. 2023, "DepGraph: towards any structural pruning".
 """
 
 import copy
@@ -18,39 +18,39 @@ from splitplace.errors import SplitPlaceError
 from splitplace.workshop.compression.normalisation import recalibrate
 from splitplace.workshop.networks.common import CHANNEL_MULTIPLE
 
-MOST_PRUNED = 0.9
+MAX_PRUNED_SHARE = 0.9
 """Greatest share of its channels that a layer loses."""
 STEPS = 100
-"""The greatest share is approached in so many steps, until the network is small enough."""
+"""Number of steps from no pruning to the greatest share; pruning stops once the network is small enough."""
 
 
 class PruningError(SplitPlaceError):
-    """A network that cannot be pruned as far as was asked."""
+    """The network cannot be pruned as far as requested."""
 
 
 def prune(network: nn.Module, images: NDArray[Any], flops_ratio: float) -> nn.Module:
-    """Removes the channels that matter least, wherever they are, until little enough work is left.
+    """Remove the least important channels of all layers until the network's work is small enough.
 
-    A channel matters as much as the norm of all weights that would go with it, relative to the mean of its
-    layer; one threshold holds for all layers that are built alike (Fang et al. 2024, "Isomorphic pruning").
-    Afterwards the statistics of the normalisations are taken anew, from the images. The result is not
-    fine-tuned, and answers badly before it is: `training.loop.train` with `training.semantic.distillation`.
+    The importance of a channel is the norm of all weights that would be removed with it, relative to the mean
+    of its layer. Layers with the same structure share one threshold (Fang et al. 2024, "Isomorphic pruning").
+    Afterwards the statistics of the normalisations are recomputed from the images. The result needs
+    fine-tuning before it is accurate: `training.loop.train` with `training.semantic.distillation`.
 
-    The same network and images always give the same result, so the fine-tuned weights of a pruned network fit
-    into the original one pruned again.
+    The same network and images always give the same result, so the fine-tuned weights of a pruned network can
+    be loaded into the original network pruned again.
 
     Args:
-        network: The trained network, images to logits by a last linear layer. It is not changed.
-        images: `[N, C, H, W]`, as the network accepts them; some hundred training images.
-        flops_ratio: Greatest share of the network's FLOPs that is kept, above 0 and below 1.
+        network: The trained network, from images to logits, with a final linear layer. It is not changed.
+        images: `[N, C, H, W]`, as the network accepts them; a few hundred training images.
+        flops_ratio: Greatest share of the network's FLOPs to keep, above 0 and below 1.
 
     Returns:
-        A smaller copy, of the same class and in evaluation mode.
+        A smaller copy of the same class, in evaluation mode.
 
     Raises:
         ValueError: The ratio is not between 0 and 1.
-        PruningError: The network has no linear layer, or parameters outside of layers (a vision transformer
-            has), or too much is left when every layer has lost its most.
+        PruningError: The network has no linear layer, has parameters outside of layers (as a vision
+            transformer has), or remains too large when every layer has lost its greatest share.
     """
     if not 0 < flops_ratio < 1:
         raise ValueError(f"the share of FLOPs to keep is {flops_ratio}, expected one between 0 and 1")
@@ -65,16 +65,19 @@ def prune(network: nn.Module, images: NDArray[Any], flops_ratio: float) -> nn.Mo
             return smaller
     left = flops_per_image(smaller, batch) / whole_flops
     raise PruningError(
-        f"{left:.3f} of the FLOPs are left when {MOST_PRUNED} of the channels are gone, not {flops_ratio}"
+        f"{left:.3f} of the FLOPs remain when {MAX_PRUNED_SHARE} of the channels are removed, "
+        f"more than the {flops_ratio} asked for"
     )
 
 
 def flops_per_image(network: nn.Module, images: Tensor) -> int:
-    """Floating-point operations of the convolutions and matrix products: two for each multiply-add.
+    """Count the floating-point operations of convolutions and matrix products: two for each multiply-add.
+
+    `onnx.graph.Graph.flops_per_image` counts the same for an exported network.
 
     Args:
-        network: It is run once in evaluation mode, and left in the mode it was in.
-        images: A batch that it accepts, `[N, C, H, W]` with N >= 1.
+        network: Run once in evaluation mode, and left in the mode it was in.
+        images: A batch that the network accepts, `[N, C, H, W]` with N >= 1.
     """
     training = network.training
     network.eval()
@@ -85,7 +88,7 @@ def flops_per_image(network: nn.Module, images: Tensor) -> int:
 
 
 def _pruner(network: nn.Module, example: Tensor) -> torch_pruning.pruner.BasePruner:
-    """What removes channels from the network, a step at a time."""
+    """Return the pruner that removes channels from the network step by step."""
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Unwrapped parameters")
         try:
@@ -95,21 +98,21 @@ def _pruner(network: nn.Module, example: Tensor) -> torch_pruning.pruner.BasePru
                 importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
                 global_pruning=True,
                 isomorphic=True,
-                pruning_ratio=MOST_PRUNED,
-                max_pruning_ratio=MOST_PRUNED,
+                pruning_ratio=MAX_PRUNED_SHARE,
+                max_pruning_ratio=MAX_PRUNED_SHARE,
                 iterative_steps=STEPS,
                 ignored_layers=[_classifier(network)],
                 round_to=CHANNEL_MULTIPLE,
             )
         except UserWarning as warning:
             raise PruningError(
-                f"{type(network).__name__} has parameters outside of layers, whose channels cannot be told"
+                f"{type(network).__name__} has parameters outside of layers, whose channels are unknown"
             ) from warning
 
 
 def _classifier(network: nn.Module) -> nn.Module:
-    """The layer whose outputs are the logits, of which none may be lost."""
+    """Return the layer whose outputs are the logits; none of them may be removed."""
     linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
     if not linear:
-        raise PruningError(f"{type(network).__name__} has no linear layer that gives the logits")
+        raise PruningError(f"{type(network).__name__} has no linear layer that computes the logits")
     return linear[-1]

@@ -1,4 +1,4 @@
-"""Eight bits instead of 32 for weights and activations: a quarter of the file, and faster arithmetic."""
+"""Quantisation to eight bits: weights and activations take a quarter of the space, arithmetic is faster."""
 
 import tempfile
 from collections.abc import Sequence
@@ -13,31 +13,31 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from splitplace.workshop.onnx.file import file_content, finish
 
 QUANTIZED = ("Conv", "Gemm", "MatMul", "Add", "Relu", "MaxPool")
-"""Operators that compute in eight bits. Normalisations stay as they are: there are none in eight bits."""
+"""Operators that compute in eight bits. There is no eight-bit normalisation, so these stay in float32."""
 CALIBRATION_BATCH = 64
 
 
 def quantize(model: onnx.ModelProto, images: NDArray[Any]) -> onnx.ModelProto:
-    """Quantises a network or a fragment of one after its training, by the ranges its tensors have on images.
+    """Quantise a trained network or fragment, using the ranges of its tensors on sample images.
 
-    Activations become `uint8`, weights `int8` with a scale for every output channel, of which seven bits are
-    used: processors without dot products of bytes (VNNI) add pairs of products in 16 bits, which overflow
-    with eight. The answer itself stays `float32`, for it decides by small differences.
+    Activations become `uint8`, weights `int8` with a scale for every output channel. Weights use only seven
+    bits: processors without dot products of bytes (VNNI) add pairs of products in 16 bits, which would
+    overflow with eight. The logits stay `float32`, because small differences between them decide.
 
     Args:
         model: One input, one output, a free batch dimension, as `onnx.export` makes it. It is not changed.
-        images: What the model reads, `[N, ...]`; some hundred, that are not tested on.
+        images: Inputs of the model, `[N, ...]`; a few hundred that are not used for testing.
 
     Returns:
-        The checked model, of the same input and output, for which each tensor's range is written down as
-        operators `QuantizeLinear` and `DequantizeLinear`. ONNX Runtime computes in bytes between them.
+        The checked model, with the same input and output. Operators `QuantizeLinear` and `DequantizeLinear`
+        hold the range of each tensor; ONNX Runtime computes in bytes between them.
     """
     with tempfile.TemporaryDirectory() as folder:
         source, prepared, target = (
             Path(folder) / f"{name}.onnx" for name in ("source", "prepared", "target")
         )
         source.write_bytes(file_content(model))
-        # Joins normalisations with the convolutions before them, where that is not done yet.
+        # Fold normalisations into the convolutions before them.
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
         quantize_static(
             prepared,
@@ -61,7 +61,7 @@ def _makers_of_output(model: onnx.ModelProto) -> Sequence[str]:
 
 
 def _forget_unused_operators(model: onnx.ModelProto) -> None:
-    """The tools declare every set of operators they know, which other readers would refuse."""
+    """Remove operator sets that the tools declare but the model does not use; some readers refuse them."""
     used = {node.domain for node in model.graph.node}
     kept = [declared for declared in model.opset_import if declared.domain in used]
     del model.opset_import[:]
@@ -69,7 +69,7 @@ def _forget_unused_operators(model: onnx.ModelProto) -> None:
 
 
 class _Calibration(CalibrationDataReader):  # type: ignore[misc]
-    """Gives images to the calibration, a batch at a time."""
+    """Feeds images to the calibration in batches."""
 
     def __init__(self, name: str, images: NDArray[Any]) -> None:
         starts = range(0, len(images), CALIBRATION_BATCH)

@@ -1,7 +1,7 @@
-"""Branches that begin as the whole network: its head cut down to a group of classes, its channels pruned.
+"""Branches that start as the whole network, with its head reduced to a group of classes and channels pruned.
 
-What the whole network has learnt is kept where it matters, so a short training together takes the
-place of one from random weights.
+They keep what the whole network has learnt about their classes, so a short joint training replaces a long one
+from random weights.
 """
 
 import copy
@@ -16,22 +16,22 @@ from splitplace.workshop.networks.resnet_v2 import ResNetV2
 from splitplace.workshop.training.semantic import Branches, Groups
 
 MARGIN = 0.9
-"""Share of 1/k that a branch may cost: narrow layers take more time than their operations suggest."""
+"""Share of 1/k of the work that a branch may have: narrow layers take more time than their FLOPs suggest."""
 
 
 def specialised_branches(whole: ResNetV2, groups: Groups, images: NDArray[Any]) -> Branches:
-    """One branch for each of k groups, of at most `MARGIN` / k of the whole network's operations.
+    """Make one branch for each of k groups, with at most `MARGIN` / k of the whole network's operations.
 
-    The same network and images always give the same branches. They are not fine-tuned: see
+    The same network and images always give the same branches. They need fine-tuning: see
     `splitplace.workshop.training.semantic.distillation`.
 
     Args:
-        whole: The trained network; it is not changed.
+        whole: The trained network. It is not changed.
         groups: The classes of each branch.
-        images: `[N, C, H, W]`, some hundred training images for the statistics of the normalisations.
+        images: `[N, C, H, W]`, a few hundred training images for the statistics of the normalisations.
 
     Raises:
-        PruningError: The network cannot be made as small.
+        PruningError: The network cannot be pruned that far.
     """
     pruned = [prune(headed(whole, group), images, MARGIN / len(groups)) for group in groups]
     remaining = iter(pruned)
@@ -39,7 +39,7 @@ def specialised_branches(whole: ResNetV2, groups: Groups, images: NDArray[Any]) 
 
 
 def headed(whole: ResNetV2, group: tuple[int, ...]) -> ResNetV2:
-    """A copy of a network that gives the logits of some of its classes only."""
+    """Copy a network with a head for only some of its classes."""
     network = copy.deepcopy(whole)
     rows = list(group)
     head = nn.Linear(whole.classifier.in_features, len(group))

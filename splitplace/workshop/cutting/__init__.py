@@ -1,1 +1,1 @@
-"""Where a network is cut, and what each part costs."""
+"""Cut networks into fragments, and measure what each fragment costs."""

@@ -1,4 +1,4 @@
-"""Where to cut a chain of measured segments so that a pipeline's slowest part is fastest. Pure."""
+"""Divide a chain of measured segments so that the slowest part of the pipeline is fastest. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ Costs = NDArray[np.float64]
 
 
 class TargetError(SplitPlaceError, ValueError):
-    """Nodes that do not fit a chain."""
+    """The number of nodes does not fit the number of stages."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Device:
     """
 
     slowdown: float = 6.0
-    """How many times slower it computes than the machine that measured."""
+    """How many times slower it computes than the machine on which the segments were timed."""
     link_bytes_per_ms: float = 12_500.0
     memory_bytes: float = inf
-    """What a stage may need for weights and activations."""
+    """Memory that a stage may use for weights and activations."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class Target:
     """The devices a chain is balanced for."""
 
     nodes: tuple[Device, ...] = (Device(),)
-    """One for each stage, in order; a single one stands for every stage."""
+    """One for each stage, in order; a single device stands for every stage."""
     tolerance: float = 0.05
-    """Cuts whose slowest part is slower by at most this share are held to be equal; of those, the one that
-    sends least is taken."""
+    """Partitions whose slowest part is at most this share slower than the best count as equal; among them the
+    one that sends the fewest bytes is chosen."""
 
     def for_stages(self, stages: int) -> tuple[Device, ...]:
-        """The node of each stage.
+        """Return the node of each stage.
 
         Raises:
             TargetError: There are several nodes, but not one for each stage.
@@ -57,49 +57,49 @@ class Target:
 
 @dataclass(frozen=True)
 class Chain:
-    """S segments, one behind the other, and what crosses between them."""
+    """S segments in sequence, and the size of the tensors between them."""
 
     milliseconds: Sequence[float]
-    """Measured time of each segment, for one image."""
+    """Measured time of each segment for one image."""
     crossing_bytes: Sequence[float]
-    """What crosses each of the S - 1 places between neighbours, for one image."""
+    """Bytes that cross each of the S - 1 places between neighbours, for one image."""
     weight_bytes: Sequence[float] = field(default=())
-    """Of each segment; none where memory plays no part."""
+    """Weights of each segment; empty if memory is not limited."""
     activation_bytes: Sequence[float] = field(default=())
-    """Of each segment: the most that exists at the same time while a micro-batch goes through."""
+    """Peak activations of each segment while it computes a micro-batch; empty if memory is not limited."""
 
     @property
     def places(self) -> int:
-        """How many places there are to cut."""
+        """Number of places where the chain can be cut."""
         return len(self.milliseconds) - 1
 
 
 @dataclass(frozen=True)
 class Partition:
-    """Which places are cut, and how good that is."""
+    """The chosen cuts, and the pace that results."""
 
     cuts: tuple[int, ...]
-    """`stages - 1` ascending indices into the places to cut."""
+    """`stages - 1` ascending indices of places between segments."""
     pace_ms: float
-    """The slowest part of the pipeline, computing or sending, for one image."""
+    """Time of the pipeline's slowest part, computing or sending, for one image."""
     least_pace_ms: float
-    """That of the fastest of all partitions: at most the tolerance below `pace_ms`."""
+    """Pace of the fastest partition; `pace_ms` exceeds it by at most the tolerance."""
 
 
 class PartitionError(SplitPlaceError, ValueError):
-    """A chain that cannot be divided as wanted."""
+    """The chain cannot be divided as requested."""
 
 
 def partition(chain: Chain, stages: int, target: Target) -> Partition:
-    """Groups segments into stages of at least one segment each, exactly, by dynamic programming.
+    """Group segments into stages of at least one segment each, optimally, by dynamic programming.
 
-    A stage computes one micro-batch while it sends the one before, so computing and sending are both parts of
-    the pipeline, and the slowest of all of them sets its pace. A stage needs the weights of its segments and
-    the activations of the one that has most. Takes O(stages * S^2) time.
+    A stage computes one micro-batch while it sends the previous one, so computing and sending are both parts
+    of the pipeline, and the slowest part sets its pace. A stage needs memory for the weights of its segments
+    and for the largest of their activations. Takes O(stages * S^2) time.
 
     Raises:
-        PartitionError: The lengths do not fit together, there are fewer segments than stages, or no partition
-            fits into the nodes' memory.
+        PartitionError: The lengths of the chain's fields do not match, there are fewer segments than stages,
+            or no partition fits into the nodes' memory.
         TargetError: There are several nodes, but not one for each stage.
     """
     count = len(chain.milliseconds)
@@ -129,9 +129,9 @@ def partition(chain: Chain, stages: int, target: Target) -> Partition:
 
 
 def _spans(chain: Chain) -> tuple[Costs, Costs]:
-    """Milliseconds and bytes of memory of every span of segments, `[first, last]`.
+    """Return milliseconds and bytes of memory of every span of segments, indexed `[first, last]`.
 
-    Below the diagonal both are infinite, which keeps stages from being empty.
+    Below the diagonal both are infinite, which excludes empty stages.
     """
     count = len(chain.milliseconds)
     weights, activations = (
@@ -151,16 +151,16 @@ def _sums(values: Costs) -> Costs:
 
 
 def _cheapest(costs: Sequence[Costs], join: Any) -> tuple[float, tuple[int, ...]]:  # noqa: ANN401 - a ufunc
-    """Least joined cost of dividing all segments among the stages, and the places between them.
+    """Return the least joined cost of dividing all segments among the stages, and the cuts.
 
     Args:
-        costs: For each stage, the cost of its being the segments `[first, last]`.
-        join: Of the cost of the stages before and that of the next.
+        costs: For each stage, the cost of computing the segments `[first, last]`.
+        join: Combines the cost of the previous stages with that of the next.
     """
     best = costs[0][0]
     starts = []
     for cost in costs[1:]:
-        # joined[first, last]: the stages before end with segment first, this one is first + 1 to last.
+        # joined[first, last]: earlier stages end with segment `first`, this stage is `first + 1` to `last`.
         joined = join(best[:-1, None], cost[1:])
         starts.append(joined.argmin(axis=0))
         best = joined.min(axis=0)

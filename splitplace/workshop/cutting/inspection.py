@@ -1,4 +1,4 @@
-"""Looks into a network: where it can be cut, what lies between, and how it is best divided among nodes."""
+"""Inspect a network: where it can be cut, what lies between, and how to divide it among nodes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,43 +13,43 @@ from splitplace.workshop.cutting.profile import segment_times
 from splitplace.workshop.onnx.graph import Graph
 
 SegmentTimes = Callable[[Sequence[onnx.ModelProto], int], Sequence[float]]
-"""From fragments and a micro-batch to milliseconds an image, as `workshop.cutting.profile.segment_times`."""
+"""From fragments and a micro-batch to ms per image, as `workshop.cutting.profile.segment_times`."""
 
-_SHORTER = {
+_SHORT_NAMES = {
     "BatchNormalization": "BatchNorm",
     "LayerNormalization": "LayerNorm",
     "AveragePool": "AvgPool",
     "DequantizeLinear": "Dequantize",
     "QuantizeLinear": "Quantize",
 }
-"""Operators whose names are longer than what they are usually called."""
+"""Usual short names of operators."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """What lies between two neighbouring cut points."""
+    """The part of a network between two neighbouring cut points."""
 
     operators: tuple[str, ...]
-    """Kinds of its nodes, in order."""
+    """Types of its ONNX nodes, in order."""
     milliseconds: float
-    """Measured, of one image."""
+    """Measured time for one image."""
     flops_per_image: int
     weight_bytes: int
 
     @property
     def label(self) -> str:
-        """Its operators, with equal neighbours counted."""
+        """The operators, with equal neighbours counted."""
         return describe(self.operators)
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """A network seen as a chain of segments, and the best way to divide it."""
+    """A network as a chain of segments, with a plan for dividing it."""
 
     name: str
     points: tuple[CutPoint, ...]
     segments: tuple[Segment, ...]
-    """One more than there are points."""
+    """One more than `points`."""
     plan: CutPlan
 
     @property
@@ -67,26 +67,26 @@ def inspect(
     micro_batch: int,
     measure: SegmentTimes = segment_times,
 ) -> Inspection:
-    """Finds all cut points, times what lies between them on this machine, and plans a chain.
+    """Find all cut points, time the segments between them on this machine, and plan a chain.
 
     Args:
         model: One input, one output, batch first.
-        name: What it is called in tables and drawings.
-        stages: How many fragments to plan.
+        name: Name for tables and drawings.
+        stages: Number of fragments to plan.
         target: Nodes and links to plan for.
-        micro_batch: Images in a call.
-        measure: How the segments are timed.
+        micro_batch: Images per call.
+        measure: Function that times the segments.
 
     Raises:
-        GraphError: Something needed cannot be told from the graph.
-        CutError: It cannot be cut into so many stages, or they do not fit into memory.
+        GraphError: The graph does not tell a shape or size that is needed.
+        CutError: The model cannot be cut into that many stages, or they do not fit into memory.
     """
     points = cut_points(model)
-    pieces = cut(model, [point.tensor for point in points])
-    milliseconds = tuple(measure(pieces, micro_batch))
+    parts = cut(model, [point.tensor for point in points])
+    milliseconds = tuple(measure(parts, micro_batch))
     plan = plan_chain(model, points, milliseconds, stages, target, micro_batch=micro_batch)
     segments = []
-    for graph, time in zip(map(Graph, pieces), milliseconds, strict=True):
+    for graph, time in zip(map(Graph, parts), milliseconds, strict=True):
         kinds = tuple(node.op_type for node in graph.nodes)
         segments.append(Segment(kinds, time, graph.flops_per_image, graph.weight_bytes))
     return Inspection(name, points, tuple(segments), plan)
@@ -94,16 +94,16 @@ def inspect(
 
 @dataclass(frozen=True)
 class Balance:
-    """How a chain that exists compares with the best that could be cut, by computing alone."""
+    """How an existing chain compares with the best possible cut, by computing time alone."""
 
     slowest_ms: float
-    """The chain's slowest stage, measured, for one image."""
+    """Measured time of the chain's slowest stage for one image."""
     best_ms: float
-    """That of the best chain of as many stages, by the times of the segments."""
+    """Time of the slowest stage of the best chain with as many stages, from the times of the segments."""
 
     @property
     def ratio(self) -> float:
-        """1: nothing could be better."""
+        """`slowest_ms / best_ms`; 1 means that no cut is better."""
         return self.slowest_ms / self.best_ms if self.best_ms else 1.0
 
 
@@ -114,10 +114,10 @@ def balance(
     micro_batch: int,
     measure: SegmentTimes = segment_times,
 ) -> Balance:
-    """Measures a chain of the inspected network, and compares.
+    """Measure a chain of the inspected network and compare it with the best possible cut.
 
     Raises:
-        PartitionError: It has more stages than the network has segments.
+        PartitionError: The chain has more stages than the network has segments.
     """
     chain = Chain([segment.milliseconds for segment in inspection.segments], [0.0] * len(inspection.points))
     alike = Target((Device(slowdown=1.0),), tolerance=0.0)
@@ -126,6 +126,6 @@ def balance(
 
 
 def describe(operators: Sequence[str]) -> str:
-    """Kinds of operators in order, equal neighbours counted: `Relu, 2 Conv, Add`."""
-    runs = ((_SHORTER.get(kind, kind), len(list(same))) for kind, same in groupby(operators))
+    """Name operators in order, equal neighbours counted: `Relu, 2 Conv, Add`."""
+    runs = ((_SHORT_NAMES.get(kind, kind), len(list(same))) for kind, same in groupby(operators))
     return ", ".join(kind if count == 1 else f"{count} {kind}" for kind, count in runs)

@@ -1,7 +1,7 @@
-"""Layer splitting: cuts an ONNX graph into a chain of fragments that together compute the same.
+"""Layer splitting: cut an ONNX graph into a chain of fragments that together compute the same.
 
 A graph is cut only where exactly one tensor crosses: at the dominators of its output. The fragments hold the
-very nodes and weights of the whole, so joined they equal it by construction.
+nodes and weights of the whole unchanged, so the chain equals the whole by construction.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ from splitplace.workshop.onnx.file import BATCH
 from splitplace.workshop.onnx.graph import Graph
 
 FLOAT16_SHARE = 0.5
-"""Between nodes tensors travel as float16."""
+"""Tensors travel between nodes as float16: half the bytes of float32."""
 AFTER_RELU_SHARE = 0.5
-"""What compression leaves of a tensor after a ReLU: about half of it are zeros."""
+"""Share that compression leaves of a tensor after a ReLU, about half of whose values are zero."""
 
 Transport = Literal["float32", "float16"]
-"""As what a fragment gives its output to the next one."""
+"""Type in which a fragment passes its output to the next one."""
 
 
 @dataclass(frozen=True)
@@ -32,32 +32,32 @@ class CutPoint:
 
     tensor: str
     bytes_per_image: int
-    """Size of the tensor as it is computed."""
+    """Size of the tensor as computed."""
     after_relu: bool
     is_float32: bool = True
-    """What is narrower already travels as it is."""
+    """Whether the tensor can be narrowed to float16 for transport."""
 
     @property
     def sent_bytes_per_image(self) -> float:
-        """Estimated size on the wire."""
+        """Estimated size on the wire, for one image."""
         narrowed = FLOAT16_SHARE if self.is_float32 else 1.0
         return self.bytes_per_image * narrowed * (AFTER_RELU_SHARE if self.after_relu else 1.0)
 
 
 class CutError(SplitPlaceError):
-    """A graph that cannot be cut as wanted."""
+    """The graph cannot be cut as requested."""
 
 
 def cut_points(model: onnx.ModelProto) -> tuple[CutPoint, ...]:
-    """Every place where a single tensor crosses, from the input to the output, both excluded.
+    """Return every place where a single tensor crosses, in order from input to output, both excluded.
 
     These are the dominators of the output. If all paths from the input to the output lead through a tensor,
-    then every node of the data flow either goes into it or comes from it, in any topological order the former
-    stand before it and the latter behind, and no other tensor leads from one side to the other. So it is
-    enough to walk through the nodes once and look where just one tensor is alive.
+    then every other node of the data flow either feeds it or reads from it. In any topological order the
+    former come before it and the latter after it, and no other tensor crosses. So one pass over the nodes
+    finds all places: those where exactly one tensor is live.
 
     Raises:
-        models.graph.GraphError: The shape of such a tensor cannot be told.
+        GraphError: The shape of such a tensor is unknown.
     """
     graph = Graph(model)
     points = []
@@ -74,13 +74,17 @@ def cut_points(model: onnx.ModelProto) -> tuple[CutPoint, ...]:
 def cut(
     model: onnx.ModelProto, tensors: Sequence[str], transport: Transport = "float32"
 ) -> tuple[onnx.ModelProto, ...]:
-    """The fragments before, between and after the given tensors.
+    """Cut a model at the given tensors.
 
     Args:
         model: The whole network.
-        tensors: In order, names from `cut_points`.
-        transport: With `float16` a fragment ends with a cast and the next one begins with a cast back, where
-            float32 crosses: half the bytes, at the price of rounding (and of infinity above 65504).
+        tensors: Names from `cut_points`, in order.
+        transport: With `float16`, a fragment with float32 output ends with a cast to float16, and the next
+            one starts with a cast back. That halves the bytes, but rounds, and values above 65504 become
+            infinite.
+
+    Returns:
+        One fragment more than there are tensors.
     """
     graph = Graph(model)
     ends = (graph.input, *tensors, graph.output)
@@ -117,7 +121,7 @@ def _fragment(
 
 
 def _nodes_between(nodes: Sequence[onnx.NodeProto], first: str, last: str) -> list[onnx.NodeProto]:
-    """Nodes that are needed to make the last tensor from the first, constants and all."""
+    """Return the nodes, constants included, that compute the last tensor from the first."""
     needed = {last}
     found = []
     for node in reversed(nodes):

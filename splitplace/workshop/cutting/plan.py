@@ -1,4 +1,4 @@
-"""A chain as it was planned: what each stage costs, and how far that is from the best that could be."""
+"""Plan a chain: where to cut, what each stage costs, and how far that is from the optimum."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,49 +13,49 @@ from splitplace.workshop.onnx.graph import Graph
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """One fragment of a chain, on the node that it is planned for."""
+    """One fragment of a chain, on the node it is planned for."""
 
     first_segment: int
     last_segment: int
-    """Both inclusive: the pieces between neighbouring cut points that it is made of."""
+    """Range of the segments that the fragment consists of, both ends inclusive."""
     compute_ms: float
-    """Of one image."""
+    """Time to compute one image."""
     send_ms: float
-    """Of the output for one image; 0 of the last stage."""
+    """Time to send the output for one image; 0 for the last stage."""
     sent_bytes_per_image: float
-    """Estimated, on the wire; 0 of the last stage."""
+    """Estimated size on the wire; 0 for the last stage."""
     flops_per_image: int
     weight_bytes: int
     peak_memory_bytes: int
-    """Weights, and the most activations that exist at the same time for a micro-batch."""
+    """Weights, plus the peak of live activations for a micro-batch."""
     output: str
-    """Name of the tensor that leaves it."""
+    """Name of the output tensor."""
 
 
 @dataclass(frozen=True)
 class CutPlan:
-    """A chain that is balanced for certain nodes."""
+    """A chain balanced for given nodes."""
 
     stages: tuple[PlannedStage, ...]
     micro_batch: int
     pace_ms: float
-    """The slowest part of the pipeline, computing or sending, for one image."""
+    """Time of the pipeline's slowest part, computing or sending, for one image."""
     least_pace_ms: float
-    """That of the fastest chain of so many stages. One that is nearly as fast is taken if it sends less."""
+    """Pace of the fastest chain with as many stages. A chain nearly as fast is chosen if it sends less."""
     ideal_pace_ms: float
-    """What a network would need that could be divided anywhere among these nodes, with nothing to send."""
+    """Pace if the work could be divided anywhere among these nodes with nothing to send."""
 
     @property
     def tensors(self) -> tuple[str, ...]:
-        """What crosses the cuts, in order."""
+        """Names of the tensors that cross the cuts, in order."""
         return tuple(stage.output for stage in self.stages[:-1])
 
 
 def measured_chain(whole: onnx.ModelProto, stages: int, micro_batch: int) -> tuple[onnx.ModelProto, ...]:
-    """Cuts a network into so many fragments, so that the slowest is as fast as can be.
+    """Cut a network into fragments whose slowest is as fast as possible, by times measured on this machine.
 
     Raises:
-        CutError: It has too few places where a single tensor crosses.
+        CutError: The network has too few places where a single tensor crosses.
     """
     points = cut_points(whole)
     segment_ms = segment_times(cut(whole, [point.tensor for point in points]), micro_batch)
@@ -69,10 +69,10 @@ def balanced_chain(
     stages: int,
     target: Target,
 ) -> tuple[onnx.ModelProto, ...]:
-    """Cuts a model into the chain of `plan_chain`.
+    """Cut a model into the chain that `plan_chain` plans.
 
     Raises:
-        CutError: The graph has too few cut points for so many stages, or they do not fit into the memory.
+        CutError: The graph has too few cut points for that many stages, or they do not fit into memory.
     """
     return cut(model, plan_chain(model, points, segment_ms, stages, target).tensors)
 
@@ -86,18 +86,18 @@ def plan_chain(
     *,
     micro_batch: int = 16,
 ) -> CutPlan:
-    """Where to cut a model into a chain whose slowest stage is as fast as can be.
+    """Plan where to cut a model so that the slowest stage is as fast as possible.
 
     Args:
         model: The whole network.
         points: Its cut points.
         segment_ms: Measured time of each of the `len(points) + 1` segments between them, for one image.
-        stages: How many fragments to make.
-        target: What to balance for.
-        micro_batch: How many images go through a stage at a time; decides its memory.
+        stages: Number of fragments to make.
+        target: Nodes and links to balance for.
+        micro_batch: Images per call; determines the memory that a stage needs.
 
     Raises:
-        CutError: The graph has too few cut points for so many stages, or they do not fit into the memory.
+        CutError: The graph has too few cut points for that many stages, or they do not fit into memory.
     """
     if len(points) + 1 < stages:
         raise CutError(

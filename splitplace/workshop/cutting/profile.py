@@ -1,4 +1,4 @@
-"""Measures fragments as a node would run them: ONNX Runtime, one thread."""
+"""Measure fragments as a node runs them: ONNX Runtime, one thread."""
 
 import tempfile
 import time
@@ -20,21 +20,21 @@ from splitplace.workshop.onnx.graph import Graph
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 ROUNDS = 40
-"""How often each call is timed; the best counts, as what disturbs a measurement only ever adds to it."""
+"""How often each call is timed. The best time counts, because disturbances only add time."""
 SCORE_ROUNDS = 10
 
 
 class Timing(NamedTuple):
-    """What a call costs: `per_call + n * per_image` milliseconds for n images."""
+    """Cost of a call: `per_call + n * per_image` milliseconds for n images."""
 
     per_call: float
     per_image: float
 
 
 def reference_score() -> float:
-    """Benchmark score of this machine when nothing disturbs it: the best of several, by CPU time.
+    """Return the benchmark score of this machine without disturbances: the best of several, by CPU time.
 
-    Fragments are timed in the same way, so that both describe one and the same machine.
+    Fragments are timed in the same way, so both describe the same machine.
     """
     return measure_score(clock=time.thread_time, windows=SCORE_ROUNDS)
 
@@ -42,17 +42,17 @@ def reference_score() -> float:
 def describe(
     models: Sequence[onnx.ModelProto], micro_batch: int, contents: Sequence[bytes] | None = None
 ) -> tuple[Fragment, ...]:
-    """Measures fragments.
+    """Describe fragments: measure their times and derive their sizes.
 
     Args:
-        models: One input, one output.
+        models: The fragments, each with one input and one output.
         micro_batch: Images for which the peak memory is stated.
-        contents: Their files, where these are stored otherwise (`onnx.narrow`) than the models are; the
-            files are what is timed, while the models say what a node holds once it has loaded them.
+        contents: The fragments' files, if they store the weights narrower than the models
+            (`onnx.narrow`). The files are timed; the models give the memory of a loaded fragment.
 
     Returns:
-        Their descriptions, in order. FLOPs, weights and peak memory are derived from the graph (the peak is
-        the weights and the greatest sum of tensors alive at once); the times are measured here.
+        Descriptions in order. FLOPs, weights and peak memory come from the graph: the peak is the weights
+        plus the greatest sum of tensors that are live at once.
     """
     files = [file_content(model) for model in models] if contents is None else contents
     batches = [batch for batch in BATCHES if batch <= 2 * micro_batch]
@@ -82,12 +82,12 @@ def _describe(
 
 
 def timed(application: Application, contents: Sequence[bytes], score: float) -> Application:
-    """The application with its fragments timed anew, on a machine of that score.
+    """Return the application with its fragments timed again on this machine.
 
     Args:
-        application: Its fragments as they are described.
-        contents: Their files, in the same order.
-        score: As `reference_score` gives it.
+        application: The application to time.
+        contents: The files of its fragments, in order.
+        score: Benchmark score of this machine, from `reference_score`.
     """
     with _loaded(contents) as runtimes:
         timings = time_runtimes(runtimes)
@@ -101,7 +101,7 @@ def timed(application: Application, contents: Sequence[bytes], score: float) -> 
 
 
 def segment_times(models: Sequence[onnx.ModelProto], batch: int) -> tuple[float, ...]:
-    """Best time of each of several fragments, in milliseconds an image, in calls of `batch` images."""
+    """Return the best time of each fragment in ms per image, in calls of `batch` images."""
     with _loaded([file_content(model) for model in models]) as runtimes:
         return tuple(best[0] / batch for best in _best_milliseconds(runtimes, [batch]))
 
@@ -109,18 +109,18 @@ def segment_times(models: Sequence[onnx.ModelProto], batch: int) -> tuple[float,
 def time_runtimes(
     runtimes: Sequence[FragmentRuntime], batches: Sequence[int] = BATCHES
 ) -> tuple[Timing, ...]:
-    """What a call of each fragment costs, fitted to its best time at each batch size."""
+    """Return the cost of a call of each fragment, fitted to its best time at each batch size."""
     return tuple(fit(best, batches) for best in _best_milliseconds(runtimes, batches))
 
 
 def fit(milliseconds: Sequence[float], batches: Sequence[int]) -> Timing:
-    """The line, nowhere falling and not below zero, that fits measured calls with least relative error."""
+    """Fit a line without negative coefficients to measured calls, with least relative error."""
     times = np.array(milliseconds)
     rows = np.stack([np.ones(len(batches)), np.array(batches)], axis=1)
     (per_call, per_image), *_ = np.linalg.lstsq(rows / times[:, None], np.ones(len(batches)), rcond=None)
-    if per_call < 0:  # larger batches cost more an image, as they do when they leave the cache
+    if per_call < 0:  # larger batches cost more per image, as when they exceed the cache
         per_call, per_image = 0.0, np.mean(times / batches)
-    if per_image < 0:  # an image costs less than the noise
+    if per_image < 0:  # the cost of an image is below the noise
         per_call, per_image = np.mean(times), 0.0
     return Timing(round(float(per_call), 4), round(float(per_image), 4))
 
@@ -137,10 +137,10 @@ def _loaded(files: Sequence[bytes]) -> Iterator[list[FragmentRuntime]]:
 
 
 def _best_milliseconds(runtimes: Sequence[FragmentRuntime], batches: Sequence[int]) -> list[list[float]]:
-    """Least time of a call, for each fragment and batch size.
+    """Return the least time of a call, for each fragment and batch size.
 
-    Rounds go over all of them, so that a disturbance hits all alike. What counts is the CPU time of the
-    calling thread, in which a session of one thread computes: what other processes take is not counted.
+    Each round times all of them, so that a disturbance affects all alike. The clock is the CPU time of the
+    calling thread, in which a one-thread session computes; the time of other processes does not count.
     """
     inputs = [[_example(runtime.input, batch) for batch in batches] for runtime in runtimes]
     best = [[float("inf")] * len(batches) for _ in runtimes]

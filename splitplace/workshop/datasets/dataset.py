@@ -1,4 +1,4 @@
-"""What every reader of a data set gives: images and labels in three parts that never mix."""
+"""The common form of a data set: images and labels in three parts that never mix."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +13,12 @@ Labels = NDArray[np.integer[Any]]
 
 
 class DatasetError(SplitPlaceError):
-    """A data set that is missing or is not what it should be."""
+    """A data set is missing or does not have the expected content."""
 
 
 @dataclass(frozen=True)
 class Subset:
-    """Images `uint8[N, C, H, W]` and their labels, integers `[N]` from 0 on."""
+    """Images `uint8[N, C, H, W]` and their labels, integers `[N]` starting at 0."""
 
     images: Images
     labels: Labels
@@ -29,9 +29,9 @@ class Subset:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The three parts: train on one, choose by the second, report on the third.
+    """The three parts: train on the first, choose by the second, report on the third.
 
-    The test part is looked at once, at the end of a build.
+    The test part is used once, at the end of a build.
     """
 
     training: Subset
@@ -41,7 +41,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Published:
-    """What is known of a published data set. Files that are otherwise are refused."""
+    """Known properties of a published data set. Files that differ are refused."""
 
     name: str
     shape: tuple[int, int, int]
@@ -50,13 +50,13 @@ class Published:
     training_file_images: int
     test_images: int
     held_out: int
-    """So many images at the start of the training file are the validation part."""
+    """Number of images at the start of the training file that form the validation part."""
 
     def dataset(self, training: Subset, test: Subset) -> Dataset:
-        """Holds out the validation part and checks everything.
+        """Check everything and hold out the validation part.
 
         Raises:
-            DatasetError: A part has another size, shape or type, or a label beyond the last class.
+            DatasetError: A part has an unexpected size, shape or type, or a label beyond the last class.
         """
         for part, subset, count in (
             ("training", training, self.training_file_images),

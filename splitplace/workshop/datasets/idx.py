@@ -14,10 +14,10 @@ _UBYTE = 0x08
 
 
 def read_idx(folder: Path, facts: Published) -> Dataset:
-    """Reads `{train,t10k}-{images-idx3,labels-idx1}-ubyte`, each perhaps with `.gz`.
+    """Read `{train,t10k}-{images-idx3,labels-idx1}-ubyte`, each plain or with `.gz`.
 
     Raises:
-        DatasetError: A file is missing, or is not what `facts` says.
+        DatasetError: A file is missing or does not match `facts`.
     """
     _, *pixels = facts.shape
     parts = []
@@ -29,7 +29,7 @@ def read_idx(folder: Path, facts: Published) -> Dataset:
 
 
 def has_idx(folder: Path) -> bool:
-    """Whether a folder holds such files."""
+    """Whether a folder holds files in this format."""
     return any(path.exists() for path in _names(folder, "train-images", 3))
 
 
@@ -50,13 +50,13 @@ def _read(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     expected = len(header) + int(np.prod(shape))
     try:
         with _open(path) as file:
-            content = file.read(expected + 1)  # one more than there may be: bounds what is decompressed
+            content = file.read(expected + 1)  # one byte more than expected: bounds the decompression
     except (OSError, EOFError) as error:
         raise DatasetError(f"{path}: cannot be read: {error}") from error
     if not content.startswith(header) or len(content) != expected:
         raise DatasetError(f"{path}: is not an IDX file of uint8{list(shape)}")
     pixels = np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
-    return pixels.copy()  # torch complains of arrays that cannot be written
+    return pixels.copy()  # torch warns about read-only arrays
 
 
 def _open(path: Path) -> BinaryIO:

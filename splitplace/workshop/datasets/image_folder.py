@@ -1,4 +1,4 @@
-"""A folder of pictures: a folder for each class, named as the class, with PNG or JPEG or WebP files."""
+"""Read a folder of pictures: a subfolder for each class, named as the class, with PNG, JPEG or WebP files."""
 
 import warnings
 from collections.abc import Sequence
@@ -13,29 +13,33 @@ from splitplace.workshop.datasets.dataset import Dataset, DatasetError, Subset
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 MAX_BYTES = 8 << 30
-"""Most that all pictures together may take in memory."""
+"""Limit for the decoded pictures together."""
 _MODES = {1: "L", 3: "RGB"}
-_SHARES = (0.8, 0.1)
-"""Of a class's pictures: what is trained on, and what is validated on; the rest is for the test."""
+_TRAINING_AND_VALIDATION = (0.8, 0.1)
+"""Shares of each class's pictures for training and validation; the rest is for the test."""
 
 
 def read_image_folder(folder: Path, labels: Sequence[str], shape: tuple[int, int, int]) -> Subset:
-    """Reads every picture, scaled as the gateway scales what sensors send.
+    """Read every picture, scaled as the gateway scales the pictures of sensors.
 
     Args:
-        folder: Holds a folder for each class.
+        folder: Folder with a subfolder for each class.
         labels: Names of the classes, in the order of their numbers. A class may have no folder.
-        shape: Channels (1 or 3), height and width of what is made of each picture.
+        shape: Channels (1 or 3), height and width of the result.
 
     Raises:
-        DatasetError: There is no picture, a folder is named like no class, or a file is no readable picture.
+        DatasetError: There is no picture, a subfolder is not named like a class, or a file is not a picture.
     """
     numbers = {label: number for number, label in enumerate(labels)}
     if not folder.is_dir():
-        raise DatasetError(f"{folder} is no folder; expected one with a folder of pictures for each class")
+        raise DatasetError(
+            f"{folder} is not a folder; expected one with a subfolder of pictures for each class"
+        )
     unknown = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in numbers)
     if unknown:
-        raise DatasetError(f"{folder} has folders that are named like no class: {', '.join(unknown[:5])}")
+        raise DatasetError(
+            f"{folder} has subfolders that are not named like a class: {', '.join(unknown[:5])}"
+        )
     files = [
         (path, numbers[label])
         for label in labels
@@ -53,17 +57,17 @@ def read_image_folder(folder: Path, labels: Sequence[str], shape: tuple[int, int
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:
-    """The names of the classes: those of the folders, in alphabetical order."""
+    """Return the class names: those of the subfolders, in alphabetical order."""
     return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir()))
 
 
 def split(subset: Subset, seed: int) -> Dataset:
-    """Divides at random into training, validation and test, each with its share of every class."""
+    """Divide at random into training, validation and test, each with its share of every class."""
     random = np.random.default_rng(seed)
     parts: tuple[list[NDArray[np.intp]], ...] = ([], [], [])
     for label in np.unique(subset.labels):
         own = random.permutation(np.flatnonzero(subset.labels == label))
-        ends = np.round(np.cumsum(_SHARES) * len(own)).astype(int)
+        ends = np.round(np.cumsum(_TRAINING_AND_VALIDATION) * len(own)).astype(int)
         for part, chosen in zip(parts, np.split(own, ends), strict=True):
             part.append(chosen)
     subsets = (np.sort(np.concatenate(part)) for part in parts)
@@ -82,7 +86,7 @@ def _picture(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
                     converted = converted.resize((width, height), Image.Resampling.BILINEAR)
                 pixels = np.asarray(converted, np.uint8)
     except (OSError, ValueError, SyntaxError, EOFError, KeyError, Image.DecompressionBombError) as error:
-        raise DatasetError(f"{path}: is no readable picture: {error}") from error
+        raise DatasetError(f"{path}: is not a readable picture: {error}") from error
     return pixels[np.newaxis] if channels == 1 else np.moveaxis(pixels, -1, 0)
 
 

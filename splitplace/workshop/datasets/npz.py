@@ -1,4 +1,4 @@
-"""Data sets as one NumPy archive: `mnist.npz` (plain arrays) and `cifar100.npz` (lossless WebP pictures)."""
+"""Read data sets from one NumPy archive: `mnist.npz` (arrays) and `cifar100.npz` (lossless WebP pictures)."""
 
 import io
 import zipfile
@@ -13,15 +13,15 @@ from PIL import Image
 from splitplace.workshop.datasets.dataset import Dataset, DatasetError, Images, Published, Subset
 
 _HEADER_BYTES = 4096
-"""More than the header of any array has."""
+"""Limit for the header of an array."""
 _LABEL_BYTES = 8
 
 
 def read_arrays(path: Path, facts: Published) -> Dataset:
-    """Reads an archive of the arrays `xtr ytr xte yte`: `uint8[N, H, W]` and `uint8[N]`.
+    """Read an archive with the arrays `xtr ytr xte yte`: `uint8[N, H, W]` and `uint8[N]`.
 
     Raises:
-        DatasetError: It is not what `facts` says.
+        DatasetError: The archive does not match `facts`.
     """
     pixels = int(np.prod(facts.shape))
     training, test = facts.training_file_images, facts.test_images
@@ -37,12 +37,12 @@ def read_arrays(path: Path, facts: Published) -> Dataset:
 
 
 def read_pictures(path: Path, facts: Published) -> Dataset:
-    """Reads an archive of `{train,test}_{images_blob,offsets,labels}`.
+    """Read an archive with `{train,test}_{images_blob,offsets,labels}`.
 
     Image i is the encoded picture at `blob[offsets[i]:offsets[i + 1]]`.
 
     Raises:
-        DatasetError: It is not what `facts` says, or a picture cannot be decoded.
+        DatasetError: The archive does not match `facts`, or a picture cannot be decoded.
     """
     training, test = facts.training_file_images, facts.test_images
     return facts.dataset(
@@ -51,17 +51,17 @@ def read_pictures(path: Path, facts: Published) -> Dataset:
 
 
 def read_held_out_pictures(path: Path, facts: Published, count: int) -> Subset:
-    """The first `count` images of the validation part; no other picture is decoded.
+    """Read the first `count` images of the validation part; decode no other picture.
 
     Raises:
-        DatasetError: as `read_pictures`.
+        DatasetError: As for `read_pictures`.
     """
     wanted = min(count, facts.held_out)
     return _read_part(path, facts, "train", facts.training_file_images, wanted)
 
 
 def _read_part(path: Path, facts: Published, part: str, count: int, wanted: int) -> Subset:
-    """The first `wanted` of the `count` pictures of a part."""
+    """Read the first `wanted` of the `count` pictures of a part."""
     small = _LABEL_BYTES * (count + 1)
     blob_bytes = 2 * count * int(np.prod(facts.shape))
     bounds = {f"{part}_images_blob": blob_bytes, f"{part}_offsets": small, f"{part}_labels": small}
@@ -72,7 +72,7 @@ def _read_part(path: Path, facts: Published, part: str, count: int, wanted: int)
         )
     try:
         if offsets.shape != (count + 1,):
-            raise ValueError(f"{offsets.shape} offsets for {count} pictures")  # noqa: TRY301 - reported as everything else that is wrong with pictures
+            raise ValueError(f"{offsets.shape} offsets for {count} pictures")  # noqa: TRY301 - reported like all other faults of pictures
         images = _decode(blob.tobytes(), offsets.tolist(), wanted, facts.shape)
     except (OSError, ValueError, TypeError) as error:
         raise DatasetError(f"{path}: pictures of part {part} cannot be decoded: {error}") from error
@@ -93,7 +93,7 @@ def _decode(blob: bytes, offsets: list[int], count: int, shape: tuple[int, int, 
 
 
 def _load(path: Path, bounds: Mapping[str, int]) -> dict[str, NDArray[Any]]:
-    """Arrays of an archive, none larger than so many bytes, without unpickling anything."""
+    """Load arrays of an archive, each within its limit in bytes, without unpickling anything."""
     arrays = {}
     try:
         with np.load(path, allow_pickle=False) as archive:

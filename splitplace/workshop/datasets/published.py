@@ -1,4 +1,4 @@
-"""The published data sets by name, and in which files each may lie."""
+"""The published data sets by name, and the files that each is read from."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,7 +56,7 @@ _EXPECTED: Mapping[str, str] = {
 
 
 def load_published(name: str, folder: Path) -> Dataset:
-    """Reads one of `PUBLISHED` from a folder, in whichever of its formats lies there.
+    """Read one of `PUBLISHED` from a folder, in whichever of its formats is there.
 
     Raises:
         DatasetError: The folder holds none of the files, or they are not that data set.
@@ -81,14 +81,14 @@ def load_published(name: str, folder: Path) -> Dataset:
 
 
 def load_held_out(name: str, folder: Path, count: int) -> Subset:
-    """At most `count` images of the validation part: what may be shown without touching the test part.
+    """Read at most `count` images of the validation part, which may be shown without touching the test part.
 
     Raises:
-        DatasetError: as `load_published`.
+        DatasetError: As for `load_published`.
     """
     facts = PUBLISHED[name]
     archive = folder / f"{name}.npz"
-    if name == "cifar100" and archive.exists():  # thousands of pictures to decode, of which few are wanted
+    if name == "cifar100" and archive.exists():  # avoid decoding thousands of pictures for a few
         return read_held_out_pictures(archive, facts, count)
     held_out = load_published(name, folder).validation
     return Subset(held_out.images[:count], held_out.labels[:count])

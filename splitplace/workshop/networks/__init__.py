@@ -1,1 +1,1 @@
-"""Network architectures: images in bytes to logits."""
+"""Network architectures in torch, from images in bytes to logits."""

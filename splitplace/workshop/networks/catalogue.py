@@ -1,4 +1,4 @@
-"""The networks that can be named in a recipe or on a command line."""
+"""Networks by name."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -13,7 +13,7 @@ from splitplace.workshop.networks.vision_transformer import VisionTransformer
 
 
 class Constructor(Protocol):
-    """Builds a network with random weights for square pictures."""
+    """Build a network with random weights for square pictures."""
 
     def __call__(self, outputs: int, *, pixels: Pixels, side: int, width: float) -> nn.Module:
         """See `network`."""
@@ -28,25 +28,25 @@ NETWORKS: Mapping[str, Constructor] = {
 }
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_DEVIATION = (58.395, 57.12, 57.375)
-"""Of red, green and blue, in bytes: what published weights expect."""
+"""Mean and deviation of red, green and blue, in bytes, as published weights expect."""
 PRINTED_SIDES: Mapping[str, int] = dict.fromkeys(NETWORKS, 224) | {"inception_v3": 299}
-"""Side of the pictures that each network was published for."""
+"""Side of the pictures, in pixels, for which each network was published."""
 
 
 def network(
     name: str, outputs: int, *, side: int, pixels: Pixels | None = None, width: float = 1.0
 ) -> nn.Module:
-    """A network with random weights.
+    """Build a network with random weights.
 
     Args:
         name: One of `NETWORKS`.
         outputs: Number of logits.
-        side: Of the pictures, in pixels.
-        pixels: Channels of the pictures, and how their values are normalised; if not given, as for ImageNet.
-        width: Multiplier of all widths.
+        side: Side of the pictures, in pixels.
+        pixels: Channels of the pictures, and how their values are normalised; default: as for ImageNet.
+        width: Multiplier for all numbers of channels.
 
     Raises:
-        ValueError: No network has that name, or it does not take such pictures.
+        ValueError: There is no network of that name, or it does not accept pictures of that size.
     """
     constructor = NETWORKS.get(name)
     if constructor is None:

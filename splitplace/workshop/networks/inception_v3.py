@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from splitplace.workshop.networks.common import Pixels, scaled
 
-LEAST_LARGE_SIDE = 75
-"""From this side on the printed stem, which leaves an eighth of the sides, still feeds all reductions."""
+MIN_SIDE_FOR_PRINTED_STEM = 75
+"""The printed stem divides the sides by eight; from this side on, that is enough for all reductions."""
 POOLED_WIDTHS = (32, 64, 64)
 SEVENS_WIDTHS = (128, 160, 160, 192)
 DROPOUT = 0.5
@@ -19,7 +19,7 @@ Scale = Callable[[int], int]
 
 
 class Convolution(nn.Sequential):
-    """A convolution, normalised, and a ReLU."""
+    """Convolution, batch normalisation and ReLU."""
 
     def __init__(
         self, channels_in: int, channels_out: int, size: Size, stride: int = 1, padding: Size = 0
@@ -32,28 +32,28 @@ class Convolution(nn.Sequential):
 
 
 class Concatenation(nn.Module):
-    """Several branches read the same maps; their channels are put one behind the other."""
+    """Several branches read the same maps, and their channels are concatenated."""
 
     def __init__(self, *branches: nn.Module) -> None:
         super().__init__()
         self.branches = nn.ModuleList(branches)
 
     def forward(self, features: Tensor) -> Tensor:
-        """`float32[N, C, H, W]` to `float32[N, sum of the branches' channels, H', W']`."""
+        """Map `float32[N, C, H, W]` to `float32[N, sum of the branches' channels, H', W']`."""
         return torch.cat([branch(features) for branch in self.branches], dim=1)
 
 
 class InceptionV3(nn.Module):
-    """Images in bytes to logits."""
+    """Inception-v3 from images in bytes to logits."""
 
     def __init__(self, outputs: int, *, pixels: Pixels, side: int = 299, width: float = 1.0) -> None:
-        """Draws random weights: 23.8 million for pictures of 299 and 1000 classes.
+        """Draw random weights: 23.8 million for pictures of 299 and 1000 classes.
 
         Args:
             outputs: Number of logits.
             pixels: Channels of the pictures, and how their values are normalised.
-            side: Of the pictures, in pixels. For less than 75 the stem keeps the resolution.
-            width: Multiplier of all widths.
+            side: Side of the pictures, in pixels. Below 75 the stem keeps the resolution.
+            width: Multiplier for all numbers of channels.
         """
         super().__init__()
 
@@ -61,7 +61,7 @@ class InceptionV3(nn.Module):
             return scaled(channels, width)
 
         self.pixels = pixels
-        self.stem = _stem(pixels.channels, scale, small=side < LEAST_LARGE_SIDE)
+        self.stem = _stem(pixels.channels, scale, small=side < MIN_SIDE_FOR_PRINTED_STEM)
         channels = scale(192)
         blocks: list[nn.Module] = []
         for pooled in POOLED_WIDTHS:
@@ -82,18 +82,18 @@ class InceptionV3(nn.Module):
         self.classifier = nn.Linear(channels, outputs)
 
     def features(self, images: Tensor) -> Tensor:
-        """`uint8` or `float32[N, C, H, W]` of values 0 to 255 to `float32[N, F]`."""
+        """Map `uint8` or `float32[N, C, H, W]` with values 0 to 255 to features `float32[N, F]`."""
         maps: Tensor = self.blocks(self.stem(self.pixels(images)))
         return maps.mean(dim=(2, 3))
 
     def forward(self, images: Tensor) -> Tensor:
-        """`uint8` or `float32[N, C, H, W]` of values 0 to 255 to logits `float32[N, outputs]`."""
+        """Map `uint8` or `float32[N, C, H, W]` with values 0 to 255 to logits `float32[N, outputs]`."""
         logits: Tensor = self.classifier(self.dropout(self.features(images)))
         return logits
 
 
 def _stem(channels: int, scale: Scale, *, small: bool) -> nn.Module:
-    """Channels to 192, sides to an eighth; small pictures keep their sides."""
+    """Make 192 channels and divide the sides by eight; small pictures keep their sides."""
     if small:
         return nn.Sequential(
             Convolution(channels, scale(32), 3, padding=1),
@@ -114,7 +114,7 @@ def _stem(channels: int, scale: Scale, *, small: bool) -> nn.Module:
 
 
 def _with_fives(channels: int, pooled: int, scale: Scale) -> nn.Module:
-    """The paper's figure 5."""
+    """Build the block of the paper's figure 5."""
     return Concatenation(
         Convolution(channels, scale(64), 1),
         nn.Sequential(Convolution(channels, scale(48), 1), Convolution(scale(48), scale(64), 5, padding=2)),
@@ -128,7 +128,7 @@ def _with_fives(channels: int, pooled: int, scale: Scale) -> nn.Module:
 
 
 def _first_reduction(channels: int, scale: Scale) -> nn.Module:
-    """The paper's figure 10, to half the sides."""
+    """Build the reduction of the paper's figure 10, which halves the sides."""
     return Concatenation(
         Convolution(channels, scale(384), 3, stride=2),
         nn.Sequential(
@@ -141,7 +141,7 @@ def _first_reduction(channels: int, scale: Scale) -> nn.Module:
 
 
 def _with_sevens(channels: int, inner: int, scale: Scale) -> nn.Module:
-    """The paper's figure 6, with n = 7."""
+    """Build the block of the paper's figure 6, with n = 7."""
     return Concatenation(
         Convolution(channels, scale(192), 1),
         nn.Sequential(
@@ -161,7 +161,7 @@ def _with_sevens(channels: int, inner: int, scale: Scale) -> nn.Module:
 
 
 def _second_reduction(channels: int, scale: Scale) -> nn.Module:
-    """As the first, with asymmetric convolutions."""
+    """Build the second reduction, with asymmetric convolutions."""
     return Concatenation(
         nn.Sequential(Convolution(channels, scale(192), 1), Convolution(scale(192), scale(320), 3, stride=2)),
         nn.Sequential(
@@ -175,7 +175,7 @@ def _second_reduction(channels: int, scale: Scale) -> nn.Module:
 
 
 def _widest(channels: int, scale: Scale) -> nn.Module:
-    """The paper's figure 7: a 1x3 and a 3x1 convolution beside each other."""
+    """Build the block of the paper's figure 7: a 1x3 and a 3x1 convolution side by side."""
 
     def crossed() -> nn.Module:
         return Concatenation(

@@ -7,14 +7,14 @@ from torch import Tensor, nn
 from splitplace.workshop.networks.common import Pixels, scaled
 
 LARGEST_SMALL_SIDE = 64
-"""Up to this side the first two halvings of the printed network are left out: they are made for 224."""
+"""Up to this side the first two halvings of the printed network are left out: they are meant for 224."""
 STEM_CHANNELS = 32
 LAST_CHANNELS = 1280
 DROPOUT = 0.2
 
 
 class Group(NamedTuple):
-    """One line of the paper's table 2."""
+    """One row of the paper's table 2."""
 
     expansion: int
     channels: int
@@ -35,7 +35,7 @@ GROUPS = (
 
 
 class InvertedResidual(nn.Module):
-    """Widens, convolves each channel by itself, and narrows without an activation."""
+    """Widen, convolve depthwise, and narrow without an activation."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class InvertedResidual(nn.Module):
         self.carries = stride == 1 and channels_in == channels_out
 
     def forward(self, features: Tensor) -> Tensor:
-        """`float32[N, channels_in, H, W]` to `float32[N, channels_out, H / stride, W / stride]`."""
+        """Map `float32[N, channels_in, H, W]` to `float32[N, channels_out, H / stride, W / stride]`."""
         output: Tensor = self.layers(features)
         return features + output if self.carries else output
 
@@ -87,12 +87,12 @@ class MobileNetV2(nn.Module):
         self.classifier = nn.Linear(last, outputs)
 
     def features(self, images: Tensor) -> Tensor:
-        """`uint8` or `float32[N, C, H, W]` of values 0 to 255 to `float32[N, F]`."""
+        """Map `uint8` or `float32[N, C, H, W]` with values 0 to 255 to features `float32[N, F]`."""
         maps: Tensor = self.head(self.blocks(self.stem(self.pixels(images))))
         return maps.mean(dim=(2, 3))
 
     def forward(self, images: Tensor) -> Tensor:
-        """`uint8` or `float32[N, C, H, W]` of values 0 to 255 to logits `float32[N, outputs]`."""
+        """Map `uint8` or `float32[N, C, H, W]` with values 0 to 255 to logits `float32[N, outputs]`."""
         logits: Tensor = self.classifier(self.dropout(self.features(images)))
         return logits
 
@@ -100,7 +100,7 @@ class MobileNetV2(nn.Module):
 def _convolution(
     channels_in: int, channels_out: int, size: int, stride: int = 1, groups: int = 1
 ) -> nn.Module:
-    """A convolution, normalised and clipped to 0..6."""
+    """Convolution, batch normalisation and ReLU6."""
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_out, size, stride, padding=size // 2, groups=groups, bias=False),
         nn.BatchNorm2d(channels_out),

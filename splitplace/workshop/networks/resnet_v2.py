@@ -1,6 +1,6 @@
-"""Residual networks of the second kind (pre-activation: He et al. 2016, "Identity mappings").
+"""Pre-activation residual networks, ResNet-v2 (He et al. 2016, "Identity mappings").
 
-Numbers of blocks and widths are those printed in He et al. 2015, "Deep residual learning".
+Numbers of blocks and channels are those printed in He et al. 2015, "Deep residual learning".
 """
 
 from itertools import pairwise
@@ -12,18 +12,18 @@ from torch import Tensor, nn
 from splitplace.workshop.networks.common import CHANNEL_MULTIPLE, Pixels, scaled
 
 Stem = Literal["full", "halving", "quartering"]
-"""What is left of the picture's sides after the stem: all (3x3, stride 1), half (3x3, stride 2), or a quarter
-(7x7, stride 2, and pooling: as printed for pictures of 224)."""
+"""How the stem reduces the picture's sides: not at all (3x3, stride 1), to a half (3x3, stride 2), or to a
+quarter (7x7, stride 2, and pooling: as printed for pictures of 224)."""
 
 LARGEST_SMALL_SIDE = 64
 LARGEST_MEDIUM_SIDE = 128
-"""Up to these sides a stem that keeps all, and one that keeps half, leaves maps of a size to work with."""
+"""Largest sides for the stems `full` and `halving`; they leave maps of about 32 to 64 pixels a side."""
 PRINTED_WIDTHS = (64, 128, 256, 512)
 PRINTED_BLOCKS = (3, 4, 6, 3)
 
 
 class PreActivationBlock(nn.Module):
-    """Two 3x3 convolutions, each after normalisation and ReLU, around which the input is carried."""
+    """Two 3x3 convolutions, each after normalisation and ReLU, with a residual connection around them."""
 
     expansion = 1
 
@@ -38,7 +38,7 @@ class PreActivationBlock(nn.Module):
             self.shortcut = nn.Conv2d(channels_in, channels_out, 1, stride, bias=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        """`float32[N, channels_in, H, W]` to `float32[N, channels_out, H / stride, W / stride]`."""
+        """Map `float32[N, channels_in, H, W]` to `float32[N, channels_out, H / stride, W / stride]`."""
         activated = torch.relu(self.norm1(features))
         carried = features if self.shortcut is None else self.shortcut(activated)
         inner = self.conv1(activated)
@@ -47,7 +47,7 @@ class PreActivationBlock(nn.Module):
 
 
 class PreActivationBottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions, each after normalisation and ReLU; the inner two on fewer channels."""
+    """1x1, 3x3 and 1x1 convolutions, each after normalisation and ReLU, with a residual connection."""
 
     expansion = 4
 
@@ -65,7 +65,7 @@ class PreActivationBottleneck(nn.Module):
             self.shortcut = nn.Conv2d(channels_in, channels_out, 1, stride, bias=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        """`float32[N, channels_in, H, W]` to `float32[N, 4 * channels, H / stride, W / stride]`."""
+        """Map `float32[N, channels_in, H, W]` to `float32[N, 4 * channels, H / stride, W / stride]`."""
         activated = torch.relu(self.norm1(features))
         carried = features if self.shortcut is None else self.shortcut(activated)
         inner = self.conv2(torch.relu(self.norm2(self.conv1(activated))))
@@ -74,9 +74,9 @@ class PreActivationBottleneck(nn.Module):
 
 
 class ResNetV2(nn.Module):
-    """Images in bytes to logits. The normalisation of pixels is part of the network, so of what is exported.
+    """ResNet-v2 from images in bytes to logits. The normalisation of pixels is part of the network.
 
-    Every group of blocks but the first halves the sides of the picture.
+    Every group of blocks except the first halves the sides of the maps.
     """
 
     def __init__(
@@ -89,18 +89,18 @@ class ResNetV2(nn.Module):
         stem: Stem = "full",
         block: type[PreActivationBlock | PreActivationBottleneck] = PreActivationBlock,
     ) -> None:
-        """Draws random weights.
+        """Draw random weights.
 
         Args:
             outputs: Number of logits.
-            widths: Channels of each group of blocks (inside a bottleneck; four times as many leave it).
-            blocks: How many blocks each group has.
+            widths: Channels of each group of blocks; bottlenecks output four times as many.
+            blocks: Number of blocks in each group.
             pixels: Channels of the pictures, and how their values are normalised.
-            stem: How much of the picture's resolution is kept.
+            stem: How the stem reduces the sides of the picture.
             block: Kind of block.
 
         Raises:
-            ValueError: Widths and blocks do not fit together, or a width is too small to train.
+            ValueError: Widths and blocks differ in length, or a width is too small to train.
         """
         super().__init__()
         if min(widths) < CHANNEL_MULTIPLE or len(widths) != len(blocks):
@@ -121,36 +121,36 @@ class ResNetV2(nn.Module):
         self.classifier = nn.Linear(outs[-1], outputs)
 
     def features(self, images: Tensor) -> Tensor:
-        """`uint8` or `float32[N, C, H, W]` of values 0 to 255 to `float32[N, F]`."""
+        """Map `uint8` or `float32[N, C, H, W]` with values 0 to 255 to features `float32[N, F]`."""
         maps = torch.relu(self.norm(self.blocks(self.stem(self.pixels(images)))))
         return maps.mean(dim=(2, 3))
 
     def forward(self, images: Tensor) -> Tensor:
-        """`uint8` or `float32[N, C, H, W]` of values 0 to 255 to logits `float32[N, outputs]`."""
+        """Map `uint8` or `float32[N, C, H, W]` with values 0 to 255 to logits `float32[N, outputs]`."""
         logits: Tensor = self.classifier(self.features(images))
         return logits
 
 
 def resnet34_v2(outputs: int, *, pixels: Pixels, side: int = 224, width: float = 1.0) -> ResNetV2:
-    """34 layers in pairs of 3x3 convolutions: 21.8 million weights for pictures of 224 and 1000 classes.
+    """Build ResNet-34-v2: pairs of 3x3 convolutions, 21.8 million weights for 1000 classes.
 
     Args:
         outputs: Number of logits.
         pixels: Channels of the pictures, and how their values are normalised.
-        side: Of the pictures, in pixels; decides the stem.
-        width: Multiplier of all widths.
+        side: Side of the pictures, in pixels; decides the stem.
+        width: Multiplier for all numbers of channels.
     """
     return _printed(outputs, pixels, side, width, PreActivationBlock)
 
 
 def resnet50_v2(outputs: int, *, pixels: Pixels, side: int = 224, width: float = 1.0) -> ResNetV2:
-    """50 layers in bottlenecks: 25.5 million weights for pictures of 224 and 1000 classes.
+    """Build ResNet-50-v2: bottlenecks, 25.5 million weights for 1000 classes.
 
     Args:
         outputs: Number of logits.
         pixels: Channels of the pictures, and how their values are normalised.
-        side: Of the pictures, in pixels; decides the stem.
-        width: Multiplier of all widths.
+        side: Side of the pictures, in pixels; decides the stem.
+        width: Multiplier for all numbers of channels.
     """
     return _printed(outputs, pixels, side, width, PreActivationBottleneck)
 
@@ -169,7 +169,7 @@ def _printed(
 
 
 def stem_for(side: int) -> Stem:
-    """The stem that leaves maps of about 32 to 64 pixels a side."""
+    """Return the stem that leaves maps of about 32 to 64 pixels a side."""
     if side <= LARGEST_SMALL_SIDE:
         return "full"
     return "halving" if side <= LARGEST_MEDIUM_SIDE else "quartering"

@@ -17,7 +17,7 @@ _INITIAL_DEVIATION = 0.02
 
 
 class Attention(nn.Module):
-    """Every token reads from every other, in several heads."""
+    """Multi-head self-attention."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Attention(nn.Module):
         self.projection = nn.Linear(channels, channels)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """`float32[N, T, C]` to the same shape."""
+        """Map `float32[N, T, C]` to the same shape."""
         parts = self.query_key_value(tokens).unflatten(2, (3, self.heads, -1))
         query, key, value = parts.permute(2, 0, 3, 1, 4)
         read = nn.functional.scaled_dot_product_attention(query, key, value)
@@ -35,7 +35,7 @@ class Attention(nn.Module):
 
 
 class EncoderBlock(nn.Module):
-    """Attention and a perceptron, each after normalisation, around which the tokens are carried."""
+    """Attention and a perceptron, each after normalisation, with residual connections."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -47,29 +47,29 @@ class EncoderBlock(nn.Module):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """`float32[N, T, C]` to the same shape."""
+        """Map `float32[N, T, C]` to the same shape."""
         tokens = tokens + self.attention(self.norm1(tokens))
         output: Tensor = tokens + self.perceptron(self.norm2(tokens))
         return output
 
 
 class VisionTransformer(nn.Module):
-    """Images in bytes to logits. Unlike the convolutional networks it takes pictures of one size only."""
+    """Vision transformer from images in bytes to logits. It accepts pictures of one size only."""
 
     def __init__(
         self, outputs: int, *, pixels: Pixels, side: int = 224, width: float = 1.0, depth: int = DEPTH
     ) -> None:
-        """Draws random weights: 5.7 million for pictures of 224 and 1000 classes.
+        """Draw random weights: 5.7 million for pictures of 224 and 1000 classes.
 
         Args:
             outputs: Number of logits.
             pixels: Channels of the pictures, and how their values are normalised.
-            side: Of the pictures, in pixels: a multiple of 16, or of 4 up to 64.
-            width: Multiplier of the channels of each of the three heads.
-            depth: How many blocks.
+            side: Side of the pictures, in pixels: a multiple of 16, or of 4 up to 64.
+            width: Multiplier for the channels of each of the three heads.
+            depth: Number of blocks.
 
         Raises:
-            ValueError: The side is no multiple of the patches'.
+            ValueError: The side is not a multiple of the patch size.
         """
         super().__init__()
         patch = SMALL_PATCH if side <= LARGEST_SMALL_SIDE else PATCH
@@ -87,13 +87,13 @@ class VisionTransformer(nn.Module):
         self.classifier = nn.Linear(channels, outputs)
 
     def features(self, images: Tensor) -> Tensor:
-        """`uint8` or `float32[N, C, side, side]` of values 0 to 255 to `float32[N, F]`: the class token."""
+        """Map `uint8` or `float32[N, C, side, side]`, 0 to 255, to the class token `float32[N, F]`."""
         patches = self.patches(self.pixels(images)).flatten(2).transpose(1, 2)
         tokens = torch.cat([self.class_token.expand(patches.shape[0], -1, -1), patches], dim=1)
         encoded: Tensor = self.norm(self.blocks(tokens + self.positions))
         return encoded[:, 0]
 
     def forward(self, images: Tensor) -> Tensor:
-        """`uint8` or `float32[N, C, side, side]` of values 0 to 255 to logits `float32[N, outputs]`."""
+        """Map `uint8` or `float32[N, C, side, side]`, 0 to 255, to logits `float32[N, outputs]`."""
         logits: Tensor = self.classifier(self.features(images))
         return logits

@@ -1,1 +1,1 @@
-"""ONNX graphs: read, export, narrow, join and free the batch size."""
+"""ONNX graphs: inspect, export, narrow, run as a chain, and make independent of the batch size."""

@@ -1,11 +1,11 @@
-"""Sizes computed inside an ONNX graph, reduced to one number: how many images the batch has.
+"""Reduce the sizes computed inside an ONNX graph to one number: the number of images in the batch.
 
-An exported network may ask for the shape of a tensor early and use it late ("reshape to [batch, 197, 192],
-where batch is the first dimension of what came in"). Such integers would cross a cut beside the tensor, and
-a fragment has one input only. In a network for pictures of one size all of them depend on nothing but the
-size of the batch, so they are measured: the graph is run with a few batch sizes, and every computed size
-turns out to be a constant or a line over the number of images. Constants become weights, lines are computed
-from the one tensor `BATCH_SIZE`, which every fragment can find out by itself from its own input.
+An exported network may read the shape of a tensor early and use it late ("reshape to [batch, 197, 192], where
+batch is the first dimension of the input"). Such integers would cross a cut beside the tensor, but a fragment
+has only one input. In a network for pictures of one size, all of them depend only on the batch size. So they
+are measured: the graph is run with a few batch sizes, and every computed size turns out to be constant or
+linear in the number of images. Constants become weights. Linear sizes are computed from the one tensor
+`BATCH_SIZE`, which every fragment derives from its own input.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,23 +21,23 @@ BATCH_SIZE = "splitplace.batch_size"
 """Name of the tensor `int64[1]` that holds the number of images."""
 _PREFIX = "splitplace.size."
 _TRIED = (2, 3, 5)
-"""Batch sizes that the graph is run with. Not one: exporters and broadcasting treat it differently."""
+"""Batch sizes that the graph is run with. 1 is left out: exporters and broadcasting treat it differently."""
 _ASKING = {"Shape", "Size"}
 
 Array = NDArray[Any]
 
 
 def with_plain_sizes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same network, in which no size is computed but from `BATCH_SIZE`.
+    """Return the same network with all sizes constant or computed from `BATCH_SIZE`.
 
-    A shape that is neither constant nor a line (of a tensor whose size depends on the values in the pictures)
-    is left as it is; then the tensor it was asked of counts as used where the shape is used.
+    A shape that is neither constant nor linear (its tensor's size depends on the values in the pictures) is
+    left as it is. Then that tensor counts as used where the shape is used.
 
     Args:
-        model: One input, whose dimensions but the first are fixed, and no control flow.
+        model: One input, with all dimensions but the first fixed, and no control flow.
 
     Returns:
-        A changed copy, or the model itself if it asks for no sizes.
+        A changed copy, or the model itself if it computes no sizes.
 
     Raises:
         ValueError: ONNX Runtime cannot run the model.
@@ -58,7 +58,7 @@ def with_plain_sizes(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def batch_size_nodes(source: str) -> tuple[onnx.NodeProto, ...]:
-    """Nodes that make `BATCH_SIZE` from a tensor whose first dimension it is.
+    """Return nodes that compute `BATCH_SIZE` from a tensor with that first dimension.
 
     They read the initializers of `batch_size_weights`.
     """
@@ -70,7 +70,7 @@ def batch_size_nodes(source: str) -> tuple[onnx.NodeProto, ...]:
 
 
 def batch_size_weights() -> tuple[onnx.TensorProto, ...]:
-    """What `batch_size_nodes` read."""
+    """Return the initializers that `batch_size_nodes` read."""
     return tuple(
         numpy_helper.from_array(np.array([value], np.int64), f"{_PREFIX}{name}")
         for name, value in (("zero", 0), ("one", 1))
@@ -78,7 +78,7 @@ def batch_size_weights() -> tuple[onnx.TensorProto, ...]:
 
 
 def remove_unused(graph: onnx.GraphProto) -> None:
-    """Takes out nodes and weights that no output depends on."""
+    """Remove nodes and weights that no output depends on."""
     needed = {value.name for value in graph.output}
     kept = []
     for node in reversed(graph.node):
@@ -100,7 +100,7 @@ class _Line:
 
     @classmethod
     def through(cls, values: Sequence[Array]) -> "_Line | None":
-        """The line through what was seen at the batch sizes of `_TRIED`, if there is one."""
+        """Return the line through the values at the batch sizes `_TRIED`, or None if there is none."""
         first, second, third = values
         if not first.shape == second.shape == third.shape or first.ndim > 1:
             return None
@@ -122,7 +122,7 @@ class _Line:
 
     @property
     def open_shape(self) -> Array | None:
-        """A constant to reshape to: what is left over (-1) stands where the batch size is."""
+        """A constant target for `Reshape` with -1 in place of the batch size, or None."""
         free = np.flatnonzero(self.slope)
         if self.offset.ndim != 1 or len(free) != 1 or self.offset[free].any() or (self.offset < 0).any():
             return None
@@ -132,7 +132,7 @@ class _Line:
 
 
 def _computed_sizes(graph: onnx.GraphProto) -> list[str]:
-    """Every tensor that depends on the input, but on nothing of it except sizes; in topological order."""
+    """Return, in topological order, all tensors that depend on the input only through sizes."""
     data = {value.name for value in graph.input} - {tensor.name for tensor in graph.initializer}
     sizes: list[str] = []
     for node in graph.node:
@@ -144,7 +144,7 @@ def _computed_sizes(graph: onnx.GraphProto) -> list[str]:
 
 
 def _measured(model: onnx.ModelProto, names: Sequence[str]) -> Iterator[tuple[Array, ...]]:
-    """Each tensor's value at every tried batch size."""
+    """Yield the values of each tensor at all tried batch sizes."""
     asking = onnx.ModelProto()
     asking.CopyFrom(model)
     del asking.graph.output[:]
@@ -164,20 +164,20 @@ def _measured(model: onnx.ModelProto, names: Sequence[str]) -> Iterator[tuple[Ar
             session.run(None, {model.graph.input[0].name: _noise(batch, shape).astype(dtype)})
             for batch in _TRIED
         ]
-    except Exception as error:  # its C++ exceptions share no base class
+    except Exception as error:  # ONNX Runtime's C++ exceptions share no base class
         raise ValueError(f"the network does not run with batches of {_TRIED} images: {error}") from error
     yield from zip(*runs, strict=True)
 
 
 def _noise(batch: int, shape: Sequence[int]) -> Array:
-    """Values of either sign and many zeros, others for every batch: counts of them are to be no line."""
+    """Return values of either sign and many zeros, so that counts of them are not linear in the batch."""
     random = np.random.default_rng(batch)
     noise: Array = random.integers(-128, 128, (batch, *shape)) * random.integers(0, 2, (batch, *shape))
     return noise
 
 
 class _Replacement:
-    """Lets the nodes of a graph read constants, or lines over `BATCH_SIZE`, where they read sizes."""
+    """Makes the nodes of a graph read constants, or lines over `BATCH_SIZE`, instead of computed sizes."""
 
     def __init__(self, lines: Mapping[str, _Line]) -> None:
         self._lines = lines
@@ -185,7 +185,7 @@ class _Replacement:
         self._weights: dict[str, onnx.TensorProto] = {}
 
     def apply(self, graph: onnx.GraphProto) -> None:
-        """Changes the graph; what computed the sizes stays, unread."""
+        """Change the graph in place. The nodes that computed the sizes stay, unused."""
         for node in graph.node:
             for index, name in enumerate(node.input):
                 if name in self._lines:
@@ -197,7 +197,7 @@ class _Replacement:
         graph.initializer.extend((*batch_size_weights(), *self._weights.values()))
 
     def _instead(self, name: str, *, is_target: bool) -> str:
-        """What to read instead of a size; a target of `Reshape` may leave the batch size open."""
+        """Return the tensor to read instead of a size; a `Reshape` may leave the batch size open."""
         line = self._lines[name]
         if line.is_constant:
             return self._weight(f"{_PREFIX}{name}", line.offset)

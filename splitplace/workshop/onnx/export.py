@@ -1,4 +1,4 @@
-"""Exports a torch network as one self-contained ONNX file."""
+"""Export a torch network as one self-contained ONNX model."""
 
 import logging
 import warnings
@@ -19,20 +19,21 @@ _LOG_OF_EXPORTER = logging.getLogger("torch.onnx._internal.exporter._registratio
 
 
 def export_network(network: nn.Module, example: NDArray[Any]) -> onnx.ModelProto:
-    """Exports in evaluation mode, with a free batch dimension and all weights inside.
+    """Export in evaluation mode, with a free batch dimension and all weights inside.
 
     Args:
         network: One input, one output, batch first.
-        example: A batch that it accepts, of at least two items (an export treats a size of one as fixed).
+        example: A batch that the network accepts, with at least two items: an export treats a size of 1 as
+            fixed.
 
     Returns:
         The checked model, with every intermediate shape inferred.
 
     Raises:
-        ValueError: The network's code turns the number of images into a plain number.
+        ValueError: The network's code turns the batch size into a Python integer, which fixes it.
     """
     network.eval()
-    _LOG_OF_EXPORTER.setLevel(logging.ERROR)  # it warns that torchvision's operations are not there
+    _LOG_OF_EXPORTER.setLevel(logging.ERROR)  # it warns about torchvision, which is not installed
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # the exporter uses deprecated parts of torch
         program = torch.onnx.export(

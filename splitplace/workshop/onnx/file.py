@@ -1,13 +1,13 @@
-"""ONNX models as the files of fragments."""
+"""Turn ONNX models into the files of fragments."""
 
 import onnx
 
 BATCH = "batch"
-"""Name of the free dimension."""
+"""Name of the free first dimension."""
 
 
 def finish(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Infers every shape, removes notes of the exporter (they name files of the machine) and checks."""
+    """Infer all shapes, strip the exporter's notes (they contain local file paths) and check the model."""
     _strip(model)
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     onnx.checker.check_model(inferred, full_check=True)
@@ -15,7 +15,7 @@ def finish(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def file_content(model: onnx.ModelProto) -> bytes:
-    """The model as the bytes of a fragment file; the same model always gives the same bytes."""
+    """Serialise a model to the bytes of a fragment file; the same model always gives the same bytes."""
     content: bytes = model.SerializeToString(deterministic=True)
     return content
 

@@ -1,4 +1,4 @@
-"""Questions to an ONNX graph: what is live when, how large is it, what does it cost?"""
+"""Analyse an ONNX graph: which tensors are live when, how large they are, and what the graph costs."""
 
 from collections.abc import Iterator
 from math import prod
@@ -10,24 +10,24 @@ from splitplace.errors import SplitPlaceError
 from splitplace.workshop.onnx.batch_size import BATCH_SIZE
 
 PROBE_BATCH = 997
-"""Batch size with which all shapes are worked out: a prime that is no other dimension's size by accident."""
+"""Batch size for shape inference: a prime that is unlikely to be the size of another dimension."""
 _LARGE_WEIGHT_BYTES = 4096
-"""Weights above this are no shapes or axes; their values play no part in working out shapes."""
+"""Weights above this size are not shapes or axes, so shape inference does not need their values."""
 _PRODUCTS = {"Gemm": (0, 1), "MatMul": (0, 1), "MatMulInteger": (0, 1), "QLinearMatMul": (0, 3)}
-"""Matrix products, and which of their inputs are the two factors."""
+"""Matrix products, and the positions of their two factors among the inputs."""
 _CONVOLUTIONS = {"Conv": 1, "ConvInteger": 1, "QLinearConv": 3, "ConvTranspose": 1}
-"""Convolutions, and which of their inputs is the weight."""
+"""Convolutions, and the position of the weight among the inputs."""
 
 
 class GraphError(SplitPlaceError, ValueError):
-    """A graph of which something needed cannot be told."""
+    """The graph does not tell a shape or size that is needed."""
 
 
 class Graph:
     """A read-only view of a model with one input and one output."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        """Works out every shape.
+        """Infer every shape.
 
         Raises:
             GraphError: The shapes contradict each other, or the graph has branches or loops.
@@ -43,7 +43,7 @@ class Graph:
         self.output: str = graph.output[0].name
         self.nodes: list[onnx.NodeProto] = _data_flow(graph, self.input, self.output)
         """Nodes on a path from the input to the output, in topological order. Constants, and what depends on
-        nothing but the size of the batch, are no part of the flow of data."""
+        the batch size alone, are not part of this data flow."""
         self._types = _inferred_types(model, self.input)
         made = {self.input, *(name for node in self.nodes for name in node.output)}
         self._last_use = {
@@ -52,7 +52,7 @@ class Graph:
         self._last_use[self.output] = len(self.nodes)
 
     def live(self) -> Iterator[frozenset[str]]:
-        """After each node in turn: tensors made by the input or up to it, and read by a later node."""
+        """Yield, after each node, the live tensors: those that exist and are read by a later node."""
         alive = {self.input}
         for position, node in enumerate(self.nodes):
             alive.update(name for name in node.output if name in self._last_use)
@@ -60,25 +60,25 @@ class Graph:
             yield frozenset(alive)
 
     def is_batch_first(self, name: str) -> bool:
-        """Whether the first dimension of a tensor counts the images."""
+        """Whether the first dimension of a tensor is the batch size."""
         dimensions = self._dimensions(name)
         return bool(dimensions) and dimensions[0] == PROBE_BATCH
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor without its first dimension."""
+        """Return the shape of a tensor without its first dimension."""
         return self._dimensions(name)[1:]
 
     def element_type(self, name: str) -> int:
-        """One of ONNX's numbers for the type of a tensor's elements."""
+        """Return the element type of a tensor, a number of `onnx.TensorProto.DataType`."""
         return self._type(name).elem_type
 
     def bytes_per_image(self, name: str) -> int:
-        """What a tensor's size grows by with each image."""
+        """Return the bytes by which a tensor grows with each image."""
         return self._elements_per_image(name) * _item_bytes(self.element_type(name))
 
     def is_after_relu(self, node: onnx.NodeProto) -> bool:
-        """Whether a node sets what is negative to zero."""
-        if node.op_type != "Clip" or len(node.input) < 2:  # noqa: PLR2004 - the tensor and the least value
+        """Whether a node sets negative values to zero."""
+        if node.op_type != "Clip" or len(node.input) < 2:  # noqa: PLR2004 - the tensor and the minimum
             return bool(node.op_type == "Relu")
         least = self._initializers.get(node.input[1])
         return least is not None and not numpy_helper.to_array(least).any()
@@ -94,7 +94,7 @@ class Graph:
     def peak_activation_bytes_per_image(self) -> int:
         """Greatest sum of the tensors that exist at the same time, in the order of the graph.
 
-        While a node runs, its inputs, its outputs and all that later nodes read exist.
+        While a node runs, its inputs, its outputs and everything that later nodes read exist.
         """
         peak = 0
         before = frozenset({self.input})
@@ -120,7 +120,7 @@ class Graph:
             return 2 * self._elements_per_image(node.output[0]) * inner
         if node.op_type in _CONVOLUTIONS:
             weight = self._dimensions(node.input[_CONVOLUTIONS[node.op_type]])
-            # A transposed convolution spreads each value of its input; others gather each of their output.
+            # A transposed convolution spreads each input value; others gather each output value.
             place = node.input[0] if node.op_type == "ConvTranspose" else node.output[0]
             return 2 * self._elements_per_image(place) * prod(weight[1:])
         return 0
@@ -132,12 +132,12 @@ class Graph:
     def _dimensions(self, name: str) -> tuple[int, ...]:
         shape = self._type(name).shape
         if not all(dimension.HasField("dim_value") for dimension in shape.dim):
-            raise GraphError(f"the shape of tensor {name!r} cannot be told from the graph")
+            raise GraphError(f"the graph does not tell the shape of tensor {name!r}")
         return tuple(dimension.dim_value for dimension in shape.dim)
 
     def _type(self, name: str) -> onnx.TypeProto.Tensor:
         if name not in self._types or not self._types[name].HasField("shape"):
-            raise GraphError(f"the shape of tensor {name!r} cannot be told from the graph")
+            raise GraphError(f"the graph does not tell the shape of tensor {name!r}")
         return self._types[name]
 
 
@@ -158,7 +158,7 @@ def _data_flow(graph: onnx.GraphProto, source: str, output: str) -> list[onnx.No
 
 
 def _inferred_types(model: onnx.ModelProto, source: str) -> dict[str, onnx.TypeProto.Tensor]:
-    """Types and shapes of all tensors for a batch of `PROBE_BATCH`."""
+    """Infer types and shapes of all tensors for a batch of `PROBE_BATCH`."""
     skeleton = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
     graph = skeleton.graph
     graph.name = model.graph.name

@@ -1,4 +1,4 @@
-"""Runs fragments one behind the other, as nodes do, and compares with the whole."""
+"""Run fragments as a chain, as nodes do, and compare the result with the whole network."""
 
 import tempfile
 from collections.abc import Sequence
@@ -14,10 +14,11 @@ from splitplace.workshop.onnx.file import file_content
 
 
 def joined(fragments: Sequence[onnx.ModelProto], images: NDArray[Any]) -> NDArray[Any]:
-    """What the last fragment makes of what the ones before it make of a batch of images.
+    """Run a chain of fragments on a batch of images and return the output of the last one.
 
     Raises:
-        edge_node.runtime.FragmentError: A node cannot load or run one of them, or they do not fit together.
+        splitplace.edge_node.runtime.FragmentError: A node cannot load or run a fragment, or the fragments do
+            not fit together.
     """
     array = images
     with tempfile.TemporaryDirectory() as folder:
@@ -31,9 +32,10 @@ def joined(fragments: Sequence[onnx.ModelProto], images: NDArray[Any]) -> NDArra
 def greatest_difference(
     whole: onnx.ModelProto, fragments: Sequence[onnx.ModelProto], images: NDArray[Any]
 ) -> float:
-    """Greatest absolute difference between the logits of a chain and those of the network it was cut from.
+    """Return the greatest absolute difference between a chain's logits and those of the whole network.
 
     Raises:
-        edge_node.runtime.FragmentError: A node cannot load or run one of them, or they do not fit together.
+        splitplace.edge_node.runtime.FragmentError: A node cannot load or run a fragment, or the fragments do
+            not fit together.
     """
     return float(np.abs(joined(fragments, images) - joined([whole], images)).max())

@@ -1,7 +1,7 @@
-"""Smaller files for the same network: weights stored in 16 or 8 bits, widened when a node loads them.
+"""Smaller files for the same network: store weights in 16 or 8 bits and widen them on loading.
 
 The widening is part of the ONNX graph, before the operators that read the weights. ONNX Runtime folds it into
-constants while it loads, so it costs nothing in a run, and memory and speed are those of float32 weights.
+constants while it loads the file, so memory and speed are those of float32 weights.
 """
 
 from typing import Literal
@@ -12,23 +12,23 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 Storage = Literal["float32", "float16", "int8"]
-"""As what weights are stored. `int8`: with a scale for every output channel."""
+"""Type in which weights are stored. `int8` has a scale for every output channel."""
 
-LEAST_ELEMENTS = 1024
-"""Smaller weights (biases, normalisations) are left as they are: they weigh little and matter much."""
+MIN_ELEMENTS = 1024
+"""Smaller weights (biases, normalisations) stay float32: they take little space and matter for accuracy."""
 _FLOAT16_MAX = 65504.0
 _INT8_MAX = 127
 
 
 def narrowed(model: onnx.ModelProto, storage: Storage) -> onnx.ModelProto:
-    """The model with its large float32 weights stored narrower.
+    """Copy a model with its large float32 weights stored narrower.
 
-    The same weight becomes the same in every fragment that holds it, so a chain still equals the whole that
-    it was cut from, if both are narrowed.
+    A weight is narrowed in the same way in every fragment that holds it, so a narrowed chain still equals
+    the narrowed whole.
 
     Args:
-        model: It is not changed.
-        storage: As what to store; `float32` gives a plain copy.
+        model: The model. It is not changed.
+        storage: Type to store; `float32` gives a plain copy.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -38,7 +38,7 @@ def narrowed(model: onnx.ModelProto, storage: Storage) -> onnx.ModelProto:
     kept, widening = [], []
     for tensor in graph.initializer:
         weight = numpy_helper.to_array(tensor)
-        if weight.dtype != np.float32 or weight.size < LEAST_ELEMENTS:
+        if weight.dtype != np.float32 or weight.size < MIN_ELEMENTS:
             kept.append(tensor)
         elif storage == "float16" and np.abs(weight).max() <= _FLOAT16_MAX:
             narrow = f"{tensor.name}.float16"
@@ -65,7 +65,7 @@ def _cast(narrow: str, wide: str) -> onnx.NodeProto:
 
 
 def _output_axis(graph: onnx.GraphProto, name: str) -> int:
-    """Along which axis a weight's output channels lie: the first, but for a matrix that is multiplied by."""
+    """Return the axis of a weight's output channels: 0, or -1 for the right factor of a product."""
     for node in graph.node:
         if name in node.input:
             transposed = any(item.name == "transB" and item.i for item in node.attribute)
@@ -74,7 +74,7 @@ def _output_axis(graph: onnx.GraphProto, name: str) -> int:
 
 
 def _eight_bits(weight: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """`int8` values, and the scale `float32` of each output channel in a shape to multiply by."""
+    """Return `int8` values and the `float32` scale of each output channel, in a shape that broadcasts."""
     others = tuple(index for index in range(weight.ndim) if index != axis % weight.ndim)
     greatest = np.abs(weight).max(axis=others, keepdims=True)
     scale = np.where(greatest > 0, greatest / _INT8_MAX, 1.0).astype(np.float32)

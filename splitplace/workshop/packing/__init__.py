@@ -1,1 +1,1 @@
-"""Pack measured fragments into an application of the model store."""
+"""Pack fragments into an application of the model store, and measure its variants."""

@@ -1,4 +1,4 @@
-"""Runs a variant's exported fragments, merges as production does, and measures the answers."""
+"""Run variants from their fragment files, merge as the result aggregator does, and measure the answers."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ BOTTLENECK = "layer-bottleneck"
 """Name of the chain whose boundaries are trained to be narrow: not the whole network's graph."""
 
 EQUAL_LOGITS = 1e-4
-"""Greatest difference of logits at which a chain still counts as equal to the network it was cut from."""
+"""Greatest difference of logits at which a chain counts as equal to the network it was cut from."""
 
 ACCURACY_TOLERANCE = 0.0005
-"""Five images of ten thousand: other processors round otherwise."""
+"""Five images of ten thousand: processors differ in rounding."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a variant achieves on labelled images."""
+    """Measurements of a variant on labelled images."""
 
     variant: str
     accuracy: float
@@ -33,18 +33,18 @@ class Measured:
     difference_from_whole: float
     """Greatest absolute difference of any logit from the variant `whole`."""
     sink_accuracy: tuple[float, ...]
-    """Share of right answers among the images whose class each last stage owns; 0 if there are none."""
+    """For each last stage, the accuracy on the images of its own classes; 0 if there are none."""
 
 
 def variant_logits(
     variant: Variant, fragment_path: Callable[[str], Path], images: NDArray[Any]
 ) -> NDArray[np.float32]:
-    """Logits `float32[N, classes]` of a variant, in micro-batches, stage by stage.
+    """Compute the logits `float32[N, classes]` of a variant, in micro-batches, stage by stage.
 
     Args:
-        variant: Which stages, and which class each of their columns stands for.
-        fragment_path: Where a fragment lies, by its hash.
-        images: A batch for the stages that read the task's input.
+        variant: The variant to run.
+        fragment_path: Maps a fragment's hash to its file.
+        images: A batch of task inputs.
 
     Raises:
         FragmentError: A fragment does not load, or does not fit its source.
@@ -65,7 +65,7 @@ def variant_logits(
 def measure(
     application: Application, fragment_path: Callable[[str], Path], subset: Subset
 ) -> tuple[Measured, ...]:
-    """Runs every variant of an application, which has one named `whole`, on the same images."""
+    """Run every variant of an application on the same images. One variant must be named `whole`."""
     whole = variant_logits(application.variant("whole"), fragment_path, subset.images)
     results = []
     for variant in application.variants:
@@ -86,7 +86,7 @@ def measure(
 
 
 def evaluate(store: ModelStore, name: str, test: Subset) -> tuple[Application, tuple[Measured, ...]]:
-    """Verifies every fragment of an application and measures its variants on the test images.
+    """Verify every fragment of an application and measure its variants on the test images.
 
     Raises:
         StoreError: The application or a fragment is missing or damaged.
@@ -98,7 +98,7 @@ def evaluate(store: ModelStore, name: str, test: Subset) -> tuple[Application, t
 
 
 def discrepancies(application: Application, results: Sequence[Measured]) -> Iterator[str]:
-    """Sentences that say what was measured otherwise than it is stored."""
+    """Yield a sentence for each measurement that differs from the stored value."""
     for variant, result in zip(application.variants, results, strict=True):
         if abs(variant.accuracy - result.accuracy) > ACCURACY_TOLERANCE:
             yield f"{variant.name}: accuracy is {result.accuracy:.4f}, stored is {variant.accuracy:.4f}"
@@ -109,7 +109,7 @@ def discrepancies(application: Application, results: Sequence[Measured]) -> Iter
 
 
 def is_cut_whole(variant: Variant) -> bool:
-    """Whether a variant is the whole network's own graph, cut: a chain without trained bottlenecks."""
+    """Whether a variant is the whole network, cut: a chain without trained bottlenecks."""
     return variant.kind == "layer" and variant.name != BOTTLENECK
 
 

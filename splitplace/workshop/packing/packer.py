@@ -1,4 +1,4 @@
-"""Packs exported networks as an application of the model store: variants, descriptions, measured answers."""
+"""Pack exported networks as an application of the model store, with measured variants."""
 
 import tempfile
 from collections.abc import Sequence
@@ -17,16 +17,16 @@ from splitplace.workshop.onnx.narrow import Storage, narrowed
 from splitplace.workshop.packing.evaluation import EQUAL_LOGITS, Measured, is_cut_whole, measure
 
 MICRO_BATCH = 16
-"""Images in a micro-batch: 4 to 16 keep a pipeline of small pictures busy."""
+"""Images per micro-batch: 4 to 16 keep a pipeline of small pictures busy."""
 
 
 class PackingError(SplitPlaceError):
-    """An application that must not be used."""
+    """The application would answer wrongly and is not written."""
 
 
 @dataclass(frozen=True)
 class Heading:
-    """What an application says of itself."""
+    """General fields of an application."""
 
     name: str
     title: str
@@ -36,7 +36,7 @@ class Heading:
 
 
 class Packer:
-    """Collects the fragments of the variants; each is kept once, however many stages use it."""
+    """Collect variants and their fragments. A fragment is kept once, however many stages use it."""
 
     def __init__(
         self, heading: Heading, micro_batch: int = MICRO_BATCH, storage: Storage = "float32"
@@ -49,11 +49,11 @@ class Packer:
         self._every_class = tuple(range(len(heading.labels)))
 
     def add_single(self, name: str, kind: VariantKind, model: onnx.ModelProto) -> None:
-        """A variant of one fragment."""
+        """Add a variant with one fragment."""
         self._add(name, kind, [self._stage(name, model, INPUT, self._every_class)])
 
     def add_chain(self, name: str, models: Sequence[onnx.ModelProto]) -> None:
-        """A variant whose fragments each read the one before."""
+        """Add a variant whose fragments form a chain."""
         stages = [
             self._stage(
                 f"{name}-{index}",
@@ -68,7 +68,7 @@ class Packer:
     def add_branches(
         self, name: str, models: Sequence[onnx.ModelProto], groups: Sequence[tuple[int, ...]]
     ) -> None:
-        """A variant whose fragments all read the input and each know a group of the classes."""
+        """Add a variant whose fragments all read the input and each own a group of the classes."""
         stages = [
             self._stage(f"branch-{index}", model, INPUT, classes)
             for index, (model, classes) in enumerate(zip(models, groups, strict=True))
@@ -76,7 +76,7 @@ class Packer:
         self._add(name, "semantic", stages)
 
     def draft(self) -> Application:
-        """The application, its fragments measured, its answers not yet."""
+        """Return the application with measured fragments; its accuracies are still 0."""
         return Application(
             name=self.heading.name,
             title=self.heading.title,
@@ -114,10 +114,10 @@ class Packer:
 
 
 def pack(packer: Packer, store: ModelStore, test: Subset) -> tuple[Application, tuple[Measured, ...]]:
-    """Measures the files that will be written, on the test images, and writes the application.
+    """Measure the files to be written on the test images, and write the application.
 
     Raises:
-        PackingError: A chain does not give the answers of the whole network.
+        PackingError: A chain's logits differ from those of the whole network.
     """
     draft, contents = packer.draft(), packer.contents
     results = measured_on(draft, contents, test)
@@ -127,7 +127,7 @@ def pack(packer: Packer, store: ModelStore, test: Subset) -> tuple[Application, 
 
 
 def measured_on(draft: Application, contents: Sequence[bytes], images: Subset) -> tuple[Measured, ...]:
-    """Runs every variant from its files. Raises PackingError if a chain does not equal the whole."""
+    """Run every variant from its files. Raise PackingError if a chain does not equal the whole."""
     with tempfile.TemporaryDirectory() as folder:
         trial = ModelStore(Path(folder))
         trial.save(draft, contents)
@@ -147,7 +147,7 @@ def check_chains(draft: Application, results: Sequence[Measured]) -> None:
 
 
 def with_accuracies(draft: Application, results: Sequence[Measured]) -> Application:
-    """The application with what was measured, of each variant and of the classes of each last stage."""
+    """Return the application with measured accuracies, for each variant and each last stage."""
     variants = []
     for variant, result in zip(draft.variants, results, strict=True):
         by_sink = dict(zip((stage.name for stage in variant.sinks), result.sink_accuracy, strict=True))
@@ -160,7 +160,7 @@ def with_accuracies(draft: Application, results: Sequence[Measured]) -> Applicat
 
 
 def with_stated_accuracy(draft: Application, accuracy: float) -> Application:
-    """The application with the accuracy that its maker states; no images stand for it."""
+    """Return the application with an accuracy stated by its maker, recorded as measured on 0 images."""
     variants = tuple(
         variant.model_copy(update={"accuracy": accuracy, "accuracy_images": 0}) for variant in draft.variants
     )

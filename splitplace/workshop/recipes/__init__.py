@@ -1,1 +1,1 @@
-"""How the shipped applications are trained and built."""
+"""How the shipped applications, their samples and the reference network are made."""

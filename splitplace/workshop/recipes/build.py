@@ -1,4 +1,4 @@
-"""Builds an application by its recipe: train, split, export, verify, measure, pack."""
+"""Build an application from its recipe: train, split, export, verify, measure, pack."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,22 +28,22 @@ from splitplace.workshop.recipes.trainings import (
 from splitplace.workshop.training.loop import Epoch
 
 CALIBRATION_IMAGES = 512
-"""Validation images from which the ranges of eight-bit tensors are taken."""
+"""Number of validation images from which the ranges of eight-bit tensors are taken."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The networks of a recipe."""
+    """The trained networks of a recipe."""
 
     whole: Whole
     semantic: Semantic
     compressed: Derived
     bottleneck: Derived | None
-    """None where the recipe has no bottlenecks."""
+    """None if the recipe has no bottlenecks."""
 
     @property
     def curves(self) -> dict[str, tuple[Epoch, ...]]:
-        """The training curve of each network, by its heading."""
+        """Training curve of each network, by heading."""
         curves = {
             "Whole network": self.whole.curve,
             "Branches": self.semantic.curve,
@@ -55,9 +55,9 @@ class Trained:
 
 
 def train_part(bench: Workbench, part: RecipePart) -> None:
-    """Trains one part, and before it the whole network, from which the others learn.
+    """Train one part, and before it the whole network, from which the other parts learn.
 
-    What is finished already is only read.
+    Finished trainings are only read from their checkpoints.
     """
     whole = train_whole(bench)
     match part:
@@ -73,7 +73,7 @@ def train_part(bench: Workbench, part: RecipePart) -> None:
 
 @dataclass(frozen=True)
 class Built:
-    """An application that was built, with what its training report tells."""
+    """A built application, with the measurements and curves for its training report."""
 
     application: Application
     results: tuple[Measured, ...]
@@ -88,8 +88,8 @@ def build(bench: Workbench, store: ModelStore) -> Built:
     The test images are used once, at the end, on the files that are written.
 
     Raises:
-        PackingError: A chain does not give the answers of the whole network.
-        CutError: The whole network cannot be cut into so many stages.
+        PackingError: A chain's logits differ from those of the whole network.
+        CutError: The whole network cannot be cut into as many stages.
     """
     whole = train_whole(bench)
     trained = Trained(
@@ -105,10 +105,10 @@ def build(bench: Workbench, store: ModelStore) -> Built:
 
 
 def fill(bench: Workbench, trained: Trained) -> Packer:
-    """Exports every variant.
+    """Export every variant into a packer.
 
     Raises:
-        CutError: The whole network cannot be cut into so many stages.
+        CutError: The whole network cannot be cut into as many stages.
     """
     recipe = bench.recipe
     shape = PUBLISHED[recipe.dataset].shape

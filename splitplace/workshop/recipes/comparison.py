@@ -1,9 +1,9 @@
-"""Compares ways to split by meaning with each other and with the whole network.
+"""Compare methods of semantic splitting with each other and with the whole network.
 
 `python -m splitplace.workshop.recipes.comparison --data DIR --images 10000 --epochs 3`
 
-Everything is trained with the same small budget, so the figures tell the ways apart; they are not those of
-the shipped networks. Accuracy is that on the validation images: the test images have no part in choosing.
+Everything is trained with the same small budget, so the figures compare methods; they are not those of the
+shipped networks. Accuracy is measured on the validation images: the test images have no part in choosing.
 """
 
 import argparse
@@ -37,12 +37,12 @@ from splitplace.workshop.training.semantic import (
 )
 
 FragmentCosts = Mapping[int, Fragment]
-"""Measured fragments by their number of outputs."""
+"""Measured fragments by number of outputs."""
 
 
 @dataclass(frozen=True)
 class BranchMethod:
-    """One way to make branches."""
+    """One method of making branches."""
 
     grouping: Literal["similar", "index"]
     distilled: bool
@@ -50,12 +50,12 @@ class BranchMethod:
 
     @property
     def name(self) -> str:
-        """For tables and files."""
-        helps = [help_ for help_, on in (("distilled", self.distilled), ("other", self.other)) if on]
-        return "-".join([self.grouping, *(helps or ["labels"])])
+        """Name for tables and files."""
+        terms = [term for term, used in (("distilled", self.distilled), ("other", self.other)) if used]
+        return "-".join([self.grouping, *(terms or ["labels"])])
 
 
-CONTENDERS = (
+METHODS = (
     BranchMethod("similar", distilled=True, other=True),
     BranchMethod("similar", distilled=True, other=False),
     BranchMethod("similar", distilled=False, other=True),
@@ -67,7 +67,7 @@ CONTENDERS = (
 
 @dataclass(frozen=True)
 class Trial:
-    """What all contenders share."""
+    """What all methods have in common."""
 
     recipe: Recipe
     schedule: TrainingSchedule
@@ -76,15 +76,13 @@ class Trial:
     checkpoints: Path
     progress: Progress
 
-    def train(
-        self, name: str, network: nn.Module, contender: BranchMethod | None, teacher: nn.Module
-    ) -> None:
-        """Trains a network in place; without a contender on its labels alone."""
+    def train(self, name: str, network: nn.Module, method: BranchMethod | None, teacher: nn.Module) -> None:
+        """Train a network in place; without a method, on its labels alone."""
         groups = network.groups if isinstance(network, Branches) else ()
         loss = branch_loss(
             network,
-            teacher=teacher if contender is not None and contender.distilled else None,
-            groups=groups if contender is not None and contender.other else (),
+            teacher=teacher if method is not None and method.distilled else None,
+            groups=groups if method is not None and method.other else (),
         )
         train(
             network,
@@ -99,7 +97,7 @@ class Trial:
 
 
 def compare(trial: Trial) -> tuple[Row, ...]:
-    """Trains the whole network and then every contender; a row for each."""
+    """Train the whole network and then the branches of every method; return a row for each."""
     recipe, classes = trial.recipe, len(trial.recipe.labels)
     torch.manual_seed(trial.schedule.seed)
     whole = recipe.network(classes, recipe.widths)
@@ -110,12 +108,12 @@ def compare(trial: Trial) -> tuple[Row, ...]:
         "index": index_groups(classes, recipe.branches),
     }
     networks: list[tuple[str, nn.Module, Groups]] = [("whole", whole, (tuple(range(classes)),))]
-    for contender in CONTENDERS:
-        groups = groupings[contender.grouping]
+    for method in METHODS:
+        groups = groupings[method.grouping]
         torch.manual_seed(trial.schedule.seed)
         branches = Branches(groups, lambda outputs: recipe.network(outputs, recipe.branch_widths))
-        trial.train(contender.name, branches, contender, whole)
-        networks.append((contender.name, branches, groups))
+        trial.train(method.name, branches, method, whole)
+        networks.append((method.name, branches, groups))
     trial.progress.console.print("measuring")
     whole_cost, branch_costs = _costs(recipe, {len(group) for *_, groups in networks[1:] for group in groups})
     return tuple(
@@ -125,9 +123,9 @@ def compare(trial: Trial) -> tuple[Row, ...]:
 
 
 def _costs(recipe: Recipe, branch_outputs: set[int]) -> tuple[FragmentCosts, FragmentCosts]:
-    """What the whole network and branches cost, by number of outputs; how they were trained changes nothing.
+    """Measure the whole network and the branches by number of outputs; training does not change their cost.
 
-    All are timed in turn, so that a disturbance hits all alike.
+    All are timed in turn, so that a disturbance affects all alike.
     """
     classes = len(recipe.labels)
     sizes = sorted(branch_outputs)
@@ -153,7 +151,7 @@ def _row(name: str, network: nn.Module, groups: Groups, costs: FragmentCosts, im
 
 
 def shortened(schedule: TrainingSchedule, epochs: int) -> TrainingSchedule:
-    """The same growth of the pictures in fewer epochs; the last on pictures of their own side."""
+    """Shorten a schedule, keeping the growth of the pictures; the last epoch uses their own side."""
     sides = schedule.sides
     if not sides:
         return replace(schedule, epochs=epochs)
@@ -162,7 +160,7 @@ def shortened(schedule: TrainingSchedule, epochs: int) -> TrainingSchedule:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command. Returns its exit code."""
+    """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m splitplace.workshop.recipes.comparison",
         description=__doc__,
@@ -170,13 +168,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--application", choices=sorted(RECIPES), default="fashionmnist")
     parser.add_argument("--data", type=Path, required=True, help="folder with the data set")
-    parser.add_argument("--images", type=int, default=10_000, help="training images that are used")
-    parser.add_argument("--validation", type=int, default=5_000, help="validation images that are used")
+    parser.add_argument("--images", type=int, default=10_000, help="number of training images")
+    parser.add_argument("--validation", type=int, default=5_000, help="number of validation images")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--branches", type=int, help="default: as many as the application has")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--checkpoints", type=Path, default=Settings().paths.trainings / "comparison", help="to resume"
+        "--checkpoints",
+        type=Path,
+        default=Settings().paths.trainings / "comparison",
+        help="folder from which an interrupted comparison resumes",
     )
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""What a comparison of semantic splits found, as a table. Pure."""
+"""The results of a comparison of semantic splits as a table. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,24 +8,24 @@ from rich.table import Table
 from splitplace.messages.application import Fragment
 
 ALLOWANCE = 0.15
-"""By how much of the whole network's time the slowest of k branches may exceed 1/k."""
+"""Share of the whole network's time by which the slowest of k branches may exceed 1/k."""
 BATCH = 16
 
 
 @dataclass(frozen=True)
 class Row:
-    """One network: whole, or its branches side by side."""
+    """One network: the whole, or branches side by side."""
 
     name: str
     branches: int
     accuracy: float
     wrong_branch: float
-    """Share of images for which a class of a branch won that does not own the right one."""
+    """Share of images for which the winning class belongs to another branch than the right class."""
     fragments: tuple[Fragment, ...]
 
     @property
     def ms(self) -> float:
-        """Of the slowest branch, an image in a call of `BATCH`: with a node for each, nobody waits longer."""
+        """Time per image of the slowest branch, in calls of `BATCH` images, in ms."""
         return max(
             fragment.milliseconds_per_image + fragment.milliseconds_per_call / BATCH
             for fragment in self.fragments
@@ -33,7 +33,7 @@ class Row:
 
 
 def table(rows: Sequence[Row], title: str) -> Table:
-    """One line a network; the first is the whole one, to which the others are compared."""
+    """Return a table with one line per network. The first is the whole network, the baseline."""
     whole = rows[0]
     made = Table(title=title, box=None, padding=(0, 1, 0, 0))
     for column in (

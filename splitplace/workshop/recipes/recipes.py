@@ -1,4 +1,4 @@
-"""What is trained for each shipped application: its networks, its data and how long it learns."""
+"""The recipe of each shipped application: its data, its networks and their training."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,50 +12,51 @@ from splitplace.workshop.onnx.narrow import Storage
 from splitplace.workshop.training.loop import Augmentation, TrainingSchedule
 
 RecipePart = Literal["whole", "semantic", "compressed", "bottleneck"]
-"""What is trained by itself: the whole network, and what learns from it."""
+"""A network that is trained by itself."""
 
 ONE_EPOCH = TrainingSchedule(epochs=1, peak_learning_rate=0.01)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """An application from its data to its networks. With the same seed it gives the same weights."""
+    """How an application is made. The same seed gives the same weights."""
 
     name: str
     title: str
     dataset: str
     """Name in `splitplace.workshop.datasets.PUBLISHED`."""
     mean: tuple[float, ...]
-    """Mean and standard deviation of the training pixels, in bytes, one value a channel."""
+    """Mean of the training pixels, in bytes, one value per channel."""
     deviation: tuple[float, ...]
+    """Standard deviation of the training pixels, likewise."""
     blocks: tuple[int, ...]
     widths: tuple[int, ...]
     branch_widths: tuple[int, ...]
-    """Chosen so that a branch takes at most .9 / `branches` of the whole network's operations."""
+    """Chosen so that a branch has at most .9 / `branches` of the whole network's operations."""
     augmentation: Augmentation
     schedule: TrainingSchedule
     semantic_schedule: TrainingSchedule
-    """Of the branches: as long as `schedule` where they begin with random weights."""
+    """Training of the branches: as long as `schedule` if they start from random weights."""
     compressed_schedule: TrainingSchedule
-    """Fine-tuning of the pruned network: shorter and slower, as it begins with what it has kept."""
+    """Fine-tuning of the pruned network: shorter and with a lower learning rate."""
     second_schedule: TrainingSchedule | None = None
-    """A second cycle of the whole network's training, from where the first ended."""
+    """A second training of the whole network, starting where the first ended."""
     bottleneck_schedule: TrainingSchedule = ONE_EPOCH
     bottlenecks: Mapping[str, Narrowing] = field(default_factory=dict)
-    """Behind which parts of the whole network how little crosses, in a chain of its own; none, none."""
+    """Bottlenecks by the module they follow, for the variant `layer-bottleneck`; empty = no such variant."""
     compressed_flops: float = 0.4
-    """Share of the whole network's operations that pruning leaves."""
+    """Share of the whole network's operations that pruning keeps."""
     int8: bool = True
-    """Whether the whole network is also shipped with arithmetic of eight bits."""
+    """Whether the application has a variant with eight-bit arithmetic."""
     stem: Stem = "full"
     branches: int = 3
     specialised: bool = False
-    """Whether branches begin as the whole network, pruned; else with random weights in `branch_widths`."""
+    """Whether branches start as the pruned whole network; else from random weights in `branch_widths`."""
     stages: int = 3
     """Fragments of the chain."""
     label_smoothing: float = 0.0
     storage: Storage = "int8"
-    """As what the weights are stored; nodes compute with float32 in any case."""
+    """Type in which weights are stored. Nodes compute with float32 in any case."""
     default_deadline_ms: float = 1000.0
 
     @property
@@ -64,12 +65,12 @@ class Recipe:
         return CLASS_NAMES[self.dataset]
 
     def network(self, outputs: int, widths: tuple[int, ...]) -> ResNetV2:
-        """A network with random weights."""
+        """Build a network with random weights."""
         pixels = Pixels(self.mean, self.deviation)
         return ResNetV2(outputs, widths=widths, blocks=self.blocks, pixels=pixels, stem=self.stem)
 
     def with_budget(self, *, epochs: int | None, seed: int | None) -> "Recipe":
-        """The recipe with at most so many epochs or another seed: for tries, not for what is shipped."""
+        """Return the recipe with at most `epochs` epochs or another seed, for experiments."""
 
         def within(schedule: TrainingSchedule) -> TrainingSchedule:
             if epochs is not None and epochs < schedule.epochs:
@@ -152,4 +153,4 @@ RECIPES: Mapping[str, Recipe] = {
         ),
     )
 }
-"""The shipped applications. Growing pictures save most of the time of the early epochs."""
+"""Recipes of the shipped applications, by name. Growing pictures make the early epochs faster."""

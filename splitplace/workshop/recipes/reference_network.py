@@ -2,8 +2,8 @@
 
 `python -m splitplace.workshop.recipes.reference_network`
 
-Two 3x3 convolutions that share one weight, of the size that is common in small residual networks. The weight
-is drawn from a seed, so the file is the same whenever it is made.
+Two 3x3 convolutions that share one weight, of a size that is common in small residual networks. The weight is
+drawn from a seed, so every run makes the same file.
 """
 
 import argparse
@@ -24,7 +24,7 @@ OPSET = 17
 
 
 def reference_network() -> onnx.ModelProto:
-    """The network, `float32[N, 32, 28, 28]` to the same shape."""
+    """Build the network. It maps `float32[N, 32, 28, 28]` to the same shape."""
     fan_in = CHANNELS * 9
     weight = np.random.default_rng(0).standard_normal((CHANNELS, CHANNELS, 3, 3)) * np.sqrt(2 / fan_in)
     nodes = []
@@ -48,7 +48,7 @@ def reference_network() -> onnx.ModelProto:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes the file."""
+    """Write the file and return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m splitplace.workshop.recipes.reference_network", description=__doc__
     )

@@ -1,4 +1,4 @@
-"""Trains the networks of a recipe: the whole one, then what learns from it."""
+"""Train the networks of a recipe: the whole network, then those that learn from it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,27 +23,27 @@ from splitplace.workshop.training.semantic import (
 )
 
 GROUPING_IMAGES = 10_000
-"""Training images by which the classes' similarity is judged."""
+"""Number of training images from which the similarity of classes is computed."""
 CALIBRATION_IMAGES = 1024
-"""Training images by which a changed network's normalisations and bottlenecks are set at first."""
+"""Number of training images from which normalisations and bottlenecks of a changed network are set."""
 
 
 @dataclass(frozen=True)
 class Workbench:
-    """What every training of one build shares."""
+    """What all trainings of one build have in common."""
 
     recipe: Recipe
     data: Dataset
-    """Its test part is not touched here."""
+    """Trainings do not use its test part."""
     checkpoints: Path
-    """Folder in which an interrupted training is taken up again; a finished one is only read."""
+    """Folder of checkpoints: interrupted trainings resume from them, finished ones are only read."""
     progress: Progress
     device: str = "cpu"
 
     def train(
         self, name: str, network: nn.Module, loss: Loss, schedule: TrainingSchedule
     ) -> tuple[Epoch, ...]:
-        """Trains one network; `name` is that of its checkpoint."""
+        """Train one network; `name` is the name of its checkpoint."""
         return train(
             network,
             loss,
@@ -83,7 +83,7 @@ class Derived:
 
 
 def train_whole(bench: Workbench) -> Whole:
-    """The whole network, from random weights."""
+    """Train the whole network from random weights."""
     recipe = bench.recipe
     torch.manual_seed(recipe.schedule.seed)
     network = recipe.network(len(recipe.labels), recipe.widths)
@@ -98,7 +98,7 @@ def train_whole(bench: Workbench) -> Whole:
 
 
 def train_semantic(bench: Workbench, whole: ResNetV2) -> Semantic:
-    """The branches, which learn the labels and the whole network's answers together."""
+    """Train the branches together, on the labels and on the whole network's answers."""
     recipe = bench.recipe
     training = bench.data.training
     images, labels = training.images[:GROUPING_IMAGES], training.labels[:GROUPING_IMAGES]
@@ -118,14 +118,14 @@ def train_semantic(bench: Workbench, whole: ResNetV2) -> Semantic:
 
 
 def train_compressed(bench: Workbench, whole: ResNetV2) -> Derived:
-    """The whole network with the least channels taken out, fine-tuned with the whole network's answers."""
+    """Prune the whole network and fine-tune the result on the whole network's answers."""
     recipe = bench.recipe
     network = prune(whole, bench.data.training.images[:CALIBRATION_IMAGES], recipe.compressed_flops)
     return _fine_tuned(bench, "compressed", network, whole, recipe.compressed_schedule)
 
 
 def train_bottleneck(bench: Workbench, whole: ResNetV2) -> Derived:
-    """The whole network with bottlenecks, fine-tuned with the whole network's answers."""
+    """Insert bottlenecks into the whole network and fine-tune it on the whole network's answers."""
     recipe = bench.recipe
     images = bench.data.training.images[:CALIBRATION_IMAGES]
     network = insert_bottlenecks(whole, recipe.bottlenecks, images)
@@ -142,5 +142,5 @@ def _fine_tuned(
 
 
 def default_device() -> str:
-    """A GPU where there is one."""
+    """Return `cuda` if there is a GPU, else `cpu`."""
     return "cuda" if torch.cuda.is_available() else "cpu"

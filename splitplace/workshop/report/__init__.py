@@ -1,1 +1,1 @@
-"""A page with pictures of every variant."""
+"""Present results: tables for a terminal, drawings of cuts, the report page and the training report."""

@@ -1,4 +1,4 @@
-"""Draws the chains of an application as they lie in the store, on the network they were cut from."""
+"""Draw the stored chains of an application on the network they were cut from."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,11 +16,11 @@ from splitplace.workshop.packing.evaluation import is_cut_whole
 from splitplace.workshop.report.drawing import draw
 
 TARGET = Target()
-"""What the chains of the store are balanced for."""
+"""Target that the stored chains are balanced for."""
 
 
 class DiagramError(SplitPlaceError):
-    """A chain that is not the whole network's own graph, cut."""
+    """A chain was not cut from the stored whole network."""
 
 
 def cut_diagrams(
@@ -28,15 +28,15 @@ def cut_diagrams(
     fragment_path: Callable[[str], Path],
     measure: SegmentTimes = segment_times,
 ) -> Iterator[tuple[str, str]]:
-    """The name of each chain that was cut from the whole network, and its drawing as SVG.
+    """Yield the name and the drawing (SVG) of each chain that was cut from the whole network.
 
-    The pieces between all places to cut are timed on this machine, some seconds for each chain. From that are
-    a stage's time and what the best cut would give; FLOPs, weights and memory are those of the manifest.
+    The segments between all cut points are timed on this machine, which takes some seconds per chain. These
+    times give a stage's time and the pace of the best cut. FLOPs, weights and memory come from the manifest.
 
     Raises:
         DiagramError: A chain does not fit the whole network.
-        CutError: The whole network cannot be cut into so many stages.
-        GraphError: Something needed cannot be told from its graph.
+        CutError: The whole network cannot be cut into as many stages.
+        GraphError: The graph does not tell a shape or size that is needed.
         StoreError: A fragment is missing.
     """
     chains = [variant for variant in application.variants if is_cut_whole(variant)]
@@ -55,15 +55,15 @@ def cut_diagrams(
         )
         fragments = [onnx.load(fragment_path(stage.fragment)) for stage in variant.stages]
         tensors = [fragment.graph.output[0].name for fragment in fragments[:-1]]
-        yield variant.name, draw(replace(best, plan=_held(best, application, variant, tensors)))
+        yield variant.name, draw(replace(best, plan=_stored_plan(best, application, variant, tensors)))
 
 
-def _held(best: Inspection, application: Application, variant: Variant, tensors: list[str]) -> CutPlan:
-    """The chain of the store, in the terms of an inspection."""
+def _stored_plan(best: Inspection, application: Application, variant: Variant, tensors: list[str]) -> CutPlan:
+    """Describe the stored chain as a plan over the inspected segments."""
     places = {point.tensor: index for index, point in enumerate(best.points)}
     if not places.keys() >= set(tensors):
         raise DiagramError(
-            f"{application.name}/{variant.name} is not cut from the network in {application.name}/whole"
+            f"{application.name}/{variant.name} was not cut from the network in {application.name}/whole"
         )
     ends = [*(places[tensor] for tensor in tensors), len(best.points)]
     starts = [0, *(end + 1 for end in ends[:-1])]

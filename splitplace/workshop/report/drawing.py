@@ -1,4 +1,4 @@
-"""Draws a network as a chain of layers with the planned cuts, as SVG."""
+"""Draw a network as a chain of layers with the planned cuts, as SVG."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ _WIDEST: Final = 300
 _NARROWEST: Final = 6
 _BOX: Final = 20
 _GAP: Final = 18
-"""Between two boxes, where the bytes stand."""
+"""Space between two boxes, with the number of bytes."""
 _CUT_GAP: Final = 44
 _LINE: Final = 15
 _LABEL_X: Final = 575
-_MOST_LETTERS: Final = 60
+_MAX_LETTERS: Final = 60
 _STAGE_COLOURS: Final = ("#3b6ea8", "#4f8f5b", "#a8743b", "#7d5aa6", "#3a9099", "#a04f6d")
 _CUT_COLOUR: Final = "#c02626"
 _PALE: Final = "0.10"
@@ -28,11 +28,11 @@ _PALE: Final = "0.10"
 
 @dataclass(frozen=True)
 class _Row:
-    """One box: a segment with work, and those without any around it."""
+    """One box: a segment with FLOPs, merged with neighbours that have none."""
 
     segments: tuple[Segment, ...]
     bytes_after: int
-    """Size of the tensor that leaves it, for one image; 0 at the end."""
+    """Size of the output tensor for one image; 0 at the end."""
 
     @property
     def flops(self) -> int:
@@ -41,14 +41,14 @@ class _Row:
     @property
     def label(self) -> str:
         text = describe([kind for segment in self.segments for kind in segment.operators])
-        return text if len(text) <= _MOST_LETTERS else f"{text[: _MOST_LETTERS - 1]}…"
+        return text if len(text) <= _MAX_LETTERS else f"{text[: _MAX_LETTERS - 1]}…"
 
 
 def draw(inspection: Inspection) -> str:
-    """The chain from top to bottom: boxes as wide as their share of the FLOPs, cuts with what crosses them.
+    """Draw the chain from top to bottom, with the width of boxes by FLOPs and the bytes that cross each cut.
 
     Returns:
-        An SVG document that names no files, fonts or scripts from elsewhere.
+        A self-contained SVG document: it refers to no other files, fonts or scripts.
     """
     plan = inspection.plan
     rows = [_rows(inspection, stage) for stage in plan.stages]
@@ -94,11 +94,11 @@ def draw(inspection: Inspection) -> str:
 
 
 def _rows(inspection: Inspection, stage: PlannedStage) -> list[_Row]:
-    """The boxes of a stage: segments without work join the one before them, or the first one with work."""
+    """Return the boxes of a stage. Segments without FLOPs join the previous box, or the first one."""
     groups: list[list[int]] = [[]]
     for index in range(stage.first_segment, stage.last_segment + 1):
-        works = inspection.segments[index].flops_per_image > 0
-        if works and any(inspection.segments[other].flops_per_image for other in groups[-1]):
+        has_work = inspection.segments[index].flops_per_image > 0
+        if has_work and any(inspection.segments[other].flops_per_image for other in groups[-1]):
             groups.append([])
         groups[-1].append(index)
     sizes = [*(point.bytes_per_image for point in inspection.points), 0]

@@ -1,4 +1,4 @@
-"""The pictures of the report page that are diagrams of figures, as SVG. Needs matplotlib."""
+"""Diagrams for the report page, as SVG. Needs matplotlib."""
 
 import io
 import math
@@ -19,18 +19,21 @@ _PANEL_INCHES = (4.4, 2.9)
 _LEGEND_INCHES = 0.5
 _GRID = "#ddd"
 _APART = 0.3
-"""Between two points of one branch, in branches."""
+"""Distance between the two points of a branch, as a share of the distance between branches."""
 _MATRIX_INCHES = 3.2
 _DARK = 0.5
-"""Share of a row from which on the background is too dark for black letters."""
+"""Share of a row above which the background is too dark for black letters."""
 
 
 def trade_off(applications: Sequence[Application]) -> str:
-    """Accuracy against time, a row for each application and a point for each variant.
+    """Draw accuracy against time, with a row for each application and a point for each variant.
 
-    To the left the predicted answer to a task, as in the paper's Figure 2; to the right computing alone.
+    On the left, time is the predicted answer to a task, as in the paper's Figure 2; on the right, computing
+    alone.
     """
-    names = list(dict.fromkeys(variant.name for each in applications for variant in each.variants))
+    names = list(
+        dict.fromkeys(variant.name for application in applications for variant in application.variants)
+    )
     width, height = _PANEL_INCHES
     with _style():
         size = (2 * width, height * len(applications) + _LEGEND_INCHES)
@@ -76,7 +79,7 @@ def trade_off(applications: Sequence[Application]) -> str:
 
 
 def group_accuracies(confusion: GroupConfusion) -> str:
-    """Share of right answers among the pictures of each group, beside that of the whole network."""
+    """Draw the accuracy on the pictures of each group, beside that of the whole network."""
     places = range(len(confusion.branches))
     with _style():
         figure = Figure(figsize=(_PANEL_INCHES[0], 1.2 + 0.5 * len(places)), layout="constrained")
@@ -102,7 +105,7 @@ def group_accuracies(confusion: GroupConfusion) -> str:
 
 
 def confusion_matrix(confusion: GroupConfusion) -> str:
-    """Which branch won for the pictures of each group, in shares of the group."""
+    """Draw which branch won for the pictures of each group, as shares of the group."""
     totals = confusion.won.sum(axis=1, keepdims=True)
     shares = confusion.won / totals.clip(1)
     branches = confusion.branches
@@ -130,7 +133,7 @@ def _style() -> AbstractContextManager[None]:
             "font.size": 9,
             "axes.spines.top": False,
             "axes.spines.right": False,
-            "svg.hashsalt": "splitplace",  # the same figures give the same file
+            "svg.hashsalt": "splitplace",  # makes the output reproducible
         }
     )
 

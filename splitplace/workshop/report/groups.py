@@ -1,4 +1,4 @@
-"""Which branch wins for the pictures of which group of classes."""
+"""Count which branch wins for the pictures of which group of classes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,17 +16,17 @@ from splitplace.workshop.packing.evaluation import variant_logits
 
 @dataclass(frozen=True)
 class GroupConfusion:
-    """How a variant of several last stages divides labelled pictures among them."""
+    """How often each branch of a variant wins for the pictures of each branch's classes."""
 
     variant: str
     branches: tuple[str, ...]
     """Names of the last stages."""
     won: NDArray[np.int64]
-    """`int64[k, k]`: pictures whose right class the row's branch owns, and for which the column's one won."""
+    """`int64[k, k]`: pictures whose right class the row's branch owns and for which the column's won."""
     right: tuple[float, ...]
-    """Share of right answers among the pictures of each branch's classes; 0 where there are none."""
+    """Accuracy on the pictures of each branch's classes; 0 if there are none."""
     whole_right: tuple[float, ...]
-    """The same of the whole network; empty where the application has none."""
+    """The same for the whole network; empty if the application has none."""
 
     @property
     def wrong_branch(self) -> float:
@@ -36,14 +36,14 @@ class GroupConfusion:
 
 
 def several_sinks(application: Application) -> tuple[Variant, ...]:
-    """The variants whose classes are divided among several last stages."""
+    """Return the variants whose classes are divided among several last stages."""
     return tuple(variant for variant in application.variants if len(variant.sinks) > 1)
 
 
 def group_confusions(
     application: Application, fragment_path: Callable[[str], Path], test: Subset
 ) -> Iterator[GroupConfusion]:
-    """Runs the variants of several last stages, and the whole network for comparison.
+    """Run the variants with several last stages, and the whole network for comparison.
 
     Raises:
         FragmentError: A fragment does not load, or does not fit its source.
@@ -63,12 +63,12 @@ def group_confusion(
     whole: NDArray[np.float32] | None,
     labels: NDArray[np.integer[Any]],
 ) -> GroupConfusion:
-    """Counts which branch won.
+    """Count which branch won.
 
     Args:
-        variant: Its last stages own the classes.
-        logits: Its own, `[N, classes]`.
-        whole: Those of the whole network, where there is one.
+        variant: A variant whose last stages own groups of classes.
+        logits: Logits of the variant, `[N, classes]`.
+        whole: Logits of the whole network, or None.
         labels: The right classes, `[N]`.
     """
     groups = [stage.classes for stage in variant.sinks]
@@ -82,25 +82,25 @@ def group_confusion(
         variant.name,
         tuple(stage.name for stage in variant.sinks),
         won,
-        _shares(answers == labels, owner[labels], len(groups)),
-        () if whole is None else _shares(whole.argmax(axis=1) == labels, owner[labels], len(groups)),
+        _accuracies(answers == labels, owner[labels], len(groups)),
+        () if whole is None else _accuracies(whole.argmax(axis=1) == labels, owner[labels], len(groups)),
     )
 
 
-def _shares(right: NDArray[np.bool_], group: NDArray[np.int64], groups: int) -> tuple[float, ...]:
+def _accuracies(right: NDArray[np.bool_], group: NDArray[np.int64], groups: int) -> tuple[float, ...]:
     of_group = [right[group == index] for index in range(groups)]
     return tuple(float(part.mean()) if len(part) else 0.0 for part in of_group)
 
 
 def labelled_pictures(application: Application, folders: Sequence[Path]) -> Subset:
-    """Labelled test pictures of an application, from the first folder that holds some.
+    """Read labelled test pictures of an application from the first folder that holds some.
 
     Args:
-        application: A published data set of its name is looked for; otherwise a folder for each class.
-        folders: Where to look, in order.
+        application: If a published data set has its name, that is read; else a folder of pictures per class.
+        folders: Folders to try, in order.
 
     Raises:
-        DatasetError: None of them holds any.
+        DatasetError: None of the folders holds any.
     """
     reasons = []
     for folder in folders:

@@ -1,4 +1,4 @@
-"""One page about what the store holds, with pictures: HTML that needs no other file and runs no script."""
+"""Write one page about the content of the store: self-contained HTML without scripts."""
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,43 +22,43 @@ img { max-width: 100%; display: block; margin: 1rem 0 }
 .wide { overflow-x: auto }
 .note { color: #555; font-size: 13px }
 """
-_MOST_LABELS = 12
-"""Of a group; a hundred classes would hide the table."""
+_MAX_LABELS = 12
+"""Labels shown of a group; a hundred would hide the table."""
 
 
 @dataclass(frozen=True)
 class Chapter:
-    """One application, and what was drawn and counted for the page."""
+    """One application, with drawings and counts for the page."""
 
     application: Application
     diagrams: Mapping[str, str] = field(default_factory=dict)
-    """SVG of each chain, by the variant's name."""
+    """SVG of each chain, by variant name."""
     confusions: Sequence[GroupConfusion] = ()
     notes: Sequence[str] = ()
     """What could not be drawn or counted, and why."""
 
 
 def report_page(chapters: Sequence[Chapter], command: str) -> str:
-    """The page.
+    """Return the page as HTML.
 
     Args:
         chapters: One for each application, at least one.
-        command: What writes the page again.
+        command: The command that writes the page.
     """
     applications = [chapter.application for chapter in chapters]
     node = TARGET.nodes[0]
     parts = [
-        "<h1>What the model store holds</h1>",
+        "<h1>Contents of the model store</h1>",
         f"<p>Written by <code>{escape(command)}</code>.</p>",
         "<h2>Accuracy against time</h2>",
         _picture(figures.trade_off(applications), "Accuracy against time for every variant"),
         _note(
-            f"Left: predicted from stored times, for a task of {BATCH} pictures on idle boards "
-            f"{node.slowdown:g} times slower than the reference machine, each behind "
-            f"{node.link_bytes_per_ms / 1000:g} MB/s, one for each fragment: computing, sending "
-            "(uncompressed) and the way through the broker. Right: measured when the application was built, "
-            "in one thread on the reference machine: fragments along the slowest way from the picture to an "
-            "answer, added up. Accuracy: share of right answers on held-out test images."
+            f"Left: predicted from stored times, for a task of {BATCH} pictures on idle boards, one for each "
+            f"fragment, each {node.slowdown:g} times slower than the reference machine and with a link of "
+            f"{node.link_bytes_per_ms / 1000:g} MB/s. It includes computing, sending (uncompressed) and the "
+            "hops through the broker. Right: measured in one thread on the reference machine when the "
+            "application was built; the sum of the fragments on the slowest path from the picture to an "
+            "answer. Accuracy: share of right answers on held-out test images."
         ),
         *(part for chapter in chapters for part in _chapter(chapter)),
     ]
@@ -84,7 +84,8 @@ def _chapter(chapter: Chapter) -> Iterable[str]:
         yield f"<h3>Cuts of {escape(name)}</h3>"
         yield _picture(svg, f"The network of {application.name} and where {name} is cut")
         yield _note(
-            "Times: measured where this page was written, for the boards named above. Width of a box: FLOPs."
+            "Times: measured on the machine that wrote this page, scaled to the boards above. "
+            "Box width: FLOPs."
         )
 
 
@@ -93,7 +94,7 @@ def _variants(application: Application) -> str:
         "variant",
         "accuracy",
         "fragments",
-        "slowest way, ms",
+        "slowest path, ms",
         "slowest fragment, ms",
         f"answer to {BATCH}, ms",
         "MFLOPs",
@@ -122,8 +123,8 @@ def _variants(application: Application) -> str:
         )
     micro_batches = sorted({variant.micro_batch for variant in application.variants})
     return _table(columns, rows) + _note(
-        f"FLOPs, files and weights of all fragments together, each for one picture. Peak: weights and live "
-        f"tensors of the largest fragment in a micro-batch of {', '.join(map(str, micro_batches))}. "
+        f"FLOPs (per picture), files and weights are sums over all fragments. Peak: weights and live tensors "
+        f"of the largest fragment for a micro-batch of {', '.join(map(str, micro_batches))}. "
         f"Reference machine: benchmark score {application.reference_score:g}."
     )
 
@@ -170,13 +171,13 @@ def _groups(application: Application, variant: Variant) -> str:
         )
         for stage in variant.sinks
     ]
-    return _table(("branch", "classes", "accuracy on these", "which"), rows)
+    return _table(("branch", "classes", "accuracy on these", "names"), rows)
 
 
 def _labels(application: Application, stage: Stage) -> str:
     names = [application.labels[index] for index in stage.classes]
-    more = len(names) - _MOST_LABELS
-    return ", ".join(names[:_MOST_LABELS]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - _MAX_LABELS
+    return ", ".join(names[:_MAX_LABELS]) + (f" and {more} more" if more > 0 else "")
 
 
 def _confusion(confusion: GroupConfusion) -> Iterable[str]:
@@ -184,8 +185,8 @@ def _confusion(confusion: GroupConfusion) -> Iterable[str]:
     yield _picture(figures.group_accuracies(confusion), "Accuracy on the classes of each branch")
     yield _picture(figures.confusion_matrix(confusion), "Which branch won for the pictures of each group")
     yield _note(
-        f"Counted for this page on {pictures:,} test pictures. For {confusion.wrong_branch:.2%} a branch won "
-        "that does not own the right class."
+        f"Counted for this page on {pictures:,} test pictures. For {confusion.wrong_branch:.2%} of them, a "
+        "branch won that does not own the right class."
     )
 
 
@@ -202,6 +203,6 @@ def _note(text: str) -> str:
 
 
 def _picture(svg: str, alternative: str) -> str:
-    """Its own document, so that neither its names nor its styles meet those of the page."""
+    """Embed a picture as its own document, so that its ids and styles do not clash with the page's."""
     content = base64.b64encode(svg.encode()).decode()
     return f'<img alt="{escape(alternative)}" src="data:image/svg+xml;base64,{content}">'

@@ -25,7 +25,7 @@ COLUMNS = (
 
 
 def variants_table(application: Application, results: Sequence[Measured]) -> Table:
-    """One line a stage."""
+    """Return a table with one line per stage."""
     title = f"{application.name}: {application.title}"
     table = Table(*COLUMNS, title=title, box=None, padding=(0, 1, 0, 0))
     for row in stage_rows(application, results):
@@ -34,7 +34,7 @@ def variants_table(application: Application, results: Sequence[Measured]) -> Tab
 
 
 def profile_table(stored: Application, now: Application) -> Table:
-    """What each fragment takes here and now, beside what is stored."""
+    """Return a table of each fragment's times on this machine, beside the stored ones."""
     title = f"{now.name}: benchmark score {now.reference_score} here, {stored.reference_score} stored"
     table = Table("variant", "stage", title=title, box=None, padding=(0, 1, 0, 0))
     for heading in ("ms/image", "stored", "ms/call", "stored"):
@@ -55,7 +55,7 @@ def profile_table(stored: Application, now: Application) -> Table:
 
 
 def stage_rows(application: Application, results: Sequence[Measured]) -> Iterable[tuple[str, ...]]:
-    """Cells below `COLUMNS`: one row a stage, the variant named in its first."""
+    """Yield the cells below `COLUMNS`: one row per stage, with the variant named in its first row."""
     for variant, result in zip(application.variants, results, strict=True):
         for index, (name, fragment) in enumerate(_stages(application, variant)):
             head = (variant.name, f"{result.accuracy:.4f}", f"{result.difference_from_whole:.1e}")
@@ -75,18 +75,18 @@ def _stages(application: Application, variant: Variant) -> Iterable[tuple[str, F
 
 
 def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Lines of a table in Markdown."""
+    """Return the lines of a Markdown table."""
     table = [columns, ["---"] * len(columns), *rows]
     return [f"| {' | '.join(row)} |" for row in table]
 
 
 def size(count: float) -> str:
-    """A number of bytes for people."""
+    """Format a number of bytes."""
     return f"{count / _MEGA:.2f} MB" if count >= _MEGA else f"{count / _KILO:.1f} kB"
 
 
 def points_table(inspection: Inspection) -> Table:
-    """One line for each place to cut, with how much of the network lies before it."""
+    """Return a table of the cut points, with the share of the network before each."""
     table = Table(
         title=f"{inspection.name}: {len(inspection.points)} places where one tensor crosses", box=None
     )
@@ -111,7 +111,7 @@ def points_table(inspection: Inspection) -> Table:
 
 
 def stages_table(inspection: Inspection) -> Table:
-    """One line for each stage of the plan."""
+    """Return a table with one line per stage of the plan."""
     plan = inspection.plan
     table = Table(title=f"{inspection.name}: the best chain of {len(plan.stages)}", box=None)
     headings = ("stage", "segments", "ms", "send ms", "sent", "MFLOPs", "weights", "peak")
@@ -135,11 +135,11 @@ def stages_table(inspection: Inspection) -> Table:
 
 
 def verdict(plan: CutPlan) -> str:
-    """How good the plan is, in a sentence."""
+    """Say in a few sentences how good the plan is."""
     return (
         f"An image every {plan.pace_ms:.3f} ms. The fastest chain of {len(plan.stages)} would take "
-        f"{plan.least_pace_ms:.3f} ms; work that could be divided anywhere, with nothing to send, "
-        f"{plan.ideal_pace_ms:.3f} ms. Peak memory is for micro-batches of {plan.micro_batch}."
+        f"{plan.least_pace_ms:.3f} ms. If the work could be divided anywhere, with nothing to send, it would "
+        f"take {plan.ideal_pace_ms:.3f} ms. Peak memory is for micro-batches of {plan.micro_batch}."
     )
 
 

@@ -1,4 +1,4 @@
-"""How long a variant takes, seen from three sides. Pure: from what the manifest says, nothing is measured."""
+"""Three times of a variant, computed from its manifest. Pure: nothing is measured."""
 
 from dataclasses import dataclass
 
@@ -18,20 +18,20 @@ _ANY_MEMORY = 1 << 40
 
 @dataclass(frozen=True)
 class Times:
-    """Of one variant, in milliseconds."""
+    """Times of one variant, in milliseconds."""
 
     path_ms: float
-    """Computing one picture on the reference machine, in a full micro-batch: the slowest way from the input
-    to an answer, with every fragment on a node of its own."""
+    """Computing one picture of a full micro-batch on the reference machine: the slowest path from the input
+    to an answer, with every fragment on its own node."""
     slowest_stage_ms: float
-    """The slowest single fragment, likewise: a stream of pictures goes no faster."""
+    """The slowest single fragment, likewise: the limit for a stream of pictures."""
     answer_ms: float
-    """Predicted answer to a task of `BATCH` pictures on small boards (`cutting.balance.Device`), one for each
-    stage, idle, with everything loaded: computing, sending and hops. Infinite without a reference score."""
+    """Predicted answer to a task of `BATCH` pictures on idle small boards (`cutting.balance.Device`), one for
+    each stage, with all fragments loaded: computing, sending and hops. Infinite without a reference score."""
 
 
 def times_of(application: Application, variant: Variant) -> Times:
-    """The times of a variant of an application."""
+    """Compute the times of a variant of an application."""
     path_ms: dict[str, float] = {INPUT: 0.0}
     stage_ms = {}
     for stage in variant.stages:

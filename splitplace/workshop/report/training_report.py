@@ -1,4 +1,4 @@
-"""The report beside the weights: how they were made, and what was measured of them."""
+"""The report beside the weights: how they were trained, and their measurements."""
 
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -24,7 +24,7 @@ def training_report(built: Built, recipe: Recipe) -> str:
     lines = [
         f"# How the weights of `{application.name}` were made",
         "",
-        f"Written by the build. The same again, in one thread, from a folder with {facts.name}:",
+        f"Written by the build. To repeat it, in one thread, from a folder with {facts.name}:",
         "",
         "```",
         f"{command} --epochs {schedule.epochs} --seed {schedule.seed}",
@@ -36,9 +36,10 @@ def training_report(built: Built, recipe: Recipe) -> str:
         f"- Whole network: pre-activation residual network, widths {recipe.widths}, blocks {recipe.blocks}.",
         f"- Branches: {_beginning(recipe)}, trained together under one softmax and with",
         f"  the whole network's answers: {recipe.semantic_schedule}.",
-        "- Chain: the whole network's own graph, cut where its slowest part is fastest by measured time.",
+        "- Chain: the whole network's own graph, cut so that its slowest part is as fast as possible, by "
+        "measured times.",
         f"- Compressed: the whole network pruned to {recipe.compressed_flops:.0%} of its operations.",
-        *(f"- Bottleneck behind {part}: {to.channels} channels of bytes." for part, to in narrowed),
+        *(f"- Bottleneck after {part}: {to.channels} channels of bytes." for part, to in narrowed),
         f"- Weights are stored as {recipe.storage}, nodes compute with float32.",
         f"- Schedule: {schedule}.",
         *([f"- Then, from there: {recipe.second_schedule}."] if recipe.second_schedule else []),
@@ -67,13 +68,13 @@ def training_report(built: Built, recipe: Recipe) -> str:
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """A curve in one line of text, from the least value to the greatest."""
+    """Draw a curve in one line of text, scaled from its least value to its greatest."""
     least, span = min(values), (max(values) - min(values)) or 1.0
     return "".join(_BARS[int((value - least) / span * (len(_BARS) - 1))] for value in values)
 
 
 def _groups(application: Application) -> list[str]:
-    """Who owns which classes, in every variant of several last stages."""
+    """List the classes of each branch, for every variant with several last stages."""
     return [
         f"- `{variant.name}/{stage.name}`: {', '.join(application.labels[index] for index in stage.classes)} "
         f"(accuracy on these: {stage.accuracy:.4f})"

@@ -1,1 +1,1 @@
-"""Train networks and semantic branches."""
+"""The training loop, and the losses of semantic branches."""

@@ -17,12 +17,12 @@ from splitplace.storage.replace import replacing
 from splitplace.workshop.datasets import Subset
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""From augmented images `float32[N, C, H, W]` and labels `int64[N]` to the scalar to minimise."""
+"""Maps augmented images `float32[N, C, H, W]` and labels `int64[N]` to the scalar to minimise."""
 
 
 @dataclass(frozen=True)
 class TrainingSchedule:
-    """How long and how fast to train. The seed decides initial weights, order and augmentation."""
+    """Length and learning rate of a training. The seed decides initial weights, order and augmentation."""
 
     epochs: int
     seed: int = 0
@@ -30,14 +30,14 @@ class TrainingSchedule:
     peak_learning_rate: float = 0.1
     weight_decay: float = 5e-4
     sides: tuple[int, ...] = ()
-    """Side of the pictures in each epoch, in pixels; the data's own side where none is given. Starting with
-    small pictures saves most of the time of the early epochs and costs little of what is learned."""
+    """Side of the pictures in each epoch, in pixels; the data's own side in epochs without an entry. Starting
+    with small pictures saves most of the time of the early epochs and costs little accuracy."""
     patience: int = 0
-    """Training ends after so many epochs without a better validation accuracy, and the weights of the best
-    are taken; 0: it runs to its end, and the last weights are taken."""
+    """Epochs without a better validation accuracy after which training stops, with the weights of the best
+    epoch; 0 = run to the end and keep the last weights."""
 
     def side(self, epoch: int, own_side: int) -> int:
-        """Side of the pictures in an epoch, of data whose own side is given."""
+        """Return the side of the pictures in an epoch; `own_side` is that of the data."""
         return self.sides[epoch] if epoch < len(self.sides) else own_side
 
 
@@ -51,18 +51,18 @@ class Epoch(NamedTuple):
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Bounds of the random affine change that every training image gets."""
+    """Bounds of the random affine transformation of every training image."""
 
     degrees: float = 10.0
     scale: float = 0.1
     shift_pixels: float = 2.0
     mirror: bool = False
-    """Whether every other picture is mirrored, left to right."""
+    """Whether half of the pictures are mirrored left to right."""
 
     def __call__(self, images: Tensor, generator: torch.Generator, side: int) -> Tensor:
-        """Rotated, scaled, shifted and perhaps mirrored pictures.
+        """Return rotated, scaled, shifted and possibly mirrored pictures.
 
-        `uint8[N, C, H, H]` to `float32[N, C, side, side]` of the same range.
+        Maps `uint8[N, C, H, H]` to `float32[N, C, side, side]` with the same range of values.
         """
         count, channels, _, own_side = images.shape
         random = torch.rand(4, count, generator=generator) * 2 - 1
@@ -92,24 +92,24 @@ def train(
     progress: Progress,
     device: str = "cpu",
 ) -> tuple[Epoch, ...]:
-    """Trains `network` in place, or takes up an interrupted training where its checkpoint stands.
+    """Train `network` in place, resuming an interrupted training from its checkpoint.
 
-    Every epoch draws its order and augmentation from the seed and its own number, so that a resumed training
-    ends where an uninterrupted one does. The network is given back on the CPU, in evaluation mode.
+    Every epoch draws its order and augmentation from the seed and the epoch's number, so a resumed training
+    ends with the same weights as an uninterrupted one. The network is left on the CPU in evaluation mode.
 
     Args:
         network: Maps images to logits over all classes.
-        loss: What to minimise; it calls the network.
+        loss: Function to minimise; it calls the network.
         schedule: Epochs, seed, learning rate.
-        training: What to learn from.
-        validation: What the curve is measured on.
-        augmentation: How the training pictures are varied.
-        checkpoint: File written after each epoch. One of another schedule or network is passed over.
-        progress: Where the progress is shown.
-        device: Where torch computes: `cpu`, `cuda`. Whatever else the loss calls must be there too.
+        training: Images to learn from.
+        validation: Images on which the curve is measured.
+        augmentation: Random transformation of the training images.
+        checkpoint: File written after each epoch. A file of another schedule or network is ignored.
+        progress: Display for the progress.
+        device: Torch device, `cpu` or `cuda`. Other networks that the loss calls must be on it too.
 
     Returns:
-        The curve, one point an epoch.
+        The training curve, one point per epoch.
     """
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     steps = math.ceil(len(training) / schedule.batch)
@@ -160,17 +160,17 @@ def train(
 
 
 def best_epoch(curve: Sequence[Epoch], schedule: TrainingSchedule, own_side: int) -> int | None:
-    """Number of the epoch with the best validation accuracy; the first of several.
+    """Return the number of the epoch with the best validation accuracy; the first if several are equal.
 
-    Only epochs on pictures of their own side count: before them a network sees in training what it is not
-    validated on. None while there is no such epoch.
+    Only epochs on pictures of their own side count, because validation uses that side. None while there is
+    no such epoch.
     """
     counting = [number for number in range(len(curve)) if schedule.side(number, own_side) == own_side]
     return max(counting, key=lambda number: curve[number].validation_accuracy, default=None)
 
 
 def finished(curve: Sequence[Epoch], schedule: TrainingSchedule, own_side: int) -> bool:
-    """Whether all epochs are over, or `patience` of them passed without a better one."""
+    """Whether all epochs are over, or `patience` epochs passed without a better one."""
     if len(curve) >= schedule.epochs:
         return True
     best = best_epoch(curve, schedule, own_side)
@@ -180,7 +180,7 @@ def finished(curve: Sequence[Epoch], schedule: TrainingSchedule, own_side: int) 
 def in_batches(
     function: Callable[[Tensor], Tensor], images: NDArray[np.uint8], batch: int = 500, device: str = "cpu"
 ) -> NDArray[np.float32]:
-    """What a network (or a part of it) makes of many images, `float32[N, ...]`, without gradients."""
+    """Apply a network, or a part of it, to many images without gradients; return `float32[N, ...]`."""
     with torch.inference_mode():
         outputs = [
             function(torch.from_numpy(images[start : start + batch]).to(device)).cpu()
@@ -192,15 +192,15 @@ def in_batches(
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state of a training, on disk after each epoch."""
+    """The state of a training, written to disk after each epoch."""
 
     path: Path
     schedule: TrainingSchedule
     parts: dict[str, Any]
-    """What has a state of its own: network, optimizer, learning rate."""
+    """Objects with a `state_dict`: network, optimizer, learning rate."""
 
     def load(self) -> list[Epoch]:
-        """Sets the parts to where this training stopped; the curve so far, or none if there was none."""
+        """Restore the parts from the checkpoint and return the curve so far; empty if there is none."""
         stored = self._stored()
         if stored is None:
             return []
@@ -209,13 +209,13 @@ class Checkpoint:
         return [Epoch(*point) for point in stored["curve"]]
 
     def load_best(self) -> None:
-        """Sets the network to its weights after its best epoch."""
+        """Restore the network's weights after its best epoch."""
         stored = self._stored()
         if stored is not None and "best" in stored:
             self.parts["network"].load_state_dict(stored["best"])
 
     def save(self, curve: Sequence[Epoch], *, best: bool) -> None:
-        """Replaces the file at once. The weights of the best epoch are kept beside those of the last."""
+        """Replace the file atomically. It holds the weights of the best epoch beside those of the last."""
         states = {name: part.state_dict() for name, part in self.parts.items()}
         if self.schedule.patience:
             stored = None if best else self._stored()
@@ -225,7 +225,7 @@ class Checkpoint:
             torch.save(states | facts, file)
 
     def _stored(self) -> dict[str, Any] | None:
-        """What the file holds, if it is of this schedule and network."""
+        """Return the content of the file if it belongs to this schedule and network."""
         if not self.path.exists():
             return None
         stored: dict[str, Any] = torch.load(self.path, weights_only=True, map_location="cpu")

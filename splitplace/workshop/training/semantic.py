@@ -1,7 +1,7 @@
-"""Semantic splitting: parallel branches that each know a group of the classes.
+"""Semantic splitting: parallel branches that each own a group of the classes.
 
-The branches are trained together, with one softmax over all their logits, so that a logit of one branch can
-be compared with a logit of another. Trained apart, nearly every error would be the wrong branch winning.
+The branches are trained together, with one softmax over all their logits, so that logits of different
+branches can be compared. Trained apart, nearly every error would be that the wrong branch wins.
 """
 
 from collections.abc import Callable
@@ -19,10 +19,10 @@ Groups = tuple[tuple[int, ...], ...]
 
 
 def class_similarity(features: NDArray[np.float32], labels: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
-    """Cosine similarity `float64[C, C]` between the classes' mean features, less the mean of all classes.
+    """Return the cosine similarity `float64[C, C]` of the classes' mean features, centred on their mean.
 
     Args:
-        features: `[N, F]`, what the whole network sees in each image before it classifies it.
+        features: `[N, F]`, the whole network's features of each image before its classifier.
         labels: `[N]`, values 0 to C - 1, each at least once.
     """
     means = np.stack(
@@ -34,10 +34,10 @@ def class_similarity(features: NDArray[np.float32], labels: NDArray[np.integer[A
 
 
 def group_classes(similarity: NDArray[np.float64], branches: int) -> Groups:
-    """Divides the classes into groups of equal size (to within one), similar classes together.
+    """Divide the classes into groups of equal size (to within one), with similar classes together.
 
-    Telling similar classes apart is the hard part; within one branch they share its features. The division
-    is improved by swapping two classes between groups for as long as that gains (Kernighan and Lin 1970).
+    Similar classes are the hard ones to tell apart, and within one branch they share features. The division
+    is improved by swapping pairs of classes between groups until no swap helps (Kernighan and Lin 1970).
 
     Args:
         similarity: `[C, C]`, symmetric.
@@ -69,7 +69,7 @@ class Branches(nn.Module):
     """The branches side by side, as one network over all classes."""
 
     def __init__(self, groups: Groups, branch: Callable[[int], nn.Module]) -> None:
-        """Makes a branch for each group; `branch` is asked for a network of so many outputs."""
+        """Build a branch for each group; `branch` maps a number of outputs to a network."""
         super().__init__()
         self.groups = groups
         self.branches = nn.ModuleList(branch(len(group)) for group in groups)
@@ -77,13 +77,13 @@ class Branches(nn.Module):
         self.order = [columns.index(index) for index in range(len(columns))]
 
     def forward(self, images: Tensor) -> Tensor:
-        """`uint8` or `float32[N, C, H, W]` to logits `float32[N, classes]`, in the order of the classes."""
+        """Map `uint8` or `float32[N, C, H, W]` to logits `float32[N, classes]`, in the classes' order."""
         logits = torch.cat([branch(images) for branch in self.branches], dim=1)
         return logits[:, self.order]
 
 
 def index_groups(classes: int, branches: int) -> Groups:
-    """Divides the classes by their numbers, as the paper's experiments did: the measure for better divisions.
+    """Divide the classes by their numbers, as the paper's experiments did: the baseline for better divisions.
 
     Raises:
         ValueError: There are fewer classes than branches, or no branch.
@@ -95,7 +95,7 @@ def index_groups(classes: int, branches: int) -> Groups:
 
 
 def branch_of(groups: Groups) -> NDArray[np.int64]:
-    """`[C]`: the number of the branch that owns each class."""
+    """Return, as `int64[C]`, the number of the branch that owns each class."""
     owners = np.empty(sum(len(group) for group in groups), np.int64)
     for number, group in enumerate(groups):
         owners[list(group)] = number
@@ -105,12 +105,12 @@ def branch_of(groups: Groups) -> NDArray[np.int64]:
 def distillation(
     student: nn.Module, teacher: nn.Module, temperature: float = 3.0, share: float = 0.5
 ) -> Loss:
-    """Cross entropy with the labels, and with the softened answers of the whole network (Hinton 2015).
+    """Return a loss: cross entropy with the labels and with the teacher's softened answers (Hinton 2015).
 
     Args:
         student: The branches, as one network.
         teacher: The trained whole network; its weights stay as they are.
-        temperature: By what both sides' logits are divided.
+        temperature: Divisor of both networks' logits.
         share: Weight of the teacher's part, 0 to 1.
     """
     return branch_loss(student, teacher=teacher, temperature=temperature, share=share)
@@ -125,15 +125,15 @@ def branch_loss(
     groups: Groups = (),
     other_share: float = 0.3,
 ) -> Loss:
-    """What branches learn from: one softmax over the logits of all, and two optional helps.
+    """Return the loss of branches: one softmax over all logits, and two optional terms.
 
     Args:
         student: The branches, as one network.
         teacher: The trained whole network, to imitate; its weights stay as they are.
-        temperature: By what both sides' logits are divided for that.
+        temperature: Divisor of both networks' logits for that.
         share: Weight of the teacher's part against the labels', 0 to 1.
-        groups: With them, each branch also learns to say "none of mine" (see `other_loss`).
-        other_share: Weight of that part against all else, 0 to 1.
+        groups: If given, each branch also learns to say "none of mine" (see `other_loss`).
+        other_share: Weight of that part against the rest, 0 to 1.
     """
     if teacher is not None:
         teacher.eval()
@@ -155,12 +155,12 @@ def branch_loss(
 
 
 def other_loss(logits: Tensor, labels: Tensor, owners: Tensor) -> Tensor:
-    """Mean cross entropy of each branch alone, among its own classes and "none of mine".
+    """Return the mean cross entropy of each branch alone, over its own classes and "none of mine".
 
-    The logit of "none of mine" is held at 0. That loses nothing, because a softmax only knows differences: a
-    learned one could be subtracted from the branch's other logits. So a logit becomes the log-odds of its
-    class against "somebody else's", which is what can be compared across branches, and what is exported has
-    no further column.
+    The logit of "none of mine" is fixed at 0. That loses nothing, because a softmax depends only on
+    differences: a learned one could be subtracted from the branch's other logits. So each logit becomes the
+    log-odds of its class against all classes of other branches, which is comparable across branches, and the
+    exported branch has no extra column.
 
     Args:
         logits: `float32[N, C]`, in the order of the classes.

@@ -1,1 +1,1 @@
-"""Make an application of a network that a user brings."""
+"""Make an application from a user's network: an ONNX file, or torch code with weights."""

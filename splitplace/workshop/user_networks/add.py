@@ -16,7 +16,7 @@ from splitplace.workshop.packing.packer import Heading, Packer, measured_on, pac
 from splitplace.workshop.user_networks.from_onnx import UserNetworkError
 
 SMALL_PICTURE = 96 * 96
-"""Pixels of pictures up to which a micro-batch of `SMALL_BATCH` keeps a pipeline busy."""
+"""Number of pixels up to which micro-batches have `SMALL_BATCH` images, else `LARGE_BATCH`."""
 SMALL_BATCH = 16
 LARGE_BATCH = 2
 _TRIAL_IMAGES = 4
@@ -24,38 +24,38 @@ _TRIAL_IMAGES = 4
 
 @dataclass(frozen=True)
 class AddRequest:
-    """What is to be added, besides the network."""
+    """Settings of the application to add."""
 
     name: str
     title: str
     labels: tuple[str, ...]
     stages: tuple[int, ...] = (3,)
-    """A chain of so many fragments for each number; the first is called `layer`, others `layer-<number>`."""
+    """Number of fragments of each chain. The first chain is named `layer`, the others `layer-<number>`."""
     default_deadline_ms: float = 1000.0
     micro_batch: int | None = None
-    """Images in a micro-batch; by the size of the pictures where none is given."""
+    """Images per micro-batch; None = chosen by the size of the pictures."""
 
 
 def add(
     whole: onnx.ModelProto, request: AddRequest, store: ModelStore, answers: Subset | float
 ) -> tuple[Application, Sequence[Measured]]:
-    """Cuts a network, measures its fragments and writes the application.
+    """Cut a network, measure its fragments and write the application.
 
     Args:
-        whole: The network, from bytes to logits, as `from_onnx.adopt` or `from_torch.export_torch` gives it.
-        request: Its name, labels and chains.
-        store: Where it is written to.
-        answers: Pictures with labels to measure its accuracy on; or the accuracy that its maker states, which
-            is then stored as stated on no images.
+        whole: The network, from bytes to logits, as `from_onnx.adopt` or `from_torch.export_torch` returns it.
+        request: Name, labels and chains.
+        store: The store to write to.
+        answers: Labelled pictures to measure the accuracy on; or the accuracy that its maker states, which is
+            then recorded as measured on 0 images.
 
     Returns:
-        The application, and what was measured of every variant. Without pictures random ones show that the
-        chains equal the whole.
+        The application, and the measurements of every variant. Without pictures, random ones are used to
+        check that the chains equal the whole.
 
     Raises:
-        UserNetworkError: The labels are not as many as the network's outputs.
-        CutError: It cannot be cut into so many fragments.
-        PackingError: A chain does not give the answers of the whole network.
+        UserNetworkError: The number of labels differs from the network's number of outputs.
+        CutError: The network cannot be cut into as many fragments.
+        PackingError: A chain's logits differ from those of the whole network.
     """
     graph = Graph(whole)
     shape, outputs = graph.shape(graph.input), graph.shape(graph.output)

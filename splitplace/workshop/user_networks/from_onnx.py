@@ -1,4 +1,4 @@
-"""Take a user's ONNX file as a network for pictures: bytes in, logits out, any number of them at once."""
+"""Adapt a user's ONNX file: picture bytes in, logits out, any batch size."""
 
 from pathlib import Path
 from typing import Any
@@ -15,23 +15,23 @@ from splitplace.workshop.onnx.batch_size import with_plain_sizes
 from splitplace.workshop.onnx.file import BATCH, finish
 from splitplace.workshop.user_networks.preprocessing import Preprocessing
 
-LEAST_OPSET = 13
+MIN_OPSET = 13
 _PICTURES = "pictures"
-"""Name of the input of bytes."""
-_MOST_CHANNELS = 4
+"""Name of the input that takes bytes."""
+_MAX_CHANNELS = 4
 _SAME_ANSWER = 1e-3
-"""Greatest difference between the logits of an image alone and in a batch."""
+"""Greatest accepted difference between the logits of an image alone and in a batch."""
 
 
 class UserNetworkError(SplitPlaceError):
-    """A network that cannot be used; the message says why, and what would help."""
+    """The network cannot be used; the message says why and what would help."""
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:
-    """Reads a file without following it anywhere else.
+    """Read a file without loading external data that it refers to.
 
     Raises:
-        UserNetworkError: It is missing, too large, no ONNX model, or keeps its weights in other files.
+        UserNetworkError: The file is missing, too large, no ONNX model, or keeps weights in other files.
     """
     if path.is_file() and path.stat().st_size > MAX_FRAGMENT_BYTES:
         raise UserNetworkError(
@@ -49,27 +49,28 @@ def read_onnx(path: Path) -> onnx.ModelProto:
 
 
 def input_shape(model: onnx.ModelProto) -> tuple[int, int, int]:
-    """Channels, height and width of the pictures that a model expects, whichever order it keeps them in.
+    """Return channels, height and width of the pictures that a model expects, whatever their order in it.
 
     Raises:
-        UserNetworkError: It has not one input of pictures of one size.
+        UserNetworkError: The model does not have exactly one input of pictures of one size.
     """
     sides = _sides(model)
     return (sides[2], *sides[:2]) if _is_channels_last(sides) else sides
 
 
 def adopt(model: onnx.ModelProto, preprocessing: Preprocessing | None) -> onnx.ModelProto:
-    """The network with a free batch dimension, reading bytes and giving logits.
+    """Return the network with a free batch dimension, from bytes to logits.
 
-    A `Softmax` at the end is taken off, for logits are what can be merged and compared.
+    A `Softmax` at the end is removed, because logits can be merged and compared.
 
     Args:
         model: One input of pictures `[N, C, H, W]` or `[N, H, W, C]`, of `uint8` or `float32`, N free or
-            fixed. One output `[N, classes]`. It is not changed.
-        preprocessing: What stands between bytes and the model's `float32` input; None for `uint8`.
+            fixed. One output `[N, classes]`. The model is not changed.
+        preprocessing: Conversion from bytes to the model's `float32` input; None for `uint8`.
 
     Raises:
-        UserNetworkError: It is not such a model, or gives an image another answer when others are beside it.
+        UserNetworkError: The model has another form, or its answer to an image depends on the other images
+            of the batch.
     """
     _check_opset(model)
     sides = _sides(model)
@@ -79,9 +80,11 @@ def adopt(model: onnx.ModelProto, preprocessing: Preprocessing | None) -> onnx.M
     source = _input(model)
     is_bytes = source.type.tensor_type.elem_type == TensorProto.UINT8
     if not is_bytes and preprocessing is None:
-        raise UserNetworkError("the model reads float32: how bytes become that must be said")
+        raise UserNetworkError(
+            "the model reads float32: give the preprocessing from bytes (mean and deviation)"
+        )
     _free_batch(graph)
-    _take_softmax_off(graph)
+    _remove_softmax(graph)
     shape = input_shape(model)
     nodes, weights = _reading(source.name, None if is_bytes else preprocessing, sides)
     kept = list(graph.node)
@@ -96,7 +99,7 @@ def adopt(model: onnx.ModelProto, preprocessing: Preprocessing | None) -> onnx.M
     try:
         return finish(with_plain_sizes(changed))
     except (ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise UserNetworkError(f"the model's shapes cannot be worked out: {error}") from error
+        raise UserNetworkError(f"the model's shapes cannot be inferred: {error}") from error
 
 
 def _input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
@@ -105,39 +108,39 @@ def _input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
     if len(inputs) != 1 or len(model.graph.output) != 1:
         raise UserNetworkError(
             f"the model has {len(inputs)} inputs and {len(model.graph.output)} outputs; "
-            "one picture in and one row of logits out is what can be run"
+            "it must have one input of pictures and one output of logits"
         )
     return inputs[0]
 
 
 def _sides(model: onnx.ModelProto) -> tuple[int, int, int]:
-    """Dimensions of the input behind the batch, as they are."""
+    """Return the dimensions of the input after the batch, in the model's order."""
     source = _input(model)
     tensor = source.type.tensor_type
     sides = tuple(dimension.dim_value for dimension in tensor.shape.dim[1:])
     if len(sides) != 3 or min(sides) < 1 or tensor.elem_type not in {TensorProto.UINT8, TensorProto.FLOAT}:  # noqa: PLR2004
         raise UserNetworkError(
-            f"the input {source.name!r} is {list(sides)} behind the batch, of type "
+            f"the input {source.name!r} is {list(sides)} after the batch, of type "
             f"{TensorProto.DataType.Name(tensor.elem_type)}; expected three fixed sides of uint8 or float32"
         )
     return sides[0], sides[1], sides[2]
 
 
 def _is_channels_last(sides: tuple[int, int, int]) -> bool:
-    return sides[0] > _MOST_CHANNELS >= sides[2]
+    return sides[0] > _MAX_CHANNELS >= sides[2]
 
 
 def _check_opset(model: onnx.ModelProto) -> None:
     opset = next((item.version for item in model.opset_import if item.domain in {"", "ai.onnx"}), 0)
-    if opset < LEAST_OPSET:
+    if opset < MIN_OPSET:
         raise UserNetworkError(
-            f"the model uses opset {opset}, at least {LEAST_OPSET} is needed; "
-            f"onnx.version_converter.convert_version(model, {LEAST_OPSET}) makes it newer"
+            f"the model uses opset {opset}, at least {MIN_OPSET} is needed; "
+            f"onnx.version_converter.convert_version(model, {MIN_OPSET}) makes it newer"
         )
 
 
 def _free_batch(graph: onnx.GraphProto) -> None:
-    """Sizes that a fixed batch has left in the graph become that of whatever batch comes."""
+    """Replace sizes that a fixed batch has left in `Reshape` targets, so that any batch works."""
     fixed = next(iter(graph.input)).type.tensor_type.shape.dim[0].dim_value
     if not fixed:
         return
@@ -150,18 +153,18 @@ def _free_batch(graph: onnx.GraphProto) -> None:
         if node.op_type == "Constant" and node.output[0] in targets and node.attribute[0].name == "value":
             node.attribute[0].t.CopyFrom(_freed(node.attribute[0].t, fixed))
     for node in reshapes:
-        del node.attribute[:]  # its only one, `allowzero`, says that 0 is no size of the input
+        del node.attribute[:]  # the only attribute, `allowzero`, would give 0 another meaning
 
 
 def _freed(tensor: onnx.TensorProto, batch: int) -> onnx.TensorProto:
-    """A target of Reshape whose first side, if it is the batch size, is taken from the input instead."""
+    """Return a `Reshape` target whose first side, if it is the batch size, is copied from the input."""
     target = numpy_helper.to_array(tensor).copy()
     if target.ndim == 1 and len(target) > 1 and target[0] == batch:
         target[0] = 0
     return numpy_helper.from_array(target, tensor.name)
 
 
-def _take_softmax_off(graph: onnx.GraphProto) -> None:
+def _remove_softmax(graph: onnx.GraphProto) -> None:
     last = next(node for node in graph.node if graph.output[0].name in node.output)
     if last.op_type in {"Softmax", "LogSoftmax"}:
         graph.output[0].name = last.input[0]
@@ -171,7 +174,7 @@ def _take_softmax_off(graph: onnx.GraphProto) -> None:
 def _reading(
     target: str, preprocessing: Preprocessing | None, sides: tuple[int, int, int]
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """What makes the model's input from bytes `[N, C, H, W]`, with its weights."""
+    """Return nodes and weights that make the model's input from bytes `[N, C, H, W]`."""
     steps: list[tuple[str, list[str], dict[str, Any]]] = []
     weights = []
     if preprocessing is not None:
@@ -195,7 +198,7 @@ def _reading(
 
 
 def _check_answers(model: onnx.ModelProto, shape: tuple[int, int, int]) -> int:
-    """Runs the model on one image and on several. Returns the number of classes."""
+    """Run the model on single images and on a batch of them; return the number of classes."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
@@ -207,7 +210,7 @@ def _check_answers(model: onnx.ModelProto, shape: tuple[int, int, int]) -> int:
             np.asarray(session.run(None, {_PICTURES: batch})[0])
             for batch in (images, *(images[index : index + 1] for index in range(len(images))))
         )
-    except Exception as error:  # its C++ exceptions share no base class
+    except Exception as error:  # ONNX Runtime's C++ exceptions share no base class
         raise UserNetworkError(
             f"ONNX Runtime cannot run the model on one picture and on three; {advice}: {error}"
         ) from error
@@ -217,6 +220,6 @@ def _check_answers(model: onnx.ModelProto, shape: tuple[int, int, int]) -> int:
         raise UserNetworkError(f"the output for three pictures is {found}, expected float32[3, classes]")
     if not np.allclose(together, separately, atol=_SAME_ANSWER, rtol=_SAME_ANSWER):
         raise UserNetworkError(
-            f"the model gives a picture another answer when others are beside it; {advice}"
+            f"the model's answer to a picture depends on the other pictures of the batch; {advice}"
         )
     return int(together.shape[1])

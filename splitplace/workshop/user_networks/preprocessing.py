@@ -1,4 +1,4 @@
-"""How the bytes of pictures become what a user's network expects. No torch needed."""
+"""How the bytes of pictures become the input that a user's network expects. Needs no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,22 +6,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """First the bytes are scaled to 0 to `largest`, then the mean is taken off, then they are divided."""
+    """Scale bytes to the range 0 to `largest`, subtract the mean, divide by the deviation."""
 
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
-    """One value a channel."""
+    """One value per channel, as in `mean`."""
     largest: float = 1.0
-    """What a white pixel is before the mean is taken off: 1 in most published networks, else 255."""
+    """Value of a white pixel before the mean is subtracted: 1 for most published networks, else 255."""
 
     @classmethod
     def for_channels(
         cls, channels: int, mean: Sequence[float], deviation: Sequence[float], largest: float
     ) -> "Preprocessing":
-        """Fills in what was not given: mean 0, deviation 1; one value counts for every channel.
+        """Fill in defaults (mean 0, deviation 1) and repeat single values for every channel.
 
         Raises:
-            ValueError: There are values for another number of channels, or one cannot be divided by.
+            ValueError: The number of values differs from that of channels, or a divisor is not positive.
         """
         means, deviations = ([*values] or [default] for values, default in ((mean, 0.0), (deviation, 1.0)))
         filled = [values * channels if len(values) == 1 else values for values in (means, deviations)]
@@ -35,10 +35,10 @@ class Preprocessing:
 
     @property
     def mean_bytes(self) -> tuple[float, ...]:
-        """The same as a mean of bytes, 0 to 255."""
+        """The mean in bytes, 0 to 255."""
         return tuple(value * 255 / self.largest for value in self.mean)
 
     @property
     def deviation_bytes(self) -> tuple[float, ...]:
-        """The same as a deviation of bytes."""
+        """The deviation in bytes."""
         return tuple(value * 255 / self.largest for value in self.deviation)

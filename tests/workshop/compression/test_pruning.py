@@ -108,7 +108,7 @@ def test_a_share_that_is_none_is_refused(ratio: float) -> None:
 
 
 def test_a_share_that_cannot_be_reached_is_refused_with_what_can_be() -> None:
-    with pytest.raises(PruningError, match=r"of the FLOPs are left"):
+    with pytest.raises(PruningError, match=r"of the FLOPs remain"):
         prune(network(), IMAGES, 0.001)
 
 

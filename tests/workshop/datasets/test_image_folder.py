@@ -47,14 +47,14 @@ def test_the_split_depends_on_the_seed_alone_and_gives_each_class_its_share(fold
 
 
 def test_what_is_no_folder_of_pictures_is_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="is no folder"):
+    with pytest.raises(DatasetError, match="is not a folder"):
         read_image_folder(tmp_path / "missing", LABELS, (3, 8, 8))
-    with pytest.raises(DatasetError, match="named like no class: dog"):
+    with pytest.raises(DatasetError, match="not named like a class: dog"):
         read_image_folder(folder, ("cat",), (3, 8, 8))
     with pytest.raises(DatasetError, match="no pictures"):
         read_image_folder(folder / "cat", LABELS, (3, 8, 8))
     (folder / "cat" / "0.png").write_bytes(b"no picture")
-    with pytest.raises(DatasetError, match="is no readable picture"):
+    with pytest.raises(DatasetError, match="is not a readable picture"):
         read_image_folder(folder, LABELS, (3, 8, 8))
 
 

@@ -10,7 +10,7 @@ from rich.progress import Progress
 
 from splitplace.messages.application import Fragment, TensorSpec
 from splitplace.workshop.cutting import profile
-from splitplace.workshop.recipes.comparison import CONTENDERS, Trial, compare, main, shortened
+from splitplace.workshop.recipes.comparison import METHODS, Trial, compare, main, shortened
 from splitplace.workshop.recipes.comparison_table import Row, table
 from splitplace.workshop.recipes.recipes import RECIPES
 from splitplace.workshop.training.loop import TrainingSchedule
@@ -54,7 +54,7 @@ def test_a_shortened_schedule_grows_the_pictures_alike_and_ends_at_their_own_sid
     assert shortened(TrainingSchedule(epochs=9), 2) == TrainingSchedule(epochs=2)
 
 
-def test_every_contender_is_trained_and_measured_beside_the_whole_network(
+def test_every_method_is_trained_and_measured_beside_the_whole_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(profile, "ROUNDS", 1)
@@ -69,8 +69,8 @@ def test_every_contender_is_trained_and_measured_beside_the_whole_network(
             progress=progress,
         )
         rows = compare(trial)
-    assert [row.name for row in rows] == ["whole", *(contender.name for contender in CONTENDERS)]
-    assert [row.branches for row in rows] == [1] + [3] * len(CONTENDERS)
+    assert [row.name for row in rows] == ["whole", *(method.name for method in METHODS)]
+    assert [row.branches for row in rows] == [1] + [3] * len(METHODS)
     assert len({row.name for row in rows}) == len(rows)
     for row in rows:
         assert len(row.fragments) == row.branches

@@ -124,7 +124,7 @@ def test_a_network_that_mixes_pictures_of_a_batch_is_refused() -> None:
     copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del model.graph.node[:]
     model.graph.node.extend(copies)
-    with pytest.raises(UserNetworkError, match="another answer when others are beside it"):
+    with pytest.raises(UserNetworkError, match="depends on the other pictures"):
         adopt(model, PLAIN)
 
 
