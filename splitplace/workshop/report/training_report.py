@@ -36,8 +36,8 @@ def training_report(built: Built, recipe: Recipe) -> str:
         f"- Whole network: pre-activation residual network, widths {recipe.widths}, blocks {recipe.blocks}.",
         f"- Branches: {_beginning(recipe)}, trained together under one softmax and with",
         f"  the whole network's answers: {recipe.semantic_schedule}.",
-        "- Chain: the whole network's own graph, cut so that its slowest part is as fast as possible, by "
-        "measured times.",
+        "- Chain: the whole network's own graph, cut so that its slowest part is as fast as possible,",
+        "  by measured times.",
         f"- Compressed: the whole network pruned to {recipe.compressed_flops:.0%} of its operations.",
         *(f"- Bottleneck after {part}: {to.channels} channels of bytes." for part, to in narrowed),
         f"- Weights are stored as {recipe.storage}, nodes compute with float32.",
