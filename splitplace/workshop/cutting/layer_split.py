@@ -95,9 +95,10 @@ def _fragment(
     model: onnx.ModelProto, graph: Graph, first: str, last: str, transport: Transport
 ) -> onnx.ModelProto:
     """Extract the part of a model that computes one tensor from another."""
-    # `onnx.utils.Extractor` selects the same nodes and weights. At all cuts of the shipped networks its result,
-    # once corrected, is the same byte for byte. The corrections would be longer than this code: it renames
-    # the graph and its producer, keeps value_info, needs value_info for both ends, and ignores BATCH_SIZE.
+    # `onnx.utils.Extractor` selects the same nodes and weights: at all cuts of the shipped networks its
+    # result, once corrected, is the same byte for byte. The corrections would be longer than this code: it
+    # renames the graph and its producer, keeps value_info, needs value_info for both ends, and ignores
+    # BATCH_SIZE.
     nodes = _nodes_between(model.graph.node, first, last)
     if any(BATCH_SIZE in node.input for node in nodes):
         nodes = [*batch_size_nodes(first), *nodes]
