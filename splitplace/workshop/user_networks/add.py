@@ -42,7 +42,7 @@ def add(
     """Cut a network, measure its fragments and write the application.
 
     Args:
-        whole: The network, from bytes to logits, as `from_onnx.adopt` or `from_torch.export_torch` returns it.
+        whole: The network, from bytes to logits, as `from_onnx.adopt` or `from_torch.export_torch` return.
         request: Name, labels and chains.
         store: The store to write to.
         answers: Labelled pictures to measure the accuracy on; or the accuracy that its maker states, which is
