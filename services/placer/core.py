@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from splitplace.messages.application import Application
+from splitplace.messages.base import Part
 from splitplace.messages.cluster import ClusterState, PrepareFragments
 from splitplace.messages.limits import MAX_STAGES
 from splitplace.messages.task import StagePlacement, TaskDecided, TaskFinished, TaskPlaced
@@ -26,7 +27,7 @@ from splitplace.policies.placement.objective import response_share
 from splitplace.policies.placement.warm_up import warm_up
 from splitplace.policies.prediction import Job
 from splitplace.policies.scoring import mean, reward_of
-from splitplace.policies.state import State, StateError
+from splitplace.policies.state import Json, State, validated_state
 
 HOPS_TO_DISPATCH = 1
 """Placement to gateway: then the inputs are sent."""
@@ -51,6 +52,13 @@ class _PlacedTask:
     attempt: int
     placing: Placing | None
     finished: bool = False
+
+
+class _SavedState(Part):
+    """The saved state."""
+
+    policy: str
+    learnt: dict[str, Json]
 
 
 class PlacerCore:
@@ -142,11 +150,9 @@ class PlacerCore:
         Raises:
             StateError: it is not what `state` gives.
         """
-        learnt = state.get("learnt")
-        if not isinstance(learnt, dict):
-            raise StateError("learnt is no object")
-        if state.get("policy") == self._policy.name:
-            self._policy.restore(learnt)
+        saved = validated_state(_SavedState, state)
+        if saved.policy == self._policy.name:
+            self._policy.restore(saved.learnt)
 
     # --- inside ----------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from splitplace.messages.application import Application
+from splitplace.messages.base import Part
 from splitplace.messages.cluster import ClusterState
 from splitplace.messages.task import TaskAccepted, TaskDecided, TaskFinished, TaskPlaced
 from splitplace.policies.cluster import ClusterView, stage_works
@@ -16,7 +17,7 @@ from splitplace.policies.cost import HOP_MS
 from splitplace.policies.placement import Infeasible, Placement, PlacementPolicy, PlacementRequest, place
 from splitplace.policies.prediction import Job, predict
 from splitplace.policies.splitting import Arm, Decision, SplitContext, SplitPolicy
-from splitplace.policies.state import Json, State, StateError
+from splitplace.policies.state import Json, State, validated_state
 
 HOPS_TO_DISPATCH = 2
 """Decision to placer, placement to gateway: then the inputs are sent."""
@@ -42,6 +43,14 @@ class _TrackedTask:
     context: SplitContext | None = None
     uncorrected_ms: float | None = None
     finished: bool = False
+
+
+class _SavedState(Part):
+    """The saved state."""
+
+    policy: str
+    policy_state: dict[str, Json]
+    correction: dict[str, Json]
 
 
 class SplitterCore:
@@ -149,9 +158,10 @@ class SplitterCore:
         Raises:
             StateError: not a state of a splitter.
         """
-        self._correction.restore(_part(state, "correction"))
-        if state.get("policy") == self._policy.name:
-            self._policy.restore(_part(state, "policy_state"))
+        saved = validated_state(_SavedState, state)
+        self._correction.restore(saved.correction)
+        if saved.policy == self._policy.name:
+            self._policy.restore(saved.policy_state)
 
     # --- inside ----------------------------------------------------------------------------------------
 
@@ -259,10 +269,3 @@ class SplitterCore:
             elapsed_ms = context.deadline_ms - context.slack_ms
             actual_ms = max(0.0, finished.response_ms - elapsed_ms)
             self._correction.learn(context.application, finished.variant, record.uncorrected_ms, actual_ms)
-
-
-def _part(state: State, key: str) -> dict[str, Json]:
-    part = state.get(key)
-    if not isinstance(part, dict):
-        raise StateError(f"{key} is no object")
-    return part

@@ -1,8 +1,10 @@
 """Predictions learn from what came of them: one factor for each application and variant."""
 
-from collections.abc import Mapping
+from typing import Annotated
 
-from splitplace.policies.state import State, StateError
+from pydantic import ConfigDict, Field, RootModel
+
+from splitplace.policies.state import State, validated_state
 
 LEAST, MOST = 0.5, 4.0
 """Bounds of a factor, and of each observation that goes into it: one stalled task says little."""
@@ -15,6 +17,12 @@ FADE = 0.01
 
 A variant with a bad factor is not chosen, so nothing would ever correct it.
 """
+
+
+class _SavedState(RootModel[dict[str, dict[str, Annotated[float, Field(ge=LEAST, le=MOST)]]]]):
+    """Factors by application and variant."""
+
+    model_config = ConfigDict(strict=True)
 
 
 class Correction:
@@ -48,20 +56,5 @@ class Correction:
         return {name: dict(factors) for name, factors in self._factors.items()}
 
     def restore(self, state: State) -> None:
-        """Take up saved factors.
-
-        Raises:
-            StateError: not a state of this class.
-        """
-        restored: dict[str, dict[str, float]] = {}
-        for application, factors in state.items():
-            if not isinstance(factors, Mapping):
-                raise StateError(f"factors of {application} are no object")
-            restored[application] = {name: _factor(name, value) for name, value in factors.items()}
-        self._factors = restored
-
-
-def _factor(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not LEAST <= value <= MOST:
-        raise StateError(f"factor {value!r} of {name} is not in [{LEAST}, {MOST}]")
-    return float(value)
+        """Replace all factors by saved ones. Raises StateError."""
+        self._factors = validated_state(_SavedState, state).root

@@ -39,7 +39,6 @@ from splitplace.policies.placement import (
 )
 from splitplace.policies.placement.daso import SurrogatePlacement
 from splitplace.policies.placement.interface import StatelessPlacement
-from splitplace.policies.placement.pretrained import pretrained_weights
 from splitplace.policies.placement.surrogate import Weights, initial_weights
 from splitplace.policies.placement.training import (
     PlacementSample,
@@ -48,7 +47,7 @@ from splitplace.policies.placement.training import (
     predicted,
     rank_correlation,
 )
-from splitplace.policies.placement.weights import weights_state
+from splitplace.policies.placement.weights import pretrained_weights, weights_state
 from splitplace.simulator.counterfactuals import played_out
 from splitplace.simulator.running import experience
 from splitplace.simulator.scenario import Scenario

@@ -19,8 +19,8 @@ from splitplace.policies.placement import (
 )
 from splitplace.policies.placement.daso import LEAST_SAMPLES, SurrogatePlacement
 from splitplace.policies.placement.objective import Charged, charged, objective, response_share
-from splitplace.policies.placement.pretrained import pretrained_weights
 from splitplace.policies.placement.surrogate import SHAPES
+from splitplace.policies.placement.weights import pretrained_weights
 from splitplace.policies.scoring import reward_of
 from splitplace.policies.state import StateError
 from tests.support.examples import all_of, cluster, job, node, request, three_ways

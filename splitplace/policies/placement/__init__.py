@@ -22,9 +22,9 @@ from splitplace.policies.placement.interface import (
     place,
 )
 from splitplace.policies.placement.objective import ALPHA
-from splitplace.policies.placement.pretrained import pretrained_weights
 from splitplace.policies.placement.random_placement import RandomPlacement
 from splitplace.policies.placement.round_robin import RoundRobin
+from splitplace.policies.placement.weights import pretrained_weights
 
 __all__ = [
     "PLACEMENT_POLICIES",

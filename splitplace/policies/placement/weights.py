@@ -1,4 +1,8 @@
-"""The surrogate's weights as JSON: in the policy's memory, and as they are shipped."""
+"""The surrogate's weights as JSON: in the policy's saved state, and as they come with this package."""
+
+import json
+from functools import cache
+from importlib.resources import files
 
 import numpy as np
 
@@ -7,13 +11,13 @@ from splitplace.policies.state import Json, State, StateError
 
 
 def weights_state(weights: Weights) -> State:
-    """Weights as nested lists of six decimals."""
+    """Return weights as nested lists of six decimals."""
     state: dict[str, Json] = {name: np.round(values, 6).tolist() for name, values in weights.items()}
     return state
 
 
 def weights_of(state: State) -> dict[str, Array]:
-    """Weights from JSON. Raises StateError where they are not those of a surrogate."""
+    """Return weights from JSON. Raises StateError where they are not those of a surrogate."""
     weights: dict[str, Array] = {}
     for name, shape in SHAPES.items():
         try:
@@ -24,3 +28,13 @@ def weights_of(state: State) -> dict[str, Array]:
             raise StateError(f"{name} is of shape {values.shape}, not {shape}, or not finite")
         weights[name] = values
     return weights
+
+
+@cache
+def pretrained_weights(name: str) -> Weights:
+    """Return the weights of `gobi` or `daso`, trained in the simulator (docs/policies.md says how).
+
+    Raises:
+        FileNotFoundError: another name.
+    """
+    return weights_of(json.loads(files(__package__).joinpath(f"{name}.json").read_text()))

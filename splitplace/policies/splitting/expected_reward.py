@@ -21,7 +21,9 @@ waits there. What is not known is how far such a prediction can be trusted. So t
 from dataclasses import dataclass
 from math import sqrt
 from random import Random
+from typing import Annotated, Self
 
+from pydantic import Field, model_validator
 from typing_extensions import override
 
 from splitplace.messages.base import NonNegative, Part
@@ -30,7 +32,7 @@ from splitplace.policies.scoring import reward
 from splitplace.policies.splitting.congestion import Congestion
 from splitplace.policies.splitting.interface import Arm, Decision, SplitContext, SplitPolicy, nothing_can_run
 from splitplace.policies.splitting.ratios import WINDOW_TASKS, Ratios, load_of
-from splitplace.policies.state import State, StateError, validated_state
+from splitplace.policies.state import Json, State, validated_state
 
 EXPLORATION = 0.05
 """Probability of an exploration where one is safe."""
@@ -67,10 +69,16 @@ class Prospect:
 class _SavedState(Part):
     """The saved state."""
 
-    ratios: dict[str, object]
-    late: NonNegative
+    ratios: dict[str, Json]
+    late: Annotated[NonNegative, Field(ge=1)]
     late_answered: NonNegative
-    congestion: dict[str, object]
+    congestion: dict[str, Json]
+
+    @model_validator(mode="after")
+    def _has_no_more_answers_than_tasks(self) -> Self:
+        if self.late_answered > self.late:
+            raise ValueError(f"{self.late_answered} of {self.late} late tasks answered")
+        return self
 
 
 class ExpectedReward(SplitPolicy):
@@ -171,15 +179,11 @@ class ExpectedReward(SplitPolicy):
 
     @override
     def restore(self, state: State) -> None:
-        memory = validated_state(_SavedState, state)
-        ratios, congestion = state["ratios"], state["congestion"]
-        sane = 0 <= memory.late_answered <= memory.late and memory.late >= 1
-        if not isinstance(ratios, dict) or not isinstance(congestion, dict) or not sane:
-            raise StateError(f"{memory.late_answered} of {memory.late} late tasks answered")
-        self._ratios.restore(ratios)
-        self._congestion.restore(congestion)
-        self._late = memory.late
-        self._late_answered = memory.late_answered
+        saved = validated_state(_SavedState, state)
+        self._ratios.restore(saved.ratios)
+        self._congestion.restore(saved.congestion)
+        self._late = saved.late
+        self._late_answered = saved.late_answered
 
 
 def _is_safe(prospect: Prospect, best: Prospect) -> bool:

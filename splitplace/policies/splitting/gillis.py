@@ -12,8 +12,13 @@ from splitplace.messages.application import VariantKind
 from splitplace.messages.base import Name, Part
 from splitplace.messages.task import TaskFinished
 from splitplace.policies.scoring import reward_of
-from splitplace.policies.splitting.interface import Decision, SplitContext, SplitPolicy, nothing_can_run
-from splitplace.policies.splitting.pending import Pending
+from splitplace.policies.splitting.interface import (
+    Decision,
+    Pending,
+    SplitContext,
+    SplitPolicy,
+    nothing_can_run,
+)
 from splitplace.policies.state import State, validated_state
 
 LEARNING_RATE = 0.1

@@ -1,15 +1,22 @@
 """What a split policy is asked and what it answers."""
 
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isfinite
+from typing import Generic, TypeVar
 
 from typing_extensions import override
 
 from splitplace.messages.application import VariantKind
 from splitplace.messages.task import TaskFinished, VariantEstimate
 from splitplace.policies.state import State
+
+MAX_PENDING = 10_000
+"""Notes kept on decisions without an outcome; beyond it, the oldest is dropped."""
+
+Note = TypeVar("Note")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +135,27 @@ class StatelessSplit(SplitPolicy):
     @override
     def restore(self, state: State) -> None:
         pass
+
+
+class Pending(Generic[Note]):
+    """What a policy noted at decisions, by task, until their outcomes come: nothing is recomputed then.
+
+    A later attempt at a task replaces the note on the earlier one.
+    """
+
+    def __init__(self) -> None:
+        self._notes: OrderedDict[str, Note] = OrderedDict()
+
+    def put(self, task: str, note: Note) -> None:
+        """Keep a note until its task ends."""
+        self._notes.pop(task, None)
+        self._notes[task] = note
+        if len(self._notes) > MAX_PENDING:
+            self._notes.popitem(last=False)
+
+    def take(self, task: str) -> Note | None:
+        """Remove the note on a task and return it; None where there is none."""
+        return self._notes.pop(task, None)
 
 
 def nothing_can_run(context: SplitContext) -> Decision:

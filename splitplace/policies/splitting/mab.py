@@ -34,8 +34,14 @@ from typing_extensions import override
 from splitplace.messages.base import Count, Milliseconds, Name, Part, Ratio
 from splitplace.messages.task import TaskFinished
 from splitplace.policies.scoring import accuracy_of
-from splitplace.policies.splitting.interface import Arm, Decision, SplitContext, SplitPolicy, nothing_can_run
-from splitplace.policies.splitting.pending import Pending
+from splitplace.policies.splitting.interface import (
+    Arm,
+    Decision,
+    Pending,
+    SplitContext,
+    SplitPolicy,
+    nothing_can_run,
+)
 from splitplace.policies.state import Json, State, validated_state
 
 REFERENCE = "layer"
