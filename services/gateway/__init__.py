@@ -1,1 +1,1 @@
-"""The gateway: the door for sensors and the one owner of every task's truth."""
+"""The gateway: takes tasks from sensors and owns the truth about each of them."""

@@ -1,4 +1,4 @@
-"""From a placement to routes and micro-batch frames. Pure."""
+"""Turn a placement into routes and micro-batch frames. Pure."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -37,7 +37,7 @@ def input_frames(
         application: the catalogue entry.
         placed: variant, nodes and micro-batch size.
         inputs: [batch, *application.input.shape].
-        expires_ms: remaining time until nobody wants the answer.
+        expires_ms: time that is left until nobody wants the answer.
         compress: try zstd on the inputs.
 
     Raises:

@@ -1,4 +1,7 @@
-"""From an MQTT payload to a checked batch of inputs, or a reason why not. Pure; costly: run in a thread."""
+"""Check and decode a task: from an MQTT payload to a batch of inputs, or a refusal.
+
+Pure. Decoding is costly: run it in a thread.
+"""
 
 import io
 import secrets
@@ -50,7 +53,7 @@ _DEADLINE = TypeAdapter(Deadline)
 
 
 class TaskRefusedError(SplitPlaceError):
-    """A task that is not admitted. `kind` counts it, `reason` tells its sender what to mend."""
+    """A task is refused. `kind` counts it, `reason` tells its sender what to fix."""
 
     def __init__(self, kind: RefusalKind, reason: str) -> None:
         super().__init__(reason)
@@ -59,26 +62,26 @@ class TaskRefusedError(SplitPlaceError):
 
 
 def refuse(kind: RefusalKind, reason: str) -> NoReturn:
-    """Raise the refusal; the reason is cut to what an answer holds."""
+    """Raise a refusal. The reason is cut to what an answer holds."""
     raise TaskRefusedError(kind, reason[:900])
 
 
 @dataclass(frozen=True, slots=True)
 class TaskIdentity:
-    """Whose task it is and what it is called."""
+    """Names of the sender and of the task."""
 
     client: str
     task: str
 
     @property
     def key(self) -> str:
-        """What services call it."""
+        """The name of the task between services."""
         return f"{self.client}.{self.task}"
 
 
 @dataclass(frozen=True, slots=True)
 class ValidTask:
-    """A valid task."""
+    """A task that was checked and decoded."""
 
     identity: TaskIdentity
     application: str
@@ -89,9 +92,9 @@ class ValidTask:
 
 
 def identify(raw: RawReceived) -> TaskIdentity:
-    """The names in topic and user properties, before the payload is looked at; made up where missing.
+    """Read the names in topic and user properties, without looking at the payload.
 
-    Never fails: a bad name is replaced, so that even its refusal has an address.
+    Never fails: missing and invalid names are made up, so that even their refusal has an address.
     """
     given = {**raw.properties.user, **raw.parameters}
     return TaskIdentity(
@@ -100,7 +103,7 @@ def identify(raw: RawReceived) -> TaskIdentity:
 
 
 class _Names(BaseModel):
-    """The names in a body that is otherwise not valid."""
+    """The names in a body whose other fields are not valid."""
 
     model_config = ConfigDict(extra="ignore")
     client: ClientName | None = None
@@ -108,7 +111,7 @@ class _Names(BaseModel):
 
 
 def address_of_refusal(raw: RawReceived, identity: TaskIdentity) -> TaskIdentity:
-    """Where a refusal goes: as `identify`, with the names of a body that may itself be what is wrong."""
+    """Find the names for a refusal: as `identify`, completed from the body where it can be read at all."""
     try:
         if _content_kind(raw) == "json":
             names = _Names.model_validate_json(raw.payload[:MAX_TASK_BYTES])
@@ -127,12 +130,12 @@ def admit(raw: RawReceived, identity: TaskIdentity, applications: Mapping[str, A
     """Check and decode a task.
 
     Args:
-        raw: what came on a task topic.
-        identity: what `identify` made of it; names in the body fill in what it had to make up.
+        raw: a message on a task topic.
+        identity: from `identify`; names in the body replace those that it made up.
         applications: the catalogue.
 
     Raises:
-        TaskRefusedError: with what is wrong and what would be right.
+        TaskRefusedError: it is not valid; the reason says what would be.
     """
     application = _application(raw, applications)
     if len(raw.payload) > MAX_TASK_BYTES:
@@ -274,7 +277,7 @@ def _array(request: TaskRequest, spec: TensorSpec) -> NDArray[Any]:
 
 
 def _guess_shape(request: TaskRequest, spec: TensorSpec) -> tuple[int, ...]:
-    """Without a shape, the number of raw bytes tells the batch."""
+    """Derive the shape from the number of raw bytes."""
     if request.codec != "raw":
         refuse("bad-shape", "compressed inputs need a shape")
     count, rest = divmod(len(request.inputs or b""), spec.bytes_per_image)
@@ -314,7 +317,7 @@ def _pictures(files: tuple[bytes, ...], spec: TensorSpec) -> NDArray[Any]:
 
 
 def _picture(content: bytes, mode: str, width: int, height: int) -> NDArray[np.uint8]:
-    """One decoded picture, channels first, scaled to the application's size where it has another."""
+    """Decode a picture, channels first, and scale it to the size of the application's input."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns about what is checked and refused here

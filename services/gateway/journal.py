@@ -1,4 +1,4 @@
-"""The truth about every accepted task, in SQLite, written by one thread.
+"""The journal: every accepted task, in SQLite, written by one thread.
 
 Writes that arrive while a transaction is under way share the next one, so that hundreds of tasks a second
 cost few commits. With the default settings a write survives the death of the process (kill -9), not a power
@@ -56,22 +56,22 @@ T = TypeVar("T")
 
 
 class JournalError(SplitPlaceError):
-    """The journal cannot be opened or written; the gateway must not accept tasks then."""
+    """The journal cannot be opened or written. The gateway must not accept tasks then."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplyTo:
-    """Where the answer goes beside or instead of `answer/<client>/<task>`."""
+    """Where the answer goes, if not to `answer/<client>/<task>`."""
 
     response_topic: str | None = None
     correlation_data: bytes | None = None
     packed: bool = False
-    """Answer in msgpack, because the request said it was."""
+    """Whether the answer is msgpack, as the request was."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An accepted task as the journal keeps it."""
+    """An accepted task in the journal."""
 
     key: str
     client: str
@@ -87,7 +87,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Undelivered:
-    """A terminal answer whose arrival at the broker is not certain."""
+    """A terminal answer that the broker has not acknowledged."""
 
     client: str
     task: str
@@ -97,13 +97,13 @@ class Undelivered:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A task id that was used before; `answer` is None while it is unfinished."""
+    """A task id that was used before. `answer` is None while the task is unfinished."""
 
     answer: Answer | None
 
 
 class Journal:
-    """Use as an asynchronous context; every method waits until its write is in the file."""
+    """An asynchronous context manager. Every method waits until its write is in the file."""
 
     def __init__(self, path: Path, *, durable: bool) -> None:
         self._path = path
@@ -128,7 +128,7 @@ class Journal:
     # --- operations --------------------------------------------------------------------------------
 
     async def accept(self, entry: Entry) -> Known | None:
-        """Write a new task. Returns what is known of it where its key was used before."""
+        """Write a new task. Return what is known about its key if it was used before."""
 
         def write(connection: sqlite3.Connection) -> Known | None:
             row = _row(entry)  # here, in the thread: it copies the inputs
@@ -142,7 +142,7 @@ class Journal:
         return await self._do(write)
 
     async def begin_attempt(self, key: str, attempt: int) -> None:
-        """Remember the number of an attempt before anybody hears of it."""
+        """Write the number of an attempt, before it is announced."""
         await self._do(
             lambda connection: (
                 connection.execute("UPDATE tasks SET attempt = ? WHERE key = ?", (attempt, key)).rowcount
@@ -150,7 +150,7 @@ class Journal:
         )
 
     async def finish(self, key: str, answer: Answer) -> bool:
-        """Write the terminal answer. False where there was one already: the first wins."""
+        """Write the terminal answer. Return False if there is one already: the first wins."""
 
         def write(connection: sqlite3.Connection) -> bool:
             sql = (
@@ -162,7 +162,7 @@ class Journal:
         return await self._do(write)
 
     async def delivered(self, key: str) -> None:
-        """The broker has acknowledged the answer."""
+        """Note that the broker has acknowledged the answer."""
         await self._do(
             lambda connection: (
                 connection.execute("UPDATE tasks SET delivered = 1 WHERE key = ?", (key,)).rowcount
@@ -170,7 +170,7 @@ class Journal:
         )
 
     async def forget(self, older_than_s: float) -> int:
-        """Delete delivered answers older than that. Returns how many."""
+        """Delete delivered answers that are older. Return how many."""
         limit = time.time() - older_than_s
         return await self._do(
             lambda connection: (
@@ -181,7 +181,7 @@ class Journal:
         )
 
     async def unfinished(self) -> tuple[Entry, ...]:
-        """Accepted tasks without a terminal answer, oldest first."""
+        """Return accepted tasks without a terminal answer, oldest first."""
 
         def read(connection: sqlite3.Connection) -> tuple[Entry, ...]:
             sql = f"SELECT {_COLUMNS} FROM tasks WHERE answer IS NULL ORDER BY accepted_unix_s"  # noqa: S608
@@ -190,7 +190,7 @@ class Journal:
         return await self._do(read)
 
     async def undelivered(self) -> tuple[Undelivered, ...]:
-        """Terminal answers that must be published again after a restart."""
+        """Return terminal answers that must be published again after a restart."""
 
         def read(connection: sqlite3.Connection) -> tuple[Undelivered, ...]:
             sql = (

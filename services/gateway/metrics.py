@@ -1,4 +1,4 @@
-"""What the gateway tells dashboards about itself."""
+"""The gateway's metrics."""
 
 from collections import Counter
 
@@ -8,19 +8,19 @@ from splitplace.services.gateway.intake import RefusalKind
 from splitplace.services.gateway.journal import Journal
 
 OUR_FAULT: tuple[RefusalKind, ...] = ("overloaded", "journal")
-"""Refusals of tasks that are valid: their senders may try again."""
+"""Refusals of valid tasks: their senders may try again."""
 
 
 def gateway_metrics(
     counts: Counter[str], refusals: Counter[RefusalKind], core: GatewayCore, journal: Journal
 ) -> GatewayMetrics:
-    """Counters since the start, and how many tasks are where.
+    """Count tasks since the start, and unfinished ones by phase.
 
     Args:
-        counts: tasks `received`, `accepted`, `finished` and `repeated`.
-        refusals: tasks that were never run, by the kind of refusal.
-        core: the tasks that are not finished.
-        journal: how long it took to write.
+        counts: `received`, `accepted`, `finished` and `repeated` tasks.
+        refusals: tasks that were never accepted, by the kind of refusal.
+        core: holds the unfinished tasks.
+        journal: knows how long its writes took.
     """
     tasks = core.tasks.values()
     running = sum(task.placed is not None for task in tasks)

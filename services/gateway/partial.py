@@ -1,4 +1,4 @@
-"""When some branches of a variant are enough, and when a new attempt would come too late. Pure."""
+"""Partial answers: when some branches are enough, and when a new attempt would come too late. Pure."""
 
 from collections.abc import Collection, Mapping
 
@@ -7,7 +7,7 @@ from splitplace.messages.task import TaskDecided, TaskResult
 
 
 def has_branches(variant: Variant) -> bool:
-    """Whether a part of the answer can come without the rest of it."""
+    """Whether some classes can be answered without the others."""
     return len(variant.sinks) > 1
 
 
@@ -17,7 +17,7 @@ def surviving_coverage(variant: Variant, nodes: Mapping[str, str], lost: Collect
     Args:
         variant: the out-tree of stages.
         nodes: node of every stage; a stage without one counts as lost.
-        lost: nodes from which nothing more will come.
+        lost: nodes that will send nothing more.
     """
     alive: set[str] = {INPUT}
     for stage in variant.stages:  # sources stand before their readers
@@ -28,9 +28,9 @@ def surviving_coverage(variant: Variant, nodes: Mapping[str, str], lost: Collect
 
 
 def comes_too_late(decided: TaskDecided | None, slack_ms: float) -> bool:
-    """Whether no variant was predicted to take less than what is left until the deadline.
+    """Whether every variant is predicted to take longer than the slack.
 
-    Without any prediction a new attempt is given its chance.
+    Without any prediction a new attempt gets its chance.
     """
     known = decided.alternatives if decided is not None else ()
     predicted_ms = [arm.predicted_ms for arm in known if arm.predicted_ms is not None]
@@ -38,11 +38,11 @@ def comes_too_late(decided: TaskDecided | None, slack_ms: float) -> bool:
 
 
 def is_better(result: TaskResult, known: TaskResult | None, least_coverage: float) -> bool:
-    """Whether a partial result is worth keeping, in place of the one that is known."""
+    """Whether a partial result should replace the one that is kept."""
     return result.coverage >= least_coverage and (known is None or result.coverage > known.coverage)
 
 
 def reason(result: TaskResult, trouble: str, decision: str) -> str:
-    """What the sender of a task is told of a partial answer."""
+    """Write the reason of a partial answer."""
     why = trouble or "a branch did not answer in time"
     return f"partial, {result.coverage:.0%} of the classes: {why}; {decision}"

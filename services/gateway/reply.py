@@ -1,4 +1,4 @@
-"""Where an answer goes and in which form. Pure."""
+"""Address and format of an answer. Pure."""
 
 import msgpack
 from paho.mqtt.packettypes import PacketTypes
@@ -11,7 +11,7 @@ from splitplace.services.gateway.journal import ReplyTo
 
 
 def reply_to(raw: RawReceived, prefix: str, client: str) -> ReplyTo:
-    """Where a sender wants its answer; where that is not allowed, on its own answer topic."""
+    """Read where a sender wants its answer. A topic that is not allowed is replaced by its answer topic."""
     wanted = raw.properties.response_topic
     declared = (raw.properties.content_type or "").lower()
     return ReplyTo(
@@ -22,7 +22,7 @@ def reply_to(raw: RawReceived, prefix: str, client: str) -> ReplyTo:
 
 
 def _is_allowed(topic: str, prefix: str, client: str) -> bool:
-    """Whether the gateway may publish there in its own name: inside our tree a message could be forged so."""
+    """Whether the gateway may publish there. Below our prefix a sensor could forge messages that way."""
     if any(sign in topic for sign in "+#$\0"):
         return False
     if not f"{topic}/".startswith(f"{prefix}/"):
@@ -32,7 +32,7 @@ def _is_allowed(topic: str, prefix: str, client: str) -> bool:
 
 
 def encoded(answer: Answer, reply: ReplyTo) -> tuple[bytes, Properties | None]:
-    """Payload and properties of an answer; properties only for who asked in MQTT 5.
+    """Encode an answer. Only sensors that asked by MQTT 5 get properties.
 
     The embedded broker disconnects MQTT 3.1.1 subscribers that are sent properties.
     """

@@ -56,7 +56,7 @@ MEGABYTE = 1e6
 
 
 class Gateway:
-    """One gateway: subscribes, admits, drives every task to its one answer."""
+    """The gateway: accepts tasks and drives each to its one answer."""
 
     def __init__(self, settings: GatewaySettings, journal: Journal) -> None:
         self._settings = settings
@@ -115,17 +115,17 @@ class Gateway:
         await self._catalogue(raw.parameters["application"])
         try:
             if len(raw.payload) > SMALL_PAYLOAD_BYTES:
-                admission = await asyncio.to_thread(admit, raw, identity, self._applications)
+                valid = await asyncio.to_thread(admit, raw, identity, self._applications)
             else:
-                admission = admit(raw, identity, self._applications)
-            self._check_load(admission)
-            reply = reply_to(raw, self._settings.prefix, admission.identity.client)
-            await self._accept(admission, reply, arrived_ms)
+                valid = admit(raw, identity, self._applications)
+            self._check_load(valid)
+            reply = reply_to(raw, self._settings.prefix, valid.identity.client)
+            await self._accept(valid, reply, arrived_ms)
         except TaskRefusedError as refusal:
             self._refuse(raw, address_of_refusal(raw, identity), refusal)
 
     async def _catalogue(self, application: str) -> None:
-        """Just after the start, tasks that waited at the broker may come before the retained catalogue."""
+        """Wait for the catalogue: after a start, tasks from the broker may overtake the retained entries."""
         remaining_s = (self._started_ms + CATALOGUE_WAIT_MS - now_ms()) / 1e3
         if application in self._applications or remaining_s <= 0:
             return
@@ -135,24 +135,24 @@ class Gateway:
                     self._news.clear()
                     await self._news.wait()
 
-    def _check_load(self, admission: ValidTask) -> None:
-        held = self._held_bytes + admission.inputs.nbytes
+    def _check_load(self, valid: ValidTask) -> None:
+        held = self._held_bytes + valid.inputs.nbytes
         unfinished = len(self._core.tasks)
         if unfinished >= self._settings.max_tasks or held > self._settings.max_input_mb * MEGABYTE:
             reason = f"overloaded: {unfinished} unfinished tasks; try again later"
             refuse("overloaded", reason)
 
-    async def _accept(self, admission: ValidTask, reply: ReplyTo, arrived_ms: float) -> None:
+    async def _accept(self, valid: ValidTask, reply: ReplyTo, arrived_ms: float) -> None:
         entry = Entry(
-            key=admission.identity.key,
-            client=admission.identity.client,
-            task=admission.identity.task,
-            application=admission.application,
-            deadline_ms=admission.deadline_ms,
+            key=valid.identity.key,
+            client=valid.identity.client,
+            task=valid.identity.task,
+            application=valid.application,
+            deadline_ms=valid.deadline_ms,
             accepted_unix_s=time.time() - (now_ms() - arrived_ms) / 1e3,
             attempt=1,
-            inputs=admission.inputs,
-            labels=admission.labels,
+            inputs=valid.inputs,
+            labels=valid.labels,
             reply=reply,
         )
         try:
@@ -318,7 +318,7 @@ class Gateway:
     # --- upkeep ------------------------------------------------------------------------------------
 
     async def _restore(self) -> None:
-        """Take up what an earlier gateway left: undelivered answers, and unfinished tasks as new attempts."""
+        """Deliver the answers and retry the tasks that an earlier process left."""
         for left in await self._journal.undelivered():
             key = TaskIdentity(left.client, left.task).key
             self._service.spawn(self._deliver(key, left.answer, left.reply), "delivering an answer")

@@ -71,7 +71,7 @@ class Accounts:
     """Keeps the terms of equation 10, interval by interval."""
 
     def __init__(self, machines: Collection[Machine], interval_ms: float, alpha: float) -> None:
-        """Accounts of hosts that have done nothing yet.
+        """Start with hosts that have done nothing.
 
         Args:
             machines: all hosts.
@@ -81,17 +81,17 @@ class Accounts:
         self.objectives: list[float] = []
         """Equation 10 of every interval in which a task ended."""
         self._machines = machines
-        self._most_joules = sum([one.host.power_watts(1.0) for one in machines]) * interval_ms / 1000
+        self._most_joules = sum([machine.host.power_watts(1.0) for machine in machines]) * interval_ms / 1000
         self._alpha = alpha
         self._joules = 0.0
         self._left: list[TaskRecord] = []
 
     def left(self, record: TaskRecord) -> None:
-        """A task ended in this interval."""
+        """Note that a task ended in this interval."""
         self._left.append(record)
 
     def end_interval(self) -> PeriodOutcome:
-        """What the interval that is over brought."""
+        """Close an interval and return its outcome."""
         joules = sum([machine.processor.measure().joules for machine in self._machines])
         used, self._joules = joules - self._joules, joules
         left, self._left = self._left, []
@@ -110,11 +110,12 @@ def _outcome(left: Sequence[TaskRecord], energy: float) -> PeriodOutcome:
         energy: of all hosts in it, over what they take at full load.
     """
     responses = [
-        1.0 if one.response_ms is None else response_share(one.response_ms, one.deadline_ms) for one in left
+        1.0 if record.response_ms is None else response_share(record.response_ms, record.deadline_ms)
+        for record in left
     ]
     return PeriodOutcome(
         tasks=len(left),
-        reward=mean([reward(one.on_time, one.accuracy) for one in left]) or 0.0,
+        reward=mean([reward(record.on_time, record.accuracy) for record in left]) or 0.0,
         energy=energy,
         response=mean(responses) or 0.0,
     )

@@ -22,12 +22,12 @@ class Machine:
     latency_ms: float
     memory_bytes: float
     nominal_megabytes_per_second: float
-    """Bandwidth where nothing disturbs it."""
+    """Undisturbed bandwidth."""
     nominal_latency_ms: float
     online: bool = True
     boots: int = 1
     runs: dict["StageRun", None] = field(default_factory=dict)
-    """Stages that are placed on it and not through."""
+    """Stages that are placed on it and not finished."""
 
     @property
     def containers(self) -> bool:
@@ -52,21 +52,21 @@ class StageRun:
     received: int = 0
     computed: int = 0
     returned: int = 0
-    """Of a sink: outputs that left for the gateway."""
+    """Outputs of a sink that have left for the gateway."""
     transfer: Transfer | None = None
     returning: Transfer | None = None
     computation: Computation | None = None
     moving: Transfer | None = None
     left_work: float | None = None
-    """Of a computation that a move interrupted."""
+    """Work left of a computation that a move interrupted, in score-ms."""
     received_ms: float = 0.0
-    """When the input of the last micro-batch was here; then when that was computed, and at the gateway."""
+    """When the input of the last micro-batch arrived; below, when it was computed and was at the gateway."""
     computed_ms: float = 0.0
     returned_ms: float = inf
     compute_ms: float = 0.0
-    """Time in which it computed, over all micro-batches."""
+    """Computing time of all micro-batches."""
     began_ms: float = 0.0
-    """When the computation at hand began."""
+    """When the present computation began."""
     lost: bool = False
     """Whether its host died: nothing more comes from it."""
 
@@ -84,7 +84,7 @@ class StageRun:
 
     @property
     def remaining(self) -> float:
-        """Share of its work that is still to do, in [0, 1]."""
+        """Share of its work that is left, in [0, 1]."""
         sizes = self.execution.job.micro_batches
         images = float(sum(sizes[self.computed :]))
         if self.computation is not None:
@@ -95,14 +95,14 @@ class StageRun:
 
     @property
     def waiting_work(self) -> float:
-        """Work of the micro-batches whose input is here and that do not run yet, in score-ms."""
+        """Work of the micro-batches that wait for the processor, in score-ms."""
         begun = self.computed + (self.computation is not None)
         return sum([self.execution.work(self, number) for number in range(begun, self.received)])
 
 
 @dataclass(slots=True, eq=False)
 class Execution:
-    """A task on its hosts."""
+    """An attempt at a task, on its hosts."""
 
     task: str
     attempt: int
@@ -110,9 +110,9 @@ class Execution:
     due_ms: float
     began_ms: float
     slowness: float = 1.0
-    """By what this task's work differs from its fragments' measured times."""
+    """Factor on the measured times of the fragments, for this task."""
     runs: dict[str, StageRun] = field(default_factory=dict)
-    """By the stage's name."""
+    """Stages by name."""
     sinks_left: int = 0
     moved_bytes: float = 0.0
     migrations: int = 0

@@ -1,4 +1,4 @@
-"""The resource monitor of the simulated cluster: what deciders are told of the hosts."""
+"""The resource monitor of the simulated cluster."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -9,19 +9,19 @@ from splitplace.simulator.execution import Machine
 from splitplace.simulator.world import World
 
 NOTABLE = 0.02
-"""A host tells how long fragments take there when that differs by more from what its score says.
+"""A host reports its fragment timings when they differ by more than this share from what its score says.
 
-A live node always tells; where nothing differs, that changes no prediction.
+A live node always reports them. Where nothing differs, that changes no prediction.
 """
 
 
 class _Figures(NamedTuple):
-    """All that changes of a host."""
+    """The figures of a host that change."""
 
     boots: int
     online: bool
     score: float
-    """What it measured of itself when it started."""
+    """The score that it measured at its start."""
     speed: float
     """Its score now."""
     queue_ms: float
@@ -31,16 +31,16 @@ class _Figures(NamedTuple):
 
 
 class Monitor:
-    """Looks at the world as a live resource monitor looks at vitals.
+    """Watches the world as a live resource monitor watches heartbeats.
 
     Every host has every fragment on it, as after the paper's distribution at the start.
     """
 
     def __init__(self, world: World, applications: Iterable[Application]) -> None:
-        """A monitor that has not looked yet.
+        """Watch a world.
 
         Args:
-            world: what to look at.
+            world: the hosts.
             applications: whose fragments the hosts have.
         """
         self._world = world
@@ -51,26 +51,26 @@ class Monitor:
         }
         self._loaded = tuple(self._fragments)
         self._scores = {name: machine.processor.score for name, machine in world.machines.items()}
-        """What each host measured of itself when it started."""
+        """Scores that the hosts measured at their start."""
         self._timings_at: dict[float, tuple[FragmentTiming, ...]] = {}
-        """How long the fragments take at each score."""
+        """Fragment timings by score."""
         self._dead: set[str] = set()
         self._sequence = 0
         self._figures: dict[str, _Figures] = {}
         self._said: dict[str, NodeState] = {}
-        """What was said of each host when its figures were last others."""
+        """The last state of each host; made anew only when its figures change."""
 
     def mark_dead(self, node: str) -> None:
-        """A host was found dead."""
+        """Note that a host was found dead."""
         self._dead.add(node)
 
     def mark_alive(self, node: str) -> None:
-        """A host has started again, and has measured its speed anew."""
+        """Note that a host has restarted and has measured its speed again."""
         self._dead.discard(node)
         self._scores[node] = self._world.machines[node].processor.score
 
     def snapshot(self) -> ClusterState:
-        """All hosts now."""
+        """Return the state of all hosts."""
         self._sequence += 1
         nodes = tuple([self._state(machine) for machine in self._world.machines.values()])
         return ClusterState(sequence=self._sequence, nodes=nodes)

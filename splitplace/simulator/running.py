@@ -24,12 +24,12 @@ from splitplace.simulator.workload import Workload, restricted
 from splitplace.simulator.world import Surroundings, World
 
 IntervalCallback = Callable[[SplitPolicy, PlacementPolicy, int], None]
-"""Looks at the policies at the end of an interval, given how many there were."""
+"""Called at the end of each interval with the policies and the number of intervals so far."""
 
 
 @dataclass(frozen=True)
 class Learnt:
-    """What policies know after training: their states, as they are saved."""
+    """States of the policies after training."""
 
     splitter: State
     placement: State
@@ -90,14 +90,14 @@ def experience(
     placement: PlacementPolicy | None = None,
     prepare: Callable[[Simulation], None] = lambda _: None,
 ) -> Simulation:
-    """A simulation that has run: for those who want what its policies have learnt rather than a result.
+    """Run a simulation and return it, for callers that need the learnt policies rather than a result.
 
     Args:
         scenario: the set-up.
         policy: split and placement.
         seed: of all random numbers.
-        placement: instead of the one in `policy`.
-        prepare: is given the simulation before it runs.
+        placement: replaces the one in `policy`.
+        prepare: called with the simulation before it runs.
 
     Raises:
         ValueError: as `run`.
@@ -111,12 +111,12 @@ def experience(
 
 
 def train(scenario: Scenario, policy: str, seed: int = 0, *, watch: IntervalCallback | None = None) -> Learnt:
-    """Policies learn in a simulation of their own, other arrivals and all, as in section 6.3 of the paper.
+    """Train policies in a simulation with other arrivals, as in section 6.3 of the paper.
 
     Args:
-        scenario: the set-up, of which `training_intervals` says for how long.
+        scenario: the set-up; `training_intervals` is the length of the training.
         policy: split and placement.
-        seed: as of the run that is to follow.
+        seed: that of the run to follow.
         watch: as in `run`.
 
     Raises:
@@ -168,9 +168,9 @@ def _simulation(
     watch: IntervalCallback | None = None,
     placement: PlacementPolicy | None = None,
 ) -> Simulation:
-    """A simulation ready to run, with everything that will happen to its hosts.
+    """Set up a simulation, with everything that will happen to its hosts.
 
-    A placement policy that is given takes the place of the one in `pair`.
+    `placement` replaces the one in `pair`.
     """
     preset = machines(scenario.machines_name)
     surroundings = Surroundings(

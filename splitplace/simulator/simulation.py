@@ -105,7 +105,7 @@ class Simulation:
         random: Random,
         at_interval: Callable[[int], None] | None = None,
     ) -> None:
-        """A simulation in which nothing has happened."""
+        """Set up a simulation in which nothing has happened."""
         self.world = world
         self.events = EventQueue()
         self.records: list[TaskRecord] = []
@@ -120,7 +120,7 @@ class Simulation:
         self.placer = RearrangingPlacer(placement, self.view)
         self.placement = placement
         self.tasks: dict[str, SimulatedTask] = {}
-        """Those that are not over."""
+        """Unfinished tasks by key."""
         self.departures: dict[str, Departure] = {}
         self.interval_ms = scenario.interval_ms(workload)
         self.end_ms = scenario.intervals * self.interval_ms
@@ -135,7 +135,7 @@ class Simulation:
         self._answers: dict[str, Execution] = {}
         """The execution that the best result of a task came from."""
         self._held: list[Announce | TaskDecided] = []
-        """What waits for the next interval: to be decided, or to be placed."""
+        """Attempts that wait for the next interval: to be decided, or to be placed."""
         self._splitter_wakes_ms = inf
         self._gateway_wakes_ms = inf
         for task in tasks:
@@ -189,13 +189,13 @@ class Simulation:
         self._carry_out(self.gateway.accept(new, self.now_ms))
 
     def _collect(self) -> None:
-        """What the world has finished."""
+        """Hand over the executions that the world has finished."""
         finished, self.world.finished = self.world.finished, []
         for execution in finished:
             self._returned(execution)
 
     def _settled(self, key: str) -> None:
-        """The aggregator answers with what it has."""
+        """The aggregator sends the outputs that it has."""
         execution = self.world.executions.get(key)
         if execution is not None:
             self._returned(execution)
@@ -296,14 +296,14 @@ class Simulation:
             self._carry_out(self.gateway.placed(placing.placed, self.now_ms))
 
     def _hold_or_place(self, decided: Sequence[TaskDecided]) -> None:
-        """What the splitter decides of tasks that waited is placed at once, or at the next interval."""
+        """Place tasks that waited for a decision: at once, or at the next interval."""
         if self._scenario.mode == "immediate":
             self._place_all(decided)
         else:
             self._held += decided
 
     def _plan_waking(self) -> None:
-        """The splitter must be asked again when the last moment of a waiting task comes."""
+        """Plan to ask the splitter again when the last moment of a waiting task comes."""
         due_ms = self.splitter.next_due_ms
         if due_ms is not None and not self.now_ms <= self._splitter_wakes_ms <= due_ms:
             self._splitter_wakes_ms = max(due_ms, self.now_ms)
@@ -356,7 +356,7 @@ class Simulation:
     # --- intervals -------------------------------------------------------------------------------------
 
     def _interval(self, number: int) -> None:
-        """An interval is over: account for it, learn, move what runs, and decide what waited for it."""
+        """End an interval: account for it, learn, move what runs, and decide what waited for it."""
         training = self.placement.end_period(self.accounts.end_interval())
         if training is not None:
             training()()

@@ -21,15 +21,15 @@ from splitplace.simulator.processor import Discipline, Footprint, HostMemory, Pr
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What all hosts have in common."""
+    """Properties that all hosts share."""
 
     broker_megabytes_per_second: float
     """Bandwidth of the machine on which broker and gateway run."""
     discipline: Discipline = "shared"
     through_broker: bool = False
-    """Whether what hosts send each other crosses the broker's link too."""
+    """Whether transfers between hosts cross the broker's link too."""
     compute_factor: float = 1.0
-    """Hosts are so many times faster than stated."""
+    """Factor on the speed of all hosts."""
     network_factor: float = 1.0
     memory_factor: float = 1.0
     extra_latency_ms: float = 0.0
@@ -39,7 +39,7 @@ class World:
     """All machines and what runs on them."""
 
     def __init__(self, machines: Sequence[tuple[str, Host]], surroundings: Surroundings) -> None:
-        """A world in which nothing runs yet.
+        """Set up a world in which nothing runs.
 
         Args:
             machines: the hosts, with their names.
@@ -47,9 +47,9 @@ class World:
         """
         self.events = EventQueue()
         self.finished: list[Execution] = []
-        """What is through since somebody last looked."""
+        """Executions that ended since this list was last emptied."""
         self.executions: dict[str, Execution] = {}
-        """What runs, by task."""
+        """Executions by task."""
         self.network = Network(self.events)
         self.surroundings = surroundings
         broker = surroundings.broker_megabytes_per_second * surroundings.network_factor
@@ -124,14 +124,14 @@ class World:
         return execution
 
     def cancel(self, task: str) -> None:
-        """Stop whatever runs of a task."""
+        """Stop everything that runs for a task."""
         execution = self.executions.pop(task, None)
         for run in execution.runs.values() if execution else ():
             self._halt(run)
             run.machine.runs.pop(run, None)
 
     def migrate(self, task: str, stage: str, node: str) -> bool:
-        """Move a stage to another host, with its state and the inputs it has; whether that was possible.
+        """Move a stage to another host, with its state and the inputs it has. Return whether it can.
 
         A stage to which nothing was sent yet moves at no cost. One that runs stops, is sent over the network
         (its memory, and inputs that wait), and goes on.
@@ -166,7 +166,7 @@ class World:
         return True
 
     def fail(self, node: str) -> None:
-        """A host dies with what it was doing. Other stages of the same tasks go on."""
+        """Kill a host, with everything that it had not sent. Other stages of the same tasks go on."""
         machine = self.machines[node]
         machine.online = False
         for execution in self.executions.values():
@@ -176,14 +176,14 @@ class World:
         machine.processor.set_powered(powered=False)
 
     def recover(self, node: str) -> None:
-        """A host is back, with nothing to do."""
+        """Restart a host, with nothing to do."""
         machine = self.machines[node]
         machine.online = True
         machine.boots += 1
         machine.processor.set_powered(powered=True)
 
     def disturb(self, node: str, bandwidth_factor: float, extra_latency_ms: float) -> None:
-        """A host's network is so much worse (or better) than it should be."""
+        """Change the network of a host, relative to its nominal one."""
         machine = self.machines[node]
         machine.latency_ms = machine.nominal_latency_ms + extra_latency_ms
         bandwidth = machine.nominal_megabytes_per_second * bandwidth_factor
@@ -193,7 +193,7 @@ class World:
     # --- how stages go on ------------------------------------------------------------------------------
 
     def pump(self, run: StageRun) -> None:
-        """Begin what can begin of a stage."""
+        """Start the transfer and the computation of a stage that can start now."""
         if run.lost or run.moving is not None:
             return
         execution = run.execution
@@ -211,7 +211,7 @@ class World:
             self.compute(run, work)
 
     def compute(self, run: StageRun, work: float) -> None:
-        """Put a call on its host's processor."""
+        """Start a call on the host's processor."""
         fragment = run.fragment
         run.computation = run.machine.processor.start(
             work,
@@ -225,7 +225,7 @@ class World:
         )
 
     def _links(self, sender: Machine | None, receiver: Machine | None) -> tuple[Link, ...]:
-        """What a transfer crosses; None stands for the gateway."""
+        """Return the links that a transfer crosses; None stands for the gateway."""
         up = (sender.up,) if sender else (self.broker_out,)
         down = (receiver.down,) if receiver else (self.broker_in,)
         if sender and receiver and self.surroundings.through_broker:
@@ -233,7 +233,7 @@ class World:
         return (*up, *down)
 
     def sent(self, run: StageRun) -> None:
-        """A micro-batch's input has left its sender."""
+        """Continue after the input of a micro-batch has left its sender."""
         run.transfer = None
         run.sent += 1
         latency_ms = HOP_MS + run.machine.latency_ms
@@ -265,7 +265,7 @@ class World:
             run.machine.runs.pop(run, None)
 
     def _return(self, run: StageRun) -> None:
-        """Send a sink's outputs to the gateway, one after the other."""
+        """Send the outputs of a sink to the gateway, one after the other."""
         if run.returning is None and run.returned < run.computed:
             images = run.execution.job.micro_batches[run.returned]
             size = float(images * run.fragment.output.bytes_per_image)
@@ -275,7 +275,7 @@ class World:
             )
 
     def returned(self, run: StageRun) -> None:
-        """A sink's output has left it."""
+        """Continue after an output of a sink has left it."""
         run.returning = None
         run.returned += 1
         if run.returned == len(run.execution.job.micro_batches):
@@ -285,7 +285,7 @@ class World:
             self._return(run)
 
     def arrive(self, run: StageRun) -> None:
-        """The last output of a sink is on its way to the gateway."""
+        """Plan the arrival of the last output of a sink at the gateway."""
         delay_ms = RETURN_HOPS * HOP_MS + run.machine.latency_ms
         self.events.after(delay_ms, partial(self._sink_through, run))
 
@@ -300,12 +300,12 @@ class World:
             self.finished.append(execution)
 
     def moved(self, run: StageRun) -> None:
-        """A stage has reached its new host."""
+        """Continue after a stage has reached its new host."""
         run.moving = None
         self.pump(run)
 
     def _lose(self, run: StageRun) -> None:
-        """Nothing more comes from a stage, nor from what it was sending."""
+        """Lose a stage and what it was sending."""
         run.lost = True
         run.machine.runs.pop(run, None)
         self._halt(run)
