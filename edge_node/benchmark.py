@@ -1,4 +1,4 @@
-"""How fast is this node? Runs a small reference network and counts."""
+"""Measures this node: speed of a small reference network and of the tensor codec."""
 
 import time
 from collections.abc import Callable
@@ -8,18 +8,20 @@ from typing import Final
 import numpy as np
 
 from splitplace.edge_node.runtime import FragmentRuntime
+from splitplace.messages.frames import encode_tensor
 
 REFERENCE_FILE: Final = Path(__file__).with_name("benchmark.onnx")
 """Made by `python -m splitplace.workshop.recipes.reference_network`."""
 REFERENCE_FLOPS: Final = 28_901_376
 """Floating-point operations of one run of it on one picture."""
 WARM_UP_SHARE: Final = 0.25
+CODEC_RUNS: Final = 4
 
 
 def measure_score(
     seconds: float = 0.3, clock: Callable[[], float] = time.perf_counter, *, windows: int = 3
 ) -> float:
-    """Effective speed of one thread in GFLOP/s: work done by wall time, so a CPU quota counts in full.
+    """Return the effective speed of one thread in GFLOP/s: work by wall time, so a CPU quota counts in full.
 
     A node of score s takes `reference_score / s` times as long for a fragment as its manifest says.
 
@@ -41,6 +43,15 @@ def measure_score(
         runs, elapsed = _runs_for(seconds, runtime, picture, clock)
         rates.append(runs / elapsed)
     return max(rates) * REFERENCE_FLOPS / 1e9
+
+
+def measure_codec(*, compress: bool) -> float:
+    """Return the speed of the tensor codec in MB/s, on a megabyte like activations after a ReLU."""
+    values = np.random.default_rng(0).standard_normal(1 << 18, dtype=np.float32).clip(min=0)
+    started_s = time.perf_counter()
+    for _ in range(CODEC_RUNS):
+        encode_tensor(values, compress=compress)
+    return CODEC_RUNS * values.nbytes / 1e6 / (time.perf_counter() - started_s)
 
 
 def _runs_for(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from splitplace.bus.background import now_ms
 from splitplace.edge_node.catalogue import Timings
 from splitplace.edge_node.queue import JobQueue, MicroBatchJob, PushOutcome
 from splitplace.edge_node.runtime import FragmentError, FragmentRuntime
@@ -24,11 +25,6 @@ from splitplace.messages.limits import MAX_TENSOR_BYTES
 
 OUTGOING_DEPTH = 4
 _STOP_S = 10.0
-
-
-def now_ms() -> float:
-    """The node's clock: milliseconds, never goes back."""
-    return time.monotonic() * 1000
 
 
 @dataclass(frozen=True, slots=True)

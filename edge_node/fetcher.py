@@ -7,9 +7,9 @@ import asyncio
 import logging
 from pathlib import Path
 
+from splitplace.bus.background import now_ms
 from splitplace.bus.connection import Bus, Received
 from splitplace.edge_node.download import Download, DownloadError
-from splitplace.edge_node.executor import now_ms
 from splitplace.edge_node.fragment_store import FragmentStore, PartialFragment
 from splitplace.messages.application import Fragment
 from splitplace.messages.cluster import FragmentMissing, FragmentRequest

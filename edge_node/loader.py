@@ -6,14 +6,15 @@ brought one after the other while nothing is computed: loading takes the CPU tha
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from splitplace.bus.connection import Received
+from splitplace.bus.background import now_ms
 from splitplace.edge_node.catalogue import Catalogue
 from splitplace.edge_node.download import DownloadError
-from splitplace.edge_node.executor import Executor, now_ms
+from splitplace.edge_node.executor import Executor
 from splitplace.edge_node.fragment_store import FragmentStore
 from splitplace.edge_node.memory import DoesNotFitError, MemoryBudget
 from splitplace.edge_node.runtime import FragmentError, FragmentRuntime, give_back_memory
@@ -52,6 +53,7 @@ class Loader:
         budget: MemoryBudget,
         fetch: Callable[[Fragment], Awaitable[Path]],
         on_failure: Callable[[str, FailureKind, str], None],
+        spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
     ) -> None:
         """A loader with nothing loaded.
 
@@ -61,7 +63,8 @@ class Loader:
             executor: where sessions go.
             budget: what may be loaded together.
             fetch: brings a fragment that is not in the store.
-            on_failure: told the hash, kind and reason when a wanted fragment cannot be had.
+            on_failure: told the hash, kind and reason when a wanted fragment cannot be loaded.
+            spawn: runs a coroutine, with a name, in the background.
         """
         self._catalogue = catalogue
         self._store = store
@@ -69,6 +72,7 @@ class Loader:
         self._budget = budget
         self._fetch = fetch
         self._on_failure = on_failure
+        self._spawn = spawn
         self._loading: dict[str, asyncio.Task[None]] = {}
         self._hints: dict[str, None] = {}
         """What is to be loaded when there is nothing else to do, in that order."""
@@ -97,8 +101,7 @@ class Loader:
         self._budget.use(fragment)
         if fragment in self._loading or self._executor.has_session(fragment):
             return
-        task = asyncio.create_task(self._bring(fragment), name=f"load {fragment[:12]}")
-        self._loading[fragment] = task
+        self._loading[fragment] = self._spawn(self._bring(fragment), f"load {fragment[:12]}")
 
     def want_when_idle(self, fragments: Iterable[str]) -> None:
         """Load fragments one by one while nothing is computed, as far as they fit into free memory."""
@@ -107,23 +110,16 @@ class Loader:
             if not is_there and len(self._hints) < MAX_HINTS:
                 self._hints[fragment] = None
         if self._hints and self._idle_task is None:
-            self._idle_task = asyncio.create_task(self._bring_when_idle(), name="load when idle")
+            self._idle_task = self._spawn(self._bring_when_idle(), "load when idle")
 
     def something_changed(self) -> None:
         """A job is done or gone: there may be room now."""
         self._changed.set()
 
-    async def on_application(self, received: Received[Application]) -> None:
-        """Handler of the retained descriptions."""
-        self._catalogue.add_application(received.message)
+    def add_application(self, application: Application) -> None:
+        """Add a catalogue entry; fragments that waited for it can be loaded."""
+        self._catalogue.add_application(application)
         self._changed.set()
-
-    async def stop(self) -> None:
-        """Give up what is being loaded."""
-        tasks = (*self._loading.values(), *((self._idle_task,) if self._idle_task else ()))
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _bring_when_idle(self) -> None:
         try:

@@ -1,36 +1,90 @@
-"""Sends outputs to the next nodes or the aggregator; a bounded number of frames is on the way at a time."""
+"""Sends outputs to the next nodes or to the aggregator (docs/decisions/0003-source-routing.md)."""
 
 import asyncio
+from dataclasses import dataclass
 
+from splitplace.bus.background import now_ms
 from splitplace.bus.connection import Bus
-from splitplace.edge_node.executor import Done, Output, now_ms
-from splitplace.edge_node.forwarding import shipments
-from splitplace.messages.frames import tensor_frames
-from splitplace.messages.topics import TENSOR
+from splitplace.edge_node.executor import Done, Output
+from splitplace.messages.frames import TensorHeader, tensor_frames
+from splitplace.messages.task import StageReport
+from splitplace.messages.topics import AGGREGATOR_INBOX, TENSOR
 
-MAX_FRAMES_ON_THE_WAY = 16
+MAX_FRAMES_IN_FLIGHT = 16
+"""Frames that the broker has not acknowledged yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shipment:
+    """An encoded output for one receiver."""
+
+    receiver: str
+    """A node, or the aggregator's inbox."""
+    header: TensorHeader
+
+
+def shipments(done: Done, output: Output, node: str, at_ms: float) -> tuple[Shipment, ...]:
+    """Address an output to every stage that reads it, or to the aggregator if none does. Pure.
+
+    Args:
+        done: the job, with its times.
+        output: what the job's fragment computed.
+        node: this node.
+        at_ms: now, on the clock of the job's times.
+
+    Returns:
+        One shipment for each receiver; none if the task has expired.
+    """
+    job, header = done.job, done.job.header
+    expires_ms = job.ends_ms - at_ms
+    if expires_ms <= 0:
+        return ()
+    report = StageReport(stage=job.route.stage, node=node, queue_ms=done.queue_ms, compute_ms=done.compute_ms)
+    sent = header.model_copy(
+        update={
+            "expires_ms": expires_ms,
+            "dtype": output.dtype,
+            "shape": output.shape,
+            "codec": output.codec,
+            "encoded_bytes": len(output.encoded),
+            "chunk": 0,
+            "route": None,
+            "stage": job.route.stage,
+            "trace": (*header.trace, report),
+            "moved_bytes": header.moved_bytes + header.encoded_bytes,
+        }
+    )
+    if not job.route.next:
+        return (Shipment(AGGREGATOR_INBOX, sent),)
+    return tuple(
+        Shipment(route.node, sent.model_copy(update={"route": route, "stage": route.stage}))
+        for route in job.route.next
+    )
 
 
 class Outbox:
-    """What leaves the node on its tensor connection."""
+    """Sends outputs on the tensor connection."""
 
     def __init__(self, bus: Bus, node: str) -> None:
         self.expired = 0
-        """Outputs that could not be sent before nobody wanted them any more."""
+        """Outputs whose task expired before they were sent."""
         self._bus = bus
         self._node = node
-        self._frames = asyncio.Semaphore(MAX_FRAMES_ON_THE_WAY)
+        self._frames = asyncio.Semaphore(MAX_FRAMES_IN_FLIGHT)
 
     async def send(self, done: Done, output: Output) -> None:
-        """Send an output to all its readers; returns when the broker has it, or it is too late."""
-        now = now_ms()
-        going = shipments(done, output, self._node, now)
-        if not going:
+        """Send an output to all receivers. Returns when the broker has it or the task has expired."""
+        started_ms = now_ms()
+        outgoing = shipments(done, output, self._node, started_ms)
+        if not outgoing:
             self.expired += 1
             return
         try:
-            async with asyncio.timeout((done.job.ends_ms - now) / 1000), asyncio.TaskGroup() as sending:
-                for shipment in going:
+            async with (
+                asyncio.timeout((done.job.ends_ms - started_ms) / 1000),
+                asyncio.TaskGroup() as sending,
+            ):
+                for shipment in outgoing:
                     for frame in tensor_frames(shipment.header, output.encoded):
                         await self._frames.acquire()
                         task = sending.create_task(

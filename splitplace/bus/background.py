@@ -23,13 +23,19 @@ class BackgroundTasks:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._errors: asyncio.Queue[BaseException] = asyncio.Queue()
+        self._is_stopped = False
 
     def __len__(self) -> int:
         return len(self._tasks)
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Run a coroutine in the background. The name appears in the log if it fails."""
+        """Run a coroutine in the background. The name appears in the log if it fails.
+
+        After `stop`, the task is cancelled before it begins.
+        """
         task = asyncio.create_task(work, name=name)
+        if self._is_stopped:
+            task.cancel()
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
@@ -45,6 +51,7 @@ class BackgroundTasks:
 
     async def stop(self) -> None:
         """Cancel all tasks and wait for their end."""
+        self._is_stopped = True
         while self._tasks:
             for task in self._tasks:
                 task.cancel()  # again if a library swallowed the first: see `Bus.publish_raw`

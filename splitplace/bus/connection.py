@@ -22,9 +22,14 @@ from pydantic import ValidationError
 from splitplace.bus.background import BackgroundTasks
 from splitplace.bus.client import NO_SESSION, ClientIdentity, Session, acknowledge, acknowledge_tcp
 from splitplace.bus.incoming import RawReceived, Received, RequestProperties, parse, request_properties
-from splitplace.bus.receipts import Receipts
 from splitplace.bus.settings import Settings
-from splitplace.bus.subscriptions import QueuedMessage, Subscription, TopicWatch, subscription_filter
+from splitplace.bus.subscriptions import (
+    QueuedMessage,
+    Receipts,
+    Subscription,
+    TopicWatch,
+    subscription_filter,
+)
 from splitplace.messages import limits
 from splitplace.messages.base import Message
 from splitplace.messages.frames import FrameError

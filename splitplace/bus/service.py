@@ -116,7 +116,7 @@ class Service:
         return bus
 
     def on_connect(self, action: Action) -> None:
-        """Do this after every (re)connect, before the service is announced as online.
+        """Do this after every (re)connect, before the service is announced as online: all connections are up.
 
         Publish again what is retained: the broker may be a new one.
         """
@@ -178,9 +178,9 @@ class Service:
                 await self._leave()
 
     async def _announce(self) -> None:
+        await self.connected()  # others may send anything as soon as they hear of it
         for introduce in self._introductions:
             await introduce()
-        await self.connected()  # who is online may be sent anything
         if not self._is_leaving:
             await self.bus.publish(self._topic, self._offline.model_copy(update={"online": True}))
             log.info(

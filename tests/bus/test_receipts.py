@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splitplace.bus.receipts import Receipts
+from splitplace.bus.subscriptions import Receipts
 
 
 def test_a_message_is_acknowledged_when_it_was_handled() -> None:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from splitplace.edge_node.executor import OUTGOING_DEPTH, Done, Executor, Failure, Output, now_ms
+from splitplace.bus.background import now_ms
+from splitplace.edge_node.executor import OUTGOING_DEPTH, Done, Executor, Failure, Output
 from splitplace.edge_node.queue import JobQueue, MicroBatchJob, PushOutcome
 from splitplace.edge_node.runtime import FragmentError, FragmentRuntime
 from splitplace.messages.application import TensorSpec

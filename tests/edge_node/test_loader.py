@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from splitplace.bus.background import BackgroundTasks
 from splitplace.edge_node.catalogue import Catalogue
 from splitplace.edge_node.executor import Executor
 from splitplace.edge_node.fragment_store import FragmentStore
@@ -63,6 +64,7 @@ async def bench(folder: Path, *, budget_bytes: int = 100 * PIECE_BYTES) -> Async
         ModelStore(folder / "models"),
         Executor(JobQueue(max_bytes=1_000_000), lambda _: None),
     )
+    tasks = BackgroundTasks()
     made.loader = Loader(
         catalogue=catalogue,
         store=FragmentStore(folder / "node", 10_000_000),
@@ -70,11 +72,12 @@ async def bench(folder: Path, *, budget_bytes: int = 100 * PIECE_BYTES) -> Async
         budget=MemoryBudget(budget_bytes),
         fetch=made.fetch,
         on_failure=made.note_failure,
+        spawn=tasks.spawn,
     )
     try:
         yield made
     finally:
-        await made.loader.stop()
+        await tasks.stop()
 
 
 async def test_what_a_task_needs_is_brought_at_once_and_beside_each_other(tmp_path: Path) -> None:

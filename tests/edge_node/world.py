@@ -9,10 +9,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from splitplace.bus.assembly import TensorAssembly
+from splitplace.bus.background import now_ms
 from splitplace.bus.connection import Bus, Received
 from splitplace.bus.settings import Settings
 from splitplace.edge_node.agent import Agent
-from splitplace.edge_node.executor import now_ms
 from splitplace.edge_node.settings import NodeSettings
 from splitplace.messages.application import INPUT, Application, Variant
 from splitplace.messages.base import Message

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from splitplace.edge_node.executor import Done, Output
-from splitplace.edge_node.forwarding import shipments
+from splitplace.edge_node.outbox import shipments
 from splitplace.messages.frames import Route, TensorHeader, tensor_frames, unpack
 from tests.edge_node.jobs import FRAGMENTS, make_job
 
