@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """A sensor: publishes batches of labelled images as tasks with deadlines, and collects the answers.
 
-A plain MQTT 5 client. It imports nothing of SplitPlace: what it knows is in docs/topics.md. It sends tasks
+A plain MQTT 5 client that imports nothing of SplitPlace: docs/topics.md has all it needs. It sends tasks
 as msgpack, as JSON and as bare PNGs, at random moments, with batches from one image to `--batch-max` and
-deadlines from hopeless to loose, and prints what became of them.
+deadlines from hopeless to loose, and prints the answers.
 
     python examples/sensor.py --samples splitplace/shipped_store/mnist/samples.npz --tasks 20
 """
@@ -37,13 +37,13 @@ from PIL import Image
 
 CONNECT_S = 10.0
 PATIENCE_S = 3.0
-"""How long after its deadline an answer is still awaited; the system promises one before that."""
+"""Wait this long after the deadline for an answer; the system promises one before that."""
 PROGRESS_EVERY_S = 5.0
 
 
 @dataclass
 class Task:
-    """A task and what became of it."""
+    """A task and its answer."""
 
     client: str
     task: str
@@ -232,7 +232,7 @@ def run(sensor: Sensor, arguments: argparse.Namespace) -> None:
 
 
 def describe(tasks: list[Task]) -> str:
-    """One line on what became of tasks."""
+    """Return one line on the answers so far."""
     states = Counter(task.status or "waiting" for task in tasks)
     answered = [task for task in tasks if task.status == "answered"]
     decisions = Counter(task.decision for task in answered)
@@ -268,7 +268,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--loosest", type=float, default=25.0, help="... to this, drawn log-uniformly")
     add("--png-share", type=float, default=0.5, help="of the tasks with one image, sent as bare PNG")
     add("--seed", type=int, default=0)
-    add("--report", type=Path, help="JSON file to write what became of every task")
+    add("--report", type=Path, help="JSON file for the outcome of every task")
     return parser.parse_args(argv)
 
 
