@@ -39,6 +39,7 @@ def run(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) 
     except OSError as error:
         if error.filename is None:
             raise
-        sys.stderr.write(f"{printable(str(error.filename))}: {error.strerror}\n")
+        reason = "is not a folder" if isinstance(error, FileExistsError) else error.strerror
+        sys.stderr.write(f"{printable(str(error.filename))}: {reason}\n")
         sys.exit(SplitPlaceError.exit_code)
     sys.exit(0)

@@ -53,7 +53,7 @@ def settings_command(
 
     Args:
         settings: the class.
-        work: gets the values that flags and variables name, by field.
+        work: gets the values that flags name, by field.
         summary: the first line of the help.
     """
 
@@ -83,8 +83,6 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
     default = field.default if field.default_factory is None else None
     option = typer.Option(
         f"{flag}/--no-{flag.removeprefix('--')}" if kind is bool else flag,
-        envvar=f"SPLITPLACE_{name.upper()}",
-        show_envvar=False,
         help=field.description,
         rich_help_panel=_panel(name, kind),
     )
@@ -113,4 +111,4 @@ def _type_of(annotation: Any) -> Any:  # noqa: ANN401 - a type expression
 
 
 def _is_given(source: Any) -> bool:  # noqa: ANN401 - an enumeration that typer does not export
-    return source is not None and source.name in {"COMMANDLINE", "ENVIRONMENT"}
+    return source is not None and source.name == "COMMANDLINE"

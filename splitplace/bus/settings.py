@@ -77,8 +77,10 @@ class Settings(BaseSettings):
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
-        except ValueError as error:  # a port out of range, or half an IPv6 address
-            raise ValueError(f"{value!r} is not a broker URL: {error}") from error
+        except ValueError as error:  # half an IPv6 address, or no port number
+            raise ValueError(
+                f"{value!r} is not a broker URL like mqtt://192.168.1.10:1883 (ports are 1 to 65535)"
+            ) from error
         beyond = parts.path.strip("/") or parts.query or parts.fragment
         if parts.scheme not in {"mqtt", "mqtts"} or not host or port == 0 or beyond:
             raise ValueError(f"{value!r} is not a broker URL like mqtt://192.168.1.10:1883")
@@ -205,7 +207,7 @@ def _wrong_setting(error: ErrorDetails, given: Mapping[str, Any], path: Path) ->
     name = str(error["loc"][0])
     variable = f"SPLITPLACE_{name.upper()}"
     if name in given:
-        return f"--{name.replace('_', '-')} ({variable}): {message}"
+        return f"--{name.replace('_', '-')}: {message}"
     if variable in {each.upper() for each in os.environ}:
         return f"{variable}: {message}"
     return f"{path}{_line_of(name, path)}: {name}: {message}"

@@ -109,7 +109,9 @@ def command(
                 pages.append(page)
                 if not as_json:
                     print(page, flush=True)
-    except (ValueError, ModuleNotFoundError) as error:
+    except ModuleNotFoundError as error:
+        fail(f"--backend {backend} needs {error.name}: pip install {error.name}", ExitCode.PROBLEM)
+    except ValueError as error:
         fail(str(error), ExitCode.PROBLEM)
     if as_json:
         print_json({"pages": pages})

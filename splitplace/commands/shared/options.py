@@ -15,7 +15,6 @@ BrokerOption = Annotated[
     str | None,
     typer.Option(
         "--broker",
-        envvar="SPLITPLACE_BROKER",
         help="URL of the broker: `mqtt://HOST:PORT`, or `mqtts://` for TLS.",
         show_default="mqtt://127.0.0.1:1883",
     ),
@@ -24,7 +23,6 @@ PrefixOption = Annotated[
     str | None,
     typer.Option(
         "--prefix",
-        envvar="SPLITPLACE_PREFIX",
         help="First levels of all topics.",
         show_default="splitplace/v1",
     ),
@@ -54,7 +52,7 @@ def settings_from(broker: str | None, prefix: str | None) -> Settings:
 def explain(error: ValidationError) -> str:
     """Return what is wrong with some values, joined to one line."""
     lines = [
-        f"{'.'.join(map(str, each['loc']))}: {each['msg'].removeprefix('Value error, ')}"
+        ": ".join(filter(None, (".".join(map(str, each["loc"])), each["msg"].removeprefix("Value error, "))))
         for each in error.errors()
     ]
     return "; ".join(lines)
