@@ -1,17 +1,24 @@
 """Small networks and data sets for tests of the workshop."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import onnx
+import pytest
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from splitplace.workshop.datasets import Dataset, Subset
+from splitplace.workshop.datasets import PUBLISHED, Dataset, Published, Subset
 from splitplace.workshop.networks.common import Pixels
 from splitplace.workshop.networks.resnet_v2 import ResNetV2
+from splitplace.workshop.onnx.export import export_network
+from splitplace.workshop.onnx.file import file_content
 
 PIXELS = Pixels((33.3,), (78.6,))
 EXAMPLE = np.zeros((2, 1, 28, 28), np.uint8)
@@ -29,6 +36,17 @@ def small_network(outputs: int = 10, seed: int = 0) -> ResNetV2:
         for _ in range(3):  # moves the running statistics of the normalisations
             network(torch.from_numpy(random_images(16, seed)))
     return network.eval()
+
+
+@cache
+def _small_network_file() -> bytes:
+    return file_content(export_network(small_network(), EXAMPLE))
+
+
+def exported_small_network() -> onnx.ModelProto:
+    """`small_network` as ONNX; exported once for all tests, because that takes seconds."""
+    model: onnx.ModelProto = onnx.ModelProto.FromString(_small_network_file())
+    return model
 
 
 def random_images(count: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -59,6 +77,17 @@ def write_small_mnist(folder: Path, training: int = 250) -> None:
         xte=test.images[:, 0],
         yte=test.labels,
     )
+
+
+@contextmanager
+def published_small_mnist(folder: Path) -> Iterator[Path]:
+    """Write `write_small_mnist`'s files into a new folder; the package expects these sizes meanwhile."""
+    folder.mkdir()
+    write_small_mnist(folder)
+    small = replace(PUBLISHED["mnist"], training_file_images=250, test_images=100, held_out=50)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(cast("dict[str, Published]", PUBLISHED), "mnist", small)
+        yield folder
 
 
 def onnx_model(

@@ -1,14 +1,12 @@
 """Fixtures of the workshop's tests."""
 
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
 
 import pytest
 import torch
 
-from splitplace.workshop.datasets import PUBLISHED, Published
-from tests.support.small_networks import write_small_mnist
+from tests.support.small_networks import published_small_mnist
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -18,10 +16,7 @@ def _one_thread() -> None:
 
 
 @pytest.fixture
-def small_mnist(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def small_mnist(tmp_path: Path) -> Iterator[Path]:
     """A folder with a data set in MNIST's format, of 250 and 100 images; the package expects these sizes."""
-    small = replace(PUBLISHED["mnist"], training_file_images=250, test_images=100, held_out=50)
-    monkeypatch.setitem(cast("dict[str, Published]", PUBLISHED), "mnist", small)
-    folder = tmp_path_factory.mktemp("mnist")
-    write_small_mnist(folder)
-    return folder
+    with published_small_mnist(tmp_path / "mnist") as folder:
+        yield folder

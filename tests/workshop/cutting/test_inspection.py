@@ -11,12 +11,11 @@ from rich.console import Console
 from splitplace.workshop.cutting.balance import Device, Target
 from splitplace.workshop.cutting.inspection import Inspection, balance, describe, inspect
 from splitplace.workshop.cutting.layer_split import cut
-from splitplace.workshop.onnx.export import export_network
 from splitplace.workshop.onnx.graph import Graph
 from splitplace.workshop.onnx.joining import greatest_difference
 from splitplace.workshop.report.drawing import draw
 from splitplace.workshop.report.tables import points_table, size, stages_table, verdict
-from tests.support.small_networks import EXAMPLE, random_images, small_network
+from tests.support.small_networks import exported_small_network, random_images
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -29,7 +28,7 @@ def by_flops(models: Sequence[onnx.ModelProto], micro_batch: int) -> list[float]
 
 @pytest.fixture(scope="module")
 def whole() -> onnx.ModelProto:
-    return export_network(small_network(), EXAMPLE)
+    return exported_small_network()
 
 
 @pytest.fixture(scope="module")

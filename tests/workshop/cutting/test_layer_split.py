@@ -20,12 +20,17 @@ from splitplace.workshop.networks.vision_transformer import VisionTransformer
 from splitplace.workshop.onnx.export import export_network
 from splitplace.workshop.onnx.file import file_content
 from splitplace.workshop.onnx.graph import Graph
-from tests.support.small_networks import EXAMPLE, onnx_model, random_images, small_network
+from tests.support.small_networks import (
+    EXAMPLE,
+    exported_small_network,
+    onnx_model,
+    random_images,
+)
 
 
 @pytest.fixture(scope="module")
 def whole() -> onnx.ModelProto:
-    return export_network(small_network(), EXAMPLE)
+    return exported_small_network()
 
 
 def _run(folder: Path, models: tuple[onnx.ModelProto, ...], array: np.ndarray) -> np.ndarray:

@@ -12,10 +12,9 @@ from splitplace.edge_node.runtime import FragmentRuntime
 from splitplace.messages.application import TensorSpec
 from splitplace.storage.model_store import sha256_of
 from splitplace.workshop.cutting.profile import Timing, describe, fit, segment_times, time_runtimes
-from splitplace.workshop.onnx.export import export_network
 from splitplace.workshop.onnx.file import file_content
 from splitplace.workshop.onnx.graph import Graph
-from tests.support.small_networks import EXAMPLE, small_network
+from tests.support.small_networks import exported_small_network
 
 
 class _Worker(FragmentRuntime):
@@ -52,7 +51,7 @@ def test_a_fit_has_no_negative_cost(milliseconds: list[float], expected: Timing)
 
 
 def test_a_description_fits_the_file_it_comes_with(tmp_path: Path) -> None:
-    model = export_network(small_network(), EXAMPLE)
+    model = exported_small_network()
     content = file_content(model)
     (fragment,) = describe([model], micro_batch=4)
     assert (fragment.sha256, fragment.file_bytes) == (sha256_of(content), len(content))
@@ -71,6 +70,6 @@ def test_a_description_fits_the_file_it_comes_with(tmp_path: Path) -> None:
 
 def test_a_heavier_network_takes_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("splitplace.workshop.cutting.profile.ROUNDS", 5)
-    model = export_network(small_network(), EXAMPLE)
+    model = exported_small_network()
     light, heavy = segment_times([model, model], 2), segment_times([model, model], 64)
     assert 64 * min(heavy) > 4 * 2 * max(light)

@@ -11,10 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from splitplace.edge_node.runtime import FragmentRuntime
 from splitplace.workshop.cutting.layer_split import cut, cut_points
-from splitplace.workshop.onnx.export import export_network
 from splitplace.workshop.onnx.file import file_content
 from splitplace.workshop.onnx.narrow import Storage, narrowed
-from tests.support.small_networks import EXAMPLE, random_images, small_network
+from tests.support.small_networks import exported_small_network, random_images
 
 
 def _run(folder: Path, model: onnx.ModelProto, array: NDArray[Any]) -> NDArray[np.float32]:
@@ -29,7 +28,7 @@ def _run(folder: Path, model: onnx.ModelProto, array: NDArray[Any]) -> NDArray[n
 def test_files_shrink_and_answers_hardly_change(
     storage: Storage, share: float, tolerance: float, tmp_path: Path
 ) -> None:
-    model = export_network(small_network(), EXAMPLE)
+    model = exported_small_network()
     stored = narrowed(model, storage)
     onnx.checker.check_model(stored, full_check=True)
     assert len(file_content(stored)) <= share * len(file_content(model))
@@ -42,7 +41,7 @@ def test_files_shrink_and_answers_hardly_change(
 
 @pytest.mark.parametrize("storage", ["float16", "int8"])
 def test_a_narrowed_chain_equals_the_narrowed_whole(storage: Storage, tmp_path: Path) -> None:
-    model = export_network(small_network(), EXAMPLE)
+    model = exported_small_network()
     middle = cut_points(model)[len(cut_points(model)) // 2]
     tensor: NDArray[Any] = random_images(4)
     for fragment in cut(model, [middle.tensor]):

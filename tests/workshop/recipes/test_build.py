@@ -1,6 +1,8 @@
 """From images to a packed application and back, by the commands."""
 
 import json
+import shutil
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,7 @@ from splitplace.workshop.packing.packer import PackingError, check_chains
 from splitplace.workshop.recipes.recipes import RECIPES, Recipe
 from splitplace.workshop.training.loop import TrainingSchedule
 from tests.support.message_examples import application
+from tests.support.small_networks import published_small_mnist
 
 
 def _run(*arguments: str | Path) -> int:
@@ -29,10 +32,8 @@ def _run(*arguments: str | Path) -> int:
     return end.value.code
 
 
-@pytest.fixture(autouse=True)
-def _small_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("splitplace.workshop.cutting.profile.ROUNDS", 2)
-    monkeypatch.setattr("splitplace.workshop.cutting.profile.SCORE_ROUNDS", 1)
+@pytest.fixture(scope="module", autouse=True)
+def _small_recipe() -> Iterator[None]:
     small = replace(
         RECIPES["mnist"],
         blocks=(2, 2),
@@ -46,19 +47,37 @@ def _small_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
         bottlenecks={"blocks.1": Narrowing(4)},
         compressed_flops=0.8,
     )
-    monkeypatch.setitem(cast("dict[str, Recipe]", RECIPES), "mnist", small)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("splitplace.workshop.cutting.profile.ROUNDS", 2)
+        patch.setattr("splitplace.workshop.cutting.profile.SCORE_ROUNDS", 1)
+        patch.setitem(cast("dict[str, Recipe]", RECIPES), "mnist", small)
+        yield
 
 
-@pytest.fixture
-def store(small_mnist: Path, tmp_path: Path) -> Path:
-    checkpoints = tmp_path / "checkpoints"
+@pytest.fixture(scope="module")
+def small_mnist(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """As everywhere, but one for all tests of this file: they build once."""
+    with published_small_mnist(tmp_path_factory.mktemp("data") / "mnist") as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def built(small_mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("built")
+    checkpoints = folder / "checkpoints"
     folders = ("--data", small_mnist, "--checkpoints", checkpoints)
     assert _run("train", "mnist", *folders) == 0
     assert [path.name for path in (checkpoints / "mnist").iterdir()] == ["whole.pt"]
     whole = (checkpoints / "mnist" / "whole.pt").read_bytes()
-    assert _run("build", "mnist", *folders, "--store", tmp_path / "store") == 0
+    assert _run("build", "mnist", *folders, "--store", folder / "store") == 0
     assert (checkpoints / "mnist" / "whole.pt").read_bytes() == whole, "a finished training was repeated"
-    return tmp_path / "store"
+    return folder / "store"
+
+
+@pytest.fixture
+def store(built: Path, tmp_path: Path) -> Path:
+    """A copy that the test may damage."""
+    return Path(shutil.copytree(built, tmp_path / "store"))
 
 
 def test_a_build_can_be_evaluated_and_damage_is_noticed(store: Path, small_mnist: Path) -> None:

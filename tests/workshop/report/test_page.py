@@ -19,7 +19,6 @@ from splitplace.storage.paths import SHIPPED_STORE
 from splitplace.workshop import report
 from splitplace.workshop.cutting.layer_split import cut, cut_points
 from splitplace.workshop.datasets import DatasetError
-from splitplace.workshop.onnx.export import export_network
 from splitplace.workshop.onnx.file import file_content
 from splitplace.workshop.onnx.graph import Graph
 from splitplace.workshop.report.cuts import DiagramError, cut_diagrams
@@ -28,7 +27,7 @@ from splitplace.workshop.report.groups import GroupConfusion, group_confusion, l
 from splitplace.workshop.report.page import Chapter, report_page
 from splitplace.workshop.report.times import BATCH, times_of
 from tests.support.examples import chain, fragment, star, three_ways
-from tests.support.small_networks import EXAMPLE, small_network
+from tests.support.small_networks import exported_small_network
 
 SVG = "{http://www.w3.org/2000/svg}"
 COUNTED = GroupConfusion("semantic", ("left", "right"), np.array([[8, 2], [0, 10]]), (0.7, 1.0), (0.8, 0.9))
@@ -143,7 +142,7 @@ def test_an_accuracy_that_nobody_measured_is_called_stated() -> None:
 @pytest.fixture
 def cut_store(tmp_path: Path) -> tuple[ModelStore, Application]:
     """A whole network and a chain of two that is cut from it, though not at the best place."""
-    whole = export_network(small_network(), EXAMPLE)
+    whole = exported_small_network()
     pieces = cut(whole, [cut_points(whole)[0].tensor])
     contents = [file_content(model) for model in (whole, *pieces)]
     pixels, logits = TensorSpec(dtype="uint8", shape=(1, 28, 28)), TensorSpec(dtype="float32", shape=(10,))
