@@ -41,3 +41,19 @@ class UnreachableError(SplitPlaceError):
     """The broker, or the service behind it, cannot be reached."""
 
     exit_code = ExitCode.UNREACHABLE
+
+
+class MissingExtraError(SplitPlaceError):
+    """A package is missing that an extra of SplitPlace brings."""
+
+    def __init__(self, user: str, package: str, extra: str) -> None:
+        """Say what to install.
+
+        Args:
+            user: What needs the package.
+            package: The package that is missing.
+            extra: The extra that brings it.
+        """
+        super().__init__(
+            f"{user} needs {package}: install SplitPlace as 'splitplace[{extra}]', with pipx, uv or pip"
+        )

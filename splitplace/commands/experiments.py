@@ -11,7 +11,7 @@ from splitplace.commands.shared.options import fail
 from splitplace.commands.shared.output import JsonOption, print_json
 from splitplace.commands.shared.places import paths
 from splitplace.commands.shared.progress import progress
-from splitplace.errors import ExitCode
+from splitplace.errors import ExitCode, MissingExtraError
 
 if TYPE_CHECKING:
     from splitplace.experiments.plan import Experiment
@@ -87,7 +87,7 @@ def command(
         from splitplace.experiments.running import RunCache, Workers  # noqa: PLC0415
         from splitplace.experiments.simulation import simulate, train_policies  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        fail(f"{error.name} is missing: pip install 'splitplace[experiments]'", ExitCode.PROBLEM)
+        raise MissingExtraError("splitplace experiments", str(error.name), "experiments") from error
     plan = session.SessionPlan(
         experiments=chosen,
         scenario=_given(

@@ -32,7 +32,7 @@ def binaries() -> Path:
     try:
         package = import_module("sumo")
     except ImportError as error:
-        raise SumoError("SUMO is not installed: pip install 'splitplace[sumo]'") from error
+        raise SumoError("SUMO is not installed: install SplitPlace as 'splitplace[sumo]'") from error
     return Path(str(package.SUMO_HOME)) / "bin"
 
 

@@ -121,6 +121,11 @@ class ModelStore:
         """Whether the application lies in a folder that is only read. Raises StoreError as `folder` does."""
         return self.folder(name).parent != self.root
 
+    def hides_another(self, name: str) -> bool:
+        """Whether the application is used in place of another one of the same name. Raises StoreError."""
+        used = self.folder(name)
+        return any((folder / name / MANIFEST).is_file() for folder in self.folders if folder != used.parent)
+
     def fragment_path(self, sha256: str) -> Path:
         """Return where the fragment lies. Its content is not checked: see `verify`.
 

@@ -187,6 +187,7 @@ def test_two_folders_are_read_as_one_and_the_first_wins(two_folders: ModelStore,
     assert two_folders.application("both") in two_folders.applications()
     assert two_folders.folder("shipped") == tmp_path / "shipped" / "shipped"
     assert [two_folders.is_read_only(name) for name in ("own", "both", "shipped")] == [False, False, True]
+    assert [two_folders.hides_another(name) for name in ("own", "both", "shipped")] == [False, True, False]
     for application in two_folders.applications():
         for fragment in application.fragments:
             verify(two_folders.fragment_path(fragment.sha256), fragment.sha256)

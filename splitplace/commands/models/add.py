@@ -9,16 +9,12 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from splitplace.commands.shared.options import fail, parse_duration_ms
+from splitplace.commands.shared.options import parse_duration_ms
 from splitplace.commands.shared.places import StoreOption, model_store
-from splitplace.errors import ExitCode
+from splitplace.errors import ConfigurationError
 from splitplace.messages.limits import MEBIBYTE
-from splitplace.storage.model_store import StoreError
-from splitplace.workshop.cutting.layer_split import CutError
 from splitplace.workshop.datasets import PUBLISHED, DatasetError, Subset, load_published
 from splitplace.workshop.datasets.image_folder import read_image_folder
-from splitplace.workshop.onnx.graph import GraphError
-from splitplace.workshop.packing.packer import PackingError
 from splitplace.workshop.report.tables import variants_table
 from splitplace.workshop.user_networks.add import AddRequest, add
 from splitplace.workshop.user_networks.from_onnx import UserNetworkError, adopt, input_shape, read_onnx
@@ -77,9 +73,8 @@ def add_command(
     """
     models = model_store(store)
     if (data is None) == (accuracy is None):
-        fail(
-            "say how good it is: --data with labelled pictures, or --accuracy as its maker states it",
-            ExitCode.USAGE,
+        raise ConfigurationError(
+            "say how good it is: --data with labelled pictures, or --accuracy as its maker states it"
         )
     try:
         classes = _labels(labels)
@@ -95,21 +90,21 @@ def add_command(
         model, sides = _network(network, shape, weights, mean=mean, std=std, white=white)
         answers = _pictures(data, dataset, classes, sides) if data is not None else float(accuracy or 0)
         application, results = add(model, request, models, answers)
-    except (UserNetworkError, DatasetError, CutError, GraphError, PackingError, StoreError) as error:
-        fail(str(error), ExitCode.PROBLEM)
     except ValidationError as error:
-        fail(f"not a valid application: {error}", ExitCode.PROBLEM)
+        raise UserNetworkError(f"not a valid application: {error}") from error
     console = Console()
     console.print(variants_table(application, results))
     if data is None:
         console.print(f"accuracy {accuracy} is stated, not measured: --data measures it")
-    console.print(f"written: {models.folder(application.name)}")
+    console.print(f"written: {models.folder(application.name)}", markup=False)
+    if models.hides_another(application.name):
+        console.print(f"it takes the place of the shipped {application.name}; --name gives it another name")
 
 
 def _network(
     network: str, shape: str, weights: Path | None, *, mean: str, std: str, white: float
 ) -> tuple[onnx.ModelProto, tuple[int, int, int]]:
-    """The network from bytes to logits, and the sides of its pictures."""
+    """Return the network from bytes to logits, and the sides of its pictures."""
     numbers = (_numbers(mean), _numbers(std))
     if network.endswith(".onnx"):
         model = read_onnx(Path(network))

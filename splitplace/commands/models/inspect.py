@@ -10,20 +10,20 @@ import onnx
 import typer
 from rich.console import Console
 
-from splitplace.commands.shared.options import fail
+from splitplace.commands.shared.output import JsonOption, print_json
 from splitplace.commands.shared.places import StoreOption, model_store
-from splitplace.edge_node.runtime import FragmentError
-from splitplace.errors import ExitCode
+from splitplace.errors import ConfigurationError
 from splitplace.messages.application import Application
 from splitplace.storage.model_store import ModelStore, StoreError
-from splitplace.workshop.cutting.balance import Device, PartitionError, Target
+from splitplace.storage.replace import replace_file
+from splitplace.workshop.cutting.balance import Device, Target
 from splitplace.workshop.cutting.inspection import Inspection, balance, inspect
-from splitplace.workshop.cutting.layer_split import CutError, Transport, cut
-from splitplace.workshop.onnx.graph import Graph, GraphError
+from splitplace.workshop.cutting.layer_split import Transport, cut
+from splitplace.workshop.onnx.graph import Graph
 from splitplace.workshop.onnx.joining import greatest_difference
 from splitplace.workshop.report.drawing import draw
 from splitplace.workshop.report.tables import points_table, stages_table, verdict
-from splitplace.workshop.user_networks.from_onnx import UserNetworkError, adopt, input_shape, read_onnx
+from splitplace.workshop.user_networks.from_onnx import adopt, input_shape, read_onnx
 from splitplace.workshop.user_networks.preprocessing import Preprocessing
 
 _BYTES_PER_MS = 1000.0
@@ -60,37 +60,37 @@ def inspect_command(
         Path | None, typer.Option("--draw", help="Also draw the network and its cuts into this SVG file.")
     ] = None,
     store: StoreOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Show where a network can be cut, what each stage costs, and how good the cut is.
 
-    Every piece between two places to cut is timed on this machine first; that takes some seconds.
+    Every segment between two places to cut is timed on this machine first; that takes some seconds.
     """
-    console = Console()
     models = model_store(store)
-    try:
-        application, model = _load(network, models)
-        target = _target(speeds, bandwidth, memory)
-        wanted = stages or (len(target.nodes) if len(target.nodes) > 1 else _STAGES)
-        batch = micro_batch or _usual_batch(model)
-        name = application.name if application else Path(network).stem
-        found = inspect(model, name=name, stages=wanted, target=target, micro_batch=batch)
-        console.print(points_table(found))
-        console.print(stages_table(found))
-        console.print(verdict(found.plan))
-        console.print(_differences(model, found))
-        if application:
-            _print_chains(console, found, application, models, batch)
-    except (StoreError, UserNetworkError, GraphError, CutError, PartitionError, FragmentError) as error:
-        fail(str(error), ExitCode.PROBLEM)
-    except ValueError as error:
-        fail(str(error), ExitCode.USAGE)
+    target = _target(speeds, bandwidth, memory)
+    application, model = _load(network, models)
+    wanted = stages or (len(target.nodes) if len(target.nodes) > 1 else _STAGES)
+    batch = micro_batch or _usual_batch(model)
+    name = application.name if application else Path(network).stem
+    found = inspect(model, name=name, stages=wanted, target=target, micro_batch=batch)
     if drawing is not None:
-        drawing.write_text(draw(found), "utf-8")
-        console.print(f"drawn: {drawing}")
+        replace_file(drawing, draw(found).encode())
+    if as_json:
+        print_json(found)
+        return
+    console = Console()
+    console.print(points_table(found))
+    console.print(stages_table(found))
+    console.print(verdict(found.plan))
+    console.print(_differences(model, found))
+    if application:
+        _print_chains(console, found, application, models, batch)
+    if drawing is not None:
+        console.print(f"drawn: {drawing}", markup=False)
 
 
 def _load(network: str, store: ModelStore) -> tuple[Application | None, onnx.ModelProto]:
-    """A network by the name of its application, or from a file."""
+    """Return a network by the name of its application, or from a file."""
     if network.endswith(".onnx"):
         model = read_onnx(Path(network))
         return None, adopt(model, Preprocessing.for_channels(input_shape(model)[0], (), (), 1.0))
@@ -102,14 +102,14 @@ def _load(network: str, store: ModelStore) -> tuple[Application | None, onnx.Mod
 
 
 def _target(speeds: str, bandwidth: float | None, memory: float | None) -> Target:
-    """The nodes that are meant. Raises ValueError."""
+    """Return the nodes that the options describe. Raises ConfigurationError."""
     usual = Device()
     try:
         slowdowns = [1 / float(speed) for speed in speeds.split(",")] if speeds else [usual.slowdown]
     except (ValueError, ZeroDivisionError):
         slowdowns = []
     if not slowdowns or not all(0 < slowdown < inf for slowdown in slowdowns):
-        raise ValueError(f"--speeds {speeds!r} is no list of speeds above 0")
+        raise ConfigurationError(f"--speeds {speeds!r} is no list of speeds above 0")
     link = bandwidth * _BYTES_PER_MS if bandwidth else usual.link_bytes_per_ms
     most = memory * _MEGABYTE if memory is not None else usual.memory_bytes
     return Target(tuple(Device(slowdown, link, most) for slowdown in slowdowns))
@@ -121,7 +121,7 @@ def _usual_batch(model: onnx.ModelProto) -> int:
 
 
 def _differences(model: onnx.ModelProto, found: Inspection) -> str:
-    """How far the chain's logits are from the whole's, by what crosses the cuts."""
+    """Say how far the chain's logits are from the whole's, by what crosses the cuts."""
     shape = Graph(model).shape(model.graph.input[0].name)
     images = np.random.default_rng(0).integers(0, 256, (_TRIAL_IMAGES, *shape), np.uint8)
     exact, rounded = (
@@ -137,7 +137,7 @@ def _differences(model: onnx.ModelProto, found: Inspection) -> str:
 def _print_chains(
     console: Console, found: Inspection, application: Application, store: ModelStore, micro_batch: int
 ) -> None:
-    """How the chains that the store holds compare with the best ones."""
+    """Compare the chains in the store with the best ones."""
     for variant in application.variants:
         if not _CHAIN.fullmatch(variant.name):
             continue

@@ -1,4 +1,4 @@
-"""`splitplace models evaluate | profile`: what measures, and needs no torch."""
+"""`splitplace models evaluate | profile`: the commands that measure; they need no torch."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from splitplace.commands.models.store import ApplicationArgument
-from splitplace.commands.shared.options import fail
+from splitplace.commands.shared.output import JsonOption, print_json
 from splitplace.commands.shared.places import StoreOption, model_store
 from splitplace.errors import ExitCode
 from splitplace.messages.application import Application
@@ -27,6 +27,7 @@ def evaluate_command(
         str, typer.Option(help="The published set that DATA holds. [default: that of the application's name]")
     ] = "",
     store: StoreOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure an application again on labelled pictures.
 
@@ -34,16 +35,16 @@ def evaluate_command(
     if a stored accuracy is not reproduced.
     """
     models = model_store(store)
-    try:
-        images = _images(models.application(application), data, dataset)
-        found, results = evaluate(models, application, images)
-    except (DatasetError, StoreError) as error:
-        fail(str(error), ExitCode.PROBLEM)
-    console = Console()
-    console.print(variants_table(found, results))
+    images = _images(models.application(application), data, dataset)
+    found, results = evaluate(models, application, images)
     problems = list(discrepancies(found, results))
-    for problem in problems:
-        console.print(problem, style="red")
+    if as_json:
+        print_json({"application": application, "variants": results, "problems": problems})
+    else:
+        console = Console()
+        console.print(variants_table(found, results))
+        for problem in problems:
+            console.print(problem, style="red")
     if problems:
         raise typer.Exit(ExitCode.PROBLEM)
 
@@ -53,6 +54,7 @@ def profile_command(
     *,
     write: Annotated[bool, typer.Option("--write", help="Store what was measured.")] = False,
     store: StoreOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Time an application's fragments on this machine, in one thread."""
     models = model_store(store)
@@ -60,16 +62,17 @@ def profile_command(
         stored = models.application(application)
         files = [models.fragment_path(fragment.sha256) for fragment in stored.fragments]
         contents = [path.read_bytes() for path in files]
-    except (StoreError, OSError) as error:
-        fail(str(error), ExitCode.PROBLEM)
+    except OSError as error:
+        raise StoreError(models.folder(application), f"cannot be read: {error.strerror}") from error
     now = timed(stored, contents, reference_score())
+    if write:
+        models.save(now, contents)
+    if as_json:
+        print_json({"application": application, "before": stored.fragments, "now": now.fragments})
+        return
     console = Console()
     console.print(profile_table(stored, now))
     if write:
-        try:
-            models.save(now, contents)
-        except StoreError as error:
-            fail(str(error), ExitCode.PROBLEM)
         console.print(f"written: {models.folder(now.name)}", markup=False)
 
 

@@ -8,16 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from splitplace.commands.shared.options import fail
 from splitplace.commands.shared.places import StoreOption, model_store, paths
-from splitplace.edge_node.runtime import FragmentError
-from splitplace.errors import ExitCode
+from splitplace.errors import MissingExtraError
 from splitplace.messages.application import Application
 from splitplace.storage.model_store import ModelStore, StoreError
 from splitplace.storage.replace import replace_file
-from splitplace.workshop.cutting.layer_split import CutError
 from splitplace.workshop.datasets import DatasetError
-from splitplace.workshop.onnx.graph import GraphError
 from splitplace.workshop.report.cuts import DiagramError, cut_diagrams
 from splitplace.workshop.report.groups import (
     GroupConfusion,
@@ -54,22 +50,16 @@ def report_command(
     try:
         from splitplace.workshop.report.page import report_page  # noqa: PLC0415 - only here matplotlib is needed
     except ModuleNotFoundError as error:
-        fail(f"this needs {error.name}: pip install 'splitplace[experiments]'", ExitCode.PROBLEM)
-    try:
-        chosen = [models.application(name) for name in applications or ()] or list(models.applications())
-        chapters = [_chapter(models, application, folders) for application in chosen]
-    except (StoreError, FragmentError, CutError, GraphError) as error:
-        fail(str(error), ExitCode.PROBLEM)
-    if not chapters:
-        fail(f"{models} holds no application", ExitCode.PROBLEM)
+        raise MissingExtraError("splitplace models report", str(error.name), "experiments") from error
+    chosen = [models.application(name) for name in applications or ()] or list(models.applications())
+    if not chosen:
+        raise StoreError(models.root, "holds no application")
+    chapters = [_chapter(models, application, folders) for application in chosen]
     for note in (note for chapter in chapters for note in chapter.notes):
         console.print(note, style="yellow", markup=False)
     page = report_page(chapters, _command(applications or (), folders, store))
     file = (out or paths().pages / "models") / PAGE
-    try:
-        replace_file(file, page.encode())
-    except OSError as error:
-        fail(f"cannot write to {file.parent}: {error.strerror}", ExitCode.PROBLEM)
+    replace_file(file, page.encode())
     console.print(f"written: {file}", markup=False)
 
 

@@ -1,4 +1,4 @@
-"""`splitplace models list | export | remove`: what needs nothing but the store itself."""
+"""`splitplace models list | export | remove`: the commands that need nothing but the store."""
 
 import zipfile
 from pathlib import Path
@@ -8,9 +8,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from splitplace.commands.shared.options import fail
+from splitplace.commands.shared.output import JsonOption, print_json
 from splitplace.commands.shared.places import StoreOption, model_store
-from splitplace.errors import ExitCode
 from splitplace.messages.application import Variant
 from splitplace.messages.limits import MEBIBYTE
 from splitplace.storage.model_store import ModelStore, StoreError
@@ -19,13 +18,21 @@ from splitplace.storage.paths import SHIPPED_STORE
 ApplicationArgument = Annotated[str, typer.Argument(help="Name of an application in the store.")]
 
 
-def list_command(*, store: StoreOption = None) -> None:
+def list_command(*, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Show what the model store holds, and in which folder."""
     models = model_store(store)
-    try:
-        applications = models.applications()
-    except StoreError as error:
-        fail(str(error), ExitCode.PROBLEM)
+    applications = models.applications()
+    if as_json:
+        print_json(
+            {
+                "folders": models.folders,
+                "applications": [
+                    {"folder": models.folder(application.name), **application.model_dump(mode="json")}
+                    for application in applications
+                ],
+            }
+        )
+        return
     table = Table("application", "store", "variant")
     for heading in ("fragments", "accuracy", "ms an image", "MB of memory"):
         table.add_column(heading, justify="right")
@@ -57,15 +64,13 @@ def export_command(
 
     Unpack it into the model store of another machine to have it there.
     """
+    folder = model_store(store).folder(application)
     try:
-        folder = model_store(store).folder(application)
         with zipfile.ZipFile(archive, "w") as file:  # the weights do not compress
             for path in sorted(path for path in folder.rglob("*") if path.is_file()):
                 file.write(path, path.relative_to(folder.parent))
-    except StoreError as error:
-        fail(str(error), ExitCode.PROBLEM)
     except OSError as error:
-        fail(f"cannot write {archive}: {error.strerror}", ExitCode.PROBLEM)
+        raise StoreError(archive, f"cannot be written: {error.strerror}") from error
     Console().print(f"written: {archive}, {archive.stat().st_size / MEBIBYTE:.1f} MB", markup=False)
 
 
@@ -77,18 +82,15 @@ def remove_command(
 ) -> None:
     """Delete an application that you added, with its fragments."""
     models = model_store(store)
-    try:
-        folder = models.folder(application)
-        if not yes and not models.is_read_only(application):
-            typer.confirm(f"delete {folder}?", abort=True)
-        models.remove(application)
-    except StoreError as error:
-        fail(str(error), ExitCode.PROBLEM)
+    folder = models.folder(application)
+    if not yes and not models.is_read_only(application):
+        typer.confirm(f"delete {folder}?", abort=True)
+    models.remove(application)
     Console().print(f"deleted: {folder}", markup=False)
 
 
 def _name(models: ModelStore, folder: Path) -> str:
-    """What a folder is called in the table."""
+    """Return what a folder is called in the table."""
     if folder == SHIPPED_STORE:
         return "shipped"
     return "own" if len(models.folders) > 1 else "--store"

@@ -10,13 +10,9 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from splitplace.commands.shared.options import fail
 from splitplace.commands.shared.places import StoreOption, model_store, paths
-from splitplace.errors import ExitCode
-from splitplace.storage.model_store import StoreError
-from splitplace.workshop.cutting.layer_split import CutError
-from splitplace.workshop.datasets import DatasetError, load_published
-from splitplace.workshop.packing.packer import PackingError
+from splitplace.storage.replace import replace_file
+from splitplace.workshop.datasets import load_published
 from splitplace.workshop.recipes.build import build, train_part
 from splitplace.workshop.recipes.recipes import RECIPES, Recipe, RecipePart
 from splitplace.workshop.recipes.trainings import Workbench, default_device
@@ -49,7 +45,7 @@ def train_command(
 ) -> None:
     """Train one network of a shipped application.
 
-    What it learns from (the whole network) is trained before it, unless its checkpoint is finished.
+    The whole network, which the other parts learn from, is trained first unless its checkpoint is finished.
     """
     chosen = next((known for known in get_args(RecipePart) if known == part), None)
     if chosen is None:
@@ -72,15 +68,12 @@ def build_command(
     models = model_store(store)
     recipe = _recipe(application, epochs, seed)
     with _bench(recipe, data, checkpoints, device) as bench:
-        try:
-            built = build(bench, models)
-        except (PackingError, CutError, StoreError) as error:
-            fail(str(error), ExitCode.PROBLEM)
+        built = build(bench, models)
     console = Console()
     console.print(variants_table(built.application, built.results))
     folder = models.folder(built.application.name)
-    (folder / "TRAINING.md").write_text(training_report(built, recipe), "utf-8")
-    console.print(f"written: {folder}")
+    replace_file(folder / "TRAINING.md", training_report(built, recipe).encode())
+    console.print(f"written: {folder}", markup=False)
 
 
 def _recipe(name: str, epochs: int | None, seed: int | None) -> Recipe:
@@ -91,13 +84,10 @@ def _recipe(name: str, epochs: int | None, seed: int | None) -> Recipe:
 
 @contextmanager
 def _bench(recipe: Recipe, data: Path, checkpoints: Path | None, device: str) -> Iterator[Workbench]:
-    """Reads the data and shows the progress of what is done meanwhile."""
+    """Read the data, and show progress inside the block."""
     torch.set_num_threads(1)
     console = Console()
-    try:
-        dataset = load_published(recipe.dataset, data)
-    except DatasetError as error:
-        fail(str(error), ExitCode.PROBLEM)
+    dataset = load_published(recipe.dataset, data)
     with Progress(console=console) as progress:
         yield Workbench(
             recipe,

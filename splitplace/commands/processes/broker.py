@@ -99,7 +99,7 @@ def available_kind() -> StartedKind:
         return "embedded"
     raise BrokerError(
         "no MQTT broker: name one (--broker mqtt://host:1883), install Mosquitto (apt install mosquitto, "
-        "brew install mosquitto), or install the embedded one (pip install 'splitplace[broker]')"
+        "brew install mosquitto), or install SplitPlace as 'splitplace[broker]', which brings one"
     )
 
 

@@ -11,11 +11,7 @@ from typing import Any, ClassVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from splitplace.errors import SplitPlaceError
-
-
-class MissingExtraError(SplitPlaceError):
-    """A subcommand needs packages that are not installed."""
+from splitplace.errors import MissingExtraError
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +54,7 @@ def load(name: str, lazy: LazyCommand) -> Any:  # noqa: ANN401 - a click command
     except ModuleNotFoundError as error:
         if lazy.extra is None or (error.name or "").startswith("splitplace"):
             raise
-        raise MissingExtraError(
-            f"splitplace {name} needs {error.name}: pip install 'splitplace[{lazy.extra}]'"
-        ) from error
+        raise MissingExtraError(f"splitplace {name}", str(error.name), lazy.extra) from error
     if not isinstance(found, typer.Typer):
         function, found = found, typer.Typer(add_completion=False, rich_markup_mode="markdown")
         found.command(name)(function)

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splitplace.errors import SplitPlaceError
+from splitplace.errors import ExitCode, SplitPlaceError
 
 Costs = NDArray[np.float64]
 
 
 class TargetError(SplitPlaceError, ValueError):
     """The number of nodes does not fit the number of stages."""
+
+    exit_code = ExitCode.USAGE
 
 
 @dataclass(frozen=True)

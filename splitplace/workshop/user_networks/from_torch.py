@@ -15,6 +15,7 @@ from pathlib import Path
 import onnx
 from pydantic import TypeAdapter, ValidationError
 
+from splitplace.errors import MissingExtraError
 from splitplace.workshop.user_networks.from_onnx import UserNetworkError
 from splitplace.workshop.user_networks.preprocessing import Preprocessing
 
@@ -63,14 +64,15 @@ def export_torch(request: TorchRequest) -> onnx.ModelProto:
     """Return the network as ONNX, reading bytes `[N, C, H, W]`. What the user's code prints goes to stderr.
 
     Raises:
-        UserNetworkError: The code, the network or its weights are of no use, or torch is not installed.
+        UserNetworkError: The code, the network or its weights are of no use.
+        MissingExtraError: torch is not installed.
     """
     if not request.place:
         raise UserNetworkError(
             f"{request.builder!r} is neither FILE.py:FUNCTION nor PACKAGE.MODULE:FUNCTION, nor an ONNX file"
         )
     if importlib.util.find_spec("torch") is None:
-        raise UserNetworkError("this needs torch: pip install 'splitplace[models]'")
+        raise MissingExtraError(request.builder, "torch", "models")
     with tempfile.TemporaryDirectory(prefix="splitplace-") as name:
         folder = Path(name)
         (folder / REQUEST_FILE).write_bytes(REQUEST.dump_json(request))

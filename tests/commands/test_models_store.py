@@ -1,0 +1,93 @@
+"""The user's networks and the shipped ones, by the commands that need nothing but the store."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from splitplace.commands.main import main
+from splitplace.storage.model_store import ModelStore
+from splitplace.storage.paths import SHIPPED_STORE
+from tests.support.tiny_application import build_tiny_application
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of networks of the user: a new one, and one named as a shipped one is."""
+    folder = tmp_path / "own"
+    monkeypatch.setenv("SPLITPLACE_OWN_STORE", str(folder))
+    for name in ("tiny", "mnist"):
+        build_tiny_application(folder, name=name)
+    return folder
+
+
+def run(*arguments: object, code: int = 0) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["models", *map(str, arguments)])
+    assert (ended.value.code or 0) == code
+
+
+def listed(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Path]:
+    """The folder of each application by its name, as `models list --json` prints them."""
+    capsys.readouterr()
+    run("list", "--json", *arguments)
+    found = json.loads(capsys.readouterr().out)
+    return {each["name"]: Path(each["folder"]) for each in found["applications"]}
+
+
+def test_list_shows_both_stores_and_where_each_application_lies(
+    own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert listed(capsys) == {
+        "tiny": own / "tiny",
+        "mnist": own / "mnist",
+        "cifar100": SHIPPED_STORE / "cifar100",
+        "fashionmnist": SHIPPED_STORE / "fashionmnist",
+    }
+    run("list")
+    shown = capsys.readouterr().out
+    assert f"own: {own}" in shown
+    assert f"shipped: {SHIPPED_STORE}" in shown
+
+
+def test_a_store_that_is_named_is_the_only_one(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_tiny_application(tmp_path / "other", name="alone")
+    assert listed(capsys, "--store", tmp_path / "other") == {"alone": tmp_path / "other" / "alone"}
+    monkeypatch.setenv("SPLITPLACE_STORE", str(own))
+    assert listed(capsys) == {"tiny": own / "tiny", "mnist": own / "mnist"}
+
+
+def test_removing_an_own_network_brings_the_shipped_one_back_and_that_stays(
+    own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("remove", "mnist", "--yes")
+    assert listed(capsys)["mnist"] == SHIPPED_STORE / "mnist"
+    assert not (own / "mnist").exists()
+    run("remove", "mnist", "--yes", code=1)
+    assert "comes with SplitPlace and stays" in capsys.readouterr().err
+    assert (SHIPPED_STORE / "mnist" / "manifest.json").is_file()
+
+
+def test_times_of_this_machine_are_stored_in_the_own_store(
+    own: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("splitplace.workshop.cutting.profile.ROUNDS", 1)
+    monkeypatch.setattr("splitplace.workshop.cutting.profile.SCORE_ROUNDS", 1)
+    run("remove", "mnist", "--yes")
+    shipped = ModelStore(SHIPPED_STORE).application("mnist")
+    run("profile", "mnist", "--write")
+    assert listed(capsys)["mnist"] == own / "mnist"
+    assert ModelStore(SHIPPED_STORE).application("mnist") == shipped
+    names = [fragment.sha256 for fragment in shipped.fragments]
+    assert [fragment.sha256 for fragment in ModelStore(own).application("mnist").fragments] == names
+
+
+def test_an_archive_that_cannot_be_written_is_explained(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("export", "tiny", own / "tiny" / "manifest.json" / "x.zip", code=1)
+    assert "cannot be written" in capsys.readouterr().err
+    run("export", "tiny", tmp_path / "tiny.zip")
+    assert (tmp_path / "tiny.zip").is_file()
