@@ -1,4 +1,4 @@
-"""Connects joblib with a cluster."""
+"""Connect joblib to a cluster."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,11 +7,12 @@ from importlib import import_module
 
 @contextmanager
 def connect(backend: str, address: str | None) -> Iterator[None]:
-    """Makes a backend of joblib ready while the context lasts. Those of one machine need nothing.
+    """Make a joblib backend available inside the context. Backends on this machine need no preparation.
 
     Args:
-        backend: `dask` or `ray` connect; the package must be installed, there and here, and ours there too.
-        address: of the scheduler; None starts a cluster on this machine.
+        backend: `dask` or `ray` connect to a cluster. The package must be installed on all machines, as must
+            SplitPlace.
+        address: address of the scheduler; None starts a cluster on this machine.
 
     Raises:
         ModuleNotFoundError: the package is not installed.

@@ -1,4 +1,4 @@
-"""A run's result as flat figures, and the runs of an experiment by case, policy and seed."""
+"""Flat figures of a run, and the runs of an experiment by case, policy and seed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ _DECISIONS = "decisions_by_kind"
 
 @dataclass(frozen=True)
 class Run:
-    """What one simulation gave.
+    """The result of one simulation.
 
     Attributes:
         figures: numbers by dotted name.
@@ -27,7 +27,7 @@ class Run:
 
 
 def flatten(result: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """Numbers of a nested result by dotted name; texts, lists and what is not known are left out.
+    """Return the numbers of a nested result by dotted name, leaving out texts, lists and None.
 
     Args:
         result: as `splitplace simulate --json` prints it.
@@ -66,11 +66,11 @@ class Runs:
     """By case and policy, then by seed."""
 
     def policies(self) -> list[str]:
-        """Policies that were run, in the order of the experiment."""
+        """Return the policies that were run, in the order of the experiment."""
         return list(dict.fromkeys(policy for _, policy in self.by_seed))
 
     def applications(self) -> list[str]:
-        """Applications that tasks were of, in alphabetical order."""
+        """Return the applications of the tasks, in alphabetical order."""
         names = {
             name.split(".")[1]
             for runs in self.by_seed.values()
@@ -81,7 +81,7 @@ class Runs:
         return sorted(names)
 
     def values(self, cell: Cell) -> dict[int, float]:
-        """By seed, in the metric's printed unit; a run without that figure is left out."""
+        """Return the values by seed, in the metric's printed unit, without runs that lack the figure."""
         scale = METRICS.of(cell.metric).scale
         return {
             seed: run.figures[cell.metric] * scale
@@ -90,12 +90,12 @@ class Runs:
         }
 
     def estimate(self, cell: Cell) -> Estimate | None:
-        """Mean and interval; None where no run has the figure."""
+        """Return mean and interval; None if no run has the figure."""
         values = list(self.values(cell).values())
         return estimate(values) if values else None
 
     def compare(self, left: Cell, right: Cell, confidence: float = CONFIDENCE) -> Comparison | None:
-        """Left less right over the seeds that both have; None where there are none."""
+        """Compare left minus right over the seeds that both have; None if there are none."""
         ours, others = self.values(left), self.values(right)
         seeds = sorted(ours.keys() & others.keys())
         if not seeds:

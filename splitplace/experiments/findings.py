@@ -1,4 +1,4 @@
-"""What the runs say of the paper's statements, in sentences that the numbers themselves decide."""
+"""Check the paper's statements against the runs, and word the results from the numbers."""
 
 import math
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from splitplace.experiments.statistics import CONFIDENCE, Comparison, Estimate, 
 
 @dataclass(frozen=True)
 class Finding:
-    """A claim and what became of it.
+    """A claim and its verdict.
 
     Attributes:
         claim: the statement.
-        verdict: None where the runs do not hold what the claim compares.
-        sentence: the numbers that decided.
+        verdict: None if the runs lack the figures that the claim compares.
+        sentence: the numbers that decided, in words.
     """
 
     claim: Claim
@@ -27,13 +27,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class Tested:
-    """A policy against the reference.
+    """The test of a policy against the reference.
 
     Attributes:
-        policy: which one.
-        comparison: the reference less the policy, in the metric's unit.
-        t_test: adjusted by Holm for all policies of the same table.
-        wilcoxon: adjusted likewise.
+        policy: the policy.
+        comparison: the reference minus the policy, in the metric's unit.
+        t_test: p of the t-test, with Holm's correction over all policies of the table.
+        wilcoxon: p of Wilcoxon's test, corrected likewise.
     """
 
     policy: str
@@ -43,12 +43,12 @@ class Tested:
 
 
 def number(value: float, metric: Metric) -> str:
-    """A value as pages print it."""
+    """Format a value as on pages."""
     return f"{value:.{metric.decimals}f}"
 
 
 def with_margin(estimate: Estimate | None, metric: Metric) -> str:
-    """Mean ± half the interval; a dash where nothing is known."""
+    """Format mean ± half the interval; a dash if there is no estimate."""
     if estimate is None:
         return "–"
     margin = "" if estimate.margin is None else f" ± {number(estimate.margin, metric)}"
@@ -56,10 +56,10 @@ def with_margin(estimate: Estimate | None, metric: Metric) -> str:
 
 
 def check(claim: Claim, runs: Runs) -> Finding:
-    """Decides a claim.
+    """Decide a claim.
 
-    A claim of several pairs holds where every pair holds, and fails where one fails. The intervals cover all
-    differences of the claim together with the usual confidence (Bonferroni).
+    A claim about several pairs holds if every pair holds, and fails if one fails. The intervals together have
+    the usual confidence (Bonferroni).
     """
     confidence = 1 - (1 - CONFIDENCE) / len(claim.pairs)
     compared = [(left, right, runs.compare(left, right, confidence)) for left, right in claim.pairs]
@@ -68,7 +68,7 @@ def check(claim: Claim, runs: Runs) -> Finding:
         return Finding(claim, None, "no runs have all of these figures")
     verdicts = [judge(found.difference, claim.low, claim.high) for _, _, found in known]
     verdict = min(verdicts, key=("fails", "undecided", "holds").index)
-    decisive = [pair for pair, each in zip(known, verdicts, strict=True) if each == verdict]
+    decisive = [pair for pair, its in zip(known, verdicts, strict=True) if its == verdict]
     worst = min(decisive, key=lambda pair: _clearance(pair[2].difference, claim))
     which = {
         "holds": f"the narrowest of {len(known)} comparisons, all of which hold",
@@ -79,7 +79,7 @@ def check(claim: Claim, runs: Runs) -> Finding:
 
 
 def _clearance(difference: Estimate, claim: Claim) -> float:
-    """How far inside the bounds a difference lies; negative outside."""
+    """Return how far inside the bounds a difference lies; negative outside."""
     return min(difference.mean - claim.low, claim.high - difference.mean)
 
 
@@ -105,7 +105,7 @@ def _name(cell: Cell, other: Cell) -> str:
 
 
 def beside_paper(cell: Cell, printed: Printed, estimate: Estimate) -> str:
-    """How our figure differs from the paper's: by how much, and whether the spreads explain it."""
+    """Say how much our figure differs from the paper's, and whether the spreads explain it."""
     metric = METRICS.of(cell.metric)
     difference = estimate.mean - printed.value
     share = f" ({difference / printed.value:+.0%})" if printed.value else ""
@@ -119,16 +119,16 @@ def beside_paper(cell: Cell, printed: Printed, estimate: Estimate) -> str:
 
 
 def against_reference(runs: Runs, reference: str, metric: str, case: str) -> list[Tested]:
-    """Every policy against one, with the same arrivals for both.
+    """Test the reference against every other policy, paired by seed.
 
     Args:
-        runs: of the experiment.
+        runs: runs of the experiment.
         reference: the policy that all others are compared with.
-        metric: by its key.
-        case: in which.
+        metric: key of the metric.
+        case: name of the case.
 
     Returns:
-        In the order of the policies; without those that have no run with that figure.
+        The tests in the order of the policies, without policies that lack the figure.
     """
     ours = Cell(reference, metric, case)
     compared = [
@@ -152,7 +152,7 @@ def _adjusted(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def best(runs: Runs, metric: str, case: str, *, among: Sequence[str]) -> str:
-    """A sentence: which policy is best by a metric, and which cannot be told from it."""
+    """Say which policy is best by a metric, and which do not differ significantly from it."""
     described = METRICS.of(metric)
     if described.better is None:
         raise ValueError(f"neither direction of {metric} is better")
@@ -176,7 +176,7 @@ def best(runs: Runs, metric: str, case: str, *, among: Sequence[str]) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """As tables print it."""
+    """Format p as in tables."""
     if p is None or math.isnan(p):
         return "–"
     return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")  # noqa: PLR2004 - the smallest printed

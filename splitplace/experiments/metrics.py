@@ -1,4 +1,4 @@
-"""Every metric that a page may show, by the name that runs give it."""
+"""Every metric that a page may show, by its name in the figures of a run."""
 
 from dataclasses import replace
 
@@ -58,13 +58,13 @@ _ALL = (
 
 
 class MetricTable:
-    """Finds metrics. One of a single application (`by_application.mnist.reward`) is that of all, so named."""
+    """Look up metrics. `by_application.mnist.reward` is `reward`, labelled with the application."""
 
     def __init__(self, metrics: tuple[Metric, ...]) -> None:
         self._metrics = {metric.key: metric for metric in metrics}
 
     def of(self, key: str) -> Metric:
-        """The metric of that name. Raises KeyError."""
+        """Return the metric of a key. Raises KeyError."""
         if not key.startswith("by_application."):
             return self._metrics[key]
         _, application, inner = key.split(".", 2)

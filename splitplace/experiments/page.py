@@ -1,4 +1,4 @@
-"""Writes an experiment's page: what was asked, what came out, what the paper says, and how to do it again."""
+"""Write an experiment's page: its question, the results, the paper's values, and how to repeat it."""
 
 import platform
 import shlex
@@ -33,10 +33,10 @@ class Origin:
     """Where the numbers of a page come from.
 
     Attributes:
-        command: that was given.
-        commit: of the source; None where it is not known.
-        scenario: what differs from the simulator's defaults in all cases.
-        seeds: how many runs of each policy in each case.
+        command: the command that was given.
+        commit: commit of the source; None if unknown.
+        scenario: settings of all cases that differ from the simulator's defaults.
+        seeds: number of runs of each policy in each case.
     """
 
     command: Sequence[str]
@@ -46,17 +46,17 @@ class Origin:
 
 
 def write(experiment: Experiment, runs: Runs, origin: Origin, folder: Path, notes: str = "") -> Path:
-    """Writes `NAME.md` and, in a folder NAME beside it, pictures and CSV files.
+    """Write `NAME.md` and, in a folder NAME beside it, pictures and CSV files.
 
     Args:
-        experiment: which one.
-        runs: all of it.
-        origin: how it was made.
-        folder: an existing one.
-        notes: written by a person who saw an earlier run; kept apart from what is counted.
+        experiment: the experiment.
+        runs: all its runs.
+        origin: where the numbers come from.
+        folder: an existing folder.
+        notes: remarks by a person on an earlier run; shown apart from computed results.
 
     Returns:
-        The page.
+        Path of the page.
     """
     attachments = folder / experiment.name
     attachments.mkdir(exist_ok=True)
@@ -85,11 +85,15 @@ def write(experiment: Experiment, runs: Runs, origin: Origin, folder: Path, note
 
 
 def write_index(experiments: Iterable[Experiment], folder: Path) -> Path:
-    """Writes `README.md`: a list of those experiments of which there is a page in the folder."""
+    """Write `README.md`, a list of the experiments that have a page in the folder."""
     rows = [
-        [f"[{each.title}]({each.name}.md)", each.question, ", ".join(each.figures) or "–"]
-        for each in experiments
-        if (folder / f"{each.name}.md").is_file()
+        [
+            f"[{experiment.title}]({experiment.name}.md)",
+            experiment.question,
+            ", ".join(experiment.figures) or "–",
+        ]
+        for experiment in experiments
+        if (folder / f"{experiment.name}.md").is_file()
     ]
     text = [
         "# Results of the experiments",
@@ -110,9 +114,9 @@ def _introduction(experiment: Experiment) -> str:
 def _findings(experiment: Experiment, runs: Runs) -> list[str]:
     found = [check(claim, runs) for claim in experiment.claims]
     leaders = [
-        f"- {prefix}{best(runs, key, case.name, among=_comparable(runs, case.name))}"
+        f"- {prefix}{best(runs, key, case.name, among=_without_oracles(runs, case.name))}"
         for case in experiment.cases
-        if len(_comparable(runs, case.name)) > 1
+        if len(_without_oracles(runs, case.name)) > 1
         for prefix in ["" if len(experiment.cases) == 1 else f"{case.name}: "]
         for key in experiment.tested
         if METRICS.of(key).better is not None
@@ -130,7 +134,7 @@ def _findings(experiment: Experiment, runs: Runs) -> list[str]:
     return sections
 
 
-def _comparable(runs: Runs, case: str) -> list[str]:
+def _without_oracles(runs: Runs, case: str) -> list[str]:
     return [
         policy
         for policy in runs.policies()
@@ -156,10 +160,10 @@ def _results(experiment: Experiment, runs: Runs, origin: Origin) -> list[str]:
 
 
 def _choices(experiment: Experiment, runs: Runs, origin: Origin) -> list[str]:
-    """What each row chooses among, for rows that differ in it do not compare like with like."""
+    """List the arms of each row, because rows with different arms are not directly comparable."""
     rows_by_arms = {
         case.name: _rows_by_arms(
-            [each for each in experiment.rows if (case.name, each.name) in runs.by_seed], case, origin
+            [row for row in experiment.rows if (case.name, row.name) in runs.by_seed], case, origin
         )
         for case in experiment.cases
     }

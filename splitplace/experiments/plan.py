@@ -1,4 +1,4 @@
-"""What an experiment is: cases times policies times seeds, what to draw, and what the paper says about it."""
+"""What an experiment is: cases, policies and seeds, plots, and the paper's claims about it."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,15 +10,15 @@ BASE_CASE = "base"
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure that runs give.
+    """A figure of a run, and how to print it.
 
     Attributes:
         key: its name in a run's figures, nested names joined by dots (`response_intervals.mean`).
-        label: for headings.
-        unit: for headings, after the label.
-        scale: what the run's figure is multiplied by.
-        decimals: to print.
-        better: which way is good; None where neither is.
+        label: label in headings.
+        unit: unit in headings, after the label.
+        scale: factor from the run's figure to the printed unit.
+        decimals: number of printed decimals.
+        better: which direction is better; None if neither is.
     """
 
     key: str
@@ -39,9 +39,9 @@ class Case:
     """One setting of the simulator.
 
     Attributes:
-        name: for files and tables, unique within the experiment.
+        name: name for files and tables, unique within the experiment.
         changes: fields of the scenario that differ from the profile's, by name.
-        x: where it stands on the horizontal axis of a line plot.
+        x: position on the horizontal axis of a line plot.
     """
 
     name: str = BASE_CASE
@@ -51,12 +51,12 @@ class Case:
 
 @dataclass(frozen=True)
 class PolicyRow:
-    """What fills one row of every table.
+    """One row of every table: a policy and the arms that it may choose.
 
     Attributes:
-        name: of the row, unique within the experiment.
+        name: name of the row, unique within the experiment.
         policy: split+placement.
-        arms: what it chooses among; None for what the case says, or else what its paper lets it choose.
+        arms: the arms; None = those of the case, or else the policy's own.
     """
 
     name: str
@@ -66,7 +66,7 @@ class PolicyRow:
 
 @dataclass(frozen=True)
 class Cell:
-    """Where a value stands: the runs of one policy (by its row's name) in one case, through one metric."""
+    """Address of a value: the policy (by the name of its row), the metric and the case."""
 
     policy: str
     metric: str
@@ -77,11 +77,11 @@ class Cell:
 class Claim:
     """A statement that runs can confirm or refute.
 
-    It holds where for every pair the difference `left - right`, seed by seed, lies between the bounds.
+    It holds if, for every pair, the difference `left - right`, paired by seed, lies between the bounds.
 
     Attributes:
         text: the statement, in words.
-        pairs: what is compared with what.
+        pairs: the cells to compare, as `(left, right)`.
         low: what every difference must exceed, in the metric's printed unit.
         high: what every difference must stay below.
         source: whose statement it is.
@@ -96,7 +96,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Printed:
-    """A number that the paper prints, in the metric's printed unit; the spread is what stands after its ±."""
+    """A number that the paper prints, in the metric's printed unit. The spread is the number after ±."""
 
     value: float
     spread: float | None = None
@@ -104,12 +104,12 @@ class Printed:
 
 @dataclass(frozen=True)
 class Dots:
-    """A panel for each metric: a row for each policy, in it a dot with its interval for each case.
+    """A panel for each metric, with a row for each policy and a dot with its interval for each case.
 
     Attributes:
-        file: name of the picture, without its suffix.
-        metrics: their keys.
-        caption: what it shows.
+        file: name of the picture without suffix.
+        metrics: keys of the metrics.
+        caption: caption of the picture.
     """
 
     file: str
@@ -119,9 +119,9 @@ class Dots:
 
 @dataclass(frozen=True)
 class ApplicationDots:
-    """As `Dots`, with a dot for each application in place of each case.
+    """Like `Dots`, with a dot for each application instead of each case.
 
-    The metrics are those that exist within `by_application.NAME.`, and are given without that.
+    The metrics are those below `by_application.NAME.`, given without this prefix.
     """
 
     file: str
@@ -135,11 +135,11 @@ class Lines:
     """A panel for each metric: a line for each policy over the cases' `x`.
 
     Attributes:
-        file: name of the picture, without its suffix.
-        metrics: their keys.
-        caption: what it shows.
-        axis: what `x` is.
-        logarithmic: whether the horizontal axis is.
+        file: name of the picture without suffix.
+        metrics: keys of the metrics.
+        caption: caption of the picture.
+        axis: label of the horizontal axis.
+        logarithmic: whether the horizontal axis is logarithmic.
     """
 
     file: str
@@ -151,7 +151,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Stacks:
-    """A panel for each case: for each policy the parts that make up a whole, one above the other."""
+    """A panel for each case, with a stacked bar for each policy."""
 
     file: str
     metrics: tuple[str, ...]
@@ -160,12 +160,12 @@ class Stacks:
 
 @dataclass(frozen=True)
 class TimeLines:
-    """A panel for each group of series: how figures moved from interval to interval.
+    """A panel for each group of series, over the intervals of the training.
 
     Attributes:
-        file: name of the picture, without its suffix.
-        panels: heading of each panel and, by label, the keys of its series.
-        caption: what it shows.
+        file: name of the picture without suffix.
+        panels: for each heading of a panel, the keys of its series by label.
+        caption: caption of the picture.
     """
 
     file: str
@@ -175,13 +175,13 @@ class TimeLines:
 
 @dataclass(frozen=True)
 class Courses:
-    """A panel for each case: a line for each policy, how one figure moved from the start to the end of a run.
+    """A panel for each case, with a line for each policy over the course of a run.
 
     Attributes:
-        file: name of the picture, without its suffix.
-        series: which.
-        caption: what it shows.
-        axis: what the points stand for.
+        file: name of the picture without suffix.
+        series: key of the series.
+        caption: caption of the picture.
+        axis: label of the horizontal axis.
     """
 
     file: str
@@ -198,21 +198,21 @@ class Experiment:
     """One page.
 
     Attributes:
-        name: on the command line.
-        title: of the page.
-        question: what it asks, a sentence or two.
-        figures: what it repeats of the paper, as the paper numbers it; also names on the command line.
-        policies: split+placement, each a row of its own name.
-        metrics: keys, in the order of the tables.
-        more: rows below those of `policies`, with arms of their own.
-        scenario: fields of the simulator's scenario for all cases and for the training; the command's win.
+        name: name on the command line.
+        title: title of the page.
+        question: the question, in a sentence or two.
+        figures: figures and tables of the paper that it repeats; also names on the command line.
+        policies: policies as split+placement; each is a row of the same name.
+        metrics: keys of the metrics, in the order of the tables.
+        more: further rows, with arms of their own.
+        scenario: fields of the scenario for all cases and the training; options of the command override them.
         cases: settings of the simulator.
         plots: pictures.
-        claims: what the paper, or an aim of ours, says of it.
+        claims: statements of the paper, or aims of ours.
         printed: the paper's numbers.
-        references: the rows that all others are tested against, one after the other.
-        tested: the metrics of these tests.
-        seeds: how many runs of each policy in each case, unless the command says otherwise.
+        references: rows that all others are tested against.
+        tested: metrics of these tests.
+        seeds: default number of runs of each policy in each case.
     """
 
     name: str
@@ -240,13 +240,13 @@ class Experiment:
 def extreme(
     text: str, cell: Cell, others: Sequence[str], *, highest: bool, source: Literal["paper", "aim"] = "paper"
 ) -> Claim:
-    """The claim that a policy has the highest (or lowest) value of all.
+    """Claim that a policy has the highest (or lowest) value of all.
 
     Args:
         text: the claim in words.
         cell: the policy, with metric and case.
-        others: policies that it is compared with; itself among them is passed over.
-        highest: else lowest.
+        others: policies to compare with; the policy itself is skipped.
+        highest: whether the value is claimed to be the highest, else the lowest.
         source: whose claim it is.
     """
     pairs = tuple((cell, Cell(other, cell.metric, cell.case)) for other in others if other != cell.policy)
@@ -254,14 +254,14 @@ def extreme(
 
 
 def changes(text: str, policies: Sequence[str], metric: str, cases: tuple[str, str], *, rises: bool) -> Claim:
-    """The claim that a metric rises (or falls) from the first case to the second for each policy."""
+    """Claim that a metric rises (or falls) from the first case to the second for each policy."""
     first, second = cases
     pairs = tuple((Cell(policy, metric, second), Cell(policy, metric, first)) for policy in policies)
     return Claim(text, pairs, 0 if rises else -math.inf, math.inf if rises else 0)
 
 
 def steady(text: str, policies: Sequence[str], metric: str, cases: tuple[str, str], within: float) -> Claim:
-    """The claim that a metric differs by less than `within` between two cases, for each of the policies."""
+    """Claim that a metric differs by less than `within` between two cases, for each policy."""
     first, second = cases
     pairs = tuple((Cell(policy, metric, second), Cell(policy, metric, first)) for policy in policies)
     return Claim(text, pairs, -within, within)

@@ -1,4 +1,4 @@
-"""Draws an experiment's pictures, small enough to be kept beside the text."""
+"""Draw an experiment's pictures, small enough to be kept beside the text."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -27,22 +27,22 @@ _PANEL_INCHES = (4.2, 2.9)
 _MOST_COLUMNS = 3
 _DOTS_PER_INCH = 80
 _ROW_SHARE = 0.7
-"""Of the room between rows, for what stands side by side in one."""
+"""Share of the distance between rows that the marks of one row take."""
 _COLOURS = 10
 _MARKERS = "osD^vP*X<>hdp"
 
 Series = Mapping[str, Sequence[Estimate | None]]
-"""By label, a value for each group."""
+"""For each label, a value for each row."""
 
 
 def draw(plot: Plot, experiment: Experiment, runs: Runs, folder: Path) -> Path:
-    """Draws one picture.
+    """Draw one picture and return its path.
 
     Args:
-        plot: what to draw.
-        experiment: whose; for the order of cases and the paper's numbers.
-        runs: the values.
-        folder: where to write the PNG.
+        plot: the picture.
+        experiment: the experiment, for the order of cases and the paper's numbers.
+        runs: the runs with the values.
+        folder: folder for the PNG file.
     """
     with mpl.rc_context(
         {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True}
@@ -61,7 +61,7 @@ def draw(plot: Plot, experiment: Experiment, runs: Runs, folder: Path) -> Path:
             case Courses():
                 figure = _courses(plot, experiment, runs)
         path = folder / f"{plot.file}.png"
-        # No date, no version: the same numbers give the same file.
+        # Without date and version, the same numbers give the same file.
         figure.savefig(path, dpi=_DOTS_PER_INCH, metadata={"Software": None})
     return path
 
@@ -74,7 +74,7 @@ def _panels(count: int, height_inches: float = _PANEL_INCHES[1]) -> tuple[Figure
 
 
 def _columns(count: int) -> int:
-    """Without a lonely panel in the last row, where that can be."""
+    """Return the number of columns, avoiding a single panel in the last row."""
     return 2 if count in {2, 4} else min(count, _MOST_COLUMNS)
 
 
@@ -85,7 +85,7 @@ def _legend(figure: Figure, axes: Axes) -> None:
 
 
 def _rows(policies: Sequence[str], panels: Sequence[Axes]) -> None:
-    """A row for each policy, named where a row of panels begins."""
+    """Set up a row for each policy, labelled in the leftmost panels."""
     for index, axes in enumerate(panels):
         first = index % _columns(len(panels)) == 0
         axes.set_yticks(range(len(policies)), policies if first else [""] * len(policies))
@@ -93,12 +93,12 @@ def _rows(policies: Sequence[str], panels: Sequence[Axes]) -> None:
 
 
 def _tall(policies: Sequence[str], series: int) -> float:
-    """Height of a panel with a row for each policy, in inches."""
+    """Return the height of a panel with a row for each policy, in inches."""
     return 0.8 + len(policies) * max(0.22, 0.1 * series)
 
 
 def _dots(axes: Axes, series: Series) -> None:
-    """Means with their intervals, row by row; those of one row close together."""
+    """Draw means with their intervals, row by row; those of one row close together."""
     for index, (label, values) in enumerate(series.items()):
         shift = (index - (len(series) - 1) / 2) * _ROW_SHARE / len(series)
         known = [(row + shift, value) for row, value in enumerate(values) if value is not None]
@@ -135,7 +135,7 @@ def _dot_panels(plot: Dots, experiment: Experiment, runs: Runs) -> Figure:
 
 
 def _printed(axes: Axes, policies: Sequence[str], key: str, experiment: Experiment) -> None:
-    """The paper's numbers, as open diamonds."""
+    """Draw the paper's numbers as open diamonds."""
     found = [
         (experiment.printed[cell].value, row)
         for row, policy in enumerate(policies)
@@ -237,7 +237,7 @@ def _courses(plot: Courses, experiment: Experiment, runs: Runs) -> Figure:
 
 
 def _course(axes: Axes, runs: Sequence[Run], key: str, label: str, index: int) -> None:
-    """One line: the mean over runs, point by point, in a band as wide as its interval."""
+    """Draw one line, the mean over runs, in a band as wide as its interval."""
     series = [run.series[key] for run in runs if key in run.series]
     points = [
         estimate([value for value in values if not math.isnan(value)] or [math.nan])

@@ -1,4 +1,4 @@
-"""A session: what is wanted is planned, simulated, and written down page by page."""
+"""One command's work: run several experiments and write a page for each."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,15 +17,15 @@ COMMON: Final[Mapping[str, Any]] = {"training_intervals": 100, "rules": "paper"}
 
 @dataclass(frozen=True)
 class SessionPlan:
-    """What a session does.
+    """The experiments of one command and their settings.
 
     Attributes:
-        experiments: in this order.
-        scenario: fields of the simulator's scenario for all cases of all experiments, before their own.
-        seeds: runs of each policy in each case; None for what each experiment asks for.
-        policies: to restrict all experiments to; empty for all.
-        command: that was given, for the pages.
-        commit: of the source, where it is known.
+        experiments: the experiments, in order.
+        scenario: fields of the scenario for all experiments; they override the experiments' own.
+        seeds: runs of each policy in each case; None = as each experiment says.
+        policies: policies to run; empty for all.
+        command: the command that was given, for the pages.
+        commit: commit of the source; None if unknown.
     """
 
     experiments: Sequence[Experiment]
@@ -36,16 +36,16 @@ class SessionPlan:
     commit: str | None = None
 
     def scenario_of(self, experiment: Experiment) -> dict[str, Any]:
-        """Fields of the scenario for all its cases: the command's before the experiment's own."""
+        """Return the fields of the scenario for all cases; the command's override the experiment's own."""
         return {**COMMON, **experiment.scenario, **self.scenario}
 
     def seeds_of(self, experiment: Experiment) -> int:
-        """How many runs of each policy in each case."""
+        """Return the number of runs of each policy in each case."""
         return experiment.seeds if self.seeds is None else self.seeds
 
 
 def simulations(plan: SessionPlan, cache: RunCache) -> int:
-    """How many trainings and simulations are to be done; what several experiments need is done once."""
+    """Count the trainings and simulations to run; those that several experiments share count once."""
     wanted = [
         request
         for experiment in plan.experiments
@@ -59,16 +59,16 @@ def simulations(plan: SessionPlan, cache: RunCache) -> int:
 def conduct(
     plan: SessionPlan, cache: RunCache, folder: Path, done: Callable[[Experiment], None]
 ) -> Iterator[Path]:
-    """Does all experiments and writes a page for each, and a list of them.
+    """Run all experiments and write a page for each, and a list of the pages.
 
     Args:
-        plan: what to do.
-        cache: who does it.
-        folder: where pages go; made where it is missing.
-        done: called after each training and simulation with the experiment that it was for.
+        plan: the experiments and their settings.
+        cache: runs the simulations and keeps their results.
+        folder: folder for the pages; created if missing.
+        done: called after each training and simulation with its experiment.
 
     Yields:
-        Each page, when it is written.
+        The path of each page once it is written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for experiment in plan.experiments:
@@ -87,7 +87,7 @@ def conduct(
 
 
 def notes_on(name: str) -> str:
-    """What was written by hand on an experiment; empty where nothing was."""
+    """Return the handwritten notes on an experiment; empty if there are none."""
     notes = files("splitplace.experiments") / "notes" / f"{name}.md"
     return notes.read_text(encoding="utf-8") if notes.is_file() else ""
 

@@ -1,4 +1,4 @@
-"""One training, or one simulation, as the experiments see it."""
+"""Run one training or one simulation, and turn its result into figures."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,31 +13,31 @@ from splitplace.simulator import Result, Scenario, run, train
 
 
 def train_policies(training: TrainingRun) -> TrainedPolicies:
-    """Trains the policies, and writes down what a bandit knows after each interval.
+    """Train the policies, and record the state of a bandit after each interval.
 
     Raises:
         ValueError: the scenario cannot be, or there is no such policy.
         StoreError: the model store cannot be used.
     """
-    diary: list[dict[str, float]] = []
+    states: list[dict[str, float]] = []
 
     def watch(split: SplitPolicy, _placement: PlacementPolicy, _interval: int) -> None:
         if split.name == "mab":
-            diary.append(flatten(split.state()))
+            states.append(flatten(split.state()))
 
     learnt = train(training.scenario, training.policy, training.seed, watch=watch)
     interval_ms = training.scenario.interval_ms(training.scenario.workload())
-    return TrainedPolicies(learnt, _in_intervals(by_name(diary), interval_ms))
+    return TrainedPolicies(learnt, _in_intervals(by_name(states), interval_ms))
 
 
-def by_name(diary: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
-    """Series by name; 0 until something is known."""
-    names = {name for entry in diary for name in entry}
-    return {name: [entry.get(name, 0.0) for entry in diary] for name in sorted(names)}
+def by_name(states: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    """Return the series of each figure by name; 0 before its first value."""
+    names = {name for entry in states for name in entry}
+    return {name: [entry.get(name, 0.0) for entry in states] for name in sorted(names)}
 
 
 def _in_intervals(series: Mapping[str, list[float]], interval_ms: float) -> dict[str, list[float]]:
-    """Response times in scheduling intervals, as the paper draws them."""
+    """Convert response times to scheduling intervals, as the paper draws them."""
     return {
         name: [value / interval_ms for value in values] if name.startswith("response_ms.") else values
         for name, values in series.items()
@@ -45,7 +45,7 @@ def _in_intervals(series: Mapping[str, list[float]], interval_ms: float) -> dict
 
 
 def simulate(request: SimulationRequest, trained: TrainedPolicies | None) -> Run:
-    """Runs the simulator.
+    """Run one simulation.
 
     Raises:
         ValueError: the scenario cannot be, or there is no such policy.
@@ -62,7 +62,7 @@ def simulate(request: SimulationRequest, trained: TrainedPolicies | None) -> Run
 
 
 def _reward_by_tenth(result: Result, scenario: Scenario) -> list[float]:
-    """Mean reward, of 100, of the tasks that arrived in each tenth of the run; NaN where none did."""
+    """Return the mean reward (of 100) of tasks that arrived in each tenth of the run; NaN if none did."""
     tenth_ms = scenario.intervals * scenario.interval_ms(scenario.workload()) / 10
     rewards: list[list[float]] = [[] for _ in range(10)]
     for record in result.records or ():
@@ -72,7 +72,7 @@ def _reward_by_tenth(result: Result, scenario: Scenario) -> list[float]:
 
 
 def _parts(result: Result, scenario: Scenario) -> dict[str, float]:
-    """What the mean response time is made of, in intervals, over the answered tasks."""
+    """Return the parts of the mean response time of answered tasks, in intervals."""
     answered = [record for record in result.records or () if record.status == "answered"]
     if not answered:
         return {}

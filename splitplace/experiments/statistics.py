@@ -9,19 +9,19 @@ from typing import Literal
 from scipy import stats
 
 CONFIDENCE = 0.95
-"""Of every interval that a page prints, unless the page says otherwise."""
+"""Confidence of the printed intervals, unless a page says otherwise."""
 
 Verdict = Literal["holds", "fails", "undecided"]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean and how well it is known.
+    """A mean with its confidence interval.
 
     Attributes:
-        mean: of the values.
-        margin: half the width of the t interval; None for a single value, of which nothing is known.
-        count: how many values.
+        mean: mean of the values.
+        margin: half the width of the t interval; None for a single value.
+        count: number of values.
     """
 
     mean: float
@@ -30,18 +30,18 @@ class Estimate:
 
     @property
     def low(self) -> float:
-        """Lower end of the interval; minus infinity where the margin is unknown."""
+        """Lower end of the interval; minus infinity if the margin is unknown."""
         return self.mean - (math.inf if self.margin is None else self.margin)
 
     @property
     def high(self) -> float:
-        """Upper end of the interval; infinity where the margin is unknown."""
+        """Upper end of the interval; infinity if the margin is unknown."""
         return self.mean + (math.inf if self.margin is None else self.margin)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Left less right, seed by seed.
+    """Left minus right, paired by seed.
 
     Attributes:
         difference: mean of the differences and its interval.
@@ -56,11 +56,11 @@ class Comparison:
 
 
 def estimate(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
-    """Mean and Student's t interval of independent values.
+    """Estimate the mean of independent values with Student's t interval.
 
     Args:
-        values: one per run.
-        confidence: that the interval covers the true mean, in (0, 1).
+        values: one value per run.
+        confidence: probability that the interval covers the true mean, in (0, 1).
 
     Raises:
         ValueError: there are no values.
@@ -75,12 +75,12 @@ def estimate(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimat
 
 
 def compare(left: Sequence[float], right: Sequence[float], confidence: float = CONFIDENCE) -> Comparison:
-    """Compares two policies (or cases) run by run.
+    """Compare two policies (or cases) run by run.
 
     Args:
         left: one value per seed.
-        right: of the same seeds in the same order.
-        confidence: of the interval of the difference.
+        right: values of the same seeds in the same order.
+        confidence: confidence of the interval of the difference.
 
     Raises:
         ValueError: the lengths differ, or there are no values.
@@ -102,10 +102,10 @@ def _t_test(difference: Estimate, differences: Sequence[float]) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's correction: keeps the chance of even one false finding among all tests below the level.
+    """Apply Holm's correction, which bounds the chance of any false finding among all tests.
 
     Args:
-        p_values: of tests that are read together.
+        p_values: p-values of tests that are interpreted together.
 
     Returns:
         Adjusted values in the given order, each at most 1.
@@ -119,7 +119,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def judge(difference: Estimate, low: float, high: float) -> Verdict:
-    """Whether a difference lies between two bounds.
+    """Decide whether a difference lies between two bounds.
 
     Args:
         difference: with its interval.
@@ -127,7 +127,7 @@ def judge(difference: Estimate, low: float, high: float) -> Verdict:
         high: what it must stay below; infinity for no bound.
 
     Returns:
-        `holds` where the whole interval lies between the bounds, `fails` where none of it does, else
+        `holds` if the whole interval lies between the bounds, `fails` if none of it does, else
         `undecided`.
     """
     if low < difference.low and difference.high < high:

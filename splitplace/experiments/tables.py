@@ -1,4 +1,4 @@
-"""Tables, in Markdown for the page and as CSV for whoever wants to count again."""
+"""Tables: in Markdown for the page, and as CSV for further analysis."""
 
 import csv
 from collections.abc import Iterable, Sequence
@@ -19,13 +19,13 @@ _VERDICTS: dict[Verdict | None, str] = {
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def results(experiment: Experiment, runs: Runs, case: str) -> str:
-    """One case: a row for each policy, a column for each metric; the best mean of each column is bold."""
+    """Return the results of one case: a row per policy, a column per metric, the best means in bold."""
     metrics = [key for key in experiment.metrics if _present(runs, case, key)]
     winners = {key: _winner(runs, case, key) for key in metrics}
     rows = []
@@ -56,7 +56,7 @@ def _winner(runs: Runs, case: str, key: str) -> str | None:
 
 
 def by_application(runs: Runs, metrics: Sequence[str], case: str) -> str:
-    """A row for each policy, a column for each metric of each application."""
+    """Return a table with a row per policy and a column per metric of each application."""
     keys = [
         (application, f"by_application.{application}.{metric}")
         for metric in metrics
@@ -75,7 +75,7 @@ def by_application(runs: Runs, metrics: Sequence[str], case: str) -> str:
 
 
 def paper(experiment: Experiment, runs: Runs) -> str:
-    """The paper's numbers beside ours, with a sentence on each difference."""
+    """Return the paper's numbers beside ours, with a sentence on each difference."""
     rows = []
     for cell, printed in experiment.printed.items():
         estimate = runs.estimate(cell)
@@ -100,7 +100,7 @@ def _where(cell: Cell) -> str:
 
 
 def findings(found: Sequence[Finding]) -> str:
-    """What is claimed, and what became of it."""
+    """Return a table of claims and their verdicts."""
     rows = [
         [
             "the paper" if finding.claim.source == "paper" else "our aim",
@@ -114,7 +114,7 @@ def findings(found: Sequence[Finding]) -> str:
 
 
 def tests(found: Sequence[Tested], reference: str, metric: str) -> str:
-    """The reference against every other policy."""
+    """Return a table of tests of the reference against every other policy."""
     described = METRICS.of(metric)
     rows = [
         [
@@ -132,7 +132,7 @@ def tests(found: Sequence[Tested], reference: str, metric: str) -> str:
 
 
 def write_runs(path: Path, runs: Runs) -> None:
-    """Every figure of every run: a row for each run."""
+    """Write every figure of every run, one row per run."""
     columns = sorted(
         {name for by_seed in runs.by_seed.values() for run in by_seed.values() for name in run.figures}
     )
@@ -145,7 +145,7 @@ def write_runs(path: Path, runs: Runs) -> None:
 
 
 def write_summary(path: Path, runs: Runs, metrics: Sequence[str]) -> None:
-    """Mean and interval of each metric for each policy in each case, in printed units."""
+    """Write mean and interval of each metric for each policy in each case, in printed units."""
     rows = [
         [case, policy, key, METRICS.of(key).unit, _plain(found.mean), _plain(found.margin), found.count]
         for case, policy in runs.by_seed

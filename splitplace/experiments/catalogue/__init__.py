@@ -1,4 +1,4 @@
-"""All experiments, in the order in which `all` runs them, by their own name and by the paper's figures."""
+"""All experiments, in the order in which `all` runs them, by name and by the paper's figures."""
 
 import re
 from collections.abc import Mapping
@@ -33,13 +33,15 @@ EXPERIMENTS: Mapping[str, Experiment] = {
 
 
 def experiment(name: str) -> Experiment:
-    """The experiment of that name, or that repeats that figure (`fig11`: part of `fig9`). Raises KeyError."""
+    """Return the experiment of a name, or that repeats a figure (`fig11` is in `fig9`). Raises KeyError."""
     return EXPERIMENTS[name] if name in EXPERIMENTS else _BY_FIGURE[name]
 
 
 def _short(figure: str) -> str:
-    """`Figure 11` as `fig11`."""
+    """Shorten `Figure 11` to `fig11`."""
     return re.sub(r"^figure\s+", "fig", figure.lower())
 
 
-_BY_FIGURE = {_short(figure): each for each in EXPERIMENTS.values() for figure in each.figures}
+_BY_FIGURE = {
+    _short(figure): experiment for experiment in EXPERIMENTS.values() for figure in experiment.figures
+}

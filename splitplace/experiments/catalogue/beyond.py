@@ -1,4 +1,4 @@
-"""What the paper does not ask: speeds that change in the middle of a run, and nodes that fail."""
+"""Experiments beyond the paper: changing speeds, failing nodes, more arms, and when decisions are taken."""
 
 from splitplace.experiments.catalogue.policies import EVERY_ARM, OURS, SPLITPLACE
 from splitplace.experiments.metrics import MERIT

@@ -1,4 +1,4 @@
-"""The comparison of all models (Table 4, Figures 7 and 8), and what it rests on (Figures 2 and 6)."""
+"""The comparison of all models (Table 4, Figures 7 and 8), and its foundations (Figures 2 and 6)."""
 
 from collections.abc import Mapping
 
@@ -81,7 +81,7 @@ _TABLE4: Mapping[str, Mapping[str, Printed]] = {
         "reward": Printed(94.18),
     },
 }
-"""As printed, but for the unit of energy: what stands there as MW-hr are MJ per interval of 300 s."""
+"""As printed, except for the unit of energy: the column says MW-hr, but holds MJ per interval of 300 s."""
 
 TABLE4 = Experiment(
     name="table4",
@@ -219,7 +219,7 @@ TABLE4 = Experiment(
 )
 
 APPLICATIONS = ("mnist", "fashionmnist", "cifar100")
-"""Of the paper."""
+"""The applications of the paper."""
 
 _ARMS = ("layer", "semantic")
 

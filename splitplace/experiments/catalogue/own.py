@@ -1,4 +1,4 @@
-"""The second profile: the models of our own store, with their measured costs, on Raspberry Pis."""
+"""The profile `store`: the shipped models, with their measured costs, on Raspberry Pis."""
 
 from splitplace.experiments.catalogue.policies import EVERY_ARM, OURS, OURS_WITH_DASO, SPLITPLACE
 from splitplace.experiments.metrics import MERIT
@@ -14,10 +14,10 @@ from splitplace.experiments.plan import (
 )
 
 RATES = (6, 12, 24)
-"""Tasks per interval: little to do, enough to do, and more than can be done."""
+"""Tasks per interval: a light load, a full load, and more than the hosts can process."""
 
 _ALL_ARMS = (*EVERY_ARM, "int8")
-"""Some applications of the store have networks of 8-bit numbers too."""
+"""Some applications of the store also have an eight-bit network."""
 
 
 def _with_every_arm(policy: str) -> PolicyRow:
@@ -32,7 +32,7 @@ _MORE = (
     _DEFAULT,
     _with_every_arm(OURS_WITH_DASO),
 )
-"""No oracle: where so much waits, its looking ahead takes longer than all other runs together."""
+"""There is no oracle here: with long queues, its look-ahead takes longer than all other runs together."""
 _RIVALS = (*_POLICIES, *(row.name for row in _MORE))
 
 

@@ -15,12 +15,12 @@ from splitplace.experiments.plan import (
 )
 
 RATES = (2, 6, 15, 30, 50)
-"""Tasks per interval: the values of the paper's horizontal axis."""
+"""Tasks per interval, as on the paper's horizontal axis."""
 
 _REWARD_FREE = ("layer+gobi",)
 _REWARD_AWARE = ("mab+daso", "mab+gobi", "mc+gobi")
 _INTERVALS = 40
-"""Fewer than elsewhere: 50 tasks in each are 2,000."""
+"""Fewer than in other experiments: with 50 tasks per interval these are 2,000 tasks."""
 
 FIG9 = Experiment(
     name="fig9",
@@ -113,7 +113,7 @@ FIG9 = Experiment(
 )
 
 ALPHAS = (0.0, 0.5, 1.0)
-"""Weight of energy in equation 10; that of the response is the rest."""
+"""Weight of energy in equation 10; the weight of the response is 1 - alpha."""
 
 _ABLATIONS = ("semantic+gobi", "layer+gobi", "mab+gobi", "mab+daso")
 _BOTH_ENDS = ("alpha 0", "alpha 1")
