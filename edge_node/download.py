@@ -1,6 +1,6 @@
-"""The state of one fragment's download: which pieces are here and which to ask for. Pure.
+"""The state of one fragment's download: which chunks are here and which to request. Pure.
 
-Pieces come on a topic that all nodes share, so any that arrives is taken, whoever asked for it.
+Chunks come on a topic that all nodes share, so any that arrives is taken, whoever asked for it.
 """
 
 from collections.abc import Collection
@@ -10,11 +10,11 @@ from splitplace.errors import SplitPlaceError
 from splitplace.messages.limits import CHUNK_BYTES
 
 WINDOW = 16
-"""Most pieces asked for at a time."""
+"""Chunks requested at a time."""
 PATIENCE_MS = 1000.0
-"""A piece that has not come so long after it was asked for is asked for again."""
+"""Request a chunk again after this many ms."""
 MAX_SILENT_ROUNDS = 8
-"""So often in a row without one new piece; then the download has failed."""
+"""Rounds of requests in a row without a new chunk after which the download fails."""
 
 
 class DownloadError(SplitPlaceError):
@@ -23,17 +23,17 @@ class DownloadError(SplitPlaceError):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A run of pieces to ask for."""
+    """A run of chunks to request."""
 
     first_chunk: int
     chunks: int
 
 
 class Download:
-    """Which pieces of a file of known size are here, asked for, or to be asked for."""
+    """Tracks which chunks of a file of known size are here, requested, or missing."""
 
     def __init__(self, file_bytes: int, written: Collection[int] = ()) -> None:
-        """A download of which some pieces may have been written before."""
+        """Begin a download; the chunks `written` are here already."""
         self.file_bytes = file_bytes
         self.chunks = -(-file_bytes // CHUNK_BYTES)
         self._missing = set(range(self.chunks)).difference(written)
@@ -42,11 +42,11 @@ class Download:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all pieces are here. What they make together is for the hash to say."""
+        """Whether all chunks are here. The hash tells whether they are right."""
         return not self._missing
 
     def receive(self, chunk: int, body_bytes: int, file_bytes: int) -> bool:
-        """Whether a piece is to be kept: new, of this file, and of the right size."""
+        """Whether a chunk is to be kept: new, of this file, and of the right size."""
         expected = min(CHUNK_BYTES, self.file_bytes - chunk * CHUNK_BYTES)
         if file_bytes != self.file_bytes or body_bytes != expected or chunk not in self._missing:
             return False
@@ -56,7 +56,7 @@ class Download:
         return True
 
     def wanted(self, now_ms: float) -> Wanted | None:
-        """What to ask for now; None while enough is on its way.
+        """Return what to request now; None while enough is on its way.
 
         Raises:
             DownloadError: nothing new has come for `MAX_SILENT_ROUNDS` rounds of asking.
@@ -65,7 +65,7 @@ class Download:
         if late and len(late) == len(self._asked):
             self._silent_rounds += 1
             if self._silent_rounds >= MAX_SILENT_ROUNDS:
-                missing = f"{len(self._missing)} of {self.chunks} pieces"
+                missing = f"{len(self._missing)} of {self.chunks} chunks"
                 raise DownloadError(f"{missing} did not come, though asked for {MAX_SILENT_ROUNDS} times")
         for chunk in late:
             del self._asked[chunk]
@@ -80,6 +80,6 @@ class Download:
         return Wanted(first, run)
 
     def next_check_ms(self, now_ms: float) -> float:
-        """How long to wait for a piece before `wanted` should be called again."""
+        """Return the ms to wait for a chunk before calling `wanted` again."""
         oldest = min(self._asked.values(), default=now_ms)
         return max(0.0, oldest + PATIENCE_MS - now_ms)

@@ -1,6 +1,6 @@
-"""Fetches a fragment over the bus into the store, piece by piece, and checks its hash.
+"""Fetches a fragment over the bus into the store, chunk by chunk, and checks its hash.
 
-What an earlier fetch left, also one of a process that died, is not fetched again.
+Chunks that an earlier fetch has written are not fetched again, even if its process died.
 """
 
 import asyncio
@@ -21,10 +21,10 @@ from splitplace.storage.model_store import StoreError
 log = logging.getLogger(__name__)
 
 MAX_TRIES = 3
-"""How often a file whose hash is wrong is fetched again from the beginning."""
+"""Number of times that a file with a wrong hash is fetched from the beginning."""
 MAX_PARALLEL = 2
 _MAX_UNWRITTEN = 64
-"""Pieces that may wait for the disk; more are let go by and asked for again."""
+"""Max. chunks buffered for the disk; further chunks are dropped and requested again."""
 
 
 class Fetcher:
@@ -37,10 +37,10 @@ class Fetcher:
         self._slots = asyncio.Semaphore(MAX_PARALLEL)
 
     async def fetch(self, fragment: Fragment) -> Path:
-        """The fragment's file, its hash checked.
+        """Return the fragment's file, with its hash checked.
 
         Raises:
-            DownloadError: nobody has it, pieces do not come, or what comes is not what was described.
+            DownloadError: nobody has it, chunks do not come, or what comes is not what was described.
             OSError: the disk refuses.
         """
         if not 0 < fragment.file_bytes <= MAX_FRAGMENT_BYTES:
@@ -73,7 +73,7 @@ class _Transfer:
         self._missing: str | None = None
 
     async def run(self) -> None:
-        """Ask and write until every piece is here. Raises DownloadError, OSError."""
+        """Ask and write until every chunk is here. Raises DownloadError, OSError."""
         async with (
             self._bus.watching(FRAGMENT_CHUNK, self._on_chunk, fragment=self._fragment),
             self._bus.watching(FRAGMENT_MISSING, self._on_missing, fragment=self._fragment),
@@ -82,11 +82,11 @@ class _Transfer:
                 self._ask()
                 try:
                     async with asyncio.timeout(self._download.next_check_ms(now_ms()) / 1000):
-                        piece = await self._unwritten.get()
+                        chunk = await self._unwritten.get()
                 except TimeoutError:
                     continue
-                if piece is not None:
-                    await asyncio.to_thread(self._partial.write, *piece)
+                if chunk is not None:
+                    await asyncio.to_thread(self._partial.write, *chunk)
 
     def _ask(self) -> None:
         if self._missing is not None:

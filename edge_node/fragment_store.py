@@ -18,10 +18,10 @@ _PARTIAL = ".partial"
 
 
 class PartialFragment:
-    """A fragment file that is being written piece by piece, and that can be taken up after a crash.
+    """A fragment file that is written chunk by chunk, and whose download can resume after a crash.
 
-    Behind the content there is one byte for each piece, set when the piece has been written. Should a power
-    cut keep the byte and lose the piece, the hash of the whole tells, and it is fetched anew.
+    Behind the content there is one byte for each chunk, set when the chunk has been written. If a power cut
+    keeps the byte and loses the chunk, the hash of the whole file tells, and it is fetched again.
     """
 
     def __init__(self, path: Path, file_bytes: int, on_close: Callable[[Path], None]) -> None:
@@ -39,7 +39,7 @@ class PartialFragment:
             self._file.truncate(file_bytes + chunks)
         self._file.seek(file_bytes)
         self.written = frozenset(index for index, mark in enumerate(self._file.read(chunks)) if mark)
-        """Pieces that were here when the file was opened."""
+        """Chunks that were here when the file was opened."""
 
     def __enter__(self) -> Self:
         return self
@@ -51,7 +51,7 @@ class PartialFragment:
         self._on_close(self.path)
 
     def write(self, chunk: int, body: bytes | memoryview) -> None:
-        """Put a piece where it belongs. Raises OSError."""
+        """Write a chunk to its place. Raises OSError."""
         self._file.seek(chunk * CHUNK_BYTES)
         self._file.write(body)
         self._file.flush()
@@ -73,9 +73,9 @@ class FragmentStore:
         """Opens the cache.
 
         Args:
-            folder: made where missing; what earlier downloads left unfinished in it can be taken up.
-            max_bytes: of all files, also unfinished ones. A single bigger one is still kept, until the next
-                comes.
+            folder: created if missing; unfinished downloads in it can resume.
+            max_bytes: of all files, including unfinished ones. A single larger file is kept until the next
+                one comes.
 
         Raises:
             OSError: the folder cannot be used.
@@ -106,9 +106,9 @@ class FragmentStore:
         return path
 
     def begin(self, sha256: str, file_bytes: int) -> PartialFragment:
-        """The file to write a fragment's pieces into, with those that came before; room is made for it.
+        """Open the file for a fragment's chunks, with those that are here already. Makes room for it.
 
-        Closed without `finish`, it stays, and is taken up by the next `begin`. Raises OSError.
+        If it is closed without `finish`, the next `begin` resumes it. Raises OSError.
         """
         path = self._folder / f"{sha256}{_PARTIAL}"
         with self._lock:

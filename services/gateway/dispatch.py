@@ -47,8 +47,8 @@ def input_frames(
     roots = routes(variant, {stage.stage: stage.node for stage in placed.stages})
     starts = range(0, len(inputs), placed.micro_batch)
     for index, start in enumerate(starts):
-        piece = inputs[start : start + placed.micro_batch]
-        codec, encoded = encode_tensor(piece, compress=compress)
+        micro_batch = inputs[start : start + placed.micro_batch]
+        codec, encoded = encode_tensor(micro_batch, compress=compress)
         for route in roots:
             header = TensorHeader(
                 task=placed.task,
@@ -59,7 +59,7 @@ def input_frames(
                 micro_batches=len(starts),
                 expires_ms=max(0.0, expires_ms),
                 dtype=application.input.dtype,
-                shape=piece.shape,
+                shape=micro_batch.shape,
                 codec=codec,
                 encoded_bytes=len(encoded),
                 route=route,

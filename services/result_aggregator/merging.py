@@ -1,8 +1,8 @@
-"""From the outputs of several stages to one class and its confidence for each input.
+"""Merge the outputs of several stages into one class and its confidence for each input.
 
-A softmax over columns that arrive in several pieces needs of each piece only three numbers a row: the
-greatest logit, where it stands, and the sum of exponentials relative to it. So outputs are condensed as they
-arrive, and no logits are kept.
+A softmax over columns that arrive in groups needs only three numbers a row from each group: the greatest
+logit, its column, and the sum of exponentials relative to it. So outputs are condensed as they arrive, and no
+logits are kept.
 """
 
 from collections.abc import Sequence

@@ -15,7 +15,7 @@ MAX_IDLE_MS = 30_000.0
 
 
 class TensorKey(NamedTuple):
-    """What makes two frames pieces of one tensor."""
+    """Frames with equal values of this are chunks of one tensor."""
 
     task: str
     attempt: int

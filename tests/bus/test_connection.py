@@ -239,7 +239,7 @@ async def test_an_answer_through_the_broker_does_not_wait_for_tcp_timers(broker_
     assert statistics.median(took_ms) < 30
 
 
-def chunk(number: int, body: bytes = b"piece") -> bytes:
+def chunk(number: int, body: bytes = b"chunk") -> bytes:
     return pack(FragmentHeader(fragment=SHA256, file_bytes=1000, chunk=number), body)
 
 
@@ -260,7 +260,7 @@ async def test_a_watch_receives_only_while_it_lasts(broker_url: str) -> None:
         await eventually(lambda: other.received)
         received_bytes = receiver.statistics.received_bytes
     assert [received.message.chunk for received in seen] == [1, 2]
-    assert bytes(seen[0].body) == b"piece"
+    assert bytes(seen[0].body) == b"chunk"
     assert receiver.statistics.rejected == 1
     expected = len(chunk(1)) + len(b"broken") + len(chunk(2)) + len(status().model_dump_json())
     assert received_bytes == expected, "the broker sent more than was watched"

@@ -74,7 +74,7 @@ async def test_a_fragment_that_the_repository_has_lost_is_a_failure(
         assert w.vitals("n1").loaded_bytes == 0
 
 
-async def test_lost_and_corrupted_pieces_are_fetched_again(mosquitto_url: str, tmp_path: Path) -> None:
+async def test_lost_and_corrupted_chunks_are_fetched_again(mosquitto_url: str, tmp_path: Path) -> None:
     async with world(mosquitto_url, tmp_path, "n1") as w:
         w.repository.lose, w.repository.corrupt = {0}, {1}
         await is_answered(w, "c.t")
@@ -144,7 +144,7 @@ async def test_after_garbage_on_every_topic_the_next_good_task_is_answered(
                     await w.outside.bus.publish_raw(name, payload)
         await is_answered(w, "c.good")
         vitals = await w.next_vitals("n1")
-        # Pieces of fragments are only listened to while one is fetched.
+        # Chunks of fragments are only listened to while one is fetched.
         assert vitals.rejected - before == 20 * 4 * len(payloads)
 
 

@@ -1,4 +1,4 @@
-"""Which pieces of a fragment are asked for, taken, and asked for again."""
+"""Which chunks of a fragment are asked for, taken, and asked for again."""
 
 import random
 
@@ -43,14 +43,14 @@ def test_the_next_window_is_asked_for_while_half_of_the_first_is_on_its_way() ->
     assert download.wanted(0.0) == Wanted(WINDOW, WINDOW // 2)
 
 
-def test_pieces_that_another_node_asked_for_are_taken_and_not_asked_for_again() -> None:
+def test_chunks_that_another_node_asked_for_are_taken_and_not_asked_for_again() -> None:
     download = Download(20 * CHUNK_BYTES)
     for chunk in range(5):
         assert receive(download, chunk)
     assert download.wanted(0.0) == Wanted(5, 15)
 
 
-def test_pieces_written_by_an_earlier_download_are_not_asked_for() -> None:
+def test_chunks_written_by_an_earlier_download_are_not_asked_for() -> None:
     download = Download(3 * CHUNK_BYTES, {0, 2})
     assert download.wanted(0.0) == Wanted(1, 1)
     assert download.receive(1, CHUNK_BYTES, 3 * CHUNK_BYTES)
@@ -58,7 +58,7 @@ def test_pieces_written_by_an_earlier_download_are_not_asked_for() -> None:
     assert Download(3 * CHUNK_BYTES, {0, 1, 2}).is_complete
 
 
-def test_a_lost_piece_is_asked_for_again_after_a_while() -> None:
+def test_a_lost_chunk_is_asked_for_again_after_a_while() -> None:
     download = Download(3 * CHUNK_BYTES)
     download.wanted(0.0)
     receive(download, 0)
@@ -68,7 +68,7 @@ def test_a_lost_piece_is_asked_for_again_after_a_while() -> None:
     assert download.wanted(PATIENCE_MS) == Wanted(1, 1)
 
 
-def test_duplicates_and_pieces_of_another_size_or_file_are_not_taken() -> None:
+def test_duplicates_and_chunks_of_another_size_or_file_are_not_taken() -> None:
     download = Download(2 * CHUNK_BYTES + 5)
     assert not download.receive(0, CHUNK_BYTES - 1, download.file_bytes)
     assert not download.receive(2, CHUNK_BYTES, download.file_bytes)
@@ -84,12 +84,12 @@ def test_it_gives_up_when_nothing_new_comes_for_many_rounds() -> None:
     for _ in range(MAX_SILENT_ROUNDS):
         assert download.wanted(now_ms) is not None
         now_ms += PATIENCE_MS
-    with pytest.raises(DownloadError, match="2 of 2 pieces"):
+    with pytest.raises(DownloadError, match="2 of 2 chunks"):
         download.wanted(now_ms)
 
 
 @given(st.integers(1, 60 * CHUNK_BYTES), st.integers(0, 1000), st.floats(0, 0.7))
-def test_every_file_arrives_whole_though_pieces_are_lost_reordered_and_repeated(
+def test_every_file_arrives_whole_though_chunks_are_lost_reordered_and_repeated(
     file_bytes: int, seed: int, loss: float
 ) -> None:
     dice = random.Random(seed)

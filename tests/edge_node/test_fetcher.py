@@ -1,4 +1,4 @@
-"""Fetching a file of many pieces: what was fetched before a death is not fetched again."""
+"""Fetching a file of many chunks: what was fetched before a death is not fetched again."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ from tests.support.repository import FragmentRepository
 from tests.support.tiny_application import build_tiny_application
 from tests.support.waiting import until
 
-PIECES = WINDOW + 4
+CHUNKS = WINDOW + 4
 
 
 class Depot:
@@ -27,7 +27,7 @@ class Depot:
     def __init__(self, broker_url: str, folder: Path) -> None:
         self.settings = Settings(broker=broker_url)
         application = build_tiny_application(folder / "store")
-        self.content = os.urandom((PIECES - 1) * CHUNK_BYTES + 99)
+        self.content = os.urandom((CHUNKS - 1) * CHUNK_BYTES + 99)
         sha256 = sha256_of(self.content)
         (folder / "store" / "tiny" / "fragments" / f"{sha256}.onnx").write_bytes(self.content)
         changes = {"sha256": sha256, "file_bytes": len(self.content)}
@@ -42,8 +42,8 @@ class Depot:
             store = FragmentStore(self.cache, 10 * len(self.content))
             return await Fetcher(bus, store, "node").fetch(self.fragment)
 
-    def pieces_written(self) -> int:
-        """How many pieces an interrupted download has written."""
+    def chunks_written(self) -> int:
+        """How many chunks an interrupted download has written."""
         for path in self.cache.glob("*.partial"):
             return sum(path.read_bytes()[len(self.content) :])
         return 0
@@ -57,7 +57,7 @@ async def test_a_node_that_died_while_fetching_asks_only_for_the_rest(
         await depot.repository.bus.connected()
         depot.repository.lose = set(range(1, 50))
         fetching = asyncio.create_task(depot.fetch())
-        await until(lambda: depot.pieces_written() == WINDOW, 20.0)
+        await until(lambda: depot.chunks_written() == WINDOW, 20.0)
         fetching.cancel()
         await asyncio.gather(fetching, return_exceptions=True)
 
@@ -66,15 +66,15 @@ async def test_a_node_that_died_while_fetching_asks_only_for_the_rest(
         path = await asyncio.wait_for(depot.fetch(), 20.0)
         assert path.read_bytes() == depot.content
         asked = [(request.first_chunk, request.chunks) for request in depot.repository.requests]
-        assert asked == [(WINDOW, PIECES - WINDOW)]
+        assert asked == [(WINDOW, CHUNKS - WINDOW)]
 
 
-async def test_pieces_that_were_spoilt_on_disk_are_found_and_everything_is_fetched_anew(
+async def test_chunks_that_were_spoilt_on_disk_are_found_and_everything_is_fetched_anew(
     mosquitto_url: str, tmp_path: Path
 ) -> None:
     depot = Depot(mosquitto_url, tmp_path)
     depot.cache.mkdir()
-    spoilt = bytes(len(depot.content)) + b"\x01" * WINDOW + bytes(PIECES - WINDOW)
+    spoilt = bytes(len(depot.content)) + b"\x01" * WINDOW + bytes(CHUNKS - WINDOW)
     (depot.cache / f"{depot.fragment.sha256}.partial").write_bytes(spoilt)
     async with depot.repository.bus:
         await depot.repository.bus.connected()
@@ -89,11 +89,11 @@ async def test_what_the_repository_lacks_is_an_error_and_what_was_fetched_stays(
 ) -> None:
     depot = Depot(mosquitto_url, tmp_path)
     depot.cache.mkdir()
-    left = bytes(len(depot.content)) + b"\x01" + bytes(PIECES - 1)
+    left = bytes(len(depot.content)) + b"\x01" + bytes(CHUNKS - 1)
     (depot.cache / f"{depot.fragment.sha256}.partial").write_bytes(left)
     (tmp_path / "store" / "tiny" / "fragments" / f"{depot.fragment.sha256}.onnx").unlink()
     async with depot.repository.bus:
         await depot.repository.bus.connected()
         with pytest.raises(DownloadError, match="has no fragment"):
             await asyncio.wait_for(depot.fetch(), 20.0)
-    assert depot.pieces_written() == 1
+    assert depot.chunks_written() == 1

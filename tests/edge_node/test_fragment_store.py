@@ -19,7 +19,7 @@ def put(store: FragmentStore, content: bytes) -> str:
     return sha256
 
 
-def test_pieces_written_in_any_order_make_the_file(tmp_path: Path) -> None:
+def test_chunks_written_in_any_order_make_the_file(tmp_path: Path) -> None:
     store = FragmentStore(tmp_path, 10 * CHUNK_BYTES)
     content = os.urandom(2 * CHUNK_BYTES + 77)
     sha256 = put(store, content)

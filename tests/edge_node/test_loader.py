@@ -21,7 +21,7 @@ from tests.support.tiny_application import build_tiny_application
 from tests.support.waiting import until
 
 BIG = 1_000_000_000.0
-PIECE_BYTES = 100_000
+FRAGMENT_BYTES = 100_000
 """Of the parts of the tiny application; the whole takes three times as much."""
 
 
@@ -55,8 +55,8 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(folder: Path, *, budget_bytes: int = 100 * PIECE_BYTES) -> AsyncIterator[Bench]:
-    application = build_tiny_application(folder / "models", peak_memory_bytes=PIECE_BYTES)
+async def bench(folder: Path, *, budget_bytes: int = 100 * FRAGMENT_BYTES) -> AsyncIterator[Bench]:
+    application = build_tiny_application(folder / "models", peak_memory_bytes=FRAGMENT_BYTES)
     catalogue = Catalogue(50.0)
     catalogue.add_application(application)
     made = Bench(
@@ -116,7 +116,7 @@ async def test_what_might_be_needed_waits_while_there_is_something_to_compute(tm
 
 
 async def test_what_might_be_needed_drives_nothing_out(tmp_path: Path) -> None:
-    async with bench(tmp_path, budget_bytes=4 * PIECE_BYTES) as made:
+    async with bench(tmp_path, budget_bytes=4 * FRAGMENT_BYTES) as made:
         (whole,) = made.fragments("whole")
         made.loader.want(whole)
         await until(lambda: made.loader.loaded == (whole,), 10)
@@ -124,7 +124,7 @@ async def test_what_might_be_needed_drives_nothing_out(tmp_path: Path) -> None:
         await until(lambda: len(made.loader.loaded) == 2, 10)
         await asyncio.sleep(0.05)
         assert made.loader.loaded == (whole, made.fragments("layer")[0])
-        assert made.loader.loaded_bytes == 4 * PIECE_BYTES
+        assert made.loader.loaded_bytes == 4 * FRAGMENT_BYTES
     assert not made.failures
 
 
