@@ -14,7 +14,7 @@ from typing import Any, Literal, NoReturn
 import msgpack
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from splitplace.bus.connection import RawReceived
@@ -330,7 +330,9 @@ def _picture(content: bytes, mode: str, width: int, height: int) -> NDArray[np.u
             converted = picture.convert(mode)
             if converted.size != (width, height):
                 converted = converted.resize((width, height), Image.Resampling.BILINEAR)
+    except UnidentifiedImageError:
+        refuse("bad-picture", "an image is not a readable PNG or JPEG")
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        refuse("bad-picture", f"not a readable PNG or JPEG: {error}")
+        refuse("bad-picture", f"an image is not a readable PNG or JPEG: {error}")
     pixels = np.asarray(converted, dtype=np.uint8)
     return pixels if mode == "L" else np.moveaxis(pixels, -1, 0)

@@ -52,7 +52,9 @@ def command(
     pattern: Annotated[str | None, typer.Option(help="Arrivals: poisson, bursty or intervals.")] = None,
     replay: Annotated[Path | None, typer.Option(help="CSV file of arrivals.")] = None,
     training: Annotated[int | None, typer.Option(help="Intervals in which policies learn first.")] = None,
-    records: Annotated[bool, typer.Option(help="Add a record of every task to the JSON.")] = False,
+    records: Annotated[
+        bool, typer.Option("--records", help="Add a record of each task to the JSON.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run policies on simulated hosts: eight hours take seconds.

@@ -16,6 +16,8 @@ from PIL import Image
 
 from splitplace.commands.main import main
 from splitplace.commands.processes.broker import free_port
+from splitplace.commands.watch.recording import Log
+from splitplace.messages.task import TaskDecided, TaskFinished
 from tests.support.tiny_application import LABELS, tiny_images
 from tests.support.whole_system import NODES, Setup, System, running_system
 
@@ -151,6 +153,57 @@ def test_watch_prints_lines_where_there_is_no_terminal(system: System) -> None:
     shown = run("watch", "--seconds", "6", *at(system))
     assert shown.returncode == 0, shown.stderr
     assert "3 nodes, 0 tasks accepted" in shown.stdout
+
+
+def test_the_answer_to_a_submitted_task_is_printed_as_json(system: System, tmp_path: Path) -> None:
+    (file,), (label,) = pictures(tmp_path, 1)
+    shown = run("submit", file, "--app", "tiny", "--deadline", "10000", "--json", *at(system))
+    answer: dict[str, Any] = json.loads(shown.stdout)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert (answer["status"], answer["deadline_ms"]) == ("answered", 10_000)
+    assert [prediction["index"] for prediction in answer["predictions"]] == [label]
+
+
+def test_the_answer_to_a_refused_task_is_printed_as_json_too(system: System, tmp_path: Path) -> None:
+    files, _ = pictures(tmp_path, 1)
+    shown = run("submit", *files, "--app", "unheard-of", "--json", *at(system))
+    answer = json.loads(shown.stdout)
+    assert (shown.returncode, answer["status"]) == (3, "invalid")
+    assert answer["reason"] in shown.stderr
+
+
+def test_a_picture_that_cannot_be_read_is_not_valid(system: System, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    shown = run("submit", str(tmp_path / "broken.png"), "--app", "tiny", *at(system))
+    assert shown.returncode == 3
+    assert shown.stderr == "invalid: an image is not a readable PNG or JPEG\n"
+
+
+def test_the_checks_of_the_doctor_are_printed_as_json(system: System) -> None:
+    shown = run("doctor", "--json", "--store", str(system.journal.parent / "store"), *at(system))
+    checks = json.loads(shown.stdout)["checks"]
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert {"broker", "services", "nodes", "model store"} <= {check["name"] for check in checks}
+    assert {check["level"] for check in checks} <= {"ok", "warn"}
+
+
+def test_watch_prints_each_message_as_a_line_of_json_that_replay_reads(
+    system: System, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "splitplace", "watch", "--json", "--seconds", "8", *at(system)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        first = watching.stdout.readline()  # it is connected
+        files, _ = pictures(tmp_path, 1)
+        assert run("submit", *files, "--app", "tiny", "--deadline", "10s", *at(system)).returncode == 0
+        others, errors = watching.communicate(timeout=60)
+    lines = [json.loads(line) for line in (first + others).splitlines()]
+    assert all(line.keys() == {"topic", "payload"} for line in lines)
+    assert errors.startswith("watching ")
+    (tmp_path / "log.jsonl").write_text(first + others)
+    log = Log(tmp_path / "log.jsonl")
+    assert {type(event) for event in log.events()} == {TaskDecided, TaskFinished}
+    assert log.broken == 0
 
 
 def test_the_python_sensor_gets_an_answer_to_every_task(system: System, tmp_path: Path) -> None:

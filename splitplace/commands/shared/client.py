@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from splitplace.bus.connection import parse
 from splitplace.bus.settings import Settings
+from splitplace.commands.shared.options import explain
 from splitplace.errors import UnreachableError
 from splitplace.messages.base import Message
 from splitplace.messages.frames import FrameError
@@ -95,7 +96,9 @@ class Seen:
                 if topic.match(name) is not None:
                     try:
                         parse(topic, name, payload)
-                    except (ValidationError, FrameError) as error:
+                    except ValidationError as error:
+                        found[name] = explain(error)
+                    except FrameError as error:
                         found[name] = str(error)
         return found
 

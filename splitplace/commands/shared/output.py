@@ -9,9 +9,7 @@ from rich.text import Text
 
 from splitplace.terminal import printable
 
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print JSON on standard output instead of text for people.")
-]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON (see docs/commands.md).")]
 
 
 def print_json(value: Any, *, indent: int | None = 2) -> None:  # noqa: ANN401 - whatever pydantic can write
