@@ -1,5 +1,6 @@
 """From the command to the pages, with simulations so small that they take no time."""
 
+import json
 import re
 import subprocess
 import sys
@@ -142,10 +143,26 @@ def test_the_command_lists_all_experiments() -> None:
     assert [line.split()[0] for line in done.stdout.splitlines()] == list(EXPERIMENTS)
 
 
+def test_the_list_of_experiments_is_printed_as_json() -> None:
+    found = json.loads(command("list", "--json").stdout)["experiments"]
+    assert {each["name"]: each["title"] for each in found} == {
+        name: experiment.title for name, experiment in EXPERIMENTS.items()
+    }
+
+
+def test_the_pages_that_were_written_are_printed_as_json(tmp_path: Path) -> None:
+    done = command(
+        "fig2",
+        *("--out", str(tmp_path), "--seeds", "1", "--intervals", "2", "--training", "0", "--jobs", "1"),
+        *("--policies", "semantic+earliest-finish", "--json"),
+    )
+    assert json.loads(done.stdout) == {"pages": [str(tmp_path / "fig2.md")]}
+
+
 def test_an_unknown_experiment_is_refused_with_those_that_there_are() -> None:
     done = command("fig99")
     assert done.returncode == 2
-    assert "no experiment 'fig99'; there are table4, fig2" in done.stderr
+    assert "no experiment 'fig99'; known are table4, fig2" in done.stderr
 
 
 def test_an_unknown_policy_is_refused(tmp_path: Path) -> None:
