@@ -185,7 +185,7 @@ class PlacerCore:
         if isinstance(found, Infeasible):
             return self._refuse(decided, variant, found.reason)
         prepare = self._hints(decided, job, found.nodes)
-        self._cluster.placed(decided.task, decided.attempt, found.works(job), now_ms, due_ms=due_ms)
+        self._cluster.placed(decided.task, decided.attempt, found.stage_work(job), now_ms, due_ms=due_ms)
         return Placing(self._placed(decided, job, found), prepare)
 
     def _job(self, decided: TaskDecided, variant: str) -> Job | None:

@@ -11,7 +11,7 @@ from splitplace.messages.application import Application
 from splitplace.messages.base import Part
 from splitplace.messages.cluster import ClusterState
 from splitplace.messages.task import TaskAccepted, TaskDecided, TaskFinished, TaskPlaced
-from splitplace.policies.cluster import ClusterView, stage_works
+from splitplace.policies.cluster import ClusterView, stage_work
 from splitplace.policies.correction import Correction
 from splitplace.policies.cost import HOP_MS
 from splitplace.policies.placement import Infeasible, Placement, PlacementPolicy, PlacementRequest, place
@@ -121,9 +121,9 @@ class SplitterCore:
         application = self._applications.get(placed.application)
         if application is None or not any(v.name == placed.variant for v in application.variants):
             return
-        works = stage_works(application, placed.variant, placed.stages)
+        work = stage_work(application, placed.variant, placed.stages)
         due_ms = record.due_ms if record else now_ms + (placed.predicted_ms or 0.0)
-        self._cluster.placed(placed.task, placed.attempt, works, now_ms, due_ms=due_ms)
+        self._cluster.placed(placed.task, placed.attempt, work, now_ms, due_ms=due_ms)
 
     def finished(self, finished: TaskFinished, now_ms: float) -> list[TaskDecided]:
         """A task ended; what waited for the memory it held may be decided now."""
@@ -200,8 +200,8 @@ class SplitterCore:
             return []
         placement = foreseen.get(decision.variant) if decision.variant is not None else None
         if decision.variant is not None and isinstance(placement, Placement):
-            works = placement.works(jobs[decision.variant])
-            self._cluster.placed(accepted.task, accepted.attempt, works, now_ms, due_ms=record.due_ms)
+            work = placement.stage_work(jobs[decision.variant])
+            self._cluster.placed(accepted.task, accepted.attempt, work, now_ms, due_ms=record.due_ms)
             record.context = context
             record.uncorrected_ms = placement.prediction.response_ms
         return self._settle(record, decision, now_ms, context)

@@ -18,26 +18,26 @@ from splitplace.policies.cost import Floats
 from splitplace.policies.tracked_node import RemainingLoad, TrackedNode, tracked_node
 
 STALE_AFTER_MS = 60_000.0
-"""A placement whose end was not reported for so long after it was expected is forgotten; one that was
-expected to take longer than this is given as much again."""
+"""Time after its expected end at which a placement without an outcome is dropped; at least as long as the
+placement was expected to take."""
 
 MAX_OUTSTANDING = 10_000
-"""Beyond it, the oldest placement is forgotten."""
+"""Placements in the ledger; beyond it, the oldest is dropped."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageWork:
-    """A stage that was put on a node, and the computing time it is expected to take there for all inputs."""
+    """A stage on a node, with its expected computing time for all inputs."""
 
     node: str
     fragment: Fragment
     work_ms: float
 
 
-def stage_works(
+def stage_work(
     application: Application, variant: str, stages: Iterable[StagePlacement]
 ) -> tuple[StageWork, ...]:
-    """What the stages of a published placement cost. Stages that the variant does not have are passed over.
+    """Return the work of a published placement. Stages that the variant does not have are ignored.
 
     Raises:
         KeyError: the application has no such variant.
@@ -55,18 +55,18 @@ class _Placed:
     """A task in the ledger."""
 
     attempt: int
-    works: tuple[StageWork, ...]
+    work: tuple[StageWork, ...]
     due_ms: float
     stale_ms: float
 
 
 def _mean(column: Floats) -> float:
-    """Mean over all nodes; 0 where there are none."""
+    """Return the mean over all nodes; 0 without nodes."""
     return float(column.mean()) if len(column) else 0.0
 
 
 class ClusterView:
-    """All nodes that live, what they hold, and when they are expected to be free."""
+    """All live nodes, what they hold, and when they are expected to be free."""
 
     def __init__(self, exclusive: Collection[str] = ()) -> None:
         """A cluster that nothing is known of yet.
@@ -85,7 +85,7 @@ class ClusterView:
     # --- what happens ----------------------------------------------------------------------------------
 
     def apply(self, snapshot: ClusterState, now_ms: float) -> None:
-        """The monitor's newest view. Dead nodes vanish; a restarted one (new boot id) has nothing to do."""
+        """Take over the monitor's newest view. Dead nodes vanish; restarted ones (new boot id) are idle."""
         self._known = True
         self._forget_stale(now_ms)
         nodes = {}
@@ -104,16 +104,16 @@ class ClusterView:
         self._states = {name: node.state for name, node in nodes.items()}
 
     def placed(
-        self, task: str, attempt: int, works: Iterable[StageWork], now_ms: float, *, due_ms: float = inf
+        self, task: str, attempt: int, work: Iterable[StageWork], now_ms: float, *, due_ms: float = inf
     ) -> None:
-        """Stages of a task were put on nodes. Replaces what was noted of it; an older attempt is ignored.
+        """Note the stages of a task on their nodes. Replaces an earlier note; an older attempt is ignored.
 
         Args:
             task: its key.
-            attempt: the try that this belongs to.
-            works: what runs where.
+            attempt: the attempt that this belongs to.
+            work: the stages with their nodes.
             now_ms: the present moment.
-            due_ms: when the task's deadline is: nodes run the earliest first.
+            due_ms: the task's deadline; nodes run the earliest first.
         """
         before = self._ledger.get(task)
         if before is not None and attempt < before.attempt:
@@ -121,19 +121,21 @@ class ClusterView:
         if before is not None:
             self._withdraw(task, before, now_ms, done=False)
         self._forget_stale(now_ms)
-        works = tuple(works)
-        if not works:
+        placed_work = tuple(work)
+        if not placed_work:
             return
         end_ms = now_ms
-        for work in works:
-            node = self._nodes.get(work.node)
+        for stage in placed_work:
+            node = self._nodes.get(stage.node)
             if node is not None:
-                self._add(node, task, work, now_ms, due_ms)
+                self._add(node, task, stage, now_ms, due_ms)
                 end_ms = max(end_ms, node.busy_until_ms)
-        self._ledger[task] = _Placed(attempt, works, due_ms, end_ms + max(STALE_AFTER_MS, end_ms - now_ms))
+        self._ledger[task] = _Placed(
+            attempt, placed_work, due_ms, end_ms + max(STALE_AFTER_MS, end_ms - now_ms)
+        )
 
     def finished(self, task: str, now_ms: float) -> None:
-        """A task ended, however it did. Unknown ones are ignored."""
+        """Take a task out of the ledger, whatever its outcome. Unknown tasks are ignored."""
         placed = self._ledger.get(task)
         if placed is not None:
             self._withdraw(task, placed, now_ms, done=True)
@@ -147,7 +149,7 @@ class ClusterView:
 
     @property
     def nodes(self) -> Mapping[str, NodeState]:
-        """The living nodes, in the order of the snapshot."""
+        """The live nodes, in the order of the snapshot."""
         return self._states
 
     @property
@@ -157,39 +159,39 @@ class ClusterView:
 
     @property
     def columns(self) -> ClusterColumns:
-        """The same as columns over all nodes. Made when they are first asked for."""
+        """The same figures as arrays over all nodes, made on first use."""
         if self._columns is None:
             self._columns = ClusterColumns(self._nodes.values())
         return self._columns
 
     def ready_ms(self, name: str, now_ms: float, *, due_ms: float = inf) -> float:
-        """When a node is expected to begin work that is placed on it now; at least `now_ms`.
+        """Return when a node is expected to begin work that is placed on it now; at least `now_ms`.
 
-        Nodes run the earliest deadline first, so only outstanding work due by `due_ms` stands ahead, and
+        Nodes run the earliest deadline first. So only outstanding work due by `due_ms` comes before, and
         what the node reported beyond the ledger.
 
         Raises:
-            KeyError: no such node lives.
+            KeyError: the node is not alive.
         """
         node = self._nodes[name]
         return cost.ready_ms(now_ms, node.busy_until_ms, node.ahead_ms(now_ms, due_ms))
 
     def load_ms(self, now_ms: float) -> float:
-        """Work that waits on a living node, in the mean over all; 0 where none lives."""
+        """Return the mean backlog of the live nodes; 0 without nodes."""
         return _mean(self.columns.load_ms(now_ms))
 
     @property
     def link_megabytes_per_second(self) -> float:
-        """Bandwidth of a living node, in the mean over all; 0 where none lives."""
+        """Mean bandwidth of the live nodes; 0 without nodes."""
         return _mean(self.columns.link)
 
     def fragment_ready_ms(self, name: str, fragment: Fragment, now_ms: float) -> float:
-        """When a node can run a fragment: now where it is loaded, else after fetching and loading it.
+        """Return when a node can run a fragment: now if it is loaded, else after fetching and loading it.
 
-        How long that takes the node itself has seen, or it is guessed from the size of the file.
+        The time to load is what the node reports, or a guess from the size of the file.
 
         Raises:
-            KeyError: no such node lives.
+            KeyError: the node is not alive.
         """
         node = self._nodes[name]
         if fragment.sha256 in node.loaded:
@@ -199,14 +201,14 @@ class ClusterView:
         return cost.fragment_ready_ms(now_ms, node.arriving.get(fragment.sha256, nan), fetching_ms)
 
     def is_loaded(self, name: str, sha256: str) -> bool:
-        """Whether a node said that a fragment is loaded. Raises KeyError for a node that is not alive."""
+        """Whether a node reported a fragment as loaded. Raises KeyError for a node that is not alive."""
         return sha256 in self._nodes[name].loaded
 
     def image_ms(self, name: str, fragment: Fragment) -> float:
-        """The node's own measurement of a fragment's time per image; NaN before it ran it.
+        """Return the node's own measurement of a fragment's time per image; NaN before it ran it.
 
         Raises:
-            KeyError: no such node lives.
+            KeyError: the node is not alive.
         """
         return self._nodes[name].timings.get(fragment.sha256, nan)
 
@@ -215,15 +217,15 @@ class ClusterView:
         return sha256 in self._nodes[name].users
 
     def shares(self, name: str, sha256: str) -> bool:
-        """Whether a fragment that is needed there serves further tasks at no cost. Raises KeyError."""
+        """Whether a further task can use a fragment there without more memory. Raises KeyError."""
         node = self._nodes[name]
         return sha256 in node.users and not node.exclusive
 
     def free_bytes(self, name: str) -> int:
-        """Memory for further fragments: idle ones can be evicted, those of outstanding tasks cannot.
+        """Return the memory for further fragments. Idle ones can be evicted, those of tasks cannot.
 
         Raises:
-            KeyError: no such node lives.
+            KeyError: the node is not alive.
         """
         node = self._nodes[name]
         return node.state.memory_budget_bytes - node.reserved_bytes
@@ -251,7 +253,7 @@ class ClusterView:
     def _withdraw(self, task: str, placed: _Placed, now_ms: float, *, done: bool) -> None:
         """Take a task out of the ledger: `done` work has passed, other work will never come."""
         del self._ledger[task]
-        for name in {work.node for work in placed.works}:
+        for name in {stage.node for stage in placed.work}:
             node = self._nodes.get(name)
             share = node.shares.pop(task, None) if node is not None else None
             if node is None or share is None:
@@ -272,7 +274,7 @@ class ClusterView:
                 self._columns.refresh(index)
 
     def _forget_stale(self, now_ms: float) -> None:
-        """In the order of placing: an old one that is not stale yet keeps later ones waiting for a moment."""
+        """Drop stale placements, oldest first; one that is not stale yet holds up later ones for a moment."""
         while self._ledger:
             task, placed = next(iter(self._ledger.items()))
             if now_ms < placed.stale_ms and len(self._ledger) < MAX_OUTSTANDING:

@@ -18,10 +18,10 @@ _FIRST_ROWS = 256
 
 
 class ClusterColumns:
-    """All living nodes in the order of the snapshot. Arrays are not to be changed by readers."""
+    """All live nodes in the order of the snapshot. Readers must not change the arrays."""
 
     def __init__(self, nodes: Iterable[TrackedNode]) -> None:
-        """Columns of nodes as they are now."""
+        """Make the columns of nodes as they are now."""
         self._nodes: Sequence[TrackedNode] = tuple(nodes)
         self.names: tuple[str, ...] = tuple(node.state.node for node in self._nodes)
         self.index: Mapping[str, int] = {name: index for index, name in enumerate(self.names)}
@@ -30,14 +30,14 @@ class ClusterColumns:
         size = len(self._nodes)
         self.score: Floats = np.zeros(size)
         self.link: Floats = np.zeros(size)
-        """MB/s."""
+        """Bandwidth in MB/s."""
         self.byte_ms: Floats = np.zeros(size)
-        """To move a byte over the link; infinite where there is none."""
+        """Time to move a byte over the link; infinite without one."""
         self.memory_bytes: Floats = np.zeros(size)
         self.exclusive: Flags = np.array([node.exclusive for node in self._nodes], dtype=bool)
         """Where no task shares the fragments of another."""
         self._load_ms: Floats = np.zeros(size)
-        """To fetch and load a fragment, as the nodes have seen it; not a number where they have not."""
+        """Time to fetch and load a fragment, as the nodes report it; NaN where they have loaded none."""
         self._reserved_bytes: Floats = np.zeros(size)
         self._busy_until_ms: Floats = np.zeros(size)
         self._unexplained_until_ms: Floats = np.zeros(size)
@@ -63,7 +63,7 @@ class ClusterColumns:
                 self.put_share(index, task, share)
 
     def report(self) -> None:
-        """The nodes, the same as before, have sent heartbeats."""
+        """Update the columns after new heartbeats of the same nodes."""
         states = [node.state for node in self._nodes]
         self.link[:] = [state.link_megabytes_per_second for state in states]
         self.byte_ms[:] = cost.transfer_ms(1, self.link)
@@ -94,13 +94,13 @@ class ClusterColumns:
             self._everywhere.clear()
 
     def covers(self, nodes: Collection[TrackedNode]) -> bool:
-        """Whether these are the very nodes, in this order, that the columns are of."""
+        """Whether the columns are of exactly these nodes, in this order."""
         return len(nodes) == len(self._nodes) and all(map(is_, nodes, self._nodes))
 
     # --- what decisions read ---------------------------------------------------------------------------
 
     def usable(self, avoid: frozenset[str]) -> Flags:
-        """Nodes that have a speed and a link and need not be avoided."""
+        """Return which nodes have a speed and a link and need not be avoided."""
         if not avoid:
             return self._usable
         usable = self._usable.copy()
@@ -109,7 +109,7 @@ class ClusterColumns:
         return usable
 
     def ready_ms(self, now_ms: float, due_ms: float = inf) -> Floats:
-        """When each node is expected to begin work that is placed on it now: `ClusterView.ready_ms`."""
+        """Return when each node can begin work that is placed on it now: `ClusterView.ready_ms`."""
         work_ms = np.where(self._row_due_ms <= due_ms, self._row_work_ms, 0.0)
         counted = np.bincount(self._row_node, weights=work_ms, minlength=len(self.names))
         earlier_ms = counted.astype(np.float64, copy=False)
@@ -117,28 +117,28 @@ class ClusterColumns:
         return cost.ready_ms(now_ms, self._busy_until_ms, ahead_ms)
 
     def load_ms(self, now_ms: float) -> Floats:
-        """Work that waits on each node."""
+        """Return the backlog of each node."""
         return np.maximum(0.0, self._busy_until_ms - now_ms)
 
     def unexplained_ms(self, now_ms: float) -> Floats:
-        """Work of each node that stands in no ledger."""
+        """Return the work of each node that no ledger explains."""
         return np.maximum(0.0, self._unexplained_until_ms - now_ms)
 
     def free_bytes(self) -> Floats:
-        """Memory of each node for further fragments: `ClusterView.free_bytes`."""
+        """Return the memory of each node for further fragments: `ClusterView.free_bytes`."""
         return self.memory_bytes - self._reserved_bytes
 
     def reserved(self, sha256: str) -> Flags:
-        """Where an outstanding task needs a fragment: `ClusterView.reserves`."""
+        """Return where an outstanding task needs a fragment: `ClusterView.reserves`."""
         return self._flags(self._reserved, sha256)
 
     def shared(self, sha256: str) -> Flags:
-        """Where a fragment serves a further task without more memory: `ClusterView.shares`."""
+        """Return where a further task can use a fragment without more memory: `ClusterView.shares`."""
         shared: Flags = self.reserved(sha256) & ~self.exclusive
         return shared
 
     def loaded(self, sha256: str) -> Flags:
-        """Where a fragment is loaded: `ClusterView.is_loaded`."""
+        """Return where a fragment is loaded: `ClusterView.is_loaded`."""
         if sha256 not in self._loaded:
             self._loaded[sha256] = np.array([sha256 in held for held in self._holdings], dtype=bool)
         return self._loaded[sha256]
@@ -150,7 +150,7 @@ class ClusterColumns:
         return self._everywhere[sha256]
 
     def fragment_ready_ms(self, fragment: Fragment, now_ms: float) -> Floats:
-        """When each node can run a fragment: `ClusterView.fragment_ready_ms`."""
+        """Return when each node can run a fragment: `ClusterView.fragment_ready_ms`."""
         if self.loaded_everywhere(fragment.sha256):
             return np.full(len(self.names), now_ms)
         fetching_ms = cost.fetch_ms(fragment.file_bytes, self.link, self._load_ms)
@@ -162,7 +162,7 @@ class ClusterColumns:
         return np.where(self.loaded(fragment.sha256), now_ms, ready_ms)
 
     def work_ms(self, fragment: Fragment, reference_score: float, calls: int, images: int) -> Floats:
-        """[H] Computing time of some calls on so many images together; infinite for a node without speed."""
+        """Return [H] the computing time of some calls on so many images together; infinite without speed."""
         speeds = self._call_and_image_ms.get((fragment.sha256, reference_score))
         if speeds is None:
             slow = cost.slowness(reference_score, self.score)
@@ -177,7 +177,7 @@ class ClusterColumns:
     # --- how the cluster's view keeps them -------------------------------------------------------------
 
     def refresh(self, index: int) -> None:
-        """A node's own figures changed."""
+        """Update the figures of one node."""
         node = self._nodes[index]
         self._busy_until_ms[index] = node.busy_until_ms
         self._unexplained_until_ms[index] = node.unexplained_until_ms
@@ -192,7 +192,7 @@ class ClusterColumns:
             self._arriving_ms[sha256][index] = ready_ms
 
     def put_share(self, index: int, task: str, share: RemainingLoad) -> None:
-        """A task wants something of a node, or something else than before."""
+        """Add or replace what a task still needs of a node."""
         row = self._rows.get((index, task))
         if row is None:
             row = self._rows[index, task] = self._vacant.pop() if self._vacant else self._grow()
@@ -203,7 +203,7 @@ class ClusterColumns:
             self._flags(self._reserved, fragment.sha256)[index] = True
 
     def drop_share(self, index: int, task: str, share: RemainingLoad) -> None:
-        """A task wants nothing more of a node."""
+        """Remove what a task needed of a node."""
         row = self._rows.pop((index, task))
         self._row_work_ms[row] = 0.0
         self._vacant.append(row)
@@ -217,7 +217,7 @@ class ClusterColumns:
         return table[sha256]
 
     def _grow(self) -> int:
-        """Twice the rows; the first of the new ones."""
+        """Double the rows and return the first new one."""
         size = len(self._row_work_ms)
         self._row_node = np.concatenate((self._row_node, np.zeros(size, dtype=np.intp)))
         self._row_due_ms = np.concatenate((self._row_due_ms, np.full(size, inf)))

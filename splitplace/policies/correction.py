@@ -1,4 +1,4 @@
-"""Predictions learn from what came of them: one factor for each application and variant."""
+"""Predictions learn from actual responses: one factor for each application and variant."""
 
 from typing import Annotated
 
@@ -33,15 +33,15 @@ class Correction:
         self._factors: dict[str, dict[str, float]] = {}
 
     def factor(self, application: str, variant: str) -> float:
-        """By what a prediction must be multiplied, in [`LEAST`, `MOST`]."""
+        """Return the factor for a prediction, in [`LEAST`, `MOST`]."""
         return self._factors.get(application, {}).get(variant, 1.0)
 
     def corrected_ms(self, application: str, variant: str, predicted_ms: float) -> float:
-        """A prediction, multiplied by its factor."""
+        """Return a prediction times its factor."""
         return predicted_ms * self.factor(application, variant)
 
     def learn(self, application: str, variant: str, predicted_ms: float, actual_ms: float) -> None:
-        """What became of an **uncorrected** prediction. Of no use, and ignored, where it was zero."""
+        """Learn from an **uncorrected** prediction and the actual response. A prediction of 0 is ignored."""
         if predicted_ms <= 0:
             return
         seen = min(MOST, max(LEAST, actual_ms / predicted_ms))
@@ -52,7 +52,7 @@ class Correction:
         factors[variant] = before + NEWEST_WEIGHT * (seen - before)
 
     def state(self) -> State:
-        """All factors, by application and variant."""
+        """Return all factors, by application and variant."""
         return {name: dict(factors) for name, factors in self._factors.items()}
 
     def restore(self, state: State) -> None:

@@ -15,14 +15,14 @@ class PolicyPair(NamedTuple):
 
 
 def parse_policy(text: str, *, more_splits: Iterable[str] = ()) -> PolicyPair:
-    """The two names in `split+placement`.
+    """Return the two names in `split+placement`.
 
     Args:
         text: such as `mab+daso`.
         more_splits: names that only the caller knows (the simulator's `oracle`).
 
     Raises:
-        ValueError: not two names with a plus between, or an unknown one; the message says which there are.
+        ValueError: no plus between two names, or an unknown name; the message lists the known ones.
     """
     split, plus, placement = text.strip().partition("+")
     if not plus:

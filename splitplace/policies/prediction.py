@@ -1,4 +1,4 @@
-"""When will all micro-batches of a task be through? One answer for splitter, placer and simulator.
+"""Predict when all micro-batches of a task are done: one prediction for splitter, placer and simulator.
 
 A variant is an out-tree of stages, so nothing here knows a chain from a star. The model:
 
@@ -60,22 +60,22 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What is expected of a job on given nodes."""
+    """Expected response and work of a job on given nodes."""
 
     response_ms: float
-    """From `now_ms` until the gateway has the whole answer; infinite where a node has no link or no speed."""
+    """From `now_ms` until the gateway has the whole answer; infinite if a node has no link or no speed."""
     work_ms: Mapping[str, float]
     """Computing time of every stage, over all micro-batches."""
 
 
 class Offer(NamedTuple):
-    """What a stage on a node would come to."""
+    """Expected times of a stage on a node."""
 
     node: str
     finish_ms: Sequence[float]
     """When each micro-batch's output is ready."""
     end_ms: float
-    """When the last one is; of a sink, when the gateway has it."""
+    """When the last output is ready; for a sink, when the gateway has it."""
     work_ms: float
 
 
@@ -100,10 +100,10 @@ class StageSchedule:
     """By stage."""
     _free_ms: dict[str, float] = field(default_factory=dict)
     _added: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Memory of fragments that this job newly brings to a node, by node."""
+    """Memory of the fragments that this job brings to each node."""
 
     def fits(self, stage: Stage, node: str) -> bool:
-        """Whether the node has room for the stage's fragment, beside those that are needed there."""
+        """Whether the node has memory for the stage's fragment, beside those that are needed there."""
         added = self._added.get(node, {})
         if stage.fragment in added or self.cluster.shares(node, stage.fragment):
             return True
@@ -111,18 +111,18 @@ class StageSchedule:
         return needed + sum(added.values()) <= self.cluster.free_bytes(node)
 
     def work_ms(self, stage: Stage, node: str) -> float:
-        """Computing time of a stage on a node, over all micro-batches; infinite for a node without speed."""
+        """Return the computing time of a stage on a node, over all micro-batches; infinite without speed."""
         speed = self._speed(self.job.fragments[stage.name], node)
         return work_ms(len(self.job.micro_batches), self.job.batch, *speed)
 
     def free_ms(self, node: str) -> float:
-        """When the node is free, after what it had to do and what this schedule has put on it."""
+        """Return when the node is free, after its earlier work and what this schedule has put on it."""
         if node not in self._free_ms:
             self._free_ms[node] = self.cluster.ready_ms(node, self.now_ms, due_ms=self.due_ms)
         return self._free_ms[node]
 
     def offer(self, stage: Stage, node: str) -> Offer:
-        """What comes of the stage on the node, given the stages that were put before."""
+        """Return the expected times of a stage on a node, given the stages that were put before."""
         job = self.job
         fragment = job.fragments[stage.name]
         each_call_ms, each_image_ms = self._speed(fragment, node)
@@ -164,12 +164,12 @@ class StageSchedule:
         self._reserve(stage, offer.node)
 
     def reserve(self, stage: Stage, node: str) -> None:
-        """Count memory and work of a stage that is to stand on a node, whatever comes before it."""
+        """Count memory and work of a stage on a node, without its inputs."""
         self._free_ms[node] = self.free_ms(node) + self.work_ms(stage, node)
         self._reserve(stage, node)
 
     def copy(self) -> "StageSchedule":
-        """One that goes on from here by itself."""
+        """Return an independent copy."""
         return replace(
             self,
             offers=dict(self.offers),
@@ -178,10 +178,10 @@ class StageSchedule:
         )
 
     def prediction(self) -> Estimate:
-        """What is expected, once every stage was put somewhere."""
+        """Return the estimate, once every stage was put on a node."""
         end_ms = max(offer.end_ms for name, offer in self.offers.items() if name in self.job.sinks)
-        works = {name: offer.work_ms for name, offer in self.offers.items()}
-        return Estimate(end_ms - self.now_ms, works)
+        work_by_stage = {name: offer.work_ms for name, offer in self.offers.items()}
+        return Estimate(end_ms - self.now_ms, work_by_stage)
 
     def _reserve(self, stage: Stage, node: str) -> None:
         if not self.cluster.shares(node, stage.fragment):
@@ -189,7 +189,7 @@ class StageSchedule:
             self._added.setdefault(node, {})[stage.fragment] = memory
 
     def _speed(self, fragment: Fragment, node: str) -> tuple[float, float]:
-        """Time of a call and of an image in it."""
+        """Return the time of a call and the time of an image in it."""
         slow = slowness(self.job.application.reference_score, self.cluster.nodes[node].score)
         measured_ms = self.cluster.image_ms(node, fragment)
         return (
@@ -208,14 +208,14 @@ def predict(
     due_ms: float = inf,
     idle: bool = False,
 ) -> Estimate:
-    """What is expected of a job with its stages on given nodes.
+    """Estimate a job with its stages on given nodes.
 
     Args:
         cluster: what the nodes are busy with.
         job: what is to run.
         nodes: node of every stage, by the stage's name.
         now_ms: the present moment.
-        start_ms: when the gateway sends the inputs; now where not given.
+        start_ms: when the gateway sends the inputs; default now.
         due_ms: the task's deadline.
         idle: as if the nodes had no other work.
 

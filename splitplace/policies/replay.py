@@ -23,7 +23,7 @@ class ReplayedTask:
     propensity: float
     """Probability of that decision under the policy that took it, in (0, 1]."""
     reward: float
-    """Its term of equation 15, in [0, 1]."""
+    """Its term in equation 15, in [0, 1]."""
     chosen: str | None
     """What the policy under test chose; None for a refusal, and where it would have waited."""
 
@@ -43,10 +43,10 @@ class _Open:
 
 
 def replay(events: Iterable[TaskDecided | TaskFinished], policy: SplitPolicy) -> list[ReplayedTask]:
-    """Asks the policy about all logged decisions.
+    """Ask the policy about all logged decisions.
 
-    Of a task that was tried several times the first decision counts, with what came of the task in the end.
-    Tasks whose decision or end the log does not hold are passed over.
+    If a task had several attempts, its first decision counts, with its final outcome. Tasks without a
+    decision or outcome in the log are left out.
 
     Args:
         events: decisions and ends, in the order in which they were heard.
@@ -72,7 +72,7 @@ def replay(events: Iterable[TaskDecided | TaskFinished], policy: SplitPolicy) ->
 
 
 def logged_context(decided: TaskDecided) -> SplitContext:
-    """What was known at a decision, from its message."""
+    """Return the context of a decision from its message."""
     return SplitContext(
         task=decided.task,
         attempt=decided.attempt,

@@ -1,4 +1,4 @@
-"""The mean reward that another policy would have earned on logged tasks: the second half. Pure.
+"""Estimate the mean reward that another policy would have earned on logged tasks: the second half. Pure.
 
 Two estimators of the value of a policy from decisions that another one took with known probabilities p:
 
@@ -34,13 +34,13 @@ Vector = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 REPLICATES = 1000
-"""Of the bootstrap."""
+"""Replicates of the bootstrap."""
 
 FEWEST_KNOWN = 0.5
 """Share of the replicates that must hold a task on which both agree; else there is no interval."""
 
 PRIOR_TASKS = 2.0
-"""What the coarser mean counts for in a finer one of the model."""
+"""Weight of a coarser mean in the next finer one, in tasks."""
 
 _PRIOR_MEAN = 0.5
 _LEAST_OCTAVE, _MOST_OCTAVE = -2, 3
@@ -72,8 +72,8 @@ class ReplayEstimate:
     refused: float
     """Share that the policy would have refused."""
     unsupported: float
-    """Share on which the policy chose what the logging policy would never have: nothing was seen of that, and
-    the doubly robust estimate there is its model's alone, the other one speaks of the rest."""
+    """Share on which the policy chose what the logging policy never would. The log holds no outcome of that:
+    the doubly robust estimate relies on its model alone there, the other one leaves these tasks out."""
     effective_tasks: float
     """Effective sample size `(sum w)^2 / sum w^2` of the weights 1 / p of tasks on which both agree."""
     logged: Interval
@@ -86,12 +86,12 @@ class ReplayEstimate:
 
 
 def estimate(tasks: Sequence[ReplayedTask], *, replicates: int = REPLICATES, seed: int = 0) -> ReplayEstimate:
-    """The value of the policy that was replayed.
+    """Estimate the mean reward of the replayed policy.
 
     Args:
         tasks: in the order in which they ended.
-        replicates: of the bootstrap.
-        seed: of its draws.
+        replicates: number of bootstrap replicates.
+        seed: seed of the bootstrap.
 
     Raises:
         NoSupportError: there are no tasks, or every logged decision was certain, so that nothing is known
@@ -125,7 +125,7 @@ def estimate(tasks: Sequence[ReplayedTask], *, replicates: int = REPLICATES, see
 
 @dataclass(frozen=True, slots=True)
 class _Terms:
-    """What the estimators are sums of; float64 of shape (tasks,) each."""
+    """Terms of the estimators; float64 of shape (tasks,) each."""
 
     rewards: Vector
     answered: Vector
@@ -136,11 +136,11 @@ class _Terms:
     """Terms of the doubly robust estimate."""
 
     def at(self, tasks: Indices) -> "_Terms":
-        """Those of some tasks, of which some may come several times."""
+        """Return the terms of some tasks; a task may occur several times."""
         return _Terms(self.rewards[tasks], self.answered[tasks], self.weights[tasks], self.robust[tasks])
 
     def figures(self) -> tuple[float, float, float, float]:
-        """Mean reward of the log, the two estimates (the first may be NaN), the gain by the second."""
+        """Return the log's mean reward, both estimates (the first may be NaN), the gain by the second."""
         total = float(self.weights.sum())
         seen = float(self.weights @ self.rewards) / total if total > 0 else nan
         logged, robust = float(self.rewards.mean()), float(self.robust.mean())
@@ -171,7 +171,7 @@ class _Model:
                     self._counts[cell] += 1
 
     def expected(self, task: ReplayedTask, variant: str | None) -> float:
-        """The reward of a variant for a task, from all other tasks; 0 for a refusal."""
+        """Return the expected reward of a variant for a task, from all other tasks; 0 for a refusal."""
         if variant is None:
             return 0.0
         own = set(_cells(task.context, task.logged)) if task.logged is not None else set()
@@ -184,13 +184,13 @@ class _Model:
 
 
 def _cells(context: SplitContext, variant: str) -> tuple[_Cell, ...]:
-    """Which means a variant's reward goes into, from coarse to fine."""
+    """Return the means that a variant's reward is part of, from coarse to fine."""
     application = context.application
     return (), (variant,), (application, variant), (application, variant, _octave(context, variant))
 
 
 def _octave(context: SplitContext, variant: str) -> int | None:
-    """Bin of slack / predicted response; None where nothing was predicted."""
+    """Return the bin of slack / predicted response; None without a prediction."""
     predicted_ms = next((ms for arm, ms in context.feasible if arm.variant == variant), None)
     if not predicted_ms:
         return None
@@ -208,7 +208,7 @@ def _effective_tasks(weights: Vector) -> float:
 
 
 def _blocks(count: int, random: np.random.Generator) -> Indices:
-    """As many task numbers as there are tasks, in runs from random starts; after the last comes the first."""
+    """Return as many task numbers as there are tasks, in runs from random starts, modulo their count."""
     length = max(1, round(count ** (1 / 3)))
     starts = random.integers(0, count, -(-count // length))
     numbers: Indices = ((starts[:, np.newaxis] + np.arange(length)) % count).ravel()[:count]
@@ -216,6 +216,6 @@ def _blocks(count: int, random: np.random.Generator) -> Indices:
 
 
 def _interval(value: float, replicated: Vector) -> Interval:
-    """Replicates in which the figure does not exist are left out."""
+    """Return the interval of the replicates in which the figure exists."""
     low, high = np.nanquantile(replicated, (0.025, 0.975)) if np.isfinite(replicated).any() else (nan, nan)
     return Interval(value, float(low), float(high))

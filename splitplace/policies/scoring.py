@@ -21,7 +21,7 @@ def is_on_time(response_ms: float, deadline_ms: float) -> bool:
 
 
 def reward(on_time: bool, accuracy: float) -> float:  # noqa: FBT001 - the two terms of the equation, in order
-    """One task's term of equation 15, in [0, 1]: `(1(r <= sla) + p) / 2`.
+    """Return one task's term in equation 15, in [0, 1]: `(1(r <= sla) + p) / 2`.
 
     Args:
         on_time: whether the answer came before the deadline; False without an answer.
@@ -32,8 +32,9 @@ def reward(on_time: bool, accuracy: float) -> float:  # noqa: FBT001 - the two t
 
 
 def accuracy_of(outcome: TaskFinished) -> float:
-    """`p_i` of equations 3, 4, 13 and 15: measured where the sensor sent the truth, else the variant's; 0
-    without an answer.
+    """Return `p_i` of equations 3, 4, 13 and 15: measured if the sensor sent the truth, else the variant's.
+
+    Without an answer it is 0.
     """
     if outcome.status != "answered":
         return 0.0
@@ -42,7 +43,7 @@ def accuracy_of(outcome: TaskFinished) -> float:
 
 
 def reward_of(outcome: TaskFinished) -> float:
-    """A finished task's term of equation 15, in [0, 1]."""
+    """Return a finished task's term in equation 15, in [0, 1]."""
     return reward(outcome.status == "answered" and outcome.on_time, accuracy_of(outcome))
 
 
@@ -57,14 +58,14 @@ def violation_rate(on_time: Collection[bool]) -> float | None:
 
 
 def mean(values: Collection[float]) -> float | None:
-    """Mean of values: equation 13 over accuracies, the paper's ART over response times."""
+    """Return the mean, None without values: equation 13 over accuracies, ART over response times."""
     return fmean(values) if values else None
 
 
 def jain_fairness(values: Iterable[float]) -> float | None:
-    """Jain's index `(sum x)^2 / (n * sum x^2)` of non-negative shares: 1 all alike, 1/n one has everything.
+    """Return Jain's index `(sum x)^2 / (n * sum x^2)` of non-negative shares: 1/n (one has all) to 1 (equal).
 
-    Nobody having anything is fair: 1.
+    If all are 0, it is 1.
     """
     shares = list(values)
     if not shares:
@@ -77,7 +78,7 @@ def jain_fairness(values: Iterable[float]) -> float | None:
 
 
 def quantile(values: Sequence[float], q: float) -> float | None:
-    """The q-quantile (q in [0, 1]), interpolated linearly between neighbours.
+    """Return the q-quantile (q in [0, 1]), interpolated linearly between neighbours. None without values.
 
     Raises:
         ValueError: q lies outside [0, 1].

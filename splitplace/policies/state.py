@@ -1,4 +1,4 @@
-"""What a policy has learnt, as JSON: how it survives a restart of its service."""
+"""The state of a learning policy as JSON, which it keeps over restarts."""
 
 from collections.abc import Mapping
 from typing import TypeVar
@@ -9,11 +9,11 @@ from splitplace.errors import SplitPlaceError
 
 Json = JsonValue
 State = Mapping[str, Json]
-"""A policy's memory. Empty for one that learns nothing."""
+"""A policy's saved state. Empty for one that learns nothing."""
 
 
 class StateError(SplitPlaceError, ValueError):
-    """A saved state that is not one of the policy that is asked to restore it."""
+    """A saved state that does not belong to the policy that should restore it."""
 
 
 Memory = TypeVar("Memory", bound=BaseModel)

@@ -1,4 +1,4 @@
-"""A living node as a decider knows it: its last report, and what was placed on it since."""
+"""A live node as a decider knows it: its last report, and what was placed on it since."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from splitplace.policies import cost
 
 @dataclass(slots=True)
 class RemainingLoad:
-    """What one task still wants of one node."""
+    """What one task still needs of one node."""
 
     work_ms: float
     due_ms: float
@@ -20,32 +20,32 @@ class RemainingLoad:
 
 @dataclass(slots=True)
 class TrackedNode:
-    """A living node: what it said, and what was placed on it since."""
+    """A live node: its last report, and what was placed on it since."""
 
     state: NodeState
     heartbeat_ms: float
-    """When it said what stands in `state`."""
+    """When it sent the report in `state`."""
     loaded: frozenset[str]
     timings: Mapping[str, float]
     busy_until_ms: float
     """When all its work is expected to be done."""
     unexplained_until_ms: float
-    """How long what it reported beyond the ledger would take by itself: older or slower work than we know."""
+    """When the work it reported beyond the ledger would be done by itself: older or slower work."""
     trusted_from_ms: float
-    """Queue lengths reported before this are out of date: the ledger emptied at that moment."""
+    """Reports of queues from before this are outdated: the ledger became empty then."""
     exclusive: bool = False
     """Whether each task has fragments of its own here."""
     arriving: dict[str, float] = field(default_factory=dict)
-    """Fragments it was told to load, and when they are expected to be ready."""
+    """Fragments it was told to load, with the time when they are expected to be ready."""
     shares: dict[str, RemainingLoad] = field(default_factory=dict)
     """By task."""
     users: dict[str, int] = field(default_factory=dict)
-    """How many outstanding stages need a fragment."""
+    """Number of outstanding stages that need a fragment, by hash."""
     reserved_bytes: int = 0
-    """Memory of the fragments in `users`: of each once, or once a user where each has its own."""
+    """Memory of the fragments in `users`: once each, or once per user on an exclusive node."""
 
     def report(self, state: NodeState, now_ms: float) -> None:
-        """Its newest heartbeat."""
+        """Take over its newest heartbeat."""
         before = self.state
         if state is not before:
             self.state = state
@@ -74,7 +74,7 @@ class TrackedNode:
 
 
 def _timings(state: NodeState) -> dict[str, float]:
-    """A node's own times per image, by fragment."""
+    """Return a node's own times per image, by fragment."""
     return {timing.fragment: timing.milliseconds_per_image for timing in state.timings}
 
 

@@ -40,7 +40,7 @@ class RearrangingPlacer(PlacerCore):
             prediction = predict(self._cluster, task.job, nodes, now_ms, due_ms=task.due_ms, idle=True)
             work_ms = {stage: task.remaining[stage] * ms for stage, ms in prediction.work_ms.items()}
             found = Placement(nodes, replace(prediction, work_ms=work_ms))
-            loads = found.works(task.job)
+            loads = found.stage_work(task.job)
             self._cluster.placed(task.task, record.attempt, loads, now_ms, due_ms=task.due_ms)
             stages = tuple(
                 StagePlacement(stage=stage, node=node, work_ms=work_ms[stage])

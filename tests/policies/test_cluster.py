@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from splitplace.messages.task import StagePlacement
-from splitplace.policies.cluster import MAX_OUTSTANDING, STALE_AFTER_MS, ClusterView, StageWork, stage_works
+from splitplace.policies.cluster import MAX_OUTSTANDING, STALE_AFTER_MS, ClusterView, StageWork, stage_work
 from splitplace.policies.cost import FETCH_MS
 from tests.support.examples import cluster, fragment, node, sha, snapshot, three_ways
 
@@ -184,7 +184,7 @@ def test_the_ledger_is_bounded() -> None:
 
 def test_published_stages_become_work_with_their_fragments() -> None:
     app = three_ways()
-    works = stage_works(
+    works = stage_work(
         app,
         "layer",
         [

@@ -74,11 +74,11 @@ def test_columns_follow_whatever_happens_to_the_cluster(seed: int) -> None:
         elif happens == 1:
             view.finished(task, now_ms)
         else:
-            works = [
+            work = [
                 StageWork(f"n{random.randint(0, 4)}", random.choice(FRAGMENTS), random.uniform(1, 60))
                 for _ in range(random.randint(0, 4))
             ]
-            view.placed(task, 1, works, now_ms, due_ms=random.choice([40, 100, 200]))
+            view.placed(task, 1, work, now_ms, due_ms=random.choice([40, 100, 200]))
         assert_columns_say_what_the_nodes_say(view, now_ms)
 
 

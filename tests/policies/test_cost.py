@@ -11,7 +11,7 @@ from splitplace.policies import cost
 
 times = st.floats(0, 1e6)
 unknown_times = times | st.just(nan)
-rates = st.floats(0, 1e6) | st.just(0.0)
+rates = st.just(0.0) | st.floats(1e-3, 1e6)
 nodes = st.lists(st.tuples(rates, rates, unknown_times, unknown_times, times), min_size=1, max_size=6)
 
 

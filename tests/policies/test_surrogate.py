@@ -7,15 +7,15 @@ import pytest
 
 from splitplace.policies.cluster import StageWork
 from splitplace.policies.cluster_columns import ClusterColumns
-from splitplace.policies.placement.features import KINDS, PlacingJob, Problem, problem
-from splitplace.policies.placement.search import Room, climb, one_hot, rounded, settled
+from splitplace.policies.placement.features import KINDS, PlacingJob, Problem, build_problem
+from splitplace.policies.placement.search import FreeMemory, local_search, mirror_ascent, one_hot, rounded
 from splitplace.policies.placement.surrogate import (
     CHANNELS,
     INPUTS,
     SHAPES,
     Array,
-    Fragments,
-    Relaxed,
+    PlacedStages,
+    SurrogateObjective,
     Tasks,
     Weights,
     initial_weights,
@@ -57,29 +57,29 @@ def example(
         for number, variant in enumerate(variants)
     ]
     columns = view.columns
-    return problem(
+    return build_problem(
         jobs, columns, 0.0, columns.ready_ms(0.0), columns.usable(frozenset()), decision_aware=decision_aware
     )
 
 
-def in_double_precision(asked: Problem) -> Problem:
+def in_double_precision(problem: Problem) -> Problem:
     """So that finite differences are good to many digits."""
-    values = {name: getattr(asked, name) for name in Problem.__slots__}
-    for name in ("features", "time", "waiting", "work", "unit", "about"):
+    values = {name: getattr(problem, name) for name in Problem.__slots__}
+    for name in ("features", "time", "waiting", "work", "unit", "task_features"):
         values[name] = values[name].astype(np.float64)
     return Problem(**values)
 
 
-def relaxed_placement(asked: Problem, seed: int = 0) -> Array:
-    powers: Array = np.random.default_rng(seed).random(asked.time.shape)
+def relaxed_placement(problem: Problem, seed: int = 0) -> Array:
+    powers: Array = np.random.default_rng(seed).random(problem.time.shape)
     powers /= powers.sum(axis=1, keepdims=True)
     return powers
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_gradient_in_the_relaxed_placement_is_that_of_finite_differences(seed: int) -> None:
-    asked = in_double_precision(example())
-    surrogate, placement = Relaxed(weights(seed), asked), relaxed_placement(asked, seed)
+    problem = in_double_precision(example())
+    surrogate, placement = SurrogateObjective(weights(seed), problem), relaxed_placement(problem, seed)
     gradient = surrogate.gradient(placement)
     for place in product(*map(range, placement.shape)):
         step = np.zeros_like(placement)
@@ -115,9 +115,9 @@ def made_up_samples(count: int, seed: int = 0) -> list[PlacementSample]:
         size = int(random.integers(1, 6))
         time, waiting = random.exponential(1.0, size), random.exponential(1.0, size)
         target = 1 - 0.3 * float(np.log1p(time.sum() + waiting.max()))
-        about = random.random(SHAPES["w3"][0] - 2 * CHANNELS - 4)
-        measures = np.stack((time, waiting, np.zeros(size)), axis=1)
-        samples.append(PlacementSample(random.random((size, INPUTS)), measures, about, target))
+        task_features = random.random(SHAPES["w3"][0] - 2 * CHANNELS - 4)
+        pooled_inputs = np.stack((time, waiting, np.zeros(size)), axis=1)
+        samples.append(PlacementSample(random.random((size, INPUTS)), pooled_inputs, task_features, target))
     return samples
 
 
@@ -172,41 +172,44 @@ def test_correlation_within_states_is_the_mean_over_states_with_a_difference() -
 
 
 def test_a_fragment_waits_for_what_is_placed_with_it_and_not_for_itself() -> None:
-    asked = example()
-    surrogate = Relaxed(weights(), asked)
+    problem = example()
+    surrogate = SurrogateObjective(weights(), problem)
     crowded = surrogate.placed(one_hot(np.array([0, 0, 1, 2, 3]), 4))
-    work = asked.work * (np.array([0, 0, 1, 2, 3])[:, None] == np.arange(4))
-    _, waiting, same = crowded.measures.T
-    assert waiting[0] == pytest.approx(work[1, 0] / asked.unit[0])
-    assert waiting[1] == pytest.approx(work[0, 0] / asked.unit[1])
+    work = problem.work * (np.array([0, 0, 1, 2, 3])[:, None] == np.arange(4))
+    _, waiting, same = crowded.pooled_inputs.T
+    assert waiting[0] == pytest.approx(work[1, 0] / problem.unit[0])
+    assert waiting[1] == pytest.approx(work[0, 0] / problem.unit[1])
     assert waiting[2] == waiting[3] == 0
-    assert waiting[4] == pytest.approx(300.0 / asked.unit[4])  # the busy node
+    assert waiting[4] == pytest.approx(300.0 / problem.unit[4])  # the busy node
     assert list(same) == [0, 1, 0, 0, 0]
 
 
 def test_the_objective_of_a_task_does_not_depend_on_the_order_of_its_fragments() -> None:
     random = np.random.default_rng(0)
-    measures = random.random((4, 3))
-    said = random.random((4, CHANNELS))
-    about = random.random((1, SHAPES["w3"][0] - 2 * CHANNELS - 4))
+    pooled_inputs = random.random((4, 3))
+    embeddings = random.random((4, CHANNELS))
+    task_features = random.random((1, SHAPES["w3"][0] - 2 * CHANNELS - 4))
     order = [2, 0, 3, 1]
     one, other = (
-        pool(weights(), together(fragments, Tasks(np.array([4]))), about)[0]
-        for fragments in (Fragments(said, measures), Fragments(said[order], measures[order]))
+        pool(weights(), together(stages, Tasks(np.array([4]))), task_features)[0]
+        for stages in (
+            PlacedStages(embeddings, pooled_inputs),
+            PlacedStages(embeddings[order], pooled_inputs[order]),
+        )
     )
     assert one == pytest.approx(other)
 
 
 def test_decision_accuracy_and_slack_are_inputs_of_daso_and_not_of_gobi() -> None:
     daso, gobi = example(), example(decision_aware=False)
-    decisions = daso.about[:, 3 : 3 + len(KINDS)]
+    decisions = daso.task_features[:, 3 : 3 + len(KINDS)]
     assert decisions.tolist() == [[0, 1, 0, 0], [0, 0, 1, 0]]
-    assert daso.about[:, -1] == pytest.approx([0.9, 0.8])
-    assert not gobi.about[:, 3:].any()
+    assert daso.task_features[:, -1] == pytest.approx([0.9, 0.8])
+    assert not gobi.task_features[:, 3:].any()
     later = example(decision_aware=False, due_ms=5000.0)
     assert np.array_equal(gobi.features, later.features)
-    assert np.array_equal(gobi.about, later.about)
-    assert not np.array_equal(daso.about, example(due_ms=5000.0).about)
+    assert np.array_equal(gobi.task_features, later.task_features)
+    assert not np.array_equal(daso.task_features, example(due_ms=5000.0).task_features)
 
 
 def test_hosts_differ_as_much_for_a_task_that_has_all_the_time() -> None:
@@ -224,7 +227,7 @@ def test_features_have_no_unit() -> None:
                 *(node(f"n{speed}", speed=speed, link=20 / scale, loaded=all_of(app)) for speed in SPEEDS)
             )
             columns = view.columns
-            asked = problem(
+            problem = build_problem(
                 [PlacingJob(job(app, "layer", 40), 90.0 * scale)],
                 columns,
                 0.0,
@@ -232,21 +235,21 @@ def test_features_have_no_unit() -> None:
                 columns.usable(frozenset()),
                 decision_aware=aware,
             )
-            features.append(asked.features)
+            features.append(problem.features)
         assert features[0] == pytest.approx(features[1], rel=1e-5, abs=1e-6)
 
 
 @pytest.mark.parametrize("variant", ["whole", "layer", "semantic"])
 def test_what_a_move_brings_is_what_the_moved_placement_is_worth(variant: str) -> None:
-    asked = in_double_precision(example(variants=[variant]))
-    surrogate, stages = Relaxed(weights(), asked), len(asked.stages)
+    problem = in_double_precision(example(variants=[variant]))
+    surrogate, stages = SurrogateObjective(weights(), problem), len(problem.stages)
     for chosen in product(range(4), repeat=stages):
         found = surrogate.moves(np.array(chosen))
-        for index, host in product(range(stages), range(4)):
+        for index, place in product(range(stages), range(4)):
             moved = np.array(chosen)
-            moved[index] = host
+            moved[index] = place
             value = surrogate.values(one_hot(moved, 4).astype(np.float64)).sum()
-            assert found[index, host] == pytest.approx(value, rel=1e-9, abs=1e-9)
+            assert found[index, place] == pytest.approx(value, rel=1e-9, abs=1e-9)
 
 
 @pytest.mark.parametrize("variant", ["layer", "semantic"])
@@ -254,16 +257,18 @@ def test_the_search_finds_the_best_of_all_placements_of_a_small_job(variant: str
     """Against trying all of them: in most states exactly, and never far from it."""
     regrets = []
     for seed in range(20):
-        asked = example(due_ms=200.0 + 100 * seed, variants=[variant])
-        surrogate, stages = Relaxed(weights(seed), asked), len(asked.stages)
+        problem = example(due_ms=200.0 + 100 * seed, variants=[variant])
+        surrogate, stages = SurrogateObjective(weights(seed), problem), len(problem.stages)
         values = {
             chosen: float(surrogate.values(one_hot(np.array(chosen), 4)).sum())
             for chosen in product(range(4), repeat=stages)
         }
         view = cluster(*(node(f"n{speed}", speed=speed, link=20, loaded=all_of(APP)) for speed in SPEEDS))
-        room = Room(asked, view.columns)
+        free = FreeMemory(problem, view.columns)
         guess = np.zeros((stages, 4), np.float32)
-        found = settled(surrogate, rounded(climb(surrogate, guess, asked.allowed), asked, room), room)
+        found = local_search(
+            surrogate, rounded(mirror_ascent(surrogate, guess, problem.allowed), problem, free), free
+        )
         spread = max(values.values()) - min(values.values())
         regrets.append((max(values.values()) - values[tuple(found.tolist())]) / spread)
     assert np.median(regrets) < 0.001
@@ -273,7 +278,7 @@ def test_the_search_finds_the_best_of_all_placements_of_a_small_job(variant: str
 
 def three_stages(columns: ClusterColumns) -> Problem:
     """A chain of three stages that is to be placed."""
-    return problem(
+    return build_problem(
         [PlacingJob(job(APP, "layer", 4), 500.0)],
         columns,
         0.0,
@@ -285,19 +290,19 @@ def three_stages(columns: ClusterColumns) -> Problem:
 
 def test_rounding_gives_no_host_more_than_it_has_room_for() -> None:
     outputs = np.tile(np.array([0.7, 0.2, 0.1], np.float32), (3, 1))  # all want the first host
-    for hosts, expected in ((3, [0, 1, 2]), (2, [-1, 0, 1])):
-        columns = cluster(*(node(f"n{index}", megabytes=11) for index in range(hosts))).columns
-        asked = three_stages(columns)
-        assert sorted(rounded(outputs[:, :hosts], asked, Room(asked, columns)).tolist()) == expected
+    for nodes, expected in ((3, [0, 1, 2]), (2, [-1, 0, 1])):
+        columns = cluster(*(node(f"n{index}", megabytes=11) for index in range(nodes))).columns
+        problem = three_stages(columns)
+        assert sorted(rounded(outputs[:, :nodes], problem, FreeMemory(problem, columns)).tolist()) == expected
 
 
 def test_rounding_leaves_on_a_host_as_many_as_the_relaxed_placement_has_there() -> None:
     columns = cluster(*(node(f"n{index}") for index in range(3))).columns
-    asked = three_stages(columns)
+    problem = three_stages(columns)
     undecided = np.tile(np.array([0.36, 0.33, 0.31], np.float32), (3, 1))
-    assert sorted(rounded(undecided, asked, Room(asked, columns)).tolist()) == [0, 1, 2]
+    assert sorted(rounded(undecided, problem, FreeMemory(problem, columns)).tolist()) == [0, 1, 2]
     decided = np.tile(np.array([0.9, 0.05, 0.05], np.float32), (3, 1))
-    assert rounded(decided, asked, Room(asked, columns)).tolist() == [0, 0, 0]
+    assert rounded(decided, problem, FreeMemory(problem, columns)).tolist() == [0, 0, 0]
 
 
 def test_the_surrogate_learns_and_ranks_what_it_has_not_seen() -> None:

@@ -55,12 +55,12 @@ PLACEMENT_POLICIES: Mapping[PlacementName, Callable[[Random, float], PlacementPo
 
 
 def placement_policy(name: PlacementName, *, seed: int = 0, alpha: float = ALPHA) -> PlacementPolicy:
-    """A new policy of that name. Raises KeyError.
+    """Make a placement policy. Raises KeyError for an unknown name.
 
     Args:
-        name: which one.
-        seed: of its random numbers, for those that draw.
-        alpha: weight of energy in equation 10, in [0, 1], for those that learn from it.
+        name: its name in the registry.
+        seed: seed of its random numbers.
+        alpha: weight of energy in equation 10, in [0, 1], for policies that learn from it.
     """
     return PLACEMENT_POLICIES[name](Random(seed), alpha)
 

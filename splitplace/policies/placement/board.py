@@ -11,23 +11,23 @@ from splitplace.policies.cost import HOP_MS, RETURN_MS, Flags, Floats
 from splitplace.policies.prediction import Offer, StageSchedule
 
 _ROUNDING = 1e-12
-"""Relative: a bound and the exact figure are added up in different orders."""
+"""Relative error of sums: a bound and the exact figure are added up in different orders."""
 
 
 def ahead(soonest_ms: float, end_ms: float) -> bool:
-    """Whether what ends at `soonest_ms` at best may end before `end_ms`, by more than rounding."""
+    """Whether something that ends at `soonest_ms` at best may end before `end_ms`, by more than rounding."""
     return soonest_ms < end_ms * (1 - 2 * _ROUNDING)
 
 
 class Board:
-    """A schedule and its cluster as arrays: rows are the job's S stages, columns the H nodes."""
+    """A schedule and its cluster as arrays: rows are the job's S stages, columns the N nodes."""
 
     def __init__(self, schedule: StageSchedule, usable: Flags) -> None:
-        """A board for a schedule on which nothing is put yet.
+        """Make a board for an empty schedule.
 
         Args:
-            schedule: what is put stands there; it must be put through the board.
-            usable: [H] nodes that may be used.
+            schedule: holds the stages that were put; all must be put through the board.
+            usable: [N] nodes that may be used.
         """
         columns, job = schedule.cluster.columns, schedule.job
         stages = job.variant.stages
@@ -38,23 +38,23 @@ class Board:
         self._row = {stage.name: row for row, stage in enumerate(stages)}
         self._ready_ms = columns.ready_ms(schedule.now_ms, schedule.due_ms)
         self.free_ms = self._ready_ms.copy()
-        """[H] When each node is free, after what was put on it too."""
+        """[N] When each node is free, after the stages that were put on it."""
         calls = (job.application.reference_score, len(job.micro_batches), job.batch)
         self._work_ms = np.array([columns.work_ms(fragment, *calls) for fragment in fragments])
         self._free_bytes = columns.free_bytes()
         self._peak_bytes = np.array([fragment.peak_memory_bytes for fragment in fragments])
         self._most_bytes = int(self._peak_bytes.max())
         self._held = np.array([columns.shared(fragment.sha256) for fragment in fragments])
-        """[S, H] where a stage needs no more memory: its fragment is there already, or was put there."""
+        """[S, N] Where a stage needs no more memory: its fragment is there already."""
         self._fits = usable & (self._held | (self._peak_bytes[:, None] <= self._free_bytes))
         self._input_bytes = np.array([fragment.input.bytes_per_image for fragment in fragments])
         self._returns_ms = self._all_returns_ms()
         start_ms = schedule.start_ms
         self._inputs_ms = self._received_ms(self._input_bytes[:, None] * columns.byte_ms, start_ms, start_ms)
-        """[S, H] each: when the first and the last of the task's inputs could be there, where it is read."""
+        """[S, N] each: when the first and the last input could arrive, for stages that read the task."""
 
     def _all_returns_ms(self) -> dict[str, Floats]:
-        """[H] of each sink: to bring its last output to the gateway."""
+        """Return [N] the time to bring the last output of each sink to the gateway."""
         job = self.schedule.job
         sinks = [stage.name for stage in job.variant.sinks]
         last_bytes = np.array([job.fragments[name].output.bytes_per_image for name in sinks])
@@ -63,17 +63,17 @@ class Board:
         return dict(zip(sinks, returns_ms, strict=True))
 
     def fits(self, stage: Stage) -> Flags:
-        """[H] Usable nodes that have room for a stage, beside what was put there."""
+        """Return [N] which usable nodes have memory for a stage, beside those put there."""
         fits: Flags = self._fits[self._row[stage.name]]
         return fits
 
     def work_ms(self, stage: Stage) -> Floats:
-        """[H] Computing time of a stage on each node."""
+        """Return [N] the computing time of a stage on each node."""
         work_ms: Floats = self._work_ms[self._row[stage.name]]
         return work_ms
 
     def soonest_ms(self, stage: Stage) -> Floats:
-        """[H] When a stage, whose source was put before, could end on each node at best."""
+        """Return [N] when a stage, whose source was put before, could end on each node at best."""
         row = self._row[stage.name]
         if stage.source == INPUT:
             first_ms, last_ms = self._inputs_ms[0][row], self._inputs_ms[1][row]
@@ -85,9 +85,9 @@ class Board:
         return self._bounds(stage, self.free_ms, first_ms, last_ms)[1]
 
     def alone_before(self, limit_ms: float) -> list[tuple[int, float]]:
-        """Nodes with room for all stages that could end before a moment, with when; the soonest first.
+        """Return nodes that could end all stages before a moment, with that time; the soonest first.
 
-        As if nothing had been put on the board. Not those that are ahead by no more than rounding.
+        As if nothing had been put on the board. A lead within rounding does not count.
         """
         limit_ms *= 1 - 2 * _ROUNDING
         computed_ms = np.maximum(self._ready_ms, self.schedule.start_ms + HOP_MS)
@@ -103,7 +103,7 @@ class Board:
         return list(zip(nodes.tolist(), soonest_ms[nodes].tolist(), strict=True))
 
     def _room_alone(self) -> Flags:
-        """[H] Where all stages fit together, as if nothing had been put on the board."""
+        """Return [N] where all stages fit together, as if nothing had been put on the board."""
         needed_bytes = np.zeros(len(self._usable))
         for sha256, fragment in {one.sha256: one for one in self.schedule.job.fragments.values()}.items():
             needed_bytes += np.where(self.columns.shared(sha256), 0, fragment.peak_memory_bytes)
@@ -111,7 +111,7 @@ class Board:
         return room
 
     def _soonest_alone_ms(self) -> Floats:
-        """[H] When the job could end at best, were all of its stages on the same node, for each node."""
+        """Return [N] when the job could end at best with all of its stages on the same node."""
         micro_batches = len(self.schedule.job.micro_batches)
         free_ms = ends_ms = self._ready_ms
         finish_ms: dict[str, tuple[Floats, Floats]] = {}
@@ -130,12 +130,12 @@ class Board:
     def _received_ms(
         self, image_ms: Floats, first_ms: Floats | float, last_ms: Floats | float
     ) -> tuple[Floats, Floats]:
-        """When each node could have a stage's first input, and when its last, at best.
+        """Return when each node could have a stage's first input, and when its last, at best.
 
         Args:
-            image_ms: to bring an image of it to each node.
-            first_ms: when its first input is ready where it comes from.
-            last_ms: the same of the last one.
+            image_ms: time to bring an image of it to each node.
+            first_ms: when its first input is ready at its source.
+            last_ms: when its last input is ready at its source.
         """
         sizes = self.schedule.job.micro_batches
         received_ms = first_ms + sizes[0] * image_ms + HOP_MS
@@ -145,7 +145,7 @@ class Board:
         return received_ms, sent_ms + HOP_MS
 
     def _begin_ms(self, stage: Stage, free_ms: Floats, first_ms: Floats) -> Floats:
-        """When each node could begin a stage whose first input it has at `first_ms`."""
+        """Return when each node could begin a stage whose first input it has at `first_ms`."""
         begin_ms: Floats = np.maximum(free_ms, first_ms)
         if not self.columns.loaded_everywhere(stage.fragment):
             fragment = self.schedule.job.fragments[stage.name]
@@ -155,16 +155,16 @@ class Board:
     def _bounds(
         self, stage: Stage, free_ms: Floats, first_ms: Floats, last_ms: Floats
     ) -> tuple[Floats, Floats]:
-        """What a stage cannot undercut if only its first or only its last micro-batch had to wait.
+        """Return lower bounds for a stage, as if only its first or only its last micro-batch had to wait.
 
         Args:
-            stage: which one.
+            stage: a stage of the job.
             free_ms: when each node is free for it.
             first_ms: when each node has the first input at best.
-            last_ms: the same of the last one.
+            last_ms: when each node has the last input at best.
 
         Returns:
-            When each node is through with it, and when the output is at its destination.
+            When each node is done with it, and when the output is at its destination.
         """
         job = self.schedule.job
         work_ms = self._work_ms[self._row[stage.name]]
@@ -176,7 +176,7 @@ class Board:
         return done_ms, end_ms * (1 - _ROUNDING)
 
     def best_offer(self, stage: Stage) -> Offer | None:
-        """The offer that ends first; among equals that of the node that is free first, then by name."""
+        """Return the offer that ends first; of equal ones, by the node's free time, then its name."""
         fits = self.fits(stage)
         bounds = np.where(fits, self.soonest_ms(stage), np.inf)
         first = int(bounds.argmin())
@@ -201,7 +201,7 @@ class Board:
         return best
 
     def offer(self, stage: Stage, index: int) -> Offer:
-        """What comes of a stage on a node."""
+        """Return the expected times of a stage on a node."""
         return self.schedule.offer(stage, self.columns.names[index])
 
     def put(self, stage: Stage, offer: Offer) -> None:
@@ -210,7 +210,7 @@ class Board:
         self._occupy(stage, self.columns.index[offer.node], offer.finish_ms[-1])
 
     def reserve(self, stage: Stage, index: int, work_ms: float) -> None:
-        """Count memory and work of a stage that is to stand on a node, whatever comes before it."""
+        """Count memory and work of a stage on a node, without its inputs."""
         self._occupy(stage, index, float(self.free_ms[index]) + work_ms)
 
     def _occupy(self, stage: Stage, index: int, until_ms: float) -> None:

@@ -16,7 +16,7 @@ from splitplace.messages.task import TaskFinished
 from splitplace.policies.cluster import ClusterView
 from splitplace.policies.cluster_columns import ClusterColumns
 from splitplace.policies.placement.feasibility import candidates, no_room
-from splitplace.policies.placement.features import PlacingJob, Problem, problem
+from splitplace.policies.placement.features import PlacingJob, Problem, build_problem
 from splitplace.policies.placement.interface import (
     ActiveJob,
     Infeasible,
@@ -28,8 +28,16 @@ from splitplace.policies.placement.interface import (
     Training,
 )
 from splitplace.policies.placement.objective import ALPHA, Charged, charged, objective
-from splitplace.policies.placement.search import Chosen, Room, climb, one_hot, rounded, settled, softmax
-from splitplace.policies.placement.surrogate import Array, Fragments, Relaxed, Weights
+from splitplace.policies.placement.search import (
+    Chosen,
+    FreeMemory,
+    local_search,
+    mirror_ascent,
+    one_hot,
+    rounded,
+    softmax,
+)
+from splitplace.policies.placement.surrogate import Array, PlacedStages, SurrogateObjective, Weights
 from splitplace.policies.placement.training import PlacementSample, fit, predicted
 from splitplace.policies.placement.weights import weights_of, weights_state
 from splitplace.policies.prediction import predict
@@ -37,22 +45,23 @@ from splitplace.policies.state import State
 
 FINE_TUNING_STEPS = 10
 FINE_TUNING_RATE = 5e-4
-"""A quarter of the rate of the first training: what was learnt there is not to be lost in one interval."""
+"""A quarter of the rate of the first training, so that one interval does not undo it."""
 
 LEAST_SAMPLES = 64
-"""Before so many tasks have left, the weights stay as they are."""
+"""Tasks that must have finished before the weights change."""
 
 MAX_SAMPLES = 4_000
-"""The newest of them are kept and learnt from again."""
+"""Newest samples that are kept for training."""
 
 MAX_PENDING = 10_000
-"""Placements whose outcome is awaited; the oldest are forgotten."""
+"""Placements without an outcome; beyond it, the oldest is dropped."""
 
 JITTER = 0.1
-"""Of the first logits, so that equal fragments do not all go to the first of equal hosts."""
+"""Standard deviation of noise on the first logits, so that equal stages do not all go to the first of equal
+nodes."""
 
 STAY = 3.0
-"""By how much the logit of the host where a fragment stands is above the others."""
+"""Logit of a stage's current node; that of the others is 0."""
 
 LEAST_GAIN = 0.01
 """Objective that a task must gain by moving."""
@@ -60,25 +69,25 @@ LEAST_GAIN = 0.01
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    """A task that was placed and has not left."""
+    """A task that was placed and has not finished."""
 
     variant: str
     micro_batches: int
     sample: PlacementSample
-    own_ms: float
-    """Its computing time on a host of mean speed."""
+    solo_ms: float
+    """Its computing time on a node of mean speed."""
     expense: float
-    """What `_Left.expense` is expected to be."""
+    """Expected `_FinishedTask.expense`."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Left:
-    """A task that left in this interval: all but the target's energy is known."""
+class _FinishedTask:
+    """A task that finished in this interval: all but the energy of its target is known."""
 
     sample: PlacementSample
     charged: Charged
     expense: float
-    """Computing time it took, over what it takes on a host of mean speed."""
+    """Computing time it took, over what it takes on a node of mean speed."""
 
 
 class SurrogatePlacement(PlacementPolicy, Rearranging):
@@ -94,15 +103,15 @@ class SurrogatePlacement(PlacementPolicy, Rearranging):
         fine_tuning: bool = True,
         keep: int = MAX_SAMPLES,
     ) -> None:
-        """A policy whose surrogate was trained before.
+        """Make a policy from a trained surrogate.
 
         Args:
-            weights: of the surrogate.
-            random: for jitter and for the order of learning.
+            weights: weights of the surrogate.
+            random: draws the jitter and the batches of training.
             decision_aware: DASO rather than GOBI.
             alpha: weight of energy in equation 10.
             fine_tuning: whether `end_period` asks for training.
-            keep: how many of the newest tasks are learnt from.
+            keep: number of the newest tasks to train on.
         """
         self.name = "daso" if decision_aware else "gobi"
         self._weights = dict(weights)
@@ -111,7 +120,7 @@ class SurrogatePlacement(PlacementPolicy, Rearranging):
         self._alpha = alpha
         self._fine_tuning = fine_tuning
         self._pending: OrderedDict[str, _Pending] = OrderedDict()
-        self._left: list[_Left] = []
+        self._finished: list[_FinishedTask] = []
         self._samples: deque[PlacementSample] = deque(maxlen=keep)
 
     # --- placing ---------------------------------------------------------------------------------------
@@ -121,26 +130,26 @@ class SurrogatePlacement(PlacementPolicy, Rearranging):
         names = candidates(request, cluster)
         if isinstance(names, Infeasible):
             return names
-        asked = self._asked(request, cluster, now_ms)
-        hopeless = np.flatnonzero(~asked.allowed.any(axis=1))
+        problem = self._asked(request, cluster, now_ms)
+        hopeless = np.flatnonzero(~problem.allowed.any(axis=1))
         if len(hopeless):
-            return no_room(request, cluster, asked.stages[hopeless[0]])
-        columns, surrogate = cluster.columns, Relaxed(self._weights, asked)
-        chosen = self._best(surrogate, asked, columns, self._first_guess(asked))
+            return no_room(request, cluster, problem.stages[hopeless[0]])
+        columns, surrogate = cluster.columns, SurrogateObjective(self._weights, problem)
+        chosen = self._best(surrogate, problem, columns, self._first_guess(problem))
         if (chosen < 0).any():
-            return no_room(request, cluster, asked.stages[int(chosen.argmin())])
-        nodes = {stage.name: columns.names[host] for stage, host in zip(asked.stages, chosen, strict=True)}
+            return no_room(request, cluster, problem.stages[int(chosen.argmin())])
+        nodes = {stage.name: columns.names[node] for stage, node in zip(problem.stages, chosen, strict=True)}
         prediction = predict(
             cluster, request.job, nodes, now_ms, start_ms=request.start_ms, due_ms=request.due_ms
         )
-        self._note(request, asked, surrogate.placed(one_hot(chosen, surrogate.hosts)), chosen)
+        self._note(request, problem, surrogate.placed(one_hot(chosen, surrogate.node_count)), chosen)
         return Placement(nodes, prediction)
 
     @override
     def rearrange(
         self, active: Sequence[ActiveJob], cluster: ClusterView, now_ms: float
     ) -> Mapping[str, Mapping[str, str]]:
-        """Only tasks that gain by it are moved, and only if all together gain."""
+        """Move only tasks that gain by it, and only if all together gain."""
         columns = cluster.columns
         open_jobs = [(one, PlacingJob(one.job, one.due_ms, one.remaining)) for one in active]
         open_jobs = [
@@ -151,7 +160,7 @@ class SurrogatePlacement(PlacementPolicy, Rearranging):
         ]
         if not open_jobs:
             return {}
-        asked = problem(
+        problem = build_problem(
             [placing for _, placing in open_jobs],
             columns,
             now_ms,
@@ -160,34 +169,35 @@ class SurrogatePlacement(PlacementPolicy, Rearranging):
             decision_aware=self._decision_aware,
         )
         jobs = [one for one, _ in open_jobs]
-        stand = np.array(
+        current = np.array(
             [
                 columns.index[jobs[task].nodes[stage.name]]
-                for task, stage in zip(asked.task, asked.stages, strict=True)
+                for task, stage in zip(problem.task, problem.stages, strict=True)
             ]
         )
-        asked.allowed[np.arange(len(stand)), stand] = True  # its memory is reserved there
-        surrogate = Relaxed(self._weights, asked)
-        hosts = len(columns.names)
-        before = one_hot(stand, hosts)
-        chosen = rounded(climb(surrogate, STAY * before, asked.allowed), asked, Room(asked, columns))
+        problem.allowed[np.arange(len(current)), current] = True  # its memory is reserved there
+        surrogate = SurrogateObjective(self._weights, problem)
+        before = one_hot(current, surrogate.node_count)
+        chosen = rounded(
+            mirror_ascent(surrogate, STAY * before, problem.allowed), problem, FreeMemory(problem, columns)
+        )
         values = surrogate.values(before)
-        gains = surrogate.values(one_hot(chosen, hosts)) - values
-        stays = (gains < LEAST_GAIN)[asked.task] | (chosen < 0)
-        chosen = np.where(stays, stand, chosen)
-        if surrogate.values(one_hot(chosen, hosts)).sum() < values.sum() + LEAST_GAIN:
+        gains = surrogate.values(one_hot(chosen, surrogate.node_count)) - values
+        stays = (gains < LEAST_GAIN)[problem.task] | (chosen < 0)
+        chosen = np.where(stays, current, chosen)
+        if surrogate.values(one_hot(chosen, surrogate.node_count)).sum() < values.sum() + LEAST_GAIN:
             return {}
         moves: dict[str, dict[str, str]] = {}
-        for index in np.flatnonzero(chosen != stand).tolist():
-            task = jobs[asked.task[index]].task
-            moves.setdefault(task, {})[asked.stages[index].name] = columns.names[chosen[index]]
+        for index in np.flatnonzero(chosen != current).tolist():
+            task = jobs[problem.task[index]].task
+            moves.setdefault(task, {})[problem.stages[index].name] = columns.names[chosen[index]]
         for task in moves:
-            self._pending.pop(task, None)  # what comes of it is due to no single placement
+            self._pending.pop(task, None)  # its outcome is due to no single placement
         return moves
 
     def _asked(self, request: PlacementRequest, cluster: ClusterView, now_ms: float) -> Problem:
         columns = cluster.columns
-        return problem(
+        return build_problem(
             [PlacingJob(request.job, request.due_ms)],
             columns,
             now_ms,
@@ -196,19 +206,21 @@ class SurrogatePlacement(PlacementPolicy, Rearranging):
             decision_aware=self._decision_aware,
         )
 
-    def _first_guess(self, asked: Problem) -> Array:
-        """Logits of hosts for new fragments: higher where they are through sooner, and a little chance."""
-        sooner = -np.log(asked.time + asked.waiting / asked.unit[:, None] + np.float32(1e-6))
+    def _first_guess(self, problem: Problem) -> Array:
+        """Return logits for new stages: higher where they are done sooner, with a little noise."""
+        sooner = -np.log(problem.time + problem.waiting / problem.unit[:, None] + np.float32(1e-6))
         return sooner + self._random.normal(0, JITTER, sooner.shape).astype(np.float32)
 
     @staticmethod
-    def _best(surrogate: Relaxed, asked: Problem, columns: ClusterColumns, guess: Array) -> Chosen:
-        """What the search finds; where its answer cannot be given room, what it began with."""
-        for placement in (climb(surrogate, guess, asked.allowed), softmax(guess)):
-            room = Room(asked, columns)
-            chosen = rounded(placement, asked, room)
+    def _best(
+        surrogate: SurrogateObjective, problem: Problem, columns: ClusterColumns, guess: Array
+    ) -> Chosen:
+        """Return what the search finds; if that does not fit, the rounded first guess."""
+        for placement in (mirror_ascent(surrogate, guess, problem.allowed), softmax(guess)):
+            room = FreeMemory(problem, columns)
+            chosen = rounded(placement, problem, room)
             if (chosen >= 0).all():
-                return settled(surrogate, chosen, room)
+                return local_search(surrogate, chosen, room)
         return chosen
 
     # --- learning --------------------------------------------------------------------------------------
@@ -222,34 +234,45 @@ class SurrogatePlacement(PlacementPolicy, Rearranging):
         *,
         state: str = "",
     ) -> None:
-        """Another policy places a task, on the cluster as it is: `learn` will tell what comes of it.
+        """Note the placement of another policy; `learn` gets the outcome.
 
         Args:
-            request: the task.
+            request: the request of the task.
             nodes: its placement.
             cluster: the nodes, without the task.
             now_ms: the present moment.
-            state: the same for several placements of a task, of which at most one is real.
+            state: the same text for several placements of a task, at most one of them real.
         """
-        asked = self._asked(request, cluster, now_ms)
-        chosen = np.array([cluster.columns.index[nodes[stage.name]] for stage in asked.stages], dtype=np.intp)
-        surrogate = Relaxed(self._weights, asked)
-        self._note(request, asked, surrogate.placed(one_hot(chosen, surrogate.hosts)), chosen, state)
+        problem = self._asked(request, cluster, now_ms)
+        chosen = np.array(
+            [cluster.columns.index[nodes[stage.name]] for stage in problem.stages], dtype=np.intp
+        )
+        surrogate = SurrogateObjective(self._weights, problem)
+        self._note(request, problem, surrogate.placed(one_hot(chosen, surrogate.node_count)), chosen, state)
 
     def _note(
-        self, request: PlacementRequest, asked: Problem, placed: Fragments, chosen: Chosen, state: str = ""
+        self,
+        request: PlacementRequest,
+        problem: Problem,
+        placed: PlacedStages,
+        chosen: Chosen,
+        state: str = "",
     ) -> None:
         rows = np.arange(len(chosen))
         sample = PlacementSample(
-            asked.features[rows, chosen],
-            placed.measures,
-            asked.about[0],
+            problem.features[rows, chosen],
+            placed.pooled_inputs,
+            problem.task_features[0],
             target=0.0,
             state=state,
         )
-        expense = float(asked.work[rows, chosen].sum() / asked.own[0])
+        expense = float(problem.work[rows, chosen].sum() / problem.solo_ms[0])
         self._pending[request.task] = _Pending(
-            request.job.variant.name, len(request.job.micro_batches), sample, float(asked.own[0]), expense
+            request.job.variant.name,
+            len(request.job.micro_batches),
+            sample,
+            float(problem.solo_ms[0]),
+            expense,
         )
         self._pending.move_to_end(request.task)
         while len(self._pending) > MAX_PENDING:
@@ -257,44 +280,44 @@ class SurrogatePlacement(PlacementPolicy, Rearranging):
 
     @override
     def learn(self, outcome: TaskFinished) -> None:
-        """A task that was placed as another variant in the end teaches nothing."""
+        """Note the outcome; a task that was finally placed as another variant is ignored."""
         pending = self._pending.pop(outcome.task, None)
         if pending is None or pending.variant != outcome.variant:
             return
         took_ms = sum(report.compute_ms for report in outcome.stages)
-        self._left.append(
-            _Left(
+        self._finished.append(
+            _FinishedTask(
                 pending.sample,
                 charged(outcome, pending.micro_batches),
-                took_ms / pending.own_ms if took_ms > 0 else pending.expense,
+                took_ms / pending.solo_ms if took_ms > 0 else pending.expense,
             )
         )
 
     @override
     def end_period(self, outcome: PeriodOutcome) -> Training | None:
-        """Targets by equation 10 as `objective.py` reads it, then equation 11."""
-        left, self._left = self._left, []
-        mean = sum(one.expense for one in left) / len(left) if left else 0.0
-        for one in left:
+        """Compute targets by equation 10 as `objective.py` reads it, then ask for training by equation 11."""
+        finished, self._finished = self._finished, []
+        mean = sum(one.expense for one in finished) / len(finished) if finished else 0.0
+        for one in finished:
             energy = outcome.energy * (one.expense / mean if mean > 0 else 1.0)
             target = objective(one.charged.reward, energy, one.charged.response, self._alpha)
             self._samples.append(replace(one.sample, target=target))
-        if not left or not self._fine_tuning or len(self._samples) < LEAST_SAMPLES:
+        if not finished or not self._fine_tuning or len(self._samples) < LEAST_SAMPLES:
             return None
         seed = int(self._random.integers(1 << 31))
         return partial(self._train, dict(self._weights), list(self._samples), seed)
 
     @property
     def samples(self) -> Sequence[PlacementSample]:
-        """What it has seen, the newest last: for the first training."""
+        """All samples, the newest last: for the first training."""
         return tuple(self._samples)
 
     def expected(self, sample: PlacementSample) -> float:
-        """The objective it expects of a task, seen or not."""
+        """Return the predicted objective of a sample."""
         return float(predicted(self._weights, [sample])[0])
 
     def _train(self, weights: Weights, samples: Sequence[PlacementSample], seed: int) -> partial[None]:
-        """Runs beside decisions: reads nothing of `self` that they change."""
+        """Train beside decisions; reads nothing of `self` that they change."""
         random = np.random.default_rng(seed)
         tuned = fit(weights, samples, random, steps=FINE_TUNING_STEPS, learning_rate=FINE_TUNING_RATE)
         return partial(self._adopt, tuned)
@@ -303,9 +326,9 @@ class SurrogatePlacement(PlacementPolicy, Rearranging):
         self._weights = dict(weights)
 
     def state(self) -> State:
-        """The weights. What was seen is not kept: it is learnt."""
+        """Return the weights. Samples are not saved."""
         return weights_state(self._weights)
 
     def restore(self, state: State) -> None:
-        """Take up weights. Raises StateError."""
+        """Replace the weights by saved ones. Raises StateError."""
         self._adopt(weights_of(state))

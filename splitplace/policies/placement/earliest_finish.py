@@ -30,7 +30,7 @@ class EarliestFinish(StatelessPlacement):
 
     @override
     def place(self, request: PlacementRequest, cluster: ClusterView, now_ms: float) -> Placement | Infeasible:
-        """Deterministic."""
+        """Choose deterministically."""
         usable = cluster.columns.usable(request.avoid)
         if not np.count_nonzero(usable):
             return nobody(request, cluster)
@@ -55,7 +55,7 @@ def _board(request: PlacementRequest, cluster: ClusterView, now_ms: float, usabl
 
 
 def _stage_by_stage(board: Board) -> StageSchedule | Stage:
-    """The greedy schedule, or the stage for which there was no room."""
+    """Return the greedy schedule, or the stage that no node has memory for."""
     for stage in board.schedule.job.variant.stages:
         best = board.best_offer(stage)
         if best is None:
@@ -67,7 +67,7 @@ def _stage_by_stage(board: Board) -> StageSchedule | Stage:
 def _largest_first(
     request: PlacementRequest, cluster: ClusterView, now_ms: float, usable: Flags
 ) -> StageSchedule | None:
-    """Where the greedy order ran out of room: the stage that needs most memory chooses first."""
+    """Return the schedule in which the stage that needs most memory chooses first."""
     job = request.job
     packing = _board(request, cluster, now_ms, usable)
     rank = packing.columns.rank
@@ -89,7 +89,7 @@ def _largest_first(
 def _on_a_single_node(
     request: PlacementRequest, cluster: ClusterView, now_ms: float, board: Board, best: StageSchedule
 ) -> StageSchedule:
-    """The best schedule with all stages on one node, where that beats `best`."""
+    """Return the best schedule with all stages on one node, if that beats `best`."""
     stages = request.job.variant.stages
     best_ms = best.prediction().response_ms
     for index, soonest_ms in board.alone_before(now_ms + best_ms):

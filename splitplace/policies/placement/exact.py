@@ -16,23 +16,23 @@ from splitplace.policies.placement.interface import (
 from splitplace.policies.prediction import StageSchedule
 
 MAX_OFFERS = 20_000
-"""How many (stage, node) offers are looked at, about a third of a second."""
+"""Limit of (stage, node) offers, about a third of a second."""
 
 
 class Exact(StatelessPlacement):
     """Depth first over the stages in order, soonest nodes first, beginning with earliest-finish's answer.
 
-    No stage ends before those it reads from, so a branch is cut where what stands already ends later than the
-    best. That is exact for small jobs on small clusters (four stages on ten nodes). Where there is more to
-    look at than `MAX_OFFERS`, the best that was found until then is the answer, at least earliest-finish's.
-    It holds up everything else meanwhile, so it is for comparison.
+    No stage ends before its source, so a branch is cut when its stages end later than the best schedule. That
+    is exact for small jobs on small clusters (four stages on ten nodes). After `MAX_OFFERS` offers, the best
+    schedule so far is the answer, never worse than that of earliest-finish. It blocks everything else
+    meanwhile, so it is for comparison.
     """
 
     name = "exact"
 
     @override
     def place(self, request: PlacementRequest, cluster: ClusterView, now_ms: float) -> Placement | Infeasible:
-        """Deterministic."""
+        """Choose deterministically."""
         first = EarliestFinish().place(request, cluster, now_ms)
         names = candidates(request, cluster)
         if isinstance(names, Infeasible):

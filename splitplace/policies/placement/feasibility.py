@@ -9,14 +9,14 @@ from splitplace.policies.prediction import StageSchedule
 
 
 def candidates(request: PlacementRequest, cluster: ClusterView) -> tuple[str, ...] | Infeasible:
-    """Living nodes that have a speed and a link and need not be avoided."""
+    """Return the live nodes that have a speed and a link and need not be avoided."""
     columns = cluster.columns
     names = tuple(columns.names[index] for index in np.flatnonzero(columns.usable(request.avoid)).tolist())
     return names or nobody(request, cluster)
 
 
 def nobody(request: PlacementRequest, cluster: ClusterView) -> Infeasible:
-    """Why no node at all can be used."""
+    """Explain why no node at all can be used."""
     if not cluster.known:
         return Infeasible("the state of the cluster is not known yet", temporary=True)
     if not cluster.nodes:
@@ -27,12 +27,12 @@ def nobody(request: PlacementRequest, cluster: ClusterView) -> Infeasible:
 
 
 def feasible(schedule: StageSchedule, stage: Stage, names: tuple[str, ...]) -> list[str]:
-    """Those nodes that have room for a stage, beside the stages that were put before."""
+    """Return the nodes that have memory for a stage, beside the stages that were put before."""
     return [name for name in names if schedule.fits(stage, name)]
 
 
 def no_room(request: PlacementRequest, cluster: ClusterView, stage: Stage) -> Infeasible:
-    """Why a stage fits none of the nodes that can be used: they are too small, or their memory is in use."""
+    """Explain why a stage fits no usable node: they are too small, or their memory is in use."""
     columns = cluster.columns
     usable = columns.usable(request.avoid)
     budgets = np.where(usable, columns.memory_bytes, -np.inf)

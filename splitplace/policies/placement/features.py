@@ -1,9 +1,9 @@
-"""What the surrogate sees: every fragment on every host, in figures without a unit.
+"""The features of the surrogate: every stage on every node, in figures without a unit.
 
-Times are divided by the task's own computing time on a host of mean speed, so the same weights serve tasks of
-milliseconds and of hours. (Divided by its slack, all times of a task that is not urgent are almost nothing,
-and hosts can no longer be told apart. DASO knows the slack as a figure of the task.) Nothing here depends on
-the placement, so one decision builds it once, whatever the number of steps of its search.
+Times are divided by the task's own computing time on a node of mean speed, so the same weights serve tasks of
+milliseconds and of hours. (Divided by the slack, all times of a task that is not urgent would be almost
+nothing, and nodes would look alike. DASO gets the slack as a feature of the task.) Nothing here depends on
+the placement, so a decision builds it once, whatever the number of steps of its search.
 """
 
 from collections import Counter
@@ -24,14 +24,14 @@ KINDS: tuple[VariantKind, ...] = ("whole", "layer", "semantic", "compressed")
 """Kinds of variants with an input each: those that the weights were trained on."""
 
 PAIR_FEATURES = 9
-FRAGMENT_FEATURES = 8
+STAGE_FEATURES = 8
 TASK_FEATURES = 3 + len(KINDS) + 2
 
 _LEAST_SLACK, _MOST_SLACK = 0.05, 100.0
-"""Of the job's own computing time: a deadline that has passed is not an infinite hurry."""
+"""Bounds of the slack, in computing times of the job: a deadline that has passed is not infinitely urgent."""
 
 _MOST_TIME = 1000.0
-"""Of the job's own computing time: a host without a link is not infinitely far."""
+"""Greatest time, in computing times of the job: a node without a link is not infinitely far."""
 
 _LEAST_MS = 1e-3
 
@@ -40,57 +40,57 @@ Array = npt.NDArray[np.floating]
 
 @dataclass(frozen=True)
 class PlacingJob:
-    """A job some of whose stages are looking for a host."""
+    """A job some of whose stages need a node."""
 
     job: Job
     due_ms: float = inf
     remaining: Mapping[str, float] = field(default_factory=dict)
-    """Share of each stage's work that is still to do; all of it where it does not stand here."""
+    """Share of each stage's work that is still to do; 1 for a stage that is not listed."""
 
     def share(self, stage: str) -> float:
-        """What remains of a stage."""
+        """Return the share of a stage's work that is still to do."""
         return self.remaining.get(stage, 1.0)
 
     @cached_property
     def open_stages(self) -> tuple[Stage, ...]:
-        """Those that still have something to do."""
+        """The stages with work still to do."""
         return tuple(stage for stage in self.job.variant.stages if self.share(stage.name) > 0)
 
     def moved_bytes(self, stage: Stage, tensor: TensorSpec) -> float:
-        """Size of what remains of a stage's inputs or outputs."""
+        """Return the size of a stage's remaining inputs or outputs, in bytes."""
         return self.share(stage.name) * self.job.batch * tensor.bytes_per_image
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """F fragments of T tasks to be placed on H hosts: `S_t` and `D_t` of the paper, without `P_t`."""
+    """S stages of T tasks to be placed on N nodes: `S_t` and `D_t` of the paper, without `P_t`."""
 
     task: npt.NDArray[np.intp]
-    """[F] which task each fragment belongs to; fragments of a task stand together, in their order."""
+    """[S] Task of each stage. The stages of a task are together, in their order."""
     source: npt.NDArray[np.intp]
-    """[F] the fragment whose output it reads; -1 where that is not among them."""
+    """[S] Stage whose output it reads; -1 if that is not among these."""
     stages: Sequence[Stage]
     features: Array
-    """[F, H, PAIR_FEATURES + FRAGMENT_FEATURES]"""
+    """[S, N, PAIR_FEATURES + STAGE_FEATURES]"""
     time: Array
-    """[F, H] fetching, receiving and computing, in the task's unit."""
+    """[S, N] Fetching, receiving and computing, in the task's unit."""
     waiting: Array
-    """[H] ms of work that stands before all of these fragments."""
+    """[N] Work before all of these stages, in ms."""
     work: Array
-    """[F, H] ms of computing."""
+    """[S, N] Computing time, in ms."""
     unit: Array
-    """[F] ms: the task's unit of time."""
-    own: Array
-    """[T] ms of computing on a host of mean speed."""
-    about: Array
+    """[S] The task's unit of time, in ms."""
+    solo_ms: Array
+    """[T] Computing time on a node of mean speed, in ms."""
+    task_features: Array
     """[T, TASK_FEATURES]"""
     memory: Array
-    """[F] bytes."""
+    """[S] Memory of the stage's fragment, in bytes."""
     allowed: Flags
-    """[F, H] hosts that have a speed and a link and enough memory, were the fragment alone there."""
+    """[S, N] Nodes that have a speed, a link and enough memory for the stage alone."""
 
 
-def problem(
+def build_problem(
     jobs: Sequence[PlacingJob],
     columns: ClusterColumns,
     now_ms: float,
@@ -99,14 +99,14 @@ def problem(
     *,
     decision_aware: bool,
 ) -> Problem:
-    """The features of all open stages of some jobs on all nodes.
+    """Return the features of all open stages of some jobs on all nodes.
 
     Args:
         jobs: each with at least one open stage.
         columns: the cluster.
         now_ms: the present moment.
-        waiting_ms: [H] what each node has to do before any of this.
-        usable: [H] nodes that may be chosen.
+        waiting_ms: [N] work of each node before any of these stages.
+        usable: [N] nodes that may be chosen.
         decision_aware: whether split decision, accuracy and slack are inputs (DASO), or not (GOBI).
     """
     rows = [(one, stage, one.job.fragments[stage.name]) for one in jobs for stage in one.open_stages]
@@ -114,17 +114,17 @@ def problem(
     starts = np.cumsum(sizes) - sizes
     task = np.repeat(np.arange(len(jobs)), sizes)
     counted = usable if usable.any() else np.ones_like(usable)
-    share_of_host = counted / counted.sum()
+    share_of_node = counted / counted.sum()
     free = columns.free_bytes()
     memory = np.array([float(fragment.peak_memory_bytes) for _, _, fragment in rows])
     reserved = np.array([columns.reserved(fragment.sha256) for _, _, fragment in rows])
 
     work_ms = np.array([_work_ms(columns, *row) for row in rows])
-    mean_ms = np.where(np.isfinite(work_ms), work_ms, 0.0) @ share_of_host
-    own_ms = np.maximum(np.add.reduceat(mean_ms, starts), _LEAST_MS)
+    mean_ms = np.where(np.isfinite(work_ms), work_ms, 0.0) @ share_of_node
+    solo_ms = np.maximum(np.add.reduceat(mean_ms, starts), _LEAST_MS)
     due_ms = np.array([one.due_ms for one in jobs]) - now_ms
-    slack_ms = np.minimum(np.maximum(due_ms, _LEAST_SLACK * own_ms), _MOST_SLACK * own_ms)
-    unit_ms = own_ms[task, None]
+    slack_ms = np.minimum(np.maximum(due_ms, _LEAST_SLACK * solo_ms), _MOST_SLACK * solo_ms)
+    unit_ms = solo_ms[task, None]
 
     # Computing, fetching, receiving, sending, waiting.
     times = np.empty((5, len(rows), len(usable)), dtype=np.float32)
@@ -137,20 +137,20 @@ def problem(
     times[3] = np.minimum(outputs / unit_ms * columns.byte_ms, _MOST_TIME)
     times[4] = waiting_ms / unit_ms
 
-    features = np.empty((len(rows), len(usable), PAIR_FEATURES + FRAGMENT_FEATURES), dtype=np.float32)
+    features = np.empty((len(rows), len(usable), PAIR_FEATURES + STAGE_FEATURES), dtype=np.float32)
     features[:, :, :5] = np.log(1 + times).transpose(1, 2, 0)
-    features[:, :, 5] = _relative(columns.score, share_of_host)
-    features[:, :, 6] = _relative(columns.link, share_of_host)
+    features[:, :, 5] = _relative(columns.score, share_of_node)
+    features[:, :, 6] = _relative(columns.link, share_of_node)
     features[:, :, 7] = np.minimum(memory[:, None] / np.maximum(free, 1.0), 1.0)
     features[:, :, 8] = reserved
-    features[:, :, PAIR_FEATURES] = (mean_ms / own_ms[task])[:, None]
-    about_fragments = [about for one in jobs for about in _about_fragments(one)]
-    features[:, :, PAIR_FEATURES + 1 :] = np.array(about_fragments)[:, None, :]
+    features[:, :, PAIR_FEATURES] = (mean_ms / solo_ms[task])[:, None]
+    stage_features = [task_features for one in jobs for task_features in _stage_features(one)]
+    features[:, :, PAIR_FEATURES + 1 :] = np.array(stage_features)[:, None, :]
 
-    urgency = np.log(slack_ms / own_ms)
+    urgency = np.log(slack_ms / solo_ms)
     load = np.log1p(waiting_ms.mean() / unit_ms[starts, 0])
-    about = [
-        _about_task(one, urgency[index], load[index], decision_aware=decision_aware)
+    task_features = [
+        _task_features(one, urgency[index], load[index], decision_aware=decision_aware)
         for index, one in enumerate(jobs)
     ]
     return Problem(
@@ -162,8 +162,8 @@ def problem(
         waiting=waiting_ms.astype(np.float32),
         work=times[0] * unit_ms.astype(np.float32),
         unit=unit_ms[:, 0].astype(np.float32),
-        own=own_ms,
-        about=np.array(about, dtype=np.float32),
+        solo_ms=solo_ms,
+        task_features=np.array(task_features, dtype=np.float32),
         memory=memory,
         allowed=usable & (reserved & ~columns.exclusive | (memory[:, None] <= free)),
     )
@@ -175,9 +175,9 @@ def _work_ms(columns: ClusterColumns, placing: PlacingJob, stage: Stage, fragmen
     return placing.share(stage.name) * columns.work_ms(fragment, reference, len(job.micro_batches), job.batch)
 
 
-def _relative(values: Floats, share_of_host: Floats) -> Floats:
-    """Logarithms of values over their mean; of nothing, that of a hundredth."""
-    mean = max(float(values @ share_of_host), 1e-9)
+def _relative(values: Floats, share_of_node: Floats) -> Floats:
+    """Return the logarithms of values over their mean; for 0, the logarithm of a hundredth."""
+    mean = max(float(values @ share_of_node), 1e-9)
     relative: Floats = np.log(values / mean + 0.01)
     return relative
 
@@ -187,8 +187,8 @@ def _sources(placing: PlacingJob, start: int) -> npt.NDArray[np.intp]:
     return np.array([places.get(stage.source, -1) for stage in placing.open_stages], dtype=np.intp)
 
 
-def _about_fragments(placing: PlacingJob) -> list[tuple[float, ...]]:
-    """What is said of each open fragment beside its share of the job's work: where it stands in its tree."""
+def _stage_features(placing: PlacingJob) -> list[tuple[float, ...]]:
+    """Return the features of each open stage beside its share of the work: its place in the tree."""
     job, variant = placing.job, placing.job.variant
     depths: dict[str, int] = {INPUT: 0}
     for stage in variant.stages:
@@ -209,10 +209,10 @@ def _about_fragments(placing: PlacingJob) -> list[tuple[float, ...]]:
     ]
 
 
-def _about_task(
+def _task_features(
     placing: PlacingJob, urgency: float, load: float, *, decision_aware: bool
 ) -> tuple[float, ...]:
-    """What is said of the whole task; of the decision only where that is known."""
+    """Return the features of a task; those of the decision are 0 unless decision-aware."""
     variant = placing.job.variant
     size = len(variant.stages)
     common = (log(size), len(variant.sinks) / size, float(np.log1p(load)))

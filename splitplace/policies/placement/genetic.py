@@ -17,10 +17,10 @@ from splitplace.policies.prediction import StageSchedule
 POPULATION = 20
 GENERATIONS = 15
 MUTATION = 0.2
-"""Probability with which a gene is drawn anew."""
+"""Probability that a gene is drawn again."""
 
 _Genes = tuple[int, ...]
-"""For each stage the index of a node; where that has no room, the next that has is meant."""
+"""Index of a node for each stage; it stands for the next node that has memory."""
 
 
 class Genetic(StatelessPlacement):
@@ -75,7 +75,7 @@ class Genetic(StatelessPlacement):
 def _schedule(
     request: PlacementRequest, cluster: ClusterView, now_ms: float, names: tuple[str, ...], genes: _Genes
 ) -> StageSchedule | None:
-    """What genes mean; None where a stage finds no room."""
+    """Return the schedule of some genes; None if a stage does not fit."""
     schedule = StageSchedule(cluster, request.job, now_ms, request.start_ms, request.due_ms)
     for stage, gene in zip(request.job.variant.stages, genes, strict=True):
         turned = names[gene:] + names[:gene]

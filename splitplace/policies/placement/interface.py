@@ -1,4 +1,4 @@
-"""What a placement policy is asked and what it answers."""
+"""The interface of placement policies: what they are asked, and what they answer."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -32,13 +32,13 @@ class PlacementRequest:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A node for each stage, by the stage's name, and what is expected of it."""
+    """A node for each stage, by the stage's name, and the estimate."""
 
     nodes: Mapping[str, str]
     prediction: Estimate
 
-    def works(self, job: Job) -> tuple[StageWork, ...]:
-        """What each stage costs its node, for the ledger."""
+    def stage_work(self, job: Job) -> tuple[StageWork, ...]:
+        """Return the work of each stage on its node, for the ledger."""
         return tuple(
             StageWork(node, job.fragments[stage], self.prediction.work_ms[stage])
             for stage, node in self.nodes.items()
@@ -60,7 +60,7 @@ class ActiveJob:
 
     task: str
     job: Job
-    """Its variant's name is the split decision."""
+    """Its variant is the split decision."""
     nodes: Mapping[str, str]
     """Where each stage is, by the stage's name."""
     remaining: Mapping[str, float]
@@ -70,10 +70,10 @@ class ActiveJob:
 
 @dataclass(frozen=True, slots=True)
 class PeriodOutcome:
-    """What the last scheduling interval brought: the terms of equation 10."""
+    """Outcome of the last scheduling interval: the terms of equation 10."""
 
     tasks: int
-    """How many tasks left the system in it. Where none did, there is nothing to learn."""
+    """Number of tasks that finished in it; without any, there is nothing to learn."""
     reward: float
     """`O^MAB`: their mean reward, in [0, 1]."""
     energy: float
@@ -83,9 +83,8 @@ class PeriodOutcome:
 
 
 Training = Callable[[], Callable[[], None]]
-"""Computation that would hold up decisions. Calling it takes its time and touches nothing that decisions
-read, so it may run in a thread; what it returns is called where decisions are taken and adopts the
-result."""
+"""A computation too long for the event loop. It touches nothing that decisions read, so it may run in a
+thread. It returns a function that adopts the result; call that where decisions are made."""
 
 
 class PlacementPolicy(ABC):
@@ -154,9 +153,9 @@ class StatelessPlacement(PlacementPolicy):
 def place(
     policy: PlacementPolicy, request: PlacementRequest, cluster: ClusterView, now_ms: float
 ) -> Placement | Infeasible:
-    """Ask a policy; where the task can only run on nodes that failed it before, they get another chance.
+    """Ask a policy for a placement; if only nodes that failed the task before can run it, allow them again.
 
-    A placement that is predicted to take longer than the longest deadline there is counts as infeasible.
+    A placement that is predicted to take longer than `MAX_DEADLINE_MS` counts as infeasible.
     """
     found = policy.place(request, cluster, now_ms)
     if isinstance(found, Infeasible) and request.avoid & cluster.nodes.keys():

@@ -1,4 +1,4 @@
-"""What a placement is to bring: equation 10, and how it falls to single tasks.
+"""The objective of placement: equation 10, and the share of each task.
 
     O^P = O^MAB - alpha * AEC - beta * ART
 
@@ -28,7 +28,7 @@ ALPHA = 0.5
 
 
 def response_share(response_ms: float, deadline_ms: float) -> float:
-    """A response time in [0, 1), whatever its unit: `r / (r + sla)`, 1/2 exactly on the deadline.
+    """Return a response time in [0, 1), without a unit: `r / (r + sla)`, 1/2 exactly on the deadline.
 
     The paper counts scheduling intervals; a live system has none, and one overdue task would outweigh all.
     """
@@ -37,18 +37,18 @@ def response_share(response_ms: float, deadline_ms: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Charged:
-    """The terms of `o_i` that are known when a task ends, as if it had taken its own and others' waiting."""
+    """The terms of `o_i` that are known when a task ends, with the waiting it caused to others."""
 
     reward: float
     response: float
 
 
 def charged(finished: TaskFinished, micro_batches: int) -> Charged:
-    """What a task brings, the waiting that it caused to others counted as its own.
+    """Return the terms of a task, with the waiting it caused to others counted as its own.
 
     Args:
-        finished: the task.
-        micro_batches: how many it had; reports give the sum of what these waited, all at the same time.
+        finished: the outcome of the task.
+        micro_batches: its number of micro-batches; reports add up their waiting, which is at the same time.
     """
     waited_ms = sum(report.queue_ms for report in finished.stages) / micro_batches
     response_ms = finished.response_ms + waited_ms
@@ -59,5 +59,5 @@ def charged(finished: TaskFinished, micro_batches: int) -> Charged:
 
 
 def objective(mean_reward: float, energy: float, response: float, alpha: float = ALPHA) -> float:
-    """Equation 10, all terms in [0, 1]."""
+    """Return equation 10 for terms in [0, 1]."""
     return mean_reward - alpha * energy - (1 - alpha) * response

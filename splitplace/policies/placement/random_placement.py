@@ -18,9 +18,9 @@ _TRIES = 8
 
 
 class RandomPlacement(StatelessPlacement):
-    """Each stage goes to a node drawn uniformly among those with room for it.
+    """Each stage goes to a node drawn uniformly among those with memory for it.
 
-    Where earlier draws leave no room for a later stage, it draws anew, a few times.
+    If earlier draws leave no memory for a later stage, it draws again, a few times.
     """
 
     name = "random"

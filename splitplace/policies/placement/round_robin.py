@@ -14,12 +14,12 @@ from splitplace.policies.prediction import StageSchedule
 
 
 class RoundRobin(StatelessPlacement):
-    """Each stage goes to the next node, in the order of names, that has room for it."""
+    """Each stage goes to the next node, in the order of names, that has memory for it."""
 
     name = "round-robin"
 
     def __init__(self) -> None:
-        """The turn is that of the first node."""
+        """Begin with the first node."""
         self._last = ""
 
     @override

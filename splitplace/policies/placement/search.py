@@ -1,9 +1,9 @@
-"""Equation 12: the placement climbs the surrogate's gradient until it stands still.
+"""Equation 12: mirror ascent of the placement on the surrogate's gradient until it converges.
 
-A placement is kept as probabilities, a softmax over the hosts of each fragment, and the gradient with respect
-to them is added to the logits (mirror ascent; on a simplex a plain gradient step leaves the simplex). Printed
-with a minus sign, equation 12 is meant to raise an objective that is to be maximised. Each fragment's step is
-measured in standard deviations of its gradient, so that the learning rate needs no knowledge of scales.
+A placement is kept as probabilities, a softmax over the nodes of each stage, and the gradient with respect to
+them is added to the logits (a plain gradient step would leave the simplex). Equation 12 is printed with a
+minus sign, but the objective is to be maximised. Each stage's step is in standard deviations of its gradient,
+so that the learning rate does not depend on scales.
 """
 
 import numpy as np
@@ -12,55 +12,55 @@ import numpy.typing as npt
 from splitplace.policies.cluster_columns import ClusterColumns
 from splitplace.policies.cost import Flags
 from splitplace.policies.placement.features import Problem
-from splitplace.policies.placement.surrogate import Array, Relaxed
+from splitplace.policies.placement.surrogate import Array, SurrogateObjective
 
 STEP = 3.0
 """`eta`: standard deviations of the gradient by which logits grow in the first step."""
 
 DECAY = 0.1
-"""The n-th step is `1 / (1 + DECAY * n)` as long: fragments that flee from each other come to rest."""
+"""The n-th step is `1 / (1 + DECAY * n)` as long, so that stages that avoid each other converge."""
 
 THRESHOLD = 0.05
-"""Change of the placement that counts as none: its L2 norm over the root of the number of fragments."""
+"""Change of the placement that counts as none: its L2 norm over the root of the number of stages."""
 
 MAX_STEPS = 20
 
 MAX_MOVES = 10
-"""Of single fragments, once the relaxed placement has come to rest."""
+"""Moves of single stages after the relaxed placement has converged."""
 
 LEAST_GAIN = 1e-3
 """Objective that such a move must bring."""
 
 Chosen = npt.NDArray[np.intp]
-"""[F] index of each fragment's host, -1 where none was found."""
+"""[S] Index of each stage's node, -1 if none was found."""
 
 _NEVER = -1e30
 """Logit from which no gradient leads away."""
 
 
 def softmax(logits: Array) -> Array:
-    """Probabilities over the last axis."""
+    """Return probabilities over the last axis."""
     powers: Array = np.exp(logits - logits.max(axis=1, keepdims=True))
     powers /= powers.sum(axis=1, keepdims=True)
     return powers
 
 
-def climb(surrogate: Relaxed, start: Array, allowed: Flags) -> Array:
-    """The relaxed placement [F, H] to which equation 12 converges.
+def mirror_ascent(surrogate: SurrogateObjective, start: Array, allowed: Flags) -> Array:
+    """Return the relaxed placement [S, N] to which equation 12 converges.
 
     Args:
         surrogate: the objective as a function of the placement.
-        start: [F, H] logits.
-        allowed: [F, H] hosts that may be taken, at least one for every fragment.
+        start: [S, N] logits.
+        allowed: [S, N] nodes that may be chosen, at least one for every stage.
     """
     logits = np.where(allowed, start, np.float32(_NEVER))
     placement = softmax(logits)
     scale = np.full(len(logits), np.float32(1e-6))
     for step in range(MAX_STEPS):
         gradient = surrogate.gradient(placement)
-        gradient -= np.einsum("fh,fh->f", placement, gradient)[:, None]
-        # Never smaller than before: where the best is a mixture, steps die away instead of swinging about it.
-        scale = np.maximum(scale, np.sqrt(np.einsum("fh,fh,fh->f", placement, gradient, gradient)))
+        gradient -= np.einsum("sn,sn->s", placement, gradient)[:, None]
+        # Never smaller than before: if the best is a mixture, steps shrink instead of oscillating around it.
+        scale = np.maximum(scale, np.sqrt(np.einsum("sn,sn,sn->s", placement, gradient, gradient)))
         logits += gradient * (np.float32(STEP / (1 + DECAY * step)) / scale)[:, None]
         before, placement = placement, softmax(logits)
         if np.sqrt(((placement - before) ** 2).sum() / len(placement)) < THRESHOLD:
@@ -68,19 +68,19 @@ def climb(surrogate: Relaxed, start: Array, allowed: Flags) -> Array:
     return placement
 
 
-class Room:
-    """Memory of hosts while fragments are given to them and taken away again."""
+class FreeMemory:
+    """Free memory of the nodes while stages are put on them and taken away again."""
 
     def __init__(self, problem: Problem, columns: ClusterColumns) -> None:
-        """All hosts as they are."""
+        """Begin with the cluster as it is."""
         self._problem = problem
         self._columns = columns
         self._free = columns.free_bytes()
         self._brought: dict[str, npt.NDArray[np.intp]] = {}
-        """By fragment, how many of the stages given to each host run it."""
+        """Number of the stages put on each node that run a fragment, by hash."""
 
-    def hosts(self, index: int) -> Flags:
-        """[H] where there is room for a fragment."""
+    def nodes(self, index: int) -> Flags:
+        """Return [N] where there is memory for a stage."""
         sha256 = self._problem.stages[index].fragment
         fits = self._columns.shared(sha256) | (self._problem.memory[index] <= self._free)
         if sha256 in self._brought:
@@ -88,74 +88,74 @@ class Room:
         usable: Flags = self._problem.allowed[index] & fits
         return usable
 
-    def give(self, index: int, host: int, count: int = 1) -> None:
-        """A fragment goes to a host; with a count of -1 it leaves it."""
+    def put(self, index: int, node: int, count: int = 1) -> None:
+        """Put a stage on a node; with a count of -1, take it away."""
         sha256 = self._problem.stages[index].fragment
-        if self._columns.shared(sha256)[host]:
+        if self._columns.shared(sha256)[node]:
             return
         brought = self._brought.setdefault(sha256, np.zeros(len(self._free), dtype=np.intp))
-        needed = brought[host] > 0
-        brought[host] += count
-        if needed != (brought[host] > 0) or self._columns.exclusive[host]:
-            self._free[host] -= count * self._problem.memory[index]
+        needed = brought[node] > 0
+        brought[node] += count
+        if needed != (brought[node] > 0) or self._columns.exclusive[node]:
+            self._free[node] -= count * self._problem.memory[index]
 
 
-def rounded(placement: Array, problem: Problem, room: Room) -> Chosen:
-    """A host for each fragment, the most probable one that still has room; -1 where there is none.
+def rounded(placement: Array, problem: Problem, free: FreeMemory) -> Chosen:
+    """Return the most probable node with enough memory for each stage; -1 if there is none.
 
-    A host is given as many fragments as the relaxed placement has there, rounded, but one at least: of equal
-    hosts the same one is a little more probable for all fragments, and they would all go there. The
-    fragments that need most memory choose first.
+    A node gets as many stages as the relaxed placement has there, rounded, but at least one. Otherwise all
+    stages would go to the same one of equal nodes, which is a little more probable for all of them. The
+    stages that need most memory choose first.
 
     Args:
-        placement: [F, H] relaxed.
-        problem: the fragments.
-        room: of the hosts; what is chosen is taken from it.
+        placement: [S, N] relaxed.
+        problem: the stages.
+        free: free memory of the nodes; the chosen stages are put there.
     """
     chosen = np.full(len(placement), -1, dtype=np.intp)
     vacant = np.maximum(placement.sum(axis=0).round(), 1)
     for index in np.argsort(-problem.memory, kind="stable").tolist():
-        fits = room.hosts(index)
+        fits = free.nodes(index)
         if fits.any():
             usable = fits & (vacant > 0)
-            host = int(np.where(usable if usable.any() else fits, placement[index], -np.inf).argmax())
-            room.give(index, host)
-            chosen[index] = host
-            vacant[host] -= 1
+            node = int(np.where(usable if usable.any() else fits, placement[index], -np.inf).argmax())
+            free.put(index, node)
+            chosen[index] = node
+            vacant[node] -= 1
     return chosen
 
 
-def settled(surrogate: Relaxed, chosen: Chosen, room: Room) -> Chosen:
-    """The placement of a single task after the best move of one fragment, again and again while that gains.
+def local_search(surrogate: SurrogateObjective, chosen: Chosen, free: FreeMemory) -> Chosen:
+    """Improve the placement of a single task by the best move of one stage, as long as that gains.
 
-    Rounding moves all fragments of a relaxed placement at once; this looks at the result.
+    Rounding moves all stages of a relaxed placement at once; this corrects the result.
 
     Args:
         surrogate: the objective of that task.
-        chosen: a host for each fragment.
-        room: of the hosts; what is chosen is taken from it.
+        chosen: a node for each stage.
+        free: free memory of the nodes; moved stages are put there.
     """
     chosen = chosen.copy()
     for _ in range(MAX_MOVES):
         values = surrogate.moves(chosen)
         enough = values[0, chosen[0]] + LEAST_GAIN
         while True:
-            index, host = divmod(int(values.argmax()), surrogate.hosts)
-            if values[index, host] < enough:
+            index, node = divmod(int(values.argmax()), surrogate.node_count)
+            if values[index, node] < enough:
                 return chosen
-            usable = room.hosts(index)
-            if usable[host]:
+            usable = free.nodes(index)
+            if usable[node]:
                 break
             values[index, ~usable] = -np.inf
-        room.give(index, int(chosen[index]), -1)
-        room.give(index, host)
-        chosen[index] = host
+        free.put(index, int(chosen[index]), -1)
+        free.put(index, node)
+        chosen[index] = node
     return chosen
 
 
-def one_hot(chosen: Chosen, hosts: int) -> Array:
-    """A placement [F, H] without doubt; a row of zeros where no host was found."""
-    placement = np.zeros((len(chosen), hosts), dtype=np.float32)
+def one_hot(chosen: Chosen, nodes: int) -> Array:
+    """Return a placement [S, N] of zeros and ones; a row of zeros for a stage without a node."""
+    placement = np.zeros((len(chosen), nodes), dtype=np.float32)
     found = np.flatnonzero(chosen >= 0)
     placement[found, chosen[found]] = 1
     return placement

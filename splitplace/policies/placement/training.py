@@ -1,12 +1,12 @@
 """How the surrogate learns: mean square error (equation 11) with AdamW (Loshchilov and Hutter 2019).
 
-Most of what tells one objective from another is the task: its deadline, its split, how crowded the cluster
-is. A search needs the small rest, what the place adds. So where several placements of the same task in the
+Most differences between objectives come from the task: its deadline, its split, the load of the cluster. A
+search needs the small rest that depends on the placement. So if several placements of the same task in the
 same state are known (`PlacementSample.state`), their errors about the mean error of that state count again:
 
     L = mean (f - o)^2 + WITHIN * mean ((f - o) - mean_state (f - o))^2
 
-Where each state has one sample, as in a running system, the second term is zero and this is equation 11.
+If each state has one sample, as in a running system, the second term is zero and this is equation 11.
 """
 
 from collections.abc import Sequence
@@ -19,16 +19,16 @@ import numpy.typing as npt
 from splitplace.policies.placement.surrogate import (
     SHAPES,
     Array,
-    Fragments,
     Indices,
+    PlacedStages,
     Tasks,
     Weights,
     embed,
     embed_gradients,
+    embedding_gradients,
     pool,
     pool_gradients,
     pooled_gradients,
-    said_gradients,
     together,
 )
 
@@ -38,7 +38,7 @@ BATCH = 64
 """States in a step."""
 
 WITHIN = 16.0
-"""Weight of telling apart the placements of one state."""
+"""Weight of differences between placements of one state."""
 
 _BETAS = (0.9, 0.999)
 _EPSILON = 1e-8
@@ -46,29 +46,30 @@ _EPSILON = 1e-8
 
 @dataclass(frozen=True, slots=True)
 class PlacementSample:
-    """One placed task of n fragments, as the surrogate saw it, and what came of it: an element of Lambda."""
+    """A placed task of s stages, as the surrogate saw it, with its outcome: an element of Lambda."""
 
     features: Array
-    """[n, INPUTS] of each fragment on its host."""
-    measures: Array
-    """[n, MEASURES] of each fragment: `Fragments.measures`."""
-    about: Array
+    """[s, INPUTS] Features of each stage on its node."""
+    pooled_inputs: Array
+    """[s, POOLED_INPUTS] `PlacedStages.pooled_inputs` of each stage."""
+    task_features: Array
     """[TASK_FEATURES]"""
     target: float
-    """The objective that was realised."""
+    """The actual objective."""
     state: str = ""
-    """Neighbours with the same one are placements of one task in one state; with "" each is of its own."""
+    """Neighbouring samples with the same text are placements of one task in one state; "" = a state of its
+    own."""
 
 
 class _Groups:
-    """Things that stand one behind the other, in groups of given sizes."""
+    """Items in a row, in groups of given sizes."""
 
     def __init__(self, sizes: Indices) -> None:
         self.sizes = sizes
         self.starts = np.cumsum(sizes) - sizes
 
     def members(self, chosen: Indices) -> Indices:
-        """Places of all members of some groups, in that order."""
+        """Return the indices of all members of some groups, in that order."""
         sizes = self.sizes[chosen]
         members: Indices = np.repeat(self.starts[chosen] - (np.cumsum(sizes) - sizes), sizes)
         members += np.arange(len(members))
@@ -76,31 +77,31 @@ class _Groups:
 
 
 class _Batch:
-    """Samples one behind the other; samples may be taken out of it without touching them one by one."""
+    """Samples as one array per field, so that some can be taken without a loop."""
 
     def __init__(self, samples: Sequence[PlacementSample], dtype: npt.DTypeLike) -> None:
         self.features: Array = np.concatenate([sample.features for sample in samples], dtype=dtype)
-        self.measures: Array = np.concatenate([sample.measures for sample in samples], dtype=dtype)
-        self.about: Array = np.array([sample.about for sample in samples], dtype=dtype)
+        self.pooled_inputs: Array = np.concatenate([sample.pooled_inputs for sample in samples], dtype=dtype)
+        self.task_features: Array = np.array([sample.task_features for sample in samples], dtype=dtype)
         self.target: Array = np.array([sample.target for sample in samples], dtype=dtype)
-        self.samples = _Groups(np.array([len(sample.measures) for sample in samples], dtype=np.intp))
-        """Groups of fragments."""
+        self.samples = _Groups(np.array([len(sample.pooled_inputs) for sample in samples], dtype=np.intp))
+        """Groups of stages."""
         self.states = _Groups(_sizes_of_states(samples))
         """Groups of samples."""
 
     def taken(self, states: Indices) -> "_Batch":
-        """The samples of some states, in that order."""
+        """Return the samples of some states, in that order."""
         taken = object.__new__(_Batch)
         samples = self.states.members(states)
         rows = self.samples.members(samples)
-        taken.features, taken.measures = self.features[rows], self.measures[rows]
-        taken.about, taken.target = self.about[samples], self.target[samples]
+        taken.features, taken.pooled_inputs = self.features[rows], self.pooled_inputs[rows]
+        taken.task_features, taken.target = self.task_features[samples], self.target[samples]
         taken.samples = _Groups(self.samples.sizes[samples])
         taken.states = _Groups(self.states.sizes[states])
         return taken
 
     def within(self, values: Array) -> Array:
-        """Values of samples, each less the mean of its state."""
+        """Return values of samples, each minus the mean of its state."""
         sizes = self.states.sizes
         if len(sizes) == len(values):
             return np.zeros_like(values)
@@ -119,17 +120,17 @@ def _sizes_of_states(samples: Sequence[PlacementSample]) -> Indices:
 
 
 def predicted(weights: Weights, samples: Sequence[PlacementSample]) -> Array:
-    """What the surrogate expects of each sample."""
+    """Return the predicted objective of each sample."""
     batch = _Batch(samples, np.float64)
-    said, _ = embed(weights, batch.features)
-    totals = together(Fragments(said, batch.measures), Tasks(batch.samples.sizes))
-    return pool(weights, totals, batch.about)[0]
+    embeddings, _ = embed(weights, batch.features)
+    totals = together(PlacedStages(embeddings, batch.pooled_inputs), Tasks(batch.samples.sizes))
+    return pool(weights, totals, batch.task_features)[0]
 
 
 def loss_and_gradients(
     weights: Weights, samples: Sequence[PlacementSample]
 ) -> tuple[float, dict[str, Array]]:
-    """The loss over some samples, and its gradient in every weight, both in double precision."""
+    """Return the loss over some samples and its gradient in every weight, in double precision."""
     return _loss_and_gradients(weights, _Batch(samples, np.float64))
 
 
@@ -141,9 +142,10 @@ def fit(
     steps: int,
     learning_rate: float = LEARNING_RATE,
 ) -> dict[str, Array]:
-    """New weights after so many steps on random batches of states; the old ones stay as they are.
+    """Return new weights after so many steps on random batches of states.
 
-    The learning rate falls to nothing along a cosine. Gradients are of single precision, a third of the time.
+    The learning rate falls to 0 along a cosine. Gradients are in single precision, which takes a third of the
+    time.
 
     Raises:
         ValueError: there are no samples.
@@ -171,37 +173,39 @@ def fit(
 
 
 def _decay(name: str) -> float:
-    """Biases do not decay."""
+    """Return the weight decay; biases do not decay."""
     return WEIGHT_DECAY if name.startswith("w") else 0.0
 
 
 def _by_name(values: Array) -> dict[str, Array]:
-    """All weights, one behind the other, as views of their shapes."""
+    """Return a flat array of all weights as views of their shapes."""
     ends = np.cumsum([prod(shape) for shape in SHAPES.values()])
     parts = np.split(values, ends[:-1])
     return {name: part.reshape(shape) for (name, shape), part in zip(SHAPES.items(), parts, strict=True)}
 
 
 def _loss_and_gradients(weights: Weights, batch: _Batch) -> tuple[float, dict[str, Array]]:
-    said, hidden = embed(weights, batch.features)
+    embeddings, hidden = embed(weights, batch.features)
     tasks = Tasks(batch.samples.sizes)
-    values, trace = pool(weights, together(Fragments(said, batch.measures), tasks), batch.about)
+    values, trace = pool(
+        weights, together(PlacedStages(embeddings, batch.pooled_inputs), tasks), batch.task_features
+    )
     error = values - batch.target
     within = batch.within(error)
     d_value = 2 * (error + WITHIN * within) / len(error)
     d_pooled, d_hidden = pooled_gradients(weights, trace, d_value)
     gradients = pool_gradients(trace, d_hidden, d_value)
-    gradients |= embed_gradients(weights, batch.features, hidden, said_gradients(d_pooled, tasks))
+    gradients |= embed_gradients(weights, batch.features, hidden, embedding_gradients(d_pooled, tasks))
     return float((error**2).mean() + WITHIN * (within**2).mean()), gradients
 
 
 def rank_correlation(one: Array, other: Array) -> float:
-    """Spearman's: the correlation of ranks, equal values sharing theirs."""
+    """Return Spearman's correlation; equal values share their rank."""
     return float(np.corrcoef(_ranks(one), _ranks(other))[0, 1])
 
 
 def correlation_within(one: Array, other: Array, samples: Sequence[PlacementSample]) -> float:
-    """Mean of Spearman's correlation over the states of which several placements differ in both values."""
+    """Return the mean of Spearman's correlation over the states whose placements differ in both values."""
     ends = np.cumsum(_sizes_of_states(samples))[:-1]
     found = [
         rank_correlation(mine, its)

@@ -1,7 +1,7 @@
-"""What idle nodes should load before anybody asks, as in the paper: fragments are shared at the start.
+"""Warm-up: what idle nodes load before a task needs it. The paper, too, distributes fragments at the start.
 
-Without it, a fragment is fetched when it is first needed. A variant that only tasks with tight deadlines
-would choose is then never chosen: its fetching alone takes longer than they have.
+Without it, a fragment is fetched when it is first needed. A variant that only tight deadlines call for would
+then never be chosen: fetching alone takes longer than they allow.
 """
 
 from collections import Counter
@@ -15,7 +15,7 @@ from splitplace.policies.cluster import ClusterView
 def warm_up(
     applications: Iterable[Application], cluster: ClusterView, names: Collection[str]
 ) -> dict[str, tuple[str, ...]]:
-    """Fragments that each of some nodes should load into memory that is free; nothing is evicted for it.
+    """Return the fragments that some nodes should load into free memory; nothing is evicted for them.
 
     The fastest node chooses first, and each takes what fewest hold, so that nothing stands twice before
     everything stands somewhere. Applications take turns, so that none is left out where memory is short, each
@@ -47,7 +47,7 @@ def warm_up(
 
 
 def _cheapest_first(application: Application) -> list[Fragment]:
-    """Its fragments, those of the variant with the least work first."""
+    """Return its fragments, those of the variant with the least work first."""
     fragments = {one.sha256: one for one in application.fragments}
 
     def work(variant: Variant) -> float:
@@ -63,7 +63,7 @@ def _is_held(cluster: ClusterView, name: str, fragment: Fragment) -> bool:
 
 
 def _fill(fragments: Iterable[Fragment], free_bytes: int) -> tuple[str, ...]:
-    """As many fragments as fit, in this order."""
+    """Return as many fragments as fit, in this order."""
     chosen = []
     for fragment in fragments:
         if fragment.peak_memory_bytes <= free_bytes:

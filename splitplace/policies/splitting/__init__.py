@@ -54,7 +54,7 @@ MabMode = Literal["training", "running"]
 
 @dataclass(frozen=True, slots=True)
 class _Options:
-    """What can be set of a policy; each reads what concerns it."""
+    """All options; each policy reads its own."""
 
     random: Random
     margin: float
@@ -91,17 +91,17 @@ def split_policy(
     mab_mode: MabMode = "running",
     mab: MabParameters | None = None,
 ) -> SplitPolicy:
-    """A new policy of that name. Raises KeyError.
+    """Make a split policy. Raises KeyError for an unknown name.
 
     Args:
-        name: which one.
-        seed: of its random numbers, for those that draw.
-        arms: variants or kinds of variants that it may choose; all where not given. Policies that are
-            defined by their `kinds` keep them.
-        margin: safety of `rule` before it has learnt.
-        tolerance: daring of `rule`.
+        name: its name in the registry.
+        seed: seed of its random numbers.
+        arms: variants or kinds of variants that it may choose; default all. A policy with `kinds` of its own
+            keeps them.
+        margin: factor of `rule` on predictions before it has learnt.
+        tolerance: share of the slack by which `rule` may exceed it.
         mab_mode: how `mab` explores: by equations 6 to 8, or by equation 9.
-        mab: the paper's constants where not given.
+        mab: constants of `mab`; default those of the paper.
     """
     policy = SPLIT_POLICIES[name](_Options(Random(seed), margin, tolerance, mab_mode, mab))
     return policy if arms is None or policy.kinds is not None else Restricted(policy, arms)

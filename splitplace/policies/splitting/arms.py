@@ -17,7 +17,7 @@ _PRESETS: dict[str, frozenset[str] | None] = {"all": None, "paper": PAPER_ARMS}
 
 
 def parse_arms(text: str) -> frozenset[str] | None:
-    """The arms that a setting names: `all` (None), `paper`, or names and kinds with commas between.
+    """Return the arms that a setting names: `all` (None), `paper`, or names and kinds with commas between.
 
     Raises:
         ValueError: nothing is named.
@@ -39,10 +39,10 @@ class Restricted(SplitPolicy):
     """A policy that sees only some of the arms."""
 
     def __init__(self, policy: SplitPolicy, arms: Collection[str]) -> None:
-        """A restriction.
+        """Restrict a policy.
 
         Args:
-            policy: decides among what is left.
+            policy: decides among the arms that are left.
             arms: names of variants, or kinds.
         """
         self.name = policy.name
@@ -52,7 +52,7 @@ class Restricted(SplitPolicy):
 
     @override
     def decide(self, context: SplitContext) -> Decision:
-        """Refuses where the application has none of the arms."""
+        """Choose among the allowed arms; refuse if the application has none."""
         visible = self._visible(context)
         if not visible.arms:
             wanted, known = ", ".join(sorted(self._arms)), ", ".join(arm.variant for arm in context.arms)

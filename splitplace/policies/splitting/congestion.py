@@ -1,4 +1,4 @@
-"""What work costs others: the price of a millisecond of computing, in reward.
+"""The price of work: reward that other tasks lose by a millisecond of computing.
 
 Work delays other tasks, and a delayed task may miss its deadline. Three facts about queues, and what was seen
 of recent tasks, tell how much a little more work takes from all of them together:
@@ -26,10 +26,10 @@ from splitplace.messages.base import Part
 from splitplace.policies.state import State, validated_state
 
 NEWEST_WEIGHT = 0.02
-"""Of the newest task in what is remembered: about 50 tasks count."""
+"""Weight of the newest task: about 50 tasks count."""
 
 LEAST_MS = 1e-3
-"""Less load or work than this, over all recent tasks, is none."""
+"""Load or work below this, over all recent tasks, counts as none."""
 
 _Sum = Annotated[float, Field(ge=0, le=1e36, allow_inf_nan=False)]
 
@@ -46,7 +46,7 @@ class _SavedState(Part):
 
 @dataclass(frozen=True, slots=True)
 class _Sums:
-    """Over recent tasks."""
+    """Discounted sums over recent tasks."""
 
     tasks: float = 0.0
     load_ms: float = 0.0
@@ -59,14 +59,14 @@ class Congestion:
     """Load, work and losses of recent tasks, and the price that follows."""
 
     def __init__(self) -> None:
-        """Nothing was seen: work is free."""
+        """Begin without tasks: work is free."""
         self._sums = _Sums()
 
     def price(self, load_ms: float) -> float:
-        """Reward that others lose by a millisecond of computing.
+        """Return the reward that others lose by a millisecond of computing.
 
         Args:
-            load_ms: work that waits on a node now, in the mean over all.
+            load_ms: mean backlog of the nodes now.
         """
         sums = self._sums
         if sums.load_ms < LEAST_MS or sums.work_ms < LEAST_MS:
@@ -76,12 +76,12 @@ class Congestion:
         return 2 * sums.lost / sums.work_ms * relative * knock_on
 
     def observe(self, load_ms: float, work_ms: float, lost: float) -> None:
-        """A task was decided.
+        """Count a decided task.
 
         Args:
-            load_ms: work that waited on a node, in the mean over all.
+            load_ms: mean backlog of the nodes at the decision.
             work_ms: computing time of its stages together.
-            lost: reward that it is expected to lose because others are there.
+            lost: reward that it is expected to lose to the work of others.
         """
         sums, faded = self._sums, 1 - NEWEST_WEIGHT
         self._sums = _Sums(
@@ -97,5 +97,5 @@ class Congestion:
         return asdict(self._sums)
 
     def restore(self, state: State) -> None:
-        """Take up what was seen earlier. Raises StateError."""
+        """Replace the sums by saved ones. Raises StateError."""
         self._sums = _Sums(**validated_state(_SavedState, state).model_dump())

@@ -41,7 +41,7 @@ MOST_RISKED = 0.25
 """Expected reward that an exploration may lose, at its lower bound."""
 
 DEVIATIONS = 1.64
-"""Of a bound: one-sided 95 %."""
+"""Standard deviations between the mean and a bound: one-sided 95 %."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +53,17 @@ class Prospect:
     """Probability of an answer before the deadline."""
     at_stake: float
     """Reward that depends on it."""
-    own: float
-    """Expected reward of the task."""
+    own_reward: float
+    """Expected reward of the task itself."""
     deviation: float
-    """Standard deviation of `own`, from what is not known of the probability."""
+    """Standard deviation of `own_reward`, from the uncertainty of the probability."""
     cost: float
     """Expected reward that others lose by it."""
 
     @property
     def net(self) -> float:
-        """What everybody together gains."""
-        return self.own - self.cost
+        """Expected reward of all tasks together."""
+        return self.own_reward - self.cost
 
 
 class _SavedState(Part):
@@ -145,9 +145,9 @@ class ExpectedReward(SplitPolicy):
         )
 
     def _observe(self, context: SplitContext, arm: Arm, chosen: Prospect) -> None:
-        """What the task is expected to lose by the work of others, and the work it brings itself.
+        """Count the task's own work, and the reward it is expected to lose to the work of others.
 
-        They are to blame where it is predicted to be in time without waiting.
+        Others count as the cause if the task is predicted to be in time without waiting.
         """
         if arm.work_ms is None or arm.wait_ms is None or arm.predicted_ms is None:
             return
@@ -187,7 +187,7 @@ class ExpectedReward(SplitPolicy):
 
 
 def _is_safe(prospect: Prospect, best: Prospect) -> bool:
-    """Whether it may be better than the best and is unlikely to be much worse."""
+    """Whether a prospect may be better than the best and is unlikely to be much worse."""
     margin = DEVIATIONS * prospect.deviation
     return prospect.net + margin > best.net and prospect.net - margin > best.net - MOST_RISKED
 
@@ -195,5 +195,5 @@ def _is_safe(prospect: Prospect, best: Prospect) -> bool:
 def _described(prospect: Prospect, context: SplitContext) -> str:
     return (
         f"{prospect.variant} is in time with probability {prospect.on_time:.2f} "
-        f"({max(0.0, context.slack_ms):.0f} ms are left), expected reward {prospect.own:.2f}"
+        f"({max(0.0, context.slack_ms):.0f} ms are left), expected reward {prospect.own_reward:.2f}"
     )

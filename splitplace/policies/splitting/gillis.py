@@ -29,8 +29,9 @@ A decision loads the nodes for a few tasks to come, not for ever, so the horizon
 """
 
 FIRST_VALUE = 1 / (1 - DISCOUNT)
-"""Of an action that was never tried: the most that can be earned, so that it is tried soon, and again until
-it is known. Values that rise from 0 would leave behind the action that is chosen less often.
+"""Value of an untried action: the most that can be earned, so that it is tried until it is known.
+
+Values that rise from 0 would leave behind the action that is chosen less often.
 """
 
 FIRST_EPSILON = 1.0
@@ -39,7 +40,7 @@ DECAY = 0.98
 """Exploration shrinks by this with each outcome."""
 
 LOAD_SHARES = (0.1, 0.3, 1.0)
-"""Borders of the load bins: work that waits on a node, as a share of the slack."""
+"""Borders of the load bins: mean backlog as a share of the slack."""
 
 _MOST_OCTAVES = 40
 
@@ -71,7 +72,7 @@ class Gillis(SplitPolicy):
     partitions that keep the deadline at least cost. The paper at hand keeps of it "either model-compression
     or layer-splitting based on the application SLA demands", decided by "a reinforcement-learning model which
     continuously adapts". So two actions, the reward of equation 15, and as state what such a learner
-    sees: waiting work, remaining deadline, batch size, in bins of an octave (load: `LOAD_SHARES`), for each
+    sees: backlog, slack, batch size, in bins of an octave (load: `LOAD_SHARES`), for each
     application by itself. The next state is the one in which the application's next task is decided.
     """
 
@@ -155,7 +156,7 @@ class Gillis(SplitPolicy):
 
 
 def situation_of(context: SplitContext) -> str:
-    """The state of a decision: octave of the slack, octave of the batch, bin of the load."""
+    """Return the state of a decision: octave of the slack, octave of the batch, bin of the load."""
     slack_ms = max(1.0, context.slack_ms)
     slack = min(_MOST_OCTAVES, int(log2(slack_ms)))
     batch = min(_MOST_OCTAVES, int(log2(max(1, context.batch))))

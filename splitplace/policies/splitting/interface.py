@@ -1,4 +1,4 @@
-"""What a split policy is asked and what it answers."""
+"""The interface of split policies: what they are asked, and what they answer."""
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
@@ -28,20 +28,20 @@ class Arm:
     accuracy: float
     """Share of right answers on its test set."""
     predicted_ms: float | None
-    """From now to the answer, corrected by experience; None where it cannot run now."""
+    """From now to the answer, corrected by past errors; None if it cannot run now."""
     note: str
     """Where it runs, or why it cannot."""
     temporary: bool = False
-    """Of one that cannot run now: whether waiting can help."""
+    """Whether waiting can help, if it cannot run now."""
     foreseen_ms: float | None = None
-    """The prediction before experience corrected it; None where it cannot run now, or nobody says."""
+    """The prediction before its correction; None if it cannot run now, or unknown."""
     wait_ms: float | None = None
-    """How much of `foreseen_ms` is waiting for other tasks' work; None where nobody says."""
+    """Part of `foreseen_ms` that is waiting for other tasks; None = unknown."""
     work_ms: float | None = None
-    """Computing time of all its stages together on the nodes foreseen; None where nobody says."""
+    """Computing time of all its stages on the foreseen nodes; None = unknown."""
 
     def estimate(self, score: float | None = None) -> VariantEstimate:
-        """As it is published with a decision. A score that is no finite number is left out."""
+        """Return the part of a published decision. A score that is not finite is left out."""
         return VariantEstimate(
             variant=self.variant,
             kind=self.kind,
@@ -56,7 +56,7 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class SplitContext:
-    """What is known when a decision is taken. It comes back with the outcome: nothing is recomputed then."""
+    """What is known at a decision. The policy gets it again with the outcome, so nothing is recomputed."""
 
     task: str
     attempt: int
@@ -64,14 +64,14 @@ class SplitContext:
     batch: int
     deadline_ms: float
     slack_ms: float
-    """What is left of the deadline; negative when it has passed."""
+    """Time until the deadline; negative after it."""
     arms: tuple[Arm, ...]
     load_ms: float = 0.0
-    """Work that waits on a living node, in the mean over all."""
+    """Mean backlog of the live nodes."""
     link_megabytes_per_second: float = 0.0
-    """Bandwidth of a living node, in the mean over all."""
+    """Mean bandwidth of the live nodes."""
     grace_ms: float | None = None
-    """So long after the deadline a late answer is still given; None where always, or nobody says."""
+    """Grace after the deadline; None = unlimited or unknown."""
 
     @property
     def feasible(self) -> tuple[tuple[Arm, float], ...]:
@@ -87,13 +87,13 @@ class Decision:
     """None refuses the task."""
     reason: str
     can_wait: bool = False
-    """Of a refusal: whether asking again a little later may bring another decision."""
+    """Whether a refused task may be decided otherwise a little later."""
     scores: Mapping[str, float] = field(default_factory=dict)
-    """What the policy thinks of each arm it considered, the more the better, by variant; in its own units."""
+    """Score of each arm considered, by variant; higher is better, in the policy's own units."""
     propensity: float = 1.0
-    """Probability with which this very choice is made in this context, in (0, 1]."""
+    """Probability of exactly this decision in this context, in (0, 1]."""
     explored: bool = False
-    """Whether it was made to learn, although another choice looked better."""
+    """Whether it was made to learn although another choice looked better."""
 
 
 class SplitPolicy(ABC):
@@ -159,7 +159,7 @@ class Pending(Generic[Note]):
 
 
 def nothing_can_run(context: SplitContext) -> Decision:
-    """The refusal of a task none of whose variants can run now."""
+    """Refuse a task none of whose variants can run now."""
     notes = "; ".join(dict.fromkeys(arm.note for arm in context.arms))
     return Decision(
         None, f"nothing can run now: {notes}", can_wait=any(arm.temporary for arm in context.arms)

@@ -32,20 +32,20 @@ _TYPICAL_LINK = 10.0
 
 
 class Columns:
-    """Which application has which column; by first appearance."""
+    """Columns of applications, in the order of their first appearance."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
 
     def column(self, application: str) -> int:
-        """The application's column; a new one where there is room."""
+        """Return the application's column; a new one while there are any."""
         if application not in self.names and len(self.names) < MAX_APPLICATIONS:
             self.names.append(application)
         return self.names.index(application) if application in self.names else MAX_APPLICATIONS - 1
 
 
 def features(context: SplitContext, predicted_ms: float, columns: Columns) -> Vector:
-    """What an arm's reward depends on; each feature in [-1, 1].
+    """Return the features that an arm's reward depends on, each in [-1, 1].
 
     The slack enters as `tanh(2 ln(slack / predicted))`: in time or not is a step, and a linear model can only
     follow a step that stands in its features.
@@ -69,8 +69,8 @@ def features(context: SplitContext, predicted_ms: float, columns: Columns) -> Ve
 class LinearArm:
     """Discounted ridge regression in closed form: `A = sum w x x' + ridge`, `b = sum w r x`.
 
-    Only the sum is discounted and the prior is not, so that what has not been seen for long becomes
-    uncertain again (Russac et al. 2019).
+    Only the sum is discounted, not the prior, so that what was last seen long ago becomes uncertain again
+    (Russac et al. 2019).
     """
 
     gram: Vector = field(default_factory=lambda: np.zeros((FEATURES, FEATURES)))
@@ -83,12 +83,12 @@ class LinearArm:
         return np.linalg.inv(self.gram + RIDGE * np.eye(FEATURES)).astype(np.float64, copy=False)
 
     def estimate(self, x: Vector) -> tuple[float, float]:
-        """Expected reward at x, and the standard deviation of that in units of one observation's noise."""
+        """Return the expected reward at x, and its standard deviation in units of one observation's noise."""
         spread = self._inverse @ x
         return float(spread @ self.moment), sqrt(max(0.0, float(x @ spread)))
 
     def after(self, x: Vector, reward: float) -> "LinearArm":
-        """The model after one more observation."""
+        """Return the model after one more observation."""
         return LinearArm(DISCOUNT * self.gram + np.outer(x, x), DISCOUNT * self.moment + reward * x)
 
 
@@ -116,21 +116,21 @@ class LinearModels:
         self.arms: dict[str, LinearArm] = {}
 
     def estimates(self, context: SplitContext) -> Mapping[str, tuple[float, float]]:
-        """Expected reward and its standard deviation for each arm that can run, by variant."""
+        """Return expected reward and its standard deviation for each arm that can run, by variant."""
         return {
             arm.variant: self._arm(arm.variant).estimate(features(context, ms, self.columns))
             for arm, ms in context.feasible
         }
 
     def learn(self, context: SplitContext, variant: str, reward: float) -> None:
-        """A reward in [0, 1]; without the variant's prediction in the context it teaches nothing."""
+        """Learn a reward in [0, 1]; ignored if the context has no prediction for the variant."""
         predicted_ms = next((ms for arm, ms in context.feasible if arm.variant == variant), None)
         if predicted_ms is not None:
             x = features(context, predicted_ms, self.columns)
             self.arms[variant] = self._arm(variant).after(x, reward)
 
     def state(self) -> State:
-        """All models."""
+        """Return all models."""
         arms: dict[str, Json] = {
             variant: {"gram": arm.gram.tolist(), "moment": arm.moment.tolist()}
             for variant, arm in self.arms.items()
@@ -138,7 +138,7 @@ class LinearModels:
         return {"applications": list(self.columns.names), "arms": arms}
 
     def restore(self, state: State) -> None:
-        """Take up saved models. Raises StateError."""
+        """Replace the models by saved ones. Raises StateError."""
         memory = validated_state(_SavedState, state)
         arms = {
             variant: LinearArm(np.array(arm.gram), np.array(arm.moment))

@@ -25,7 +25,7 @@ class LinUcb(SplitPolicy):
 
     @override
     def decide(self, context: SplitContext) -> Decision:
-        """Deterministic."""
+        """Choose deterministically."""
         estimates = self._models.estimates(context)
         if not estimates:
             return nothing_can_run(context)

@@ -79,11 +79,11 @@ class _Cell:
     n: int = 0
     """Decision count N."""
     o: float = 0.0
-    """O of the last interval that had any."""
+    """O of the last interval that had one."""
     samples: int = 0
     """Rewards that went into Q."""
     rewards: list[float] = field(default_factory=list)
-    """Of the tasks that left in this interval."""
+    """Rewards of the tasks that left in this interval."""
 
 
 class _Choice(NamedTuple):
@@ -119,12 +119,12 @@ class Mab(SplitPolicy):
     def __init__(
         self, random: Random, *, training: bool = False, parameters: MabParameters | None = None
     ) -> None:
-        """A bandit that has seen nothing.
+        """Begin a bandit without experience.
 
         Args:
             random: draws explorations while training.
             training: whether to explore by equations 6 to 8 instead of equation 9.
-            parameters: the paper's where not given.
+            parameters: default those of the paper.
         """
         self._random = random
         self._training = training
@@ -148,18 +148,18 @@ class Mab(SplitPolicy):
         return self._rho
 
     def response_ms(self, application: str) -> float:
-        """R of equation 2."""
+        """Return R of equation 2."""
         return self._response_ms.get(application, 0.0)
 
     def estimates(self, situation: Situation) -> Mapping[str, tuple[float, int]]:
-        """Q and N by variant."""
+        """Return Q and N by variant."""
         return {variant: (cell.q, cell.n) for variant, cell in self._cells[situation].items()}
 
     # --- deciding --------------------------------------------------------------------------------------
 
     @override
     def decide(self, context: SplitContext) -> Decision:
-        """Equation 6 while training, else equation 9."""
+        """Choose by equation 6 while training, else by equation 9."""
         arms = sorted((arm for arm, _ in context.feasible), key=lambda arm: -arm.accuracy)
         if not arms:
             return nothing_can_run(context)
@@ -200,7 +200,7 @@ class Mab(SplitPolicy):
 
     @override
     def learn(self, context: SplitContext, outcome: TaskFinished) -> None:
-        """Equations 2 to 5, 7 and 8. What was not decided here teaches only R."""
+        """Update by equations 2 to 5, 7 and 8. A task that was not decided here updates only R."""
         pending = self._pending.take(context.task)
         variant = outcome.variant or (pending[1] if pending else None)
         if variant is None:
@@ -214,7 +214,7 @@ class Mab(SplitPolicy):
             self._end_interval()
 
     def _learn_response(self, context: SplitContext, outcome: TaskFinished, variant: str) -> None:
-        """Equation 2."""
+        """Update R by equation 2."""
         if not any(arm.variant == variant for arm in _references(context.arms)):
             return
         response_ms = max(0.0, outcome.response_ms - (context.deadline_ms - context.slack_ms))
@@ -225,7 +225,7 @@ class Mab(SplitPolicy):
         self._response_ms[context.application] = phi * response_ms + (1 - phi) * before
 
     def _reward(self, outcome: TaskFinished) -> float:
-        """A task's term in equations 3 and 4, in [0, 1]."""
+        """Return a task's term in equations 3 and 4, in [0, 1]."""
         on_time = outcome.status == "answered" and outcome.on_time
         sla_weight, accuracy_weight = self._parameters.sla_weight, self._parameters.accuracy_weight
         total = sla_weight * on_time + accuracy_weight * accuracy_of(outcome)
@@ -256,7 +256,7 @@ class Mab(SplitPolicy):
 
     @override
     def state(self) -> State:
-        """An interval that has not ended is not part of it."""
+        """Return the state, without the interval that has not ended."""
         cells: dict[Situation, Json] = {
             situation: {
                 variant: {"q": cell.q, "n": cell.n, "o": cell.o, "samples": cell.samples}
@@ -275,7 +275,7 @@ class Mab(SplitPolicy):
 
     @override
     def restore(self, state: State) -> None:
-        """A warm start, whether training or running."""
+        """Begin from a saved state, whether training or running."""
         memory = validated_state(_SavedState, state)
         self._t = memory.t
         self._epsilon = memory.epsilon
@@ -289,5 +289,5 @@ def _cells(memory: Mapping[str, _CellMemory]) -> dict[str, _Cell]:
 
 
 def _references(arms: tuple[Arm, ...]) -> list[Arm]:
-    """The arms whose response is R: the layer splits, else the most accurate arm."""
+    """Return the arms whose response is R: the layer splits, else the most accurate arm."""
     return [arm for arm in arms if arm.kind == REFERENCE] or [max(arms, key=lambda arm: arm.accuracy)]

@@ -1,4 +1,4 @@
-"""A variant by lot, for comparison."""
+"""A random variant, for comparison."""
 
 from random import Random
 

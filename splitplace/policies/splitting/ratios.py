@@ -35,7 +35,7 @@ LEAST_OCTAVE, MOST_OCTAVE = -3, 6
 BINS = (MOST_OCTAVE - LEAST_OCTAVE) * BINS_PER_OCTAVE
 
 PRIOR_TASKS = 5.0
-"""What a prior counts for, in tasks."""
+"""Weight of a prior, in tasks."""
 
 PRIOR_SPREAD = 0.2
 """Standard deviation of the log of a ratio before anything was seen."""
@@ -47,16 +47,16 @@ Without it, a task that is late would still be expected soon.
 """
 
 WINDOW_TASKS = 200
-"""About so many of an application's last tasks count: what was seen loses 1/200 with each that ends."""
+"""Number of an application's last tasks that count: counts lose 1/200 with each task that ends."""
 
 LOAD_SHARES = (0.05, 0.25)
-"""Borders of the load bins: work that waits on a node in the mean, as a share of the prediction."""
+"""Borders of the load bins: mean backlog as a share of the prediction."""
 
 LOADS = len(LOAD_SHARES) + 1
 
 _NEGLIGIBLE = 1e-3
 _BORDERS = np.arange(BINS + 1) / BINS_PER_OCTAVE + LEAST_OCTAVE
-"""Of the bins, in octaves."""
+"""Borders of the bins, in octaves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +66,12 @@ class Belief:
     survival: Vector
     """Probability that the ratio lies above each border of the bins; float64 of shape (`BINS` + 1,)."""
     tasks: float
-    """How many tasks it rests on, with those of its priors."""
+    """Number of tasks it rests on, with those of its priors."""
     own_tasks: float
-    """How many of those were of this very application and variant under this load."""
+    """Number of those that were of exactly this application, variant and load."""
 
     def probability(self, ratio: float) -> float:
-        """Of a ratio of at most this."""
+        """Return the probability of at most this ratio."""
         if ratio <= 0:
             return 0.0
         position = _position(ratio)
@@ -80,12 +80,12 @@ class Belief:
         return 1.0 - float(left + (position - index) * (right - left))
 
     def quantile(self, q: float) -> float:
-        """The ratio that is not exceeded with probability q, in (0, 1); at most 2 ** `MOST_OCTAVE`."""
+        """Return the ratio that is not exceeded with probability q, in (0, 1); at most 2 ** `MOST_OCTAVE`."""
         return float(2 ** np.interp(q, 1 - self.survival, _BORDERS))
 
 
 def posterior(counts: Vector, prior: Vector, prior_tasks: Vector) -> tuple[Vector, Vector]:
-    """Survival functions after tasks were seen, for any number of distributions at once.
+    """Return survival functions after tasks were seen, for any number of distributions at once.
 
     The hazard of a bin is `(m f0 + d) / (m S0 + n)`: with n tasks at risk, of which d ended in the bin, and a
     prior worth m tasks, whose probability is f0 in the bin and S0 in it or above. A censored task is at risk
@@ -119,20 +119,20 @@ class _Table:
         self.counts: Vector = np.zeros((0, LOADS, 2, BINS))
 
     def index(self, variant: str) -> int:
-        """The variant's place, a new one where it has none."""
+        """Return the variant's row, a new one if it has none."""
         if variant not in self.variants:
             self.variants.append(variant)
             self.counts = np.concatenate((self.counts, np.zeros((1, LOADS, 2, BINS))))
         return self.variants.index(variant)
 
     def count(self, variant: str, load: int, ratio: float, *, censored: bool) -> None:
-        """One more task; all earlier ones fade."""
+        """Count one more task; all earlier ones fade."""
         place = self.index(variant)
         self.counts *= 1 - 1 / WINDOW_TASKS
         self.counts[place, load, int(censored), min(BINS - 1, int(_position(ratio)))] += 1
 
     def state(self) -> dict[str, Json]:
-        """By variant and load."""
+        """Return the counts by variant and load."""
         return {
             variant: [_saved(one) for one in loads]
             for variant, loads in zip(self.variants, self.counts, strict=True)
@@ -170,10 +170,10 @@ class Ratios:
         self._everywhere = _Table()
         self._applications: dict[str, _Table] = {}
         self._beliefs: dict[str, tuple[Vector, Vector]] = {}
-        """Posteriors and the tasks they rest on, by application; what was computed since the last outcome."""
+        """Posteriors and the tasks they rest on, by application; computed since the last outcome."""
 
     def belief(self, context: SplitContext, arm: Arm) -> Belief:
-        """What is believed of an arm's ratio now."""
+        """Return the distribution of an arm's ratio now."""
         table = self._applications.get(context.application)
         if table is None or arm.variant not in table.variants:
             survival, _ = self._elsewhere([arm.variant])
@@ -187,7 +187,7 @@ class Ratios:
         return Belief(survival[place, load], float(tasks[place, load]), own_tasks)
 
     def learn(self, context: SplitContext, outcome: TaskFinished) -> None:
-        """What became of a prediction. A task that was not run, or had no prediction, teaches nothing."""
+        """Learn from an outcome. A task that did not run or had no prediction is ignored."""
         arm = next((arm for arm in context.arms if arm.variant == outcome.variant), None)
         if arm is None or not arm.predicted_ms:
             return
@@ -199,19 +199,19 @@ class Ratios:
         self._beliefs.clear()
 
     def state(self) -> State:
-        """All counts."""
+        """Return all counts."""
         applications: dict[str, Json] = {name: table.state() for name, table in self._applications.items()}
         return {"everywhere": self._everywhere.state(), "applications": applications}
 
     def restore(self, state: State) -> None:
-        """Take up saved counts. Raises StateError."""
+        """Replace the counts by saved ones. Raises StateError."""
         memory = validated_state(_SavedState, state)
         self._everywhere = _table(memory.everywhere)
         self._applications = {name: _table(table) for name, table in memory.applications.items()}
         self._beliefs.clear()
 
     def _elsewhere(self, variants: Sequence[str]) -> tuple[Vector, Vector]:
-        """Posteriors of variants over all applications, and the tasks they rest on."""
+        """Return posteriors of variants over all applications, and the tasks they rest on."""
         counts = np.zeros((len(variants), 2, BINS))
         for row, variant in enumerate(variants):
             if variant in self._everywhere.variants:
@@ -220,19 +220,19 @@ class Ratios:
 
 
 def load_of(context: SplitContext, time_ms: float) -> int:
-    """The load bin of a prediction, or of a slack: how much others have to do, as what may come between."""
+    """Return the load bin of a prediction, or of a slack: the mean backlog as a share of it."""
     return sum(context.load_ms >= share * time_ms for share in LOAD_SHARES)
 
 
 def _position(ratio: float) -> float:
-    """Where a ratio stands on the axis of the bins, in [0, `BINS`]."""
+    """Return the position of a ratio on the axis of the bins, in [0, `BINS`]."""
     if ratio <= 0:
         return 0.0
     return min(float(BINS), max(0.0, (log2(ratio) - LEAST_OCTAVE) * BINS_PER_OCTAVE))
 
 
 def _first_survival() -> Vector:
-    """Ratios around 1, of which a few are any number of times greater."""
+    """Return the first prior: ratios around 1, and a few far greater."""
     usual = [0.5 * (1 - erf(octave * log(2) / (PRIOR_SPREAD * sqrt(2)))) for octave in _BORDERS]
     trouble = [1 - max(0.0, octave) / MOST_OCTAVE for octave in _BORDERS]
     survival = (1 - PRIOR_TROUBLE) * np.array(usual) + PRIOR_TROUBLE * np.array(trouble)
@@ -241,7 +241,7 @@ def _first_survival() -> Vector:
 
 
 def _saved(counts: Vector) -> dict[str, Json]:
-    """Bins with next to nothing in them are left out."""
+    """Return the counts without nearly empty bins."""
     bins = np.flatnonzero(counts.sum(axis=0) > _NEGLIGIBLE)
     seen, censored = counts[:, bins].tolist()
     return {"bins": bins.tolist(), "seen": seen, "censored": censored}

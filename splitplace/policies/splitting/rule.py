@@ -19,7 +19,7 @@ SAFE_QUANTILE = 0.95
 """A variant fits where it is in time with this probability."""
 
 MARGIN_TASKS = 20.0
-"""What the margin counts for against what was learnt, in tasks: a quantile of .95 takes 20 to be seen."""
+"""Weight of the margin against what was learnt, in tasks: a quantile of .95 takes 20 to be seen."""
 
 MARGIN = 1.2
 TOLERANCE = 0.25
@@ -39,7 +39,7 @@ class Rule(SplitPolicy):
     name = "rule"
 
     def __init__(self, margin: float = MARGIN, tolerance: float = TOLERANCE) -> None:
-        """A rule.
+        """Begin with the margin.
 
         Args:
             margin: 95th percentile of actual / predicted before anything was learnt.
@@ -80,7 +80,7 @@ class Rule(SplitPolicy):
         self._ratios.restore(state)
 
     def _factor(self, context: SplitContext, arm: Arm) -> float:
-        """By what a prediction is multiplied for its 95th percentile."""
+        """Return the factor from a prediction to its 95th percentile."""
         belief = self._ratios.belief(context, arm)
         learnt = belief.quantile(SAFE_QUANTILE) if belief.own_tasks > 0 else self._margin
         share = belief.own_tasks / (belief.own_tasks + MARGIN_TASKS)

@@ -20,7 +20,7 @@ _WIDTH = 5.0
 
 
 class Thompson(SplitPolicy):
-    """Draws a reward for each arm from what is believed of it, and takes the arm with the highest draw."""
+    """Draws a reward for each arm from its posterior, and takes the arm with the highest draw."""
 
     name = "thompson"
 
@@ -61,7 +61,7 @@ class Thompson(SplitPolicy):
 
 
 def probability_of_highest(mean: float, sigma: float, others: Sequence[tuple[float, float]]) -> float:
-    """Probability that a Gaussian draw is above independent other ones, each given as (mean, sigma > 0).
+    """Return the probability that a Gaussian draw exceeds independent others, each (mean, sigma > 0).
 
     `integral phi(z) prod_j Phi((mean + sigma z - mean_j) / sigma_j) dz` by the midpoint rule.
     """
