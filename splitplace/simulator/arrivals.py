@@ -1,4 +1,4 @@
-"""When tasks arrive and what they ask for. Everything is drawn before a simulation begins, from one seed."""
+"""Draw when tasks arrive and what they ask for, before a simulation begins, from one seed."""
 
 import csv
 from bisect import bisect_right
@@ -16,30 +16,31 @@ from splitplace.simulator.workload import Workload
 ArrivalPattern = Literal["poisson", "bursty", "intervals"]
 
 BURST_FACTOR = 4.0
-"""`bursty`: how much higher the rate is in a burst than between bursts."""
+"""`bursty`: ratio of the rate in a burst to that between bursts."""
 
 BURST_SHARE = 0.2
-"""`bursty`: share of the time that belongs to bursts."""
+"""`bursty`: share of the time that is in bursts."""
 
 BURST_INTERVALS = 5.0
-"""`bursty`: mean length of a burst."""
+"""`bursty`: mean length of a burst, in intervals."""
 
 MAX_REPLAYED = 1_000_000
+"""Greatest number of tasks in a replayed file."""
 
 
 class ReplayError(SplitPlaceError, ValueError):
-    """A file of arrivals that cannot be used."""
+    """The file of arrivals cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A task as it comes from a sensor."""
+    """A task as a sensor sends it."""
 
     task: str
     at_ms: float
     application: str
     batch: int
-    """Items: see `splitplace.simulator.workload`."""
+    """Number of items (see `splitplace.simulator.workload`)."""
     deadline_ms: float
 
 
@@ -54,18 +55,18 @@ def arrivals(
     mix: Mapping[str, float] | None = None,
     deadline_scale: float = 1.0,
 ) -> list[Arrival]:
-    """All tasks of a simulation, by time.
+    """Draw all tasks of a simulation, in order of time.
 
     Args:
         workload: the applications, and the ranges to draw from.
-        random: what is drawn with.
+        random: source of random numbers.
         pattern: `poisson`: at any moment; `bursty`: a Poisson process whose rate switches between two values
             (MMPP), with the same mean; `intervals`: all of an interval at its beginning, as in the paper.
-        rate: tasks per interval in the mean.
-        intervals: how long tasks arrive.
+        rate: mean number of tasks per interval.
+        intervals: number of intervals in which tasks arrive.
         interval_ms: length of an interval.
-        mix: weight of each application; equal where not given.
-        deadline_scale: all deadlines are so many times longer.
+        mix: weight of each application; None = equal weights.
+        deadline_scale: factor on all deadlines.
     """
     names = [application.name for application in workload.applications]
     weights = list(accumulate((mix or dict.fromkeys(names, 1.0)).get(name, 0.0) for name in names))
@@ -115,14 +116,14 @@ def _process(random: Random, per_ms: float, begins_ms: float, ends_ms: float) ->
 
 
 def replayed(path: Path, workload: Workload) -> list[Arrival]:
-    """Tasks from a CSV file with the columns `at_s,application,batch,deadline_s`.
+    """Read tasks from a CSV file with the columns `at_s,application,batch,deadline_s`.
 
     Args:
         path: the file.
-        workload: its applications are those that may be asked for.
+        workload: the applications that tasks may name.
 
     Raises:
-        ReplayError: the file cannot be read, or a line of it is not valid.
+        ReplayError: the file cannot be read, or a line is not valid.
     """
     known = {application.name for application in workload.applications}
     tasks: list[Arrival] = []

@@ -1,8 +1,8 @@
-"""Sets the one free number of the `paper` profile: `python -m splitplace.simulator.calibrate`.
+"""Find the one free number of the `paper` profile: `python -m splitplace.simulator.calibrate`.
 
-The paper does not say how fast the hosts of Table 3 are on its networks. So one factor on the work of every
-fragment is chosen such that always splitting by layers, placed and trained as in Table 4, takes the response
-time printed there. Nothing else is fitted: the last line, always splitting by meaning, is a prediction.
+The paper does not say how fast the hosts of Table 3 run its networks. So one factor on the work of every
+fragment is chosen such that layer splits, placed and trained as in Table 4, have the response time printed
+there. Nothing else is fitted: the last line of the output, for semantic splits, is a prediction.
 """
 
 import argparse
@@ -13,24 +13,24 @@ from splitplace.simulator.running import run
 from splitplace.simulator.scenario import Scenario
 
 LAYER_INTERVALS = 9.92
-"""Table 4, Layer+GOBI."""
+"""Response time of Layer+GOBI in Table 4."""
 
 SEMANTIC_INTERVALS = 3.70
-"""Table 4, Semantic+GOBI."""
+"""Response time of Semantic+GOBI in Table 4."""
 
-LEAST, MOST = 0.5, 2.0
-"""Between which factors to look."""
+LOWEST, HIGHEST = 0.5, 2.0
+"""Range of factors to search."""
 
 
 def solve(response: Callable[[float], float], wanted: float, tolerance: float) -> float:
-    """The factor at which a growing function has a value, by bisection on the logarithm.
+    """Find the factor at which a growing function has a value, by bisection on the logarithm.
 
     Args:
-        response: of a factor between `LEAST` and `MOST`.
-        wanted: its value.
+        response: function of a factor between `LOWEST` and `HIGHEST`.
+        wanted: the value.
         tolerance: relative error of the factor.
     """
-    low, high = LEAST, MOST
+    low, high = LOWEST, HIGHEST
     while high / low > 1 + tolerance:
         middle = float((low * high) ** 0.5)
         if response(middle) < wanted:
@@ -41,13 +41,13 @@ def solve(response: Callable[[float], float], wanted: float, tolerance: float) -
 
 
 def mean_response(policy: str, work_scale: float, seeds: int, training: int) -> float:
-    """Mean response time in intervals over the answered tasks of several runs; infinite without any.
+    """Return the mean response time of answered tasks over several runs, in intervals; infinite without any.
 
     Args:
         policy: split+placement.
-        work_scale: the factor on the work of every fragment.
-        seeds: how many runs.
-        training: intervals of learning before each.
+        work_scale: factor on the work of every fragment.
+        seeds: number of runs.
+        training: intervals of training before each run.
     """
     scenario = Scenario(work_scale=work_scale, training_intervals=training, rules="paper")
     means = [run(scenario, policy, seed).response_intervals.mean for seed in range(seeds)]
@@ -55,7 +55,7 @@ def mean_response(policy: str, work_scale: float, seeds: int, training: int) -> 
 
 
 def main() -> None:
-    """Calibrate and print."""
+    """Calibrate and print the factor."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--placement", default="gobi")
     parser.add_argument("--seeds", type=int, default=8)

@@ -1,4 +1,4 @@
-"""What another placement of a task would bring: played out on a copy of the world, nobody else noticing."""
+"""Play out another placement of a task on a copy of the world."""
 
 from collections.abc import Mapping
 from math import inf
@@ -15,17 +15,17 @@ from splitplace.simulator.twin import twin
 def played_out(
     simulation: Simulation, request: PlacementRequest, nodes: Mapping[str, str], *, name: str
 ) -> TaskFinished:
-    """How the task would end on these nodes, together with all that runs but without what is yet to arrive.
+    """Return how the task would end on these nodes, beside everything that runs now, without later arrivals.
 
     Args:
-        simulation: in which the task is not over and does not run.
+        simulation: a simulation in which the task has neither started nor ended.
         request: the task.
-        nodes: of every stage, by the stage's name.
-        name: of the task in the answer.
+        nodes: the node of every stage, by stage name.
+        name: name of the task in the answer.
 
     Raises:
-        KeyError: the task is over.
-        RuntimeError: it never ends.
+        KeyError: the task has ended.
+        RuntimeError: the task never ends on these nodes.
     """
     task = simulation.tasks[request.task]
     world = twin(simulation.world)

@@ -1,4 +1,4 @@
-"""What happens to hosts by itself: they move, they die, they change their speed."""
+"""Disturbances of hosts: they move, they fail, they change their speed."""
 
 from functools import partial
 from random import Random
@@ -8,15 +8,15 @@ from splitplace.simulator.scenario import Drift, Failures
 from splitplace.simulator.simulation import Simulation
 
 MOBILE_SHARE = 0.5
-"""Of the hosts, some ride on vehicles; the others stand still (section 3 of the paper)."""
+"""Share of the hosts that ride on vehicles; the others stand still (section 3 of the paper)."""
 
 
 def move(simulation: Simulation, trace: MobilityTrace, random: Random) -> None:
-    """Some hosts follow vehicles: each one of the trace, from a moment of its own, over and over.
+    """Make some hosts follow a vehicle of the trace, each from a random moment, repeating the trace.
 
     Args:
-        simulation: nothing may have happened yet.
-        trace: how good the link of each vehicle is.
+        simulation: a simulation that has not started.
+        trace: the link of each vehicle over time.
         random: draws hosts, vehicles and moments.
     """
     names = list(simulation.world.machines)
@@ -36,7 +36,7 @@ def _drive(
 
 
 def drift(simulation: Simulation, change: Drift, random: Random) -> None:
-    """Some hosts change their speed at one moment."""
+    """Make some hosts change their speed at one moment."""
     names = list(simulation.world.machines)
     slowed = sorted(random.sample(names, round(change.share * len(names))))
     simulation.events.at(
@@ -51,7 +51,7 @@ def _drift(simulation: Simulation, names: list[str], factor: float) -> None:
 
 
 def fail(simulation: Simulation, failures: Failures, random: Random) -> None:
-    """Every host dies and comes back, again and again, at moments drawn before anything happens."""
+    """Make every host fail and recover repeatedly, at moments drawn before the simulation starts."""
     up_ms = failures.mean_intervals_between * simulation.interval_ms
     down_ms = failures.mean_intervals_to_repair * simulation.interval_ms
     for name in simulation.world.machines:

@@ -1,4 +1,4 @@
-"""A virtual clock: what is to happen, in the order of time."""
+"""A virtual clock: a queue of events in order of time."""
 
 from collections.abc import Callable
 from heapq import heappop, heappush
@@ -8,49 +8,49 @@ Action = Callable[[], None]
 
 
 class Event:
-    """Something that will happen unless it is cancelled."""
+    """An action at a time, unless it is cancelled."""
 
     __slots__ = ("action", "time_ms")
 
     def __init__(self, time_ms: float, action: Action) -> None:
         self.time_ms = time_ms
         self.action: Action | None = action
-        """None once it was cancelled."""
+        """None once the event happened or was cancelled."""
 
     def cancel(self) -> None:
-        """It will not happen. Of one that has happened, nothing changes."""
+        """Cancel the event; no effect once it has happened."""
         self.action = None
 
 
 class EventQueue:
-    """Events by time; those of one moment happen in the order in which they were planned."""
+    """Events in order of time; simultaneous events happen in the order in which they were scheduled."""
 
     def __init__(self, now_ms: float = 0.0) -> None:
         self.now_ms = now_ms
-        """The present moment: that of the event that happens, or happened last."""
+        """The current time: that of the latest event."""
         self._heap: list[tuple[float, int, Event]] = []
-        self._planned = 0
+        self._scheduled = 0
 
     def at(self, time_ms: float, action: Action) -> Event:
-        """Plan an event for a moment, now at the earliest."""
+        """Schedule an event for a time, now at the earliest."""
         event = Event(max(time_ms, self.now_ms), action)
-        self._planned += 1
-        heappush(self._heap, (event.time_ms, self._planned, event))
+        self._scheduled += 1
+        heappush(self._heap, (event.time_ms, self._scheduled, event))
         return event
 
     def after(self, delay_ms: float, action: Action) -> Event:
-        """Plan an event for a while from now."""
+        """Schedule an event after a delay."""
         return self.at(self.now_ms + delay_ms, action)
 
     @property
     def next_ms(self) -> float:
-        """When the next event happens; infinite where there is none."""
+        """Time of the next event; infinite if there is none."""
         while self._heap and self._heap[0][2].action is None:
             heappop(self._heap)
         return self._heap[0][0] if self._heap else inf
 
     def step(self) -> None:
-        """Let the next event happen, if there is one."""
+        """Run the next event, if there is one."""
         if self.next_ms < inf:
             time_ms, _, event = heappop(self._heap)
             self.now_ms = time_ms
@@ -59,10 +59,10 @@ class EventQueue:
                 action()
 
     def pass_to(self, time_ms: float) -> None:
-        """Let time pass in which nothing happens.
+        """Advance the clock without running events.
 
         Raises:
-            ValueError: something does.
+            ValueError: an event is due before that time.
         """
         if self.next_ms < time_ms:
             raise ValueError(f"an event at {self.next_ms} ms comes before {time_ms} ms")

@@ -1,4 +1,4 @@
-"""What the simulated machines are: presets, and files of one's own."""
+"""The simulated hosts: presets and TOML files."""
 
 import tomllib
 from bisect import bisect_right
@@ -18,31 +18,31 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class HostError(SplitPlaceError, ValueError):
-    """A file of hosts that cannot be used."""
+    """The file of hosts cannot be used."""
 
 
 class Host(BaseModel):
-    """One kind of machine."""
+    """One kind of host."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,30}$")]
     weight: Annotated[int, Field(ge=1, le=10_000)] = 1
-    """How many of these there are for each one of weight 1."""
+    """Number of hosts of this kind relative to a kind of weight 1."""
     cores: Annotated[int, Field(ge=1, le=4096)] = 1
     score: Positive
-    """Speed of a fragment that runs alone, in the unit of the applications' `reference_score`."""
+    """Speed of a fragment that runs alone, in the unit of `Application.reference_score`."""
     concurrency: Positive = 1.0
-    """How many fragments run at that speed at the same time."""
+    """Number of fragments that run at that speed at the same time."""
     memory_megabytes: Positive
     swap_slowness: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 30.0
-    """How many times longer an access takes to memory that was swapped to the disk."""
+    """Factor by which access to swapped memory is slower."""
     megabytes_per_second: Positive
     """Bandwidth of the network interface, in each direction."""
     latency_ms: NonNegative = 0.0
     dollars_per_hour: NonNegative = 0.0
     watts: Annotated[tuple[NonNegative, ...], Field(min_length=2, max_length=101)]
-    """Power at equal steps of CPU use from 0 to all of it; linear between."""
+    """Power at equal steps of CPU use from 0 to 100 %; linear between the steps."""
 
     @cached_property
     def _steps(self) -> list[float]:
@@ -50,7 +50,7 @@ class Host(BaseModel):
         return [index / last for index in range(len(self.watts))]
 
     def power_watts(self, utilisation: float) -> float:
-        """Power at a share of the CPU in use, from 0 to 1."""
+        """Return the power at a CPU use between 0 and 1."""
         steps = self._steps
         upper = min(bisect_right(steps, utilisation), len(steps) - 1)
         share = (utilisation - steps[upper - 1]) / (steps[upper] - steps[upper - 1])
@@ -72,10 +72,10 @@ class Machines(BaseModel):
     host: Annotated[tuple[Host, ...], Field(min_length=1, max_length=1000)]
 
     def expand(self, count: int) -> tuple[tuple[str, Host], ...]:
-        """That many machines with their names, the kinds in proportion to their weights and interleaved.
+        """Return `count` hosts with their names, kinds interleaved in proportion to their weights.
 
         Raises:
-            HostError: fewer than one.
+            HostError: `count` is less than one.
         """
         if count < 1:
             raise HostError(f"{count} hosts are too few")
@@ -83,7 +83,7 @@ class Machines(BaseModel):
         made = dict.fromkeys(range(len(self.host)), 0)
         machines = []
         for number in range(1, count + 1):
-            # The kind that is furthest behind its share comes next.
+            # Next comes the kind furthest below its share.
             kind = max(made, key=lambda index: self.host[index].weight * number / total - made[index])
             made[kind] += 1
             host = self.host[kind]
@@ -92,7 +92,7 @@ class Machines(BaseModel):
 
 
 def machines(name: str) -> Machines:
-    """A preset by name, or a TOML file by path (a name that ends in `.toml`).
+    """Load a preset by name, or a TOML file by path (a name that ends in `.toml`).
 
     Raises:
         HostError: there is no such preset, or the file cannot be read or is not valid.

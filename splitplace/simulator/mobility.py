@@ -1,4 +1,4 @@
-"""How links change while hosts ride on vehicles: traces. `splitplace.simulator.vehicles` makes them."""
+"""Traces of links that change while hosts ride on vehicles; `splitplace.simulator.vehicles` makes them."""
 
 import csv
 from dataclasses import dataclass
@@ -15,37 +15,37 @@ MAX_LATENCY_MS = 60_000.0
 
 
 class TraceError(SplitPlaceError, ValueError):
-    """A trace that cannot be used."""
+    """The trace cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
 class MobilityTrace:
-    """The link of every vehicle at equal steps of time."""
+    """The link of every vehicle at equal time steps."""
 
     step_ms: float
     factors: tuple[tuple[float, ...], ...]
-    """By vehicle and step: what the bandwidth is multiplied by."""
+    """Factor on the bandwidth, by vehicle and step."""
     latencies_ms: tuple[tuple[float, ...], ...]
-    """By vehicle and step: what is added to the latency."""
+    """Added latency, by vehicle and step."""
 
     @property
     def vehicles(self) -> int:
-        """How many there are."""
+        """Number of vehicles."""
         return len(self.factors)
 
     @property
     def steps(self) -> int:
-        """After which the trace begins again."""
+        """Number of steps, after which the trace repeats."""
         return len(self.factors[0])
 
     def at(self, vehicle: int, step: int) -> tuple[float, float]:
-        """Bandwidth factor and extra latency in ms."""
+        """Return bandwidth factor and extra latency in ms."""
         step %= self.steps
         return self.factors[vehicle][step], self.latencies_ms[vehicle][step]
 
 
 def trace(path: Path | None = None) -> MobilityTrace:
-    """The bundled trace, or one from a CSV file with the columns `COLUMNS`.
+    """Read the bundled trace, or a CSV file with the columns `COLUMNS`.
 
     Raises:
         TraceError: the file cannot be read, or is not a trace.
@@ -67,7 +67,7 @@ def _read(file: IO[str], name: str) -> MobilityTrace:
         for number, row in enumerate(csv.DictReader(file), start=2):
             factor, latency_ms = float(row["bandwidth_factor"]), float(row["extra_latency_ms"])
             if number > MAX_ROWS or not (0 <= factor < inf and 0 <= latency_ms <= MAX_LATENCY_MS):
-                raise ValueError("out of range")  # noqa: TRY301 - one way to say which line
+                raise ValueError("out of range")  # noqa: TRY301 - the handler adds the line
             by_vehicle.setdefault(row["vehicle"], {})[float(row["second"])] = (factor, latency_ms)
     except (KeyError, ValueError, TypeError, csv.Error) as error:
         raise TraceError(f"{name}: line {number}: {error}") from error

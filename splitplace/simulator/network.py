@@ -1,8 +1,8 @@
-"""Links that transfers share; exact, without time steps.
+"""Links shared by transfers; exact, without time steps.
 
-A transfer crosses one or more links (the sender's up, the receiver's down, perhaps the broker's), and each
-link gives the transfers on it equal shares of its bandwidth. A transfer goes at the smallest of its shares.
-What it leaves of a larger share is not handed on to others: nobody gets more than by max-min fairness.
+A transfer crosses one or more links (the sender's uplink, the receiver's downlink, possibly the broker's).
+Each link gives its transfers equal shares of its bandwidth; a transfer runs at the smallest of its shares.
+The unused rest of a larger share is not given to others, so no transfer gets more than by max-min fairness.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,22 +19,22 @@ class Link:
     def __init__(self, megabytes_per_second: float) -> None:
         self.bytes_per_ms = 1000.0 * megabytes_per_second
         self.transfers: dict[Transfer, None] = {}
-        """Those that cross it now, in the order in which they began."""
+        """Current transfers, in the order in which they began."""
 
     @property
     def share(self) -> float:
-        """What each of its transfers may use, in bytes per ms."""
+        """Bandwidth for each transfer, in bytes per ms."""
         return self.bytes_per_ms / len(self.transfers) if self.transfers else self.bytes_per_ms
 
 
 class Transfer:
-    """Bytes on their way."""
+    """Bytes under way."""
 
     __slots__ = ("done", "event", "left", "links", "rate", "since_ms")
 
     def __init__(self, size: float, links: tuple[Link, ...], done: Callable[[], None], now_ms: float) -> None:
         self.left = size
-        """Bytes that were not sent at `since_ms`."""
+        """Bytes not yet sent at `since_ms`."""
         self.links = links
         self.done = done
         self.rate = -1.0
@@ -42,18 +42,18 @@ class Transfer:
         self.event: Event | None = None
 
     def left_at(self, now_ms: float) -> float:
-        """Bytes that are not sent yet."""
+        """Return the bytes not yet sent."""
         return max(0.0, self.left - max(0.0, self.rate) * (now_ms - self.since_ms))
 
 
 class Network:
-    """All transfers that are on their way."""
+    """All transfers under way."""
 
     def __init__(self, events: EventQueue) -> None:
         self._events = events
 
     def send(self, size: float, links: tuple[Link, ...], done: Callable[[], None]) -> Transfer:
-        """Begin a transfer of `size` bytes; `done` is called at its end."""
+        """Start a transfer of `size` bytes; `done` is called at its end."""
         transfer = Transfer(size, links, done, self._events.now_ms)
         for link in links:
             link.transfers[transfer] = None
@@ -61,7 +61,7 @@ class Network:
         return transfer
 
     def stop(self, transfer: Transfer) -> float:
-        """Break a transfer off, and return the bytes that were left of it; 0 for one that is through."""
+        """Abort a transfer and return the bytes that were left; 0 if it had finished."""
         if transfer not in transfer.links[0].transfers:
             return 0.0
         self._settle(transfer)
@@ -69,12 +69,12 @@ class Network:
         return transfer.left
 
     def set_bandwidth(self, link: Link, megabytes_per_second: float) -> None:
-        """A link is faster or slower from now on."""
+        """Change the bandwidth of a link."""
         link.bytes_per_ms = 1000.0 * megabytes_per_second
         self._refresh((link,))
 
     def _refresh(self, links: Iterable[Link]) -> None:
-        """Give each transfer on some links its rate."""
+        """Update the rate of each transfer on the links."""
         for link in links:
             for transfer in link.transfers:
                 rate = min([crossed.share for crossed in transfer.links])

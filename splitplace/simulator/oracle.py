@@ -1,4 +1,4 @@
-"""A split policy that sees the future: how far others are from what could be had."""
+"""A split policy that looks ahead, as a reference for others."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -22,17 +22,17 @@ LookAhead = Callable[[str, str], tuple[float, float] | None]
 
 
 class Oracle(SplitPolicy):
-    """Chooses the variant that leads to the highest reward of all tasks that run, its own included.
+    """Choose the variant with the highest total reward of all running tasks, the new one included.
 
-    It tries every variant on a copy of the world, with the work as it will really turn out, and lets all
-    that runs come to its end. It does not see tasks that arrive later, nor hosts that will die or change: its
-    rewards are what can be had by perfect prediction, not by knowing everything. Among equal ones the faster.
+    It tries every variant on a copy of the world, with the actual future work, until all running tasks end.
+    It does not see tasks that arrive later, nor hosts that will fail or change. So its reward is that of
+    perfect prediction, not of knowing everything. Among equal rewards it prefers the faster variant.
     """
 
     name = ORACLE
 
     def __init__(self) -> None:
-        """An oracle without a world: `look_ahead` must be set before it decides."""
+        """Create an oracle without a world; set `look_ahead` before it decides."""
         self.look_ahead: LookAhead = _blind
 
     @override
@@ -68,7 +68,7 @@ def _blind(task: str, variant: str) -> None:
 
 
 def sight_into(simulation: Simulation) -> LookAhead:
-    """What an oracle needs to see: reward of everything that runs, and end in ms, by task and variant."""
+    """Return a function from task and variant to the total reward and the task's end in ms."""
 
     def look_ahead(key: str, variant: str) -> tuple[float, float] | None:
         task = simulation.tasks[key]
@@ -89,7 +89,7 @@ def sight_into(simulation: Simulation) -> LookAhead:
 
 
 def _play_out(simulation: Simulation, mine: Departure) -> tuple[float, float]:
-    """Reward of everything that runs, and when this task ends."""
+    """Return the reward of everything that runs, and the end of this task in ms."""
     world = twin(simulation.world)
     key = mine.task.arrival.task
     for departure in (*simulation.departures.values(), mine):

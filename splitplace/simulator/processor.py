@@ -1,14 +1,15 @@
-"""The CPU of a host, shared by the fragments that run on it; exact, without time steps.
+"""The CPU of a host, shared by its running fragments; exact, without time steps.
 
 Two disciplines:
 
-* `shared`: processor sharing, as containers on one machine. All running jobs advance at the same rate. Kept
-  by one number, the work that a job present since the beginning would have received ("virtual time"); a job
-  ends when that number has grown by its work. So each arrival and departure costs O(log n).
-* `deadline`: as a SplitPlace node, which does one call at a time, earliest deadline first. Modelled as
-  preemptive; a node really finishes the micro-batch at hand first.
+* `shared`: processor sharing, like containers on one machine. All running computations advance at the same
+  rate. One number tracks them: the work that a computation present since the beginning would have received
+  ("virtual time"). A computation ends when this number has grown by its work, so each arrival and departure
+  costs O(log n).
+* `deadline`: like a SplitPlace node, which runs one call at a time, earliest deadline first. It is modelled
+  as preemptive; a real node finishes the current micro-batch first.
 
-Work is in score-milliseconds: a host of score s does s of it in a millisecond, for one job.
+Work is in score-milliseconds: a host of score s does s of it per millisecond, for one computation.
 """
 
 from collections.abc import Callable, Hashable
@@ -24,16 +25,16 @@ Discipline = Literal["shared", "deadline"]
 
 @dataclass(frozen=True, slots=True)
 class HostMemory:
-    """What a host can hold, and what it costs to need more."""
+    """The memory of a host, and the cost of exceeding it."""
 
     capacity_bytes: float
     swap_slowness: float
-    """How many times longer an access to swapped memory takes: bandwidth of memory over that of the disk."""
+    """Factor by which access to swapped memory is slower: memory bandwidth over disk bandwidth."""
 
     def slowdown(self, needed_bytes: float) -> float:
-        """By what computing takes longer: 1 where all fits.
+        """Return the factor by which computing takes longer; 1 if everything fits.
 
-        Of `needed` bytes the share that does not fit is on the disk, and accesses fall on all bytes alike.
+        The share of the needed bytes that does not fit is on the disk, and accesses hit all bytes alike.
         """
         if needed_bytes <= self.capacity_bytes:
             return 1.0
@@ -43,20 +44,20 @@ class HostMemory:
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """HostMemory of a running job."""
+    """Memory of a running computation."""
 
     key: Hashable
-    """Jobs with the same key share the weights."""
+    """Computations with the same key share the weights."""
     weight_bytes: float = 0.0
     activation_bytes: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
 class Computation:
-    """A piece of work on a processor."""
+    """Work on a processor."""
 
     finish: float
-    """`shared`: the processor's virtual time at which it ends; `deadline`: the work that is left."""
+    """`shared`: virtual time at which it ends; `deadline`: work that is left."""
     due_ms: float
     order: int
     footprint: Footprint
@@ -70,14 +71,14 @@ class Computation:
 
 @dataclass(slots=True)
 class Usage:
-    """What a processor did, up to `at_ms`."""
+    """What a processor did until `at_ms`."""
 
     at_ms: float = 0.0
     busy_ms: float = 0.0
-    """Integral of the share of its capacity that was in use."""
+    """Integral of the share of the capacity in use, over time."""
     joules: float = 0.0
     powered_ms: float = 0.0
-    """How long the host was on."""
+    """Time for which the host was on."""
 
 
 @dataclass(slots=True, eq=False)
@@ -86,11 +87,11 @@ class Processor:
 
     Args:
         events: the clock.
-        score: speed for one job alone.
-        concurrency: how many jobs it can run at that speed at the same time.
-        memory: of the host.
-        watts: power at a share of its capacity in use, from 0 to 1.
-        discipline: who gets the CPU.
+        score: speed for a computation that runs alone.
+        concurrency: number of computations that run at that speed at the same time.
+        memory: memory of the host.
+        watts: power as a function of the share of the capacity in use, 0 to 1.
+        discipline: how computations share the CPU.
     """
 
     events: EventQueue
@@ -118,7 +119,7 @@ class Processor:
         due_ms: float = 0.0,
         footprint: Footprint | None = None,
     ) -> Computation:
-        """Begin some work; `done` is called when it is through."""
+        """Start some work; `done` is called when it is finished."""
         self._settle()
         self._order += 1
         shared = self.discipline == "shared"
@@ -131,7 +132,7 @@ class Processor:
         return job
 
     def stop(self, job: Computation) -> float:
-        """Take a job off, and return the work that was left of it; 0 where it is not there."""
+        """Abort a computation and return the work that was left; 0 if it is not running."""
         if not job.present:
             return 0.0
         self._settle()
@@ -141,36 +142,36 @@ class Processor:
         return max(0.0, left)
 
     def left(self, job: Computation) -> float:
-        """Work that is left of a job."""
+        """Return the work that is left of a computation."""
         if not job.present:
             return 0.0
         self._settle()
         return max(0.0, job.finish - self._virtual if self.discipline == "shared" else job.finish)
 
     def set_score(self, score: float) -> None:
-        """The host is faster or slower from now on."""
+        """Change the speed of the host."""
         self._settle()
         self.score = score
         self._plan()
 
     def set_powered(self, *, powered: bool) -> None:
-        """A host that is off uses no energy. Its jobs must have been stopped."""
+        """Switch the host on or off. A host that is off uses no energy; its computations must have ended."""
         self._settle()
         self.powered = powered
 
     def measure(self) -> Usage:
-        """What it did until now."""
+        """Return the usage until now."""
         self._settle()
         return self.usage
 
     @property
     def running(self) -> int:
-        """Jobs on it."""
+        """Number of running computations."""
         return self._running
 
     @property
     def queue_work(self) -> float:
-        """Work that is left of all jobs."""
+        """Work that is left of all computations."""
         self._settle()
         jobs = [job for _, _, job in self._heap if job.present]
         base = self._virtual if self.discipline == "shared" else 0.0
@@ -178,7 +179,7 @@ class Processor:
 
     @property
     def utilisation(self) -> float:
-        """Share of its capacity in use."""
+        """Share of the capacity in use."""
         return min(1.0, self._running / self.concurrency)
 
     # --- inside ----------------------------------------------------------------------------------------
@@ -199,7 +200,7 @@ class Processor:
         self._hold(job.footprint, -1)
         if not self._running:
             self._heap.clear()
-            self._virtual = self._bytes = 0.0  # rounding errors do not pile up
+            self._virtual = self._bytes = 0.0  # rounding errors must not accumulate
 
     def _settle(self) -> None:
         """Account for the time since the last change."""
@@ -221,7 +222,7 @@ class Processor:
             head.finish = max(0.0, head.finish - self._rate * elapsed_ms)
 
     def _plan(self) -> None:
-        """Work out the rate and when the next job ends."""
+        """Compute the rate, and schedule the end of the next computation."""
         if self._next is not None:
             self._next.cancel()
             self._next = None
@@ -249,7 +250,7 @@ class Processor:
         self._next = None
         self._settle()
         if self.discipline == "shared":
-            self._virtual = job.finish  # what rounding left over
+            self._virtual = job.finish  # remove the rounding error
         self._leave(job)
         self._plan()
         job.done()

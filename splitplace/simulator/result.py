@@ -1,4 +1,4 @@
-"""What came of a simulation."""
+"""The result of a simulation."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ from splitplace.messages.application import Application, VariantKind
 from splitplace.policies.scoring import mean, mean_reward, quantile, violation_rate
 
 TaskStatus = Literal["answered", "refused", "failed", "expired", "overdue", "unfinished"]
-"""`overdue` and `unfinished` still ran or waited at the end: after their deadline, or before it."""
+"""`overdue` and `unfinished` tasks still ran or waited at the end: after or before their deadline."""
 
 
 class _Frozen(BaseModel):
@@ -18,12 +18,12 @@ class _Frozen(BaseModel):
 
 
 class TaskRecord(_Frozen):
-    """One task. All times but `arrived_ms` run from its arrival."""
+    """One task. All times except `arrived_ms` count from its arrival."""
 
     task: str
     application: str
     arrived_ms: float
-    """On the simulation's clock."""
+    """Arrival on the simulation's clock."""
     deadline_ms: float
     batch: int
     status: TaskStatus
@@ -32,11 +32,11 @@ class TaskRecord(_Frozen):
     response_ms: float | None = None
     """None without an answer. Otherwise `wait_ms + transfer_ms + compute_ms`."""
     wait_ms: float | None = None
-    """Until its inputs were sent: decision, placement, earlier attempts."""
+    """Time until its inputs were sent: decision, placement, earlier attempts."""
     transfer_ms: float | None = None
-    """On the path to the output that came last."""
+    """Time of transfers on the path to the last output."""
     compute_ms: float | None = None
-    """On that path, with sharing the CPU, swapping and moving."""
+    """Time of computing on that path, including CPU sharing, swapping and migration."""
     accuracy: float = 0.0
     coverage: float = 1.0
     """Share of the classes that the answer covers; below 1 it was partial."""
@@ -46,12 +46,12 @@ class TaskRecord(_Frozen):
 
     @property
     def known(self) -> bool:
-        """Whether its outcome is: it ended, or its deadline has passed."""
+        """Whether the outcome is known: the task ended, or its deadline has passed."""
         return self.status != "unfinished"
 
 
 class Spread(_Frozen):
-    """Of response times, in scheduling intervals; None where nothing was answered."""
+    """Distribution of response times, in scheduling intervals; None if nothing was answered."""
 
     mean: float | None
     p50: float | None
@@ -59,21 +59,21 @@ class Spread(_Frozen):
 
 
 class Energy(_Frozen):
-    """Of all hosts together, per interval."""
+    """Energy of all hosts together, per interval."""
 
     total: float
     above_idle: float
 
 
 class DecisionTime(_Frozen):
-    """Wall-clock milliseconds of one decision with its placement; they differ from run to run."""
+    """Wall-clock milliseconds of one decision with its placement. They differ between runs."""
 
     p50: float | None
     p99: float | None
 
 
 class TaskCounts(_Frozen):
-    """All tasks by what became of them."""
+    """Number of tasks by outcome."""
 
     arrived: int
     answered: int
@@ -81,13 +81,13 @@ class TaskCounts(_Frozen):
     failed: int
     expired: int
     overdue_unfinished: int
-    """Still running or waiting at the end, after their deadline: violations."""
+    """Running or waiting at the end, after their deadline. They count as violations."""
     unfinished: int
-    """Still running or waiting at the end, before their deadline: not counted at all."""
+    """Running or waiting at the end, before their deadline. They are not counted."""
 
 
 class Quality(_Frozen):
-    """How some tasks fared. All but those whose outcome is not known yet count, answered or not."""
+    """Figures of a set of tasks. All tasks with a known outcome count, answered or not."""
 
     reward: float | None
     """Equation 15."""
@@ -98,7 +98,7 @@ class Quality(_Frozen):
     response_intervals: Spread
     wait_intervals: float | None
     decisions: Mapping[str, int]
-    """Tasks by the variant last chosen; `none` for those that were refused or not decided."""
+    """Number of tasks by the variant last chosen; `none` for tasks that were refused or not decided."""
     decisions_by_kind: Mapping[VariantKind, int]
     """Tasks by the kind of the variant last chosen, without those that were refused or not decided."""
 
@@ -107,7 +107,7 @@ class ApplicationResult(Quality):
     """The tasks of one application."""
 
     tasks: int
-    """Those whose outcome is known."""
+    """Number of tasks with a known outcome."""
 
 
 class Result(Quality):
@@ -119,12 +119,12 @@ class Result(Quality):
     intervals: int
     rate: float
     fairness: float | None
-    """Jain's index of the computing that each host did."""
+    """Jain's index of the computing done by each host."""
     energy_mj_per_interval: Energy
     cost_usd: float
-    """Price of all hosts over the whole time."""
+    """Price of all hosts over the whole run."""
     cost_usd_per_task: float | None
-    """The same over the tasks answered."""
+    """`cost_usd` divided by the number of answered tasks."""
     decision_ms: DecisionTime
     tasks: TaskCounts
     explored: int
@@ -139,17 +139,17 @@ class Result(Quality):
     records: tuple[TaskRecord, ...] | None = None
 
     def figures(self) -> Mapping[str, object]:
-        """Everything but timings and records: what the same seed gives again."""
+        """Everything except timings and records: the part that the same seed reproduces."""
         return self.model_dump(exclude={"wall_s", "cpu_s", "decision_ms", "records"})
 
 
 def quality(
     records: Sequence[TaskRecord], interval_ms: float, applications: Iterable[Application]
 ) -> ApplicationResult:
-    """How some tasks fared.
+    """Compute the figures of a set of tasks.
 
     Args:
-        records: the tasks; those whose outcome is not known are left out.
+        records: the tasks; those without a known outcome are left out.
         interval_ms: unit of the response times.
         applications: those of the tasks, with their variants.
     """
@@ -179,7 +179,7 @@ def quality(
 
 
 def counts(records: Sequence[TaskRecord]) -> TaskCounts:
-    """Tasks by what became of them."""
+    """Count tasks by outcome."""
     by_status = Counter(record.status for record in records)
     return TaskCounts(
         arrived=len(records),

@@ -1,4 +1,4 @@
-"""Everything that can be set of a simulation but policy and seed."""
+"""All settings of a simulation except policy and seed."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,91 +20,92 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 MAX_ATTEMPTS = 1000
-"""As many as a message can count."""
+"""Greatest number that a message can hold."""
 
 
 class Drift(BaseModel):
-    """Hosts change their speed at some moment: the world a policy learnt is no longer the world."""
+    """Some hosts change their speed at one moment, so what a policy has learnt no longer holds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     at_interval: Annotated[float, Field(ge=0)]
     factor: Factor
-    """By what their speed is multiplied."""
+    """Factor on their speed."""
     share: Share = 1.0
-    """How many of the hosts, drawn by the seed."""
+    """Share of the hosts that change, drawn by the seed."""
 
 
 class Failures(BaseModel):
-    """Hosts die and come back, each on its own: exponential times."""
+    """Hosts fail and recover independently, with exponential times."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mean_intervals_between: Factor
-    """MTBF: from coming up to dying."""
+    """MTBF, in intervals: from recovery to failure."""
     mean_intervals_to_repair: Factor = 2.0
-    """MTTR."""
+    """MTTR, in intervals."""
     detection_s: Annotated[float, Field(ge=0)] = 2.5
-    """From the death until the resource monitor knows."""
+    """Time from a failure until the resource monitor detects it."""
 
 
 class Scenario(BaseModel):
-    """A set-up to simulate. What is None is taken from the workload.
+    """Settings of a simulation. None stands for the workload's own value.
 
-    The defaults are the paper's (50 hosts of Table 3, 100 intervals, six tasks each), decided as they come.
+    The defaults are the paper's (50 hosts of Table 3, 100 intervals, six tasks each), except that decisions
+    are taken as tasks arrive.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    # --- what is asked ---------------------------------------------------------------------------------
+    # --- tasks ---------------------------------------------------------------------------------
     profile: Literal["paper", "store"] = "paper"
     stores: tuple[Path, ...] = (SHIPPED_STORE,)
     """`profile = "store"`: folders of networks; where two hold the same name, the first one's is used."""
     arms: tuple[str, ...] | None = None
-    """Variants or kinds of variants that can be chosen; None: those of the policy (`arms_of`)."""
+    """Variants or kinds that may be chosen; None = those of the policy (`arms_of`)."""
     mix: Mapping[str, float] | None = None
-    """Weight of each application among the arrivals; None: all alike."""
+    """Weight of each application among the arrivals; None = equal weights."""
     rate: Annotated[float, Field(ge=0, le=10_000)] = 6.0
     """Tasks per interval."""
     pattern: ArrivalPattern = "poisson"
     replay: Path | None = None
-    """Arrivals from this CSV file instead."""
+    """CSV file with arrivals, instead of random ones."""
     deadline_scale: Factor = 1.0
     intervals: Annotated[int, Field(ge=1, le=100_000)] = 100
     interval_s: Factor | None = None
     work_scale: Factor | None = None
-    """`profile = "paper"`: instead of the calibrated one."""
+    """`profile = "paper"`: factor on the work of every fragment, instead of the calibrated one."""
     work_noise: Annotated[float, Field(ge=0, le=2)] = 0.1
-    """Standard deviation of the logarithm of a task's work over what was measured of its fragments."""
+    """Standard deviation of the logarithm of a task's work relative to the measured work of its fragments."""
 
-    # --- who serves ------------------------------------------------------------------------------------
+    # --- hosts ------------------------------------------------------------------------------------
     machines: str | None = None
-    """A preset or a TOML file of hosts; None: `azure50` for the paper's workload, `pi4` for a store's."""
+    """A preset or a TOML file of hosts; None = `azure50` for the profile `paper`, `pi4` for `store`."""
     hosts: Annotated[int, Field(ge=1, le=4096)] = 50
     discipline: Discipline = "shared"
     through_broker: bool = False
-    """Whether what hosts send each other crosses the broker's own link, as MQTT does."""
+    """Whether transfers between hosts cross the broker's link, as with MQTT."""
     compute_factor: Factor = 1.0
     network_factor: Factor = 1.0
     memory_factor: Factor = 1.0
     extra_latency_ms: Annotated[float, Field(ge=0, le=60_000)] = 0.0
-    """Of every host, as of a cloud far away."""
+    """Added latency of every host, as for a distant cloud."""
     mobility: bool = True
-    """Whether links follow the trace of moving vehicles."""
+    """Whether links of some hosts follow a trace of moving vehicles."""
     mobility_trace: Path | None = None
-    """A CSV file instead of the bundled trace."""
+    """CSV file to use instead of the bundled trace."""
     failures: Failures | None = None
     drift: Drift | None = None
 
-    # --- how it is decided -----------------------------------------------------------------------------
+    # --- decisions -----------------------------------------------------------------------------
     mode: Literal["immediate", "interval"] = "immediate"
-    """When decisions are taken: at once, or at the beginning of each interval, as in the paper."""
+    """When decisions are taken: at once, or at the start of each interval as in the paper."""
     training_intervals: Annotated[int, Field(ge=0, le=100_000)] = 0
-    """How long the policies learn before, in a simulation of their own with other random numbers."""
+    """Length of the training before the run, in a separate simulation with other random numbers."""
     monitor_s: Factor | None = None
-    """How often the resource monitor tells of the hosts; None: five times an interval."""
+    """Period of the resource monitor's reports; None = five per interval."""
     rules: Literal["product", "paper"] = "product"
-    """When the gateway tries again and when it gives up (`retry_rules`). `product`: as the live gateway.
+    """When the gateway retries and when it gives up (`retry_rules`). `product`: as the live gateway.
     `paper`: late tasks are answered late, nothing stalls, and there are no partial answers."""
     alpha: Share = 0.5
     """Weight of energy in equation 10; beta = 1 - alpha weighs the response time."""
@@ -112,7 +113,7 @@ class Scenario(BaseModel):
     """Whether the result holds a record of every task."""
 
     def workload(self) -> Workload:
-        """The applications and how tasks are drawn.
+        """Return the applications and how tasks are drawn.
 
         Raises:
             ValueError: the store is empty.
@@ -125,10 +126,10 @@ class Scenario(BaseModel):
         return 1000 * (self.interval_s if self.interval_s is not None else workload.interval_s)
 
     def retry_rules(self, workload: Workload) -> RetryRules:
-        """When the gateway tries again and when it gives up.
+        """Return when the gateway retries and when it gives up.
 
         The live gateway's times suit tasks of about a second. They are scaled by the longest default deadline
-        over one second, but for `settle_ms` and `hand_over_ms`, which a few messages need.
+        over one second, except for `settle_ms` and `hand_over_ms`, which cover a few messages.
         """
         if self.rules == "paper":
             # In interval mode whatever is announced waits for the next interval anyway.
@@ -142,7 +143,7 @@ class Scenario(BaseModel):
                 least_coverage=1.0,
             )
         live = RetryRules()
-        scale = max(each.default_deadline_ms for each in workload.applications) / 1000
+        scale = max(application.default_deadline_ms for application in workload.applications) / 1000
         return replace(
             live,
             grace_ms=live.grace_ms * scale,
@@ -152,9 +153,9 @@ class Scenario(BaseModel):
 
     @property
     def machines_name(self) -> str:
-        """Which hosts."""
+        """Name of the preset or file of hosts."""
         return self.machines or ("azure50" if self.profile == "paper" else "pi4")
 
 
 CLOUD = {"machines": "azure50", "extra_latency_ms": 150.0, "network_factor": 0.1, "mobility": False}
-"""Changes that put the same machines into a cloud: far away, over a wide-area link, but standing still."""
+"""Changes that put the same hosts into a distant cloud: behind a wide-area link, and not moving."""

@@ -1,9 +1,9 @@
-"""A trace of vehicles as SUMO drives them; needs the extra `sumo`.
+"""Make a trace of vehicles driven by SUMO. Needs the extra `sumo`.
 
 `python -m splitplace.simulator.sumo > mine.csv`
 
-The city and the access points are those of `simulator.vehicles`; the driving itself is SUMO's (Simulation of
-Urban Mobility, the tool that the paper used).
+The city and the access points are those of `simulator.vehicles`. The driving is done by SUMO (Simulation of
+Urban Mobility), the tool that the paper used.
 """
 
 import argparse
@@ -20,15 +20,15 @@ from splitplace.errors import SplitPlaceError
 from splitplace.simulator.vehicles import BLOCK_METRES, BLOCKS, STEP_S, STEPS, VEHICLES, Position, write
 
 WAYPOINTS = 150
-"""Of each vehicle: more than it can reach."""
+"""Waypoints of each vehicle: more than it can reach."""
 
 
 class SumoError(SplitPlaceError, RuntimeError):
-    """SUMO is not installed, or does not do what it is asked."""
+    """SUMO is not installed, or fails."""
 
 
 def binaries() -> Path:
-    """The folder of SUMO's programs. Raises SumoError where the extra is not installed."""
+    """Return the folder of SUMO's programs. Raises SumoError if the extra is not installed."""
     try:
         package = import_module("sumo")
     except ImportError as error:
@@ -37,7 +37,7 @@ def binaries() -> Path:
 
 
 def trips(random: Random) -> str:
-    """Vehicles that drive from street to street, as SUMO reads them. Crossings are named A0 to K10."""
+    """Return random trips from street to street in SUMO's format. Crossings are named A0 to K10."""
     lines = ["<routes>"]
     for vehicle in range(VEHICLES):
         streets = [_street(random) for _ in range(WAYPOINTS)]
@@ -55,7 +55,7 @@ def _street(random: Random) -> str:
 
 
 def drive(seed: int = 0) -> list[Position]:
-    """Where SUMO's vehicles are at equal steps of time; one that is not there stays where it was last.
+    """Run SUMO and return the positions of vehicles at equal time steps; absent ones keep their last.
 
     Raises:
         SumoError: SUMO is not installed or fails.
@@ -85,10 +85,10 @@ def drive(seed: int = 0) -> list[Position]:
 
 
 def positions(seen: Path) -> Iterator[Position]:
-    """What SUMO's output says, every vehicle at every step.
+    """Read SUMO's output: the position of every vehicle at every step.
 
     Raises:
-        SumoError: a vehicle was never there.
+        SumoError: a vehicle never appeared.
     """
     root = ET.parse(seen).getroot()  # noqa: S314 - SUMO wrote it just now
     steps = [
@@ -113,7 +113,7 @@ def _run(program: Path, *arguments: str) -> None:
 
 
 def main() -> None:
-    """Drive and print the trace."""
+    """Run SUMO and print the trace."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     try:

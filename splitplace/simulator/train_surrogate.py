@@ -1,16 +1,16 @@
-"""Train the weights of GOBI's and DASO's surrogates that are shipped.
+"""Train the shipped weights of the surrogates of GOBI and DASO.
 
 `python -m splitplace.simulator.train_surrogate`
 
-Lambda of equation 11 comes from simulations at several rates, numbers of hosts and mixes of arms, in which
-every placement is drawn from a mixture of policies, so that good and bad ones in idle and crowded clusters
-are seen. Of some tasks several placements are played out in the same state (`simulator/counterfactuals.py`):
-nothing else differs between them, so they tell what the host alone adds.
+Lambda of equation 11 comes from simulations with several rates, numbers of hosts and mixes of arms. Every
+placement is drawn from a mixture of policies, so that good and bad ones occur in idle and crowded clusters.
+For some tasks, several placements are played out in the same state (`simulator/counterfactuals.py`). Nothing
+else differs between them, so they show the effect of the host alone.
 
-What a search finds is where the surrogate promises most, so also where it errs most in that direction:
-trained on placements of others alone, it crowds hosts as no other policy would, and foresees nothing of what
-comes of it. Therefore there are several rounds (DAgger, Ross et al. 2011): after the first, the surrogates
-themselves place. Simulations with other seeds are held out to test the result.
+A search ends where the surrogate predicts the best objective, so often where it errs most in that direction.
+Trained only on placements of other policies, a surrogate crowds hosts as no other policy would, and does not
+predict the consequences. Therefore there are several rounds (DAgger, Ross et al. 2011): after the first, the
+surrogates themselves place. Simulations with other seeds are held out to test the result.
 """
 
 import argparse
@@ -68,25 +68,25 @@ PLACED_BY: Sequence[PlacementName] = ("random", "earliest-finish", "round-robin"
 SURROGATES = ("gobi", "daso")
 
 COMPARED = 0.25
-"""Share of the tasks of which several placements are tried."""
+"""Share of the tasks for which several placements are tried."""
 
 PLACEMENTS = 6
-"""How many of them, at most."""
+"""Greatest number of placements tried for a task."""
 
 ROUNDS = 3
 
-LED = 0.7
+LED_SHARE = 0.7
 """Share of the tasks that a surrogate places, after the first round."""
 
 Samples = Mapping[str, Sequence[PlacementSample]]
-"""By the name of the surrogate that saw them so."""
+"""Samples by name of the surrogate that observed them."""
 
 
 class Mixture(StatelessPlacement):
-    """Places by a policy drawn for each task, most tasks by one that leads, and lets surrogates watch.
+    """Place each task by a randomly drawn policy, most tasks by a leading one, and let surrogates observe.
 
-    One pair of surrogates watches what happens; another what would happen, so that in each of them the
-    objectives of the tasks of an interval have the mean of equation 10.
+    One pair of surrogates observes what happens, another what would happen. So in each of them the objectives
+    of an interval's tasks have the mean of equation 10.
     """
 
     name = "mixture"
@@ -104,12 +104,12 @@ class Mixture(StatelessPlacement):
         )
 
     def watch(self, simulation: Simulation) -> None:
-        """The simulation in which it places: only there can it try."""
+        """Set the simulation in which it places and plays out alternatives."""
         self._simulation = simulation
 
     @override
     def place(self, request: PlacementRequest, cluster: ClusterView, now_ms: float) -> Placement | Infeasible:
-        led = self._leader is not None and self._random.random() < LED
+        led = self._leader is not None and self._random.random() < LED_SHARE
         policy = self._leader if self._leader and led else self._random.choice(self._policies)
         found = policy.place(request, cluster, now_ms)
         if isinstance(found, Placement):
@@ -122,7 +122,7 @@ class Mixture(StatelessPlacement):
     def _compare(
         self, request: PlacementRequest, found: Placement, cluster: ClusterView, now_ms: float
     ) -> None:
-        """Play out several placements: that of each policy, then further ones of the first, which draws."""
+        """Play out several placements: one of each policy, then more of the first policy, which is random."""
         if self._simulation is None:
             return
         proposals = [found]
@@ -156,12 +156,12 @@ class Mixture(StatelessPlacement):
 
 
 def watcher(name: str) -> SurrogatePlacement:
-    """A surrogate that only looks."""
+    """Return a surrogate that only observes."""
     return surrogate(name, initial_weights(np.random.default_rng(0)))
 
 
 def surrogate(name: str, weights: Weights, seed: int = 0) -> SurrogatePlacement:
-    """One that does not learn by itself."""
+    """Return a surrogate without fine-tuning."""
     return SurrogatePlacement(
         weights,
         np.random.default_rng(seed),
@@ -173,13 +173,13 @@ def surrogate(name: str, weights: Weights, seed: int = 0) -> SurrogatePlacement:
 
 @dataclass(frozen=True)
 class Experience:
-    """What surrogates have seen, by their name."""
+    """Samples that the surrogates observed, by name of the surrogate."""
 
     happened: Samples
     tried: Samples
 
     def __add__(self, other: "Experience") -> "Experience":
-        """Both."""
+        """Join two sets of samples."""
         return Experience(
             {name: (*self.happened[name], *other.happened[name]) for name in SURROGATES},
             {name: (*self.tried[name], *other.tried[name]) for name in SURROGATES},
@@ -190,26 +190,28 @@ NOTHING = Experience(dict.fromkeys(SURROGATES, ()), dict.fromkeys(SURROGATES, ()
 
 
 def collect(intervals: int, seed: str, weights: Mapping[str, Weights], turn: int = 0) -> Experience:
-    """What GOBI and DASO see in simulations under all conditions.
+    """Collect what GOBI and DASO observe in simulations under all conditions.
 
     Args:
-        intervals: length of each.
-        seed: of all of them.
-        weights: by name, of surrogates that place too.
-        turn: they take turns in leading, over the conditions and, by this number, over the rounds.
+        intervals: length of each simulation.
+        seed: seed of all simulations.
+        weights: weights of surrogates that also place, by name.
+        turn: number of the round; surrogates take turns in leading over conditions and rounds.
     """
     seen = NOTHING
     for number, condition in enumerate(CONDITIONS):
         name = f"{seed} {number}"
-        policies: list[PlacementPolicy] = [placement_policy(one, seed=number) for one in PLACED_BY]
-        surrogates = [surrogate(one, its, number) for one, its in weights.items()]
+        policies: list[PlacementPolicy] = [
+            placement_policy(placement, seed=number) for placement in PLACED_BY
+        ]
+        surrogates = [surrogate(kind, its, number) for kind, its in weights.items()]
         leader = surrogates[(number + turn) % len(surrogates)] if surrogates else None
         mixture = Mixture(name, [*policies, *surrogates], leader)
         scenario = Scenario.model_validate({"intervals": intervals, "rules": "paper", **condition})
         experience(scenario, "random+random", name, placement=mixture, prepare=mixture.watch)
         seen += Experience(
-            {one: its.samples for one, its in mixture.happened.items()},
-            {one: its.samples for one, its in mixture.tried.items()},
+            {kind: its.samples for kind, its in mixture.happened.items()},
+            {kind: its.samples for kind, its in mixture.tried.items()},
         )
         happened, tried = (len(samples["daso"]) for samples in (seen.happened, seen.tried))
         print(
@@ -219,7 +221,7 @@ def collect(intervals: int, seed: str, weights: Mapping[str, Weights], turn: int
 
 
 def trained(seen: Experience, *, steps: int, seed: int) -> dict[str, Weights]:
-    """Weights fitted to all of it, by name."""
+    """Fit weights to all samples; return them by name of the surrogate."""
     weights: dict[str, Weights] = {}
     for name in SURROGATES:
         random = np.random.default_rng(seed)
@@ -229,10 +231,10 @@ def trained(seen: Experience, *, steps: int, seed: int) -> dict[str, Weights]:
 
 
 def report(weights: Mapping[str, Weights], seen: Experience) -> None:
-    """Print how well weights foresee what they may not have been fitted to."""
+    """Print how well weights predict the samples."""
     for name, its in weights.items():
         for what, samples in (("happened", seen.happened[name]), ("tried", seen.tried[name])):
-            expected, realised = predicted(its, samples), np.array([one.target for one in samples])
+            expected, realised = predicted(its, samples), np.array([sample.target for sample in samples])
             error = float(((expected - realised) ** 2).mean() / realised.var())
             print(
                 f"  {name}, {what}: {len(samples)} placements, error {error:.3f} of the variance, "
@@ -242,14 +244,16 @@ def report(weights: Mapping[str, Weights], seen: Experience) -> None:
 
 
 def report_ceiling(seen: Experience) -> None:
-    """Print how well playing out foresees what happens.
+    """Print how well playing out predicts what happens.
 
-    It knows all but the tasks that are yet to arrive, so no surrogate can be expected to foresee more.
+    It knows everything except later arrivals, so no surrogate can be expected to predict more.
     """
     chosen: dict[str, float] = {}
-    for one in seen.tried["daso"]:
-        chosen.setdefault(one.state, one.target)  # the first is the placement that was really taken
-    pairs = [(chosen[one.state], one.target) for one in seen.happened["daso"] if one.state in chosen]
+    for sample in seen.tried["daso"]:
+        chosen.setdefault(sample.state, sample.target)  # the first placement is the actual one
+    pairs = [
+        (chosen[sample.state], sample.target) for sample in seen.happened["daso"] if sample.state in chosen
+    ]
     played, happened = np.array(pairs).reshape(-1, 2).T
     correlation = rank_correlation(played, happened)
     print(f"  playing out, happened: {len(pairs)} placements, Spearman {correlation:.3f}")
@@ -258,15 +262,13 @@ def report_ceiling(seen: Experience) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Collect, train, collect and train again, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--intervals", type=int, default=60, help="of each simulation")
-    parser.add_argument("--steps", type=int, default=12000, help="of AdamW")
+    parser.add_argument("--intervals", type=int, default=60, help="length of each simulation")
+    parser.add_argument("--steps", type=int, default=12000, help="steps of AdamW")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--out", type=Path, default=Path("splitplace/policies/placement"), help="folder of the two files"
+        "--out", type=Path, default=Path("splitplace/policies/placement"), help="folder for the two files"
     )
-    parser.add_argument(
-        "--check", action="store_true", help="train nothing; test the shipped weights with this seed"
-    )
+    parser.add_argument("--check", action="store_true", help="only test the shipped weights with this seed")
     arguments = parser.parse_args(argv)
     weights: dict[str, Weights] = {}
     if arguments.check:

@@ -1,4 +1,4 @@
-"""A copy of a world in the midst of its work, for looking ahead."""
+"""Copy a world with all work in progress, for looking ahead."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -10,10 +10,10 @@ from splitplace.simulator.world import World
 
 
 def twin(world: World) -> World:
-    """A world in the same state that goes its own way from here.
+    """Return an independent copy of a world in its present state.
 
-    Everything on the way is carried over exactly, but for messages within their latency: these few
-    milliseconds begin anew. What hosts have used so far is not carried over.
+    Work and transfers in progress are copied exactly, except for messages within their latency: these few
+    milliseconds start again. The usage of hosts so far is not copied.
     """
     copy = World([(name, machine.host) for name, machine in world.machines.items()], world.surroundings)
     copy.events.now_ms = world.events.now_ms
@@ -59,13 +59,13 @@ def _carry_over(execution: Execution, copy: World, links: dict[Link, Link]) -> N
         )
         other.left_work, other.returned_ms, other.lost = run.left_work, run.returned_ms, run.lost
         other.received_ms, other.computed_ms = run.received_ms, run.computed_ms
-        other.received = run.sent  # what is within its latency arrives now
+        other.received = run.sent  # messages within their latency arrive now
     for name, run in execution.runs.items():
         _resume(run, again.runs[name], copy, links)
 
 
 def _resume(run: StageRun, other: StageRun, copy: World, links: dict[Link, Link]) -> None:
-    """Begin in the copy what is under way of a stage."""
+    """Start in the copy what is in progress for a stage."""
 
     def resend(transfer: Transfer, done: partial[None]) -> Transfer:
         return copy.network.send(transfer.left_at(run_now_ms), _translated(transfer.links, links), done)

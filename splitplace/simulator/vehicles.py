@@ -1,10 +1,10 @@
-"""Vehicles in a city, and how good their links are: the model that made the bundled trace.
+"""A model of vehicles in a city and of their links, which made the bundled trace.
 
 `python -m splitplace.simulator.vehicles > splitplace/simulator/traces/vehicles.csv` makes it again.
-After the setting of the paper
-(section 6.1), vehicles drive at 30 to 50 km/h on a grid of streets, turn at random at crossings, and talk to
-the nearest of a few access points. The signal falls with the third power of the distance, and the bandwidth
-follows Shannon's law, relative to that right beside the access point.
+
+As in the paper (section 6.1), vehicles drive at 30 to 50 km/h on a grid of streets, turn at random at
+crossings, and connect to the nearest of a few access points. The signal falls with the third power of the
+distance. The bandwidth follows Shannon's law, relative to the bandwidth next to the access point.
 """
 
 import sys
@@ -23,17 +23,17 @@ BLOCK_METRES = 200.0
 ACCESS_POINTS = tuple((x, y) for x in (300.0, 1000.0, 1700.0) for y in (300.0, 1000.0, 1700.0))
 NEAR_METRES = 25.0
 NEAR_SNR = 1e5
-"""50 dB right beside an access point."""
+"""50 dB next to an access point."""
 PATH_LOSS = 3.0
 RETRANSMISSION_MS = 2.0
-"""Latency grows by this for each time that the bandwidth is divided by."""
+"""Added latency is this times (1 / bandwidth factor - 1)."""
 
 Position = tuple[float, str, float, float]
 """Second, vehicle, x and y in metres from a corner of the city."""
 
 
 def quality(x: float, y: float) -> tuple[float, float]:
-    """Bandwidth factor and extra latency in ms at a place, in metres from a corner of the city."""
+    """Return bandwidth factor and extra latency in ms at a position, in metres from a corner of the city."""
     metres = max(NEAR_METRES, min(hypot(x - a, y - b) for a, b in ACCESS_POINTS))
     snr = NEAR_SNR * (NEAR_METRES / metres) ** PATH_LOSS
     factor = log2(1 + snr) / log2(1 + NEAR_SNR)
@@ -41,7 +41,7 @@ def quality(x: float, y: float) -> tuple[float, float]:
 
 
 def drive(random: Random, steps: int, step_s: float) -> Iterator[tuple[float, float]]:
-    """Where a vehicle is after each step, in metres: it begins at a crossing and turns at random at each."""
+    """Yield the position of a vehicle after each step, in metres. It turns at random at each crossing."""
     column, row = random.randint(0, BLOCKS), random.randint(0, BLOCKS)
     metres_per_s = random.uniform(30, 50) / 3.6
     heading, driven = (0, 0), BLOCK_METRES
@@ -64,11 +64,11 @@ def drive(random: Random, steps: int, step_s: float) -> Iterator[tuple[float, fl
 
 
 def write(file: IO[str], rows: Iterable[Position]) -> None:
-    """A trace as CSV.
+    """Write a trace as CSV.
 
     Args:
-        file: open for text.
-        rows: where every vehicle is at equal steps of time.
+        file: a file that is open for text.
+        rows: the position of every vehicle at equal time steps.
     """
     print(",".join(COLUMNS), file=file)
     for second, vehicle, x, y in rows:
@@ -77,7 +77,7 @@ def write(file: IO[str], rows: Iterable[Position]) -> None:
 
 
 def model(seed: int = 0) -> Iterator[Position]:
-    """The vehicles of the bundled trace."""
+    """Yield the positions of the bundled trace."""
     for vehicle in range(VEHICLES):
         places = drive(Random(f"vehicle {vehicle} {seed}"), STEPS, STEP_S)
         for step, (x, y) in enumerate(places):

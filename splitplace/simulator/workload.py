@@ -1,9 +1,9 @@
-"""What is asked of the hosts: applications with what their fragments cost, batch sizes and deadlines.
+"""The workload of the hosts: applications with the costs of their fragments, batch sizes and deadlines.
 
-Batches are counted in **items**. Of a model store's applications an item is an image. The paper's batches of
-16,000 to 64,000 images exceed what the live system takes as one task (1,024 inputs), and its containers run
-a batch in one go; so an item of the `paper` profile stands for `IMAGES_PER_ITEM` images, and a fragment takes
-the whole batch in one call.
+Batches are counted in **items**. In the profile `store` an item is an image. The paper's batches of 16,000 to
+64,000 images exceed the size of a task in the live system (1,024 inputs), and its containers run a batch in
+one go. So an item of the profile `paper` stands for `IMAGES_PER_ITEM` images, and a fragment computes the
+whole batch in one call.
 """
 
 import hashlib
@@ -42,16 +42,16 @@ class Workload:
 
     applications: tuple[Application, ...]
     batch: tuple[int, int]
-    """Least and greatest number of items."""
+    """Smallest and largest number of items."""
     deadline_intervals: dict[str, tuple[int, int]]
-    """Least and greatest deadline of each application."""
+    """Shortest and longest deadline of each application, in intervals."""
     interval_s: float
-    """The scheduling interval it is meant for."""
+    """The scheduling interval that the workload is meant for."""
     images_per_item: int
 
 
 class _Measured(BaseModel):
-    """One fragment, on `measured_images`."""
+    """Measurements of one fragment on `measured_images` images."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -96,10 +96,10 @@ class _Profile(BaseModel):
 
 
 def paper(work_scale: float | None = None) -> Workload:
-    """The paper's applications, as `profiles/paper.toml` describes them.
+    """Return the paper's applications, as `profiles/paper.toml` describes them.
 
     Args:
-        work_scale: instead of the calibrated one.
+        work_scale: factor on the work of every fragment; None = the calibrated one.
     """
     text = files("splitplace.simulator").joinpath("profiles", "paper.toml").read_text(encoding="utf-8")
     profile = _Profile.model_validate(tomllib.loads(text))
@@ -115,14 +115,14 @@ def paper(work_scale: float | None = None) -> Workload:
 
 
 def stored(store: ModelStore) -> Workload:
-    """The stored applications, as the live system reads them.
+    """Return the stored applications, as the live system reads them.
 
-    Deadlines are those of the paper's MNIST, 2 to 11 intervals, with an interval of a fifth of the longest
-    default deadline among the applications; batches are of 16 to 256 images.
+    Deadlines are those of the paper's MNIST, 2 to 11 intervals. An interval is a fifth of the longest default
+    deadline of the applications. Batches have 16 to 256 images.
 
     Raises:
         StoreError: the store cannot be used.
-        ValueError: it is empty.
+        ValueError: the store is empty.
     """
     applications = store.applications()
     if not applications:
@@ -138,7 +138,7 @@ def stored(store: ModelStore) -> Workload:
 
 
 def restricted(workload: Workload, arms: Collection[str]) -> Workload:
-    """The same with those variants alone that `arms` names, by name or by kind.
+    """Return the workload with only the variants that `arms` names, by name or by kind.
 
     Raises:
         ValueError: an application has none of them.
@@ -154,7 +154,7 @@ def restricted(workload: Workload, arms: Collection[str]) -> Workload:
 
 
 def _paper_application(profile: _Profile, network: _Network) -> Application:
-    """Not validated: its tensors of gigabytes are more than the live system would send in one piece."""
+    """Build an application without validation, because its tensors exceed the limits of the live system."""
     first, last = network.layers[0], network.layers[-1]
     layers = [
         _fragment(
@@ -189,19 +189,19 @@ def _paper_application(profile: _Profile, network: _Network) -> Application:
     whole = _fragment(profile, f"{network.name}/whole", together, together.cpu_s, network.parameters)
     compressed = _fragment(profile, f"{network.name}/compressed", pruned, pruned.cpu_s, kept)
     accuracy = network.accuracy
-    every = tuple(range(BRANCHES))  # equal groups of classes; which ones is not said
+    every = tuple(range(BRANCHES))  # equal groups of classes; their members do not matter
     chain = [
         Stage(
             name=f"layer-{n}",
-            fragment=one.sha256,
+            fragment=fragment.sha256,
             source=f"layer-{n - 1}" if n else INPUT,
-            classes=every if one is layers[-1] else (),
+            classes=every if fragment is layers[-1] else (),
         )
-        for n, one in enumerate(layers)
+        for n, fragment in enumerate(layers)
     ]
     star = [
-        Stage(name=f"branch-{n}", fragment=one.sha256, source=INPUT, classes=(n,))
-        for n, one in enumerate(branches)
+        Stage(name=f"branch-{n}", fragment=fragment.sha256, source=INPUT, classes=(n,))
+        for n, fragment in enumerate(branches)
     ]
     return Application.model_construct(
         name=network.name,
@@ -229,7 +229,7 @@ def _paper_application(profile: _Profile, network: _Network) -> Application:
 
 
 def _variant(kind: VariantKind, stages: list[Stage], accuracy: float) -> Variant:
-    """A batch runs in one call."""
+    """Build a variant that computes a batch in one call."""
     return Variant(
         name=kind,
         kind=kind,
@@ -257,5 +257,5 @@ def _fragment(profile: _Profile, name: str, measured: _Measured, cpu_s: float, p
 
 
 def _tensor(bytes_per_item: float) -> TensorSpec:
-    """Opaque bytes, as many as were measured; more than a tensor of the live system may have."""
+    """Return a tensor of opaque bytes of the measured size; it may exceed the limits of the live system."""
     return TensorSpec.model_construct(dtype="uint8", shape=(max(1, round(bytes_per_item)),))

@@ -30,7 +30,7 @@ EXPERIMENT = Experiment(
     title="A small experiment",
     question="Which is better?",
     figures=("Figure 99",),
-    policies=("a", "b"),
+    policies=("rule", "random"),
     metrics=("reward", "response_intervals.mean", "cost_usd_per_task"),
     cases=(Case("few", {"rate": 2}, 2.0), Case("many", {"rate": 9}, 9.0)),
     plots=(
@@ -41,9 +41,11 @@ EXPERIMENT = Experiment(
         TimeLines("training", {"epsilon": {"epsilon": "bandit.epsilon"}}, "Training"),
         Courses("course", "by_tenth", "Course", "tenth"),
     ),
-    claims=(extreme("a is the best of them", Cell("a", "reward", "few"), ("a", "b"), highest=True),),
-    printed={Cell("a", "reward", "few"): Printed(94.18)},
-    references=("a",),
+    claims=(
+        extreme("rule is the best of them", Cell("rule", "reward", "few"), ("rule", "random"), highest=True),
+    ),
+    printed={Cell("rule", "reward", "few"): Printed(94.18)},
+    references=("rule",),
 )
 
 RUNS = Runs(
@@ -63,10 +65,10 @@ RUNS = Runs(
             for seed in range(3)
         }
         for case, policy, reward in (
-            ("few", "a", 0.9),
-            ("few", "b", 0.8),
-            ("many", "a", 0.5),
-            ("many", "b", 0.5),
+            ("few", "rule", 0.9),
+            ("few", "random", 0.8),
+            ("many", "rule", 0.5),
+            ("many", "random", 0.5),
         )
     }
 )
@@ -97,26 +99,28 @@ def test_the_page_says_how_to_make_it_again(page: str) -> None:
 
 def test_the_table_holds_means_and_intervals_and_marks_the_best(page: str) -> None:
     # .90, .91, .92: standard deviation .01, t(.975, 2) = 4.3027, margin 2.484 points
-    assert "| a | **91.00 ± 2.48** |" in page
-    assert "| b | 81.00 ± 2.48 |" in page
+    assert "| rule | **91.00 ± 2.48** |" in page
+    assert "| random | 81.00 ± 2.48 |" in page
 
 
 def test_the_page_says_what_each_row_chooses_among(page: str) -> None:
-    assert "Ways to split that each may choose:\n\n- layer, semantic: a, b\n" in page
+    assert "Ways to split that each may choose:\n\n- layer, semantic: rule, random\n" in page
     assert "were not measured" not in page
 
 
 def test_rows_with_arms_of_their_own_stand_apart_and_unmeasured_arms_are_named(tmp_path: Path) -> None:
-    experiment = replace(EXPERIMENT, policies=("a",), more=(PolicyRow("b", "a", ("compressed", "whole")),))
+    experiment = replace(
+        EXPERIMENT, policies=("rule",), more=(PolicyRow("random", "rule", ("compressed", "whole")),)
+    )
     page = write(experiment, RUNS, ORIGIN, tmp_path).read_text(encoding="utf-8")
-    assert "- layer, semantic: a\n- whole, compressed: b\n" in page
+    assert "- layer, semantic: rule\n- whole, compressed: random\n" in page
     assert "`whole` and `compressed` of the paper's workload were not measured as such." in page
 
 
 def test_cases_that_change_the_choice_are_told_apart(tmp_path: Path) -> None:
     cases = (Case("few", {"arms": ("layer",)}, 2.0), Case("many", {}, 9.0))
     page = write(replace(EXPERIMENT, cases=cases), RUNS, ORIGIN, tmp_path).read_text(encoding="utf-8")
-    assert "- few: layer: a, b\n- many: layer, semantic: a, b\n" in page
+    assert "- few: layer: rule, random\n- many: layer, semantic: rule, random\n" in page
 
 
 def test_figures_that_no_run_has_get_no_column(page: str) -> None:
@@ -124,16 +128,19 @@ def test_figures_that_no_run_has_get_no_column(page: str) -> None:
 
 
 def test_the_papers_number_stands_beside_ours(page: str) -> None:
-    assert "| a, few | reward (of 100) | 94.18 | 91.00 ± 2.48 | 3.18 below the paper's (-3%)" in page
+    assert "| rule, few | reward (of 100) | 94.18 | 91.00 ± 2.48 | 3.18 below the paper's (-3%)" in page
 
 
 def test_claims_come_with_their_verdict(page: str) -> None:
-    assert "| the paper | a is the best of them | **confirmed** | a in few less b in few: +10.00" in page
+    assert (
+        "| the paper | rule is the best of them | **confirmed** | rule in few less random in few: +10.00"
+        in page
+    )
 
 
 def test_the_reference_is_tested_in_every_case(page: str) -> None:
     assert "### reward, few" in page
-    assert "| a less b | 0.00 ± 0.00 | 1.000 | 1.000 | 1.000 | 1.000 |" in page
+    assert "| rule less random | 0.00 ± 0.00 | 1.000 | 1.000 | 1.000 | 1.000 |" in page
 
 
 def test_notes_by_hand_are_kept_apart_and_marked(page: str) -> None:
@@ -163,7 +170,7 @@ def test_every_figure_of_every_run_is_in_the_csv_file(folder: Path) -> None:
     assert len(rows) == 12
     assert (rows[1]["case"], rows[1]["policy"], rows[1]["seed"], rows[1]["reward"]) == (
         "few",
-        "a",
+        "rule",
         "1",
         "0.91",
     )
@@ -174,7 +181,7 @@ def test_the_summary_holds_means_in_printed_units(folder: Path) -> None:
         rows = list(csv.DictReader(file))
     assert rows[0] == {
         "case": "few",
-        "policy": "a",
+        "policy": "rule",
         "metric": "reward",
         "unit": "of 100",
         "mean": "91",

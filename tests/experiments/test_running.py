@@ -1,9 +1,10 @@
 """Simulations are done once each, whoever asks for them, by as many workers as one likes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import pytest
+from joblib.externals.loky import get_reusable_executor
 
 from splitplace.experiments.figures import Run
 from splitplace.experiments.plan import Case, Experiment, PolicyRow
@@ -21,7 +22,7 @@ EXPERIMENT = Experiment(
     name="small",
     title="Small",
     question="?",
-    policies=("a", "b"),
+    policies=("rule", "random"),
     metrics=("reward",),
     cases=(Case("few", {"rate": 2}), Case("many", {"rate": 9})),
 )
@@ -37,22 +38,34 @@ def simulate(request: SimulationRequest, trained: TrainedPolicies | None) -> Run
     return Run({"reward": request.scenario.rate + request.seed / 10}, trained.series if trained else {})
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_worker_left() -> Iterator[None]:
+    """End the processes that joblib keeps for the next call."""
+    yield
+    get_reusable_executor().shutdown(wait=True)
+
+
 def all_of(requests: Mapping[tuple[str, str], Mapping[int, SimulationRequest]]) -> list[SimulationRequest]:
     return [request for by_seed in requests.values() for request in by_seed.values()]
 
 
 def test_every_policy_meets_every_case_with_every_seed() -> None:
     requests = requests_of(EXPERIMENT, {"intervals": 4}, seeds=3)
-    assert list(requests) == [("few", "a"), ("few", "b"), ("many", "a"), ("many", "b")]
-    assert requests["many", "b"][2] == SimulationRequest(Scenario(intervals=4, rate=9), "b", 2, None)
+    assert list(requests) == [("few", "rule"), ("few", "random"), ("many", "rule"), ("many", "random")]
+    assert requests["many", "random"][2] == SimulationRequest(
+        Scenario(intervals=4, rate=9), "random", 2, None
+    )
 
 
 def test_what_a_case_changes_wins_over_what_is_common() -> None:
-    assert requests_of(EXPERIMENT, {"rate": 5}, seeds=1)["few", "a"][0].scenario.rate == 2
+    assert requests_of(EXPERIMENT, {"rate": 5}, seeds=1)["few", "rule"][0].scenario.rate == 2
 
 
 def test_policies_can_be_restricted() -> None:
-    assert list(requests_of(EXPERIMENT, {}, seeds=1, only=("b", "unknown"))) == [("few", "b"), ("many", "b")]
+    assert list(requests_of(EXPERIMENT, {}, seeds=1, only=("random", "unknown"))) == [
+        ("few", "random"),
+        ("many", "random"),
+    ]
 
 
 @pytest.mark.parametrize("workers", [Workers(), Workers(2, "threading"), Workers(2, "loky")])
@@ -62,18 +75,18 @@ def test_results_come_back_to_where_they_were_asked_for(workers: Workers) -> Non
     cache.run(all_of(requests), lambda: None)
     runs = cache.runs(requests).by_seed
     assert {cell: [run.figures["reward"] for run in by_seed.values()] for cell, by_seed in runs.items()} == {
-        ("few", "a"): [2, 2.1],
-        ("few", "b"): [2, 2.1],
-        ("many", "a"): [9, 9.1],
-        ("many", "b"): [9, 9.1],
+        ("few", "rule"): [2, 2.1],
+        ("few", "random"): [2, 2.1],
+        ("many", "rule"): [9, 9.1],
+        ("many", "random"): [9, 9.1],
     }
 
 
 def test_the_same_simulation_is_done_only_once() -> None:
     cache = RunCache(train_policies, simulate, Workers(1, "threading"))
-    first = SimulationRequest(Scenario(rate=2, hosts=3), "a", 0)
-    same = SimulationRequest(Scenario(rate=2, hosts=3, intervals=100), "a", 0)
-    other = SimulationRequest(Scenario(rate=2, hosts=3), "a", 1)
+    first = SimulationRequest(Scenario(rate=2, hosts=3), "rule", 0)
+    same = SimulationRequest(Scenario(rate=2, hosts=3, intervals=100), "rule", 0)
+    other = SimulationRequest(Scenario(rate=2, hosts=3), "rule", 1)
     ended: list[None] = []
     assert cache.missing([first, same, other]) == ([], [same, other])
     cache.run([first, same], lambda: ended.append(None))
@@ -100,7 +113,7 @@ def test_a_policy_learns_once_for_all_cases_and_elsewhere_than_in_them() -> None
 
 def test_how_a_policy_decides_holds_for_its_training_too() -> None:
     experiment = replace(EXPERIMENT, cases=(Case("green", {"alpha": 0.9, "rate": 9}),))
-    request = requests_of(experiment, {"training_intervals": 9}, seeds=1)["green", "a"][0]
+    request = requests_of(experiment, {"training_intervals": 9}, seeds=1)["green", "rule"][0]
     assert request.training is not None
     assert request.training.scenario == Scenario(alpha=0.9, training_intervals=9)
     assert request.scenario == Scenario(alpha=0.9, rate=9)
@@ -109,27 +122,27 @@ def test_how_a_policy_decides_holds_for_its_training_too() -> None:
 def test_a_row_with_arms_of_its_own_has_them_in_its_training_too_whatever_the_case_says() -> None:
     experiment = replace(
         EXPERIMENT,
-        more=(PolicyRow("a (one arm)", "a", ("layer",)),),
+        more=(PolicyRow("rule (one arm)", "rule", ("layer",)),),
         cases=(Case("two arms", {"arms": ("layer", "semantic")}),),
     )
     requests = requests_of(experiment, {"training_intervals": 9}, seeds=1)
-    assert list(requests) == [("two arms", "a"), ("two arms", "b"), ("two arms", "a (one arm)")]
-    request = requests["two arms", "a (one arm)"][0]
+    assert list(requests) == [("two arms", "rule"), ("two arms", "random"), ("two arms", "rule (one arm)")]
+    request = requests["two arms", "rule (one arm)"][0]
     assert request.training is not None
     assert (request.policy, request.scenario.arms, request.training.scenario.arms) == (
-        "a",
+        "rule",
         ("layer",),
         ("layer",),
     )
-    assert requests["two arms", "a"][0].scenario.arms == ("layer", "semantic")
+    assert requests["two arms", "rule"][0].scenario.arms == ("layer", "semantic")
 
 
 def test_rows_are_kept_by_their_name_or_by_their_policy() -> None:
-    experiment = replace(EXPERIMENT, more=(PolicyRow("a (one arm)", "a", ("layer",)),))
-    by_policy = requests_of(experiment, {}, seeds=1, only=["a"])
-    assert [name for case, name in by_policy if case == "few"] == ["a", "a (one arm)"]
-    by_name = requests_of(experiment, {}, seeds=1, only=["a (one arm)"])
-    assert [name for case, name in by_name if case == "few"] == ["a (one arm)"]
+    experiment = replace(EXPERIMENT, more=(PolicyRow("rule (one arm)", "rule", ("layer",)),))
+    by_policy = requests_of(experiment, {}, seeds=1, only=["rule"])
+    assert [name for case, name in by_policy if case == "few"] == ["rule", "rule (one arm)"]
+    by_name = requests_of(experiment, {}, seeds=1, only=["rule (one arm)"])
+    assert [name for case, name in by_name if case == "few"] == ["rule (one arm)"]
 
 
 def test_arms_that_are_spelled_out_make_no_other_simulation_than_the_policys_own() -> None:
@@ -152,8 +165,10 @@ def test_how_long_and_how_steady_a_simulation_is_does_not_matter_to_the_training
 
 
 def test_an_oracle_learns_nothing() -> None:
-    experiment = replace(EXPERIMENT, policies=("oracle+a",))
-    assert requests_of(experiment, {"training_intervals": 9}, seeds=1)["few", "oracle+a"][0].training is None
+    experiment = replace(EXPERIMENT, policies=("oracle+rule",))
+    assert (
+        requests_of(experiment, {"training_intervals": 9}, seeds=1)["few", "oracle+rule"][0].training is None
+    )
 
 
 def test_a_simulation_that_was_not_done_is_not_made_up() -> None:
