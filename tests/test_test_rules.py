@@ -10,15 +10,13 @@ from tests.support.texts import texts
 
 SLEEPS = {"asyncio.sleep", "time.sleep"}
 MAY_SLEEP = PurePath("tests/support/waiting.py")
-OPEN = {"services", "edge_node", "bus"}
-"""Folders that are still to be brought under these rules."""
 SUPPORT = "support"
 
 
 def _modules() -> Iterator[tuple[PurePath, ast.Module]]:
     """Every module of the tests."""
     for path, content in texts():
-        if path.parts[0] == "tests" and path.suffix == ".py" and path.parts[1] not in OPEN:
+        if path.parts[0] == "tests" and path.suffix == ".py":
             yield path, ast.parse(content)
 
 

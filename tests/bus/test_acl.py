@@ -1,7 +1,6 @@
 """The access list that we ship lets every part do what the topic table says of it, and nothing else."""
 
 import queue
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from splitplace.messages.topics import (
     Topic,
     all_topics,
 )
+from tests.support.waiting import block_until
 
 pytestmark = pytest.mark.mosquitto
 
@@ -115,10 +115,7 @@ def test_the_readers_of_a_topic_can_read_it(topic: Topic[Message], parts: dict[s
     name = _name(topic, service=publisher)
     assert parts[publisher].may_publish(name)
     readers = [parts[role] for role in topic.subscribers]
-    deadline = time.monotonic() + 5
-    while not all(name in part.received for part in readers) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert [part.user for part in readers if name not in part.received] == []
+    block_until(lambda: all(name in part.received for part in readers))
 
 
 def test_nobody_reads_the_answers_or_tensors_of_others(parts: dict[str, Part]) -> None:
@@ -130,9 +127,7 @@ def test_nobody_reads_the_answers_or_tensors_of_others(parts: dict[str, Part]) -
     ]
     assert all(gateway.may_publish(topic) for topic in private)
     assert gateway.may_publish(f"{PREFIX}/answer/sensor-1/last")
-    deadline = time.monotonic() + 5
-    while f"{PREFIX}/answer/sensor-1/last" not in parts[SENSOR].received and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert f"{PREFIX}/answer/sensor-1/last" in parts[SENSOR].received  # so the others have been sorted out
+    block_until(lambda: f"{PREFIX}/answer/sensor-1/last" in parts[SENSOR].received)
+    # So the broker has dealt with the others too.
     for role in (SENSOR, NODE):
         assert not parts[role].received & set(private)

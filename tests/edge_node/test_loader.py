@@ -18,7 +18,7 @@ from splitplace.messages.cluster import FailureKind
 from splitplace.storage.model_store import ModelStore
 from tests.edge_node.jobs import make_job
 from tests.support.tiny_application import build_tiny_application
-from tests.support.waiting import until
+from tests.support.waiting import pass_time, until
 
 BIG = 1_000_000_000.0
 FRAGMENT_BYTES = 100_000
@@ -42,7 +42,7 @@ class Bench:
     async def fetch(self, fragment: Fragment) -> Path:
         self.fetching += 1
         self.most_at_once = max(self.most_at_once, self.fetching)
-        await asyncio.sleep(self.fetch_s)
+        await asyncio.to_thread(pass_time, self.fetch_s)
         self.fetching -= 1
         self.fetched.append(fragment.sha256)
         return self.models.fragment_path(fragment.sha256)
@@ -85,7 +85,7 @@ async def test_what_a_task_needs_is_brought_at_once_and_beside_each_other(tmp_pa
         made.fetch_s = 0.05
         for fragment in made.fragments("layer"):
             made.loader.want(fragment)
-        await until(lambda: set(made.loader.loaded) == set(made.fragments("layer")), 10)
+        await until(lambda: set(made.loader.loaded) == set(made.fragments("layer")))
     assert made.most_at_once == 3
 
 
@@ -95,7 +95,7 @@ async def test_what_might_be_needed_is_brought_one_after_the_other(tmp_path: Pat
         wanted = made.fragments("layer") + made.fragments("semantic")
         made.loader.want_when_idle(wanted[:3])
         made.loader.want_when_idle(wanted[3:])
-        await until(lambda: set(made.loader.loaded) == set(wanted), 10)
+        await until(lambda: set(made.loader.loaded) == set(wanted))
     assert made.fetched == list(wanted)
     assert made.most_at_once == 1
 
@@ -106,23 +106,25 @@ async def test_what_might_be_needed_waits_while_there_is_something_to_compute(tm
         made.executor.push(make_job(task="c.t", fragment=whole, ends_ms=BIG))
         made.loader.want_when_idle(made.fragments("layer"))
         made.loader.want(whole)
-        await until(lambda: made.loader.loaded == (whole,), 10)
+        await until(lambda: made.loader.loaded == (whole,))
         made.loader.something_changed()
-        await asyncio.sleep(0.1)
-        assert made.fetched == [whole]
+        needed = made.fragments("semantic")[0]
+        made.loader.want(needed)
+        await until(lambda: made.loader.loaded == (whole, needed))
+        assert made.fetched == [whole, needed]
         made.executor.cancel("c.t", 1)
         made.loader.something_changed()
-        await until(lambda: len(made.loader.loaded) == 4, 10)
+        await until(lambda: len(made.loader.loaded) == 5)
 
 
 async def test_what_might_be_needed_drives_nothing_out(tmp_path: Path) -> None:
     async with bench(tmp_path, budget_bytes=4 * FRAGMENT_BYTES) as made:
         (whole,) = made.fragments("whole")
         made.loader.want(whole)
-        await until(lambda: made.loader.loaded == (whole,), 10)
+        await until(lambda: made.loader.loaded == (whole,))
         made.loader.want_when_idle(made.fragments("layer"))
-        await until(lambda: len(made.loader.loaded) == 2, 10)
-        await asyncio.sleep(0.05)
+        await until(lambda: len(made.loader.loaded) == 2)
+        await until(lambda: made.loader._idle_task is None)  # it has considered all
         assert made.loader.loaded == (whole, made.fragments("layer")[0])
         assert made.loader.loaded_bytes == 4 * FRAGMENT_BYTES
     assert not made.failures
@@ -134,12 +136,12 @@ async def test_how_long_loading_takes_is_told_once_something_was_loaded(tmp_path
         assert before_ms is None
         made.fetch_s = 0.1
         made.loader.want_when_idle(made.fragments("whole"))
-        await until(lambda: made.loader.loaded, 10)
+        await until(lambda: made.loader.loaded)
         first_ms = made.loader.load_ms
         assert first_ms is not None
         assert 100 <= first_ms < 5000
         made.fetch_s = 0.0
         made.loader.want_when_idle(made.fragments("layer"))
-        await until(lambda: len(made.loader.loaded) == 4, 10)
+        await until(lambda: len(made.loader.loaded) == 4)
         assert made.loader.load_ms is not None
         assert made.loader.load_ms < first_ms

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from splitplace.edge_node.vitals import Meter, power_watts, read_temperature, read_throttled
+from tests.support.waiting import pass_time
 
 
 def test_power_follows_the_published_curve_and_is_linear_in_between() -> None:
@@ -26,7 +27,7 @@ def test_a_process_that_computes_uses_its_share_and_more_energy_than_an_idle_one
     burn(0.2)
     busy = meter.sample()
     assert busy.cpu_ratio == 1.0
-    time.sleep(0.2)
+    pass_time(0.2)
     idle = meter.sample()
     assert idle.cpu_ratio < 1.0
     assert 0 < idle.energy_joules - busy.energy_joules < 1.75 * 0.4

@@ -32,6 +32,11 @@ def block_until(condition: Callable[[], object], seconds: float = PATIENCE_S) ->
         time.sleep(_POLL_S)
 
 
+def pass_time(seconds: float) -> None:
+    """Let time pass where time is what a test is about: the length of made-up work, or idleness."""
+    time.sleep(seconds)
+
+
 async def every(seconds: float) -> AsyncIterator[float]:
     """Seconds since the first turn, one turn each `seconds`, for loads of a steady rate."""
     clock = asyncio.get_running_loop().time

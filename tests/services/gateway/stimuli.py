@@ -1,6 +1,8 @@
-"""Stimuli for the gateway's core, about a task of the example application `tiny`."""
+"""Stimuli for the gateway's core and journal, about a task of the example application `tiny`."""
 
 from collections.abc import Iterable
+
+import numpy as np
 
 from splitplace.messages.cluster import StageFailure
 from splitplace.messages.task import (
@@ -12,6 +14,7 @@ from splitplace.messages.task import (
     VariantEstimate,
 )
 from splitplace.services.gateway.instructions import Instruction
+from splitplace.services.gateway.journal import Entry, ReplyTo
 from splitplace.services.gateway.task import NewTask
 
 BOOT = "0" * 16
@@ -96,3 +99,19 @@ def failure(node: str = "n1", attempt: int = 1, key: str = "camera.1") -> StageF
 
 def kinds(instructions: Iterable[Instruction]) -> list[str]:
     return [type(instruction).__name__ for instruction in instructions]
+
+
+def entry(number: int = 1, labels: tuple[int, ...] | None = (3, 1)) -> Entry:
+    """A journalled task."""
+    return Entry(
+        key=f"camera.{number}",
+        client="camera",
+        task=str(number),
+        application="digits",
+        deadline_ms=250.0,
+        accepted_unix_s=1e9 + number,
+        attempt=1,
+        inputs=np.arange(8, dtype=np.uint8).reshape(2, 1, 2, 2),
+        labels=labels,
+        reply=ReplyTo("home/answers", b"42", packed=True),
+    )

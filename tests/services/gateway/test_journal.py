@@ -7,22 +7,8 @@ import numpy as np
 import pytest
 
 from splitplace.messages.task import Answer
-from splitplace.services.gateway.journal import Entry, Journal, JournalError, Known, ReplyTo
-
-
-def entry(number: int = 1, labels: tuple[int, ...] | None = (3, 1)) -> Entry:
-    return Entry(
-        key=f"camera.{number}",
-        client="camera",
-        task=str(number),
-        application="digits",
-        deadline_ms=250.0,
-        accepted_unix_s=1e9 + number,
-        attempt=1,
-        inputs=np.arange(8, dtype=np.uint8).reshape(2, 1, 2, 2),
-        labels=labels,
-        reply=ReplyTo("home/answers", b"42", packed=True),
-    )
+from splitplace.services.gateway.journal import Journal, JournalError, Known
+from tests.services.gateway.stimuli import entry
 
 
 def answer(status: str = "answered", number: int = 1) -> Answer:

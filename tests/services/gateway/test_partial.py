@@ -10,8 +10,7 @@ from splitplace.services.gateway.core import GatewayCore
 from splitplace.services.gateway.instructions import Cancel, Finish, Settle
 from splitplace.services.gateway.partial import comes_too_late, surviving_coverage
 from splitplace.services.gateway.task import RetryRules
-from tests.services.gateway.stimuli import BOOT, decided, failure, kinds, placed, result, star, task
-from tests.services.gateway.test_journal import entry
+from tests.services.gateway.stimuli import BOOT, decided, entry, failure, kinds, placed, result, star, task
 from tests.support.message_examples import application
 from tests.support.outputs import logits_application
 

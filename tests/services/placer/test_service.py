@@ -26,7 +26,7 @@ from tests.support.examples import all_of, node, snapshot, three_ways
 from tests.support.messages import decided, finished
 from tests.support.observer import Observer
 from tests.support.running import running
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_S, every, until
 
 APP: Application = three_ways(image_ms=10)
 
@@ -49,11 +49,13 @@ class PlacerObserver(Observer):
 
     async def until_placed(self, task: str, on: str = "", application: str = APP.name) -> TaskPlaced:
         """Ask until stages come: catalogue and cluster reach the placer on topics of their own."""
-        for attempt in range(1, 100):
-            placed = await self.ask(task, attempt, application)
-            if placed.stages and on in ("", placed.stages[0].node):
-                return placed
-            await asyncio.sleep(0.02)
+        attempt = 0
+        async with asyncio.timeout(PATIENCE_S):
+            async for _ in every(0.02):
+                attempt += 1
+                placed = await self.ask(task, attempt, application)
+                if placed.stages and on in ("", placed.stages[0].node):
+                    return placed
         raise TimeoutError
 
 

@@ -19,7 +19,7 @@ from splitplace.services.resource_monitor.service import ResourceMonitor, Resour
 from tests.support.messages import BOOTS, node_info, node_status, node_vitals
 from tests.support.observer import Observer
 from tests.support.running import running
-from tests.support.waiting import until
+from tests.support.waiting import every, until
 
 FIRST, SECOND, _ = BOOTS
 
@@ -85,9 +85,12 @@ async def test_a_silent_node_is_declared_dead_within_three_seconds(mosquitto_url
 async def test_heartbeats_are_passed_on_twice_a_second_and_as_metrics(mosquitto_url: str) -> None:
     async with observed(mosquitto_url) as observer:
         await observer.join("n1")
-        for beat in range(12):
+        beats = iter(range(12))
+        async for _ in every(0.1):
+            beat = next(beats, None)
+            if beat is None:
+                break
             await observer.publish(NODE_VITALS, node_vitals("n1", queue_ms=float(beat)))
-            await asyncio.sleep(0.1)
         seconds = await until(lambda: observer.states[-1].nodes[0].queue_ms == 11.0)
         assert seconds < 1.0
         await until(lambda: b'"queue_ms":11.0' in observer.metrics.get("n1", b""))

@@ -39,7 +39,7 @@ from tests.support.outputs import (
     wide_application,
 )
 from tests.support.running import running
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_S, every, until
 
 finished = partial(messages.finished, application="app")
 
@@ -193,11 +193,10 @@ async def test_after_a_restart_of_the_broker_results_and_retained_metrics_come_a
         assert observer.metrics["all"].finished == 1
 
         attempt = 0
-        async with asyncio.timeout(10.0):
-            while not observer.heard(
-                JOB_RESULT
-            ):  # as the gateway does: until the connection for tensors is back
+        async with asyncio.timeout(PATIENCE_S):
+            async for _ in every(0.2):  # as the gateway does: until the connection for tensors is back
+                if observer.heard(JOB_RESULT):
+                    break
                 attempt += 1
                 await observer.send(frames_of(outputs_of(logits, "star", attempt=attempt)))
-                await asyncio.sleep(0.2)
         assert_right(observer.heard(JOB_RESULT)[0], logits)
