@@ -30,7 +30,7 @@ def measure_score(
             of a CPU quota: the error is about one period in all of them.
         clock: In seconds. Wall time for a node; CPU time of the thread tells the machine's own speed.
         windows: How often to measure; the best counts, because what a device does besides while it boots
-            passes, and a node that is judged too slow gets no work that would show otherwise.
+            passes; a node with too low a score would get no work that could correct it.
 
     Raises:
         FragmentError: The reference network does not load or run.

@@ -1,4 +1,4 @@
-"""What the applications' descriptions say about fragments, and what this node has measured. Pure."""
+"""Descriptions of fragments from the manifests, and times that this node has measured. Pure."""
 
 from collections import OrderedDict
 from math import nan
@@ -14,24 +14,24 @@ _KEPT = 0.9
 
 
 class CatalogueFullError(SplitPlaceError):
-    """More applications than a node wants to know."""
+    """More applications than a node keeps."""
 
 
 class Catalogue:
-    """Fragments by hash, from the retained descriptions of the applications."""
+    """Fragments by hash, from the retained manifests."""
 
     def __init__(self, score: float) -> None:
         """An empty catalogue of a node with this benchmark score (GFLOP/s, one thread)."""
         self.score = score
         self._applications: dict[str, dict[str, tuple[Fragment, float]]] = {}
         self._fragments: dict[str, tuple[Fragment, float]] = {}
-        """All applications'; replaced, never changed, because the executor's thread reads it too."""
+        """Fragments of all applications; replaced, never changed: the executor's thread reads it too."""
 
     def add_application(self, application: Application) -> None:
-        """Learn or replace an application.
+        """Add or replace an application.
 
         Raises:
-            CatalogueFullError: it would be one too many.
+            CatalogueFullError: there are too many applications.
         """
         if application.name not in self._applications and len(self._applications) >= MAX_APPLICATIONS:
             raise CatalogueFullError(application.name)
@@ -43,12 +43,12 @@ class Catalogue:
         }
 
     def fragment(self, sha256: str) -> Fragment | None:
-        """The fragment's description, or None while no application has it."""
+        """Return the description of a fragment; None if no application has it."""
         found = self._fragments.get(sha256)
         return found[0] if found else None
 
     def call_ms(self, sha256: str) -> float:
-        """What one call of a fragment costs here beside its images, as described; 0 if unknown."""
+        """Return the fixed time of a call of a fragment here, as described; 0 if unknown."""
         found = self._fragments.get(sha256)
         return cost.call_ms(found[0].milliseconds_per_call, self._slowness(found[1])) if found else 0.0
 
@@ -67,29 +67,29 @@ class Catalogue:
 
 
 class Timings:
-    """Moving averages of what an image really costs here, pacing and throttling included.
+    """Moving averages of the time per image here, pacing and throttling included.
 
-    The ratio of decayed sums, so that a call on many images counts for as much as it measured. The cost of
-    a call (`Catalogue.call_ms`) is taken off before, since predictions add it.
+    The ratio of decayed sums, so that a call counts by its number of images. The fixed time of a call
+    (`Catalogue.call_ms`) is subtracted before, since predictions add it.
     """
 
     def __init__(self) -> None:
         self._sums: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def add(self, fragment: str, images: int, took_ms: float) -> None:
-        """Note one call on so many images, which took that long without the cost of the call itself."""
+        """Note a call: its images, and its time without the fixed time of a call."""
         total_ms, total_images = self._sums.pop(fragment, (0.0, 0.0))
         self._sums[fragment] = (_KEPT * total_ms + took_ms, _KEPT * total_images + images)
         if len(self._sums) > MAX_FRAGMENTS_LISTED:
             self._sums.popitem(last=False)
 
     def milliseconds_per_image(self, fragment: str) -> float | None:
-        """The average, or None before the first call."""
+        """Return the average; None before the first call."""
         sums = self._sums.get(fragment)
         return max(0.0, sums[0] / sums[1]) if sums else None
 
     def report(self) -> tuple[FragmentTiming, ...]:
-        """All averages, for the vitals."""
+        """Return all averages, for the vitals."""
         return tuple(
             FragmentTiming(fragment=fragment, milliseconds_per_image=max(0.0, total_ms / images))
             for fragment, (total_ms, images) in self._sums.items()

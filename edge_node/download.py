@@ -1,6 +1,6 @@
 """The state of one fragment's download: which chunks are here and which to request. Pure.
 
-Chunks come on a topic that all nodes share, so any that arrives is taken, whoever asked for it.
+Chunks come on a topic that all nodes share, so every one that arrives is used, whoever requested it.
 """
 
 from collections.abc import Collection
@@ -37,7 +37,7 @@ class Download:
         self.file_bytes = file_bytes
         self.chunks = -(-file_bytes // CHUNK_BYTES)
         self._missing = set(range(self.chunks)).difference(written)
-        self._asked: dict[int, float] = {}
+        self._requested_ms: dict[int, float] = {}
         self._silent_rounds = 0
 
     @property
@@ -46,12 +46,12 @@ class Download:
         return not self._missing
 
     def receive(self, chunk: int, body_bytes: int, file_bytes: int) -> bool:
-        """Whether a chunk is to be kept: new, of this file, and of the right size."""
+        """Note a chunk. Returns whether to keep it: new, of this file, and of the right size."""
         expected = min(CHUNK_BYTES, self.file_bytes - chunk * CHUNK_BYTES)
         if file_bytes != self.file_bytes or body_bytes != expected or chunk not in self._missing:
             return False
         self._missing.discard(chunk)
-        self._asked.pop(chunk, None)
+        self._requested_ms.pop(chunk, None)
         self._silent_rounds = 0
         return True
 
@@ -59,27 +59,31 @@ class Download:
         """Return what to request now; None while enough is on its way.
 
         Raises:
-            DownloadError: nothing new has come for `MAX_SILENT_ROUNDS` rounds of asking.
+            DownloadError: no new chunk has come in `MAX_SILENT_ROUNDS` rounds of requests.
         """
-        late = [chunk for chunk, asked_ms in self._asked.items() if now_ms - asked_ms >= PATIENCE_MS]
-        if late and len(late) == len(self._asked):
+        late = [
+            chunk
+            for chunk, requested_ms in self._requested_ms.items()
+            if now_ms - requested_ms >= PATIENCE_MS
+        ]
+        if late and len(late) == len(self._requested_ms):
             self._silent_rounds += 1
             if self._silent_rounds >= MAX_SILENT_ROUNDS:
                 missing = f"{len(self._missing)} of {self.chunks} chunks"
-                raise DownloadError(f"{missing} did not come, though asked for {MAX_SILENT_ROUNDS} times")
+                raise DownloadError(f"{missing} did not come, though requested {MAX_SILENT_ROUNDS} times")
         for chunk in late:
-            del self._asked[chunk]
-        unasked = self._missing - self._asked.keys()
-        if not unasked or len(self._asked) > WINDOW // 2:
+            del self._requested_ms[chunk]
+        unrequested = self._missing - self._requested_ms.keys()
+        if not unrequested or len(self._requested_ms) > WINDOW // 2:
             return None
-        first = min(unasked)
+        first = min(unrequested)
         run = 1
-        while run < WINDOW - len(self._asked) and first + run in unasked:
+        while run < WINDOW - len(self._requested_ms) and first + run in unrequested:
             run += 1
-        self._asked.update(dict.fromkeys(range(first, first + run), now_ms))
+        self._requested_ms.update(dict.fromkeys(range(first, first + run), now_ms))
         return Wanted(first, run)
 
     def next_check_ms(self, now_ms: float) -> float:
         """Return the ms to wait for a chunk before calling `wanted` again."""
-        oldest = min(self._asked.values(), default=now_ms)
+        oldest = min(self._requested_ms.values(), default=now_ms)
         return max(0.0, oldest + PATIENCE_MS - now_ms)

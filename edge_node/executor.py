@@ -1,8 +1,8 @@
-"""The one thread that computes: takes the most urgent job whose fragment is loaded, runs it, hands it back.
+"""The thread that computes: takes the most urgent job whose fragment is loaded, runs it, hands it back.
 
-The event loop and this thread share the queue under one lock, so the next job starts without a trip through
-the loop. When `OUTGOING_DEPTH` results wait to be sent the thread waits too: that is the back-pressure which
-bounds memory, while receiving, computing and sending still overlap.
+The event loop and this thread share the queue under one lock, so that the next job starts without a trip
+through the loop. The thread waits while `OUTGOING_DEPTH` results wait to be sent. This back-pressure bounds
+memory, while receiving, computing and sending still overlap.
 """
 
 import threading
@@ -29,7 +29,7 @@ _STOP_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a fragment made of a micro-batch, encoded."""
+    """The encoded output of a fragment for a micro-batch."""
 
     codec: Codec
     encoded: bytes
@@ -39,7 +39,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a job could not be done."""
+    """Reason why a job could not be done."""
 
     kind: FailureKind
     reason: str
@@ -47,7 +47,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A job that went through the thread."""
+    """A job that was run, or could not be."""
 
     job: MicroBatchJob
     queue_ms: float
@@ -57,7 +57,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What an executor has to do and has done, at one moment."""
+    """Queue and counters of an executor at one moment."""
 
     queue_length: int
     queue_ms: float
@@ -82,10 +82,10 @@ class Executor:
 
         Args:
             queue: from now on touched only through this object.
-            deliver: called in the thread with each result; `sent` must be called once for each.
+            deliver: called in the thread with each result; call `sent` once for each.
             compress: try zstd on outputs.
             pace: share of one core to keep to: after c seconds of computing it sleeps c * (1/pace - 1).
-            call_ms: what a call of a fragment costs beside its images (milliseconds).
+            call_ms: fixed time of a call of a fragment, by hash.
         """
         self._queue = queue
         self._deliver = deliver
@@ -102,11 +102,11 @@ class Executor:
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
 
     def start(self) -> None:
-        """Begin to work."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Finish what runs and end the thread. Blocks."""
+        """Finish the running job and end the thread. Blocks."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -114,14 +114,14 @@ class Executor:
         self._thread.join(_STOP_S)
 
     def push(self, job: MicroBatchJob) -> PushOutcome:
-        """Let a job wait for its turn and its fragment."""
+        """Add a job to the queue."""
         with self._changed:
             admission = self._queue.push(job, now_ms())
             self._changed.notify()
         return admission
 
     def cancel(self, task: str, attempt: int) -> None:
-        """Drop what waits of a task, up to and including an attempt."""
+        """Drop waiting jobs of a task, up to and including an attempt."""
         with self._changed:
             self._queue.cancel(task, attempt)
 
@@ -131,27 +131,27 @@ class Executor:
             return self._queue.is_wanted(task, attempt)
 
     def expire(self) -> None:
-        """Drop what waits in vain."""
+        """Drop expired jobs."""
         with self._changed:
             self._queue.expire(now_ms())
 
     def take(self, fragment: str) -> tuple[MicroBatchJob, ...]:
-        """Take all jobs of a fragment that will not come."""
+        """Take all jobs of a fragment that cannot be loaded."""
         with self._changed:
             return self._queue.take(fragment)
 
     def sent(self) -> None:
-        """A result has left the node (or was dropped): there is room for another."""
+        """Make room for another result: one was sent or dropped."""
         self._room.release()
 
     def add_session(self, fragment: str, runtime: FragmentRuntime) -> None:
-        """From now on jobs of this fragment can run."""
+        """Let jobs of this fragment run."""
         with self._changed:
             self._sessions[fragment] = runtime
             self._changed.notify()
 
     def remove_session(self, fragment: str) -> FragmentRuntime | None:
-        """Stop running jobs of this fragment; the session is returned, to be freed where it hurts nobody."""
+        """Stop running jobs of this fragment. Returns the session, so that the caller frees it."""
         with self._changed:
             return self._sessions.pop(fragment, None)
 
@@ -161,18 +161,18 @@ class Executor:
             return fragment in self._sessions
 
     def busy(self) -> frozenset[str]:
-        """Fragments that something runs on or waits for."""
+        """Return fragments with running or waiting jobs."""
         with self._changed:
             running = {self._running.route.fragment} if self._running else set()
             return self._queue.fragments | running
 
     def milliseconds_per_image(self, fragment: str) -> float | None:
-        """What an image of this fragment has cost here, beside the cost of a call."""
+        """Measured time per image of this fragment, without the fixed time of a call; None before."""
         with self._changed:
             return self._timings.milliseconds_per_image(fragment)
 
     def load(self) -> Load:
-        """What there is to do and what was done."""
+        """Return queue and counters."""
         with self._changed:
             running = self._running
             return Load(
@@ -236,13 +236,13 @@ class Executor:
             return Failure("memory", "out of memory while running")
         except FragmentError as error:
             return Failure("runtime", str(error))
-        except Exception as error:  # noqa: BLE001 - the thread must outlive whatever a native library does
+        except Exception as error:  # noqa: BLE001 - no error of a native library may end the thread
             return Failure("runtime", repr(error))
         return Output(codec, encoded, runtime.output.dtype, output.shape)
 
 
 def _misfit(tensor: NDArray[Any], runtime: FragmentRuntime) -> str | None:
-    """Why a fragment cannot be run on a batch; None if it can."""
+    """Return why a fragment cannot run on a batch; None if it can."""
     expected = runtime.input
     if tensor.dtype != np.dtype(expected.dtype) or tensor.shape[1:] != expected.shape:
         shape = ", ".join(map(str, expected.shape))

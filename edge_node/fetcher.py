@@ -28,7 +28,7 @@ _MAX_UNWRITTEN = 64
 
 
 class Fetcher:
-    """Brings fragments that are not in the store yet."""
+    """Downloads fragments that are not in the store yet."""
 
     def __init__(self, bus: Bus, store: FragmentStore, node: str) -> None:
         self._bus = bus
@@ -40,8 +40,8 @@ class Fetcher:
         """Return the fragment's file, with its hash checked.
 
         Raises:
-            DownloadError: nobody has it, chunks do not come, or what comes is not what was described.
-            OSError: the disk refuses.
+            DownloadError: nobody has it, chunks do not come, or the content is not as described.
+            OSError: it cannot be written.
         """
         if not 0 < fragment.file_bytes <= MAX_FRAGMENT_BYTES:
             raise DownloadError(
@@ -56,11 +56,11 @@ class Fetcher:
                         return await asyncio.to_thread(self._store.finish, partial, fragment.sha256)
                     except StoreError as error:
                         log.warning("fetched a fragment with wrong content: %s", error)
-        raise DownloadError(f"what was fetched had a wrong hash, {MAX_TRIES} times")
+        raise DownloadError(f"the content had a wrong hash, {MAX_TRIES} times")
 
 
 class _Transfer:
-    """One try at one file."""
+    """One download of one file."""
 
     def __init__(self, bus: Bus, node: str, fragment: Fragment, partial: PartialFragment) -> None:
         self._bus = bus
@@ -69,11 +69,11 @@ class _Transfer:
         self._download = Download(fragment.file_bytes, partial.written)
         self._partial = partial
         self._unwritten: asyncio.Queue[tuple[int, memoryview] | None] = asyncio.Queue()
-        """None only wakes `run`."""
+        """Chunk numbers and bodies; None only wakes `run`."""
         self._missing: str | None = None
 
     async def run(self) -> None:
-        """Ask and write until every chunk is here. Raises DownloadError, OSError."""
+        """Request and write chunks until all are there. Raises DownloadError, OSError."""
         async with (
             self._bus.watching(FRAGMENT_CHUNK, self._on_chunk, fragment=self._fragment),
             self._bus.watching(FRAGMENT_MISSING, self._on_missing, fragment=self._fragment),

@@ -25,7 +25,7 @@ class PartialFragment:
     """
 
     def __init__(self, path: Path, file_bytes: int, on_close: Callable[[Path], None]) -> None:
-        """Opens what an earlier download left, or a new file. Raises OSError."""
+        """Open the file of an earlier download, or a new one. Raises OSError."""
         self.path = path
         self._on_close = on_close
         self._file_bytes = file_bytes
@@ -60,7 +60,7 @@ class PartialFragment:
         self._file.flush()
 
     def complete(self) -> None:
-        """Leave only the content, on the disk: a power cut must not leave a hollow file under a good name."""
+        """Leave only the content, and sync it: a power cut must not leave an empty file under a good name."""
         self._file.truncate(self._file_bytes)
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -70,7 +70,7 @@ class FragmentStore:
     """A bounded cache: the least recently used files make room, before a new one is fetched."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
-        """Opens the cache.
+        """Open the cache.
 
         Args:
             folder: created if missing; unfinished downloads in it can resume.
@@ -88,11 +88,11 @@ class FragmentStore:
         folder.mkdir(parents=True, exist_ok=True)
 
     def fragments(self) -> tuple[str, ...]:
-        """Hashes of what is here, most recently used first."""
+        """Return the hashes of complete fragments, most recently used first."""
         return tuple(path.stem for path, _ in reversed(self._by_age()) if path.suffix == _SUFFIX)
 
     def find(self, sha256: str) -> Path | None:
-        """The file of a fragment, if it is here and its content is right; a wrong one is removed."""
+        """Return the file of a fragment; None if it is missing or had a wrong hash and was removed."""
         path = self._path(sha256)
         if not path.exists():
             return None
@@ -121,11 +121,11 @@ class FragmentStore:
                 raise
 
     def finish(self, partial: PartialFragment, sha256: str) -> Path:
-        """Keep a file that is complete, under its name.
+        """Keep a complete file under its final name.
 
         Raises:
             StoreError: its content has another hash; it is removed.
-            OSError: the disk refuses.
+            OSError: it cannot be written.
         """
         partial.complete()
         try:
@@ -141,7 +141,7 @@ class FragmentStore:
         return path
 
     def _make_room(self, keep: Path, keep_bytes: int) -> None:
-        """Remove what was not used for longest until the rest fits beside a file that is or will be here."""
+        """Remove least recently used files until the rest fits beside a file that is or will be there."""
         others = [(path, size) for path, size in self._by_age() if path != keep]
         total = keep_bytes + sum(size for _, size in others)
         for path, size in others:
@@ -152,7 +152,7 @@ class FragmentStore:
                 total -= size
 
     def _by_age(self) -> list[tuple[Path, int]]:
-        """Files and their sizes in bytes, least recently used first."""
+        """Return files and their sizes in bytes, least recently used first."""
         found = []
         for path in (*self._folder.glob(f"*{_SUFFIX}"), *self._folder.glob(f"*{_PARTIAL}")):
             with contextlib.suppress(FileNotFoundError):  # another thread has just removed it
@@ -165,6 +165,6 @@ class FragmentStore:
 
 
 def _touch(path: Path) -> None:
-    """Used now. Said to the nanosecond, because the kernel's own notion of now lags some milliseconds."""
+    """Mark a file as used now. To the nanosecond: the kernel's own timestamps lag some milliseconds."""
     now_ns = time.time_ns()
     os.utime(path, ns=(now_ns, now_ns))

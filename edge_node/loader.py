@@ -1,7 +1,7 @@
-"""Brings fragments into memory: described by an application, on disk, within the budget, loaded.
+"""Loads fragments into memory: finds their description, fetches them, makes room within the budget.
 
-What a task needs is brought at once, several fragments beside each other. What might be needed some day is
-brought one after the other while nothing is computed: loading takes the CPU that tasks compute on.
+Fragments that a task needs are loaded at once, several at a time. Fragments that may be needed later are
+loaded one by one while nothing is computed, because loading takes the CPU from tasks.
 """
 
 import asyncio
@@ -25,13 +25,13 @@ from splitplace.messages.cluster import MAX_FRAGMENTS_LISTED, FailureKind
 log = logging.getLogger(__name__)
 
 CATALOGUE_PATIENCE_S = 5.0
-"""A frame can be here before the retained description of its application."""
+"""Time to wait for the description of a fragment: a frame may come before the retained manifest."""
 MEMORY_PATIENCE_S = 5.0
-"""How long a fragment waits for busy ones to make room."""
+"""Time to wait until busy fragments make room."""
 MAX_HINTS = MAX_FRAGMENTS_LISTED
-"""Fragments that may wait for an idle moment; more are not remembered."""
+"""Fragments that may wait for an idle moment; further hints are dropped."""
 NEWEST_WEIGHT = 0.3
-"""Of the newest fragment in the mean time that loading takes."""
+"""Weight of the newest fragment in the moving average of load times."""
 
 
 class _LoadError(SplitPlaceError):
@@ -42,7 +42,7 @@ class _LoadError(SplitPlaceError):
 
 
 class Loader:
-    """One background task for each fragment that is wanted and not loaded."""
+    """Runs one background task for each fragment that is wanted and not loaded."""
 
     def __init__(
         self,
@@ -60,9 +60,9 @@ class Loader:
         Args:
             catalogue: descriptions of fragments.
             store: fragments on disk.
-            executor: where sessions go.
-            budget: what may be loaded together.
-            fetch: brings a fragment that is not in the store.
+            executor: gets the loaded fragments.
+            budget: memory of all loaded fragments.
+            fetch: downloads a fragment that is not in the store.
             on_failure: told the hash, kind and reason when a wanted fragment cannot be loaded.
             spawn: runs a coroutine, with a name, in the background.
         """
@@ -75,7 +75,7 @@ class Loader:
         self._spawn = spawn
         self._loading: dict[str, asyncio.Task[None]] = {}
         self._hints: dict[str, None] = {}
-        """What is to be loaded when there is nothing else to do, in that order."""
+        """Fragments to load while nothing is computed, in this order."""
         self._idle_task: asyncio.Task[None] | None = None
         self._load_ms: float | None = None
         self._changed = asyncio.Event()
@@ -92,28 +92,28 @@ class Loader:
 
     @property
     def load_ms(self) -> float | None:
-        """What it lately took to fetch and load a fragment, without waiting for memory; None before that."""
+        """Moving average of the time to fetch and load a fragment, without waits for memory."""
         return self._load_ms
 
     def want(self, fragment: str) -> None:
-        """See to it that a fragment will be loaded."""
+        """Load a fragment unless it is loaded; mark it as used."""
         self._hints.pop(fragment, None)
         self._budget.use(fragment)
         if fragment in self._loading or self._executor.has_session(fragment):
             return
-        self._loading[fragment] = self._spawn(self._bring(fragment), f"load {fragment[:12]}")
+        self._loading[fragment] = self._spawn(self._try_to_load(fragment), f"load {fragment[:12]}")
 
     def want_when_idle(self, fragments: Iterable[str]) -> None:
-        """Load fragments one by one while nothing is computed, as far as they fit into free memory."""
+        """Load fragments one by one while nothing is computed, if they fit into free memory."""
         for fragment in fragments:
             is_there = fragment in self._loading or self._executor.has_session(fragment)
             if not is_there and len(self._hints) < MAX_HINTS:
                 self._hints[fragment] = None
         if self._hints and self._idle_task is None:
-            self._idle_task = self._spawn(self._bring_when_idle(), "load when idle")
+            self._idle_task = self._spawn(self._load_when_idle(), "load when idle")
 
     def something_changed(self) -> None:
-        """A job is done or gone: there may be room now."""
+        """Look again for room: a job is done or gone."""
         self._changed.set()
 
     def add_application(self, application: Application) -> None:
@@ -121,7 +121,7 @@ class Loader:
         self._catalogue.add_application(application)
         self._changed.set()
 
-    async def _bring_when_idle(self) -> None:
+    async def _load_when_idle(self) -> None:
         try:
             while self._hints:
                 if self._executor.busy():
@@ -139,7 +139,7 @@ class Loader:
         finally:
             self._idle_task = None
 
-    async def _bring(self, sha256: str) -> None:
+    async def _try_to_load(self, sha256: str) -> None:
         failed: _LoadError | None = None
         try:
             await self._load(sha256)
@@ -173,7 +173,9 @@ class Loader:
         began_ms += now_ms() - waits_ms
         runtime = await asyncio.to_thread(FragmentRuntime, path)
         if (runtime.input, runtime.output) != (fragment.input, fragment.output):
-            raise _LoadError(f"fragment {sha256[:12]} is not what its application describes")
+            raise _LoadError(
+                f"fragment {sha256[:12]} has other inputs or outputs than its application describes"
+            )
         self._executor.add_session(sha256, runtime)
         took_ms, before_ms = now_ms() - began_ms, self._load_ms
         self._load_ms = took_ms if before_ms is None else before_ms + NEWEST_WEIGHT * (took_ms - before_ms)
@@ -219,6 +221,6 @@ def _does_not_fit(error: DoesNotFitError, sha256: str) -> _LoadError:
 
 
 def _free(sessions: list[FragmentRuntime | None]) -> None:
-    """The list holds the only references; freeing a network takes milliseconds."""
+    """Free sessions, of which the list holds the only references. Blocks for milliseconds."""
     sessions.clear()
     give_back_memory()

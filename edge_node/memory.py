@@ -1,4 +1,4 @@
-"""Which fragments the memory budget holds. Pure bookkeeping; nothing is loaded here."""
+"""Reservations of the memory budget by fragments. Pure: nothing is loaded here."""
 
 from collections import OrderedDict
 from collections.abc import Container
@@ -16,7 +16,7 @@ class DoesNotFitError(SplitPlaceError):
 
 
 class MemoryBudget:
-    """Reserves `peak_memory_bytes` for every loaded fragment; the least recently used make room."""
+    """Reserves memory for every loaded fragment; the least recently used make room."""
 
     def __init__(self, budget_bytes: int) -> None:
         self.budget_bytes = budget_bytes
@@ -37,15 +37,15 @@ class MemoryBudget:
 
         Args:
             fragment: its hash.
-            needed_bytes: what it takes when it is loaded and runs.
+            needed_bytes: its peak memory while it runs.
             busy: fragments that must stay.
 
         Returns:
-            The fragments whose reservations were given up for it, which are to be unloaded; None where
-            there is room only when some that are busy now have finished (then nothing has changed).
+            The fragments to unload, whose reservations were given up; None if there is no room before busy
+            fragments have finished (then nothing has changed).
 
         Raises:
-            DoesNotFitError: not even the empty budget holds it.
+            DoesNotFitError: it needs more than the whole budget.
         """
         if needed_bytes > self.budget_bytes:
             raise DoesNotFitError(needed_bytes, self.budget_bytes)

@@ -1,4 +1,4 @@
-"""Micro-batches that wait for this node, earliest deadline first. Pure: time comes in as an argument."""
+"""Micro-batches that wait for this node, earliest deadline first. Pure: time is an argument."""
 
 import heapq
 from collections import OrderedDict
@@ -17,17 +17,17 @@ MAX_REMEMBERED_TASKS = 8192
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MicroBatchJob:
-    """One complete micro-batch and what to run on it."""
+    """A complete micro-batch and the fragment to run on it."""
 
     header: TensorHeader
     route: Route
-    """The header's; never None here."""
+    """The route of the header, which is never None here."""
     encoded: Buffer
     arrived_ms: float
     ends_ms: float
-    """When nobody wants its answer any more, on the clock of `arrived_ms`."""
+    """When it expires, on the clock of `arrived_ms`."""
     expected_ms: float
-    """Computing time it will probably take."""
+    """Expected computing time."""
 
     @property
     def key(self) -> TensorKey:
@@ -36,7 +36,7 @@ class MicroBatchJob:
 
 
 class PushOutcome(Enum):
-    """What became of a job that was pushed."""
+    """Outcome of `JobQueue.push`."""
 
     ACCEPTED = auto()
     DUPLICATE = auto()
@@ -67,8 +67,8 @@ class _Entry:
 class JobQueue:
     """Jobs by fragment, each fragment's earliest deadline first; bounded in number and bytes.
 
-    Micro-batches of a stage stay in their order: the deadline of the first that came counts for all, since
-    the others' differ only by what the network did to them.
+    Micro-batches of a stage stay in their order: the deadline of the first to arrive counts for all. The
+    others' deadlines differ only by delays on the network.
     """
 
     def __init__(
@@ -81,8 +81,8 @@ class JobQueue:
         """An empty queue.
 
         Args:
-            max_jobs: how many may wait.
-            max_bytes: encoded bytes of all that wait.
+            max_jobs: jobs that may wait.
+            max_bytes: encoded bytes of all waiting jobs.
             max_remembered_tasks: tasks whose newest or cancelled attempt is remembered.
         """
         self.dropped = 0
@@ -98,26 +98,26 @@ class JobQueue:
         self._sequence = 0
 
     def __len__(self) -> int:
-        """How many jobs wait."""
+        """Number of waiting jobs."""
         return len(self._jobs)
 
     @property
     def waiting_bytes(self) -> int:
-        """Encoded bytes of all that wait."""
+        """Encoded bytes of all waiting jobs."""
         return self._bytes
 
     @property
     def expected_ms(self) -> float:
-        """Computing time of all that wait."""
+        """Expected computing time of all waiting jobs."""
         return sum(job.expected_ms for job in self._jobs.values())
 
     @property
     def fragments(self) -> frozenset[str]:
-        """Fragments that something waits for."""
+        """Fragments with waiting jobs."""
         return frozenset(job.route.fragment for job in self._jobs.values())
 
     def push(self, job: MicroBatchJob, now_ms: float) -> PushOutcome:
-        """Let a job wait, unless it is not wanted (any more) or there is no room."""
+        """Add a job, unless it is no longer wanted or there is no room."""
         task, attempt = job.header.task, job.header.attempt
         if attempt < self._oldest_wanted.get(task, 0):
             self.dropped += 1
@@ -149,16 +149,16 @@ class JobQueue:
         return job
 
     def cancel(self, task: str, attempt: int) -> int:
-        """Drop a task's jobs up to and including an attempt, now and when they come; returns how many."""
+        """Drop a task's jobs up to and including an attempt, also later ones. Returns their number."""
         return self._want_from(task, attempt + 1)
 
     def expire(self, now_ms: float) -> int:
-        """Drop every job whose time has passed; returns how many."""
+        """Drop expired jobs. Returns their number."""
         gone = [job for job in self._jobs.values() if now_ms >= job.ends_ms]
         return self._drop(gone)
 
     def take(self, fragment: str) -> tuple[MicroBatchJob, ...]:
-        """Take everything that waits for a fragment, because it will not come."""
+        """Take all jobs of a fragment that cannot be loaded."""
         taken = tuple(job for job in self._jobs.values() if job.route.fragment == fragment)
         for job in taken:
             self._forget(job)
@@ -199,7 +199,7 @@ class JobQueue:
         heapq.heappush(self._heaps.setdefault(job.route.fragment, []), entry)
 
     def _forget(self, job: MicroBatchJob) -> None:
-        """Only the heap still holds it; it is passed over there when its turn comes."""
+        """Forget a job. The heap still holds it and skips it when its turn comes."""
         key = job.key
         del self._jobs[key]
         self._bytes -= len(job.encoded)

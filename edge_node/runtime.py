@@ -1,7 +1,7 @@
 """Runs one ONNX fragment with ONNX Runtime, in one thread.
 
-A fragment has exactly one input and one output, both with a free batch dimension first. Whoever loads a file
-has checked its hash before (`splitplace.storage.model_store.verify`).
+A fragment has exactly one input and one output, both with a free batch dimension first. Check the hash of a
+file before loading it (`splitplace.storage.model_store.verify`).
 """
 
 import ctypes
@@ -34,7 +34,7 @@ class FragmentRuntime:
     """A loaded fragment. `run` may be called from any thread, and releases the GIL while it computes."""
 
     def __init__(self, path: Path) -> None:
-        """Loads the fragment.
+        """Load the fragment.
 
         Args:
             path: An ONNX file with all its weights inside.
@@ -59,7 +59,7 @@ class FragmentRuntime:
         give_back_memory()
 
     def run(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Runs the fragment on a batch.
+        """Run the fragment on a batch.
 
         Args:
             array: Shape `[N, *input.shape]` with N >= 1 and dtype `input.dtype`. May be read-only.
@@ -86,7 +86,7 @@ class FragmentRuntime:
 
 
 def give_back_memory() -> None:
-    """Returns to the system what loading has freed (26 to 100 MB a session were measured); glibc only."""
+    """Return freed memory to the system (26 to 100 MB after a session was loaded, measured); glibc only."""
     trim = _malloc_trim()
     if trim is not None:
         trim(0)
@@ -109,7 +109,7 @@ def _options() -> ort.SessionOptions:
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 4
-    # Weights are looked for in a folder that cannot exist, so no fragment can make us read another file.
+    # External weights are read from a folder that cannot exist: no fragment can make us read another file.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     return options
 

@@ -1,4 +1,4 @@
-"""Settings of an edge node."""
+"""Settings of an edge node: name, limits, codec."""
 
 import os
 import re
@@ -21,13 +21,13 @@ COMPRESS_BELOW_MEGABYTES_PER_SECOND = 150.0
 
 
 def default_node_name() -> str:
-    """This machine's host name, made fit to stand in a topic."""
+    """Return this device's host name, with characters that a topic allows."""
     name = re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:64].lstrip("_.-")
     return name or "node"
 
 
 class NodeSettings(Settings):
-    """What one edge node is called, may use and measures."""
+    """Settings of an edge node."""
 
     node: Name = Field(
         default_factory=default_node_name, description="Name of this node. By default the host name."
@@ -84,7 +84,7 @@ class NodeSettings(Settings):
 
     @property
     def fragment_folder(self) -> Path:
-        """Where fetched fragments lie."""
+        """Folder of fetched fragments."""
         return self.fragment_dir or self.paths.fragments(self.node)
 
     @property

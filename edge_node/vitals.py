@@ -1,4 +1,4 @@
-"""What the node's process and machine are doing: CPU, memory, temperature, throttling, energy."""
+"""Measures the node's process and device: CPU, memory, temperature, throttling, energy."""
 
 import contextlib
 import time
@@ -17,13 +17,13 @@ _THROTTLED_NOW = 0b1110
 
 
 def power_watts(cpu_ratio: float) -> float:
-    """Estimated power (W) of a Raspberry Pi at a CPU use between 0 and 1: linear between measured points."""
+    """Estimate the power (W) of a Raspberry Pi at a CPU use of 0 to 1: linear between measured points."""
     return float(np.interp(cpu_ratio, np.linspace(0, 1, len(RASPBERRY_PI_WATTS)), RASPBERRY_PI_WATTS))
 
 
 @dataclass(frozen=True, slots=True)
 class VitalsSample:
-    """One look at the machine."""
+    """Measurements at one moment."""
 
     cpu_ratio: float
     """Use of the CPU share since the last sample, 0 to 1."""
@@ -38,7 +38,7 @@ class Meter:
     """Samples this process. Reads files below /proc and /sys, so call it in a thread."""
 
     def __init__(self, capacity: float) -> None:
-        """Begins to measure.
+        """Begin to measure.
 
         Args:
             capacity: CPU seconds a second that count as full use: the node's share, or its cores.
@@ -50,7 +50,7 @@ class Meter:
         self._last_cpu_s = self._cpu_s()
 
     def sample(self) -> VitalsSample:
-        """What has happened since the last call."""
+        """Measure; the CPU use is that since the last call."""
         now_s, cpu_s = time.monotonic(), self._cpu_s()
         elapsed_s = max(now_s - self._last_s, 1e-6)
         cpu_ratio = min(1.0, max(0.0, (cpu_s - self._last_cpu_s) / elapsed_s / self._capacity))
@@ -70,7 +70,7 @@ class Meter:
 
 
 def read_temperature() -> float | None:
-    """Temperature of the CPU in °C where the machine tells (the first sensor of a known name, else any)."""
+    """Return the CPU temperature in °C (the first sensor of a known name, else any); None if unknown."""
     if not hasattr(psutil, "sensors_temperatures"):  # macOS, Windows
         return None
     with contextlib.suppress(OSError, ValueError):
@@ -83,7 +83,7 @@ def read_temperature() -> float | None:
 
 
 def read_throttled(file: Path = _THROTTLED_FILE) -> bool | None:
-    """Whether a Raspberry Pi slows itself down at this moment; None on other machines."""
+    """Whether a Raspberry Pi slows itself down at this moment; None on other devices."""
     try:
         return bool(int(file.read_text().strip(), 16) & _THROTTLED_NOW)
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Where each stage of a decided task runs. Pure: messages and times in, placements out.
+"""Chooses a node for each stage of a decided task. Pure: messages and times in, placements out.
 
 All times are points on the caller's clock, in ms.
 """
@@ -33,10 +33,10 @@ HOPS_TO_DISPATCH = 1
 """Placement to gateway: then the inputs are sent."""
 
 WARM_UP_TASK = "placer.warm-up"
-"""Stands in hints that no task caused."""
+"""Task key in hints that no task caused."""
 
 MAX_RECORDS = 10_000
-"""Tasks remembered, so that a message that comes twice changes nothing; the oldest are forgotten."""
+"""Tasks remembered, so that repeated messages change nothing; the oldest are forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class _SavedState(Part):
 
 
 class PlacerCore:
-    """Asks the placement policy and keeps the ledger of what it placed."""
+    """Asks the placement policy and keeps the ledger of its placements."""
 
     def __init__(
         self, policy: PlacementPolicy, *, warm_up: bool = True, cluster: ClusterView | None = None
@@ -83,14 +83,14 @@ class PlacerCore:
         """Tasks that ended in this interval."""
 
     def add_application(self, application: Application) -> list[PrepareFragments]:
-        """A catalogue entry, new or changed; and what nodes should load for it while they have room."""
+        """Add or replace a catalogue entry. Returns hints for nodes that have room for its fragments."""
         if self._applications.get(application.name) == application:
             return []
         self._applications[application.name] = application
         return self._warm_up(self._cluster.nodes)
 
     def cluster(self, snapshot: ClusterState, now_ms: float) -> list[PrepareFragments]:
-        """The monitor's newest view; and what nodes that are new in it should load."""
+        """Apply the newest cluster state. Returns hints for nodes that are new in it."""
         before = {name: state.boot for name, state in self._cluster.nodes.items()}
         self._cluster.apply(snapshot, now_ms)
         return self._warm_up(
@@ -98,10 +98,10 @@ class PlacerCore:
         )
 
     def place(self, decided: TaskDecided, now_ms: float) -> Placing | None:
-        """Nodes for a decided task; no stages, and the reason, where there are none.
+        """Place a decided task. Without a feasible node, the placement has no stages but a reason.
 
-        None for a task that was refused, is over or superseded; the same placement again where the message
-        came twice.
+        Returns None for a task that was refused, is over or superseded; the same placement again if the
+        message is a repetition.
         """
         known = self._records.get(decided.task)
         if decided.variant is None or (known is not None and known.finished):
@@ -114,7 +114,7 @@ class PlacerCore:
         return placing
 
     def finished(self, finished: TaskFinished, now_ms: float) -> None:
-        """A task ended."""
+        """Learn from a task that ended."""
         self._cluster.finished(finished.task, now_ms)
         known = self._records.get(finished.task)
         if known is None or not known.finished:
@@ -124,28 +124,28 @@ class PlacerCore:
             del self._left[:-MAX_RECORDS]
 
     def end_period(self) -> Training | None:
-        """A scheduling interval is over: what to train now, if anything. Its energy is not known here.
+        """End a scheduling interval. Returns the training to run now, if any.
 
-        Nodes report what they use, the cluster's snapshot does not; the share of their time in which they
-        compute stands for it, to which the energy above idle is proportional.
+        The cluster state does not tell the energy of the interval. The CPU use of the nodes stands for it:
+        energy above idle is proportional to it.
         """
         left, self._left = self._left, []
         ratios = [state.cpu_ratio for state in self._cluster.nodes.values()]
         return self._policy.end_period(
             PeriodOutcome(
                 tasks=len(left),
-                reward=mean([reward_of(one) for one in left]) or 0.0,
+                reward=mean([reward_of(task) for task in left]) or 0.0,
                 energy=mean(ratios) or 0.0,
-                response=mean([response_share(one.response_ms, one.deadline_ms) for one in left]) or 0.0,
+                response=mean([response_share(task.response_ms, task.deadline_ms) for task in left]) or 0.0,
             )
         )
 
     def state(self) -> State:
-        """What was learnt, for another process."""
+        """Return what to save."""
         return {"policy": self._policy.name, "learnt": dict(self._policy.state())}
 
     def restore(self, state: State) -> None:
-        """Take up what the same policy learnt earlier; another policy's memory is passed over.
+        """Restore a saved state; that of another policy is ignored.
 
         Raises:
             StateError: it is not what `state` gives.

@@ -27,7 +27,7 @@ from splitplace.storage.state_file import StateFile
 
 
 class PlacerSettings(Settings):
-    """How stages find their nodes."""
+    """Settings of the placer."""
 
     placement: PlacementName = Field("earliest-finish", description="Policy that chooses nodes.")
     seed: int = Field(0, description="Seed of random numbers.")

@@ -1,9 +1,9 @@
-"""Which nodes there are and which of them live. Pure: messages and times in, views out.
+"""Tracks which nodes exist and which of them are online. Pure: messages and times in, views out.
 
-A node has **joined** when its retained status says online and its info, of the same start of the process
-(boot id), is known. It is **offline** at once when its last will or goodbye comes, and when it has not been
-heard for `silent_after_ms`; a later heartbeat revives it from silence, but only a new status from a last
-will, because a heartbeat may be overtaken by the will of the process that sent it.
+A node has **joined** when its retained status says online and its info, with the same boot id, is known. It
+is **offline** as soon as its last will or goodbye comes, or after `silent_after_ms` without a heartbeat. A
+later heartbeat ends silence. After a last will only a new status counts, because a heartbeat may be overtaken
+by the will of the process that sent it.
 """
 
 from collections.abc import Iterator
@@ -19,14 +19,14 @@ FORGET_AFTER_MS = 600_000.0
 LINK_MEGABYTES_PER_SECOND = 100.0
 
 OWN_ABSENCE_MS = 1000.0
-"""Where two calls of `tick` lie further apart, we were not listening; nobody is called silent for it."""
+"""Pause between two calls of `tick` after which the monitor itself was absent: no node is silent for that."""
 
 _SUPERSEDED_FOR_MS = 30_000.0
 _MAX_SUPERSEDED = 8
 
 _MOST_MS = 1e12
 _MOST_JOULES = 1e18
-"""What the messages allow: the sum of what liars say must not exceed it either."""
+"""Limits of the messages. Sums are cut off there: nodes may report any figures."""
 
 
 @dataclass(slots=True)
@@ -40,7 +40,7 @@ class _Node:
     info: NodeInfo | None = None
     vitals: NodeVitals | None = None
     superseded: dict[str, float] = field(default_factory=dict)
-    """Earlier boots and when they were succeeded: what they still say is late, not news."""
+    """Earlier boot ids and when they were superseded; their messages are late."""
 
     @property
     def online(self) -> bool:
@@ -48,12 +48,12 @@ class _Node:
 
     @property
     def membership(self) -> tuple[bool, str | None]:
-        """What others must hear of at once when it changes."""
+        """Whether it is online, and its boot id; a change is published at once."""
         return self.online, self.boot if self.online else None
 
 
 class ResourceMonitorCore:
-    """All nodes heard of, less those long gone. Methods that return a bool tell whether members changed."""
+    """All known nodes. Methods that return a bool tell whether members changed."""
 
     def __init__(
         self,
@@ -66,11 +66,11 @@ class ResourceMonitorCore:
         """An empty cluster.
 
         Args:
-            silent_after_ms: without a heartbeat for so long, a node is offline.
-            forget_after_ms: offline for so long, a node is forgotten.
-            link_megabytes_per_second: assumed of every node's link, which nobody measures yet.
-            max_nodes: beyond it, whoever is offline longest is forgotten; where nobody is, newcomers are
-                ignored.
+            silent_after_ms: time without a heartbeat after which a node is offline.
+            forget_after_ms: time after which an offline node is forgotten.
+            link_megabytes_per_second: assumed speed of every link; it is not measured yet.
+            max_nodes: beyond it, the node that is offline longest is forgotten; if all are online, new nodes
+                are ignored.
         """
         self._silent_after_ms = silent_after_ms
         self._forget_after_ms = forget_after_ms
@@ -79,10 +79,10 @@ class ResourceMonitorCore:
         self._nodes: dict[str, _Node] = {}
         self._ticked_ms: float | None = None
 
-    # --- what nodes say --------------------------------------------------------------------------------
+    # --- stimuli ---------------------------------------------------------------------------------------
 
     def status(self, status: NodeStatus, now_ms: float) -> bool:
-        """A node's own status, or its last will."""
+        """Note a node's status or last will."""
         node = self._find(status.node, now_ms)
         if node is None or (not status.online and node.boot not in (None, status.boot)):
             return False  # the last will of an earlier boot
@@ -96,7 +96,7 @@ class ResourceMonitorCore:
         return node.membership != before
 
     def info(self, info: NodeInfo, now_ms: float) -> bool:
-        """What a node can do. Says nothing about whether it lives: it is retained."""
+        """Note what a node can do. It is retained, so it does not tell whether the node lives."""
         node = self._find(info.node, now_ms)
         if node is None or _is_superseded(node, info.boot, now_ms):
             return False
@@ -105,7 +105,7 @@ class ResourceMonitorCore:
         return node.membership != before
 
     def vitals(self, vitals: NodeVitals, now_ms: float) -> bool:
-        """A heartbeat."""
+        """Note a heartbeat."""
         node = self._find(vitals.node, now_ms)
         if node is None:
             return False
@@ -118,10 +118,9 @@ class ResourceMonitorCore:
         return node.membership != before
 
     def forget(self, name: str) -> None:
-        """A node's retained status was cleared: if it is offline, it was taken away for good.
+        """Forget a node whose retained status was cleared, if it is offline.
 
-        One that is online is kept: an empty message is too easily sent by mistake to take out a node
-        that still speaks.
+        A node that is online is kept: an empty message is easily sent by mistake.
         """
         node = self._nodes.get(name)
         if node is not None and not node.online:
@@ -130,7 +129,7 @@ class ResourceMonitorCore:
     # --- time ------------------------------------------------------------------------------------------
 
     def tick(self, now_ms: float) -> bool:
-        """Notice silence. To be called often; not while we cannot hear (see `OWN_ABSENCE_MS`)."""
+        """Notice silent nodes. Call it often, but not while disconnected (see `OWN_ABSENCE_MS`)."""
         absence = now_ms - (self._ticked_ms if self._ticked_ms is not None else now_ms)
         self._ticked_ms = now_ms
         changed = False
@@ -147,7 +146,7 @@ class ResourceMonitorCore:
     # --- views -----------------------------------------------------------------------------------------
 
     def cluster(self, sequence: int, now_ms: float) -> ClusterState:
-        """All nodes whose capacity is known, by name."""
+        """Return the state of all nodes whose info is known, by name."""
         return ClusterState(
             sequence=sequence,
             nodes=tuple(
@@ -158,30 +157,30 @@ class ResourceMonitorCore:
         )
 
     def node_metrics(self) -> Iterator[NodeMetrics]:
-        """What is shown of every node that has joined once; of an offline one, what it said last."""
+        """Metrics of every node that has joined once; of an offline node, its last ones."""
         for name, node in self._nodes.items():
             if node.info is not None and node.vitals is not None:
-                said = node.vitals
+                vitals = node.vitals
                 yield NodeMetrics(
                     node=name,
                     online=node.online,
-                    cpu_ratio=said.cpu_ratio,
-                    resident_bytes=said.resident_bytes,
-                    loaded_bytes=said.loaded_bytes,
+                    cpu_ratio=vitals.cpu_ratio,
+                    resident_bytes=vitals.resident_bytes,
+                    loaded_bytes=vitals.loaded_bytes,
                     memory_budget_bytes=node.info.memory_budget_bytes,
-                    queue_length=said.queue_length,
-                    queue_ms=said.queue_ms,
-                    executed=said.executed,
-                    dropped=said.dropped,
-                    sent_bytes=said.sent_bytes,
-                    received_bytes=said.received_bytes,
-                    temperature_celsius=said.temperature_celsius,
-                    throttled=said.throttled,
-                    energy_joules=said.energy_joules,
+                    queue_length=vitals.queue_length,
+                    queue_ms=vitals.queue_ms,
+                    executed=vitals.executed,
+                    dropped=vitals.dropped,
+                    sent_bytes=vitals.sent_bytes,
+                    received_bytes=vitals.received_bytes,
+                    temperature_celsius=vitals.temperature_celsius,
+                    throttled=vitals.throttled,
+                    energy_joules=vitals.energy_joules,
                 )
 
     def cluster_metrics(self) -> ClusterMetrics:
-        """All nodes together."""
+        """Return metrics over all nodes."""
         known = [node for node in self._nodes.values() if node.info is not None]
         heard = [node.vitals for node in known if node.online and node.vitals is not None]
         fairness = jain_fairness([vitals.cpu_ratio for vitals in heard])
@@ -198,7 +197,7 @@ class ResourceMonitorCore:
     # --- inside ----------------------------------------------------------------------------------------
 
     def _find(self, name: str, now_ms: float) -> _Node | None:
-        """The node, new where it was unknown; None where there is no room for it."""
+        """Return a node, new if it was unknown; None if there is no room for it."""
         node = self._nodes.get(name)
         if node is None:
             if len(self._nodes) >= self._max_nodes and not self._make_room():
@@ -215,7 +214,7 @@ class ResourceMonitorCore:
 
     @staticmethod
     def _is_current(node: _Node, boot: str, now_ms: float) -> bool:
-        """Whether a boot is the node's newest; one never heard of succeeds the one before."""
+        """Whether a boot id is the node's newest. An unknown one supersedes the one before."""
         if boot == node.boot:
             return True
         if _is_superseded(node, boot, now_ms):
@@ -245,10 +244,10 @@ class ResourceMonitorCore:
 
 
 def _is_superseded(node: _Node, boot: str, now_ms: float) -> bool:
-    """Whether a boot is known to be an earlier one.
+    """Whether a boot id is known to be an earlier one.
 
-    Boot ids are random, so that this takes memory. Not for ever: two messages that overtook each other must
-    not shut out the living process.
+    Boot ids are random, so superseded ones are remembered. Not for ever: messages of two boots that overtook
+    each other must not shut out the living process.
     """
     for earlier, since_ms in list(node.superseded.items()):
         if now_ms - since_ms >= _SUPERSEDED_FOR_MS or len(node.superseded) > _MAX_SUPERSEDED:

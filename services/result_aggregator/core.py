@@ -1,12 +1,12 @@
-"""All tasks whose outputs come in: outputs in, results out, without I/O and clock.
+"""Collects the outputs of tasks. Pure: outputs and times in, results out.
 
 A task is complete when every last stage of its variant has given every micro-batch. Outputs of an older
 attempt, of a task that is finished and those seen before change nothing; outputs that contradict the
 catalogue or each other are refused one by one.
 
-A task of which whole branches are missing has a *partial* result: of the classes of the branches that are
-here. It is given when the gateway asks for it, and when a newer attempt replaces what there was; whether it
-is used is the gateway's affair (docs/decisions/0012-partial-answers.md).
+A task whose branches are missing in part has a *partial* result over the classes of the branches that have
+come. It is returned when the gateway asks for it, and when a newer attempt replaces the outputs; the gateway
+decides whether to use it (docs/decisions/0012-partial-answers.md).
 """
 
 import contextlib
@@ -25,14 +25,14 @@ MAX_WITHOUT_CATALOGUE = 256
 MAX_APPLICATIONS = 256
 MAX_REMEMBERED = 16_384
 REMEMBER_MS = 60_000.0
-"""How long duplicates of a finished task are recognised; later ones can only waste a little memory."""
+"""Time for which duplicates of a finished task are recognised; later ones waste a little memory."""
 
 
 class ResultAggregatorCore:
-    """All tasks whose outputs are coming in. Times are of any clock that never goes back."""
+    """All incomplete tasks. Times are of any clock that never goes back."""
 
     def __init__(self, *, max_tasks: int = MAX_TASKS, max_bytes: int = MAX_BYTES) -> None:
-        """Nothing known yet.
+        """A core that knows no application and no task.
 
         Args:
             max_tasks: incomplete tasks; beyond it, the one longest without progress is dropped (the
@@ -50,7 +50,7 @@ class ResultAggregatorCore:
         self._held_bytes = 0
 
     def __len__(self) -> int:
-        """How many tasks are incomplete."""
+        """Number of incomplete tasks."""
         return len(self._tasks)
 
     @property
@@ -59,9 +59,9 @@ class ResultAggregatorCore:
         return self._held_bytes
 
     def add_application(self, application: Application, now_ms: float) -> tuple[TaskResult, ...]:
-        """A catalogue entry; gives the results of outputs that waited for it.
+        """Add or replace a catalogue entry. Returns results of outputs that waited for it.
 
-        Tasks that have begun keep the entry they began with.
+        Tasks that have begun keep the entry with which they began.
         """
         if application.name not in self._applications and len(self._applications) >= MAX_APPLICATIONS:
             return ()
@@ -79,11 +79,11 @@ class ResultAggregatorCore:
         return tuple(results)
 
     def add(self, header: TensorHeader, output: Condensed, now_ms: float) -> TaskResult | None:
-        """One output of one micro-batch.
+        """Add one output of one micro-batch.
 
         Returns:
-            The result, where this was the last one missing; the partial one of an older attempt, where this
-            is the first of a newer.
+            The result, if this was the last output missing; the partial result of the older attempt, if this
+            is the first output of a newer one.
 
         Raises:
             FrameError: it contradicts the catalogue or the outputs before it.
@@ -115,7 +115,7 @@ class ResultAggregatorCore:
         return replaced.partial() if replaced is not None and replaced is not task else None
 
     def settle(self, task: str) -> TaskResult | None:
-        """What there is of an unfinished task: a partial result, or None where some input has no output yet.
+        """Return a partial result of an unfinished task; None if some input has no output yet.
 
         The task goes on: a full result may still come.
         """
@@ -123,12 +123,12 @@ class ResultAggregatorCore:
         return held.partial() if held is not None else None
 
     def finish(self, task: str, attempt: int, now_ms: float) -> None:
-        """The gateway has answered a task: nobody waits for its outputs any more."""
+        """Drop a task that the gateway has answered."""
         self._drop(task)
         self._remember(task, attempt, now_ms)
 
     def expire(self, now_ms: float) -> int:
-        """Drop tasks whose time is over; returns how many."""
+        """Drop expired tasks. Returns their number."""
         gone = [name for name, task in self._tasks.items() if now_ms >= task.ends_ms]
         for name in gone:
             self._drop(name)

@@ -20,7 +20,7 @@ _LOGITS_RANK = 2
 
 @dataclass(frozen=True, slots=True)
 class Condensed:
-    """What is kept of one output of shape `[rows, columns]`; three arrays of shape `[rows]`."""
+    """An output of shape `[rows, columns]`, condensed to three arrays of shape `[rows]`."""
 
     columns: int
     best_column: NDArray[np.int64]
@@ -30,17 +30,17 @@ class Condensed:
 
     @property
     def rows(self) -> int:
-        """How many inputs."""
+        """Number of inputs."""
         return len(self.best_column)
 
     @property
     def nbytes(self) -> int:
-        """Memory of the arrays' content."""
+        """Bytes of the arrays."""
         return self.best_column.nbytes + self.best_logit.nbytes + self.exponentials.nbytes
 
 
 def condense(logits: NDArray[Any]) -> Condensed:
-    """The few numbers of an output that a softmax over all outputs needs.
+    """Condense an output to the numbers that a softmax over all outputs needs.
 
     Args:
         logits: shape `[rows, columns]`, float16 or float32.
@@ -62,11 +62,11 @@ def condense(logits: NDArray[Any]) -> Condensed:
 
 
 def class_scores(parts: Sequence[tuple[Sequence[int], Condensed]], coverage: float = 1.0) -> list[ClassScore]:
-    """The winning class of every row, and its softmax over the columns of all parts.
+    """Return the winning class of every row, and its softmax over the columns of all parts.
 
-    A softmax over some of the classes is the probability of one *given that it is one of these*. It is
-    multiplied by the probability of that, for which the share of the classes is taken: every class as likely
-    as any other. What small logits say against all classes that are here is not used.
+    A softmax over some of the classes is a probability *given that the class is among these*. It is
+    multiplied by the probability of that: their share of all classes, as if every class were equally likely.
+    Small logits, which speak against all classes of a part, are not used.
 
     Args:
         parts: for each output, the class of each of its columns, and the output; all of the same rows.

@@ -1,4 +1,4 @@
-"""What came of tasks, counted for dashboards: of all, of each application, of each decision. Pure."""
+"""Task outcome counters for dashboards: over all tasks, by application, by variant. Pure."""
 
 from collections import OrderedDict, deque
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from splitplace.messages.task import TaskFinished
 from splitplace.policies.scoring import quantile, reward_of
 
 WINDOW = 1000
-"""Most recent responses that quantiles are of."""
+"""Most recent responses over which quantiles are taken."""
 
 MAX_BOARDS = 512
 MAX_REMEMBERED = 10_000
@@ -42,7 +42,7 @@ class _Board:
         self.statuses[task.status] = self.statuses.get(task.status, 0) + 1
         self.moved_bytes += task.moved_bytes
         if task.status != "answered":
-            return  # eq. 15 gives 0 for what has no result
+            return  # equation 15 gives 0 without a result
         self.partial += task.coverage is not None and task.coverage < 1
         self.on_time += task.on_time
         self.inputs += task.batch
@@ -86,13 +86,13 @@ class Scoreboard:
         self._counted: OrderedDict[str, None] = OrderedDict()
 
     def add_application(self, application: Application) -> None:
-        """Show an application and its variants also before anything is counted."""
+        """Add boards for an application and its variants, with counts of 0."""
         self._board(("application", application.name))
         for variant in application.variants:
             self._board(("decision", variant.name))
 
     def count(self, task: TaskFinished) -> None:
-        """A task has its terminal answer."""
+        """Count a task that has its terminal answer, unless it was counted before."""
         if task.task in self._counted:
             return
         self._counted[task.task] = None
@@ -108,17 +108,17 @@ class Scoreboard:
                 self._changed.add(key)
 
     def show_all_again(self) -> None:
-        """Every board is news once more: the broker may have lost what it retained."""
+        """Mark all boards as changed: the broker may have lost what it retained."""
         self._changed = set(self._boards)
 
     def news(self) -> Iterator[tuple[BoardKey, TaskMetrics]]:
-        """The boards that changed since they were last given out here."""
+        """Metrics of the boards that changed since the last call."""
         while self._changed:
             key = self._changed.pop()
             yield key, self._boards[key].metrics()
 
     def _board(self, key: BoardKey) -> _Board | None:
-        """The board, new where it was unknown; None where there are too many."""
+        """Return a board, new if it was unknown; None if there are too many."""
         if key not in self._boards:
             if len(self._boards) >= MAX_BOARDS:
                 return None
@@ -128,5 +128,5 @@ class Scoreboard:
 
 
 def _ratio(part: float, whole: int) -> float | None:
-    """Rounding of sums must not lead outside [0, 1]."""
+    """Return a ratio within [0, 1], also where sums were rounded; None for 0 of 0."""
     return min(1.0, part / whole) if whole else None

@@ -22,26 +22,26 @@ class TaskOutputs:
     """An attempt at a task whose outputs are coming in."""
 
     first: TensorHeader
-    """Of the output that came first; the others must agree with it."""
+    """Header of the first output; the others must agree with it."""
     variant: Variant
     ends_ms: float
     sinks: dict[str, Stage]
     missing: int
-    """How many outputs have not come yet."""
+    """Number of outputs that have not come yet."""
     outputs: dict[int, dict[str, Condensed]] = field(default_factory=dict)
     """By micro-batch and stage."""
     rows: dict[int, int] = field(default_factory=dict)
     """Inputs in each micro-batch."""
     reports: dict[str, dict[int, StageReport]] = field(default_factory=dict)
-    """What each stage cost, by micro-batch."""
+    """Reports of each stage, by micro-batch."""
     nodes: dict[str, str] = field(default_factory=dict)
-    """Which node ran each stage."""
+    """Node of each stage."""
     moved_bytes: int = 0
     held_bytes: int = 0
 
     @classmethod
     def begin(cls, header: TensorHeader, application: Application, now_ms: float) -> Self:
-        """Nothing yet of the attempt that an output belongs to.
+        """Return an attempt without outputs, for its first output.
 
         Raises:
             FrameError: the application has no such variant.
@@ -59,10 +59,10 @@ class TaskOutputs:
         return header.stage in self.outputs.get(header.micro_batch, {})
 
     def check(self, header: TensorHeader, output: Condensed) -> None:
-        """Find contradictions of an output to the variant or to the outputs before it.
+        """Check that an output fits the variant and the outputs before it.
 
         Raises:
-            FrameError: there is one.
+            FrameError: it contradicts them.
         """
         first, where = self.first, f"{header.task}, stage {header.stage}, micro-batch {header.micro_batch}"
         if (header.application, header.variant, header.micro_batches) != (
@@ -96,13 +96,13 @@ class TaskOutputs:
             self.reports.setdefault(report.stage, {}).setdefault(header.micro_batch, report)
 
     def partial(self) -> TaskResult | None:
-        """What the branches that are here say, or None while some input has not been seen by any branch."""
+        """Return the result over the branches that have come; None while some input has no output."""
         if len(self.outputs) < self.first.micro_batches:
             return None
         return self.result()
 
     def result(self) -> TaskResult:
-        """The merged outputs: all, or those that are here, at least one of each micro-batch."""
+        """Merge the outputs that have come, at least one of each micro-batch."""
         scores: list[ClassScore] = []
         classes = sum(len(sink.classes) for sink in self.sinks.values())
         covered_inputs = 0.0
@@ -135,7 +135,7 @@ class TaskOutputs:
                 )
 
     def _path_to(self, sink: Stage) -> set[str]:
-        """The stages from the input to a last stage."""
+        """Return the stages from the input to a last stage."""
         sources = {stage.name: stage.source for stage in self.variant.stages}
         path, name = set(), sink.name
         while name != INPUT:

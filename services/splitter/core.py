@@ -1,4 +1,4 @@
-"""How each accepted task is to be split. Pure: messages and times in, decisions out.
+"""Decides how to split each accepted task. Pure: messages and times in, decisions out.
 
 All times are points on the caller's clock, in ms.
 """
@@ -23,13 +23,13 @@ HOPS_TO_DISPATCH = 2
 """Decision to placer, placement to gateway: then the inputs are sent."""
 
 LAST_MOMENT_MS = 50.0
-"""With no more slack than this, a task that waits for the cluster is answered."""
+"""Slack at which a task that waits for the cluster is decided at the latest."""
 
 MAX_ASKED_AGAIN = 4
-"""Waiting tasks that may be found to wait on at one go: predictions for large clusters cost milliseconds."""
+"""Waiting tasks that may stay undecided in one call: predictions for large clusters cost milliseconds."""
 
 MAX_RECORDS = 10_000
-"""Tasks remembered, so that a message that comes twice changes nothing; the oldest are forgotten."""
+"""Tasks remembered, so that repeated messages change nothing; the oldest are forgotten."""
 
 
 @dataclass(slots=True)
@@ -54,7 +54,7 @@ class _SavedState(Part):
 
 
 class SplitterCore:
-    """Predicts every variant, asks the policy, learns from what came of it."""
+    """Predicts every variant, asks the policy, and learns from outcomes."""
 
     def __init__(
         self, policy: SplitPolicy, placement: PlacementPolicy, cluster: ClusterView | None = None
@@ -74,22 +74,22 @@ class SplitterCore:
         self._records: OrderedDict[str, _TrackedTask] = OrderedDict()
         self._waiting: dict[str, _TrackedTask] = {}
 
-    # --- what happens ----------------------------------------------------------------------------------
+    # --- stimuli ---------------------------------------------------------------------------------------
 
     def add_applications(self, applications: Iterable[Application]) -> None:
-        """What can be run: replaces what was known."""
+        """Replace the catalogue."""
         self._applications = {application.name: application for application in applications}
 
     def cluster(self, snapshot: ClusterState, now_ms: float) -> list[TaskDecided]:
-        """The monitor's newest view, and what can be decided now of what waited."""
+        """Apply the newest cluster state; decide waiting tasks that it makes possible."""
         self._cluster.apply(snapshot, now_ms)
         return self.decide_waiting(now_ms)
 
     def accepted(self, accepted: TaskAccepted, now_ms: float) -> list[TaskDecided]:
-        """A task, or a further attempt at one, is to be decided.
+        """Decide a task, or a further attempt at it.
 
-        Nothing comes back for one that waits for the cluster, or that is over or was superseded; the same
-        decision again where the message came twice.
+        Returns no decision if the task waits for the cluster, is over or was superseded; the same decision
+        again if the message is a repetition.
         """
         known = self._records.get(accepted.task)
         if known is not None and (known.finished or accepted.attempt < known.accepted.attempt):
@@ -102,19 +102,19 @@ class SplitterCore:
         return self._decide(record, now_ms)
 
     def decide_waiting(self, now_ms: float) -> list[TaskDecided]:
-        """Ask again for tasks that wait: those whose last moment has come, and others in turn."""
+        """Decide waiting tasks: those whose last moment has come, and some others in turn."""
         decided: list[TaskDecided] = []
-        in_vain = 0
+        undecided = 0
         for task, record in list(self._waiting.items()):
-            if in_vain < MAX_ASKED_AGAIN or record.due_ms - now_ms <= LAST_MOMENT_MS:
+            if undecided < MAX_ASKED_AGAIN or record.due_ms - now_ms <= LAST_MOMENT_MS:
                 decided += self._decide(record, now_ms)
                 if task in self._waiting:
-                    in_vain += 1
+                    undecided += 1
                     self._waiting[task] = self._waiting.pop(task)  # to the end of the queue
         return decided
 
     def placed(self, placed: TaskPlaced, now_ms: float) -> None:
-        """The placer has chosen nodes: what was foreseen makes room for it."""
+        """Replace the foreseen placement of a task by the placer's."""
         record = self._records.get(placed.task)
         if record is not None and (record.finished or placed.attempt < record.accepted.attempt):
             return
@@ -126,7 +126,7 @@ class SplitterCore:
         self._cluster.placed(placed.task, placed.attempt, work, now_ms, due_ms=due_ms)
 
     def finished(self, finished: TaskFinished, now_ms: float) -> list[TaskDecided]:
-        """A task ended; what waited for the memory it held may be decided now."""
+        """Learn from a task that ended; decide tasks that waited for its memory."""
         self._cluster.finished(finished.task, now_ms)
         record = self._records.get(finished.task)
         if record is None or record.finished:
@@ -139,13 +139,13 @@ class SplitterCore:
 
     @property
     def next_due_ms(self) -> float | None:
-        """When `decide_waiting` must be called at the latest; None where nothing waits."""
+        """Latest time for `decide_waiting`; None if no task waits."""
         return min((record.due_ms - LAST_MOMENT_MS for record in self._waiting.values()), default=None)
 
-    # --- memory ----------------------------------------------------------------------------------------
+    # --- state -----------------------------------------------------------------------------------------
 
     def state(self) -> State:
-        """What was learnt."""
+        """Return what to save."""
         return {
             "policy": self._policy.name,
             "policy_state": dict(self._policy.state()),
@@ -153,7 +153,7 @@ class SplitterCore:
         }
 
     def restore(self, state: State) -> None:
-        """Take up what was learnt earlier; what another policy learnt is dropped.
+        """Restore a saved state; the part of another policy is dropped.
 
         Raises:
             StateError: not a state of a splitter.
@@ -262,7 +262,7 @@ class SplitterCore:
         return [record.decided]
 
     def _learn(self, record: _TrackedTask, context: SplitContext, finished: TaskFinished) -> None:
-        """Of the decision, not of what was lost before it: earlier attempts are not its fault."""
+        """Learn from the time since the decision; time lost in earlier attempts is not its fault."""
         self._policy.learn(context, finished)
         same = record.decided is not None and record.decided.variant == finished.variant
         if finished.in_full and finished.variant and same and record.uncorrected_ms:

@@ -9,7 +9,7 @@ from splitplace.policies.splitting import MARGIN, TOLERANCE, MabMode, SplitName,
 
 
 class SplitterSettings(StoreSettings):
-    """How tasks are split."""
+    """Settings of the splitter."""
 
     policy: SplitName = Field("expected-reward", description="Policy that decides how to split.")
     arms: str = Field(

@@ -1,4 +1,4 @@
-"""Tensors put together from the frames they travelled in. Pure: bytes and times in, tensors out."""
+"""Assembles tensors from frames. Pure: bytes and times in, tensors out."""
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ MAX_WAITING_BYTES = 256 * MEBIBYTE
 MAX_WAITING_TENSORS = 1024
 MAX_REMEMBERED = 8192
 MAX_IDLE_MS = 30_000.0
-"""A tensor whose next chunk has not come for so long will not be completed: its sender or the broker died."""
+"""Longest pause between two chunks of a tensor; after it, the sender or the broker has died."""
 
 
 class TensorKey(NamedTuple):
@@ -25,7 +25,7 @@ class TensorKey(NamedTuple):
 
 
 def key_of(header: TensorHeader) -> TensorKey:
-    """The identity of a header's tensor."""
+    """Return the key of a header's tensor."""
     return TensorKey(header.task, header.attempt, header.stage, header.micro_batch, header.route is None)
 
 
@@ -40,9 +40,9 @@ class _Waiting:
 class TensorAssembly:
     """Collects chunks in any order and gives out every tensor once, when it is complete.
 
-    Frames that were seen before (MQTT repeats unacknowledged ones) change nothing, also when their tensor
-    was already given out. The bytes a tensor promises are reserved by its first chunk, so what has begun
-    can always be completed; a tensor for which there is no room is refused instead.
+    Repeated frames (MQTT repeats unacknowledged ones) change nothing, even after their tensor was completed.
+    The first chunk reserves the bytes of the whole tensor, so that a tensor that has begun can always be
+    completed; a tensor for which there is no room is refused.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class TensorAssembly:
         Args:
             max_bytes: encoded bytes of all tensors that wait for chunks.
             max_tensors: how many may wait.
-            max_idle_ms: a tensor is given up when its next chunk has not come for so long.
+            max_idle_ms: longest pause between two chunks of a tensor.
             max_remembered: completed tensors whose duplicates are recognised.
         """
         self._max_bytes = max_bytes
@@ -75,7 +75,7 @@ class TensorAssembly:
         return self._reserved_bytes
 
     def __len__(self) -> int:
-        """How many tensors wait for chunks."""
+        """Number of tensors that wait for chunks."""
         return len(self._waiting)
 
     def add(
@@ -116,7 +116,7 @@ class TensorAssembly:
         return first, join_chunks(waiting.chunks, header.chunks)
 
     def expire(self, now_ms: float) -> int:
-        """Give up tensors that nobody wants any more or whose chunks stopped coming; returns how many."""
+        """Drop tensors that expired or whose chunks stopped coming. Returns their number."""
         gone = [
             key
             for key, waiting in self._waiting.items()
@@ -129,7 +129,7 @@ class TensorAssembly:
         return len(gone)
 
     def drop(self, task: str, attempt: int) -> int:
-        """Give up the tensors of a task, up to and including an attempt; returns how many."""
+        """Drop the tensors of a task, up to and including an attempt. Returns their number."""
         gone = [key for key in self._waiting if key.task == task and key.attempt <= attempt]
         for key in gone:
             self._forget(key)
@@ -140,7 +140,7 @@ class TensorAssembly:
             self.expire(now_ms)
         if not self._has_room(header.encoded_bytes):
             raise FrameError(
-                f"no room for {header.encoded_bytes} bytes beside {len(self)} tensors that wait for chunks"
+                f"no room for {header.encoded_bytes} bytes: {len(self)} tensors already wait for chunks"
             )
         waiting = _Waiting(header.model_copy(update={"chunk": 0}), now_ms + header.expires_ms, now_ms)
         self._waiting[key] = waiting

@@ -1,7 +1,7 @@
-"""The aiomqtt client below a connection, and what it does not offer by itself.
+"""The aiomqtt client of a connection, with manual acknowledgements and quick TCP acknowledgements.
 
-aiomqtt acknowledges on receipt and hides its socket, so the paho client inside it (`_client`) is reached for;
-nowhere else (docs/decisions/0004-bus.md).
+aiomqtt offers neither, so this module, and no other, uses the paho client inside it (`_client`;
+docs/decisions/0004-bus.md).
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from splitplace.messages import limits
 from splitplace.messages.base import Message
 
 _MAX_CALLS = 64
-"""Publications on the way to the broker at a time: aiomqtt's cost of each grows with their number."""
+"""Publications in flight at a time: in aiomqtt each costs more, the more there are."""
 
 # Without this and `acknowledge_tcp`, TCP holds messages back for 40 ms a hop (docs/decisions/0004-bus.md).
 _SOCKET_OPTIONS = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
@@ -26,22 +26,22 @@ _SOCKET_OPTIONS = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What the broker keeps for a connection while it is away: its subscriptions, and QoS 1 messages."""
+    """The broker keeps subscriptions and QoS 1 messages of a connection while it is away."""
 
     expiry_s: int = 0
-    """For so long; 0 for not at all."""
+    """Time they are kept; 0 = not at all."""
     clean_start: bool = True
-    """Begin without what waits for an earlier process of the same identifier."""
+    """Begin without the messages of an earlier process with the same identifier."""
 
 
 NO_SESSION = Session()
 TENSOR_SESSION = Session(expiry_s=10)
-"""Nobody is told when a receiver's connection breaks for a moment: the tensors of that moment must wait."""
+"""A short break of a receiver's connection is announced to nobody: its tensors must wait at the broker."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientIdentity:
-    """How a connection introduces itself to the broker."""
+    """Identity and options of a connection at the broker."""
 
     settings: Settings
     identifier: str
@@ -52,16 +52,16 @@ class ClientIdentity:
     forgotten_after_s: float
 
     async def forget(self) -> None:
-        """End the session of an earlier process, where ours is to begin without it. Raises aiomqtt.MqttError.
+        """End the session of an earlier process if ours begins without it. Raises aiomqtt.MqttError.
 
-        With a connection of its own, because rumqttd keeps nothing for one that began with a clean start.
+        Uses a connection of its own: rumqttd keeps nothing for a connection that began with a clean start.
         """
         if self.session.expiry_s and self.session.clean_start:
             async with replace(self, session=NO_SESSION).client():
                 pass
 
     def client(self) -> aiomqtt.Client:
-        """A client that is not connected yet. Reads certificate files."""
+        """Return a client that is not connected yet. Reads certificate files."""
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.ReceiveMaximum = self.receive_maximum
         properties.MaximumPacketSize = limits.MAX_PACKET_BYTES
@@ -88,7 +88,7 @@ class ClientIdentity:
             socket_options=_SOCKET_OPTIONS,
             max_concurrent_outgoing_calls=_MAX_CALLS,
         )
-        # Before connecting: what waited at the broker may come at once. From now on `acknowledge` does it.
+        # Before connecting: messages that waited at the broker may come at once.
         client._client.manual_ack_set(True)  # noqa: FBT003, SLF001
         return client
 
@@ -99,7 +99,7 @@ def acknowledge(client: aiomqtt.Client, packet: int) -> None:
 
 
 def acknowledge_tcp(client: aiomqtt.Client) -> None:
-    """Sends the TCP acknowledgement of what was just read now, not in 40 ms.
+    """Send the TCP acknowledgement of what was just read now, not in 40 ms.
 
     A broker that leaves Nagle's algorithm on (rumqttd always, Mosquitto by default) holds its next message
     back until then. Linux forgets the option after each use.

@@ -1,4 +1,4 @@
-"""A connection to the broker that reconnects, resubscribes, validates what comes in and repeats what failed.
+"""A connection to the broker that reconnects, resubscribes, validates messages and repeats publications.
 
 Built on aiomqtt. Two of its habits are changed here, because the gateway must not lose an accepted task
 (docs/decisions/0004-bus.md): messages are acknowledged when their handler has finished, not when they
@@ -42,14 +42,14 @@ log = logging.getLogger(__name__)
 MessageT = TypeVar("MessageT", bound=Message)
 
 RECEIVE_MAXIMUM = 256
-"""Unacknowledged messages the broker may have on the way to us. Mosquitto 2.0.11 does not keep to it."""
+"""Unacknowledged messages that the broker may send. Mosquitto 2.0.11 ignores it."""
 
 MAX_HELD_MESSAGES = 50_000
 MAX_HELD_BYTES = 128 * limits.MEBIBYTE
-"""What may wait for its handlers; beyond either, messages are dropped and counted."""
+"""Bounds of the messages that wait for handlers; beyond either, messages are dropped and counted."""
 
 MAX_OUTSTANDING = 4096
-"""Publications waiting for the broker; beyond it, fire-and-forget ones are dropped and counted."""
+"""Publications that may wait for the broker; beyond it, those of `send` are dropped and counted."""
 
 _FIRST_RETRY_S = 0.05
 _LAST_RETRY_S = 2.0
@@ -60,7 +60,7 @@ _LAST_WORDS_S = 1.0
 
 @dataclass(slots=True)
 class Statistics:
-    """What a bus has seen since it was made."""
+    """Counters of a bus since it was made."""
 
     received: int = 0
     rejected: int = 0
@@ -99,10 +99,10 @@ class Bus:
         Args:
             settings: where the broker is.
             identifier: MQTT client id, unique among all clients of this prefix.
-            will: topic (without prefix) and retained message that the broker publishes when we vanish.
-            session: what the broker keeps for us while we are away.
-            receive_maximum: unacknowledged messages on the way to us.
-            keepalive_s: the broker notices our silence after 1.5 times this.
+            will: topic (without prefix) and retained message that the broker publishes if the process dies.
+            session: what the broker keeps while the connection is away.
+            receive_maximum: unacknowledged messages that the broker may send.
+            keepalive_s: the broker notices silence after 1.5 times this.
         """
         self.settings = settings
         self.statistics = Statistics()
@@ -157,7 +157,7 @@ class Bus:
         self._add(topic, handle, parameters, workers)
 
     def on_connect(self, callback: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Call this after every (re)connect: what is retained must be said again, the broker may be new."""
+        """Call this after every (re)connect. Publish retained messages again: the broker may be a new one."""
         self._on_connect.append(callback)
 
     def _add(
@@ -175,10 +175,9 @@ class Bus:
     async def watching(
         self, topic: Topic[MessageT], callback: Callable[[Received[MessageT]], None], **parameters: str
     ) -> AsyncIterator[None]:
-        """Subscribed to a topic while inside, also across reconnects; for what is wanted only for a while.
+        """Subscribe to a topic while inside, also across reconnects.
 
-        The callback gets valid messages as they arrive. It must not block, and what it keeps it must bound
-        itself: there is no queue in between.
+        The callback gets valid messages as they arrive, without a queue in between. It must not block.
         """
 
         def handle(name: str, message: aiomqtt.Message) -> None:
@@ -217,7 +216,7 @@ class Bus:
         await self._tasks.stop()
 
     async def failed(self) -> NoReturn:
-        """Wait until something fails that no message is to blame for, and raise its error."""
+        """Wait for an error of the connection itself, not of a message, and raise it."""
         await self._tasks.failed()
 
     async def connected(self) -> None:
@@ -243,7 +242,7 @@ class Bus:
                         acknowledge_tcp(client)
                         self._dispatch(message, self._receipts)
             except (aiomqtt.MqttError, OSError, ValueError) as error:
-                log.warning("broker %s: %s; trying again", self.settings.address, error)
+                log.warning("broker %s: %s; trying again", self.settings.broker, error)
             finally:
                 self._connected.clear()
                 self._client = self._receipts = None
@@ -267,7 +266,7 @@ class Bus:
             self._tasks.spawn(callback(), "introduction")
 
     def _filters(self) -> dict[str, int]:
-        """What to be subscribed to, and with which quality of service."""
+        """The wanted subscriptions with their quality of service."""
         lasting = {entry.filter: entry.topic.qos for entry in self._subscriptions}
         return lasting | {watch.filter: watch.qos for watch in self._watches}
 
@@ -303,7 +302,7 @@ class Bus:
             arrival = await subscription.queue.get()
             try:
                 await subscription.handle(arrival.name, arrival.message)
-            except Exception:  # one message must not end a service, whatever is wrong with it
+            except Exception:  # no message may end a service
                 self.statistics.rejected += 1
                 log.exception("handling a message on %s", arrival.name)
             self._held_messages -= 1
@@ -332,15 +331,15 @@ class Bus:
         await self.publish_raw(name, message.model_dump_json().encode(), qos=topic.qos, retain=topic.retain)
 
     def send(self, topic: Topic[MessageT], message: MessageT, **parameters: str) -> None:
-        """As `publish`, without waiting. Dropped and counted where too much waits already."""
+        """Publish without waiting. Dropped and counted if too many publications wait already."""
         self.spawn_publication(self.publish(topic, message, **parameters))
 
     async def send_frame(self, topic: Topic[Any], frame: bytes, **parameters: str) -> None:
-        """Publish a binary frame and wait for the broker: the wait is what holds a fast sender back."""
+        """Publish a binary frame and wait for the broker, which slows down a sender that is too fast."""
         await self.publish_raw(topic.at(**parameters), frame, qos=topic.qos)
 
     def spawn_publication(self, publication: Any) -> None:  # noqa: ANN401 - any coroutine
-        """Let a publication run by itself."""
+        """Run a publication in the background. Dropped and counted if too many wait already."""
         if len(self._publications) >= MAX_OUTSTANDING:
             self.statistics.overflowed += 1
             publication.close()
@@ -357,7 +356,7 @@ class Bus:
         properties: Properties | None = None,
         absolute: bool = False,
     ) -> None:
-        """Publish bytes; `absolute` topics are taken as they are, others stand below the prefix.
+        """Publish bytes. The prefix is put before all topics but `absolute` ones.
 
         QoS 0 is dropped while there is no connection; QoS 1 waits for one.
         """
@@ -390,6 +389,6 @@ class Bus:
 
 
 def _cancellations() -> int:
-    """How often the running task was asked to stop."""
+    """Number of requests to cancel the running task."""
     task = asyncio.current_task()
     return task.cancelling() if task else 0

@@ -1,4 +1,4 @@
-"""What comes in: checked messages for handlers, and raw ones with what MQTT 5 says beside the payload."""
+"""Messages as handlers get them: validated, or raw with their MQTT 5 properties."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,12 +20,12 @@ class Received(Generic[MessageT]):
     parameters: Mapping[str, str]
     message: MessageT
     body: memoryview
-    """What follows the header of a binary frame; empty otherwise."""
+    """Body of a binary frame; empty for JSON."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestProperties:
-    """What an MQTT 5 client may say beside its payload."""
+    """MQTT 5 properties that a sensor may set."""
 
     response_topic: str | None = None
     correlation_data: bytes | None = None
@@ -43,7 +43,7 @@ class RawReceived:
 
 
 def parse(topic: Topic[MessageT], name: str, payload: bytes) -> Received[MessageT]:
-    """A message of a topic of the table, checked against the topic it came on.
+    """Parse and validate a message against the topic on which it came.
 
     Args:
         topic: the table's entry.
@@ -69,7 +69,7 @@ def parse(topic: Topic[MessageT], name: str, payload: bytes) -> Received[Message
 
 
 def request_properties(message: aiomqtt.Message) -> RequestProperties:
-    """What an MQTT 5 client said beside its payload; nothing where it spoke 3.1.1."""
+    """Return the MQTT 5 properties of a message; all unset for MQTT 3.1.1."""
     given = message.properties
     if given is None:
         return RequestProperties()

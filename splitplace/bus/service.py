@@ -40,7 +40,7 @@ def software_version() -> str:
 
 
 def new_boot_id() -> str:
-    """Return a random id of this start of a process."""
+    """Return a random id for this start of a process."""
     return secrets.token_hex(8)
 
 
@@ -55,7 +55,7 @@ class Health:
 
 
 class Service:
-    """What a part of the system needs beside its own logic.
+    """Connections, status, and background work of one part of the system.
 
     Make one, subscribe on its `bus`, add periodic work, then `run` it:
 
@@ -153,7 +153,7 @@ class Service:
 
     @property
     def statistics(self) -> Statistics:
-        """What all its connections have seen, added up."""
+        """Counters of all connections, added up."""
         return sum((bus.statistics for bus in self._connections), Statistics())
 
     # --- life --------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ class Service:
         if not self._is_leaving:
             await self.bus.publish(self._topic, self._offline.model_copy(update={"online": True}))
             log.info(
-                "%s is online: broker %s, version %s", self.name, self.settings.address, software_version()
+                "%s is online: broker %s, version %s", self.name, self.settings.broker, software_version()
             )
 
     async def _leave(self) -> None:

@@ -28,7 +28,7 @@ CONFIG_VARIABLE = "SPLITPLACE_CONFIG"
 
 
 class Settings(BaseSettings):
-    """How to reach the broker. Every part of the system adds its own fields in a subclass.
+    """Settings that all parts share. Each part adds its own fields in a subclass.
 
     One flat TOML file serves all parts: each takes the keys it knows.
     """
@@ -110,18 +110,12 @@ class Settings(BaseSettings):
         return parts.port or (DEFAULT_TLS_PORT if parts.scheme == "mqtts" else DEFAULT_PORT)
 
     @property
-    def address(self) -> str:
-        """URL of the broker without credentials, for texts."""
-        parts = urlsplit(self.broker)
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-
-    @property
     def paths(self) -> Paths:
-        """Where the files of this part lie."""
+        """Paths of the files of this part."""
         return resolve_paths(self.state_dir)
 
     def client_id(self, name: str) -> str:
-        """MQTT client id of a part. Systems that share a broker differ by prefix, and so must these."""
+        """Return the MQTT client id of a part; systems that share a broker differ by prefix."""
         if self.prefix == DEFAULT_PREFIX:
             return name
         return f"{name}-{hashlib.sha256(self.prefix.encode()).hexdigest()[:8]}"
@@ -185,7 +179,7 @@ class StoreSettings(Settings):
 
     @property
     def paths(self) -> Paths:
-        """Where the files of this part lie."""
+        """Paths of the files of this part."""
         return resolve_paths(self.state_dir, self.own_store)
 
     @property
@@ -195,7 +189,7 @@ class StoreSettings(Settings):
 
 
 def config_file() -> Path:
-    """The TOML file that settings are read from, where there is one."""
+    """Return the path of the TOML file, which may not exist."""
     return Path(os.environ.get(CONFIG_VARIABLE, "splitplace.toml"))
 
 
