@@ -1,4 +1,4 @@
-"""Is this part online, as the broker knows it? For HEALTHCHECK: exit code 0 for yes, 1 for no.
+"""Check whether a part is online, for HEALTHCHECK: exit code 0 for yes, 1 for no.
 
     python healthcheck.py service/gateway
     python healthcheck.py node/node-1
@@ -20,7 +20,7 @@ PATIENCE_S = 4
 
 
 def main() -> int:
-    """Exit code for the part named by the first argument."""
+    """Return the exit code for the part that the first argument names."""
     broker = urlsplit(os.environ.get("SPLITPLACE_BROKER", "mqtt://127.0.0.1:1883"))
     prefix = os.environ.get("SPLITPLACE_PREFIX", "splitplace/v1")
     username = os.environ.get("SPLITPLACE_USERNAME")

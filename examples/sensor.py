@@ -71,7 +71,7 @@ class Task:
     """Images whose label was right."""
 
     def take(self, answer: dict[str, Any], now_s: float) -> None:
-        """Notes the answer; a second one is only counted."""
+        """Store the answer; a second one is only counted."""
         self.answers += 1
         if self.answers > 1:
             return
@@ -111,7 +111,7 @@ class Sensor:
         self._client.connect_async(parts.hostname or "127.0.0.1", parts.port or default_port)
 
     def connect(self) -> None:
-        """Waits until answers can be received. Raises ConnectionError."""
+        """Wait until answers can be received. Raises ConnectionError."""
         self._client.loop_start()
         try:
             refusal = self._ready.get(timeout=CONNECT_S)
@@ -121,12 +121,12 @@ class Sensor:
             raise ConnectionError(refusal)
 
     def close(self) -> None:
-        """Says goodbye."""
+        """Disconnect."""
         self._client.disconnect()
         self._client.loop_stop()
 
     def publish(self, task: Task, images: NDArray[np.uint8]) -> None:
-        """Publishes a task of `images` (uint8 `[N, height, width]`) in the format it names."""
+        """Publish a task of `images` (uint8 `[N, height, width]`) in the format it names."""
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         properties.ResponseTopic = f"{self._answers}/{task.task}"
         properties.CorrelationData = task.task.encode()
@@ -156,7 +156,7 @@ class Sensor:
         self._client.publish(topic, payload, qos=1, properties=properties)
 
     def waiting(self, now_s: float) -> list[Task]:
-        """Tasks without an answer for which one may still come."""
+        """Return the tasks that may still get an answer."""
         with self._lock:
             return [
                 task
@@ -181,14 +181,14 @@ class Sensor:
 
 
 def decode(message: mqtt.MQTTMessage) -> dict[str, Any]:
-    """An answer: in msgpack where the task was, else in JSON."""
+    """Decode an answer: msgpack if the task was, otherwise JSON."""
     packed = getattr(message.properties, "ContentType", "") == "application/msgpack"
     answer: dict[str, Any] = msgpack.unpackb(message.payload) if packed else json.loads(message.payload)
     return answer
 
 
 def draw(random_: random.Random, number: int, arguments: argparse.Namespace, labels: NDArray[Any]) -> Task:
-    """A task at random: `labels` are those of the samples that were drawn for it."""
+    """Return a random task. `labels` are those of the samples that were drawn for it."""
     form = (
         "png"
         if len(labels) == 1 and random_.random() < arguments.png_share
@@ -207,12 +207,12 @@ def draw(random_: random.Random, number: int, arguments: argparse.Namespace, lab
 
 
 def log_uniform(random_: random.Random, smallest: float, greatest: float) -> float:
-    """A number between the two, every order of magnitude as likely as another."""
+    """Return a log-uniform random number between the two."""
     return math.exp(random_.uniform(math.log(smallest), math.log(greatest)))
 
 
 def run(sensor: Sensor, arguments: argparse.Namespace) -> None:
-    """Publishes all tasks, at the moments of a Poisson process, and waits for what is still to come."""
+    """Publish all tasks, at the moments of a Poisson process, and wait for the last answers."""
     with np.load(arguments.samples, allow_pickle=False) as file:
         images, labels = file["images"], file["labels"]
     random_ = random.Random(arguments.seed)
@@ -247,7 +247,7 @@ def describe(tasks: list[Task]) -> str:
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -273,7 +273,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
-    """Exits with 0 where every task got exactly one answer."""
+    """Run the sensor. Exit with 0 if every task got exactly one answer."""
     arguments = parse()
     sensor = Sensor(arguments)
     try:

@@ -103,9 +103,16 @@ def test_samples_of_the_store_come_first(tmp_path: Path, data: Path) -> None:
     assert found == {"cifar100": shipped}
 
 
-def test_an_application_without_images_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
+def test_samples_of_a_shipped_network_serve_the_own_one_in_its_place(tmp_path: Path) -> None:
+    for folder in ("own", "shipped"):
+        cifar = application(tmp_path / folder, 1.0, "cifar100")
+    shipped = tmp_path / "shipped" / "cifar100" / "samples.npz"
+    shipped.touch()
+    store = ModelStore(tmp_path / "own", tmp_path / "shipped")
+    assert find_samples(store, [cifar], None, tmp_path / "run") == {"cifar100": shipped}
+
+
+def test_an_application_without_images_is_left_out(tmp_path: Path) -> None:
     others = [application(tmp_path / "store", 1.0, name) for name in ("tiny", "cifar100")]
     assert find_samples(ModelStore(tmp_path / "store"), others, None, tmp_path / "run") == {}
 

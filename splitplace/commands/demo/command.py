@@ -29,7 +29,7 @@ DEMO_ARMS = "whole,layer,semantic,compressed"
 
 def command(
     *,
-    tasks: Annotated[int, typer.Option(min=1, max=100_000, help="How many tasks the sensor sends.")] = 200,
+    tasks: Annotated[int, typer.Option(min=1, max=100_000, help="How many tasks the sensors send.")] = 200,
     nodes: Annotated[
         int, typer.Option(min=MIN_NODES, max=MAX_NODES, help="How many edge nodes.")
     ] = MIN_NODES,
@@ -37,35 +37,34 @@ def command(
     arms: Annotated[
         str,
         typer.Option(
-            help="Variants to choose among, or all. By default int8 is left out: as accurate as the whole "
-            "network, smaller and faster, it would be chosen nearly always: little to see."
+            help="Variants to choose among, or all. int8 is excluded by default: it nearly always wins."
         ),
     ] = DEMO_ARMS,
-    seed: Annotated[int, typer.Option(help="Of the sensor's random choices.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the sensors' random choices.")] = 0,
     broker: Annotated[
         str | None, typer.Option(help="URL of a broker to use.", show_default="one of its own")
     ] = None,
     summary: Annotated[Path | None, typer.Option(help="JSON file to write the figures to.")] = None,
     log: Annotated[
-        Path | None, typer.Option(help="Add decisions and ends of tasks to this file, for splitplace replay.")
+        Path | None, typer.Option(help="Append decisions and outcomes to this file, for splitplace replay.")
     ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Folder with data sets, for CIFAR images.", show_default="../shared/data, if there"
+            envvar="SPLITPLACE_DATA", help="Folder of data sets, for applications that come without images."
         ),
     ] = None,
     store: StoreOption = None,
     state_dir: StateDirOption = None,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Keep logs and journal of a demo that went well.")
+        bool, typer.Option("--keep", help="Keep logs and journal even if the demo succeeds.")
     ] = False,
 ) -> None:
     """Watch a whole system at work: services, nodes, sensors, real images.
 
-    Starts a broker, the five services, edge nodes of three speeds and a sensor, each a process of its own,
-    and shows what they do. Ends by itself, prints the figures and leaves nothing running. Exits with 1 where
-    a task got no answer or a process died.
+    Starts a broker, the five services, edge nodes of three speeds and a sensor for each application, each in
+    its own process, and shows what they do. Ends by itself, prints the figures and leaves nothing running.
+    Exits with 1 if a task got no answer or a process died.
     """
     folder = paths(state_dir).demos / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     options = DemoOptions(

@@ -1,4 +1,4 @@
-"""Which nodes the demo starts: three speeds, and memory that the whole network does not always fit. Pure."""
+"""Plan the nodes of a demo: three speeds, and memory that not every whole network fits. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from splitplace.messages.limits import MEBIBYTE
 MIN_NODES = 6
 
 _SHARES = {"fast": 0.28, "medium": 0.16, "slow": 0.10}
-"""Of one core. With two nodes of each: 1.08."""
+"""Share of one core by speed. Two nodes of each speed: 1.08 cores."""
 
 _USABLE = 0.55
-"""Of all cores, for all nodes together. The services, the broker and the sensor need the rest, and parallel
-branches only run in parallel where no node waits for another's processor."""
+"""Share of all cores for all nodes together. The services, the broker and the sensors need the rest, and
+parallel branches only run in parallel if no node waits for another's processor."""
 
 _COMFORT = 1.2
-"""Memory budgets are a little above what must fit."""
+"""Memory budget over what must fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,29 +26,29 @@ class NodePlan:
 
     name: str
     cpu_share: float
-    """Of one core."""
+    """Share of one core."""
     memory_budget_bytes: int
 
     @property
     def memory_budget_mb(self) -> float:
-        """In MiB, as the node's setting wants it."""
+        """The budget in MiB, the unit of the node's setting."""
         return self.memory_budget_bytes / MEBIBYTE
 
 
 class PlanError(SplitPlaceError, ValueError):
-    """There is no such demo; the text says why."""
+    """The demo cannot be planned."""
 
 
 def plan_nodes(count: int, cores: int, applications: Sequence[Application]) -> tuple[NodePlan, ...]:
-    """Nodes of three speeds, as even a mix as `count` allows, the fast ones first.
+    """Return nodes of three speeds in a mix as even as `count` allows, fast ones first.
 
     Slow nodes can hold every piece of the split networks, one at a time, but not the whole network of the
     application with the largest one; medium nodes can just hold that; fast nodes have room for several.
 
     Args:
-        count: how many.
-        cores: of this machine; bounds the sum of all shares.
-        applications: what the nodes will run.
+        count: Number of nodes.
+        cores: Cores of this machine; they bound the sum of all shares.
+        applications: What the nodes will run.
 
     Raises:
         PlanError: Fewer than six nodes, or no application has a whole network larger than the pieces.
@@ -67,7 +67,7 @@ def plan_nodes(count: int, cores: int, applications: Sequence[Application]) -> t
 
 
 def _budgets(applications: Sequence[Application]) -> dict[str, int]:
-    """Memory in bytes for each speed."""
+    """Return the memory in bytes for each speed."""
     wholes, pieces = [0], [0]
     for application in applications:
         for variant in application.variants:

@@ -1,4 +1,4 @@
-"""The course of a demo: start everything, wait until it is ready, let the sensors work, sum up."""
+"""Run a demo: start everything, wait until it is ready, let the sensors work, summarise."""
 
 import asyncio
 import contextlib
@@ -37,47 +37,47 @@ from splitplace.storage.model_store import ModelStore
 from splitplace.storage.replace import replace_file
 
 READY_S = 180.0
-"""Seconds for services, then for nodes: on an idle machine they need five together."""
+"""Seconds to wait for services, then for nodes. Together they need five on an idle machine."""
 SETTLE_S = 3.0
 _TICK_S = 0.1
 
 TASKS_PER_SECOND = 2.5
-"""Of all sensors together; what two cores can answer most of, with deadlines as mixed as the sensor's."""
+"""Rate of all sensors together. Two cores can answer most tasks, with deadlines as mixed as the sensors'."""
 
 _REPORT = TypeAdapter(list[SensorTask])
 
 
 class DemoError(SplitPlaceError):
-    """The demo could not be carried out; the text says why."""
+    """The demo could not be carried out."""
 
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """What to show."""
+    """Options of a demo."""
 
     tasks: int
     nodes: int
     seed: int
     broker: str | None
-    """URL of a broker; None for one of our own."""
+    """URL of a broker; None starts one."""
     store: ModelStore
     folder: Path
-    """For everything the demo writes."""
+    """Folder for everything that the demo writes."""
     data: Path | None = None
-    """Folder with data sets, for applications that come without images; None for the usual one."""
+    """Folder of data sets, for applications without samples; None leaves these out."""
     log: Path | None = None
-    """Where decisions and ends of tasks are added, for `splitplace replay`."""
+    """File to append decisions and outcomes to, for `splitplace replay`."""
     policy: PolicyPair | None = None
-    """How to split and where to place; None leaves it to the services' settings."""
+    """Split and placement policy; None leaves them to the services' settings."""
     arms: str = "all"
-    """Variants that the splitter chooses among."""
+    """Variants to choose among."""
 
 
 class Demo:
     """One demo, from start to summary."""
 
     def __init__(self, options: DemoOptions) -> None:
-        """Checks what is needed before anything is started.
+        """Check what is needed before anything is started.
 
         Raises:
             DemoError: No application has samples.
@@ -100,7 +100,7 @@ class Demo:
         return usable
 
     def run(self) -> dict[str, Any]:
-        """Carries it out. All processes have ended when this returns or raises.
+        """Run the demo. All processes have ended when this returns or raises.
 
         Returns:
             The summary.
@@ -195,7 +195,7 @@ class Demo:
             raise DemoError(f"not ready after {READY_S:.0f} s: {', '.join(missing)}\n{said}") from None
 
     def _missing(self, names: Collection[str]) -> list[str]:
-        """Which of these services or nodes are not online yet."""
+        """Return the services or nodes among `names` that are not online yet."""
         services = {name for name, said in self.observation.services.items() if said.online}
         nodes = {name for name, node in self.observation.nodes.items() if node.online}
         return sorted(set(names) - services - nodes)
@@ -244,7 +244,7 @@ def write_summary(summary: dict[str, Any], file: Path) -> None:
 
 
 async def _until(condition: Callable[[], bool]) -> None:
-    """Waits for something that can only be asked for."""
+    """Wait until a condition holds that can only be polled."""
     while not condition():  # noqa: ASYNC110 - processes and plain state announce nothing
         await asyncio.sleep(_TICK_S)
 
@@ -254,7 +254,7 @@ def _shared_out(tasks: int, parts: int) -> list[int]:
 
 
 async def _guard(system: Processes, broker: FoundBroker) -> None:
-    """Ends with an error when a process dies that should live."""
+    """Raise DemoError when a process dies that should live."""
     while True:
         deaths = system.check()
         if deaths:
@@ -273,7 +273,7 @@ async def _observe(settings: Settings, observation: Observation, recorder: Recor
 
 @contextlib.asynccontextmanager
 async def _ended_by_signals() -> AsyncIterator[None]:
-    """SIGTERM and SIGHUP end us in an orderly way, as Ctrl-C does."""
+    """Cancel the current task on SIGTERM and SIGHUP, as Ctrl-C does."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     numbers = (signal.SIGTERM, signal.SIGHUP)
     for number in numbers:

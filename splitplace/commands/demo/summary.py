@@ -1,8 +1,8 @@
-"""What a demo came to: a pure function of what the sensor and the observer saw.
+"""Summarise a demo: pure functions of what the sensors and the observer saw.
 
-Everything is counted the strict way. The hit rate and the reward (equation 15) are means over all tasks that
-were *sent*: one that was refused, expired, failed or lost is a miss with reward 0. Accuracy is the share of
-right labels among the images that were answered, in time or late, in full or in part.
+The hit rate and the reward (equation 15) are means over all tasks that were *sent*: a task that was refused,
+expired, failed or lost is a miss with reward 0. Accuracy is the share of right labels among the images that
+were answered, in time or late, in full or in part.
 """
 
 from collections import Counter
@@ -39,7 +39,7 @@ class SensorTask(BaseModel):
 
     @property
     def key(self) -> str:
-        """What the services call it."""
+        """The key of the task in the services."""
         return f"{self.client}.{self.task}"
 
     @property
@@ -63,13 +63,13 @@ def summarise(
     finished: Mapping[str, TaskFinished],
     decided: Mapping[str, TaskDecided],
 ) -> dict[str, Any]:
-    """The part of the demo's summary that speaks of tasks.
+    """Return the part of the demo's summary about tasks.
 
     Args:
-        sent: what the sensors report of their tasks.
-        accepted: keys of tasks whose acceptance was seen.
-        finished: terminal events by task key.
-        decided: an example for each decision.
+        sent: What the sensors report of their tasks.
+        accepted: Keys of tasks whose acceptance was seen.
+        finished: Terminal events by task key.
+        decided: An example for each decision.
 
     Returns:
         A JSON-able dictionary; its keys are read by `.ci/check_summary.py`.
@@ -127,7 +127,7 @@ def _quantiles(values: Sequence[float | None]) -> dict[str, float | None]:
 
 
 def faults(summary: Mapping[str, Any]) -> list[str]:
-    """What the system promises and did not keep: empty where all is well."""
+    """Return the promises that the system broke."""
     tasks = summary["tasks"]
     promises = {
         "lost": "accepted tasks without an answer",

@@ -16,7 +16,7 @@ from splitplace.policies.pairs import PolicyPair
 from splitplace.storage.model_store import ModelStore
 
 SENSOR = Path(__file__).with_name("sensor.py")
-"""In a checkout a link to `examples/sensor.py`, which is there to be read."""
+"""In a checkout, a link to `examples/sensor.py`."""
 
 
 def start_services(
@@ -28,9 +28,15 @@ def start_services(
     policy: PolicyPair | None,
     arms: str,
 ) -> None:
-    """Starts all five, with their files below `folder`.
+    """Start all five services, with their files below `folder`.
 
-    Splitter and placer decide by `policy` (None leaves it to their settings) among `arms`.
+    Args:
+        processes: Where the processes are started.
+        settings: Broker and topic prefix.
+        store: The networks to serve.
+        folder: For journal and state.
+        policy: Split and placement policy; None leaves them to the services' settings.
+        arms: Variants to choose among.
     """
     state = ["--state-dir", str(folder / "state")]
     chosen = policy_flags(policy)
@@ -46,7 +52,7 @@ def start_services(
 def start_nodes(
     processes: Processes, settings: Settings, plans: Sequence[NodePlan], shares: CpuShares, folder: Path
 ) -> None:
-    """Starts the nodes, each under its share from its first moment: slow devices also start slowly."""
+    """Start the nodes, each limited to its share from its first moment: slow devices start slowly too."""
     for plan in plans:
         flags = [
             *("--node", plan.name),
@@ -75,7 +81,7 @@ def start_sensor(
     batch_max: int,
     deadline: TightDeadline | None,
 ) -> Child:
-    """Starts a sensor of one application: a program that knows nothing of us."""
+    """Start the sensor of one application: a program that imports nothing of this package."""
     flags = {
         "--broker": settings.broker,
         "--prefix": settings.prefix,
@@ -95,12 +101,12 @@ def start_sensor(
 
 
 def remove(folder: Path) -> None:
-    """Removes what a demo has written."""
+    """Remove what a demo has written."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def _store_flags(store: ModelStore) -> list[str]:
-    """Flags that let the splitter see the same networks, although its state folder is another."""
+    """Return flags that show the splitter the same networks, although its state folder differs."""
     flag = "--store" if store.folders == (store.root,) else "--own-store"
     return [flag, str(store.root.absolute())]
 

@@ -11,7 +11,7 @@ _OUTCOMES = ("sent", "answered", "late", "partial", "refused", "expired", "faile
 
 
 def table(summary: Mapping[str, Any]) -> RenderableType:
-    """What was asked, what came of it, and why it was decided so."""
+    """Return tables of tasks, figures, decisions with examples, and nodes."""
     outcomes = Table(  # so that it fits into 80 columns
         "application", title="Tasks", title_justify="left", pad_edge=False, collapse_padding=True
     )

@@ -1,4 +1,4 @@
-"""What the sensors of a demo ask for: deadlines and batches that suit each application. Pure."""
+"""Choose deadlines and batches for the sensors of a demo, to suit each application. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ from splitplace.policies.placement import Placement, PlacementRequest, placement
 from splitplace.policies.prediction import Job
 
 LARGEST_BATCH = 128
-"""Of the lightest application; about as much work is the most that one task of any other brings."""
+"""Images in the largest task of the lightest application; other applications get about as much work."""
 
 LARGEST_WORK = 4000.0
-"""Of one task, run the cheapest way, in MFLOP (ms of computing times GFLOP/s of the node)."""
+"""Largest work of one task in its cheapest variant, in MFLOP (ms of computing times GFLOP/s of the node)."""
 
 SAFETY = 1.2
-"""Tight deadlines over the fastest prediction on an idle cluster."""
+"""Factor of tight deadlines over the fastest prediction on an idle cluster."""
 
 OVERHEAD_MS = 8.0
-"""Of an answer, which no prediction knows: journal, codecs, event loops on a busy machine."""
+"""Overhead of an answer that predictions leave out: journal, codecs, event loops on a busy machine."""
 
 _HOPS_BEFORE = 2
 _MANY = 64
@@ -35,7 +35,7 @@ class TightDeadline:
 
 
 def largest_batch(application: Application) -> int:
-    """Images in the largest task of an application."""
+    """Return the number of images in the largest task of an application."""
     works = [
         sum(application.fragment(stage.fragment).milliseconds_per_image for stage in variant.stages)
         for variant in application.variants
@@ -45,14 +45,14 @@ def largest_batch(application: Application) -> int:
 
 
 def tight_deadline(application: Application, nodes: Iterable[NodeState]) -> TightDeadline | None:
-    """What the application's fastest variant is predicted to take on these nodes, when they are idle.
+    """Return the predicted time of the application's fastest variant on these nodes, when they are idle.
 
     Args:
-        application: which.
-        nodes: as they reported themselves. What they do now and have loaded makes no difference.
+        application: The application.
+        nodes: Nodes as they reported themselves. Their queues and loaded fragments make no difference.
 
     Returns:
-        None where no variant can run on them.
+        The deadline, or None if no variant can run on them.
     """
     cluster = ClusterView()
     fragments = tuple(fragment.sha256 for fragment in application.fragments)

@@ -1,7 +1,7 @@
-"""Finds a broker, or starts one (docs/decisions/0006-broker-discovery.md).
+"""Find a broker, or start one (docs/decisions/0006-broker-discovery.md).
 
-In this order: the one that was given; `mosquitto`, as a child process with our configuration; rumqttd from
-the wheel `iotcore`, which pip can install; else an error that says what to install.
+In this order: the broker that was given; `mosquitto`, as a child process with our configuration; rumqttd from
+the wheel `iotcore`. Otherwise an error says what to install.
 """
 
 import contextlib
@@ -36,13 +36,13 @@ MOSQUITTO_SETTINGS: Mapping[str, str] = {
     "max_inflight_messages": "256",
     "set_tcp_nodelay": "true",
 }
-"""What every Mosquitto that SplitPlace uses should be set to; `mosquitto/mosquitto.conf` says the same.
+"""Settings of Mosquitto for SplitPlace, the same as in `mosquitto/mosquitto.conf`.
 
 The default queue of 1000 messages overflows silently, and later versions default to packets of 2 MB.
 """
 
 _SEARCHED = os.pathsep.join(("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin"))
-"""Where Mosquitto stands on systems that keep it outside a user's PATH."""
+"""Where Mosquitto lies on systems that keep it outside a user's PATH."""
 
 _START_S = 10.0
 _STOP_S = 5.0
@@ -79,16 +79,16 @@ _RUN_RUMQTTD = (
 
 
 class BrokerError(SplitPlaceError):
-    """No broker could be found or started; the text says what to do."""
+    """No broker could be found or started."""
 
 
 def mosquitto_path() -> str | None:
-    """The Mosquitto of this machine, or None."""
+    """Return the path of Mosquitto on this machine, or None."""
     return shutil.which("mosquitto") or shutil.which("mosquitto", path=_SEARCHED)
 
 
 def available_kind() -> StartedKind:
-    """The kind of broker that can be started here.
+    """Return the kind of broker that can be started here.
 
     Raises:
         BrokerError: Neither Mosquitto nor the wheel `iotcore` is installed.
@@ -104,7 +104,7 @@ def available_kind() -> StartedKind:
 
 
 def free_port(host: str = LOOPBACK) -> int:
-    """A TCP port on which nobody listens now."""
+    """Return a TCP port on which nobody listens now."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         port: int = probe.getsockname()[1]
@@ -112,9 +112,9 @@ def free_port(host: str = LOOPBACK) -> int:
 
 
 class Broker:
-    """A broker of our own: a child process that ends with this one.
+    """A broker as a child process that ends with this one.
 
-    It may be killed and started again on the same port; Mosquitto then still has what it kept on disk.
+    It can be killed and started again on the same port; Mosquitto then still has what it kept on disk.
     """
 
     def __init__(
@@ -126,14 +126,14 @@ class Broker:
         host: str = LOOPBACK,
         legacy_port: int | None = None,
     ) -> None:
-        """A broker that is not started yet.
+        """Describe a broker that is not started yet.
 
         Args:
-            kind: what to run.
-            folder: where its configuration, log and database go; made if missing.
-            port: where MQTT 5 is spoken.
-            host: address to listen on; anything but loopback opens it to the network without a password.
-            legacy_port: where rumqttd speaks MQTT 3.1.1 (Mosquitto speaks both on one port).
+            kind: What to run.
+            folder: For its configuration, log and database; made if missing.
+            port: Port for MQTT 5.
+            host: Address to listen on; anything but loopback opens it to the network without a password.
+            legacy_port: Port for MQTT 3.1.1 of rumqttd (Mosquitto speaks both on one port).
         """
         self.kind = kind
         self.host = host
@@ -144,23 +144,23 @@ class Broker:
 
     @property
     def url(self) -> str:
-        """What to give as the setting `broker`."""
+        """URL for the setting `broker`."""
         host = LOOPBACK if self.host in {"0.0.0.0", "::"} else self.host  # noqa: S104 - only compared
         return f"mqtt://{host}:{self.port}"
 
     @property
     def pid(self) -> int | None:
-        """Process id, or None while it does not run."""
+        """Process id; None while it does not run."""
         process = self._process
         return process.pid if process is not None and process.poll() is None else None
 
     @property
     def log_file(self) -> Path:
-        """What it said."""
+        """Log of the broker."""
         return self._folder / "broker.log"
 
     def start(self) -> None:
-        """Starts it and waits until it listens.
+        """Start the broker and wait until it listens.
 
         Raises:
             BrokerError: The port is taken, or it does not come up in ten seconds.
@@ -181,7 +181,7 @@ class Broker:
         raise BrokerError(f"the {self.kind} broker did not come up on {self.host}:{self.port}: {said}")
 
     def stop(self) -> None:
-        """Ends it: asks first, so that it writes its database, and kills it if it does not obey."""
+        """End the broker: ask first, so that it writes its database, then kill it."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -193,7 +193,7 @@ class Broker:
             process.wait()
 
     def kill(self) -> None:
-        """Ends it at once, as a crash would (SIGKILL)."""
+        """End the broker at once, as a crash would (SIGKILL)."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -260,14 +260,14 @@ def started_broker(
     host: str = LOOPBACK,
     legacy_port: int | None = None,
 ) -> Iterator[Broker]:
-    """A broker of our own that runs inside the `with` block.
+    """Run a broker inside the `with` block.
 
     Args:
-        folder: for its configuration, log and database.
-        kind: what to run; by default what is there.
-        port: by default a free one.
-        host: address to listen on.
-        legacy_port: see `Broker`.
+        folder: For its configuration, log and database.
+        kind: What to run; by default what is installed.
+        port: Port for MQTT 5; by default a free one.
+        host: Address to listen on.
+        legacy_port: See `Broker`.
 
     Raises:
         BrokerError: There is nothing to start, or it does not start.
@@ -284,17 +284,17 @@ def started_broker(
 
 @dataclass(frozen=True, slots=True)
 class FoundBroker:
-    """The broker to use, and whose it is."""
+    """The broker to use."""
 
     kind: Kind
     url: str
     own: Broker | None
-    """The child process, where it is one of our own."""
+    """The child process; None if the broker was given."""
 
 
 @contextlib.contextmanager
 def found_broker(url: str | None, folder: Path) -> Iterator[FoundBroker]:
-    """The broker at `url` where one is given, as it is; else one of our own (see `started_broker`).
+    """Use the broker at `url` as it is; without one, run a broker (see `started_broker`).
 
     Raises:
         BrokerError: None is given and none can be started.

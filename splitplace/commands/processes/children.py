@@ -1,7 +1,7 @@
-"""Child processes that are watched, restarted where that is wanted, and never left behind.
+"""Child processes: watched, restarted on demand, never left behind.
 
-Each has a log file. Each stands in a process group of its own, so that Ctrl-C reaches only us and we decide
-the order of the end; and the kernel kills each if we die without a word (`dies_with_parent`).
+Each has a log file, and a process group of its own: Ctrl-C reaches only the parent, which decides the order
+of the end. The kernel kills the children if the parent is killed (`dies_with_parent`).
 """
 
 import contextlib
@@ -21,12 +21,12 @@ _LAST_LINES = 12
 _FIRST_PAUSE_S = 0.2
 _LAST_PAUSE_S = 10.0
 _STEADY_S = 30.0
-"""A child that lived so long is restarted without a pause when it dies."""
+"""A child that has run this long is restarted without a pause when it dies."""
 
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """A child that ended although nobody asked it to."""
+    """The unrequested end of a child."""
 
     name: str
     code: int
@@ -54,16 +54,16 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """Its process id, or None while it does not run."""
+        """Process id; None while it does not run."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     @property
     def code(self) -> int | None:
-        """The exit code of one that has ended."""
+        """Exit code; None before it has ended."""
         return self._process.poll() if self._process is not None else None
 
     def start(self) -> None:
-        """Starts it; its output is added to the log file."""
+        """Start the child; its output is appended to the log file."""
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own command
                 tied_to_this_process(self.command),
@@ -76,7 +76,7 @@ class Child:
         self._restart_at = None
 
     def check(self) -> Death | None:
-        """Says once that it died. One that is to be restarted is, after a pause that grows."""
+        """Report a death once. Restart the child, if that is wanted, after a pause that grows."""
         now = time.monotonic()
         if self._restart_at is not None:
             if now >= self._restart_at:
@@ -93,19 +93,19 @@ class Child:
         return death
 
     def last_lines(self) -> tuple[str, ...]:
-        """The end of its log."""
+        """Return the end of its log."""
         with contextlib.suppress(OSError):
             return tuple(self.log_file.read_text(errors="replace").splitlines()[-_LAST_LINES:])
         return ()
 
     def ask_to_end(self) -> None:
-        """Sends SIGTERM."""
+        """Send SIGTERM."""
         self._restart_at = None
         if self._process is not None:
             self._process.terminate()
 
     def end(self, deadline: float) -> None:
-        """Waits until `deadline` on the monotonic clock, then kills."""
+        """Wait until `deadline` on the monotonic clock, then kill."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -117,21 +117,21 @@ class Child:
 
 
 class Processes:
-    """The children of one command. As a context manager it ends them all, last started first."""
+    """The children of one command. As a context manager, ends them all, last started first."""
 
     def __init__(self, log_folder: Path) -> None:
-        """`log_folder` is made if missing."""
+        """Make `log_folder` if it is missing."""
         self.log_folder = log_folder
         self.children: dict[str, Child] = {}
         log_folder.mkdir(parents=True, exist_ok=True)
 
     def start(self, name: str, command: Sequence[str], *, restart: bool = False) -> Child:
-        """Starts a child.
+        """Start a child.
 
         Args:
-            name: what to call it; its log is `<name>.log`.
-            command: an absolute path or a name on the PATH, and its arguments.
-            restart: whether `check` starts it again when it dies.
+            name: Name of the child; its log is `<name>.log`.
+            command: An absolute path or a name on the PATH, and its arguments.
+            restart: Whether `check` starts it again when it dies.
 
         Raises:
             FileNotFoundError: There is no such command.
@@ -146,11 +146,11 @@ class Processes:
         return child
 
     def check(self) -> list[Death]:
-        """Who died since the last call; to be called a few times a second."""
+        """Return the deaths since the last call. Call this a few times a second."""
         return [death for child in self.children.values() if (death := child.check()) is not None]
 
     def stop(self, names: Iterable[str] | None = None) -> None:
-        """Ends these children, or all: asks all of them first, and after five seconds kills."""
+        """End these children, or all: ask all of them first, kill them after five seconds."""
         chosen = [self.children[name] for name in (self.children if names is None else names)]
         for child in reversed(chosen):
             child.ask_to_end()

@@ -1,7 +1,7 @@
-"""Gives processes a share of a core, so that fast and slow nodes on one machine really are (record 0007).
+"""Limit processes to a share of a core, for fast and slow nodes on one machine (decision 0007).
 
-Where the kernel lets us, a CPU quota in a control group of our own (cgroup v2, or v1): the process cannot
-exceed it, whatever it does. Elsewhere the node is asked to pace itself.
+If the kernel permits, by a CPU quota in a control group (cgroup v2, or v1): the process cannot exceed it,
+whatever it does. Otherwise the node is asked to pace itself.
 """
 
 import contextlib
@@ -20,17 +20,17 @@ Mechanism = Literal["cgroup v2", "cgroup v1", "pacing"]
 
 _PERIOD_US = 10_000
 _SMALLEST_QUOTA_US = 1_000
-"""The kernel takes no smaller one."""
+"""Smallest quota that the kernel takes, in microseconds."""
 
 _PREFIX = "splitplace-"
 _REMOVE_S = 2.0
 
 
 def quota(share: float) -> tuple[int, int]:
-    """Quota and period in microseconds that give a share of one core.
+    """Return the quota and the period, in microseconds, for a share of one core.
 
-    The period is 10 ms, short enough to look like a slower processor rather than one that stands still now
-    and then; longer only where the quota would become smaller than the kernel allows.
+    The period is 10 ms, short enough to look like a slower processor rather than one that stalls. It is
+    longer only if the quota would be smaller than the kernel allows.
 
     Raises:
         ValueError: `share` is not positive.
@@ -43,13 +43,13 @@ def quota(share: float) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Hierarchy:
-    """A place in the tree of control groups where we may make groups with a CPU quota."""
+    """A control group below which this process may make groups with a CPU quota."""
 
     mechanism: Literal["cgroup v2", "cgroup v1"]
     folder: Path
 
     def limit(self, group: str, pid: int, share: float) -> None:
-        """Puts a process, with all its threads, into a new group below ours. Raises OSError."""
+        """Move a process, with all its threads, into a new group below this one. Raises OSError."""
         allowed, period = quota(share)
         folder = self.folder / group
         folder.mkdir()
@@ -62,23 +62,23 @@ class Hierarchy:
 
 
 class CpuShares:
-    """Limits processes by the best means there is; `mechanism` says which."""
+    """Limits processes by the best mechanism there is."""
 
     def __init__(self, hierarchy: Hierarchy | None) -> None:
         self._hierarchy = hierarchy
 
     @property
     def mechanism(self) -> Mechanism:
-        """How shares are kept."""
+        """How shares are enforced."""
         return self._hierarchy.mechanism if self._hierarchy is not None else "pacing"
 
     def limit(self, name: str, pid: int, share: float) -> None:
-        """Puts a process under its share. Does nothing where the process paces itself.
+        """Limit a process to its share. Does nothing if the process paces itself.
 
         Args:
-            name: of the process; unique, and usable as a name of a folder.
-            pid: of the process; call this right after its start.
-            share: of one core, positive.
+            name: Name of the process; unique, and usable as the name of a folder.
+            pid: Its process id. Call this right after its start.
+            share: Share of one core, positive.
         """
         if self._hierarchy is not None:
             self._hierarchy.limit(name, pid, share)
@@ -86,12 +86,12 @@ class CpuShares:
 
 @contextlib.contextmanager
 def cpu_shares(place: Hierarchy | None = None) -> Iterator[CpuShares]:
-    """CPU shares for the children of this process; what was made for it is removed at the end.
+    """Offer CPU shares for the children of this process, and remove its groups at the end.
 
-    The processes must have ended before that. Also removes what crashed runs have left behind.
+    The processes must have ended by then. Also removes groups that crashed runs have left behind.
 
     Args:
-        place: where to make groups; found by itself where it is not given.
+        place: Where to make groups; by default the place that `find_hierarchy` returns.
     """
     place = place or find_hierarchy()
     if place is None:
@@ -113,7 +113,7 @@ def cpu_shares(place: Hierarchy | None = None) -> Iterator[CpuShares]:
 
 
 def find_hierarchy() -> Hierarchy | None:
-    """Where this process may limit others, tried out rather than guessed; None where nowhere."""
+    """Return where this process may limit others, by trying it out; None if nowhere."""
     for hierarchy in _candidates():
         probe = hierarchy.folder / f"{_PREFIX}{os.getpid()}-probe"
         try:
@@ -130,7 +130,7 @@ def find_hierarchy() -> Hierarchy | None:
 
 
 def _candidates() -> Iterator[Hierarchy]:
-    """Our own control group and those above it, in every mounted tree that can limit CPU time."""
+    """Yield our control group and those above it, in every mounted tree that can limit CPU time."""
     mounts = _mounts()
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
@@ -155,7 +155,7 @@ def _upwards(mechanism: Literal["cgroup v2", "cgroup v1"], mount: Path, path: st
 
 
 def _mounts() -> dict[str, Path]:
-    """Where cgroup2, and the cgroup v1 tree with the CPU controller, are mounted."""
+    """Return where cgroup2, and the cgroup v1 tree with the CPU controller, are mounted."""
     found: dict[str, Path] = {}
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/mounts").read_text().splitlines():
@@ -172,13 +172,13 @@ def _words(file: Path) -> list[str]:
 
 
 def _pass_on_the_controller(own: Hierarchy) -> None:
-    """In v2 our group, which holds no process itself, must hand the controller to the groups below it."""
+    """Enable the controller for the groups below ours, as v2 requires. Ours must hold no process itself."""
     if own.mechanism == "cgroup v2":
         (own.folder / "cgroup.subtree_control").write_text("+cpu")
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Groups of runs that no longer exist. A group with processes in it refuses to go, and stays."""
+    """Remove the groups of runs that no longer exist. A group with processes in it stays."""
     with contextlib.suppress(OSError):
         for entry in folder.iterdir():
             match = re.fullmatch(rf"{_PREFIX}(\d+)(-probe)?", entry.name)
@@ -187,7 +187,7 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def _remove(folder: Path, wait_s: float = _REMOVE_S) -> None:
-    """Removes a group and those below it; the kernel needs a moment after the last process has ended."""
+    """Remove a group and those below it. The kernel needs a moment after the last process has ended."""
     deadline = time.monotonic() + wait_s
     while folder.is_dir():
         with contextlib.suppress(OSError):

@@ -1,9 +1,9 @@
-"""Runs a command that ends, at the latest, when the process that started it ends, however that ends.
+"""Run a command that ends with the process that started it, however that ends.
 
 Used as a script: `python dies_with_parent.py <pid of the parent> <command> [argument ...]`. It asks the
 kernel for a SIGKILL at the parent's death and then *becomes* the command, so that the child's process id is
-the command's. Doing this in the new process, rather than between fork and exec of the parent
-(`preexec_fn`), is safe where the parent has threads. Standard library only, because it starts often.
+the command's. This is safe if the parent has threads, unlike code between its fork and exec (`preexec_fn`).
+Standard library only, because it starts often.
 
 The kernel watches the *thread* that started the child: start children from one that lives as long as they.
 Only Linux knows this; elsewhere a child outlives a parent that was killed with SIGKILL.
@@ -18,7 +18,7 @@ _SIGKILL = 9
 
 
 def tied_to_this_process(command: Sequence[str]) -> list[str]:
-    """The command that runs `command` and ends with the process that calls this."""
+    """Return a command that runs `command` and ends with the process that calls this."""
     return [sys.executable, "-I", "-S", __file__, str(os.getpid()), *command]
 
 
