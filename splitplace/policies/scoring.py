@@ -54,7 +54,7 @@ def mean_reward(tasks: Collection[tuple[bool, float]]) -> float | None:
 
 def violation_rate(on_time: Collection[bool]) -> float | None:
     """Equation 14: share of finished tasks that were not answered on time."""
-    return mean([not one for one in on_time])
+    return mean([not in_time for in_time in on_time])
 
 
 def mean(values: Collection[float]) -> float | None:

@@ -105,7 +105,8 @@ class Board:
     def _room_alone(self) -> Flags:
         """Return [N] where all stages fit together, as if nothing had been put on the board."""
         needed_bytes = np.zeros(len(self._usable))
-        for sha256, fragment in {one.sha256: one for one in self.schedule.job.fragments.values()}.items():
+        unique = {fragment.sha256: fragment for fragment in self.schedule.job.fragments.values()}
+        for sha256, fragment in unique.items():
             needed_bytes += np.where(self.columns.shared(sha256), 0, fragment.peak_memory_bytes)
         room: Flags = (needed_bytes == 0) | (needed_bytes <= self.columns.free_bytes())
         return room

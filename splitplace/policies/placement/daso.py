@@ -151,12 +151,12 @@ class SurrogatePlacement(PlacementPolicy, Rearranging):
     ) -> Mapping[str, Mapping[str, str]]:
         """Move only tasks that gain by it, and only if all together gain."""
         columns = cluster.columns
-        open_jobs = [(one, PlacingJob(one.job, one.due_ms, one.remaining)) for one in active]
+        open_jobs = [(task, PlacingJob(task.job, task.due_ms, task.remaining)) for task in active]
         open_jobs = [
-            (one, placing)
-            for one, placing in open_jobs
+            (task, placing)
+            for task, placing in open_jobs
             if placing.open_stages
-            and all(one.nodes.get(s.name) in columns.index for s in placing.open_stages)
+            and all(task.nodes.get(stage.name) in columns.index for stage in placing.open_stages)
         ]
         if not open_jobs:
             return {}
@@ -168,7 +168,7 @@ class SurrogatePlacement(PlacementPolicy, Rearranging):
             columns.usable(frozenset()),
             decision_aware=self._decision_aware,
         )
-        jobs = [one for one, _ in open_jobs]
+        jobs = [task for task, _ in open_jobs]
         current = np.array(
             [
                 columns.index[jobs[task].nodes[stage.name]]
@@ -297,11 +297,11 @@ class SurrogatePlacement(PlacementPolicy, Rearranging):
     def end_period(self, outcome: PeriodOutcome) -> Training | None:
         """Compute targets by equation 10 as `objective.py` reads it, then ask for training by equation 11."""
         finished, self._finished = self._finished, []
-        mean = sum(one.expense for one in finished) / len(finished) if finished else 0.0
-        for one in finished:
-            energy = outcome.energy * (one.expense / mean if mean > 0 else 1.0)
-            target = objective(one.charged.reward, energy, one.charged.response, self._alpha)
-            self._samples.append(replace(one.sample, target=target))
+        mean = sum(task.expense for task in finished) / len(finished) if finished else 0.0
+        for task in finished:
+            energy = outcome.energy * (task.expense / mean if mean > 0 else 1.0)
+            target = objective(task.charged.reward, energy, task.charged.response, self._alpha)
+            self._samples.append(replace(task.sample, target=target))
         if not finished or not self._fine_tuning or len(self._samples) < LEAST_SAMPLES:
             return None
         seed = int(self._random.integers(1 << 31))

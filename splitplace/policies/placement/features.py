@@ -109,8 +109,12 @@ def build_problem(
         usable: [N] nodes that may be chosen.
         decision_aware: whether split decision, accuracy and slack are inputs (DASO), or not (GOBI).
     """
-    rows = [(one, stage, one.job.fragments[stage.name]) for one in jobs for stage in one.open_stages]
-    sizes = np.array([len(one.open_stages) for one in jobs])
+    rows = [
+        (placing, stage, placing.job.fragments[stage.name])
+        for placing in jobs
+        for stage in placing.open_stages
+    ]
+    sizes = np.array([len(placing.open_stages) for placing in jobs])
     starts = np.cumsum(sizes) - sizes
     task = np.repeat(np.arange(len(jobs)), sizes)
     counted = usable if usable.any() else np.ones_like(usable)
@@ -122,7 +126,7 @@ def build_problem(
     work_ms = np.array([_work_ms(columns, *row) for row in rows])
     mean_ms = np.where(np.isfinite(work_ms), work_ms, 0.0) @ share_of_node
     solo_ms = np.maximum(np.add.reduceat(mean_ms, starts), _LEAST_MS)
-    due_ms = np.array([one.due_ms for one in jobs]) - now_ms
+    due_ms = np.array([placing.due_ms for placing in jobs]) - now_ms
     slack_ms = np.minimum(np.maximum(due_ms, _LEAST_SLACK * solo_ms), _MOST_SLACK * solo_ms)
     unit_ms = solo_ms[task, None]
 
@@ -131,9 +135,9 @@ def build_problem(
     times[0] = np.minimum(work_ms / unit_ms, _MOST_TIME)
     ready_ms = np.array([columns.fragment_ready_ms(fragment, now_ms) for _, _, fragment in rows])
     times[1] = np.minimum((ready_ms - now_ms) / unit_ms, _MOST_TIME)
-    inputs = np.array([[one.moved_bytes(stage, fragment.input)] for one, stage, fragment in rows])
+    inputs = np.array([[placing.moved_bytes(stage, fragment.input)] for placing, stage, fragment in rows])
     times[2] = np.minimum(inputs / unit_ms * columns.byte_ms, _MOST_TIME)
-    outputs = np.array([[one.moved_bytes(stage, fragment.output)] for one, stage, fragment in rows])
+    outputs = np.array([[placing.moved_bytes(stage, fragment.output)] for placing, stage, fragment in rows])
     times[3] = np.minimum(outputs / unit_ms * columns.byte_ms, _MOST_TIME)
     times[4] = waiting_ms / unit_ms
 
@@ -144,18 +148,20 @@ def build_problem(
     features[:, :, 7] = np.minimum(memory[:, None] / np.maximum(free, 1.0), 1.0)
     features[:, :, 8] = reserved
     features[:, :, PAIR_FEATURES] = (mean_ms / solo_ms[task])[:, None]
-    stage_features = [task_features for one in jobs for task_features in _stage_features(one)]
+    stage_features = [task_features for placing in jobs for task_features in _stage_features(placing)]
     features[:, :, PAIR_FEATURES + 1 :] = np.array(stage_features)[:, None, :]
 
     urgency = np.log(slack_ms / solo_ms)
     load = np.log1p(waiting_ms.mean() / unit_ms[starts, 0])
     task_features = [
-        _task_features(one, urgency[index], load[index], decision_aware=decision_aware)
-        for index, one in enumerate(jobs)
+        _task_features(placing, urgency[index], load[index], decision_aware=decision_aware)
+        for index, placing in enumerate(jobs)
     ]
     return Problem(
         task=task,
-        source=np.concatenate([_sources(one, start) for one, start in zip(jobs, starts, strict=True)]),
+        source=np.concatenate(
+            [_sources(placing, start) for placing, start in zip(jobs, starts, strict=True)]
+        ),
         stages=[stage for _, stage, _ in rows],
         features=features,
         time=times[:3].sum(axis=0),

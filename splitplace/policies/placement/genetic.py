@@ -24,7 +24,7 @@ _Genes = tuple[int, ...]
 
 
 class Genetic(StatelessPlacement):
-    """Tournaments of two choose parents, genes cross over uniformly, and the best always survives."""
+    """Tournaments of two choose parents, population cross over uniformly, and the best always survives."""
 
     name = "genetic"
 
@@ -37,23 +37,23 @@ class Genetic(StatelessPlacement):
         if isinstance(names, Infeasible):
             return names
         length = len(request.job.variant.stages)
-        genes = [self._drawn(length, len(names)) for _ in range(POPULATION)]
-        schedules = {one: _schedule(request, cluster, now_ms, names, one) for one in genes}
+        population = [self._drawn(length, len(names)) for _ in range(POPULATION)]
+        schedules = {genes: _schedule(request, cluster, now_ms, names, genes) for genes in population}
 
-        def response_ms(one: _Genes) -> float:
-            schedule = schedules[one]
+        def response_ms(genes: _Genes) -> float:
+            schedule = schedules[genes]
             return float("inf") if schedule is None else schedule.prediction().response_ms
 
         for _ in range(GENERATIONS):
-            children = [min(genes, key=response_ms)]
+            children = [min(population, key=response_ms)]
             while len(children) < POPULATION:
-                mother, father = (min(self._random.sample(genes, 2), key=response_ms) for _ in range(2))
+                mother, father = (min(self._random.sample(population, 2), key=response_ms) for _ in range(2))
                 children.append(self._child(mother, father, len(names)))
-            genes = children
-            for one in genes:
-                if one not in schedules:
-                    schedules[one] = _schedule(request, cluster, now_ms, names, one)
-        best = schedules[min(genes, key=response_ms)]
+            population = children
+            for genes in population:
+                if genes not in schedules:
+                    schedules[genes] = _schedule(request, cluster, now_ms, names, genes)
+        best = schedules[min(population, key=response_ms)]
         if best is None:
             largest = max(
                 request.job.variant.stages,
@@ -73,11 +73,11 @@ class Genetic(StatelessPlacement):
 
 
 def _schedule(
-    request: PlacementRequest, cluster: ClusterView, now_ms: float, names: tuple[str, ...], genes: _Genes
+    request: PlacementRequest, cluster: ClusterView, now_ms: float, names: tuple[str, ...], population: _Genes
 ) -> StageSchedule | None:
-    """Return the schedule of some genes; None if a stage does not fit."""
+    """Return the schedule of some population; None if a stage does not fit."""
     schedule = StageSchedule(cluster, request.job, now_ms, request.start_ms, request.due_ms)
-    for stage, gene in zip(request.job.variant.stages, genes, strict=True):
+    for stage, gene in zip(request.job.variant.stages, population, strict=True):
         turned = names[gene:] + names[:gene]
         name = next((name for name in turned if schedule.fits(stage, name)), None)
         if name is None:

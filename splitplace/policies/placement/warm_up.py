@@ -19,7 +19,7 @@ def warm_up(
 
     The fastest node chooses first, and each takes what fewest hold, so that nothing stands twice before
     everything stands somewhere. Applications take turns, so that none is left out where memory is short, each
-    with the variant of least work first: tight deadlines call for that one on a fast node.
+    with the variant of least work first: tight deadlines call for that fragment on a fast node.
 
     Args:
         applications: the catalogue.
@@ -31,15 +31,21 @@ def warm_up(
         Hashes of fragments by node; nodes with nothing to load are left out.
     """
     turns = zip_longest(*map(_cheapest_first, applications))
-    catalogue = list({one.sha256: one for one in chain.from_iterable(turns) if one is not None}.values())
-    held = {name: {one.sha256 for one in catalogue if _is_held(cluster, name, one)} for name in cluster.nodes}
+    fragments = (fragment for fragment in chain.from_iterable(turns) if fragment is not None)
+    catalogue = list({fragment.sha256: fragment for fragment in fragments}.values())
+    held = {
+        name: {fragment.sha256 for fragment in catalogue if _is_held(cluster, name, fragment)}
+        for name in cluster.nodes
+    }
     holders = Counter(chain.from_iterable(held.values()))
     wanted: dict[str, tuple[str, ...]] = {}
     for name in sorted(cluster.nodes, key=lambda name: (-cluster.nodes[name].score, name)):
-        missing = [one for one in catalogue if one.sha256 not in held[name]]
-        used_bytes = sum(one.peak_memory_bytes for one in catalogue if one.sha256 in held[name])
+        missing = [fragment for fragment in catalogue if fragment.sha256 not in held[name]]
+        used_bytes = sum(
+            fragment.peak_memory_bytes for fragment in catalogue if fragment.sha256 in held[name]
+        )
         free_bytes = cluster.nodes[name].memory_budget_bytes - used_bytes
-        chosen = _fill(sorted(missing, key=lambda one: holders[one.sha256]), free_bytes)
+        chosen = _fill(sorted(missing, key=lambda fragment: holders[fragment.sha256]), free_bytes)
         holders.update(chosen)
         if chosen and name in names:
             wanted[name] = chosen
@@ -48,7 +54,7 @@ def warm_up(
 
 def _cheapest_first(application: Application) -> list[Fragment]:
     """Return its fragments, those of the variant with the least work first."""
-    fragments = {one.sha256: one for one in application.fragments}
+    fragments = {fragment.sha256: fragment for fragment in application.fragments}
 
     def work(variant: Variant) -> float:
         return sum(fragments[stage.fragment].milliseconds_per_image for stage in variant.stages)

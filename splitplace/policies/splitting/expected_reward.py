@@ -108,7 +108,9 @@ class ExpectedReward(SplitPolicy):
         if best.net <= 0 and load_of(context, context.slack_ms) > 0:
             reason = f"{_described(best, context)}: others would lose {best.cost:.2f}"
             return Decision(None, reason, scores=scores)
-        others = [one for one in prospects.values() if one is not best and _is_safe(one, best)]
+        others = [
+            prospect for prospect in prospects.values() if prospect is not best and _is_safe(prospect, best)
+        ]
         chosen, propensity = best, 1 - EXPLORATION if others else 1.0
         if others and self._random.random() < EXPLORATION:
             chosen, propensity = self._random.choice(others), EXPLORATION / len(others)

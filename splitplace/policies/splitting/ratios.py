@@ -134,7 +134,7 @@ class _Table:
     def state(self) -> dict[str, Json]:
         """Return the counts by variant and load."""
         return {
-            variant: [_saved(one) for one in loads]
+            variant: [_saved(counts) for counts in loads]
             for variant, loads in zip(self.variants, self.counts, strict=True)
         }
 
