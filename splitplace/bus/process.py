@@ -6,14 +6,25 @@ import signal
 from collections.abc import Coroutine
 from typing import Any
 
+from typing_extensions import override
+
 from splitplace.bus.settings import Settings
+from splitplace.terminal import printable
+
+
+class _PrintableFormatter(logging.Formatter):
+    """Keeps control characters in messages from outside away from the terminal."""
+
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def run_until_signal(work: Coroutine[Any, Any, None], settings: Settings) -> None:
     """Run until the work ends, or SIGINT or SIGTERM asks it to. Raises what the work raises."""
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(_PrintableFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=settings.log_level, handlers=[handler])
 
     async def main() -> None:
         task = asyncio.ensure_future(work)

@@ -1,1 +1,1 @@
-"""What several commands share: options, exit codes, an MQTT client, a progress bar."""
+"""What several commands share: options, output, an MQTT client, a progress bar, lazy loading."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -46,11 +47,11 @@ def decision_line(decided: TaskDecided) -> str:
 
 
 def _nodes(observation: Observation) -> Table:
-    table = Table(title="Nodes", title_justify="left", expand=True)
-    table.add_column("node")
-    table.add_column("state")
+    table = _table("Nodes")
+    table.add_column("node", overflow="fold")
+    table.add_column("state", no_wrap=True)
     for heading in ("share", "GFLOP/s", "CPU", "memory MB", "loaded", "queue", "queue ms", "runs"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for name, node in sorted(observation.nodes.items()):
         info, metrics = observation.infos.get(name), observation.node_metrics.get(name)
         share = info.cpu_share if info else None
@@ -69,6 +70,19 @@ def _nodes(observation: Observation) -> Table:
     return table
 
 
+def _table(title: str) -> Table:
+    """A table without rules between its columns: the page fits into 80 of them."""
+    return Table(
+        title=title,
+        title_justify="left",
+        expand=True,
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+    )
+
+
 def _memory(node: NodeState, loaded_bytes: int | None) -> str:
     budget = node.memory_budget_bytes / MEBIBYTE
     return (
@@ -82,24 +96,26 @@ def _tasks(observation: Observation) -> Table:
     tasks, gateway = observation.tasks, observation.gateway
     figures: Mapping[str, str] = {
         "accepted": str(len(observation.accepted)),
-        "in flight": _MISSING if gateway is None else str(gateway.in_flight),
+        "open": _MISSING if gateway is None else str(gateway.in_flight),
         "finished": str(len(observation.finished)),
-        "hit rate": _ratio(observation.hit_rate),
+        "hit\nrate": _ratio(observation.hit_rate),
         "reward": _ratio(tasks.reward if tasks else None),
         "accuracy": _ratio(tasks.accuracy if tasks else None),
-        "p50 ms": _milliseconds(tasks.response_p50_ms if tasks else None),
-        "p95 ms": _milliseconds(tasks.response_p95_ms if tasks else None),
+        "p50\nms": _milliseconds(tasks.response_p50_ms if tasks else None),
+        "p95\nms": _milliseconds(tasks.response_p95_ms if tasks else None),
         "refused": _MISSING if gateway is None else str(gateway.refused + gateway.invalid),
         "retried": _MISSING if gateway is None else str(gateway.retried),
     }
-    table = Table(*figures, title="Tasks", title_justify="left", expand=True)
+    table = _table("Tasks")
+    for heading in figures:
+        table.add_column(heading, justify="right", no_wrap=True)
     table.add_row(*figures.values())
     return table
 
 
 def _decisions(observation: Observation) -> Table:
     counts = ", ".join(f"{name} {count}" for name, count in sorted(observation.decided.items()))
-    table = Table(title=f"Decisions: {counts or 'none yet'}", title_justify="left", expand=True)
+    table = _table(f"Decisions: {counts or 'none yet'}")
     table.add_column("task", no_wrap=True)
     table.add_column("batch", justify="right")
     table.add_column("slack ms", justify="right")
