@@ -18,7 +18,7 @@ def test_a_node_imports_neither_torch_nor_anything_that_only_other_parts_need() 
     imported = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert "onnxruntime" in imported
     assert "splitplace.edge_node.agent" in imported
-    packages = {"torch", "onnx", "onnxscript", "PIL", "rich", "typer", "sympy"}
+    packages = {"torch", "onnx", "onnxscript", "PIL", "rich", "sympy"}
     others = ("workshop", "services", "commands", "simulator", "experiments")
     rooms = {f"splitplace.{room}" for room in others}
     assert not (packages | rooms) & set(imported)
