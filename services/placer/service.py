@@ -38,7 +38,7 @@ class PlacerSettings(Settings):
         default=True, description="For `gobi` and `daso`: go on learning from the outcome of placements."
     )
     fine_tuning_s: float = Field(30.0, gt=0, description="For `gobi` and `daso`: seconds between trainings.")
-    save_every_s: float = Field(5.0, gt=0, description="Seconds between saves of what was learnt.")
+    save_every_s: float = Field(5.0, gt=0, description="Seconds between saves of the state.")
 
 
 class Placer:

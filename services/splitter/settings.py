@@ -30,7 +30,7 @@ class SplitterSettings(StoreSettings):
         description="For `rule`: share of the slack that the fastest variant may be late by.",
     )
     seed: int = Field(0, description="Seed of random numbers.")
-    save_every_s: float = Field(5.0, gt=0, description="Seconds between saves of what was learnt.")
+    save_every_s: float = Field(5.0, gt=0, description="Seconds between saves of the state.")
 
     @field_validator("arms")
     @classmethod

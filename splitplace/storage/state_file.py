@@ -21,7 +21,7 @@ class Learner(Protocol):
     """A policy, or a service around it, that learns something worth keeping."""
 
     def state(self) -> Mapping[str, JsonValue]:
-        """Return what was learnt."""
+        """Return the learnt state."""
         ...
 
     def restore(self, state: Mapping[str, JsonValue]) -> None:
@@ -58,7 +58,7 @@ class StateFile:
         try:
             await asyncio.to_thread(save, self._path, state)
         except OSError as error:
-            log.warning("cannot save what was learnt to %s: %s", self._path, error)
+            log.warning("cannot save the learnt state to %s: %s", self._path, error)
         else:
             self._saved = state
 

@@ -22,7 +22,7 @@ from tests.support.waiting import pass_time, until
 
 BIG = 1_000_000_000.0
 FRAGMENT_BYTES = 100_000
-"""Of the parts of the tiny application; the whole takes three times as much."""
+"""Size of each fragment of the tiny application; the whole takes three times as much."""
 
 
 @dataclass

@@ -28,8 +28,15 @@ EXPERIMENT = Experiment(
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_pool_is_left() -> Iterator[None]:
+    """joblib keeps its pool of processes for the next call, until the interpreter ends."""
+    yield
+    get_reusable_executor().shutdown(wait=True)
+
+
 def train_policies(training: TrainingRun) -> TrainedPolicies:
-    """Stands for training: what was learnt says from what."""
+    """Stands for training: the learnt state says which scenario it is from."""
     return TrainedPolicies(Learnt({}, {}), {"rate": [training.scenario.rate]})
 
 

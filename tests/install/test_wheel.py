@@ -181,7 +181,7 @@ def test_shipped_networks_are_there_and_stay_there(installed: Installation) -> N
     assert "comes with SplitPlace" in installed.run("models", "remove", "mnist", "--yes", code=1)
 
 
-def test_the_laboratory_works(installed: Installation) -> None:
+def test_simulator_and_experiments_work(installed: Installation) -> None:
     assert "answered" in installed.run("simulate", "--hosts", "4", "--intervals", "2")
     assert "answered" in installed.run("simulate", "--profile", "store", "--hosts", "4", "--intervals", "2")
     assert "table4" in installed.run("experiments", "list")

@@ -20,7 +20,7 @@ def test_what_is_said_of_a_busy_a_slowed_and_a_dead_host_is_a_message_that_live_
     busy, slowed, dead = snapshot.nodes
     assert busy.queue_ms > 0
     assert busy.queue_length == 1
-    assert [one.milliseconds_per_image for one in slowed.timings] == [100.0]
+    assert [timing.milliseconds_per_image for timing in slowed.timings] == [100.0]
     assert not dead.online
 
 

@@ -38,7 +38,7 @@ def check(result: Result) -> None:
         + tasks.unfinished
     )
     assert sum(result.decisions.values()) == tasks.arrived
-    assert sum(one.tasks for one in result.by_application.values()) == tasks.arrived - tasks.unfinished
+    assert sum(part.tasks for part in result.by_application.values()) == tasks.arrived - tasks.unfinished
     for record in records:
         if record.status == "answered":
             parts = (record.wait_ms, record.transfer_ms, record.compute_ms)
@@ -233,7 +233,7 @@ def test_slower_hosts_make_responses_longer() -> None:
     assert slow > 1.5 * quick
 
 
-def test_what_was_learnt_in_training_is_handed_over() -> None:
+def test_the_state_learnt_in_training_is_handed_over() -> None:
     scenario = SMALL.model_copy(update={"training_intervals": 10})
     trained, untrained = run(scenario, "mab+random"), run(SMALL, "mab+random")
     assert trained.tasks.arrived == untrained.tasks.arrived
@@ -249,12 +249,12 @@ class Restless(RoundRobin, Rearranging):
         del now_ms
         names = list(cluster.nodes)
         return {
-            one.task: {
+            job.task: {
                 stage: names[(names.index(node) + 1) % len(names)]
-                for stage, node in one.nodes.items()
-                if one.remaining[stage] > 0
+                for stage, node in job.nodes.items()
+                if job.remaining[stage] > 0
             }
-            for one in active
+            for job in active
         }
 
 
@@ -264,7 +264,7 @@ def test_what_runs_is_moved_at_intervals_and_pays_for_it(mode: str, moves: bool)
     simulations = [set_up(placement, *tasks, mode=mode) for placement in (RoundRobin(), Restless())]
     for simulation in simulations:
         simulation.run()
-    still, restless = ([record.migrations for record in one.records] for one in simulations)
+    still, restless = ([record.migrations for record in simulation.records] for simulation in simulations)
     assert still == [0, 0]
     assert (min(restless) > 0) == moves
     assert [record.status for record in simulations[1].records] == ["answered"] * 2

@@ -13,7 +13,7 @@ def test_training_before_a_run_is_the_same_as_training_apart_from_it() -> None:
     assert apart.figures() == run(SMALL, "mab+earliest-finish", 3).figures()
 
 
-def test_what_was_learnt_changes_what_is_decided() -> None:
+def test_learnt_state_changes_decisions() -> None:
     untrained = run(SMALL.model_copy(update={"training_intervals": 0}), "mab+earliest-finish", 3)
     assert untrained.figures() != run(SMALL, "mab+earliest-finish", 3).figures()
 

@@ -17,7 +17,7 @@ def test_the_papers_accuracies_have_the_printed_means() -> None:
 
 
 def test_work_is_what_was_measured_times_the_scale() -> None:
-    # MNIST's first layer: 275.4 CPU s for 20,000 images, of which an item has 64.
+    # MNIST's first layer: 275.4 CPU s for 20,000 images; an item has 64.
     for scale in (1.0, 2.0):
         mnist = paper(scale).applications[0]
         first = mnist.fragment(mnist.variant("layer").stages[0].fragment)

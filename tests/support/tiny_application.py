@@ -107,7 +107,7 @@ def build_tiny_application(
 
 
 def tiny_images(count: int, seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Pictures of shape `[count, 1, 4, 4]`, of which one quadrant is clearly brightest, and which one."""
+    """Return pictures of shape `[count, 1, 4, 4]` with one clearly brightest quadrant, and its number."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, 4, count)
     quadrants = random.integers(0, 150, (count, 4, 2, 2))

@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.system, pytest.mark.serial]
 
 DEADLINE_MS = 2200.0
 LATE_S = 1.7
-"""So long after its sending a task is near its deadline."""
+"""Seconds after its sending at which a task is near its deadline."""
 SETUP = Setup(
     policy="semantic",
     nodes=("n1", "n2"),

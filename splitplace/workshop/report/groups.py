@@ -1,4 +1,4 @@
-"""Count which branch wins for the pictures of which group of classes."""
+"""Count which branch wins for the pictures of each group of classes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

@@ -52,7 +52,7 @@ def test_a_chain_is_never_settled() -> None:
     core.accept(task(), 0.0)
     core.placed(placed(nodes=("n1", "n2")).model_copy(update={"variant": "layer"}), 1.0)
     assert kinds(core.time_passed(950.0)) == []
-    assert [type(one).__name__ for one in core.time_passed(1100.0)] == ["Cancel", "Finish"]
+    assert [type(instruction).__name__ for instruction in core.time_passed(1100.0)] == ["Cancel", "Finish"]
 
 
 def test_at_the_deadline_what_is_there_is_the_answer_on_time_and_the_rest_is_cancelled() -> None:

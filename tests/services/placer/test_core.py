@@ -133,7 +133,7 @@ def test_warming_up_can_be_switched_off() -> None:
     assert made.cluster(snapshot(node("a")), 0.0) == []
 
 
-def test_a_memory_is_taken_up_by_the_policy_that_wrote_it() -> None:
+def test_a_state_is_restored_only_by_the_policy_that_wrote_it() -> None:
     daso, gobi = placer("daso"), placer("gobi")
     before = gobi.state()
     gobi.restore(daso.state())

@@ -228,7 +228,7 @@ def test_before_the_cluster_is_known_a_task_waits_for_it() -> None:
     assert made.next_due_ms is None
 
 
-def test_a_task_that_waited_in_vain_is_refused_at_its_last_moment() -> None:
+def test_a_task_that_still_waits_is_refused_at_its_last_moment() -> None:
     made = splitter()
     assert made.accepted(accepted(slack_ms=500.0), 0.0) == []
     assert made.cluster(snapshot(), 100.0) == []
@@ -281,7 +281,7 @@ def test_predictions_are_corrected_by_what_answers_took() -> None:
     assert third.predicted_ms == pytest.approx(second.predicted_ms)
 
 
-def test_what_was_learnt_survives_a_restart() -> None:
+def test_learnt_state_survives_a_restart() -> None:
     made = splitter("whole")
     made.cluster(snapshot(ready("a")), 0.0)
     first = one(made.accepted(accepted("c.1"), 0.0))

@@ -134,7 +134,7 @@ async def test_a_task_is_decided_with_the_cluster_and_learnt_from(
         assert json.loads(saved.read_text())["correction"]["toy"]["whole"] == pytest.approx(1.4, abs=0.01)
 
 
-async def test_what_was_learnt_is_saved_on_the_way_out_and_used_after_a_restart(
+async def test_learnt_state_is_saved_on_the_way_out_and_used_after_a_restart(
     mosquitto_url: str, tmp_path: Path, application: Application
 ) -> None:
     predictions = []

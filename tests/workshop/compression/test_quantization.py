@@ -50,7 +50,7 @@ def test_a_node_runs_it_and_its_answers_are_nearly_those_of_the_original(
     assert 0 < np.abs(answers - expected).max() < 0.1 * np.ptp(expected)
 
 
-def test_weights_are_bytes_of_which_seven_bits_are_used(quantized: onnx.ModelProto) -> None:
+def test_weights_are_bytes_that_use_seven_bits(quantized: onnx.ModelProto) -> None:
     weights = [numpy_helper.to_array(tensor) for tensor in quantized.graph.initializer]
     kernels = [weight for weight in weights if weight.ndim == 4 and weight.size > 1]
     assert kernels
