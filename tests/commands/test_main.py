@@ -1,8 +1,10 @@
 """The command finds the subcommand that is meant, and imports only that."""
 
+import re
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -79,6 +81,19 @@ def test_help_does_not_break_sentences_where_the_source_breaks_lines() -> None:
     lines = [line.strip() for line in shown.stdout.splitlines()]
     start = next(index for index, line in enumerate(lines) if line.startswith("Each service is"))
     assert len(lines[start]) > 65
+
+
+def test_every_command_that_prints_json_stands_in_the_documentation() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "commands.md").read_text("utf-8")
+    documented = {tuple(row.split()) for row in re.findall(r"^\| `([\w ]+) --json`", page, re.MULTILINE)}
+    documented = {row[:1] if row[0] != "models" else row for row in documented}
+    commands = {name: load(" ".join(name), lazy(name)) for name in ALL}
+    with_json = {
+        name
+        for name, command in commands.items()
+        if any("--json" in parameter.opts for parameter in command.params)
+    }
+    assert documented == with_json
 
 
 def test_an_unknown_command_is_a_usage_error_with_a_suggestion() -> None:

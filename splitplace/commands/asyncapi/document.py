@@ -22,7 +22,7 @@ PARAMETERS = {
     "variant": "Name of a variant, that is a decision: `whole`, `layer`, `semantic`, ...",
     "reason": "Kind of refusal.",
 }
-"""What stands in the variable levels of the topics."""
+"""Descriptions of the variable levels of topics."""
 
 FRAME = (
     "4 bytes: length of the header, big endian. Header: a msgpack map (`x-frame-header`), at most "
@@ -37,7 +37,7 @@ TASK_CONTENT_TYPES = {
     "TaskMsgpack": "application/msgpack",
     "TaskPicture": "image/png",
 }
-"""The forms of a task. Without a content type they are told apart by their first bytes."""
+"""The forms of a task. Without a content type, the first bytes decide."""
 
 TASK_FORMS = {
     "TaskJson": "A task as JSON: `inputs` and `images` in base64, without line breaks.",
@@ -48,7 +48,7 @@ TASK_FORMS = {
 
 
 def document() -> dict[str, Any]:
-    """The document as JSON values, the same for every call."""
+    """Return the document as JSON values, the same for every call."""
     topics = list(all_topics())
     return {
         "asyncapi": "3.0.0",
@@ -75,12 +75,12 @@ def document() -> dict[str, Any]:
 
 
 def to_json() -> str:
-    """The document as the text of `docs/asyncapi.json`."""
+    """Return the text of `docs/asyncapi.json`."""
     return json.dumps(document(), indent=2, ensure_ascii=False) + "\n"
 
 
 def channel_id(topic: Topic[Any]) -> str:
-    """Key of a topic's channel: the levels joined, variable ones by their name."""
+    """Return the key of a topic's channel: its levels, joined; variable ones by name."""
     return topic.pattern.replace("{", "").replace("}", "").replace("/", "-")
 
 
@@ -110,7 +110,7 @@ def _channel(topic: Topic[Any]) -> dict[str, Any]:
 
 
 def _messages(topic: Topic[Any]) -> dict[str, dict[str, Any]]:
-    """The messages a topic may carry, by name: one, but for tasks."""
+    """Return the messages that a topic may carry, by name. Only tasks have more than one."""
     kind = topic.message.__name__
     schema = {"$ref": f"#/components/schemas/{kind}"}
     summary = inspect.cleandoc(topic.message.__doc__ or "").split("\n\n")[0].replace("\n", " ")
@@ -147,7 +147,7 @@ def _task_form(name: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _user_properties() -> dict[str, Any]:
-    """MQTT 5 user properties: names and values are texts."""
+    """Return the schema of MQTT 5 user properties."""
     text = {"type": "string"}
     return {
         "type": "object",
@@ -166,7 +166,7 @@ def _binary(description: str) -> dict[str, Any]:
 
 
 def _operations(topic: Topic[Any]) -> list[tuple[str, dict[str, Any]]]:
-    """What each role does on a topic."""
+    """Return what each role does on a topic."""
     sends = [(f"{role}-sends-{channel_id(topic)}", _operation(topic, "send")) for role in topic.publishers]
     receives = [
         (f"{role}-receives-{channel_id(topic)}", _operation(topic, "receive")) for role in topic.subscribers

@@ -1,4 +1,4 @@
-"""JSON schemas of all message types, with the documentation that stands below each field in the source."""
+"""JSON schemas of all message types, with the docstrings of fields as descriptions."""
 
 import ast
 import inspect
@@ -14,7 +14,7 @@ from splitplace.messages.topics import all_topics
 
 
 class _Schemas(GenerateJsonSchema):
-    """As pydantic makes them, but for titles that only repeat the name, and bytes as what they are."""
+    """Make pydantic's schemas, without titles that repeat the name, and with bytes as bytes."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ANN401, ARG002 - pydantic's
         return False
@@ -24,7 +24,7 @@ class _Schemas(GenerateJsonSchema):
 
 
 def message_schemas(ref_template: str = "#/components/schemas/{model}") -> dict[str, dict[str, Any]]:
-    """The schema of every message type of the topic table, and of every part they are made of, by name.
+    """Return the schemas of all message types of the topic table and of their parts, by name.
 
     Args:
         ref_template: how one schema refers to another, `{model}` being its name.
@@ -46,7 +46,7 @@ def message_schemas(ref_template: str = "#/components/schemas/{model}") -> dict[
 
 
 def field_documentation(kind: type[BaseModel]) -> dict[str, str]:
-    """The texts that stand below the fields of a message type in its source, by field."""
+    """Return the docstrings of a message type's fields, by field."""
     texts: dict[str, str] = {}
     for definition in _definitions(inspect.getsourcefile(kind) or ""):
         if definition.name != kind.__name__:
@@ -68,7 +68,7 @@ def _definitions(path: str) -> tuple[ast.ClassDef, ...]:
 
 
 def _described(schema: dict[str, Any], text: str) -> dict[str, Any]:
-    """A reference takes no description of its own in every reader, so it is wrapped."""
+    """Add a description. A reference is wrapped: not every reader allows one beside it."""
     return {"allOf": [schema], "description": text} if "$ref" in schema else schema | {"description": text}
 
 

@@ -43,11 +43,11 @@ _PATTERNS: dict[str, str] = {
         (Sha256, "64 hexadecimal digits"),
     )
 }
-"""What the patterns of texts mean."""
+"""Descriptions of the patterns of strings."""
 
 
 def markdown() -> str:
-    """The page as text."""
+    """Return the page."""
     forms = "\n".join(f"- {text}" for text in TASK_FORMS.values())
     parts = [
         _INTRODUCTION,
@@ -105,7 +105,7 @@ def _field_tables() -> Iterator[str]:
 
 
 def _type(schema: dict[str, Any]) -> str:
-    """A schema in a few words."""
+    """Describe a schema in a few words."""
     match schema:
         case {"$ref": name}:
             return f"[{name}](#{name.lower()})"
@@ -144,7 +144,7 @@ def _figure(value: float | None) -> str:
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    """A table in Markdown; bars inside a cell are escaped."""
+    """Return a table in Markdown, with bars inside cells escaped."""
     lines = [head, ("---",) * len(head), *rows]
     return (
         "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
