@@ -99,7 +99,7 @@ class PeriodicWork:
 
     @property
     def late_ms(self) -> float:
-        """How long ago the present or next round should have ended; 0 while it is on time."""
+        """Time since the present round began or the next one was due; 0 while it is on time."""
         return max(0.0, now_ms() - self._due_ms)
 
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -12,13 +12,12 @@ from typing import Any
 from splitplace.bus.background import Alarm, BackgroundTasks, PeriodicWork, now_ms
 from splitplace.bus.client import NO_SESSION, Session
 from splitplace.bus.connection import RECEIVE_MAXIMUM, Bus, Statistics
-from splitplace.bus.process import run_until_signal
 from splitplace.bus.settings import Settings
 from splitplace.messages.cluster import NodeStatus, ServiceStatus
 from splitplace.messages.metrics import ServiceMetrics
 from splitplace.messages.topics import METRICS_SERVICE, NODE_STATUS, SERVICE_STATUS, Topic
 
-__all__ = ["Health", "Service", "now_ms", "run_until_signal", "software_version"]
+__all__ = ["Health", "Service", "new_boot_id", "now_ms", "software_version"]
 
 log = logging.getLogger(__name__)
 
@@ -206,31 +205,3 @@ class Service:
             reconnects=seen.reconnects,
         )
         self.bus.send(METRICS_SERVICE, metrics)
-
-
-# --- until the gateway uses `Service` ----------------------------------------------------------------
-
-
-def service_bus(name: str, settings: Settings) -> Bus:
-    """Return a bus whose last will and retained status speak for the service `name`."""
-    return Service(name, settings).bus
-
-
-@contextlib.asynccontextmanager
-async def announced(bus: Bus, name: str) -> AsyncIterator[None]:
-    """Connect, report metrics, and say goodbye on the way out."""
-    metrics = Service(name, bus.settings)
-    metrics.bus, metrics._connections = bus, [bus]  # noqa: SLF001
-    async with bus:
-        report = metrics.spawn(PeriodicWork(METRICS_PERIOD_S, metrics._publish_metrics).run(), "metrics")  # noqa: SLF001
-        try:
-            yield
-        finally:
-            report.cancel()
-            if bus.is_connected:
-                goodbye = ServiceStatus(
-                    service=name, boot=new_boot_id(), online=False, software=software_version()
-                )
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_GOODBYE_S):
-                        await bus.publish(SERVICE_STATUS, goodbye)

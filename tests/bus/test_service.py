@@ -238,6 +238,19 @@ async def test_periodic_work_is_named_in_the_log_when_it_fails(caplog: pytest.Lo
     assert any("doomed failed" in line for line in caplog.messages)
 
 
+async def test_what_is_spawned_after_the_end_never_begins() -> None:
+    began = []
+
+    async def work() -> None:
+        began.append(True)
+
+    tasks = BackgroundTasks()
+    await tasks.stop()
+    late = tasks.spawn(work(), "late")
+    await until(late.cancelled)
+    assert began == []
+
+
 # --- as a process ------------------------------------------------------------------------------------
 
 PROGRAM = """
