@@ -1,8 +1,8 @@
 """The cluster as a decider knows it: the monitor's last snapshot plus its own ledger of placements since.
 
-A snapshot is up to a second old, and what is still on its way to a node does not stand in it. So whoever
-decides keeps a ledger: work that was placed and has not finished. All times are points on the caller's
-clock, in ms; the simulator's clock is as good as a real one.
+A snapshot is up to a second old and does not show work on its way to a node. So a decider keeps a ledger of
+work that was placed and has not finished. All times are points on the caller's clock, in ms, real or
+simulated.
 """
 
 from collections.abc import Collection, Iterable, Mapping

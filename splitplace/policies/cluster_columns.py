@@ -1,6 +1,6 @@
-"""The cluster as columns, one array over all nodes for each quantity: what a decision over 1,000 nodes reads.
+"""The cluster as columns: one array over all nodes for each quantity, for decisions over 1,000 nodes.
 
-`ClusterView` keeps them up to date; the same figures node by node are its own methods.
+`ClusterView` keeps them up to date; its methods give the same figures node by node.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -41,17 +41,17 @@ class ClusterColumns:
         self._reserved_bytes: Floats = np.zeros(size)
         self._busy_until_ms: Floats = np.zeros(size)
         self._unexplained_until_ms: Floats = np.zeros(size)
-        # What the nodes said when that was last looked at: where they say the same, nothing is made anew.
+        # The last reports of the nodes: caches stay valid while they do not change.
         self._holdings: list[frozenset[str]] = []
         self._speeds: list[float] = []
         self._timings: list[Mapping[str, float]] = []
-        # By fragment, made when they are first asked for.
+        # By fragment, made on first use.
         self._loaded: dict[str, Flags] = {}
         self._everywhere: dict[str, bool] = {}
         self._call_and_image_ms: dict[tuple[str, float], tuple[Floats, Floats]] = {}
         self._reserved: dict[str, Flags] = {}
         self._arriving_ms: dict[str, Floats] = {}
-        # Outstanding work, a row for each task and node; rows of what ended are used again.
+        # Outstanding work, a row for each task and node; rows of finished tasks are reused.
         self._rows: dict[tuple[int, str], int] = {}
         self._vacant: list[int] = list(range(_FIRST_ROWS))
         self._row_node = np.zeros(_FIRST_ROWS, dtype=np.intp)
@@ -162,7 +162,7 @@ class ClusterColumns:
         return np.where(self.loaded(fragment.sha256), now_ms, ready_ms)
 
     def work_ms(self, fragment: Fragment, reference_score: float, calls: int, images: int) -> Floats:
-        """Return [H] the computing time of some calls on so many images together; infinite without speed."""
+        """Return [N] the computing time of some calls on so many images together; infinite without speed."""
         speeds = self._call_and_image_ms.get((fragment.sha256, reference_score))
         if speeds is None:
             slow = cost.slowness(reference_score, self.score)

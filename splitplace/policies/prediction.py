@@ -4,13 +4,13 @@ A variant is an out-tree of stages, so nothing here knows a chain from a star. T
 
 * A call of a fragment on n images takes `(milliseconds_per_call + n * milliseconds_per_image) *
   reference_score / score` on a node of that score. Once the node has measured its own time per image, that
-  takes the place of the scaled `milliseconds_per_image`.
+  replaces the scaled `milliseconds_per_image`.
 * A tensor needs `bytes / bandwidth` of the slower of both links, one micro-batch after the other, and then
   `HOP_MS` for broker, codec and event loops; also between two stages on the same node, which always send
   their outputs through the broker.
 * A node does one call at a time, in the order of arrival. Of two stages that share a node, the later one
-  begins when the earlier one is through with all micro-batches: exact where the inputs wait for the node,
-  pessimistic where the node waits for its inputs.
+  begins when the earlier one is done with all micro-batches: exact if the inputs wait for the node,
+  pessimistic if the node waits for its inputs.
 * A fragment that a node has not loaded holds up its first call (`ClusterView.fragment_ready_ms`).
 * The answer is complete when the last micro-batch of the last sink has reached the aggregator, and the
   sensor has it two hops later at most (aggregator, gateway): `RETURN_HOPS`.

@@ -1,8 +1,8 @@
 """What another split policy would have chosen on logged tasks: the first half of off-policy estimation. Pure.
 
-The policy goes through the log in its order. It is asked about every decision in the context that was logged,
-and learns from every outcome that was logged, whichever variant that was of; so what it chooses depends on
-nothing that comes later in the log, and the logged propensities weigh it rightly (`replay_estimates`).
+The policy goes through the log in order. It decides in every logged context and learns from every logged
+outcome, whatever the variant. So its choices depend on nothing later in the log, and the logged propensities
+are the right weights (`replay_estimates`).
 """
 
 from collections.abc import Iterable

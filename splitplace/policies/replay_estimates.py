@@ -3,9 +3,10 @@
 Two estimators of the value of a policy from decisions that another one took with known probabilities p:
 
 * **Self-normalised inverse propensity** (Swaminathan and Joachims 2015): the mean reward of the tasks on
-  which both chose the same, each weighed by 1 / p. Needs no model; wide where both seldom agree.
-* **Doubly robust** (Dudik et al. 2011): what a model expects of the policy's choice, and where both chose the
-  same, the model's error weighed by 1 / p. Right where the propensities are, narrow where the model is good.
+  which both chose the same, each weighted by 1 / p. Needs no model; wide if both seldom agree.
+* **Doubly robust** (Dudik et al. 2011): a model's prediction for the policy's choice, plus, if both chose the
+same,
+  the model's error weighted by 1 / p. Unbiased if the propensities are right, narrow if the model is good.
 
 The model is a mean of rewards for each application, variant and bin of slack / predicted response, shrunk to
 that of the variant in the application, that to the variant's, and that to the mean of all; the task in
@@ -14,8 +15,8 @@ question is left out. A refusal is known to earn 0.
 Intervals are 95 % percentile intervals of a circular block bootstrap (Politis and Romano 1992): tasks that
 follow each other share a load, so they are drawn in runs.
 
-What no estimator can know from a log: a policy that had really ruled would have left other queues behind for
-the next task. Here every decision is judged in the queues that the logging policy left.
+No estimator can know the queues that the policy itself would have left behind. Every decision is judged in
+the queues that the logging policy left.
 """
 
 from collections import defaultdict

@@ -4,7 +4,7 @@ Equations 14 and 15 are printed with their inequality reversed (`sla >= r` count
 in the text and in equations 3 and 4: a task is on time where its response time does not exceed its deadline.
 
 Every finished task counts, also one without a result (refused, expired, failed): it is not on time and has
-accuracy 0. Means over nothing are None, not a number that could be mistaken for a measurement.
+accuracy 0. A mean over nothing is None, not a number that looks like a measurement.
 """
 
 from collections.abc import Collection, Iterable, Sequence

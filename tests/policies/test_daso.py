@@ -222,8 +222,8 @@ def active_job(task: str, nodes: Sequence[str], *, remaining: float = 1.0) -> Ac
 
 def ledger(view: ClusterView, active: Sequence[ActiveJob]) -> None:
     for one in active:
-        works = [StageWork(host, one.job.fragments[stage], 133.0) for stage, host in one.nodes.items()]
-        view.placed(one.task, 1, works, 0.0, due_ms=one.due_ms)
+        work = [StageWork(name, one.job.fragments[stage], 133.0) for stage, name in one.nodes.items()]
+        view.placed(one.task, 1, work, 0.0, due_ms=one.due_ms)
 
 
 @pytest.mark.parametrize("name", SURROGATES)
@@ -235,7 +235,7 @@ def test_tasks_that_crowd_a_slow_node_are_moved_to_idle_fast_ones(name: Placemen
     assert isinstance(policy, Rearranging)
     moves = policy.rearrange(active, view, 0.0)
     assert moves.keys() == {one.task for one in active}
-    moved = [host for nodes in moves.values() for host in nodes.values()]
+    moved = [name for nodes in moves.values() for name in nodes.values()]
     assert set(moved) <= {"n1", "n2", "n3"}
     assert len(moved) >= 10
 

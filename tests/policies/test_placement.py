@@ -238,16 +238,16 @@ def test_every_placement_is_feasible_and_its_prediction_is_that_of_predict(
     again = predict(view, wanted.job, found.nodes, 0.0, start_ms=5.0, due_ms=500.0)
     assert found.prediction == again
     assert 0 < again.response_ms < 1e9
-    for host in set(found.nodes.values()):
+    for chosen in set(found.nodes.values()):
         needed = {
             app.variant(variant).stages[index].fragment
             for index, stage in enumerate(found.nodes)
-            if found.nodes[stage] == host
+            if found.nodes[stage] == chosen
         }
         memory = sum(
-            app.fragment(piece).peak_memory_bytes for piece in needed if not view.reserves(host, piece)
+            app.fragment(piece).peak_memory_bytes for piece in needed if not view.reserves(chosen, piece)
         )
-        assert memory <= view.free_bytes(host)
+        assert memory <= view.free_bytes(chosen)
 
 
 @given(
@@ -293,13 +293,13 @@ def by_trying_all(wanted: PlacementRequest, view: ClusterView) -> float | None:
     """Least response of all feasible placements."""
     stages = wanted.job.variant.stages
     best: float | None = None
-    for hosts in product(view.nodes, repeat=len(stages)):
+    for names in product(view.nodes, repeat=len(stages)):
         schedule = StageSchedule(view, wanted.job, 0.0, wanted.start_ms, wanted.due_ms)
-        for stage, host in zip(stages, hosts, strict=True):
-            state = view.nodes[host]
-            if not (state.score and state.link_megabytes_per_second and schedule.fits(stage, host)):
+        for stage, name in zip(stages, names, strict=True):
+            state = view.nodes[name]
+            if not (state.score and state.link_megabytes_per_second and schedule.fits(stage, name)):
                 break
-            schedule.put(stage, schedule.offer(stage, host))
+            schedule.put(stage, schedule.offer(stage, name))
         else:
             response_ms = schedule.prediction().response_ms
             best = response_ms if best is None else min(best, response_ms)

@@ -140,7 +140,7 @@ def test_errors_that_differ_within_a_state_count_again() -> None:
     assert loss_and_gradients(weights(), states)[0] == pytest.approx(expected)
 
 
-def test_hosts_are_told_apart_where_most_of_the_objective_is_the_task() -> None:
+def test_nodes_are_told_apart_where_most_of_the_objective_is_the_task() -> None:
     """Of each task three placements, in a noise that is the same for all three and hides the difference."""
 
     def samples(count: int, seed: int) -> list[PlacementSample]:
@@ -212,7 +212,7 @@ def test_decision_accuracy_and_slack_are_inputs_of_daso_and_not_of_gobi() -> Non
     assert not np.array_equal(daso.task_features, example(due_ms=5000.0).task_features)
 
 
-def test_hosts_differ_as_much_for_a_task_that_has_all_the_time() -> None:
+def test_nodes_differ_as_much_for_a_task_that_has_all_the_time() -> None:
     assert np.array_equal(example().features, example(due_ms=1e9).features)
     assert np.ptp(example(due_ms=1e9).time, axis=1).min() > 0.1
 
@@ -289,7 +289,7 @@ def three_stages(columns: ClusterColumns) -> Problem:
 
 
 def test_rounding_gives_no_host_more_than_it_has_room_for() -> None:
-    outputs = np.tile(np.array([0.7, 0.2, 0.1], np.float32), (3, 1))  # all want the first host
+    outputs = np.tile(np.array([0.7, 0.2, 0.1], np.float32), (3, 1))  # all want the first node
     for nodes, expected in ((3, [0, 1, 2]), (2, [-1, 0, 1])):
         columns = cluster(*(node(f"n{index}", megabytes=11) for index in range(nodes))).columns
         problem = three_stages(columns)

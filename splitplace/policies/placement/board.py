@@ -1,7 +1,7 @@
 """All nodes at once, beside a schedule: where a stage fits, and how soon it could end there at best.
 
-What a schedule computes exactly for one node, this bounds from below for all of them in a few array
-operations, so that only nodes which may win are asked for an exact offer.
+A schedule computes the exact times for one node. This computes lower bounds for all nodes in a few array
+operations, so that only nodes that may win need an exact offer.
 """
 
 import numpy as np

@@ -7,7 +7,7 @@ from splitplace.messages.application import Stage
 from splitplace.policies.cluster import ClusterView
 from splitplace.policies.cost import Flags
 from splitplace.policies.placement.board import Board, ahead
-from splitplace.policies.placement.feasibility import no_room, nobody
+from splitplace.policies.placement.feasibility import no_room, no_usable_node
 from splitplace.policies.placement.interface import (
     Infeasible,
     Placement,
@@ -33,7 +33,7 @@ class EarliestFinish(StatelessPlacement):
         """Choose deterministically."""
         usable = cluster.columns.usable(request.avoid)
         if not np.count_nonzero(usable):
-            return nobody(request, cluster)
+            return no_usable_node(request, cluster)
         board = _board(request, cluster, now_ms, usable)
         best = _stage_by_stage(board)
         if isinstance(best, Stage):

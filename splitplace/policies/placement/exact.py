@@ -1,4 +1,4 @@
-"""The placement with the least predicted response, by branch and bound: what others are measured by."""
+"""The placement with the least predicted response, by branch and bound, as a reference for others."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Which nodes can hold which stages, and, where none can, why."""
+"""Find the nodes that can run a stage, or explain why none can."""
 
 import numpy as np
 
@@ -12,10 +12,10 @@ def candidates(request: PlacementRequest, cluster: ClusterView) -> tuple[str, ..
     """Return the live nodes that have a speed and a link and need not be avoided."""
     columns = cluster.columns
     names = tuple(columns.names[index] for index in np.flatnonzero(columns.usable(request.avoid)).tolist())
-    return names or nobody(request, cluster)
+    return names or no_usable_node(request, cluster)
 
 
-def nobody(request: PlacementRequest, cluster: ClusterView) -> Infeasible:
+def no_usable_node(request: PlacementRequest, cluster: ClusterView) -> Infeasible:
     """Explain why no node at all can be used."""
     if not cluster.known:
         return Infeasible("the state of the cluster is not known yet", temporary=True)

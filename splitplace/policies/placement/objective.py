@@ -2,20 +2,20 @@
 
     O^P = O^MAB - alpha * AEC - beta * ART
 
-The paper means over the tasks E that leave in an interval. Read so that each term is a mean over E, the
-objective is itself a mean over tasks, and each task has its own share:
+The paper averages over the tasks E that leave in an interval. If each term is a mean over E, the objective is
+itself a mean over tasks, and each task has its own share:
 
     o_i = reward_i - alpha * AEC * e_i / mean(e) - beta * response_share_i
 
-with `e_i` the computing time that the task took, over what it takes on a node of mean speed: how dear its
-nodes were. So the mean of `o_i` over E is `O^P` exactly, and a placement that wastes energy or time is told
-from one that does not although both left in the same interval. (With the computing time itself as `e_i` the
-mean is the same, but large tasks would get a bad mark wherever they run.)
+where `e_i` is the computing time of the task over that on a node of mean speed: the expense of its nodes. So
+the mean of `o_i` over E is exactly `O^P`, and a wasteful placement differs from a good one even if both leave
+in the same interval. (With the computing time itself as `e_i`, the mean is the same, but large tasks would
+score badly wherever they run.)
 
-What a surrogate is to learn differs from that in one point, `charged`. A task that joins a crowded node also
-makes others wait, and their loss is not in its own `o_i`: learnt so, each task would crowd the fastest nodes
-for its own good. Where a node is shared fairly, i delays j by as much as j delays i (both by the lesser of
-their works). So what a task waited for others is also what others waited for it, and it is charged once more.
+A surrogate learns this with one difference, `charged`. A task on a crowded node also makes others wait, and
+their loss is not in its own `o_i`: each task would crowd the fastest nodes for its own good. On a fairly
+shared node, i delays j by as much as j delays i (both by the smaller work of the two). So the time that a
+task waited for others is also the time that others waited for it, and it is charged once more.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Nodes by lot, for comparison."""
+"""Random nodes, for comparison."""
 
 from random import Random
 

@@ -17,9 +17,9 @@ def warm_up(
 ) -> dict[str, tuple[str, ...]]:
     """Return the fragments that some nodes should load into free memory; nothing is evicted for them.
 
-    The fastest node chooses first, and each takes what fewest hold, so that nothing stands twice before
-    everything stands somewhere. Applications take turns, so that none is left out where memory is short, each
-    with the variant of least work first: tight deadlines call for that fragment on a fast node.
+    The fastest node chooses first, and each takes what the fewest hold, so that everything is loaded once
+    before anything is loaded twice. Applications take turns, so that none is left out where memory is short,
+    each with the variant of least work first: tight deadlines call for that fragment on a fast node.
 
     Args:
         applications: the catalogue.

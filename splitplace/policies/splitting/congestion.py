@@ -1,20 +1,19 @@
 """The price of work: reward that other tasks lose by a millisecond of computing.
 
-Work delays other tasks, and a delayed task may miss its deadline. Three facts about queues, and what was seen
-of recent tasks, tell how much a little more work takes from all of them together:
+Work delays other tasks, and a delayed task may miss its deadline. Three facts about queues, with
+measurements of recent tasks, give the reward that a little more work costs all of them together:
 
 1. **Loss grows with the square of the load**: deadlines absorb small delays, not great ones. With c = mean
    loss / mean load^2, a task loses 2 c L more reward per millisecond by which the load L grows.
 2. **Load is work**: of the load that recent tasks met, a task of w times their mean work brought w times a
    task's share. Both together: per unit of work `2 (mean loss / mean work) (L / mean load)`.
 3. **Work makes further work wait.** In a queue with Poisson arrivals and utilisation rho the load is
-   `L = rho / (1 - rho) * E[w^2] / (2 E[w])` (Pollaczek and Khinchine), and it grows with the work
-   1 / (1 - rho) times as fast as fact 2 counts. Solved for that: `1 / (1 - rho) = 1 + 2 L E[w] / E[w^2]`. It
-   keeps a system from the load at which nothing is in time any more: near it, a light task too costs
-   more than it brings.
+   `L = rho / (1 - rho) * E[w^2] / (2 E[w])` (Pollaczek and Khinchine), and it grows with the work 1 / (1 -
+   rho) times as fast as fact 2 counts. Solved for that: `1 / (1 - rho) = 1 + 2 L E[w] / E[w^2]`. This keeps a
+   system away from saturation: near it, even a light task costs more than it earns.
 
-The load is that of this very moment, so the price falls to nothing as soon as a system is idle, however
-bad its past was, and nobody is refused for ever.
+The load is the present one. So the price is 0 as soon as a system is idle, whatever happened before, and
+refusals end.
 """
 
 from dataclasses import asdict, dataclass

@@ -1,21 +1,20 @@
 """Our own policy: the arm whose expected reward, less what it costs others, is highest.
 
-The paper's bandit knows of a task whether its deadline is above or below one moving average. But more is
-known: the response of every arm is predicted, for the nodes on which it would run and behind the work that
-waits there. What is not known is how far such a prediction can be trusted. So that is what is learnt
-(`Ratios`), and the rest is expectation:
+The paper's bandit sees one bit of a task: whether its deadline is above or below a moving average. More is
+known: a prediction of every arm's response, for the nodes on which it would run and the backlog there.
+Unknown is how reliable such a prediction is. So that is learnt (`Ratios`), and the rest is expectation:
 
 1. **Own reward** of an arm (equation 15): `P (1 + accuracy) / 2 + (1 - P) late accuracy / 2`, where P is the
-   probability that actual / predicted is at most slack / predicted, and `late` that of a task which is not in
-   time to be answered after all (a late answer still earns its accuracy): within the grace, by the same
-   distribution; where answers are waited for without end, the learnt share of late tasks that get one.
-2. **What it costs others**: its work times the price of work (`Congestion`). Nothing on an idle system, and
-   the decisive term on an overloaded one, where the light arms then win even though each task by itself
-   would fare better with a heavy one.
-3. **Refusal** only where every arm costs others more than it can bring, and others are there now.
-4. **Exploration** is needed only because the ratio of an arm that is not chosen is not seen. With probability
-   `EXPLORATION` another arm is taken, but only one that may be better than the best (upper bound) and
-   is unlikely to be much worse (lower bound). Where nothing fulfils both, nothing is explored.
+   probability that actual / predicted is at most slack / predicted. `late` is the probability that a task
+   that is not in time gets an answer after all (which still earns its accuracy): within the grace, by the
+   same distribution; with unlimited grace, the learnt share of late tasks that get one.
+2. **What it costs others**: its work times the price of work (`Congestion`). It is 0 on an
+   idle system. On an overloaded one it decides: light arms win, although each task by itself would fare
+   better with a heavy one.
+3. **Refusal** only if every arm costs others more than it can earn, and others are there now.
+4. **Exploration** is needed only because the ratio of an arm that is not chosen stays unknown. With
+   probability `EXPLORATION` another arm is chosen, but only one that may be better than the best (upper
+   bound) and is unlikely to be much worse (lower bound).
 """
 
 from dataclasses import dataclass

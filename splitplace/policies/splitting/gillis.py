@@ -25,7 +25,7 @@ LEARNING_RATE = 0.1
 DISCOUNT = 0.5
 """Weight of what the next task of the application can still earn.
 
-A decision loads the nodes for a few tasks to come, not for ever, so the horizon is short.
+A decision loads the nodes only for the next few tasks, so the horizon is short.
 """
 
 FIRST_VALUE = 1 / (1 - DISCOUNT)

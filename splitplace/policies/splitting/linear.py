@@ -48,7 +48,7 @@ def features(context: SplitContext, predicted_ms: float, columns: Columns) -> Ve
     """Return the features that an arm's reward depends on, each in [-1, 1].
 
     The slack enters as `tanh(2 ln(slack / predicted))`: in time or not is a step, and a linear model can only
-    follow a step that stands in its features.
+    follow a step that is one of its features.
 
     Returns:
         float64 of shape (`FEATURES`,): 1, slack, log of the batch, load, link, then one column for each

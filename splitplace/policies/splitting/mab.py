@@ -1,6 +1,6 @@
 """The paper's contextual multi-armed bandit: equations 2 to 9 and algorithm 1.
 
-Where the paper leaves a choice, this is the reading taken:
+Where the paper leaves a choice, it is read as follows:
 
 * **Interval.** The equations are written for the tasks that leave in one scheduling interval. Here an
   interval ends whenever `interval_tasks` tasks have left: 1 where decisions are taken as tasks come; the
