@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from splitplace.bus.settings import Settings
 from splitplace.edge_node.runtime import FragmentRuntime
 from splitplace.workshop.compression.bottleneck import cut_at_bottlenecks
 from splitplace.workshop.compression.quantization import quantize
@@ -129,7 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("application", choices=sorted(RECIPES))
     parser.add_argument("--data", type=Path, required=True, help="folder with the data set's files")
-    parser.add_argument("--checkpoints", type=Path, default=Path("var/models"))
+    parser.add_argument("--checkpoints", type=Path, default=Settings().paths.trainings)
     parser.add_argument("--images", type=int, default=5000, help="validation images to measure accuracy on")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
