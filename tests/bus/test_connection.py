@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from splitplace.bus.client import TENSOR_SESSION
 from splitplace.bus.connection import Bus, RawReceived, Received
 from splitplace.bus.settings import Settings
@@ -204,6 +206,7 @@ async def test_a_new_process_begins_without_what_waited_for_the_one_before(broke
     assert seen.reasons == ["first", "second"]
 
 
+@pytest.mark.serial
 async def test_an_answer_through_the_broker_does_not_wait_for_tcp_timers(broker_url: str) -> None:
     """Nagle's algorithm and delayed acknowledgements made this 45 to 67 ms."""
     settings = Settings(broker=broker_url)

@@ -68,7 +68,7 @@ def test_something_that_is_no_broker_is_an_error(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("splitplace.commands.doctor.broker_probe.WAIT_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"mqtt://127.0.0.1:{server.getsockname()[1]}"
-        with pytest.raises(ProbeError, match="is it an MQTT broker"), BrokerProbe(Settings(broker=url)):
+        with pytest.raises(ProbeError, match="Is it an MQTT broker"), BrokerProbe(Settings(broker=url)):
             pass
 
 

@@ -67,12 +67,13 @@ def test_a_child_that_is_to_be_restarted_is(tmp_path: Path) -> None:
         assert child.pid != first
 
 
-def test_stopping_ends_everybody_at_once(tmp_path: Path) -> None:
+def test_stopping_ends_everybody_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("splitplace.commands.processes.children.STOP_S", 300.0)
     with Processes(tmp_path) as processes:
         pids = [processes.start(name, SLEEP).pid for name in ("one", "two", "three")]
         block_until(lambda: all("up" in child.last_lines() for child in processes.children.values()))
         started = time.monotonic()
-    assert time.monotonic() - started < 3.0
+    assert time.monotonic() - started < 100.0  # nobody had to be killed
     assert not any(psutil.pid_exists(pid) for pid in pids if pid)
 
 

@@ -5,6 +5,8 @@ import contextlib
 import statistics
 from collections.abc import AsyncIterator
 
+import pytest
+
 from splitplace.commands.processes.broker import Broker
 from splitplace.messages.cluster import ClusterState
 from splitplace.messages.topics import (
@@ -61,6 +63,7 @@ async def observed(url: str) -> AsyncIterator[MonitorObserver]:
         yield observer
 
 
+@pytest.mark.serial
 async def test_joins_wills_and_restarts_are_told_at_once(broker_url: str) -> None:
     seconds: list[float] = []
     async with observed(broker_url) as observer:
@@ -74,6 +77,7 @@ async def test_joins_wills_and_restarts_are_told_at_once(broker_url: str) -> Non
     assert statistics.median(seconds) < 0.2, "heartbeats alone are told every 0.5 s"
 
 
+@pytest.mark.serial
 async def test_a_silent_node_is_declared_dead_within_three_seconds(mosquitto_url: str) -> None:
     async with observed(mosquitto_url) as observer:
         await observer.join("n1")
@@ -82,6 +86,7 @@ async def test_a_silent_node_is_declared_dead_within_three_seconds(mosquitto_url
         assert 2.0 < seconds < 3.0
 
 
+@pytest.mark.serial
 async def test_heartbeats_are_passed_on_twice_a_second_and_as_metrics(mosquitto_url: str) -> None:
     async with observed(mosquitto_url) as observer:
         await observer.join("n1")
@@ -100,6 +105,7 @@ async def test_heartbeats_are_passed_on_twice_a_second_and_as_metrics(mosquitto_
         assert sequences == sorted(set(sequences))
 
 
+@pytest.mark.serial
 async def test_the_state_is_told_every_two_seconds_when_nothing_happens(mosquitto_url: str) -> None:
     async with observed(mosquitto_url) as observer:
         seconds = await until(lambda: len(observer.states) == 2)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from splitplace.commands.processes.broker import Broker
@@ -169,6 +170,7 @@ async def test_outputs_of_a_finished_task_give_no_result(mosquitto_url: str) -> 
         assert [result.task for result in observer.heard(JOB_RESULT)] == ["sensor.2"]
 
 
+@pytest.mark.serial
 async def test_outcomes_become_metrics_of_all_of_the_application_and_of_the_decision(broker_url: str) -> None:
     async with aggregator(broker_url, logits_application()) as observer:
         await until(lambda: {"all", "app", "whole", "tree"} <= observer.metrics.keys())

@@ -187,6 +187,7 @@ def test_arms_that_name_nothing_are_refused_with_what_is_possible() -> None:
         SplitterSettings(arms=",")
 
 
+@pytest.mark.serial
 async def test_a_task_that_comes_before_the_cluster_is_known_waits_or_is_refused_in_time(
     mosquitto_url: str, tmp_path: Path, application: Application
 ) -> None:
@@ -198,7 +199,7 @@ async def test_a_task_that_comes_before_the_cluster_is_known_waits_or_is_refused
         await until(lambda: observer.decided)
         assert observer.decided[0].task == "c.short"
         assert observer.decided[0].variant is None
-        assert 0.2 < loop.time() - begin < 0.3
+        assert 0.2 < loop.time() - begin < 1.0
         await observer.publish(CLUSTER_STATE, snapshot(node("a", loaded=all_of(application))))
         await until(lambda: len(observer.decided) == 2)
         assert (observer.decided[1].task, observer.decided[1].variant) == ("c.long", "whole")
