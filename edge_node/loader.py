@@ -221,6 +221,6 @@ def _does_not_fit(error: DoesNotFitError, sha256: str) -> _LoadError:
 
 
 def _free(sessions: list[FragmentRuntime | None]) -> None:
-    """Free sessions, of which the list holds the only references. Blocks for milliseconds."""
+    """Free sessions; the list holds the only references to them. Blocks for milliseconds."""
     sessions.clear()
     give_back_memory()

@@ -71,7 +71,7 @@ def check(claim: Claim, runs: Runs) -> Finding:
     decisive = [pair for pair, its in zip(known, verdicts, strict=True) if its == verdict]
     worst = min(decisive, key=lambda pair: _clearance(pair[2].difference, claim))
     which = {
-        "holds": f"the narrowest of {len(known)} comparisons, all of which hold",
+        "holds": f"the narrowest of {len(known)} comparisons, which all hold",
         "fails": f"the worst of the {len(decisive)} of {len(known)} comparisons that fail",
         "undecided": f"the worst of the {len(decisive)} of {len(known)} comparisons that stay undecided",
     }

@@ -111,6 +111,6 @@ def test_an_experiment_that_fails_is_a_failed_check() -> None:
     def fails() -> None:
         raise OSError("it broke")
 
-    check = diagnosis.attempt("thing", fails, OSError, "works", "mend it")
+    check = diagnosis.attempt("thing", fails, OSError, "works", "fix it")
     assert (level(check), check.finding) == ("fail", "it broke")
-    assert level(diagnosis.attempt("thing", lambda: None, OSError, "works", "mend it")) == "ok"
+    assert level(diagnosis.attempt("thing", lambda: None, OSError, "works", "fix it")) == "ok"

@@ -71,7 +71,7 @@ def test_without_a_node_that_can_run_it_there_is_no_deadline(tmp_path: Path) -> 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """CIFAR-100 of which only the first training pictures are there: whoever decodes others fails."""
+    """CIFAR-100 with its first training pictures only: decoding others fails."""
     folder = tmp_path / "data"
     folder.mkdir()
     Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(folder / "one.webp", lossless=True)

@@ -43,7 +43,7 @@ def test_a_claim_about_all_that_holds_names_its_narrowest_comparison() -> None:
     finding = check(highest("a", "b", "c"), rewards(a=CLEAR, b=LOWER, c=[0.1] * 5))
     assert finding.verdict == "holds"
     assert finding.sentence.startswith("a less b: ")
-    assert finding.sentence.endswith("the narrowest of 2 comparisons, all of which hold")
+    assert finding.sentence.endswith("the narrowest of 2 comparisons, which all hold")
 
 
 def test_more_comparisons_widen_the_interval_of_each() -> None:

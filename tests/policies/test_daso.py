@@ -36,7 +36,7 @@ def surrogate(name: str = "daso", *, seed: int = 0) -> SurrogatePlacement:
     )
 
 
-def fleet(*speeds: float) -> ClusterView:
+def nodes_of_speed(*speeds: float) -> ClusterView:
     return cluster(
         *(node(f"n{place}", speed=speed, loaded=all_of(APP)) for place, speed in enumerate(speeds))
     )
@@ -74,8 +74,8 @@ def finished(
 
 
 def seen(policy: SurrogatePlacement, count: int) -> None:
-    """Let it place and see the end of some tasks, of which later ones took longer."""
-    view = fleet(1, 1, 2)
+    """Let it place and see the end of some tasks; later ones took longer."""
+    view = nodes_of_speed(1, 1, 2)
     for number in range(count):
         assert isinstance(policy.place(wanted(f"c.{number}"), view, 0.0), Placement)
         policy.learn(finished(f"c.{number}", response_ms=300.0 + 10 * number, compute_ms=200.0 + number))
@@ -90,7 +90,7 @@ def test_equation_10_by_hand() -> None:
 @pytest.mark.parametrize("name", SURROGATES)
 @pytest.mark.parametrize("variant", ["whole", "layer", "semantic"])
 def test_a_fast_idle_node_is_preferred_to_slow_and_to_busy_ones(name: PlacementName, variant: str) -> None:
-    view = fleet(0.25, 4, 0.25, 4)
+    view = nodes_of_speed(0.25, 4, 0.25, 4)
     view.placed("c.other", 1, [StageWork("n3", APP.fragments[0], 5000.0)], 0.0, due_ms=100.0)
     found = placement_policy(name).place(wanted(variant=variant, due_ms=900.0), view, 0.0)
     assert isinstance(found, Placement)
@@ -99,7 +99,7 @@ def test_a_fast_idle_node_is_preferred_to_slow_and_to_busy_ones(name: PlacementN
 
 @pytest.mark.parametrize("name", SURROGATES)
 def test_placements_repeat_by_seed(name: PlacementName) -> None:
-    view = fleet(1, 1, 2, 2, 2)
+    view = nodes_of_speed(1, 1, 2, 2, 2)
     once, twice = (
         [placement_policy(name, seed=4).place(wanted(variant="layer"), view, 0.0) for _ in range(3)]
         for _ in range(2)
@@ -136,7 +136,7 @@ def test_targets_are_shares_of_equation_10_and_their_mean_is_the_whole() -> None
 
 def test_a_task_without_an_answer_has_no_reward() -> None:
     policy = surrogate()
-    policy.place(wanted(), fleet(1, 1), 0.0)
+    policy.place(wanted(), nodes_of_speed(1, 1), 0.0)
     policy.learn(finished(status="failed"))
     policy.end_period(OUTCOME)
     assert policy.samples[0].target == pytest.approx(
@@ -157,14 +157,14 @@ def test_waiting_is_charged_once_more_since_others_waited_as_long() -> None:
 def test_tasks_it_did_not_place_or_that_ran_otherwise_teach_nothing() -> None:
     policy = surrogate()
     policy.learn(finished("c.unknown"))
-    policy.place(wanted(), fleet(1, 1), 0.0)
+    policy.place(wanted(), nodes_of_speed(1, 1), 0.0)
     policy.learn(finished(variant="layer"))
     policy.end_period(OUTCOME)
     assert policy.samples == ()
 
 
 def test_what_another_policy_places_teaches_the_same_as_what_it_places_itself() -> None:
-    view = fleet(1, 2, 3)
+    view = nodes_of_speed(1, 2, 3)
     active, watching = surrogate(), surrogate()
     found = active.place(wanted(variant="layer"), view, 0.0)
     assert isinstance(found, Placement)
@@ -198,11 +198,11 @@ def test_with_few_samples_or_nothing_new_there_is_no_training() -> None:
 
 
 def test_learning_from_what_happens_brings_predictions_nearer_to_it() -> None:
-    """A world in which everything takes far longer than the surrogate was taught."""
-    policy, view = surrogate(), fleet(1, 1, 2)
+    """Everything takes far longer than in what the surrogate was trained on."""
+    policy, view = surrogate(), nodes_of_speed(1, 1, 2)
 
     def error(policy: SurrogatePlacement) -> float:
-        return float(np.mean([(policy.expected(one) - one.target) ** 2 for one in policy.samples]))
+        return float(np.mean([(policy.expected(sample) - sample.target) ** 2 for sample in policy.samples]))
 
     for number in range(2 * LEAST_SAMPLES):
         policy.place(wanted(f"c.{number}"), view, 0.0)
@@ -215,26 +215,30 @@ def test_learning_from_what_happens_brings_predictions_nearer_to_it() -> None:
 
 
 def active_job(task: str, nodes: Sequence[str], *, remaining: float = 1.0) -> ActiveJob:
-    one = job(APP, "layer", 40)
-    names = [stage.name for stage in one.variant.stages]
-    return ActiveJob(task, one, dict(zip(names, nodes, strict=True)), dict.fromkeys(names, remaining), 1500.0)
+    layers = job(APP, "layer", 40)
+    names = [stage.name for stage in layers.variant.stages]
+    return ActiveJob(
+        task, layers, dict(zip(names, nodes, strict=True)), dict.fromkeys(names, remaining), 1500.0
+    )
 
 
 def ledger(view: ClusterView, active: Sequence[ActiveJob]) -> None:
-    for one in active:
-        work = [StageWork(name, one.job.fragments[stage], 133.0) for stage, name in one.nodes.items()]
-        view.placed(one.task, 1, work, 0.0, due_ms=one.due_ms)
+    for running in active:
+        works = [
+            StageWork(name, running.job.fragments[stage], 133.0) for stage, name in running.nodes.items()
+        ]
+        view.placed(running.task, 1, works, 0.0, due_ms=running.due_ms)
 
 
 @pytest.mark.parametrize("name", SURROGATES)
 def test_tasks_that_crowd_a_slow_node_are_moved_to_idle_fast_ones(name: PlacementName) -> None:
-    view = fleet(0.25, 4, 4, 4)
+    view = nodes_of_speed(0.25, 4, 4, 4)
     active = [active_job(f"c.{number}", ["n0"] * 3) for number in range(4)]
     ledger(view, active)
     policy = placement_policy(name)
     assert isinstance(policy, Rearranging)
     moves = policy.rearrange(active, view, 0.0)
-    assert moves.keys() == {one.task for one in active}
+    assert moves.keys() == {running.task for running in active}
     moved = [name for nodes in moves.values() for name in nodes.values()]
     assert set(moved) <= {"n1", "n2", "n3"}
     assert len(moved) >= 10
@@ -242,7 +246,7 @@ def test_tasks_that_crowd_a_slow_node_are_moved_to_idle_fast_ones(name: Placemen
 
 @pytest.mark.parametrize("name", SURROGATES)
 def test_what_is_done_or_well_placed_or_on_a_lost_node_stays(name: PlacementName) -> None:
-    view = fleet(0.25, 4)
+    view = nodes_of_speed(0.25, 4)
     policy = placement_policy(name)
     assert isinstance(policy, Rearranging)
     assert policy.rearrange([], view, 0.0) == {}
@@ -281,5 +285,5 @@ def test_the_shipped_weights_are_those_of_a_surrogate() -> None:
 
 
 def test_a_task_without_a_deadline_can_be_placed() -> None:
-    found = surrogate().place(request(APP, "layer", 4, due_ms=inf), fleet(1, 2), 0.0)
+    found = surrogate().place(request(APP, "layer", 4, due_ms=inf), nodes_of_speed(1, 2), 0.0)
     assert isinstance(found, Placement)

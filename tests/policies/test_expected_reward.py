@@ -196,7 +196,7 @@ def test_an_arm_that_became_good_is_found_again() -> None:
     assert chosen[-100:].count("layer") > 80
 
 
-def test_what_was_learnt_survives_json_and_what_is_broken_is_refused() -> None:
+def test_learnt_state_survives_json_and_broken_state_is_refused() -> None:
     made, again = policy(4), policy(4)
     busy_system(made, load_ms=100.0)
     saved = json.loads(json.dumps(made.state()))

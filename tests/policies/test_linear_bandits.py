@@ -145,7 +145,7 @@ def test_a_drift_is_followed(name: SplitName) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_was_learnt_survives_json_and_what_is_broken_is_refused(name: SplitName) -> None:
+def test_learnt_state_survives_json_and_broken_state_is_refused(name: SplitName) -> None:
     policy, again = split_policy(name), split_policy(name)
     for index in range(10):
         asked = context(task=f"c.{index}", application=f"app-{index % 3}")

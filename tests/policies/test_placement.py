@@ -245,7 +245,7 @@ def test_every_placement_is_feasible_and_its_prediction_is_that_of_predict(
             if found.nodes[stage] == chosen
         }
         memory = sum(
-            app.fragment(piece).peak_memory_bytes for piece in needed if not view.reserves(chosen, piece)
+            app.fragment(sha256).peak_memory_bytes for sha256 in needed if not view.reserves(chosen, sha256)
         )
         assert memory <= view.free_bytes(chosen)
 

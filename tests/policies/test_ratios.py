@@ -64,7 +64,7 @@ def test_before_anything_is_seen_ratios_are_spread_around_1_with_a_little_troubl
 
 
 def test_with_censored_tasks_the_estimate_is_that_of_kaplan_and_meier() -> None:
-    """Of five at risk two end in bin 10; one drops out in 20; of the last two one ends in bin 30."""
+    """Five are at risk: two end in bin 10; one drops out in 20; one of the last two ends in bin 30."""
     survival, tasks = posterior(counts({10: 2, 30: 1}, {20: 1, 40: 1}), STRAIGHT, np.array(0.0))
     assert tasks == 5
     assert survival[10] == pytest.approx(1.0)
@@ -150,7 +150,7 @@ def test_a_task_without_variant_or_prediction_teaches_nothing() -> None:
 
 
 def test_the_estimate_finds_a_distribution_although_much_of_it_is_cut_off() -> None:
-    """Log-normal ratios of which only those below 1.5 are ever answered."""
+    """Log-normal ratios; only those below 1.5 are ever answered."""
     random = Random(1)
     ratios = Ratios()
     for _ in range(400):

@@ -16,7 +16,7 @@ from tests.support.split_examples import LAYER, context, outcome
 Event = TaskDecided | TaskFinished
 TASKS = 600
 LAYER_SHARE = 0.7
-"""Of the logging policy."""
+"""Share of the layer splits that the logging policy chooses."""
 
 
 class Chooses(StatelessSplit):

@@ -49,7 +49,7 @@ def example(
     due_ms: float = 900.0,
     variants: Sequence[str] = ("layer", "semantic"),
 ) -> Problem:
-    """A chain of three and a star of two, half of one stage done, on four nodes of which one is busy."""
+    """A chain of three and a star of two, half of one stage done, on four nodes. One node is busy."""
     view = cluster(*(node(f"n{speed}", speed=speed, link=20, loaded=all_of(APP)) for speed in SPEEDS))
     view.placed("c.other", 1, [StageWork("n4", APP.fragments[0], 300.0)], 0.0)
     jobs = [
@@ -141,7 +141,7 @@ def test_errors_that_differ_within_a_state_count_again() -> None:
 
 
 def test_nodes_are_told_apart_where_most_of_the_objective_is_the_task() -> None:
-    """Of each task three placements, in a noise that is the same for all three and hides the difference."""
+    """Three placements of each task; the noise is the same for all three and hides the difference."""
 
     def samples(count: int, seed: int) -> list[PlacementSample]:
         noise = np.random.default_rng(seed).normal(size=count)
@@ -288,7 +288,7 @@ def three_stages(columns: ClusterColumns) -> Problem:
     )
 
 
-def test_rounding_gives_no_host_more_than_it_has_room_for() -> None:
+def test_rounding_gives_no_node_more_than_it_has_room_for() -> None:
     outputs = np.tile(np.array([0.7, 0.2, 0.1], np.float32), (3, 1))  # all want the first node
     for nodes, expected in ((3, [0, 1, 2]), (2, [-1, 0, 1])):
         columns = cluster(*(node(f"n{index}", megabytes=11) for index in range(nodes))).columns
@@ -296,7 +296,7 @@ def test_rounding_gives_no_host_more_than_it_has_room_for() -> None:
         assert sorted(rounded(outputs[:, :nodes], problem, FreeMemory(problem, columns)).tolist()) == expected
 
 
-def test_rounding_leaves_on_a_host_as_many_as_the_relaxed_placement_has_there() -> None:
+def test_rounding_leaves_on_a_node_as_many_as_the_relaxed_placement_has_there() -> None:
     columns = cluster(*(node(f"n{index}") for index in range(3))).columns
     problem = three_stages(columns)
     undecided = np.tile(np.array([0.36, 0.33, 0.31], np.float32), (3, 1))

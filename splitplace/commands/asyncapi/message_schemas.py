@@ -74,4 +74,4 @@ def _described(schema: dict[str, Any], text: str) -> dict[str, Any]:
 
 def _subclasses(kind: type[Part]) -> set[type[Part]]:
     direct = set(kind.__subclasses__())
-    return direct | {further for one in direct for further in _subclasses(one)}
+    return direct | {further for model in direct for further in _subclasses(model)}

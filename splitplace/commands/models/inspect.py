@@ -27,7 +27,7 @@ from splitplace.workshop.user_networks.from_onnx import adopt, input_shape, read
 from splitplace.workshop.user_networks.preprocessing import Preprocessing
 
 _BYTES_PER_MS = 1000.0
-"""Of one MB/s."""
+"""Bytes in a millisecond at 1 MB/s."""
 _MEGABYTE = 1e6
 _STAGES = 3
 _TRIAL_IMAGES = 4

@@ -71,7 +71,7 @@ def recorded(core: GatewayCore) -> list[Moment]:
 
 
 def simulated_history() -> tuple[Simulation, list[Moment]]:
-    """Tasks of both kinds of split on eight hosts, of which one after the other dies or comes back."""
+    """Run tasks of both kinds of split on eight hosts that die and come back, one after the other."""
     scenario = Scenario(intervals=16, mobility=False, failures=Failures(mean_intervals_between=1e6))
     names = ("mnist", "fashionmnist", "cifar100")
     tasks = [
