@@ -26,6 +26,7 @@ TURNS = pytest.StashKey[Path]()
 """Folder of the locks by which the workers of a parallel run take turns."""
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Run a selection of single tests in this process, where debuggers work, and all else on every core."""
     if config.option.keyword or any("::" in argument for argument in config.args):
