@@ -1,1 +1,1 @@
-"""Commands that measure what the README and docs/performance.md claim, each printing what it measured."""
+"""Commands that measure the figures of the README and of docs/performance.md, and print them."""

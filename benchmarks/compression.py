@@ -1,10 +1,10 @@
-"""What compression gives and costs: `python -m benchmarks.compression mnist --data DIR` (extra `models`).
+"""Measure compression: `python -m benchmarks.compression mnist --data DIR` (extra `models`).
 
-The networks are those of a build: a finished checkpoint is read, what is missing is trained. Accuracy is that
-of the exported fragments on validation images; the test images are left alone. Times are of one thread in
-ONNX Runtime, the best of several rounds that go over all variants in turn, in CPU time; a chain's are the sum
-of its fragments'. What crosses is counted before the codec of the wire: float32 leaves a fragment of the
-whole network's chain, and a byte for each value one that ends with a bottleneck.
+The networks are those of a build: finished checkpoints are read, missing ones are trained. Accuracy is that of
+the exported fragments on validation images; the test images are not used. Times are CPU times of one thread in
+ONNX Runtime, the best of several rounds over all variants in turn; the time of a chain is the sum over its
+fragments. Bytes that cross are counted before the codec of the wire: float32 values after a fragment of the
+whole network's chain, one byte per value after a bottleneck.
 """
 
 import argparse
@@ -40,7 +40,7 @@ EVALUATION_BATCH = 100
 
 @dataclass(frozen=True)
 class Chain:
-    """A variant as the fragments that run one after another."""
+    """A variant as a chain of fragments."""
 
     name: str
     models: tuple[onnx.ModelProto, ...]
@@ -48,11 +48,11 @@ class Chain:
 
     @property
     def crossing_bytes(self) -> int:
-        """What all fragments but the last give to the next, for one image."""
+        """Bytes that cross between fragments, for one image."""
         return sum(runtime.output.bytes_per_image for runtime in self.runtimes[:-1])
 
     def accuracy(self, subset: Subset) -> float:
-        """Share of right answers."""
+        """Compute the share of right answers."""
         right = 0
         for start in range(0, len(subset), EVALUATION_BATCH):
             tensor = subset.images[start : start + EVALUATION_BATCH]
@@ -63,7 +63,7 @@ class Chain:
 
 
 def exported(bench: Workbench) -> dict[str, tuple[onnx.ModelProto, ...]]:
-    """The fragments of every variant."""
+    """Make the fragments of every variant."""
     example = np.zeros((2, *bench.data.validation.images.shape[1:]), np.uint8)
     calibration = bench.data.training.images[:CALIBRATION_IMAGES]
     network = train_whole(bench).network
@@ -81,7 +81,7 @@ def exported(bench: Workbench) -> dict[str, tuple[onnx.ModelProto, ...]]:
 
 
 def _same_places(whole: onnx.ModelProto, flops: Sequence[int]) -> list[str]:
-    """Where the whole network is cut so that its stages do most nearly the given shares of the work."""
+    """Choose cuts of the whole network whose stages come closest to the given shares of the work."""
     points = [point.tensor for point in cut_points(whole)]
     done = np.cumsum([Graph(segment).flops_per_image for segment in cut(whole, points)])
     wanted = np.cumsum(flops)[:-1] / sum(flops) * done[-1]
@@ -89,7 +89,7 @@ def _same_places(whole: onnx.ModelProto, flops: Sequence[int]) -> list[str]:
 
 
 def load(variants: dict[str, tuple[onnx.ModelProto, ...]], folder: Path) -> list[Chain]:
-    """The variants as a node loads them."""
+    """Load the variants as a node does."""
     chains = []
     for name, models in variants.items():
         runtimes = []
@@ -102,7 +102,7 @@ def load(variants: dict[str, tuple[onnx.ModelProto, ...]], folder: Path) -> list
 
 
 def table(title: str, chains: Sequence[Chain], subset: Subset) -> Table:
-    """One line a variant; the first is what the others are compared with."""
+    """Return a table with one line per variant; the first is the baseline."""
     timings = iter(time_runtimes([runtime for chain in chains for runtime in chain.runtimes], BATCHES))
     printed = Table("variant", title=title, box=None)
     for heading in ("accuracy", "MFLOPs", "file kB", "ms/image", "speed-up", "crossing bytes"):
@@ -126,7 +126,7 @@ def table(title: str, chains: Sequence[Chain], subset: Subset) -> Table:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("application", choices=sorted(RECIPES))
     parser.add_argument("--data", type=Path, required=True, help="folder with the data set's files")

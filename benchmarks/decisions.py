@@ -1,4 +1,4 @@
-"""How long deciding takes: `python -m benchmarks.decisions`. Pure Python, no broker.
+"""Measure the time of decisions: `python -m benchmarks.decisions`. Pure Python, no broker.
 
 One placement of five stages and eight micro-batches, and one whole decision of the splitter (every variant
 of an application predicted, one chosen), for clusters of several sizes.
@@ -31,7 +31,7 @@ REPEATS = 200
 
 
 def cluster(application: Application, nodes: int) -> ClusterState:
-    """Idle nodes of three speeds that hold every fragment."""
+    """Make a cluster of idle nodes of three speeds that hold every fragment."""
     loaded = tuple(fragment.sha256 for fragment in application.fragments)
     return ClusterState(
         sequence=1,
@@ -56,7 +56,7 @@ def cluster(application: Application, nodes: int) -> ClusterState:
 
 
 def star_of_five(application: Application) -> Job:
-    """A job of five parallel stages, all of them the first fragment of the application's first branch."""
+    """Make a job of five parallel stages that all run the first branch's fragment."""
     variant = application.variant("semantic")
     fragment = variant.stages[0].fragment
     stages = tuple(Stage(name=f"s{index}", fragment=fragment, source=INPUT) for index in range(STAGES))
@@ -65,7 +65,7 @@ def star_of_five(application: Application) -> Job:
 
 
 def times_ms(action: Callable[[int], object]) -> tuple[float, float]:
-    """Median and 99th percentile of many calls."""
+    """Return median and 99th percentile of many calls."""
     times = []
     for number in range(REPEATS):
         began = time.perf_counter()
@@ -75,7 +75,7 @@ def times_ms(action: Callable[[int], object]) -> tuple[float, float]:
 
 
 def measure(application: Application, nodes: int) -> None:
-    """Measure one size of cluster and print its lines."""
+    """Measure one cluster size and print its lines."""
     snapshot = cluster(application, nodes)
     view = ClusterView()
     view.apply(snapshot, 0.0)

@@ -36,21 +36,21 @@ MEGABYTE = 1e6
 
 @dataclass(slots=True)
 class Progress:
-    """What was heard so far."""
+    """What was received so far."""
 
     stored: dict[str, frozenset[str]] = field(default_factory=dict)
     received_bytes: dict[str, int] = field(default_factory=dict)
     sent_bytes: int = 0
-    """Chunks that the splitter published, each counted once."""
+    """Number of chunks that the splitter published."""
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def has_everywhere(self, fragments: frozenset[str], nodes: int) -> bool:
-        """Whether that many nodes have all of these."""
+        """Whether that many nodes hold all of these fragments."""
         return sum(fragments <= stored for stored in self.stored.values()) == nodes
 
 
 class Observer:
-    """Tells nodes what to fetch and listens until they have it."""
+    """Tell nodes what to fetch, and listen until they have it."""
 
     def __init__(self, settings: Settings) -> None:
         self.bus = Bus(settings, "benchmark", receive_maximum=64)
@@ -74,12 +74,12 @@ class Observer:
         self.progress.news.set()
 
     async def ready(self, nodes: int, applications: int) -> None:
-        """Wait until all nodes live and the catalogue is out."""
+        """Wait until all nodes are online and the catalogue is published."""
         while len(self.progress.stored) < nodes or len(self.applications) < applications:
             await self._next_news()
 
     async def distribute(self, fragments: tuple[str, ...], nodes: tuple[str, ...]) -> float:
-        """Seconds until all nodes have all fragments."""
+        """Return the seconds until all nodes have all fragments."""
         began = time.perf_counter()
         for start in range(0, len(fragments), MAX_STAGES):
             some = fragments[start : start + MAX_STAGES]
@@ -97,7 +97,7 @@ class Observer:
 
 
 def copy_of_store(source: ModelStore, target: Path, more_bytes: int) -> ModelStore:
-    """All applications, the first of them with one more file of random bytes."""
+    """Return all applications, the first with an additional file of random bytes."""
     copy = ModelStore(target)
     for application in source.applications():
         contents = [source.fragment_path(fragment.sha256).read_bytes() for fragment in application.fragments]
@@ -112,7 +112,7 @@ def copy_of_store(source: ModelStore, target: Path, more_bytes: int) -> ModelSto
 
 
 async def measure(settings: Settings, store: ModelStore, nodes: tuple[str, ...], broker_pid: int) -> None:
-    """Distribute everything and print a table."""
+    """Distribute all fragments and print a table."""
     described = {
         fragment.sha256: fragment
         for application in store.applications()

@@ -1,4 +1,4 @@
-"""How many tasks a second the gateway accepts: `python -m benchmarks.gateway_rate`.
+"""Measure how many tasks per second the gateway accepts: `python -m benchmarks.gateway_rate`.
 
 One gateway process on Mosquitto (or the embedded broker), one-image tasks in msgpack from one client that
 never waits. A task counts when its `accepted` event arrives: then it is checked, decoded and in the journal.
@@ -28,7 +28,7 @@ DEADLINE_MS = 600_000.0
 
 
 async def measure(settings: Settings, store: Path, tasks: int) -> float:
-    """Accepted tasks a second, from the first publication to the last `accepted`."""
+    """Return accepted tasks per second, from the first publication to the last `accepted`."""
     application = build_tiny_application(store)
     accepted = 0
     ready, done = asyncio.Event(), asyncio.Event()

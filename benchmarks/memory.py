@@ -1,4 +1,4 @@
-"""Resident memory of an idle node and of the services: `python -m benchmarks.memory`."""
+"""Measure the resident memory of an idle node and of the services: `python -m benchmarks.memory`."""
 
 import argparse
 import subprocess
@@ -24,9 +24,9 @@ PARTS = {
 
 
 def main() -> None:
-    """Start each part, let it settle, and print what it holds."""
+    """Start each process, let it settle, and print its resident memory."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=6.0, help="how long each may settle")
+    parser.add_argument("--seconds", type=float, default=6.0, help="time for each process to settle")
     seconds = parser.parse_args().seconds
     with tempfile.TemporaryDirectory() as name, started_broker(Path(name), kind=available_kind()) as broker:
         options = {

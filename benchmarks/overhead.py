@@ -1,4 +1,4 @@
-"""Measure what an answer costs besides inference: `python -m benchmarks.overhead`.
+"""Measure the time of an answer besides inference: `python -m benchmarks.overhead`.
 
 A sensor sends one-image tasks, one at a time, to an idle system of five services and three nodes on one
 machine without CPU limits. Overhead is the time from the sensor's publication to its answer, minus the
@@ -39,7 +39,7 @@ WARM_UP = 10
 def inference_ms(
     models: ModelStore, application: Application, variant: str, image: NDArray[np.uint8]
 ) -> float:
-    """Median time of the variant's fragments, run one after another here, in one thread."""
+    """Return the median time of the variant's fragments, run in sequence in one thread of this process."""
     runtimes = [
         FragmentRuntime(models.fragment_path(stage.fragment)) for stage in application.variant(variant).stages
     ]
@@ -71,7 +71,7 @@ class OneAtATime:
         self.online = sum(node.online for node in received.message.nodes)
 
     async def ask(self, application: str, name: str, image: NDArray[np.uint8]) -> tuple[Answer, float]:
-        """One task: its answer and how many milliseconds it took as seen from here."""
+        """Send one task; return its answer and the response time in ms seen by the sensor."""
         self._answer = asyncio.get_running_loop().create_future()
         body = bytes(msgpack.packb({"inputs": image.tobytes(), "deadline_ms": 20_000.0}))
         topic = topics.TASK_NAMED.at(application=application, client="benchmark", task=name)
@@ -84,7 +84,7 @@ class OneAtATime:
 async def measure(
     settings: Settings, application: str, image: NDArray[np.uint8], count: int
 ) -> dict[int, list[float]]:
-    """Response times in milliseconds by the number of nodes that took part."""
+    """Return response times in ms by the number of nodes that took part."""
     sensor = OneAtATime(settings)
     by_nodes: dict[int, list[float]] = defaultdict(list)
     async with sensor.bus:
@@ -99,7 +99,7 @@ async def measure(
 
 
 def run_variant(arguments: argparse.Namespace, variant: str, folder: Path) -> None:
-    """Start a system that always decides for the variant, measure, print."""
+    """Start a system that always chooses the variant, measure, and print."""
     models = ModelStore(arguments.store)
     application = next(found for found in models.applications() if found.name == arguments.application)
     image = np.random.default_rng(0).integers(0, 256, (1, *application.input.shape), dtype=np.uint8)

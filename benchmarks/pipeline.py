@@ -1,4 +1,4 @@
-"""What a chain of two fragments gains on two cores: `python -m benchmarks.pipeline` (extra `models`).
+"""Measure a chain of two fragments on two cores: `python -m benchmarks.pipeline` (extra `models`).
 
 A network is cut in two where the measured time is balanced: the application's own, or one of the same family
 with `--width-factor` times its channels (random weights: they do not change the time). Two edge nodes run the
@@ -45,7 +45,7 @@ IN_FLIGHT = 8
 
 
 def network(source: ModelStore, application: Application, width_factor: int) -> onnx.ModelProto:
-    """The application's whole network, or one that is wider."""
+    """Return the application's whole network, or a wider one."""
     if width_factor == 1:
         return onnx.load(source.fragment_path(application.variant("whole").stages[0].fragment))
     torch.manual_seed(0)
@@ -58,7 +58,7 @@ def network(source: ModelStore, application: Application, width_factor: int) -> 
 def two_halves(
     whole: onnx.ModelProto, application: Application, target: ModelStore, micro_batch: int
 ) -> Application:
-    """The application with nothing but a chain of the two halves of a network, written into a store."""
+    """Write an application into a store whose only variant is a chain of the two halves of a network."""
     points = cut_points(whole)
     segment_ms = segment_times(cut(whole, [point.tensor for point in points]), micro_batch)
     halves = balanced_chain(whole, points, segment_ms, 2, Target())
@@ -76,7 +76,7 @@ def two_halves(
 
 
 class Pipeline:
-    """Feeds the first node and collects from the second."""
+    """Feed the first node and collect from the second."""
 
     def __init__(self, settings: Settings, application: Application) -> None:
         first, second = application.variant("layer").stages
@@ -106,7 +106,7 @@ class Pipeline:
             self._done.set()
 
     async def run(self, images: NDArray[np.uint8], micro_batch: int) -> tuple[float, NDArray[np.float32]]:
-        """Seconds for all images, and their logits."""
+        """Return the seconds for all images, and their logits."""
         self._run += 1
         micro_batches = [images[start : start + micro_batch] for start in range(0, len(images), micro_batch)]
         self._outputs, self._expected = {}, len(micro_batches)
@@ -141,7 +141,7 @@ class Pipeline:
 def unsplit(
     runtime: FragmentRuntime, images: NDArray[np.uint8], micro_batch: int
 ) -> tuple[float, NDArray[Any]]:
-    """Seconds for all images in this process, one thread, and their logits."""
+    """Return the seconds for all images in one thread of this process, and their logits."""
     began = time.perf_counter()
     outputs = [
         runtime.run(images[start : start + micro_batch]) for start in range(0, len(images), micro_batch)
@@ -152,7 +152,7 @@ def unsplit(
 async def measure(
     settings: Settings, application: Application, whole: FragmentRuntime, sizes: Sequence[int], rounds: int
 ) -> None:
-    """Measure each micro-batch size and print a line."""
+    """Measure each micro-batch size and print its line."""
     pipeline = Pipeline(settings, application)
     random = np.random.default_rng(0)
     async with pipeline.bus:

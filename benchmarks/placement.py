@@ -1,4 +1,4 @@
-"""How long placing takes in large clusters: `python -m benchmarks.placement`. No broker.
+"""Measure the time of placements in large clusters: `python -m benchmarks.placement`. No broker.
 
 One new task of four stages, and one rearrangement of 100 active fragments, for clusters of several sizes.
 CPU time of this process: other work on the machine does not count.
@@ -39,7 +39,7 @@ LOGITS = TensorSpec(dtype="float32", shape=(2,))
 
 
 def application() -> Application:
-    """A chain of four stages."""
+    """Make an application with a chain of four stages."""
     tensors = [PIXELS, *[FEATURES] * (STAGES - 1), LOGITS]
     fragments = tuple(
         Fragment(
@@ -81,7 +81,7 @@ def application() -> Application:
 
 
 def cluster(app: Application, nodes: int) -> ClusterView:
-    """Nodes of three speeds and three links that hold every fragment."""
+    """Make a cluster of nodes of three speeds and three links that hold every fragment."""
     random = Random(nodes)
     states = tuple(
         NodeState(
@@ -106,7 +106,7 @@ def cluster(app: Application, nodes: int) -> ClusterView:
 
 
 def active_tasks(app: Application, view: ClusterView) -> list[ActiveJob]:
-    """Tasks that were placed at random."""
+    """Make tasks that were placed at random."""
     policy = placement_policy("random", seed=1)
     active = []
     for number in range(TASKS):
@@ -121,7 +121,7 @@ def active_tasks(app: Application, view: ClusterView) -> list[ActiveJob]:
 
 
 def times_ms(action: Callable[[], object], repeats: int) -> str:
-    """Median and 99th percentile of CPU times."""
+    """Format median and 99th percentile of CPU times."""
     times = []
     for _ in range(repeats):
         began = process_time()
@@ -131,7 +131,7 @@ def times_ms(action: Callable[[], object], repeats: int) -> str:
 
 
 def measure(name: PlacementName, nodes: int, repeats: int) -> None:
-    """Print the lines of one policy and one size of cluster."""
+    """Measure one policy and one cluster size, and print its lines."""
     app = application()
     view = cluster(app, nodes)
     active = active_tasks(app, view)

@@ -1,4 +1,4 @@
-"""What simulating costs: `python -m benchmarks.simulation`. No broker.
+"""Measure the cost of simulations: `python -m benchmarks.simulation`. No broker.
 
 Each row runs in a process of its own. CPU time and memory are those of that process; other work on the
 machine does not count, but slows caches, so the best of several runs is shown (`--repeat`).
@@ -22,7 +22,7 @@ ROWS = (
 
 
 def measured(policy: str, hosts: int, rate: float, intervals: int) -> tuple[Result, float]:
-    """A result, and the most memory that this process has held until then, in MB."""
+    """Run a simulation; return its result and the peak memory of this process, in MB."""
     result = run(Scenario(hosts=hosts, rate=rate, intervals=intervals), policy)
     return result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
 
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--intervals", type=int, default=100)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument(
-        "--rows", type=int, nargs="+", default=list(range(len(ROWS))), help="which rows, from 0"
+        "--rows", type=int, nargs="+", default=list(range(len(ROWS))), help="rows to run, counted from 0"
     )
     arguments = parser.parse_args()
     fresh = get_context("spawn")

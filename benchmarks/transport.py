@@ -1,4 +1,4 @@
-"""What it costs to bring a tensor from one node to another: `python -m benchmarks.transport`.
+"""Measure the cost of sending a tensor from one node to another: `python -m benchmarks.transport`.
 
 Real activations (the output of the first `layer` fragment of an application) go through a broker of our own
 from one connection to another, as tensor frames and, for comparison, as the paper did it: pickle, bzip2, one
@@ -32,19 +32,19 @@ from splitplace.storage.paths import SHIPPED_STORE
 
 TENSOR_MB = 1.6
 WINDOW = 4
-"""Tensors on the way at once: a pipeline keeps its links busy."""
+"""Number of tensors under way at once, as in a busy pipeline."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one way of sending was seen to cost."""
+    """Measured cost of one way of sending."""
 
     megabytes_per_second: float
     cpu_ms_per_megabyte: float
 
 
 def activations(store: Path, application_name: str) -> NDArray[np.float32]:
-    """About `TENSOR_MB` of what really crosses the first cut, shape `[n, *output.shape]`."""
+    """Compute about `TENSOR_MB` of tensors that cross the first cut, shape `[n, *output.shape]`."""
     models = ModelStore(store)
     application = next(found for found in models.applications() if found.name == application_name)
     stage = application.variant("layer").stages[0]

@@ -30,7 +30,7 @@ def flatten(result: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     """Return the numbers of a nested result by dotted name, leaving out texts, lists and None.
 
     Args:
-        result: as `splitplace simulate --json` prints it.
+        result: a result as `splitplace simulate --json` prints it.
         prefix: put before every name, with a dot.
     """
     figures: dict[str, float] = {}

@@ -16,7 +16,7 @@ def train_policies(training: TrainingRun) -> TrainedPolicies:
     """Train the policies, and record the state of a bandit after each interval.
 
     Raises:
-        ValueError: the scenario cannot be, or there is no such policy.
+        ValueError: the scenario is impossible, or there is no such policy.
         StoreError: the model store cannot be used.
     """
     states: list[dict[str, float]] = []
@@ -48,7 +48,7 @@ def simulate(request: SimulationRequest, trained: TrainedPolicies | None) -> Run
     """Run one simulation.
 
     Raises:
-        ValueError: the scenario cannot be, or there is no such policy.
+        ValueError: the scenario is impossible, or there is no such policy.
         StoreError: the model store cannot be used.
     """
     scenario = request.scenario
