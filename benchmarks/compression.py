@@ -2,9 +2,9 @@
 
 The networks are those of a build: finished checkpoints are read, missing ones are trained. Accuracy is that
 of the exported fragments on validation images; the test images are not used. Times are CPU times of one
-thread in ONNX Runtime, the best of several rounds over all variants in turn; the time of a chain is the sum over its
-fragments. Bytes that cross are counted before the codec of the wire: float32 values after a fragment of the
-whole network's chain, one byte per value after a bottleneck.
+thread in ONNX Runtime, the best of several rounds over all variants in turn; the time of a chain is the sum
+over its fragments. Bytes that cross are counted before the codec of the wire: float32 values after a fragment
+of the whole network's chain, one byte per value after a bottleneck.
 """
 
 import argparse
