@@ -95,7 +95,7 @@ class ClusterMetrics(Message):
 
 
 class ServiceMetrics(Message):
-    """On `metrics/service/<name>`: messages a service could not use, by the bus that received them."""
+    """On `metrics/service/<name>`: messages on all connections of a service, and those it could not use."""
 
     service: Name
     received: Count

@@ -1,7 +1,7 @@
 """A broker's worth of edge nodes, a repository for them, and somebody outside who sends and collects."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 
 from splitplace.bus.assembly import TensorAssembly
 from splitplace.bus.background import now_ms
-from splitplace.bus.connection import Bus, Received
+from splitplace.bus.connection import Received
 from splitplace.bus.settings import Settings
 from splitplace.edge_node.agent import Agent
 from splitplace.edge_node.settings import NodeSettings
 from splitplace.messages.application import INPUT, Application, Variant
-from splitplace.messages.base import Message
 from splitplace.messages.cluster import NodeInfo, NodeStatus, NodeVitals, StageFailure
 from splitplace.messages.frames import Route, TensorHeader, decode_tensor, encode_tensor, tensor_frames
 from splitplace.messages.topics import (
@@ -27,36 +26,42 @@ from splitplace.messages.topics import (
     TENSOR,
 )
 from splitplace.storage.model_store import ModelStore
+from tests.support.observer import Observer
 from tests.support.repository import FragmentRepository
 from tests.support.tiny_application import build_tiny_application
 from tests.support.waiting import until
 
 
-class Outside:
-    """Gateway, aggregator and resource monitor in one: sends inputs, collects what nodes say."""
+class Outside(Observer):
+    """Gateway, aggregator and resource monitor in one: sends inputs, collects what nodes publish."""
 
     def __init__(self, settings: Settings) -> None:
-        self.bus = Bus(settings, "outside")
+        super().__init__(settings, NODE_FAILURE, NODE_STATUS, NODE_INFO, NODE_VITALS, identifier="outside")
         self.outputs: dict[tuple[str, int, str, int], tuple[TensorHeader, NDArray[Any]]] = {}
         self.order: list[tuple[str, int]] = []
-        self.failures: list[StageFailure] = []
-        self.statuses: list[NodeStatus] = []
-        self.infos: list[NodeInfo] = []
-        self.vitals: list[NodeVitals] = []
         self.duplicates = 0
         self._assembly = TensorAssembly()
         self.bus.subscribe(TENSOR, self._on_output, node=AGGREGATOR_INBOX)
-        self.bus.subscribe(NODE_FAILURE, self._keep(self.failures))
-        self.bus.subscribe(NODE_STATUS, self._keep(self.statuses))
-        self.bus.subscribe(NODE_INFO, self._keep(self.infos))
-        self.bus.subscribe(NODE_VITALS, self._keep(self.vitals))
 
-    @staticmethod
-    def _keep(seen: list[Any]) -> Callable[[Received[Any]], Any]:
-        async def keep(received: Received[Message]) -> None:
-            seen.append(received.message)
+    @property
+    def failures(self) -> list[StageFailure]:
+        """All failures so far."""
+        return self.heard(NODE_FAILURE)
 
-        return keep
+    @property
+    def statuses(self) -> list[NodeStatus]:
+        """All statuses so far."""
+        return self.heard(NODE_STATUS)
+
+    @property
+    def infos(self) -> list[NodeInfo]:
+        """All infos so far."""
+        return self.heard(NODE_INFO)
+
+    @property
+    def vitals(self) -> list[NodeVitals]:
+        """All heartbeats so far."""
+        return self.heard(NODE_VITALS)
 
     async def _on_output(self, received: Received[TensorHeader]) -> None:
         complete = self._assembly.add(received.message, received.body, now_ms())
