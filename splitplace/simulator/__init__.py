@@ -1,6 +1,6 @@
-"""The laboratory's simulator: the policies of the live system over hosts and a network on a virtual clock.
+"""The simulator: policies and cores of the live system on a virtual clock, with simulated hosts and links.
 
->>> from simulator import Scenario, run
+>>> from splitplace.simulator import Scenario, run
 >>> result = run(Scenario(rate=6, intervals=100), policy="expected-reward+earliest-finish", seed=0)
 """
 

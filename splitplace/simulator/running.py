@@ -62,7 +62,7 @@ def run(
         seed: of all random numbers. The same one gives the same arrivals whatever the policy, so that
             policies can be compared in pairs; and the same result but for `decision_ms`, `wall_s`, `cpu_s`.
         learnt: what the policies begin with; without it they train first for as long as the scenario says.
-        watch: is called at the end of each interval, for progress or to see what was learnt.
+        watch: is called at the end of each interval, for progress or to see the learnt state.
 
     Raises:
         ValueError: no such policy, or hosts, arrivals or traces that cannot be used.
@@ -124,8 +124,10 @@ def train(scenario: Scenario, policy: str, seed: int = 0, *, watch: IntervalCall
     """
     pair = parse_policy(policy, more_splits=(ORACLE,))
     workload = restricted(scenario.workload(), arms_of(scenario, pair.split))
-    lesson = scenario.model_copy(update={"intervals": scenario.training_intervals, "drift": None})
-    simulation = _simulation(lesson, workload, pair, f"training {seed}", training=True, watch=watch)
+    training_scenario = scenario.model_copy(update={"intervals": scenario.training_intervals, "drift": None})
+    simulation = _simulation(
+        training_scenario, workload, pair, f"training {seed}", training=True, watch=watch
+    )
     simulation.run()
     return Learnt(simulation.splitter.state(), simulation.placement.state())
 

@@ -145,7 +145,9 @@ def restricted(workload: Workload, arms: Collection[str]) -> Workload:
     """
     applications = []
     for application in workload.applications:
-        variants = tuple(one for one in application.variants if allows(arms, one.name, one.kind))
+        variants = tuple(
+            variant for variant in application.variants if allows(arms, variant.name, variant.kind)
+        )
         if not variants:
             known = ", ".join(variant.name for variant in application.variants)
             raise ValueError(f"{application.name} has no variant among {', '.join(arms)}, only {known}")

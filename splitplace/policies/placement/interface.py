@@ -110,11 +110,11 @@ class PlacementPolicy(ABC):
 
     @abstractmethod
     def state(self) -> State:
-        """Return what was learnt, to be saved."""
+        """Return the state, to be saved."""
 
     @abstractmethod
     def restore(self, state: State) -> None:
-        """Replace what was learnt by a saved state. Raises StateError."""
+        """Replace the state by a saved one. Raises StateError."""
 
 
 class Rearranging(ABC):

@@ -114,11 +114,11 @@ class SplitPolicy(ABC):
 
     @abstractmethod
     def state(self) -> State:
-        """Return what was learnt, to be saved."""
+        """Return the state, to be saved."""
 
     @abstractmethod
     def restore(self, state: State) -> None:
-        """Replace what was learnt by a saved state. Raises StateError."""
+        """Replace the state by a saved one. Raises StateError."""
 
 
 class StatelessSplit(SplitPolicy):

@@ -87,7 +87,7 @@ class Belief:
 def posterior(counts: Vector, prior: Vector, prior_tasks: Vector) -> tuple[Vector, Vector]:
     """Return survival functions after tasks were seen, for any number of distributions at once.
 
-    The hazard of a bin is `(m f0 + d) / (m S0 + n)`: with n tasks at risk, of which d ended in the bin, and a
+    The hazard of a bin is `(m f0 + d) / (m S0 + n)`: with n tasks at risk, d that ended in the bin, and a
     prior worth m tasks, whose probability is f0 in the bin and S0 in it or above. A censored task is at risk
     in the bins below its own.
 

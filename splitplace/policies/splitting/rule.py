@@ -19,7 +19,7 @@ SAFE_QUANTILE = 0.95
 """A variant fits where it is in time with this probability."""
 
 MARGIN_TASKS = 20.0
-"""Weight of the margin against what was learnt, in tasks: a quantile of .95 takes 20 to be seen."""
+"""Weight of the margin against observations, in tasks: a quantile of .95 takes 20 to be seen."""
 
 MARGIN = 1.2
 TOLERANCE = 0.25
