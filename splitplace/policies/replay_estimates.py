@@ -4,9 +4,9 @@ Two estimators of the value of a policy from decisions that another one took wit
 
 * **Self-normalised inverse propensity** (Swaminathan and Joachims 2015): the mean reward of the tasks on
   which both chose the same, each weighted by 1 / p. Needs no model; wide if both seldom agree.
-* **Doubly robust** (Dudik et al. 2011): a model's prediction for the policy's choice, plus, if both chose the
-same,
-  the model's error weighted by 1 / p. Unbiased if the propensities are right, narrow if the model is good.
+* **Doubly robust** (Dudik et al. 2011): a model's prediction for the policy's choice, plus, if both chose
+  the same, the model's error weighted by 1 / p. Unbiased if the propensities are right, narrow if the model
+  is good.
 
 The model is a mean of rewards for each application, variant and bin of slack / predicted response, shrunk to
 that of the variant in the application, that to the variant's, and that to the mean of all; the task in
