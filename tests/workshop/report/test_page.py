@@ -114,7 +114,7 @@ def test_the_page_shows_every_fragment_and_loads_nothing_from_elsewhere() -> Non
     assert [name for name in names if f"<td>{name}</td>" not in page] == []
     assert len(images_of(page)) == 4
     assert "a note" in page
-    assert "For 10.00% a branch won" in page
+    assert "For 10.00% of them, a" in page
     assert not re.search(r'(src|href)="(?!data:)|<script|@import|url\(', page)
 
 
