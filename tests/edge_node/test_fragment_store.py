@@ -65,7 +65,7 @@ def test_a_file_bigger_than_the_whole_cache_is_kept_alone(tmp_path: Path) -> Non
     assert store.fragments() == (big,)
 
 
-def test_a_restart_finds_what_is_complete_and_takes_up_what_is_not(tmp_path: Path) -> None:
+def test_a_restart_finds_complete_files_and_resumes_incomplete_ones(tmp_path: Path) -> None:
     complete = put(FragmentStore(tmp_path, 10 * CHUNK_BYTES), b"content")
     content = os.urandom(3 * CHUNK_BYTES + 5)
     sha256 = sha256_of(content)
@@ -86,7 +86,7 @@ def test_a_restart_finds_what_is_complete_and_takes_up_what_is_not(tmp_path: Pat
     assert {file.suffix for file in tmp_path.iterdir()} == {".onnx"}
 
 
-def test_what_was_left_of_a_file_of_another_size_is_not_taken_up(tmp_path: Path) -> None:
+def test_the_rest_of_a_file_of_another_size_is_not_used(tmp_path: Path) -> None:
     store = FragmentStore(tmp_path, 10 * CHUNK_BYTES)
     with store.begin("a" * 64, CHUNK_BYTES) as partial:
         partial.write(0, b"x" * CHUNK_BYTES)

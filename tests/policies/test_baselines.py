@@ -119,7 +119,7 @@ def test_gillis_learns_when_a_layer_split_is_too_slow_and_explores_less_and_less
     }
 
 
-def test_gillis_takes_up_what_it_learnt_and_refuses_values_that_cannot_be() -> None:
+def test_gillis_restores_its_state_and_refuses_impossible_values() -> None:
     made = gillis_after(("layer", 0.8), ("compressed", 1.0))
     saved = json.loads(json.dumps(made.state()))
     again = Gillis(Random(0))

@@ -159,7 +159,7 @@ def test_no_policy_chooses_what_cannot_run_and_each_gives_a_reason(
         assert chosen.predicted_ms is not None
 
 
-def test_every_policy_takes_up_what_it_saved_and_refuses_what_it_did_not() -> None:
+def test_every_policy_restores_its_own_state_and_refuses_any_other() -> None:
     for name in NAMES:
         policy, again = split_policy(name), split_policy(name)
         again.restore(json.loads(json.dumps(policy.state())))
