@@ -1,0 +1,80 @@
+"""When gateway and broker could not do their work, so that an answer may come later. Pure."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from nemesis import history as records
+from nemesis.faults import BROKER, GATEWAY
+
+_BROKER_FORGETS_S = 3.0
+"""A broker writes what it holds every second; with the disk's help it may be three."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A time in which no answer can be expected."""
+
+    from_s: float
+    until_s: float
+    kills_broker: bool = False
+
+
+def windows(events: Iterable[records.Record], recovery_s: float) -> list[Window]:
+    """Return the downtimes of gateway and broker, recovery included, in the order of their beginnings."""
+    began: dict[int, records.FaultBegan] = {}
+    found: list[Window] = []
+    last_s = 0.0
+    for event in events:
+        last_s = max(last_s, event.at_s)
+        match event:
+            case records.FaultBegan() if _hinders(event):
+                began[event.number] = event
+            case records.FaultHealed() if event.number in began:
+                found.append(_window(began.pop(event.number), event.at_s + recovery_s))
+            case _:
+                pass
+    found += [_window(fault, last_s) for fault in began.values()]
+    return sorted(found, key=lambda window: window.from_s)
+
+
+def _window(fault: records.FaultBegan, until_s: float) -> Window:
+    kills = BROKER in fault.targets and fault.fault.endswith(":kill")
+    return Window(fault.at_s, until_s, kills_broker=kills)
+
+
+def _hinders(fault: records.FaultBegan) -> bool:
+    """Poison and burners excuse nothing."""
+    family = fault.fault.partition(":")[0]
+    if family in {"poison", "starve", "clone"}:
+        return False
+    return family == "disk" or bool({BROKER, GATEWAY} & set(fault.targets))
+
+
+def allowed_until_s(began_s: float, due_s: float, hindrances: Sequence[Window]) -> float:
+    """Return when an answer is due, prolonged by every hindrance on the way to it.
+
+    Args:
+        began_s: when the task was sent.
+        due_s: when its answer is due without hindrances.
+        hindrances: in the order of their beginnings; what overlaps counts once.
+    """
+    counted_s = began_s
+    for window in hindrances:
+        from_s = max(window.from_s, counted_s)
+        if from_s > due_s:
+            break
+        if window.until_s > from_s:
+            due_s += window.until_s - from_s
+            counted_s = window.until_s
+    return due_s
+
+
+def broker_killed_near(events: Iterable[records.Record], at_s: float) -> bool:
+    """Whether the broker was killed so soon that it may have forgotten what it had acknowledged."""
+    return any(
+        isinstance(event, records.FaultBegan)
+        and BROKER in event.targets
+        and event.fault.endswith(":kill")
+        and at_s - 0.5 <= event.at_s <= at_s + _BROKER_FORGETS_S
+        for event in events
+    )
