@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import dataclasses
 import signal
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from nemesis import history as records
 from nemesis.checker import Promises, check
 from nemesis.faults import FAMILIES, Family
 from nemesis.history import History
+from nemesis.poison import POISONS
 from nemesis.report import as_json, show
 from nemesis.run import Plan, notes, run
 from nemesis.samples import Reference, load
@@ -33,6 +35,9 @@ def _parser() -> argparse.ArgumentParser:
         type=_families,
         default=tuple(FAMILIES),
         help=f"list with commas of {', '.join(FAMILIES)}, or none (default: all)",
+    )
+    parser.add_argument(
+        "--poisons", type=_poisons, help="list with commas of hostile messages (default: all; see --list)"
     )
     parser.add_argument("--rate", type=float, default=8.0, help="tasks a second (default: 8)")
     parser.add_argument("--nodes", type=int, default=4, help="edge nodes (default: 4)")
@@ -58,10 +63,22 @@ def _families(text: str) -> tuple[Family, ...]:
     return found
 
 
+def _poisons(text: str) -> tuple[str, ...]:
+    known = [poison.name for poison in POISONS]
+    names = tuple(text.split(","))
+    if unknown := set(names) - set(known):
+        raise argparse.ArgumentTypeError(
+            f"no poison {', '.join(sorted(unknown))}: choose from {', '.join(known)}"
+        )
+    return names
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Return 0 if every promise was kept, 1 if not, 2 if the run could not begin."""
     given = _parser().parse_args(arguments)
     plan = Plan(given.minutes, given.seed, given.faults, given.rate, given.nodes, given.starved, given.gap_s)
+    if given.poisons:
+        plan = dataclasses.replace(plan, poisons=given.poisons)
     err = Console(stderr=True, highlight=False)
     if given.list:
         for fault in plan.faults():

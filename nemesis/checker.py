@@ -35,7 +35,7 @@ CONFIDENCE_TOLERANCE = 0.02
 CRASH_LOOP = 3
 """A part that ends this often without being hit needs a person."""
 SILENT_S = 6.0
-"""A part that gives no sign of life for so long after all faults were healed does not come back."""
+"""Silence after which a part does not come back, once all faults are healed."""
 
 
 class Opinion(Protocol):

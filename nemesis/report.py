@@ -31,14 +31,13 @@ def show(verdict: Verdict, notes: list[str], console: Console) -> None:
     if verdict.slopes:
         console.print(_growth(verdict))
     for note in dict.fromkeys(notes):
-        console.print(Text(f"note: {note}"))
+        console.print(Text(f"note: {_clean(note)}"), soft_wrap=True)
     seen: Counter[str] = Counter()
     for finding in verdict.findings:
         seen[finding.kind] += 1
         if seen[finding.kind] <= _EXAMPLES:
-            console.print(
-                Text(f"{finding.kind}  {finding.at_s:7.1f} s  {finding.subject}: {_clean(finding.text)}")
-            )
+            line = f"{finding.kind}  {finding.at_s:7.1f} s  {finding.subject}: {_clean(finding.text)}"
+            console.print(Text(line), soft_wrap=True)
         elif seen[finding.kind] == _EXAMPLES + 1:
             console.print(f"{finding.kind}  ... {verdict.count(finding.kind) - _EXAMPLES} more")
     console.print("[bold green]passed" if verdict.passed else "[bold red]failed")
@@ -51,7 +50,10 @@ def _clean(text: str) -> str:
 
 def _summary(verdict: Verdict) -> Table:
     table = Table("what", "figure", title="Nemesis")
-    injected = ", ".join(f"{name} {count}" for name, count in sorted(verdict.faults.items()))
+    families: Counter[str] = Counter()
+    for name, times in verdict.faults.items():
+        families[name.partition(":")[0]] += times
+    injected = ", ".join(f"{name} {times}" for name, times in sorted(families.items()))
     table.add_row("faults", injected or "none")
     table.add_row("tasks sent, accepted", f"{verdict.tasks}, {verdict.accepted}")
     table.add_row("first answers", ", ".join(f"{name} {n}" for name, n in sorted(verdict.statuses.items())))

@@ -5,7 +5,11 @@ import sqlite3
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import aiomqtt
 
 from nemesis.faults import Family, Fault, schedule
 from nemesis.history import FaultBegan, Heard, History, Probed, Sent
@@ -38,6 +42,7 @@ class Plan:
     starved: int
     """Burners that run all the time."""
     gap_s: float
+    poisons: tuple[str, ...] = tuple(poison.name for poison in POISONS)
     warm_up_s: float = 10.0
 
     @property
@@ -51,7 +56,7 @@ class Plan:
             self.seed,
             self.families,
             nodes=self.node_names,
-            poisons=[poison.name for poison in POISONS],
+            poisons=self.poisons,
             length_s=60 * self.minutes,
             gap_s=self.gap_s,
         )
@@ -76,6 +81,7 @@ async def run(
     Raises:
         StartError: the product did not answer a first task.
     """
+    asyncio.get_running_loop().set_exception_handler(partial(_note_error, history))
     quota: Path | None = folder / "quota" if "disk" in plan.families else None
     families = plan.families
     if quota is not None and (reason := small_file_system(quota)) is not None:
@@ -93,6 +99,13 @@ async def run(
         await asyncio.shield(system.stop())
         if quota is not None:
             unmount(quota)
+
+
+def _note_error(history: History, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Keep lost connections of ours out of the way; whatever else goes wrong here is noted."""
+    error = context.get("exception")
+    if loop.is_running() and not isinstance(error, aiomqtt.MqttError):
+        history.note(f"an error of the nemesis itself: {context['message']}: {error!r}")
 
 
 async def _with_system(
