@@ -29,7 +29,7 @@ def shown(verdict: Verdict) -> str:
 def test_a_failed_run_shows_its_first_findings_and_their_number() -> None:
     text = shown(FAILED)
     assert "failed" in text
-    assert "kill:kill 3" in text
+    assert "kill 3" in text
     assert "s.t4" in text
     assert "s.t5" not in text
     assert "4 more" in text
@@ -64,3 +64,12 @@ def test_an_unknown_family_is_refused_with_the_choices(capsys: pytest.CaptureFix
     with pytest.raises(SystemExit):
         main(["--faults", "earthquake"])
     assert "kill, stop, pause" in capsys.readouterr().err
+
+
+def test_chosen_poisons_are_sent_and_unknown_ones_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list", "--faults", "poison", "--poisons", "png-bomb,empty", "--minutes", "1"]) == 0
+    sent = {line.split()[3] for line in capsys.readouterr().out.splitlines()}
+    assert sent == {"png-bomb", "empty"}
+    with pytest.raises(SystemExit):
+        main(["--poisons", "arsenic"])
+    assert "png-bomb" in capsys.readouterr().err
