@@ -1,4 +1,4 @@
-"""The product as processes, each of which can be hit: a broker, five services, some edge nodes.
+"""The product as separate processes that can be hit one by one: a broker, five services, some edge nodes.
 
 A supervisor of its own starts again what ends, as systemd or a container platform would.
 """
