@@ -26,7 +26,7 @@ class Opinion:
 
     classes: frozenset[int]
     confidence: float
-    """Of the most likely class."""
+    """Probability of the most likely class."""
 
 
 @dataclass(frozen=True)
