@@ -54,7 +54,7 @@ class BackgroundTasks:
         self._is_stopped = True
         while self._tasks:
             for task in self._tasks:
-                task.cancel()  # again if a library swallowed the first: see `Bus.publish_raw`
+                task.cancel()  # again if a library swallowed the first: `wait_for` of Python 3.11 may
             await asyncio.wait(self._tasks, timeout=_CANCEL_S)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:

@@ -1,24 +1,34 @@
-"""The aiomqtt client of a connection, with manual acknowledgements and quick TCP acknowledgements.
+"""The aiomqtt client of a connection, with what aiomqtt does not offer.
 
-aiomqtt offers neither, so this module, and no other, uses the paho client inside it (`_client`;
-docs/decisions/0004-bus.md).
+Manual acknowledgements, quick TCP acknowledgements, connection attempts that end with their socket: for these
+this module, and no other, uses the inside of aiomqtt and the paho client in it (docs/decisions/0004-bus.md).
 """
 
+import asyncio
 import contextlib
 import socket
 import sys
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import aiomqtt
+from paho.mqtt.client import Client as PahoClient
+from paho.mqtt.client import DisconnectFlags
+from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from typing_extensions import override
 
 from splitplace.bus.settings import Settings
 from splitplace.messages import limits
 from splitplace.messages.base import Message
 
-_MAX_CALLS = 64
-"""Publications in flight at a time: in aiomqtt each costs more, the more there are."""
+_MAX_IN_FLIGHT = 64
+"""Publications in flight at a time: in paho each costs more, the more there are."""
+
+_ENDED = "the connection ended"
 
 # Without this and `acknowledge_tcp`, TCP holds messages back for 40 ms a hop (docs/decisions/0004-bus.md).
 _SOCKET_OPTIONS = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
@@ -39,6 +49,98 @@ TENSOR_SESSION = Session(expiry_s=10)
 """A short break of a receiver's connection is announced to nobody: its tensors must wait at the broker."""
 
 
+class BrokerClient(aiomqtt.Client):
+    """An aiomqtt client that notices the end of its socket at any time."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - as aiomqtt's
+        super().__init__(*arguments, **options)
+        # Before connecting: messages that waited at the broker may come at once.
+        self._client.manual_ack_set(True)  # noqa: FBT003
+        self._acknowledgements: dict[int, asyncio.Future[None]] = {}
+        self._slots = asyncio.Semaphore(_MAX_IN_FLIGHT)
+        self._is_over = False
+
+    @override
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        if not self._client.is_connected():  # aiomqtt forgets an end that comes with the broker's word
+            raise aiomqtt.MqttError("closed as soon as the broker had accepted it")
+        return self
+
+    async def publish_once(
+        self, topic: str, payload: bytes, *, qos: int, retain: bool, properties: Properties | None
+    ) -> None:
+        """Publish, and wait until the broker has it.
+
+        Raises:
+            aiomqtt.MqttError: the connection ended first.
+        """
+        async with self._slots:
+            if self._is_over:
+                raise aiomqtt.MqttError(_ENDED)
+            sent = self._client.publish(topic, payload, qos, retain, properties)
+            if sent.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                raise aiomqtt.MqttCodeError(sent.rc, "Could not publish message")
+            if sent.is_published():
+                return
+            acknowledged = self._loop.create_future()
+            self._acknowledgements[sent.mid] = acknowledged
+            try:
+                await acknowledged
+            finally:
+                self._acknowledgements.pop(sent.mid, None)
+
+    def abandon(self) -> None:
+        """End the connection, or the attempt at one, and every publication under way."""
+        self._is_over = True
+        self._client.disconnect()
+        for acknowledged in self._acknowledgements.values():
+            if not acknowledged.done():
+                acknowledged.set_exception(aiomqtt.MqttError(_ENDED))
+
+    @override
+    def _on_publish(
+        self, client: PahoClient, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
+    ) -> None:
+        acknowledged = self._acknowledgements.get(mid)
+        if acknowledged is not None and not acknowledged.done():
+            acknowledged.set_result(None)
+
+    @override
+    def _on_disconnect(
+        self,
+        client: PahoClient,
+        userdata: Any,
+        flags: DisconnectFlags,
+        reason_code: ReasonCode,
+        properties: Properties | None = None,
+    ) -> None:
+        # aiomqtt looks away before the broker has accepted the connection, and waits on.
+        if not self._connected.done():
+            self._connected.set_exception(aiomqtt.MqttError("closed before the broker accepted it"))
+            self._connected.exception()  # seen: nobody may be left to await it
+            return
+        super()._on_disconnect(client, userdata, flags, reason_code, properties)
+        if self._disconnected.done():
+            self._disconnected.exception()  # as above
+
+    @override
+    def _on_socket_register_write(self, client: PahoClient, userdata: Any, sock: Any) -> None:
+        # aiomqtt adds the writer a moment later, when the socket may be closed and its number another's.
+        def write() -> None:
+            try:
+                client.loop_write()
+            except Exception as error:  # noqa: BLE001 - as aiomqtt
+                if not self._disconnected.done():
+                    self._disconnected.set_exception(error)
+
+        def register() -> None:
+            if sock.fileno() >= 0 and client.want_write():
+                self._loop.add_writer(sock.fileno(), write)
+
+        self._loop.call_soon_threadsafe(register)
+
+
 @dataclass(frozen=True, slots=True)
 class ClientIdentity:
     """Identity and options of a connection at the broker."""
@@ -51,17 +153,34 @@ class ClientIdentity:
     keepalive_s: int
     forgotten_after_s: float
 
-    async def forget(self) -> None:
+    async def forget(self, patience_s: float) -> None:
         """End the session of an earlier process if ours begins without it. Raises aiomqtt.MqttError.
 
         Uses a connection of its own: rumqttd keeps nothing for a connection that began with a clean start.
         """
         if self.session.expiry_s and self.session.clean_start:
-            async with replace(self, session=NO_SESSION).client():
+            async with replace(self, session=NO_SESSION).connected(patience_s):
                 pass
 
-    def client(self) -> aiomqtt.Client:
-        """Return a client that is not connected yet. Reads certificate files."""
+    @contextlib.asynccontextmanager
+    async def connected(self, patience_s: float) -> AsyncIterator[BrokerClient]:
+        """Connect, and disconnect at the end. Reads certificate files.
+
+        Args:
+            patience_s: for the broker's word.
+
+        Raises:
+            aiomqtt.MqttError: the broker was silent, refused or closed the connection.
+        """
+        client = self._client(patience_s)
+        try:
+            async with client:
+                client.timeout = self.forgotten_after_s
+                yield client
+        finally:
+            client.abandon()
+
+    def _client(self, patience_s: float) -> BrokerClient:
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.ReceiveMaximum = self.receive_maximum
         properties.MaximumPacketSize = limits.MAX_PACKET_BYTES
@@ -72,7 +191,7 @@ class ClientIdentity:
             payload = message.model_dump_json().encode()
             will = aiomqtt.Will(f"{self.settings.prefix}/{topic}", payload, qos=1, retain=True)
         password = self.settings.password
-        client = aiomqtt.Client(
+        return BrokerClient(
             self.settings.host,
             self.settings.port,
             username=self.settings.username,
@@ -84,13 +203,9 @@ class ClientIdentity:
             keepalive=self.keepalive_s,
             properties=properties,
             tls_context=self.settings.tls_context(),
-            timeout=self.forgotten_after_s,
+            timeout=patience_s,
             socket_options=_SOCKET_OPTIONS,
-            max_concurrent_outgoing_calls=_MAX_CALLS,
         )
-        # Before connecting: messages that waited at the broker may come at once.
-        client._client.manual_ack_set(True)  # noqa: FBT003, SLF001
-        return client
 
 
 def acknowledge(client: aiomqtt.Client, packet: int) -> None:

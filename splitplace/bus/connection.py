@@ -8,7 +8,6 @@ arrive, and a publication that was not acknowledged is sent again after a reconn
 import asyncio
 import contextlib
 import logging
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import astuple, dataclass
 from functools import partial
@@ -20,8 +19,16 @@ from paho.mqtt.properties import Properties
 from pydantic import ValidationError
 
 from splitplace.bus.background import BackgroundTasks
-from splitplace.bus.client import NO_SESSION, ClientIdentity, Session, acknowledge, acknowledge_tcp
+from splitplace.bus.client import (
+    NO_SESSION,
+    BrokerClient,
+    ClientIdentity,
+    Session,
+    acknowledge,
+    acknowledge_tcp,
+)
 from splitplace.bus.incoming import RawReceived, Received, RequestProperties, parse, request_properties
+from splitplace.bus.reconnect import Reconnect
 from splitplace.bus.settings import Settings
 from splitplace.bus.subscriptions import (
     QueuedMessage,
@@ -51,8 +58,7 @@ MAX_HELD_BYTES = 128 * limits.MEBIBYTE
 MAX_OUTSTANDING = 4096
 """Publications that may wait for the broker; beyond it, those of `send` are dropped and counted."""
 
-_FIRST_RETRY_S = 0.05
-_LAST_RETRY_S = 2.0
+_REPEAT_AFTER_S = 0.05
 _FORGOTTEN_AFTER_S = 20.0
 _UNSUBSCRIBE_S = 1.0
 _LAST_WORDS_S = 1.0
@@ -112,10 +118,9 @@ class Bus:
         self._subscriptions: list[Subscription] = []
         self._watches: list[TopicWatch] = []
         self._on_connect: list[Callable[[], Coroutine[Any, Any, None]]] = []
-        self._client: aiomqtt.Client | None = None
+        self._client: BrokerClient | None = None
         self._receipts: Receipts | None = None
         self._connected = asyncio.Event()
-        self._waiting: set[asyncio.Timeout] = set()
         self._tasks = BackgroundTasks()
         self._publications = BackgroundTasks()
         self._connections = 0
@@ -229,15 +234,16 @@ class Bus:
         return self._connected.is_set()
 
     async def _stay_connected(self) -> None:
-        pause = _FIRST_RETRY_S
+        reconnect, clock = Reconnect(), asyncio.get_running_loop().time
         while True:
+            began_s, accepted_s = clock(), None
             try:
                 if not self._connections:
-                    await self._identity.forget()
-                async with self._identity.client() as client:
+                    await self._identity.forget(reconnect.patience_s)
+                async with self._identity.connected(reconnect.patience_s) as client:
+                    accepted_s = clock()
                     self._receipts = Receipts(partial(acknowledge, client))
                     await self._welcome(client)
-                    pause = _FIRST_RETRY_S
                     async for message in client.messages:
                         acknowledge_tcp(client)
                         self._dispatch(message, self._receipts)
@@ -246,12 +252,13 @@ class Bus:
             finally:
                 self._connected.clear()
                 self._client = self._receipts = None
-                for waiting in self._waiting:
-                    waiting.reschedule(0.0)
-            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
-            pause = min(2 * pause, _LAST_RETRY_S)
+            if accepted_s is None:
+                pause_s = reconnect.failed(after_s=clock() - began_s)
+            else:
+                pause_s = reconnect.broke(held_s=clock() - accepted_s)
+            await asyncio.sleep(pause_s)
 
-    async def _welcome(self, client: aiomqtt.Client) -> None:
+    async def _welcome(self, client: BrokerClient) -> None:
         client.pending_calls_threshold = 10 * MAX_OUTSTANDING
         subscribed: dict[str, int] = {}
         while wanted := self._filters().items() - subscribed.items():  # a watch may begin while this waits
@@ -361,7 +368,6 @@ class Bus:
         QoS 0 is dropped while there is no connection; QoS 1 waits for one.
         """
         name = topic if absolute else f"{self.settings.prefix}/{topic}"
-        cancellations = _cancellations()
         while True:
             if qos == 0 and not self._connected.is_set():
                 return
@@ -370,25 +376,13 @@ class Bus:
             if client is None:
                 continue
             try:
-                async with asyncio.timeout(_FORGOTTEN_AFTER_S) as waiting:
-                    self._waiting.add(waiting)
-                    try:
-                        await client.publish(name, payload, qos=qos, retain=retain, properties=properties)
-                    finally:
-                        self._waiting.discard(waiting)
+                async with asyncio.timeout(_FORGOTTEN_AFTER_S):
+                    await client.publish_once(name, payload, qos=qos, retain=retain, properties=properties)
             except (TimeoutError, aiomqtt.MqttError) as error:
                 log.debug("publishing on %s: %r; trying again", name, error)
                 if self._connected.is_set():
-                    await asyncio.sleep(_FIRST_RETRY_S)
+                    await asyncio.sleep(_REPEAT_AFTER_S)
             else:
                 acknowledge_tcp(client)
                 self.statistics.sent_bytes += len(payload)
-                if _cancellations() > cancellations:
-                    raise asyncio.CancelledError  # Python 3.11's wait_for, in aiomqtt, may swallow one
                 return
-
-
-def _cancellations() -> int:
-    """Number of requests to cancel the running task."""
-    task = asyncio.current_task()
-    return task.cancelling() if task else 0
