@@ -102,6 +102,8 @@ class Verdict:
     """Copies of answers that a sensor heard already."""
     worst_lateness_s: float = 0.0
     """Beyond deadline, grace and downtime."""
+    worst_lag_s: float = 0.0
+    """For which the nemesis itself got no processor; that excuses a delay."""
     slopes: list[Slope] = field(default_factory=list)
     faults: dict[str, int] = field(default_factory=dict)
     ended: dict[str, int] = field(default_factory=dict)
@@ -173,6 +175,7 @@ def check(
             )
         )
     ]
+    verdict.worst_lag_s = max((lagged.lag_s for lagged in _of(events, records.Lagged)), default=0.0)
     for fault in _of(events, records.FaultBegan):
         verdict.faults[fault.fault] = verdict.faults.get(fault.fault, 0) + 1
     return verdict

@@ -20,13 +20,18 @@ class Window:
 
 
 def windows(events: Iterable[records.Record], recovery_s: float) -> list[Window]:
-    """Return the downtimes of gateway and broker, recovery included, in the order of their beginnings."""
+    """Return the downtimes of gateway and broker, recovery included, in the order of their beginnings.
+
+    Times in which the nemesis itself got no processor are among them.
+    """
     began: dict[int, records.FaultBegan] = {}
     found: list[Window] = []
     last_s = 0.0
     for event in events:
         last_s = max(last_s, event.at_s)
         match event:
+            case records.Lagged():
+                found.append(Window(event.at_s - event.lag_s, event.at_s))
             case records.FaultBegan() if _hinders(event):
                 began[event.number] = event
             case records.FaultHealed() if event.number in began:

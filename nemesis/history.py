@@ -163,6 +163,13 @@ class PoisonAnswered(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lagged(Record):
+    """The nemesis itself got no processor: what it heard then may have come earlier."""
+
+    lag_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Note(Record):
     """Something a reader should know, such as a fault that this machine cannot inject."""
 

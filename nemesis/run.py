@@ -18,7 +18,7 @@ from nemesis.poison import POISONS
 from nemesis.samples import Application
 from nemesis.sensors import Generator
 from nemesis.system import StartError, System
-from nemesis.watch import Pulse, journal_rows, look_at_retained, measure
+from nemesis.watch import Pulse, journal_rows, look_at_retained, measure, watch_lag
 
 _START_S = 120.0
 _SETTLE_S = 25.0
@@ -119,7 +119,7 @@ async def _with_system(
     pulse = Pulse(system.broker_port, system, history)
     background = [asyncio.create_task(sensor.run()) for sensor in generator.sensors]
     background += [asyncio.create_task(pulse.run()), asyncio.create_task(measure(system, history))]
-    background += [asyncio.create_task(_progress(history, say))]
+    background += [asyncio.create_task(_progress(history, say)), asyncio.create_task(watch_lag(history))]
     try:
         await _ready(pulse, generator, set(applications), say)
         await look_at_retained(system.broker_port, history)

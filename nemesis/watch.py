@@ -12,13 +12,15 @@ import aiomqtt
 import psutil
 
 from nemesis.faults import SERVICES
-from nemesis.history import History, JournalRow, LastBeat, Measured, RetainedTopics
+from nemesis.history import History, JournalRow, Lagged, LastBeat, Measured, RetainedTopics
 from nemesis.sensors import connection
 from nemesis.system import System
 from nemesis.tasks import PREFIX
 
 _MEASURE_EVERY_S = 2.0
 _RETAINED_S = 1.5
+_LAG_EVERY_S = 0.05
+_LAG_S = 0.05
 _NEVER_RETAINED = ("task", "answer", "job", "tensor", "fragment")
 
 
@@ -41,6 +43,16 @@ async def measure(system: System, history: History) -> None:
                     )
                 )
         await asyncio.sleep(_MEASURE_EVERY_S)
+
+
+async def watch_lag(history: History) -> None:
+    """Note when this process gets no processor, until cancelled."""
+    while True:
+        began_s = history.now_s
+        await asyncio.sleep(_LAG_EVERY_S)
+        lag_s = history.now_s - began_s - _LAG_EVERY_S
+        if lag_s > _LAG_S:
+            history.add(Lagged(at_s=history.now_s, lag_s=round(lag_s, 3)))
 
 
 async def look_at_retained(port: int, history: History) -> None:

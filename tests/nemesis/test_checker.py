@@ -6,6 +6,7 @@ import pytest
 
 from nemesis.checker import FindingKind, Promises, Verdict, check
 from nemesis.history import (
+    Lagged,
     LastBeat,
     Measured,
     PartEnded,
@@ -129,6 +130,12 @@ def test_a_dead_node_poison_or_burners_excuse_no_delay() -> None:
         fault(10.2, 16.0, "cpu", name="starve:burn"),
     ):
         assert found(sent(), acknowledged(), heard(14.0), row(), *event) == ["late"]
+
+
+def test_a_lag_of_the_nemesis_itself_excuses_a_delay() -> None:
+    verdict = judged(sent(), acknowledged(), heard(12.5), row(), Lagged(at_s=12.4, lag_s=1.2))
+    assert verdict.passed
+    assert verdict.worst_lag_s == 1.2
 
 
 def test_an_answer_that_only_asking_again_gives_is_late() -> None:
