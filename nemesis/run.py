@@ -104,7 +104,7 @@ async def run(
 def _note_error(history: History, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Keep lost connections of ours out of the way; whatever else goes wrong here is noted."""
     error = context.get("exception")
-    if loop.is_running() and not isinstance(error, aiomqtt.MqttError):
+    if loop.is_running() and not isinstance(error, (aiomqtt.MqttError, asyncio.CancelledError)):
         history.note(f"an error of the nemesis itself: {context['message']}: {error!r}")
 
 
