@@ -251,7 +251,9 @@ def _times(
     # A message that was not acknowledged was perhaps never there: its last repetition counts.
     began_s = max((sent.at_s for sent in story.sent if not sent.again), default=first.at_s)
     due_s = began_s + first.deadline_ms / 1000 + promises.grace_s
-    late_s = heard.at_s - allowed_until_s(began_s, due_s, hindrances)
+    # A fault within the allowance still finds the answer on its way.
+    allowed_s = allowed_until_s(began_s, due_s + promises.allowance_s, hindrances)
+    late_s = heard.at_s - allowed_s + promises.allowance_s
     if late_s <= 0:
         return
     killed = next(

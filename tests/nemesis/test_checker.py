@@ -123,6 +123,10 @@ def test_downtime_of_the_gateway_and_its_recovery_prolong_the_deadline() -> None
     assert found(sent(), acknowledged(), heard(20.0), row(), *down) == ["late"]
 
 
+def test_a_gateway_that_dies_within_the_allowance_excuses_the_delay() -> None:
+    assert found(sent(), acknowledged(), heard(15.0), row(), *fault(11.6, 13.0, "gateway")) == []
+
+
 def test_a_dead_node_poison_or_burners_excuse_no_delay() -> None:
     for event in (
         fault(10.2, 16.0, "n1"),
