@@ -5,9 +5,11 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 log = logging.getLogger(__name__)
+
+ResultT = TypeVar("ResultT")
 
 _CANCEL_S = 1.0
 
@@ -28,7 +30,7 @@ class BackgroundTasks:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    def spawn(self, work: Coroutine[Any, Any, ResultT], name: str) -> asyncio.Task[ResultT]:
         """Run a coroutine in the background. The name appears in the log if it fails.
 
         After `stop`, the task is cancelled before it begins.

@@ -30,6 +30,19 @@ _MAX_IN_FLIGHT = 64
 
 _ENDED = "the connection ended"
 
+# Reason codes of MQTT 5 (2.4).
+_TAKEN_OVER = 0x8E
+_NOT_OUR_DOING = {
+    0x00,  # our own goodbye
+    0x89,  # server busy
+    0x8B,  # server shutting down
+    0x8D,  # keep alive timeout
+    _TAKEN_OVER,
+    0x98,  # administrative action
+    0x9C,  # use another server
+    0x9D,  # server moved
+}
+
 # Without this and `acknowledge_tcp`, TCP holds messages back for 40 ms a hop (docs/decisions/0004-bus.md).
 _SOCKET_OPTIONS = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
 
@@ -49,6 +62,18 @@ TENSOR_SESSION = Session(expiry_s=10)
 """A short break of a receiver's connection is announced to nobody: its tensors must wait at the broker."""
 
 
+class ConnectionLostError(aiomqtt.MqttError):
+    """The connection ended before a publication was acknowledged."""
+
+
+class RefusedError(aiomqtt.MqttError):
+    """The broker does not take a publication. The message is its reason."""
+
+
+class TakenOverError(aiomqtt.MqttError):
+    """The broker ended the connection because another client came with its client id."""
+
+
 class BrokerClient(aiomqtt.Client):
     """An aiomqtt client that notices the end of its socket at any time."""
 
@@ -59,13 +84,26 @@ class BrokerClient(aiomqtt.Client):
         self._acknowledgements: dict[int, asyncio.Future[None]] = {}
         self._slots = asyncio.Semaphore(_MAX_IN_FLIGHT)
         self._is_over = False
+        self._closed_by: ReasonCode | None = None
 
     @override
     async def __aenter__(self) -> Self:
         await super().__aenter__()
-        if not self._client.is_connected():  # aiomqtt forgets an end that comes with the broker's word
+        if (
+            self._closed_by is not None or self._client.socket() is None
+        ):  # aiomqtt forgets an end that comes with the broker's word
             raise aiomqtt.MqttError("closed as soon as the broker had accepted it")
         return self
+
+    @property
+    def was_taken_over(self) -> bool:
+        """Whether the broker ended the connection because another client came with our client id."""
+        return self._closed_by is not None and self._closed_by.value == _TAKEN_OVER
+
+    @property
+    def was_closed_by_broker(self) -> bool:
+        """Whether the broker ended the connection for what may be a reason of ours."""
+        return self._closed_by is not None and self._closed_by.value not in _NOT_OUR_DOING
 
     async def publish_once(
         self, topic: str, payload: bytes, *, qos: int, retain: bool, properties: Properties | None
@@ -73,7 +111,9 @@ class BrokerClient(aiomqtt.Client):
         """Publish, and wait until the broker has it.
 
         Raises:
-            aiomqtt.MqttError: the connection ended first.
+            RefusedError: the broker refuses it.
+            ConnectionLostError: the connection ended first.
+            aiomqtt.MqttError: it was not sent at all.
         """
         async with self._slots:
             if self._is_over:
@@ -83,7 +123,7 @@ class BrokerClient(aiomqtt.Client):
                 raise aiomqtt.MqttCodeError(sent.rc, "Could not publish message")
             if sent.is_published():
                 return
-            acknowledged = self._loop.create_future()
+            acknowledged: asyncio.Future[None] = self._loop.create_future()
             self._acknowledgements[sent.mid] = acknowledged
             try:
                 await acknowledged
@@ -96,14 +136,18 @@ class BrokerClient(aiomqtt.Client):
         self._client.disconnect()
         for acknowledged in self._acknowledgements.values():
             if not acknowledged.done():
-                acknowledged.set_exception(aiomqtt.MqttError(_ENDED))
+                acknowledged.set_exception(ConnectionLostError(_ENDED))
 
     @override
     def _on_publish(
         self, client: PahoClient, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
     ) -> None:
         acknowledged = self._acknowledgements.get(mid)
-        if acknowledged is not None and not acknowledged.done():
+        if acknowledged is None or acknowledged.done():
+            return
+        if reason_code.is_failure:
+            acknowledged.set_exception(RefusedError(str(reason_code)))
+        else:
             acknowledged.set_result(None)
 
     @override
@@ -115,6 +159,7 @@ class BrokerClient(aiomqtt.Client):
         reason_code: ReasonCode,
         properties: Properties | None = None,
     ) -> None:
+        self._closed_by = self._closed_by or reason_code
         # aiomqtt looks away before the broker has accepted the connection, and waits on.
         if not self._connected.done():
             self._connected.set_exception(aiomqtt.MqttError("closed before the broker accepted it"))
@@ -170,6 +215,7 @@ class ClientIdentity:
             patience_s: for the broker's word.
 
         Raises:
+            TakenOverError: the broker said that another client came with this client id.
             aiomqtt.MqttError: the broker was silent, refused or closed the connection.
         """
         client = self._client(patience_s)
@@ -177,6 +223,10 @@ class ClientIdentity:
             async with client:
                 client.timeout = self.forgotten_after_s
                 yield client
+        except aiomqtt.MqttError as error:
+            if client.was_taken_over:
+                raise TakenOverError(str(error)) from error
+            raise
         finally:
             client.abandon()
 

@@ -9,13 +9,13 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from dataclasses import astuple, dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
 
 import aiomqtt
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 from pydantic import ValidationError
 
 from splitplace.bus.background import BackgroundTasks
@@ -24,12 +24,16 @@ from splitplace.bus.client import (
     BrokerClient,
     ClientIdentity,
     Session,
+    TakenOverError,
     acknowledge,
     acknowledge_tcp,
 )
 from splitplace.bus.incoming import RawReceived, Received, RequestProperties, parse, request_properties
-from splitplace.bus.reconnect import Reconnect
+from splitplace.bus.publisher import Publisher
+from splitplace.bus.reconnect import MANY_BRIEF, Reconnect
+from splitplace.bus.seldom import SeldomWarnings
 from splitplace.bus.settings import Settings
+from splitplace.bus.statistics import Statistics
 from splitplace.bus.subscriptions import (
     QueuedMessage,
     Receipts,
@@ -58,25 +62,9 @@ MAX_HELD_BYTES = 128 * limits.MEBIBYTE
 MAX_OUTSTANDING = 4096
 """Publications that may wait for the broker; beyond it, those of `send` are dropped and counted."""
 
-_REPEAT_AFTER_S = 0.05
 _FORGOTTEN_AFTER_S = 20.0
 _UNSUBSCRIBE_S = 1.0
 _LAST_WORDS_S = 1.0
-
-
-@dataclass(slots=True)
-class Statistics:
-    """Counters of a bus since it was made."""
-
-    received: int = 0
-    rejected: int = 0
-    overflowed: int = 0
-    reconnects: int = 0
-    sent_bytes: int = 0
-    received_bytes: int = 0
-
-    def __add__(self, other: "Statistics") -> "Statistics":
-        return Statistics(*(own + more for own, more in zip(astuple(self), astuple(other), strict=True)))
 
 
 Handler = Callable[[Received[Any]], Awaitable[None]]
@@ -121,6 +109,8 @@ class Bus:
         self._client: BrokerClient | None = None
         self._receipts: Receipts | None = None
         self._connected = asyncio.Event()
+        self._warnings = SeldomWarnings(log)
+        self._publisher = Publisher(self._live_client, self.statistics, self._warnings, _FORGOTTEN_AFTER_S)
         self._tasks = BackgroundTasks()
         self._publications = BackgroundTasks()
         self._connections = 0
@@ -196,7 +186,7 @@ class Bus:
         try:
             if self._client is not None:
                 with contextlib.suppress(aiomqtt.MqttError):  # then the next connection subscribes
-                    await self._client.subscribe(name, qos=watch.qos)
+                    await self._subscribe(self._client, watch.filter, watch.qos)
             yield
         finally:
             self._watches.remove(watch)
@@ -247,6 +237,8 @@ class Bus:
                     async for message in client.messages:
                         acknowledge_tcp(client)
                         self._dispatch(message, self._receipts)
+            except TakenOverError:
+                self._warn_of_namesake("another client uses the name")
             except (aiomqtt.MqttError, OSError, ValueError) as error:
                 log.warning("broker %s: %s; trying again", self.settings.broker, error)
             finally:
@@ -256,14 +248,25 @@ class Bus:
                 pause_s = reconnect.failed(after_s=clock() - began_s)
             else:
                 pause_s = reconnect.broke(held_s=clock() - accepted_s)
+                if reconnect.brief == MANY_BRIEF:  # Mosquitto 2.0.11 and rumqttd give no reason
+                    self._warn_of_namesake("connections do not last; maybe another client uses the name")
             await asyncio.sleep(pause_s)
+
+    def _warn_of_namesake(self, finding: str) -> None:
+        self._warnings.warn(
+            "namesake",
+            "broker %s: %s %s (end one of the two; nodes need different names: choose --node)",
+            self.settings.broker,
+            finding,
+            self.settings.client_id(self._identity.identifier),
+        )
 
     async def _welcome(self, client: BrokerClient) -> None:
         client.pending_calls_threshold = 10 * MAX_OUTSTANDING
         subscribed: dict[str, int] = {}
         while wanted := self._filters().items() - subscribed.items():  # a watch may begin while this waits
             for name, qos in wanted:
-                await client.subscribe(f"{self.settings.prefix}/{name}", qos=qos)
+                await self._subscribe(client, name, qos)
             subscribed |= dict(wanted)
         self._client = client
         self._connected.set()
@@ -271,6 +274,23 @@ class Bus:
         self._connections += 1
         for callback in self._on_connect:
             self._tasks.spawn(callback(), "introduction")
+
+    async def _subscribe(self, client: BrokerClient, name: str, qos: int) -> None:
+        for code in await client.subscribe(f"{self.settings.prefix}/{name}", qos=qos):
+            if isinstance(code, ReasonCode) and code.is_failure:
+                self.statistics.refused += 1
+                self._warnings.warn(
+                    name,
+                    "the broker refuses the subscription to %s: %s (check its access list, and the user name "
+                    "of this part)",
+                    name,
+                    code,
+                )
+
+    async def _live_client(self) -> BrokerClient:
+        while self._client is None:
+            await self._connected.wait()
+        return self._client
 
     def _filters(self) -> dict[str, int]:
         """The wanted subscriptions with their quality of service."""
@@ -329,13 +349,15 @@ class Bus:
 
     # --- outgoing ----------------------------------------------------------------------------------
 
-    async def publish(self, topic: Topic[MessageT], message: MessageT, **parameters: str) -> None:
+    async def publish(self, topic: Topic[MessageT], message: MessageT, **parameters: str) -> bool:
         """Publish on a topic of the table and wait until the broker has it, however often that takes.
 
-        Levels of the topic that the message has fields for are filled in from it.
+        Levels of the topic that the message has fields for are filled in from it. Return whether the broker
+        took it, as `publish_raw` does.
         """
         name = topic.name_of(message, **parameters)
-        await self.publish_raw(name, message.model_dump_json().encode(), qos=topic.qos, retain=topic.retain)
+        payload = message.model_dump_json().encode()
+        return await self.publish_raw(name, payload, qos=topic.qos, retain=topic.retain)
 
     def send(self, topic: Topic[MessageT], message: MessageT, **parameters: str) -> None:
         """Publish without waiting. Dropped and counted if too many publications wait already."""
@@ -345,7 +367,7 @@ class Bus:
         """Publish a binary frame and wait for the broker, which slows down a sender that is too fast."""
         await self.publish_raw(topic.at(**parameters), frame, qos=topic.qos)
 
-    def spawn_publication(self, publication: Any) -> None:  # noqa: ANN401 - any coroutine
+    def spawn_publication(self, publication: Coroutine[Any, Any, object]) -> None:
         """Run a publication in the background. Dropped and counted if too many wait already."""
         if len(self._publications) >= MAX_OUTSTANDING:
             self.statistics.overflowed += 1
@@ -362,27 +384,13 @@ class Bus:
         retain: bool = False,
         properties: Properties | None = None,
         absolute: bool = False,
-    ) -> None:
-        """Publish bytes. The prefix is put before all topics but `absolute` ones.
+    ) -> bool:
+        """Publish bytes. Return whether the broker took them: it may refuse them, or never bear them.
 
-        QoS 0 is dropped while there is no connection; QoS 1 waits for one.
+        The prefix is put before all topics but `absolute` ones. QoS 0 is dropped while there is no
+        connection; QoS 1 waits for one.
         """
+        if qos == 0 and not self._connected.is_set():
+            return False
         name = topic if absolute else f"{self.settings.prefix}/{topic}"
-        while True:
-            if qos == 0 and not self._connected.is_set():
-                return
-            await self._connected.wait()
-            client = self._client
-            if client is None:
-                continue
-            try:
-                async with asyncio.timeout(_FORGOTTEN_AFTER_S):
-                    await client.publish_once(name, payload, qos=qos, retain=retain, properties=properties)
-            except (TimeoutError, aiomqtt.MqttError) as error:
-                log.debug("publishing on %s: %r; trying again", name, error)
-                if self._connected.is_set():
-                    await asyncio.sleep(_REPEAT_AFTER_S)
-            else:
-                acknowledge_tcp(client)
-                self.statistics.sent_bytes += len(payload)
-                return
+        return await self._publisher.publish(name, payload, qos=qos, retain=retain, properties=properties)

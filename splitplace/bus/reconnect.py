@@ -13,6 +13,9 @@ LAST_PAUSE_S = 2.0
 HELD_S = 5.0
 """A connection that lasts this long was a good one."""
 
+MANY_BRIEF = 3
+"""Connections in a row that did not last: something ends them on purpose."""
+
 
 class Reconnect:
     """Patience of one connection. Doubles with silence; pauses double with every attempt."""
@@ -20,6 +23,8 @@ class Reconnect:
     def __init__(self) -> None:
         self.patience_s = FIRST_PATIENCE_S
         """How long the next attempt may wait for the broker's word."""
+        self.brief = 0
+        """Connections since the last good one."""
         self._pause_s = FIRST_PAUSE_S
 
     def failed(self, after_s: float) -> float:
@@ -31,7 +36,9 @@ class Reconnect:
     def broke(self, held_s: float) -> float:
         """Note the end of a connection. Return the pause before the next attempt, in seconds."""
         self.patience_s = FIRST_PATIENCE_S
+        self.brief += 1
         if held_s >= HELD_S:
+            self.brief = 0
             self._pause_s = FIRST_PAUSE_S
         return self._next_pause_s()
 

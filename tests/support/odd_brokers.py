@@ -7,6 +7,13 @@ from urllib.parse import urlsplit
 
 from tests.support.brokers import own_loopback
 
+ACCEPTED = b"\x20\x03\x00\x00\x00"
+"""CONNACK of MQTT 5: success."""
+TAKEN_OVER = b"\xe0\x02\x8e\x00"
+"""DISCONNECT of MQTT 5: session taken over."""
+SUBSCRIBE = 0x82
+NOT_AUTHORIZED = 0x87
+
 
 class OddBroker:
     """Counts the connections it has taken, and closes those it holds on its way out."""
@@ -43,17 +50,36 @@ class OddBroker:
     async def _closes_after_accepting(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
+        await self._answer(reader, writer, ACCEPTED)
+        writer.close()
+
+    async def _says_taken_over(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._answer(reader, writer, ACCEPTED + TAKEN_OVER)
+        writer.close()
+
+    async def _refuses_subscriptions(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await self._answer(reader, writer, ACCEPTED)
+        with contextlib.suppress(OSError):
+            while packet := await reader.read(4096):
+                if packet[0] == SUBSCRIBE:  # its number follows the length, one byte for short packets
+                    writer.write(bytes([0x90, 4, *packet[2:4], 0, NOT_AUTHORIZED]))
+        writer.close()
+
+    async def _answer(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, packets: bytes
+    ) -> None:
         await self._take(writer)
         with contextlib.suppress(OSError):
             await reader.read(4096)
-            writer.write(b"\x20\x03\x00\x00\x00")  # CONNACK of MQTT 5: success
+            writer.write(packets)
             await writer.drain()
-        writer.close()
 
 
 @contextlib.asynccontextmanager
 async def odd_broker(kind: str) -> AsyncIterator[OddBroker]:
-    """Run a server of a kind: `closes`, `is_silent` or `closes_after_accepting`."""
+    """Run a server of a kind: what it does with each connection, as the methods of `OddBroker` are named."""
     broker = OddBroker()
     server = await asyncio.start_server(getattr(broker, f"_{kind}"), own_loopback(), 0)
     host, port = server.sockets[0].getsockname()[:2]
