@@ -69,7 +69,9 @@ class Injector:
         """Inject a schedule; returns when all is healed, also when cancelled."""
         listening = asyncio.create_task(self._mallory.listen())
         try:
-            await asyncio.gather(*(self._one(fault) for fault in faults))
+            async with asyncio.TaskGroup() as group:  # one that fails heals and ends all others
+                for fault in faults:
+                    group.create_task(self._one(fault))
         finally:
             end_all(self._burners + self._clones)
             await asyncio.shield(self._mallory.clean_up())
