@@ -55,5 +55,6 @@ class MissingExtraError(SplitPlaceError):
             extra: The extra that brings it.
         """
         super().__init__(
-            f"{user} needs {package}: install SplitPlace as 'splitplace[{extra}]', with pipx, uv or pip"
+            f"{user} needs {package}: install SplitPlace again with the extra {extra!r} "
+            f"(in a clone of its repository: pipx install --force '.[edge,broker,models,experiments]')"
         )

@@ -3,7 +3,9 @@
 import hashlib
 import os
 import ssl
+import tomllib
 from collections.abc import Mapping
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import unquote, urlsplit
@@ -25,6 +27,13 @@ DEFAULT_PORT = 1883
 DEFAULT_TLS_PORT = 8883
 DEFAULT_PREFIX = "splitplace/v1"
 CONFIG_VARIABLE = "SPLITPLACE_CONFIG"
+
+
+class _TomlFile(TomlConfigSettingsSource):
+    """The TOML file, which may begin with the byte order mark that some editors of Windows write."""
+
+    def _read_file(self, file_path: Path | Traversable) -> dict[str, Any]:
+        return tomllib.loads(file_path.read_text("utf-8-sig"))
 
 
 class Settings(BaseSettings):
@@ -145,7 +154,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments win over variables, variables over the TOML file."""
-        toml = TomlConfigSettingsSource(settings_cls, toml_file=config_file())
+        toml = _TomlFile(settings_cls, toml_file=config_file())
         return init_settings, env_settings, dotenv_settings, file_secret_settings, toml
 
     @classmethod
@@ -210,7 +219,7 @@ def _wrong_setting(error: ErrorDetails, given: Mapping[str, Any], path: Path) ->
 def _line_of(name: str, path: Path) -> str:
     """`:3` where line 3 of the file sets this; nothing where none does."""
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
         return ""
     return next(

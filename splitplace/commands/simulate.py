@@ -97,7 +97,7 @@ def _read(path: Path | None) -> dict[str, object]:
     if path is None:
         return {}
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         return Scenario.model_validate_json(text).model_dump(exclude_unset=True)
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror}") from error

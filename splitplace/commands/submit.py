@@ -94,7 +94,9 @@ def request_from(files: Sequence[Path], deadline_ms: float, labels: Sequence[int
         if suffixes <= _PICTURES:
             return TaskRequest(images=tuple(_content(file) for file in files), **shared)
         if suffixes != {".npy"}:
-            raise SubmissionError("give either pictures (.png, .jpg) or arrays (.npy)")
+            raise SubmissionError(
+                f"give either pictures (.png, .jpg) or arrays (.npy), not {', '.join(map(str, files[:3]))}"
+            )
         array = np.concatenate([_array(file) for file in files])
         return TaskRequest.model_validate(
             {"inputs": array.tobytes(), "shape": array.shape, "dtype": array.dtype.name, **shared}

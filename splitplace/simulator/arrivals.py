@@ -128,14 +128,16 @@ def replayed(path: Path, workload: Workload) -> list[Arrival]:
     known = {application.name for application in workload.applications}
     tasks: list[Arrival] = []
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             for number, row in enumerate(csv.DictReader(file)):
                 if number >= MAX_REPLAYED:
                     raise ReplayError(f"{path}: more than {MAX_REPLAYED} tasks")
                 tasks.append(_replayed_task(number, row, known, workload))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ReplayError(f"{path}: cannot be read: {error}") from error
-    except (KeyError, ValueError, TypeError) as error:
+    except KeyError as error:
+        raise ReplayError(f"{path}: there is no column {error}") from error
+    except (ValueError, TypeError) as error:
         if isinstance(error, ReplayError):
             raise
         raise ReplayError(f"{path}: line {len(tasks) + 2}: {error}") from error

@@ -101,7 +101,7 @@ def machines(name: str) -> Machines:
         text = files("splitplace.simulator").joinpath("presets", f"{name}.toml").read_text(encoding="utf-8")
     elif name.endswith(".toml"):
         try:
-            text = Path(name).read_text(encoding="utf-8")
+            text = Path(name).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise HostError(f"{name}: cannot be read: {error}") from error
     else:

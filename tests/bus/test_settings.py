@@ -65,3 +65,13 @@ def test_an_unknown_flag_ends_with_usage(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_the_password_is_not_shown() -> None:
     assert "secret" not in repr(Settings.model_validate({"password": "secret"}))
+
+
+def test_the_configuration_file_may_begin_with_a_byte_order_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Editors of Windows write one."""
+    file = tmp_path / "splitplace.toml"
+    file.write_text('prefix = "a/b"\n', "utf-8-sig")
+    monkeypatch.setenv("SPLITPLACE_CONFIG", str(file))
+    assert Settings.load().prefix == "a/b"

@@ -78,7 +78,7 @@ def add_command(
         )
     try:
         classes = _labels(labels)
-        chosen = name or re.sub(r"[^a-z0-9-]+", "-", Path(network.partition(":")[0]).stem.lower()).strip("-")
+        chosen = name or _name(network)
         request = AddRequest(
             name=chosen,
             title=title or chosen,
@@ -140,11 +140,18 @@ def _pictures(data: Path, dataset: str, labels: tuple[str, ...], sides: tuple[in
     return test
 
 
+def _name(network: str) -> str:
+    """Return the name of the file or module, in the form of an application's name."""
+    place = network.partition(":")[0]
+    stem = Path(place).stem if place.endswith((".py", ".onnx")) else place.rpartition(".")[2]
+    return re.sub(r"[^a-z0-9-]+", "-", stem.lower()).strip("-")
+
+
 def _labels(path: Path) -> tuple[str, ...]:
     try:
         if path.stat().st_size > MAX_LABEL_FILE_BYTES:
             raise UserNetworkError(f"{path} is larger than {MAX_LABEL_FILE_BYTES} bytes")
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8-sig").splitlines()  # a BOM is no part of the first class
     except (OSError, UnicodeDecodeError) as error:
         raise UserNetworkError(f"{path} cannot be read: {error}") from error
     return tuple(line.strip() for line in lines if line.strip())

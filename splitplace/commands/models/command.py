@@ -39,6 +39,7 @@ COMMANDS: Mapping[str, LazyCommand] = {
 
 class _Models(LazyGroup):
     lazy_commands = COMMANDS
+    called = "splitplace models"
 
 
 app = typer.Typer(

@@ -33,7 +33,9 @@ def list_command(*, store: StoreOption = None, as_json: JsonOption = False) -> N
             }
         )
         return
-    table = Table("application", "store", "variant")
+    table = Table(padding=0)
+    for heading in ("application", "store", "variant"):
+        table.add_column(heading, no_wrap=True)
     for heading in ("fragments", "accuracy", "ms an image", "MB of memory"):
         table.add_column(heading, justify="right")
     for application in applications:

@@ -32,6 +32,8 @@ class LazyGroup(TyperGroup):
     """A group whose subcommands stand in a table. Subclasses set `lazy_commands`."""
 
     lazy_commands: ClassVar[Mapping[str, LazyCommand]] = {}
+    called: ClassVar[str] = "splitplace"
+    """What a user types before the subcommand."""
 
     def __init__(self, **attributes: Any) -> None:  # noqa: ANN401 - those of TyperGroup
         super().__init__(**attributes)
@@ -43,10 +45,10 @@ class LazyGroup(TyperGroup):
         name, command, rest = super().resolve_command(ctx, args)
         if name is None or name not in self.lazy_commands:
             return name, command, rest
-        return name, load(name, self.lazy_commands[name]), rest
+        return name, load(name, self.lazy_commands[name], group=self.called), rest
 
 
-def load(name: str, lazy: LazyCommand) -> Any:  # noqa: ANN401 - a click command
+def load(name: str, lazy: LazyCommand, *, group: str = "splitplace") -> Any:  # noqa: ANN401 - a click command
     """Import a subcommand. Raises MissingExtraError where its packages are not installed."""
     module, _, attribute = lazy.target.partition(":")
     try:
@@ -54,7 +56,7 @@ def load(name: str, lazy: LazyCommand) -> Any:  # noqa: ANN401 - a click command
     except ModuleNotFoundError as error:
         if lazy.extra is None or (error.name or "").startswith("splitplace"):
             raise
-        raise MissingExtraError(f"splitplace {name}", str(error.name), lazy.extra) from error
+        raise MissingExtraError(f"{group} {name}", str(error.name), lazy.extra) from error
     if not isinstance(found, typer.Typer):
         function, found = found, typer.Typer(add_completion=False, rich_markup_mode="markdown")
         found.command(name)(function)

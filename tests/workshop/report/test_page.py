@@ -243,7 +243,9 @@ def test_without_matplotlib_it_says_what_to_install(
         monkeypatch.delattr(report, module.rpartition(".")[2])
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert run("mnist", "--out", tmp_path) == 1
-    assert "needs matplotlib: install SplitPlace as 'splitplace[experiments]'" in capsys.readouterr().err
+    assert (
+        "needs matplotlib: install SplitPlace again with the extra 'experiments'" in capsys.readouterr().err
+    )
 
 
 def test_an_unknown_application_and_an_empty_store_are_explained(
