@@ -13,9 +13,15 @@ ClientName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-
 """A sensor's name, or the id it gave a task: a `Name` without dots, because a task key joins two by a dot."""
 
 TaskKey = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
+    str,
+    StringConstraints(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.[A-Za-z0-9][A-Za-z0-9_-]{0,63}(\.[0-9a-f]{8})?$"
+    ),
 ]
-"""The name of a task between services: `<client>.<task id>`, unique in the whole system."""
+"""The name of a task between services: `<client>.<task id>.<incarnation>`, never used twice.
+
+A sensor may use an id again; the gateway draws the incarnation. Journals of 0.1 hold keys without one.
+"""
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 """Content address of a fragment."""

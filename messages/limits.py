@@ -15,6 +15,22 @@ MAX_BATCH = 1024
 MAX_IMAGE_PIXELS = 4096 * 4096
 """Largest picture that is decoded; bigger ones are refused from their header alone."""
 
+MAX_TASK_PIXELS = MAX_IMAGE_PIXELS
+"""Most pixels of all pictures of one task together, by their headers."""
+
+MAX_MSGPACK_MAP = 16
+MAX_MSGPACK_ARRAYS = 16
+MAX_MSGPACK_TEXT_BYTES = 1 * KIBIBYTE
+"""Entries of the map, number of arrays, and bytes of a text in a task's msgpack body."""
+
+MAX_JSON_COMMAS = 4 * MAX_BATCH
+MAX_JSON_BRACKETS = 256
+"""Commas and opening brackets in a task's JSON body, counted before it is parsed."""
+
+MAX_RESPONSE_TOPIC_BYTES = 256
+MAX_RESPONSE_TOPIC_LEVELS = 10
+"""Bounds of a response topic. Mosquitto disconnects who publishes on more than 200 levels."""
+
 MIN_DEADLINE_MS = 1.0
 MAX_DEADLINE_MS = 24 * 3600 * 1000.0
 """Deadlines outside this range are refused as absurd."""

@@ -49,7 +49,7 @@ class TaskRequest(Message):
     model_config = ConfigDict(val_json_bytes="base64", ser_json_bytes="base64")
 
     task: ClientName | None = None
-    """The sensor's own id for it. Sending the same id again gives the same answer, never a second run."""
+    """The sensor's id for it. Sent again with the same inputs it gets the same answer, not a second run."""
     client: ClientName | None = None
     deadline_ms: Deadline | None = None
     inputs: bytes | None = None
@@ -109,7 +109,9 @@ class Answer(Message):
     coverage: Ratio | None = None
     """Share of the classes that could be predicted, 0 to 1, mean over inputs; None without a result."""
     repeated: bool = False
-    """Whether this is the stored answer to a task id that was sent again."""
+    """Whether this is the stored answer to a task that was sent again."""
+    warnings: Annotated[tuple[Text, ...], Field(max_length=16)] = ()
+    """What the sender should fix, although the task was taken."""
 
 
 class TaskAccepted(Message):

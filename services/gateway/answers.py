@@ -1,9 +1,10 @@
 """From a finished task to what its sender and the learning services are told. Pure."""
 
 from splitplace.messages.application import Application
+from splitplace.messages.limits import MAX_DEADLINE_MS
 from splitplace.messages.task import Answer, Prediction, TaskFinished, TaskResult
 from splitplace.services.gateway.instructions import Finish
-from splitplace.services.gateway.journal import Entry
+from splitplace.services.gateway.journal import Damaged, Entry
 
 
 def accuracy(result: TaskResult | None, labels: tuple[int, ...] | None) -> float | None:
@@ -35,12 +36,35 @@ def answer(finish: Finish, entry: Entry, application: Application | None) -> Ans
         decision=finish.variant,
         nodes=finish.nodes,
         deadline_ms=finish.deadline_ms,
-        response_ms=round(max(0.0, finish.response_ms), 3),
+        response_ms=round(_duration_ms(finish.response_ms), 3),
         on_time=finish.on_time,
         attempt=finish.attempt,
         partial=result is not None and result.coverage < 1,
         coverage=result.coverage if result else None,
+        warnings=entry.reply.warnings,
     )
+
+
+def damaged(row: Damaged) -> Answer:
+    """Build the answer of a task whose row in the journal cannot be read.
+
+    Raises:
+        ValidationError: not even its names can be.
+    """
+    reason = f"the gateway's record of this task is damaged ({row.error}); send the task again"
+    return Answer(
+        task=row.task,
+        client=row.client,
+        application=None,
+        status="failed",
+        reason=reason[:1000],
+        warnings=row.reply.warnings,
+    )
+
+
+def _duration_ms(measured_ms: float) -> float:
+    """Bound a duration: where the wall clock took part in it, it may be anything."""
+    return min(max(0.0, measured_ms), 2 * MAX_DEADLINE_MS)
 
 
 def finished(
@@ -65,7 +89,7 @@ def finished(
         variant=variant,
         nodes=finish.nodes,
         deadline_ms=finish.deadline_ms,
-        response_ms=max(0.0, finish.response_ms),
+        response_ms=_duration_ms(finish.response_ms),
         predicted_ms=finish.decided.predicted_ms if finish.decided else None,
         on_time=finish.on_time,
         accuracy=accuracy(result, labels),

@@ -1,82 +1,58 @@
 """Check and decode a task: from an MQTT payload to a batch of inputs, or a refusal.
 
-Pure. Decoding is costly: run it in a thread.
+Pure. It has two steps. `read` needs no catalogue, so that a task that was sent before is recognised even when
+the catalogue is missing. `decode` is costly: run it in a thread.
 """
 
-import io
+import hashlib
 import secrets
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Literal, NoReturn
+from typing import Any
 
-import msgpack
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from splitplace.bus.connection import RawReceived
-from splitplace.errors import SplitPlaceError
+from splitplace.bus.incoming import RawReceived
 from splitplace.messages.application import ITEM_BYTES, Application, TensorSpec
 from splitplace.messages.base import ClientName
 from splitplace.messages.frames import FrameError, decompress
-from splitplace.messages.limits import MAX_BATCH, MAX_IMAGE_PIXELS, MAX_TASK_BYTES, MAX_TASK_INPUT_BYTES
+from splitplace.messages.limits import MAX_BATCH, MAX_TASK_INPUT_BYTES
 from splitplace.messages.task import Deadline, TaskRequest
+from splitplace.services.gateway import body, pictures
+from splitplace.services.gateway.refusals import TaskIdentity, refuse
 
 ANONYMOUS = "anonymous"
 
-RefusalKind = Literal[
-    "unknown-application",
-    "too-large",
-    "malformed",
-    "bad-name",
-    "bad-deadline",
-    "bad-shape",
-    "bad-dtype",
-    "bad-labels",
-    "bad-picture",
-    "empty-batch",
-    "oversized-batch",
-    "overloaded",
-    "journal",
-]
-
-_PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG = b"\xff\xd8\xff"
-_JSON_TYPES = {"application/json", "text/json"}
-_MSGPACK_TYPES = {"application/msgpack", "application/x-msgpack", "application/vnd.msgpack"}
-_PICTURE_TYPES = {"image/png", "image/jpeg"}
 _NAME = TypeAdapter(ClientName)
 _DEADLINE = TypeAdapter(Deadline)
 
 
-class TaskRefusedError(SplitPlaceError):
-    """A task is refused. `kind` counts it, `reason` tells its sender what to fix."""
-
-    def __init__(self, kind: RefusalKind, reason: str) -> None:
-        super().__init__(reason)
-        self.kind = kind
-        self.reason = reason
-
-
-def refuse(kind: RefusalKind, reason: str) -> NoReturn:
-    """Raise a refusal. The reason is cut to what an answer holds."""
-    raise TaskRefusedError(kind, reason[:900])
-
-
 @dataclass(frozen=True, slots=True)
-class TaskIdentity:
-    """Names of the sender and of the task."""
+class Submission:
+    """A task whose body was parsed. Its inputs are not decoded yet."""
 
-    client: str
-    task: str
+    identity: TaskIdentity
+    application: str
+    """As the topic names it; the catalogue may not know it."""
+    request: TaskRequest
+    deadline: str | None
+    """The deadline in the user properties."""
+    content: str
+    """Hash of application and inputs: what makes two tasks of the same name the same task."""
 
     @property
-    def key(self) -> str:
-        """The name of the task between services."""
-        return f"{self.client}.{self.task}"
+    def is_costly(self) -> bool:
+        """Whether decoding it takes longer than handing it to a thread."""
+        request = self.request
+        compressed = request.codec != "raw"
+        return request.images is not None or compressed or len(request.inputs or b"") > SMALL_BYTES
+
+
+SMALL_BYTES = 16 * 1024
+"""Below it, parsing or copying costs less than handing it to a thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +65,7 @@ class ValidTask:
     """Shape [batch, *application.input.shape], dtype of the application's input."""
     deadline_ms: float
     labels: tuple[int, ...] | None
+    content: str
 
 
 def identify(raw: RawReceived) -> TaskIdentity:
@@ -102,68 +79,80 @@ def identify(raw: RawReceived) -> TaskIdentity:
     )
 
 
-class _Names(BaseModel):
-    """The names in a body whose other fields are not valid."""
-
-    model_config = ConfigDict(extra="ignore")
-    client: ClientName | None = None
-    task: ClientName | None = None
-
-
-def address_of_refusal(raw: RawReceived, identity: TaskIdentity) -> TaskIdentity:
-    """Find the names for a refusal: as `identify`, completed from the body where it can be read at all."""
-    try:
-        if _content_kind(raw) == "json":
-            names = _Names.model_validate_json(raw.payload[:MAX_TASK_BYTES])
-        else:
-            names = _Names.model_validate(msgpack.unpackb(raw.payload, use_list=False, max_ext_len=0))
-    except (ValueError, TypeError, RecursionError, msgpack.UnpackException, TaskRefusedError):
-        return identity
-    known = {**raw.properties.user, **raw.parameters}
-    client = identity.client if _valid_name(known.get("client")) else names.client or identity.client
-    return TaskIdentity(
-        client, identity.task if _valid_name(known.get("task")) else names.task or identity.task
-    )
-
-
-def admit(raw: RawReceived, identity: TaskIdentity, applications: Mapping[str, Application]) -> ValidTask:
-    """Check and decode a task.
+def read(raw: RawReceived, identity: TaskIdentity) -> Submission:
+    """Parse a task and find its names. Bounded in time and memory by the bounds of `body.parse`.
 
     Args:
         raw: a message on a task topic.
         identity: from `identify`; names in the body replace those that it made up.
-        applications: the catalogue.
 
     Raises:
-        TaskRefusedError: it is not valid; the reason says what would be.
+        TaskRefusedError: it is not valid. Its `identity` is where the refusal should go.
     """
-    application = _application(raw, applications)
-    if len(raw.payload) > MAX_TASK_BYTES:
-        refuse("too-large", f"payload of {len(raw.payload)} bytes; the limit is {MAX_TASK_BYTES}")
     for name in ("client", "task"):
         given = raw.parameters.get(name) or raw.properties.user.get(name)
         if given is not None and _valid_name(given) is None:
             refuse("bad-name", f"{name} {given[:80]!r}: 1 to 64 letters, digits, - or _, no sign first")
-    request = _request(raw)
-    inputs = _inputs(request, application)
-    if request.labels is not None:
-        _check_labels(request.labels, len(inputs), len(application.labels))
-    return ValidTask(
+    try:
+        request = body.parse(raw)
+    except body.BodyRefusedError as error:
+        refuse(error.kind, error.reason, _completed(identity, error.names, raw))
+    if (request.inputs is None) == (request.images is None):
+        reason = "give either `inputs` (raw array) or `images` (PNG or JPEG files), and not both"
+        refuse("malformed", reason, _completed(identity, request, raw))
+    application = raw.parameters.get("application", "")
+    return Submission(
         identity=_named_in_body(identity, request, raw),
-        application=application.name,
-        inputs=inputs,
-        deadline_ms=_deadline(request, raw, application),
-        labels=request.labels,
+        application=application,
+        request=request,
+        deadline=raw.properties.user.get("deadline_ms"),
+        content=_content(application, request),
     )
 
 
-def _application(raw: RawReceived, applications: Mapping[str, Application]) -> Application:
-    name = raw.parameters.get("application", "")
-    found = applications.get(name)
-    if found is None:
-        known = ", ".join(sorted(applications)) or "none yet: is the splitter running?"
-        refuse("unknown-application", f"no application {name[:80]!r}; there is: {known}")
-    return found
+def decode(submission: Submission, application: Application) -> ValidTask:
+    """Check a task against its application and decode its inputs.
+
+    Raises:
+        TaskRefusedError: it is not valid; the reason says what would be.
+    """
+    request = submission.request
+    deadline_ms = _deadline(submission, application)
+    if request.images is not None:
+        inputs = pictures.decode(request.images, application.input)
+    else:
+        inputs = _array(request, application.input)
+    if request.labels is not None:
+        _check_labels(request.labels, len(inputs), len(application.labels))
+    return ValidTask(
+        identity=submission.identity,
+        application=application.name,
+        inputs=inputs,
+        deadline_ms=deadline_ms,
+        labels=request.labels,
+        content=submission.content,
+    )
+
+
+def announced_bytes(submission: Submission, application: Application) -> int:
+    """Return how many bytes of inputs a task will have, about, before they are decoded."""
+    if submission.request.images is not None:
+        return len(submission.request.images) * application.input.bytes_per_image
+    return len(submission.request.inputs or b"")
+
+
+def unknown_application(name: str, applications: Mapping[str, Application]) -> str:
+    """Write the reason to refuse a task of an application that the catalogue does not hold."""
+    return f"no application {name[:80]!r}; there is: {', '.join(sorted(applications))}"
+
+
+def _content(application: str, request: TaskRequest) -> str:
+    """Hash application and inputs. Deadline, labels and the encoding of the body do not count."""
+    digest = hashlib.blake2b(application.encode(), digest_size=16)
+    for part in request.images if request.images is not None else (request.inputs or b"",):
+        digest.update(b"%d;" % len(part))
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def _valid_name(value: str | None) -> str | None:
@@ -171,6 +160,15 @@ def _valid_name(value: str | None) -> str | None:
         return _NAME.validate_python(value, strict=True) if value is not None else None
     except ValidationError:
         return None
+
+
+def _completed(identity: TaskIdentity, names: body.BodyNames | TaskRequest, raw: RawReceived) -> TaskIdentity:
+    """Take names from a body where topic and properties give none that are valid."""
+    known = {**raw.properties.user, **raw.parameters}
+    client = identity.client if _valid_name(known.get("client")) else names.client or identity.client
+    return TaskIdentity(
+        client, identity.task if _valid_name(known.get("task")) else names.task or identity.task
+    )
 
 
 def _named_in_body(identity: TaskIdentity, request: TaskRequest, raw: RawReceived) -> TaskIdentity:
@@ -184,48 +182,10 @@ def _named_in_body(identity: TaskIdentity, request: TaskRequest, raw: RawReceive
     return TaskIdentity(request.client or identity.client, request.task or identity.task)
 
 
-def _request(raw: RawReceived) -> TaskRequest:
-    kind = _content_kind(raw)
-    try:
-        if kind == "picture":
-            return TaskRequest(images=(raw.payload,))
-        if kind == "json":
-            return TaskRequest.model_validate_json(raw.payload)
-        fields = msgpack.unpackb(raw.payload, use_list=False, max_ext_len=0)
-        return TaskRequest.model_validate(fields)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "body"
-        refusal: RefusalKind = "bad-deadline" if where == "deadline_ms" else "malformed"
-        reason = f"{kind} task: {where}: {first['msg']}"
-        refuse(refusal, reason)
-    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
-        refuse("malformed", f"not a {kind} task: {error}")
-
-
-def _content_kind(raw: RawReceived) -> Literal["json", "msgpack", "picture"]:
-    declared = (raw.properties.content_type or "").split(";")[0].strip().lower()
-    if declared in _JSON_TYPES:
-        return "json"
-    if declared in _MSGPACK_TYPES:
-        return "msgpack"
-    if declared in _PICTURE_TYPES or raw.payload.startswith((_PNG, _JPEG)):
-        return "picture"
-    if raw.payload[:64].lstrip()[:1] == b"{":
-        return "json"
-    if raw.payload[:1] and (0x80 <= raw.payload[0] <= 0x8F or raw.payload[0] in {0xDE, 0xDF}):  # noqa: PLR2004
-        return "msgpack"
-    refuse(
-        "malformed",
-        f"{len(raw.payload)} bytes that are neither a JSON object, a msgpack map, a PNG nor a JPEG"
-        + (f" (content type {declared[:60]!r})" if declared else ""),
-    )
-
-
-def _deadline(request: TaskRequest, raw: RawReceived, application: Application) -> float:
-    if request.deadline_ms is not None:
-        return request.deadline_ms
-    given = raw.properties.user.get("deadline_ms")
+def _deadline(submission: Submission, application: Application) -> float:
+    if submission.request.deadline_ms is not None:
+        return submission.request.deadline_ms
+    given = submission.deadline
     if given is None:
         return application.default_deadline_ms
     try:
@@ -239,14 +199,6 @@ def _check_labels(labels: tuple[int, ...], batch: int, classes: int) -> None:
         refuse("bad-labels", f"{len(labels)} labels for {batch} inputs")
     if max(labels) >= classes:
         refuse("bad-labels", f"label {max(labels)}; this application has classes 0 to {classes - 1}")
-
-
-def _inputs(request: TaskRequest, application: Application) -> NDArray[Any]:
-    if (request.inputs is None) == (request.images is None):
-        refuse("malformed", "give either `inputs` (raw array) or `images` (PNG or JPEG files), and not both")
-    if request.images is not None:
-        return _pictures(request.images, application.input)
-    return _array(request, application.input)
 
 
 def _array(request: TaskRequest, spec: TensorSpec) -> NDArray[Any]:
@@ -298,41 +250,3 @@ def _check_batch(count: int) -> None:
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(dimension for dimension in shape if dimension != 1)
-
-
-def _pictures(files: tuple[bytes, ...], spec: TensorSpec) -> NDArray[Any]:
-    modes = {1: "L", 3: "RGB"}
-    if spec.dtype != "uint8" or len(spec.shape) != 3 or spec.shape[0] not in modes:  # noqa: PLR2004 - C, H, W
-        refuse(
-            "bad-picture",
-            f"this application takes {spec.dtype} {list(spec.shape)}, not pictures; send `inputs`",
-        )
-    if len(files) * spec.bytes_per_image > MAX_TASK_INPUT_BYTES:
-        refuse("too-large", f"{len(files)} pictures exceed {MAX_TASK_INPUT_BYTES} bytes of inputs")
-    channels, height, width = spec.shape
-    batch = np.empty((len(files), *spec.shape), dtype=np.uint8)
-    for index, content in enumerate(files):
-        batch[index] = _picture(content, modes[channels], width, height).reshape(-1, height, width)
-    return batch
-
-
-def _picture(content: bytes, mode: str, width: int, height: int) -> NDArray[np.uint8]:
-    """Decode a picture, channels first, and scale it to the size of the application's input."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns about what is checked and refused here
-            picture = Image.open(io.BytesIO(content), formats=("PNG", "JPEG"))
-            if picture.width * picture.height > MAX_IMAGE_PIXELS:
-                refuse(
-                    "bad-picture",
-                    f"a picture of {picture.width} x {picture.height}; at most {MAX_IMAGE_PIXELS} pixels",
-                )
-            converted = picture.convert(mode)
-            if converted.size != (width, height):
-                converted = converted.resize((width, height), Image.Resampling.BILINEAR)
-    except UnidentifiedImageError:
-        refuse("bad-picture", "an image is not a readable PNG or JPEG")
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        refuse("bad-picture", f"an image is not a readable PNG or JPEG: {error}")
-    pixels = np.asarray(converted, dtype=np.uint8)
-    return pixels if mode == "L" else np.moveaxis(pixels, -1, 0)

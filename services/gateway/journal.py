@@ -3,60 +3,45 @@
 Writes that arrive while a transaction is under way share the next one, so that hundreds of tasks a second
 cost few commits. With the default settings a write survives the death of the process (kill -9), not a power
 failure; `durable` flushes the disk as well.
+
+A row that cannot be read is quarantined: it stays in the file with the error beside it, and the others are
+worked on.
 """
 
-import asyncio
-import queue
+import json
+import logging
 import sqlite3
-import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
-from splitplace.errors import SplitPlaceError
-from splitplace.messages.task import Answer
-from splitplace.storage.exclusive import exclusive
+from splitplace.messages.base import Attempt, ClientName, Name, TaskKey
+from splitplace.messages.task import Answer, Deadline
+from splitplace.services.gateway.journal_thread import JournalError, JournalThread
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS tasks (
-    key TEXT PRIMARY KEY,
-    client TEXT NOT NULL,
-    task TEXT NOT NULL,
-    application TEXT NOT NULL,
-    deadline_ms REAL NOT NULL,
-    accepted_unix_s REAL NOT NULL,
-    attempt INTEGER NOT NULL,
-    dtype TEXT NOT NULL,
-    shape TEXT NOT NULL,
-    inputs BLOB,
-    labels TEXT,
-    response_topic TEXT,
-    correlation_data BLOB,
-    packed INTEGER NOT NULL,
-    answer TEXT,
-    delivered INTEGER NOT NULL DEFAULT 0,
-    finished_unix_s REAL
-) STRICT;
-CREATE INDEX IF NOT EXISTS unfinished ON tasks(delivered) WHERE delivered = 0;
-CREATE INDEX IF NOT EXISTS finished ON tasks(finished_unix_s) WHERE delivered = 1;
-"""
+__all__ = ["Damaged", "Entry", "Journal", "JournalError", "Known", "ReplyTo", "Undelivered"]
+
+log = logging.getLogger(__name__)
 
 _COLUMNS = (
     "key, client, task, application, deadline_ms, accepted_unix_s, attempt, dtype, shape, inputs, labels,"
-    " response_topic, correlation_data, packed"
+    " content, response_topic, correlation_data, packed, warnings"
 )
-
-T = TypeVar("T")
-
-
-class JournalError(SplitPlaceError):
-    """The journal cannot be opened or written. The gateway must not accept tasks then."""
+_REPLY_COLUMNS = "response_topic, correlation_data, packed, warnings"
+_CHECKS: Mapping[str, TypeAdapter[Any]] = {
+    "key": TypeAdapter(TaskKey),
+    "client": TypeAdapter(ClientName),
+    "task": TypeAdapter(ClientName),
+    "application": TypeAdapter(Name),
+    "deadline_ms": TypeAdapter(Deadline),
+    "attempt": TypeAdapter(Attempt),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +52,8 @@ class ReplyTo:
     correlation_data: bytes | None = None
     packed: bool = False
     """Whether the answer is msgpack, as the request was."""
+    warnings: tuple[str, ...] = ()
+    """What the sender should know beside the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,71 +70,90 @@ class Entry:
     inputs: NDArray[Any]
     labels: tuple[int, ...] | None
     reply: ReplyTo
+    content: str | None = None
+    """Hash of application and inputs; None in a journal of 0.1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Undelivered:
     """A terminal answer that the broker has not acknowledged."""
 
-    client: str
-    task: str
+    key: str
     reply: ReplyTo
     answer: Answer
 
 
 @dataclass(frozen=True, slots=True)
+class Damaged:
+    """A task whose row cannot be read. Its sender has no answer yet."""
+
+    key: str
+    client: str
+    task: str
+    reply: ReplyTo
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class Known:
-    """A task id that was used before. `answer` is None while the task is unfinished."""
+    """A task id that was used before."""
 
     answer: Answer | None
+    """None while the task is unfinished."""
+    is_other: bool = False
+    """Whether the id belongs to an unfinished task with other inputs."""
 
 
 class Journal:
     """An asynchronous context manager. Every method waits until its write is in the file."""
 
-    def __init__(self, path: Path, *, durable: bool) -> None:
-        self._path = path
-        self._durable = durable
-        self._work: queue.SimpleQueue[tuple[Callable[[sqlite3.Connection], Any], Future[Any]] | None] = (
-            queue.SimpleQueue()
-        )
-        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
-        self._opened: Future[None] = Future()
-        self.writes = 0
-        self.write_seconds = 0.0
+    def __init__(self, path: Path, *, durable: bool, keep_answers_s: float = 3600.0) -> None:
+        """A journal that is not open yet.
+
+        Args:
+            path: the file.
+            durable: flush the disk for every group of writes.
+            keep_answers_s: how long after its end a task's id and inputs are remembered.
+        """
+        self._keep_answers_s = keep_answers_s
+        self._thread = JournalThread(path, durable=durable)
 
     async def __aenter__(self) -> Self:
-        self._thread.start()
-        await asyncio.wrap_future(self._opened)
+        await self._thread.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._work.put(None)
-        await asyncio.to_thread(self._thread.join)
+        await self._thread.stop()
+
+    @property
+    def mean_write_ms(self) -> float:
+        """Mean time of a write since the start."""
+        return 1e3 * self._thread.write_seconds / max(1, self._thread.writes)
 
     # --- operations --------------------------------------------------------------------------------
 
     async def accept(self, entry: Entry) -> Known | None:
-        """Write a new task. Return what is known about its key if it was used before."""
+        """Write a new task. Write nothing and return what is known of its id, if that is in use."""
 
         def write(connection: sqlite3.Connection) -> Known | None:
-            row = _row(entry)  # here, in the thread: it copies the inputs
-            marks = ", ".join("?" * len(row))
-            sql = f"INSERT OR IGNORE INTO tasks ({_COLUMNS}) VALUES ({marks})"  # noqa: S608 - constants only
-            if connection.execute(sql, row).rowcount:
-                return None
-            found = connection.execute("SELECT answer FROM tasks WHERE key = ?", (entry.key,)).fetchone()
-            return Known(Answer.model_validate_json(found[0]) if found[0] else None)
+            known = self._find(connection, entry.client, entry.task, entry.content)
+            if known is None:
+                row = _row(entry)  # here, in the thread: it copies the inputs
+                marks = ", ".join("?" * len(row))
+                sql = f"INSERT INTO tasks ({_COLUMNS}) VALUES ({marks})"  # noqa: S608 - constants only
+                connection.execute(sql, row)
+            return known
 
-        return await self._do(write)
+        return await self._thread.do(write)
+
+    async def known(self, client: str, task: str, content: str) -> Known | None:
+        """Return what is known of a task id that is sent with this content."""
+        return await self._thread.do(lambda connection: self._find(connection, client, task, content))
 
     async def begin_attempt(self, key: str, attempt: int) -> None:
         """Write the number of an attempt, before it is announced."""
-        await self._do(
-            lambda connection: (
-                connection.execute("UPDATE tasks SET attempt = ? WHERE key = ?", (attempt, key)).rowcount
-            )
-        )
+        sql = "UPDATE tasks SET attempt = ? WHERE key = ?"
+        await self._thread.do(lambda connection: connection.execute(sql, (attempt, key)).rowcount)
 
     async def finish(self, key: str, answer: Answer) -> bool:
         """Write the terminal answer. Return False if there is one already: the first wins."""
@@ -159,138 +165,125 @@ class Journal:
             )
             return connection.execute(sql, (answer.model_dump_json(), time.time(), key)).rowcount == 1
 
-        return await self._do(write)
+        return await self._thread.do(write)
 
     async def delivered(self, key: str) -> None:
         """Note that the broker has acknowledged the answer."""
-        await self._do(
-            lambda connection: (
-                connection.execute("UPDATE tasks SET delivered = 1 WHERE key = ?", (key,)).rowcount
-            )
+        sql = "UPDATE tasks SET delivered = 1 WHERE key = ?"
+        await self._thread.do(lambda connection: connection.execute(sql, (key,)).rowcount)
+
+    async def forget(self) -> int:
+        """Delete delivered answers that are no longer kept. Return how many."""
+        sql = "DELETE FROM tasks WHERE delivered = 1 AND quarantined IS NULL AND finished_unix_s < ?"
+        return await self._thread.do(
+            lambda connection: connection.execute(sql, (self._forgotten_before_unix_s,)).rowcount
         )
 
-    async def forget(self, older_than_s: float) -> int:
-        """Delete delivered answers that are older. Return how many."""
-        limit = time.time() - older_than_s
-        return await self._do(
-            lambda connection: (
-                connection.execute(
-                    "DELETE FROM tasks WHERE delivered = 1 AND finished_unix_s < ?", (limit,)
-                ).rowcount
-            )
-        )
+    async def unfinished(self) -> tuple[tuple[Entry, ...], tuple[Damaged, ...]]:
+        """Return accepted tasks without a terminal answer, oldest first, and those that cannot be read."""
 
-    async def unfinished(self) -> tuple[Entry, ...]:
-        """Return accepted tasks without a terminal answer, oldest first."""
-
-        def read(connection: sqlite3.Connection) -> tuple[Entry, ...]:
-            sql = f"SELECT {_COLUMNS} FROM tasks WHERE answer IS NULL ORDER BY accepted_unix_s"  # noqa: S608
-            return tuple(_entry(row) for row in connection.execute(sql))
-
-        return await self._do(read)
-
-    async def undelivered(self) -> tuple[Undelivered, ...]:
-        """Return terminal answers that must be published again after a restart."""
-
-        def read(connection: sqlite3.Connection) -> tuple[Undelivered, ...]:
+        def read(connection: sqlite3.Connection) -> tuple[tuple[Entry, ...], tuple[Damaged, ...]]:
+            entries: list[Entry] = []
+            damaged: list[Damaged] = []
             sql = (
-                "SELECT client, task, response_topic, correlation_data, packed, answer FROM tasks"
+                f"SELECT {_COLUMNS} FROM tasks WHERE answer IS NULL AND delivered = 0"  # noqa: S608
+                " ORDER BY accepted_unix_s"
+            )
+            for row in connection.execute(sql).fetchall():
+                try:
+                    entries.append(_entry(row))
+                except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the others are not
+                    damaged.append(_quarantine(connection, (*row[:3], *row[-4:]), error))
+            return tuple(entries), tuple(damaged)
+
+        return await self._thread.do(read)
+
+    async def undelivered(self) -> tuple[tuple[Undelivered, ...], tuple[Damaged, ...]]:
+        """Return answers that must be published again after a restart, and those that cannot be read."""
+
+        def read(connection: sqlite3.Connection) -> tuple[tuple[Undelivered, ...], tuple[Damaged, ...]]:
+            left: list[Undelivered] = []
+            damaged: list[Damaged] = []
+            sql = (
+                f"SELECT key, client, task, {_REPLY_COLUMNS}, answer FROM tasks"  # noqa: S608
                 " WHERE delivered = 0 AND answer IS NOT NULL"
             )
-            return tuple(
-                Undelivered(
-                    client, task, ReplyTo(topic, data, bool(packed)), Answer.model_validate_json(answer)
-                )
-                for client, task, topic, data, packed, answer in connection.execute(sql)
-            )
+            for *row, answer in connection.execute(sql).fetchall():
+                try:
+                    left.append(Undelivered(row[0], _reply(row[3:]), Answer.model_validate_json(answer)))
+                except Exception as error:  # noqa: BLE001 - as above
+                    damaged.append(_quarantine(connection, tuple(row), error))
+            return tuple(left), tuple(damaged)
 
-        return await self._do(read)
+        return await self._thread.do(read)
 
-    # --- the thread --------------------------------------------------------------------------------
+    # --- in the thread -----------------------------------------------------------------------------
 
-    async def _do(self, operation: Callable[[sqlite3.Connection], T]) -> T:
-        done: Future[T] = Future()
-        self._work.put((operation, done))
-        return await asyncio.wrap_future(done)
+    @property
+    def _forgotten_before_unix_s(self) -> float:
+        return time.time() - self._keep_answers_s
 
-    def _run(self) -> None:
-        lock = self._path.with_name(f"{self._path.name}.lock")
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with exclusive(lock):
-                self._serve()
-        except BlockingIOError:
-            message = (
-                f"journal {self._path}: another gateway uses it; give each system a --state-dir of its own"
-            )
-            self._opened.set_exception(JournalError(message))
-        except OSError as error:
-            self._opened.set_exception(
-                JournalError(f"journal {self._path}: {error}; is the folder writable?")
-            )
+    def _find(
+        self, connection: sqlite3.Connection, client: str, task: str, content: str | None
+    ) -> Known | None:
+        sql = (
+            "SELECT key, content, answer FROM tasks WHERE client = ? AND task = ? AND quarantined IS NULL"
+            " AND NOT (delivered = 1 AND finished_unix_s < ?) ORDER BY rowid DESC"
+        )
+        is_other = False
+        for key, known, answer in connection.execute(
+            sql, (client, task, self._forgotten_before_unix_s)
+        ).fetchall():
+            if known not in {None, content}:
+                is_other |= answer is None
+                continue
+            if answer is None:
+                return Known(None)
+            try:
+                return Known(Answer.model_validate_json(answer))
+            except ValidationError as error:
+                _quarantine(connection, (key, client, task), error)
+        return Known(None, is_other=True) if is_other else None
 
-    def _serve(self) -> None:
-        try:
-            connection = sqlite3.connect(self._path, isolation_level=None)
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
-            connection.executescript(_SCHEMA)
-        except sqlite3.Error as error:
-            message = f"journal {self._path}: {error}; is the folder writable, and the file a journal?"
-            self._opened.set_exception(JournalError(message))
-            return
-        self._opened.set_result(None)
-        stop = False
-        while not stop:
-            batch = [self._work.get()]
-            while not self._work.empty():
-                batch.append(self._work.get())
-            stop = None in batch
-            # Nobody waits for a write whose future was cancelled; from here on none can be.
-            wanted = [item for item in batch if item is not None and item[1].set_running_or_notify_cancel()]
-            self._commit(connection, wanted)
-        connection.close()
 
-    def _commit(
-        self,
-        connection: sqlite3.Connection,
-        batch: list[tuple[Callable[[sqlite3.Connection], Any], Future[Any]]],
-    ) -> None:
-        began = time.perf_counter()
-        results: list[tuple[Future[Any], Any]] = []
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            results.extend((done, operation(connection)) for operation, done in batch)
-            connection.execute("COMMIT")
-        except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            for _, done in batch:
-                done.set_exception(JournalError(f"journal {self._path}: {error}"))
-            return
-        self.writes += len(batch)
-        self.write_seconds += time.perf_counter() - began
-        for done, value in results:
-            done.set_result(value)
+def _quarantine(connection: sqlite3.Connection, row: tuple[Any, ...], error: Exception) -> Damaged:
+    key, client, task, *reply = row
+    reason = f"{type(error).__name__}: {error}"[:500]
+    log.error("journal: the row of task %r cannot be read and is put aside: %s", key, reason)
+    connection.execute("UPDATE tasks SET quarantined = ? WHERE key = ?", (reason, key))
+    try:
+        return Damaged(key, client, task, _reply(reply), reason)
+    except (ValueError, TypeError):
+        return Damaged(key, client, task, ReplyTo(), reason)
 
 
 def _row(entry: Entry) -> tuple[Any, ...]:
     shape = ",".join(map(str, entry.inputs.shape))
     labels = ",".join(map(str, entry.labels)) if entry.labels is not None else None
+    reply = entry.reply
     return (
         *(entry.key, entry.client, entry.task, entry.application, entry.deadline_ms),
         *(entry.accepted_unix_s, entry.attempt, str(entry.inputs.dtype), shape),
-        *(np.ascontiguousarray(entry.inputs).tobytes(), labels, entry.reply.response_topic),
-        *(entry.reply.correlation_data, int(entry.reply.packed)),
+        *(np.ascontiguousarray(entry.inputs).tobytes(), labels, entry.content, reply.response_topic),
+        *(reply.correlation_data, int(reply.packed), json.dumps(reply.warnings) if reply.warnings else None),
     )
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
-    key, client, task, application, deadline_ms, accepted, attempt, dtype, shape, inputs, labels, *reply = row
+    key, client, task, application, deadline_ms, accepted, attempt, dtype, shape, *more = row
+    inputs, labels, content, *reply = more
+    given = {"key": key, "client": client, "task": task, "application": application}
+    for name, value in {**given, "deadline_ms": deadline_ms, "attempt": attempt}.items():
+        _CHECKS[name].validate_python(value)
     array = np.frombuffer(inputs, dtype=dtype).reshape([int(size) for size in shape.split(",")])
     truth = tuple(int(label) for label in labels.split(",")) if labels else None
-    topic, data, packed = reply
     return Entry(
         *(key, client, task, application, deadline_ms, accepted, attempt, array, truth),
-        reply=ReplyTo(topic, data, bool(packed)),
+        reply=_reply(reply),
+        content=content,
     )
+
+
+def _reply(row: list[Any] | tuple[Any, ...]) -> ReplyTo:
+    topic, data, packed, warnings = row or (None, None, 0, None)
+    return ReplyTo(topic, data, bool(packed), tuple(json.loads(warnings)) if warnings else ())

@@ -4,11 +4,8 @@ from collections import Counter
 
 from splitplace.messages.metrics import GatewayMetrics
 from splitplace.services.gateway.core import GatewayCore
-from splitplace.services.gateway.intake import RefusalKind
 from splitplace.services.gateway.journal import Journal
-
-OUR_FAULT: tuple[RefusalKind, ...] = ("overloaded", "journal")
-"""Refusals of valid tasks: their senders may try again."""
+from splitplace.services.gateway.refusals import TRY_AGAIN, RefusalKind
 
 
 def gateway_metrics(
@@ -24,7 +21,7 @@ def gateway_metrics(
     """
     tasks = core.tasks.values()
     running = sum(task.placed is not None for task in tasks)
-    refused = sum(refusals[kind] for kind in OUR_FAULT)
+    refused = sum(refusals[kind] for kind in TRY_AGAIN)
     return GatewayMetrics(
         received=counts["received"],
         accepted=counts["accepted"],
@@ -36,5 +33,5 @@ def gateway_metrics(
         refused=refused,
         invalid=refusals.total() - refused,
         repeated=counts["repeated"],
-        journal_ms=1e3 * journal.write_seconds / max(1, journal.writes),
+        journal_ms=journal.mean_write_ms,
     )

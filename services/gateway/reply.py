@@ -1,34 +1,57 @@
 """Address and format of an answer. Pure."""
 
+import unicodedata
+
 import msgpack
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from splitplace.bus.connection import RawReceived
 from splitplace.messages import topics
+from splitplace.messages.limits import MAX_RESPONSE_TOPIC_BYTES, MAX_RESPONSE_TOPIC_LEVELS
 from splitplace.messages.task import Answer
 from splitplace.services.gateway.journal import ReplyTo
 
+_FORBIDDEN = frozenset({"Cc", "Cs", "Cn"})
+"""Unicode categories that a broker may refuse: controls, surrogates, and what is no character."""
+
 
 def reply_to(raw: RawReceived, prefix: str, client: str) -> ReplyTo:
-    """Read where a sender wants its answer. A topic that is not allowed is replaced by its answer topic."""
+    """Read where a sender wants its answer.
+
+    A topic that is not allowed is replaced by the sender's answer topic, with a warning.
+    """
     wanted = raw.properties.response_topic
     declared = (raw.properties.content_type or "").lower()
+    trouble = _trouble(wanted, prefix, client) if wanted is not None else ""
     return ReplyTo(
-        response_topic=wanted if wanted and _is_allowed(wanted, prefix, client) else None,
+        response_topic=wanted if not trouble else None,
         correlation_data=raw.properties.correlation_data,
         packed="msgpack" in declared,
+        warnings=(f"the response topic was not used: {trouble}",) if trouble else (),
     )
 
 
-def _is_allowed(topic: str, prefix: str, client: str) -> bool:
-    """Whether the gateway may publish there. Below our prefix a sensor could forge messages that way."""
-    if any(sign in topic for sign in "+#$\0"):
-        return False
+def _trouble(topic: str, prefix: str, client: str) -> str:
+    """Say why the gateway does not publish there; empty if it does.
+
+    A publication that costs the connection would hold up all other answers. Below our prefix a sensor could
+    forge messages.
+    """
+    if not topic:
+        return "it is empty"
+    size, levels = len(topic.encode(errors="replace")), topic.count("/") + 1
+    if size > MAX_RESPONSE_TOPIC_BYTES:
+        return f"it has {size} bytes; at most {MAX_RESPONSE_TOPIC_BYTES}"
+    if levels > MAX_RESPONSE_TOPIC_LEVELS:
+        return f"it has {levels} levels; at most {MAX_RESPONSE_TOPIC_LEVELS}"
+    if any(sign in "+#$" or unicodedata.category(sign) in _FORBIDDEN for sign in topic):
+        return "it holds +, #, $ or control characters"
     if not f"{topic}/".startswith(f"{prefix}/"):
-        return True
+        return ""
     found = topics.ANSWER.match(topic.removeprefix(f"{prefix}/"))
-    return found is not None and found["client"] == client
+    own = found is not None and found["client"] == client
+    return "" if own else f"below {prefix} it may only be answer/{client}/<task>"
 
 
 def encoded(answer: Answer, reply: ReplyTo) -> tuple[bytes, Properties | None]:

@@ -1,41 +1,33 @@
 """The gateway's shell: MQTT and real time on one side, the state machine and the journal on the other."""
 
 import asyncio
-import contextlib
-import dataclasses
 import logging
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from math import inf
 from typing import TypeVar
 
+from pydantic import ValidationError
+
 from splitplace.bus.client import Session
-from splitplace.bus.connection import RawReceived, Received
+from splitplace.bus.connection import Received
 from splitplace.bus.service import Service, now_ms
 from splitplace.messages import topics
 from splitplace.messages.application import Application
 from splitplace.messages.cluster import CancelTask, ClusterState, NodeStatus, ServiceStatus, StageFailure
+from splitplace.messages.limits import MAX_DEADLINE_MS
 from splitplace.messages.metrics import RefusalMetrics
 from splitplace.messages.task import Answer, SettleTask, TaskDecided, TaskPlaced, TaskResult
 from splitplace.services.gateway import answers
+from splitplace.services.gateway.catalogue import Catalogue
 from splitplace.services.gateway.core import GatewayCore
 from splitplace.services.gateway.dispatch import input_frames
 from splitplace.services.gateway.instructions import Announce, Cancel, Dispatch, Finish, Instruction, Settle
-from splitplace.services.gateway.intake import (
-    RefusalKind,
-    TaskIdentity,
-    TaskRefusedError,
-    ValidTask,
-    address_of_refusal,
-    admit,
-    identify,
-    refuse,
-)
-from splitplace.services.gateway.journal import Entry, Journal, JournalError, ReplyTo
-from splitplace.services.gateway.metrics import OUR_FAULT, gateway_metrics
-from splitplace.services.gateway.reply import encoded, reply_to
+from splitplace.services.gateway.journal import Damaged, Entry, Journal, JournalError, ReplyTo
+from splitplace.services.gateway.metrics import gateway_metrics
+from splitplace.services.gateway.reception import Reception
+from splitplace.services.gateway.reply import encoded
 from splitplace.services.gateway.settings import GatewaySettings
 from splitplace.services.gateway.task import NewTask, RetryRules
 
@@ -46,13 +38,11 @@ T = TypeVar("T")
 METRICS_PERIOD_S = 1.0
 FORGET_PERIOD_S = 60.0
 INTAKE_SESSION = Session(expiry_s=300, clean_start=False)
-CATALOGUE_WAIT_MS = 3000.0
 INTAKE_WORKERS = 32
-SMALL_PAYLOAD_BYTES = 16 * 1024
-"""Below it, decoding costs less than handing it to a thread."""
 FRAMES_AT_ONCE = 16
 JOURNAL_RETRY_S = 1.0
-MEGABYTE = 1e6
+MAX_ATTEMPT = 1000
+"""What messages can carry."""
 
 
 class Gateway:
@@ -61,27 +51,30 @@ class Gateway:
     def __init__(self, settings: GatewaySettings, journal: Journal) -> None:
         self._settings = settings
         self._journal = journal
-        self._applications: dict[str, Application] = {}
         rules = RetryRules(
             grace_ms=settings.grace_ms,
             max_attempts=settings.max_attempts,
             stall_ms=settings.stall_ms,
             least_coverage=settings.least_coverage,
         )
-        self._core = GatewayCore(rules, self._applications)
         self._entries: dict[str, Entry] = {}
-        self._news = asyncio.Event()
         self._nodes: dict[str, str] = {}
         self._services: dict[str, str] = {}
         self._held_bytes = 0
-        self._started_ms = now_ms()
-        self._counts: Counter[str] = Counter()
-        self._refusals: Counter[RefusalKind] = Counter()
         self._service = Service(topics.GATEWAY, settings)
         self._bus = self._service.bus
+        self._catalogue = Catalogue(lambda: self._bus.is_connected)
+        self._applications = self._catalogue.applications
+        self._core = GatewayCore(rules, self._applications)
         # Tasks have a connection of their own: the broker keeps them while the gateway is away, and a
-        # flood of them does not hold up control messages.
+        # flood of them does not hold up control messages. So have answers: where the broker closes the
+        # connection over one of them, everything else goes on.
         self._intake = self._service.connection("intake", session=INTAKE_SESSION)
+        self._answers = self._service.connection("answers")
+        self._reception = Reception(
+            settings, journal, self._catalogue, load=self._load, begin=self._begin, tell=self._tell
+        )
+        self._counts = self._reception.counts
         self._tensors = self._service.connection("tensors")
         self._alarm = self._service.alarm(self._on_time)
         self._service.every(METRICS_PERIOD_S, self._publish_metrics, online_only=True)
@@ -95,8 +88,9 @@ class Gateway:
 
     def _subscribe(self) -> None:
         bus = self._bus
+        bus.on_connect(self._catalogue.connected)
         for topic in (topics.TASK, topics.TASK_OF_CLIENT, topics.TASK_NAMED):
-            self._intake.subscribe_raw(topic, self._on_task, workers=INTAKE_WORKERS)
+            self._intake.subscribe_raw(topic, self._reception.receive, workers=INTAKE_WORKERS)
         bus.subscribe(topics.JOB_DECIDED, self._on_decided)
         bus.subscribe(topics.JOB_PLACED, self._on_placed)
         bus.subscribe(topics.JOB_RESULT, self._on_result)
@@ -108,68 +102,13 @@ class Gateway:
 
     # --- intake ------------------------------------------------------------------------------------
 
-    async def _on_task(self, raw: RawReceived) -> None:
-        arrived_ms = now_ms()
-        self._counts["received"] += 1
-        identity = identify(raw)
-        await self._catalogue(raw.parameters["application"])
-        try:
-            if len(raw.payload) > SMALL_PAYLOAD_BYTES:
-                valid = await asyncio.to_thread(admit, raw, identity, self._applications)
-            else:
-                valid = admit(raw, identity, self._applications)
-            self._check_load(valid)
-            reply = reply_to(raw, self._settings.prefix, valid.identity.client)
-            await self._accept(valid, reply, arrived_ms)
-        except TaskRefusedError as refusal:
-            self._refuse(raw, address_of_refusal(raw, identity), refusal)
+    def _load(self) -> tuple[int, int]:
+        return len(self._core.tasks), self._held_bytes
 
-    async def _catalogue(self, application: str) -> None:
-        """Wait for the catalogue: after a start, tasks from the broker may overtake the retained entries."""
-        remaining_s = (self._started_ms + CATALOGUE_WAIT_MS - now_ms()) / 1e3
-        if application in self._applications or remaining_s <= 0:
-            return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(remaining_s):
-                while application not in self._applications:
-                    self._news.clear()
-                    await self._news.wait()
+    def _tell(self, answer: Answer, reply: ReplyTo) -> None:
+        self._answers.spawn_publication(self._send_answer(answer, reply))
 
-    def _check_load(self, valid: ValidTask) -> None:
-        held = self._held_bytes + valid.inputs.nbytes
-        unfinished = len(self._core.tasks)
-        if unfinished >= self._settings.max_tasks or held > self._settings.max_input_mb * MEGABYTE:
-            reason = f"overloaded: {unfinished} unfinished tasks; try again later"
-            refuse("overloaded", reason)
-
-    async def _accept(self, valid: ValidTask, reply: ReplyTo, arrived_ms: float) -> None:
-        entry = Entry(
-            key=valid.identity.key,
-            client=valid.identity.client,
-            task=valid.identity.task,
-            application=valid.application,
-            deadline_ms=valid.deadline_ms,
-            accepted_unix_s=time.time() - (now_ms() - arrived_ms) / 1e3,
-            attempt=1,
-            inputs=valid.inputs,
-            labels=valid.labels,
-            reply=reply,
-        )
-        try:
-            known = await self._journal.accept(entry)
-        except JournalError as error:
-            log.error("refusing tasks: %s", error)  # noqa: TRY400 - the text says it all
-            refuse("journal", "the gateway cannot write its journal now; try again later")
-        if known is not None:
-            self._counts["repeated"] += 1
-            if known.answer is not None:
-                repeated = known.answer.model_copy(update={"repeated": True})
-                self._bus.spawn_publication(self._send_answer(repeated, reply))
-            return
-        self._counts["accepted"] += 1
-        self._begin(entry, arrived_ms)
-
-    def _begin(self, entry: Entry, accepted_at_ms: float) -> None:
+    def _begin(self, entry: Entry, accepted_at_ms: float, attempt: int = 1) -> None:
         self._entries[entry.key] = entry
         self._held_bytes += entry.inputs.nbytes
         task = NewTask(
@@ -179,22 +118,9 @@ class Gateway:
             input_bytes=entry.inputs.nbytes,
             deadline_ms=entry.deadline_ms,
             accepted_at_ms=accepted_at_ms,
-            attempt=entry.attempt,
+            attempt=attempt,
         )
         self._carry_out(self._core.accept(task, now_ms()))
-
-    def _refuse(self, raw: RawReceived, identity: TaskIdentity, refusal: TaskRefusedError) -> None:
-        self._refusals[refusal.kind] += 1
-        name = raw.parameters.get("application", "")
-        answer = Answer(
-            task=identity.task,
-            client=identity.client,
-            application=name if name in self._applications else None,
-            status="refused" if refusal.kind in OUR_FAULT else "invalid",
-            reason=refusal.reason,
-        )
-        reply = reply_to(raw, self._settings.prefix, identity.client)
-        self._bus.spawn_publication(self._send_answer(answer, reply))
 
     # --- stimuli -----------------------------------------------------------------------------------
 
@@ -232,8 +158,7 @@ class Gateway:
             self._carry_out(self._core.service_restarted(status.service, now_ms()))
 
     async def _on_application(self, received: Received[Application]) -> None:
-        self._applications[received.message.name] = received.message
-        self._news.set()
+        self._catalogue.add(received.message)
 
     def _on_time(self) -> None:
         self._carry_out(self._core.time_passed(now_ms()))
@@ -308,7 +233,7 @@ class Gateway:
 
     async def _send_answer(self, answer: Answer, reply: ReplyTo) -> None:
         payload, properties = encoded(answer, reply)
-        await self._bus.publish_raw(
+        await self._answers.publish_raw(
             reply.response_topic or topics.ANSWER.at(client=answer.client, task=answer.task),
             payload,
             properties=properties,
@@ -319,29 +244,43 @@ class Gateway:
 
     async def _restore(self) -> None:
         """Deliver the answers and retry the tasks that an earlier process left."""
-        for left in await self._journal.undelivered():
-            key = TaskIdentity(left.client, left.task).key
-            self._service.spawn(self._deliver(key, left.answer, left.reply), "delivering an answer")
+        undelivered, unreadable = await self._journal.undelivered()
+        unfinished, damaged = await self._journal.unfinished()
+        for left in undelivered:
+            self._service.spawn(self._deliver(left.key, left.answer, left.reply), "delivering an answer")
+        for row in (*unreadable, *damaged):
+            self._give_up(row)
         unix_s, started_ms = time.time(), now_ms()
-        for entry in await self._journal.unfinished():
-            await self._journal.begin_attempt(entry.key, entry.attempt + 1)
-            again = dataclasses.replace(entry, attempt=entry.attempt + 1)
-            self._begin(again, started_ms - (unix_s - entry.accepted_unix_s) * 1e3)
+        for entry in unfinished:
+            passed_ms = (unix_s - entry.accepted_unix_s) * 1e3
+            passed_ms = min(max(0.0, passed_ms), 2 * MAX_DEADLINE_MS)  # the wall clock may have jumped
+            self._begin(entry, started_ms - passed_ms, min(entry.attempt + 1, MAX_ATTEMPT))
+
+    def _give_up(self, row: Damaged) -> None:
+        """Answer `failed` for a row that cannot be read; it stays in the journal."""
+        try:
+            answer = answers.damaged(row)
+        except ValidationError:
+            log.error("journal: nobody can be told of the damaged row %r", row.key)  # noqa: TRY400
+            return
+        self._service.spawn(self._deliver(row.key, answer, row.reply), "delivering an answer")
 
     async def _forget(self) -> None:
         try:
-            await self._journal.forget(self._settings.keep_answers_s)
+            await self._journal.forget()
         except JournalError as error:
             log.warning("old answers are kept: %s", error)
 
     async def _publish_metrics(self) -> None:
-        metrics = gateway_metrics(self._counts, self._refusals, self._core, self._journal)
+        metrics = gateway_metrics(self._counts, self._reception.refusals, self._core, self._journal)
         self._bus.send(topics.METRICS_GATEWAY, metrics)
-        for reason, count in self._refusals.items():
+        for reason, count in self._reception.refusals.items():
             self._bus.send(topics.METRICS_REFUSALS, RefusalMetrics(reason=reason, count=count))
 
 
 async def serve(settings: GatewaySettings) -> None:
     """Open the journal and run a gateway on it."""
-    async with Journal(settings.journal_file, durable=settings.durable) as journal:
+    async with Journal(
+        settings.journal_file, durable=settings.durable, keep_answers_s=settings.keep_answers_s
+    ) as journal:
         await Gateway(settings, journal).run()

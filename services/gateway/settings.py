@@ -33,7 +33,7 @@ class GatewaySettings(Settings):
         256.0, gt=0, description="Most megabytes of inputs of unfinished tasks in memory."
     )
     keep_answers_s: float = Field(
-        3600.0, ge=0, description="Seconds for which a repeated task id gets its old answer."
+        3600.0, ge=0, description="Seconds for which a task that is sent again gets its old answer."
     )
 
     @property

@@ -101,7 +101,7 @@ class Task:
 
     @property
     def key(self) -> str:
-        """`<client>.<task id>`."""
+        """`<client>.<task id>.<incarnation>`."""
         return self.accepted.key
 
     @property

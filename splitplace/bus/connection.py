@@ -147,7 +147,8 @@ class Bus:
         """
 
         async def handle(name: str, message: aiomqtt.Message) -> None:
-            await handler(RawReceived(topic.match(name) or {}, message.payload, request_properties(message)))
+            parameters, properties = topic.match(name) or {}, request_properties(message)
+            await handler(RawReceived(parameters, message.payload, properties, message.retain))
 
         self._add(topic, handle, parameters, workers)
 

@@ -40,6 +40,8 @@ class RawReceived:
     parameters: Mapping[str, str]
     payload: bytes
     properties: RequestProperties
+    retained: bool = False
+    """Whether the broker had kept it: it may be much older than the connection."""
 
 
 def parse(topic: Topic[MessageT], name: str, payload: bytes) -> Received[MessageT]:

@@ -115,8 +115,21 @@ def test_a_name_that_cannot_be_one_level_of_a_topic_is_refused(name: str) -> Non
         TypeAdapter(Name).validate_python(name)
 
 
-@pytest.mark.parametrize("key", ["camera", "a.b.c", ".a", "a.", "a/b.c", "a.b\n", f"{'a' * 65}.b"])
-def test_a_task_key_is_exactly_two_names_joined_by_a_dot(key: str) -> None:
+@pytest.mark.parametrize(
+    "key",
+    [
+        "camera",
+        "a.b.c",
+        "a.b.0123abcd.0123abcd",
+        "a.b.0123ABCD",
+        ".a",
+        "a.",
+        "a/b.c",
+        "a.b\n",
+        f"{'a' * 65}.b",
+    ],
+)
+def test_a_task_key_is_two_names_and_perhaps_an_incarnation_joined_by_dots(key: str) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(TaskKey).validate_python(key)
 

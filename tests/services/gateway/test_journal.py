@@ -1,6 +1,9 @@
 """The journal: what it has said it has written is there after a restart."""
 
 import asyncio
+import contextlib
+import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +26,21 @@ def answer(status: str = "answered", number: int = 1) -> Answer:
     )
 
 
+JOURNAL_0_1 = f"""
+CREATE TABLE tasks (
+    key TEXT PRIMARY KEY, client TEXT NOT NULL, task TEXT NOT NULL, application TEXT NOT NULL,
+    deadline_ms REAL NOT NULL, accepted_unix_s REAL NOT NULL, attempt INTEGER NOT NULL, dtype TEXT NOT NULL,
+    shape TEXT NOT NULL, inputs BLOB, labels TEXT, response_topic TEXT, correlation_data BLOB,
+    packed INTEGER NOT NULL, answer TEXT, delivered INTEGER NOT NULL DEFAULT 0, finished_unix_s REAL
+) STRICT;
+INSERT INTO tasks VALUES ('camera.1', 'camera', '1', 'digits', 250.0, 1e9, 1, 'uint8', '2,2', x'01020304',
+    NULL, NULL, NULL, 0, NULL, 0, NULL);
+INSERT INTO tasks VALUES ('camera.2', 'camera', '2', 'digits', 250.0, 1e9, 1, 'uint8', '2,2', NULL,
+    NULL, NULL, NULL, 0, '{answer(number=2).model_dump_json(exclude={"warnings"})}', 0, 1e9);
+"""
+"""What version 0.1 has left: an unfinished task and an undelivered answer."""
+
+
 async def test_an_accepted_task_is_there_after_a_restart_with_everything_it_needs(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "journal.sqlite3"
     async with Journal(path, durable=True) as journal:
@@ -30,7 +48,8 @@ async def test_an_accepted_task_is_there_after_a_restart_with_everything_it_need
         assert await journal.accept(entry()) is None
         await journal.begin_attempt("camera.1", 3)
     async with Journal(path, durable=True) as journal:
-        first, second = await journal.unfinished()
+        (first, second), damaged = await journal.unfinished()
+    assert damaged == ()
     assert (first.key, first.attempt, first.labels, first.reply) == ("camera.1", 3, (3, 1), entry().reply)
     assert np.array_equal(first.inputs, entry().inputs)
     assert (second.key, second.labels) == ("camera.2", None)
@@ -57,11 +76,11 @@ async def test_an_answer_is_undelivered_until_the_broker_had_it(tmp_path: Path) 
         await journal.accept(entry())
         await journal.finish("camera.1", answer())
     async with Journal(tmp_path / "journal", durable=False) as journal:
-        (left,) = await journal.undelivered()
+        (left,), _ = await journal.undelivered()
         assert (left.answer, left.reply) == (answer(), entry().reply)
-        assert await journal.unfinished() == ()
+        assert await journal.unfinished() == ((), ())
         await journal.delivered("camera.1")
-        assert await journal.undelivered() == ()
+        assert await journal.undelivered() == ((), ())
 
 
 async def test_only_old_delivered_answers_are_forgotten(tmp_path: Path) -> None:
@@ -71,17 +90,18 @@ async def test_only_old_delivered_answers_are_forgotten(tmp_path: Path) -> None:
         await journal.finish("camera.1", answer())
         await journal.finish("camera.2", answer(number=2))
         await journal.delivered("camera.1")
-        assert await journal.forget(older_than_s=60.0) == 0
-        assert await journal.forget(older_than_s=-1.0) == 1
-        assert len(await journal.undelivered()) == 1
-        assert len(await journal.unfinished()) == 1
+        assert await journal.forget() == 0
+    async with Journal(tmp_path / "journal", durable=False, keep_answers_s=0.0) as journal:
+        assert await journal.forget() == 1
+        assert len((await journal.undelivered())[0]) == 1
+        assert len((await journal.unfinished())[0]) == 1
 
 
 async def test_writes_that_come_together_share_a_commit(tmp_path: Path) -> None:
     async with Journal(tmp_path / "journal", durable=False) as journal:
         results = await asyncio.gather(*(journal.accept(entry(number)) for number in range(200)))
         assert results == [None] * 200
-        assert len(await journal.unfinished()) == 200
+        assert len((await journal.unfinished())[0]) == 200
 
 
 async def test_a_journal_that_cannot_be_written_says_what_to_look_at(tmp_path: Path) -> None:
@@ -98,7 +118,7 @@ async def test_a_second_gateway_on_the_same_journal_is_refused_and_told_why(tmp_
                 pass
         assert await journal.accept(entry()) is None
     async with Journal(tmp_path / "journal", durable=False) as journal:
-        assert len(await journal.unfinished()) == 1
+        assert len((await journal.unfinished())[0]) == 1
 
 
 async def test_a_write_that_nobody_waits_for_any_more_does_not_end_the_journal(tmp_path: Path) -> None:
@@ -109,3 +129,94 @@ async def test_a_write_that_nobody_waits_for_any_more_does_not_end_the_journal(t
             writing.cancel()
         known = await journal.accept(entry())
         assert known is None or known.answer is None
+
+
+async def test_a_task_id_with_other_inputs_is_another_task_once_the_first_has_ended(tmp_path: Path) -> None:
+    first = replace(entry(), key="camera.1.aaaaaaaa", content="one")
+    other = replace(entry(), key="camera.1.bbbbbbbb", content="two")
+    async with Journal(tmp_path / "journal", durable=False) as journal:
+        assert await journal.accept(first) is None
+        assert await journal.accept(other) == Known(None, is_other=True)
+        await journal.finish(first.key, answer("expired"))
+        assert await journal.accept(other) is None
+        await journal.finish(other.key, answer("failed"))
+        assert await journal.accept(first) == Known(answer("expired"))
+        assert await journal.known("camera", "1", "two") == Known(answer("failed"))
+        assert await journal.known("camera", "1", "three") is None
+
+
+async def test_a_task_id_is_new_again_when_its_answer_is_no_longer_kept(tmp_path: Path) -> None:
+    async with Journal(tmp_path / "journal", durable=False, keep_answers_s=0.0) as journal:
+        await journal.accept(replace(entry(), key="camera.1.aaaaaaaa"))
+        await journal.finish("camera.1.aaaaaaaa", answer())
+        assert await journal.accept(entry()) == Known(answer())
+        await journal.delivered("camera.1.aaaaaaaa")
+        assert await journal.accept(replace(entry(), key="camera.1.bbbbbbbb")) is None
+
+
+async def test_a_journal_of_the_first_version_is_read_and_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.executescript(JOURNAL_0_1)
+    async with Journal(path, durable=False) as journal:
+        ((unfinished,), damaged), ((undelivered,), _) = (
+            await journal.unfinished(),
+            await journal.undelivered(),
+        )
+        assert damaged == ()
+        assert (unfinished.key, unfinished.inputs.shape, unfinished.content) == ("camera.1", (2, 2), None)
+        assert (undelivered.key, undelivered.answer) == ("camera.2", answer(number=2))
+        assert await journal.accept(entry(2)) == Known(answer(number=2))
+        assert await journal.accept(entry(3)) is None
+
+
+async def test_a_row_that_cannot_be_read_is_put_aside_and_the_others_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    async with Journal(path, durable=False) as journal:
+        for number in range(1, 6):
+            await journal.accept(entry(number))
+        for number in (4, 5):
+            await journal.finish(f"camera.{number}", answer(number=number))
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("UPDATE tasks SET inputs = x'00' WHERE key = 'camera.1'")
+        database.execute("UPDATE tasks SET deadline_ms = 1e300 WHERE key = 'camera.2'")
+        database.execute("UPDATE tasks SET answer = '{}' WHERE key = 'camera.4'")
+        database.commit()
+    async with Journal(path, durable=False, keep_answers_s=-1.0) as journal:
+        (left,), damaged = await journal.unfinished()
+        assert (left.key, [row.key for row in damaged]) == ("camera.3", ["camera.1", "camera.2"])
+        (left_answer,), (broken,) = await journal.undelivered()
+        assert (left_answer.key, broken.key, broken.reply) == ("camera.5", "camera.4", entry().reply)
+        for row in (*damaged, broken):
+            await journal.delivered(row.key)
+        assert (await journal.unfinished())[1] == ()
+        assert (await journal.undelivered())[1] == ()
+        await journal.forget()
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        kept = database.execute("SELECT key FROM tasks WHERE quarantined IS NOT NULL ORDER BY key").fetchall()
+    assert kept == [("camera.1",), ("camera.2",), ("camera.4",)]
+
+
+async def test_a_stored_answer_that_cannot_be_read_costs_nobody_else_anything(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    async with Journal(path, durable=False) as journal:
+        await journal.accept(entry())
+        await journal.finish("camera.1", answer())
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("UPDATE tasks SET answer = '{}'")
+        database.commit()
+    async with Journal(path, durable=False) as journal:
+        again = replace(entry(), key="camera.1.aaaaaaaa")
+        others = [entry(number) for number in range(2, 22)]
+        assert await asyncio.gather(*(journal.accept(task) for task in (again, *others))) == [None] * 21
+
+
+async def test_a_write_that_fails_takes_no_other_with_it(tmp_path: Path) -> None:
+    twice = [replace(entry(number), content=str(number)) for number in (1, 2)]
+    clashing = replace(entry(3), key="camera.1")
+    async with Journal(tmp_path / "journal", durable=False) as journal:
+        results = await asyncio.gather(
+            *(journal.accept(task) for task in (*twice, clashing, entry(4))), return_exceptions=True
+        )
+        assert [type(result) for result in results] == [type(None), type(None), JournalError, type(None)]
+        assert len((await journal.unfinished())[0]) == 3

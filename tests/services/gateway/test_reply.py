@@ -33,8 +33,23 @@ def test_a_response_topic_outside_our_tree_or_among_the_own_answers_is_used(want
         "home/+/answers",
         "$SYS/broker",
         "home/\0",
+        "home/\x1b]0;",
+        "home/\x85",
+        "home/\uffff",
         "",
+        "a/" * 250 + "b",
+        "a/" * 10 + "b",
+        "a" * 257,
+        "ü" * 129,
     ],
 )
-def test_any_other_response_topic_is_not_used(wanted: str) -> None:
-    assert response_topic(wanted) is None
+def test_any_other_response_topic_is_not_used_and_its_sender_is_told(wanted: str) -> None:
+    raw = RawReceived({}, b"", RequestProperties(response_topic=wanted))
+    reply = reply_to(raw, PREFIX, "camera")
+    assert reply.response_topic is None
+    assert "response topic was not used" in reply.warnings[0]
+
+
+def test_a_response_topic_at_the_bounds_is_used() -> None:
+    for wanted in ("a/" * 9 + "b", "a" * 256, "heim/küche"):
+        assert response_topic(wanted) == wanted

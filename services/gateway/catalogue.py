@@ -1,0 +1,69 @@
+"""The catalogue as the gateway knows it, and whether it knows it: not ready is not invalid."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from math import inf
+
+from splitplace.bus.background import now_ms
+from splitplace.messages.application import Application
+from splitplace.services.gateway.intake import unknown_application
+from splitplace.services.gateway.refusals import refuse
+
+PATIENCE_MS = 3000.0
+"""How long tasks wait for a catalogue that is missing, all of them together."""
+SETTLE_MS = 500.0
+"""The catalogue counts as complete this long after its last entry came."""
+
+
+class Catalogue:
+    """Applications by name. Tasks from the broker may overtake its retained entries."""
+
+    def __init__(self, is_connected: Callable[[], bool]) -> None:
+        """Start empty.
+
+        Args:
+            is_connected: whether the connection on which entries come is up.
+        """
+        self.applications: dict[str, Application] = {}
+        """Not to be changed from outside."""
+        self._is_connected = is_connected
+        self._complete_at_ms = inf
+        self._missing_since_ms: float | None = None
+        self._news = asyncio.Event()
+
+    def add(self, application: Application) -> None:
+        """Note a new or changed entry."""
+        self.applications[application.name] = application
+        self._complete_at_ms = now_ms() + SETTLE_MS
+        self._missing_since_ms = None
+        self._news.set()
+
+    async def connected(self) -> None:
+        """Expect the entries once more: the connection is new, and so may be the broker."""
+        if self.applications:
+            self._complete_at_ms = now_ms() + SETTLE_MS
+        self._news.set()
+
+    async def find(self, name: str) -> Application:
+        """Return an application, waiting for it a while if the catalogue is not complete.
+
+        Raises:
+            TaskRefusedError: `unknown-application` if the catalogue is complete, otherwise `not-ready`.
+        """
+        while (found := self.applications.get(name)) is None:
+            now = now_ms()
+            if self._is_connected() and now >= self._complete_at_ms:
+                refuse("unknown-application", unknown_application(name, self.applications))
+            if self._missing_since_ms is None:
+                self._missing_since_ms = now
+            give_up_ms = self._missing_since_ms + PATIENCE_MS
+            if now >= give_up_ms:
+                reason = "the gateway is not ready: it has no complete catalogue (is the splitter running?)"
+                refuse("not-ready", f"{reason}; try again")
+            until_ms = min(give_up_ms, self._complete_at_ms if self._complete_at_ms > now else inf)
+            self._news.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout((until_ms - now) / 1e3):
+                    await self._news.wait()
+        return found

@@ -1,0 +1,197 @@
+"""Receive tasks: refuse, answer again, or journal and begin each of them."""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import NoReturn
+
+from splitplace.bus.background import now_ms
+from splitplace.bus.incoming import RawReceived
+from splitplace.messages.task import Answer
+from splitplace.services.gateway.catalogue import Catalogue
+from splitplace.services.gateway.intake import (
+    SMALL_BYTES,
+    Submission,
+    ValidTask,
+    announced_bytes,
+    decode,
+    identify,
+    read,
+)
+from splitplace.services.gateway.journal import Entry, Journal, JournalError, Known, ReplyTo
+from splitplace.services.gateway.refusals import (
+    TRY_AGAIN,
+    RefusalKind,
+    TaskIdentity,
+    TaskRefusedError,
+    refuse,
+)
+from splitplace.services.gateway.reply import reply_to
+from splitplace.services.gateway.settings import GatewaySettings
+
+log = logging.getLogger(__name__)
+
+MAX_RETAINED = 1000
+"""Retained tasks that are remembered, so that each is refused once."""
+INCARNATION_BYTES = 4
+MEGABYTE = 1e6
+
+
+class _AlreadyToldError(Exception):
+    """A retained task was refused before."""
+
+
+class Reception:
+    """The way of a message from the broker into the journal."""
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        journal: Journal,
+        catalogue: Catalogue,
+        *,
+        load: Callable[[], tuple[int, int]],
+        begin: Callable[[Entry, float], None],
+        tell: Callable[[Answer, ReplyTo], None],
+    ) -> None:
+        """A reception for one gateway.
+
+        Args:
+            settings: its limits.
+            journal: open.
+            catalogue: the applications.
+            load: number of unfinished tasks, and bytes of their inputs.
+            begin: begins an accepted task; the second argument is when it arrived, in ms.
+            tell: publishes an answer.
+        """
+        self.counts: Counter[str] = Counter()
+        """`received`, `accepted` and `repeated` tasks."""
+        self.refusals: Counter[RefusalKind] = Counter()
+        self._settings = settings
+        self._journal = journal
+        self._catalogue = catalogue
+        self._load = load
+        self._begin = begin
+        self._tell = tell
+        self._retained: dict[str, None] = {}
+
+    async def receive(self, raw: RawReceived) -> None:
+        """Accept, refuse, or answer again one message on a task topic."""
+        arrived_ms = now_ms()
+        self.counts["received"] += 1
+        identity = identify(raw)
+        try:
+            if raw.retained:
+                self._check_retained(raw)
+            if len(raw.payload) > SMALL_BYTES:
+                submission = await asyncio.to_thread(read, raw, identity)
+            else:
+                submission = read(raw, identity)
+            identity = submission.identity
+            reply = reply_to(raw, self._settings.prefix, identity.client)
+            if not await self._is_repeated(submission, reply):
+                await self._accept(await self._valid(submission), reply, arrived_ms)
+        except _AlreadyToldError:
+            log.debug("dropped a retained task of %s that was refused before", identity.client)
+        except TaskRefusedError as refusal:
+            self._refuse(raw, refusal.identity or identity, refusal)
+
+    def _check_retained(self, raw: RawReceived) -> None:
+        """Refuse a retained task: it would run again at each new connection. Its sender hears so once."""
+        name = "/".join(raw.parameters.values())
+        if name in self._retained:
+            raise _AlreadyToldError
+        self._retained[name] = None
+        if len(self._retained) > MAX_RETAINED:
+            del self._retained[next(iter(self._retained))]
+        refuse("retained", "the task was published with the retain flag; publish it again without")
+
+    async def _is_repeated(self, submission: Submission, reply: ReplyTo) -> bool:
+        """Whether a task that could not be taken now was sent before; then it is answered again.
+
+        Comes before any refusal, so that no task hears two different answers.
+        """
+        application = self._catalogue.applications.get(submission.application)
+        if application is not None and not self._overload(announced_bytes(submission, application)):
+            return False  # `Journal.accept` looks
+        identity = submission.identity
+        try:
+            known = await self._journal.known(identity.client, identity.task, submission.content)
+        except JournalError as error:
+            self._cannot_write(error)
+        return known is not None and self._repeat(known, reply)
+
+    async def _valid(self, submission: Submission) -> ValidTask:
+        application = await self._catalogue.find(submission.application)
+        if overload := self._overload(announced_bytes(submission, application)):
+            refuse("overloaded", overload)
+        if submission.is_costly:
+            return await asyncio.to_thread(decode, submission, application)
+        return decode(submission, application)
+
+    def _overload(self, input_bytes: int) -> str:
+        """Say why no task with this many bytes of inputs is taken now; empty if it is."""
+        unfinished, held_bytes = self._load()
+        held_bytes += input_bytes
+        if unfinished < self._settings.max_tasks and held_bytes <= self._settings.max_input_mb * MEGABYTE:
+            return ""
+        return f"overloaded: {unfinished} unfinished tasks; try again later"
+
+    async def _accept(self, valid: ValidTask, reply: ReplyTo, arrived_ms: float) -> None:
+        if overload := self._overload(valid.inputs.nbytes):  # others came while this was decoded
+            refuse("overloaded", overload)
+        client, task = valid.identity.client, valid.identity.task
+        entry = Entry(
+            key=f"{client}.{task}.{secrets.token_hex(INCARNATION_BYTES)}",
+            client=client,
+            task=task,
+            application=valid.application,
+            deadline_ms=valid.deadline_ms,
+            accepted_unix_s=time.time() - (now_ms() - arrived_ms) / 1e3,
+            attempt=1,
+            inputs=valid.inputs,
+            labels=valid.labels,
+            reply=reply,
+            content=valid.content,
+        )
+        try:
+            known = await self._journal.accept(entry)
+        except JournalError as error:
+            self._cannot_write(error)
+        if known is None:
+            self.counts["accepted"] += 1
+            self._begin(entry, arrived_ms)
+        else:
+            self._repeat(known, reply)
+
+    def _cannot_write(self, error: JournalError) -> NoReturn:
+        log.error("refusing tasks: %s", error)
+        refuse("journal", "the gateway cannot write its journal now; try again later")
+
+    def _repeat(self, known: Known, reply: ReplyTo) -> bool:
+        """Answer a task that was sent before once more. An unfinished one gets its answer when it ends."""
+        if known.is_other:
+            reason = "this task id belongs to an unfinished task with other inputs; use another id, or wait"
+            refuse("reused-id", reason)
+        self.counts["repeated"] += 1
+        if known.answer is not None:
+            repeated = known.answer.model_copy(update={"repeated": True, "warnings": reply.warnings})
+            self._tell(repeated, reply)
+        return True
+
+    def _refuse(self, raw: RawReceived, identity: TaskIdentity, refusal: TaskRefusedError) -> None:
+        self.refusals[refusal.kind] += 1
+        name = raw.parameters.get("application", "")
+        reply = reply_to(raw, self._settings.prefix, identity.client)
+        answer = Answer(
+            task=identity.task,
+            client=identity.client,
+            application=name if name in self._catalogue.applications else None,
+            status="refused" if refusal.kind in TRY_AGAIN else "invalid",
+            reason=refusal.reason,
+            warnings=reply.warnings,
+        )
+        self._tell(answer, reply)

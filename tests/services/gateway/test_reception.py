@@ -1,0 +1,191 @@
+"""What becomes of tasks that the gateway does not simply take, on a real broker."""
+
+import contextlib
+import sqlite3
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from splitplace.messages import topics
+from splitplace.services.gateway import catalogue
+from splitplace.services.gateway.journal import Entry, Journal, ReplyTo
+from splitplace.services.gateway.settings import GatewaySettings
+from tests.services.gateway.live_gateway import (
+    APPLICATION,
+    IMAGES,
+    PREFIX,
+    Sensor,
+    StandIn,
+    gateway_at,
+    packed,
+    sensor_at,
+    system,
+)
+from tests.services.gateway.stimuli import entry
+from tests.support.waiting import until
+
+
+async def publish_catalogue(stand_in: StandIn) -> None:
+    await stand_in.bus.publish(topics.APPLICATION, APPLICATION, application=APPLICATION.name)
+
+
+async def clear_catalogue(sensor: Sensor) -> None:
+    await sensor.client.publish(f"{PREFIX}/application/{APPLICATION.name}", b"", qos=1, retain=True)
+
+
+async def test_a_valid_task_waits_for_the_catalogue(
+    settings: GatewaySettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue, "PATIENCE_MS", 1e6)
+    stand_in = StandIn(settings, has_catalogue=False)
+    async with stand_in.bus, gateway_at(settings), sensor_at(settings) as sensor:
+        await until(lambda: stand_in.gateways)
+        await sensor.ask(packed(deadline_ms=60_000.0))
+        await sensor.ask(b"noise", "task/digits/camera/2")
+        assert (await sensor.answer())["task"] == "2"
+        await publish_catalogue(stand_in)
+        assert (await sensor.answer())["status"] == "answered"
+
+
+async def test_without_a_catalogue_no_task_is_invalid(
+    settings: GatewaySettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue, "PATIENCE_MS", 50.0)
+    stand_in = StandIn(settings, has_catalogue=False)
+    async with stand_in.bus, gateway_at(settings), sensor_at(settings) as sensor:
+        await until(lambda: stand_in.gateways)
+        for _ in range(3):
+            await sensor.ask(packed())
+            refusal = await sensor.answer()
+            assert refusal["status"] == "refused"
+            assert "not ready" in refusal["reason"]
+            assert "try again" in refusal["reason"]
+        await publish_catalogue(stand_in)
+        await until(lambda: stand_in.applications)
+        await sensor.ask(packed())
+        assert (await sensor.answer())["status"] == "answered"
+
+
+async def test_a_known_task_gets_its_stored_answer_before_anybody_looks_at_the_catalogue(
+    settings: GatewaySettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with system(settings) as (_, sensor):
+        await sensor.ask(packed())
+        first = await sensor.answer()
+        await clear_catalogue(sensor)
+    monkeypatch.setattr(catalogue, "PATIENCE_MS", 0.0)
+    stand_in = StandIn(settings, has_catalogue=False)
+    async with stand_in.bus, gateway_at(settings), sensor_at(settings) as sensor:
+        await until(lambda: stand_in.gateways)
+        await sensor.ask(packed())
+        assert await sensor.answer() == {**first, "repeated": True}
+
+
+async def test_a_task_that_was_answered_is_never_told_of_an_overload(settings: GatewaySettings) -> None:
+    async with system(settings.model_copy(update={"max_tasks": 1})) as (stand_in, sensor):
+        await sensor.ask(packed())
+        first = await sensor.answer()
+        stand_in.silent = True
+        await sensor.ask(packed(deadline_ms=60_000.0), "task/digits/camera/2")
+        await until(lambda: len(stand_in.accepted) == 2)
+        await sensor.ask(packed())
+        assert await sensor.answer() == {**first, "repeated": True}
+
+
+async def test_a_response_topic_of_many_levels_costs_its_sender_a_warning_and_others_nothing(
+    settings: GatewaySettings,
+) -> None:
+    async with system(settings) as (_, sensor):
+        await sensor.ask(packed(), ResponseTopic="a/" * 250 + "b")
+        message = await sensor.message()
+        assert message.topic.value == f"{PREFIX}/answer/camera/1"
+        assert b"501 bytes" in bytes(message.payload or b"")
+        await sensor.ask(packed(), "task/digits/camera/2")
+        answer = await sensor.answer()
+        assert (answer["status"], answer["warnings"]) == ("answered", [])
+
+
+async def test_a_task_id_with_other_inputs_is_run_under_another_key(settings: GatewaySettings) -> None:
+    async with system(settings) as (stand_in, sensor):
+        await sensor.ask(packed())
+        await sensor.answer()
+        await sensor.ask(packed(inputs=bytes(IMAGES.nbytes)))
+        assert (await sensor.answer())["repeated"] is False
+        first, second = stand_in.accepted
+        assert first.task != second.task
+        assert np.array_equal(stand_in.frames[-1][1], np.zeros_like(IMAGES[:1]))
+
+
+async def test_a_task_id_with_other_inputs_is_refused_while_the_first_is_unfinished(
+    settings: GatewaySettings,
+) -> None:
+    async with system(settings) as (stand_in, sensor):
+        stand_in.silent = True
+        await sensor.ask(packed(deadline_ms=60_000.0))
+        await until(lambda: stand_in.accepted)
+        await sensor.ask(packed(inputs=bytes(IMAGES.nbytes)))
+        refusal = await sensor.answer()
+        assert refusal["status"] == "refused"
+        assert "other inputs" in refusal["reason"]
+
+
+async def test_a_task_id_really_runs_again_when_its_answer_is_no_longer_kept(
+    settings: GatewaySettings,
+) -> None:
+    async with system(settings.model_copy(update={"keep_answers_s": 0.0})) as (stand_in, sensor):
+        for count in (1, 2, 3):
+            await sensor.ask(packed())
+            assert (await sensor.answer())["repeated"] is False
+            assert len({task.task for task in stand_in.accepted}) == count
+            await until(lambda: all_delivered(settings))
+
+
+def all_delivered(settings: GatewaySettings) -> bool:
+    with contextlib.closing(sqlite3.connect(settings.journal_file)) as database:
+        (left,) = database.execute("SELECT count(*) FROM tasks WHERE delivered = 0").fetchone()
+    return bool(left == 0)
+
+
+async def test_a_retained_task_is_refused_once(settings: GatewaySettings) -> None:
+    stand_in = StandIn(settings)
+    async with stand_in.bus, sensor_at(settings) as sensor:
+        await sensor.client.publish(f"{PREFIX}/task/digits/camera/1", packed(), qos=1, retain=True)
+        async with gateway_at(settings):
+            refusal = await sensor.answer()
+            assert refusal["status"] == "invalid"
+            assert "retain flag" in refusal["reason"]
+            await sensor.ask(packed(), "task/digits/camera/2")
+            assert (await sensor.answer())["task"] == "2"
+            assert len({task.task for task in stand_in.accepted}) == 1
+
+
+async def test_a_task_from_before_the_clock_was_set_is_answered(settings: GatewaySettings) -> None:
+    async with Journal(settings.journal_file, durable=False) as journal:
+        await journal.accept(entry_of(1, accepted_unix_s=0.0))
+        await journal.accept(entry_of(2, accepted_unix_s=1e12))
+    async with sensor_at(settings) as sensor, StandIn(settings).bus, gateway_at(settings):
+        statuses = {answer["task"]: answer["status"] for answer in [await sensor.answer() for _ in range(2)]}
+    assert statuses["1"] == "expired"
+    assert statuses["2"] in {"answered", "expired"}
+
+
+def entry_of(number: int, accepted_unix_s: float) -> Entry:
+    made = entry(number)
+    return replace(made, accepted_unix_s=accepted_unix_s, inputs=IMAGES, reply=ReplyTo())
+
+
+async def test_a_damaged_row_is_answered_once_and_the_others_go_on(settings: GatewaySettings) -> None:
+    async with Journal(settings.journal_file, durable=False) as journal:
+        for number in (1, 2):
+            await journal.accept(replace(entry_of(number, time.time()), deadline_ms=60_000.0))
+    with contextlib.closing(sqlite3.connect(settings.journal_file)) as database:
+        database.execute("UPDATE tasks SET inputs = x'00' WHERE task = '1'")
+        database.commit()
+    async with sensor_at(settings) as sensor, StandIn(settings).bus, gateway_at(settings):
+        answers = {answer["task"]: answer for answer in [await sensor.answer() for _ in range(2)]}
+        assert answers["2"]["status"] == "answered"
+        assert answers["1"]["status"] == "failed"
+        assert "damaged" in answers["1"]["reason"]
+        await until(lambda: all_delivered(settings))
