@@ -154,7 +154,7 @@ def check(
     verdict = Verdict()
     for story in stories(events):
         _count(story, verdict)
-        verdict.findings += _answers(story, verdict, events)
+        verdict.findings += _answers(story, verdict, hindrances)
         verdict.findings += _times(story, verdict, hindrances, promises)
         verdict.findings += _rows(story)
         if reference is not None:
@@ -211,14 +211,14 @@ def _count(story: Story, verdict: Verdict) -> None:
     verdict.repeated += max(0, len(story.heard) - 1)
 
 
-def _answers(story: Story, verdict: Verdict, events: Sequence[records.Record]) -> Iterator[Finding]:
+def _answers(story: Story, verdict: Verdict, hindrances: Sequence[Window]) -> Iterator[Finding]:
     """Exactly one terminal answer; copies are equal."""
     if not story.heard:
         # A broker that is killed forgets what came in the last seconds: the sensor's time-out covers that.
         if story.acknowledged_s is None or story.row is not None:
             lost = story.accepted
         else:
-            lost = not broker_killed_near(events, story.acknowledged_s)
+            lost = not broker_killed_near(hindrances, story.acknowledged_s)
             verdict.excused += not lost
         if lost:
             text = "accepted (journal)" if story.row else "acknowledged"
@@ -256,10 +256,7 @@ def _times(
     late_s = heard.at_s - allowed_s + promises.allowance_s
     if late_s <= 0:
         return
-    killed = next(
-        (h for h in hindrances if h.kills_broker and began_s < h.until_s and h.from_s < heard.at_s), None
-    )
-    if killed is not None and story.sent[-1].again and heard.repeated:
+    if story.sent[-1].again and _broker_forgot(story, heard, began_s, allowed_s, hindrances):
         verdict.excused += 1
         return
     verdict.worst_lateness_s = max(verdict.worst_lateness_s, late_s)
@@ -267,6 +264,15 @@ def _times(
         asked = " (asked again)" if story.sent[-1].again else ""
         text = f"{heard.status} {late_s:.2f} s after deadline, grace and downtime{asked}"
         yield Finding("late", story.key, text, heard.at_s)
+
+
+def _broker_forgot(
+    story: Story, heard: records.Heard, began_s: float, allowed_s: float, hindrances: Sequence[Window]
+) -> bool:
+    """Whether a killed broker took the answer with it, or the task before it was accepted."""
+    if heard.repeated:
+        return any(h.kills_broker and began_s < h.until_s and h.from_s < allowed_s for h in hindrances)
+    return story.acknowledged_s is not None and broker_killed_near(hindrances, story.acknowledged_s)
 
 
 def _rows(story: Story) -> Iterator[Finding]:

@@ -9,6 +9,9 @@ from nemesis.faults import BROKER, GATEWAY
 _BROKER_FORGETS_S = 3.0
 """A broker writes what it holds every second; with the disk's help it may be three."""
 
+_HEARD_LATE_S = 0.5
+"""An acknowledgement may be read after the death of the broker that sent it."""
+
 
 @dataclass(frozen=True)
 class Window:
@@ -74,12 +77,9 @@ def allowed_until_s(began_s: float, due_s: float, hindrances: Sequence[Window]) 
     return due_s
 
 
-def broker_killed_near(events: Iterable[records.Record], at_s: float) -> bool:
+def broker_killed_near(hindrances: Iterable[Window], at_s: float) -> bool:
     """Whether the broker was killed so soon that it may have forgotten what it had acknowledged."""
     return any(
-        isinstance(event, records.FaultBegan)
-        and BROKER in event.targets
-        and event.fault.endswith(":kill")
-        and at_s - 0.5 <= event.at_s <= at_s + _BROKER_FORGETS_S
-        for event in events
+        window.kills_broker and at_s - _HEARD_LATE_S <= window.from_s <= at_s + _BROKER_FORGETS_S
+        for window in hindrances
     )

@@ -150,6 +150,16 @@ def test_an_answer_that_only_asking_again_gives_is_late() -> None:
     assert excused.excused == 1
 
 
+def test_a_task_that_a_killed_broker_forgot_before_it_was_accepted_is_excused() -> None:
+    again = (sent(50.0, again=True), heard(50.1))
+    verdict = judged(sent(), acknowledged(), *fault(10.0, 12.0, "broker"), *again, row())
+    assert verdict.passed
+    assert verdict.excused == 1
+    assert found(sent(), acknowledged(), *fault(30.0, 31.0, "broker"), *again, row()) == ["late"]
+    repeated = (sent(50.0, again=True), heard(50.1, repeated=True))
+    assert found(sent(), acknowledged(), *fault(30.0, 31.0, "broker"), *repeated, row()) == ["late"]
+
+
 def test_an_unacknowledged_message_counts_from_its_repetition() -> None:
     assert found(sent(), sent(20.0), acknowledged(20.1), heard(20.5), row()) == []
 
