@@ -3,12 +3,8 @@
 import asyncio
 from collections.abc import Iterable
 
-from pydantic import Field
-from pydantic_settings import CliImplicitFlag
-
 from splitplace.bus.connection import Received
 from splitplace.bus.service import Service, now_ms
-from splitplace.bus.settings import Settings
 from splitplace.messages.application import Application
 from splitplace.messages.cluster import ClusterState, PrepareFragments
 from splitplace.messages.task import TaskDecided, TaskFinished
@@ -21,24 +17,10 @@ from splitplace.messages.topics import (
     NODE_PREPARE,
     PLACER,
 )
-from splitplace.policies.placement import PlacementName, placement_policy
+from splitplace.policies.placement import placement_policy
 from splitplace.services.placer.core import PlacerCore
+from splitplace.services.placer.settings import PlacerSettings
 from splitplace.storage.state_file import StateFile
-
-
-class PlacerSettings(Settings):
-    """Settings of the placer."""
-
-    placement: PlacementName = Field("earliest-finish", description="Policy that chooses nodes.")
-    seed: int = Field(0, description="Seed of random numbers.")
-    warm_up: CliImplicitFlag[bool] = Field(
-        default=True, description="Let nodes with free memory load fragments before a task needs them."
-    )
-    fine_tuning: CliImplicitFlag[bool] = Field(
-        default=True, description="For `gobi` and `daso`: go on learning from the outcome of placements."
-    )
-    fine_tuning_s: float = Field(30.0, gt=0, description="For `gobi` and `daso`: seconds between trainings.")
-    save_every_s: float = Field(5.0, gt=0, description="Seconds between saves of the state.")
 
 
 class Placer:

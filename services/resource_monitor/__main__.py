@@ -1,7 +1,8 @@
 """`python -m splitplace.services.resource_monitor`, the same as `splitplace resource-monitor`."""
 
 from splitplace.bus.command_line import part_command
-from splitplace.services.resource_monitor.service import ResourceMonitor, ResourceMonitorSettings
+from splitplace.services.resource_monitor.service import ResourceMonitor
+from splitplace.services.resource_monitor.settings import ResourceMonitorSettings
 from splitplace.terminal import run
 
 app = part_command(

@@ -3,11 +3,10 @@
 import logging
 import math
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from splitplace.bus.connection import RawReceived, Received, parse
 from splitplace.bus.service import Service, now_ms
-from splitplace.bus.settings import Settings
 from splitplace.messages.cluster import NodeInfo, NodeVitals
 from splitplace.messages.frames import FrameError
 from splitplace.messages.metrics import ClusterMetrics, NodeMetrics
@@ -21,11 +20,9 @@ from splitplace.messages.topics import (
     RESOURCE_MONITOR,
 )
 from splitplace.services.resource_monitor.core import (
-    FORGET_AFTER_MS,
-    LINK_MEGABYTES_PER_SECOND,
-    SILENT_AFTER_MS,
     ResourceMonitorCore,
 )
+from splitplace.services.resource_monitor.settings import ResourceMonitorSettings
 
 log = logging.getLogger(__name__)
 
@@ -40,20 +37,6 @@ _GATHER_MS = 20.0
 _SETTLE_MS = 300.0
 """Time until the first cluster state, while the retained messages of nodes come in: without them it would say
 that no node lives."""
-
-
-class ResourceMonitorSettings(Settings):
-    """Settings of the resource monitor."""
-
-    silent_after_ms: float = Field(
-        SILENT_AFTER_MS, ge=100, description="A node is offline after this many ms without a heartbeat."
-    )
-    forget_after_s: float = Field(
-        FORGET_AFTER_MS / 1000, gt=0, description="Forget a node after this many seconds offline."
-    )
-    link_megabytes_per_second: float = Field(
-        LINK_MEGABYTES_PER_SECOND, gt=0, description="Assumed speed of the link of every node, in MB/s."
-    )
 
 
 class ResourceMonitor:

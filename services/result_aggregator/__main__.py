@@ -1,7 +1,8 @@
 """`python -m splitplace.services.result_aggregator`, the same as `splitplace result-aggregator`."""
 
 from splitplace.bus.command_line import part_command
-from splitplace.services.result_aggregator.service import ResultAggregator, ResultAggregatorSettings
+from splitplace.services.result_aggregator.service import ResultAggregator
+from splitplace.services.result_aggregator.settings import ResultAggregatorSettings
 from splitplace.terminal import run
 
 app = part_command(

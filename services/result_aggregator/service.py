@@ -8,7 +8,6 @@ from splitplace.bus.assembly import TensorAssembly
 from splitplace.bus.client import TENSOR_SESSION
 from splitplace.bus.connection import Received
 from splitplace.bus.service import Service, now_ms
-from splitplace.bus.settings import Settings
 from splitplace.messages.application import Application
 from splitplace.messages.frames import Buffer, FrameError, TensorHeader, decode_tensor
 from splitplace.messages.limits import KIBIBYTE
@@ -30,6 +29,7 @@ from splitplace.messages.topics import (
 from splitplace.services.result_aggregator.core import ResultAggregatorCore
 from splitplace.services.result_aggregator.merging import Condensed, condense
 from splitplace.services.result_aggregator.metrics import BoardKind, Scoreboard
+from splitplace.services.result_aggregator.settings import ResultAggregatorSettings
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +45,6 @@ _TOPICS: Mapping[BoardKind, Topic[TaskMetrics]] = {
     "application": METRICS_APPLICATION,
     "decision": METRICS_DECISION,
 }
-
-
-class ResultAggregatorSettings(Settings):
-    """Settings of the result aggregator: those of every part."""
 
 
 class ResultAggregator:

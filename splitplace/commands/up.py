@@ -26,6 +26,10 @@ def command(
     prefix: PrefixOption = None,
     policy: PolicyOption = None,
     state_dir: StateDirOption = None,
+    log_level: Annotated[
+        str | None,
+        typer.Option(help="Level of the services' logs: debug, info, warning or error.", show_default="info"),
+    ] = None,
     folder: Annotated[
         Path | None, typer.Option(help="Folder of the logs.", show_default="log in the state folder")
     ] = None,
@@ -35,11 +39,11 @@ def command(
     Each service is a process of its own, and is restarted if it dies. Services read their settings from
     `SPLITPLACE_*` variables and `splitplace.toml`. They wait for the broker (see `splitplace broker`).
     """
-    settings = settings_from(broker, prefix)
+    settings = settings_from(broker, prefix, log_level=log_level)
     _hand_on_credentials(settings)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     own_flags = policy_flags(parse_pair(policy))
-    shared = ["--broker", settings.broker, "--prefix", settings.prefix]
+    shared = ["--broker", settings.broker, "--prefix", settings.prefix, "--log-level", settings.log_level]
     if state_dir is not None:
         shared += ["--state-dir", str(state_dir)]
     with Processes(folder or paths(state_dir).logs) as processes:

@@ -28,7 +28,7 @@ from splitplace.messages.topics import PLACER, SPLITTER
 from splitplace.policies.pairs import PolicyPair
 from splitplace.policies.placement import PLACEMENT_POLICIES
 from splitplace.policies.splitting import SPLIT_POLICIES
-from splitplace.services.placer.service import PlacerSettings
+from splitplace.services.placer.settings import PlacerSettings
 from splitplace.services.splitter.settings import SplitterSettings
 from splitplace.storage.model_store import ModelStore
 from tests.support.settings import settings_from_flags

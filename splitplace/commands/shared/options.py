@@ -43,9 +43,9 @@ def parse_duration_ms(text: str) -> float:
     return milliseconds
 
 
-def settings_from(broker: str | None, prefix: str | None) -> Settings:
+def settings_from(broker: str | None, prefix: str | None, **flags: str | None) -> Settings:
     """Return settings from flags, then variables, then the TOML file. Raises ConfigurationError."""
-    given = {"broker": broker, "prefix": prefix}
+    given = {"broker": broker, "prefix": prefix, **flags}
     return Settings.load(**{name: value for name, value in given.items() if value is not None})
 
 

@@ -21,7 +21,8 @@ from splitplace.messages.topics import (
 )
 from splitplace.policies.placement import PlacementName, placement_policy
 from splitplace.policies.placement.daso import LEAST_SAMPLES
-from splitplace.services.placer.service import Placer, PlacerSettings
+from splitplace.services.placer.service import Placer
+from splitplace.services.placer.settings import PlacerSettings
 from tests.support.examples import all_of, node, snapshot, three_ways
 from tests.support.messages import decided, finished
 from tests.support.observer import Observer

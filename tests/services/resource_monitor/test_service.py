@@ -17,7 +17,8 @@ from splitplace.messages.topics import (
     NODE_STATUS,
     NODE_VITALS,
 )
-from splitplace.services.resource_monitor.service import ResourceMonitor, ResourceMonitorSettings
+from splitplace.services.resource_monitor.service import ResourceMonitor
+from splitplace.services.resource_monitor.settings import ResourceMonitorSettings
 from tests.support.messages import BOOTS, node_info, node_status, node_vitals
 from tests.support.observer import Observer
 from tests.support.running import running

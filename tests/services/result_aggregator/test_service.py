@@ -29,7 +29,8 @@ from splitplace.messages.topics import (
     SERVICE_STATUS,
     TENSOR,
 )
-from splitplace.services.result_aggregator.service import ResultAggregator, ResultAggregatorSettings
+from splitplace.services.result_aggregator.service import ResultAggregator
+from splitplace.services.result_aggregator.settings import ResultAggregatorSettings
 from tests.support import messages
 from tests.support.observer import Observer
 from tests.support.outputs import (

@@ -1,0 +1,22 @@
+"""Settings of the placer."""
+
+from pydantic import Field
+from pydantic_settings import CliImplicitFlag
+
+from splitplace.bus.settings import Settings
+from splitplace.policies.placement import PlacementName
+
+
+class PlacerSettings(Settings):
+    """Settings of the placer."""
+
+    placement: PlacementName = Field("earliest-finish", description="Policy that chooses nodes.")
+    seed: int = Field(0, description="Seed of random numbers.")
+    warm_up: CliImplicitFlag[bool] = Field(
+        default=True, description="Let nodes with free memory load fragments before a task needs them."
+    )
+    fine_tuning: CliImplicitFlag[bool] = Field(
+        default=True, description="For `gobi` and `daso`: go on learning from the outcome of placements."
+    )
+    fine_tuning_s: float = Field(30.0, gt=0, description="For `gobi` and `daso`: seconds between trainings.")
+    save_every_s: float = Field(5.0, gt=0, description="Seconds between saves of the state.")

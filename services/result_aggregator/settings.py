@@ -1,0 +1,7 @@
+"""Settings of the result aggregator."""
+
+from splitplace.bus.settings import Settings
+
+
+class ResultAggregatorSettings(Settings):
+    """Settings of the result aggregator: those of every part."""
