@@ -17,7 +17,7 @@ from nemesis.faults import BROKER, Fault
 from nemesis.history import FaultBegan, FaultHealed, History, PoisonAnswered, PoisonSent
 from nemesis.poison import POISONS, poison_named
 from nemesis.sensors import connection, decoded, publish
-from nemesis.system import System
+from nemesis.system import System, ordinary_priority
 from nemesis.tasks import Publication
 
 _BURN = "while True: pass"
@@ -29,7 +29,9 @@ _TRIES = 5
 
 def burner() -> subprocess.Popen[bytes]:
     """Start a process that burns one core."""
-    return subprocess.Popen([sys.executable, "-c", _BURN])
+    process = subprocess.Popen([sys.executable, "-c", _BURN])
+    ordinary_priority(process.pid)
+    return process
 
 
 def end_all(processes: Iterable[subprocess.Popen[bytes]]) -> None:

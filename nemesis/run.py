@@ -17,7 +17,7 @@ from nemesis.injector import Injector, burner, end_all, small_file_system, unmou
 from nemesis.poison import POISONS
 from nemesis.samples import Application
 from nemesis.sensors import Generator
-from nemesis.system import StartError, System
+from nemesis.system import StartError, System, rule
 from nemesis.watch import Pulse, journal_rows, look_at_retained, measure, watch_lag
 
 _START_S = 120.0
@@ -81,6 +81,7 @@ async def run(
     Raises:
         StartError: the product did not answer a first task.
     """
+    rule()
     asyncio.get_running_loop().set_exception_handler(partial(_note_error, history))
     quota: Path | None = folder / "quota" if "disk" in plan.families else None
     families = plan.families

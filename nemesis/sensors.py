@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import json
 import random
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -233,8 +234,10 @@ class Generator:
 
     async def traffic(self, rate: float) -> None:
         """Send `rate` tasks a second on average, until cancelled."""
+        due_s = time.monotonic()
         while True:
-            await asyncio.sleep(self._rng.expovariate(rate))
+            due_s += self._rng.expovariate(rate)
+            await asyncio.sleep(max(0.0, due_s - time.monotonic()))  # a starved generator catches up
             self.send_one()
 
     def cancel(self) -> None:
