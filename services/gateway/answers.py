@@ -51,15 +51,24 @@ def damaged(row: Damaged) -> Answer:
     Raises:
         ValidationError: not even its names can be.
     """
-    reason = f"the gateway's record of this task is damaged ({row.error}); send the task again"
+    return without_result(row, f"the gateway's record of it is damaged: {row.error}")
+
+
+def without_result(task: Entry | Damaged, why: str) -> Answer:
+    """Build an answer of a task from its names alone."""
     return Answer(
-        task=row.task,
-        client=row.client,
+        task=task.task,
+        client=task.client,
         application=None,
         status="failed",
-        reason=reason[:1000],
-        warnings=row.reply.warnings,
+        reason=f"the task is lost, send it again: {why}"[:1000],
+        warnings=task.reply.warnings,
     )
+
+
+def with_warning(answer: Answer, warning: str) -> Answer:
+    """Add a warning to an answer."""
+    return answer.model_copy(update={"warnings": (*answer.warnings, warning)})
 
 
 def _duration_ms(measured_ms: float) -> float:

@@ -34,6 +34,7 @@ _COLUMNS = (
     " content, response_topic, correlation_data, packed, warnings"
 )
 _REPLY_COLUMNS = "response_topic, correlation_data, packed, warnings"
+_DELIVERED, _UNDELIVERABLE = 1, 2
 _CHECKS: Mapping[str, TypeAdapter[Any]] = {
     "key": TypeAdapter(TaskKey),
     "client": TypeAdapter(ClientName),
@@ -167,14 +168,15 @@ class Journal:
 
         return await self._thread.do(write)
 
-    async def delivered(self, key: str) -> None:
-        """Note that the broker has acknowledged the answer."""
-        sql = "UPDATE tasks SET delivered = 1 WHERE key = ?"
-        await self._thread.do(lambda connection: connection.execute(sql, (key,)).rowcount)
+    async def delivered(self, key: str, *, taken: bool = True) -> None:
+        """Note that the broker has acknowledged the answer, or will never take it."""
+        sql = "UPDATE tasks SET delivered = ? WHERE key = ?"
+        state = _DELIVERED if taken else _UNDELIVERABLE
+        await self._thread.do(lambda connection: connection.execute(sql, (state, key)).rowcount)
 
     async def forget(self) -> int:
-        """Delete delivered answers that are no longer kept. Return how many."""
-        sql = "DELETE FROM tasks WHERE delivered = 1 AND quarantined IS NULL AND finished_unix_s < ?"
+        """Delete answers that are no longer kept, but none that must still be delivered. Return how many."""
+        sql = "DELETE FROM tasks WHERE delivered > 0 AND quarantined IS NULL AND finished_unix_s < ?"
         return await self._thread.do(
             lambda connection: connection.execute(sql, (self._forgotten_before_unix_s,)).rowcount
         )
@@ -228,7 +230,7 @@ class Journal:
     ) -> Known | None:
         sql = (
             "SELECT key, content, answer FROM tasks WHERE client = ? AND task = ? AND quarantined IS NULL"
-            " AND NOT (delivered = 1 AND finished_unix_s < ?) ORDER BY rowid DESC"
+            " AND NOT (delivered > 0 AND finished_unix_s < ?) ORDER BY rowid DESC"
         )
         is_other = False
         for key, known, answer in connection.execute(

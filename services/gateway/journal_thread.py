@@ -34,7 +34,8 @@ CREATE TABLE IF NOT EXISTS tasks (
     finished_unix_s REAL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS unfinished ON tasks(delivered) WHERE delivered = 0;
-CREATE INDEX IF NOT EXISTS finished ON tasks(finished_unix_s) WHERE delivered = 1;
+DROP INDEX IF EXISTS finished;
+CREATE INDEX IF NOT EXISTS ended ON tasks(finished_unix_s) WHERE delivered > 0;
 CREATE INDEX IF NOT EXISTS named ON tasks(client, task);
 """
 

@@ -3,10 +3,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 from math import inf
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -106,6 +106,7 @@ class Gateway:
         return len(self._core.tasks), self._held_bytes
 
     def _tell(self, answer: Answer, reply: ReplyTo) -> None:
+        """Publish an answer that the journal does not wait for."""
         self._answers.spawn_publication(self._send_answer(answer, reply))
 
     def _begin(self, entry: Entry, accepted_at_ms: float, attempt: int = 1) -> None:
@@ -169,9 +170,9 @@ class Gateway:
         for instruction in instructions:
             match instruction:
                 case Announce():
-                    self._service.spawn(self._announce(instruction), "announcing an attempt")
+                    self._service.spawn(_alone(self._announce(instruction)), "announcing an attempt")
                 case Dispatch():
-                    self._service.spawn(self._dispatch(instruction), "dispatching a task")
+                    self._service.spawn(_alone(self._dispatch(instruction)), "dispatching a task")
                 case Cancel(key, attempt, nodes):
                     for node in nodes:
                         self._bus.send(topics.NODE_CANCEL, CancelTask(node=node, task=key, attempt=attempt))
@@ -212,15 +213,21 @@ class Gateway:
         entry = self._entries.pop(finish.key)
         self._held_bytes -= entry.inputs.nbytes
         application = self._applications.get(entry.application)
-        answer = answers.answer(finish, entry, application)
+        try:
+            answer = answers.answer(finish, entry, application)
+            outcome = answers.finished(finish, application, entry.labels)
+        except ValidationError as error:  # costs this task its result, and no other
+            log.exception("the result of task %s cannot be expressed", entry.key)
+            answer, outcome = answers.without_result(entry, f"its result is not valid: {error}"), None
         if await self._written(partial(self._journal.finish, entry.key, answer)):
             self._counts["finished"] += 1
-            self._bus.send(topics.JOB_FINISHED, answers.finished(finish, application, entry.labels))
+            if outcome is not None:
+                self._bus.send(topics.JOB_FINISHED, outcome)
             await self._deliver(entry.key, answer, entry.reply)
 
     async def _deliver(self, key: str, answer: Answer, reply: ReplyTo) -> None:
-        await self._send_answer(answer, reply)
-        await self._written(partial(self._journal.delivered, key))
+        taken = await self._send_answer(answer, reply)
+        await self._written(partial(self._journal.delivered, key, taken=taken))
 
     async def _written(self, write: Callable[[], Awaitable[T]]) -> T:
         """Write to the journal, however long the disk is full: nobody may hear of what it does not hold."""
@@ -231,14 +238,17 @@ class Gateway:
                 log.error("%s; trying again", error)  # noqa: TRY400 - the text says it all
                 await asyncio.sleep(JOURNAL_RETRY_S)
 
-    async def _send_answer(self, answer: Answer, reply: ReplyTo) -> None:
+    async def _send_answer(self, answer: Answer, reply: ReplyTo) -> bool:
+        """Publish an answer. Return whether the broker took it, if not where its sender asked for it."""
+        if reply.response_topic is not None:
+            payload, properties = encoded(answer, reply)
+            topic = reply.response_topic
+            if await self._answers.publish_raw(topic, payload, properties=properties, absolute=True):
+                return True
+            answer = answers.with_warning(answer, "the broker does not take answers on the response topic")
         payload, properties = encoded(answer, reply)
-        await self._answers.publish_raw(
-            reply.response_topic or topics.ANSWER.at(client=answer.client, task=answer.task),
-            payload,
-            properties=properties,
-            absolute=reply.response_topic is not None,
-        )
+        topic = topics.ANSWER.at(client=answer.client, task=answer.task)
+        return await self._answers.publish_raw(topic, payload, properties=properties)
 
     # --- upkeep ------------------------------------------------------------------------------------
 
@@ -276,6 +286,14 @@ class Gateway:
         self._bus.send(topics.METRICS_GATEWAY, metrics)
         for reason, count in self._reception.refusals.items():
             self._bus.send(topics.METRICS_REFUSALS, RefusalMetrics(reason=reason, count=count))
+
+
+async def _alone(work: Coroutine[Any, Any, None]) -> None:
+    """Log an error in the work on one attempt: it stalls and is tried again, and the others go on."""
+    try:
+        await work
+    except Exception:
+        log.exception("working on an attempt")
 
 
 async def serve(settings: GatewaySettings) -> None:

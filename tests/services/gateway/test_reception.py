@@ -3,13 +3,20 @@
 import contextlib
 import sqlite3
 import time
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from splitplace.commands.processes import broker
+from splitplace.commands.processes.broker import Broker
 from splitplace.messages import topics
-from splitplace.services.gateway import catalogue
+from splitplace.messages.application import Application
+from splitplace.messages.task import Answer
+from splitplace.services.gateway import answers, catalogue
+from splitplace.services.gateway.instructions import Finish
 from splitplace.services.gateway.journal import Entry, Journal, ReplyTo
 from splitplace.services.gateway.settings import GatewaySettings
 from tests.services.gateway.live_gateway import (
@@ -24,6 +31,7 @@ from tests.services.gateway.live_gateway import (
     system,
 )
 from tests.services.gateway.stimuli import entry
+from tests.support.brokers import running_broker
 from tests.support.waiting import until
 
 
@@ -107,6 +115,46 @@ async def test_a_response_topic_of_many_levels_costs_its_sender_a_warning_and_ot
         assert (answer["status"], answer["warnings"]) == ("answered", [])
 
 
+@pytest.fixture
+def home_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
+    """A broker on which nobody may publish outside SplitPlace's topics."""
+    rules = tmp_path / "acl"
+    rules.write_text("topic readwrite splitplace/#\n")
+    rules.chmod(0o644)
+    tmp_path.chmod(0o755)
+    monkeypatch.setattr(broker, "MOSQUITTO_SETTINGS", {**broker.MOSQUITTO_SETTINGS, "acl_file": str(rules)})
+    with running_broker("mosquitto") as running:
+        yield running
+
+
+async def test_where_the_broker_refuses_the_response_topic_the_answer_goes_to_the_answer_topic(
+    home_is_closed: Broker, settings: GatewaySettings
+) -> None:
+    closed = settings.model_copy(update={"broker": home_is_closed.url})
+    async with system(closed) as (_, sensor):
+        await sensor.ask(packed(), ResponseTopic="home/answers")
+        answer = await sensor.answer()
+        assert (answer["status"], len(answer["warnings"])) == ("answered", 1)
+        assert "does not take answers" in answer["warnings"][0]
+        await until(lambda: all_delivered(settings))
+
+
+async def test_a_result_that_cannot_be_expressed_costs_its_own_task_only(
+    settings: GatewaySettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = answers.answer
+
+    def fail_for_the_first(finish: Finish, entry: Entry, application: Application | None) -> Answer:
+        made = build(finish, entry, application)
+        return Answer.model_validate(made.model_dump() | ({"attempt": 0} if entry.task == "1" else {}))
+
+    monkeypatch.setattr(answers, "answer", fail_for_the_first)
+    async with system(settings) as (_, sensor):
+        for task, status in (("1", "failed"), ("2", "answered")):
+            await sensor.ask(packed(), f"task/digits/camera/{task}")
+            assert (await sensor.answer())["status"] == status
+
+
 async def test_a_task_id_with_other_inputs_is_run_under_another_key(settings: GatewaySettings) -> None:
     async with system(settings) as (stand_in, sensor):
         await sensor.ask(packed())
@@ -184,8 +232,8 @@ async def test_a_damaged_row_is_answered_once_and_the_others_go_on(settings: Gat
         database.execute("UPDATE tasks SET inputs = x'00' WHERE task = '1'")
         database.commit()
     async with sensor_at(settings) as sensor, StandIn(settings).bus, gateway_at(settings):
-        answers = {answer["task"]: answer for answer in [await sensor.answer() for _ in range(2)]}
-        assert answers["2"]["status"] == "answered"
-        assert answers["1"]["status"] == "failed"
-        assert "damaged" in answers["1"]["reason"]
+        heard = {answer["task"]: answer for answer in [await sensor.answer() for _ in range(2)]}
+        assert heard["2"]["status"] == "answered"
+        assert heard["1"]["status"] == "failed"
+        assert "damaged" in heard["1"]["reason"]
         await until(lambda: all_delivered(settings))
