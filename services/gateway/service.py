@@ -3,10 +3,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from math import inf
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -170,9 +170,9 @@ class Gateway:
         for instruction in instructions:
             match instruction:
                 case Announce():
-                    self._service.spawn(_alone(self._announce(instruction)), "announcing an attempt")
+                    self._service.spawn(_alone(self._announce, instruction), "announcing an attempt")
                 case Dispatch():
-                    self._service.spawn(_alone(self._dispatch(instruction)), "dispatching a task")
+                    self._service.spawn(_alone(self._dispatch, instruction), "dispatching a task")
                 case Cancel(key, attempt, nodes):
                     for node in nodes:
                         self._bus.send(topics.NODE_CANCEL, CancelTask(node=node, task=key, attempt=attempt))
@@ -288,10 +288,10 @@ class Gateway:
             self._bus.send(topics.METRICS_REFUSALS, RefusalMetrics(reason=reason, count=count))
 
 
-async def _alone(work: Coroutine[Any, Any, None]) -> None:
+async def _alone(work: Callable[[T], Awaitable[None]], instruction: T) -> None:
     """Log an error in the work on one attempt: it stalls and is tried again, and the others go on."""
     try:
-        await work
+        await work(instruction)
     except Exception:
         log.exception("working on an attempt")
 
