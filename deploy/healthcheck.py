@@ -1,11 +1,11 @@
-"""Check whether a part is online, for HEALTHCHECK: exit code 0 for yes, 1 for no.
+"""Check whether a part is alive, for HEALTHCHECK: exit code 0 for yes, 1 for no.
 
     python healthcheck.py service/gateway
     python healthcheck.py node/node-1
 
-It reads the retained status that the part leaves on the broker and that its last will replaces, so a part
-that has lost the broker is unhealthy too. The broker and prefix are those of the part: `SPLITPLACE_BROKER`,
-`SPLITPLACE_PREFIX`, and user name and password where there are any.
+It wants two things: the retained status that the part leaves on the broker, which its last will replaces,
+and a fresh heartbeat, since the status of a part that died with its broker stays. The broker and prefix are
+those of the part: `SPLITPLACE_BROKER`, `SPLITPLACE_PREFIX`, and user name and password where there are any.
 """
 
 import json
@@ -24,16 +24,31 @@ def main() -> int:
     broker = urlsplit(os.environ.get("SPLITPLACE_BROKER", "mqtt://127.0.0.1:1883"))
     prefix = os.environ.get("SPLITPLACE_PREFIX", "splitplace/v1")
     username = os.environ.get("SPLITPLACE_USERNAME")
-    signal.alarm(PATIENCE_S)  # nothing retained means waiting for ever: the signal ends that, unhealthy
-    message = subscribe.simple(  # type: ignore[no-untyped-call]
-        f"{prefix}/{sys.argv[1]}/status",
+    part = sys.argv[1]
+    status = f"{prefix}/{part}/status"
+    heartbeat = f"{prefix}/{part}/vitals" if part.startswith("node/") else f"{prefix}/metrics/{part}"
+    seen: dict[str, bool] = {}
+
+    def on_message(listener: client.Client, _: object, message: client.MQTTMessage) -> None:
+        if message.topic == status:
+            seen[status] = json.loads(message.payload)["online"]
+        elif not message.retain:
+            seen[heartbeat] = True
+        if seen.get(status) is False or {status, heartbeat} <= seen.keys():
+            listener.disconnect()
+
+    signal.alarm(PATIENCE_S)  # silence means waiting for ever: the signal ends that, unhealthy
+    subscribe.callback(  # type: ignore[no-untyped-call]
+        on_message,
+        [status, heartbeat],
         hostname=broker.hostname or "127.0.0.1",
         port=broker.port or (8883 if broker.scheme == "mqtts" else 1883),
         auth={"username": username, "password": os.environ.get("SPLITPLACE_PASSWORD")} if username else None,
+        clean_session=None,  # of MQTT 3; paho refuses it for MQTT 5
         protocol=client.MQTTv5,
         tls={"ca_certs": os.environ.get("SPLITPLACE_CA_FILE")} if broker.scheme == "mqtts" else None,
     )
-    return 0 if json.loads(message.payload)["online"] else 1
+    return 0 if seen.get(status) and seen.get(heartbeat) else 1
 
 
 if __name__ == "__main__":

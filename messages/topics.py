@@ -188,7 +188,7 @@ NODE_STATUS = Topic(
     "node/{node}/status",
     NodeStatus,
     (NODE,),
-    (RESOURCE_MONITOR, GATEWAY, DASHBOARD),
+    (RESOURCE_MONITOR, GATEWAY, NODE, DASHBOARD),
     "Online or not; last will.",
     retain=True,
 )
@@ -200,7 +200,7 @@ NODE_INFO = Topic(
     "Capacity, measured at start.",
     retain=True,
 )
-NODE_VITALS = Topic("node/{node}/vitals", NodeVitals, (NODE,), (RESOURCE_MONITOR,), "Heartbeat.", qos=0)
+NODE_VITALS = Topic("node/{node}/vitals", NodeVitals, (NODE,), (RESOURCE_MONITOR, NODE), "Heartbeat.", qos=0)
 NODE_PREPARE = Topic(
     "node/{node}/prepare", PrepareFragments, (PLACER,), (NODE,), "Load these fragments soon."
 )

@@ -14,13 +14,15 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from paho.mqtt import client, publish
+from paho.mqtt import client
+from paho.mqtt.enums import CallbackAPIVersion
 
 from splitplace.commands.main import COMMANDS
 from splitplace.edge_node.settings import NodeSettings
 from splitplace.messages.limits import MAX_PACKET_BYTES
 from splitplace.messages.topics import GATEWAY, PLACER, SERVICES, SPLITTER
 from splitplace.storage.paths import resolve_paths
+from tests.support.waiting import pass_time
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -200,31 +202,48 @@ def test_the_systemd_unit_starts_a_node_and_sets_variables_it_knows() -> None:
     assert service["MemoryMax"]
 
 
-def health_of(part: str, broker: str) -> int:
-    """Exit code of the health check that compose runs in every container of ours."""
+def start_health_check(part: str, broker: str) -> subprocess.Popen[bytes]:
+    """Start the health check that compose runs in every container of ours."""
     environment = os.environ | {"SPLITPLACE_BROKER": broker, "SPLITPLACE_PREFIX": "here/v1"}
     check = [sys.executable, str(DEPLOY / "healthcheck.py"), part]
-    return subprocess.run(check, env=environment, capture_output=True, check=False).returncode
+    return subprocess.Popen(check, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def test_a_part_is_healthy_only_while_its_retained_status_says_online(broker_url: str) -> None:
+def health_of(part: str, broker: str) -> int:
+    """Exit code of the health check."""
+    return start_health_check(part, broker).wait()
+
+
+@pytest.mark.parametrize("part", ["service/gateway", "node/node-1"])
+@pytest.mark.parametrize(
+    ("status", "speaks", "healthy"),
+    [
+        ('{"online": true}', True, True),
+        ('{"online": true}', False, False),
+        ('{"online": false}', True, False),
+        ("noise", True, False),
+    ],
+)
+def test_a_part_is_healthy_only_while_it_says_online_and_speaks(
+    broker_url: str, part: str, status: str, *, speaks: bool, healthy: bool
+) -> None:
     address = urlsplit(broker_url)
-    for part, payload, healthy in (
-        ("service/gateway", '{"online": true}', True),
-        ("service/gateway", '{"online": false}', False),
-        ("node/node-1", "noise", False),
-        ("node/node-1", '{"online": true}', True),
-    ):
-        publish.single(
-            f"here/v1/{part}/status",
-            payload,
-            qos=1,
-            retain=True,
-            hostname=address.hostname or "",
-            port=address.port or 0,
-            protocol=client.MQTTv5,
-        )
-        assert (health_of(part, broker_url) == 0) is healthy, payload
+    heartbeat = "node/node-1/vitals" if part.startswith("node/") else f"metrics/{part}"
+    speaker = client.Client(CallbackAPIVersion.VERSION2, protocol=client.MQTTv5)
+    speaker.connect(address.hostname or "", address.port or 0)
+    speaker.loop_start()
+    try:
+        speaker.publish(f"here/v1/{part}/status", status, qos=1, retain=True).wait_for_publish(10)
+        speaker.publish(f"here/v1/{heartbeat}", "{}", qos=1, retain=True).wait_for_publish(10)
+        check = start_health_check(part, broker_url)
+        while check.poll() is None:
+            if speaks:
+                speaker.publish(f"here/v1/{heartbeat}", "{}")
+            pass_time(0.05)
+    finally:
+        speaker.disconnect()
+        speaker.loop_stop()
+    assert (check.returncode == 0) is healthy
 
 
 def test_a_part_that_never_came_or_has_no_broker_is_not_healthy(mosquitto_url: str) -> None:

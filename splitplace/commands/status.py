@@ -7,10 +7,10 @@ from rich.console import Console
 from rich.table import Table
 
 from splitplace.bus.settings import Settings
-from splitplace.commands.shared.client import connected, retained
+from splitplace.commands.shared.client import connected
 from splitplace.commands.shared.options import BrokerOption, PrefixOption, fail, settings_from
 from splitplace.commands.shared.output import JsonOption, cell, print_json
-from splitplace.commands.shared.system_report import TOPICS, SystemReport, report_on
+from splitplace.commands.shared.system_report import SystemReport, look, report_on
 from splitplace.errors import ExitCode
 from splitplace.messages.limits import MEBIBYTE
 
@@ -34,7 +34,7 @@ def command(*, broker: BrokerOption = None, prefix: PrefixOption = None, as_json
 
 async def _look(settings: Settings) -> SystemReport:
     async with connected(settings, "status") as client:
-        return report_on(await retained(client, settings, TOPICS))
+        return report_on(await look(client, settings))
 
 
 def _print(report: SystemReport, settings: Settings) -> None:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from splitplace.bus.settings import Settings
-from splitplace.commands.shared.client import connected, retained
+from splitplace.commands.shared.client import SPEAKS_WITHIN_S, connected, retained
 from splitplace.commands.shared.options import (
     BrokerOption,
     PrefixOption,
@@ -31,7 +31,7 @@ from splitplace.errors import ConfigurationError, ExitCode, UnreachableError
 from splitplace.messages.base import Name
 from splitplace.messages.limits import MAX_TASK_BYTES
 from splitplace.messages.task import Answer, TaskRequest
-from splitplace.messages.topics import ANSWER, GATEWAY, SERVICE_STATUS, TASK_NAMED
+from splitplace.messages.topics import ANSWER, GATEWAY, METRICS_SERVICE, SERVICE_STATUS, TASK_NAMED
 
 _EXTRA_PATIENCE_S = 5.0
 _PICTURES = {".png", ".jpg", ".jpeg"}
@@ -130,21 +130,37 @@ async def ask(settings: Settings, application: str, request: TaskRequest) -> Ans
             raise UnreachableError(
                 f"no gateway runs on {settings.broker} below {settings.prefix} (start it with: splitplace up)"
             )
+        heartbeat = f"{settings.prefix}/{METRICS_SERVICE.at(service=GATEWAY)}"
+        await client.subscribe(heartbeat, qos=0)
         await client.subscribe(answers, qos=1)
+        was_alive = True  # until its heartbeat turns out to be a leftover
         await client.publish(topic, payload, qos=1, properties=properties)
         try:
-            async with asyncio.timeout(patience_s):
+            async with asyncio.timeout(patience_s) as patience:
+                end_s = patience.when()
                 async for message in client.messages:
                     if message.topic.matches(answers):
                         # In msgpack, as the task was.
                         return Answer.model_validate(msgpack.unpackb(message.payload, use_list=False))
+                    if message.topic.matches(heartbeat):
+                        was_alive, silent_s = not message.retain, _now_s() + SPEAKS_WITHIN_S
+                        patience.reschedule(end_s if was_alive else min(end_s or silent_s, silent_s))
         except TimeoutError:
+            if not was_alive:
+                raise UnreachableError(
+                    f"the gateway on {settings.broker} gives no sign of life: its 'online' is what it left "
+                    "behind (start it with: splitplace up)"
+                ) from None
             raise UnreachableError(
                 f"no answer came within {patience_s:.1f} s; see the gateway's log"
             ) from None
         except ValueError as error:
             raise UnreachableError(f"not a valid answer on {answers}: {error}") from error
     raise UnreachableError(f"broker {settings.broker}: the connection ended")
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _check_name(application: str) -> None:

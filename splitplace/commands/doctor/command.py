@@ -14,11 +14,11 @@ from splitplace.bus.settings import Settings
 from splitplace.commands.doctor import diagnosis
 from splitplace.commands.doctor.broker_probe import BrokerProbe, ProbeError
 from splitplace.commands.doctor.diagnosis import QUEUE_MESSAGES, Check
-from splitplace.commands.shared.client import Seen, connected, retained
+from splitplace.commands.shared.client import Seen, connected
 from splitplace.commands.shared.options import BrokerOption, PrefixOption, settings_from
 from splitplace.commands.shared.output import JsonOption, cell, print_json
 from splitplace.commands.shared.places import StoreOption, model_store
-from splitplace.commands.shared.system_report import TOPICS, report_on
+from splitplace.commands.shared.system_report import TOPICS, look, report_on
 from splitplace.errors import ExitCode, SplitPlaceError
 from splitplace.messages.limits import MAX_TASK_BYTES, MEBIBYTE
 from splitplace.messages.topics import APPLICATION
@@ -117,7 +117,7 @@ def _store_checks(store: ModelStore, found: list[str]) -> Iterator[Check]:
 
 async def _look(settings: Settings) -> Seen:
     async with connected(settings, "doctor") as client:
-        return await retained(client, settings, (*TOPICS, APPLICATION))
+        return await look(client, settings, APPLICATION)
 
 
 def _system_checks(seen: Seen, local: list[str]) -> Iterator[Check]:

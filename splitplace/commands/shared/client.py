@@ -1,8 +1,9 @@
 """A short-lived MQTT client for subcommands that look at a system or ask it something."""
 
 import asyncio
+import contextlib
 import secrets
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -10,6 +11,7 @@ import aiomqtt
 from pydantic import ValidationError
 
 from splitplace.bus.connection import parse
+from splitplace.bus.service import METRICS_PERIOD_S
 from splitplace.bus.settings import Settings
 from splitplace.commands.shared.options import explain
 from splitplace.errors import UnreachableError
@@ -22,6 +24,8 @@ MessageT = TypeVar("MessageT", bound=Message)
 CONNECT_S = 5.0
 _QUIET_S = 0.3
 _PATIENCE_S = 2.0
+SPEAKS_WITHIN_S = 2 * METRICS_PERIOD_S + 1.0
+"""A living service has published its metrics by then, even if it was late once."""
 
 
 @asynccontextmanager
@@ -66,20 +70,39 @@ async def retained(client: aiomqtt.Client, settings: Settings, topics: Iterable[
     return seen
 
 
+async def wait_for(client: aiomqtt.Client, seen: "Seen", is_enough: Callable[["Seen"], bool]) -> bool:
+    """Take in messages until there are enough, for at most the time in which every living part speaks twice.
+
+    Return whether there are enough.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(SPEAKS_WITHIN_S):
+            while not is_enough(seen):
+                seen.add(await anext(client.messages))
+    return is_enough(seen)
+
+
 class Seen:
     """The last payload on every topic, parsed on demand."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
         self._payloads: dict[str, bytes] = {}
+        self._fresh: set[str] = set()
 
     def add(self, message: aiomqtt.Message) -> None:
         """Keep the payload of a message."""
         name = message.topic.value.removeprefix(f"{self._prefix}/")
+        if not message.retain:
+            self._fresh.add(name)
         if message.payload:
             self._payloads[name] = message.payload
         else:  # an empty payload clears what was retained
             self._payloads.pop(name, None)
+
+    def is_fresh(self, name: str) -> bool:
+        """Whether a message came on this topic while we listened: a retained one may outlive its sender."""
+        return name in self._fresh
 
     def messages(self, topic: Topic[MessageT]) -> Iterator[MessageT]:
         """Return the valid messages of a topic, ordered by its name; skip the others."""

@@ -1,11 +1,34 @@
-"""Which services and nodes a system has, read from its retained messages."""
+"""Which services and nodes a system has, read from its retained messages and its signs of life.
+
+After a power cut the broker still says that all is online. So whoever claims to be online must also speak.
+"""
 
 from dataclasses import dataclass
+from typing import Any
 
-from splitplace.commands.shared.client import Seen
-from splitplace.messages.topics import CLUSTER_STATE, NODE_INFO, NODE_STATUS, SERVICE_STATUS, SERVICES
+import aiomqtt
 
-TOPICS = (SERVICE_STATUS, NODE_STATUS, NODE_INFO, CLUSTER_STATE)
+from splitplace.bus.settings import Settings
+from splitplace.commands.shared.client import Seen, retained, wait_for
+from splitplace.messages.topics import (
+    CLUSTER_STATE,
+    METRICS_SERVICE,
+    NODE_INFO,
+    NODE_STATUS,
+    NODE_VITALS,
+    SERVICE_STATUS,
+    SERVICES,
+    Topic,
+)
+
+TOPICS: tuple[Topic[Any], ...] = (
+    SERVICE_STATUS,
+    METRICS_SERVICE,
+    NODE_STATUS,
+    NODE_VITALS,
+    NODE_INFO,
+    CLUSTER_STATE,
+)
 """What `report_on` reads."""
 
 
@@ -50,8 +73,42 @@ class SystemReport:
         return tuple(service.name for service in self.services if not service.online)
 
 
+async def look(client: aiomqtt.Client, settings: Settings, *more: Topic[Any]) -> Seen:
+    """Return what a system says of itself, once everything that claims to be online was heard, or was not.
+
+    Args:
+        client: connected to the broker.
+        settings: the prefix.
+        more: retained topics to look at besides.
+    """
+    seen = await retained(client, settings, (*TOPICS, *more))
+    await wait_for(client, seen, _all_spoke)
+    return seen
+
+
+def _all_spoke(seen: Seen) -> bool:
+    claims = [status.service for status in seen.messages(SERVICE_STATUS) if status.online]
+    nodes = [status.node for status in seen.messages(NODE_STATUS) if status.online]
+    return all(_service_lives(seen, name) for name in claims) and all(
+        _node_lives(seen, name) for name in nodes
+    )
+
+
+def _service_lives(seen: Seen, service: str) -> bool:
+    """Whether a service spoke while we listened."""
+    return seen.is_fresh(METRICS_SERVICE.at(service=service))
+
+
+def _node_lives(seen: Seen, node: str) -> bool:
+    """Whether a node, or the resource monitor of it, spoke while we listened."""
+    if seen.is_fresh(NODE_VITALS.at(node=node)):
+        return True
+    states = {state.node: state.online for cluster in seen.messages(CLUSTER_STATE) for state in cluster.nodes}
+    return seen.is_fresh(CLUSTER_STATE.at()) and states.get(node, False)
+
+
 def report_on(seen: Seen) -> SystemReport:
-    """Return what the retained messages of a system say."""
+    """Return what the messages of a system say. Whoever is silent is offline, whatever is retained."""
     services = {message.service: message for message in seen.messages(SERVICE_STATUS)}
     infos = {message.node: message for message in seen.messages(NODE_INFO)}
     states = {node.node: node for cluster in seen.messages(CLUSTER_STATE) for node in cluster.nodes}
@@ -61,7 +118,7 @@ def report_on(seen: Seen) -> SystemReport:
         nodes.append(
             NodeReport(
                 name=status.node,
-                online=status.online and (state is None or state.online),
+                online=status.online and (state is None or state.online) and _node_lives(seen, status.node),
                 score=info.score if info else None,
                 cpu_share=info.cpu_share if info else None,
                 memory_budget_bytes=info.memory_budget_bytes if info else None,
@@ -73,7 +130,7 @@ def report_on(seen: Seen) -> SystemReport:
         )
     return SystemReport(
         services=tuple(
-            ServiceReport(name, services[name].online, services[name].software)
+            ServiceReport(name, services[name].online and _service_lives(seen, name), services[name].software)
             if name in services
             else ServiceReport(name, online=False, software=None)
             for name in SERVICES

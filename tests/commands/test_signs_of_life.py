@@ -1,0 +1,63 @@
+"""After a power cut the broker says that all is online; who asks hears that nobody speaks."""
+
+import asyncio
+
+import pytest
+
+from splitplace.bus.connection import Bus
+from splitplace.bus.service import Service
+from splitplace.bus.settings import Settings
+from splitplace.commands.shared.client import connected
+from splitplace.commands.shared.system_report import SystemReport, look, report_on
+from splitplace.commands.submit import ask
+from splitplace.errors import UnreachableError
+from splitplace.messages.cluster import NodeStatus, ServiceStatus
+from splitplace.messages.metrics import ServiceMetrics
+from splitplace.messages.task import TaskRequest
+from splitplace.messages.topics import GATEWAY, METRICS_SERVICE, NODE_STATUS, SERVICE_STATUS, SERVICES
+from tests.support.running import running
+
+BOOT = "0123456789abcdef"
+
+
+async def leave_behind(settings: Settings) -> None:
+    """What a system leaves on a broker that lost its power too."""
+    async with Bus(settings, "leaver") as bus:
+        for name in SERVICES:
+            status = ServiceStatus(service=name, boot=BOOT, online=True, software="1")
+            await bus.publish(SERVICE_STATUS, status)
+            metrics = ServiceMetrics(service=name, received=1, rejected=0, overflowed=0, reconnects=0)
+            payload = metrics.model_dump_json().encode()
+            await bus.publish_raw(METRICS_SERVICE.at(service=name), payload, retain=True)
+        await bus.publish(NODE_STATUS, NodeStatus(node="n1", boot=BOOT, online=True))
+
+
+async def report(settings: Settings) -> SystemReport:
+    async with connected(settings, "test") as client:
+        return report_on(await look(client, settings))
+
+
+async def test_a_system_that_is_gone_is_offline_although_its_status_is_retained(broker_url: str) -> None:
+    settings = Settings(broker=broker_url)
+    await leave_behind(settings)
+    seen = await report(settings)
+    assert seen.missing == SERVICES
+    assert [(node.name, node.online) for node in seen.nodes] == [("n1", False)]
+
+
+async def test_a_service_that_speaks_among_leftovers_is_online(broker_url: str) -> None:
+    settings = Settings(broker=broker_url)
+    await leave_behind(settings)
+    service = Service(GATEWAY, settings)
+    async with running(service.run()):
+        await service.connected()
+        assert set((await report(settings)).missing) == set(SERVICES) - {GATEWAY}
+
+
+async def test_who_submits_to_a_gateway_that_is_gone_is_told_so_before_the_deadline(broker_url: str) -> None:
+    settings = Settings(broker=broker_url)
+    await leave_behind(settings)
+    request = TaskRequest(images=(b"x",), deadline_ms=60_000)
+    async with asyncio.timeout(20):
+        with pytest.raises(UnreachableError, match="no sign of life"):
+            await ask(settings, "tiny", request)
