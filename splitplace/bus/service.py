@@ -107,7 +107,7 @@ class Service:
         """
         bus = Bus(
             self.settings,
-            f"splitplace-{self.name}-{purpose}",
+            f"splitplace-{self.name}:{purpose}",  # no part may have a colon in its name
             session=session,
             receive_maximum=receive_maximum,
         )

@@ -101,6 +101,27 @@ async def test_a_node_has_a_status_of_its_own_and_no_service_metrics(mosquitto_u
         assert observer.heard(METRICS_SERVICE) == []
 
 
+async def test_no_connection_of_a_part_has_the_client_id_of_another_part(mosquitto_url: str) -> None:
+    """The tensors of a node `kit` threw out a node `kit-tensors`, and the other way round."""
+    settings = Settings(broker=mosquitto_url)
+    short, long = (
+        Service(
+            name,
+            settings,
+            status=NodeStatus(node=name.removeprefix("node-"), boot=new_boot_id(), online=False),
+        )
+        for name in ("node-kit", "node-kit-tensors")
+    )
+    short.connection("tensors")
+    long.connection("tensors")
+    async with running(short.run()), running(long.run()):
+        await short.connected()
+        await long.connected()
+        await until(lambda: short.health.is_connected and long.health.is_connected)
+        names = [bus._identity.identifier for part in (short, long) for bus in part._connections]
+        assert len(set(names)) == 4
+
+
 async def test_messages_that_were_received_and_rejected_are_published_as_metrics(mosquitto_url: str) -> None:
     service, observer = (
         Service(PLACER, Settings(broker=mosquitto_url)),
