@@ -2,8 +2,8 @@
 
 import re
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Final, NoReturn
 
 import typer
 
@@ -11,6 +11,12 @@ from splitplace.errors import SplitPlaceError
 
 _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """Control characters but tab and newline, and those that change the direction of writing."""
+
+
+_REASONS: Final[Mapping[type[OSError], str]] = {
+    FileExistsError: "is not a folder",
+    PermissionError: "permission denied; for state, name another folder with --state-dir",
+}
 
 
 def printable(text: str) -> str:
@@ -39,7 +45,7 @@ def run(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) 
     except OSError as error:
         if error.filename is None:
             raise
-        reason = "is not a folder" if isinstance(error, FileExistsError) else error.strerror
+        reason = _REASONS.get(type(error), error.strerror or "cannot be used")
         sys.stderr.write(f"{printable(str(error.filename))}: {reason}\n")
         sys.exit(SplitPlaceError.exit_code)
     sys.exit(0)

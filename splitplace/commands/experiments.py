@@ -71,8 +71,8 @@ def command(
     """Repeat the paper's experiments on the simulator.
 
     Writes a page for each experiment, with tables, pictures, comparisons with the paper, and CSV files. All
-    policies of an experiment meet the same arrivals, with several seeds. `all` takes about half an hour on
-    two cores.
+    policies of an experiment meet the same arrivals, with several seeds. The
+    whole set takes about half an hour on two cores.
     """
     from splitplace.experiments import catalogue  # noqa: PLC0415 - not for the help
 

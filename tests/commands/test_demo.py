@@ -23,6 +23,7 @@ from splitplace.commands.processes.cpu_shares import cpu_shares, find_hierarchy
 from splitplace.commands.shared.client import connected
 from splitplace.commands.shared.policy_option import policy_flags
 from splitplace.commands.watch.recording import Log
+from splitplace.errors import ExitCode
 from splitplace.messages.task import TaskDecided, TaskFinished
 from splitplace.messages.topics import PLACER, SPLITTER
 from splitplace.policies.pairs import PolicyPair
@@ -258,3 +259,32 @@ def retained_topics(url: str) -> list[str]:
     with contextlib.suppress(TimeoutError):
         asyncio.run(look())
     return found
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (("--arms", "zzz"), "tiny has no variant among zzz, only whole"),
+        (("--arms", ","), "--arms: no arms in"),
+        (("--summary", "nowhere/figures.json"), "--summary: nowhere is not a folder"),
+    ],
+)
+def test_what_would_fail_at_the_end_is_refused_at_the_beginning(
+    store: Path, flags: tuple[str, ...], reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = [
+        sys.executable,
+        "-m",
+        "splitplace",
+        "demo",
+        "--store",
+        str(store),
+        "--state-dir",
+        "state",
+        *flags,
+    ]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert shown.returncode == ExitCode.USAGE
+    assert reason in shown.stderr
+    assert not (tmp_path / "state").exists()

@@ -21,7 +21,8 @@ from splitplace.commands.shared.policy_option import PolicyOption, parse_pair
 from splitplace.commands.watch.recording import RecordingError
 from splitplace.errors import ExitCode
 from splitplace.messages.limits import MAX_NODES
-from splitplace.storage.model_store import StoreError
+from splitplace.policies.splitting.arms import allows, parse_arms
+from splitplace.storage.model_store import ModelStore, StoreError
 from splitplace.workshop.datasets import DatasetError
 
 DEMO_ARMS = "whole,layer,semantic,compressed"
@@ -66,13 +67,15 @@ def command(
     its own process, and shows what they do. Ends by itself, prints the figures and leaves nothing running.
     Exits with 1 if a task got no answer or a process died.
     """
+    networks = model_store(store)
+    _check(arms, networks, summary)
     folder = paths(state_dir).demos / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     options = DemoOptions(
         tasks=tasks,
         nodes=nodes,
         seed=seed,
         broker=broker,
-        store=model_store(store),
+        store=networks,
         folder=folder,
         data=data,
         log=log,
@@ -96,3 +99,25 @@ def command(
         print(f"logs: {folder}")
     else:
         remove(folder)
+
+
+def _check(arms: str, store: ModelStore, summary: Path | None) -> None:
+    """Refuse what would only fail after the whole system was started. Exits with the code of wrong usage."""
+    if summary is not None and not summary.parent.is_dir():
+        fail(f"--summary: {summary.parent} is not a folder", ExitCode.USAGE)
+    try:
+        chosen = parse_arms(arms)
+        applications = store.applications()
+    except ValueError as error:
+        fail(f"--arms: {error}", ExitCode.USAGE)
+    except StoreError as error:
+        fail(str(error), ExitCode.PROBLEM)
+    for application in applications:
+        known = [variant.name for variant in application.variants]
+        if chosen is not None and not any(
+            allows(chosen, each.name, each.kind) for each in application.variants
+        ):
+            fail(
+                f"--arms: {application.name} has no variant among {arms}, only {', '.join(known)}",
+                ExitCode.USAGE,
+            )

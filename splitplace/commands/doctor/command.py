@@ -104,7 +104,7 @@ def _store_checks(store: ModelStore, found: list[str]) -> Iterator[Check]:
         for application in applications:
             for fragment in application.fragments:
                 verify(store.fragment_path(fragment.sha256), fragment.sha256)
-    except StoreError as error:
+    except (StoreError, OSError) as error:
         yield Check("model store", "fail", str(error), remedy)
         return
     if not applications:

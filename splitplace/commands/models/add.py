@@ -41,7 +41,7 @@ def add_command(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Labelled pictures to measure the accuracy on: a folder for each class, named as it is."
+            help="Labelled pictures to measure the accuracy on: a folder for each class, named like it."
         ),
     ] = None,
     dataset: Annotated[
@@ -51,7 +51,9 @@ def add_command(
         float | None,
         typer.Option(min=0, max=1, help="Accuracy that its maker states, where there is no data."),
     ] = None,
-    mean: Annotated[str, typer.Option(help="What is taken off each channel, like 0.485,0.456,0.406.")] = "",
+    mean: Annotated[
+        str, typer.Option(help="Mean of each channel, subtracted from the pixels, like 0.485,0.456,0.406.")
+    ] = "",
     std: Annotated[str, typer.Option(help="What each channel is then divided by.")] = "",
     white: Annotated[
         float, typer.Option(help="What a white pixel is before the mean is taken off: 1 or 255.")
@@ -60,8 +62,8 @@ def add_command(
         str, typer.Option(help="Fragments of the chain; several for several chains, like 3,2,4.")
     ] = "3",
     name: Annotated[str, typer.Option(help="Name of the application. [default: that of the file]")] = "",
-    title: Annotated[str, typer.Option(help="What people read. [default: the name]")] = "",
-    deadline: Annotated[str, typer.Option(help="Of tasks that name none.")] = "2s",
+    title: Annotated[str, typer.Option(help="Title for people. [default: the name]")] = "",
+    deadline: Annotated[str, typer.Option(help="Deadline of tasks that give none.")] = "2s",
     micro_batch: Annotated[
         int | None, typer.Option(min=1, help="Pictures in a micro-batch. [default: by their size]")
     ] = None,
