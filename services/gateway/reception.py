@@ -41,7 +41,7 @@ MEGABYTE = 1e6
 
 
 class _AlreadyToldError(Exception):
-    """A retained task was refused before."""
+    """The sender of a retained task has heard of it before."""
 
 
 class Reception:
@@ -85,28 +85,35 @@ class Reception:
         identity = identify(raw)
         try:
             if raw.retained:
-                self._check_retained(raw)
+                self._remember_retained(raw)
             if len(raw.payload) > SMALL_BYTES:
                 submission = await asyncio.to_thread(read, raw, identity)
             else:
                 submission = read(raw, identity)
             identity = submission.identity
             reply = reply_to(raw, self._settings.prefix, identity.client)
+            if raw.retained:
+                await self._refuse_retained(submission)
             if not await self._is_repeated(submission, reply):
                 await self._accept(await self._valid(submission), reply, arrived_ms)
         except _AlreadyToldError:
-            log.debug("dropped a retained task of %s that was refused before", identity.client)
+            log.debug("dropped a retained task of %s that came before", identity.client)
         except TaskRefusedError as refusal:
             self._refuse(raw, refusal.identity or identity, refusal)
 
-    def _check_retained(self, raw: RawReceived) -> None:
-        """Refuse a retained task: it would run again at each new connection. Its sender hears so once."""
+    def _remember_retained(self, raw: RawReceived) -> None:
+        """Drop what came before: the broker sends it at each new connection, and its sender hears so once."""
         name = "/".join(raw.parameters.values())
         if name in self._retained:
             raise _AlreadyToldError
         self._retained[name] = None
         if len(self._retained) > MAX_RETAINED:
             del self._retained[next(iter(self._retained))]
+
+    async def _refuse_retained(self, submission: Submission) -> None:
+        """Refuse a retained task, unless it ran when it was published: then its sender has its answer."""
+        if await self._look_up(submission) is not None:
+            raise _AlreadyToldError
         refuse("retained", "the task was published with the retain flag; publish it again without")
 
     async def _is_repeated(self, submission: Submission, reply: ReplyTo) -> bool:
@@ -117,12 +124,15 @@ class Reception:
         application = self._catalogue.applications.get(submission.application)
         if application is not None and not self._overload(announced_bytes(submission, application)):
             return False  # `Journal.accept` looks
+        known = await self._look_up(submission)
+        return known is not None and self._repeat(known, reply)
+
+    async def _look_up(self, submission: Submission) -> Known | None:
         identity = submission.identity
         try:
-            known = await self._journal.known(identity.client, identity.task, submission.content)
+            return await self._journal.known(identity.client, identity.task, submission.content)
         except JournalError as error:
             self._cannot_write(error)
-        return known is not None and self._repeat(known, reply)
 
     async def _valid(self, submission: Submission) -> ValidTask:
         application = await self._catalogue.find(submission.application)

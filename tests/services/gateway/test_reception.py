@@ -209,6 +209,22 @@ async def test_a_retained_task_is_refused_once(settings: GatewaySettings) -> Non
             assert len({task.task for task in stand_in.accepted}) == 1
 
 
+async def test_a_retained_task_that_was_answered_hears_nothing_else_later(settings: GatewaySettings) -> None:
+    stand_in = StandIn(settings)
+    async with stand_in.bus, sensor_at(settings) as sensor:
+        async with gateway_at(settings):
+            await until(lambda: stand_in.gateways)
+            await sensor.client.publish(f"{PREFIX}/task/digits/camera/1", packed(), qos=1, retain=True)
+            assert (await sensor.answer())["status"] == "answered"
+            await until(lambda: all_delivered(settings))
+        async with gateway_at(settings):
+            await until(lambda: len(set(stand_in.gateways)) == 2)
+            await sensor.ask(packed(), "task/digits/camera/2")
+            answer = await sensor.answer()
+            assert (answer["task"], answer["status"]) == ("2", "answered")
+            assert len({task.task for task in stand_in.accepted}) == 2
+
+
 async def test_a_task_from_before_the_clock_was_set_is_answered(settings: GatewaySettings) -> None:
     async with Journal(settings.journal_file, durable=False) as journal:
         await journal.accept(entry_of(1, accepted_unix_s=0.0))
