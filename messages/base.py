@@ -23,6 +23,12 @@ TaskKey = Annotated[
 A sensor may use an id again; the gateway draws the incarnation. Journals of 0.1 hold keys without one.
 """
 
+
+def sensor_key(key: str) -> str:
+    """Return `<client>.<task id>` of a task key: the two names that the sensor knows."""
+    return ".".join(key.split(".")[:2])
+
+
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 """Content address of a fragment."""
 

@@ -69,7 +69,7 @@ def decided(variant: str | None, reason: str) -> TaskDecided:
 
 def summary_of(tasks: list[SensorTask], accepted: set[int] | None = None) -> dict[str, Any]:
     numbers = set(range(len(tasks))) if accepted is None else accepted
-    keys = frozenset(f"s.t{number}" for number in numbers)
+    keys = frozenset(f"s.t{number}.0123abcd" for number in numbers)
     return summarise({"mnist": tasks}, keys, {}, {})
 
 

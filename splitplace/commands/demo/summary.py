@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from splitplace.messages.base import sensor_key
 from splitplace.messages.task import TaskDecided, TaskFinished
 from splitplace.policies.scoring import mean, mean_reward, quantile
 
@@ -39,7 +40,7 @@ class SensorTask(BaseModel):
 
     @property
     def key(self) -> str:
-        """The key of the task in the services."""
+        """Both names of the task: its key in the services without the incarnation."""
         return f"{self.client}.{self.task}"
 
     @property
@@ -75,6 +76,8 @@ def summarise(
         A JSON-able dictionary; its keys are read by `.ci/check_summary.py`.
     """
     everything = [task for tasks in sent.values() for task in tasks]
+    accepted = frozenset(map(sensor_key, accepted))
+    finished = {sensor_key(key): event for key, event in finished.items()}
     return {
         **_figures(everything, accepted, finished),
         "by_application": {
