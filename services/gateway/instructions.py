@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from splitplace.messages.task import TaskAccepted, TaskDecided, TaskPlaced, TaskResult
+from splitplace.policies.scoring import is_on_time
 
 TerminalStatus = Literal["answered", "expired", "failed", "refused"]
 
@@ -89,7 +90,7 @@ class Finish:
     @property
     def on_time(self) -> bool:
         """Whether there is an answer, and it comes before the deadline."""
-        return self.status == "answered" and self.response_ms <= self.deadline_ms
+        return self.status == "answered" and is_on_time(self.response_ms, self.deadline_ms)
 
     @property
     def variant(self) -> str | None:
