@@ -80,7 +80,7 @@ class Task:
         self.on_time, self.response_ms = answer["on_time"], answer["response_ms"]
         self.partial = answer.get("partial", False)
         self.elapsed_ms = 1000 * (now_s - self.published_s)
-        found = [prediction["index"] for prediction in answer["predictions"]]
+        found = [prediction and prediction["index"] for prediction in answer["predictions"]]
         self.right = sum(guess == truth for guess, truth in zip(found, self.labels, strict=False))
 
 

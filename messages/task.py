@@ -94,7 +94,8 @@ class Answer(Message):
     status: AnswerStatus
     reason: Text
     """Why this status, and what to do about it; for an answer, why the task was run this way."""
-    predictions: Annotated[tuple[Prediction, ...], Field(max_length=MAX_BATCH)] = ()
+    predictions: Annotated[tuple[Prediction | None, ...], Field(max_length=MAX_BATCH)] = ()
+    """One for each input; null where the network's output for it is not finite."""
     decision: Name | None = None
     """The variant that was run."""
     nodes: Annotated[tuple[Name, ...], Field(max_length=MAX_STAGES)] = ()
@@ -105,7 +106,7 @@ class Answer(Message):
     on_time: bool = False
     attempt: Attempt | None = None
     partial: bool = False
-    """Whether branches were missing, so that their classes could not be predicted; see `coverage`."""
+    """Whether some classes could not be predicted for some inputs; see `coverage` and `warnings`."""
     coverage: Ratio | None = None
     """Share of the classes that could be predicted, 0 to 1, mean over inputs; None without a result."""
     repeated: bool = False
@@ -222,13 +223,21 @@ class TaskResult(Message):
     attempt: Attempt
     application: Name
     variant: Name
-    scores: Annotated[tuple[ClassScore, ...], Field(min_length=1, max_length=MAX_BATCH)]
+    scores: Annotated[tuple[ClassScore | None, ...], Field(min_length=1, max_length=MAX_BATCH)]
+    """None for an input whose outputs are not finite."""
     stages: Annotated[tuple[StageReport, ...], Field(max_length=MAX_STAGES)]
     micro_batches: Annotated[int, Field(ge=1, le=MAX_MICRO_BATCHES)]
     moved_bytes: Count
     """Encoded tensor bytes that crossed the broker for this task's outputs and between its stages."""
     coverage: Ratio = 1.0
     """Share of the classes whose branch is merged here, mean over inputs; below 1 the result is partial."""
+    finite: Ratio = 1.0
+    """Share of the merged outputs that are finite; those with NaN or infinity are left out."""
+
+    @property
+    def predicted(self) -> float:
+        """Share of the classes that could be predicted, 0 to 1, mean over inputs."""
+        return self.coverage * self.finite
 
 
 class SettleTask(Message):

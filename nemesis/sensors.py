@@ -165,6 +165,10 @@ def decoded(payload: PayloadType) -> dict[str, Any]:
     return answer
 
 
+NO_CLASS = -1
+"""Stands for an input without a prediction; no network of ours leaves one out."""
+
+
 def _heard(at_s: float, key: str, answer: Mapping[str, Any]) -> Heard:
     once = {name: value for name, value in answer.items() if name != "repeated"}
     predictions = answer.get("predictions", ())
@@ -174,8 +178,10 @@ def _heard(at_s: float, key: str, answer: Mapping[str, Any]) -> Heard:
         status=answer["status"],
         reason=answer["reason"],
         decision=answer.get("decision"),
-        classes=tuple(prediction["index"] for prediction in predictions),
-        confidences=tuple(round(prediction["confidence"], 4) for prediction in predictions),
+        classes=tuple(prediction["index"] if prediction else NO_CLASS for prediction in predictions),
+        confidences=tuple(
+            round(prediction["confidence"], 4) if prediction else 0.0 for prediction in predictions
+        ),
         partial=answer.get("partial", False),
         repeated=answer.get("repeated", False),
         digest=hashlib.sha256(json.dumps(once, sort_keys=True).encode()).hexdigest()[:16],

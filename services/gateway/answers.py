@@ -6,12 +6,16 @@ from splitplace.messages.task import Answer, Prediction, TaskFinished, TaskResul
 from splitplace.services.gateway.instructions import Finish
 from splitplace.services.gateway.journal import Damaged, Entry
 
+MAX_NAMED = 20
+"""Inputs that a warning names; the others are counted."""
+
 
 def accuracy(result: TaskResult | None, labels: tuple[int, ...] | None) -> float | None:
     """Share of right answers, where the sensor sent the true labels."""
     if result is None or not labels:
         return None
-    return sum(score.index == label for score, label in zip(result.scores, labels, strict=True)) / len(labels)
+    pairs = zip(result.scores, labels, strict=True)
+    return sum(score is not None and score.index == label for score, label in pairs) / len(labels)
 
 
 def answer(finish: Finish, entry: Entry, application: Application | None) -> Answer:
@@ -31,6 +35,8 @@ def answer(finish: Finish, entry: Entry, application: Application | None) -> Ans
                 index=score.index,
                 confidence=score.confidence,
             )
+            if score is not None
+            else None
             for score in scores
         ),
         decision=finish.variant,
@@ -39,10 +45,22 @@ def answer(finish: Finish, entry: Entry, application: Application | None) -> Ans
         response_ms=round(_duration_ms(finish.response_ms), 3),
         on_time=finish.on_time,
         attempt=finish.attempt,
-        partial=result is not None and result.coverage < 1,
-        coverage=result.coverage if result else None,
-        warnings=entry.reply.warnings,
+        partial=result is not None and result.predicted < 1,
+        coverage=result.predicted if result else None,
+        warnings=(*entry.reply.warnings, *_not_finite(result)),
     )
+
+
+def _not_finite(result: TaskResult | None) -> tuple[str, ...]:
+    """Write which inputs have no prediction, or not of all classes, because outputs were not finite."""
+    if result is None or result.finite == 1:
+        return ()
+    without = [str(index) for index, score in enumerate(result.scores) if score is None]
+    if not without:
+        return ("some branches gave NaN or infinity for some inputs; their classes are not predicted there",)
+    more = f" and {len(without) - MAX_NAMED} more" if len(without) > MAX_NAMED else ""
+    named = f"{', '.join(without[:MAX_NAMED])}{more}"
+    return (f"no prediction for the inputs {named} (counted from 0): the network gave NaN or infinity",)
 
 
 def damaged(row: Damaged) -> Answer:
@@ -102,8 +120,8 @@ def finished(
         predicted_ms=finish.decided.predicted_ms if finish.decided else None,
         on_time=finish.on_time,
         accuracy=accuracy(result, labels),
-        variant_accuracy=accuracies[variant] * result.coverage if variant in accuracies and result else None,
-        coverage=result.coverage if result else None,
+        variant_accuracy=accuracies[variant] * result.predicted if variant in accuracies and result else None,
+        coverage=result.predicted if result else None,
         stages=result.stages if result else (),
         moved_bytes=result.moved_bytes if result else 0,
     )

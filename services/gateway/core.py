@@ -114,6 +114,8 @@ class GatewayCore:
         task = self._current(result.task, result.attempt)
         if task is None or task.placed is None or len(result.scores) != task.accepted.batch:
             return []
+        if not result.predicted:
+            return self._finish(task, "failed", partial.NOT_FINITE, None, now_ms)
         reason = task.decided.reason if task.decided else task.placed.reason
         return self._finish(task, "answered", reason, result, now_ms)
 

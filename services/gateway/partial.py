@@ -5,6 +5,8 @@ from collections.abc import Collection, Mapping
 from splitplace.messages.application import INPUT, Variant
 from splitplace.messages.task import TaskDecided, TaskResult
 
+NOT_FINITE = "the network gave NaN or infinity instead of an answer; another try would give the same"
+
 
 def has_branches(variant: Variant) -> bool:
     """Whether some classes can be answered without the others."""
@@ -39,10 +41,11 @@ def comes_too_late(decided: TaskDecided | None, slack_ms: float) -> bool:
 
 def is_better(result: TaskResult, known: TaskResult | None, least_coverage: float) -> bool:
     """Whether a partial result should replace the one that is kept."""
-    return result.coverage >= least_coverage and (known is None or result.coverage > known.coverage)
+    best = 0.0 if known is None else known.predicted
+    return result.coverage >= least_coverage and result.predicted > best
 
 
 def reason(result: TaskResult, trouble: str, decision: str) -> str:
     """Write the reason of a partial answer."""
     why = trouble or "a branch did not answer in time"
-    return f"partial, {result.coverage:.0%} of the classes: {why}; {decision}"
+    return f"partial, {result.predicted:.0%} of the classes: {why}; {decision}"

@@ -3,10 +3,13 @@
 A softmax over columns that arrive in groups needs only three numbers a row from each group: the greatest
 logit, its column, and the sum of exponentials relative to it. So outputs are condensed as they arrive, and no
 logits are kept.
+
+A row that holds NaN or infinity says nothing about its input: it counts as if it had not come.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -25,6 +28,7 @@ class Condensed:
     columns: int
     best_column: NDArray[np.int64]
     best_logit: NDArray[np.float64]
+    """Negative infinity in rows that are not finite."""
     exponentials: NDArray[np.float64]
     """Sum over columns of exp(logit - best logit); at least 1."""
 
@@ -38,6 +42,11 @@ class Condensed:
         """Bytes of the arrays."""
         return self.best_column.nbytes + self.best_logit.nbytes + self.exponentials.nbytes
 
+    @property
+    def finite_rows(self) -> int:
+        """Number of inputs whose logits are finite."""
+        return int(np.count_nonzero(self.best_logit > -inf))
+
 
 def condense(logits: NDArray[Any]) -> Condensed:
     """Condense an output to the numbers that a softmax over all outputs needs.
@@ -46,23 +55,28 @@ def condense(logits: NDArray[Any]) -> Condensed:
         logits: shape `[rows, columns]`, float16 or float32.
 
     Raises:
-        FrameError: another shape or type, or values that are not finite.
+        FrameError: another shape or type.
     """
     if logits.ndim != _LOGITS_RANK or logits.dtype.kind != "f":
         raise FrameError(
             f"logits of shape {logits.shape} and type {logits.dtype}, expected [rows, columns] of floats"
         )
     wide = logits.astype(np.float64)
-    if not np.isfinite(wide).all():
-        raise FrameError("logits are not finite")
+    broken = ~np.isfinite(wide).all(axis=1)
+    wide[broken] = 0
     best = wide.argmax(axis=1)
     best_logit = wide[np.arange(len(wide)), best]
     exponentials = np.exp(wide - best_logit[:, np.newaxis]).sum(axis=1)
+    best_logit[broken] = -inf
     return Condensed(wide.shape[1], best, best_logit, exponentials)
 
 
-def class_scores(parts: Sequence[tuple[Sequence[int], Condensed]], coverage: float = 1.0) -> list[ClassScore]:
+def class_scores(
+    parts: Sequence[tuple[Sequence[int], Condensed]], coverage: float = 1.0
+) -> list[ClassScore | None]:
     """Return the winning class of every row, and its softmax over the columns of all parts.
+
+    Parts that are not finite in a row are left out there; None where none of them is finite.
 
     A softmax over some of the classes is a probability *given that the class is among these*. It is
     multiplied by the probability of that: their share of all classes, as if every class were equally likely.
@@ -75,10 +89,13 @@ def class_scores(parts: Sequence[tuple[Sequence[int], Condensed]], coverage: flo
     """
     logits = np.stack([part.best_logit for _, part in parts])
     indices = np.stack([np.asarray(classes)[part.best_column] for classes, part in parts])
-    greatest = logits.max(axis=0)
+    finite = logits > -inf
+    columns = np.array([[part.columns] for _, part in parts])
+    shares = coverage * (finite * columns).sum(axis=0) / columns.sum()
+    greatest = np.where(finite.any(axis=0), logits.max(axis=0), 0.0)
     total = (np.stack([part.exponentials for _, part in parts]) * np.exp(logits - greatest)).sum(axis=0)
     winner = np.where(logits == greatest, indices, np.iinfo(np.int64).max).min(axis=0)
     return [
-        ClassScore(index=int(index), confidence=float(coverage / one_of))
-        for index, one_of in zip(winner, total, strict=True)
+        ClassScore(index=int(index), confidence=min(1.0, float(share / one_of))) if share else None
+        for index, one_of, share in zip(winner, total, shares, strict=True)
     ]

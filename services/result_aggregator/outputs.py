@@ -103,13 +103,16 @@ class TaskOutputs:
 
     def result(self) -> TaskResult:
         """Merge the outputs that have come, at least one of each micro-batch."""
-        scores: list[ClassScore] = []
+        scores: list[ClassScore | None] = []
         classes = sum(len(sink.classes) for sink in self.sinks.values())
         covered_inputs = 0.0
+        came = finite = 0
         for number, outputs in sorted(self.outputs.items()):
             parts = [(sink.classes, outputs[name]) for name, sink in self.sinks.items() if name in outputs]
             coverage = sum(len(columns) for columns, _ in parts) / classes
             covered_inputs += coverage * self.rows[number]
+            came += sum(len(columns) * output.rows for columns, output in parts)
+            finite += sum(len(columns) * output.finite_rows for columns, output in parts)
             scores += class_scores(parts, coverage)
         return TaskResult(
             task=self.first.task,
@@ -121,6 +124,7 @@ class TaskOutputs:
             micro_batches=self.first.micro_batches,
             moved_bytes=min(_MOST_BYTES, self.moved_bytes),
             coverage=min(1.0, covered_inputs / len(scores)) if self.missing else 1.0,
+            finite=finite / came,
         )
 
     def _reports(self) -> Iterator[StageReport]:

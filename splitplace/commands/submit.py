@@ -202,6 +202,9 @@ def _print(answer: Answer, files: Sequence[Path], request: TaskRequest) -> None:
         table.add_column("truth")
     for index, prediction in enumerate(answer.predictions):
         name = files[index].name if request.images else str(index)
+        if prediction is None:
+            table.add_row(cell(name), cell("none: NaN or infinity", "red"))
+            continue
         row = [cell(name), cell(prediction.label), cell(f"{prediction.confidence:.3f}")]
         if request.labels:
             right = prediction.index == request.labels[index]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from splitplace.messages.application import Application, Fragment, Stage, TensorSpec, Variant
 from splitplace.messages.frames import TensorHeader
-from splitplace.messages.task import StageReport, TaskResult
+from splitplace.messages.task import ClassScore, StageReport, TaskResult
 from tests.support.kinds import kind_named
 
 CLASSES = 5
@@ -147,10 +147,17 @@ def wide_application(classes: int, name: str = "wide") -> Application:
     return Application.model_validate(dict(changed))
 
 
+def all_scores(result: TaskResult) -> list[ClassScore]:
+    """Return the scores of a result that has one for every input."""
+    scores = [score for score in result.scores if score is not None]
+    assert len(scores) == len(result.scores)
+    return scores
+
+
 def assert_right(result: TaskResult, logits: NDArray[Any]) -> None:
     """Check that every row has its best class, with the softmax of that as confidence."""
     probabilities = softmax(logits)
     assert len(result.scores) == len(logits)
-    for row, score in enumerate(result.scores):
+    for row, score in enumerate(all_scores(result)):
         assert logits[row, score.index] == logits[row].max()
         assert score.confidence == pytest.approx(probabilities[row].max(), rel=1e-9)

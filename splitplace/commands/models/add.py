@@ -17,7 +17,13 @@ from splitplace.workshop.datasets import PUBLISHED, DatasetError, Subset, load_p
 from splitplace.workshop.datasets.image_folder import read_image_folder
 from splitplace.workshop.report.tables import variants_table
 from splitplace.workshop.user_networks.add import AddRequest, add
-from splitplace.workshop.user_networks.from_onnx import UserNetworkError, adopt, input_shape, read_onnx
+from splitplace.workshop.user_networks.from_onnx import (
+    UserNetworkError,
+    adopt,
+    input_shape,
+    pictures_without_answer,
+    read_onnx,
+)
 from splitplace.workshop.user_networks.from_torch import TorchRequest, export_torch
 from splitplace.workshop.user_networks.preprocessing import Preprocessing
 
@@ -96,6 +102,12 @@ def add_command(
         raise UserNetworkError(f"not a valid application: {error}") from error
     console = Console()
     console.print(variants_table(application, results))
+    empty = pictures_without_answer(model)
+    if empty:
+        console.print(
+            f"[yellow]careful[/]: plain pictures ({', '.join(empty)}) make it give NaN or infinity; "
+            "they will have no answer. Usually it divides by a norm or deviation: add a small constant there"
+        )
     if data is None:
         console.print(f"accuracy {accuracy} is stated, not measured: --data measures it")
     console.print(f"written: {models.folder(application.name)}", markup=False)

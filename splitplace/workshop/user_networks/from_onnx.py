@@ -102,6 +102,26 @@ def adopt(model: onnx.ModelProto, preprocessing: Preprocessing | None) -> onnx.M
         raise UserNetworkError(f"the model's shapes cannot be inferred: {error}") from error
 
 
+def pictures_without_answer(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Return which plain pictures (black, grey, white) a network of bytes answers with NaN or infinity."""
+    (source,) = model.graph.input
+    shape = tuple(dimension.dim_value for dimension in source.type.tensor_type.shape.dim[1:])
+    session = _session(model)
+    found = []
+    for name, value in (("black", 0), ("grey", 128), ("white", 255)):
+        picture = np.full((1, *shape), value, np.uint8)
+        if not np.isfinite(np.asarray(session.run(None, {source.name: picture})[0])).all():
+            found.append(name)
+    return tuple(found)
+
+
+def _session(model: onnx.ModelProto) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
 def _input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs: list[onnx.ValueInfoProto] = [value for value in model.graph.input if value.name not in weights]
@@ -199,13 +219,10 @@ def _reading(
 
 def _check_answers(model: onnx.ModelProto, shape: tuple[int, int, int]) -> int:
     """Run the model on single images and on a batch of them; return the number of classes."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
     images = np.random.default_rng(0).integers(0, 256, (3, *shape), dtype=np.uint8)
     advice = "export it with a free (dynamic) batch dimension"
     try:
-        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = _session(model)
         together, *alone = (
             np.asarray(session.run(None, {_PICTURES: batch})[0])
             for batch in (images, *(images[index : index + 1] for index in range(len(images))))
@@ -218,6 +235,10 @@ def _check_answers(model: onnx.ModelProto, shape: tuple[int, int, int]) -> int:
     if together.ndim != 2 or together.dtype != np.float32 or together.shape != separately.shape:  # noqa: PLR2004
         found = f"{together.dtype}{list(together.shape)}"
         raise UserNetworkError(f"the output for three pictures is {found}, expected float32[3, classes]")
+    if not np.isfinite(separately).all():
+        raise UserNetworkError(
+            "the model answers random pictures with NaN or infinity; check its weights, --mean and --std"
+        )
     if not np.allclose(together, separately, atol=_SAME_ANSWER, rtol=_SAME_ANSWER):
         raise UserNetworkError(
             f"the model's answer to a picture depends on the other pictures of the batch; {advice}"

@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from splitplace.messages.task import TaskResult
 from splitplace.services.result_aggregator.core import ResultAggregatorCore
 from tests.services.result_aggregator.feeding import Output, add, add_all, knowing
-from tests.support.outputs import assert_right, logits_application, outputs_of, random_logits, softmax
+from tests.support.outputs import (
+    all_scores,
+    assert_right,
+    logits_application,
+    outputs_of,
+    random_logits,
+    softmax,
+)
 
 CLASSES_OF = {
     stage.name: stage.classes
@@ -40,7 +47,7 @@ def test_one_branch_alone_answers_with_its_best_class_and_the_share_of_its_class
     share = len(own) / EVERY_CLASS
     assert result.coverage == pytest.approx(share)
     probabilities = softmax(logits[:, own])
-    for row, score in enumerate(result.scores):
+    for row, score in enumerate(all_scores(result)):
         assert score.index == own[logits[row, own].argmax()]
         assert score.confidence == pytest.approx(share * probabilities[row].max(), rel=1e-9)
 
@@ -130,9 +137,11 @@ def test_whichever_outputs_are_here_the_answer_is_the_best_class_among_theirs(
         assert result is None
         return
     assert result is not None
-    assert [score.index for score in result.scores] == known.argmax(axis=1).tolist()
+    assert [score.index for score in all_scores(result)] == known.argmax(axis=1).tolist()
     assert result.coverage == pytest.approx(np.isfinite(known).mean())
     assert all(
         score.confidence <= result_share
-        for score, result_share in zip(result.scores, np.isfinite(known).mean(axis=1) + 1e-9, strict=True)
+        for score, result_share in zip(
+            all_scores(result), np.isfinite(known).mean(axis=1) + 1e-9, strict=True
+        )
     )

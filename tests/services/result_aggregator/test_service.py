@@ -150,7 +150,6 @@ async def test_noise_and_refused_outputs_are_counted_and_change_nothing(mosquitt
         good[0][:-1],
         pack(changed("3", codec="zstd"), columns.tobytes()),
         *frames_of([(changed("4", route=route), columns)]),
-        *frames_of([(changed("5"), np.full_like(columns, np.nan))]),
         *frames_of([(changed("6", variant="no-such-variant"), columns)]),
     ]
     async with aggregator(mosquitto_url, logits_application()) as observer:

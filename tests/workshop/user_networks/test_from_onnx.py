@@ -13,7 +13,13 @@ from onnx import TensorProto, helper, numpy_helper
 from splitplace.edge_node.runtime import FragmentRuntime
 from splitplace.messages.application import TensorSpec
 from splitplace.workshop.onnx.file import file_content
-from splitplace.workshop.user_networks.from_onnx import UserNetworkError, adopt, input_shape, read_onnx
+from splitplace.workshop.user_networks.from_onnx import (
+    UserNetworkError,
+    adopt,
+    input_shape,
+    pictures_without_answer,
+    read_onnx,
+)
 from splitplace.workshop.user_networks.preprocessing import Preprocessing
 
 CLASSES = 5
@@ -158,3 +164,27 @@ def test_values_of_bytes_and_of_shares_mean_the_same() -> None:
     in_bytes = Preprocessing.for_channels(1, [127.5], [63.75], 255.0)
     assert shares.mean_bytes == in_bytes.mean_bytes
     assert shares.deviation_bytes == in_bytes.deviation_bytes
+
+
+def _divides_by_the_norm() -> onnx.ModelProto:
+    """A network that gives 0/0 for a black picture."""
+    model = _model()
+    product = next(node for node in model.graph.node if node.op_type == "MatMul")
+    product.input[0] = "unit"
+    norm = helper.make_node("ReduceL2", ["flat"], ["norm"], axes=[1])
+    model.graph.node.insert(1, helper.make_node("Div", ["flat", "norm"], ["unit"]))
+    model.graph.node.insert(1, norm)
+    return model
+
+
+def test_a_network_that_gives_nan_for_a_plain_picture_is_taken_and_the_picture_named() -> None:
+    assert pictures_without_answer(adopt(_divides_by_the_norm(), PLAIN)) == ("black",)
+    assert pictures_without_answer(adopt(_model(), PLAIN)) == ()
+
+
+def test_a_network_that_gives_nan_for_every_picture_is_refused_for_that_reason() -> None:
+    model = _model()
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == "weight")
+    weight.CopyFrom(numpy_helper.from_array(np.full((144, CLASSES), np.nan, np.float32), "weight"))
+    with pytest.raises(UserNetworkError, match="NaN"):
+        adopt(model, PLAIN)
