@@ -29,7 +29,15 @@ from splitplace.edge_node.runtime import FragmentRuntime
 from splitplace.messages import topics
 from splitplace.messages.application import INPUT, Application, Stage
 from splitplace.messages.cluster import ClusterState
-from splitplace.messages.frames import Route, TensorHeader, decode_tensor, encode_tensor, tensor_frames
+from splitplace.messages.frames import (
+    AGGREGATOR_INBOX,
+    GATEWAY_SENDER,
+    Route,
+    TensorHeader,
+    decode_tensor,
+    encode_tensor,
+    tensor_frames,
+)
 from splitplace.storage.model_store import ModelStore, sha256_of
 from splitplace.storage.paths import SHIPPED_STORE
 from splitplace.workshop.cutting.balance import Target
@@ -90,7 +98,7 @@ class Pipeline:
         self._expected = 0
         self.online = 0
         self.bus = Bus(settings, "benchmark")
-        self.bus.subscribe(topics.TENSOR, self._on_output, node=topics.AGGREGATOR_INBOX)
+        self.bus.subscribe(topics.TENSOR, self._on_output, receiver=AGGREGATOR_INBOX)
         self.bus.subscribe(topics.CLUSTER_STATE, self._on_cluster)
 
     async def _on_cluster(self, received: Received[ClusterState]) -> None:
@@ -132,7 +140,10 @@ class Pipeline:
                 stage=self._route.stage,
             )
             for frame in tensor_frames(header, encoded):
-                self.bus.spawn_publication(self.bus.send_frame(topics.TENSOR, frame, node=NODES[0]))
+                publication = self.bus.send_frame(
+                    topics.TENSOR, frame, receiver=NODES[0], sender=GATEWAY_SENDER
+                )
+                self.bus.spawn_publication(publication)
         await asyncio.wait_for(self._done.wait(), 120.0)
         seconds = time.perf_counter() - began
         return seconds, np.concatenate([self._outputs[index] for index in range(len(micro_batches))])

@@ -26,7 +26,14 @@ from splitplace.bus.settings import Settings
 from splitplace.commands.processes.broker import available_kind, started_broker
 from splitplace.edge_node.runtime import FragmentRuntime
 from splitplace.messages import topics
-from splitplace.messages.frames import TensorHeader, decode_tensor, encode_tensor, tensor_frames
+from splitplace.messages.frames import (
+    AGGREGATOR_INBOX,
+    GATEWAY_SENDER,
+    TensorHeader,
+    decode_tensor,
+    encode_tensor,
+    tensor_frames,
+)
 from splitplace.storage.model_store import ModelStore
 from splitplace.storage.paths import SHIPPED_STORE
 
@@ -65,7 +72,7 @@ class Ways:
         self._arrived = asyncio.Semaphore(0)
         self._last: NDArray[Any] | None = None
         self._number = 0
-        self.receiver.subscribe(topics.TENSOR, self._on_frame, node="receiver")
+        self.receiver.subscribe(topics.TENSOR, self._on_frame)
         self.receiver.subscribe_raw(topics.NODE_CANCEL, self._on_pickle, node="receiver")
 
     async def _on_frame(self, received: Received[TensorHeader]) -> None:
@@ -100,7 +107,7 @@ class Ways:
                 stage="benchmark",
             )
             frames = (
-                self.sender.send_frame(topics.TENSOR, frame, node="receiver")
+                self.sender.send_frame(topics.TENSOR, frame, receiver=AGGREGATOR_INBOX, sender=GATEWAY_SENDER)
                 for frame in tensor_frames(header, encoded)
             )
             await asyncio.gather(*frames)

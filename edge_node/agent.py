@@ -109,7 +109,7 @@ class Agent:
         self._tensors = self._service.connection(
             "tensors", session=TENSOR_SESSION, receive_maximum=TENSORS_IN_FLIGHT
         )
-        self._tensors.subscribe(TENSOR, self._on_tensor, node=self._node)
+        self._tensors.subscribe(TENSOR, self._on_tensor, receiver=self._node)
 
         queue_bytes = int(settings.queue_mb * MEBIBYTE)
         self._assembly = TensorAssembly(max_bytes=queue_bytes)

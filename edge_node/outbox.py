@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from splitplace.bus.background import now_ms
 from splitplace.bus.connection import Bus
 from splitplace.edge_node.executor import Done, Output
-from splitplace.messages.frames import TensorHeader, tensor_frames
+from splitplace.messages.frames import AGGREGATOR_INBOX, TensorHeader, tensor_frames
 from splitplace.messages.task import StageReport
-from splitplace.messages.topics import AGGREGATOR_INBOX, TENSOR
+from splitplace.messages.topics import TENSOR
 
 MAX_FRAMES_IN_FLIGHT = 16
 """Frames that the broker has not acknowledged yet."""
@@ -88,7 +88,7 @@ class Outbox:
                     for frame in tensor_frames(shipment.header, output.encoded):
                         await self._frames.acquire()
                         task = sending.create_task(
-                            self._bus.send_frame(TENSOR, frame, node=shipment.receiver)
+                            self._bus.send_frame(TENSOR, frame, receiver=shipment.receiver, sender=self._node)
                         )
                         task.add_done_callback(lambda _: self._frames.release())
         except TimeoutError:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from splitplace.bus.assembly import TensorKey, key_of
-from splitplace.messages.frames import Buffer, Route, TensorHeader
+from splitplace.messages.frames import GATEWAY_SENDER, Buffer, Route, TensorHeader
 from splitplace.messages.limits import MEBIBYTE
 
 MAX_JOBS = 4096
@@ -127,7 +127,8 @@ class JobQueue:
             return PushOutcome.EXPIRED
         if job.key in self._jobs:
             return PushOutcome.DUPLICATE
-        self._want_from(task, attempt)
+        if job.header.sender == GATEWAY_SENDER:  # a node may claim any attempt
+            self._want_from(task, attempt)
         if len(self) >= self._max_jobs or self._bytes + len(job.encoded) > self._max_bytes:
             self.expire(now_ms)
         if len(self) >= self._max_jobs or self._bytes + len(job.encoded) > self._max_bytes:

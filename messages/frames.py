@@ -39,6 +39,10 @@ from splitplace.messages.task import StageReport
 Buffer = bytes | bytearray | memoryview
 Codec = Literal["raw", "zstd"]
 
+GATEWAY_SENDER = "_gateway"
+AGGREGATOR_INBOX = "_aggregator"
+"""Who sends inputs and who gets final outputs: no node may have a name with `_` at its start."""
+
 _LENGTH = struct.Struct(">I")
 _ALIGNMENT = 16
 _ZSTD_LEVEL = -1  # measured: negative levels pass dense tensors at 6 GB/s; above 1 gains nothing
@@ -82,6 +86,16 @@ class TensorHeader(Message):
     """Cost of the stages before, for this micro-batch."""
     moved_bytes: Count = 0
     """Encoded bytes of this micro-batch's tensors before this one, along its path."""
+
+    @property
+    def receiver(self) -> str:
+        """The node that the route names, or the aggregator for a final output. A level of the topic."""
+        return AGGREGATOR_INBOX if self.route is None else self.route.node
+
+    @property
+    def sender(self) -> str:
+        """The node that ran the last stage, or the gateway if none has run yet. A level of the topic."""
+        return self.trace[-1].node if self.trace else GATEWAY_SENDER
 
     @property
     def chunks(self) -> int:

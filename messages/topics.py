@@ -105,9 +105,6 @@ RESULT_AGGREGATOR = "result-aggregator"
 NODE = "node"
 SERVICES = (GATEWAY, SPLITTER, PLACER, RESOURCE_MONITOR, RESULT_AGGREGATOR)
 
-AGGREGATOR_INBOX = "_aggregator"
-"""Where final outputs go: a name that no node can have (names begin with a letter or digit)."""
-
 TASK = Topic(
     "task/{application}",
     TaskRequest,
@@ -159,7 +156,11 @@ JOB_DECIDED = Topic(
     "How the task is split, and why.",
 )
 JOB_PLACED = Topic(
-    "job/{task}/placed", TaskPlaced, (PLACER,), (GATEWAY, SPLITTER, DASHBOARD), "Which node runs which stage."
+    "job/{task}/placed",
+    TaskPlaced,
+    (PLACER,),
+    (GATEWAY, SPLITTER, RESULT_AGGREGATOR, DASHBOARD),
+    "Which node runs which stage.",
 )
 JOB_RESULT = Topic(
     "job/{task}/result",
@@ -237,11 +238,11 @@ APPLICATION = Topic(
 )
 
 TENSOR = Topic(
-    "tensor/{node}",
+    "tensor/{receiver}/{sender}",
     TensorHeader,
     (GATEWAY, NODE),
     (NODE, RESULT_AGGREGATOR),
-    "A chunk of a micro-batch on its way to the next stage; the only large binary topic.",
+    "A chunk of a micro-batch on its way to the next stage, from the node that its trace names last.",
     encoding="frame",
     max_bytes=limits.MAX_FRAME_BYTES,
 )

@@ -166,7 +166,7 @@ POISONS: tuple[Poison, ...] = (
     _forged("forged-result", f"job/{SENDER}.forged/result", _RESULT),
     _forged("forged-result-nonsense", f"job/{SENDER}.forged/result", {"task": 1, "scores": "x"}),
     _forged("forged-node", "node/ghost/vitals", {"node": "ghost", "escape": "\x1b]0;title\x07"}),
-    Poison("forged-tensor", lambda: Publication(f"{PREFIX}/tensor/_aggregator", b"\xff" * 1000)),
+    Poison("forged-tensor", lambda: Publication(f"{PREFIX}/tensor/_aggregator/_gateway", b"\xff" * 1000)),
 )
 
 

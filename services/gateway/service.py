@@ -16,6 +16,7 @@ from splitplace.bus.service import Service, now_ms
 from splitplace.messages import topics
 from splitplace.messages.application import Application
 from splitplace.messages.cluster import CancelTask, ClusterState, NodeStatus, ServiceStatus, StageFailure
+from splitplace.messages.frames import GATEWAY_SENDER
 from splitplace.messages.limits import MAX_DEADLINE_MS
 from splitplace.messages.metrics import RefusalMetrics
 from splitplace.messages.task import Answer, SettleTask, TaskDecided, TaskPlaced, TaskResult
@@ -201,7 +202,9 @@ class Gateway:
             frames = input_frames(application, dispatch.placed, entry.inputs, expires_ms, compress=False)
             pending: list[Awaitable[None]] = []
             for node, frame in frames:
-                pending.append(self._tensors.send_frame(topics.TENSOR, frame, node=node))
+                pending.append(
+                    self._tensors.send_frame(topics.TENSOR, frame, receiver=node, sender=GATEWAY_SENDER)
+                )
                 if len(pending) == FRAMES_AT_ONCE:
                     await asyncio.gather(*pending)
                     pending.clear()

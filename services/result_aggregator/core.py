@@ -2,7 +2,10 @@
 
 A task is complete when every last stage of its variant has given every micro-batch. Outputs of an older
 attempt, of a task that is finished and those seen before change nothing; outputs that contradict the
-catalogue or each other are refused one by one.
+catalogue, the placement or each other are refused one by one.
+
+An output counts only if its trace names the node of the placement for every stage. Each receiver checks that
+the last node of a trace is the sender. So a node without a stage of a task can change nothing in its result.
 
 A task whose branches are missing in part has a *partial* result over the classes of the branches that have
 come. It is returned when the gateway asks for it, and when a newer attempt replaces the outputs; the gateway
@@ -15,13 +18,15 @@ from collections import OrderedDict, deque
 from splitplace.messages.application import Application
 from splitplace.messages.frames import FrameError, TensorHeader
 from splitplace.messages.limits import MEBIBYTE
-from splitplace.messages.task import TaskResult
+from splitplace.messages.task import TaskPlaced, TaskResult
 from splitplace.services.result_aggregator.merging import Condensed
 from splitplace.services.result_aggregator.outputs import TaskOutputs
 
 MAX_TASKS = 4096
 MAX_BYTES = 64 * MEBIBYTE
-MAX_WITHOUT_CATALOGUE = 256
+MAX_EARLY = 256
+"""Outputs that wait for their catalogue entry or their placement."""
+MAX_PLACED_TASKS = 8192
 MAX_APPLICATIONS = 256
 MAX_REMEMBERED = 16_384
 REMEMBER_MS = 60_000.0
@@ -44,9 +49,8 @@ class ResultAggregatorCore:
         self._applications: dict[str, Application] = {}
         self._tasks: OrderedDict[str, TaskOutputs] = OrderedDict()
         self._finished: OrderedDict[str, tuple[int, float]] = OrderedDict()
-        self._without_catalogue: deque[tuple[TensorHeader, Condensed, float]] = deque(
-            maxlen=MAX_WITHOUT_CATALOGUE
-        )
+        self._placed: OrderedDict[str, dict[int, TaskPlaced]] = OrderedDict()
+        self._early: deque[tuple[TensorHeader, Condensed, float]] = deque(maxlen=MAX_EARLY)
         self._held_bytes = 0
 
     def __len__(self) -> int:
@@ -66,17 +70,26 @@ class ResultAggregatorCore:
         if application.name not in self._applications and len(self._applications) >= MAX_APPLICATIONS:
             return ()
         self._applications[application.name] = application
-        waiting = tuple(self._without_catalogue)
-        self._without_catalogue.clear()
-        results: list[TaskResult] = []
-        for header, output, ends_ms in waiting:
-            if header.application != application.name:
-                self._without_catalogue.append((header, output, ends_ms))
-            elif ends_ms > now_ms:
-                with contextlib.suppress(FrameError):
-                    result = self.add(header, output, now_ms)
-                    results += [result] if result else []
-        return tuple(results)
+        return self._add_early(now_ms)
+
+    def place(self, placed: TaskPlaced, now_ms: float) -> tuple[TaskResult, ...]:
+        """Note where an attempt runs. Returns results of outputs that waited for that.
+
+        The first placement of an attempt counts, as it does for the gateway.
+        """
+        if not placed.stages or placed.attempt <= self._finished.get(placed.task, (0, 0.0))[0]:
+            return ()
+        self._placed.setdefault(placed.task, {}).setdefault(placed.attempt, placed)
+        if len(self._placed) > MAX_PLACED_TASKS:
+            self._placed.popitem(last=False)
+        return self._add_early(now_ms)
+
+    def may_send(self, header: TensorHeader) -> bool:
+        """Whether an output can be what the placement asks for, as far as that is known."""
+        placed = self._placed.get(header.task, {}).get(header.attempt)
+        return placed is None or any(
+            (stage.stage, stage.node) == (header.stage, header.sender) for stage in placed.stages
+        )
 
     def add(self, header: TensorHeader, output: Condensed, now_ms: float) -> TaskResult | None:
         """Add one output of one micro-batch.
@@ -91,14 +104,15 @@ class ResultAggregatorCore:
         if header.attempt <= self._finished.get(header.task, (0, 0.0))[0]:
             return None
         application = self._applications.get(header.application)
-        if application is None:
-            self._without_catalogue.append((header, output, now_ms + header.expires_ms))
+        placed = self._placed.get(header.task, {}).get(header.attempt)
+        if application is None or placed is None:
+            self._early.append((header, output, now_ms + header.expires_ms))
             return None
         task = self._tasks.get(header.task)
         if task is not None and header.attempt < task.first.attempt:
             return None
         if task is None or header.attempt > task.first.attempt:
-            task = TaskOutputs.begin(header, application, now_ms)
+            task = TaskOutputs.begin(header, application, placed, now_ms)
         elif task.has(header):
             return None
         task.check(header, output)
@@ -125,6 +139,7 @@ class ResultAggregatorCore:
     def finish(self, task: str, attempt: int, now_ms: float) -> None:
         """Drop a task that the gateway has answered."""
         self._drop(task)
+        self._placed.pop(task, None)
         self._remember(task, attempt, now_ms)
 
     def expire(self, now_ms: float) -> int:
@@ -135,6 +150,20 @@ class ResultAggregatorCore:
         while self._finished and next(iter(self._finished.values()))[1] <= now_ms:
             self._finished.popitem(last=False)
         return len(gone)
+
+    def _add_early(self, now_ms: float) -> tuple[TaskResult, ...]:
+        """Add the outputs that waited, as far as everything is known now. Returns results."""
+        waiting = tuple(self._early)
+        self._early.clear()
+        results: list[TaskResult] = []
+        for header, output, ends_ms in waiting:
+            with contextlib.suppress(FrameError):
+                left_ms = ends_ms - now_ms
+                if left_ms > 0:
+                    changed = header.model_copy(update={"expires_ms": left_ms})
+                    result = self.add(changed, output, now_ms)
+                    results += [result] if result else []
+        return tuple(results)
 
     def _drop(self, name: str) -> None:
         task = self._tasks.pop(name, None)

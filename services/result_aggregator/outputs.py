@@ -1,6 +1,6 @@
 """The outputs of one attempt at one task, until all are there."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import fsum
 from typing import Self
@@ -8,7 +8,7 @@ from typing import Self
 from splitplace.messages.application import INPUT, Application, Stage, Variant
 from splitplace.messages.frames import FrameError, TensorHeader
 from splitplace.messages.limits import MAX_BATCH
-from splitplace.messages.task import ClassScore, StageReport, TaskResult
+from splitplace.messages.task import ClassScore, StageReport, TaskPlaced, TaskResult
 from splitplace.services.result_aggregator.merging import Condensed, class_scores
 
 _OVERHEAD_BYTES = 512
@@ -24,6 +24,8 @@ class TaskOutputs:
     first: TensorHeader
     """Header of the first output; the others must agree with it."""
     variant: Variant
+    nodes: Mapping[str, str]
+    """Node of each stage, as it was placed."""
     ends_ms: float
     sinks: dict[str, Stage]
     missing: int
@@ -34,32 +36,33 @@ class TaskOutputs:
     """Inputs in each micro-batch."""
     reports: dict[str, dict[int, StageReport]] = field(default_factory=dict)
     """Reports of each stage, by micro-batch."""
-    nodes: dict[str, str] = field(default_factory=dict)
-    """Node of each stage."""
     moved_bytes: int = 0
     held_bytes: int = 0
 
     @classmethod
-    def begin(cls, header: TensorHeader, application: Application, now_ms: float) -> Self:
+    def begin(cls, header: TensorHeader, application: Application, placed: TaskPlaced, now_ms: float) -> Self:
         """Return an attempt without outputs, for its first output.
 
         Raises:
-            FrameError: the application has no such variant.
+            FrameError: the application has no such variant, or another one was placed.
         """
         try:
             variant = application.variant(header.variant)
         except KeyError:
             raise FrameError(f"{header.task}: {header.application} has no variant {header.variant}") from None
+        if (header.application, header.variant) != (placed.application, placed.variant):
+            raise FrameError(f"{header.task}: {placed.application} {placed.variant} was placed")
+        nodes = {stage.stage: stage.node for stage in placed.stages}
         sinks = {sink.name: sink for sink in variant.sinks}
         missing = header.micro_batches * len(sinks)
-        return cls(header, variant, now_ms + header.expires_ms, sinks, missing)
+        return cls(header, variant, nodes, now_ms + header.expires_ms, sinks, missing)
 
     def has(self, header: TensorHeader) -> bool:
         """Whether this output has come before."""
         return header.stage in self.outputs.get(header.micro_batch, {})
 
     def check(self, header: TensorHeader, output: Condensed) -> None:
-        """Check that an output fits the variant and the outputs before it.
+        """Check that an output fits the variant, its placement, and the outputs before it.
 
         Raises:
             FrameError: it contradicts them.
@@ -79,10 +82,9 @@ class TaskOutputs:
         batch = sum(self.rows.values()) + (0 if header.micro_batch in self.rows else output.rows)
         if self.rows.get(header.micro_batch, output.rows) != output.rows or batch > MAX_BATCH:
             raise FrameError(f"{where}: {output.rows} rows do not fit the other outputs")
-        on_path = self._path_to(sink)
-        for report in header.trace:
-            if report.stage not in on_path or self.nodes.get(report.stage, report.node) != report.node:
-                raise FrameError(f"{where}: its trace names {report.stage} on {report.node}")
+        came = [(report.stage, report.node) for report in header.trace]
+        if came != [(stage, self.nodes.get(stage)) for stage in self._path_to(sink)]:
+            raise FrameError(f"{where}: it came through {came}, which was not placed so")
 
     def take(self, header: TensorHeader, output: Condensed) -> None:
         """Keep an output that was checked."""
@@ -92,7 +94,6 @@ class TaskOutputs:
         self.held_bytes += output.nbytes + _OVERHEAD_BYTES
         self.moved_bytes += header.moved_bytes + header.encoded_bytes
         for report in header.trace:  # branches share the stages before they part
-            self.nodes.setdefault(report.stage, report.node)
             self.reports.setdefault(report.stage, {}).setdefault(header.micro_batch, report)
 
     def partial(self) -> TaskResult | None:
@@ -138,11 +139,11 @@ class TaskOutputs:
                     compute_ms=min(_MOST_MS, fsum(report.compute_ms for report in reports)),
                 )
 
-    def _path_to(self, sink: Stage) -> set[str]:
-        """Return the stages from the input to a last stage."""
+    def _path_to(self, sink: Stage) -> list[str]:
+        """Return the stages from the input to a last stage, in their order."""
         sources = {stage.name: stage.source for stage in self.variant.stages}
-        path, name = set(), sink.name
+        path, name = [sink.name], sources[sink.name]
         while name != INPUT:
-            path.add(name)
+            path.append(name)
             name = sources[name]
-        return path
+        return path[::-1]

@@ -9,14 +9,14 @@ from splitplace.bus.client import TENSOR_SESSION
 from splitplace.bus.connection import Received
 from splitplace.bus.service import Service, now_ms
 from splitplace.messages.application import Application
-from splitplace.messages.frames import Buffer, FrameError, TensorHeader, decode_tensor
+from splitplace.messages.frames import AGGREGATOR_INBOX, Buffer, FrameError, TensorHeader, decode_tensor
 from splitplace.messages.limits import KIBIBYTE
 from splitplace.messages.metrics import TaskMetrics
-from splitplace.messages.task import SettleTask, TaskFinished, TaskResult
+from splitplace.messages.task import SettleTask, TaskFinished, TaskPlaced, TaskResult
 from splitplace.messages.topics import (
-    AGGREGATOR_INBOX,
     APPLICATION,
     JOB_FINISHED,
+    JOB_PLACED,
     JOB_RESULT,
     JOB_SETTLE,
     METRICS_APPLICATION,
@@ -66,7 +66,9 @@ class ResultAggregator:
         tensors = self._service.connection(
             "tensors", session=TENSOR_SESSION, receive_maximum=TENSORS_IN_FLIGHT
         )
-        tensors.subscribe(TENSOR, self._on_tensor, node=AGGREGATOR_INBOX)
+        tensors.subscribe(TENSOR, self._on_tensor, receiver=AGGREGATOR_INBOX)
+        # On this connection, because it has a session: without its placement an output counts for nothing.
+        tensors.subscribe(JOB_PLACED, self._on_placed)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -83,8 +85,8 @@ class ResultAggregator:
 
     async def _add(self, header: TensorHeader, body: memoryview) -> None:
         """Add one frame. Raises FrameError if it is not a chunk of an output that fits its task."""
-        if header.route is not None:
-            raise FrameError(f"{header.task}: an input of {header.stage}, not an output")
+        if not self._core.may_send(header):  # before its first chunk reserves memory
+            raise FrameError(f"{header.task}: {header.stage} was not placed on {header.sender}")
         tensor = self._assembly.add(header, body, now_ms())
         if tensor is None:
             return
@@ -98,6 +100,9 @@ class ResultAggregator:
     async def _on_application(self, received: Received[Application]) -> None:
         self._scoreboard.add_application(received.message)
         self._publish(self._core.add_application(received.message, now_ms()))
+
+    async def _on_placed(self, received: Received[TaskPlaced]) -> None:
+        self._publish(self._core.place(received.message, now_ms()))
 
     async def _on_settle(self, received: Received[SettleTask]) -> None:
         result = self._core.settle(received.message.task)

@@ -22,11 +22,16 @@ class TensorKey(NamedTuple):
     stage: str
     micro_batch: int
     is_output: bool
+    path: tuple[str, ...]
+    """Nodes that it came through: a forged tensor cannot take the place of the right one."""
 
 
 def key_of(header: TensorHeader) -> TensorKey:
     """Return the key of a header's tensor."""
-    return TensorKey(header.task, header.attempt, header.stage, header.micro_batch, header.route is None)
+    path = tuple(report.node for report in header.trace)
+    return TensorKey(
+        header.task, header.attempt, header.stage, header.micro_batch, header.route is None, path
+    )
 
 
 @dataclass(slots=True)

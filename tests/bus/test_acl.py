@@ -13,13 +13,15 @@ from paho.mqtt.reasoncodes import ReasonCode
 from splitplace.commands.processes import broker as broker_module
 from splitplace.commands.processes.broker import MOSQUITTO_SETTINGS, started_broker
 from splitplace.messages.base import Message
+from splitplace.messages.frames import AGGREGATOR_INBOX, GATEWAY_SENDER
 from splitplace.messages.topics import (
-    AGGREGATOR_INBOX,
     DASHBOARD,
+    GATEWAY,
     NODE,
     SENSOR,
     SERVICES,
     TASK,
+    TENSOR,
     Topic,
     all_topics,
 )
@@ -78,6 +80,8 @@ def _name(topic: Topic[Message], *, service: str, stranger: bool = False) -> str
     other = "-of-another" if stranger else ""
     values = dict.fromkeys(topic.parameters, "x") | {
         "node": f"node-1{other}",
+        "receiver": f"node-1{other}",
+        "sender": GATEWAY_SENDER if service == GATEWAY else f"node-1{other}",
         "client": f"sensor-1{other}",
         "service": f"{service}{other}",
     }
@@ -95,7 +99,9 @@ def test_only_the_publisher_of_a_topic_may_publish_on_it(
         assert part.may_publish(_name(topic, service=role)) is allowed, role
 
 
-@pytest.mark.parametrize("pattern", ["node/{node}/status", "node/{node}/vitals", "node/{node}/failure"])
+@pytest.mark.parametrize(
+    "pattern", ["node/{node}/status", "node/{node}/vitals", "node/{node}/failure", TENSOR.pattern]
+)
 def test_a_node_cannot_speak_as_another(pattern: str, parts: dict[str, Part]) -> None:
     (topic,) = (topic for topic in all_topics() if topic.pattern == pattern)
     assert not parts[NODE].may_publish(_name(topic, service="x", stranger=True))
@@ -122,8 +128,8 @@ def test_nobody_reads_the_answers_or_tensors_of_others(parts: dict[str, Part]) -
     gateway = parts["gateway"]
     private = [
         f"{PREFIX}/answer/sensor-2/x",
-        f"{PREFIX}/tensor/node-2",
-        f"{PREFIX}/tensor/{AGGREGATOR_INBOX}",
+        f"{PREFIX}/tensor/node-2/{GATEWAY_SENDER}",
+        f"{PREFIX}/tensor/{AGGREGATOR_INBOX}/{GATEWAY_SENDER}",
     ]
     assert all(gateway.may_publish(topic) for topic in private)
     assert gateway.may_publish(f"{PREFIX}/answer/sensor-1/last")

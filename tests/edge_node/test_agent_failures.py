@@ -9,8 +9,15 @@ import pytest
 
 from splitplace.commands.processes.broker import Broker
 from splitplace.edge_node import loader
-from splitplace.messages.frames import Route
-from splitplace.messages.topics import APPLICATION, FRAGMENT_CHUNK, NODE_CANCEL, NODE_PREPARE, TENSOR
+from splitplace.messages.frames import GATEWAY_SENDER, Route
+from splitplace.messages.task import StageReport
+from splitplace.messages.topics import (
+    APPLICATION,
+    FRAGMENT_CHUNK,
+    NODE_CANCEL,
+    NODE_PREPARE,
+    TENSOR,
+)
 from tests.edge_node.world import World, routes, world
 from tests.support.tiny_application import right_answers, tiny_images
 from tests.support.waiting import until
@@ -124,6 +131,32 @@ async def test_tensors_meant_for_somebody_else_are_rejected(mosquitto_url: str, 
         assert vitals.executed == 1
 
 
+async def test_a_node_cannot_send_what_the_gateway_or_another_node_should(
+    mosquitto_url: str, tmp_path: Path
+) -> None:
+    async with world(mosquitto_url, tmp_path, "n1") as w:
+        before = StageReport(stage="before", node="n2", queue_ms=0.0, compute_ms=0.0)
+        await w.outside.send(whole(w), IMAGES, task="c.input", sender="intruder")
+        await w.outside.send(whole(w), IMAGES, task="c.chain", sender="intruder", trace=(before,))
+        await w.outside.send(whole(w), IMAGES, task="c.placed", sender="n2", trace=(before,))
+        await until(lambda: w.outside.order == [("c.placed", 0)])
+        vitals = await w.next_vitals("n1")
+        assert (vitals.rejected, vitals.executed) == (2, 1)
+
+
+async def test_a_forged_input_takes_neither_the_place_nor_the_attempt_of_the_right_one(
+    mosquitto_url: str, tmp_path: Path
+) -> None:
+    async with world(mosquitto_url, tmp_path, "n1") as w:
+        forged = (StageReport(stage="before", node="intruder", queue_ms=0.0, compute_ms=0.0),)
+        right = (StageReport(stage="before", node="n2", queue_ms=0.0, compute_ms=0.0),)
+        for attempt in (1, 9):
+            await w.outside.send(whole(w), IMAGES, attempt=attempt, sender="intruder", trace=forged)
+        await w.outside.send(whole(w), IMAGES, sender="n2", trace=right)
+        await until(lambda: len(w.outside.order) == 3)
+        assert w.outside.duplicates == 0
+
+
 async def test_after_garbage_on_every_topic_the_next_good_task_is_answered(
     broker_url: str, tmp_path: Path
 ) -> None:
@@ -131,7 +164,7 @@ async def test_after_garbage_on_every_topic_the_next_good_task_is_answered(
         good = whole(w).model_dump_json().encode()
         payloads = [b"", b"{}", b"\x00\x00\x00\x05hello", bytes(100), os.urandom(1000), good, bytes(300_000)]
         names = [
-            TENSOR.at(node="n1"),
+            TENSOR.at(receiver="n1", sender=GATEWAY_SENDER),
             NODE_PREPARE.at(node="n1"),
             NODE_CANCEL.at(node="n1"),
             APPLICATION.at(application="tiny"),

@@ -16,9 +16,17 @@ from splitplace.edge_node.agent import Agent
 from splitplace.edge_node.settings import NodeSettings
 from splitplace.messages.application import INPUT, Application, Variant
 from splitplace.messages.cluster import NodeInfo, NodeStatus, NodeVitals, StageFailure
-from splitplace.messages.frames import Route, TensorHeader, decode_tensor, encode_tensor, tensor_frames
-from splitplace.messages.topics import (
+from splitplace.messages.frames import (
     AGGREGATOR_INBOX,
+    GATEWAY_SENDER,
+    Route,
+    TensorHeader,
+    decode_tensor,
+    encode_tensor,
+    tensor_frames,
+)
+from splitplace.messages.task import StageReport
+from splitplace.messages.topics import (
     NODE_FAILURE,
     NODE_INFO,
     NODE_STATUS,
@@ -41,7 +49,7 @@ class Outside(Observer):
         self.order: list[tuple[str, int]] = []
         self.duplicates = 0
         self._assembly = TensorAssembly()
-        self.bus.subscribe(TENSOR, self._on_output, node=AGGREGATOR_INBOX)
+        self.bus.subscribe(TENSOR, self._on_output, receiver=AGGREGATOR_INBOX)
 
     @property
     def failures(self) -> list[StageFailure]:
@@ -84,6 +92,8 @@ class Outside(Observer):
         micro_batches: int = 1,
         expires_ms: float = 30_000.0,
         to: str | None = None,
+        sender: str = GATEWAY_SENDER,
+        trace: tuple[StageReport, ...] = (),
         compress: bool = False,
     ) -> None:
         codec, encoded = encode_tensor(images, compress=compress)
@@ -101,9 +111,10 @@ class Outside(Observer):
             encoded_bytes=len(encoded),
             route=route,
             stage=route.stage,
+            trace=trace,
         )
         for frame in tensor_frames(header, encoded):
-            await self.bus.send_frame(TENSOR, frame, node=to or route.node)
+            await self.bus.send_frame(TENSOR, frame, receiver=to or route.node, sender=sender)
 
     def output(self, stage: str, *, task: str = "client.task", attempt: int = 1, micro_batch: int = 0) -> Any:
         return self.outputs[task, attempt, stage, micro_batch][1]

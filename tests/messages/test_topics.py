@@ -12,9 +12,9 @@ from splitplace.messages import limits
 from splitplace.messages.application import Application
 from splitplace.messages.base import Message
 from splitplace.messages.cluster import ClusterState
+from splitplace.messages.frames import AGGREGATOR_INBOX, GATEWAY_SENDER
 from splitplace.messages.task import TaskRequest
 from splitplace.messages.topics import (
-    AGGREGATOR_INBOX,
     DASHBOARD,
     NODE,
     SENSOR,
@@ -105,9 +105,10 @@ def test_binary_stands_only_below_tensor_and_fragment() -> None:
     assert subtrees == {"tensor", "fragment"}
 
 
-def test_no_node_can_take_the_aggregators_inbox() -> None:
-    assert TENSOR.match(TENSOR.at(node=AGGREGATOR_INBOX)) == {"node": AGGREGATOR_INBOX}
-    assert not re.match(r"[A-Za-z0-9]", AGGREGATOR_INBOX)
+def test_no_node_can_take_the_aggregators_inbox_or_send_as_the_gateway() -> None:
+    for name in (AGGREGATOR_INBOX, GATEWAY_SENDER):
+        assert TENSOR.match(TENSOR.at(receiver=name, sender="n1")) == {"receiver": name, "sender": "n1"}
+        assert not re.match(r"[A-Za-z0-9]", name)
 
 
 def largest(schema: dict[str, Any], definitions: dict[str, Any]) -> int:

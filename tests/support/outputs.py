@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from splitplace.messages.application import Application, Fragment, Stage, TensorSpec, Variant
 from splitplace.messages.frames import TensorHeader
-from splitplace.messages.task import ClassScore, StageReport, TaskResult
+from splitplace.messages.task import ClassScore, StagePlacement, StageReport, TaskPlaced, TaskResult
 from tests.support.kinds import kind_named
 
 CLASSES = 5
@@ -118,6 +118,26 @@ def outputs_of(
             }
             made.append((TensorHeader.model_validate(fields | changes), columns))
     return made
+
+
+def placed_as(header: TensorHeader, application: Application | None = None) -> TaskPlaced:
+    """The placement of an attempt whose outputs `outputs_of` gives: the stage `s` on the node `node-s`."""
+    variant = (application or logits_application()).variant(header.variant)
+    return TaskPlaced(
+        task=header.task,
+        attempt=header.attempt,
+        application=header.application,
+        variant=header.variant,
+        batch=1,
+        micro_batch=1,
+        policy="test",
+        stages=tuple(
+            StagePlacement(stage=stage.name, node=f"node-{stage.name}", work_ms=1.0)
+            for stage in variant.stages
+        ),
+        predicted_ms=None,
+        reason="",
+    )
 
 
 def random_logits(batch: int, seed: int = 0) -> NDArray[np.float32]:

@@ -17,6 +17,7 @@ from splitplace.bus.settings import Settings
 from splitplace.commands.processes.broker import StartedKind
 from splitplace.messages import topics
 from splitplace.messages.base import Message
+from splitplace.messages.frames import AGGREGATOR_INBOX
 from splitplace.messages.topics import Topic
 from tests.support.waiting import until
 from tests.support.whole_system import LONG_DEADLINE_MS, MODULES, NODES, System, running_system, sensor_of
@@ -28,7 +29,7 @@ LEVELS = {
     "application": ("tiny", "nothing", "ü"),
     "client": ("camera", "_"),
     "task": ("camera.1", "camera", "*"),
-    "node": (*NODES, topics.AGGREGATOR_INBOX, "n9"),
+    "node": (*NODES, AGGREGATOR_INBOX, "n9"),
     "service": (*MODULES, "nobody"),
     "fragment": ("0" * 64, "x"),
 }

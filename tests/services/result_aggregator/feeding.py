@@ -8,7 +8,7 @@ from splitplace.messages.frames import TensorHeader
 from splitplace.messages.task import TaskResult
 from splitplace.services.result_aggregator.core import ResultAggregatorCore
 from splitplace.services.result_aggregator.merging import condense
-from tests.support.outputs import logits_application
+from tests.support.outputs import logits_application, placed_as
 
 Output = tuple[TensorHeader, NDArray[Any]]
 
@@ -23,7 +23,10 @@ def knowing() -> ResultAggregatorCore:
 def add(
     aggregation: ResultAggregatorCore, output: Output, now_ms: float = 0.0, **changes: object
 ) -> TaskResult | None:
+    """Add an output of a task that was placed as `placed_as` says. `changes` replace header fields."""
     header, logits = output
+    attempt = changes.get("attempt", header.attempt)
+    aggregation.place(placed_as(header.model_copy(update={"attempt": attempt})), now_ms)
     changed = TensorHeader.model_validate(dict(header) | changes)
     return aggregation.add(changed, condense(logits), now_ms)
 

@@ -11,10 +11,17 @@ from numpy.typing import NDArray
 from splitplace.messages.frames import FrameError
 from splitplace.messages.limits import MAX_BATCH
 from splitplace.messages.task import StageReport
-from splitplace.services.result_aggregator.core import MAX_WITHOUT_CATALOGUE, ResultAggregatorCore
+from splitplace.services.result_aggregator.core import MAX_EARLY, ResultAggregatorCore
 from splitplace.services.result_aggregator.merging import condense
 from tests.services.result_aggregator.feeding import add, add_all, knowing
-from tests.support.outputs import all_scores, assert_right, logits_application, outputs_of, random_logits
+from tests.support.outputs import (
+    all_scores,
+    assert_right,
+    logits_application,
+    outputs_of,
+    placed_as,
+    random_logits,
+)
 
 VARIANTS = ("whole", "chain", "star", "tree")
 
@@ -149,6 +156,54 @@ def test_outputs_that_come_before_the_catalogue_wait_for_it() -> None:
     assert aggregation.add_application(logits_application(), 999.0) == ()
 
 
+def test_outputs_that_come_before_their_placement_wait_for_it() -> None:
+    logits = random_logits(8)
+    aggregation = knowing()
+    outputs = outputs_of(logits, "tree")
+    for header, columns in outputs:
+        assert aggregation.add(header, condense(columns), 0.0) is None
+    assert aggregation.place(placed_as(outputs[0][0].model_copy(update={"attempt": 2})), 500.0) == ()
+    (result,) = aggregation.place(placed_as(outputs[0][0]), 999.0)
+    assert_right(result, logits)
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_an_output_counts_only_if_every_stage_ran_where_it_was_placed(place: int) -> None:
+    """A node without a stage can forge outputs, or inputs of another node: the trace then names it."""
+    logits, lies = random_logits(4), 100 * random_logits(4, seed=1)
+    aggregation = knowing()
+    (right,), (forged,) = outputs_of(logits, "chain"), outputs_of(lies, "chain")
+    trace = list(forged[0].trace)
+    trace[place] = trace[place].model_copy(update={"node": "intruder"})
+    with pytest.raises(FrameError, match="intruder"):
+        add(aggregation, forged, trace=tuple(trace))
+    result = add(aggregation, right)
+    assert result is not None
+    assert_right(result, logits)
+
+
+def test_a_sender_without_a_last_stage_is_known_before_its_first_chunk_is_kept() -> None:
+    aggregation = knowing()
+    (output,) = outputs_of(random_logits(4), "chain")
+    header = output[0]
+    last = header.trace[-1].model_copy(update={"node": "intruder"})
+    forged = header.model_copy(update={"trace": (*header.trace[:-1], last)})
+    assert aggregation.may_send(forged), "nobody knows yet"
+    aggregation.place(placed_as(header), 0.0)
+    assert aggregation.may_send(header)
+    assert not aggregation.may_send(forged)
+
+
+def test_a_later_placement_of_the_same_attempt_changes_nothing() -> None:
+    aggregation = knowing()
+    (output,) = outputs_of(random_logits(4), "chain")
+    placed = placed_as(output[0])
+    aggregation.place(placed, 0.0)
+    moved = tuple(stage.model_copy(update={"node": "intruder"}) for stage in placed.stages)
+    aggregation.place(placed.model_copy(update={"stages": moved}), 0.0)
+    assert aggregation.add(output[0], condense(output[1]), 0.0) is not None
+
+
 def test_outputs_wait_for_the_catalogue_no_longer_than_somebody_wants_them() -> None:
     aggregation = ResultAggregatorCore()
     add_all(aggregation, outputs_of(random_logits(3), "whole"))
@@ -158,9 +213,9 @@ def test_outputs_wait_for_the_catalogue_no_longer_than_somebody_wants_them() -> 
 
 def test_only_so_many_outputs_wait_for_the_catalogue() -> None:
     aggregation = ResultAggregatorCore()
-    for number in range(MAX_WITHOUT_CATALOGUE + 10):
+    for number in range(MAX_EARLY + 10):
         add_all(aggregation, outputs_of(random_logits(1), "whole", task=f"sensor.{number}"))
-    assert len(aggregation.add_application(logits_application(), 0.0)) == MAX_WITHOUT_CATALOGUE
+    assert len(aggregation.add_application(logits_application(), 0.0)) == MAX_EARLY
 
 
 @pytest.mark.parametrize(
@@ -174,6 +229,7 @@ def test_only_so_many_outputs_wait_for_the_catalogue() -> None:
         {"micro_batch": 2},
         {"trace": (StageReport(stage="c2", node="another", queue_ms=0.0, compute_ms=0.0),)},
         {"trace": (StageReport(stage="whole", node="n", queue_ms=0.0, compute_ms=0.0),)},
+        {"trace": ()},
     ],
 )
 def test_an_output_that_contradicts_catalogue_or_outputs_before_is_refused_and_harms_nothing(
@@ -257,7 +313,7 @@ def test_memory_of_outputs_is_bounded_and_given_back() -> None:
 
 
 def test_sums_beyond_what_a_message_allows_are_cut_off() -> None:
-    liar = (StageReport(stage="whole", node="n", queue_ms=1e12, compute_ms=1e12),)
+    liar = (StageReport(stage="whole", node="node-whole", queue_ms=1e12, compute_ms=1e12),)
     outputs = outputs_of(random_logits(8), "whole", trace=liar, moved_bytes=2**53)
     (result,) = add_all(knowing(), outputs)
     assert (result.stages[0].queue_ms, result.moved_bytes) == (1e12, 2**53)

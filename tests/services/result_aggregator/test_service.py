@@ -13,13 +13,22 @@ from numpy.typing import NDArray
 
 from splitplace.commands.processes.broker import Broker
 from splitplace.messages.application import Application
-from splitplace.messages.frames import TensorHeader, encode_tensor, pack, tensor_frames
-from splitplace.messages.metrics import TaskMetrics
-from splitplace.messages.task import TaskResult
-from splitplace.messages.topics import (
+from splitplace.messages.frames import (
     AGGREGATOR_INBOX,
+    GATEWAY_SENDER,
+    FrameError,
+    TensorHeader,
+    encode_tensor,
+    pack,
+    tensor_frames,
+    unpack,
+)
+from splitplace.messages.metrics import TaskMetrics
+from splitplace.messages.task import StageReport, TaskResult
+from splitplace.messages.topics import (
     APPLICATION,
     JOB_FINISHED,
+    JOB_PLACED,
     JOB_RESULT,
     METRICS_APPLICATION,
     METRICS_DECISION,
@@ -37,6 +46,7 @@ from tests.support.outputs import (
     assert_right,
     logits_application,
     outputs_of,
+    placed_as,
     random_logits,
     wide_application,
 )
@@ -52,6 +62,8 @@ class AggregatorObserver(Observer):
     def __init__(self, url: str) -> None:
         boards = (METRICS_TASKS, METRICS_APPLICATION, METRICS_DECISION)
         super().__init__(url, JOB_RESULT, SERVICE_STATUS, METRICS_SERVICE, raw=boards)
+        self.applications = [logits_application()]
+        self._placed: set[tuple[str, int]] = set()
 
     @property
     def metrics(self) -> dict[str, TaskMetrics]:
@@ -63,12 +75,35 @@ class AggregatorObserver(Observer):
         }
 
     async def send(self, frames: list[bytes]) -> None:
-        """Publish frames to the aggregator."""
+        """Publish frames to the aggregator, each as the node that its trace names last.
+
+        Before the first of an attempt, publish where it was placed.
+        """
         for frame in frames:
-            await self.bus.send_frame(TENSOR, frame, node=AGGREGATOR_INBOX)
+            sender = GATEWAY_SENDER
+            with contextlib.suppress(FrameError):
+                header, _ = unpack(TensorHeader, frame)
+                sender = header.sender
+                await self._place(header)
+            await self.send_from(sender, frame)
+
+    async def send_from(self, sender: str, frame: bytes) -> None:
+        """Publish a frame as a node."""
+        await self.bus.send_frame(TENSOR, frame, receiver=AGGREGATOR_INBOX, sender=sender)
+
+    async def _place(self, header: TensorHeader) -> None:
+        known = next((each for each in self.applications if each.name == header.application), None)
+        if known is None:
+            return
+        if header.variant not in {variant.name for variant in known.variants}:
+            header = header.model_copy(update={"variant": "whole"})
+        if (header.task, header.attempt) not in self._placed:
+            self._placed.add((header.task, header.attempt))
+            await self.publish(JOB_PLACED, placed_as(header, known))
 
     async def describe(self, application: Application) -> None:
         """Publish a catalogue entry."""
+        self.applications.append(application)
         await self.publish(APPLICATION, application, application=application.name)
 
     async def result(self, task: str = "sensor.1") -> TaskResult:
@@ -156,6 +191,19 @@ async def test_noise_and_refused_outputs_are_counted_and_change_nothing(mosquitt
         await observer.send([good[0], *bad, *good[1:]])
         assert_right(await observer.result(), logits)
         await observer.until(METRICS_SERVICE, lambda metrics: metrics.rejected == len(bad))
+
+
+async def test_a_node_cannot_send_what_another_was_placed_to_compute(mosquitto_url: str) -> None:
+    logits, lies = random_logits(4), 100 * random_logits(4, seed=1)
+    (forged,) = frames_of(outputs_of(lies, "whole"))
+    own = StageReport(stage="whole", node="intruder", queue_ms=0.0, compute_ms=0.0)
+    (under_its_name,) = frames_of(outputs_of(lies, "whole", trace=(own,)))
+    async with aggregator(mosquitto_url, logits_application()) as observer:
+        await observer.send_from("intruder", forged)
+        await observer.send_from("intruder", under_its_name)
+        await observer.send(frames_of(outputs_of(logits, "whole")))
+        assert_right(await observer.result(), logits)
+        await observer.until(METRICS_SERVICE, lambda metrics: metrics.rejected >= 1)
 
 
 async def test_outputs_of_a_finished_task_give_no_result(mosquitto_url: str) -> None:
