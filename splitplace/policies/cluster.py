@@ -241,6 +241,7 @@ class ClusterView:
         share = node.shares.setdefault(task, RemainingLoad(0.0, due_ms, []))
         share.work_ms += work.work_ms
         share.fragments.append(fragment)
+        node.earlier.put(task, share.due_ms, share.work_ms)
         users = node.users.get(fragment.sha256, 0)
         node.users[fragment.sha256] = users + 1
         if not users or node.exclusive:
@@ -258,6 +259,7 @@ class ClusterView:
             share = node.shares.pop(task, None) if node is not None else None
             if node is None or share is None:
                 continue  # the node died or restarted since
+            node.earlier.drop(task, share.due_ms)
             for fragment in share.fragments:
                 node.users[fragment.sha256] -= 1
                 if not node.users[fragment.sha256] or node.exclusive:

@@ -7,6 +7,7 @@ from math import inf
 from splitplace.messages.application import Fragment
 from splitplace.messages.cluster import NodeState
 from splitplace.policies import cost
+from splitplace.policies.earlier_work import EarlierWork
 
 
 @dataclass(slots=True)
@@ -39,6 +40,8 @@ class TrackedNode:
     """Fragments it was told to load, with the time when they are expected to be ready."""
     shares: dict[str, RemainingLoad] = field(default_factory=dict)
     """By task."""
+    earlier: EarlierWork = field(default_factory=EarlierWork)
+    """The work in `shares`, by deadline."""
     users: dict[str, int] = field(default_factory=dict)
     """Number of outstanding stages that need a fragment, by hash."""
     reserved_bytes: int = 0
@@ -69,8 +72,7 @@ class TrackedNode:
 
     def ahead_ms(self, now_ms: float, due_ms: float) -> float:
         """Return the work that is done before what is due at `due_ms`, as if none of it had begun."""
-        earlier_ms = sum([share.work_ms for share in self.shares.values() if share.due_ms <= due_ms])
-        return cost.ahead_ms(earlier_ms, self.unexplained_until_ms, now_ms)
+        return cost.ahead_ms(self.earlier.until_ms(due_ms), self.unexplained_until_ms, now_ms)
 
 
 def _timings(state: NodeState) -> dict[str, float]:

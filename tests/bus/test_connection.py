@@ -343,3 +343,31 @@ async def test_a_task_that_is_cancelled_just_when_its_publication_arrives_ends(m
             ended, _ = await asyncio.wait({task}, timeout=5)
             task.cancel()
             assert ended
+
+
+async def test_a_flood_whose_handler_never_waits_leaves_turns_to_everybody_else(mosquitto_url: str) -> None:
+    settings = Settings(broker=mosquitto_url)
+    receiver, sender, flood = Bus(settings, "receiver"), Bus(settings, "sender"), 200
+    seen, turns = 0, 0
+
+    async def slow(_: Received[StageFailure]) -> None:
+        nonlocal seen
+        if not seen:
+            await until(lambda: receiver.statistics.received >= flood)
+        seen += 1
+        began = time.perf_counter()
+        while time.perf_counter() - began < 0.004:
+            pass
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while seen < flood:
+            turns += seen > 0
+            await asyncio.sleep(0)
+
+    receiver.subscribe(NODE_FAILURE, slow)
+    async with connected(receiver, sender):
+        for number in range(flood):
+            sender.send(NODE_FAILURE, failure(str(number)))
+        await asyncio.wait_for(count_turns(), 60)
+    assert turns >= flood / 4

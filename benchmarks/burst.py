@@ -1,0 +1,153 @@
+"""Measure what a burst of sensors gets, and how the system is afterwards: `python -m benchmarks.burst`.
+
+A thousand sensors that were connected before publish one picture each at the same moment, first with a
+deadline of a second, then with ten while the splitter has .17 of a core. All figures are ratios to the same
+system's quiet time, so that they say the same on any machine.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from splitplace.bus.connection import Bus, Received
+from splitplace.bus.settings import Settings
+from splitplace.commands.processes.broker import started_broker
+from splitplace.commands.processes.children import Processes
+from splitplace.commands.processes.cpu_shares import cpu_shares
+from splitplace.messages import topics
+from splitplace.messages.cluster import ClusterState
+from tests.support.swarm import Swarm, Told, swarm
+
+NODES = ("n1", "n2", "n3")
+SERVICES = ("gateway", "splitter", "placer", "resource_monitor", "result_aggregator")
+GRACE_S = 0.5
+SLOW_SHARE = 0.17
+RECOVERY_S = 2.0
+AT_ONCE = 16
+"""Sensors that wait for an answer at any moment while the quiet throughput is measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """The system without a burst."""
+
+    single_s: float
+    """Median response of single tasks."""
+    throughput: float
+    """Answered tasks per second."""
+
+
+async def quiet_time(sensors: Swarm, application: str, image: bytes) -> Quiet:
+    """Measure single tasks and the throughput of a few sensors."""
+    await sensors.singles(application, image, 20, 10.0)
+    singles = await sensors.singles(application, image, 50, 10.0)
+    throughput = await sensors.throughput(application, image, at_once=AT_ONCE, seconds=4.0)
+    return Quiet(float(np.median([told.took_s for told in singles])), throughput)
+
+
+async def burst(sensors: Swarm, application: str, image: bytes, deadline_s: float, quiet: Quiet) -> None:
+    """Let all sensors ask at once, wait for all answers, and print the figures."""
+    told = sensors.burst(application, image, deadline_s)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(6 * deadline_s + 20):
+            while any(task.answer is None for task in told):  # noqa: ASYNC110 - set by a protocol
+                await asyncio.sleep(0.01)
+    last_s = max((task.took_s for task in told if task.answer), default=float("nan"))
+    await asyncio.sleep(RECOVERY_S)
+    after = await sensors.singles(application, image, 20, 10.0)
+    report(told, deadline_s, last_s, after, quiet)
+
+
+def report(
+    told: Sequence[Told], deadline_s: float, last_s: float, after: Sequence[Told], quiet: Quiet
+) -> None:
+    """Print what became of a burst."""
+    on_time = sum(task.on_time for task in told)
+    refused = np.array([task.took_s for task in told if task.status == "refused"])
+    late = sum(task.took_s > deadline_s + GRACE_S for task in told)
+    ends = ", ".join(f"{status} {count}" for status, count in sorted(Counter(t.status for t in told).items()))
+    second = quiet.throughput * min(deadline_s, len(told) / quiet.throughput)
+    print(f"{len(told)} sensors, deadline {deadline_s:g} s: {ends}; the last word after {last_s:.2f} s")
+    print(f"  answered on time: {on_time}, {on_time / second:.2f} of what quiet throughput gives")
+    if len(refused):
+        shares = ", ".join(f"p{q} {np.percentile(refused, q):.2f} s" for q in (50, 99, 100))
+        print(f"  refused: {shares} after publication")
+    print(f"  after deadline + grace: {late}")
+    print(f"  {RECOVERY_S:g} s later, single tasks take {median_s(after) / quiet.single_s:.2f} times quiet")
+    kinds = Counter(task.answer["reason"][:110] for task in told if task.answer and task.status != "answered")
+    for reason, count in kinds.most_common(3):
+        print(f"    {count} x {reason}", flush=True)
+
+
+def median_s(told: Sequence[Told]) -> float:
+    """Return the median response."""
+    return float(np.median([task.took_s for task in told]))
+
+
+@contextlib.asynccontextmanager
+async def nodes_online(settings: Settings) -> AsyncIterator[None]:
+    """Enter once all nodes are there."""
+    bus, online = Bus(settings, "benchmark"), asyncio.Event()
+
+    async def on_cluster(received: Received[ClusterState]) -> None:
+        if sum(node.online for node in received.message.nodes) == len(NODES):
+            online.set()
+
+    bus.subscribe(topics.CLUSTER_STATE, on_cluster)
+    async with bus:
+        await asyncio.wait_for(online.wait(), 60.0)
+        yield
+
+
+async def measure(arguments: argparse.Namespace, url: str, slow: Callable[[], None]) -> None:
+    """Run both bursts."""
+    image = arguments.image.read_bytes()
+    async with nodes_online(Settings(broker=url)), swarm(url, arguments.sensors) as sensors:
+        quiet = await quiet_time(sensors, arguments.application, image)
+        print(f"quiet: {1e3 * quiet.single_s:.1f} ms a task, {quiet.throughput:.0f} tasks a second")
+        await burst(sensors, arguments.application, image, 1.0, quiet)
+        slow()
+        quiet = await quiet_time(sensors, arguments.application, image)
+        print(f"the splitter has {SLOW_SHARE} of a core: {1e3 * quiet.single_s:.1f} ms a task, ", end="")
+        print(f"{quiet.throughput:.0f} tasks a second")
+        await burst(sensors, arguments.application, image, 10.0, quiet)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sensors", type=int, default=1000)
+    parser.add_argument("--application", default="mnist")
+    parser.add_argument("--image", type=Path, default=Path("examples/images/digit-7-3.png"))
+    arguments = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        shares = stack.enter_context(cpu_shares())
+        broker = stack.enter_context(started_broker(folder / "broker", kind="mosquitto"))
+        processes = stack.enter_context(Processes(folder))
+        for service in SERVICES:
+            command = [sys.executable, "-m", f"splitplace.services.{service}", "--broker", broker.url]
+            processes.start(service, [*command, "--state-dir", str(folder)])
+        for node in NODES:
+            command = [sys.executable, "-m", "splitplace.edge_node", "--node", node, "--broker", broker.url]
+            processes.start(node, [*command, "--state-dir", str(folder / node)])
+
+        def slow() -> None:
+            if (splitter := processes.children["splitter"].pid) is not None:
+                shares.limit("splitter", splitter, SLOW_SHARE)
+
+        asyncio.run(measure(arguments, broker.url, slow))
+        for death in processes.check():
+            print(death)
+
+
+if __name__ == "__main__":
+    main()
