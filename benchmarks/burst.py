@@ -69,7 +69,7 @@ async def burst(sensors: Swarm, application: str, image: bytes, deadline_s: floa
 def report(
     told: Sequence[Told], deadline_s: float, last_s: float, after: Sequence[Told], quiet: Quiet
 ) -> None:
-    """Print what became of a burst."""
+    """Print how a burst ended."""
     on_time = sum(task.on_time for task in told)
     refused = np.array([task.took_s for task in told if task.status == "refused"])
     late = sum(task.took_s > deadline_s + GRACE_S for task in told)
