@@ -12,11 +12,26 @@ log = logging.getLogger(__name__)
 ResultT = TypeVar("ResultT")
 
 _CANCEL_S = 1.0
+_TURN_MS = 2.0
+"""How long a worker may keep pings and other workers waiting, apart from a single item of its work."""
 
 
 def now_ms() -> float:
     """Return the time of a clock that never goes back, in milliseconds."""
     return time.monotonic() * 1000
+
+
+class Turn:
+    """The time that a worker with a full queue has before it lets others run."""
+
+    def __init__(self) -> None:
+        self._began_ms = now_ms()
+
+    async def end_if_over(self) -> None:
+        """Let other tasks of the event loop run, if the turn was long enough."""
+        if now_ms() - self._began_ms > _TURN_MS:
+            await asyncio.sleep(0)
+            self._began_ms = now_ms()
 
 
 class BackgroundTasks:

@@ -18,7 +18,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from pydantic import ValidationError
 
-from splitplace.bus.background import BackgroundTasks
+from splitplace.bus.background import BackgroundTasks, Turn
 from splitplace.bus.client import (
     NO_SESSION,
     BrokerClient,
@@ -61,9 +61,6 @@ MAX_HELD_BYTES = 128 * limits.MEBIBYTE
 
 MAX_OUTSTANDING = 4096
 """Publications that may wait for the broker; beyond it, those of `send` are dropped and counted."""
-
-_TURN_S = 0.002
-"""Time that a worker takes before pings, answers and other subscriptions get their turn."""
 
 _FORGOTTEN_AFTER_S = 20.0
 _UNSUBSCRIBE_S = 1.0
@@ -329,12 +326,9 @@ class Bus:
         arrival.acknowledge()
 
     async def _work(self, subscription: Subscription) -> None:
-        clock = asyncio.get_running_loop().time
-        turn_began_s = clock()
+        turn = Turn()
         while True:
-            if clock() - turn_began_s > _TURN_S:
-                await asyncio.sleep(0)  # neither `get` nor a handler that awaits nothing gives others a turn
-                turn_began_s = clock()
+            await turn.end_if_over()  # neither `get` nor a handler that awaits nothing gives others a turn
             arrival = await subscription.queue.get()
             try:
                 await subscription.handle(arrival.name, arrival.message)

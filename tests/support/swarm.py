@@ -117,8 +117,7 @@ class Swarm:
         async def ask_again(sensor: SwarmSensor) -> None:
             nonlocal answered
             while clock() < end_s:
-                told = sensor.ask(application, image, 60.0)
-                await until(lambda: told.answer is not None)
+                told = await self._answered(sensor, application, image, 60.0)
                 answered += told.status == "answered"
 
         await asyncio.gather(*(ask_again(sensor) for sensor in self.sensors[:at_once]))
@@ -126,10 +125,11 @@ class Swarm:
 
     async def singles(self, application: str, image: bytes, count: int, deadline_s: float) -> list[Told]:
         """Let one sensor publish tasks one after another."""
-        told: list[Told] = []
-        for _ in range(count):
-            told.append(self.sensors[0].ask(application, image, deadline_s))
-            await until(lambda: told[-1].answer is not None)
+        return [await self._answered(self.sensors[0], application, image, deadline_s) for _ in range(count)]
+
+    async def _answered(self, sensor: SwarmSensor, application: str, image: bytes, deadline_s: float) -> Told:
+        told = sensor.ask(application, image, deadline_s)
+        await until(lambda: told.answer is not None)
         return told
 
 
