@@ -273,6 +273,8 @@ class Agent:
             queue_ms=load.queue_ms,
             timings=load.timings,
             load_ms=self._loader.load_ms,
+            running=load.running,
+            loading=self._loader.loading,
             executed=load.executed,
             dropped=load.dropped + self._outbox.expired,
             rejected=self._rejected + seen.rejected + seen.overflowed,

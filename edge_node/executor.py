@@ -19,12 +19,14 @@ from splitplace.edge_node.catalogue import Timings
 from splitplace.edge_node.queue import JobQueue, MicroBatchJob, PushOutcome
 from splitplace.edge_node.runtime import FragmentError, FragmentRuntime
 from splitplace.messages.application import DType
-from splitplace.messages.cluster import FailureKind, FragmentTiming
+from splitplace.messages.cluster import FailureKind, FragmentTiming, RunningJob
 from splitplace.messages.frames import Codec, FrameError, decode_tensor, encode_tensor
 from splitplace.messages.limits import MAX_TENSOR_BYTES
 
 OUTGOING_DEPTH = 4
 _STOP_S = 10.0
+_MOST_MS = 1e12
+"""Limit of the messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ class Load:
     executed: int
     dropped: int
     timings: tuple[FragmentTiming, ...]
+    running: RunningJob | None
 
 
 class Executor:
@@ -77,6 +80,7 @@ class Executor:
         compress: bool = False,
         pace: float = 1.0,
         call_ms: Callable[[str], float] = lambda _: 0.0,
+        clock: Callable[[], float] = now_ms,
     ) -> None:
         """An executor that does not run yet.
 
@@ -86,16 +90,19 @@ class Executor:
             compress: try zstd on outputs.
             pace: share of one core to keep to: after c seconds of computing it sleeps c * (1/pace - 1).
             call_ms: fixed time of a call of a fragment, by hash.
+            clock: measures the age of the running job, in ms.
         """
         self._queue = queue
         self._deliver = deliver
         self._compress = compress
         self._pace = pace
         self._call_ms = call_ms
+        self._clock = clock
         self._changed = threading.Condition()
         self._room = threading.Semaphore(OUTGOING_DEPTH)
         self._sessions: dict[str, FragmentRuntime] = {}
         self._running: MicroBatchJob | None = None
+        self._running_since_ms = 0.0
         self._executed = 0
         self._timings = Timings()
         self._stopping = False
@@ -181,7 +188,22 @@ class Executor:
                 executed=self._executed,
                 dropped=self._queue.dropped,
                 timings=self._timings.report(),
+                running=self._running_job(),
             )
+
+    def running(self) -> RunningJob | None:
+        """Return what is computed at this moment."""
+        with self._changed:
+            return self._running_job()
+
+    def _running_job(self) -> RunningJob | None:
+        if self._running is None:
+            return None
+        return RunningJob(
+            fragment=self._running.route.fragment,
+            age_ms=max(0.0, self._clock() - self._running_since_ms),
+            expected_ms=min(_MOST_MS, self._running.expected_ms),
+        )
 
     # --- in the thread -----------------------------------------------------------------------------
 
@@ -193,6 +215,7 @@ class Executor:
                 if job is None:
                     return
                 self._running = job
+                self._running_since_ms = self._clock()
                 runtime = self._sessions[job.route.fragment]
             done = self._run(job, runtime)
             del runtime

@@ -81,6 +81,11 @@ class Loader:
         self._changed = asyncio.Event()
 
     @property
+    def loading(self) -> int:
+        """Number of fragments that are being fetched or loaded."""
+        return len(self._loading)
+
+    @property
     def loaded_bytes(self) -> int:
         """Memory reserved by fragments that are loaded or being loaded."""
         return self._budget.reserved_bytes

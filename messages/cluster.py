@@ -60,6 +60,15 @@ class FragmentTiming(Part):
     milliseconds_per_image: Milliseconds
 
 
+class RunningJob(Part):
+    """The micro-batch that a node computes at this moment."""
+
+    fragment: Sha256
+    age_ms: Milliseconds
+    """Time that it runs, without time in which the whole process stood still."""
+    expected_ms: Milliseconds
+
+
 class NodeVitals(Message):
     """A heartbeat on `node/<id>/vitals`; missing ones mean the node is dead."""
 
@@ -80,6 +89,12 @@ class NodeVitals(Message):
     timings: Annotated[tuple[FragmentTiming, ...], Field(max_length=MAX_FRAGMENTS_LISTED)]
     load_ms: Milliseconds | None = None
     """Moving average of the time to fetch and load a fragment; None before the first."""
+    running: RunningJob | None = None
+    """None while nothing is computed."""
+    loading: Count = 0
+    """Fragments that are being fetched or loaded."""
+    trouble: Text = ""
+    """What it cannot do, and why; empty if all is well."""
     executed: Count
     dropped: Count
     """Micro-batches that expired or were cancelled before they ran."""
@@ -148,6 +163,10 @@ class NodeState(Part):
     timings: Annotated[tuple[FragmentTiming, ...], Field(max_length=MAX_FRAGMENTS_LISTED)]
     load_ms: Milliseconds | None = None
     """Moving average of the time to fetch and load a fragment there; None before the first."""
+    stalled: Text = ""
+    """Why it counts as stalled, which is to beat without computing; empty if it does not."""
+    trouble: Text = ""
+    """What it says it cannot do, and why; empty if all is well."""
 
 
 class ClusterState(Message):
@@ -155,6 +174,12 @@ class ClusterState(Message):
 
     sequence: Count
     nodes: Annotated[tuple[NodeState, ...], Field(max_length=MAX_NODES)]
+
+    @property
+    def usable(self) -> tuple[NodeState, ...]:
+        """Nodes that may get work: those online and not stalled; all that are online if all are stalled."""
+        online = tuple([node for node in self.nodes if node.online])
+        return tuple([node for node in online if not node.stalled]) or online
 
 
 class ServiceStatus(Message):

@@ -159,7 +159,7 @@ JOB_PLACED = Topic(
     "job/{task}/placed",
     TaskPlaced,
     (PLACER,),
-    (GATEWAY, SPLITTER, RESULT_AGGREGATOR, DASHBOARD),
+    (GATEWAY, SPLITTER, RESULT_AGGREGATOR, RESOURCE_MONITOR, DASHBOARD),
     "Which node runs which stage.",
 )
 JOB_RESULT = Topic(
@@ -181,7 +181,7 @@ JOB_FINISHED = Topic(
     "job/{task}/finished",
     TaskFinished,
     (GATEWAY,),
-    (SPLITTER, PLACER, RESULT_AGGREGATOR, DASHBOARD),
+    (SPLITTER, PLACER, RESULT_AGGREGATOR, RESOURCE_MONITOR, DASHBOARD),
     "The terminal outcome; policies learn from it.",
 )
 
@@ -223,7 +223,7 @@ SERVICE_STATUS = Topic(
     "service/{service}/status",
     ServiceStatus,
     SERVICES,
-    (GATEWAY, DASHBOARD),
+    (GATEWAY, RESOURCE_MONITOR, DASHBOARD),
     "Online or not; last will.",
     retain=True,
 )
@@ -231,7 +231,7 @@ APPLICATION = Topic(
     "application/{application}",
     Application,
     (SPLITTER,),
-    (GATEWAY, PLACER, RESULT_AGGREGATOR, NODE, DASHBOARD),
+    (GATEWAY, PLACER, RESULT_AGGREGATOR, RESOURCE_MONITOR, NODE, DASHBOARD),
     "Catalogue entry: inputs, labels, variants and their measurements.",
     retain=True,
     max_bytes=limits.MAX_CATALOGUE_BYTES,

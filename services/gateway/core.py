@@ -12,6 +12,8 @@ virtual clock. All times are points on the clock of the shell, in ms.
 
 from collections.abc import Iterable, Mapping
 from math import inf
+from types import MappingProxyType
+from typing import Final
 
 from splitplace.messages.application import Application, Variant
 from splitplace.messages.cluster import StageFailure
@@ -29,6 +31,8 @@ from splitplace.services.gateway.instructions import (
     unique,
 )
 from splitplace.services.gateway.task import MAX_AVOIDED, Ending, NewTask, RetryRules, Task
+
+NO_REASONS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class GatewayCore:
@@ -126,13 +130,20 @@ class GatewayCore:
             return []
         if failure.node not in {stage.node for stage in task.placed.stages}:
             return []
-        if failure.node not in task.avoid:
-            task.avoid = (*task.avoid[1 - MAX_AVOIDED :], failure.node)
+        _avoid(task, failure.node)
         trouble = f"{failure.node}: {failure.kind}: {failure.reason}"
         return self._after(task, self._go_on_without(task, failure.node, trouble, now_ms))
 
-    def nodes_online(self, online: Mapping[str, str], now_ms: float) -> list[Instruction]:
-        """These nodes live now, with their boot ids. Retry the tasks of a vanished or restarted node."""
+    def nodes_online(
+        self, online: Mapping[str, str], now_ms: float, stalled: Mapping[str, str] = NO_REASONS
+    ) -> list[Instruction]:
+        """These nodes live and compute now, with their boot ids. Retry the tasks of the others.
+
+        Args:
+            online: the nodes that can be used.
+            now_ms: the present moment.
+            stalled: nodes that live but do not compute, with the reasons.
+        """
         self._online = dict(online)
         instructions: list[Instruction] = []
         for task in list(self._tasks.values()):
@@ -140,6 +151,8 @@ class GatewayCore:
             for node in gone:
                 if node in task.boots:  # else another of them has begun a new attempt
                     trouble = f"node {node} died while it worked on this"
+                    if node in stalled:
+                        trouble = f"node {node} stopped computing: {stalled[node]}"
                     instructions += self._after(task, self._go_on_without(task, node, trouble, now_ms))
         return instructions
 
@@ -181,6 +194,10 @@ class GatewayCore:
             instructions += self._finish(task, "expired", task.trouble, None, now_ms)
         elif now_ms >= task.retry_at_ms:
             trouble = task.trouble if task.phase == "deciding" else ""
+            nodes = _nodes(task, None)
+            if self._online.keys() - {*nodes, *task.avoid}:  # else there would be no node left to try
+                for node in nodes:
+                    _avoid(task, node)
             instructions += self._retry(task, trouble or "nothing moved for too long", now_ms)
         return instructions
 
@@ -362,6 +379,11 @@ class GatewayCore:
                 nodes=_nodes(task, result),
             ),
         ]
+
+
+def _avoid(task: Task, node: str) -> None:
+    if node not in task.avoid:
+        task.avoid = (*task.avoid[1 - MAX_AVOIDED :], node)
 
 
 def _nodes(task: Task, result: TaskResult | None) -> tuple[str, ...]:

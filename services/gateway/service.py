@@ -147,8 +147,10 @@ class Gateway:
         self._carry_out(self._core.nodes_online(self._nodes, now_ms()))
 
     async def _on_cluster(self, received: Received[ClusterState]) -> None:
-        self._nodes = {node.node: node.boot for node in received.message.nodes if node.online}
-        self._carry_out(self._core.nodes_online(self._nodes, now_ms()))
+        cluster = received.message
+        self._nodes = {node.node: node.boot for node in cluster.usable}
+        stalled = {node.node: node.stalled for node in cluster.nodes if node.stalled}
+        self._carry_out(self._core.nodes_online(self._nodes, now_ms(), stalled))
 
     async def _on_service(self, received: Received[ServiceStatus]) -> None:
         status = received.message

@@ -9,10 +9,13 @@ by the will of the process that sent it.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from splitplace.messages.application import Application
 from splitplace.messages.cluster import ClusterState, NodeInfo, NodeState, NodeStatus, NodeVitals
 from splitplace.messages.limits import MAX_NODES
 from splitplace.messages.metrics import ClusterMetrics, NodeMetrics
+from splitplace.messages.task import TaskFinished, TaskPlaced
 from splitplace.policies.scoring import jain_fairness
+from splitplace.services.resource_monitor.work import WorkWatch
 
 SILENT_AFTER_MS = 2500.0
 FORGET_AFTER_MS = 600_000.0
@@ -78,6 +81,8 @@ class ResourceMonitorCore:
         self._max_nodes = max_nodes
         self._nodes: dict[str, _Node] = {}
         self._ticked_ms: float | None = None
+        self._work = WorkWatch()
+        self._stalled: frozenset[str] = frozenset()
 
     # --- stimuli ---------------------------------------------------------------------------------------
 
@@ -115,7 +120,24 @@ class ResourceMonitorCore:
         node.vitals = vitals
         node.silent = False
         node.heard_ms = now_ms
+        self._work.vitals(vitals, now_ms)
         return node.membership != before
+
+    def add_application(self, application: Application) -> None:
+        """Note a catalogue entry: it tells which stage reads which."""
+        self._work.add_application(application)
+
+    def placed(self, placed: TaskPlaced, now_ms: float) -> None:
+        """Note which nodes were given work."""
+        self._work.placed(placed, now_ms)
+
+    def finished(self, finished: TaskFinished, now_ms: float) -> None:
+        """Note how a task ended."""
+        self._work.finished(finished, now_ms)
+
+    def forget_placements(self) -> None:
+        """Blame no node for the work under way: a service or the broker was away."""
+        self._work.forget_placements()
 
     def forget(self, name: str) -> None:
         """Forget a node whose retained status was cleared, if it is offline.
@@ -124,12 +146,12 @@ class ResourceMonitorCore:
         """
         node = self._nodes.get(name)
         if node is not None and not node.online:
-            del self._nodes[name]
+            self._delete(name)
 
     # --- time ------------------------------------------------------------------------------------------
 
     def tick(self, now_ms: float) -> bool:
-        """Notice silent nodes. Call it often, but not while disconnected (see `OWN_ABSENCE_MS`)."""
+        """Notice silent and stalled nodes. Call it often, but only while connected (see `OWN_ABSENCE_MS`)."""
         absence = now_ms - (self._ticked_ms if self._ticked_ms is not None else now_ms)
         self._ticked_ms = now_ms
         changed = False
@@ -140,17 +162,31 @@ class ResourceMonitorCore:
             node.silent = node.silent or now_ms - node.heard_ms >= self._silent_after_ms
             changed |= node.membership != before
             if not node.online and now_ms - node.heard_ms >= self._forget_after_ms:
-                del self._nodes[name]
+                self._delete(name)
+        self._work.judge(now_ms)
+        stalled = frozenset(self.stalled(now_ms))
+        changed |= stalled != self._stalled
+        self._stalled = stalled
         return changed
+
+    def stalled(self, now_ms: float) -> dict[str, str]:
+        """Return the nodes that are online and do not compute, with the reasons."""
+        reasons = {
+            name: self._work.stalled(name, now_ms) for name, node in self._nodes.items() if node.online
+        }
+        return {name: reason for name, reason in reasons.items() if reason}
 
     # --- views -----------------------------------------------------------------------------------------
 
     def cluster(self, sequence: int, now_ms: float) -> ClusterState:
         """Return the state of all nodes whose info is known, by name."""
+        least = min(
+            (node.info.score for node in self._nodes.values() if node.online and node.info), default=0.0
+        )
         return ClusterState(
             sequence=sequence,
             nodes=tuple(
-                self._state(name, node, node.info, now_ms)
+                self._state(name, node, node.info, now_ms, least)
                 for name, node in sorted(self._nodes.items())
                 if node.info is not None
             ),
@@ -209,8 +245,12 @@ class ResourceMonitorCore:
         offline = [name for name, node in self._nodes.items() if not node.online]
         if not offline:
             return False
-        del self._nodes[min(offline, key=lambda name: self._nodes[name].heard_ms)]
+        self._delete(min(offline, key=lambda name: self._nodes[name].heard_ms))
         return True
+
+    def _delete(self, name: str) -> None:
+        del self._nodes[name]
+        self._work.forget(name)
 
     @staticmethod
     def _is_current(node: _Node, boot: str, now_ms: float) -> bool:
@@ -224,14 +264,16 @@ class ResourceMonitorCore:
         node.boot, node.announced, node.vitals = boot, False, None
         return True
 
-    def _state(self, name: str, node: _Node, info: NodeInfo, now_ms: float) -> NodeState:
+    def _state(self, name: str, node: _Node, info: NodeInfo, now_ms: float, least_score: float) -> NodeState:
+        """Return the view of a node; where its score is not trusted, it counts as the slowest of all."""
         vitals = node.vitals
+        score = info.score if self._work.is_trusted(name) else min(info.score, least_score)
         return NodeState(
             node=name,
             boot=node.boot or info.boot,
             online=node.online,
             silent_ms=max(0.0, now_ms - node.heard_ms),
-            score=info.score,
+            score=score,
             memory_budget_bytes=info.memory_budget_bytes,
             loaded=vitals.loaded if vitals else (),
             queue_ms=vitals.queue_ms if vitals else 0.0,
@@ -240,6 +282,8 @@ class ResourceMonitorCore:
             link_megabytes_per_second=self._link,
             timings=vitals.timings if vitals else (),
             load_ms=vitals.load_ms if vitals else None,
+            stalled=self._work.stalled(name, now_ms)[:1000] if node.online else "",
+            trouble=vitals.trouble if vitals else "",
         )
 
 

@@ -7,17 +7,23 @@ from pydantic import ValidationError
 
 from splitplace.bus.connection import RawReceived, Received, parse
 from splitplace.bus.service import Service, now_ms
-from splitplace.messages.cluster import NodeInfo, NodeVitals
+from splitplace.messages.application import Application
+from splitplace.messages.cluster import NodeInfo, NodeVitals, ServiceStatus
 from splitplace.messages.frames import FrameError
 from splitplace.messages.metrics import ClusterMetrics, NodeMetrics
+from splitplace.messages.task import TaskFinished, TaskPlaced
 from splitplace.messages.topics import (
+    APPLICATION,
     CLUSTER_STATE,
+    JOB_FINISHED,
+    JOB_PLACED,
     METRICS_CLUSTER,
     METRICS_NODE,
     NODE_INFO,
     NODE_STATUS,
     NODE_VITALS,
     RESOURCE_MONITOR,
+    SERVICE_STATUS,
 )
 from splitplace.services.resource_monitor.core import (
     ResourceMonitorCore,
@@ -54,6 +60,9 @@ class ResourceMonitor:
         self._state_due_ms = math.inf
         self._node_metrics: dict[str, NodeMetrics] = {}
         self._cluster_metrics: ClusterMetrics | None = None
+        self._stalled: frozenset[str] = frozenset()
+        self._services: dict[str, tuple[str, bool]] = {}
+        """Boot id of each service, and whether it is online."""
         self._service = Service(RESOURCE_MONITOR, settings)
         self._service.on_connect(self._publish_all_again)
         self._service.every(SILENCE_CHECK_PERIOD_S, self._notice_silence, online_only=True)
@@ -63,6 +72,10 @@ class ResourceMonitor:
         self._bus.subscribe_raw(NODE_STATUS, self._on_status)
         self._bus.subscribe(NODE_INFO, self._on_info)
         self._bus.subscribe(NODE_VITALS, self._on_vitals)
+        self._bus.subscribe(APPLICATION, self._on_application)
+        self._bus.subscribe(JOB_PLACED, self._on_placed)
+        self._bus.subscribe(JOB_FINISHED, self._on_finished)
+        self._bus.subscribe(SERVICE_STATUS, self._on_service)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -92,6 +105,31 @@ class ResourceMonitor:
     async def _notice_silence(self) -> None:
         if self._core.tick(now_ms()):
             self._note(members_changed=True)
+        stalled = self._core.stalled(now_ms())
+        for node, reason in stalled.items():
+            if node not in self._stalled:
+                log.warning("%s beats but does not compute: %s", node, reason)
+        for node in self._stalled - stalled.keys():
+            log.warning("%s may compute again", node)
+        self._stalled = frozenset(stalled)
+
+    # --- what becomes of their work ----------------------------------------------------------------
+
+    async def _on_application(self, received: Received[Application]) -> None:
+        self._core.add_application(received.message)
+
+    async def _on_placed(self, received: Received[TaskPlaced]) -> None:
+        self._core.placed(received.message, now_ms())
+
+    async def _on_finished(self, received: Received[TaskFinished]) -> None:
+        self._core.finished(received.message, now_ms())
+
+    async def _on_service(self, received: Received[ServiceStatus]) -> None:
+        """Blame no node for what a service lost that went away or restarted."""
+        status = received.message
+        if self._services.get(status.service) != (status.boot, status.online):
+            self._services[status.service] = status.boot, status.online
+            self._core.forget_placements()
 
     # --- cluster state -----------------------------------------------------------------------------
 
@@ -115,6 +153,7 @@ class ResourceMonitor:
         """Forget what is retained: the broker may be a new one."""
         self._node_metrics.clear()
         self._cluster_metrics = None
+        self._core.forget_placements()
         self._publish_state_at(now_ms() if self._sequence else now_ms() + _SETTLE_MS)
 
     # --- metrics -----------------------------------------------------------------------------------

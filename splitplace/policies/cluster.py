@@ -85,17 +85,19 @@ class ClusterView:
     # --- what happens ----------------------------------------------------------------------------------
 
     def apply(self, snapshot: ClusterState, now_ms: float) -> None:
-        """Take over the monitor's newest view. Dead nodes vanish; restarted ones (new boot id) are idle."""
+        """Take over the monitor's newest view.
+
+        Dead and stalled nodes vanish; restarted ones (new boot id) are idle.
+        """
         self._known = True
         self._forget_stale(now_ms)
         nodes = {}
-        for state in snapshot.nodes:
-            if state.online:
-                node = self._nodes.get(state.node)
-                if node is None or node.state.boot != state.boot:
-                    node = tracked_node(state, now_ms, exclusive=state.node in self._exclusive)
-                node.report(state, now_ms)
-                nodes[state.node] = node
+        for state in snapshot.usable:
+            node = self._nodes.get(state.node)
+            if node is None or node.state.boot != state.boot:
+                node = tracked_node(state, now_ms, exclusive=state.node in self._exclusive)
+            node.report(state, now_ms)
+            nodes[state.node] = node
         self._nodes = nodes
         if self._columns is not None and self._columns.covers(nodes.values()):
             self._columns.report()
