@@ -73,7 +73,7 @@ def main() -> None:
             started_broker(folder / "broker", kind=available_kind()) as broker,
             Processes(folder) as processes,
         ):
-            limits = ("--max-tasks", str(arguments.tasks + 1), "--journal", str(folder / "journal"))
+            limits = ("--max-tasks", str(2 * arguments.tasks), "--journal", str(folder / "journal"))
             command = (sys.executable, "-m", "splitplace.services.gateway", "--broker", broker.url, *limits)
             processes.start("gateway", (*command, "--stall-ms", "600000"))
             rate = asyncio.run(measure(Settings(broker=broker.url), folder / "store", arguments.tasks))

@@ -22,7 +22,7 @@ from splitplace.messages.frames import FrameError, decompress
 from splitplace.messages.limits import MAX_BATCH, MAX_TASK_INPUT_BYTES
 from splitplace.messages.task import Deadline, TaskRequest
 from splitplace.services.gateway import body, pictures
-from splitplace.services.gateway.refusals import TaskIdentity, refuse
+from splitplace.services.gateway.refusals import TaskIdentity, TaskRefusedError, refuse
 
 ANONYMOUS = "anonymous"
 
@@ -139,6 +139,19 @@ def announced_bytes(submission: Submission, application: Application) -> int:
     if submission.request.images is not None:
         return len(submission.request.images) * application.input.bytes_per_image
     return len(submission.request.inputs or b"")
+
+
+def announced_batch(submission: Submission, application: Application) -> int:
+    """Return how many inputs a task will have, about, before they are decoded."""
+    return max(1, announced_bytes(submission, application) // max(1, application.input.bytes_per_image))
+
+
+def announced_deadline_ms(submission: Submission, application: Application) -> float:
+    """Return the deadline of a task; that of its application where it is not valid."""
+    try:
+        return _deadline(submission, application)
+    except TaskRefusedError:
+        return application.default_deadline_ms
 
 
 def unknown_application(name: str, applications: Mapping[str, Application]) -> str:

@@ -9,14 +9,19 @@ from splitplace.services.gateway.refusals import TRY_AGAIN, RefusalKind
 
 
 def gateway_metrics(
-    counts: Counter[str], refusals: Counter[RefusalKind], core: GatewayCore, journal: Journal
+    counts: Counter[str],
+    refusals: Counter[RefusalKind],
+    core: GatewayCore,
+    waiting: int,
+    journal: Journal,
 ) -> GatewayMetrics:
     """Count tasks since the start, and unfinished ones by phase.
 
     Args:
         counts: `received`, `accepted`, `finished` and `repeated` tasks.
         refusals: tasks that were never accepted, by the kind of refusal.
-        core: holds the unfinished tasks.
+        core: holds the tasks that were begun.
+        waiting: tasks that wait for their turn.
         journal: knows how long its writes took.
     """
     tasks = core.tasks.values()
@@ -26,8 +31,8 @@ def gateway_metrics(
         received=counts["received"],
         accepted=counts["accepted"],
         finished=counts["finished"],
-        in_flight=len(tasks),
-        waiting_for_decision=len(tasks) - running,
+        in_flight=len(tasks) + waiting,
+        waiting_for_decision=len(tasks) + waiting - running,
         running=running,
         retried=core.retried,
         refused=refused,

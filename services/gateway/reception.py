@@ -10,13 +10,17 @@ from typing import NoReturn
 
 from splitplace.bus.background import now_ms
 from splitplace.bus.incoming import RawReceived
+from splitplace.messages.application import Application
 from splitplace.messages.task import Answer
+from splitplace.services.gateway.admission import Admission
 from splitplace.services.gateway.catalogue import Catalogue
 from splitplace.services.gateway.intake import (
     SMALL_BYTES,
     Submission,
     ValidTask,
+    announced_batch,
     announced_bytes,
+    announced_deadline_ms,
     decode,
     identify,
     read,
@@ -37,7 +41,6 @@ log = logging.getLogger(__name__)
 MAX_RETAINED = 1000
 """Retained tasks that are remembered, so that each is refused once."""
 INCARNATION_BYTES = 4
-MEGABYTE = 1e6
 
 
 class _AlreadyToldError(Exception):
@@ -52,8 +55,8 @@ class Reception:
         settings: GatewaySettings,
         journal: Journal,
         catalogue: Catalogue,
+        admission: Admission,
         *,
-        load: Callable[[], tuple[int, int]],
         begin: Callable[[Entry, float], None],
         tell: Callable[[Answer, ReplyTo], None],
     ) -> None:
@@ -63,7 +66,7 @@ class Reception:
             settings: its limits.
             journal: open.
             catalogue: the applications.
-            load: number of unfinished tasks, and bytes of their inputs.
+            admission: knows what is held, and what can be in time.
             begin: begins an accepted task; the second argument is when it arrived, in ms.
             tell: publishes an answer.
         """
@@ -73,7 +76,7 @@ class Reception:
         self._settings = settings
         self._journal = journal
         self._catalogue = catalogue
-        self._load = load
+        self._admission = admission
         self._begin = begin
         self._tell = tell
         self._retained: dict[str, None] = {}
@@ -122,7 +125,7 @@ class Reception:
         Comes before any refusal, so that no task hears two different answers.
         """
         application = self._catalogue.applications.get(submission.application)
-        if application is not None and not self._overload(announced_bytes(submission, application)):
+        if application is not None and self._overload(submission, application) is None:
             return False  # `Journal.accept` looks
         known = await self._look_up(submission)
         return known is not None and self._repeat(known, reply)
@@ -136,23 +139,31 @@ class Reception:
 
     async def _valid(self, submission: Submission) -> ValidTask:
         application = await self._catalogue.find(submission.application)
-        if overload := self._overload(announced_bytes(submission, application)):
-            refuse("overloaded", overload)
+        self._refuse_overload(submission, application)
         if submission.is_costly:
             return await asyncio.to_thread(decode, submission, application)
         return decode(submission, application)
 
-    def _overload(self, input_bytes: int) -> str:
-        """Say why no task with this many bytes of inputs is taken now; empty if it is."""
-        unfinished, held_bytes = self._load()
-        held_bytes += input_bytes
-        if unfinished < self._settings.max_tasks and held_bytes <= self._settings.max_input_mb * MEGABYTE:
-            return ""
-        return f"overloaded: {unfinished} unfinished tasks; try again later"
+    def _overload(self, submission: Submission, application: Application) -> tuple[RefusalKind, str] | None:
+        """Return why this task is not taken now; None if it is. Decodes nothing."""
+        return self._admission.refusal(
+            submission.identity.client,
+            announced_batch(submission, application),
+            announced_bytes(submission, application),
+            announced_deadline_ms(submission, application),
+            now_ms(),
+        )
+
+    def _refuse_overload(self, submission: Submission, application: Application) -> None:
+        if (overload := self._overload(submission, application)) is not None:
+            refuse(*overload)
 
     async def _accept(self, valid: ValidTask, reply: ReplyTo, arrived_ms: float) -> None:
-        if overload := self._overload(valid.inputs.nbytes):  # others came while this was decoded
-            refuse("overloaded", overload)
+        client, batch, size = valid.identity.client, len(valid.inputs), valid.inputs.nbytes
+        left_ms = arrived_ms + valid.deadline_ms - now_ms()
+        overload = self._admission.refusal(client, batch, size, left_ms, now_ms())
+        if overload is not None:  # others came while this was decoded
+            refuse(*overload)
         client, task = valid.identity.client, valid.identity.task
         entry = Entry(
             key=f"{client}.{task}.{secrets.token_hex(INCARNATION_BYTES)}",

@@ -21,10 +21,11 @@ RefusalKind = Literal[
     "reused-id",
     "not-ready",
     "overloaded",
+    "quota",
     "journal",
 ]
 
-TRY_AGAIN: tuple[RefusalKind, ...] = ("not-ready", "overloaded", "journal", "reused-id")
+TRY_AGAIN: tuple[RefusalKind, ...] = ("not-ready", "overloaded", "quota", "journal", "reused-id")
 """Refusals of tasks that may be valid, answered `refused`; all others are answered `invalid`."""
 
 

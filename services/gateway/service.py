@@ -21,6 +21,7 @@ from splitplace.messages.limits import MAX_DEADLINE_MS
 from splitplace.messages.metrics import RefusalMetrics
 from splitplace.messages.task import Answer, SettleTask, TaskDecided, TaskPlaced, TaskResult
 from splitplace.services.gateway import answers
+from splitplace.services.gateway.admission import Admission, Limits
 from splitplace.services.gateway.catalogue import Catalogue
 from splitplace.services.gateway.core import GatewayCore
 from splitplace.services.gateway.dispatch import input_frames
@@ -30,7 +31,7 @@ from splitplace.services.gateway.metrics import gateway_metrics
 from splitplace.services.gateway.reception import Reception
 from splitplace.services.gateway.reply import encoded
 from splitplace.services.gateway.settings import GatewaySettings
-from splitplace.services.gateway.task import NewTask, RetryRules
+from splitplace.services.gateway.task import NewTask, RetryRules, unbegun
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ INTAKE_SESSION = Session(expiry_s=300, clean_start=False)
 INTAKE_WORKERS = 32
 FRAMES_AT_ONCE = 16
 JOURNAL_RETRY_S = 1.0
+MEGABYTE = 1e6
 MAX_ATTEMPT = 1000
 """What messages can carry."""
 
@@ -61,7 +63,10 @@ class Gateway:
         self._entries: dict[str, Entry] = {}
         self._nodes: dict[str, str] = {}
         self._services: dict[str, str] = {}
-        self._held_bytes = 0
+        limits = Limits(settings.max_tasks, settings.max_input_mb * MEGABYTE)
+        self._admission = Admission(limits)
+        self._waiting: dict[str, NewTask] = {}
+        """Accepted tasks that were not begun."""
         self._service = Service(topics.GATEWAY, settings)
         self._bus = self._service.bus
         self._catalogue = Catalogue(lambda: self._bus.is_connected)
@@ -73,7 +78,7 @@ class Gateway:
         self._intake = self._service.connection("intake", session=INTAKE_SESSION)
         self._answers = self._service.connection("answers")
         self._reception = Reception(
-            settings, journal, self._catalogue, load=self._load, begin=self._begin, tell=self._tell
+            settings, journal, self._catalogue, self._admission, begin=self._begin, tell=self._tell
         )
         self._counts = self._reception.counts
         self._tensors = self._service.connection("tensors")
@@ -103,16 +108,12 @@ class Gateway:
 
     # --- intake ------------------------------------------------------------------------------------
 
-    def _load(self) -> tuple[int, int]:
-        return len(self._core.tasks), self._held_bytes
-
     def _tell(self, answer: Answer, reply: ReplyTo) -> None:
         """Publish an answer that the journal does not wait for."""
         self._answers.spawn_publication(self._send_answer(answer, reply))
 
     def _begin(self, entry: Entry, accepted_at_ms: float, attempt: int = 1) -> None:
         self._entries[entry.key] = entry
-        self._held_bytes += entry.inputs.nbytes
         task = NewTask(
             key=entry.key,
             application=entry.application,
@@ -122,7 +123,33 @@ class Gateway:
             accepted_at_ms=accepted_at_ms,
             attempt=attempt,
         )
-        self._carry_out(self._core.accept(task, now_ms()))
+        due_ms = accepted_at_ms + entry.deadline_ms
+        if due_ms <= now_ms():  # it expires
+            self._carry_out(self._core.accept(task, now_ms()))
+            return
+        self._waiting[entry.key] = task
+        self._admission.add(
+            entry.key,
+            entry.client,
+            kind=entry.application,
+            batch=task.batch,
+            input_bytes=task.input_bytes,
+            due_ms=due_ms,
+        )
+        self._take_turns()
+
+    def _take_turns(self) -> None:
+        """Begin the tasks whose turn it is, and refuse those that cannot be in time any more."""
+        begun, refused = self._admission.turns(len(self._nodes), now_ms())
+        for end in refused:
+            self._end(unbegun(self._waiting.pop(end.key), end.reason, now_ms()))
+        for key in begun:
+            self._carry_out(self._core.accept(self._waiting.pop(key), now_ms()))
+        self._set_alarm()
+
+    def _end(self, finish: Finish) -> None:
+        self._admission.ended(finish.key, now_ms(), answered=finish.status == "answered")
+        self._service.spawn(self._finish(finish), "finishing a task")
 
     # --- stimuli -----------------------------------------------------------------------------------
 
@@ -166,10 +193,12 @@ class Gateway:
 
     def _on_time(self) -> None:
         self._carry_out(self._core.time_passed(now_ms()))
+        self._take_turns()
 
     # --- instructions ------------------------------------------------------------------------------
 
     def _carry_out(self, instructions: Iterable[Instruction]) -> None:
+        has_room = False
         for instruction in instructions:
             match instruction:
                 case Announce():
@@ -182,8 +211,14 @@ class Gateway:
                 case Settle(key):
                     self._bus.send(topics.JOB_SETTLE, SettleTask(task=key))
                 case Finish():
-                    self._service.spawn(self._finish(instruction), "finishing a task")
-        due_ms = self._core.next_due_ms
+                    self._end(instruction)
+                    has_room = True
+        if has_room:
+            self._take_turns()
+        self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        due_ms = min(self._core.next_due_ms, self._admission.next_due_ms)
         self._alarm.set(due_ms if due_ms < inf else None)
 
     async def _announce(self, announce: Announce) -> None:
@@ -216,7 +251,6 @@ class Gateway:
 
     async def _finish(self, finish: Finish) -> None:
         entry = self._entries.pop(finish.key)
-        self._held_bytes -= entry.inputs.nbytes
         application = self._applications.get(entry.application)
         try:
             answer = answers.answer(finish, entry, application)
@@ -287,7 +321,9 @@ class Gateway:
             log.warning("old answers are kept: %s", error)
 
     async def _publish_metrics(self) -> None:
-        metrics = gateway_metrics(self._counts, self._reception.refusals, self._core, self._journal)
+        metrics = gateway_metrics(
+            self._counts, self._reception.refusals, self._core, self._admission.waiting, self._journal
+        )
         self._bus.send(topics.METRICS_GATEWAY, metrics)
         for reason, count in self._reception.refusals.items():
             self._bus.send(topics.METRICS_REFUSALS, RefusalMetrics(reason=reason, count=count))

@@ -6,7 +6,7 @@ from math import inf
 from typing import Final, Literal
 
 from splitplace.messages.task import TaskDecided, TaskPlaced, TaskResult
-from splitplace.services.gateway.instructions import TerminalStatus
+from splitplace.services.gateway.instructions import Finish, TerminalStatus
 
 Phase = Literal["deciding", "running", "degraded", "settling"]
 
@@ -118,3 +118,20 @@ class Task:
         if phase not in TRANSITIONS[self.phase]:
             raise AssertionError(f"{self.key}: no transition from {self.phase} to {phase}")
         self.phase = phase
+
+
+def unbegun(task: NewTask, reason: str, now_ms: float) -> Finish:
+    """Refuse an accepted task that was never announced."""
+    return Finish(
+        key=task.key,
+        attempt=task.attempt,
+        application=task.application,
+        batch=task.batch,
+        deadline_ms=task.deadline_ms,
+        status="refused",
+        reason=reason,
+        response_ms=now_ms - task.accepted_at_ms,
+        result=None,
+        decided=None,
+        nodes=(),
+    )

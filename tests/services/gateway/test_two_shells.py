@@ -154,6 +154,7 @@ async def test_one_history_makes_both_shells_do_the_same(
     live = Gateway(GatewaySettings(), Journal(tmp_path / "journal", durable=False))
     live._core.rules = simulation.gateway.rules
     live._applications.update(simulation.applications)
+    live._admission._window._size = 1e9  # the simulator begins every task at once
     monkeypatch.setattr(live._service, "spawn", lambda work, _name: work.close())
     monkeypatch.setattr(live._bus, "send", lambda *_, **__: None)
     repeated = recorded(live._core)
