@@ -63,7 +63,7 @@ def queue_length(held: int) -> Check:
         "broker queue",
         "warn",
         f"only {held} of {QUEUE_MESSAGES} messages reached a slow subscriber; the broker dropped the rest",
-        "in Mosquitto, set max_queued_messages 100000 and max_queued_bytes 536870912",
+        "in Mosquitto, set max_queued_messages 100000 and max_queued_bytes 268435456",
     )
 
 

@@ -29,16 +29,17 @@ LOOPBACK = "127.0.0.1"
 MOSQUITTO_SETTINGS: Mapping[str, str] = {
     "allow_anonymous": "true",
     "persistence": "true",
-    "autosave_interval": "1",
+    "autosave_interval": "300",
     "max_packet_size": str(MAX_PACKET_BYTES),
     "max_queued_messages": "100000",
-    "max_queued_bytes": str(512 * MEBIBYTE),
+    "max_queued_bytes": str(256 * MEBIBYTE),
     "max_inflight_messages": "256",
     "set_tcp_nodelay": "true",
 }
 """Settings of Mosquitto for SplitPlace, the same as in `mosquitto/mosquitto.conf`.
 
-The default queue of 1000 messages overflows silently, and later versions default to packets of 2 MB.
+The default queue of 1000 messages overflows silently, and later versions default to packets of 2 MB. Saving
+all that waits stops Mosquitto for as long as it takes, so it happens seldom.
 """
 
 _SEARCHED = os.pathsep.join(("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin"))
