@@ -7,7 +7,9 @@ this module, and no other, uses the inside of aiomqtt and the paho client in it 
 import asyncio
 import contextlib
 import socket
+import ssl
 import sys
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -21,6 +23,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from typing_extensions import override
 
+from splitplace.bus.batches import Batches
 from splitplace.bus.settings import Settings
 from splitplace.messages import limits
 from splitplace.messages.base import Message
@@ -43,7 +46,10 @@ _NOT_OUR_DOING = {
     0x9D,  # server moved
 }
 
-# Without this and `acknowledge_tcp`, TCP holds messages back for 40 ms a hop (docs/decisions/0004-bus.md).
+_TURN_S = 0.002
+"""Time after which reading lets others run."""
+
+# Without this and `_acknowledge_tcp`, TCP holds messages back for 40 ms a hop (docs/decisions/0004-bus.md).
 _SOCKET_OPTIONS = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
 
 
@@ -81,6 +87,8 @@ class BrokerClient(aiomqtt.Client):
         super().__init__(*arguments, **options)
         # Before connecting: messages that waited at the broker may come at once.
         self._client.manual_ack_set(True)  # noqa: FBT003
+        self._batches = Batches(self._client)
+        self._thread = threading.get_ident()
         self._acknowledgements: dict[int, asyncio.Future[None]] = {}
         self._slots = asyncio.Semaphore(_MAX_IN_FLIGHT)
         self._is_over = False
@@ -170,20 +178,62 @@ class BrokerClient(aiomqtt.Client):
             self._disconnected.exception()  # as above
 
     @override
+    def _on_socket_open(self, client: PahoClient, userdata: Any, sock: Any) -> None:
+        def read() -> None:
+            """Read packets for a turn; `read` comes again where packets are left."""
+            began_s = self._loop.time()
+            try:
+                client.loop_read()
+                while self._batches.has_incoming or _is_pending(client.socket()):
+                    if self._loop.time() - began_s > _TURN_S:
+                        self._loop.call_soon(read)
+                        break
+                    client.loop_read()
+            except Exception as error:  # noqa: BLE001 - as aiomqtt
+                self._fail(error)
+            _acknowledge_tcp(client.socket())
+
+        def open_socket() -> None:
+            if sock.fileno() >= 0:
+                self._loop.add_reader(sock.fileno(), read)
+                self._misc_task = self._loop.create_task(self._misc_loop())
+
+        self._loop.call_soon_threadsafe(open_socket)
+
+    @override
     def _on_socket_register_write(self, client: PahoClient, userdata: Any, sock: Any) -> None:
         # aiomqtt adds the writer a moment later, when the socket may be closed and its number another's.
         def write() -> None:
+            if sock.fileno() < 0:
+                return
             try:
-                client.loop_write()
+                self._batches.write()
             except Exception as error:  # noqa: BLE001 - as aiomqtt
-                if not self._disconnected.done():
-                    self._disconnected.set_exception(error)
+                self._fail(error)
+            if sock.fileno() >= 0:
+                if self._batches.wants_write:
+                    self._loop.add_writer(sock.fileno(), write)
+                else:
+                    self._loop.remove_writer(sock.fileno())
 
-        def register() -> None:
-            if sock.fileno() >= 0 and client.want_write():
-                self._loop.add_writer(sock.fileno(), write)
+        if threading.get_ident() == self._thread:
+            self._loop.call_soon(write)  # what else is published in this turn of the loop goes with it
+        else:
+            self._loop.call_soon_threadsafe(write)
 
-        self._loop.call_soon_threadsafe(register)
+    @override
+    def _on_socket_unregister_write(self, client: PahoClient, userdata: Any, sock: Any) -> None:
+        """Leave it to `write`, which also knows of what paho thinks is written."""
+
+    @override
+    def _on_socket_close(self, client: PahoClient, userdata: Any, sock: Any) -> None:
+        if sock.fileno() >= 0:
+            self._loop.remove_writer(sock.fileno())
+        super()._on_socket_close(client, userdata, sock)
+
+    def _fail(self, error: Exception) -> None:
+        if not self._disconnected.done():
+            self._disconnected.set_exception(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,13 +313,17 @@ def acknowledge(client: aiomqtt.Client, packet: int) -> None:
     client._client.ack(packet, 1)  # noqa: SLF001
 
 
-def acknowledge_tcp(client: aiomqtt.Client) -> None:
+def _is_pending(connection: Any) -> bool:  # noqa: ANN401 - a socket of any kind that paho knows
+    """Whether a TLS socket has decrypted bytes that no poll tells of."""
+    return isinstance(connection, ssl.SSLSocket) and connection.pending() > 0
+
+
+def _acknowledge_tcp(connection: Any) -> None:  # noqa: ANN401 - as above
     """Send the TCP acknowledgement of what was just read now, not in 40 ms.
 
     A broker that leaves Nagle's algorithm on (rumqttd always, Mosquitto by default) holds its next message
     back until then. Linux forgets the option after each use.
     """
-    connection = client._client.socket()  # noqa: SLF001
     if isinstance(connection, socket.socket) and sys.platform == "linux":
         with contextlib.suppress(OSError):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)

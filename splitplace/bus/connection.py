@@ -26,7 +26,6 @@ from splitplace.bus.client import (
     Session,
     TakenOverError,
     acknowledge,
-    acknowledge_tcp,
 )
 from splitplace.bus.incoming import RawReceived, Received, RequestProperties, parse, request_properties
 from splitplace.bus.publisher import Publisher
@@ -236,7 +235,6 @@ class Bus:
                     self._receipts = Receipts(partial(acknowledge, client))
                     await self._welcome(client)
                     async for message in client.messages:
-                        acknowledge_tcp(client)
                         self._dispatch(message, self._receipts)
             except TakenOverError:
                 self._warn_of_namesake("another client uses the name")

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import aiomqtt
 from paho.mqtt.properties import Properties
 
-from splitplace.bus.client import BrokerClient, ConnectionLostError, RefusedError, acknowledge_tcp
+from splitplace.bus.client import BrokerClient, ConnectionLostError, RefusedError
 from splitplace.bus.seldom import SeldomWarnings
 from splitplace.bus.statistics import Statistics
 
@@ -95,7 +95,6 @@ class Publisher:
                     log.debug("publishing on %s: %r; trying again", topic, error)
                     await asyncio.sleep(_REPEAT_AFTER_S)
                 else:
-                    acknowledge_tcp(client)
                     self._statistics.sent_bytes += len(payload)
                     return True
 
