@@ -4,6 +4,7 @@ import asyncio
 import logging
 import platform
 import time
+from collections.abc import Callable, Iterator
 
 import onnxruntime as ort
 
@@ -20,10 +21,12 @@ from splitplace.edge_node.loader import Loader
 from splitplace.edge_node.memory import MemoryBudget
 from splitplace.edge_node.namesake import check_name
 from splitplace.edge_node.outbox import Outbox
+from splitplace.edge_node.quarantine import Quarantine
 from splitplace.edge_node.queue import JobQueue, MicroBatchJob, PushOutcome
 from splitplace.edge_node.runtime import give_back_memory
 from splitplace.edge_node.settings import NodeSettings
 from splitplace.edge_node.vitals import Meter, VitalsSample
+from splitplace.edge_node.watchdog import Activity, Watchdog
 from splitplace.messages.application import Application
 from splitplace.messages.cluster import (
     MAX_FRAGMENTS_LISTED,
@@ -68,13 +71,21 @@ async def run(settings: NodeSettings) -> None:
 class Agent:
     """One node: the wiring of its parts, and what it does with each message."""
 
-    def __init__(self, settings: NodeSettings, *, score: float, encode_megabytes_per_second: float) -> None:
+    def __init__(
+        self,
+        settings: NodeSettings,
+        *,
+        score: float,
+        encode_megabytes_per_second: float,
+        end: Callable[[], None] | None = None,
+    ) -> None:
         """A node that does not run yet. Call on a running event loop.
 
         Args:
             settings: name, limits, broker.
             score: result of `measure_score`, times the pace.
             encode_megabytes_per_second: result of `measure_codec`.
+            end: ends the process when work hangs; by default at once.
 
         Raises:
             OSError: the folder of fragments cannot be used.
@@ -115,12 +126,24 @@ class Agent:
         self._assembly = TensorAssembly(max_bytes=queue_bytes)
         self._catalogue = Catalogue(score)
         self._store = FragmentStore(settings.fragment_folder, int(settings.fragment_store_mb * MEBIBYTE))
+        self._quarantine = Quarantine(settings.fragment_folder)
+        self._watchdog = Watchdog(
+            floor_ms=1000 * settings.run_limit_s,
+            activities=self._activities,
+            blame=self._quarantine.blame,
+            end=end,
+        )
+        clock = self._watchdog.awake_ms
+        self._turn_ms = settings.vitals_every_s * 1000
+        self._turned_ms = clock()
         self._executor = Executor(
             JobQueue(max_bytes=queue_bytes),
             self._deliver,
             compress=settings.compress,
             pace=settings.pace,
             call_ms=self._catalogue.call_ms,
+            clock=clock,
+            guard=self._quarantine,
         )
         self._loader = Loader(
             catalogue=self._catalogue,
@@ -130,6 +153,8 @@ class Agent:
             fetch=Fetcher(self._tensors, self._store, self._node).fetch,
             on_failure=self._on_load_failure,
             spawn=self._service.spawn,
+            quarantine=self._quarantine,
+            clock=clock,
         )
         self._outbox = Outbox(self._tensors, self._node)
         self._meter = Meter(settings.cpu_share or settings.cores)
@@ -137,10 +162,21 @@ class Agent:
     async def run(self) -> None:
         """Work until cancelled."""
         self._executor.start()
+        self._watchdog.start()
         try:
             await self._service.run()
         finally:
+            self._watchdog.stop()
             await asyncio.to_thread(self._executor.stop)
+
+    def _activities(self) -> Iterator[Activity]:
+        """Yield what is under way. Called in the watchdog's thread."""
+        running = self._executor.running()
+        if running is not None:
+            yield Activity("run", running.age_ms, running.fragment, running.expected_ms)
+        for fragment, age_ms in self._loader.opening():
+            yield Activity("load", age_ms, fragment)
+        yield Activity("loop", self._watchdog.awake_ms() - self._turned_ms - self._turn_ms)
 
     # --- what comes in -----------------------------------------------------------------------------
 
@@ -204,6 +240,7 @@ class Agent:
         self._loader.something_changed()
 
     async def _expire(self) -> None:
+        self._turned_ms = self._watchdog.awake_ms()
         self._executor.expire()
         self._assembly.expire(now_ms())
         self._loader.something_changed()
@@ -256,7 +293,12 @@ class Agent:
         if not load.queue_length and load.executed != self._executed_before:
             self._executed_before = load.executed
             give_back_memory()  # tensors of a burst: hundreds of megabytes were measured to stay otherwise
+        self._store.check()
         return self._meter.sample(), self._store.fragments()
+
+    def _trouble(self) -> str:
+        refused = [f"fragment {fragment[:12]} is put aside" for fragment in self._quarantine.refused()]
+        return "; ".join([*filter(None, [self._store.trouble]), *refused])[:1000]
 
     def _vitals(self, sample: VitalsSample, stored: tuple[str, ...]) -> NodeVitals:
         load, seen = self._executor.load(), self._service.statistics
@@ -275,6 +317,7 @@ class Agent:
             load_ms=self._loader.load_ms,
             running=load.running,
             loading=self._loader.loading,
+            trouble=self._trouble(),
             executed=load.executed,
             dropped=load.dropped + self._outbox.expired,
             rejected=self._rejected + seen.rejected + seen.overflowed,

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +69,18 @@ class Load:
     running: RunningJob | None
 
 
+class Guard(Protocol):
+    """Told before a fragment runs for the first time, and after, so that a crash can be laid to it."""
+
+    def begin(self, fragment: str) -> None:
+        """Note that a fragment begins."""
+        ...
+
+    def end(self, fragment: str, *, ran: bool) -> None:
+        """Note that the process has survived it; `ran`: with a result."""
+        ...
+
+
 class Executor:
     """Queue and sessions behind one lock, and the thread that works on them."""
 
@@ -81,6 +93,7 @@ class Executor:
         pace: float = 1.0,
         call_ms: Callable[[str], float] = lambda _: 0.0,
         clock: Callable[[], float] = now_ms,
+        guard: Guard | None = None,
     ) -> None:
         """An executor that does not run yet.
 
@@ -91,6 +104,7 @@ class Executor:
             pace: share of one core to keep to: after c seconds of computing it sleeps c * (1/pace - 1).
             call_ms: fixed time of a call of a fragment, by hash.
             clock: measures the age of the running job, in ms.
+            guard: told of the first run of each fragment.
         """
         self._queue = queue
         self._deliver = deliver
@@ -98,6 +112,9 @@ class Executor:
         self._pace = pace
         self._call_ms = call_ms
         self._clock = clock
+        self._guard = guard
+        self._proven: set[str] = set()
+        """Fragments that have run since they were loaded."""
         self._changed = threading.Condition()
         self._room = threading.Semaphore(OUTGOING_DEPTH)
         self._sessions: dict[str, FragmentRuntime] = {}
@@ -155,6 +172,7 @@ class Executor:
         """Let jobs of this fragment run."""
         with self._changed:
             self._sessions[fragment] = runtime
+            self._proven.discard(fragment)
             self._changed.notify()
 
     def remove_session(self, fragment: str) -> FragmentRuntime | None:
@@ -217,10 +235,17 @@ class Executor:
                 self._running = job
                 self._running_since_ms = self._clock()
                 runtime = self._sessions[job.route.fragment]
+            is_first = job.route.fragment not in self._proven
+            if is_first and self._guard is not None:
+                self._guard.begin(job.route.fragment)
             done = self._run(job, runtime)
+            if is_first and self._guard is not None:
+                self._guard.end(job.route.fragment, ran=isinstance(done.result, Output))
             del runtime
             with self._changed:
                 self._running = None
+                if isinstance(done.result, Output):
+                    self._proven.add(job.route.fragment)
                 self._note(done)
             self._deliver(done)
 

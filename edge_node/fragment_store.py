@@ -15,6 +15,10 @@ from splitplace.storage.replace import move_into_place
 
 _SUFFIX = ".onnx"
 _PARTIAL = ".partial"
+_PROBE = ".probe-"
+
+CHECK_EVERY_S = 5.0
+"""Pause between two tries to write to a disk that has refused."""
 
 
 class PartialFragment:
@@ -77,15 +81,53 @@ class FragmentStore:
             max_bytes: of all files, including unfinished ones. A single larger file is kept until the next
                 one comes.
 
+        A disk that is full, read-only or broken is no error: `trouble` says so, and what is there is used.
+
         Raises:
-            OSError: the folder cannot be used.
+            OSError: the folder is not a folder, or not ours.
         """
+        self.trouble = ""
+        """Why nothing can be written now; empty while all is well."""
         self._folder = folder
         self._max_bytes = max_bytes
+        self._checked_s = time.monotonic()
         self._lock = threading.Lock()
         self._open: set[Path] = set()
         """Unfinished files that are being written."""
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError, PermissionError):
+            raise
+        except OSError as error:
+            self.note_trouble(error)
+        else:
+            self._probe()
+
+    def note_trouble(self, error: OSError) -> None:
+        """Note that the disk has refused a write. `check` finds out when that is over."""
+        self.trouble = f"fragments cannot be written to {self._folder}: {error.strerror or error}"
+        self._checked_s = time.monotonic()
+
+    def check(self) -> None:
+        """Try again to write where the disk has refused, once in a while."""
+        if self.trouble and time.monotonic() - self._checked_s >= CHECK_EVERY_S:
+            self._probe()
+
+    def _probe(self) -> None:
+        probe = self._folder / f"{_PROBE}{os.getpid()}"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with probe.open("wb") as file:
+                file.write(bytes(CHUNK_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            self.note_trouble(error)
+        else:
+            self.trouble = ""
+        finally:
+            with contextlib.suppress(OSError):
+                probe.unlink(missing_ok=True)
 
     def fragments(self) -> tuple[str, ...]:
         """Return the hashes of complete fragments, most recently used first."""
@@ -98,11 +140,12 @@ class FragmentStore:
             return None
         try:
             verify(path, sha256)
-            _touch(path)
         except (StoreError, OSError):
             with contextlib.suppress(OSError):
                 path.unlink()
             return None
+        with contextlib.suppress(OSError):  # a read-only disk still gives good fragments
+            _touch(path)
         return path
 
     def begin(self, sha256: str, file_bytes: int) -> PartialFragment:

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from splitplace.bus.background import now_ms
 from splitplace.edge_node.catalogue import Catalogue
@@ -17,10 +17,13 @@ from splitplace.edge_node.download import DownloadError
 from splitplace.edge_node.executor import Executor
 from splitplace.edge_node.fragment_store import FragmentStore
 from splitplace.edge_node.memory import DoesNotFitError, MemoryBudget
+from splitplace.edge_node.quarantine import Quarantine
 from splitplace.edge_node.runtime import FragmentError, FragmentRuntime, give_back_memory
 from splitplace.errors import SplitPlaceError
 from splitplace.messages.application import Application, Fragment
 from splitplace.messages.cluster import MAX_FRAGMENTS_LISTED, FailureKind
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +57,8 @@ class Loader:
         fetch: Callable[[Fragment], Awaitable[Path]],
         on_failure: Callable[[str, FailureKind, str], None],
         spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
+        quarantine: Quarantine,
+        clock: Callable[[], float] = now_ms,
     ) -> None:
         """A loader with nothing loaded.
 
@@ -65,6 +70,8 @@ class Loader:
             fetch: downloads a fragment that is not in the store.
             on_failure: told the hash, kind and reason when a wanted fragment cannot be loaded.
             spawn: runs a coroutine, with a name, in the background.
+            quarantine: fragments that must not be loaded now.
+            clock: measures how long opening a file takes, in ms.
         """
         self._catalogue = catalogue
         self._store = store
@@ -73,6 +80,10 @@ class Loader:
         self._fetch = fetch
         self._on_failure = on_failure
         self._spawn = spawn
+        self._quarantine = quarantine
+        self._clock = clock
+        self._opened_ms: dict[str, float] = {}
+        """When fragments began to be read from the disk and loaded."""
         self._loading: dict[str, asyncio.Task[None]] = {}
         self._hints: dict[str, None] = {}
         """Fragments to load while nothing is computed, in this order."""
@@ -84,6 +95,12 @@ class Loader:
     def loading(self) -> int:
         """Number of fragments that are being fetched or loaded."""
         return len(self._loading)
+
+    def opening(self) -> tuple[tuple[str, float], ...]:
+        """Return the fragments that are being read from the disk, and for how long (ms). In any thread."""
+        return tuple(
+            (fragment, self._clock() - began_ms) for fragment, began_ms in tuple(self._opened_ms.items())
+        )
 
     @property
     def loaded_bytes(self) -> int:
@@ -136,6 +153,8 @@ class Loader:
                 del self._hints[sha256]
                 with suppress(_LoadError):
                     fragment = await self._described(sha256)
+                    if self._quarantine.refusal(sha256):
+                        continue
                     free = self._budget.budget_bytes - self._budget.reserved_bytes
                     if fragment.peak_memory_bytes <= free:
                         self.want(sha256)
@@ -166,17 +185,20 @@ class Loader:
             self._on_failure(sha256, failed.kind, failed.reason)
 
     async def _load(self, sha256: str) -> None:
+        refusal = self._quarantine.refusal(sha256)
+        if refusal is not None:
+            raise _LoadError(f"fragment {sha256[:12]}: {refusal}")
         fragment = await self._described(sha256)
         if fragment.peak_memory_bytes > self._budget.budget_bytes:  # before anything is fetched for it
             raise _does_not_fit(
                 DoesNotFitError(fragment.peak_memory_bytes, self._budget.budget_bytes), sha256
             )
         began_ms = now_ms()
-        path = await asyncio.to_thread(self._store.find, sha256) or await self._fetch(fragment)
+        path = await self._opening(sha256, lambda: self._store.find(sha256)) or await self._fetched(fragment)
         waits_ms = now_ms()
         await self._make_room(fragment)
         began_ms += now_ms() - waits_ms
-        runtime = await asyncio.to_thread(FragmentRuntime, path)
+        runtime = await self._opening(sha256, lambda: self._open(sha256, path))
         if (runtime.input, runtime.output) != (fragment.input, fragment.output):
             raise _LoadError(
                 f"fragment {sha256[:12]} has other inputs or outputs than its application describes"
@@ -184,6 +206,30 @@ class Loader:
         self._executor.add_session(sha256, runtime)
         took_ms, before_ms = now_ms() - began_ms, self._load_ms
         self._load_ms = took_ms if before_ms is None else before_ms + NEWEST_WEIGHT * (took_ms - before_ms)
+
+    async def _fetched(self, fragment: Fragment) -> Path:
+        if self._store.trouble:
+            raise _LoadError(f"fragment {fragment.sha256[:12]}: {self._store.trouble}")
+        try:
+            return await self._fetch(fragment)
+        except OSError as error:
+            self._store.note_trouble(error)
+            raise
+
+    async def _opening(self, sha256: str, work: Callable[[], T]) -> T:
+        """Do something with a file in a thread. A disk that hangs keeps it there."""
+        self._opened_ms[sha256] = self._clock()
+        try:
+            return await asyncio.to_thread(work)
+        finally:
+            del self._opened_ms[sha256]
+
+    def _open(self, sha256: str, path: Path) -> FragmentRuntime:
+        self._quarantine.begin(sha256)
+        try:
+            return FragmentRuntime(path)
+        finally:
+            self._quarantine.end(sha256, ran=False)
 
     async def _described(self, sha256: str) -> Fragment:
         try:

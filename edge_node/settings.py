@@ -66,6 +66,11 @@ class NodeSettings(Settings):
         1.0, description="Seconds between heartbeats."
     )
 
+    run_limit_s: Annotated[float, Field(gt=0, le=3600)] = Field(
+        20.0,
+        description="End the process when a run takes longer than this, and than 20 times what is expected.",
+    )
+
     @model_validator(mode="after")
     def _pacing_needs_a_share(self) -> Self:
         if self.pacing and (self.cpu_share is None or self.cpu_share > 1):

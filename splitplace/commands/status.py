@@ -60,8 +60,12 @@ def _print(report: SystemReport, settings: Settings) -> None:
             node.queue_length,
             node.queue_ms,
         )
-        nodes.add_row(node.name, _state(online=node.online), *map(_figure, figures))
+        state = "[yellow]stalled[/]" if node.online and node.stalled else _state(online=node.online)
+        nodes.add_row(node.name, state, *map(_figure, figures))
     console.print(nodes)
+    for node in report.nodes:
+        if node.online and node.trouble:
+            console.print(cell(f"{node.name}: {node.trouble}", "yellow"))
 
 
 def _state(*, online: bool) -> str:

@@ -1,5 +1,6 @@
 """The doctor finds what is wrong, and says how to fix it."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -45,6 +46,13 @@ def test_a_broker_must_let_our_largest_task_through(limit: int | None, expected:
 @pytest.mark.parametrize(("held", "expected"), [(QUEUE_MESSAGES, "ok"), (1010, "warn"), (0, "warn")])
 def test_a_broker_that_drops_silently_is_a_warning(held: int, expected: str) -> None:
     assert level(diagnosis.queue_length(held)) == expected
+
+
+@pytest.mark.parametrize(("trouble", "expected"), [("", "ok"), ("fragments cannot be written", "warn")])
+def test_a_node_that_cannot_do_its_work_is_named_with_the_reason(trouble: str, expected: str) -> None:
+    check = diagnosis.work(status(replace(node("n1"), trouble=trouble), node("n2")))
+    assert level(check) == expected
+    assert trouble in check.finding
 
 
 @pytest.mark.parametrize(("year", "expected"), [(1970, "warn"), (2030, "ok"), (2150, "warn")])

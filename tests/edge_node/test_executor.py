@@ -221,3 +221,46 @@ def test_stopping_does_not_wait_for_what_is_queued() -> None:
     with running() as (executor, _):
         for micro_batch in range(100):
             executor.push(job(micro_batch=micro_batch))
+
+
+def test_the_age_of_the_running_job_is_told_while_it_runs() -> None:
+    started, finish = threading.Event(), threading.Event()
+
+    def wait(batch: NDArray[Any]) -> NDArray[Any]:
+        started.set()
+        finish.wait(10)
+        return batch
+
+    clock = [100.0]
+    with running(clock=lambda: clock[0]) as (executor, results):
+        assert executor.running() is None
+        executor.add_session(FRAGMENTS[0], runtime(wait))
+        executor.push(job(expected_ms=7.0))
+        assert started.wait(10)
+        clock[0] = 350.0
+        told = executor.running()
+        assert told is not None
+        assert (told.fragment, told.age_ms, told.expected_ms) == (FRAGMENTS[0], 250.0, 7.0)
+        assert executor.load().running == told
+        finish.set()
+        results.next()
+        assert executor.running() is None
+
+
+def test_the_first_run_of_a_fragment_is_guarded_and_later_ones_are_not() -> None:
+    told: list[tuple[str, bool | None]] = []
+
+    class Guard:
+        def begin(self, fragment: str) -> None:
+            told.append((fragment, None))
+
+        def end(self, fragment: str, *, ran: bool) -> None:
+            told.append((fragment, ran))
+
+    with running(guard=Guard()) as (executor, results):
+        executor.add_session(FRAGMENTS[0], runtime())
+        for number in range(3):
+            executor.push(job(task=f"c.{number}"))
+            results.next()
+            executor.sent()
+    assert told == [(FRAGMENTS[0], None), (FRAGMENTS[0], True)]

@@ -1,7 +1,9 @@
 """The cache of fragments on disk: nothing wrong is ever given out, and it stays within its bound."""
 
+import errno
 import os
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
@@ -109,3 +111,77 @@ def test_room_is_made_before_a_file_is_fetched_and_not_by_removing_what_is_being
             names = {path.name[0] for path in tmp_path.glob("*.partial")}
             assert names == {"d", "e", "f"}
             assert store.fragments() == ()
+
+
+class Disk:
+    """Lets files be opened for writing, or not."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.error: OSError | None = None
+        self._open = Path.open
+        patch.setattr(Path, "open", lambda path, mode="r", *args: self._opened(path, mode, *args))
+        patch.setattr(os, "utime", self._refuse_or(os.utime))
+
+    def _refuse_or(self, function: Any) -> Any:
+        def call(*args: Any, **more: Any) -> Any:
+            self._check()
+            return function(*args, **more)
+
+        return call
+
+    def _check(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def _opened(self, path: Path, mode: str, *args: Any) -> Any:
+        if set(mode) & set("wax+"):
+            self._check()
+        return self._open(path, mode, *args)
+
+    def fail(self, number: int) -> None:
+        self.error = OSError(number, os.strerror(number))
+
+    def recover(self) -> None:
+        self.error = None
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    monkeypatch.setattr("splitplace.edge_node.fragment_store.CHECK_EVERY_S", 0.0)
+    return Disk(monkeypatch)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
+def test_a_disk_that_refuses_is_said_what_is_there_is_used_and_recovery_is_noticed(
+    disk: Disk, tmp_path: Path, number: int
+) -> None:
+    sha256 = put(FragmentStore(tmp_path, 1000), b"content")
+    disk.fail(number)
+    store = FragmentStore(tmp_path, 1000)
+    assert os.strerror(number) in store.trouble
+    assert store.find(sha256) is not None
+    store.check()
+    assert store.trouble
+    disk.recover()
+    store.check()
+    assert not store.trouble
+    assert [path.name for path in tmp_path.iterdir()] == [f"{sha256}.onnx"]
+
+
+def test_a_folder_that_cannot_be_made_on_a_read_only_disk_is_trouble_and_no_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: Any, **__: Any) -> NoReturn:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    store = FragmentStore(tmp_path / "new", 1000)
+    assert "Read-only" in store.trouble
+    assert store.fragments() == ()
+    assert store.find("a" * 64) is None
+
+
+def test_a_folder_that_is_a_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        FragmentStore(tmp_path / "file", 1000)

@@ -1,6 +1,8 @@
 """What is needed now is loaded at once; what might be needed waits for idle moments and free memory."""
 
 import asyncio
+import errno
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,6 +14,7 @@ from splitplace.edge_node.executor import Executor
 from splitplace.edge_node.fragment_store import FragmentStore
 from splitplace.edge_node.loader import Loader
 from splitplace.edge_node.memory import MemoryBudget
+from splitplace.edge_node.quarantine import Quarantine
 from splitplace.edge_node.queue import JobQueue
 from splitplace.messages.application import Application, Fragment
 from splitplace.messages.cluster import FailureKind
@@ -32,9 +35,12 @@ class Bench:
     application: Application
     models: ModelStore
     executor: Executor
+    quarantine: Quarantine
+    store: FragmentStore
     fetched: list[str] = field(default_factory=list)
     failures: list[tuple[str, FailureKind]] = field(default_factory=list)
     fetching: int = 0
+    disk_error: OSError | None = None
     most_at_once: int = 0
     fetch_s: float = 0.0
     loader: Loader = field(init=False)
@@ -44,6 +50,8 @@ class Bench:
         self.most_at_once = max(self.most_at_once, self.fetching)
         await asyncio.to_thread(pass_time, self.fetch_s)
         self.fetching -= 1
+        if self.disk_error is not None:
+            raise self.disk_error
         self.fetched.append(fragment.sha256)
         return self.models.fragment_path(fragment.sha256)
 
@@ -63,16 +71,19 @@ async def bench(folder: Path, *, budget_bytes: int = 100 * FRAGMENT_BYTES) -> As
         application,
         ModelStore(folder / "models"),
         Executor(JobQueue(max_bytes=1_000_000), lambda _: None),
+        Quarantine(folder),
+        FragmentStore(folder / "node", 10_000_000),
     )
     tasks = BackgroundTasks()
     made.loader = Loader(
         catalogue=catalogue,
-        store=FragmentStore(folder / "node", 10_000_000),
+        store=made.store,
         executor=made.executor,
         budget=MemoryBudget(budget_bytes),
         fetch=made.fetch,
         on_failure=made.note_failure,
         spawn=tasks.spawn,
+        quarantine=made.quarantine,
     )
     try:
         yield made
@@ -145,3 +156,29 @@ async def test_how_long_loading_takes_is_told_once_something_was_loaded(tmp_path
         await until(lambda: len(made.loader.loaded) == 4)
         assert made.loader.load_ms is not None
         assert made.loader.load_ms < first_ms
+
+
+async def test_a_fragment_that_is_put_aside_is_refused_and_not_loaded_in_idle_moments(tmp_path: Path) -> None:
+    async with bench(tmp_path) as made:
+        aside, other, *_ = made.fragments("layer")
+        made.quarantine.blame(aside, "it ran for 30 s")
+        made.loader.want(aside)
+        await until(lambda: made.failures == [(aside, "fragment")])
+        made.loader.want_when_idle([aside, other])
+        await until(lambda: made.loader.loaded == (other,))
+        assert made.fetched == [other]
+
+
+async def test_while_the_disk_refuses_nothing_more_is_fetched(tmp_path: Path) -> None:
+    async with bench(tmp_path) as made:
+        first, second, third = made.fragments("layer")
+        made.disk_error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        made.loader.want(first)
+        await until(lambda: made.failures == [(first, "fragment")])
+        made.disk_error = None
+        made.loader.want(second)
+        await until(lambda: made.failures == [(first, "fragment"), (second, "fragment")])
+        assert made.fetched == []
+        made.store.trouble = ""
+        made.loader.want(third)
+        await until(lambda: made.loader.loaded == (third,))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.edge_node.odd_networks import build_odd_application, endless, model_of
 from tests.edge_node.world import World, routes, world
 from tests.support.tiny_application import tiny_images
 from tests.support.waiting import until
@@ -18,9 +19,11 @@ DEAD_WITHIN_S = 3.0
 
 
 @contextmanager
-def node_process(w: World, name: str = "n1") -> Iterator[subprocess.Popen[bytes]]:
+def node_process(w: World, *flags: str, name: str = "n1") -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "splitplace.edge_node", "--node", name, "--broker", w.url]
-    process = subprocess.Popen([*command, "--fragment-dir", str(w.folder / name), "--vitals-every-s", "0.2"])
+    command += ["--fragment-dir", str(w.folder / name), "--vitals-every-s", "0.2", *flags]
+    with (w.folder / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(command, stderr=log)
     try:
         yield process
     finally:
@@ -65,3 +68,26 @@ async def test_the_last_will_tells_of_a_node_that_was_killed_in_the_middle_of_wo
             await until(lambda: w.outside.statuses[-1].online, 30)
             await w.outside.send(route, images, task="c.after")
             await until(lambda: ("c.after", 1, "whole", 0) in w.outside.outputs, 20)
+
+
+async def test_a_run_without_end_ends_the_process_which_does_not_run_that_fragment_again_at_once(
+    mosquitto_url: str, tmp_path: Path
+) -> None:
+    images, _ = tiny_images(1)
+    application = build_odd_application(tmp_path / "models", model_of(endless()))
+    (route,) = routes(application.variant("whole"), ["n1"])
+    async with world(mosquitto_url, tmp_path, application=application) as w:
+        with node_process(w, "--run-limit-s", "2") as process:
+            await until(lambda: w.outside.statuses and w.outside.statuses[-1].online, 30)
+            await w.outside.send(route, images)
+            await until(lambda: any(vitals.running for vitals in w.outside.vitals), 60)
+            await until(lambda: process.poll() is not None, 60)
+            assert process.returncode == 1
+            assert f"fragment {route.fragment} has run for" in (tmp_path / "n1.log").read_text()
+        await until(lambda: not w.outside.statuses[-1].online, 20)
+        with node_process(w, "--run-limit-s", "2") as process:
+            await until(lambda: w.outside.statuses[-1].online, 30)
+            await w.outside.send(route, images, task="c.again")
+            await until(lambda: w.outside.failures, 20)
+            assert "put aside" in w.outside.failures[-1].reason
+            assert process.poll() is None

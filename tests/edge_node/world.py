@@ -153,6 +153,8 @@ class World:
         self.repository = FragmentRepository(self.settings, self.store, self.application)
         self.outside = Outside(self.settings)
         self.agents: dict[str, Agent] = {}
+        self.ended: list[str] = []
+        """Nodes whose watchdog would have ended the process."""
         self._running: dict[str, asyncio.Task[None]] = {}
 
     async def start_node(self, name: str, **settings: Any) -> Agent:
@@ -163,7 +165,9 @@ class World:
             vitals_every_s=settings.pop("vitals_every_s", 0.1),
             **settings,
         )
-        agent = Agent(chosen, score=50.0, encode_megabytes_per_second=1000.0)
+        agent = Agent(
+            chosen, score=50.0, encode_megabytes_per_second=1000.0, end=lambda: self.ended.append(name)
+        )
         self.agents[name] = agent
         self._running[name] = asyncio.create_task(agent.run(), name=name)
         seen = len(self.outside.vitals)

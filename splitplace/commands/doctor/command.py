@@ -126,6 +126,7 @@ def _system_checks(seen: Seen, local: list[str]) -> Iterator[Check]:
     yield diagnosis.services(report)
     yield diagnosis.catalogue(local, [application.name for application in applications])
     yield diagnosis.nodes(report)
+    yield diagnosis.work(report)
     yield diagnosis.versions(software_version(), report)
     budgets = {
         node.name: node.memory_budget_bytes

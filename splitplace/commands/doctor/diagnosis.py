@@ -119,6 +119,20 @@ def nodes(status: SystemReport) -> Check:
     return Check("nodes", "ok", f"{len(online)} online")
 
 
+def work(status: SystemReport) -> Check:
+    """Check that the nodes that are online can do their work."""
+    troubled = {node.name: node.trouble for node in status.nodes if node.online and node.trouble}
+    if not troubled:
+        return Check("work of nodes", "ok", "no node says that it is in trouble")
+    named = "; ".join(f"{name}: {trouble}" for name, trouble in sorted(troubled.items()))
+    return Check(
+        "work of nodes",
+        "warn",
+        named,
+        "see the node's log; a full disk needs room, and a fragment that hangs should leave the store",
+    )
+
+
 def memory(application: Application, budgets: Mapping[str, int]) -> Check:
     """Check that some variant of an application fits the online nodes (`budgets`: bytes by node)."""
     name = f"memory for {application.name}"

@@ -58,6 +58,10 @@ class NodeReport:
     queue_ms: float | None
     """Predicted time of all queued work."""
     software: str | None
+    stalled: bool = False
+    """Whether it beats but does not compute."""
+    trouble: str = ""
+    """What it cannot do, and why; empty if all is well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,8 @@ def report_on(seen: Seen) -> SystemReport:
                 queue_length=state.queue_length if state else None,
                 queue_ms=state.queue_ms if state else None,
                 software=info.software if info else None,
+                stalled=bool(state and state.online and state.stalled),
+                trouble=((state.stalled or state.trouble) if state else ""),
             )
         )
     return SystemReport(

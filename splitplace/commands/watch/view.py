@@ -57,7 +57,7 @@ def _nodes(observation: Observation) -> Table:
         share = info.cpu_share if info else None
         table.add_row(
             name,
-            "[green]online[/]" if node.online else "[red]offline[/]",
+            _state(node),
             _MISSING if share is None else f"{share:.2f}",
             f"{node.score:.1f}",
             f"{node.cpu_ratio:.0%}",
@@ -68,6 +68,12 @@ def _nodes(observation: Observation) -> Table:
             _MISSING if metrics is None else str(metrics.executed),
         )
     return table
+
+
+def _state(node: NodeState) -> str:
+    if not node.online:
+        return "[red]offline[/]"
+    return "[yellow]stalled[/]" if node.stalled else "[green]online[/]"
 
 
 def _table(title: str) -> Table:

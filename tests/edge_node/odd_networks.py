@@ -1,0 +1,100 @@
+"""Applications of one fragment that no maker of networks would send: endless, huge, or never finite."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from splitplace.messages.application import Application, Fragment, Stage, TensorSpec, Variant
+from splitplace.storage.model_store import ModelStore, sha256_of
+
+IMAGE = helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", 1, 4, 4])
+LOGITS = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 4])
+SIDE = 2048
+PRODUCTS = 2000
+
+
+def constant(name: str, values: Any, dtype: Any = np.int64) -> onnx.NodeProto:
+    """A node that gives these values."""
+    tensor = numpy_helper.from_array(np.asarray(values, dtype))
+    return helper.make_node("Constant", [], [name], value=tensor)
+
+
+def flat() -> list[onnx.NodeProto]:
+    """Nodes that make `row`, float32 `[batch, 4]`, from the image."""
+    return [
+        helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
+        constant("axes", [1, 3]),
+        helper.make_node("ReduceSum", ["pixels", "axes"], ["row"], keepdims=0),
+    ]
+
+
+def endless() -> list[onnx.NodeProto]:
+    """Nodes without a loop that compute for many minutes, and little memory: one product after another."""
+    nodes = [
+        *flat(),
+        constant("all", [0, 1]),
+        helper.make_node("ReduceMean", ["row"], ["number"], keepdims=0),
+        constant("sides", [SIDE, SIDE]),
+        helper.make_node("ConstantOfShape", ["sides"], ["ones"], value=_one()),
+        helper.make_node("Mul", ["ones", "number"], ["m0"]),
+    ]
+    for index in range(PRODUCTS):
+        nodes.append(helper.make_node("MatMul", [f"m{index}", "m0"], [f"p{index}"]))
+        nodes.append(helper.make_node("Clip", [f"p{index}", "low", "high"], [f"m{index + 1}"]))
+    return [
+        constant("low", 0.0, np.float32),
+        constant("high", 1.0, np.float32),
+        *nodes,
+        helper.make_node("ReduceMax", [f"m{PRODUCTS}"], ["most"], keepdims=0),
+        helper.make_node("Add", ["row", "most"], ["logits"]),
+    ]
+
+
+def _one() -> onnx.TensorProto:
+    return numpy_helper.from_array(np.ones(1, np.float32))
+
+
+def model_of(nodes: Sequence[onnx.NodeProto], **more: Any) -> bytes:
+    """The file of a network from `image` to `logits`."""
+    graph = helper.make_graph(nodes, "odd", [IMAGE], [LOGITS])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9, **more)
+    content: Any = made.SerializeToString(deterministic=True)
+    return bytes(content)
+
+
+def build_odd_application(root: Path, content: bytes, **changes: Any) -> Application:
+    """Write an application with this file as its only fragment; its figures are those of a tiny network."""
+    image = TensorSpec(dtype="uint8", shape=(1, 4, 4))
+    fields: dict[str, Any] = {
+        "sha256": sha256_of(content),
+        "file_bytes": len(content),
+        "weight_bytes": 100,
+        "peak_memory_bytes": 100_000,
+        "flops_per_image": 100.0,
+        "milliseconds_per_image": 0.01,
+        "milliseconds_per_call": 0.05,
+        "input": image,
+        "output": TensorSpec(dtype="float32", shape=(4,)),
+    }
+    fragment = Fragment.model_validate(fields | changes)
+    stage = Stage(name="whole", fragment=fragment.sha256, source="input", classes=(0, 1, 2, 3))
+    application = Application(
+        name="odd",
+        title="A network that no maker would send",
+        input=image,
+        labels=("a", "b", "c", "d"),
+        default_deadline_ms=1000.0,
+        reference_score=50.0,
+        variants=(
+            Variant(
+                name="whole", kind="whole", stages=(stage,), micro_batch=4, accuracy=1.0, accuracy_images=0
+            ),
+        ),
+        fragments=(fragment,),
+    )
+    ModelStore(root).save(application, [content])
+    return application
