@@ -56,7 +56,7 @@ class JournalThread:
     def __init__(self, path: Path, *, durable: bool) -> None:
         self._path = path
         self._durable = durable
-        self._work: queue.SimpleQueue[tuple[Operation[Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[tuple[Operation[Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._opened: Future[None] = Future()
         self.writes = 0
@@ -74,9 +74,9 @@ class JournalThread:
 
     async def do(self, operation: Operation[T]) -> T:
         """Run an operation and wait until it is committed. Raises JournalError."""
-        done: Future[T] = Future()
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._work.put((operation, done))
-        return await asyncio.wrap_future(done)
+        return await done
 
     def _run(self) -> None:
         lock = self._path.with_name(f"{self._path.name}.lock")
@@ -112,17 +112,17 @@ class JournalThread:
             while not self._work.empty():
                 batch.append(self._work.get())
             stop = None in batch
-            # Nobody waits for a write whose future was cancelled; from here on none can be.
-            wanted = [item for item in batch if item is not None and item[1].set_running_or_notify_cancel()]
+            # Nobody waits for a write whose future was cancelled.
+            wanted = [item for item in batch if item is not None and not item[1].cancelled()]
             self._commit(connection, wanted)
         connection.close()
 
     def _commit(
-        self, connection: sqlite3.Connection, batch: list[tuple[Operation[Any], Future[Any]]]
+        self, connection: sqlite3.Connection, batch: list[tuple[Operation[Any], asyncio.Future[Any]]]
     ) -> None:
         began = time.perf_counter()
-        results: list[tuple[Future[Any], Any]] = []
-        failures: list[tuple[Future[Any], Exception]] = []
+        results: list[tuple[asyncio.Future[Any], Any]] = []
+        failures: list[tuple[asyncio.Future[Any], Exception]] = []
         try:
             connection.execute("BEGIN IMMEDIATE")
             for operation, done in batch:
@@ -141,10 +141,22 @@ class JournalThread:
         else:
             self.writes += len(results)
             self.write_seconds += time.perf_counter() - began
+        # All at once: each call wakes the event loop.
+        for loop in {done.get_loop() for _, done in batch}:
+            loop.call_soon_threadsafe(self._tell, loop, results, failures)
+
+    def _tell(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        results: list[tuple[asyncio.Future[Any], Any]],
+        failures: list[tuple[asyncio.Future[Any], Exception]],
+    ) -> None:
         for done, value in results:
-            done.set_result(value)
+            if done.get_loop() is loop and not done.done():
+                done.set_result(value)
         for done, failure in failures:
-            done.set_exception(JournalError(f"journal {self._path}: {failure}"))
+            if done.get_loop() is loop and not done.done():
+                done.set_exception(JournalError(f"journal {self._path}: {failure}"))
 
 
 def _in_savepoint(connection: sqlite3.Connection, operation: Operation[T]) -> T:

@@ -132,6 +132,8 @@ class Reception:
 
     async def _look_up(self, submission: Submission) -> Known | None:
         identity = submission.identity
+        if self._journal.is_new(identity.client, identity.task):
+            return None
         try:
             return await self._journal.known(identity.client, identity.task, submission.content)
         except JournalError as error:

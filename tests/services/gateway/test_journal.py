@@ -220,3 +220,15 @@ async def test_a_write_that_fails_takes_no_other_with_it(tmp_path: Path) -> None
         )
         assert [type(result) for result in results] == [type(None), type(None), JournalError, type(None)]
         assert len((await journal.unfinished())[0]) == 3
+
+
+async def test_only_an_id_that_was_never_used_is_called_new(tmp_path: Path) -> None:
+    async with Journal(tmp_path / "a journal #1", durable=False) as journal:
+        assert journal.is_new("camera", "1")
+        writing = asyncio.create_task(journal.accept(entry()))
+        await asyncio.sleep(0)
+        assert not journal.is_new("camera", "1")  # written or not
+        await writing
+        assert not journal.is_new("camera", "1")
+        assert journal.is_new("camera", "2")
+    assert not journal.is_new("camera", "2")  # closed: nobody knows
