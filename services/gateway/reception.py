@@ -83,7 +83,7 @@ class Reception:
 
     async def receive(self, raw: RawReceived) -> None:
         """Accept, refuse, or answer again one message on a task topic."""
-        arrived_ms = now_ms()
+        arrived_ms = raw.arrived_ms
         self.counts["received"] += 1
         identity = identify(raw)
         try:
@@ -97,12 +97,18 @@ class Reception:
             reply = reply_to(raw, self._settings.prefix, identity.client)
             if raw.retained:
                 await self._refuse_retained(submission)
-            if not await self._is_repeated(submission, reply):
-                await self._accept(await self._valid(submission), reply, arrived_ms)
+            if not await self._is_repeated(submission, reply, arrived_ms):
+                await self._accept(await self._valid(submission, arrived_ms), reply, arrived_ms)
         except _AlreadyToldError:
             log.debug("dropped a retained task of %s that came before", identity.client)
         except TaskRefusedError as refusal:
             self._refuse(raw, refusal.identity or identity, refusal)
+
+    def turn_away(self, raw: RawReceived) -> None:
+        """Refuse a message for which there is no room, unread."""
+        self.counts["received"] += 1
+        reason = "overloaded: too many messages wait at the gateway; try again later"
+        self._refuse(raw, identify(raw), TaskRefusedError("overloaded", reason))
 
     def _remember_retained(self, raw: RawReceived) -> None:
         """Drop what came before: the broker sends it at each new connection, and its sender hears so once."""
@@ -119,13 +125,13 @@ class Reception:
             raise _AlreadyToldError
         refuse("retained", "the task was published with the retain flag; publish it again without")
 
-    async def _is_repeated(self, submission: Submission, reply: ReplyTo) -> bool:
+    async def _is_repeated(self, submission: Submission, reply: ReplyTo, arrived_ms: float) -> bool:
         """Whether a task that could not be taken now was sent before; then it is answered again.
 
         Comes before any refusal, so that no task hears two different answers.
         """
         application = self._catalogue.applications.get(submission.application)
-        if application is not None and self._overload(submission, application) is None:
+        if application is not None and self._overload(submission, application, arrived_ms) is None:
             return False  # `Journal.accept` looks
         known = await self._look_up(submission)
         return known is not None and self._repeat(known, reply)
@@ -139,25 +145,27 @@ class Reception:
         except JournalError as error:
             self._cannot_write(error)
 
-    async def _valid(self, submission: Submission) -> ValidTask:
+    async def _valid(self, submission: Submission, arrived_ms: float) -> ValidTask:
         application = await self._catalogue.find(submission.application)
-        self._refuse_overload(submission, application)
+        self._refuse_overload(submission, application, arrived_ms)
         if submission.is_costly:
             return await asyncio.to_thread(decode, submission, application)
         return decode(submission, application)
 
-    def _overload(self, submission: Submission, application: Application) -> tuple[RefusalKind, str] | None:
+    def _overload(
+        self, submission: Submission, application: Application, arrived_ms: float
+    ) -> tuple[RefusalKind, str] | None:
         """Return why this task is not taken now; None if it is. Decodes nothing."""
         return self._admission.refusal(
             submission.identity.client,
             announced_batch(submission, application),
             announced_bytes(submission, application),
-            announced_deadline_ms(submission, application),
+            arrived_ms + announced_deadline_ms(submission, application) - now_ms(),
             now_ms(),
         )
 
-    def _refuse_overload(self, submission: Submission, application: Application) -> None:
-        if (overload := self._overload(submission, application)) is not None:
+    def _refuse_overload(self, submission: Submission, application: Application, arrived_ms: float) -> None:
+        if (overload := self._overload(submission, application, arrived_ms)) is not None:
             refuse(*overload)
 
     async def _accept(self, valid: ValidTask, reply: ReplyTo, arrived_ms: float) -> None:

@@ -96,7 +96,9 @@ class Gateway:
         bus = self._bus
         bus.on_connect(self._catalogue.connected)
         for topic in (topics.TASK, topics.TASK_OF_CLIENT, topics.TASK_NAMED):
-            self._intake.subscribe_raw(topic, self._reception.receive, workers=INTAKE_WORKERS)
+            self._intake.subscribe_raw(
+                topic, self._reception.receive, workers=INTAKE_WORKERS, overflow=self._reception.turn_away
+            )
         bus.subscribe(topics.JOB_DECIDED, self._on_decided)
         bus.subscribe(topics.JOB_PLACED, self._on_placed)
         bus.subscribe(topics.JOB_RESULT, self._on_result)

@@ -27,7 +27,7 @@ from splitplace.bus.client import (
     TakenOverError,
     acknowledge,
 )
-from splitplace.bus.incoming import RawReceived, Received, RequestProperties, parse, request_properties
+from splitplace.bus.incoming import RawReceived, Received, RequestProperties, parse
 from splitplace.bus.publisher import Publisher
 from splitplace.bus.reconnect import MANY_BRIEF, Reconnect
 from splitplace.bus.seldom import SeldomWarnings
@@ -36,11 +36,11 @@ from splitplace.bus.statistics import Statistics
 from splitplace.bus.subscriptions import (
     QueuedMessage,
     Receipts,
+    Room,
     Subscription,
     TopicWatch,
     subscription_filter,
 )
-from splitplace.messages import limits
 from splitplace.messages.base import Message
 from splitplace.messages.frames import FrameError
 from splitplace.messages.topics import Topic
@@ -53,10 +53,6 @@ MessageT = TypeVar("MessageT", bound=Message)
 
 RECEIVE_MAXIMUM = 256
 """Unacknowledged messages that the broker may send. Mosquitto 2.0.11 ignores it."""
-
-MAX_HELD_MESSAGES = 50_000
-MAX_HELD_BYTES = 128 * limits.MEBIBYTE
-"""Bounds of the messages that wait for handlers; beyond either, messages are dropped and counted."""
 
 MAX_OUTSTANDING = 4096
 """Publications that may wait for the broker; beyond it, those of `send` are dropped and counted."""
@@ -113,8 +109,7 @@ class Bus:
         self._tasks = BackgroundTasks()
         self._publications = BackgroundTasks()
         self._connections = 0
-        self._held_messages = 0
-        self._held_bytes = 0
+        self._room = Room()
 
     # --- before connecting -------------------------------------------------------------------------
 
@@ -130,26 +125,33 @@ class Bus:
         fields contradict their topic, are counted and dropped.
         """
 
-        async def handle(name: str, message: aiomqtt.Message) -> None:
-            received = self._validate(topic, name, message)
+        async def handle(arrival: QueuedMessage) -> None:
+            received = self._validate(topic, arrival.name, arrival.message)
             if received is not None:
                 await handler(received)
 
         self._add(topic, handle, parameters)
 
     def subscribe_raw(
-        self, topic: Topic[Any], handler: RawHandler, *, workers: int = 1, **parameters: str
+        self,
+        topic: Topic[Any],
+        handler: RawHandler,
+        *,
+        workers: int = 1,
+        overflow: Callable[[RawReceived], None] | None = None,
+        **parameters: str,
     ) -> None:
         """Hand every message of a topic to a handler that decodes it itself, whatever its size.
 
-        More than one worker handles that many messages at once, in no particular order.
+        More than one worker handles that many messages at once, in no particular order. What does not fit in
+        the queue is handed to `overflow`, which must not block, and dropped.
         """
 
-        async def handle(name: str, message: aiomqtt.Message) -> None:
-            parameters, properties = topic.match(name) or {}, request_properties(message)
-            await handler(RawReceived(parameters, message.payload, properties, message.retain))
+        async def handle(arrival: QueuedMessage) -> None:
+            await handler(arrival.raw(topic))
 
-        self._add(topic, handle, parameters, workers)
+        full = None if overflow is None else lambda arrival: overflow(arrival.raw(topic))
+        self._add(topic, handle, parameters, workers, full)
 
     def on_connect(self, callback: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Call this after every (re)connect. Publish retained messages again: the broker may be a new one."""
@@ -158,13 +160,14 @@ class Bus:
     def _add(
         self,
         topic: Topic[Any],
-        handle: Callable[[str, aiomqtt.Message], Awaitable[None]],
+        handle: Callable[[QueuedMessage], Awaitable[None]],
         parameters: Mapping[str, str],
         workers: int = 1,
+        overflow: Callable[[QueuedMessage], None] | None = None,
     ) -> None:
         chosen, pattern = subscription_filter(topic, parameters)
         queue: asyncio.Queue[QueuedMessage] = asyncio.Queue()
-        self._subscriptions.append(Subscription(topic, chosen, pattern, handle, queue, workers))
+        self._subscriptions.append(Subscription(topic, chosen, pattern, handle, queue, workers, overflow))
 
     @contextlib.asynccontextmanager
     async def watching(
@@ -313,12 +316,11 @@ class Bus:
         )
         for subscription in self._subscriptions:
             if subscription.pattern.fullmatch(name):
-                size = len(message.payload)
-                if self._held_messages >= MAX_HELD_MESSAGES or self._held_bytes + size > MAX_HELD_BYTES:
+                if not self._room.take(len(message.payload)):
                     self.statistics.overflowed += 1
+                    if subscription.overflow is not None:
+                        subscription.overflow(arrival)
                     break
-                self._held_messages += 1
-                self._held_bytes += size
                 subscription.queue.put_nowait(arrival)
                 return
         arrival.acknowledge()
@@ -329,12 +331,11 @@ class Bus:
             await turn.end_if_over()  # neither `get` nor a handler that awaits nothing gives others a turn
             arrival = await subscription.queue.get()
             try:
-                await subscription.handle(arrival.name, arrival.message)
+                await subscription.handle(arrival)
             except Exception:  # no message may end a service
                 self.statistics.rejected += 1
                 log.exception("handling a message on %s", arrival.name)
-            self._held_messages -= 1
-            self._held_bytes -= len(arrival.message.payload)
+            self._room.give_back(len(arrival.message.payload))
             if arrival.receipts is self._receipts:
                 arrival.acknowledge()
 

@@ -42,6 +42,8 @@ class RawReceived:
     properties: RequestProperties
     retained: bool = False
     """Whether the broker had kept it: it may be much older than the connection."""
+    arrived_ms: float = 0.0
+    """When it was read from the connection, by the clock of `now_ms`."""
 
 
 def parse(topic: Topic[MessageT], name: str, payload: bytes) -> Received[MessageT]:

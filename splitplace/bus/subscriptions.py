@@ -9,7 +9,14 @@ from typing import Any
 
 import aiomqtt
 
+from splitplace.bus.background import now_ms
+from splitplace.bus.incoming import RawReceived, request_properties
+from splitplace.messages import limits
 from splitplace.messages.topics import Topic
+
+MAX_HELD_MESSAGES = 50_000
+MAX_HELD_BYTES = 128 * limits.MEBIBYTE
+"""Bounds of the messages that wait for handlers; beyond either, messages are dropped and counted."""
 
 
 @dataclass(slots=True)
@@ -45,6 +52,27 @@ class Receipts:
             self.acknowledge(self._open.popleft().packet)
 
 
+@dataclass(slots=True)
+class Room:
+    """Room for the messages of a connection that wait for handlers. Pure."""
+
+    messages: int = 0
+    size: int = 0
+
+    def take(self, size: int) -> bool:
+        """Take room for a message of this many bytes. Return False if it does not fit."""
+        if self.messages >= MAX_HELD_MESSAGES or self.size + size > MAX_HELD_BYTES:
+            return False
+        self.messages += 1
+        self.size += size
+        return True
+
+    def give_back(self, size: int) -> None:
+        """A message of this many bytes was handled."""
+        self.messages -= 1
+        self.size -= size
+
+
 @dataclass(frozen=True, slots=True)
 class QueuedMessage:
     """A message that waits for its handler."""
@@ -56,6 +84,14 @@ class QueuedMessage:
     """The receipts of the connection it came on."""
     receipt: Receipt | None
     """None for QoS 0."""
+    arrived_ms: float = field(default_factory=now_ms)
+    """When it was read from the connection."""
+
+    def raw(self, topic: Topic[Any]) -> RawReceived:
+        """Return it for a handler that decodes it itself."""
+        properties = request_properties(self.message)
+        parameters = topic.match(self.name) or {}
+        return RawReceived(parameters, self.message.payload, properties, self.message.retain, self.arrived_ms)
 
     def acknowledge(self) -> None:
         """Tell the broker that the message was handled, or never will be."""
@@ -70,9 +106,11 @@ class Subscription:
     topic: Topic[Any]
     filter: str
     pattern: re.Pattern[str]
-    handle: Callable[[str, aiomqtt.Message], Awaitable[None]]
+    handle: Callable[[QueuedMessage], Awaitable[None]]
     queue: asyncio.Queue[QueuedMessage]
     workers: int
+    overflow: Callable[[QueuedMessage], None] | None = None
+    """Told of each message that is dropped because the queue is full."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -371,3 +371,27 @@ async def test_a_flood_whose_handler_never_waits_leaves_turns_to_everybody_else(
             sender.send(NODE_FAILURE, failure(str(number)))
         await asyncio.wait_for(count_turns(), 60)
     assert turns >= flood / 4
+
+
+async def test_what_does_not_fit_in_the_queue_is_told_and_the_next_message_arrives(
+    mosquitto_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("splitplace.bus.subscriptions.MAX_HELD_MESSAGES", 2)
+    settings = Settings(broker=mosquitto_url)
+    receiver, sender = Bus(settings, "receiver"), Bus(settings, "sender")
+    handled: list[bytes] = []
+    turned_away: list[bytes] = []
+
+    async def handle(raw: RawReceived) -> None:
+        if not handled:
+            await until(lambda: turned_away)
+        handled.append(raw.payload)
+
+    receiver.subscribe_raw(TASK_OF_CLIENT, handle, overflow=lambda raw: turned_away.append(raw.payload))
+    async with connected(receiver, sender):
+        for number in range(3):
+            await sender.publish_raw(TASK_OF_CLIENT.at(application="a", client="c"), b"%d" % number)
+        await until(lambda: len(handled) == 2)
+        await sender.publish_raw(TASK_OF_CLIENT.at(application="a", client="c"), b"later")
+        await until(lambda: len(handled) == 3)
+    assert (handled, turned_away) == ([b"0", b"1", b"later"], [b"2"])
