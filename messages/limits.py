@@ -76,3 +76,12 @@ MAX_NODES = 4096
 
 MAX_PACKET_BYTES = MAX_TASK_BYTES + KIBIBYTE * 64
 """What the broker must let through; `splitplace doctor` compares it with CONNACK."""
+
+MAX_PIECES = 64
+"""Most pieces of one network."""
+
+MAX_BUNDLE_TENSORS = 64
+"""Most tensors that cross one boundary between pieces."""
+
+MAX_GRAPH_FILE_BYTES = 4 * MEBIBYTE
+"""Largest graph file of a piece. Weights from `SMALL_WEIGHT_BYTES` up lie in the weights file."""

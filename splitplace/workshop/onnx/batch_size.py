@@ -17,7 +17,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-BATCH_SIZE = "splitplace.batch_size"
+from splitplace.edge_node.stage import joining
+
+BATCH_SIZE = joining.BATCH_SIZE
 """Name of the tensor `int64[1]` that holds the number of images."""
 _PREFIX = "splitplace.size."
 _TRIED = (2, 3, 5)

@@ -1,0 +1,176 @@
+"""Read the graph file of a piece and check that it holds nothing but nodes and weights. Pure.
+
+A graph file comes from outside. It may not bring inputs or outputs of its own, graphs inside nodes,
+functions, or weights in any file but the piece's own weights file, which it names by its SHA-256.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+
+from splitplace.edge_node.stage.wire import WireError, fields, numbers, text
+from splitplace.errors import SplitPlaceError
+from splitplace.messages.limits import MAX_GRAPH_FILE_BYTES
+from splitplace.messages.pieces import WEIGHT_ALIGNMENT, Piece
+
+_MODEL_GRAPH = 7
+_GRAPH_NODE, _GRAPH_INITIALIZER = 1, 5
+_GRAPH_PARTS = {11: "inputs", 12: "outputs", 2: "a name", 13: "types of tensors", 15: "sparse weights"}
+_NODE_INPUT, _NODE_OUTPUT, _NODE_ATTRIBUTE = 1, 2, 5
+_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS = 5, 10
+_ATTRIBUTE_GRAPHS = {6, 11}
+_ATTRIBUTE_SPARSE = {22, 23}
+_TENSOR_DIMENSION, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 1, 2, 8, 13, 14
+_ENTRY_KEY, _ENTRY_VALUE = 1, 2
+_ITEM_BITS = {
+    **dict.fromkeys((2, 3, 9, 17, 18, 19, 20), 8),
+    **dict.fromkeys((4, 5, 10, 16), 16),
+    **dict.fromkeys((1, 6, 12), 32),
+    **dict.fromkeys((7, 11, 13), 64),
+    **dict.fromkeys((21, 22), 4),
+}
+"""Bits of an item, by element type (`onnx.TensorProto.DataType`)."""
+
+
+class PieceError(SplitPlaceError):
+    """A piece that is damaged or malicious, or does not fit its neighbours."""
+
+
+@dataclass(frozen=True)
+class Body:
+    """A checked graph file."""
+
+    content: bytes
+    made: frozenset[str]
+    """Tensors that its nodes compute and its weights hold."""
+    read: frozenset[str]
+    """Tensors that its nodes read and that it does not make itself."""
+
+
+def read_body(piece: Piece, content: bytes) -> Body:
+    """Check the graph file of a piece, whose hash is right already.
+
+    Raises:
+        PieceError: It is too large, no protobuf, or holds something else than nodes and its own weights.
+    """
+    where = f"piece {piece.graph[:12]}"
+    if len(content) > MAX_GRAPH_FILE_BYTES:
+        raise PieceError(f"{where}: a graph file of {len(content)} bytes, limit {MAX_GRAPH_FILE_BYTES}")
+    try:
+        return _Reader(piece).body(content)
+    except WireError as error:
+        raise PieceError(f"{where}: the graph file is damaged: {error}") from error
+    except PieceError as error:
+        raise PieceError(f"{where}: {error}") from error
+
+
+class _Reader:
+    def __init__(self, piece: Piece) -> None:
+        self._piece = piece
+        self._made: set[str] = set()
+        self._read: set[str] = set()
+
+    def body(self, content: bytes) -> Body:
+        for field in fields(memoryview(content)):
+            if field.number != _MODEL_GRAPH:
+                raise PieceError(f"field {field.number} of the model; only its graph belongs into a piece")
+            for part in fields(field.payload):
+                if part.number == _GRAPH_NODE:
+                    self._node(part.payload)
+                elif part.number == _GRAPH_INITIALIZER:
+                    self._make(self._tensor(part.payload, may_be_external=True))
+                else:
+                    what = _GRAPH_PARTS.get(part.number, f"field {part.number} of the graph")
+                    raise PieceError(f"brings {what} of its own; only nodes and weights belong into a piece")
+        return Body(content, frozenset(self._made), frozenset(self._read - self._made))
+
+    def _make(self, name: str) -> None:
+        if name in self._made:
+            raise PieceError(f"makes the tensor {name[:80]!r} twice")
+        self._made.add(name)
+
+    def _node(self, node: memoryview) -> None:
+        for field in fields(node):
+            if field.number == _NODE_INPUT and (name := text(field)):
+                self._read.add(name)
+            elif field.number == _NODE_OUTPUT and (name := text(field)):
+                self._make(name)
+            elif field.number == _NODE_ATTRIBUTE:
+                self._attribute(field.payload)
+
+    def _attribute(self, attribute: memoryview) -> None:
+        for field in fields(attribute):
+            if field.number in _ATTRIBUTE_GRAPHS:
+                raise PieceError("a node holds a graph of its own: branches and loops are not run")
+            if field.number in _ATTRIBUTE_SPARSE:
+                raise PieceError("a node holds a sparse tensor, which is not supported")
+            if field.number in {_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS}:
+                self._tensor(field.payload, may_be_external=False)
+
+    def _tensor(self, tensor: memoryview, *, may_be_external: bool) -> str:
+        """Check a tensor and return its name."""
+        name, element_type, is_external = "", 0, False
+        dimensions: list[int] = []
+        entries: dict[str, str] = {}
+        for field in fields(tensor):
+            if field.number == _TENSOR_NAME:
+                name = text(field)
+            elif field.number == _TENSOR_TYPE:
+                element_type = field.value
+            elif field.number == _TENSOR_DIMENSION:
+                dimensions.extend(numbers(field))
+            elif field.number == _TENSOR_LOCATION:
+                is_external = is_external or field.value != 0
+            elif field.number == _TENSOR_EXTERNAL:
+                key, value = _entry(field.payload)
+                if key in entries:
+                    raise PieceError(f"the weight {name[:80]!r} says its {key[:80]} twice")
+                entries[key] = value
+        if (is_external or entries) and not may_be_external:
+            raise PieceError("a node's constant lies in another file; it must be a weight")
+        if is_external or entries:
+            self._check_external(name, entries, prod(dimensions) * _ITEM_BITS.get(element_type, 0))
+        return name
+
+    def _check_external(self, name: str, entries: Mapping[str, str], bits: int) -> None:
+        location = entries.get("location")
+        if self._piece.weights is None or location != self._piece.weights:
+            raise PieceError(
+                f"the weight {name[:80]!r} lies in {str(location)[:80]!r}, "
+                "which is not the piece's own weights file"
+            )
+        if entries.keys() != {"location", "offset", "length"}:
+            raise PieceError(f"the weight {name[:80]!r} is described by {sorted(entries)}")
+        offset, length = (_digits(name, entries[key]) for key in ("offset", "length"))
+        if offset % WEIGHT_ALIGNMENT or not length or length != -(-bits // 8):
+            raise PieceError(
+                f"the weight {name[:80]!r} has {length} bytes at {offset}: the wrong size or place"
+            )
+        if offset + length > self._piece.weights_bytes:
+            raise PieceError(f"the weight {name[:80]!r} ends behind the end of its file")
+
+
+def _entry(payload: memoryview) -> tuple[str, str]:
+    entry = {field.number: text(field) for field in fields(payload)}
+    return entry.get(_ENTRY_KEY, ""), entry.get(_ENTRY_VALUE, "")
+
+
+def _digits(name: str, value: str) -> int:
+    if not (value.isascii() and value.isdigit() and len(value) <= 15):  # noqa: PLR2004 - petabytes
+        raise PieceError(f"the weight {name[:80]!r} lies at {value[:80]!r}, which is no number")
+    return int(value)
+
+
+def unresolved(bodies: tuple[Body, ...], given: frozenset[str]) -> Iterator[str]:
+    """Yield, in order, what bodies read and neither they nor those before them make, beside what is given.
+
+    Raises:
+        PieceError: Two bodies make the same tensor, or one makes a tensor that is given.
+    """
+    made = set(given)
+    for body in bodies:
+        twice = made & body.made
+        if twice:
+            raise PieceError(f"two pieces make the same tensor {min(twice)[:80]!r}")
+        yield from sorted(body.read - made)
+        made |= body.made

@@ -1,0 +1,114 @@
+"""A network as a chain of pieces: content-addressed slices of its graph, and what crosses between them.
+
+A piece is two files named by their SHA-256. The *graph file* holds nodes and small weights. The *weights
+file* holds the large weights, each at a multiple of `WEIGHT_ALIGNMENT`; a piece without large weights has
+none. Neighbouring pieces joined are a stage: one session on one node.
+"""
+
+from itertools import pairwise
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from splitplace.messages.application import TensorSpec
+from splitplace.messages.base import Bytes, Part, Sha256
+from splitplace.messages.limits import MAX_BUNDLE_TENSORS, MAX_PIECES
+
+WEIGHT_ALIGNMENT = 4096
+"""Weights begin at multiples of this in a weights file, so that a node can map them."""
+
+SMALL_WEIGHT_BYTES = 1024
+"""Smaller weights stay in the graph file."""
+
+TensorName = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+"""Name of a tensor in a graph."""
+
+OperatorDomain = Literal["", "ai.onnx.ml", "com.microsoft"]
+"""Sets of operators that ONNX Runtime brings; the empty one is ONNX's own."""
+
+
+class NamedTensor(Part):
+    """A tensor that crosses from one piece to the next, without its first dimension, the batch."""
+
+    name: TensorName
+    spec: TensorSpec
+
+
+Bundle = Annotated[tuple[NamedTensor, ...], Field(min_length=1, max_length=MAX_BUNDLE_TENSORS)]
+"""All tensors that are alive at one boundary between pieces."""
+
+
+class OperatorSet(Part):
+    """A set of operators and its version."""
+
+    domain: OperatorDomain
+    version: Annotated[int, Field(ge=1, le=1000)]
+
+
+class Piece(Part):
+    """The smallest stored part of a network: a slice of its graph with its weights."""
+
+    graph: Sha256
+    """Graph file: an ONNX model with nodes and small weights and nothing else."""
+    graph_bytes: Bytes
+    weights: Sha256 | None = None
+    """Weights file; None for a piece without large weights."""
+    weights_bytes: Bytes = 0
+    """Size of the weights file."""
+
+
+class Chain(Part):
+    """A network in pieces, in order."""
+
+    ir_version: Annotated[int, Field(ge=4, le=100)]
+    """Version of the ONNX format."""
+    opsets: Annotated[tuple[OperatorSet, ...], Field(min_length=1, max_length=3)]
+    pieces: Annotated[tuple[Piece, ...], Field(min_length=1, max_length=MAX_PIECES)]
+    bundles: Annotated[tuple[Bundle, ...], Field(min_length=2, max_length=MAX_PIECES + 1)]
+    """What crosses: the input, what lies between neighbouring pieces, the output."""
+
+    def stage(self, first: int, end: int) -> "ChainStage":
+        """Return the pieces from `first` up to, but not including, `end` as one stage.
+
+        Raises:
+            ValueError: There is no such run of pieces.
+        """
+        if not 0 <= first < end <= len(self.pieces):
+            raise ValueError(f"no pieces {first} to {end} in a chain of {len(self.pieces)}")
+        return ChainStage(
+            ir_version=self.ir_version,
+            opsets=self.opsets,
+            pieces=self.pieces[first:end],
+            inputs=self.bundles[first],
+            outputs=self.bundles[end],
+        )
+
+    def stages(self, cuts: tuple[int, ...]) -> tuple["ChainStage", ...]:
+        """Return the stages between the given numbers of pieces, ascending. Raises ValueError."""
+        return tuple(self.stage(first, end) for first, end in pairwise((0, *cuts, len(self.pieces))))
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if len(self.bundles) != len(self.pieces) + 1:
+            raise ValueError(f"{len(self.bundles)} bundles for {len(self.pieces)} pieces; expected one more")
+        if len({opset.domain for opset in self.opsets}) < len(self.opsets):
+            raise ValueError("a set of operators is given twice")
+        for bundle in self.bundles:
+            if len({tensor.name for tensor in bundle}) < len(bundle):
+                raise ValueError("a bundle names a tensor twice")
+        for piece in self.pieces:
+            if (piece.weights is None) != (piece.weights_bytes == 0):
+                raise ValueError(
+                    f"piece {piece.graph[:12]} has weights without a size, or a size without weights"
+                )
+        return self
+
+
+class ChainStage(Part):
+    """A run of neighbouring pieces, with what a node needs to join them into one session."""
+
+    ir_version: int
+    opsets: tuple[OperatorSet, ...]
+    pieces: tuple[Piece, ...]
+    inputs: Bundle
+    outputs: Bundle

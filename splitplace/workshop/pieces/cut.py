@@ -1,0 +1,234 @@
+"""Cut a network into a chain of pieces.
+
+A piece holds the nodes and weights between two places where one tensor crosses. What depends on no picture
+(weights, what is computed from weights, sizes) belongs to the first piece that reads it. Later pieces have
+copies of their own under other names, so that any run of pieces is complete and makes no tensor twice. The
+number of images (`BATCH_SIZE`) is computed by the head of a stage.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import cast, get_args
+
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from splitplace.edge_node.stage.joining import BATCH_SIZE
+from splitplace.errors import SplitPlaceError
+from splitplace.messages.application import DType, TensorSpec
+from splitplace.messages.limits import MAX_FRAGMENT_BYTES, MAX_GRAPH_FILE_BYTES
+from splitplace.messages.pieces import (
+    SMALL_WEIGHT_BYTES,
+    WEIGHT_ALIGNMENT,
+    Chain,
+    NamedTensor,
+    OperatorDomain,
+    OperatorSet,
+    Piece,
+)
+from splitplace.workshop.cutting.layer_split import CutPoint, cut_points
+from splitplace.workshop.onnx.graph import Graph
+
+_COPY = "splitplace.piece"
+_DTYPES: tuple[DType, ...] = get_args(DType)
+
+
+class PieceCutError(SplitPlaceError):
+    """A network that cannot be cut into pieces."""
+
+
+@dataclass(frozen=True)
+class PieceFiles:
+    """A piece and the content of its files."""
+
+    piece: Piece
+    graph: bytes
+    weights: bytes
+    """Empty for a piece without large weights."""
+
+
+@dataclass(frozen=True)
+class CutChain:
+    """A chain with the content of all its files."""
+
+    chain: Chain
+    files: tuple[PieceFiles, ...]
+
+
+def piece_places(model: onnx.ModelProto) -> tuple[CutPoint, ...]:
+    """Return every place where a network can be cut into pieces, in order.
+
+    Those are its cut points whose tensor has a type that can be sent.
+
+    Raises:
+        GraphError: The graph does not tell the shape of such a tensor.
+    """
+    graph = Graph(model)
+    return tuple(point for point in cut_points(model) if _dtype(graph, point.tensor) is not None)
+
+
+def cut_into_pieces(model: onnx.ModelProto, tensors: Sequence[str]) -> CutChain:
+    """Cut a network at the given tensors.
+
+    Args:
+        model: The whole network: one input, one output, batch first, as `constants.with_constants_as_weights`
+            returns it. It is not changed.
+        tensors: Names from `piece_places`, in order.
+
+    Raises:
+        PieceCutError: A piece is larger than a node accepts, or a tensor is no place to cut.
+    """
+    cutter = _Cutter(model)
+    bodies = cutter.bodies(tensors)
+    files = tuple(_files(index, body) for index, body in enumerate(bodies))
+    chain = Chain(
+        ir_version=model.ir_version,
+        opsets=tuple(
+            OperatorSet(domain=_domain(opset.domain), version=opset.version) for opset in model.opset_import
+        ),
+        pieces=tuple(part.piece for part in files),
+        bundles=tuple((cutter.tensor(name),) for name in (cutter.graph.input, *tensors, cutter.graph.output)),
+    )
+    return CutChain(chain, files)
+
+
+class _Cutter:
+    """Divides the nodes of a model among pieces."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.graph = Graph(model)
+        computed = {id(node) for node in self.graph.nodes}
+        self._weights = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._aside = [node for node in model.graph.node if id(node) not in computed]
+        """Nodes that depend on no picture, in topological order."""
+        self._made_aside = {name: node for node in self._aside for name in node.output if name}
+        self._taken: set[str] = set()
+        """Weights and outputs of `_aside` that an earlier piece has."""
+
+    def tensor(self, name: str) -> NamedTensor:
+        """Describe a tensor that crosses. Raise PieceCutError if its type cannot be sent."""
+        dtype = _dtype(self.graph, name)
+        if dtype is None:
+            raise PieceCutError(f"the tensor {name!r} is of a type that nodes cannot send")
+        return NamedTensor(name=name, spec=TensorSpec(dtype=dtype, shape=self.graph.shape(name)))
+
+    def bodies(self, tensors: Sequence[str]) -> list[onnx.ModelProto]:
+        """Return the models of the pieces, with nothing but nodes and weights."""
+        position = {name: index for index, node in enumerate(self.graph.nodes) for name in node.output}
+        ends = [position.get(name, -1) + 1 for name in tensors]
+        if 0 in ends or ends != sorted(set(ends)):
+            raise PieceCutError(f"{list(tensors)} are not tensors of the network, in order")
+        bounds = pairwise((0, *ends, len(self.graph.nodes)))
+        return [self._body(index, self.graph.nodes[first:end]) for index, (first, end) in enumerate(bounds)]
+
+    def _body(self, index: int, nodes: Sequence[onnx.NodeProto]) -> onnx.ModelProto:
+        aside, weights = self._needed(nodes)
+        names = [*weights, *(name for node in aside for name in node.output if name)]
+        renamed = {name: f"{_COPY}{index}.{name}" for name in names if name in self._taken}
+        self._taken.update(names)
+        body = onnx.ModelProto()
+        for node in (*aside, *nodes):
+            copy = body.graph.node.add()
+            copy.CopyFrom(node)
+            for part in (copy.input, copy.output):
+                part[:] = [renamed.get(name, name) for name in part]
+            for note in ("name", "doc_string", "metadata_props"):
+                copy.ClearField(note)
+        for name in weights:
+            weight = body.graph.initializer.add()
+            weight.CopyFrom(self._weights[name])
+            weight.name = renamed.get(name, name)
+            for note in ("doc_string", "metadata_props"):
+                weight.ClearField(note)
+        return body
+
+    def _needed(self, nodes: Sequence[onnx.NodeProto]) -> tuple[list[onnx.NodeProto], list[str]]:
+        """Return the nodes beside the data flow, and the weights, that the given nodes need, in order."""
+        wanted = [name for node in nodes for name in node.input]
+        needed: set[str] = set()
+        while wanted:
+            name = wanted.pop()
+            if name in needed or name == BATCH_SIZE:
+                continue
+            if name in self._made_aside:
+                wanted.extend(self._made_aside[name].input)
+            elif name not in self._weights:
+                continue
+            needed.add(name)
+        return (
+            [node for node in self._aside if needed.intersection(node.output)],
+            [name for name in self._weights if name in needed],
+        )
+
+
+def _files(index: int, body: onnx.ModelProto) -> PieceFiles:
+    """Divide a piece into its two files."""
+    weights = bytearray()
+    large = [(tensor, _raw(tensor)) for tensor in body.graph.initializer]
+    large = [(tensor, raw) for tensor, raw in large if len(raw) >= SMALL_WEIGHT_BYTES]
+    offsets = []
+    for _, raw in large:
+        weights += bytes(-len(weights) % WEIGHT_ALIGNMENT)
+        offsets.append(len(weights))
+        weights += raw
+    sha256 = hashlib.sha256(weights).hexdigest()
+    for (tensor, raw), offset in zip(large, offsets, strict=True):
+        bare = onnx.TensorProto(
+            name=tensor.name,
+            dims=tensor.dims,
+            data_type=tensor.data_type,
+            data_location=TensorProto.EXTERNAL,
+        )
+        for key, value in {"location": sha256, "offset": str(offset), "length": str(len(raw))}.items():
+            bare.external_data.add(key=key, value=value)
+        tensor.CopyFrom(bare)
+    graph = body.SerializeToString(deterministic=True)
+    for size, most, what in (
+        (len(graph), MAX_GRAPH_FILE_BYTES, "graph"),
+        (len(weights), MAX_FRAGMENT_BYTES, "weights"),
+    ):
+        if size > most:
+            raise PieceCutError(f"the {what} of piece {index} take {size} bytes; a node accepts {most}")
+    piece = Piece(
+        graph=hashlib.sha256(graph).hexdigest(),
+        graph_bytes=len(graph),
+        weights=sha256 if weights else None,
+        weights_bytes=len(weights),
+    )
+    return PieceFiles(piece, graph, bytes(weights))
+
+
+def _raw(tensor: onnx.TensorProto) -> bytes:
+    """Return the bytes of a weight as they lie in memory; none for texts, which stay in the graph file."""
+    if tensor.data_type == TensorProto.STRING:
+        return b""
+    if tensor.HasField("raw_data"):
+        raw: bytes = tensor.raw_data
+        return raw
+    converted: bytes = numpy_helper.from_array(numpy_helper.to_array(tensor)).raw_data
+    return converted
+
+
+def _dtype(graph: Graph, name: str) -> DType | None:
+    found = helper.tensor_dtype_to_np_dtype(graph.element_type(name)).name
+    return next((dtype for dtype in _DTYPES if dtype == found), None)
+
+
+def _domain(domain: str) -> OperatorDomain:
+    known = "" if domain == "ai.onnx" else domain
+    if known not in get_args(OperatorDomain):
+        raise PieceCutError(f"operators of {domain!r} are not part of ONNX Runtime on nodes")
+    return cast("OperatorDomain", known)
+
+
+def all_files(chains: Iterable[CutChain]) -> dict[str, bytes]:
+    """Return the content of every file of some chains by its SHA-256; a shared one stands once."""
+    found: dict[str, bytes] = {}
+    for chain in chains:
+        for part in chain.files:
+            found[part.piece.graph] = part.graph
+            if part.piece.weights is not None:
+                found[part.piece.weights] = part.weights
+    return found
