@@ -19,7 +19,6 @@ from splitplace.edge_node.fetcher import Fetcher
 from splitplace.edge_node.fragment_store import FragmentStore
 from splitplace.edge_node.loader import Loader
 from splitplace.edge_node.memory import MemoryBudget
-from splitplace.edge_node.namesake import check_name
 from splitplace.edge_node.outbox import Outbox
 from splitplace.edge_node.quarantine import Quarantine
 from splitplace.edge_node.queue import JobQueue, MicroBatchJob, PushOutcome
@@ -58,7 +57,6 @@ TENSORS_IN_FLIGHT = 64
 
 async def run(settings: NodeSettings) -> None:
     """Measure this device, then be a node until cancelled. Raises NamesakeError if there is such a node."""
-    await check_name(settings)
     # Pacing sleeps in proportion to CPU time, so the score must follow from CPU time too: other processes
     # that start at the same moment must not count. Otherwise the device is as fast as the wall clock says.
     clock = time.thread_time if settings.pacing else time.perf_counter

@@ -1,8 +1,11 @@
 """Settings of an edge node: name, limits, codec."""
 
+import contextlib
+import hashlib
 import os
 import re
 import socket
+from collections.abc import Iterable
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -20,17 +23,39 @@ COMPRESS_BELOW_MEGABYTES_PER_SECOND = 150.0
 """On faster links zstd costs more time than it saves (measured)."""
 
 
-def default_node_name() -> str:
-    """Return this device's host name, with characters that a topic allows."""
-    name = re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:64].lstrip("_.-")
-    return name or "node"
+MACHINE_ID_FILES = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
+
+
+def default_node_name(machine_id_files: Iterable[Path] = MACHINE_ID_FILES) -> str:
+    """Return this device's host name, with characters that a topic allows, and a hash of its machine id.
+
+    Every new Raspberry Pi has the same host name. The machine id is not to be published, so only 24 bits of
+    its hash are; where there is none, the host name alone must do.
+    """
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:57].lstrip("_.-") or "node"
+    machine_id = _machine_id(machine_id_files)
+    return name if machine_id is None else f"{name}-{_short_hash(machine_id)}"
+
+
+def _machine_id(files: Iterable[Path]) -> str | None:
+    for file in files:
+        with contextlib.suppress(OSError, ValueError):
+            found = file.read_text("ascii").strip()
+            if re.fullmatch(r"[0-9a-f]{32}", found):  # it says `uninitialized` before the first boot
+                return found
+    return None
+
+
+def _short_hash(machine_id: str) -> str:
+    return hashlib.sha256(f"splitplace node {machine_id}".encode()).hexdigest()[:6]
 
 
 class NodeSettings(Settings):
     """Settings of an edge node."""
 
     node: Name = Field(
-        default_factory=default_node_name, description="Name of this node. By default the host name."
+        default_factory=default_node_name,
+        description="Name of this node. By default host name and a hash of the machine id.",
     )
     memory_budget_mb: Annotated[float, Field(gt=0)] = Field(
         512.0, description="Memory for loaded fragments, in MiB."

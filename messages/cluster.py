@@ -32,6 +32,8 @@ class NodeStatus(Message):
     node: Name
     boot: BootId
     online: bool
+    settled: bool = False
+    """Whether no other node of this name was heard for a while: a newcomer of the name then gives way."""
 
 
 class NodeInfo(Message):
@@ -189,6 +191,8 @@ class ServiceStatus(Message):
     boot: BootId
     online: bool
     software: Annotated[str, Field(max_length=200)]
+    settled: bool = False
+    """Whether no other service of this name was heard for a while: a newcomer of the name then gives way."""
 
 
 class FragmentRequest(Message):

@@ -32,6 +32,7 @@ from splitplace.services.gateway.reception import Reception
 from splitplace.services.gateway.reply import encoded
 from splitplace.services.gateway.settings import GatewaySettings
 from splitplace.services.gateway.task import NewTask, RetryRules, unbegun
+from splitplace.storage.client_secret import kept_secret
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,9 @@ class Gateway:
         # Tasks have a connection of their own: the broker keeps them while the gateway is away, and a
         # flood of them does not hold up control messages. So have answers: where the broker closes the
         # connection over one of them, everything else goes on.
-        self._intake = self._service.connection("intake", session=INTAKE_SESSION)
+        self._intake = self._service.connection(
+            "intake", session=INTAKE_SESSION, secret=kept_secret(settings.paths.gateway_client_id)
+        )
         self._answers = self._service.connection("answers")
         self._reception = Reception(
             settings, journal, self._catalogue, self._admission, begin=self._begin, tell=self._tell

@@ -242,11 +242,18 @@ class ClientIdentity:
 
     settings: Settings
     identifier: str
+    """The client id without its secret end; for logs."""
+    secret: str
     will: tuple[str, Message] | None
     session: Session
     receive_maximum: int
     keepalive_s: int
     forgotten_after_s: float
+
+    @property
+    def client_id(self) -> str:
+        """The MQTT client id. Whoever knows it can end the connection: never logged."""
+        return "-".join(filter(None, (self.settings.client_id(self.identifier), self.secret)))
 
     async def forget(self, patience_s: float) -> None:
         """End the session of an earlier process if ours begins without it. Raises aiomqtt.MqttError.
@@ -296,7 +303,7 @@ class ClientIdentity:
             self.settings.port,
             username=self.settings.username,
             password=password.get_secret_value() if password else None,
-            identifier=self.settings.client_id(self.identifier),
+            identifier=self.client_id,
             protocol=aiomqtt.ProtocolVersion.V5,
             will=will,
             clean_start=not self.session.expiry_s,

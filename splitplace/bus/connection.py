@@ -78,6 +78,7 @@ class Bus:
         settings: Settings,
         identifier: str,
         *,
+        secret: str = "",
         will: tuple[str, Message] | None = None,
         session: Session = NO_SESSION,
         receive_maximum: int = RECEIVE_MAXIMUM,
@@ -88,6 +89,7 @@ class Bus:
         Args:
             settings: where the broker is.
             identifier: MQTT client id, unique among all clients of this prefix.
+            secret: appended to the client id, and never logged: who knows the id can end the connection.
             will: topic (without prefix) and retained message that the broker publishes if the process dies.
             session: what the broker keeps while the connection is away.
             receive_maximum: unacknowledged messages that the broker may send.
@@ -96,7 +98,7 @@ class Bus:
         self.settings = settings
         self.statistics = Statistics()
         self._identity = ClientIdentity(
-            settings, identifier, will, session, receive_maximum, keepalive_s, _FORGOTTEN_AFTER_S
+            settings, identifier, secret, will, session, receive_maximum, keepalive_s, _FORGOTTEN_AFTER_S
         )
         self._subscriptions: list[Subscription] = []
         self._watches: list[TopicWatch] = []
@@ -260,7 +262,7 @@ class Bus:
             "broker %s: %s %s (end one of the two; nodes need different names: choose --node)",
             self.settings.broker,
             finding,
-            self.settings.client_id(self._identity.identifier),
+            self._identity.identifier,
         )
 
     async def _welcome(self, client: BrokerClient) -> None:

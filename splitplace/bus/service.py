@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 import secrets
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -11,17 +12,18 @@ from typing import Any
 
 from splitplace.bus.background import Alarm, BackgroundTasks, PeriodicWork, now_ms
 from splitplace.bus.client import NO_SESSION, Session
-from splitplace.bus.connection import RECEIVE_MAXIMUM, Bus, Statistics
+from splitplace.bus.connection import RECEIVE_MAXIMUM, Bus, RawReceived, Statistics, parse
+from splitplace.bus.namesake import ANSWER_PAUSE_MS, NamesakeError, Rivals, Status, Verdict, check_name
 from splitplace.bus.settings import Settings
 from splitplace.messages.cluster import NodeStatus, ServiceStatus
 from splitplace.messages.metrics import ServiceMetrics
 from splitplace.messages.topics import METRICS_SERVICE, NODE_STATUS, SERVICE_STATUS, Topic
+from splitplace.storage.client_secret import draw_secret
 
 __all__ = ["Health", "Service", "new_boot_id", "now_ms", "software_version"]
 
 log = logging.getLogger(__name__)
 
-Status = ServiceStatus | NodeStatus
 Action = Callable[[], Coroutine[Any, Any, None]]
 
 _STATUS_TOPICS: Mapping[type[Status], Topic[Any]] = {ServiceStatus: SERVICE_STATUS, NodeStatus: NODE_STATUS}
@@ -66,6 +68,10 @@ class Service:
     While it runs, a retained status says that it is online. When the process dies, the broker says the
     opposite; `run` says so itself on its way out, with the same boot id. An error in background work ends
     `run`, so that a supervisor starts the process again; an error in a handler costs only its message.
+
+    Client ids end with a secret, new at every start, so that nobody can take a connection over. A connection
+    whose session outlives the process is given one that was kept. Of two services with one name, one ends
+    with a NamesakeError.
     """
 
     def __init__(self, name: str, settings: Settings, *, status: Status | None = None) -> None:
@@ -84,30 +90,48 @@ class Service:
         )
         self._topic = _STATUS_TOPICS[type(self._offline)]
         will = (self._topic.name_of(self._offline), self._offline)
-        self.bus = Bus(settings, f"splitplace-{name}", will=will)
+        self._secret = draw_secret()
+        self._rivals = Rivals(self._offline.boot)
+        self._announced_ms = -math.inf
+        self._announcing = Alarm(self._announce_again)
+        self._alarms: list[Alarm] = [self._announcing]
+        self.bus = Bus(settings, f"splitplace-{name}", secret=self._secret, will=will)
         """The connection for control messages."""
         self._connections = [self.bus]
         self._background = BackgroundTasks()
         self._periodic: list[PeriodicWork] = []
-        self._alarms: list[Alarm] = []
         self._introductions: list[Action] = []
         self._is_leaving = False
         self.bus.on_connect(self._announce)
+        (level,) = self._topic.parameters
+        self.bus.subscribe_raw(self._topic, self._on_own_status, **{level: getattr(self._offline, level)})
         if status is None:
             self.every(METRICS_PERIOD_S, self._publish_metrics, online_only=True)
 
     # --- before it runs ----------------------------------------------------------------------------
 
     def connection(
-        self, purpose: str, *, session: Session = NO_SESSION, receive_maximum: int = RECEIVE_MAXIMUM
+        self,
+        purpose: str,
+        *,
+        session: Session = NO_SESSION,
+        secret: str | None = None,
+        receive_maximum: int = RECEIVE_MAXIMUM,
     ) -> Bus:
         """Add a connection, so that control messages do not wait behind bulk data.
 
         The service is announced as online when all its connections are up.
+
+        Args:
+            purpose: unique among the connections of this service.
+            session: what the broker keeps while the connection is away.
+            secret: end of the client id, for a session that outlives the process; by default a new one.
+            receive_maximum: unacknowledged messages that the broker may send.
         """
         bus = Bus(
             self.settings,
             f"splitplace-{self.name}:{purpose}",  # no part may have a colon in its name
+            secret=secret or self._secret,
             session=session,
             receive_maximum=receive_maximum,
         )
@@ -161,8 +185,10 @@ class Service:
         """Be online until cancelled.
 
         Raises:
+            NamesakeError: another part of this name lives.
             Exception: what a background task raised.
         """
+        await self._check_name()
         async with contextlib.AsyncExitStack() as stack:
             for bus in reversed(self._connections):
                 await stack.enter_async_context(bus)
@@ -176,15 +202,49 @@ class Service:
             finally:
                 await self._leave()
 
+    async def _check_name(self) -> None:
+        """Raise NamesakeError if another part has our name."""
+        identifier = f"splitplace-{self.name}:name"
+        checks = BackgroundTasks()
+        check = checks.spawn(check_name(self.settings, identifier, self._offline), "looking for namesakes")
+        try:
+            await asyncio.wait({check})
+        finally:  # a cancellation may be lost inside aiomqtt: `stop` repeats it
+            await checks.stop()
+        check.result()
+
     async def _announce(self) -> None:
         await self.connected()  # others may send anything as soon as they hear of it
         for introduce in self._introductions:
             await introduce()
         if not self._is_leaving:
-            await self.bus.publish(self._topic, self._offline.model_copy(update={"online": True}))
+            await self._publish_online()
             log.info(
                 "%s is online: broker %s, version %s", self.name, self.settings.broker, software_version()
             )
+
+    async def _publish_online(self) -> None:
+        self._announced_ms = now_ms()
+        online = {"online": True, "settled": self._rivals.announced(self._announced_ms)}
+        await self.bus.publish(self._topic, self._offline.model_copy(update=online))
+
+    def _announce_again(self) -> None:
+        if self.bus.is_connected and not self._is_leaving:
+            self.spawn(self._publish_online(), "announcement")
+
+    async def _on_own_status(self, received: RawReceived) -> None:
+        """Look for other parts of our name (bus/namesake.py)."""
+        if received.retained or not received.payload or self._announced_ms == -math.inf:
+            return
+        status: Status = parse(self._topic, self._topic.name_of(self._offline), received.payload).message
+        verdict = self._rivals.heard(status, now_ms())
+        if verdict is Verdict.GIVE_WAY:
+            self.spawn(self._give_way(), "name")
+        elif verdict is Verdict.ANSWER and not self._is_leaving:
+            self._announcing.set(max(now_ms(), self._announced_ms + ANSWER_PAUSE_MS))
+
+    async def _give_way(self) -> None:
+        raise NamesakeError(self.settings, self._offline)
 
     async def _leave(self) -> None:
         self._is_leaving = True

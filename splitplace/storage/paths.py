@@ -41,6 +41,11 @@ class Paths:
         return self.state_dir / "placer.json"
 
     @property
+    def gateway_client_id(self) -> Path:
+        """The secret part of the client id under which the broker keeps tasks for the gateway."""
+        return self.state_dir / "gateway.client-id"
+
+    @property
     def broker(self) -> Path:
         """Configuration, log and database of a broker that `splitplace broker` starts."""
         return self.state_dir / "broker"

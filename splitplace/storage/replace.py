@@ -12,14 +12,20 @@ from pathlib import Path
 from typing import BinaryIO
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write `content` to `path`; readers see the old file or the new one. Raises OSError."""
-    with replacing(path) as file:
+def replace_file(path: Path, content: bytes, *, mode: int = 0o666) -> None:
+    """Write `content` to `path`; readers see the old file or the new one. Raises OSError.
+
+    Args:
+        path: The file.
+        content: All of it.
+        mode: Permissions of the new file, less the umask.
+    """
+    with replacing(path, mode=mode) as file:
         file.write(content)
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
     """Open a new file that replaces `path` at the end of the block, unless the block raises.
 
     Missing folders are made.
@@ -30,7 +36,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(3)}.partial")
     try:
-        with partial.open("xb") as file:
+        with open(partial, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

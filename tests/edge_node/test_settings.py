@@ -1,12 +1,16 @@
 """Settings of a node: names that may stand in topics, codecs that fit the link."""
 
+import re
 import socket
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from splitplace.edge_node.settings import NodeSettings, default_node_name
 from tests.support.settings import settings_from_flags
+
+MACHINE_ID = "0123456789abcdef0123456789abcdef"
 
 
 @pytest.mark.parametrize(
@@ -16,16 +20,36 @@ from tests.support.settings import settings_from_flags
         ("pi.local", "pi.local"),
         ("my pi/2+#", "my-pi-2--"),
         ("_x", "x"),
-        ("ü", "-"),
-        ("", ""),
+        ("ü", "node"),
+        ("", "node"),
+        (100 * "h", 57 * "h"),
     ],
 )
-def test_any_host_name_becomes_a_valid_node_name(
-    monkeypatch: pytest.MonkeyPatch, host: str, node: str
+def test_any_host_name_becomes_a_valid_node_name_that_tells_devices_apart(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: str, node: str
 ) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: host)
-    assert default_node_name() == (node.lstrip("-") or "node")
+    files = tmp_path / "none", tmp_path / "machine-id"
+    assert default_node_name(files) == node
     assert NodeSettings().node == default_node_name()
+    names = []
+    for machine_id in (MACHINE_ID, MACHINE_ID[::-1]):
+        files[1].write_text(f"{machine_id}\n")
+        names.append(default_node_name(files))
+        assert names[-1] == default_node_name(files), "the same after a restart"
+        assert re.fullmatch(rf"{re.escape(node)}-[0-9a-f]{{6}}", names[-1])
+        assert machine_id[:6] not in names[-1]
+        NodeSettings(node=names[-1])
+    assert names[0] != names[1]
+
+
+@pytest.mark.parametrize("content", [b"", b"uninitialized\n", b"\xff" * 32, b"short"])
+def test_without_a_usable_machine_id_the_host_name_is_the_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "pi")
+    (tmp_path / "machine-id").write_bytes(content)
+    assert default_node_name([tmp_path / "machine-id", tmp_path]) == "pi"
 
 
 def test_a_node_name_that_cannot_stand_in_a_topic_is_refused() -> None:

@@ -42,11 +42,11 @@ def start_services(
     chosen = policy_flags(policy)
     own_flags = {
         GATEWAY: ["--journal", str(folder / "gateway.sqlite3")],
-        SPLITTER: [*_store_flags(store), *state, *chosen.get(SPLITTER, ()), "--arms", arms],
-        PLACER: [*state, *chosen.get(PLACER, ())],
+        SPLITTER: [*_store_flags(store), *chosen.get(SPLITTER, ()), "--arms", arms],
+        PLACER: [*chosen.get(PLACER, ())],
     }
     for name in SERVICES:
-        processes.start(name, [*_python(name), *_shared(settings), *own_flags.get(name, [])])
+        processes.start(name, [*_python(name), *_shared(settings), *state, *own_flags.get(name, [])])
 
 
 def start_nodes(
