@@ -83,10 +83,15 @@ class TakenOverError(aiomqtt.MqttError):
 class BrokerClient(aiomqtt.Client):
     """An aiomqtt client that notices the end of its socket at any time."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - as aiomqtt's
+    def __init__(
+        self,
+        *arguments: Any,  # noqa: ANN401 - as aiomqtt's
+        manual_ack: bool = True,
+        **options: Any,  # noqa: ANN401
+    ) -> None:
         super().__init__(*arguments, **options)
         # Before connecting: messages that waited at the broker may come at once.
-        self._client.manual_ack_set(True)  # noqa: FBT003
+        self._client.manual_ack_set(manual_ack)
         self._batches = Batches(self._client)
         self._thread = threading.get_ident()
         self._acknowledgements: dict[int, asyncio.Future[None]] = {}
@@ -249,6 +254,8 @@ class ClientIdentity:
     receive_maximum: int
     keepalive_s: int
     forgotten_after_s: float
+    manual_ack: bool = True
+    """Whether messages are acknowledged by `acknowledge`, not as they arrive."""
 
     @property
     def client_id(self) -> str:
@@ -311,6 +318,7 @@ class ClientIdentity:
             properties=properties,
             tls_context=self.settings.tls_context(),
             timeout=patience_s,
+            manual_ack=self.manual_ack,
             socket_options=_SOCKET_OPTIONS,
         )
 

@@ -27,6 +27,7 @@ from splitplace.bus.client import (
     TakenOverError,
     acknowledge,
 )
+from splitplace.bus.hints import hint
 from splitplace.bus.incoming import RawReceived, Received, RequestProperties, parse
 from splitplace.bus.publisher import Publisher
 from splitplace.bus.reconnect import MANY_BRIEF, Reconnect
@@ -244,7 +245,8 @@ class Bus:
             except TakenOverError:
                 self._warn_of_namesake("another client uses the name")
             except (aiomqtt.MqttError, OSError, ValueError) as error:
-                log.warning("broker %s: %s; trying again", self.settings.broker, error)
+                url = self.settings.broker
+                log.warning("broker %s: %s; trying again (%s)", url, error, hint(error, url))
             finally:
                 self._connected.clear()
                 self._client = self._receipts = None

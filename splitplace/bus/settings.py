@@ -4,7 +4,7 @@ import hashlib
 import os
 import ssl
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -19,6 +19,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from splitplace.bus.known_keys import OF_PARTS, correction
 from splitplace.errors import ConfigurationError
 from splitplace.storage.model_store import ModelStore
 from splitplace.storage.paths import SHIPPED_STORE, Paths, resolve_paths
@@ -39,7 +40,7 @@ class _TomlFile(TomlConfigSettingsSource):
 class Settings(BaseSettings):
     """Settings that all parts share. Each part adds its own fields in a subclass.
 
-    One flat TOML file serves all parts: each takes the keys it knows.
+    One flat TOML file serves all parts: each takes its own keys. A key that no part knows is an error.
     """
 
     model_config = SettingsConfigDict(env_prefix="SPLITPLACE_", extra="ignore", hide_input_in_errors=True)
@@ -164,6 +165,7 @@ class Settings(BaseSettings):
         try:
             if CONFIG_VARIABLE in os.environ:
                 path.open("rb").close()
+            _check_keys(path)
             return cls(**given)
         except ValidationError as error:
             lines = [_wrong_setting(each, given, path) for each in error.errors()]
@@ -202,6 +204,23 @@ def config_file() -> Path:
     return Path(os.environ.get(CONFIG_VARIABLE, "splitplace.toml"))
 
 
+def _check_keys(path: Path) -> None:
+    """Check that some part knows each key of the file. Raises ConfigurationError, OSError, ValueError."""
+    if not path.exists():
+        return
+    known = {*StoreSettings.model_fields, *OF_PARTS}
+    wrong = []
+    for key, value in tomllib.loads(path.read_text("utf-8-sig")).items():
+        if isinstance(value, dict):
+            wrong.append(
+                f"{path}{_line_of_table(key, path)}: [{key}]: the file has no tables; keys stand at the top"
+            )
+        elif key not in known:
+            wrong.append(f"{path}{_line_of(key, path)}: {key}: no part knows it; {correction(key, known)}")
+    if wrong:
+        raise ConfigurationError("\n".join(wrong))
+
+
 def _wrong_setting(error: ErrorDetails, given: Mapping[str, Any], path: Path) -> str:
     """One line: where the value came from, and what is wrong with it."""
     message = error["msg"].removeprefix("Value error, ")
@@ -218,15 +237,17 @@ def _wrong_setting(error: ErrorDetails, given: Mapping[str, Any], path: Path) ->
 
 def _line_of(name: str, path: Path) -> str:
     """`:3` where line 3 of the file sets this; nothing where none does."""
+    return _line_where(path, lambda line: line.partition("=")[0].strip(" \t\"'") == name)
+
+
+def _line_of_table(name: str, path: Path) -> str:
+    """`:3` where line 3 of the file begins this table; nothing where none does."""
+    return _line_where(path, lambda line: line.strip(" \t[").partition("]")[0].split(".")[0].strip() == name)
+
+
+def _line_where(path: Path, is_it: Callable[[str], bool]) -> str:
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
         return ""
-    return next(
-        (
-            f":{number}"
-            for number, line in enumerate(lines, 1)
-            if line.partition("=")[0].strip(" \t\"'") == name
-        ),
-        "",
-    )
+    return next((f":{number}" for number, line in enumerate(lines, 1) if is_it(line)), "")

@@ -134,7 +134,7 @@ async def ask(settings: Settings, application: str, request: TaskRequest) -> Ans
         await client.subscribe(heartbeat, qos=0)
         await client.subscribe(answers, qos=1)
         was_alive = True  # until its heartbeat turns out to be a leftover
-        await client.publish(topic, payload, qos=1, properties=properties)
+        await client.publish_once(topic, payload, qos=1, retain=False, properties=properties)
         try:
             async with asyncio.timeout(patience_s) as patience:
                 end_s = patience.when()

@@ -5,8 +5,15 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from splitplace.bus.settings import CONFIG_VARIABLE, Settings
+from splitplace.bus.known_keys import OF_PARTS
+from splitplace.bus.settings import CONFIG_VARIABLE, Settings, StoreSettings
+from splitplace.edge_node.settings import NodeSettings
+from splitplace.errors import ConfigurationError
 from splitplace.services.gateway.settings import GatewaySettings
+from splitplace.services.placer.settings import PlacerSettings
+from splitplace.services.resource_monitor.settings import ResourceMonitorSettings
+from splitplace.services.result_aggregator.settings import ResultAggregatorSettings
+from splitplace.services.splitter.settings import SplitterSettings
 from tests.support.settings import settings_from_flags
 
 
@@ -75,3 +82,40 @@ def test_the_configuration_file_may_begin_with_a_byte_order_mark(
     file.write_text('prefix = "a/b"\n', "utf-8-sig")
     monkeypatch.setenv("SPLITPLACE_CONFIG", str(file))
     assert Settings.load().prefix == "a/b"
+
+
+PARTS = (
+    *(GatewaySettings, SplitterSettings, PlacerSettings, ResourceMonitorSettings),
+    *(ResultAggregatorSettings, NodeSettings),
+)
+
+
+def test_the_keys_that_a_file_may_have_are_the_settings_of_all_parts() -> None:
+    own = {name for part in PARTS for name in part.model_fields}
+    assert own - set(StoreSettings.model_fields) == OF_PARTS
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('prefix = "a"\nbrocker = "mqtt://x"\n', ":2: brocker: no part knows it; did you mean broker?"),
+        ("\nstate-dir = '/x'\n", ":2: state-dir: no part knows it; did you mean state_dir?"),
+        ("zzz = 1\n", ":1: zzz: no part knows it; every part lists its settings with --help"),
+        ("# a\n[gateway]\ngrace_ms = 1\n", ":2: [gateway]: the file has no tables"),
+    ],
+)
+def test_a_key_of_the_file_that_no_part_knows_is_an_error_with_file_line_and_nearest_key(
+    text: str, expected: str, tmp_path: Path
+) -> None:
+    write_toml(tmp_path, text)
+    for part in PARTS:
+        with pytest.raises(ConfigurationError) as found:
+            part.load()
+        assert str(found.value).startswith(f"{tmp_path / 'splitplace.toml'}{expected}")
+
+
+def test_every_wrong_key_is_named(tmp_path: Path) -> None:
+    write_toml(tmp_path, "one = 1\ntwo = 2\nlog_level = 'DEBUG'\n")
+    with pytest.raises(ConfigurationError) as found:
+        Settings.load()
+    assert [line.split(": ")[1] for line in str(found.value).splitlines()] == ["one", "two"]

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import typer
 from rich.console import Console
 
+from splitplace.bus.hints import hint
 from splitplace.bus.service import software_version
 from splitplace.bus.settings import Settings
 from splitplace.commands.doctor import diagnosis
@@ -73,7 +74,7 @@ def _checks(settings: Settings, store: ModelStore) -> Iterator[Check]:
             "broker",
             "fail",
             f"{settings.broker}: {error}",
-            "start one (splitplace broker), or name the right one (--broker, SPLITPLACE_BROKER)",
+            hint(error, settings.broker),
         )
         return
     try:

@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 import aiomqtt
 from pydantic import ValidationError
 
-from splitplace.bus.connection import parse
+from splitplace.bus.client import NO_SESSION, BrokerClient, ClientIdentity
+from splitplace.bus.connection import RECEIVE_MAXIMUM, parse
+from splitplace.bus.hints import hint
 from splitplace.bus.service import METRICS_PERIOD_S
 from splitplace.bus.settings import Settings
 from splitplace.commands.shared.options import explain
@@ -22,6 +24,7 @@ from splitplace.messages.topics import Topic
 MessageT = TypeVar("MessageT", bound=Message)
 
 CONNECT_S = 5.0
+_KEEPALIVE_S = 60
 _QUIET_S = 0.3
 _PATIENCE_S = 2.0
 SPEAKS_WITHIN_S = 2 * METRICS_PERIOD_S + 1.0
@@ -29,23 +32,27 @@ SPEAKS_WITHIN_S = 2 * METRICS_PERIOD_S + 1.0
 
 
 @asynccontextmanager
-async def connected(settings: Settings, purpose: str) -> AsyncIterator[aiomqtt.Client]:
-    """Connect with a client id of its own. Raises UnreachableError, also where the connection ends inside."""
+async def connected(settings: Settings, purpose: str) -> AsyncIterator[BrokerClient]:
+    """Connect once, with a client id of its own.
+
+    Raises UnreachableError, also where the connection ends or the broker refuses a publication inside.
+    """
+    identity = ClientIdentity(
+        settings,
+        f"splitplace-{purpose}-{secrets.token_hex(6)}",
+        will=None,
+        session=NO_SESSION,
+        receive_maximum=RECEIVE_MAXIMUM,
+        keepalive_s=_KEEPALIVE_S,
+        forgotten_after_s=CONNECT_S,
+        manual_ack=False,
+    )
     try:
-        async with aiomqtt.Client(
-            settings.host,
-            settings.port,
-            username=settings.username,
-            password=settings.password.get_secret_value() if settings.password else None,
-            identifier=f"splitplace-{purpose}-{secrets.token_hex(6)}",
-            protocol=aiomqtt.ProtocolVersion.V5,
-            tls_context=settings.tls_context(),
-            timeout=CONNECT_S,
-        ) as client:
+        async with identity.connected(CONNECT_S) as client:
             yield client
     except aiomqtt.MqttError as error:
         raise UnreachableError(
-            f"broker {settings.broker}: {error} (start one: splitplace broker, or name it: --broker)"
+            f"broker {settings.broker}: {error} ({hint(error, settings.broker)})"
         ) from error
 
 
@@ -153,5 +160,5 @@ async def clear_retained(settings: Settings) -> int:
             pass
         await client.unsubscribe(f"{settings.prefix}/#")
         for topic in found:
-            await client.publish(topic, b"", qos=1, retain=True)
+            await client.publish_once(topic, b"", qos=1, retain=True, properties=None)
     return len(found)
