@@ -30,6 +30,7 @@ from splitplace.services.gateway.instructions import (
     TerminalStatus,
     unique,
 )
+from splitplace.services.gateway.progress import Deciders
 from splitplace.services.gateway.task import MAX_AVOIDED, Ending, NewTask, RetryRules, Task
 
 NO_REASONS: Final[Mapping[str, str]] = MappingProxyType({})
@@ -52,6 +53,7 @@ class GatewayCore:
         self._tasks: dict[str, Task] = {}
         self._agenda = Agenda()
         self._online: dict[str, str] = {}
+        self._deciders = Deciders()
 
     # --- questions ---------------------------------------------------------------------------------
 
@@ -85,6 +87,8 @@ class GatewayCore:
         if task is None or task.phase == "settling" or task.decided is not None:
             return []
         task.decided = decided
+        if task.phase == "deciding":
+            self._passed_over(self._deciders.decided(task.key, now_ms), now_ms)
         if decided.variant is not None:
             return []
         return self._after(task, self._end_without_result(task, "refused", decided.reason, now_ms))
@@ -94,6 +98,7 @@ class GatewayCore:
         task = self._current(placed.task, placed.attempt)
         if task is None or task.phase != "deciding":
             return []
+        self._passed_over(self._deciders.placed(task.key, now_ms), now_ms)
         if not placed.stages:
             return self._after(task, self._pause(task, placed.reason, now_ms))
         return self._after(task, self._dispatch(task, placed, now_ms))
@@ -179,45 +184,49 @@ class GatewayCore:
 
     def _on_time(self, task: Task, now_ms: float) -> list[Instruction]:
         instructions: list[Instruction] = []
-        if now_ms >= self._settle_at_ms(task):
+        if now_ms >= self.rules.settle_at_ms(task):
             task.settles += 1
             instructions.append(Settle(task.key))
         if task.ending is not None:
             if now_ms >= task.ending.at_ms:
                 instructions += self._finish(task, task.ending.status, task.ending.reason, None, now_ms)
-        elif now_ms >= self._expires_at_ms(task):
+        elif now_ms >= self.rules.expires_at_ms(task):
             why = "the deadline passed"
             if task.trouble:
                 why += f" after attempt {task.attempt}: {task.trouble}"
             instructions += self._finish(task, "expired", why, None, now_ms)
-        elif now_ms >= self._hand_over_at_ms(task):
+        elif now_ms >= self.rules.hand_over_at_ms(task):
             instructions += self._finish(task, "expired", task.trouble, None, now_ms)
-        elif now_ms >= task.retry_at_ms:
+        elif now_ms >= task.retry_at_ms and not self._is_in_a_queue(task, now_ms):
             trouble = task.trouble if task.phase == "deciding" else ""
-            nodes = _nodes(task, None)
+            nodes = task.took_part(None)
             if self._online.keys() - {*nodes, *task.avoid}:  # else there would be no node left to try
                 for node in nodes:
                     _avoid(task, node)
             instructions += self._retry(task, trouble or "nothing moved for too long", now_ms)
         return instructions
 
-    def _settle_at_ms(self, task: Task) -> float:
-        """Once before the deadline, once before the end of the grace."""
-        if not task.branched or task.settles > 1:
-            return inf
-        return task.due_ms - self.rules.settle_ms + (self.rules.grace_ms if task.settles else 0.0)
+    def _is_in_a_queue(self, task: Task, now_ms: float) -> bool:
+        """Whether an attempt waits behind others that were decided or placed lately. That is no stall."""
+        since_ms = self._deciders.waits_since_ms(task.key)
+        task.retry_at_ms = max(task.retry_at_ms, since_ms + self._stall_ms(task))
+        return task.retry_at_ms > now_ms
 
-    def _expires_at_ms(self, task: Task) -> float:
-        return task.due_ms + self.rules.grace_ms
-
-    def _hand_over_at_ms(self, task: Task) -> float:
-        return inf if task.partial is None else task.due_ms - self.rules.hand_over_ms
+    def _passed_over(self, keys: Iterable[str], now_ms: float) -> None:
+        """A service has handled what came after these: from now on their silence is a stall."""
+        for key in keys:
+            task = self._tasks[key]
+            task.retry_at_ms = max(task.retry_at_ms, now_ms + self._stall_ms(task))
+            self._after(task, [])
 
     def _next_due_ms(self, task: Task) -> float:
         if task.ending is not None:
-            return min(task.ending.at_ms, self._settle_at_ms(task))
+            return min(task.ending.at_ms, self.rules.settle_at_ms(task))
         return min(
-            self._settle_at_ms(task), self._expires_at_ms(task), self._hand_over_at_ms(task), task.retry_at_ms
+            self.rules.settle_at_ms(task),
+            self.rules.expires_at_ms(task),
+            self.rules.hand_over_at_ms(task),
+            task.retry_at_ms,
         )
 
     def _after(self, task: Task, instructions: list[Instruction]) -> list[Instruction]:
@@ -234,6 +243,7 @@ class GatewayCore:
 
     def _announce(self, task: Task, now_ms: float) -> list[Instruction]:
         """Begin an attempt."""
+        self._deciders.announced(task.key)
         task.decided = None
         task.placed = None
         task.boots = {}
@@ -274,7 +284,9 @@ class GatewayCore:
         expected_ms = self.rules.predicted_factor * (placed.predicted_ms or 0.0)
         task.retry_at_ms = now_ms + max(expected_ms, self._stall_ms(task))
         return [
-            Dispatch(task.key, task.attempt, task.accepted.application, placed, self._expires_at_ms(task))
+            Dispatch(
+                task.key, task.attempt, task.accepted.application, placed, self.rules.expires_at_ms(task)
+            )
         ]
 
     def _stall_ms(self, task: Task) -> float:
@@ -345,7 +357,7 @@ class GatewayCore:
         """Nothing more is tried: end now, or as soon as it is known whether there is a part of an answer."""
         if not task.branched or task.partial is not None:
             return self._finish(task, status, reason, None, now_ms)
-        at_ms = min(now_ms + self.rules.settle_ms, self._expires_at_ms(task))
+        at_ms = min(now_ms + self.rules.settle_ms, self.rules.expires_at_ms(task))
         task.enter("settling")
         task.ending = Ending(status, reason, at_ms)
         return [Settle(task.key)]
@@ -355,6 +367,7 @@ class GatewayCore:
     ) -> list[Instruction]:
         """End the task; a partial result turns any other end into an answer."""
         del self._tasks[task.key]
+        self._deciders.forget(task.key)
         self._agenda.forget(task.key)
         instructions: list[Instruction] = []
         if status != "answered":
@@ -376,7 +389,7 @@ class GatewayCore:
                 response_ms=now_ms - task.accepted.accepted_at_ms,
                 result=result,
                 decided=task.decided,
-                nodes=_nodes(task, result),
+                nodes=task.took_part(result),
             ),
         ]
 
@@ -384,11 +397,3 @@ class GatewayCore:
 def _avoid(task: Task, node: str) -> None:
     if node not in task.avoid:
         task.avoid = (*task.avoid[1 - MAX_AVOIDED :], node)
-
-
-def _nodes(task: Task, result: TaskResult | None) -> tuple[str, ...]:
-    """Nodes that took part; of a partial result, those from which something came."""
-    if result is not None and result.coverage < 1:
-        return unique(report.node for report in result.stages)
-    stages: Iterable[str] = (stage.node for stage in task.placed.stages) if task.placed else ()
-    return unique(stages)

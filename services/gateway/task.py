@@ -6,7 +6,7 @@ from math import inf
 from typing import Final, Literal
 
 from splitplace.messages.task import TaskDecided, TaskPlaced, TaskResult
-from splitplace.services.gateway.instructions import Finish, TerminalStatus
+from splitplace.services.gateway.instructions import Finish, TerminalStatus, unique
 
 Phase = Literal["deciding", "running", "degraded", "settling"]
 
@@ -42,6 +42,20 @@ class RetryRules:
     """How long before the deadline a partial answer is given, so that it is still on time."""
     least_coverage: float = 0.0
     """Share of the classes that a partial answer must cover; 1: there are no partial answers."""
+
+    def settle_at_ms(self, task: "Task") -> float:
+        """Return when the aggregator is asked: once before the deadline, once before the end of the grace."""
+        if not task.branched or task.settles > 1:
+            return inf
+        return task.due_ms - self.settle_ms + (self.grace_ms if task.settles else 0.0)
+
+    def expires_at_ms(self, task: "Task") -> float:
+        """Return when nobody wants the answer any more."""
+        return task.due_ms + self.grace_ms
+
+    def hand_over_at_ms(self, task: "Task") -> float:
+        """Return when the best partial result becomes the answer."""
+        return inf if task.partial is None else task.due_ms - self.hand_over_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +122,12 @@ class Task:
     def due_ms(self) -> float:
         """The deadline, as a point on the clock."""
         return self.accepted.accepted_at_ms + self.accepted.deadline_ms
+
+    def took_part(self, result: TaskResult | None) -> tuple[str, ...]:
+        """Return the nodes that took part; of a partial result, those from which something came."""
+        if result is not None and result.coverage < 1:
+            return unique(report.node for report in result.stages)
+        return unique(stage.node for stage in self.placed.stages) if self.placed else ()
 
     def enter(self, phase: Phase) -> None:
         """Change the phase.

@@ -302,3 +302,60 @@ def test_every_phase_can_be_left_and_the_life_of_a_task_ends() -> None:
     assert all("ended" in following for following in TRANSITIONS.values())
     reached = {phase for before, after in TRANSITIONS.items() for phase in after if phase != before}
     assert reached == {*TRANSITIONS, "ended"}
+
+
+def core_with_tasks(*names: str) -> GatewayCore:
+    core = GatewayCore(RULES)
+    for name in names:
+        core.accept(task(f"c.{name}", deadline_ms=1e6), 0.0)
+    return core
+
+
+def retried(instructions: list[Instruction]) -> list[str]:
+    return [each.key for each in instructions if isinstance(each, Announce)]
+
+
+def test_waiting_behind_others_at_the_splitter_is_no_stall() -> None:
+    names = [f"t{number}" for number in range(100)]
+    core = core_with_tasks(*names)
+    for number, name in enumerate(names, 1):
+        now_ms = 390.0 * number  # nearly the stall limit for each
+        assert core.time_passed(now_ms) == []
+        core.decided(decided(key=f"c.{name}"), now_ms)
+        core.placed(placed(key=f"c.{name}"), now_ms)
+        core.result(result(key=f"c.{name}"), now_ms)
+    assert core.tasks == {}
+    assert core.retried == 0
+
+
+def test_waiting_behind_others_at_the_placer_is_no_stall() -> None:
+    names = [f"t{number}" for number in range(20)]
+    core = core_with_tasks(*names)
+    for name in names:
+        core.decided(decided(key=f"c.{name}"), 1.0)
+    for number, name in enumerate(names, 1):
+        assert core.time_passed(390.0 * number) == []
+        core.placed(placed(key=f"c.{name}"), 390.0 * number)
+        core.result(result(key=f"c.{name}"), 390.0 * number)
+    assert core.retried == 0
+
+
+def test_a_splitter_that_has_stopped_is_a_stall_for_all_that_wait() -> None:
+    core = core_with_tasks("a", "b", "c")
+    core.decided(decided(key="c.a"), 300.0)
+    core.placed(placed(key="c.a"), 300.0)
+    core.result(result(key="c.a"), 310.0)
+    assert retried(core.time_passed(699.0)) == []
+    assert retried(core.time_passed(700.0)) == ["c.b", "c.c"]
+
+
+def test_a_task_that_was_passed_over_is_tried_again_although_the_splitter_goes_on() -> None:
+    names = [f"t{number}" for number in range(10)]
+    core = core_with_tasks("lost", *names)
+    found = []
+    for number, name in enumerate(names, 1):
+        core.decided(decided(key=f"c.{name}"), 100.0 * number)
+        core.placed(placed(key=f"c.{name}"), 100.0 * number)
+        core.result(result(key=f"c.{name}"), 100.0 * number)
+        found += retried(core.time_passed(100.0 * number + 50.0))
+    assert found == ["c.lost"]

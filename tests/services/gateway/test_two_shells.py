@@ -49,6 +49,10 @@ class Moment(NamedTuple):
     instructions: list[Instruction]
 
 
+_WITH_STALLED = 3
+"""Arguments of `nodes_online` where nodes that do not compute are named; simulated nodes all compute."""
+
+
 def recorded(core: GatewayCore) -> list[Moment]:
     """Everything that happens to a core from now on."""
     history: list[Moment] = []
@@ -57,7 +61,7 @@ def recorded(core: GatewayCore) -> list[Moment]:
         original = getattr(core, name)
 
         def call(*arguments: Any) -> list[Instruction]:
-            *about, now_ms = arguments
+            *about, now_ms = arguments if len(arguments) < _WITH_STALLED else arguments[:-1]
             # The core is entered again while instructions are carried out, never before it returns.
             made: list[Instruction] = original(*arguments)
             history.append(Moment(now_ms, name, about[0] if about else None, list(made)))
