@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from splitplace.bus.client import Session
 from splitplace.bus.connection import Received
+from splitplace.bus.seldom import SeldomWarnings
 from splitplace.bus.service import Service, now_ms
 from splitplace.messages import topics
 from splitplace.messages.application import Application
@@ -25,6 +26,7 @@ from splitplace.services.gateway.admission import Admission, Limits
 from splitplace.services.gateway.catalogue import Catalogue
 from splitplace.services.gateway.core import GatewayCore
 from splitplace.services.gateway.dispatch import input_frames
+from splitplace.services.gateway.fitting import misfit
 from splitplace.services.gateway.instructions import Announce, Cancel, Dispatch, Finish, Instruction, Settle
 from splitplace.services.gateway.journal import Damaged, Entry, Journal, JournalError, ReplyTo
 from splitplace.services.gateway.metrics import gateway_metrics
@@ -68,6 +70,7 @@ class Gateway:
         self._admission = Admission(limits)
         self._waiting: dict[str, NewTask] = {}
         """Accepted tasks that were not begun."""
+        self._warnings = SeldomWarnings(log)
         self._service = Service(topics.GATEWAY, settings)
         self._bus = self._service.bus
         self._catalogue = Catalogue(lambda: self._bus.is_connected)
@@ -165,7 +168,14 @@ class Gateway:
         self._carry_out(self._core.placed(received.message, now_ms()))
 
     async def _on_result(self, received: Received[TaskResult]) -> None:
-        self._carry_out(self._core.result(received.message, now_ms()))
+        result = received.message
+        task = self._core.tasks.get(result.task)
+        problem = task and misfit(result, task, self._applications.get(task.accepted.application))
+        if problem:
+            self._bus.statistics.rejected += 1
+            self._warnings.warn("result", "ignored a result of task %s: %s", result.task, problem)
+            return
+        self._carry_out(self._core.result(result, now_ms()))
 
     async def _on_failure(self, received: Received[StageFailure]) -> None:
         self._carry_out(self._core.stage_failed(received.message, now_ms()))

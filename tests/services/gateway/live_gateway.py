@@ -128,19 +128,19 @@ class StandIn:
         if header.micro_batch == header.micro_batches - 1 and not self.silent:
             await self.send_result(header.task, header.attempt)
 
-    async def send_result(self, task: str, attempt: int) -> None:
-        """What the aggregator would say."""
-        result = TaskResult(
-            task=task,
-            attempt=attempt,
-            application="digits",
-            variant="layer",
-            scores=(ClassScore(index=0, confidence=0.9), ClassScore(index=0, confidence=0.5)),
-            stages=(),
-            micro_batches=2,
-            moved_bytes=0,
-        )
-        await self.bus.publish(topics.JOB_RESULT, result)
+    async def send_result(self, task: str, attempt: int, **changes: Any) -> None:
+        """What the aggregator would say. `changes` replace fields."""
+        fields = {
+            "task": task,
+            "attempt": attempt,
+            "application": "digits",
+            "variant": "layer",
+            "scores": (ClassScore(index=0, confidence=0.9), ClassScore(index=0, confidence=0.5)),
+            "stages": (),
+            "micro_batches": 2,
+            "moved_bytes": 0,
+        }
+        await self.bus.publish(topics.JOB_RESULT, TaskResult.model_validate(fields | changes))
 
     async def _on_finished(self, received: Received[TaskFinished]) -> None:
         self.finished.append(received.message)

@@ -9,9 +9,7 @@ import pytest
 from splitplace.commands.processes.broker import Broker
 from splitplace.messages import topics
 from splitplace.messages.cluster import ServiceStatus
-from splitplace.messages.task import (
-    Answer,
-)
+from splitplace.messages.task import Answer, ClassScore, StageReport
 from splitplace.services.gateway.journal import Journal, JournalError
 from splitplace.services.gateway.settings import GatewaySettings
 from tests.services.gateway.live_gateway import (
@@ -120,6 +118,30 @@ async def test_a_task_nobody_finishes_expires_after_deadline_and_grace(settings:
         assert 450.0 <= answer["response_ms"] < 1000.0
         await stand_in.send_result(stand_in.accepted[0].task, answer["attempt"])
         await assert_next_answer_is_that_of_the_next_task(stand_in, sensor)
+
+
+async def test_a_result_that_contradicts_catalogue_or_placement_is_ignored(settings: GatewaySettings) -> None:
+    async with system(settings) as (stand_in, sensor):
+        stand_in.silent = True
+        await sensor.ask(packed(deadline_ms=20_000.0))
+        await until(lambda: stand_in.frames)
+        key, attempt = stand_in.accepted[0].task, stand_in.accepted[0].attempt
+        scores = (ClassScore(index=100_000, confidence=1.0), ClassScore(index=0, confidence=1.0))
+        stages = (StageReport(stage="front", node="intruder", queue_ms=0.0, compute_ms=0.0),)
+        forgeries: tuple[dict[str, object], ...] = (
+            {"scores": scores},
+            {"variant": "whole"},
+            {"variant": "no-such-variant"},
+            {"application": "letters"},
+            {"stages": stages},
+            {"coverage": 0.5},
+        )
+        for changes in forgeries:
+            await stand_in.send_result(key, attempt, **changes)
+        await stand_in.send_result(key, attempt)
+        answer = await sensor.answer()
+        assert (answer["status"], answer["decision"], answer["nodes"]) == ("answered", "layer", ["n1", "n2"])
+        assert [found["label"] for found in answer["predictions"]] == ["zero", "zero"]
 
 
 async def test_a_dead_node_costs_an_attempt_and_not_the_answer(settings: GatewaySettings) -> None:
