@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -20,6 +19,7 @@ from splitplace.errors import UnreachableError
 from splitplace.messages.base import Message
 from splitplace.messages.frames import FrameError
 from splitplace.messages.topics import Topic
+from splitplace.storage.client_secret import draw_secret
 
 MessageT = TypeVar("MessageT", bound=Message)
 
@@ -39,7 +39,8 @@ async def connected(settings: Settings, purpose: str) -> AsyncIterator[BrokerCli
     """
     identity = ClientIdentity(
         settings,
-        f"splitplace-{purpose}-{secrets.token_hex(6)}",
+        f"splitplace-{purpose}",
+        draw_secret(),
         will=None,
         session=NO_SESSION,
         receive_maximum=RECEIVE_MAXIMUM,
