@@ -1,8 +1,10 @@
 """The placer's shell: connects its core to the broker and the state file."""
 
 import asyncio
+import logging
 from collections.abc import Iterable
 
+from splitplace.bus.backlog import Backlog
 from splitplace.bus.connection import Received
 from splitplace.bus.service import Service, now_ms
 from splitplace.messages.application import Application
@@ -22,6 +24,8 @@ from splitplace.services.placer.core import PlacerCore
 from splitplace.services.placer.settings import PlacerSettings
 from splitplace.storage.state_file import StateFile
 
+log = logging.getLogger(__name__)
+
 
 class Placer:
     """Chooses a node for every stage of a decided task, and tells nodes which fragments to load."""
@@ -31,6 +35,7 @@ class Placer:
         policy = placement_policy(settings.placement, seed=settings.seed)
         self._settings = settings
         self._core = PlacerCore(policy, warm_up=settings.warm_up)
+        self._backlog: Backlog[TaskDecided] = Backlog()
         self._state = StateFile(settings.paths.placer_state, self._core)
         self._service = Service(PLACER, settings)
         self._service.every(settings.save_every_s, self._state.save)
@@ -44,18 +49,31 @@ class Placer:
     async def run(self) -> None:
         """Work until cancelled."""
         await self._state.restore()
+        self._service.spawn(self._place(), "placing")
         try:
             await self._service.run()
         finally:
             await self._state.save()
 
     async def _on_decided(self, received: Received[TaskDecided]) -> None:
-        placing = self._core.place(received.message, now_ms())
-        if placing is not None:
-            self._bus.send(JOB_PLACED, placing.placed)
-            self._prepare(placing.prepare)
+        self._backlog.put(received.message)
+
+    async def _place(self) -> None:
+        """Place task after task."""
+        while True:
+            decided, left_ms = await self._backlog.get()
+            decided = decided.model_copy(update={"slack_ms": left_ms})
+            try:
+                placing = self._core.place(decided, now_ms())
+            except Exception:  # no message may end a service
+                log.exception("placing task %s", decided.task)
+                continue
+            if placing is not None:
+                self._bus.send(JOB_PLACED, placing.placed)
+                self._prepare(placing.prepare)
 
     async def _on_finished(self, received: Received[TaskFinished]) -> None:
+        self._backlog.drop(received.message.task)
         self._core.finished(received.message, now_ms())
 
     async def _on_cluster(self, received: Received[ClusterState]) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
+from splitplace.bus.backlog import Backlog
 from splitplace.bus.connection import Received
 from splitplace.bus.service import Service, now_ms
 from splitplace.errors import SplitPlaceError
@@ -44,6 +45,7 @@ class Splitter:
         )
         self._settings = settings
         self._core = SplitterCore(policy, placement_policy("earliest-finish"))
+        self._backlog: Backlog[TaskAccepted] = Backlog()
         self._state = StateFile(settings.paths.splitter_state, self._core)
         self._store = settings.model_store
         self._service = Service(SPLITTER, settings)
@@ -67,6 +69,7 @@ class Splitter:
             log.warning("%s: no application", self._store)
         self._core.add_applications(applications)
         await self._state.restore(self._settings.warm_start)
+        self._service.spawn(self._decide(), "deciding")
         try:
             await self._service.run()
         finally:
@@ -75,12 +78,23 @@ class Splitter:
     # --- tasks -------------------------------------------------------------------------------------
 
     async def _on_accepted(self, received: Received[TaskAccepted]) -> None:
-        self._publish(self._core.accepted(received.message, now_ms()))
+        self._backlog.put(received.message)
+
+    async def _decide(self) -> None:
+        """Decide task after task."""
+        while True:
+            accepted, left_ms = await self._backlog.get()
+            accepted = accepted.model_copy(update={"slack_ms": left_ms})
+            try:
+                self._publish(self._core.accepted(accepted, now_ms()))
+            except Exception:  # no message may end a service
+                log.exception("deciding task %s", accepted.task)
 
     async def _on_placed(self, received: Received[TaskPlaced]) -> None:
         self._core.placed(received.message, now_ms())
 
     async def _on_finished(self, received: Received[TaskFinished]) -> None:
+        self._backlog.drop(received.message.task)
         self._publish(self._core.finished(received.message, now_ms()))
 
     async def _on_cluster(self, received: Received[ClusterState]) -> None:

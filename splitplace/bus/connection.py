@@ -153,8 +153,7 @@ class Bus:
         async def handle(arrival: QueuedMessage) -> None:
             await handler(arrival.raw(topic))
 
-        full = None if overflow is None else lambda arrival: overflow(arrival.raw(topic))
-        self._add(topic, handle, parameters, workers, full)
+        self._add(topic, handle, parameters, workers, overflow)
 
     def on_connect(self, callback: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Call this after every (re)connect. Publish retained messages again: the broker may be a new one."""
@@ -166,11 +165,10 @@ class Bus:
         handle: Callable[[QueuedMessage], Awaitable[None]],
         parameters: Mapping[str, str],
         workers: int = 1,
-        overflow: Callable[[QueuedMessage], None] | None = None,
+        overflow: Callable[[RawReceived], None] | None = None,
     ) -> None:
         chosen, pattern = subscription_filter(topic, parameters)
-        queue: asyncio.Queue[QueuedMessage] = asyncio.Queue()
-        self._subscriptions.append(Subscription(topic, chosen, pattern, handle, queue, workers, overflow))
+        self._subscriptions.append(Subscription(topic, chosen, pattern, handle, workers, overflow))
 
     @contextlib.asynccontextmanager
     async def watching(
@@ -323,7 +321,7 @@ class Bus:
                 if not self._room.take(len(message.payload)):
                     self.statistics.overflowed += 1
                     if subscription.overflow is not None:
-                        subscription.overflow(arrival)
+                        subscription.overflow(arrival.raw(subscription.topic))
                     break
                 subscription.queue.put_nowait(arrival)
                 return

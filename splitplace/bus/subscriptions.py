@@ -107,10 +107,10 @@ class Subscription:
     filter: str
     pattern: re.Pattern[str]
     handle: Callable[[QueuedMessage], Awaitable[None]]
-    queue: asyncio.Queue[QueuedMessage]
     workers: int
-    overflow: Callable[[QueuedMessage], None] | None = None
+    overflow: Callable[[RawReceived], None] | None = None
     """Told of each message that is dropped because the queue is full."""
+    queue: asyncio.Queue[QueuedMessage] = field(default_factory=asyncio.Queue)
 
 
 @dataclass(frozen=True, slots=True)
