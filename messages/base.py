@@ -42,7 +42,8 @@ Ratio = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=0, le=2**53)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 NonNegative = Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)]
-Text = Annotated[str, StringConstraints(max_length=1000)]
+MAX_TEXT = 1000
+Text = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
 """A sentence for people: a reason, an error."""
 
 Attempt = Annotated[int, Field(ge=1, le=1000)]

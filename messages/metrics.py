@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from splitplace.messages.base import Bytes, Count, Message, Milliseconds, Name, NonNegative, Ratio
+from splitplace.messages.base import Bytes, Count, Message, Milliseconds, Name, NonNegative, Ratio, Text
 
 
 class TaskMetrics(Message):
@@ -104,3 +104,9 @@ class ServiceMetrics(Message):
     overflowed: Count
     """Dropped because a bounded queue was full."""
     reconnects: Count
+    refused: Count = 0
+    """Publications and subscriptions that the broker refused."""
+    undeliverable: Count = 0
+    """Publications given up because each attempt cost the connection."""
+    trouble: Text = ""
+    """What the service cannot do, and why; empty if all is well."""

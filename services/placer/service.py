@@ -38,6 +38,7 @@ class Placer:
         self._backlog: Backlog[TaskDecided] = Backlog()
         self._state = StateFile(settings.paths.placer_state, self._core)
         self._service = Service(PLACER, settings)
+        self._service.reports(lambda: self._state.trouble)
         self._service.every(settings.save_every_s, self._state.save)
         self._service.every(settings.fine_tuning_s, self._end_period)
         self._bus = self._service.bus

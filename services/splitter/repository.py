@@ -68,10 +68,16 @@ class Repository:
         self._store = store
         self._files: dict[str, tuple[Path, int]] = {}
         """Path and size of every fragment whose hash was checked."""
+        self._unusable: dict[str, str] = {}
         self._due = DueChunks()
         self._is_sending = False
         self._bus = service.connection("fragments")
         self._bus.subscribe(FRAGMENT_REQUEST, self._on_request)
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """What is wrong with files that were asked for and are not what their name says."""
+        return tuple(self._unusable.values())
 
     async def _on_request(self, received: Received[FragmentRequest]) -> None:
         request = received.message
@@ -96,24 +102,41 @@ class Repository:
     async def _file(self, sha256: str) -> tuple[Path, int]:
         """Path and size of a fragment. Raises StoreError if it is missing or has another hash."""
         if sha256 not in self._files:
-            self._files[sha256] = await asyncio.to_thread(self._find, sha256)
+            path = await asyncio.to_thread(self._store.fragment_path, sha256)
+            try:
+                self._files[sha256] = await asyncio.to_thread(_verified, path, sha256)
+            except StoreError as error:
+                self._note_unusable(sha256, error)
+                raise
+            self._unusable.pop(sha256, None)
         return self._files[sha256]
 
-    def _find(self, sha256: str) -> tuple[Path, int]:
-        path = self._store.fragment_path(sha256)
-        verify(path, sha256)
-        return path, path.stat().st_size
+    def _note_unusable(self, sha256: str, error: StoreError) -> None:
+        """Say once of each file that it is not usable. Only files that are there count: they are few."""
+        if sha256 not in self._unusable:
+            log.warning("nodes cannot have a fragment: %s", error)
+        self._unusable[sha256] = str(error)
 
     async def _send(self, chunk: Chunk) -> None:
+        if chunk.fragment not in self._files:
+            return  # it could not be read a moment ago; nodes ask again
         path, file_bytes = self._files[chunk.fragment]
+        expected = min(CHUNK_BYTES, file_bytes - chunk.number * CHUNK_BYTES)
         try:
             body = await asyncio.to_thread(_read, path, chunk.number)
+            if len(body) != expected:
+                raise OSError("it was cut off")  # noqa: TRY301
         except OSError as error:
-            log.warning("%s cannot be read: %s", path, error)
+            self._note_unusable(chunk.fragment, StoreError(path, f"cannot be read: {error}"))
             self._files.pop(chunk.fragment, None)
             return
         header = FragmentHeader(fragment=chunk.fragment, file_bytes=file_bytes, chunk=chunk.number)
         await self._bus.send_frame(FRAGMENT_CHUNK, pack(header, body), fragment=chunk.fragment)
+
+
+def _verified(path: Path, sha256: str) -> tuple[Path, int]:
+    verify(path, sha256)
+    return path, path.stat().st_size
 
 
 def _read(path: Path, number: int) -> bytes:

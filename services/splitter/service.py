@@ -8,6 +8,7 @@ from splitplace.bus.backlog import Backlog
 from splitplace.bus.connection import Received
 from splitplace.bus.service import Service, now_ms
 from splitplace.errors import SplitPlaceError
+from splitplace.messages.application import Application
 from splitplace.messages.cluster import ClusterState
 from splitplace.messages.task import TaskAccepted, TaskDecided, TaskFinished, TaskPlaced
 from splitplace.messages.topics import (
@@ -50,6 +51,10 @@ class Splitter:
         self._store = settings.model_store
         self._service = Service(SPLITTER, settings)
         self._service.on_connect(self._publish_catalogue)
+        self._broken: tuple[StoreError, ...] = ()
+        """What of the model store cannot be used."""
+        self._service.reports(lambda: self._state.trouble)
+        self._service.reports(self._trouble_of_store)
         self._service.every(settings.save_every_s, self._state.save)
         self._alarm = self._service.alarm(self._decide_waiting)
         self._bus = self._service.bus
@@ -57,12 +62,12 @@ class Splitter:
         self._bus.subscribe(JOB_PLACED, self._on_placed)
         self._bus.subscribe(JOB_FINISHED, self._on_finished)
         self._bus.subscribe(CLUSTER_STATE, self._on_cluster)
-        Repository(self._service, self._store)
+        self._repository = Repository(self._service, self._store)
 
     async def run(self) -> None:
         """Work until cancelled. Raises SplitPlaceError if the model store cannot be used."""
         try:
-            applications = await asyncio.to_thread(self._store.applications)
+            applications = await self._read_store()
         except StoreError as error:
             raise SplitPlaceError(f"model store {error} (choose another with --store)") from error
         if not applications:
@@ -110,10 +115,34 @@ class Splitter:
 
     # --- catalogue ---------------------------------------------------------------------------------
 
+    async def _read_store(self) -> tuple[Application, ...]:
+        """Return the applications that can be used, and note what cannot. Raises StoreError."""
+
+        def read_all() -> tuple[tuple[Application, ...], tuple[StoreError, ...]]:
+            applications, broken = self._store.usable()
+            missing = [error for application in applications for error in self._store.missing(application)]
+            return applications, (*broken, *missing)
+
+        applications, broken = await asyncio.to_thread(read_all)
+        known = set(map(str, self._broken))
+        for error in broken:
+            if str(error) not in known:
+                log.warning("model store: %s; the rest is used", error)
+        self._broken = broken
+        return applications
+
+    def _trouble_of_store(self) -> str:
+        flipped = self._repository.broken
+        if not self._broken and not flipped:
+            return ""
+        first = next(iter((*map(str, self._broken), *flipped)))[:300]
+        more = len(self._broken) + len(flipped) - 1
+        return f"model store: {first}" + (f" (and {more} more: splitplace doctor)" if more else "")
+
     async def _publish_catalogue(self) -> None:
         """Read and publish the store: the broker may be a new one, and the store may have changed."""
         try:
-            applications = await asyncio.to_thread(self._store.applications)
+            applications = await self._read_store()
         except StoreError as error:
             log.warning("the catalogue stays as it is: %s", error)
             return

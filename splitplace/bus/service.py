@@ -15,6 +15,7 @@ from splitplace.bus.client import NO_SESSION, Session
 from splitplace.bus.connection import RECEIVE_MAXIMUM, Bus, RawReceived, Statistics, parse
 from splitplace.bus.namesake import ANSWER_PAUSE_MS, NamesakeError, Rivals, Status, Verdict, check_name
 from splitplace.bus.settings import Settings
+from splitplace.messages.base import MAX_TEXT
 from splitplace.messages.cluster import NodeStatus, ServiceStatus
 from splitplace.messages.metrics import ServiceMetrics
 from splitplace.messages.topics import METRICS_SERVICE, NODE_STATUS, SERVICE_STATUS, Topic
@@ -30,6 +31,7 @@ _STATUS_TOPICS: Mapping[type[Status], Topic[Any]] = {ServiceStatus: SERVICE_STAT
 
 METRICS_PERIOD_S = 2.0
 _GOODBYE_S = 1.0
+_LATE_MS = 10_000.0
 
 
 def software_version() -> str:
@@ -53,6 +55,8 @@ class Health:
     """Whether all its connections to the broker are up."""
     late_ms: float
     """Delay of the periodic work that is furthest behind; 0 while all of it is on time."""
+    trouble: str = ""
+    """What it cannot do, and why; empty if all is well."""
 
 
 class Service:
@@ -101,6 +105,7 @@ class Service:
         self._background = BackgroundTasks()
         self._periodic: list[PeriodicWork] = []
         self._introductions: list[Action] = []
+        self._troubles: list[Callable[[], str]] = []
         self._is_leaving = False
         self.bus.on_connect(self._announce)
         (level,) = self._topic.parameters
@@ -149,6 +154,10 @@ class Service:
         """Do this at once and after each period; `online_only` waits for the broker before each round."""
         self._periodic.append(PeriodicWork(period_s, action, self.connected if online_only else None))
 
+    def reports(self, trouble: Callable[[], str]) -> None:
+        """Tell in every sign of life what this returns: a sentence about what is wrong, or nothing."""
+        self._troubles.append(trouble)
+
     def alarm(self, action: Callable[[], None]) -> Alarm:
         """Return an alarm that calls this whenever it is due."""
         alarm = Alarm(action)
@@ -168,10 +177,14 @@ class Service:
 
     @property
     def health(self) -> Health:
-        """Whether it is connected, and how late its periodic work is."""
+        """Whether it is connected, how late its periodic work is, and what it says of itself."""
+        late_ms = max((work.late_ms for work in self._periodic), default=0.0)
+        late = f"its periodic work is {late_ms / 1000:.0f} s late" if late_ms > _LATE_MS else ""
+        troubles = (late, *(trouble() for trouble in self._troubles))
         return Health(
             is_connected=all(bus.is_connected for bus in self._connections),
-            late_ms=max((work.late_ms for work in self._periodic), default=0.0),
+            late_ms=late_ms,
+            trouble="; ".join(filter(None, troubles))[:MAX_TEXT],
         )
 
     @property
@@ -263,5 +276,8 @@ class Service:
             rejected=seen.rejected,
             overflowed=seen.overflowed,
             reconnects=seen.reconnects,
+            refused=seen.refused,
+            undeliverable=seen.undeliverable,
+            trouble=self.health.trouble,
         )
         self.bus.send(METRICS_SERVICE, metrics)

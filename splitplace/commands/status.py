@@ -44,6 +44,9 @@ def _print(report: SystemReport, settings: Settings) -> None:
     for service in report.services:
         services.add_row(service.name, _state(online=service.online), cell(service.software or ""))
     console.print(services)
+    for service in report.services:
+        if service.online and service.trouble:
+            console.print(cell(f"{service.name}: {service.trouble}", "yellow"))
     if not report.nodes:
         console.print("No node is known here. Start one with: splitplace node --node NAME")
         return

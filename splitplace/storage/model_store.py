@@ -9,6 +9,7 @@ Blocks: call it in a thread where there is an event loop.
 """
 
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import Iterable
@@ -87,12 +88,56 @@ class ModelStore:
             StoreError: A folder is missing, or a manifest is too large, not valid, or names another
                 application than its folder.
         """
+        applications, broken = self.usable()
+        if broken:
+            raise broken[0]
+        return applications
+
+    def usable(self) -> tuple[tuple[Application, ...], tuple[StoreError, ...]]:
+        """Return every application that can be read, in the order of their names, and what cannot be used.
+
+        An unusable application does not make one of the same name in another folder visible.
+
+        Raises:
+            StoreError: No folder can be read.
+        """
         found: dict[str, Path] = {}
+        broken = []
         for folder in reversed(self.folders):
-            if not folder.is_dir() and (folder != self.root or len(self.folders) == 1):
-                raise StoreError(folder, "is not a folder")
-            found |= {path.parent.name: path for path in folder.glob(f"*/{MANIFEST}")}
-        return tuple(_read_manifest(found[name]) for name in sorted(found))
+            if not folder.exists() and folder == self.root and len(self.folders) > 1:
+                continue
+            try:
+                found |= {path.name: path / MANIFEST for path in folder.iterdir() if _is_application(path)}
+            except NotADirectoryError:
+                broken.append(StoreError(folder, "is not a folder"))
+            except FileNotFoundError:
+                broken.append(StoreError(folder, "is not a folder"))
+            except OSError as error:
+                broken.append(StoreError(folder, f"cannot be read: {error.strerror}"))
+        if len(broken) == len(self.folders):
+            raise broken[0]
+        applications = []
+        for name in sorted(found):
+            try:
+                applications.append(_read_manifest(found[name]))
+            except StoreError as error:
+                broken.append(error)
+        return tuple(applications), tuple(broken)
+
+    def missing(self, application: Application) -> tuple[StoreError, ...]:
+        """Return which fragments of an application are not there in full. Their content is not checked."""
+        found = []
+        for fragment in application.fragments:
+            try:
+                path = self.fragment_path(fragment.sha256)
+                size = path.stat().st_size
+                if size != fragment.file_bytes:
+                    raise StoreError(path, f"has {size} bytes instead of {fragment.file_bytes}")  # noqa: TRY301
+            except StoreError as error:
+                found.append(error)
+            except OSError as error:
+                found.append(StoreError(self.root, f"fragment {fragment.sha256}: {error.strerror}"))
+        return tuple(found)
 
     def application(self, name: str) -> Application:
         """Return one application.
@@ -178,6 +223,13 @@ class ModelStore:
             shutil.rmtree(folder)
         except OSError as error:
             raise StoreError(folder, f"cannot be removed: {error.strerror}") from error
+
+
+def _is_application(folder: Path) -> bool:
+    try:
+        return os.path.lexists(folder / MANIFEST)
+    except OSError:
+        return True  # a folder that cannot be looked into: reading its manifest says why
 
 
 def _read_manifest(path: Path) -> Application:

@@ -1,5 +1,6 @@
 """What a service has learnt, in a file."""
 
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +22,10 @@ class Counter:
 
     def restore(self, state: Mapping[str, JsonValue]) -> None:
         self.count = int(str(state["count"]))
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(each.name for each in folder.iterdir())
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"version": 2}', '{"correction": {}}', "\x00"])
@@ -79,3 +84,46 @@ async def test_a_disk_that_refuses_is_tried_again_the_next_time(tmp_path: Path) 
     blocked.unlink()
     await kept.save()
     assert memory.load(blocked / "counter.json") == {"count": 1}
+
+
+async def test_a_disk_that_stays_full_is_said_once_and_so_is_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    learner = Counter()
+    kept = StateFile(tmp_path / "counter.json", learner)
+    learner.count = 1
+
+    def full(_path: Path, _content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(memory, "replace_file", full)
+        for _ in range(10):
+            await kept.save()
+        assert "No space left on device" in kept.trouble
+    await kept.save()
+    assert kept.trouble == ""
+    assert len(caplog.records) == 2
+    assert memory.load(tmp_path / "counter.json") == {"count": 1}
+
+
+async def test_a_read_only_disk_is_no_error_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(*_arguments: object, **_more: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    await StateFile(tmp_path / "state" / "counter.json", Counter()).restore()
+
+
+async def test_broken_files_that_are_kept_do_not_grow_in_number(tmp_path: Path) -> None:
+    path = tmp_path / "counter.json"
+    for _ in range(10):
+        path.write_text("{")
+        await StateFile(path, Counter()).restore()
+    assert names_in(tmp_path) == [
+        "counter.json.unusable",
+        "counter.json.unusable-2",
+        "counter.json.unusable-3",
+    ]

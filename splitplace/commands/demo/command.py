@@ -107,7 +107,7 @@ def _check(arms: str, store: ModelStore, summary: Path | None) -> None:
         fail(f"--summary: {summary.parent} is not a folder", ExitCode.USAGE)
     try:
         chosen = parse_arms(arms)
-        applications = store.applications()
+        applications, _ = store.usable()
     except ValueError as error:
         fail(f"--arms: {error}", ExitCode.USAGE)
     except StoreError as error:

@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import ExitStack
@@ -35,6 +36,7 @@ from splitplace.messages.topics import SERVICES
 from splitplace.policies.pairs import PolicyPair
 from splitplace.storage.model_store import ModelStore
 from splitplace.storage.replace import replace_file
+from splitplace.terminal import printable
 
 READY_S = 180.0
 """Seconds to wait for services, then for nodes. Together they need five on an idle machine."""
@@ -87,7 +89,9 @@ class Demo:
         """
         self.options = options
         self.store = options.store
-        known = self.store.applications()
+        known, broken = self.store.usable()
+        for error in broken:
+            print(printable(f"not usable, left out: {error}"), file=sys.stderr)
         self.samples = find_samples(self.store, known, options.data, options.folder)
         self.applications = self._usable(known)
         self.plans = plan_nodes(options.nodes, os.cpu_count() or 1, self.applications)

@@ -21,6 +21,7 @@ from splitplace.commands.shared.output import JsonOption, cell, print_json
 from splitplace.commands.shared.places import StoreOption, model_store
 from splitplace.commands.shared.system_report import TOPICS, look, report_on
 from splitplace.errors import ExitCode, SplitPlaceError
+from splitplace.messages.application import Application
 from splitplace.messages.limits import MAX_TASK_BYTES, MEBIBYTE
 from splitplace.messages.topics import APPLICATION
 from splitplace.storage.model_store import ModelStore, StoreError, verify
@@ -101,19 +102,29 @@ def _broker_checks(settings: Settings, probe: BrokerProbe) -> Iterator[Check]:
 def _store_checks(store: ModelStore, found: list[str]) -> Iterator[Check]:
     remedy = "run splitplace models add or build, or name another with --store (a node needs no store)"
     try:
-        applications = store.applications()
-        for application in applications:
-            for fragment in application.fragments:
-                verify(store.fragment_path(fragment.sha256), fragment.sha256)
+        applications, broken = store.usable()
     except (StoreError, OSError) as error:
         yield Check("model store", "fail", str(error), remedy)
         return
+    wrong = [*broken, *(error for application in applications for error in _wrong_files(store, application))]
+    again = "copy or build that network again, or remove it; the others are used without it"
+    for each in wrong:
+        yield Check("model store", "fail", str(each), again)
     if not applications:
         yield Check("model store", "warn", f"{store} holds no application", remedy)
         return
     found += [application.name for application in applications]
     count = sum(len(application.fragments) for application in applications)
-    yield Check("model store", "ok", f"{', '.join(found)}: {count} fragments, all hashes right")
+    if not wrong:
+        yield Check("model store", "ok", f"{', '.join(found)}: {count} fragments, all hashes right")
+
+
+def _wrong_files(store: ModelStore, application: Application) -> Iterator[StoreError]:
+    for fragment in application.fragments:
+        try:
+            verify(store.fragment_path(fragment.sha256), fragment.sha256)
+        except StoreError as error:
+            yield error
 
 
 async def _look(settings: Settings) -> Seen:
@@ -125,6 +136,7 @@ def _system_checks(seen: Seen, local: list[str]) -> Iterator[Check]:
     report = report_on(seen)
     applications = list(seen.messages(APPLICATION))
     yield diagnosis.services(report)
+    yield diagnosis.work_of_services(report)
     yield diagnosis.catalogue(local, [application.name for application in applications])
     yield diagnosis.nodes(report)
     yield diagnosis.work(report)

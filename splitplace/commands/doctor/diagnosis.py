@@ -101,6 +101,15 @@ def services(status: SystemReport) -> Check:
     )
 
 
+def work_of_services(status: SystemReport) -> Check:
+    """Check that the services that are online can do their work."""
+    name = "work of services"
+    troubled = [f"{each.name}: {each.trouble}" for each in status.services if each.online and each.trouble]
+    if not troubled:
+        return Check(name, "ok", "no service says that it is in trouble")
+    return Check(name, "warn", "; ".join(troubled), "see the log of the service; it goes on with the rest")
+
+
 def nodes(status: SystemReport) -> Check:
     """Check that nodes are online."""
     online = [node.name for node in status.nodes if node.online]

@@ -1,5 +1,6 @@
 """`splitplace models list | export | remove`: the commands that need nothing but the store."""
 
+import sys
 import zipfile
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,7 @@ from splitplace.messages.application import Variant
 from splitplace.messages.limits import MEBIBYTE
 from splitplace.storage.model_store import ModelStore, StoreError
 from splitplace.storage.paths import SHIPPED_STORE
+from splitplace.terminal import printable
 
 ApplicationArgument = Annotated[str, typer.Argument(help="Name of an application in the store.")]
 
@@ -21,7 +23,9 @@ ApplicationArgument = Annotated[str, typer.Argument(help="Name of an application
 def list_command(*, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Show what the model store holds, and in which folder."""
     models = model_store(store)
-    applications = models.applications()
+    applications, broken = models.usable()
+    for error in broken:
+        print(printable(f"not usable: {error}"), file=sys.stderr)
     if as_json:
         print_json(
             {

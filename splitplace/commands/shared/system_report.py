@@ -40,6 +40,8 @@ class ServiceReport:
     online: bool
     software: str | None
     """Its version; None if it was never online."""
+    trouble: str = ""
+    """What it says it cannot do, and why; empty if all is well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,7 @@ def report_on(seen: Seen) -> SystemReport:
     services = {message.service: message for message in seen.messages(SERVICE_STATUS)}
     infos = {message.node: message for message in seen.messages(NODE_INFO)}
     states = {node.node: node for cluster in seen.messages(CLUSTER_STATE) for node in cluster.nodes}
+    troubles = {message.service: message.trouble for message in seen.messages(METRICS_SERVICE)}
     nodes = []
     for status in seen.messages(NODE_STATUS):
         info, state = infos.get(status.node), states.get(status.node)
@@ -136,7 +139,12 @@ def report_on(seen: Seen) -> SystemReport:
         )
     return SystemReport(
         services=tuple(
-            ServiceReport(name, services[name].online and _service_lives(seen, name), services[name].software)
+            ServiceReport(
+                name,
+                services[name].online and _service_lives(seen, name),
+                services[name].software,
+                troubles.get(name, ""),
+            )
             if name in services
             else ServiceReport(name, online=False, software=None)
             for name in SERVICES

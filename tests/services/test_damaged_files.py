@@ -1,0 +1,167 @@
+"""Parts x damages: a part says once what is wrong with its files, and works with the rest."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import shutil
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from splitplace.bus.settings import Settings
+from splitplace.commands.shared.client import connected
+from splitplace.commands.shared.system_report import look, report_on
+from splitplace.errors import ConfigurationError
+from splitplace.messages.cluster import FragmentRequest
+from splitplace.messages.metrics import ServiceMetrics
+from splitplace.messages.topics import (
+    APPLICATION,
+    FRAGMENT_MISSING,
+    FRAGMENT_REQUEST,
+    METRICS_SERVICE,
+    PLACER,
+    SPLITTER,
+)
+from splitplace.services.placer.service import Placer
+from splitplace.services.placer.settings import PlacerSettings
+from splitplace.services.splitter.service import Splitter
+from splitplace.services.splitter.settings import SplitterSettings
+from splitplace.storage.model_store import MANIFEST, ModelStore
+from tests.support.damages import DAMAGES
+from tests.support.observer import Observer
+from tests.support.running import running
+from tests.support.tiny_application import build_tiny_application
+
+GOOD, BAD = "good", "bad"
+
+
+def _nested(path: Path) -> None:
+    path.write_text("[" * 100_000)
+
+
+STATE_DAMAGES: Mapping[str, Callable[[Path], object]] = {
+    **DAMAGES,
+    "another version": lambda path: path.write_text('{"version": 999, "learnt": 1}'),
+    "other types": lambda path: path.write_text('{"version": 1, "policy": [], "correction": 3, "learnt": 0}'),
+    "nested without end": _nested,
+}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A store with two networks of the same fragments."""
+    folder = tmp_path / "store"
+    application = build_tiny_application(folder)
+    (folder / application.name).rename(folder / GOOD)
+    shutil.copytree(folder / GOOD, folder / BAD)
+    for name in (GOOD, BAD):
+        manifest = folder / name / MANIFEST
+        manifest.write_text(manifest.read_text().replace(f'"{application.name}"', f'"{name}"', 1))
+    assert [each.name for each in ModelStore(folder).applications()] == [BAD, GOOD]
+    return folder
+
+
+@contextlib.asynccontextmanager
+async def part(service: str, url: str, folder: Path) -> AsyncIterator[Observer]:
+    """A running splitter or placer that was heard once."""
+    given: dict[str, Any] = {"broker": url, "state_dir": folder / "state"}
+    observer = Observer(url, METRICS_SERVICE, APPLICATION, FRAGMENT_MISSING)
+    work = (
+        Splitter(SplitterSettings(store=folder / "store", **given)).run()
+        if service == SPLITTER
+        else Placer(PlacerSettings(**given)).run()
+    )
+    async with observer.bus, running(work):
+        await observer.until(METRICS_SERVICE, lambda said: said.service == service)
+        yield observer
+
+
+def trouble(observer: Observer) -> str:
+    said: ServiceMetrics = observer.heard(METRICS_SERVICE)[-1]
+    return said.trouble
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("damage", STATE_DAMAGES)
+@pytest.mark.parametrize("service", [SPLITTER, PLACER])
+async def test_a_damaged_state_file_is_kept_under_another_name_and_named(
+    service: str, damage: str, mosquitto_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "state" / f"{service}.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps({"version": 1, "correction": {}, "learnt": {"a": [1.0] * 100}}))
+    STATE_DAMAGES[damage](file)
+    async with part(service, mosquitto_url, tmp_path) as observer:
+        assert f"{file} is not usable" in trouble(observer)
+        assert file.with_name(f"{file.name}.unusable").exists()
+        assert not file.exists() or file.is_file()
+        assert len([each for each in caplog.records if str(file) in each.getMessage()]) == 1
+        async with connected(Settings(broker=mosquitto_url), "test") as client:
+            report = report_on(await look(client, Settings(broker=mosquitto_url)))
+        assert [each.name for each in report.services if each.online and each.trouble] == [service]
+    async with part(service, mosquitto_url, tmp_path) as observer:
+        await observer.until(METRICS_SERVICE, lambda said: not said.trouble)
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("service", [SPLITTER, PLACER])
+async def test_a_state_folder_that_is_none_is_an_error_that_says_what_to_do(
+    service: str, mosquitto_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "state").touch()
+    with pytest.raises(ConfigurationError, match=r"state: is not a folder; choose another"):
+        async with asyncio.timeout(20), part(service, mosquitto_url, tmp_path):
+            pytest.fail("it runs")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_a_damaged_manifest_costs_its_own_network_only(
+    damage: str, mosquitto_url: str, tmp_path: Path, store: Path
+) -> None:
+    DAMAGES[damage](store / BAD / MANIFEST)
+    async with part(SPLITTER, mosquitto_url, tmp_path) as observer:
+        await observer.until(APPLICATION, lambda application: application.name == GOOD)
+        assert f"{store / BAD / MANIFEST}: " in trouble(observer)
+        assert {application.name for application in observer.heard(APPLICATION)} == {GOOD}
+
+
+async def test_a_file_in_the_place_of_a_network_is_passed_over(
+    mosquitto_url: str, tmp_path: Path, store: Path
+) -> None:
+    shutil.rmtree(store / BAD)
+    (store / BAD).touch()
+    async with part(SPLITTER, mosquitto_url, tmp_path) as observer:
+        await observer.until(APPLICATION, lambda application: application.name == GOOD)
+        assert trouble(observer) == ""
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, "missing", "flipped"])
+async def test_a_damaged_fragment_is_named_and_nobody_gets_it(
+    damage: str, mosquitto_url: str, tmp_path: Path, store: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (good, *_) = ModelStore(store).applications()
+    sha256 = good.fragments[0].sha256
+    for name in (GOOD, BAD):
+        path = store / name / "fragments" / f"{sha256}.onnx"
+        if damage == "missing":
+            path.unlink()
+        elif damage == "flipped":
+            content = bytearray(path.read_bytes())
+            content[len(content) // 2] ^= 1
+            path.write_bytes(content)
+        else:
+            DAMAGES[damage](path)
+    caplog.set_level(logging.WARNING)
+    async with part(SPLITTER, mosquitto_url, tmp_path) as observer:
+        for _ in range(3):
+            await observer.publish(
+                FRAGMENT_REQUEST, FragmentRequest(node="n1", fragment=sha256, first_chunk=0, chunks=1)
+            )
+        await observer.until(FRAGMENT_MISSING, lambda missing: missing.fragment == sha256)
+        await observer.until(METRICS_SERVICE, lambda said: sha256 in said.trouble)
+        names = {application.name for application in observer.heard(APPLICATION)}
+        assert names == {GOOD, BAD}
+    assert len([each for each in caplog.records if sha256 in each.getMessage()]) <= 2 * 2
