@@ -22,7 +22,7 @@ from splitplace.edge_node.memory import MemoryBudget
 from splitplace.edge_node.outbox import Outbox
 from splitplace.edge_node.quarantine import Quarantine
 from splitplace.edge_node.queue import JobQueue, MicroBatchJob, PushOutcome
-from splitplace.edge_node.runtime import give_back_memory
+from splitplace.edge_node.runtime import give_back_memory, limit_memory
 from splitplace.edge_node.settings import NodeSettings
 from splitplace.edge_node.vitals import Meter, VitalsSample
 from splitplace.edge_node.watchdog import Activity, Watchdog
@@ -57,6 +57,7 @@ TENSORS_IN_FLIGHT = 64
 
 async def run(settings: NodeSettings) -> None:
     """Measure this device, then be a node until cancelled. Raises NamesakeError if there is such a node."""
+    limit_memory(settings.memory_budget_bytes)
     # Pacing sleeps in proportion to CPU time, so the score must follow from CPU time too: other processes
     # that start at the same moment must not count. Otherwise the device is as fast as the wall clock says.
     clock = time.thread_time if settings.pacing else time.perf_counter

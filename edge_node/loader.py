@@ -16,6 +16,7 @@ from splitplace.edge_node.catalogue import Catalogue
 from splitplace.edge_node.download import DownloadError
 from splitplace.edge_node.executor import Executor
 from splitplace.edge_node.fragment_store import FragmentStore
+from splitplace.edge_node.graph_check import GraphRefusedError, check_file
 from splitplace.edge_node.memory import DoesNotFitError, MemoryBudget
 from splitplace.edge_node.quarantine import Quarantine
 from splitplace.edge_node.runtime import FragmentError, FragmentRuntime, give_back_memory
@@ -156,7 +157,7 @@ class Loader:
                     if self._quarantine.refusal(sha256):
                         continue
                     free = self._budget.budget_bytes - self._budget.reserved_bytes
-                    if fragment.peak_memory_bytes <= free:
+                    if _needed_bytes(fragment) <= free:
                         self.want(sha256)
                         if sha256 in self._loading:
                             await asyncio.wait([self._loading[sha256]])
@@ -169,7 +170,7 @@ class Loader:
             await self._load(sha256)
         except _LoadError as error:
             failed = error
-        except (DownloadError, FragmentError, OSError) as error:
+        except (DownloadError, FragmentError, GraphRefusedError, OSError) as error:
             failed = _LoadError(f"fragment {sha256[:12]}: {error}")
         except MemoryError:
             failed = _LoadError(f"fragment {sha256[:12]}: out of memory while loading", "memory")
@@ -189,10 +190,8 @@ class Loader:
         if refusal is not None:
             raise _LoadError(f"fragment {sha256[:12]}: {refusal}")
         fragment = await self._described(sha256)
-        if fragment.peak_memory_bytes > self._budget.budget_bytes:  # before anything is fetched for it
-            raise _does_not_fit(
-                DoesNotFitError(fragment.peak_memory_bytes, self._budget.budget_bytes), sha256
-            )
+        if _needed_bytes(fragment) > self._budget.budget_bytes:  # before anything is fetched for it
+            raise _does_not_fit(DoesNotFitError(_needed_bytes(fragment), self._budget.budget_bytes), sha256)
         began_ms = now_ms()
         path = await self._opening(sha256, lambda: self._store.find(sha256)) or await self._fetched(fragment)
         waits_ms = now_ms()
@@ -225,6 +224,7 @@ class Loader:
             del self._opened_ms[sha256]
 
     def _open(self, sha256: str, path: Path) -> FragmentRuntime:
+        check_file(path, self._budget.budget_bytes)
         self._quarantine.begin(sha256)
         try:
             return FragmentRuntime(path)
@@ -241,7 +241,7 @@ class Loader:
         return fragment
 
     async def _make_room(self, fragment: Fragment) -> None:
-        sha256, needed = fragment.sha256, fragment.peak_memory_bytes
+        sha256, needed = fragment.sha256, _needed_bytes(fragment)
         try:
             async with asyncio.timeout(MEMORY_PATIENCE_S):
                 while True:
@@ -265,6 +265,11 @@ class Loader:
     async def _next_change(self) -> None:
         self._changed.clear()
         await self._changed.wait()
+
+
+def _needed_bytes(fragment: Fragment) -> int:
+    """Return the memory to reserve: as described, but at least that of the file."""
+    return max(fragment.peak_memory_bytes, fragment.file_bytes)
 
 
 def _does_not_fit(error: DoesNotFitError, sha256: str) -> _LoadError:

@@ -54,6 +54,38 @@ def endless() -> list[onnx.NodeProto]:
     ]
 
 
+def doubling() -> onnx.GraphProto:
+    """Return the body of a `Loop` that doubles a tensor in each turn."""
+    return helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Add", ["v", "v"], ["w"])],
+        "body",
+        [
+            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("v", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("w", TensorProto.FLOAT, None),
+        ],
+    )
+
+
+def growing(size: int) -> list[onnx.NodeProto]:
+    """Nodes that make a tensor of so many bytes for each image; the file does not tell its size."""
+    return [
+        *flat(),
+        constant("items", [size // 4]),
+        constant("first", [0]),
+        helper.make_node("Shape", ["row"], ["shape"]),
+        helper.make_node("Gather", ["shape", "first"], ["images"]),
+        helper.make_node("Mul", ["items", "images"], ["size"]),
+        helper.make_node("ConstantOfShape", ["size"], ["big"]),
+        helper.make_node("ReduceMax", ["big"], ["most"], keepdims=0),
+        helper.make_node("Add", ["row", "most"], ["logits"]),
+    ]
+
+
 def _one() -> onnx.TensorProto:
     return numpy_helper.from_array(np.ones(1, np.float32))
 

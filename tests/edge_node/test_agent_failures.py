@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from splitplace.commands.processes.broker import Broker
 from splitplace.edge_node import loader
@@ -18,6 +19,7 @@ from splitplace.messages.topics import (
     NODE_PREPARE,
     TENSOR,
 )
+from tests.edge_node.odd_networks import build_odd_application, constant, doubling, flat, model_of
 from tests.edge_node.world import World, routes, world
 from tests.support.tiny_application import right_answers, tiny_images
 from tests.support.waiting import until
@@ -217,3 +219,19 @@ async def test_a_next_node_that_is_gone_costs_this_one_nothing(mosquitto_url: st
             await w.outside.send(route, IMAGES, task=f"c.{number}")
         await is_answered(w, "c.good")
         await until(lambda: w.vitals("n1").executed == 21, 20)
+
+
+async def test_a_network_that_might_never_end_is_refused_when_it_is_loaded(
+    mosquitto_url: str, tmp_path: Path
+) -> None:
+    loop = helper.make_node("Loop", ["turns", "", "row"], ["logits"], body=doubling())
+    application = build_odd_application(
+        tmp_path / "models", model_of([*flat(), constant("turns", 2**62), loop])
+    )
+    async with world(mosquitto_url, tmp_path, "n1", application=application) as w:
+        await w.outside.send(whole(w), IMAGES)
+        await until(lambda: w.outside.failures, 20)
+        (failure,) = w.outside.failures
+        assert failure.kind == "fragment"
+        assert "turns" in failure.reason
+        assert w.vitals("n1").loaded == ()

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import psutil
 
-from tests.edge_node.odd_networks import build_odd_application, endless, model_of
+from tests.edge_node.odd_networks import build_odd_application, endless, growing, model_of
 from tests.edge_node.world import World, routes, world
 from tests.support.tiny_application import tiny_images
 from tests.support.waiting import until
 
+GIGABYTE = 1 << 30
 IDLE_MEGABYTES = 110
 DEAD_WITHIN_S = 3.0
 
@@ -90,4 +91,21 @@ async def test_a_run_without_end_ends_the_process_which_does_not_run_that_fragme
             await w.outside.send(route, images, task="c.again")
             await until(lambda: w.outside.failures, 20)
             assert "put aside" in w.outside.failures[-1].reason
+            assert process.poll() is None
+
+
+async def test_a_network_whose_tensors_exceed_the_budget_fails_for_lack_of_memory_and_the_node_works_on(
+    mosquitto_url: str, tmp_path: Path
+) -> None:
+    images, _ = tiny_images(1)
+    application = build_odd_application(tmp_path / "models", model_of(growing(GIGABYTE)))
+    (route,) = routes(application.variant("whole"), ["n1"])
+    async with world(mosquitto_url, tmp_path, application=application) as w:
+        with node_process(w, "--memory-budget-mb", "64") as process:
+            await until(lambda: w.outside.statuses and w.outside.statuses[-1].online, 30)
+            for number in range(3):
+                await w.outside.send(route, images, task=f"c.{number}")
+                await until(lambda: len(w.outside.failures) > number, 20)  # noqa: B023 - awaited here
+                assert w.outside.failures[-1].kind == "memory"
+            assert w.outside.vitals[-1].resident_bytes < GIGABYTE / 2
             assert process.poll() is None

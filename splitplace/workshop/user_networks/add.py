@@ -13,7 +13,7 @@ from splitplace.workshop.datasets import Subset
 from splitplace.workshop.onnx.graph import Graph
 from splitplace.workshop.packing.evaluation import Measured
 from splitplace.workshop.packing.packer import Heading, Packer, measured_on, pack, with_stated_accuracy
-from splitplace.workshop.user_networks.from_onnx import UserNetworkError
+from splitplace.workshop.user_networks.from_onnx import UserNetworkError, check_bounds
 
 SMALL_PICTURE = 96 * 96
 """Number of pixels up to which micro-batches have `SMALL_BATCH` images, else `LARGE_BATCH`."""
@@ -53,10 +53,12 @@ def add(
         check that the chains equal the whole.
 
     Raises:
-        UserNetworkError: The number of labels differs from the network's number of outputs.
+        UserNetworkError: The number of labels differs from the network's number of outputs, or no node would
+            run it.
         CutError: The network cannot be cut into as many fragments.
         PackingError: A chain's logits differ from those of the whole network.
     """
+    check_bounds(whole)
     graph = Graph(whole)
     shape, outputs = graph.shape(graph.input), graph.shape(graph.output)
     if outputs != (len(request.labels),):

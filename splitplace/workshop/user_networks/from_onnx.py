@@ -9,8 +9,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from splitplace.edge_node.graph_check import GraphRefusedError, check_bytes
 from splitplace.errors import SplitPlaceError
-from splitplace.messages.limits import MAX_FRAGMENT_BYTES
+from splitplace.messages.limits import MAX_FRAGMENT_BYTES, MEBIBYTE
 from splitplace.workshop.onnx.batch_size import with_plain_sizes
 from splitplace.workshop.onnx.file import BATCH, finish
 from splitplace.workshop.user_networks.preprocessing import Preprocessing
@@ -21,6 +22,10 @@ _PICTURES = "pictures"
 _MAX_CHANNELS = 4
 _SAME_ANSWER = 1e-3
 """Greatest accepted difference between the logits of an image alone and in a batch."""
+
+
+MAX_INNER_TENSOR_BYTES = 256 * MEBIBYTE
+"""Limit of each tensor inside a network, for one picture."""
 
 
 class UserNetworkError(SplitPlaceError):
@@ -73,6 +78,7 @@ def adopt(model: onnx.ModelProto, preprocessing: Preprocessing | None) -> onnx.M
             of the batch.
     """
     _check_opset(model)
+    check_bounds(model)
     sides = _sides(model)
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
@@ -100,6 +106,22 @@ def adopt(model: onnx.ModelProto, preprocessing: Preprocessing | None) -> onnx.M
         return finish(with_plain_sizes(changed))
     except (ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise UserNetworkError(f"the model's shapes cannot be inferred: {error}") from error
+
+
+def check_bounds(model: onnx.ModelProto) -> None:
+    """Refuse, before anything runs, what a node would refuse: work or memory without bound.
+
+    Raises:
+        UserNetworkError: The model holds such loops, or tensors that are too large.
+    """
+    try:
+        known = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except (ValueError, RuntimeError, onnx.shape_inference.InferenceError):
+        known = model  # what does not fit together is said by others, better
+    try:
+        check_bytes(known.SerializeToString(), MAX_INNER_TENSOR_BYTES)
+    except GraphRefusedError as error:
+        raise UserNetworkError(f"no node would run this network: {error}") from error
 
 
 def pictures_without_answer(model: onnx.ModelProto) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from splitplace.workshop.user_networks.from_onnx import (
     read_onnx,
 )
 from splitplace.workshop.user_networks.preprocessing import Preprocessing
+from tests.edge_node.odd_networks import doubling
 
 CLASSES = 5
 PLAIN = Preprocessing.for_channels(3, [], [], 1.0)
@@ -188,3 +189,24 @@ def test_a_network_that_gives_nan_for_every_picture_is_refused_for_that_reason()
     weight.CopyFrom(numpy_helper.from_array(np.full((144, CLASSES), np.nan, np.float32), "weight"))
     with pytest.raises(UserNetworkError, match="NaN"):
         adopt(model, PLAIN)
+
+
+def test_a_network_that_would_run_or_grow_without_bound_is_refused_before_it_runs() -> None:
+    endless = _model()
+    endless.graph.initializer.append(numpy_helper.from_array(np.array(2**62), "turns"))
+    endless.graph.node[-1].output[0] = "once"
+    endless.graph.node.append(helper.make_node("Loop", ["turns", "", "once"], ["logits"], body=doubling()))
+    with pytest.raises(UserNetworkError, match="turns"):
+        adopt(endless, PLAIN)
+    huge = _model()
+    huge.graph.initializer.append(numpy_helper.from_array(np.array([1_500_000_000]), "size"))
+    huge.graph.node[-1].output[0] = "once"
+    huge.graph.node.extend(
+        [
+            helper.make_node("ConstantOfShape", ["size"], ["big"]),
+            helper.make_node("ReduceMax", ["big"], ["most"], keepdims=0),
+            helper.make_node("Add", ["once", "most"], ["logits"]),
+        ]
+    )
+    with pytest.raises(UserNetworkError, match="6000000000 bytes"):
+        adopt(huge, PLAIN)
