@@ -23,7 +23,7 @@ from splitplace.commands.processes.broker import started_broker
 from splitplace.commands.processes.children import Processes
 from splitplace.commands.processes.cpu_shares import cpu_shares
 from splitplace.messages import topics
-from splitplace.messages.cluster import ClusterState
+from splitplace.messages.cluster import ClusterState, ServiceStatus
 from tests.support.swarm import Swarm, Told, swarm
 
 NODES = ("n1", "n2", "n3")
@@ -93,24 +93,32 @@ def median_s(told: Sequence[Told]) -> float:
 
 
 @contextlib.asynccontextmanager
-async def nodes_online(settings: Settings) -> AsyncIterator[None]:
-    """Enter once all nodes are there."""
-    bus, online = Bus(settings, "benchmark"), asyncio.Event()
+async def online(settings: Settings) -> AsyncIterator[None]:
+    """Enter once all services and nodes are there."""
+    bus, nodes, services = Bus(settings, "benchmark"), asyncio.Event(), asyncio.Event()
+    seen = set()
 
     async def on_cluster(received: Received[ClusterState]) -> None:
         if sum(node.online for node in received.message.nodes) == len(NODES):
-            online.set()
+            nodes.set()
+
+    async def on_service(received: Received[ServiceStatus]) -> None:
+        if received.message.online:
+            seen.add(received.message.service)
+        if len(seen) == len(SERVICES):
+            services.set()
 
     bus.subscribe(topics.CLUSTER_STATE, on_cluster)
+    bus.subscribe(topics.SERVICE_STATUS, on_service)
     async with bus:
-        await asyncio.wait_for(online.wait(), 60.0)
+        await asyncio.wait_for(asyncio.gather(nodes.wait(), services.wait()), 60.0)
         yield
 
 
 async def measure(arguments: argparse.Namespace, url: str, slow: Callable[[], None]) -> None:
     """Run both bursts."""
     image = arguments.image.read_bytes()
-    async with nodes_online(Settings(broker=url)), swarm(url, arguments.sensors) as sensors:
+    async with online(Settings(broker=url)), swarm(url, arguments.sensors) as sensors:
         quiet = await quiet_time(sensors, arguments.application, image)
         print(f"quiet: {1e3 * quiet.single_s:.1f} ms a task, {quiet.throughput:.0f} tasks a second")
         await burst(sensors, arguments.application, image, 1.0, quiet)
