@@ -35,6 +35,7 @@ from splitplace.services.gateway.refusals import (
 )
 from splitplace.services.gateway.reply import reply_to
 from splitplace.services.gateway.settings import GatewaySettings
+from splitplace.services.gateway.under_way import UnderWay
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class Reception:
         journal: Journal,
         catalogue: Catalogue,
         admission: Admission,
+        under_way: UnderWay,
         *,
         begin: Callable[[Entry, float], None],
         tell: Callable[[Answer, ReplyTo], None],
@@ -67,6 +69,7 @@ class Reception:
             journal: open.
             catalogue: the applications.
             admission: knows what is held, and what can be in time.
+            under_way: notes what is parsed and decoded now.
             begin: begins an accepted task; the second argument is when it arrived, in ms.
             tell: publishes an answer.
         """
@@ -77,6 +80,7 @@ class Reception:
         self._journal = journal
         self._catalogue = catalogue
         self._admission = admission
+        self._under_way = under_way
         self._begin = begin
         self._tell = tell
         self._retained: dict[str, None] = {}
@@ -89,16 +93,17 @@ class Reception:
         try:
             if raw.retained:
                 self._remember_retained(raw)
-            if len(raw.payload) > SMALL_BYTES:
-                submission = await asyncio.to_thread(read, raw, identity)
-            else:
-                submission = read(raw, identity)
+            async with self._under_way.working_on(raw):
+                if len(raw.payload) > SMALL_BYTES:
+                    submission = await asyncio.to_thread(read, raw, identity)
+                else:
+                    submission = read(raw, identity)
             identity = submission.identity
             reply = reply_to(raw, self._settings.prefix, identity.client)
             if raw.retained:
                 await self._refuse_retained(submission)
             if not await self._is_repeated(submission, reply, arrived_ms):
-                await self._accept(await self._valid(submission, arrived_ms), reply, arrived_ms)
+                await self._accept(await self._valid(raw, submission), reply, arrived_ms)
         except _AlreadyToldError:
             log.debug("dropped a retained task of %s that came before", identity.client)
         except TaskRefusedError as refusal:
@@ -145,12 +150,13 @@ class Reception:
         except JournalError as error:
             self._cannot_write(error)
 
-    async def _valid(self, submission: Submission, arrived_ms: float) -> ValidTask:
+    async def _valid(self, raw: RawReceived, submission: Submission) -> ValidTask:
         application = await self._catalogue.find(submission.application)
-        self._refuse_overload(submission, application, arrived_ms)
-        if submission.is_costly:
-            return await asyncio.to_thread(decode, submission, application)
-        return decode(submission, application)
+        self._refuse_overload(submission, application, raw.arrived_ms)
+        async with self._under_way.working_on(raw):
+            if submission.is_costly:
+                return await asyncio.to_thread(decode, submission, application)
+            return decode(submission, application)
 
     def _overload(
         self, submission: Submission, application: Application, arrived_ms: float

@@ -22,10 +22,11 @@ RefusalKind = Literal[
     "not-ready",
     "overloaded",
     "quota",
+    "poison",
     "journal",
 ]
 
-TRY_AGAIN: tuple[RefusalKind, ...] = ("not-ready", "overloaded", "quota", "journal", "reused-id")
+TRY_AGAIN: tuple[RefusalKind, ...] = ("not-ready", "overloaded", "quota", "poison", "journal", "reused-id")
 """Refusals of tasks that may be valid, answered `refused`; all others are answered `invalid`."""
 
 

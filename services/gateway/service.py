@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from splitplace.bus.client import Session
 from splitplace.bus.connection import Received
 from splitplace.bus.seldom import SeldomWarnings
-from splitplace.bus.service import Service, now_ms
+from splitplace.bus.service import Service, now_ms, software_version
 from splitplace.messages import topics
 from splitplace.messages.application import Application
 from splitplace.messages.cluster import CancelTask, ClusterState, NodeStatus, ServiceStatus, StageFailure
@@ -34,6 +34,7 @@ from splitplace.services.gateway.reception import Reception
 from splitplace.services.gateway.reply import encoded
 from splitplace.services.gateway.settings import GatewaySettings
 from splitplace.services.gateway.task import NewTask, RetryRules, unbegun
+from splitplace.services.gateway.under_way import UnderWay
 from splitplace.storage.client_secret import kept_secret
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,8 @@ class Gateway:
         self._services: dict[str, str] = {}
         limits = Limits(settings.max_tasks, settings.max_input_mb * MEGABYTE)
         self._admission = Admission(limits)
+        file = settings.journal_file.with_name(f"{settings.journal_file.name}.under-way")
+        self._under_way = UnderWay(file, software_version())
         self._waiting: dict[str, NewTask] = {}
         """Accepted tasks that were not begun."""
         self._warnings = SeldomWarnings(log)
@@ -84,7 +87,13 @@ class Gateway:
         )
         self._answers = self._service.connection("answers")
         self._reception = Reception(
-            settings, journal, self._catalogue, self._admission, begin=self._begin, tell=self._tell
+            settings,
+            journal,
+            self._catalogue,
+            self._admission,
+            self._under_way,
+            begin=self._begin,
+            tell=self._tell,
         )
         self._counts = self._reception.counts
         self._tensors = self._service.connection("tensors")
@@ -96,7 +105,8 @@ class Gateway:
     async def run(self) -> None:
         """Serve until cancelled."""
         await self._restore()
-        await self._service.run()
+        with self._under_way:
+            await self._service.run()
 
     def _subscribe(self) -> None:
         bus = self._bus
