@@ -6,15 +6,14 @@ Chunks come on a topic that all nodes share, so every one that arrives is used, 
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from splitplace.edge_node.window import Key, Window
 from splitplace.errors import SplitPlaceError
 from splitplace.messages.limits import CHUNK_BYTES
 
-WINDOW = 16
-"""Chunks requested at a time."""
-PATIENCE_MS = 1000.0
-"""Request a chunk again after this many ms."""
-MAX_SILENT_ROUNDS = 8
-"""Rounds of requests in a row without a new chunk after which the download fails."""
+MAX_REQUEST = 16
+"""Max. chunks of one request."""
+MAX_SILENT_ROUNDS = 4
+"""Rounds of requests in a row without any chunk after which the download fails."""
 
 
 class DownloadError(SplitPlaceError):
@@ -27,63 +26,79 @@ class Wanted:
 
     first_chunk: int
     chunks: int
+    follows: bool = False
+    """Whether chunks that were sent since an earlier request are still expected."""
 
 
 class Download:
     """Tracks which chunks of a file of known size are here, requested, or missing."""
 
-    def __init__(self, file_bytes: int, written: Collection[int] = ()) -> None:
+    def __init__(self, fragment: str, file_bytes: int, window: Window, written: Collection[int] = ()) -> None:
         """Begin a download; the chunks `written` are here already."""
         self.file_bytes = file_bytes
         self.chunks = -(-file_bytes // CHUNK_BYTES)
+        self._fragment = fragment
+        self._window = window
         self._missing = set(range(self.chunks)).difference(written)
-        self._requested_ms: dict[int, float] = {}
-        self._silent_rounds = 0
+        self._has_asked = False
+        window.begin()
+        self._silent_before = window.silent_rounds
 
     @property
     def is_complete(self) -> bool:
         """Whether all chunks are here. The hash tells whether they are right."""
         return not self._missing
 
-    def receive(self, chunk: int, body_bytes: int, file_bytes: int) -> bool:
+    def receive(self, chunk: int, body_bytes: int, file_bytes: int, now_ms: float) -> bool:
         """Note a chunk. Returns whether to keep it: new, of this file, and of the right size."""
         expected = min(CHUNK_BYTES, self.file_bytes - chunk * CHUNK_BYTES)
         if file_bytes != self.file_bytes or body_bytes != expected or chunk not in self._missing:
             return False
         self._missing.discard(chunk)
-        self._requested_ms.pop(chunk, None)
-        self._silent_rounds = 0
+        self._window.arrive(Key(self._fragment, chunk), now_ms)
         return True
+
+    def drop(self, chunk: int, now_ms: float) -> None:
+        """Note a chunk that came and could not be kept: it has to be sent again."""
+        if chunk in self._missing:
+            self._window.drop(Key(self._fragment, chunk), now_ms)
 
     def wanted(self, now_ms: float) -> Wanted | None:
         """Return what to request now; None while enough is on its way.
 
         Raises:
-            DownloadError: no new chunk has come in `MAX_SILENT_ROUNDS` rounds of requests.
+            DownloadError: nothing has come in `MAX_SILENT_ROUNDS` rounds of requests.
         """
-        late = [
-            chunk
-            for chunk, requested_ms in self._requested_ms.items()
-            if now_ms - requested_ms >= PATIENCE_MS
-        ]
-        if late and len(late) == len(self._requested_ms):
-            self._silent_rounds += 1
-            if self._silent_rounds >= MAX_SILENT_ROUNDS:
-                missing = f"{len(self._missing)} of {self.chunks} chunks"
-                raise DownloadError(f"{missing} did not come, though requested {MAX_SILENT_ROUNDS} times")
-        for chunk in late:
-            del self._requested_ms[chunk]
-        unrequested = self._missing - self._requested_ms.keys()
-        if not unrequested or len(self._requested_ms) > WINDOW // 2:
+        self._window.expire(now_ms)
+        self._silent_before = min(self._silent_before, self._window.silent_rounds)
+        if self._missing and self._window.silent_rounds - self._silent_before >= MAX_SILENT_ROUNDS:
+            missing = f"{len(self._missing)} of {self.chunks} chunks"
+            raise DownloadError(f"{missing} did not come, though requested {MAX_SILENT_ROUNDS} times")
+        room = min(self._window.room, MAX_REQUEST)
+        first = min((chunk for chunk in self._missing if not self._is_requested(chunk)), default=None)
+        if not room or first is None:
             return None
-        first = min(unrequested)
+        repeats = self._window.is_repeat(Key(self._fragment, first))
         run = 1
-        while run < WINDOW - len(self._requested_ms) and first + run in unrequested:
+        while (
+            run < room
+            and (chunk := first + run) in self._missing
+            and not self._is_requested(chunk)
+            and self._window.is_repeat(Key(self._fragment, chunk)) == repeats
+        ):
             run += 1
-        self._requested_ms.update(dict.fromkeys(range(first, first + run), now_ms))
-        return Wanted(first, run)
+        for chunk in range(first, first + run):
+            self._window.request(Key(self._fragment, chunk), now_ms)
+        follows, self._has_asked = self._has_asked and not repeats, True
+        return Wanted(first, run, follows)
 
     def next_check_ms(self, now_ms: float) -> float:
         """Return the ms to wait for a chunk before calling `wanted` again."""
-        oldest = min(self._requested_ms.values(), default=now_ms)
-        return max(0.0, oldest + PATIENCE_MS - now_ms)
+        return self._window.next_check_ms(now_ms)
+
+    def end(self) -> None:
+        """Leave the window to other downloads."""
+        self._window.leave(self._fragment)
+
+    def _is_requested(self, chunk: int) -> bool:
+        return self._window.is_requested(Key(self._fragment, chunk))

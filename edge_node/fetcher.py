@@ -5,12 +5,14 @@ Chunks that an earlier fetch has written are not fetched again, even if its proc
 
 import asyncio
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from splitplace.bus.background import now_ms
 from splitplace.bus.connection import Bus, Received
 from splitplace.edge_node.download import Download, DownloadError
 from splitplace.edge_node.fragment_store import FragmentStore, PartialFragment
+from splitplace.edge_node.window import Window
 from splitplace.messages.application import Fragment
 from splitplace.messages.cluster import FragmentMissing, FragmentRequest
 from splitplace.messages.frames import FragmentHeader
@@ -35,6 +37,19 @@ class Fetcher:
         self._store = store
         self._node = node
         self._slots = asyncio.Semaphore(MAX_PARALLEL)
+        self._window = Window()
+        self._transfers: set[_Transfer] = set()
+        bus.on_connect(self._on_connect)
+
+    async def _on_connect(self) -> None:
+        """Request again what was on its way when the connection broke."""
+        self._window.restart()
+        self._wake()
+
+    def _wake(self) -> None:
+        """Let all transfers look at the window, which they share."""
+        for transfer in self._transfers:
+            transfer.wake()
 
     async def fetch(self, fragment: Fragment) -> Path:
         """Return the fragment's file, with its hash checked.
@@ -51,23 +66,47 @@ class Fetcher:
             for _ in range(MAX_TRIES):
                 partial = await asyncio.to_thread(self._store.begin, fragment.sha256, fragment.file_bytes)
                 with partial:
-                    await _Transfer(self._bus, self._node, fragment, partial).run()
+                    await self._transfer(fragment, partial)
                     try:
                         return await asyncio.to_thread(self._store.finish, partial, fragment.sha256)
                     except StoreError as error:
                         log.warning("fetched a fragment with wrong content: %s", error)
         raise DownloadError(f"the content had a wrong hash, {MAX_TRIES} times")
 
+    async def _transfer(self, fragment: Fragment, partial: PartialFragment) -> None:
+        download = Download(fragment.sha256, fragment.file_bytes, self._window, partial.written)
+        transfer = _Transfer(
+            self._bus, self._node, fragment.sha256, download, partial=partial, on_arrival=self._wake
+        )
+        self._transfers.add(transfer)
+        try:
+            await transfer.run()
+        finally:
+            self._transfers.discard(transfer)
+            download.end()
+            self._wake()
+
 
 class _Transfer:
     """One download of one file."""
 
-    def __init__(self, bus: Bus, node: str, fragment: Fragment, partial: PartialFragment) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        node: str,
+        fragment: str,
+        download: Download,
+        *,
+        partial: PartialFragment,
+        on_arrival: Callable[[], None],
+    ) -> None:
         self._bus = bus
         self._node = node
-        self._fragment = fragment.sha256
-        self._download = Download(fragment.file_bytes, partial.written)
+        self._fragment = fragment
+        self._download = download
         self._partial = partial
+        self._on_arrival = on_arrival
+        self._is_awake = False
         self._unwritten: asyncio.Queue[tuple[int, memoryview] | None] = asyncio.Queue()
         """Chunk numbers and bodies; None only wakes `run`."""
         self._missing: str | None = None
@@ -85,8 +124,16 @@ class _Transfer:
                         chunk = await self._unwritten.get()
                 except TimeoutError:
                     continue
-                if chunk is not None:
+                if chunk is None:
+                    self._is_awake = False
+                else:
                     await asyncio.to_thread(self._partial.write, *chunk)
+
+    def wake(self) -> None:
+        """Look at the window again."""
+        if not self._is_awake:
+            self._is_awake = True
+            self._unwritten.put_nowait(None)
 
     def _ask(self) -> None:
         if self._missing is not None:
@@ -98,16 +145,18 @@ class _Transfer:
                 fragment=self._fragment,
                 first_chunk=wanted.first_chunk,
                 chunks=wanted.chunks,
+                follows=wanted.follows,
             )
             self._bus.send(FRAGMENT_REQUEST, request)
 
     def _on_chunk(self, received: Received[FragmentHeader]) -> None:
         header = received.message
-        if self._unwritten.qsize() < _MAX_UNWRITTEN and self._download.receive(
-            header.chunk, len(received.body), header.file_bytes
-        ):
+        if self._unwritten.qsize() >= _MAX_UNWRITTEN:
+            self._download.drop(header.chunk, now_ms())
+        elif self._download.receive(header.chunk, len(received.body), header.file_bytes, now_ms()):
             self._unwritten.put_nowait((header.chunk, received.body))
+            self._on_arrival()
 
     def _on_missing(self, received: Received[FragmentMissing]) -> None:
         self._missing = received.message.reason
-        self._unwritten.put_nowait(None)
+        self.wake()

@@ -205,6 +205,8 @@ class FragmentRequest(Message):
     fragment: Sha256
     first_chunk: Count
     chunks: Annotated[int, Field(ge=1, le=64)]
+    follows: bool = False
+    """Whether the node has listened since an earlier request: chunks sent since then are not sent again."""
 
 
 class FragmentMissing(Message):

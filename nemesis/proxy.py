@@ -33,13 +33,16 @@ class Weather:
 class Link:
     """One listening port that leads to the broker."""
 
-    def __init__(self, broker_port: int) -> None:
+    def __init__(self, broker_port: int, broker_host: str = LOOPBACK) -> None:
         self.up = Weather()
         self.down = Weather()
         self.closes = False
         """Whether new connections are accepted and closed at once, as by a proxy without a server."""
+        self.carried_bytes = {"up": 0, "down": 0}
+        """Bytes written in each direction."""
         self.port = 0
         self._broker_port = broker_port
+        self._broker_host = broker_host
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -113,21 +116,24 @@ class Link:
         await self._passes(up=True)
         await self._passes(up=False)
         try:
-            far_reader, far_writer = await asyncio.open_connection(LOOPBACK, self._broker_port)
+            far_reader, far_writer = await asyncio.open_connection(self._broker_host, self._broker_port)
         except OSError:
             writer.close()
             return
         ends = {writer, far_writer}
         self._writers |= ends
+        pumps = [
+            asyncio.ensure_future(self._pump(reader, far_writer, up=True)),
+            asyncio.ensure_future(self._pump(far_reader, writer, up=False)),
+        ]
         try:
-            pumps = [
-                asyncio.ensure_future(self._pump(reader, far_writer, up=True)),
-                asyncio.ensure_future(self._pump(far_reader, writer, up=False)),
-            ]
             _, rest = await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
             for pump in rest:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
+        except asyncio.CancelledError:  # by `stop`
+            for pump in pumps:
+                pump.cancel()
         finally:
             self._writers -= ends
             for end in ends:
@@ -161,11 +167,12 @@ class Link:
         while data:
             await self._passes(up=up)
             weather = self._weather(up=up)
-            size = weather.slice_bytes or len(data)
+            size = min(weather.slice_bytes or len(data), len(data))
             if weather.bytes_per_s:
                 size = min(size, max(1, int(weather.bytes_per_s * _POLL_S)))
             head, data = data[:size], data[size:]
             writer.write(head)
+            self.carried_bytes["up" if up else "down"] += size
             await writer.drain()
             if weather.bytes_per_s:
                 await asyncio.sleep(size / weather.bytes_per_s)

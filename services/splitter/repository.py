@@ -6,9 +6,7 @@ moment after the first request, so that nodes that start together share one broa
 
 import asyncio
 import logging
-from collections import OrderedDict
 from pathlib import Path
-from typing import NamedTuple
 
 from splitplace.bus.connection import Received
 from splitplace.bus.service import Service
@@ -16,47 +14,13 @@ from splitplace.messages.cluster import FragmentMissing, FragmentRequest
 from splitplace.messages.frames import FragmentHeader, pack
 from splitplace.messages.limits import CHUNK_BYTES
 from splitplace.messages.topics import FRAGMENT_CHUNK, FRAGMENT_MISSING, FRAGMENT_REQUEST
+from splitplace.services.splitter.due_chunks import Chunk, DueChunks
 from splitplace.storage.model_store import ModelStore, StoreError, verify
 
 log = logging.getLogger(__name__)
 
 GATHER_S = 0.005
 """Pause between the first request and the first chunk."""
-
-MAX_DUE = 1024
-"""Chunks due at a time (256 MiB); requests beyond it are dropped, and nodes ask again."""
-
-
-class Chunk(NamedTuple):
-    """One chunk of a fragment file."""
-
-    fragment: str
-    number: int
-
-
-class DueChunks:
-    """The chunks to send, in the order in which they were first asked for. Pure."""
-
-    def __init__(self, max_due: int = MAX_DUE) -> None:
-        """An empty queue for at most this many chunks."""
-        self._max_due = max_due
-        self._due: OrderedDict[Chunk, None] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._due)
-
-    def ask(self, request: FragmentRequest, file_bytes: int) -> None:
-        """Add the chunks of a request that the file has and that are not due yet."""
-        end = min(request.first_chunk + request.chunks, -(-file_bytes // CHUNK_BYTES))
-        for number in range(request.first_chunk, end):
-            if len(self._due) >= self._max_due:
-                break
-            self._due.setdefault(Chunk(request.fragment, number))
-
-    def next(self) -> Chunk:
-        """Take the chunk that has been due longest. Raises KeyError if none is due."""
-        chunk, _ = self._due.popitem(last=False)
-        return chunk
 
 
 class Repository:

@@ -32,7 +32,6 @@ from splitplace.messages.topics import (
 from splitplace.policies.placement import placement_policy
 from splitplace.policies.splitting import split_policy
 from splitplace.services.splitter.core import SplitterCore
-from splitplace.services.splitter.repository import Chunk, DueChunks
 from splitplace.services.splitter.service import Splitter
 from splitplace.services.splitter.settings import SplitterSettings
 from splitplace.storage import state_file as memory
@@ -246,23 +245,6 @@ async def test_what_the_repository_does_not_have_or_what_was_changed_is_said_to_
         missing = await observer.until(FRAGMENT_MISSING, lambda missing: missing.fragment == sha256)
         assert str(tmp_path) not in missing.reason
         assert observer.chunks == []
-
-
-def test_chunks_beyond_the_end_are_not_due_and_what_is_due_is_bounded() -> None:
-    due = DueChunks(max_due=5)
-    name = sha("x")
-
-    def request(first: int, chunks: int) -> FragmentRequest:
-        return FragmentRequest(node="n", fragment=name, first_chunk=first, chunks=chunks)
-
-    for wanted in (request(1, 64), request(0, 64), request(3, 64), request(2**40, 64)):
-        due.ask(wanted, 3 * CHUNK_BYTES)
-    assert len(due) == 3
-    due.ask(request(0, 64), 99 * CHUNK_BYTES)
-    assert [due.next().number for _ in range(5)] == [1, 2, 0, 3, 4]
-    assert len(due) == 0
-    due.ask(request(0, 1), CHUNK_BYTES)
-    assert due.next() == Chunk(name, 0)
 
 
 async def test_a_memory_that_is_not_the_splitters_does_not_stop_it(
