@@ -5,14 +5,15 @@
 
 It wants two things: the retained status that the part leaves on the broker, which its last will replaces,
 and a fresh heartbeat, since the status of a part that died with its broker stays. The broker and prefix are
-those of the part: `SPLITPLACE_BROKER`, `SPLITPLACE_PREFIX`, and user name and password where there are any.
+those of the part: `SPLITPLACE_BROKER`, `SPLITPLACE_PREFIX`, and user name and password where there are any,
+in variables of their own or in the URL.
 """
 
 import json
 import os
 import signal
 import sys
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from paho.mqtt import client, subscribe
 
@@ -23,7 +24,8 @@ def main() -> int:
     """Return the exit code for the part that the first argument names."""
     broker = urlsplit(os.environ.get("SPLITPLACE_BROKER", "mqtt://127.0.0.1:1883"))
     prefix = os.environ.get("SPLITPLACE_PREFIX", "splitplace/v1")
-    username = os.environ.get("SPLITPLACE_USERNAME")
+    username = os.environ.get("SPLITPLACE_USERNAME") or unquote(broker.username or "")
+    password = os.environ.get("SPLITPLACE_PASSWORD") or unquote(broker.password or "") or None
     part = sys.argv[1]
     status = f"{prefix}/{part}/status"
     heartbeat = f"{prefix}/{part}/vitals" if part.startswith("node/") else f"{prefix}/metrics/{part}"
@@ -43,7 +45,7 @@ def main() -> int:
         [status, heartbeat],
         hostname=broker.hostname or "127.0.0.1",
         port=broker.port or (8883 if broker.scheme == "mqtts" else 1883),
-        auth={"username": username, "password": os.environ.get("SPLITPLACE_PASSWORD")} if username else None,
+        auth={"username": username, "password": password} if username else None,
         clean_session=None,  # of MQTT 3; paho refuses it for MQTT 5
         protocol=client.MQTTv5,
         tls={"ca_certs": os.environ.get("SPLITPLACE_CA_FILE")} if broker.scheme == "mqtts" else None,

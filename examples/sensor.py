@@ -23,7 +23,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgpack
 import numpy as np
@@ -100,11 +100,13 @@ class Sensor:
             client_id=f"{self._name}-{os.urandom(4).hex()}",  # two clients of one id throw each other out
             protocol=mqtt.MQTTv5,
         )
-        self._client.username_pw_set(arguments.username, os.environ.get("SPLITPLACE_PASSWORD"))
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = lambda *_: self._ready.put("")
         self._client.on_message = self._on_message
         parts = urlsplit(arguments.broker)
+        username = arguments.username or unquote(parts.username or "") or None
+        password = os.environ.get("SPLITPLACE_PASSWORD") or unquote(parts.password or "") or None
+        self._client.username_pw_set(username, password)
         if parts.scheme == "mqtts":
             self._client.tls_set(ca_certs=arguments.ca_file)
         default_port = 8883 if parts.scheme == "mqtts" else 1883
@@ -253,7 +255,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--broker", default="mqtt://127.0.0.1:1883", help="mqtt:// or mqtts:// URL")
-    add("--username", help="user at the broker; the password stands in SPLITPLACE_PASSWORD")
+    add(
+        "--username",
+        default=os.environ.get("SPLITPLACE_USERNAME"),
+        help="user at the broker; the password stands in SPLITPLACE_PASSWORD",
+    )
     add("--ca-file", help="certificate authority for mqtts://")
     add("--prefix", default="splitplace/v1", help="topic prefix")
     add("--name", default=f"sensor-{random.randrange(16**6):06x}", help="of this sensor")
@@ -280,7 +286,7 @@ def main() -> None:
         sensor.connect()
         run(sensor, arguments)
     except (ConnectionError, OSError) as error:
-        sys.exit(f"{arguments.broker}: {error}")
+        sys.exit(f"{arguments.broker.rpartition('@')[2]}: {error}")  # without user name and password
     finally:
         sensor.close()
     tasks = list(sensor.tasks.values())

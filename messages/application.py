@@ -10,7 +10,7 @@ from functools import cached_property
 from math import prod
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from splitplace.messages.base import (
     Bytes,
@@ -22,6 +22,8 @@ from splitplace.messages.base import (
     Part,
     Ratio,
     Sha256,
+    Words,
+    one_line,
 )
 from splitplace.messages.limits import MAX_BATCH, MAX_STAGES, MAX_TENSOR_BYTES, MAX_TENSOR_RANK
 
@@ -39,7 +41,7 @@ VARIANT_KINDS: tuple[VariantKind, ...] = get_args(VariantKind)
 
 Dimension = Annotated[int, Field(ge=1, le=1 << 20)]
 ClassIndex = Annotated[int, Field(ge=0, le=100_000)]
-Label = Annotated[str, Field(min_length=1, max_length=100)]
+Label = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(one_line)]
 
 
 class TensorSpec(Part):
@@ -138,7 +140,7 @@ class Application(Message):
     """
 
     name: Name
-    title: Annotated[str, Field(max_length=200)]
+    title: Words
     input: TensorSpec
     labels: Annotated[tuple[Label, ...], Field(min_length=2, max_length=100_000)]
     default_deadline_ms: Milliseconds

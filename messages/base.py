@@ -1,8 +1,9 @@
-"""The base of every message (frozen, strict, nothing extra) and the types of names and quantities."""
+"""The base of every message (frozen, strict) and the types of names, texts and quantities."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 PROTOCOL_VERSION: Literal[1] = 1
 
@@ -43,17 +44,37 @@ Bytes = Annotated[int, Field(ge=0, le=2**53)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 NonNegative = Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)]
 MAX_TEXT = 1000
-Text = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
-"""A sentence for people: a reason, an error."""
+
+_SPACES = re.compile(r"[\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]+")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, those that change the direction of writing, and halves of surrogate pairs."""
+
+
+def one_line(text: str) -> str:
+    """Return a text as one line of printable characters.
+
+    Texts travel to terminals and logs: no message may steer a terminal, forge a line, or hide what it says.
+    """
+    return _CONTROLS.sub("", _SPACES.sub(" ", text))
+
+
+Text = Annotated[str, StringConstraints(max_length=MAX_TEXT), AfterValidator(one_line)]
+"""A sentence for people: a reason, an error. One line without control characters."""
+
+Words = Annotated[str, StringConstraints(max_length=200), AfterValidator(one_line)]
+"""A title, a version. One line without control characters."""
 
 Attempt = Annotated[int, Field(ge=1, le=1000)]
 """A numbered try at running a task. Messages of older attempts are ignored."""
 
 
 class Part(BaseModel):
-    """Base of a value inside a message."""
+    """Base of a value inside a message.
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    Fields of a newer minor version are ignored; what cannot be ignored gets another protocol version.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
 
 class Message(Part):

@@ -17,6 +17,7 @@ from splitplace.messages.base import (
     Sha256,
     TaskKey,
     Text,
+    Words,
 )
 from splitplace.messages.limits import MAX_NODES, MAX_STAGES
 
@@ -50,8 +51,8 @@ class NodeInfo(Message):
     """Bytes that loaded fragments may take together."""
     encode_megabytes_per_second: NonNegative
     """Speed of its tensor codec."""
-    platform: Annotated[str, Field(max_length=200)]
-    software: Annotated[str, Field(max_length=200)]
+    platform: Words
+    software: Words
     """Versions of splitplace and ONNX Runtime."""
 
 
@@ -190,7 +191,7 @@ class ServiceStatus(Message):
     service: Name
     boot: BootId
     online: bool
-    software: Annotated[str, Field(max_length=200)]
+    software: Words
     settled: bool = False
     """Whether no other service of this name was heard for a while: a newcomer of the name then gives way."""
 

@@ -7,7 +7,7 @@ does not give are taken from the topic (`task/<application>/<client>/<task>`) or
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from splitplace.messages.application import DType, VariantKind
 from splitplace.messages.base import (
@@ -23,6 +23,7 @@ from splitplace.messages.base import (
     SignedMilliseconds,
     TaskKey,
     Text,
+    one_line,
 )
 from splitplace.messages.limits import (
     MAX_BATCH,
@@ -46,7 +47,7 @@ class TaskRequest(Message):
     Exactly one of the two must be given.
     """
 
-    model_config = ConfigDict(val_json_bytes="base64", ser_json_bytes="base64")
+    model_config = ConfigDict(extra="forbid", val_json_bytes="base64", ser_json_bytes="base64")
 
     task: ClientName | None = None
     """The sensor's id for it. Sent again with the same inputs it gets the same answer, not a second run."""
@@ -71,7 +72,7 @@ AnswerStatus = Literal["answered", "expired", "failed", "refused", "invalid"]
 class Prediction(Part):
     """The answer for one input."""
 
-    label: Annotated[str, Field(max_length=100)]
+    label: Annotated[str, Field(max_length=100), AfterValidator(one_line)]
     index: ClassLabel
     confidence: Ratio
 

@@ -9,7 +9,7 @@ import typer
 
 from splitplace.errors import SplitPlaceError
 
-_UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202a-\u202e\u2066-\u2069]")
 """Control characters but tab and newline, and those that change the direction of writing."""
 
 

@@ -13,11 +13,14 @@ from splitplace.terminal import printable
 
 
 class _PrintableFormatter(logging.Formatter):
-    """Keeps control characters in messages from outside away from the terminal."""
+    """Keeps control characters from outside away from the terminal, and forged lines out of the log.
+
+    Only the first line of a record begins at the margin.
+    """
 
     @override
     def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
+        return printable(super().format(record)).replace("\n", "\n    ")
 
 
 def run_until_signal(work: Coroutine[Any, Any, None], settings: Settings) -> None:

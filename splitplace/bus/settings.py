@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import ssl
 import tomllib
 from collections.abc import Callable, Mapping
@@ -74,6 +75,8 @@ class Settings(BaseSettings):
         scheme, _, credentials = start.rpartition("//")
         username, _, password = credentials.partition(":")
         found = {"username": unquote(username), "password": unquote(password)}
+        if password and not (username or data.get("username")):
+            raise ValueError("the broker URL holds a password and no user name: mqtt://NAME:PASSWORD@HOST")
         return {
             **{name: value for name, value in found.items() if value},
             **data,
@@ -84,16 +87,17 @@ class Settings(BaseSettings):
     @classmethod
     def _is_a_broker_url(cls, value: str) -> str:
         url = value if "//" in value else f"mqtt://{value}"
+        shown = re.split(r"[?#]", value)[0]  # nobody should write a password there, but it would be printed
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
         except ValueError as error:  # half an IPv6 address, or no port number
             raise ValueError(
-                f"{value!r} is not a broker URL like mqtt://192.168.1.10:1883 (ports are 1 to 65535)"
+                f"{shown!r} is not a broker URL like mqtt://192.168.1.10:1883 (ports are 1 to 65535)"
             ) from error
         beyond = parts.path.strip("/") or parts.query or parts.fragment
         if parts.scheme not in {"mqtt", "mqtts"} or not host or port == 0 or beyond:
-            raise ValueError(f"{value!r} is not a broker URL like mqtt://192.168.1.10:1883")
+            raise ValueError(f"{shown!r} is not a broker URL like mqtt://192.168.1.10:1883")
         return url.rstrip("/")
 
     @field_validator("log_level", mode="before")

@@ -47,6 +47,8 @@ def _print(report: SystemReport, settings: Settings) -> None:
     for service in report.services:
         if service.online and service.trouble:
             console.print(cell(f"{service.name}: {service.trouble}", "yellow"))
+    for stranger in report.strangers:
+        console.print(cell(f"{stranger} (install the same version everywhere)", "yellow"))
     if not report.nodes:
         console.print("No node is known here. Start one with: splitplace node --node NAME")
         return

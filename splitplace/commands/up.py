@@ -1,6 +1,5 @@
 """`splitplace up`."""
 
-import os
 import signal
 import sys
 import time
@@ -9,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from splitplace.bus.settings import Settings
 from splitplace.commands.processes.children import Processes
+from splitplace.commands.shared.credentials import hand_on_credentials
 from splitplace.commands.shared.options import BrokerOption, PrefixOption, settings_from
 from splitplace.commands.shared.places import StateDirOption, paths
 from splitplace.commands.shared.policy_option import PolicyOption, parse_pair, policy_flags
@@ -40,7 +39,7 @@ def command(
     `SPLITPLACE_*` variables and `splitplace.toml`. They wait for the broker (see `splitplace broker`).
     """
     settings = settings_from(broker, prefix, log_level=log_level)
-    _hand_on_credentials(settings)
+    hand_on_credentials(settings)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     own_flags = policy_flags(parse_pair(policy))
     shared = ["--broker", settings.broker, "--prefix", settings.prefix, "--log-level", settings.log_level]
@@ -62,11 +61,3 @@ def command(
                     print(printable(f"{death}\nrestarting {death.name}"), file=sys.stderr, flush=True)
         except KeyboardInterrupt:
             print("stopping")
-
-
-def _hand_on_credentials(settings: Settings) -> None:
-    """Give them to child processes as variables: other users can read flags."""
-    if settings.username is not None:
-        os.environ["SPLITPLACE_USERNAME"] = settings.username
-    if settings.password is not None:
-        os.environ["SPLITPLACE_PASSWORD"] = settings.password.get_secret_value()

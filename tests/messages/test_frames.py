@@ -1,5 +1,6 @@
 """Binary frames: what is encoded comes back, and whatever else arrives is a FrameError."""
 
+import contextlib
 import random
 import struct
 import tracemalloc
@@ -210,11 +211,11 @@ def test_any_field_may_hold_anything_and_nothing_but_a_frame_error_comes_of_it(
     body = frame[4 + length + -(4 + length) % 16 :]
     packed = msgpack.packb(fields | {field: value})
     changed = struct.pack(">I", len(packed)) + packed + bytes(-(4 + len(packed)) % 16) + body
-    try:
+    if field == "extra":  # of a newer version
         read(changed)
-    except FrameError:
         return
-    assert field != "extra"
+    with contextlib.suppress(FrameError):
+        read(changed)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from splitplace.commands.processes.broker import FoundBroker, found_broker
 from splitplace.commands.processes.children import Child, Processes
 from splitplace.commands.processes.cpu_shares import CpuShares, cpu_shares
 from splitplace.commands.shared.client import clear_retained
+from splitplace.commands.shared.credentials import hand_on_credentials
 from splitplace.commands.watch.observation import Observation, observe
 from splitplace.commands.watch.recording import Recorder, recording
 from splitplace.commands.watch.screen import shown
@@ -120,6 +121,8 @@ class Demo:
             # A prefix of its own keeps demos that share a broker apart.
             prefix = f"splitplace/demo-{secrets.token_hex(4)}"
             settings = Settings.load(broker=broker.url, prefix=prefix)
+            hand_on_credentials(settings)
+            broker = replace(broker, url=settings.broker)  # the summary shows it: without credentials
             if broker.kind == "given":
                 stack.callback(_tidy_up, settings)
             shares = stack.enter_context(cpu_shares())

@@ -77,6 +77,13 @@ def clock(now: datetime) -> Check:
 
 def versions(own: str, status: SystemReport) -> Check:
     """Compare the versions of all services and nodes with this one."""
+    if status.strangers:
+        return Check(
+            "versions",
+            "fail",
+            f"this is {own}; {'; '.join(map(str, status.strangers))}",
+            "install the same version everywhere, or clear their retained topics if they are gone",
+        )
     others = {service.name: service.software for service in status.services if service.online}
     others |= {node.name: node.software for node in status.nodes if node.online}
     same = (own, f"splitplace {own}")

@@ -119,6 +119,12 @@ class Seen:
             if message is not None:
                 yield message
 
+    def not_understood(self, topic: Topic[Any]) -> Iterator[tuple[Mapping[str, str], bytes, str]]:
+        """Return parameters and payload of each message on a topic that is not valid, and why."""
+        why = self.broken((topic,))
+        for name in sorted(why):
+            yield topic.match(name) or {}, self._payloads[name], why[name]
+
     def broken(self, topics: Iterable[Topic[Any]]) -> Mapping[str, str]:
         """Return the topics with messages that are not valid, and why."""
         found = {}

@@ -3,13 +3,15 @@
 After a power cut the broker still says that all is online. So whoever claims to be online must also speak.
 """
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aiomqtt
 
 from splitplace.bus.settings import Settings
 from splitplace.commands.shared.client import Seen, retained, wait_for
+from splitplace.messages.base import PROTOCOL_VERSION, one_line
 from splitplace.messages.topics import (
     CLUSTER_STATE,
     METRICS_SERVICE,
@@ -67,11 +69,27 @@ class NodeReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Stranger:
+    """A service or node that says something of itself that this version does not understand."""
+
+    name: str
+    """`node kitchen`, or the name of the service."""
+    software: str | None
+    """Its version, if it says so where we can read it."""
+    reason: str
+
+    def __str__(self) -> str:
+        software = self.software or "of an unknown version"
+        return f"{self.name} ({software}) is not understood: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
 class SystemReport:
     """All services and nodes of a system."""
 
     services: tuple[ServiceReport, ...]
     nodes: tuple[NodeReport, ...]
+    strangers: tuple[Stranger, ...] = ()
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -150,4 +168,39 @@ def report_on(seen: Seen) -> SystemReport:
             for name in SERVICES
         ),
         nodes=tuple(nodes),
+        strangers=_strangers(seen),
+    )
+
+
+def _strangers(seen: Seen) -> tuple[Stranger, ...]:
+    """Return who says something that is not valid, once each; the first to say a version counts."""
+    found: dict[str, Stranger] = {}
+    for topic in (SERVICE_STATUS, NODE_INFO, NODE_STATUS, NODE_VITALS):
+        for parameters, payload, why in seen.not_understood(topic):
+            node = parameters.get("node")
+            name = parameters.get("service", "") if node is None else f"node {node}"
+            protocol, software = _versions_in(payload)
+            reason = f"it speaks version {protocol} of the protocol, this is {PROTOCOL_VERSION}"
+            known = found.get(name)
+            found[name] = Stranger(
+                name=name,
+                software=(known.software if known else None) or software,
+                reason=known.reason if known else why if protocol in {None, PROTOCOL_VERSION} else reason,
+            )
+    versions = {f"node {info.node}": info.software for info in seen.messages(NODE_INFO)}
+    return tuple(replace(each, software=each.software or versions.get(each.name)) for each in found.values())
+
+
+def _versions_in(payload: bytes) -> tuple[int | None, str | None]:
+    """Return protocol and software version of a message of any version, where they stand as in ours."""
+    try:
+        fields = json.loads(payload)
+    except (ValueError, RecursionError):
+        return None, None
+    if not isinstance(fields, dict):
+        return None, None
+    protocol, software = fields.get("version"), fields.get("software")
+    return (
+        protocol if isinstance(protocol, int) else None,
+        one_line(software[:200]) if isinstance(software, str) else None,
     )

@@ -1,0 +1,13 @@
+"""User name and password on their way to child processes."""
+
+import os
+
+from splitplace.bus.settings import Settings
+
+
+def hand_on_credentials(settings: Settings) -> None:
+    """Give user name and password to child processes as variables: other users can read flags."""
+    if settings.username is not None:
+        os.environ["SPLITPLACE_USERNAME"] = settings.username
+    if settings.password is not None:
+        os.environ["SPLITPLACE_PASSWORD"] = settings.password.get_secret_value()
