@@ -31,6 +31,7 @@ SERVICES = ("gateway", "splitter", "placer", "resource_monitor", "result_aggrega
 GRACE_S = 0.5
 SLOW_SHARE = 0.17
 RECOVERY_S = 2.0
+FLOOD = 500
 AT_ONCE = 16
 """Sensors that wait for an answer at any moment while the quiet throughput is measured."""
 
@@ -64,6 +65,19 @@ async def burst(sensors: Swarm, application: str, image: bytes, deadline_s: floa
     await asyncio.sleep(RECOVERY_S)
     after = await sensors.singles(application, image, 20, 10.0)
     report(told, deadline_s, last_s, after, quiet)
+
+
+async def flood(sensors: Swarm, application: str, image: bytes, quiet: Quiet) -> None:
+    """Let one sensor flood for a while, and print what others get meanwhile."""
+    flooding = [sensors.sensors[1].ask(application, image, 20.0) for _ in range(FLOOD)]
+    meanwhile = await sensors.singles(application, image, 20, 10.0)
+    under_way = sum(task.answer is None for task in flooding)
+    print(f"{FLOOD} tasks of one sensor, deadline 20 s: another sensor's tasks take ", end="")
+    print(f"{median_s(meanwhile) / quiet.single_s:.1f} times quiet, ", end="")
+    print(f"{sum(task.status == 'answered' for task in meanwhile)} of {len(meanwhile)} answered; ", end="")
+    print(f"{under_way} of the flood wait then")
+    while any(task.answer is None for task in flooding):  # noqa: ASYNC110 - set by a protocol
+        await asyncio.sleep(0.01)
 
 
 def report(
@@ -122,6 +136,7 @@ async def measure(arguments: argparse.Namespace, url: str, slow: Callable[[], No
         quiet = await quiet_time(sensors, arguments.application, image)
         print(f"quiet: {1e3 * quiet.single_s:.1f} ms a task, {quiet.throughput:.0f} tasks a second")
         await burst(sensors, arguments.application, image, 1.0, quiet)
+        await flood(sensors, arguments.application, image, quiet)
         slow()
         quiet = await quiet_time(sensors, arguments.application, image)
         print(f"the splitter has {SLOW_SHARE} of a core: {1e3 * quiet.single_s:.1f} ms a task, ", end="")

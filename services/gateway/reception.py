@@ -1,11 +1,11 @@
 """Receive tasks: refuse, answer again, or journal and begin each of them."""
 
-import asyncio
 import logging
 import secrets
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import NoReturn
 
 from splitplace.bus.background import now_ms
@@ -26,6 +26,7 @@ from splitplace.services.gateway.intake import (
     read,
 )
 from splitplace.services.gateway.journal import Entry, Journal, JournalError, Known, ReplyTo
+from splitplace.services.gateway.reading_room import ReadingRoom
 from splitplace.services.gateway.refusals import (
     TRY_AGAIN,
     RefusalKind,
@@ -83,6 +84,7 @@ class Reception:
         self._under_way = under_way
         self._begin = begin
         self._tell = tell
+        self._room = ReadingRoom()
         self._retained: dict[str, None] = {}
 
     async def receive(self, raw: RawReceived) -> None:
@@ -95,7 +97,7 @@ class Reception:
                 self._remember_retained(raw)
             async with self._under_way.working_on(raw):
                 if len(raw.payload) > SMALL_BYTES:
-                    submission = await asyncio.to_thread(read, raw, identity)
+                    submission = await self._room.run(identity.client, partial(read, raw, identity))
                 else:
                     submission = read(raw, identity)
             identity = submission.identity
@@ -108,6 +110,10 @@ class Reception:
             log.debug("dropped a retained task of %s that came before", identity.client)
         except TaskRefusedError as refusal:
             self._refuse(raw, refusal.identity or identity, refusal)
+
+    def close(self) -> None:
+        """Receive nothing more."""
+        self._room.close()
 
     def turn_away(self, raw: RawReceived) -> None:
         """Refuse a message for which there is no room, unread."""
@@ -155,7 +161,8 @@ class Reception:
         self._refuse_overload(submission, application, raw.arrived_ms)
         async with self._under_way.working_on(raw):
             if submission.is_costly:
-                return await asyncio.to_thread(decode, submission, application)
+                client = submission.identity.client
+                return await self._room.run(client, partial(decode, submission, application))
             return decode(submission, application)
 
     def _overload(

@@ -1,6 +1,7 @@
 """The gateway's shell: MQTT and real time on one side, the state machine and the journal on the other."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -44,7 +45,8 @@ T = TypeVar("T")
 METRICS_PERIOD_S = 1.0
 FORGET_PERIOD_S = 60.0
 INTAKE_SESSION = Session(expiry_s=300, clean_start=False)
-INTAKE_WORKERS = 32
+INTAKE_WORKERS = 96
+"""Messages that are received at once; a few sensors that flood do not fill them."""
 FRAMES_AT_ONCE = 16
 JOURNAL_RETRY_S = 1.0
 MEGABYTE = 1e6
@@ -105,7 +107,7 @@ class Gateway:
     async def run(self) -> None:
         """Serve until cancelled."""
         await self._restore()
-        with self._under_way:
+        with self._under_way, contextlib.closing(self._reception):
             await self._service.run()
 
     def _subscribe(self) -> None:
