@@ -12,7 +12,9 @@ from splitplace.messages.limits import MEBIBYTE
 
 MAX_JOBS = 4096
 MAX_BYTES = 128 * MEBIBYTE
-MAX_REMEMBERED_TASKS = 8192
+MAX_REMEMBERED_TASKS = 2048
+_FEWEST_GONE = 64
+"""Jobs that are gone and whose entries stay in any case."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +63,8 @@ class _Entry:
     ends_ms: float
     sequence: int
     micro_batch: int
-    job: MicroBatchJob = field(compare=False)
+    key: TensorKey = field(compare=False)
+    """Not the job: the entry may outlive it, and must not keep its tensor."""
 
 
 class JobQueue:
@@ -96,6 +99,8 @@ class JobQueue:
         self._oldest_wanted: OrderedDict[str, int] = OrderedDict()
         self._bytes = 0
         self._sequence = 0
+        self._entries_gone = 0
+        """At most so many entries in heaps are of jobs that are gone."""
 
     def __len__(self) -> int:
         """Number of waiting jobs."""
@@ -145,7 +150,7 @@ class JobQueue:
         ]
         if not heads:
             return None
-        job = min(heads).job
+        job = self._jobs[min(heads).key]
         self._forget(job)
         return job
 
@@ -196,11 +201,11 @@ class JobQueue:
         group.waiting += 1
         self._jobs[key] = job
         self._bytes += len(job.encoded)
-        entry = _Entry(group.ends_ms, group.sequence, key.micro_batch, job)
+        entry = _Entry(group.ends_ms, group.sequence, key.micro_batch, key)
         heapq.heappush(self._heaps.setdefault(job.route.fragment, []), entry)
 
     def _forget(self, job: MicroBatchJob) -> None:
-        """Forget a job. The heap still holds it and skips it when its turn comes."""
+        """Forget a job. The heap still holds it and skips it when its turn comes, or drops it with others."""
         key = job.key
         del self._jobs[key]
         self._bytes -= len(job.encoded)
@@ -208,15 +213,28 @@ class JobQueue:
         group.waiting -= 1
         if not group.waiting:
             del self._groups[key[:3]]
+        self._entries_gone += 1
+        if self._entries_gone > len(self._jobs) + _FEWEST_GONE:
+            self._rebuild_heaps()
+
+    def _rebuild_heaps(self) -> None:
+        """Drop the entries of jobs that are gone: their fragment may never be ready again."""
+        self._entries_gone = 0
+        for fragment, heap in list(self._heaps.items()):
+            heap[:] = [entry for entry in heap if entry.key in self._jobs]
+            heapq.heapify(heap)
+            if not heap:
+                del self._heaps[fragment]
 
     def _head(self, fragment: str, now_ms: float) -> _Entry | None:
-        heap = self._heaps[fragment]
+        heap = self._heaps.get(fragment, [])
         while heap:
-            job = heap[0].job
-            if self._jobs.get(job.key) is job:
-                if now_ms < job.ends_ms:
-                    return heap[0]
+            job = self._jobs.get(heap[0].key)
+            if job is None:
+                heapq.heappop(heap)
+            elif now_ms < job.ends_ms:
+                return heap[0]
+            else:
                 self._drop([job])
-            heapq.heappop(heap)
-        del self._heaps[fragment]
+        self._heaps.pop(fragment, None)
         return None

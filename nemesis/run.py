@@ -128,7 +128,9 @@ async def _with_system(
         background.append(traffic)
         await asyncio.sleep(plan.warm_up_s)
         say(f"{history.now_s:.0f} s: faults begin")
+        ends_s = history.now_s + 60 * plan.minutes
         await Injector(system, history).run(plan.faults())
+        await asyncio.sleep(ends_s - history.now_s)
         traffic.cancel()
         say(f"{history.now_s:.0f} s: all faults are healed")
         await _until_answered(generator, _SETTLE_S)

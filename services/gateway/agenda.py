@@ -1,7 +1,10 @@
 """When which task needs attention next: a heap in which a newer plan replaces an older one. Pure."""
 
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from math import inf
+
+_FEWEST = 64
+"""Replaced plans that are kept in any case."""
 
 
 class Agenda:
@@ -10,7 +13,7 @@ class Agenda:
     def __init__(self) -> None:
         self._planned: dict[str, float] = {}
         self._heap: list[tuple[float, str]] = []
-        """Holds also plans that were replaced; they are dropped when they come up."""
+        """Holds also plans that were replaced; they are dropped when they come up, or are the most."""
 
     @property
     def next_ms(self) -> float:
@@ -25,6 +28,7 @@ class Agenda:
             return
         self._planned[key] = at_ms
         if at_ms < inf:
+            self._drop_replaced()
             heappush(self._heap, (at_ms, key))
 
     def forget(self, key: str) -> None:
@@ -39,3 +43,9 @@ class Agenda:
             del self._planned[key]
             due.append(key)
         return due
+
+    def _drop_replaced(self) -> None:
+        """Drop replaced plans when they are the most: their moment may be a day away."""
+        if len(self._heap) > 2 * len(self._planned) + _FEWEST:
+            self._heap = [(at_ms, key) for key, at_ms in self._planned.items() if at_ms < inf]
+            heapify(self._heap)

@@ -14,6 +14,7 @@ from splitplace.messages.limits import MAX_STAGES
 from splitplace.messages.task import StagePlacement, TaskDecided, TaskFinished, TaskPlaced
 from splitplace.policies.cluster import ClusterView
 from splitplace.policies.cost import HOP_MS
+from splitplace.policies.ended import EndedTasks, forgotten_ms
 from splitplace.policies.placement import (
     Infeasible,
     PeriodOutcome,
@@ -36,7 +37,7 @@ WARM_UP_TASK = "placer.warm-up"
 """Task key in hints that no task caused."""
 
 MAX_RECORDS = 10_000
-"""Tasks remembered, so that repeated messages change nothing; the oldest are forgotten."""
+"""Unfinished tasks that are remembered at most; the oldest are forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,26 @@ class Placing:
 @dataclass(slots=True)
 class _PlacedTask:
     attempt: int
-    placing: Placing | None
-    finished: bool = False
+    placing: Placing
+    forget_ms: float
+    """When it is forgotten although its end was never heard."""
+
+
+@dataclass(slots=True)
+class _Interval:
+    """Sums over the tasks that ended in a scheduling interval."""
+
+    tasks: int = 0
+    reward: float = 0.0
+    response: float = 0.0
+
+    def count(self, task: TaskFinished) -> None:
+        self.tasks += 1
+        self.reward += reward_of(task)
+        self.response += response_share(task.response_ms, task.deadline_ms)
+
+    def mean(self, total: float) -> float:
+        return total / self.tasks if self.tasks else 0.0
 
 
 class _SavedState(Part):
@@ -79,8 +98,8 @@ class PlacerCore:
         self._cluster = ClusterView() if cluster is None else cluster
         self._applications: dict[str, Application] = {}
         self._records: OrderedDict[str, _PlacedTask] = OrderedDict()
-        self._left: list[TaskFinished] = []
-        """Tasks that ended in this interval."""
+        self._ended = EndedTasks()
+        self._interval = _Interval()
 
     def add_application(self, application: Application) -> list[PrepareFragments]:
         """Add or replace a catalogue entry. Returns hints for nodes that have room for its fragments."""
@@ -93,6 +112,8 @@ class PlacerCore:
         """Apply the newest cluster state. Returns hints for nodes that are new in it."""
         before = {name: state.boot for name, state in self._cluster.nodes.items()}
         self._cluster.apply(snapshot, now_ms)
+        for task in [key for key, known in self._records.items() if now_ms > known.forget_ms]:
+            del self._records[task]
         return self._warm_up(
             {name for name, state in self._cluster.nodes.items() if before.get(name) != state.boot}
         )
@@ -104,24 +125,24 @@ class PlacerCore:
         message is a repetition.
         """
         known = self._records.get(decided.task)
-        if decided.variant is None or (known is not None and known.finished):
+        if decided.variant is None or decided.task in self._ended:
             return None
         if known is not None and decided.attempt <= known.attempt:
             return known.placing if decided.attempt == known.attempt else None
         self._cluster.placed(decided.task, decided.attempt, (), now_ms)  # an earlier attempt is cancelled
         placing = self._place(decided, decided.variant, now_ms)
-        self._remember(decided.task, _PlacedTask(decided.attempt, placing))
+        forget_ms = forgotten_ms(now_ms + decided.slack_ms, decided.grace_ms)
+        self._remember(decided.task, _PlacedTask(decided.attempt, placing, forget_ms))
         return placing
 
     def finished(self, finished: TaskFinished, now_ms: float) -> None:
         """Learn from a task that ended."""
         self._cluster.finished(finished.task, now_ms)
-        known = self._records.get(finished.task)
-        if known is None or not known.finished:
-            self._remember(finished.task, _PlacedTask(finished.attempt, None, finished=True))
+        self._records.pop(finished.task, None)
+        if finished.task not in self._ended:
             self._policy.learn(finished)
-            self._left.append(finished)
-            del self._left[:-MAX_RECORDS]
+            self._interval.count(finished)
+        self._ended.add(finished.task, finished.attempt, now_ms)
 
     def end_period(self) -> Training | None:
         """End a scheduling interval. Returns the training to run now, if any.
@@ -129,14 +150,14 @@ class PlacerCore:
         The cluster state does not tell the energy of the interval. The CPU use of the nodes stands for it:
         energy above idle is proportional to it.
         """
-        left, self._left = self._left, []
+        interval, self._interval = self._interval, _Interval()
         ratios = [state.cpu_ratio for state in self._cluster.nodes.values()]
         return self._policy.end_period(
             PeriodOutcome(
-                tasks=len(left),
-                reward=mean([reward_of(task) for task in left]) or 0.0,
+                tasks=interval.tasks,
+                reward=interval.mean(interval.reward),
                 energy=mean(ratios) or 0.0,
-                response=mean([response_share(task.response_ms, task.deadline_ms) for task in left]) or 0.0,
+                response=interval.mean(interval.response),
             )
         )
 

@@ -19,6 +19,7 @@ from splitplace.messages.application import Application
 from splitplace.messages.frames import FrameError, TensorHeader
 from splitplace.messages.limits import MEBIBYTE
 from splitplace.messages.task import TaskPlaced, TaskResult
+from splitplace.policies.ended import EndedTasks
 from splitplace.services.result_aggregator.merging import Condensed
 from splitplace.services.result_aggregator.outputs import TaskOutputs
 
@@ -48,7 +49,7 @@ class ResultAggregatorCore:
         self._max_bytes = max_bytes
         self._applications: dict[str, Application] = {}
         self._tasks: OrderedDict[str, TaskOutputs] = OrderedDict()
-        self._finished: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self._finished = EndedTasks(keep_ms=REMEMBER_MS, most=MAX_REMEMBERED)
         self._placed: OrderedDict[str, dict[int, TaskPlaced]] = OrderedDict()
         self._early: deque[tuple[TensorHeader, Condensed, float]] = deque(maxlen=MAX_EARLY)
         self._held_bytes = 0
@@ -77,7 +78,7 @@ class ResultAggregatorCore:
 
         The first placement of an attempt counts, as it does for the gateway.
         """
-        if not placed.stages or placed.attempt <= self._finished.get(placed.task, (0, 0.0))[0]:
+        if not placed.stages or placed.attempt <= self._finished.attempt(placed.task):
             return ()
         self._placed.setdefault(placed.task, {}).setdefault(placed.attempt, placed)
         if len(self._placed) > MAX_PLACED_TASKS:
@@ -101,7 +102,7 @@ class ResultAggregatorCore:
         Raises:
             FrameError: it contradicts the catalogue or the outputs before it.
         """
-        if header.attempt <= self._finished.get(header.task, (0, 0.0))[0]:
+        if header.attempt <= self._finished.attempt(header.task):
             return None
         application = self._applications.get(header.application)
         placed = self._placed.get(header.task, {}).get(header.attempt)
@@ -120,7 +121,7 @@ class ResultAggregatorCore:
         self._drop(header.task)
         task.take(header, output)
         if not task.missing:
-            self._remember(header.task, header.attempt, now_ms)
+            self._finished.add(header.task, header.attempt, now_ms)
             return task.result()
         self._tasks[header.task] = task
         self._held_bytes += task.held_bytes
@@ -140,15 +141,14 @@ class ResultAggregatorCore:
         """Drop a task that the gateway has answered."""
         self._drop(task)
         self._placed.pop(task, None)
-        self._remember(task, attempt, now_ms)
+        self._finished.add(task, attempt, now_ms)
 
     def expire(self, now_ms: float) -> int:
         """Drop expired tasks. Returns their number."""
         gone = [name for name, task in self._tasks.items() if now_ms >= task.ends_ms]
         for name in gone:
             self._drop(name)
-        while self._finished and next(iter(self._finished.values()))[1] <= now_ms:
-            self._finished.popitem(last=False)
+        self._finished.forget(now_ms)
         return len(gone)
 
     def _add_early(self, now_ms: float) -> tuple[TaskResult, ...]:
@@ -169,9 +169,3 @@ class ResultAggregatorCore:
         task = self._tasks.pop(name, None)
         if task is not None:
             self._held_bytes -= task.held_bytes
-
-    def _remember(self, name: str, attempt: int, now_ms: float) -> None:
-        earlier = self._finished.pop(name, (0, 0.0))[0]
-        self._finished[name] = max(attempt, earlier), now_ms + REMEMBER_MS
-        if len(self._finished) > MAX_REMEMBERED:
-            self._finished.popitem(last=False)

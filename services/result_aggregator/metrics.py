@@ -14,7 +14,8 @@ WINDOW = 1000
 """Most recent responses over which quantiles are taken."""
 
 MAX_BOARDS = 512
-MAX_REMEMBERED = 10_000
+MAX_REMEMBERED = 2048
+"""Counted tasks that are remembered: the broker may repeat a message within moments."""
 _MOST = 2**53
 
 BoardKind = Literal["tasks", "application", "decision"]

@@ -14,6 +14,7 @@ from splitplace.messages.task import TaskAccepted, TaskDecided, TaskFinished, Ta
 from splitplace.policies.cluster import ClusterView, stage_work
 from splitplace.policies.correction import Correction
 from splitplace.policies.cost import HOP_MS
+from splitplace.policies.ended import EndedTasks, forgotten_ms
 from splitplace.policies.placement import Infeasible, Placement, PlacementPolicy, PlacementRequest, place
 from splitplace.policies.prediction import Job, predict
 from splitplace.policies.splitting import Arm, Decision, SplitContext, SplitPolicy
@@ -29,7 +30,7 @@ MAX_ASKED_AGAIN = 4
 """Waiting tasks that may stay undecided in one call: predictions for large clusters cost milliseconds."""
 
 MAX_RECORDS = 10_000
-"""Tasks remembered, so that repeated messages change nothing; the oldest are forgotten."""
+"""Unfinished tasks that are remembered at most; the oldest are forgotten."""
 
 
 @dataclass(slots=True)
@@ -42,7 +43,6 @@ class _TrackedTask:
     """None while it waits."""
     context: SplitContext | None = None
     uncorrected_ms: float | None = None
-    finished: bool = False
 
 
 class _SavedState(Part):
@@ -72,6 +72,7 @@ class SplitterCore:
         self._cluster = ClusterView() if cluster is None else cluster
         self._applications: dict[str, Application] = {}
         self._records: OrderedDict[str, _TrackedTask] = OrderedDict()
+        self._ended = EndedTasks()
         self._waiting: dict[str, _TrackedTask] = {}
 
     # --- stimuli ---------------------------------------------------------------------------------------
@@ -83,6 +84,7 @@ class SplitterCore:
     def cluster(self, snapshot: ClusterState, now_ms: float) -> list[TaskDecided]:
         """Apply the newest cluster state; decide waiting tasks that it makes possible."""
         self._cluster.apply(snapshot, now_ms)
+        self._forget_overdue(now_ms)
         return self.decide_waiting(now_ms)
 
     def accepted(self, accepted: TaskAccepted, now_ms: float) -> list[TaskDecided]:
@@ -92,7 +94,7 @@ class SplitterCore:
         again if the message is a repetition.
         """
         known = self._records.get(accepted.task)
-        if known is not None and (known.finished or accepted.attempt < known.accepted.attempt):
+        if accepted.task in self._ended or (known and accepted.attempt < known.accepted.attempt):
             return []
         if known is not None and accepted.attempt == known.accepted.attempt:
             return [known.decided] if known.decided else []
@@ -116,7 +118,7 @@ class SplitterCore:
     def placed(self, placed: TaskPlaced, now_ms: float) -> None:
         """Replace the foreseen placement of a task by the placer's."""
         record = self._records.get(placed.task)
-        if record is not None and (record.finished or placed.attempt < record.accepted.attempt):
+        if placed.task in self._ended or (record and placed.attempt < record.accepted.attempt):
             return
         application = self._applications.get(placed.application)
         if application is None or not any(v.name == placed.variant for v in application.variants):
@@ -128,11 +130,11 @@ class SplitterCore:
     def finished(self, finished: TaskFinished, now_ms: float) -> list[TaskDecided]:
         """Learn from a task that ended; decide tasks that waited for its memory."""
         self._cluster.finished(finished.task, now_ms)
-        record = self._records.get(finished.task)
-        if record is None or record.finished:
-            return []
-        record.finished = True
+        self._ended.add(finished.task, finished.attempt, now_ms)
         self._waiting.pop(finished.task, None)
+        record = self._records.pop(finished.task, None)
+        if record is None:
+            return []
         if record.context is not None and record.accepted.attempt == finished.attempt:
             self._learn(record, record.context, finished)
         return self.decide_waiting(now_ms)
@@ -172,6 +174,13 @@ class SplitterCore:
         while len(self._records) > MAX_RECORDS:
             forgotten, _ = self._records.popitem(last=False)
             self._waiting.pop(forgotten, None)
+
+    def _forget_overdue(self, now_ms: float) -> None:
+        """Forget tasks whose end was never heard: the gateway died before it could tell."""
+        for task, record in list(self._records.items()):
+            if now_ms > forgotten_ms(record.due_ms, record.accepted.grace_ms):
+                del self._records[task]
+                self._waiting.pop(task, None)
 
     def _decide(self, record: _TrackedTask, now_ms: float) -> list[TaskDecided]:
         accepted = record.accepted

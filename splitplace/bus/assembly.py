@@ -10,6 +10,8 @@ from splitplace.messages.limits import MEBIBYTE
 MAX_WAITING_BYTES = 256 * MEBIBYTE
 MAX_WAITING_TENSORS = 1024
 MAX_REMEMBERED = 8192
+MAX_REMEMBER_MS = 60_000.0
+"""Longest time for which duplicates of a completed tensor are recognised."""
 MAX_IDLE_MS = 30_000.0
 """Longest pause between two chunks of a tensor; after it, the sender or the broker has died."""
 
@@ -104,7 +106,7 @@ class TensorAssembly:
         if key in self._completed:
             return None
         if header.chunks == 1:
-            self._remember(key, now_ms + header.expires_ms)
+            self._remember(key, now_ms + header.expires_ms, now_ms)
             return header, body
         waiting = self._waiting.get(key) or self._begin(key, header, now_ms)
         first = header.model_copy(update={"chunk": 0})
@@ -117,7 +119,7 @@ class TensorAssembly:
         if len(waiting.chunks) < header.chunks:
             return None
         self._forget(key)
-        self._remember(key, waiting.ends_ms)
+        self._remember(key, waiting.ends_ms, now_ms)
         return first, join_chunks(waiting.chunks, header.chunks)
 
     def expire(self, now_ms: float) -> int:
@@ -160,7 +162,7 @@ class TensorAssembly:
     def _forget(self, key: TensorKey) -> None:
         self._reserved_bytes -= self._waiting.pop(key).header.encoded_bytes
 
-    def _remember(self, key: TensorKey, ends_ms: float) -> None:
-        self._completed[key] = ends_ms
+    def _remember(self, key: TensorKey, ends_ms: float, now_ms: float) -> None:
+        self._completed[key] = min(ends_ms, now_ms + MAX_REMEMBER_MS)
         if len(self._completed) > self._max_remembered:
             self._completed.popitem(last=False)

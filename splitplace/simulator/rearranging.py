@@ -35,7 +35,7 @@ class RearrangingPlacer(PlacerCore):
             record = self._records.get(task.task)
             nodes = {**task.nodes, **wanted.get(task.task, {})}
             known = self._cluster.nodes.keys() >= set(nodes.values())
-            if record is None or record.placing is None or nodes == task.nodes or not known:
+            if record is None or nodes == task.nodes or not known:
                 continue
             prediction = predict(self._cluster, task.job, nodes, now_ms, due_ms=task.due_ms, idle=True)
             work_ms = {stage: task.remaining[stage] * ms for stage, ms in prediction.work_ms.items()}
