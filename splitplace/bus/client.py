@@ -24,6 +24,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from typing_extensions import override
 
 from splitplace.bus.batches import Batches
+from splitplace.bus.keepalive import Keepalive
 from splitplace.bus.settings import Settings
 from splitplace.messages import limits
 from splitplace.messages.base import Message
@@ -34,12 +35,13 @@ _MAX_IN_FLIGHT = 64
 _ENDED = "the connection ended"
 
 # Reason codes of MQTT 5 (2.4).
+_SILENT = 0x8D
 _TAKEN_OVER = 0x8E
 _NOT_OUR_DOING = {
     0x00,  # our own goodbye
     0x89,  # server busy
     0x8B,  # server shutting down
-    0x8D,  # keep alive timeout
+    _SILENT,
     _TAKEN_OVER,
     0x98,  # administrative action
     0x9C,  # use another server
@@ -112,6 +114,11 @@ class BrokerClient(aiomqtt.Client):
     def was_taken_over(self) -> bool:
         """Whether the broker ended the connection because another client came with our client id."""
         return self._closed_by is not None and self._closed_by.value == _TAKEN_OVER
+
+    @property
+    def was_silent(self) -> bool:
+        """Whether either end gave up the connection because it heard nothing for too long."""
+        return self._closed_by is not None and self._closed_by.value == _SILENT
 
     @property
     def was_closed_by_broker(self) -> bool:
@@ -252,7 +259,7 @@ class ClientIdentity:
     will: tuple[str, Message] | None
     session: Session
     receive_maximum: int
-    keepalive_s: int
+    keepalive: Keepalive
     forgotten_after_s: float
     manual_ack: bool = True
     """Whether messages are acknowledged by `acknowledge`, not as they arrive."""
@@ -283,11 +290,14 @@ class ClientIdentity:
             aiomqtt.MqttError: the broker was silent, refused or closed the connection.
         """
         client = self._client(patience_s)
+        began_s = asyncio.get_running_loop().time()
         try:
             async with client:
                 client.timeout = self.forgotten_after_s
                 yield client
         except aiomqtt.MqttError as error:
+            if client.was_silent:
+                self.keepalive.broke(held_s=asyncio.get_running_loop().time() - began_s)
             if client.was_taken_over:
                 raise TakenOverError(str(error)) from error
             raise
@@ -314,7 +324,7 @@ class ClientIdentity:
             protocol=aiomqtt.ProtocolVersion.V5,
             will=will,
             clean_start=not self.session.expiry_s,
-            keepalive=self.keepalive_s,
+            keepalive=self.keepalive.next_s,
             properties=properties,
             tls_context=self.settings.tls_context(),
             timeout=patience_s,

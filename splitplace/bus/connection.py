@@ -29,6 +29,7 @@ from splitplace.bus.client import (
 )
 from splitplace.bus.hints import hint
 from splitplace.bus.incoming import RawReceived, Received, RequestProperties, parse
+from splitplace.bus.keepalive import Keepalive
 from splitplace.bus.publisher import Publisher
 from splitplace.bus.reconnect import MANY_BRIEF, Reconnect
 from splitplace.bus.seldom import SeldomWarnings
@@ -83,7 +84,7 @@ class Bus:
         will: tuple[str, Message] | None = None,
         session: Session = NO_SESSION,
         receive_maximum: int = RECEIVE_MAXIMUM,
-        keepalive_s: int = 2,
+        keepalive_s: int | None = None,
     ) -> None:
         """A bus that is not connected yet.
 
@@ -94,12 +95,13 @@ class Bus:
             will: topic (without prefix) and retained message that the broker publishes if the process dies.
             session: what the broker keeps while the connection is away.
             receive_maximum: unacknowledged messages that the broker may send.
-            keepalive_s: the broker notices silence after 1.5 times this.
+            keepalive_s: the broker notices silence after 1.5 times this. None = as in the settings.
         """
         self.settings = settings
         self.statistics = Statistics()
+        alive = Keepalive(keepalive_s or settings.keepalive_s)
         self._identity = ClientIdentity(
-            settings, identifier, secret, will, session, receive_maximum, keepalive_s, _FORGOTTEN_AFTER_S
+            settings, identifier, secret, will, session, receive_maximum, alive, _FORGOTTEN_AFTER_S
         )
         self._subscriptions: list[Subscription] = []
         self._watches: list[TopicWatch] = []
@@ -109,10 +111,8 @@ class Bus:
         self._connected = asyncio.Event()
         self._warnings = SeldomWarnings(log)
         self._publisher = Publisher(self._live_client, self.statistics, self._warnings, _FORGOTTEN_AFTER_S)
-        self._tasks = BackgroundTasks()
-        self._publications = BackgroundTasks()
-        self._connections = 0
-        self._room = Room()
+        self._tasks, self._publications = BackgroundTasks(), BackgroundTasks()
+        self._connections, self._room = 0, Room()
 
     # --- before connecting -------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ OF_PARTS = frozenset(
         "placement",
         "policy",
         "queue_mb",
+        "run_limit_s",
         "save_every_s",
         "seed",
         "silent_after_ms",

@@ -25,6 +25,7 @@ from pydantic import ValidationError
 from splitplace.bus.background import now_ms
 from splitplace.bus.client import NO_SESSION, BrokerClient, ClientIdentity
 from splitplace.bus.incoming import parse
+from splitplace.bus.keepalive import Keepalive
 from splitplace.bus.reconnect import FIRST_PATIENCE_S as _CONNECT_S
 from splitplace.bus.settings import Settings
 from splitplace.errors import ConfigurationError
@@ -135,7 +136,7 @@ async def check_name(settings: Settings, identifier: str, status: Status) -> Non
         None,
         NO_SESSION,
         _RECEIVE_MAXIMUM,
-        _KEEPALIVE_S,
+        Keepalive(_KEEPALIVE_S),
         _CONNECT_S,
     )
     try:

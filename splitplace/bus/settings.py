@@ -57,6 +57,13 @@ class Settings(BaseSettings):
     ca_file: Path | None = Field(None, description="Certificate authority of the broker, for `mqtts://`.")
     certificate: Path | None = Field(None, description="Client certificate, for `mqtts://`.")
     key: Path | None = Field(None, description="Key of the client certificate, for `mqtts://`.")
+    keepalive_s: int = Field(
+        2,
+        ge=1,
+        le=600,
+        description="Seconds between signs of life; the broker notices silence after 1.5 times this. More on "
+        "links that large tensors fill for seconds.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least severe messages to log."
     )

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from splitplace.bus.client import NO_SESSION, BrokerClient, ClientIdentity
 from splitplace.bus.connection import RECEIVE_MAXIMUM, parse
 from splitplace.bus.hints import hint
+from splitplace.bus.keepalive import Keepalive
 from splitplace.bus.service import METRICS_PERIOD_S
 from splitplace.bus.settings import Settings
 from splitplace.commands.shared.options import explain
@@ -44,7 +45,7 @@ async def connected(settings: Settings, purpose: str) -> AsyncIterator[BrokerCli
         will=None,
         session=NO_SESSION,
         receive_maximum=RECEIVE_MAXIMUM,
-        keepalive_s=_KEEPALIVE_S,
+        keepalive=Keepalive(_KEEPALIVE_S),
         forgotten_after_s=CONNECT_S,
         manual_ack=False,
     )
