@@ -53,6 +53,8 @@ class GatewayMetrics(Message):
     repeated: Count
     journal_ms: Milliseconds
     """Mean time of a write to the journal."""
+    journal_bytes: Bytes = 0
+    """Size of its file and write-ahead log."""
 
 
 class RefusalMetrics(Message):

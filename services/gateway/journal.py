@@ -12,12 +12,11 @@ import contextlib
 import json
 import logging
 import sqlite3
-import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +24,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from splitplace.messages.base import Attempt, ClientName, Name, TaskKey
 from splitplace.messages.task import Answer, Deadline
+from splitplace.services.gateway import moments
+from splitplace.services.gateway.journal_file import give_back
 from splitplace.services.gateway.journal_thread import JournalError, JournalThread
+from splitplace.services.gateway.moments import Moment
 
 __all__ = ["Damaged", "Entry", "Journal", "JournalError", "Known", "ReplyTo", "Undelivered"]
 
@@ -33,8 +35,9 @@ log = logging.getLogger(__name__)
 
 _COLUMNS = (
     "key, client, task, application, deadline_ms, accepted_unix_s, attempt, dtype, shape, inputs, labels,"
-    " content, response_topic, correlation_data, packed, warnings"
+    " content, boot, boot_s, response_topic, correlation_data, packed, warnings"
 )
+_IS_OLD = "(CASE WHEN finished_boot = ? THEN finished_boot_s < ? ELSE finished_unix_s < ? END)"
 _REPLY_COLUMNS = "response_topic, correlation_data, packed, warnings"
 _DELIVERED, _UNDELIVERABLE = 1, 2
 _CHECKS: Mapping[str, TypeAdapter[Any]] = {
@@ -75,6 +78,15 @@ class Entry:
     reply: ReplyTo
     content: str | None = None
     """Hash of application and inputs; None in a journal of 0.1."""
+    boot: str | None = None
+    """Run of the machine in which it was accepted; None in older journals."""
+    boot_s: float = 0.0
+    """When it was accepted, by the clock of that run."""
+
+    @property
+    def accepted(self) -> Moment:
+        """When the task was accepted."""
+        return Moment(self.accepted_unix_s, self.boot, self.boot_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +122,23 @@ class Known:
 class Journal:
     """An asynchronous context manager. Every method waits until its write is in the file."""
 
-    def __init__(self, path: Path, *, durable: bool, keep_answers_s: float = 3600.0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        durable: bool,
+        keep_answers_s: float = 3600.0,
+        clock: Callable[[], Moment] = moments.now,
+    ) -> None:
         """A journal that is not open yet.
 
         Args:
             path: the file.
             durable: flush the disk for every group of writes.
             keep_answers_s: how long after its end a task's id and inputs are remembered.
+            clock: returns the present moment.
         """
+        self._clock = clock
         self._keep_answers_s = keep_answers_s
         self._path = path
         self._thread = JournalThread(path, durable=durable)
@@ -142,6 +163,26 @@ class Journal:
     def mean_write_ms(self) -> float:
         """Mean time of a write since the start."""
         return 1e3 * self._thread.write_seconds / max(1, self._thread.writes)
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong with the file, as a sentence; empty if all is well."""
+        failure = self._thread.failure
+        refusing = f"journal {self._path}: {failure}; new tasks are refused" if failure else ""
+        return "; ".join(filter(None, [refusing, self._thread.finding]))
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the file and its write-ahead log."""
+        sizes = 0
+        for path in (self._path, self._path.with_name(f"{self._path.name}-wal")):
+            with contextlib.suppress(OSError):
+                sizes += path.stat().st_size
+        return sizes
+
+    async def damaged(self) -> NoReturn:
+        """Wait until the file turns out to be damaged while it is in use. Raises JournalError."""
+        await self._thread.damaged()
 
     # --- operations --------------------------------------------------------------------------------
 
@@ -194,10 +235,12 @@ class Journal:
 
         def write(connection: sqlite3.Connection) -> bool:
             sql = (
-                "UPDATE tasks SET answer = ?, inputs = NULL, finished_unix_s = ?"
-                " WHERE key = ? AND answer IS NULL"
+                "UPDATE tasks SET answer = ?, inputs = NULL, finished_unix_s = ?, finished_boot = ?,"
+                " finished_boot_s = ? WHERE key = ? AND answer IS NULL"
             )
-            return connection.execute(sql, (answer.model_dump_json(), time.time(), key)).rowcount == 1
+            now = self._clock()
+            values = (answer.model_dump_json(), now.unix_s, now.boot, now.boot_s, key)
+            return connection.execute(sql, values).rowcount == 1
 
         return await self._thread.do(write)
 
@@ -209,10 +252,14 @@ class Journal:
 
     async def forget(self) -> int:
         """Delete answers that are no longer kept, but none that must still be delivered. Return how many."""
-        sql = "DELETE FROM tasks WHERE delivered > 0 AND quarantined IS NULL AND finished_unix_s < ?"
-        return await self._thread.do(
-            lambda connection: connection.execute(sql, (self._forgotten_before_unix_s,)).rowcount
-        )
+
+        def write(connection: sqlite3.Connection) -> int:
+            sql = f"DELETE FROM tasks WHERE delivered > 0 AND quarantined IS NULL AND {_IS_OLD}"  # noqa: S608
+            deleted = connection.execute(sql, self._before_unknown).rowcount
+            give_back(connection)
+            return deleted
+
+        return await self._thread.do(write)
 
     async def unfinished(self) -> tuple[tuple[Entry, ...], tuple[Damaged, ...]]:
         """Return accepted tasks without a terminal answer, oldest first, and those that cannot be read."""
@@ -255,20 +302,20 @@ class Journal:
     # --- in the thread -----------------------------------------------------------------------------
 
     @property
-    def _forgotten_before_unix_s(self) -> float:
-        return time.time() - self._keep_answers_s
+    def _before_unknown(self) -> tuple[str | None, float, float]:
+        """The values of `_IS_OLD`."""
+        before = self._clock().earlier(self._keep_answers_s)
+        return before.boot, before.boot_s, before.unix_s
 
     def _find(
         self, connection: sqlite3.Connection, client: str, task: str, content: str | None
     ) -> Known | None:
         sql = (
-            "SELECT key, content, answer FROM tasks WHERE client = ? AND task = ? AND quarantined IS NULL"
-            " AND NOT (delivered > 0 AND finished_unix_s < ?) ORDER BY rowid DESC"
+            "SELECT key, content, answer FROM tasks WHERE client = ? AND task = ? AND quarantined IS NULL"  # noqa: S608
+            f" AND NOT (delivered > 0 AND {_IS_OLD}) ORDER BY rowid DESC"
         )
         is_other = False
-        for key, known, answer in connection.execute(
-            sql, (client, task, self._forgotten_before_unix_s)
-        ).fetchall():
+        for key, known, answer in connection.execute(sql, (client, task, *self._before_unknown)).fetchall():
             if known not in {None, content}:
                 is_other |= answer is None
                 continue
@@ -299,14 +346,15 @@ def _row(entry: Entry) -> tuple[Any, ...]:
     return (
         *(entry.key, entry.client, entry.task, entry.application, entry.deadline_ms),
         *(entry.accepted_unix_s, entry.attempt, str(entry.inputs.dtype), shape),
-        *(np.ascontiguousarray(entry.inputs).tobytes(), labels, entry.content, reply.response_topic),
+        *(np.ascontiguousarray(entry.inputs).tobytes(), labels, entry.content, entry.boot, entry.boot_s),
+        reply.response_topic,
         *(reply.correlation_data, int(reply.packed), json.dumps(reply.warnings) if reply.warnings else None),
     )
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
     key, client, task, application, deadline_ms, accepted, attempt, dtype, shape, *more = row
-    inputs, labels, content, *reply = more
+    inputs, labels, content, boot, boot_s, *reply = more
     given = {"key": key, "client": client, "task": task, "application": application}
     for name, value in {**given, "deadline_ms": deadline_ms, "attempt": attempt}.items():
         _CHECKS[name].validate_python(value)
@@ -316,6 +364,8 @@ def _entry(row: tuple[Any, ...]) -> Entry:
         *(key, client, task, application, deadline_ms, accepted, attempt, array, truth),
         reply=_reply(reply),
         content=content,
+        boot=boot,
+        boot_s=boot_s or 0.0,
     )
 
 

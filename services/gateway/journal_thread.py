@@ -1,6 +1,7 @@
-"""The thread that owns the journal's file: opens and migrates it, and groups writes into transactions."""
+"""The thread that owns the journal's file, and groups writes into transactions."""
 
 import asyncio
+import logging
 import queue
 import sqlite3
 import threading
@@ -8,39 +9,16 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
+from splitplace.bus.seldom import SeldomWarnings
 from splitplace.errors import SplitPlaceError
+from splitplace.services.gateway.journal_file import is_damage, is_temporary, open_journal
 from splitplace.storage.exclusive import exclusive
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS tasks (
-    key TEXT PRIMARY KEY,
-    client TEXT NOT NULL,
-    task TEXT NOT NULL,
-    application TEXT NOT NULL,
-    deadline_ms REAL NOT NULL,
-    accepted_unix_s REAL NOT NULL,
-    attempt INTEGER NOT NULL,
-    dtype TEXT NOT NULL,
-    shape TEXT NOT NULL,
-    inputs BLOB,
-    labels TEXT,
-    response_topic TEXT,
-    correlation_data BLOB,
-    packed INTEGER NOT NULL,
-    answer TEXT,
-    delivered INTEGER NOT NULL DEFAULT 0,
-    finished_unix_s REAL
-) STRICT;
-CREATE INDEX IF NOT EXISTS unfinished ON tasks(delivered) WHERE delivered = 0;
-DROP INDEX IF EXISTS finished;
-CREATE INDEX IF NOT EXISTS ended ON tasks(finished_unix_s) WHERE delivered > 0;
-CREATE INDEX IF NOT EXISTS named ON tasks(client, task);
-"""
+log = logging.getLogger(__name__)
 
-_ADDED_COLUMNS = ("content", "warnings", "quarantined")
-"""Text columns that a journal of 0.1 does not have; NULL there."""
+OPEN_AGAIN_S = 1.0
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
@@ -59,13 +37,32 @@ class JournalThread:
         self._work: queue.SimpleQueue[tuple[Operation[Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._opened: Future[None] = Future()
+        self._damaged: asyncio.Future[JournalError]
+        self._warnings = SeldomWarnings(log)
         self.writes = 0
         self.write_seconds = 0.0
+        self.finding = ""
+        """What had to be done to open the file; empty as a rule."""
+        self.failure = ""
+        """Why the last writes failed; empty if they did not."""
+        self._is_ending = threading.Event()
 
     async def start(self) -> None:
-        """Open the file. Raises JournalError."""
+        """Open the file. Waits while it is locked or the disk is full. Raises JournalError."""
+        self._damaged = asyncio.get_running_loop().create_future()
         self._thread.start()
-        await asyncio.wrap_future(self._opened)
+        try:
+            await asyncio.wrap_future(self._opened)
+        except BaseException:
+            self._is_ending.set()
+            raise
+
+    async def damaged(self) -> NoReturn:
+        """Wait until the open file turns out to be damaged, then raise JournalError.
+
+        A new start sets the file aside and rescues what it can.
+        """
+        raise await asyncio.shield(self._damaged)
 
     async def stop(self) -> None:
         """Finish what waits and close the file."""
@@ -80,31 +77,46 @@ class JournalThread:
 
     def _run(self) -> None:
         lock = self._path.with_name(f"{self._path.name}.lock")
+        is_ours = lock.exists()
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with exclusive(lock):
-                self._serve()
+                try:
+                    connection = self._open(is_ours=is_ours)
+                except (sqlite3.Error, OSError):
+                    if not is_ours:
+                        lock.unlink(missing_ok=True)  # the file is somebody else's
+                    raise
+                if connection is not None:
+                    self._serve(connection)
         except BlockingIOError:
             message = (
                 f"journal {self._path}: another gateway uses it; give each system a --state-dir of its own"
             )
+            self._opened.set_exception(JournalError(message))
+        except sqlite3.Error as error:
+            message = f"journal {self._path}: {error}; is the folder writable, and the file a journal?"
             self._opened.set_exception(JournalError(message))
         except OSError as error:
             self._opened.set_exception(
                 JournalError(f"journal {self._path}: {error}; is the folder writable?")
             )
 
-    def _serve(self) -> None:
-        try:
-            connection = sqlite3.connect(self._path, isolation_level=None)
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
-            connection.executescript(_SCHEMA)
-            _migrate(connection)
-        except sqlite3.Error as error:
-            message = f"journal {self._path}: {error}; is the folder writable, and the file a journal?"
-            self._opened.set_exception(JournalError(message))
-            return
+    def _open(self, *, is_ours: bool) -> sqlite3.Connection | None:
+        """Open the file, however long it is locked or the disk full. Return None if nobody waits any more."""
+        while not self._is_ending.is_set():
+            try:
+                connection, self.finding = open_journal(self._path, durable=self._durable, is_ours=is_ours)
+            except sqlite3.Error as error:
+                if not is_temporary(error):
+                    raise
+                self._warnings.warn("open", "journal %s: %s; trying again", self._path, error)
+                self._is_ending.wait(OPEN_AGAIN_S)
+            else:
+                return connection
+        return None
+
+    def _serve(self, connection: sqlite3.Connection) -> None:
         self._opened.set_result(None)
         stop = False
         while not stop:
@@ -138,12 +150,22 @@ class JournalThread:
                 connection.execute("ROLLBACK")
             results = []
             failures = [(done, error) for _, done in batch]
+            self.failure = str(error)
         else:
+            self.failure = ""
             self.writes += len(results)
             self.write_seconds += time.perf_counter() - began
+        broken = next((error for _, error in failures if is_damage(error)), None)
         # All at once: each call wakes the event loop.
         for loop in {done.get_loop() for _, done in batch}:
             loop.call_soon_threadsafe(self._tell, loop, results, failures)
+        if broken is not None and not self._damaged.get_loop().is_closed():
+            self._damaged.get_loop().call_soon_threadsafe(self._say_damaged, broken)
+
+    def _say_damaged(self, error: Exception) -> None:
+        if not self._damaged.done():
+            message = f"journal {self._path}: {error}; the next start sets it aside and rescues what it can"
+            self._damaged.set_result(JournalError(message))
 
     def _tell(
         self,
@@ -171,11 +193,3 @@ def _in_savepoint(connection: sqlite3.Connection, operation: Operation[T]) -> T:
         raise
     connection.execute("RELEASE operation")
     return result
-
-
-def _migrate(connection: sqlite3.Connection) -> None:
-    """Add the columns that an older journal lacks."""
-    present = {row[1] for row in connection.execute("PRAGMA table_info(tasks)")}
-    for name in _ADDED_COLUMNS:
-        if name not in present:
-            connection.execute(f"ALTER TABLE tasks ADD COLUMN {name} TEXT")

@@ -39,4 +39,5 @@ def gateway_metrics(
         invalid=refusals.total() - refused,
         repeated=counts["repeated"],
         journal_ms=journal.mean_write_ms,
+        journal_bytes=journal.size_bytes,
     )

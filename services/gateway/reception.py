@@ -2,7 +2,6 @@
 
 import logging
 import secrets
-import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -12,6 +11,7 @@ from splitplace.bus.background import now_ms
 from splitplace.bus.incoming import RawReceived
 from splitplace.messages.application import Application
 from splitplace.messages.task import Answer
+from splitplace.services.gateway import moments
 from splitplace.services.gateway.admission import Admission
 from splitplace.services.gateway.catalogue import Catalogue
 from splitplace.services.gateway.intake import (
@@ -188,13 +188,16 @@ class Reception:
         if overload is not None:  # others came while this was decoded
             refuse(*overload)
         client, task = valid.identity.client, valid.identity.task
+        accepted = moments.now().earlier((now_ms() - arrived_ms) / 1e3)
         entry = Entry(
             key=f"{client}.{task}.{secrets.token_hex(INCARNATION_BYTES)}",
             client=client,
             task=task,
             application=valid.application,
             deadline_ms=valid.deadline_ms,
-            accepted_unix_s=time.time() - (now_ms() - arrived_ms) / 1e3,
+            accepted_unix_s=accepted.unix_s,
+            boot=accepted.boot,
+            boot_s=accepted.boot_s,
             attempt=1,
             inputs=valid.inputs,
             labels=valid.labels,

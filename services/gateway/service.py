@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from math import inf
@@ -19,10 +18,9 @@ from splitplace.messages import topics
 from splitplace.messages.application import Application
 from splitplace.messages.cluster import CancelTask, ClusterState, NodeStatus, ServiceStatus, StageFailure
 from splitplace.messages.frames import GATEWAY_SENDER
-from splitplace.messages.limits import MAX_DEADLINE_MS
 from splitplace.messages.metrics import RefusalMetrics
 from splitplace.messages.task import Answer, SettleTask, TaskDecided, TaskPlaced, TaskResult
-from splitplace.services.gateway import answers
+from splitplace.services.gateway import answers, moments
 from splitplace.services.gateway.admission import Admission, Limits
 from splitplace.services.gateway.catalogue import Catalogue
 from splitplace.services.gateway.core import GatewayCore
@@ -77,6 +75,8 @@ class Gateway:
         """Accepted tasks that were not begun."""
         self._warnings = SeldomWarnings(log)
         self._service = Service(topics.GATEWAY, settings)
+        self._service.reports(lambda: journal.trouble)
+        self._warnings = SeldomWarnings(log)
         self._bus = self._service.bus
         self._catalogue = Catalogue(lambda: self._bus.is_connected)
         self._applications = self._catalogue.applications
@@ -107,6 +107,7 @@ class Gateway:
     async def run(self) -> None:
         """Serve until cancelled."""
         await self._restore()
+        self._service.spawn(self._journal.damaged(), "journal")
         with self._under_way, contextlib.closing(self._reception):
             await self._service.run()
 
@@ -301,7 +302,7 @@ class Gateway:
             try:
                 return await write()
             except JournalError as error:
-                log.error("%s; trying again", error)  # noqa: TRY400 - the text says it all
+                self._warnings.warn("journal", "%s; trying again", error)
                 await asyncio.sleep(JOURNAL_RETRY_S)
 
     async def _send_answer(self, answer: Answer, reply: ReplyTo) -> bool:
@@ -320,16 +321,16 @@ class Gateway:
 
     async def _restore(self) -> None:
         """Deliver the answers and retry the tasks that an earlier process left."""
-        undelivered, unreadable = await self._journal.undelivered()
-        unfinished, damaged = await self._journal.unfinished()
+        undelivered, unreadable = await self._written(self._journal.undelivered)
+        unfinished, damaged = await self._written(self._journal.unfinished)
         for left in undelivered:
             self._service.spawn(self._deliver(left.key, left.answer, left.reply), "delivering an answer")
         for row in (*unreadable, *damaged):
             self._give_up(row)
-        unix_s, started_ms = time.time(), now_ms()
+        now, started_ms = moments.now(), now_ms()
         for entry in unfinished:
-            passed_ms = (unix_s - entry.accepted_unix_s) * 1e3
-            passed_ms = min(max(0.0, passed_ms), 2 * MAX_DEADLINE_MS)  # the wall clock may have jumped
+            most_s = (entry.deadline_ms + self._settings.grace_ms) / 1e3
+            passed_ms = 1e3 * moments.passed_s(entry.accepted, now, most_s)
             self._begin(entry, started_ms - passed_ms, min(entry.attempt + 1, MAX_ATTEMPT))
 
     def _give_up(self, row: Damaged) -> None:
@@ -345,7 +346,7 @@ class Gateway:
         try:
             await self._journal.forget()
         except JournalError as error:
-            log.warning("old answers are kept: %s", error)
+            self._warnings.warn("forget", "old answers are kept: %s", error)
 
     async def _publish_metrics(self) -> None:
         metrics = gateway_metrics(
