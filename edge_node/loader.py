@@ -34,6 +34,8 @@ MEMORY_PATIENCE_S = 5.0
 """Time to wait until busy fragments make room."""
 MAX_HINTS = MAX_FRAGMENTS_LISTED
 """Fragments that may wait for an idle moment; further hints are dropped."""
+CANNOT_LOAD_MS = 1e6
+"""Stands for a time to load without end; messages carry finite times."""
 NEWEST_WEIGHT = 0.3
 """Weight of the newest fragment in the moving average of load times."""
 
@@ -115,8 +117,11 @@ class Loader:
 
     @property
     def load_ms(self) -> float | None:
-        """Moving average of the time to fetch and load a fragment, without waits for memory."""
-        return self._load_ms
+        """Moving average of the time to fetch and load a fragment, without waits for memory.
+
+        Very long while nothing can be stored, so that placement gives this node only what it has loaded.
+        """
+        return CANNOT_LOAD_MS if self._store.trouble else self._load_ms
 
     def want(self, fragment: str) -> None:
         """Load a fragment unless it is loaded; mark it as used."""
@@ -154,7 +159,7 @@ class Loader:
                 del self._hints[sha256]
                 with suppress(_LoadError):
                     fragment = await self._described(sha256)
-                    if self._quarantine.refusal(sha256):
+                    if self._store.trouble or self._quarantine.refusal(sha256):
                         continue
                     free = self._budget.budget_bytes - self._budget.reserved_bytes
                     if _needed_bytes(fragment) <= free:

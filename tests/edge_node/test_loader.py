@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from splitplace.bus.background import BackgroundTasks
+from splitplace.edge_node import loader
 from splitplace.edge_node.catalogue import Catalogue
 from splitplace.edge_node.executor import Executor
 from splitplace.edge_node.fragment_store import FragmentStore
@@ -179,6 +180,10 @@ async def test_while_the_disk_refuses_nothing_more_is_fetched(tmp_path: Path) ->
         made.loader.want(second)
         await until(lambda: made.failures == [(first, "fragment"), (second, "fragment")])
         assert made.fetched == []
+        assert made.loader.load_ms == loader.CANNOT_LOAD_MS
+        made.loader.want_when_idle([third])
+        await until(lambda: made.loader._idle_task is None)
+        assert len(made.failures) == 2
         made.store.trouble = ""
         made.loader.want(third)
         await until(lambda: made.loader.loaded == (third,))
