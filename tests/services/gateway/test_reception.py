@@ -196,6 +196,21 @@ def all_delivered(settings: GatewaySettings) -> bool:
     return bool(left == 0)
 
 
+async def test_a_task_that_comes_while_the_gateway_is_away_is_answered_by_the_next_process(
+    settings: GatewaySettings,
+) -> None:
+    """The broker keeps it under the client id whose secret the state folder keeps."""
+    stand_in = StandIn(settings)
+    async with stand_in.bus, sensor_at(settings) as sensor:
+        async with gateway_at(settings):
+            await until(lambda: stand_in.gateways)
+        secret = settings.paths.gateway_client_id.read_text()
+        await sensor.ask(packed())
+        async with gateway_at(settings):
+            assert (await sensor.answer())["status"] == "answered"
+    assert settings.paths.gateway_client_id.read_text() == secret
+
+
 async def test_a_retained_task_is_refused_once(settings: GatewaySettings) -> None:
     stand_in = StandIn(settings)
     async with stand_in.bus, sensor_at(settings) as sensor:
