@@ -18,7 +18,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from pydantic import ValidationError
 
-from splitplace.bus.background import BackgroundTasks, Turn
+from splitplace.bus.background import BackgroundTasks
 from splitplace.bus.client import (
     NO_SESSION,
     BrokerClient,
@@ -62,7 +62,6 @@ MAX_OUTSTANDING = 4096
 _FORGOTTEN_AFTER_S = 20.0
 _UNSUBSCRIBE_S = 1.0
 _LAST_WORDS_S = 1.0
-
 
 Handler = Callable[[Received[Any]], Awaitable[None]]
 RawHandler = Callable[[RawReceived], Awaitable[None]]
@@ -328,9 +327,10 @@ class Bus:
         arrival.acknowledge()
 
     async def _work(self, subscription: Subscription) -> None:
-        turn = Turn()
         while True:
-            await turn.end_if_over()  # neither `get` nor a handler that awaits nothing gives others a turn
+            await (
+                subscription.turn.end_if_over()
+            )  # neither `get` nor a handler that awaits nothing gives others a turn
             arrival = await subscription.queue.get()
             try:
                 await subscription.handle(arrival)

@@ -9,7 +9,7 @@ from typing import Any
 
 import aiomqtt
 
-from splitplace.bus.background import now_ms
+from splitplace.bus.background import Turn, now_ms
 from splitplace.bus.incoming import RawReceived, request_properties
 from splitplace.messages import limits
 from splitplace.messages.topics import Topic
@@ -111,6 +111,8 @@ class Subscription:
     overflow: Callable[[RawReceived], None] | None = None
     """Told of each message that is dropped because the queue is full."""
     queue: asyncio.Queue[QueuedMessage] = field(default_factory=asyncio.Queue)
+    turn: Turn = field(default_factory=Turn)
+    """Shared by its workers: many of them have no longer turn than one."""
 
 
 @dataclass(frozen=True, slots=True)

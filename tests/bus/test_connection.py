@@ -395,3 +395,32 @@ async def test_what_does_not_fit_in_the_queue_is_told_and_the_next_message_arriv
         await sender.publish_raw(TASK_OF_CLIENT.at(application="a", client="c"), b"later")
         await until(lambda: len(handled) == 3)
     assert (handled, turned_away) == ([b"0", b"1", b"later"], [b"2"])
+
+
+async def test_many_workers_of_one_topic_have_no_longer_turn_than_one(mosquitto_url: str) -> None:
+    settings, flood, workers = Settings(broker=mosquitto_url), 200, 50
+    receiver, sender = Bus(settings, "receiver"), Bus(settings, "sender")
+    seen, turns = 0, 0
+
+    async def slow(_: RawReceived) -> None:
+        nonlocal seen
+        if receiver.statistics.received < flood:
+            await until(lambda: receiver.statistics.received >= flood)
+            return
+        seen += 1
+        began = time.perf_counter()
+        while time.perf_counter() - began < 0.004:
+            pass
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while seen < flood - workers:
+            turns += seen > 0
+            await asyncio.sleep(0)
+
+    receiver.subscribe_raw(TASK_OF_CLIENT, slow, workers=workers)
+    async with connected(receiver, sender):
+        for _ in range(flood):
+            sender.spawn_publication(sender.publish_raw(TASK_OF_CLIENT.at(application="a", client="c"), b"x"))
+        await asyncio.wait_for(count_turns(), 60)
+    assert turns >= flood / 4
