@@ -9,7 +9,8 @@ its disk hangs, a network loops without end, its tensors do not reach it, or it 
 - Placement after placement comes to nothing, although the node says that it works.
 
 In the first case it is stalled until a heartbeat says otherwise. In the others it is suspended for a time
-that doubles, and then tried again, on probation, until a task that it took part in is answered.
+that doubles, and then tried again, on probation, until a task that it took part in is answered. Where this
+would hit most nodes at once, something that they share has failed, and none is suspended.
 """
 
 from collections import OrderedDict
@@ -163,6 +164,7 @@ class WorkWatch:
                     self._judge(placement, now_ms)
             if not attempts:
                 del self._placements[task]
+        self._acquit(now_ms)
 
     def stalled(self, node: str, now_ms: float) -> str:
         """Return why a node counts as stalled; empty if it does not."""
@@ -227,6 +229,19 @@ class WorkWatch:
             worker.doubts += 1
             if worker.doubts >= MAX_DOUBTS:
                 self._suspend(worker, now_ms, by_silence=False)
+
+    def _acquit(self, now_ms: float) -> None:
+        """Lift all suspensions where most nodes are suspended: then the fault lies elsewhere."""
+        beating = [
+            worker for worker in self._workers.values() if now_ms - worker.heard_ms < HEARTBEAT_WITHIN_MS
+        ]
+        suspended = [worker for worker in beating if now_ms < worker.suspended_until_ms]
+        if len(suspended) > max(1, len(beating) // 2):
+            self._placements.clear()
+            for worker in suspended:
+                worker.suspended_until_ms = -inf
+                worker.suspensions -= 1
+                worker.on_probation = worker.suspensions > 0
 
     @staticmethod
     def _suspend(worker: _Worker, now_ms: float, *, by_silence: bool) -> None:

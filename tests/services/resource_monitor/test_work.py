@@ -278,3 +278,14 @@ def test_where_all_nodes_are_stalled_all_are_usable() -> None:
     core.vitals(beat("n1", running=running(60_000.0)), 0.0)
     (state,) = core.cluster(1, 0.0).usable
     assert "has run for 60" in state.stalled
+
+
+def test_where_most_nodes_did_nothing_the_fault_lies_elsewhere_and_none_is_suspended() -> None:
+    names = ("n1", "n2", "n3", "n4")
+    for silent in range(1, 5):
+        cluster = Cluster(*names)
+        for node in names[:silent]:
+            cluster.place(node, variant="whole", task=f"c.{node}")
+        cluster.beats(2)
+        assert cluster.stalled() == (set(names[:silent]) if silent <= 2 else set())
+        assert all(cluster.watch.is_trusted(node) for node in names) is (silent > 2)
