@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from nemesis import history as records
-from nemesis.checker import Promises, check
+from nemesis.checker import check
 from nemesis.faults import FAMILIES, Family
 from nemesis.history import History
 from nemesis.poison import POISONS
@@ -22,7 +22,6 @@ from nemesis.samples import Reference, load
 from nemesis.system import StartError
 
 SHIPPED = Path(__file__).parents[1] / "splitplace" / "shipped_store"
-_STARVED_ALLOWANCE_S = 1.0
 _INTERRUPTED = 130
 
 
@@ -42,6 +41,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rate", type=float, default=8.0, help="tasks a second (default: 8)")
     parser.add_argument("--nodes", type=int, default=4, help="edge nodes (default: 4)")
     parser.add_argument("--starved", type=int, default=0, help="processes that burn a core all the time")
+    parser.add_argument(
+        "--starve-from",
+        type=float,
+        default=0.0,
+        metavar="MINUTE",
+        help="let them begin this many minutes after the first fault (default: 0)",
+    )
     parser.add_argument("--gap-s", type=float, default=4.0, help="mean seconds between faults (default: 4)")
     parser.add_argument("--store", type=Path, default=SHIPPED, help="model store whose samples are sent")
     parser.add_argument(
@@ -76,7 +82,10 @@ def _poisons(text: str) -> tuple[str, ...]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Return 0 if every promise was kept, 1 if not, 2 if the run could not begin."""
     given = _parser().parse_args(arguments)
-    plan = Plan(given.minutes, given.seed, given.faults, given.rate, given.nodes, given.starved, given.gap_s)
+    plan = Plan(
+        *(given.minutes, given.seed, given.faults, given.rate, given.nodes, given.starved, given.gap_s),
+        starve_from_s=60 * given.starve_from,
+    )
     if given.poisons:
         plan = dataclasses.replace(plan, poisons=given.poisons)
     err = Console(stderr=True, highlight=False)
@@ -102,8 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         err.print("interrupted; everything was ended")
         return _INTERRUPTED
-    promises = Promises(allowance_s=_STARVED_ALLOWANCE_S) if given.starved else Promises()
-    verdict = check(events, Reference(applications), promises)
+    verdict = check(events, Reference(applications))
     if given.json:
         settings = {name: str(value) for name, value in vars(plan).items()}
         sys.stdout.write(as_json(verdict, settings) + "\n")

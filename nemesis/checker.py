@@ -11,7 +11,7 @@ from typing import Literal, Protocol, TypeVar
 
 from nemesis import history as records
 from nemesis.growth import Slope, grown, slopes
-from nemesis.hindrance import Window, allowed_until_s, broker_killed_near, windows
+from nemesis.hindrance import Window, allowed_until_s, broker_killed_near, covered_s, starved, windows
 
 FindingKind = Literal[
     "lost",
@@ -64,7 +64,9 @@ class Promises:
     grace_s: float = 0.5
     """The gateway's grace after the deadline."""
     allowance_s: float = 0.25
-    """For the way to the sensor and back, and for a machine that is not ours alone."""
+    """For the way to the sensor and back."""
+    starved_allowance_s: float = 1.0
+    """Likewise for tasks on whose way processors were short."""
     recovery_s: float = 3.0
     """For gateway and broker, to be back after a fault that hit them."""
     slope_mib_per_minute: float = 0.1
@@ -104,6 +106,8 @@ class Verdict:
     """Beyond deadline, grace and downtime."""
     worst_lag_s: float = 0.0
     """For which the nemesis itself got no processor; that excuses a delay."""
+    starved_s: float = 0.0
+    """For which processors were short."""
     slopes: list[Slope] = field(default_factory=list)
     faults: dict[str, int] = field(default_factory=dict)
     ended: dict[str, int] = field(default_factory=dict)
@@ -151,11 +155,12 @@ def check(
     promises = promises or Promises()
     events = list(history)
     hindrances = windows(events, promises.recovery_s)
+    short = starved(events)
     verdict = Verdict()
     for story in stories(events):
         _count(story, verdict)
         verdict.findings += _answers(story, verdict, hindrances)
-        verdict.findings += _times(story, verdict, hindrances, promises)
+        verdict.findings += _times(story, verdict, hindrances, short, promises)
         verdict.findings += _rows(story)
         if reference is not None:
             verdict.findings += _classes(story, verdict, reference)
@@ -175,6 +180,7 @@ def check(
             )
         )
     ]
+    verdict.starved_s = covered_s(short)
     verdict.worst_lag_s = max((lagged.lag_s for lagged in _of(events, records.Lagged)), default=0.0)
     for fault in _of(events, records.FaultBegan):
         verdict.faults[fault.fault] = verdict.faults.get(fault.fault, 0) + 1
@@ -242,7 +248,11 @@ def _at(story: Story) -> float:
 
 
 def _times(
-    story: Story, verdict: Verdict, hindrances: Sequence[Window], promises: Promises
+    story: Story,
+    verdict: Verdict,
+    hindrances: Sequence[Window],
+    short: Sequence[Window],
+    promises: Promises,
 ) -> Iterator[Finding]:
     """Within deadline, grace and downtime of gateway and broker."""
     if not story.heard:
@@ -251,16 +261,18 @@ def _times(
     # A message that was not acknowledged was perhaps never there: its last repetition counts.
     began_s = max((sent.at_s for sent in story.sent if not sent.again), default=first.at_s)
     due_s = began_s + first.deadline_ms / 1000 + promises.grace_s
+    is_starved = any(window.from_s <= heard.at_s and window.until_s >= began_s for window in short)
+    allowance_s = promises.starved_allowance_s if is_starved else promises.allowance_s
     # A fault within the allowance still finds the answer on its way.
-    allowed_s = allowed_until_s(began_s, due_s + promises.allowance_s, hindrances)
-    late_s = heard.at_s - allowed_s + promises.allowance_s
+    allowed_s = allowed_until_s(began_s, due_s + allowance_s, hindrances)
+    late_s = heard.at_s - allowed_s + allowance_s
     if late_s <= 0:
         return
     if story.sent[-1].again and _broker_forgot(story, heard, began_s, allowed_s, hindrances):
         verdict.excused += 1
         return
     verdict.worst_lateness_s = max(verdict.worst_lateness_s, late_s)
-    if late_s > promises.allowance_s:
+    if late_s > allowance_s:
         asked = " (asked again)" if story.sent[-1].again else ""
         text = f"{heard.status} {late_s:.2f} s after deadline, grace and downtime{asked}"
         yield Finding("late", story.key, text, heard.at_s)

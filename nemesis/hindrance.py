@@ -9,6 +9,9 @@ from nemesis.faults import BROKER, GATEWAY
 _BROKER_FORGETS_S = 3.0
 """A broker writes what it holds every second; with the disk's help it may be three."""
 
+STARVED_SHARE = 0.25
+"""Share of a measurement for which a part wanted a processor and got none: then it was starved."""
+
 _HEARD_LATE_S = 0.5
 """An acknowledgement may be read after the death of the broker that sent it."""
 
@@ -42,6 +45,29 @@ def windows(events: Iterable[records.Record], recovery_s: float) -> list[Window]
             case _:
                 pass
     found += [_window(fault, last_s) for fault in began.values()]
+    return sorted(found, key=lambda window: window.from_s)
+
+
+def starved(events: Iterable[records.Record]) -> list[Window]:
+    """Return when processors were short, in the order of the beginnings: by burners, or by others' work.
+
+    Others' work shows in parts that wanted a processor and got none.
+    """
+    began: dict[int, float] = {}
+    found: list[Window] = []
+    last_s = 0.0
+    for event in events:
+        last_s = max(last_s, event.at_s)
+        match event:
+            case records.FaultBegan() if event.fault.startswith("starve:"):
+                began[event.number] = event.at_s
+            case records.FaultHealed() if event.number in began:
+                found.append(Window(began.pop(event.number), event.at_s))
+            case records.Measured() if event.starved_s > STARVED_SHARE * event.period_s:
+                found.append(Window(event.at_s - event.period_s, event.at_s))
+            case _:
+                pass
+    found += [Window(from_s, last_s) for from_s in began.values()]
     return sorted(found, key=lambda window: window.from_s)
 
 
@@ -83,3 +109,12 @@ def broker_killed_near(hindrances: Iterable[Window], at_s: float) -> bool:
         window.kills_broker and at_s - _HEARD_LATE_S <= window.from_s <= at_s + _BROKER_FORGETS_S
         for window in hindrances
     )
+
+
+def covered_s(found: Iterable[Window]) -> float:
+    """Return the seconds in at least one of the windows, which are in the order of their beginnings."""
+    total_s, end_s = 0.0, 0.0
+    for window in found:
+        total_s += max(0.0, window.until_s - max(window.from_s, end_s))
+        end_s = max(end_s, window.until_s)
+    return total_s

@@ -107,6 +107,10 @@ class Measured(Record):
     memory_mib: float
     descriptors: int
     threads: int
+    starved_s: float = 0.0
+    """For which its main thread wanted a processor and got none, since the measurement before."""
+    period_s: float = 0.0
+    """Since the measurement before; 0 for the first."""
 
 
 @dataclass(frozen=True, kw_only=True)

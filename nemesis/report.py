@@ -62,6 +62,7 @@ def _summary(verdict: Verdict) -> Table:
     table.add_row("excused by a killed broker", str(verdict.excused))
     table.add_row("worst lateness", f"{verdict.worst_lateness_s:.2f} s")
     table.add_row("worst lag of the nemesis itself", f"{verdict.worst_lag_s:.2f} s")
+    table.add_row("processors were short for", f"{verdict.starved_s:.0f} s")
     ended = ", ".join(f"{part} {times}" for part, times in sorted(verdict.ended.items()))
     table.add_row("ended by themselves", ended or "none")
     for kind in get_args(FindingKind):

@@ -44,6 +44,8 @@ class Plan:
     gap_s: float
     poisons: tuple[str, ...] = tuple(poison.name for poison in POISONS)
     warm_up_s: float = 10.0
+    starve_from_s: float = 0.0
+    """When the burners begin, from the start of the disturbance."""
 
     @property
     def node_names(self) -> list[str]:
@@ -90,13 +92,10 @@ async def run(
         quota, families = None, tuple(family for family in families if family != "disk")
     plan = Plan(**{**plan.__dict__, "families": families})
     system = System(folder, history, nodes=plan.node_names, proxied="net" in plan.families, state_dir=quota)
-    burners: list[subprocess.Popen[bytes]] = []
     try:
         await system.start()
-        burners += [burner() for _ in range(plan.starved)]
         await _with_system(plan, system, history, applications, say)
     finally:
-        end_all(burners)
         await asyncio.shield(system.stop())
         if quota is not None:
             unmount(quota)
@@ -128,6 +127,7 @@ async def _with_system(
         background.append(traffic)
         await asyncio.sleep(plan.warm_up_s)
         say(f"{history.now_s:.0f} s: faults begin")
+        background.append(asyncio.create_task(_starve(plan, history, say)))
         ends_s = history.now_s + 60 * plan.minutes
         await Injector(system, history).run(plan.faults())
         await asyncio.sleep(ends_s - history.now_s)
@@ -147,6 +147,21 @@ async def _with_system(
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
+
+
+async def _starve(plan: Plan, history: History, say: Callable[[str], None]) -> None:
+    """Burn processors from the planned moment until cancelled."""
+    if not plan.starved:
+        return
+    await asyncio.sleep(plan.starve_from_s)
+    history.add(FaultBegan(at_s=history.now_s, number=0, fault="starve:always", targets=("cpu",)))
+    say(f"{history.now_s:.0f} s: {plan.starved} processes burn a core each from now on")
+    burners: list[subprocess.Popen[bytes]] = []
+    try:
+        burners += [burner() for _ in range(plan.starved)]
+        await asyncio.Event().wait()
+    finally:
+        end_all(burners)
 
 
 async def _ready(

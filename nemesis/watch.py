@@ -25,24 +25,37 @@ _NEVER_RETAINED = ("task", "answer", "job", "tensor", "fragment")
 
 
 async def measure(system: System, history: History) -> None:
-    """Note what every part costs, until cancelled."""
+    """Note what every part costs, and how long it wanted a processor and got none, until cancelled."""
+    before: dict[int, tuple[float, float]] = {}
     while True:
         for part in system.parts.values():
             family = part.family()
             if not family or part.paused:
                 continue
+            pid, waited_s = family[-1].pid, waiting_s(family[-1].pid)
+            then_s, then_waited_s = before.get(pid, (history.now_s, waited_s))
+            before[pid] = history.now_s, waited_s
             with contextlib.suppress(psutil.Error):
                 history.add(
                     Measured(
                         at_s=history.now_s,
                         part=part.name,
-                        pid=family[-1].pid,
+                        pid=pid,
                         memory_mib=round(sum(p.memory_info().rss for p in family) / (1 << 20), 2),
                         descriptors=sum(p.num_fds() for p in family),
                         threads=sum(p.num_threads() for p in family),
+                        starved_s=round(waited_s - then_waited_s, 3),
+                        period_s=round(history.now_s - then_s, 3),
                     )
                 )
         await asyncio.sleep(_MEASURE_EVERY_S)
+
+
+def waiting_s(pid: int) -> float:
+    """Return how long a process' main thread has waited for a processor; 0 where Linux does not tell."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    return 0.0
 
 
 async def watch_lag(history: History) -> None:

@@ -224,3 +224,37 @@ def test_sudden_growth_and_open_descriptors_are_found_in_a_short_run() -> None:
 def test_a_run_can_be_judged_without_the_right_answers_and_by_other_promises() -> None:
     events = (sent(), acknowledged(), heard(12.5, classes=(0,)), row())
     assert check(events, promises=Promises(allowance_s=2.0)).passed
+
+
+@pytest.mark.parametrize("name", ["starve:burn", "starve:always"])
+def test_where_burners_ran_a_second_more_is_allowed(name: str) -> None:
+    burning = fault(5.0, 30.0, "cpu", name=name)
+    assert found(sent(), acknowledged(), heard(12.4), row(), *burning) == []
+    assert found(sent(), acknowledged(), heard(12.6), row(), *burning) == ["late"]
+
+
+def test_burners_that_begin_later_allow_nothing_before() -> None:
+    burning = fault(30.0, 60.0, "cpu", name="starve:always")
+    assert found(sent(), acknowledged(), heard(12.4), row(), *burning) == ["late"]
+
+
+@pytest.mark.parametrize(("starved_s", "kinds"), [(0.6, []), (0.4, ["late"])])
+def test_a_part_that_got_no_processor_for_a_quarter_of_the_time_allows_a_second_more(
+    starved_s: float, kinds: list[FindingKind]
+) -> None:
+    measured = Measured(
+        at_s=11.0,
+        part="gateway",
+        pid=1,
+        memory_mib=60.0,
+        descriptors=10,
+        threads=4,
+        starved_s=starved_s,
+        period_s=2.0,
+    )
+    assert found(sent(), acknowledged(), heard(12.4), row(), measured) == kinds
+
+
+def test_the_time_for_which_processors_were_short_counts_overlaps_once() -> None:
+    burning = (*fault(5.0, 8.0, "cpu", name="starve:burn"), *fault(6.0, 10.0, "cpu", name="starve:burn"))
+    assert judged(*GOOD, *burning).starved_s == pytest.approx(5.0)
