@@ -190,7 +190,7 @@ class Mallory:
         message = await asyncio.to_thread(poison.make)
         if message.retain:
             self._retained.append(message.topic)
-        if await self._publish(message):
+        if await self._publish(message, poison.client_id):
             self._history.add(
                 PoisonSent(
                     at_s=self._history.now_s,
@@ -206,10 +206,10 @@ class Mallory:
         for topic in self._retained:
             await self._publish(Publication(topic, b"", retain=True))
 
-    async def _publish(self, message: Publication) -> bool:
+    async def _publish(self, message: Publication, client_id: str = "nemesis-mallory-sends") -> bool:
         for _ in range(_TRIES):
             with contextlib.suppress(aiomqtt.MqttError, OSError, TimeoutError):
-                async with connection(self._port, "nemesis-mallory-sends", lasting=False) as client:
+                async with connection(self._port, client_id, lasting=False) as client:
                     await publish(client, message)
                     return True
             await asyncio.sleep(_RECONNECT_AFTER_S)

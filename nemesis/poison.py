@@ -9,6 +9,7 @@ import json
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -20,6 +21,10 @@ from nemesis.tasks import PREFIX, Publication, png
 SENDER = "mallory"
 _TASK = f"{PREFIX}/task/mnist/{SENDER}"
 _BOMB_SIDE = 4096
+_SMALLEST: dict[str, dict[str, Any]] = {
+    "TIFF": {"compression": "tiff_lzw"},
+    "WEBP": {"lossless": True, "method": 0},
+}
 _MANY = 1_000_000
 """Entries of a map or array that a few megabytes hold."""
 
@@ -32,6 +37,8 @@ class Poison:
     make: Callable[[], Publication]
     answer_topic: str | None = None
     """Where its sender waits for an answer; None = nothing is promised."""
+    client_id: str = "nemesis-mallory-sends"
+    """The MQTT client id under which it is published."""
 
 
 def _picture() -> bytes:
@@ -42,6 +49,21 @@ def _bomb() -> bytes:
     """A picture of some 2 KB with 16 million pixels."""
     buffer = io.BytesIO()
     Image.new("1", (_BOMB_SIDE, _BOMB_SIDE)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _bomb_as(kind: str) -> bytes:
+    """The same in another format."""
+    buffer = io.BytesIO()
+    Image.new("L", (_BOMB_SIDE, _BOMB_SIDE)).save(buffer, kind, **_SMALLEST.get(kind, {}))
+    return buffer.getvalue()
+
+
+def _many_frames() -> bytes:
+    """A GIF of two hundred pictures."""
+    frames = [Image.new("L", (64, 64), number % 256) for number in range(200)]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
     return buffer.getvalue()
 
 
@@ -117,6 +139,16 @@ POISONS: tuple[Poison, ...] = (
     _body("png-bomb", _bomb, "image/png"),
     _body("seven-bombs", lambda: bytes(msgpack.packb({"images": [_bomb()] * 7}))),
     _body("many-bombs", lambda: bytes(msgpack.packb({"images": [_bomb()] * 200}))),
+    _body("webp-bomb", lambda: _bomb_as("WEBP"), "image/webp"),
+    _body("tiff-bomb", lambda: _bomb_as("TIFF"), "image/tiff"),
+    _body("jpeg-bomb", lambda: _bomb_as("JPEG"), "image/jpeg"),
+    _body("gif-bomb", lambda: _bomb_as("GIF"), "image/gif"),
+    _body("gif-and-broken-rest", lambda: _many_frames()[:-500] + bytes(500), "image/bmp"),
+    _body("wrong-picture-type", lambda: b"<svg xmlns='http://www.w3.org/2000/svg'/>", "image/svg+xml"),
+    _body("negative-deadline", lambda: b'{"deadline_ms": -1, "images": []}', "application/json"),
+    _body("infinite-deadline", lambda: b'{"deadline_ms": 1e999, "images": []}', "application/json"),
+    _body("msgpack-extension", lambda: bytes(msgpack.packb({"images": msgpack.ExtType(42, b"x" * 100)}))),
+    _body("not-utf-8", lambda: b'{"client": "\xff\xfe"}', "application/json"),
     _body("msgpack-maps", lambda: _big_msgpack(b"\xdd", b"\x80")),
     _body(
         "msgpack-map-of-ints",
@@ -160,12 +192,29 @@ POISONS: tuple[Poison, ...] = (
     _named("umlaut", "küche", "1"),
     _named("time-as-id", SENDER, "2026-11-28T11:12:13Z"),
     _named("sql", "x'; DROP TABLE tasks; --", "1"),
+    _named("parent-folder", "..", "..%2f..%2fetc"),
+    _named("right-to-left", "cam\u202egnp", "1"),
+    _named("emoji", "\U0001f4f7", "1"),
+    _named("own-name", "splitplace-gateway", "_gateway"),
     _named("dots", "cam.front", "1"),
     _named("long-name", "n" * 5000, "1", answered=False),
     _named("empty-levels", "", "", answered=False),
     _forged("forged-result", f"job/{SENDER}.forged/result", _RESULT),
+    _forged(
+        "forged-end", f"job/{SENDER}.forged/finished", {"task": f"{SENDER}.forged", "status": "answered"}
+    ),
+    _forged("forged-cancel", "node/n1/cancel", {"node": "n1", "task": f"{SENDER}.forged", "attempt": 999}),
     _forged("forged-result-nonsense", f"job/{SENDER}.forged/result", {"task": 1, "scores": "x"}),
     _forged("forged-node", "node/ghost/vitals", {"node": "ghost", "escape": "\x1b]0;title\x07"}),
+    *(
+        Poison(f"takes-over-{part}", lambda: Publication(f"{_TASK}/x", _picture()), client_id=client_id)
+        for part, client_id in (
+            ("gateway", "splitplace-gateway"),
+            ("intake", "splitplace-gateway:intake"),
+            ("answers", "splitplace-gateway:answers"),
+            ("splitter", "splitplace-splitter"),
+        )
+    ),
     Poison("forged-tensor", lambda: Publication(f"{PREFIX}/tensor/_aggregator/_gateway", b"\xff" * 1000)),
 )
 
