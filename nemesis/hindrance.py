@@ -7,7 +7,7 @@ from nemesis import history as records
 from nemesis.faults import BROKER, GATEWAY
 
 _BROKER_FORGETS_S = 3.0
-"""A broker writes what it holds every second; with the disk's help it may be three."""
+"""A gateway that lives takes a task from the broker sooner. What it has not taken dies with the broker."""
 
 STARVED_SHARE = 0.25
 """Share of a measurement for which a part wanted a processor and got none: then it was starved."""
@@ -104,9 +104,13 @@ def allowed_until_s(began_s: float, due_s: float, hindrances: Sequence[Window]) 
 
 
 def broker_killed_near(hindrances: Iterable[Window], at_s: float) -> bool:
-    """Whether the broker was killed so soon that it may have forgotten what it had acknowledged."""
+    """Whether a broker that was killed may have forgotten what it had acknowledged at that time.
+
+    It forgets what it held. When it is back it does not know the gateway's session, so it drops what comes
+    until the gateway has subscribed again.
+    """
     return any(
-        window.kills_broker and at_s - _HEARD_LATE_S <= window.from_s <= at_s + _BROKER_FORGETS_S
+        window.kills_broker and window.from_s - _BROKER_FORGETS_S <= at_s <= window.until_s + _HEARD_LATE_S
         for window in hindrances
     )
 

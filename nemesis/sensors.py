@@ -170,7 +170,10 @@ NO_CLASS = -1
 
 
 def _heard(at_s: float, key: str, answer: Mapping[str, Any]) -> Heard:
-    once = {name: value for name, value in answer.items() if name != "repeated"}
+    changing = {"repeated"}
+    if answer["status"] == "refused":  # never accepted, so nobody remembers the figures of the first refusal
+        changing.add("reason")
+    once = {name: value for name, value in answer.items() if name not in changing}
     predictions = answer.get("predictions", ())
     return Heard(
         at_s=at_s,

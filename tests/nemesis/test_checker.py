@@ -150,6 +150,12 @@ def test_an_answer_that_only_asking_again_gives_is_late() -> None:
     assert excused.excused == 1
 
 
+def test_what_a_broker_that_is_back_drops_until_the_gateway_has_subscribed_again_is_excused() -> None:
+    verdict = judged(sent(), acknowledged(), *fault(8.0, 9.0, "broker"))
+    assert (verdict.passed, verdict.excused) == (True, 1)
+    assert found(sent(), acknowledged(), *fault(3.0, 4.0, "broker")) == ["lost"]
+
+
 def test_a_task_that_a_killed_broker_forgot_before_it_was_accepted_is_excused() -> None:
     again = (sent(50.0, again=True), heard(50.1))
     verdict = judged(sent(), acknowledged(), *fault(10.0, 12.0, "broker"), *again, row())
