@@ -10,26 +10,6 @@ PROTOCOL_VERSION: Literal[1] = 1
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 """A name that may be one level of a topic: application, variant, stage, node, service."""
 
-ClientName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
-"""A sensor's name, or the id it gave a task: a `Name` without dots, because a task key joins two by a dot."""
-
-TaskKey = Annotated[
-    str,
-    StringConstraints(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.[A-Za-z0-9][A-Za-z0-9_-]{0,63}(\.[0-9a-f]{8})?$"
-    ),
-]
-"""The name of a task between services: `<client>.<task id>.<incarnation>`, never used twice.
-
-A sensor may use an id again; the gateway draws the incarnation. Journals of 0.1 hold keys without one.
-"""
-
-
-def sensor_key(key: str) -> str:
-    """Return `<client>.<task id>` of a task key: the two names that the sensor knows."""
-    return ".".join(key.split(".")[:2])
-
-
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 """Content address of a fragment."""
 

@@ -15,11 +15,11 @@ from splitplace.messages.base import (
     Part,
     Ratio,
     Sha256,
-    TaskKey,
     Text,
     Words,
 )
 from splitplace.messages.limits import MAX_NODES, MAX_STAGES
+from splitplace.messages.names import TaskKey
 
 BootId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 """Random, new at every start of a process: tells a restart from a reconnect."""

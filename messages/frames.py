@@ -23,7 +23,7 @@ from pydantic import Field, ValidationError
 
 from splitplace.errors import SplitPlaceError
 from splitplace.messages.application import ITEM_BYTES, Dimension, DType
-from splitplace.messages.base import Attempt, Count, Message, Milliseconds, Name, Part, Sha256, TaskKey
+from splitplace.messages.base import Attempt, Count, Message, Milliseconds, Name, Part, Sha256
 from splitplace.messages.limits import (
     CHUNK_BYTES,
     MAX_CHUNKS,
@@ -34,6 +34,7 @@ from splitplace.messages.limits import (
     MAX_TENSOR_BYTES,
     MAX_TENSOR_RANK,
 )
+from splitplace.messages.names import TaskKey
 from splitplace.messages.task import StageReport
 
 Buffer = bytes | bytearray | memoryview

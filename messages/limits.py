@@ -7,7 +7,7 @@ MAX_TASK_BYTES = 8 * MEBIBYTE
 """Largest MQTT payload a sensor may publish as one task."""
 
 MAX_TASK_INPUT_BYTES = 32 * MEBIBYTE
-"""Largest decoded input tensor of one task (after base64, zstd, PNG or JPEG)."""
+"""Largest decoded input tensor of one task (after base64, zstd or picture decoding)."""
 
 MAX_BATCH = 1024
 """Most inputs in one task."""
@@ -15,8 +15,11 @@ MAX_BATCH = 1024
 MAX_IMAGE_PIXELS = 4096 * 4096
 """Largest picture that is decoded; bigger ones are refused from their header alone."""
 
+MAX_JPEG_PIXELS = 64 * MEBIBYTE
+"""Largest baseline JPEG: a smaller version of it is decoded for little (48 megapixels, as of a phone)."""
+
 MAX_TASK_PIXELS = MAX_IMAGE_PIXELS
-"""Most pixels of all pictures of one task together, by their headers."""
+"""Most pixels to decode for all pictures of one task together, by their headers."""
 
 MAX_MSGPACK_MAP = 16
 MAX_MSGPACK_ARRAYS = 16

@@ -1,6 +1,6 @@
 """What a sensor sends and what it gets back.
 
-A sensor may publish JSON (inputs in base64), msgpack (inputs as raw bytes) or a bare PNG or JPEG. Names it
+A sensor may publish JSON (inputs in base64), msgpack (inputs as raw bytes) or a bare picture file. Names it
 does not give are taken from the topic (`task/<application>/<client>/<task>`) or from MQTT 5 user properties
 (`client`, `task`, `deadline_ms`); otherwise the gateway makes them up.
 """
@@ -12,7 +12,6 @@ from pydantic import AfterValidator, ConfigDict, Field
 from splitplace.messages.application import DType, VariantKind
 from splitplace.messages.base import (
     Attempt,
-    ClientName,
     Count,
     Message,
     Milliseconds,
@@ -21,7 +20,6 @@ from splitplace.messages.base import (
     Part,
     Ratio,
     SignedMilliseconds,
-    TaskKey,
     Text,
     one_line,
 )
@@ -33,6 +31,7 @@ from splitplace.messages.limits import (
     MAX_TENSOR_RANK,
     MIN_DEADLINE_MS,
 )
+from splitplace.messages.names import SensorName, TaskKey
 
 Deadline = Annotated[float, Field(ge=MIN_DEADLINE_MS, le=MAX_DEADLINE_MS, allow_inf_nan=False)]
 BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH)]
@@ -43,15 +42,16 @@ class TaskRequest(Message):
     """A task as a sensor publishes it (JSON or msgpack) on `task/<application>`.
 
     `inputs` are the raw bytes of a C-ordered array of `shape`, batch first (base64 in JSON, bytes in
-    msgpack), zstd-compressed where `codec` says so. Alternatively `images` holds one PNG or JPEG per input.
-    Exactly one of the two must be given.
+    msgpack), zstd-compressed where `codec` says so. Alternatively `images` holds one picture file per input
+    (PNG, JPEG, WebP, GIF, BMP or TIFF). Exactly one of the two must be given. Fields that are not known are
+    ignored.
     """
 
-    model_config = ConfigDict(extra="forbid", val_json_bytes="base64", ser_json_bytes="base64")
+    model_config = ConfigDict(val_json_bytes="base64", ser_json_bytes="base64")
 
-    task: ClientName | None = None
+    task: SensorName | None = None
     """The sensor's id for it. Sent again with the same inputs it gets the same answer, not a second run."""
-    client: ClientName | None = None
+    client: SensorName | None = None
     deadline_ms: Deadline | None = None
     inputs: bytes | None = None
     shape: (
@@ -89,8 +89,8 @@ class StageReport(Part):
 class Answer(Message):
     """The one terminal answer of a task, on `answer/<client>/<task>` or the sender's response topic."""
 
-    task: ClientName
-    client: ClientName
+    task: SensorName
+    client: SensorName
     application: Name | None
     status: AnswerStatus
     reason: Text

@@ -65,6 +65,13 @@ class Topic(Generic[MessageT]):
     qos: Literal[0, 1] = 1
     retain: bool = False
     max_bytes: int = limits.MAX_CONTROL_BYTES
+    is_open: bool = False
+    """Whether the last parameter stands for any number of levels."""
+
+    @property
+    def level(self) -> str:
+        """Regular expression of a parameter. Sensors may leave a level empty; no part of the system does."""
+        return "[^/]*" if self.encoding == "task" else "[^/]+"
 
     @cached_property
     def parameters(self) -> tuple[str, ...]:
@@ -74,11 +81,14 @@ class Topic(Generic[MessageT]):
     @cached_property
     def filter(self) -> str:
         """The MQTT subscription filter, without prefix."""
-        return _PARAMETER.sub("+", self.pattern)
+        return _PARAMETER.sub("+", self.pattern) + ("/#" if self.is_open else "")
 
     @cached_property
     def _regex(self) -> re.Pattern[str]:
-        return re.compile(_PARAMETER.sub(r"(?P<\1>[^/]+)", self.pattern))
+        expression = _PARAMETER.sub(rf"(?P<\1>{self.level})", self.pattern)
+        if self.is_open:
+            expression = expression.removesuffix(f"{self.level})") + ".*)"
+        return re.compile(expression, re.DOTALL)
 
     def at(self, **values: str) -> str:
         """Return the topic for these parameters, without prefix. Raises KeyError for a missing one."""
@@ -132,6 +142,19 @@ TASK_NAMED = Topic(
     encoding="task",
     max_bytes=limits.MAX_TASK_BYTES,
 )
+TASK_TOO_DEEP = Topic(
+    "task/{application}/{client}/{task}/{more}",
+    TaskRequest,
+    (SENSOR,),
+    (GATEWAY,),
+    "Refused: a trailing slash, or a name with slashes. The refusal goes to `answer/{client}/{task}/{more}`.",
+    encoding="task",
+    max_bytes=limits.MAX_TASK_BYTES,
+    is_open=True,
+)
+TASKS = (TASK, TASK_OF_CLIENT, TASK_NAMED, TASK_TOO_DEEP)
+"""Everything that sensors may publish on."""
+
 ANSWER = Topic(
     "answer/{client}/{task}",
     Answer,

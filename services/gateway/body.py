@@ -4,14 +4,15 @@ A few megabytes of nested lists or maps would become gigabytes of objects, so bo
 the number of their entries, not only in bytes.
 """
 
+import contextlib
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgpack
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from splitplace.bus.incoming import RawReceived
-from splitplace.messages.base import ClientName
 from splitplace.messages.limits import (
     MAX_BATCH,
     MAX_JSON_BRACKETS,
@@ -21,25 +22,26 @@ from splitplace.messages.limits import (
     MAX_MSGPACK_TEXT_BYTES,
     MAX_TASK_BYTES,
 )
+from splitplace.messages.names import SensorName
 from splitplace.messages.task import TaskRequest
+from splitplace.services.gateway.fields import FieldError, tidy
+from splitplace.services.gateway.picture_files import FORMAT_NAMES, is_picture, picture_file
 from splitplace.services.gateway.refusals import RefusalKind, TaskRefusedError, refuse
 
 BodyKind = Literal["json", "msgpack", "picture"]
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG = b"\xff\xd8\xff"
 _JSON_TYPES = {"application/json", "text/json"}
 _MSGPACK_TYPES = {"application/msgpack", "application/x-msgpack", "application/vnd.msgpack"}
-_PICTURE_TYPES = {"image/png", "image/jpeg"}
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_NAME = TypeAdapter(SensorName)
 _SYNTAX_ERRORS = (ValueError, TypeError, RecursionError, msgpack.UnpackException)
 
 
 class BodyNames(BaseModel):
     """The names in a body whose other fields may not be valid."""
 
-    model_config = ConfigDict(extra="ignore")
-    client: ClientName | None = None
-    task: ClientName | None = None
+    client: SensorName | None = None
+    task: SensorName | None = None
 
 
 class BodyRefusedError(TaskRefusedError):
@@ -50,7 +52,15 @@ class BodyRefusedError(TaskRefusedError):
         self.names = names
 
 
-def parse(raw: RawReceived) -> TaskRequest:
+class Body(NamedTuple):
+    """The parsed body of a task."""
+
+    request: TaskRequest
+    warnings: tuple[str, ...] = ()
+    """What was ignored in it."""
+
+
+def parse(raw: RawReceived) -> Body:
     """Parse and validate the body of a task.
 
     Raises:
@@ -60,39 +70,44 @@ def parse(raw: RawReceived) -> TaskRequest:
     if len(raw.payload) > MAX_TASK_BYTES:
         refuse("too-large", f"payload of {len(raw.payload)} bytes; the limit is {MAX_TASK_BYTES}")
     kind = _kind(raw)
-    fields: Mapping[str, Any] | None = None
+    fields: dict[str, Any] = {}
     try:
         if kind == "picture":
-            return TaskRequest(images=(raw.payload,))
-        if kind == "json":
-            _check_json(raw.payload)
-            return TaskRequest.model_validate_json(raw.payload)
-        fields = _unpacked(raw.payload)
-        return TaskRequest.model_validate(fields)
+            return Body(TaskRequest(images=(picture_file(raw.payload),)))
+        fields = _parsed_json(raw.payload) if kind == "json" else _unpacked(raw.payload)
+        ignored = tidy(fields)
+        return Body(TaskRequest.model_validate(fields), ignored)
+    except FieldError as error:
+        where, problem = error.field, error.problem
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "body"
-        refusal: RefusalKind = "bad-deadline" if where == "deadline_ms" else "malformed"
-        reason = f"{kind} task: {where}: {first['msg']}"
-        raise BodyRefusedError(refusal, reason, _names(raw.payload, fields)) from None
+        where, problem = ".".join(str(part) for part in first["loc"]) or "body", first["msg"]
     except _SYNTAX_ERRORS as error:
         refuse("malformed", f"not a {kind} task: {error}")
+    refusal: RefusalKind = "bad-deadline" if where == "deadline_ms" else "malformed"
+    raise BodyRefusedError(refusal, f"{kind} task: {where}: {problem}", _names(fields))
 
 
-def _names(payload: bytes, fields: Mapping[str, Any] | None) -> BodyNames:
-    try:
-        return BodyNames.model_validate_json(payload) if fields is None else BodyNames.model_validate(fields)
-    except ValidationError:
-        return BodyNames()
+def _names(fields: Mapping[str, Any]) -> BodyNames:
+    names = {}
+    for name in ("client", "task"):
+        with contextlib.suppress(ValidationError):
+            names[name] = _NAME.validate_python(fields.get(name), strict=True)
+    return BodyNames(**names)
 
 
-def _check_json(payload: bytes) -> None:
-    """Count what can begin a value: a scan in C that builds nothing."""
+def _parsed_json(payload: bytes) -> dict[str, Any]:
+    """Parse an object of few entries: counts what can begin a value, in C, before anything is built."""
+    payload = payload.removeprefix(_BYTE_ORDER_MARK)
     if payload.count(b",") > MAX_JSON_COMMAS or payload.count(b"[") + payload.count(b"{") > MAX_JSON_BRACKETS:
         raise ValueError("too many entries")
+    fields = from_json(payload, cache_strings=False)
+    if not isinstance(fields, dict):
+        raise ValueError("not an object")  # noqa: TRY004 - what the sender sent is wrong, not a type of ours
+    return fields
 
 
-def _unpacked(payload: bytes) -> Mapping[str, Any]:
+def _unpacked(payload: bytes) -> dict[str, Any]:
     """Unpack a map of few entries, whose values may be short flat arrays."""
     arrays = maps = 0
 
@@ -132,14 +147,14 @@ def _kind(raw: RawReceived) -> BodyKind:
         return "json"
     if declared in _MSGPACK_TYPES:
         return "msgpack"
-    if declared in _PICTURE_TYPES or raw.payload.startswith((_PNG, _JPEG)):
+    if is_picture(raw.payload) or declared.startswith("image/"):
         return "picture"
-    if raw.payload[:64].lstrip()[:1] == b"{":
+    if raw.payload[:64].removeprefix(_BYTE_ORDER_MARK).lstrip()[:1] == b"{":
         return "json"
     if raw.payload[:1] and (0x80 <= raw.payload[0] <= 0x8F or raw.payload[0] in {0xDE, 0xDF}):  # noqa: PLR2004
         return "msgpack"
     return refuse(
         "malformed",
-        f"{len(raw.payload)} bytes that are neither a JSON object, a msgpack map, a PNG nor a JPEG"
-        + (f" (content type {declared[:60]!r})" if declared else ""),
+        f"{len(raw.payload)} bytes that are neither a JSON object, a msgpack map, nor a picture "
+        f"({FORMAT_NAMES})" + (f" (content type {declared[:60]!r})" if declared else ""),
     )

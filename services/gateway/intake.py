@@ -17,16 +17,18 @@ from pydantic import TypeAdapter, ValidationError
 
 from splitplace.bus.incoming import RawReceived
 from splitplace.messages.application import ITEM_BYTES, Application, TensorSpec
-from splitplace.messages.base import ClientName
 from splitplace.messages.frames import FrameError, decompress
 from splitplace.messages.limits import MAX_BATCH, MAX_TASK_INPUT_BYTES
+from splitplace.messages.names import SensorName
 from splitplace.messages.task import Deadline, TaskRequest
 from splitplace.services.gateway import body, pictures
 from splitplace.services.gateway.refusals import TaskIdentity, TaskRefusedError, refuse
 
 ANONYMOUS = "anonymous"
 
-_NAME = TypeAdapter(ClientName)
+_NAME = TypeAdapter(SensorName)
+_MAX_WARNINGS = 12
+"""An answer holds 16; some are the gateway's."""
 _DEADLINE = TypeAdapter(Deadline)
 
 
@@ -42,6 +44,8 @@ class Submission:
     """The deadline in the user properties."""
     content: str
     """Hash of application and inputs: what makes two tasks of the same name the same task."""
+    warnings: tuple[str, ...] = ()
+    """What was ignored in its body."""
 
     @property
     def is_costly(self) -> bool:
@@ -66,6 +70,8 @@ class ValidTask:
     deadline_ms: float
     labels: tuple[int, ...] | None
     content: str
+    warnings: tuple[str, ...] = ()
+    """What was ignored in it, and done to its pictures."""
 
 
 def identify(raw: RawReceived) -> TaskIdentity:
@@ -73,10 +79,16 @@ def identify(raw: RawReceived) -> TaskIdentity:
 
     Never fails: missing and invalid names are made up, so that even their refusal has an address.
     """
-    given = {**raw.properties.user, **raw.parameters}
+    given = _given_names(raw)
     return TaskIdentity(
         _valid_name(given.get("client")) or ANONYMOUS, _valid_name(given.get("task")) or secrets.token_hex(8)
     )
+
+
+def _given_names(raw: RawReceived) -> dict[str, str]:
+    """Return what topic and user properties say; an empty level says nothing."""
+    levels = {name: level for name, level in raw.parameters.items() if level}
+    return {**raw.properties.user, **levels}
 
 
 def read(raw: RawReceived, identity: TaskIdentity) -> Submission:
@@ -89,16 +101,18 @@ def read(raw: RawReceived, identity: TaskIdentity) -> Submission:
     Raises:
         TaskRefusedError: it is not valid. Its `identity` is where the refusal should go.
     """
+    given = _given_names(raw)
     for name in ("client", "task"):
-        given = raw.parameters.get(name) or raw.properties.user.get(name)
-        if given is not None and _valid_name(given) is None:
-            refuse("bad-name", f"{name} {given[:80]!r}: 1 to 64 letters, digits, - or _, no sign first")
+        if given.get(name) is not None and (trouble := _name_trouble(given[name])):
+            refuse("bad-name", f"{name} {given[name][:80]!r}: {trouble}")
+    if raw.parameters.get("more") is not None:
+        refuse("bad-name", "the topic has more levels than task/<application>/<client>/<task>")
     try:
-        request = body.parse(raw)
+        request, ignored = body.parse(raw)
     except body.BodyRefusedError as error:
         refuse(error.kind, error.reason, _completed(identity, error.names, raw))
     if (request.inputs is None) == (request.images is None):
-        reason = "give either `inputs` (raw array) or `images` (PNG or JPEG files), and not both"
+        reason = "give either `inputs` (raw array) or `images` (picture files), and not both"
         refuse("malformed", reason, _completed(identity, request, raw))
     application = raw.parameters.get("application", "")
     return Submission(
@@ -107,6 +121,7 @@ def read(raw: RawReceived, identity: TaskIdentity) -> Submission:
         request=request,
         deadline=raw.properties.user.get("deadline_ms"),
         content=_content(application, request),
+        warnings=ignored,
     )
 
 
@@ -118,8 +133,10 @@ def decode(submission: Submission, application: Application) -> ValidTask:
     """
     request = submission.request
     deadline_ms = _deadline(submission, application)
+    warnings = submission.warnings
     if request.images is not None:
-        inputs = pictures.decode(request.images, application.input)
+        inputs, done = pictures.decode(request.images, application.input)
+        warnings = (*warnings, *done)[:_MAX_WARNINGS]
     else:
         inputs = _array(request, application.input)
     if request.labels is not None:
@@ -131,6 +148,7 @@ def decode(submission: Submission, application: Application) -> ValidTask:
         deadline_ms=deadline_ms,
         labels=request.labels,
         content=submission.content,
+        warnings=warnings,
     )
 
 
@@ -169,15 +187,21 @@ def _content(application: str, request: TaskRequest) -> str:
 
 
 def _valid_name(value: str | None) -> str | None:
+    return value if value is not None and not _name_trouble(value) else None
+
+
+def _name_trouble(value: str) -> str:
+    """Say why a name cannot be a level of a topic; empty if it can."""
     try:
-        return _NAME.validate_python(value, strict=True) if value is not None else None
-    except ValidationError:
-        return None
+        _NAME.validate_python(value, strict=True)
+    except ValidationError as error:
+        return error.errors(include_url=False, include_input=False)[0]["msg"].removeprefix("Value error, ")
+    return ""
 
 
 def _completed(identity: TaskIdentity, names: body.BodyNames | TaskRequest, raw: RawReceived) -> TaskIdentity:
     """Take names from a body where topic and properties give none that are valid."""
-    known = {**raw.properties.user, **raw.parameters}
+    known = _given_names(raw)
     client = identity.client if _valid_name(known.get("client")) else names.client or identity.client
     return TaskIdentity(
         client, identity.task if _valid_name(known.get("task")) else names.task or identity.task
@@ -185,7 +209,7 @@ def _completed(identity: TaskIdentity, names: body.BodyNames | TaskRequest, raw:
 
 
 def _named_in_body(identity: TaskIdentity, request: TaskRequest, raw: RawReceived) -> TaskIdentity:
-    given = {**raw.properties.user, **raw.parameters}
+    given = _given_names(raw)
     for name, value in (("client", request.client), ("task", request.task)):
         if value is not None and given.get(name, value) != value:
             refuse(

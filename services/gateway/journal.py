@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from splitplace.messages.base import Attempt, ClientName, Name, TaskKey
+from splitplace.messages.base import Attempt, Name
+from splitplace.messages.names import SensorName, TaskKey
 from splitplace.messages.task import Answer, Deadline
 from splitplace.services.gateway import moments
 from splitplace.services.gateway.journal_file import give_back
@@ -42,8 +43,8 @@ _REPLY_COLUMNS = "response_topic, correlation_data, packed, warnings"
 _DELIVERED, _UNDELIVERABLE = 1, 2
 _CHECKS: Mapping[str, TypeAdapter[Any]] = {
     "key": TypeAdapter(TaskKey),
-    "client": TypeAdapter(ClientName),
-    "task": TypeAdapter(ClientName),
+    "client": TypeAdapter(SensorName),
+    "task": TypeAdapter(SensorName),
     "application": TypeAdapter(Name),
     "deadline_ms": TypeAdapter(Deadline),
     "attempt": TypeAdapter(Attempt),

@@ -4,12 +4,14 @@ import logging
 import secrets
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import NoReturn
 
 from splitplace.bus.background import now_ms
 from splitplace.bus.incoming import RawReceived
 from splitplace.messages.application import Application
+from splitplace.messages.names import task_key
 from splitplace.messages.task import Answer
 from splitplace.services.gateway import moments
 from splitplace.services.gateway.admission import Admission
@@ -34,7 +36,7 @@ from splitplace.services.gateway.refusals import (
     TaskRefusedError,
     refuse,
 )
-from splitplace.services.gateway.reply import reply_to
+from splitplace.services.gateway.reply import repeated, reply_to
 from splitplace.services.gateway.settings import GatewaySettings
 from splitplace.services.gateway.under_way import UnderWay
 
@@ -190,7 +192,7 @@ class Reception:
         client, task = valid.identity.client, valid.identity.task
         accepted = moments.now().earlier((now_ms() - arrived_ms) / 1e3)
         entry = Entry(
-            key=f"{client}.{task}.{secrets.token_hex(INCARNATION_BYTES)}",
+            key=task_key(client, task, secrets.token_hex(INCARNATION_BYTES)),
             client=client,
             task=task,
             application=valid.application,
@@ -201,7 +203,7 @@ class Reception:
             attempt=1,
             inputs=valid.inputs,
             labels=valid.labels,
-            reply=reply,
+            reply=replace(reply, warnings=(*reply.warnings, *valid.warnings)),
             content=valid.content,
         )
         try:
@@ -225,8 +227,7 @@ class Reception:
             refuse("reused-id", reason)
         self.counts["repeated"] += 1
         if known.answer is not None:
-            repeated = known.answer.model_copy(update={"repeated": True, "warnings": reply.warnings})
-            self._tell(repeated, reply)
+            self._tell(repeated(known.answer, reply), reply)
         return True
 
     def _refuse(self, raw: RawReceived, identity: TaskIdentity, refusal: TaskRefusedError) -> None:

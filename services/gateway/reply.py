@@ -1,6 +1,7 @@
 """Address and format of an answer. Pure."""
 
-import unicodedata
+import re
+from collections.abc import Mapping
 
 import msgpack
 from paho.mqtt.packettypes import PacketTypes
@@ -9,11 +10,12 @@ from paho.mqtt.properties import Properties
 from splitplace.bus.connection import RawReceived
 from splitplace.messages import topics
 from splitplace.messages.limits import MAX_RESPONSE_TOPIC_BYTES, MAX_RESPONSE_TOPIC_LEVELS
+from splitplace.messages.names import topic_trouble
 from splitplace.messages.task import Answer
 from splitplace.services.gateway.journal import ReplyTo
 
-_FORBIDDEN = frozenset({"Cc", "Cs", "Cn"})
-"""Unicode categories that a broker may refuse: controls, surrogates, and what is no character."""
+NOT_USED = "the response topic was not used"
+_WILD = re.compile(r"[+#$]")
 
 
 def reply_to(raw: RawReceived, prefix: str, client: str) -> ReplyTo:
@@ -22,14 +24,23 @@ def reply_to(raw: RawReceived, prefix: str, client: str) -> ReplyTo:
     A topic that is not allowed is replaced by the sender's answer topic, with a warning.
     """
     wanted = raw.properties.response_topic
+    if wanted is None and (more := raw.parameters.get("more")) is not None:
+        return ReplyTo(response_topic=_same_levels(prefix, raw.parameters, more))
     declared = (raw.properties.content_type or "").lower()
     trouble = _trouble(wanted, prefix, client) if wanted is not None else ""
     return ReplyTo(
         response_topic=wanted if not trouble else None,
         correlation_data=raw.properties.correlation_data,
         packed="msgpack" in declared,
-        warnings=(f"the response topic was not used: {trouble}",) if trouble else (),
+        warnings=(f"{NOT_USED}: {trouble}",) if trouble else (),
     )
+
+
+def _same_levels(prefix: str, levels: Mapping[str, str], more: str) -> str | None:
+    """Return the answer topic with the levels that a sensor used beyond those of a task; None if too long."""
+    topic = f"{prefix}/{topics.ANSWER.at(client=levels['client'], task=levels['task'])}/{more}"
+    too_long = len(topic.encode()) > MAX_RESPONSE_TOPIC_BYTES or topic.count("/") >= MAX_RESPONSE_TOPIC_LEVELS
+    return None if too_long else topic
 
 
 def _trouble(topic: str, prefix: str, client: str) -> str:
@@ -45,13 +56,19 @@ def _trouble(topic: str, prefix: str, client: str) -> str:
         return f"it has {size} bytes; at most {MAX_RESPONSE_TOPIC_BYTES}"
     if levels > MAX_RESPONSE_TOPIC_LEVELS:
         return f"it has {levels} levels; at most {MAX_RESPONSE_TOPIC_LEVELS}"
-    if any(sign in "+#$" or unicodedata.category(sign) in _FORBIDDEN for sign in topic):
+    if _WILD.search(topic) or topic_trouble(topic):
         return "it holds +, #, $ or control characters"
     if not f"{topic}/".startswith(f"{prefix}/"):
         return ""
     found = topics.ANSWER.match(topic.removeprefix(f"{prefix}/"))
     own = found is not None and found["client"] == client
     return "" if own else f"below {prefix} it may only be answer/{client}/<task>"
+
+
+def repeated(answer: Answer, reply: ReplyTo) -> Answer:
+    """Return a stored answer for a task that was sent again. Warnings of response topics are this one's."""
+    kept = [warning for warning in answer.warnings if not warning.startswith(NOT_USED)]
+    return answer.model_copy(update={"repeated": True, "warnings": (*reply.warnings, *kept)})
 
 
 def encoded(answer: Answer, reply: ReplyTo) -> tuple[bytes, Properties | None]:

@@ -114,7 +114,7 @@ class Gateway:
     def _subscribe(self) -> None:
         bus = self._bus
         bus.on_connect(self._catalogue.connected)
-        for topic in (topics.TASK, topics.TASK_OF_CLIENT, topics.TASK_NAMED):
+        for topic in topics.TASKS:
             self._intake.subscribe_raw(
                 topic, self._reception.receive, workers=INTAKE_WORKERS, overflow=self._reception.turn_away
             )

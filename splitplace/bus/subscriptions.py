@@ -129,4 +129,7 @@ def subscription_filter(topic: Topic[Any], parameters: Mapping[str, str]) -> tup
     """Return the filter of a topic with some levels fixed, and a pattern of the names it matches."""
     wildcards = dict.fromkeys(topic.parameters, "+")
     chosen = topic.at(**(wildcards | dict(parameters)))
-    return chosen, re.compile(re.escape(chosen).replace(r"\+", "[^/]+"))
+    pattern = re.escape(chosen).replace(r"\+", topic.level)
+    if topic.is_open:
+        return f"{chosen}/#", re.compile(rf"{pattern}(/.*)?", re.DOTALL)
+    return chosen, re.compile(pattern)

@@ -34,7 +34,7 @@ from splitplace.messages.task import Answer, TaskRequest
 from splitplace.messages.topics import ANSWER, GATEWAY, METRICS_SERVICE, SERVICE_STATUS, TASK_NAMED
 
 _EXTRA_PATIENCE_S = 5.0
-_PICTURES = {".png", ".jpg", ".jpeg"}
+_PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
 
 class SubmissionError(ConfigurationError):
@@ -42,9 +42,7 @@ class SubmissionError(ConfigurationError):
 
 
 def command(
-    files: Annotated[
-        list[Path], typer.Argument(help="Pictures (PNG, JPEG), one input each; or batches (`.npy`).")
-    ],
+    files: Annotated[list[Path], typer.Argument(help="Pictures, one input each; or batches (`.npy`).")],
     *,
     app: Annotated[str, typer.Option(help="Name of the application, such as mnist.")],
     deadline: Annotated[
@@ -80,7 +78,7 @@ def request_from(files: Sequence[Path], deadline_ms: float, labels: Sequence[int
     """Return one task made from files.
 
     Args:
-        files: either PNG and JPEG pictures, one input each; or .npy arrays, each a batch `[N, ...]`, all of
+        files: either pictures, one input each; or .npy arrays, each a batch `[N, ...]`, all of
             one dtype.
         deadline_ms: from the arrival at the gateway.
         labels: the true class of every input, where known.
@@ -95,7 +93,8 @@ def request_from(files: Sequence[Path], deadline_ms: float, labels: Sequence[int
             return TaskRequest(images=tuple(_content(file) for file in files), **shared)
         if suffixes != {".npy"}:
             raise SubmissionError(
-                f"give either pictures (.png, .jpg) or arrays (.npy), not {', '.join(map(str, files[:3]))}"
+                f"give either pictures ({', '.join(sorted(_PICTURES))}) or arrays (.npy), "
+                f"not {', '.join(map(str, files[:3]))}"
             )
         array = np.concatenate([_array(file) for file in files])
         return TaskRequest.model_validate(

@@ -176,7 +176,7 @@ def test_a_picture_that_cannot_be_read_is_not_valid(system: System, tmp_path: Pa
     (tmp_path / "broken.png").write_bytes(b"no picture")
     shown = run("submit", str(tmp_path / "broken.png"), "--app", "tiny", *at(system))
     assert shown.returncode == 3
-    assert shown.stderr == "invalid: an image is not a readable PNG or JPEG\n"
+    assert shown.stderr == "invalid: an image is not a readable PNG, JPEG, WebP, GIF, BMP or TIFF\n"
 
 
 def test_the_checks_of_the_doctor_are_printed_as_json(system: System) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from splitplace.messages.base import Message, Name, TaskKey
+from splitplace.messages.base import Message, Name
 from splitplace.messages.cluster import CancelTask
 from splitplace.messages.task import TaskRequest
 from splitplace.messages.topics import all_topics
@@ -65,7 +65,7 @@ def test_every_text_and_every_list_has_a_greatest_length(kind: type[Message]) ->
 @pytest.mark.parametrize("kind", MESSAGES)
 def test_an_unknown_field_of_a_newer_version_is_ignored(kind: type[Message]) -> None:
     """At all depths: `Part` says so for the values inside messages."""
-    assert kind is TaskRequest or kind.model_config.get("extra") == "ignore"
+    assert kind.model_config.get("extra") == "ignore"
     message = CancelTask.model_validate_json(json.dumps(CANCEL | {"because": {"of": "a newer version"}}))
     assert message == CancelTask.model_validate(CANCEL)
 
@@ -116,25 +116,6 @@ def test_a_name_that_cannot_be_one_level_of_a_topic_is_refused(name: str) -> Non
         TypeAdapter(Name).validate_python(name)
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        "camera",
-        "a.b.c",
-        "a.b.0123abcd.0123abcd",
-        "a.b.0123ABCD",
-        ".a",
-        "a.",
-        "a/b.c",
-        "a.b\n",
-        f"{'a' * 65}.b",
-    ],
-)
-def test_a_task_key_is_two_names_and_perhaps_an_incarnation_joined_by_dots(key: str) -> None:
-    with pytest.raises(ValidationError):
-        TypeAdapter(TaskKey).validate_python(key)
-
-
 @pytest.mark.parametrize("text", ["+/+/", "-_-_", "+/+/AA==", "+/+/AA", ""])
 def test_inputs_may_be_written_in_both_alphabets_of_base64(text: str) -> None:
     request = TaskRequest.model_validate_json(json.dumps({"inputs": text}))
@@ -164,8 +145,8 @@ def test_broken_base64_is_refused(text: str) -> None:
         {"shape": [1 << 21]},
         {"dtype": "object"},
         {"codec": "bzip2"},
-        {"task": "a.b"},
-        {"client": "a/b"},
+        {"task": "a/b"},
+        {"client": "a+b"},
     ],
     ids=str,
 )

@@ -14,8 +14,11 @@ _MQTT_BINDING = "0.2.0"
 
 PARAMETERS = {
     "application": "Name of an application: 1 to 64 letters, digits, `_`, `.` or `-`, no sign first.",
-    "client": "Name of a sensor: as an application's, without dots. `anonymous` where it gave none.",
-    "task": "Id of a task: below `task/` and `answer/` the sensor's own, below `job/` `<client>.<id>`.",
+    "client": "Name of a sensor: what MQTT allows as a level, up to 128 bytes. `anonymous` without one.",
+    "task": "Id of a task: below `task/` and `answer/` the sensor's own, like its name; below `job/` the key "
+    "`<client>.<id>.<incarnation>`, where other signs than letters, digits, `-` and `_` stand as `~` and two "
+    "hexadecimal digits for each byte.",
+    "more": "Any number of further levels.",
     "node": "Name of an edge node.",
     "receiver": "Name of the edge node that the route names; `_aggregator` is the result aggregator's inbox.",
     "sender": "Name of the edge node that the trace names last; `_gateway` is the gateway.",
@@ -42,10 +45,13 @@ TASK_CONTENT_TYPES = {
 """The forms of a task. Without a content type, the first bytes decide."""
 
 TASK_FORMS = {
-    "TaskJson": "A task as JSON: `inputs` and `images` in base64, without line breaks.",
+    "TaskJson": "A task as JSON: `inputs` and `images` in base64. Line breaks, the alphabet for URLs, "
+    "missing padding and data URLs are taken, numbers may be text, `image` may stand for `images`. Fields "
+    "that are not known are ignored and named in the answer's `warnings`.",
     "TaskMsgpack": "A task as a msgpack map: `inputs` and `images` are raw bytes.",
-    "TaskPicture": "A bare PNG or JPEG (`image/jpeg`): a task of one input. Names and deadline stand in the "
-    "topic, in user properties, or are made up: the deadline is then the application's default.",
+    "TaskPicture": "A bare picture file (PNG, JPEG, WebP, GIF, BMP, TIFF), also in base64 or as a data URL: "
+    "a task of one input. Names and deadline stand in the topic, in user properties, or are made up: the "
+    "deadline is then the application's default.",
 }
 
 

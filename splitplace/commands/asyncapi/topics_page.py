@@ -6,7 +6,8 @@ from typing import Any, get_args
 from splitplace.commands.asyncapi.document import FRAME, PARAMETERS, PREFIX, TASK_FORMS
 from splitplace.commands.asyncapi.message_schemas import message_schemas
 from splitplace.messages import limits
-from splitplace.messages.base import ClientName, Name, Sha256, TaskKey
+from splitplace.messages.base import Name, Sha256
+from splitplace.messages.names import TaskKey
 from splitplace.messages.topics import Topic, all_topics
 
 _INTRODUCTION = f"""# Topics and messages
@@ -14,9 +15,9 @@ _INTRODUCTION = f"""# Topics and messages
 Made by `splitplace asyncapi --markdown` from `messages/topics.py`; do not edit it. The same as a document
 for machines: [asyncapi.json](asyncapi.json).
 
-All topics stand below the prefix `{PREFIX}` (`--prefix`). JSON is UTF-8, one object. A field that is not
-listed makes the whole message invalid, as does another `version` than 1. A *name* is 1 to 64 letters, digits,
-`_`, `.` or `-`, a letter or digit first. Durations travel, never points in time.
+All topics stand below the prefix `{PREFIX}` (`--prefix`). JSON is UTF-8, one object. Fields that are not
+listed are ignored; another `version` than 1 makes a message invalid. A *name* is 1 to 64 letters, digits, `_`,
+`.` or `-`, a letter or digit first. Durations travel, never points in time.
 Sizes are those of the MQTT payload; what is larger is refused.
 """
 
@@ -31,15 +32,13 @@ Client, task id and deadline may stand in the topic, in the body, or in MQTT 5 u
 goes to the response topic with the request's correlation data, where an MQTT 5 client gives them, else to
 `answer/<client>/<task>`. It is JSON, or msgpack where the task declared the content type
 `application/msgpack`. A task id that was sent before gives the stored answer again, never a second run.
-`base64` of the shell breaks lines: use `base64 -w0`.
 """
 
 _PATTERNS: dict[str, str] = {
     get_args(kind)[1].pattern: text
     for kind, text in (
         (Name, "name"),
-        (ClientName, "name without dots"),
-        (TaskKey, "task key: two names without dots, joined by a dot"),
+        (TaskKey, "task key: sensor, task and incarnation, joined by dots"),
         (Sha256, "64 hexadecimal digits"),
     )
 }

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from splitplace.messages.base import sensor_key
+from splitplace.messages.names import sensor_key
 from splitplace.messages.task import TaskDecided, TaskFinished
 from splitplace.policies.scoring import mean, mean_reward, quantile
 

@@ -11,6 +11,7 @@ from splitplace.commands.shared.output import cell
 from splitplace.commands.watch.observation import Observation
 from splitplace.messages.cluster import NodeState
 from splitplace.messages.limits import MEBIBYTE
+from splitplace.messages.names import readable
 from splitplace.messages.task import TaskDecided
 
 _MISSING = "·"
@@ -41,8 +42,8 @@ def line(observation: Observation) -> str:
 def decision_line(decided: TaskDecided) -> str:
     """Return one decision with its reason, in one line."""
     return (
-        f"{decided.task}: {decided.variant or 'refused'} for {decided.batch} x {decided.application}, "
-        f"{decided.slack_ms:.0f} ms left: {decided.reason}"
+        f"{readable(decided.task)}: {decided.variant or 'refused'} for {decided.batch} x "
+        f"{decided.application}, {decided.slack_ms:.0f} ms left: {decided.reason}"
     )
 
 
@@ -129,7 +130,7 @@ def _decisions(observation: Observation) -> Table:
     table.add_column("reason", ratio=1)
     for decided in observation.recent:
         table.add_row(
-            decided.task,
+            readable(decided.task),
             str(decided.batch),
             f"{decided.slack_ms:.0f}",
             decided.variant or "refused",

@@ -141,7 +141,6 @@ BAD: dict[str, tuple[str, bytes]] = {
     "broken base64": ("malformed", as_json(inputs="*" * 40)),
     "truncated base64": ("bad-shape", as_json(inputs=base64.b64encode(ONE.tobytes()[:-3]).decode())),
     "broken msgpack": ("malformed", as_msgpack()[:-5]),
-    "an unknown field": ("malformed", as_json(colour="red")),
     "a wrong version": ("malformed", as_json(version=2)),
     "inputs and images": ("malformed", as_msgpack(images=[picture()])),
     "neither inputs nor images": ("malformed", b"{}"),

@@ -1,6 +1,7 @@
 """What becomes of tasks that the gateway does not simply take, on a real broker."""
 
 import contextlib
+import json
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -268,3 +269,67 @@ async def test_a_damaged_row_is_answered_once_and_the_others_go_on(settings: Gat
         assert heard["1"]["status"] == "failed"
         assert "damaged" in heard["1"]["reason"]
         await until(lambda: all_delivered(settings))
+
+
+@pytest.mark.parametrize(
+    ("client", "task"),
+    [
+        ("AA:BB:CC", "2026-11-28T11:12:13Z"),
+        ("front door", "küche"),
+        ("cam.front", "1.2"),
+        ("厨房", "👩‍🍳"),
+        ("-", "$"),
+    ],
+)
+async def test_a_sensor_of_any_name_is_answered_on_the_levels_that_it_used(
+    settings: GatewaySettings, client: str, task: str
+) -> None:
+    async with system(settings) as (stand_in, sensor):
+        await sensor.client.subscribe(f"{PREFIX}/answer/#", qos=1)
+        await sensor.ask(packed(), f"task/digits/{client}/{task}")
+        message = await sensor.message()
+        assert message.topic.value == f"{PREFIX}/answer/{client}/{task}"
+        answer = json.loads(bytes(message.payload or b""))
+        assert (answer["status"], answer["client"], answer["task"]) == ("answered", client, task)
+        assert all(accepted.task.isascii() for accepted in stand_in.accepted)
+        await sensor.ask(packed(), f"task/digits/{client}/{task}")
+        assert (await sensor.answer())["repeated"]
+
+
+@pytest.mark.parametrize("levels", ["camera/1/", "camera/1/2", "camera/1//3/4"])
+async def test_a_topic_with_more_levels_hears_so_on_the_same_levels(
+    settings: GatewaySettings, levels: str
+) -> None:
+    async with system(settings) as (_, sensor):
+        await sensor.client.subscribe(f"{PREFIX}/answer/#", qos=1)
+        await sensor.ask(packed(), f"task/digits/{levels}")
+        message = await sensor.message()
+        assert message.topic.value == f"{PREFIX}/answer/{levels}"
+        assert json.loads(bytes(message.payload or b""))["status"] == "invalid"
+
+
+async def test_an_empty_level_is_a_name_that_was_not_given(settings: GatewaySettings) -> None:
+    async with system(settings) as (_, sensor):
+        await sensor.client.subscribe(f"{PREFIX}/answer/#", qos=1)
+        for levels, client in (("camera/", "camera"), ("", "anonymous"), ("/7", "anonymous")):
+            await sensor.ask(packed(), f"task/digits/{levels}")
+            answer = await sensor.answer()
+            assert (answer["status"], answer["client"]) == ("answered", client)
+
+
+async def test_a_name_that_is_no_level_is_refused_with_an_answer(settings: GatewaySettings) -> None:
+    async with system(settings) as (_, sensor):
+        await sensor.client.subscribe(f"{PREFIX}/answer/#", qos=1)
+        await sensor.ask(packed(client="a/b", task="7"), "task/digits")
+        message = await sensor.message()
+        assert message.topic.value == f"{PREFIX}/answer/anonymous/7"
+        assert b"client: Value error, it holds +, # or /" in bytes(message.payload or b"")
+
+
+async def test_what_was_done_to_a_task_is_told_once_more_with_the_stored_answer(
+    settings: GatewaySettings,
+) -> None:
+    async with system(settings) as (_, sensor):
+        for _ in range(2):
+            await sensor.ask(packed(battery=3.3))
+            assert (await sensor.answer())["warnings"] == ["fields that are not known were ignored: battery"]

@@ -1,0 +1,111 @@
+"""Fields of a task as makers of sensors write them, brought into the form of `TaskRequest`. Pure.
+
+Numbers come as text or with a decimal point, a single picture comes without its list, binary data comes as
+base64 with line breaks or as a data URL. Whatever has one meaning only is taken. Fields that nobody knows are
+left out and named in a warning.
+"""
+
+import unicodedata
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from splitplace.messages.task import TaskRequest
+from splitplace.services.gateway.picture_files import from_base64
+
+MAX_NAMED = 5
+"""Ignored fields that a warning names."""
+_SHOWN = 40
+_SINGULAR: Final[Mapping[str, str]] = {"image": "images", "label": "labels"}
+
+
+class FieldError(ValueError):
+    """A field has no meaning."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self.problem = problem
+
+
+def tidy(fields: dict[str, Any]) -> tuple[str, ...]:
+    """Bring fields into the form that `TaskRequest` validates. Returns warnings about ignored ones.
+
+    Args:
+        fields: of a JSON object or msgpack map; changed.
+
+    Raises:
+        FieldError: a field cannot mean anything.
+    """
+    for singular, plural in _SINGULAR.items():
+        if singular in fields:
+            if plural in fields:
+                raise FieldError(singular, f"`{plural}` is given as well; give one of them")
+            fields[plural] = fields.pop(singular)
+    ignored = [name for name in fields if name not in TaskRequest.model_fields]
+    for name in ignored:
+        del fields[name]
+    for name, convert in _CONVERSIONS.items():
+        if fields.get(name) is not None:
+            try:
+                fields[name] = convert(fields[name])
+            except (ValueError, OverflowError) as error:
+                raise FieldError(name, str(error)) from None
+    return (f"fields that are not known were ignored: {_listed(ignored)}",) if ignored else ()
+
+
+def _listed(names: list[Any]) -> str:
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(_printable(str(name)[:_SHOWN]) for name in names[:MAX_NAMED]) + more
+
+
+def _printable(text: str) -> str:
+    return "".join("?" if unicodedata.category(sign)[0] == "C" else sign for sign in text)
+
+
+def _number(value: Any) -> Any:  # noqa: ANN401 - as the sender wrote it; what is no number is left to the model
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            raise ValueError(f"{value[:_SHOWN]!r} is not a number") from None
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _whole(value: Any) -> Any:  # noqa: ANN401
+    number = _number(value)
+    if isinstance(number, float):
+        if not number.is_integer():
+            raise ValueError(f"{number} is not a whole number")
+        return value if isinstance(value, int) else int(number)
+    return value
+
+
+def _whole_numbers(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, list | tuple):
+        return tuple(map(_whole, value))
+    return (_whole(value),) if isinstance(value, int | float | str) else value
+
+
+def _name(value: Any) -> Any:  # noqa: ANN401
+    """Take a counter as a name."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _bytes(value: Any) -> Any:  # noqa: ANN401
+    return from_base64(value) if isinstance(value, str) else value
+
+
+def _files(value: Any) -> Any:  # noqa: ANN401
+    files = value if isinstance(value, list | tuple) else (value,)
+    return tuple(map(_bytes, files))
+
+
+_CONVERSIONS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "client": _name,
+    "task": _name,
+    "deadline_ms": _number,
+    "shape": _whole_numbers,
+    "labels": _whole_numbers,
+    "inputs": _bytes,
+    "images": _files,
+}
