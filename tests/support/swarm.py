@@ -85,8 +85,12 @@ class SwarmSensor(asyncio.Protocol):
 
     def ask(self, application: str, image: bytes, deadline_s: float) -> Told:
         """Publish one picture and return where its answer will stand."""
-        assert self._transport is not None
         body = bytes(msgpack.packb({"images": [image], "deadline_ms": 1e3 * deadline_s}))
+        return self.publish(application, body, deadline_s)
+
+    def publish(self, application: str, body: bytes, deadline_s: float) -> Told:
+        """Publish the body of a task, which names the same deadline."""
+        assert self._transport is not None
         name = f"t{len(self.tasks)}"
         told = self.tasks[name] = Told(asyncio.get_running_loop().time(), deadline_s)
         topic = _text(f"{PREFIX}/task/{application}/{self.name}/{name}")
