@@ -115,6 +115,7 @@ class PreparedForms:
                 file.write(_NOTE_TYPE.dump_json(notes))
                 file.flush()
                 os.fsync(file.fileno())
+            _sync_folder(partial)
             with self._lock:
                 self._make_room({key, *keep}, sum(note.size for note in notes))
                 final = self._folder / key
@@ -180,6 +181,15 @@ def _note(path: Path, *, durably: bool = True) -> _File:
             size=os.fstat(file.fileno()).st_size,
             sha256=hashlib.file_digest(file, "sha256").hexdigest(),
         )
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring the names of a folder's files to the disk. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _seen(folder: Path, notes: tuple[_File, ...]) -> tuple[int, ...]:

@@ -6,11 +6,11 @@ from tests.support.small_networks import exported_small_network
 from tests.support.small_pieces import small_convolutions
 
 
-def test_times_of_segments_add_up_to_no_more_than_the_run() -> None:
+def test_times_of_segments_add_up_to_a_run() -> None:
     model = small_convolutions(8)
-    began = time.perf_counter()
+    began = time.thread_time()
     times = segment_milliseconds(model, [f"r{index}" for index in range(7)], images=16)
-    elapsed_ms = 1000 * (time.perf_counter() - began)
+    elapsed_ms = 1000 * (time.thread_time() - began)
     assert len(times) == 8
     assert 0 < sum(times) * 16 < elapsed_ms
 
