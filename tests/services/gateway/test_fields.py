@@ -108,6 +108,11 @@ def test_null_is_like_a_field_that_is_missing() -> None:
     assert request(inputs=TEXT, images=None, deadline_ms=None, labels=None).inputs == PNG
 
 
+def test_raw_line_breaks_inside_a_text_are_skipped_as_the_shell_makes_them() -> None:
+    broken = TEXT[:10] + "\r\n" + TEXT[10:]
+    assert parsed(f'{{\n"inputs":\t"{broken}",\n"deadline_ms": 5\n}}'.encode()).request.inputs == PNG
+
+
 def test_a_byte_order_mark_is_skipped() -> None:
     assert parsed(b"\xef\xbb\xbf" + json.dumps({"inputs": TEXT}).encode()).request.inputs == PNG
 
