@@ -51,7 +51,8 @@ class UnderWay:
             with self._path.open("a+b") as file:
                 if file.seek(0, 2) != size:
                     file.truncate(0)
-                    file.truncate(size)
+                    file.write(bytes(size))  # a hole would end this process where the disk is full
+                    file.flush()
                 self._memory = mmap.mmap(file.fileno(), size)
         for slot in range(_SLOTS):
             at = slot * _SLOT_BYTES + _DIGEST_BYTES

@@ -26,7 +26,8 @@ def kept_secret(path: Path) -> str:
     try:
         found = path.read_text("ascii").strip()
         if _PATTERN.fullmatch(found):
-            path.chmod(_ONLY_OWNER)
+            if path.stat().st_mode & 0o777 != _ONLY_OWNER:  # else a read-only disk would refuse
+                path.chmod(_ONLY_OWNER)
             return found
         log.warning("%s does not hold a client id's secret; drawing a new one", path)
     except FileNotFoundError:

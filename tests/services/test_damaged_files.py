@@ -34,6 +34,7 @@ from tests.support.damages import DAMAGES
 from tests.support.observer import Observer
 from tests.support.running import running
 from tests.support.tiny_application import build_tiny_application
+from tests.support.waiting import PATIENCE_S
 
 GOOD, BAD = "good", "bad"
 
@@ -75,7 +76,7 @@ async def part(service: str, url: str, folder: Path) -> AsyncIterator[Observer]:
         else Placer(PlacerSettings(**given)).run()
     )
     async with observer.bus, running(work):
-        await observer.until(METRICS_SERVICE, lambda said: said.service == service)
+        await observer.until(METRICS_SERVICE, lambda said: said.service == service, PATIENCE_S)
         yield observer
 
 
@@ -103,7 +104,7 @@ async def test_a_damaged_state_file_is_kept_under_another_name_and_named(
             report = report_on(await look(client, Settings(broker=mosquitto_url)))
         assert [each.name for each in report.services if each.online and each.trouble] == [service]
     async with part(service, mosquitto_url, tmp_path) as observer:
-        await observer.until(METRICS_SERVICE, lambda said: not said.trouble)
+        await observer.until(METRICS_SERVICE, lambda said: not said.trouble, PATIENCE_S)
 
 
 @pytest.mark.usefixtures("store")
@@ -123,7 +124,7 @@ async def test_a_damaged_manifest_costs_its_own_network_only(
 ) -> None:
     DAMAGES[damage](store / BAD / MANIFEST)
     async with part(SPLITTER, mosquitto_url, tmp_path) as observer:
-        await observer.until(APPLICATION, lambda application: application.name == GOOD)
+        await observer.until(APPLICATION, lambda application: application.name == GOOD, PATIENCE_S)
         assert f"{store / BAD / MANIFEST}: " in trouble(observer)
         assert {application.name for application in observer.heard(APPLICATION)} == {GOOD}
 
@@ -134,7 +135,7 @@ async def test_a_file_in_the_place_of_a_network_is_passed_over(
     shutil.rmtree(store / BAD)
     (store / BAD).touch()
     async with part(SPLITTER, mosquitto_url, tmp_path) as observer:
-        await observer.until(APPLICATION, lambda application: application.name == GOOD)
+        await observer.until(APPLICATION, lambda application: application.name == GOOD, PATIENCE_S)
         assert trouble(observer) == ""
 
 
@@ -160,8 +161,8 @@ async def test_a_damaged_fragment_is_named_and_nobody_gets_it(
             await observer.publish(
                 FRAGMENT_REQUEST, FragmentRequest(node="n1", fragment=sha256, first_chunk=0, chunks=1)
             )
-        await observer.until(FRAGMENT_MISSING, lambda missing: missing.fragment == sha256)
-        await observer.until(METRICS_SERVICE, lambda said: sha256 in said.trouble)
+        await observer.until(FRAGMENT_MISSING, lambda missing: missing.fragment == sha256, PATIENCE_S)
+        await observer.until(METRICS_SERVICE, lambda said: sha256 in said.trouble, PATIENCE_S)
         names = {application.name for application in observer.heard(APPLICATION)}
         assert names == {GOOD, BAD}
     assert len([each for each in caplog.records if sha256 in each.getMessage()]) <= 2 * 2

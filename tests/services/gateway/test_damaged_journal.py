@@ -11,12 +11,17 @@ import numpy as np
 import pytest
 
 from splitplace.messages.task import Answer
+from splitplace.messages.topics import METRICS_GATEWAY, METRICS_SERVICE
 from splitplace.services.gateway import moments
 from splitplace.services.gateway.journal import Journal, JournalError, Known
 from splitplace.services.gateway.moments import Moment, passed_s
+from splitplace.services.gateway.service import serve
+from splitplace.services.gateway.settings import GatewaySettings
 from tests.services.gateway.stimuli import entry
 from tests.support.damages import DAMAGES
-from tests.support.waiting import until
+from tests.support.observer import Observer
+from tests.support.running import running
+from tests.support.waiting import PATIENCE_S, until
 
 TASKS = 200
 YEARS_S = 56 * 365.25 * 86400.0
@@ -227,3 +232,15 @@ def test_this_machine_has_a_run_of_its_own() -> None:
     first, second = moments.now(), moments.now()
     assert first.boot == second.boot
     assert passed_s(first, second, 60.0) < 60.0
+
+
+async def test_the_gateway_tells_what_is_wrong_with_its_journal(mosquitto_url: str, tmp_path: Path) -> None:
+    path = tmp_path / "gateway.sqlite3"
+    await fill(path, 3)
+    DAMAGES["filled with NUL"](path)
+    settings = GatewaySettings(broker=mosquitto_url, journal=path)
+    observer = Observer(settings, METRICS_SERVICE, METRICS_GATEWAY)
+    async with observer.bus, running(serve(settings)):
+        said = await observer.until(METRICS_SERVICE, lambda said: said.trouble, PATIENCE_S)
+        assert f"journal {path} was damaged" in said.trouble
+        await observer.until(METRICS_GATEWAY, lambda metrics: metrics.journal_bytes > 0, PATIENCE_S)

@@ -8,6 +8,7 @@ import pytest
 from splitplace.bus.incoming import RawReceived, RequestProperties
 from splitplace.services.gateway.refusals import TaskRefusedError
 from splitplace.services.gateway.under_way import UnderWay
+from tests.support.damages import DAMAGES
 from tests.support.waiting import until
 
 
@@ -113,3 +114,20 @@ async def test_many_at_once_need_no_slot_each(tmp_path: Path) -> None:
             await context.__aenter__()
         for context in work:
             await context.__aexit__(None, None, None)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_a_damaged_file_costs_what_it_knew_and_nothing_else(damage: str, tmp_path: Path) -> None:
+    file = tmp_path / "under-way"
+    await die_of(file, b"x")
+    DAMAGES[damage](file)
+    with UnderWay(file, "1.0") as gateway:
+        async with gateway.working_on(raw(b"y")):
+            pass
+
+
+def test_the_file_has_its_place_on_the_disk_before_it_is_mapped(tmp_path: Path) -> None:
+    """Where a hole of a mapped file cannot be filled, the kernel ends the process."""
+    with UnderWay(tmp_path / "under-way", "1.0"):
+        seen = (tmp_path / "under-way").stat()
+        assert seen.st_blocks * 512 >= seen.st_size > 0
