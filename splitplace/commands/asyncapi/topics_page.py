@@ -16,8 +16,8 @@ Made by `splitplace asyncapi --markdown` from `messages/topics.py`; do not edit 
 for machines: [asyncapi.json](asyncapi.json).
 
 All topics stand below the prefix `{PREFIX}` (`--prefix`). JSON is UTF-8, one object. Fields that are not
-listed are ignored; another `version` than 1 makes a message invalid. A *name* is 1 to 64 letters, digits, `_`,
-`.` or `-`, a letter or digit first. Durations travel, never points in time.
+listed are ignored; another `version` than 1 makes a message invalid. A *name* is 1 to 64 letters, digits,
+`_`, `.` or `-`, a letter or digit first. Durations travel, never points in time.
 Sizes are those of the MQTT payload; what is larger is refused.
 """
 
