@@ -1,4 +1,7 @@
-"""Threads in which messages are parsed and decoded, shared fairly among sensors."""
+"""Threads in which messages are parsed and decoded, shared fairly among sensors.
+
+A process would not do better: Pillow lets the interpreter go while it decodes (docs/performance.md, Bursts).
+"""
 
 import asyncio
 from collections import Counter
