@@ -98,7 +98,7 @@ def _names(fields: Mapping[str, Any]) -> BodyNames:
 
 def _parsed_json(payload: bytes) -> dict[str, Any]:
     """Parse an object of few entries: counts what can begin a value, in C, before anything is built."""
-    # Line breaks mean nothing between values. Inside a text JSON forbids them, but the shell's base64 makes them.
+    # Line breaks mean nothing between values. Inside a text JSON forbids them; base64 of the shell has them.
     payload = payload.removeprefix(_BYTE_ORDER_MARK).translate(None, b"\r\n\t")
     if payload.count(b",") > MAX_JSON_COMMAS or payload.count(b"[") + payload.count(b"{") > MAX_JSON_BRACKETS:
         raise ValueError("too many entries")
