@@ -38,7 +38,7 @@ def environment(home: Path) -> dict[str, str]:
     return {**kept, "HOME": str(home), "PYTHONPATH": str(CHECKOUT), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-@pytest.mark.parametrize("package", ["splitplace", "nemesis"])
+@pytest.mark.parametrize("package", ["splitplace", "nemesis", "benchmarks"])
 def test_onnx_runtime_reports_nothing_once_the_package_was_imported(package: str, tmp_path: Path) -> None:
     program = RUNTIME.replace("{package}", package)
     command = [sys.executable, "-c", program, str(CHECKOUT / "edge_node" / "benchmark.onnx")]
@@ -50,7 +50,7 @@ def test_onnx_runtime_reports_nothing_once_the_package_was_imported(package: str
 
 
 def test_only_packages_that_switch_the_telemetry_off_import_onnx_runtime() -> None:
-    rooms = ("splitplace", "edge_node", "services", "messages", "nemesis")
+    rooms = ("splitplace", "edge_node", "services", "messages", "nemesis", "benchmarks")
     found = {path.relative_to(CHECKOUT) for path in CHECKOUT.rglob("*.py") if _imports_runtime(path)}
     assert found
     outside = {path for path in found if path.parts[0] not in (*rooms, "tests")}
