@@ -69,6 +69,8 @@ class Promises:
     """Likewise for tasks on whose way processors were short."""
     recovery_s: float = 3.0
     """For gateway and broker, to be back after a fault that hit them."""
+    starved_recovery_s: float = 6.0
+    """Likewise where processors were short: to start a process is mostly work."""
     slope_mib_per_minute: float = 0.1
     """Growth of memory after warm-up; judged where a process lived long enough."""
     slope_after_s: float = 600.0
@@ -154,8 +156,10 @@ def check(
     """
     promises = promises or Promises()
     events = list(history)
-    hindrances = windows(events, promises.recovery_s)
     short = starved(events)
+    hindrances = windows(
+        events, promises.recovery_s, short=short, starved_recovery_s=promises.starved_recovery_s
+    )
     verdict = Verdict()
     for story in stories(events):
         _count(story, verdict)

@@ -25,11 +25,28 @@ class Window:
     kills_broker: bool = False
 
 
-def windows(events: Iterable[records.Record], recovery_s: float) -> list[Window]:
+def windows(
+    events: Iterable[records.Record],
+    recovery_s: float,
+    *,
+    short: Sequence[Window] = (),
+    starved_recovery_s: float = 0.0,
+) -> list[Window]:
     """Return the downtimes of gateway and broker, recovery included, in the order of their beginnings.
 
     Times in which the nemesis itself got no processor are among them.
+
+    Args:
+        events: the history.
+        recovery_s: time that gateway or broker need after a fault.
+        short: when processors were short.
+        starved_recovery_s: the time that they need then; starting a process is mostly work.
     """
+
+    def recovered_s(healed_s: float) -> float:
+        is_starved = any(w.from_s <= healed_s + recovery_s and w.until_s >= healed_s for w in short)
+        return healed_s + (max(recovery_s, starved_recovery_s) if is_starved else recovery_s)
+
     began: dict[int, records.FaultBegan] = {}
     found: list[Window] = []
     last_s = 0.0
@@ -41,7 +58,7 @@ def windows(events: Iterable[records.Record], recovery_s: float) -> list[Window]
             case records.FaultBegan() if _hinders(event):
                 began[event.number] = event
             case records.FaultHealed() if event.number in began:
-                found.append(_window(began.pop(event.number), event.at_s + recovery_s))
+                found.append(_window(began.pop(event.number), recovered_s(event.at_s)))
             case _:
                 pass
     found += [_window(fault, last_s) for fault in began.values()]

@@ -239,6 +239,12 @@ def test_where_burners_ran_a_second_more_is_allowed(name: str) -> None:
     assert found(sent(), acknowledged(), heard(12.6), row(), *burning) == ["late"]
 
 
+def test_where_processors_were_short_the_gateway_may_take_six_seconds_to_be_back() -> None:
+    killed, burning = fault(10.5, 11.0, "gateway"), fault(5.0, 30.0, "cpu", name="starve:burn")
+    assert found(sent(), acknowledged(), heard(17.9), row(), *killed, *burning) == []
+    assert found(sent(), acknowledged(), heard(17.9), row(), *killed) == ["late"]
+
+
 def test_burners_that_begin_later_allow_nothing_before() -> None:
     burning = fault(30.0, 60.0, "cpu", name="starve:always")
     assert found(sent(), acknowledged(), heard(12.4), row(), *burning) == ["late"]
