@@ -48,6 +48,8 @@ SETTLED_AFTER_MS = 5_000.0
 _MEMORY_MS = 30_000.0
 _MAX_REMEMBERED = 16
 _QUESTIONS = 2
+_CHECK_S = 15.0
+"""Time for all questions. A broker that stands still must not keep a part from starting."""
 _PATIENCE_S = 0.2
 _ROUND_TRIPS = 4
 _LONGEST_PATIENCE_S = 3.0
@@ -140,7 +142,7 @@ async def check_name(settings: Settings, identifier: str, status: Status) -> Non
         _CONNECT_S,
     )
     try:
-        async with identity.connected(_CONNECT_S) as client:
+        async with asyncio.timeout(_CHECK_S), identity.connected(_CONNECT_S) as client:
             is_taken = await _is_taken(client, settings, status)
     except (aiomqtt.MqttError, OSError, ValueError):
         return  # the part itself says so, and tries again

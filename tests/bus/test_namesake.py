@@ -16,7 +16,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from splitplace.bus import namesake
 from splitplace.bus.background import now_ms
-from splitplace.bus.client import Session
+from splitplace.bus.client import BrokerClient, Session
 from splitplace.bus.connection import Bus
 from splitplace.bus.namesake import (
     ANSWER_PAUSE_MS,
@@ -239,6 +239,21 @@ async def test_what_a_dead_node_left_behind_keeps_nobody_away(broker_url: str, t
     async with Bus(settings, "leaver") as bus:
         await bus.publish(NODE_STATUS, NodeStatus(node="kit", boot="0123456789abcdef", online=True))
     await check_name(settings, "asks", NodeStatus(node="kit", boot=new_boot_id(), online=False))
+
+
+async def test_a_broker_that_stands_still_keeps_no_part_from_starting(
+    mosquitto_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing_comes_back(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    settings = settings_of(mosquitto_url, tmp_path)
+    async with Bus(settings, "leaver") as bus:
+        await bus.publish(NODE_STATUS, NodeStatus(node="kit", boot=LOW, online=True))
+    monkeypatch.setattr(namesake, "_CHECK_S", 1.0)
+    monkeypatch.setattr(BrokerClient, "publish_once", nothing_comes_back)
+    async with asyncio.timeout(20):
+        await check_name(settings, "asks", NodeStatus(node="kit", boot=HIGH, online=False))
 
 
 async def test_a_part_without_a_broker_keeps_its_name() -> None:
