@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
-from splitplace.edge_node.stage.wire import WireError, fields, numbers, text
+from splitplace.edge_node.protobuf import ProtobufError, fields, integers, submessage
 from splitplace.errors import SplitPlaceError
 from splitplace.messages.limits import MAX_GRAPH_FILE_BYTES
 from splitplace.messages.pieces import WEIGHT_ALIGNMENT, Piece
@@ -58,7 +58,7 @@ def read_body(piece: Piece, content: bytes) -> Body:
         raise PieceError(f"{where}: a graph file of {len(content)} bytes, limit {MAX_GRAPH_FILE_BYTES}")
     try:
         return _Reader(piece).body(content)
-    except WireError as error:
+    except ProtobufError as error:
         raise PieceError(f"{where}: the graph file is damaged: {error}") from error
     except PieceError as error:
         raise PieceError(f"{where}: {error}") from error
@@ -71,16 +71,16 @@ class _Reader:
         self._read: set[str] = set()
 
     def body(self, content: bytes) -> Body:
-        for field in fields(memoryview(content)):
-            if field.number != _MODEL_GRAPH:
-                raise PieceError(f"field {field.number} of the model; only its graph belongs into a piece")
-            for part in fields(field.payload):
-                if part.number == _GRAPH_NODE:
-                    self._node(part.payload)
-                elif part.number == _GRAPH_INITIALIZER:
-                    self._make(self._tensor(part.payload, may_be_external=True))
+        for number, value in fields(memoryview(content)):
+            if number != _MODEL_GRAPH:
+                raise PieceError(f"field {number} of the model; only its graph belongs into a piece")
+            for part, content_of_part in fields(submessage(value)):
+                if part == _GRAPH_NODE:
+                    self._node(submessage(content_of_part))
+                elif part == _GRAPH_INITIALIZER:
+                    self._make(self._tensor(submessage(content_of_part), may_be_external=True))
                 else:
-                    what = _GRAPH_PARTS.get(part.number, f"field {part.number} of the graph")
+                    what = _GRAPH_PARTS.get(part, f"field {part} of the graph")
                     raise PieceError(f"brings {what} of its own; only nodes and weights belong into a piece")
         return Body(content, frozenset(self._made), frozenset(self._read - self._made))
 
@@ -90,46 +90,43 @@ class _Reader:
         self._made.add(name)
 
     def _node(self, node: memoryview) -> None:
-        for field in fields(node):
-            if field.number == _NODE_INPUT and (name := text(field)):
+        for number, value in fields(node):
+            if number == _NODE_INPUT and (name := _text(value)):
                 self._read.add(name)
-            elif field.number == _NODE_OUTPUT and (name := text(field)):
+            elif number == _NODE_OUTPUT and (name := _text(value)):
                 self._make(name)
-            elif field.number == _NODE_ATTRIBUTE:
-                self._attribute(field.payload)
+            elif number == _NODE_ATTRIBUTE:
+                self._attribute(submessage(value))
 
     def _attribute(self, attribute: memoryview) -> None:
-        for field in fields(attribute):
-            if field.number in _ATTRIBUTE_GRAPHS:
+        for number, value in fields(attribute):
+            if number in _ATTRIBUTE_GRAPHS:
                 raise PieceError("a node holds a graph of its own: branches and loops are not run")
-            if field.number in _ATTRIBUTE_SPARSE:
+            if number in _ATTRIBUTE_SPARSE:
                 raise PieceError("a node holds a sparse tensor, which is not supported")
-            if field.number in {_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS}:
-                self._tensor(field.payload, may_be_external=False)
+            if number in {_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS}:
+                self._tensor(submessage(value), may_be_external=False)
 
     def _tensor(self, tensor: memoryview, *, may_be_external: bool) -> str:
         """Check a tensor and return its name."""
         name, element_type, is_external = "", 0, False
         dimensions: list[int] = []
         entries: dict[str, str] = {}
-        for field in fields(tensor):
-            if field.number == _TENSOR_NAME:
-                name = text(field)
-            elif field.number == _TENSOR_TYPE:
-                element_type = field.value
-            elif field.number == _TENSOR_DIMENSION:
-                dimensions.extend(numbers(field))
-            elif field.number == _TENSOR_LOCATION:
-                is_external = is_external or field.value != 0
-            elif field.number == _TENSOR_EXTERNAL:
-                key, value = _entry(field.payload)
-                if key in entries:
-                    raise PieceError(f"the weight {name[:80]!r} says its {key[:80]} twice")
-                entries[key] = value
+        for number, value in fields(tensor):
+            if number == _TENSOR_NAME:
+                name = _text(value)
+            elif number == _TENSOR_TYPE and isinstance(value, int):
+                element_type = value
+            elif number == _TENSOR_DIMENSION:
+                dimensions.extend(integers(value))
+            elif number == _TENSOR_LOCATION:
+                is_external = is_external or value != 0
+            elif number == _TENSOR_EXTERNAL:
+                _add_entry(entries, submessage(value))
         if (is_external or entries) and not may_be_external:
             raise PieceError("a node's constant lies in another file; it must be a weight")
         if is_external or entries:
-            self._check_external(name, entries, prod(dimensions) * _ITEM_BITS.get(element_type, 0))
+            self._check_external(name, entries, _bits(dimensions, element_type))
         return name
 
     def _check_external(self, name: str, entries: Mapping[str, str], bits: int) -> None:
@@ -150,9 +147,26 @@ class _Reader:
             raise PieceError(f"the weight {name[:80]!r} ends behind the end of its file")
 
 
-def _entry(payload: memoryview) -> tuple[str, str]:
-    entry = {field.number: text(field) for field in fields(payload)}
-    return entry.get(_ENTRY_KEY, ""), entry.get(_ENTRY_VALUE, "")
+def _add_entry(entries: dict[str, str], payload: memoryview) -> None:
+    """Add one of the texts that say where a weight lies. Raise PieceError if it was said before."""
+    entry = {number: _text(value) for number, value in fields(payload)}
+    key = entry.get(_ENTRY_KEY, "")
+    if key in entries:
+        raise PieceError(f"a weight says its {key[:80]} twice")
+    entries[key] = entry.get(_ENTRY_VALUE, "")
+
+
+def _bits(dimensions: list[int], element_type: int) -> int:
+    """Return the size of a tensor; 0 if it cannot be stored apart."""
+    return 0 if min(dimensions, default=0) < 0 else prod(dimensions) * _ITEM_BITS.get(element_type, 0)
+
+
+def _text(value: int | memoryview) -> str:
+    """Return a field as text, as the manifest has it."""
+    try:
+        return str(submessage(value), "utf-8")
+    except UnicodeDecodeError as error:
+        raise PieceError(f"a name is no text: {error}") from error
 
 
 def _digits(name: str, value: str) -> int:

@@ -90,6 +90,19 @@ def test_a_weight_of_the_wrong_size_or_place_is_refused(external: dict[str, str]
         read(body(**external))
 
 
+def test_negative_sides_that_multiply_to_the_right_size_are_refused() -> None:
+    model = body()
+    model.graph.initializer[0].dims[:] = [-2, -256]
+    with pytest.raises(PieceError, match="the wrong size"):
+        read(model)
+
+
+def test_names_of_any_letters_are_told_apart() -> None:
+    model = body()
+    model.graph.node[0].output[0] = "größe"
+    assert "größe" in read(model).made
+
+
 def test_a_second_location_is_refused() -> None:
     model = body()
     model.graph.initializer[0].external_data.add(key="location", value="/etc/passwd")
