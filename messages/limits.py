@@ -22,9 +22,10 @@ MAX_TASK_PIXELS = MAX_IMAGE_PIXELS
 """Most pixels to decode for all pictures of one task together, by their headers."""
 
 MAX_MSGPACK_MAP = 16
+MAX_MSGPACK_MAPS = 16
 MAX_MSGPACK_ARRAYS = 16
 MAX_MSGPACK_TEXT_BYTES = 1 * KIBIBYTE
-"""Entries of the map, number of arrays, and bytes of a text in a task's msgpack body."""
+"""Entries of a map, number of maps and of arrays, and bytes of a text in a task's msgpack body."""
 
 MAX_JSON_COMMAS = 4 * MAX_BATCH
 MAX_JSON_BRACKETS = 256

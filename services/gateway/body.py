@@ -19,6 +19,7 @@ from splitplace.messages.limits import (
     MAX_JSON_COMMAS,
     MAX_MSGPACK_ARRAYS,
     MAX_MSGPACK_MAP,
+    MAX_MSGPACK_MAPS,
     MAX_MSGPACK_TEXT_BYTES,
     MAX_TASK_BYTES,
 )
@@ -33,7 +34,9 @@ BodyKind = Literal["json", "msgpack", "picture"]
 _JSON_TYPES = {"application/json", "text/json"}
 _MSGPACK_TYPES = {"application/msgpack", "application/x-msgpack", "application/vnd.msgpack"}
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_TIMESTAMP_BYTES = 12
 _NAME = TypeAdapter(SensorName)
+_KINDS: Mapping[str, RefusalKind] = {"deadline_ms": "bad-deadline", "client": "bad-name", "task": "bad-name"}
 _SYNTAX_ERRORS = (ValueError, TypeError, RecursionError, msgpack.UnpackException)
 
 
@@ -84,7 +87,7 @@ def parse(raw: RawReceived) -> Body:
         where, problem = ".".join(str(part) for part in first["loc"]) or "body", first["msg"]
     except _SYNTAX_ERRORS as error:
         refuse("malformed", f"not a {kind} task: {error}")
-    refusal: RefusalKind = "bad-deadline" if where == "deadline_ms" else "malformed"
+    refusal = _KINDS.get(where, "malformed")
     raise BodyRefusedError(refusal, f"{kind} task: {where}: {problem}", _names(fields))
 
 
@@ -122,8 +125,8 @@ def _unpacked(payload: bytes) -> dict[str, Any]:
     def count_map(pairs: Any) -> dict[Any, Any]:  # noqa: ANN401 - pairs as msgpack has built them
         nonlocal maps
         maps += 1
-        if maps > 1:
-            raise ValueError("a map inside the map")
+        if maps > MAX_MSGPACK_MAPS:
+            raise ValueError("too many maps")
         return dict(pairs)
 
     unpacked = msgpack.unpackb(
@@ -135,7 +138,7 @@ def _unpacked(payload: bytes) -> dict[str, Any]:
         max_map_len=MAX_MSGPACK_MAP,
         max_str_len=MAX_MSGPACK_TEXT_BYTES,
         max_bin_len=MAX_TASK_BYTES,
-        max_ext_len=0,
+        max_ext_len=_TIMESTAMP_BYTES,
     )
     if not isinstance(unpacked, dict):
         raise ValueError("not a map")  # noqa: TRY004 - what the sender sent is wrong, not a type of ours
@@ -144,12 +147,12 @@ def _unpacked(payload: bytes) -> dict[str, Any]:
 
 def _kind(raw: RawReceived) -> BodyKind:
     declared = (raw.properties.content_type or "").split(";")[0].strip().lower()
+    if is_picture(raw.payload) or declared.startswith("image/"):
+        return "picture"  # whatever its sender calls it: neither JSON nor msgpack begins like one
     if declared in _JSON_TYPES:
         return "json"
     if declared in _MSGPACK_TYPES:
         return "msgpack"
-    if is_picture(raw.payload) or declared.startswith("image/"):
-        return "picture"
     if raw.payload[:64].removeprefix(_BYTE_ORDER_MARK).lstrip()[:1] == b"{":
         return "json"
     if raw.payload[:1] and (0x80 <= raw.payload[0] <= 0x8F or raw.payload[0] in {0xDE, 0xDF}):  # noqa: PLR2004

@@ -42,8 +42,8 @@ def tidy(fields: dict[str, Any]) -> tuple[str, ...]:
                 raise FieldError(singular, f"`{plural}` is given as well; give one of them")
             fields[plural] = fields.pop(singular)
     ignored = [name for name in fields if name not in TaskRequest.model_fields]
-    for name in ignored:
-        del fields[name]
+    for name in (*ignored, *(name for name, value in fields.items() if value is None)):
+        fields.pop(name, None)
     for name, convert in _CONVERSIONS.items():
         if fields.get(name) is not None:
             try:
@@ -101,6 +101,7 @@ def _files(value: Any) -> Any:  # noqa: ANN401
 
 
 _CONVERSIONS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "version": _whole,
     "client": _name,
     "task": _name,
     "deadline_ms": _number,

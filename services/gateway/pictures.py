@@ -24,6 +24,7 @@ from splitplace.messages.limits import (
     MAX_TASK_INPUT_BYTES,
     MAX_TASK_PIXELS,
 )
+from splitplace.services.gateway import containers
 from splitplace.services.gateway.picture_files import FORMAT_NAMES, FORMATS
 from splitplace.services.gateway.refusals import refuse
 
@@ -214,6 +215,8 @@ def _note_scaling(original: tuple[int, int], size: tuple[int, int], done: list[s
 @contextmanager
 def _opened(content: bytes) -> Iterator[Image.Image]:
     """Open a picture; whatever makes it unreadable becomes a refusal."""
+    if problem := containers.trouble(content):
+        refuse("bad-picture", problem)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns about what is checked and refused here

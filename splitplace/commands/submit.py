@@ -214,5 +214,7 @@ def _print(answer: Answer, files: Sequence[Path], request: TaskRequest) -> None:
     if answer.partial:
         console.print(f"[yellow]partial[/]   {answer.coverage or 0:.0%} of the classes could be predicted")
     console.print(cell(f"decision  {answer.decision}: {answer.reason}"))
+    for warning in answer.warnings:
+        console.print(cell(f"warning   {warning}", "yellow"))
     console.print(f"nodes     {', '.join(answer.nodes)}")
     console.print(f"response  {answer.response_ms or 0:.1f} ms of {answer.deadline_ms or 0:.0f} ms{late}")

@@ -134,3 +134,17 @@ def test_pictures_are_known_by_their_first_bytes(begin: bytes) -> None:
 def test_large_data_is_decoded_in_time_that_grows_with_its_size_alone() -> None:
     data = np.random.default_rng(0).bytes(4_000_000)
     assert from_base64(base64.encodebytes(data)) == data
+
+
+def test_fields_of_null_are_not_given() -> None:
+    assert request(inputs=TEXT, codec=None, version=None, labels=None, images=None).codec == "raw"
+
+
+def test_msgpack_may_hold_times_and_maps_in_fields_that_nobody_knows() -> None:
+    body = {"inputs": PNG, "at": msgpack.Timestamp(1_700_000_000), "place": {"room": 1}}
+    assert parsed(msgpack.packb(body)).request.inputs == PNG
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "application/msgpack", "text/plain"])
+def test_a_picture_is_one_by_its_content_whatever_its_sender_calls_it(content_type: str) -> None:
+    assert parsed(PNG, content_type).request.images == (PNG,)

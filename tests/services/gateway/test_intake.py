@@ -164,7 +164,7 @@ BAD: dict[str, tuple[str, bytes]] = {
     "a picture bomb": ("bad-picture", huge_picture()),
     "a picture that is only a beginning": ("bad-picture", b"\x89PNG\r\n\x1a\n" + bytes(20)),
     "too much": ("too-large", as_json() + b" " * MAX_TASK_BYTES),
-    "a bad name": ("malformed", as_json(client="a/b")),
+    "a bad name": ("bad-name", as_json(client="a/b")),
     "deep nesting": ("malformed", b"\x81\xa1a" + b"\x91" * 5000),
     "many maps": ("malformed", b"\x81\xa6inputs" + b"\xdd" + (500_000).to_bytes(4) + b"\x80" * 500_000),
     "many arrays of arrays": ("malformed", b"\x81\xa6images" + nested_msgpack(1000, 1000)),

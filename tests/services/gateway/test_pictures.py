@@ -1,6 +1,7 @@
 """Pictures as people have them."""
 
 import io
+import struct
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 
 from splitplace.messages.application import TensorSpec
 from splitplace.messages.limits import MAX_JPEG_PIXELS
+from splitplace.services.gateway import containers
 from splitplace.services.gateway.pictures import decode
 from splitplace.services.gateway.refusals import TaskRefusedError
 
@@ -173,3 +175,23 @@ def test_torn_pictures_are_refused(kind: str) -> None:
 def test_other_formats_are_never_opened() -> None:
     for kind in ("PPM", "ICO", "TGA", "JPEG2000"):
         assert "WebP" in refusal(saved(corner(), kind))
+
+
+@pytest.mark.parametrize(
+    "block", [b"!\xfe\x00", b"!\xfe\xff" + bytes([7]) * 255 + b"\0", b"!\xfe" + b"\x01a" * 10**6 + b"\0"]
+)
+def test_a_gif_of_nothing_but_comments_is_not_opened(block: bytes) -> None:
+    head = b"GIF89a" + struct.pack("<HHBBB", 28, 28, 0, 0, 0)
+    assert containers.trouble(head + block * (8_000_000 // len(block)))
+
+
+@pytest.mark.parametrize("quality", [1, 100])
+def test_a_webp_is_judged_before_its_canvas_is_allocated(quality: int) -> None:
+    for save_all in (False, True):
+        file = io.BytesIO()
+        picture = Image.new("RGB", (4200, 4200))
+        more = [Image.new("RGB", (4200, 4200), "red")] if save_all else []
+        picture.save(
+            file, "WEBP", lossless=quality == 100, method=0, quality=1, save_all=save_all, append_images=more
+        )
+        assert "17640000 pixels" in (containers.trouble(file.getvalue()) or "")
