@@ -84,7 +84,8 @@ def parse(raw: RawReceived) -> Body:
         where, problem = error.field, error.problem
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where, problem = ".".join(str(part) for part in first["loc"]) or "body", first["msg"]
+        where = ".".join(str(part) for part in first["loc"]) or "body"
+        problem = first["msg"].removeprefix("Value error, ")
     except _SYNTAX_ERRORS as error:
         refuse("malformed", f"not a {kind} task: {error}")
     refusal = _KINDS.get(where, "malformed")
