@@ -161,10 +161,14 @@ def _pixels(content: bytes, mode: str, size: tuple[int, int], done: list[str]) -
             done.append("turned upright, as its EXIF orientation says")
             if (original[0] > original[1]) != (upright.width > upright.height):
                 original = original[1], original[0]
-        converted = _without_transparency(_eight_bits(upright), done).convert(mode)
-        if converted.size != size:
+        plain = _eight_bits(upright)
+        scaled = plain.convert("RGBA" if plain.has_transparency_data else mode)
+        if scaled.size != size:
             _note_scaling(original, size, done)
-            converted = converted.resize(size, Image.Resampling.BILINEAR)
+            scaled = scaled.resize(size, Image.Resampling.BILINEAR)
+        converted = _without_transparency(scaled, done).convert(
+            mode
+        )  # last: layers of the full size cost much
     pixels = np.asarray(converted, dtype=np.uint8)
     return pixels if mode == "L" else np.moveaxis(pixels, -1, 0)
 
@@ -196,7 +200,7 @@ def _without_transparency(picture: Image.Image, done: list[str]) -> Image.Image:
     alpha = layers.getchannel("A")
     if alpha.getextrema() == (255, 255):
         return layers
-    visible = ImageStat.Stat(layers.convert("L"), mask=alpha.point([0] * 128 + [255] * 128))
+    visible = ImageStat.Stat(layers.convert("L"), mask=alpha.point([0] * 16 + [255] * 240))
     is_light = visible.count[0] > 0 and visible.mean[0] >= LIGHT
     ground = Image.new("RGBA", layers.size, "black" if is_light else "white")
     done.append(f"laid on {'black' if is_light else 'white'}, because it is transparent")

@@ -195,3 +195,11 @@ def test_a_webp_is_judged_before_its_canvas_is_allocated(quality: int) -> None:
             file, "WEBP", lossless=quality == 100, method=0, quality=1, save_all=save_all, append_images=more
         )
         assert "17640000 pixels" in (containers.trouble(file.getvalue()) or "")
+
+
+def test_thin_white_lines_on_nothing_are_laid_on_black() -> None:
+    drawing = Image.new("RGBA", (560, 560), (0, 0, 0, 0))
+    drawing.paste((255, 255, 255, 255), (0, 270, 560, 275))
+    inputs, warnings = seen(saved(drawing))
+    assert "laid on black" in warnings[0]
+    assert inputs.max() > 30
