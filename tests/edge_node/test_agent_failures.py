@@ -19,8 +19,8 @@ from splitplace.messages.topics import (
     NODE_PREPARE,
     TENSOR,
 )
-from tests.edge_node.odd_networks import build_odd_application, constant, doubling, flat, model_of
 from tests.edge_node.world import World, routes, world
+from tests.support.odd_networks import build_odd_application, constant, doubling, flat, model_of
 from tests.support.tiny_application import right_answers, tiny_images
 from tests.support.waiting import until
 

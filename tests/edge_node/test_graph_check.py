@@ -20,7 +20,7 @@ from splitplace.edge_node.graph_check import (
     check_file,
 )
 from splitplace.storage.paths import SHIPPED_STORE
-from tests.edge_node.odd_networks import constant, endless, flat, model_of
+from tests.support.odd_networks import constant, endless, flat, model_of
 from tests.support.tiny_application import build_tiny_application
 
 MEGABYTE = 1 << 20

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psutil
 
-from tests.edge_node.odd_networks import build_odd_application, endless, growing, model_of
 from tests.edge_node.world import World, routes, world
+from tests.support.odd_networks import build_odd_application, endless, growing, model_of
 from tests.support.tiny_application import tiny_images
 from tests.support.waiting import until
 

@@ -13,7 +13,7 @@ from splitplace.messages import topics
 from splitplace.messages.cluster import ClusterState, NodeState
 from splitplace.storage.model_store import ModelStore
 from tests.support.messages import node_info, node_status, node_vitals
-from tests.support.waiting import until
+from tests.support.waiting import every, until
 from tests.support.whole_system import System, load_with_faults, running_system
 
 pytestmark = pytest.mark.system
@@ -37,9 +37,8 @@ async def a_liar(system: System, fragments: tuple[str, ...]) -> AsyncIterator[li
     idle = {"queue_length": 0, "queue_ms": 0.0, "executed": 0, "loaded": fragments}
 
     async def beat() -> None:
-        while True:
+        async for _ in every(BEAT_S):
             await bus.publish(topics.NODE_VITALS, node_vitals(LIAR).model_copy(update=idle))
-            await asyncio.sleep(BEAT_S)
 
     async with bus:
         await bus.connected()

@@ -21,7 +21,7 @@ from splitplace.workshop.user_networks.from_onnx import (
     read_onnx,
 )
 from splitplace.workshop.user_networks.preprocessing import Preprocessing
-from tests.edge_node.odd_networks import doubling
+from tests.support.odd_networks import doubling
 
 CLASSES = 5
 PLAIN = Preprocessing.for_channels(3, [], [], 1.0)
