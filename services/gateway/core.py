@@ -279,6 +279,7 @@ class GatewayCore:
         nodes = {stage.node for stage in placed.stages}
         gone = sorted(nodes - self._online.keys()) if self._online else []
         if gone:
+            _avoid(task, gone[0])  # the placer does not know while the monitor is away as well
             return self._retry(task, f"node {gone[0]} went away before it got its work", now_ms)
         task.boots = {node: self._online[node] for node in nodes if node in self._online}
         expected_ms = self.rules.predicted_factor * (placed.predicted_ms or 0.0)

@@ -73,6 +73,15 @@ def test_repeated_messages_of_every_kind_change_nothing() -> None:
     assert kinds(core.result(result(), 5.0)) == []
 
 
+def test_an_attempt_that_was_placed_on_a_node_that_is_gone_makes_the_next_avoid_it() -> None:
+    core = GatewayCore(RULES)
+    core.nodes_online({"n2": BOOT}, 0.0)
+    core.accept(task(), 0.0)
+    core.decided(decided(), 1.0)
+    announced = [each for each in core.placed(placed(), 2.0) if isinstance(each, Announce)]
+    assert [(each.attempt, each.avoid) for each in announced] == [(2, ("n1",))]
+
+
 def test_messages_of_other_attempts_are_ignored() -> None:
     core = core_with_running_task()
     core.nodes_online({"n2": BOOT}, 3.0)
