@@ -67,6 +67,8 @@ def write_prepared(model: bytes, pieces: Path, form: Path) -> None:
         "session.save_external_prepacked_constant_initializers": "1",
     }.items():
         options.add_session_config_entry(key, value)
+    # The arena grows by doubling, and weights that are computed while optimising would stay in it.
+    options.enable_cpu_mem_arena = False
     options.optimized_model_filepath = str(form / MODEL)
     ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
