@@ -221,18 +221,21 @@ class JobQueue:
         """Drop the entries of jobs that are gone: their fragment may never be ready again."""
         self._entries_gone = 0
         for fragment, heap in list(self._heaps.items()):
-            heap[:] = [entry for entry in heap if entry.key in self._jobs]
+            heap[:] = [entry for entry in heap if self._is_current(entry)]
             heapq.heapify(heap)
             if not heap:
                 del self._heaps[fragment]
 
+    def _is_current(self, entry: _Entry) -> bool:
+        """Whether an entry's job waits. One that came again after it ran belongs to a later group."""
+        return entry.key in self._jobs and self._groups[entry.key[:3]].sequence == entry.sequence
+
     def _head(self, fragment: str, now_ms: float) -> _Entry | None:
         heap = self._heaps.get(fragment, [])
         while heap:
-            job = self._jobs.get(heap[0].key)
-            if job is None:
+            if not self._is_current(heap[0]):
                 heapq.heappop(heap)
-            elif now_ms < job.ends_ms:
+            elif now_ms < (job := self._jobs[heap[0].key]).ends_ms:
                 return heap[0]
             else:
                 self._drop([job])

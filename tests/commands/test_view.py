@@ -74,7 +74,7 @@ def test_a_reason_from_outside_is_shown_without_control_characters_and_markup(
     shown = drawn(observation, width=200)
     assert "\x1b" not in shown
     assert "\x9b" not in shown
-    assert r"\x1b]0;title\x07 [red]\x9b31m" in shown
+    assert "]0;title [red]31m" in shown
 
 
 def test_the_same_is_said_in_one_line(observation: Observation) -> None:

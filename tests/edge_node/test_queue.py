@@ -67,6 +67,15 @@ def test_a_duplicate_of_what_waits_changes_nothing() -> None:
     assert (len(queue), queue.waiting_bytes, queue.dropped) == (1, 16, 0)
 
 
+def test_a_job_that_comes_again_after_it_ran_does_not_go_before_the_others_of_its_stage() -> None:
+    queue = JobQueue()
+    queue.push(make_job(micro_batch=1, ends_ms=5.0), 0.0)
+    assert queue.pop(0.0, READY) is not None
+    for micro_batch in (0, 1):
+        queue.push(make_job(micro_batch=micro_batch, ends_ms=9.0), 0.0)
+    assert [job.header.micro_batch for job in drain(queue)] == [0, 1]
+
+
 def test_a_cancelled_attempt_is_dropped_now_and_when_it_comes_late() -> None:
     queue = JobQueue()
     queue.push(make_job(attempt=1), 0.0)

@@ -87,10 +87,6 @@ def _without_fragments(manifest: dict[str, Any]) -> None:
     manifest["fragments"] = []
 
 
-def _with_an_unknown_field(manifest: dict[str, Any]) -> None:
-    manifest["weights"] = "pickle"
-
-
 def _of_another_version(manifest: dict[str, Any]) -> None:
     manifest["version"] = 2
 
@@ -99,9 +95,7 @@ def _without_its_last_stage(manifest: dict[str, Any]) -> None:
     manifest["variants"][1]["stages"].pop()
 
 
-@pytest.mark.parametrize(
-    "damage", [_without_fragments, _with_an_unknown_field, _of_another_version, _without_its_last_stage]
-)
+@pytest.mark.parametrize("damage", [_without_fragments, _of_another_version, _without_its_last_stage])
 def test_a_damaged_manifest_is_refused(tmp_path: Path, damage: Callable[[dict[str, Any]], None]) -> None:
     build_tiny_application(tmp_path)
     path = tmp_path / "tiny" / "manifest.json"
@@ -110,6 +104,14 @@ def test_a_damaged_manifest_is_refused(tmp_path: Path, damage: Callable[[dict[st
     path.write_text(json.dumps(manifest))
     with pytest.raises(StoreError, match="not a valid manifest"):
         ModelStore(tmp_path).applications()
+
+
+def test_a_field_that_a_newer_version_has_added_to_a_manifest_is_ignored(tmp_path: Path) -> None:
+    build_tiny_application(tmp_path)
+    path = tmp_path / "tiny" / "manifest.json"
+    (before,) = ModelStore(tmp_path).applications()
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"colour": "red"}))
+    assert ModelStore(tmp_path).applications() == (before,)
 
 
 def test_a_manifest_of_version_0_1_gets_its_kinds_from_the_names_of_variants(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from splitplace.bus.settings import Settings
 from splitplace.commands.processes.broker import StartedKind
 from splitplace.messages import topics
 from splitplace.messages.base import Message
-from splitplace.messages.frames import AGGREGATOR_INBOX
+from splitplace.messages.frames import AGGREGATOR_INBOX, GATEWAY_SENDER
 from splitplace.messages.topics import Topic
 from tests.support.waiting import until
 from tests.support.whole_system import LONG_DEADLINE_MS, MODULES, NODES, System, running_system, sensor_of
@@ -30,6 +30,9 @@ LEVELS = {
     "client": ("camera", "_"),
     "task": ("camera.1", "camera", "*"),
     "node": (*NODES, AGGREGATOR_INBOX, "n9"),
+    "receiver": (*NODES, AGGREGATOR_INBOX, "n9"),
+    "sender": (*NODES, GATEWAY_SENDER, "n9"),
+    "more": ("", "2", "a/b"),
     "service": (*MODULES, "nobody"),
     "fragment": ("0" * 64, "x"),
 }
