@@ -12,6 +12,7 @@ from splitplace.bus.assembly import TensorAssembly
 from splitplace.bus.client import TENSOR_SESSION
 from splitplace.bus.connection import Received
 from splitplace.bus.service import Service, new_boot_id, now_ms, software_version
+from splitplace.bus.upkeep import Upkeep
 from splitplace.edge_node.benchmark import measure_codec, measure_score
 from splitplace.edge_node.catalogue import Catalogue
 from splitplace.edge_node.executor import Done, Executor, Failure
@@ -109,6 +110,7 @@ class Agent:
 
         status = NodeStatus(node=self._node, boot=self._boot, online=False)
         self._service = Service(f"node-{self._node}", settings, status=status)
+        self._own_info = Upkeep(self._service, NODE_INFO, node=self._node)
         self._service.on_connect(self._publish_info)
         self._service.every(settings.vitals_every_s, self._expire)
         self._service.every(settings.vitals_every_s, self._publish_vitals, online_only=True)
@@ -280,7 +282,7 @@ class Agent:
     # --- info and vitals ---------------------------------------------------------------------------
 
     async def _publish_info(self) -> None:
-        await self._control.publish(NODE_INFO, self._info)
+        await self._own_info.publish({NODE_INFO.name_of(self._info): self._info})
 
     async def _publish_vitals(self) -> None:
         sample, stored = await asyncio.to_thread(self._sample)

@@ -220,7 +220,7 @@ NODE_INFO = Topic(
     "node/{node}/info",
     NodeInfo,
     (NODE,),
-    (RESOURCE_MONITOR, DASHBOARD),
+    (RESOURCE_MONITOR, NODE, DASHBOARD),
     "Capacity, measured at start.",
     retain=True,
 )
@@ -254,7 +254,7 @@ APPLICATION = Topic(
     "application/{application}",
     Application,
     (SPLITTER,),
-    (GATEWAY, PLACER, RESULT_AGGREGATOR, RESOURCE_MONITOR, NODE, DASHBOARD),
+    (GATEWAY, SPLITTER, PLACER, RESULT_AGGREGATOR, RESOURCE_MONITOR, NODE, DASHBOARD),
     "Catalogue entry: inputs, labels, variants and their measurements.",
     retain=True,
     max_bytes=limits.MAX_CATALOGUE_BYTES,

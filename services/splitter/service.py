@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from splitplace.bus.backlog import Backlog
 from splitplace.bus.connection import Received
 from splitplace.bus.service import Service, now_ms
+from splitplace.bus.upkeep import Upkeep
 from splitplace.errors import SplitPlaceError
 from splitplace.messages.application import Application
 from splitplace.messages.cluster import ClusterState
@@ -50,9 +51,11 @@ class Splitter:
         self._state = StateFile(settings.paths.splitter_state, self._core)
         self._store = settings.model_store
         self._service = Service(SPLITTER, settings)
-        self._service.on_connect(self._publish_catalogue)
         self._broken: tuple[StoreError, ...] = ()
         """What of the model store cannot be used."""
+        # An application that the store has and cannot read now stays on offer: it may be readable again.
+        self._catalogue = Upkeep(self._service, APPLICATION, clears_strays=lambda: not self._broken)
+        self._service.on_connect(self._publish_catalogue)
         self._service.reports(lambda: self._state.trouble)
         self._service.reports(self._trouble_of_store)
         self._service.every(settings.save_every_s, self._state.save)
@@ -147,5 +150,4 @@ class Splitter:
             log.warning("the catalogue stays as it is: %s", error)
             return
         self._core.add_applications(applications)
-        for application in applications:
-            await self._bus.publish(APPLICATION, application, application=application.name)
+        await self._catalogue.publish({APPLICATION.at(application=each.name): each for each in applications})

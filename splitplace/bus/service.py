@@ -10,13 +10,18 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from pydantic import ValidationError
+
 from splitplace.bus.background import Alarm, BackgroundTasks, PeriodicWork, now_ms
 from splitplace.bus.client import NO_SESSION, Session
 from splitplace.bus.connection import RECEIVE_MAXIMUM, Bus, RawReceived, Statistics, parse
 from splitplace.bus.namesake import ANSWER_PAUSE_MS, NamesakeError, Rivals, Status, Verdict, check_name
+from splitplace.bus.seldom import SeldomWarnings
 from splitplace.bus.settings import Settings
+from splitplace.bus.upkeep import REPAIR_PAUSE_MS
 from splitplace.messages.base import MAX_TEXT
 from splitplace.messages.cluster import NodeStatus, ServiceStatus
+from splitplace.messages.frames import FrameError
 from splitplace.messages.metrics import ServiceMetrics
 from splitplace.messages.topics import METRICS_SERVICE, NODE_STATUS, SERVICE_STATUS, Topic
 from splitplace.storage.client_secret import draw_secret
@@ -97,6 +102,8 @@ class Service:
         self._secret = draw_secret()
         self._rivals = Rivals(self._offline.boot)
         self._announced_ms = -math.inf
+        self._announcement_due_ms = math.inf
+        self._warnings = SeldomWarnings(log)
         self._announcing = Alarm(self._announce_again)
         self._alarms: list[Alarm] = [self._announcing]
         self.bus = Bus(settings, f"splitplace-{name}", secret=self._secret, will=will)
@@ -241,20 +248,36 @@ class Service:
         online = {"online": True, "settled": self._rivals.announced(self._announced_ms)}
         await self.bus.publish(self._topic, self._offline.model_copy(update=online))
 
+    def _announce_soon(self, pause_ms: float) -> None:
+        """Announce ourselves again, this long after the last time; what is due before that stays so."""
+        if not self._is_leaving:
+            due_ms = max(now_ms(), self._announced_ms + pause_ms)
+            self._announcement_due_ms = min(due_ms, self._announcement_due_ms)
+            self._announcing.set(self._announcement_due_ms)
+
     def _announce_again(self) -> None:
+        self._announcement_due_ms = math.inf
         if self.bus.is_connected and not self._is_leaving:
             self.spawn(self._publish_online(), "announcement")
 
     async def _on_own_status(self, received: RawReceived) -> None:
-        """Look for other parts of our name (bus/namesake.py)."""
-        if received.retained or not received.payload or self._announced_ms == -math.inf:
+        """Look for other parts of our name (bus/namesake.py), and replace what hides that we are online."""
+        if received.retained or self._announced_ms == -math.inf:
             return
-        status: Status = parse(self._topic, self._topic.name_of(self._offline), received.payload).message
+        name = self._topic.name_of(self._offline)
+        try:
+            status: Status = parse(self._topic, name, received.payload).message
+        except (ValidationError, FrameError):
+            self.bus.statistics.rejected += bool(received.payload)
+            found = "an unreadable message" if received.payload else "our status deleted"
+            self._warnings.warn(name, "%s: %s; announcing ourselves again", name, found)
+            self._announce_soon(REPAIR_PAUSE_MS)
+            return
         verdict = self._rivals.heard(status, now_ms())
         if verdict is Verdict.GIVE_WAY:
             self.spawn(self._give_way(), "name")
-        elif verdict is Verdict.ANSWER and not self._is_leaving:
-            self._announcing.set(max(now_ms(), self._announced_ms + ANSWER_PAUSE_MS))
+        elif verdict is Verdict.ANSWER:
+            self._announce_soon(ANSWER_PAUSE_MS)
 
     async def _give_way(self) -> None:
         raise NamesakeError(self.settings, self._offline)

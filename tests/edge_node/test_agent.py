@@ -6,9 +6,10 @@ import numpy as np
 
 from splitplace.messages.cluster import CancelTask, PrepareFragments
 from splitplace.messages.frames import Route
-from splitplace.messages.topics import NODE_CANCEL, NODE_PREPARE
+from splitplace.messages.topics import NODE_CANCEL, NODE_INFO, NODE_PREPARE, NODE_STATUS
 from tests.edge_node.wide_application import WIDTH, build_wide_application
 from tests.edge_node.world import routes, world
+from tests.support.observer import Observer
 from tests.support.tiny_application import right_answers, tiny_images
 from tests.support.waiting import until
 
@@ -218,3 +219,18 @@ async def test_heartbeats_keep_their_rhythm_while_the_node_computes(
     assert compute_ms > 300
     assert beats >= compute_ms / 200, "a heartbeat every 100 ms was asked for"
     assert timing * 8 > 0.9 * compute_ms
+
+
+async def test_what_a_node_says_of_itself_is_said_again_when_it_was_damaged(
+    broker_url: str, tmp_path: Path
+) -> None:
+    observer = Observer(broker_url, NODE_STATUS, NODE_INFO, identifier="reader")
+    async with world(broker_url, tmp_path, "n1"), observer.bus:
+        info = await observer.until(NODE_INFO)
+        await observer.until(NODE_STATUS, lambda status: status.online)
+        for damage in (b"x", b""):
+            observer.forget()
+            for topic in (NODE_STATUS, NODE_INFO):
+                await observer.publish_raw(topic.at(node="n1"), damage, retain=True)
+            assert await observer.until(NODE_INFO) == info
+            assert (await observer.until(NODE_STATUS)).online

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -35,7 +36,7 @@ from splitplace.services.splitter.core import SplitterCore
 from splitplace.services.splitter.service import Splitter
 from splitplace.services.splitter.settings import SplitterSettings
 from splitplace.storage import state_file as memory
-from splitplace.storage.model_store import ModelStore, sha256_of
+from splitplace.storage.model_store import MANIFEST, ModelStore, sha256_of
 from tests.support.examples import all_of, chain, fragment, node, sha, snapshot
 from tests.support.examples import application as made_up
 from tests.support.messages import accepted, finished_after
@@ -115,6 +116,59 @@ async def test_the_catalogue_is_retained_and_said_again_to_a_new_broker(
         broker.kill()
         broker.start()
         await until(lambda: observer.applications == {"toy": application}, 15.0)
+
+
+@pytest.mark.parametrize("damage", [b"", b"noise"], ids=["deleted", "unreadable"])
+async def test_a_catalogue_entry_that_was_damaged_is_published_again(
+    broker_url: str, tmp_path: Path, application: Application, damage: bytes
+) -> None:
+    async with observed(broker_url, tmp_path) as observer:
+        for _ in range(2):
+            observer.forget()
+            await observer.publish_raw(APPLICATION.at(application="toy"), damage, retain=True)
+            await until(lambda: observer.applications == {"toy": application})
+        late = SplitterObserver(broker_url, "late")
+        async with late.bus:
+            await until(lambda: late.applications == {"toy": application})
+
+
+@pytest.mark.parametrize("moment", ["before its start", "while it runs"])
+async def test_an_entry_of_an_application_that_the_store_does_not_hold_is_cleared(
+    broker_url: str, tmp_path: Path, application: Application, moment: str
+) -> None:
+    stale = application.model_copy(update={"name": "removed"})
+    watcher = Observer(broker_url, raw=[APPLICATION], identifier="watcher")
+    async with watcher.bus:
+        if moment == "before its start":
+            await watcher.publish(APPLICATION, stale, application="removed")
+        async with observed(broker_url, tmp_path):
+            if moment == "while it runs":
+                await watcher.publish(APPLICATION, stale, application="removed")
+            await until(lambda: is_cleared(watcher, "removed"))
+            assert not is_cleared(watcher, "toy")
+
+
+async def test_while_the_store_is_damaged_no_entry_is_cleared(
+    mosquitto_url: str, tmp_path: Path, application: Application
+) -> None:
+    shutil.copytree(tmp_path / "store" / "toy", tmp_path / "store" / "torn")
+    (tmp_path / "store" / "torn" / MANIFEST).write_text("{")
+    watcher = Observer(mosquitto_url, raw=[APPLICATION], identifier="watcher")
+    async with watcher.bus:
+        await watcher.publish(
+            APPLICATION, application.model_copy(update={"name": "torn"}), application="torn"
+        )
+        async with observed(mosquitto_url, tmp_path) as observer:
+            observer.forget()
+            await observer.publish_raw(APPLICATION.at(application="toy"), b"", retain=True)
+            await until(lambda: "toy" in observer.applications)
+            assert not is_cleared(watcher, "torn")
+
+
+def is_cleared(watcher: Observer, name: str) -> bool:
+    """Whether the last message on an entry's topic was empty."""
+    heard = [each.payload for each in watcher.payloads(APPLICATION) if each.parameters["application"] == name]
+    return bool(heard) and not heard[-1]
 
 
 async def test_a_task_is_decided_with_the_cluster_and_learnt_from(
