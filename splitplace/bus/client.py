@@ -185,6 +185,8 @@ class BrokerClient(aiomqtt.Client):
             self._connected.set_exception(aiomqtt.MqttError("closed before the broker accepted it"))
             self._connected.exception()  # seen: nobody may be left to await it
             return
+        if self._connected.cancelled():  # aiomqtt would raise: the attempt was given up meanwhile
+            return
         super()._on_disconnect(client, userdata, flags, reason_code, properties)
         if self._disconnected.done():
             self._disconnected.exception()  # as above

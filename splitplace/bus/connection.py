@@ -328,9 +328,8 @@ class Bus:
 
     async def _work(self, subscription: Subscription) -> None:
         while True:
-            await (
-                subscription.turn.end_if_over()
-            )  # neither `get` nor a handler that awaits nothing gives others a turn
+            # Neither `get` nor a handler that awaits nothing gives others a turn.
+            await subscription.turn.end_if_over()
             arrival = await subscription.queue.get()
             try:
                 await subscription.handle(arrival)

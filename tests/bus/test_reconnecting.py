@@ -6,9 +6,14 @@ import signal
 import socket
 import time
 
+import aiomqtt
 import pytest
+from paho.mqtt.client import DisconnectFlags
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.reasoncodes import ReasonCode
 
 from splitplace.bus import connection, reconnect
+from splitplace.bus.client import BrokerClient
 from splitplace.bus.connection import Bus
 from splitplace.bus.reconnect import FIRST_PATIENCE_S, HELD_S, LAST_PATIENCE_S, LAST_PAUSE_S, Reconnect
 from splitplace.bus.settings import Settings
@@ -47,6 +52,13 @@ async def test_an_attempt_without_an_answer_ends_after_its_patience_and_closes_i
         await until(lambda: len(server.taken_s) == 3 and len(server.lost_s) >= 2, 10)
     assert server.pauses_s[0] >= 0.2
     assert server.pauses_s[1] >= 0.4
+
+
+async def test_the_end_of_a_socket_after_its_attempt_was_given_up_is_no_error() -> None:
+    client = BrokerClient("127.0.0.1", protocol=aiomqtt.ProtocolVersion.V5)
+    client._connected.cancel()
+    code = ReasonCode(PacketTypes.DISCONNECT)
+    client._on_disconnect(client._client, None, DisconnectFlags(is_disconnect_packet_from_server=False), code)
 
 
 def test_patience_doubles_with_each_silent_attempt_and_begins_anew_after_a_connection() -> None:
