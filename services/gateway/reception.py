@@ -37,6 +37,7 @@ from splitplace.services.gateway.refusals import (
     refuse,
 )
 from splitplace.services.gateway.reply import repeated, reply_to
+from splitplace.services.gateway.retain_flag import RetainFlag
 from splitplace.services.gateway.settings import GatewaySettings
 from splitplace.services.gateway.under_way import UnderWay
 
@@ -62,6 +63,7 @@ class Reception:
         admission: Admission,
         under_way: UnderWay,
         *,
+        retain_flag: RetainFlag,
         begin: Callable[[Entry, float], None],
         tell: Callable[[Answer, ReplyTo], None],
     ) -> None:
@@ -73,6 +75,7 @@ class Reception:
             catalogue: the applications.
             admission: knows what is held, and what can be in time.
             under_way: notes what is parsed and decoded now.
+            retain_flag: tells old tasks from those that were published with the flag now.
             begin: begins an accepted task; the second argument is when it arrived, in ms.
             tell: publishes an answer.
         """
@@ -84,6 +87,7 @@ class Reception:
         self._catalogue = catalogue
         self._admission = admission
         self._under_way = under_way
+        self._retain_flag = retain_flag
         self._begin = begin
         self._tell = tell
         self._room = ReadingRoom()
@@ -91,11 +95,14 @@ class Reception:
 
     async def receive(self, raw: RawReceived) -> None:
         """Accept, refuse, or answer again one message on a task topic."""
+        if raw.retained and not raw.payload:  # somebody clears the topic
+            return
         arrived_ms = raw.arrived_ms
         self.counts["received"] += 1
         identity = identify(raw)
         try:
-            if raw.retained:
+            is_old = await self._retain_flag.is_old(raw)
+            if is_old:
                 self._remember_retained(raw)
             async with self._under_way.working_on(raw):
                 if len(raw.payload) > SMALL_BYTES:
@@ -104,7 +111,7 @@ class Reception:
                     submission = read(raw, identity)
             identity = submission.identity
             reply = reply_to(raw, self._settings.prefix, identity.client)
-            if raw.retained:
+            if is_old:
                 await self._refuse_retained(submission)
             if not await self._is_repeated(submission, reply, arrived_ms):
                 await self._accept(await self._valid(raw, submission), reply, arrived_ms)

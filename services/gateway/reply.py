@@ -15,6 +15,9 @@ from splitplace.messages.task import Answer
 from splitplace.services.gateway.journal import ReplyTo
 
 NOT_USED = "the response topic was not used"
+RETAINED = (
+    "published with the retain flag; publish without it: the broker keeps such a task for whoever comes later"
+)
 _WILD = re.compile(r"[+#$]")
 
 
@@ -32,7 +35,7 @@ def reply_to(raw: RawReceived, prefix: str, client: str) -> ReplyTo:
         response_topic=wanted if not trouble else None,
         correlation_data=raw.properties.correlation_data,
         packed="msgpack" in declared,
-        warnings=(f"{NOT_USED}: {trouble}",) if trouble else (),
+        warnings=(*((f"{NOT_USED}: {trouble}",) if trouble else ()), *((RETAINED,) if raw.retained else ())),
     )
 
 
@@ -66,8 +69,8 @@ def _trouble(topic: str, prefix: str, client: str) -> str:
 
 
 def repeated(answer: Answer, reply: ReplyTo) -> Answer:
-    """Return a stored answer for a task that was sent again. Warnings of response topics are this one's."""
-    kept = [warning for warning in answer.warnings if not warning.startswith(NOT_USED)]
+    """Return a stored answer for a task that was sent again. Warnings of how it was sent are this one's."""
+    kept = [warning for warning in answer.warnings if not warning.startswith((NOT_USED, RETAINED))]
     return answer.model_copy(update={"repeated": True, "warnings": (*reply.warnings, *kept)})
 
 

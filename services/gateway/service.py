@@ -31,6 +31,7 @@ from splitplace.services.gateway.journal import Damaged, Entry, Journal, Journal
 from splitplace.services.gateway.metrics import gateway_metrics
 from splitplace.services.gateway.reception import Reception
 from splitplace.services.gateway.reply import encoded
+from splitplace.services.gateway.retain_flag import RetainFlag
 from splitplace.services.gateway.settings import GatewaySettings
 from splitplace.services.gateway.task import NewTask, RetryRules, unbegun
 from splitplace.services.gateway.under_way import UnderWay
@@ -42,7 +43,7 @@ T = TypeVar("T")
 
 METRICS_PERIOD_S = 1.0
 FORGET_PERIOD_S = 60.0
-INTAKE_SESSION = Session(expiry_s=300, clean_start=False)
+INTAKE_SESSION = Session(expiry_s=300, clean_start=False, live_only=True)
 INTAKE_WORKERS = 96
 """Messages that are received at once; a few sensors that flood do not fill them."""
 FRAMES_AT_ONCE = 16
@@ -88,12 +89,14 @@ class Gateway:
             "intake", session=INTAKE_SESSION, secret=kept_secret(settings.paths.gateway_client_id)
         )
         self._answers = self._service.connection("answers")
+        self._retain_flag = RetainFlag(self._service.boot)
         self._reception = Reception(
             settings,
             journal,
             self._catalogue,
             self._admission,
             self._under_way,
+            retain_flag=self._retain_flag,
             begin=self._begin,
             tell=self._tell,
         )
@@ -118,6 +121,7 @@ class Gateway:
             self._intake.subscribe_raw(
                 topic, self._reception.receive, workers=INTAKE_WORKERS, overflow=self._reception.turn_away
             )
+        self._intake.subscribe_raw(topics.SERVICE_STATUS, self._retain_flag.on_status, service=topics.GATEWAY)
         bus.subscribe(topics.JOB_DECIDED, self._on_decided)
         bus.subscribe(topics.JOB_PLACED, self._on_placed)
         bus.subscribe(topics.JOB_RESULT, self._on_result)

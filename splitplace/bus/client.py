@@ -21,6 +21,7 @@ from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
 from typing_extensions import override
 
 from splitplace.bus.batches import Batches
@@ -48,6 +49,9 @@ _NOT_OUR_DOING = {
     0x9D,  # server moved
 }
 
+_RETAIN_SEND = SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE
+_RETAIN_DO_NOT_SEND = SubscribeOptions.RETAIN_DO_NOT_SEND
+
 _TURN_S = 0.002
 """Time after which reading lets others run."""
 
@@ -63,6 +67,13 @@ class Session:
     """Time they are kept; 0 = not at all."""
     clean_start: bool = True
     """Begin without the messages of an earlier process with the same identifier."""
+    live_only: bool = False
+    """Ask the broker for nothing that it had kept, and for the retain flag as it was published."""
+
+    def subscription(self, qos: int) -> SubscribeOptions:
+        """Return the options of a subscription. The embedded broker ignores `live_only`."""
+        handling = _RETAIN_DO_NOT_SEND if self.live_only else _RETAIN_SEND
+        return SubscribeOptions(qos=qos, retainAsPublished=self.live_only, retainHandling=handling)
 
 
 NO_SESSION = Session()

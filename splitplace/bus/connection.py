@@ -279,7 +279,8 @@ class Bus:
             self._tasks.spawn(callback(), "introduction")
 
     async def _subscribe(self, client: BrokerClient, name: str, qos: int) -> None:
-        for code in await client.subscribe(f"{self.settings.prefix}/{name}", qos=qos):
+        options = self._identity.session.subscription(qos)
+        for code in await client.subscribe(f"{self.settings.prefix}/{name}", options=options):
             if isinstance(code, ReasonCode) and code.is_failure:
                 self.statistics.refused += 1
                 self._warnings.warn(

@@ -41,7 +41,8 @@ class RawReceived:
     payload: bytes
     properties: RequestProperties
     retained: bool = False
-    """Whether the broker had kept it: it may be much older than the connection."""
+    """Whether the broker had kept it: it may be much older than the connection. Where the session is
+    `live_only`, whether it was published with the retain flag."""
     arrived_ms: float = 0.0
     """When it was read from the connection, by the clock of `now_ms`."""
 

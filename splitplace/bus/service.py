@@ -183,6 +183,11 @@ class Service:
             await bus.connected()
 
     @property
+    def boot(self) -> str:
+        """The id of this start, as its status tells it."""
+        return self._offline.boot
+
+    @property
     def health(self) -> Health:
         """Whether it is connected, how late its periodic work is, and what it says of itself."""
         late_ms = max((work.late_ms for work in self._periodic), default=0.0)

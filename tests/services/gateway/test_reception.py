@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 from splitplace.commands.processes import broker
-from splitplace.commands.processes.broker import Broker
+from splitplace.commands.processes.broker import Broker, StartedKind
 from splitplace.messages import topics
 from splitplace.messages.application import Application
 from splitplace.messages.task import Answer
 from splitplace.services.gateway import answers, catalogue
 from splitplace.services.gateway.instructions import Finish
 from splitplace.services.gateway.journal import Entry, Journal, ReplyTo
+from splitplace.services.gateway.reply import RETAINED
 from splitplace.services.gateway.settings import GatewaySettings
 from tests.services.gateway.live_gateway import (
     APPLICATION,
@@ -212,33 +213,71 @@ async def test_a_task_that_comes_while_the_gateway_is_away_is_answered_by_the_ne
     assert settings.paths.gateway_client_id.read_text() == secret
 
 
-async def test_a_retained_task_is_refused_once(settings: GatewaySettings) -> None:
+async def test_a_task_that_the_broker_had_kept_is_never_run(
+    settings: GatewaySettings, broker_kind: StartedKind
+) -> None:
+    """The embedded broker sends it at each connection: it is refused once. Mosquitto keeps it to itself."""
     stand_in = StandIn(settings)
     async with stand_in.bus, sensor_at(settings) as sensor:
         await sensor.client.publish(f"{PREFIX}/task/digits/camera/1", packed(), qos=1, retain=True)
         async with gateway_at(settings):
-            refusal = await sensor.answer()
-            assert refusal["status"] == "invalid"
-            assert "retain flag" in refusal["reason"]
+            if broker_kind == "embedded":
+                refusal = await sensor.answer()
+                assert refusal["status"] == "invalid"
+                assert "retain flag" in refusal["reason"]
+            else:
+                await until(lambda: stand_in.gateways)
             await sensor.ask(packed(), "task/digits/camera/2")
             assert (await sensor.answer())["task"] == "2"
             assert len({task.task for task in stand_in.accepted}) == 1
 
 
-async def test_a_retained_task_that_was_answered_hears_nothing_else_later(settings: GatewaySettings) -> None:
+async def test_a_live_task_with_the_retain_flag_runs_once_and_hears_nothing_else_later(
+    settings: GatewaySettings, broker_kind: StartedKind
+) -> None:
     stand_in = StandIn(settings)
     async with stand_in.bus, sensor_at(settings) as sensor:
         async with gateway_at(settings):
             await until(lambda: stand_in.gateways)
             await sensor.client.publish(f"{PREFIX}/task/digits/camera/1", packed(), qos=1, retain=True)
-            assert (await sensor.answer())["status"] == "answered"
+            answer = await sensor.answer()
+            assert answer["status"] == "answered"
+            assert answer["warnings"] == ([RETAINED] if broker_kind == "mosquitto" else [])
             await until(lambda: all_delivered(settings))
         async with gateway_at(settings):
             await until(lambda: len(set(stand_in.gateways)) == 2)
             await sensor.ask(packed(), "task/digits/camera/2")
             answer = await sensor.answer()
-            assert (answer["task"], answer["status"]) == ("2", "answered")
+            assert (answer["task"], answer["status"], answer["warnings"]) == ("2", "answered", [])
             assert len({task.task for task in stand_in.accepted}) == 2
+
+
+@pytest.mark.mosquitto
+@pytest.mark.parametrize("broker_kind", ["mosquitto"])
+async def test_a_retained_task_from_while_the_gateway_was_away_runs_and_its_repetition_is_answered_again(
+    settings: GatewaySettings,
+) -> None:
+    stand_in = StandIn(settings)
+    async with stand_in.bus, sensor_at(settings) as sensor:
+        async with gateway_at(settings):
+            await until(lambda: stand_in.gateways)
+        await sensor.client.publish(f"{PREFIX}/task/digits/camera/1", packed(), qos=1, retain=True)
+        async with gateway_at(settings):
+            answer = await sensor.answer()
+            assert (answer["status"], answer["warnings"]) == ("answered", [RETAINED])
+            await until(lambda: all_delivered(settings))
+            await sensor.ask(packed())
+            answer = await sensor.answer()
+            assert (answer["repeated"], answer["warnings"]) == (True, [])
+
+
+@pytest.mark.mosquitto
+@pytest.mark.parametrize("broker_kind", ["mosquitto"])
+async def test_clearing_a_retained_task_is_no_task(settings: GatewaySettings) -> None:
+    async with system(settings) as (_, sensor):
+        await sensor.client.publish(f"{PREFIX}/task/digits/camera/1", b"", qos=1, retain=True)
+        await sensor.ask(packed(), "task/digits/camera/2")
+        assert (await sensor.answer())["task"] == "2"
 
 
 async def test_a_task_from_before_the_clock_was_set_is_answered(settings: GatewaySettings) -> None:
