@@ -3,11 +3,13 @@
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Final, NoReturn
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final, NoReturn
 
 import typer
 
-from splitplace.errors import SplitPlaceError
+from splitplace.errors import ConfigurationError, SplitPlaceError
 
 _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202a-\u202e\u2066-\u2069]")
 """Control characters but tab and newline, and those that change the direction of writing."""
@@ -35,10 +37,11 @@ def run(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) 
         program: what its help calls it.
         arguments: default to those of the process.
     """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    command = typer.main.get_command(app)
     try:
-        typer.main.get_command(app).main(
-            args=list(sys.argv[1:] if arguments is None else arguments), prog_name=program
-        )
+        _check_paths(command, given)
+        command.main(args=given, prog_name=program)
     except SplitPlaceError as error:
         sys.stderr.write(f"{printable(str(error))}\n")
         sys.exit(error.exit_code)
@@ -49,3 +52,26 @@ def run(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) 
         sys.stderr.write(f"{printable(str(error.filename))}: {reason}\n")
         sys.exit(SplitPlaceError.exit_code)
     sys.exit(0)
+
+
+def _check_paths(command: Any, arguments: Sequence[str]) -> None:  # noqa: ANN401 - a click command
+    """Raise ConfigurationError for an empty path, which would mean the current folder."""
+    empty = [flag for flag, value in pairwise(arguments) if flag.startswith("--") and not value]
+    empty += [argument[:-1] for argument in arguments if argument.startswith("--") and argument.endswith("=")]
+    if not empty:
+        return
+    for argument in arguments:
+        if argument in getattr(command, "commands", {}):
+            _, command, _ = command.resolve_command(typer.Context(command), [argument])
+    context = typer.Context(command)
+    for parameter in command.params:
+        flag = next((flag for flag in empty if flag in parameter.opts), None)
+        if flag is not None and _is_path(parameter, context):
+            raise ConfigurationError(f"{flag}: it is empty; name a folder or file, or leave it out")
+
+
+def _is_path(parameter: Any, context: typer.Context) -> bool:  # noqa: ANN401 - a click parameter
+    try:
+        return isinstance(parameter.process_value(context, ""), Path)
+    except Exception:  # noqa: BLE001 - no number, say: the command itself tells the user
+        return False

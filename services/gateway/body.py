@@ -5,6 +5,7 @@ the number of their entries, not only in bytes.
 """
 
 import contextlib
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -25,7 +26,7 @@ from splitplace.messages.limits import (
 )
 from splitplace.messages.names import SensorName
 from splitplace.messages.task import TaskRequest
-from splitplace.services.gateway.fields import FieldError, tidy
+from splitplace.services.gateway.fields import BUFFER_OF_NUMBERS, FieldError, as_text, tidy
 from splitplace.services.gateway.picture_files import FORMAT_NAMES, is_picture, picture_file
 from splitplace.services.gateway.refusals import RefusalKind, TaskRefusedError, refuse
 
@@ -34,6 +35,9 @@ BodyKind = Literal["json", "msgpack", "picture"]
 _JSON_TYPES = {"application/json", "text/json"}
 _MSGPACK_TYPES = {"application/msgpack", "application/x-msgpack", "application/vnd.msgpack"}
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_UTF_16 = re.compile(rb"\xff\xfe|\xfe\xff|(?:\0*[ \t\r\n])*(?:\0+\{|\{\0+\s*[\"}])")
+"""How JSON begins in UTF-16 and UTF-32, with or without a byte order mark."""
+_BUFFER = re.compile(rb'"type" *: *"Buffer"')
 _TIMESTAMP_BYTES = 12
 _NAME = TypeAdapter(SensorName)
 _KINDS: Mapping[str, RefusalKind] = {"deadline_ms": "bad-deadline", "client": "bad-name", "task": "bad-name"}
@@ -102,10 +106,13 @@ def _names(fields: Mapping[str, Any]) -> BodyNames:
 
 def _parsed_json(payload: bytes) -> dict[str, Any]:
     """Parse an object of few entries: counts what can begin a value, in C, before anything is built."""
+    if _UTF_16.match(payload):
+        raise ValueError("UTF-16; send UTF-8")
+    payload = payload.partition(b"\0")[0]  # what senders in C leave of their buffer behind the text
     # Line breaks mean nothing between values. Inside a text JSON forbids them; base64 of the shell has them.
     payload = payload.removeprefix(_BYTE_ORDER_MARK).translate(None, b"\r\n\t")
     if payload.count(b",") > MAX_JSON_COMMAS or payload.count(b"[") + payload.count(b"{") > MAX_JSON_BRACKETS:
-        raise ValueError("too many entries")
+        raise ValueError(BUFFER_OF_NUMBERS if _BUFFER.search(payload) else "too many entries")
     fields = from_json(payload, cache_strings=False)
     if not isinstance(fields, dict):
         raise ValueError("not an object")  # noqa: TRY004 - what the sender sent is wrong, not a type of ours
@@ -130,20 +137,28 @@ def _unpacked(payload: bytes) -> dict[str, Any]:
             raise ValueError("too many maps")
         return dict(pairs)
 
-    unpacked = msgpack.unpackb(
-        payload,
-        use_list=False,
-        list_hook=count_array,
-        object_pairs_hook=count_map,
-        max_array_len=MAX_BATCH,
-        max_map_len=MAX_MSGPACK_MAP,
-        max_str_len=MAX_MSGPACK_TEXT_BYTES,
-        max_bin_len=MAX_TASK_BYTES,
-        max_ext_len=_TIMESTAMP_BYTES,
-    )
+    try:
+        unpacked = msgpack.unpackb(
+            payload,
+            use_list=False,
+            list_hook=count_array,
+            object_pairs_hook=count_map,
+            max_array_len=MAX_BATCH,
+            max_map_len=MAX_MSGPACK_MAP,
+            max_str_len=MAX_MSGPACK_TEXT_BYTES,
+            max_bin_len=MAX_TASK_BYTES,
+            max_ext_len=_TIMESTAMP_BYTES,
+        )
+    except msgpack.ExtraData as error:
+        if error.extra.strip(b"\0"):
+            raise
+        unpacked = error.unpacked  # the rest is of a buffer that was sent whole
     if not isinstance(unpacked, dict):
         raise ValueError("not a map")  # noqa: TRY004 - what the sender sent is wrong, not a type of ours
-    return unpacked
+    fields = {as_text(name): value for name, value in unpacked.items()}
+    if len(fields) < len(unpacked):
+        raise ValueError("a field is given twice, as text and as bytes")
+    return fields
 
 
 def _kind(raw: RawReceived) -> BodyKind:
@@ -154,7 +169,7 @@ def _kind(raw: RawReceived) -> BodyKind:
         return "json"
     if declared in _MSGPACK_TYPES:
         return "msgpack"
-    if raw.payload[:64].removeprefix(_BYTE_ORDER_MARK).lstrip()[:1] == b"{":
+    if _UTF_16.match(raw.payload) or raw.payload[:64].removeprefix(_BYTE_ORDER_MARK).lstrip()[:1] == b"{":
         return "json"
     if raw.payload[:1] and (0x80 <= raw.payload[0] <= 0x8F or raw.payload[0] in {0xDE, 0xDF}):  # noqa: PLR2004
         return "msgpack"

@@ -5,6 +5,7 @@ base64 with line breaks or as a data URL. Whatever has one meaning only is taken
 left out and named in a warning.
 """
 
+import math
 import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -14,6 +15,9 @@ from splitplace.services.gateway.picture_files import from_base64
 
 MAX_NAMED = 5
 """Ignored fields that a warning names."""
+BUFFER_OF_NUMBERS: Final = (
+    "a Buffer of numbers; send base64 (msg.payload.toString('base64')) or the picture itself"
+)
 _SHOWN = 40
 _SINGULAR: Final[Mapping[str, str]] = {"image": "images", "label": "labels"}
 
@@ -36,6 +40,10 @@ def tidy(fields: dict[str, Any]) -> tuple[str, ...]:
     Raises:
         FieldError: a field cannot mean anything.
     """
+    if _is_buffer(fields):
+        raise FieldError("body", BUFFER_OF_NUMBERS)
+    for name in fields.keys() & TaskRequest.model_fields.keys() - _BINARY:
+        fields[name] = as_text(fields[name])
     for singular, plural in _SINGULAR.items():
         if singular in fields:
             if plural in fields:
@@ -51,6 +59,16 @@ def tidy(fields: dict[str, Any]) -> tuple[str, ...]:
             except (ValueError, OverflowError) as error:
                 raise FieldError(name, str(error)) from None
     return (f"fields that are not known were ignored: {_listed(ignored)}",) if ignored else ()
+
+
+def as_text(value: Any) -> Any:  # noqa: ANN401
+    """Return text that an old packer of msgpack wrote as bytes; anything else as it is."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def _is_buffer(value: Any) -> bool:  # noqa: ANN401
+    """Whether this is how JavaScript writes a Buffer of Node.js as JSON."""
+    return isinstance(value, dict) and value.get("type") == "Buffer" and "data" in value
 
 
 def _listed(names: list[Any]) -> str:
@@ -87,11 +105,17 @@ def _whole_numbers(value: Any) -> Any:  # noqa: ANN401
 
 
 def _name(value: Any) -> Any:  # noqa: ANN401
-    """Take a counter as a name."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    """Take a counter, a measurement or a switch as a name: as JSON writes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is not a name")
+    return str(value) if isinstance(value, int | float) else value
 
 
 def _bytes(value: Any) -> Any:  # noqa: ANN401
+    if _is_buffer(value):
+        raise ValueError(BUFFER_OF_NUMBERS)
     return from_base64(value) if isinstance(value, str) else value
 
 
@@ -100,6 +124,7 @@ def _files(value: Any) -> Any:  # noqa: ANN401
     return tuple(map(_bytes, files))
 
 
+_BINARY: Final = frozenset({"inputs", "images"})
 _CONVERSIONS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "version": _whole,
     "client": _name,

@@ -128,6 +128,7 @@ class Journal:
         path: Path,
         *,
         durable: bool,
+        is_own: bool = False,
         keep_answers_s: float = 3600.0,
         clock: Callable[[], Moment] = moments.now,
     ) -> None:
@@ -136,13 +137,14 @@ class Journal:
         Args:
             path: the file.
             durable: flush the disk for every group of writes.
+            is_own: whether the file is the gateway's whatever it holds: the default one of its state folder.
             keep_answers_s: how long after its end a task's id and inputs are remembered.
             clock: returns the present moment.
         """
         self._clock = clock
         self._keep_answers_s = keep_answers_s
         self._path = path
-        self._thread = JournalThread(path, durable=durable)
+        self._thread = JournalThread(path, durable=durable, is_own=is_own)
         self._reader: sqlite3.Connection | None = None
         self._arriving: Counter[tuple[str, str]] = Counter()
         """Names of tasks whose rows are being written."""

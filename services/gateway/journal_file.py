@@ -43,6 +43,9 @@ CREATE INDEX IF NOT EXISTS unfinished ON tasks(delivered) WHERE delivered = 0;
 CREATE INDEX IF NOT EXISTS named ON tasks(client, task);
 """
 
+_FIRST_COLUMNS: Final = {"key", "client", "task", "application", "inputs", "answer", "delivered"}
+"""Columns by which a journal of any version is known."""
+
 _ADDED_COLUMNS: Mapping[str, str] = {
     "content": "TEXT",
     "warnings": "TEXT",
@@ -84,13 +87,15 @@ def open_journal(path: Path, *, durable: bool, is_ours: bool) -> tuple[sqlite3.C
     Args:
         path: The file, which is made if it is missing.
         durable: Flush the disk for every group of writes.
-        is_ours: Whether a gateway has used this file before. Then a damaged one is set aside, and the rows
-            that can be read are copied into a new one.
+        is_ours: Whether it is a gateway's file: the default one, or used before. Then a damaged one is set
+            aside, and the rows that can be read are copied into a new one.
 
     Raises:
         sqlite3.Error, OSError: It cannot be used.
     """
     try:
+        if not is_ours and path.is_file():
+            _look_at(path)
         return _opened(path, durable=durable), ""
     except sqlite3.DatabaseError as error:
         if not is_ours or not (is_damage(error) or path.is_dir()):
@@ -107,6 +112,29 @@ def open_journal(path: Path, *, durable: bool, is_ours: bool) -> tuple[sqlite3.C
     return connection, finding
 
 
+def _look_at(path: Path) -> None:
+    """Check that a file may become a journal, and change nothing. Raises sqlite3.Error."""
+    is_in_use = any(path.with_name(path.name + suffix).exists() for suffix in ("-wal", "-journal"))
+    where = f"{path.resolve().as_uri()}?mode=ro{'' if is_in_use else '&immutable=1'}"
+    with contextlib.closing(sqlite3.connect(where, uri=True, timeout=LOCK_PATIENCE_S)) as connection:
+        _check_content(connection)
+        _check_tables(connection)
+
+
+def _check_content(connection: sqlite3.Connection) -> None:
+    finding = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if finding != "ok":
+        _raise_damage(finding)
+
+
+def _check_tables(connection: sqlite3.Connection) -> None:
+    """Check that the tables, if there are any, are those of a journal. Raises sqlite3.Error."""
+    has_tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    columns = {row[1] for row in connection.execute("PRAGMA table_info(tasks)")}
+    if has_tables and not columns >= _FIRST_COLUMNS:
+        _raise_damage("a database with other tables")
+
+
 def _opened(path: Path, *, durable: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, timeout=LOCK_PATIENCE_S)
     try:
@@ -114,9 +142,8 @@ def _opened(path: Path, *, durable: bool) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-        finding = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if finding != "ok":
-            _raise_damage(finding)
+        _check_content(connection)
+        _check_tables(connection)
         connection.executescript(_SCHEMA)
         _migrate(connection)
         connection.executescript(_LATER_INDICES)

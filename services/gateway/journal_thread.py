@@ -31,9 +31,10 @@ class JournalError(SplitPlaceError):
 class JournalThread:
     """Runs operations on the file, one transaction for all that wait. Each fails alone."""
 
-    def __init__(self, path: Path, *, durable: bool) -> None:
+    def __init__(self, path: Path, *, durable: bool, is_own: bool = False) -> None:
         self._path = path
         self._durable = durable
+        self._is_own = is_own
         self._work: queue.SimpleQueue[tuple[Operation[Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._opened: Future[None] = Future()
@@ -77,7 +78,7 @@ class JournalThread:
 
     def _run(self) -> None:
         lock = self._path.with_name(f"{self._path.name}.lock")
-        is_ours = lock.exists()
+        is_ours = self._is_own or lock.exists()
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with exclusive(lock):
@@ -95,8 +96,13 @@ class JournalThread:
             )
             self._opened.set_exception(JournalError(message))
         except sqlite3.Error as error:
-            message = f"journal {self._path}: {error}; is the folder writable, and the file a journal?"
-            self._opened.set_exception(JournalError(message))
+            advice = "is the folder writable?"
+            if not is_ours and self._path.exists():
+                advice = (
+                    "it stays as it is; if it is no journal, name another file with --journal; if it is a "
+                )
+                advice += "damaged one, move it away and start again"
+            self._opened.set_exception(JournalError(f"journal {self._path}: {error}; {advice}"))
         except OSError as error:
             self._opened.set_exception(
                 JournalError(f"journal {self._path}: {error}; is the folder writable?")

@@ -34,7 +34,7 @@ def _is_text(payload: bytes) -> bool:
 
 def picture_file(payload: bytes) -> bytes:
     """Return the file of a picture that may be in base64 or a data URL. Raises ValueError for bad base64."""
-    return from_base64(payload) if _is_text(payload) else payload
+    return from_base64(payload.rstrip(b"\0")) if _is_text(payload) else payload
 
 
 def from_base64(text: str | bytes) -> bytes:

@@ -371,7 +371,11 @@ async def _alone(work: Callable[[T], Awaitable[None]], instruction: T) -> None:
 
 async def serve(settings: GatewaySettings) -> None:
     """Open the journal and run a gateway on it."""
+    path = settings.journal_file
     async with Journal(
-        settings.journal_file, durable=settings.durable, keep_answers_s=settings.keep_answers_s
+        path,
+        durable=settings.durable,
+        is_own=path == settings.paths.gateway_journal,
+        keep_answers_s=settings.keep_answers_s,
     ) as journal:
         await Gateway(settings, journal).run()

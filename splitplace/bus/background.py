@@ -7,6 +7,8 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NoReturn, TypeVar
 
+from splitplace.errors import ConfigurationError
+
 log = logging.getLogger(__name__)
 
 ResultT = TypeVar("ResultT")
@@ -80,7 +82,10 @@ class BackgroundTasks:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("%s failed: %r", task.get_name(), error)
+            is_for_the_user = isinstance(error, ConfigurationError)  # printed when it ends the program
+            log.log(
+                logging.DEBUG if is_for_the_user else logging.ERROR, "%s failed: %r", task.get_name(), error
+            )
             self._errors.put_nowait(error)
 
 

@@ -6,6 +6,7 @@ this module, and no other, uses the inside of aiomqtt and the paho client in it 
 
 import asyncio
 import contextlib
+import logging
 import socket
 import ssl
 import sys
@@ -57,6 +58,19 @@ _TURN_S = 0.002
 
 # Without this and `_acknowledge_tcp`, TCP holds messages back for 40 ms a hop (docs/decisions/0004-bus.md).
 _SOCKET_OPTIONS = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
+
+
+class _LostSockets(logging.Filter):
+    """Makes paho's errors about lost sockets debug messages: the connection itself warns of them, seldom."""
+
+    @override
+    def filter(self, record: logging.LogRecord) -> bool:
+        if str(record.msg).startswith(("failed to receive on socket", "timeout on socket")):
+            record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+        return logging.getLogger(record.name).isEnabledFor(record.levelno)
+
+
+logging.getLogger("mqtt").addFilter(_LostSockets())
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,7 @@ class Bus:
         session: Session = NO_SESSION,
         receive_maximum: int = RECEIVE_MAXIMUM,
         keepalive_s: int | None = None,
+        losses: SeldomWarnings | None = None,
     ) -> None:
         """A bus that is not connected yet.
 
@@ -95,9 +96,9 @@ class Bus:
             session: what the broker keeps while the connection is away.
             receive_maximum: unacknowledged messages that the broker may send.
             keepalive_s: the broker notices silence after 1.5 times this. None = as in the settings.
+            losses: where lost connections are logged, shared by the connections of a part.
         """
-        self.settings = settings
-        self.statistics = Statistics()
+        self.settings, self.statistics = settings, Statistics()
         alive = Keepalive(keepalive_s or settings.keepalive_s)
         self._identity = ClientIdentity(
             settings, identifier, secret, will, session, receive_maximum, alive, _FORGOTTEN_AFTER_S
@@ -108,7 +109,7 @@ class Bus:
         self._client: BrokerClient | None = None
         self._receipts: Receipts | None = None
         self._connected = asyncio.Event()
-        self._warnings = SeldomWarnings(log)
+        self._warnings, self._losses = SeldomWarnings(log), losses or SeldomWarnings(log)
         self._publisher = Publisher(self._live_client, self.statistics, self._warnings, _FORGOTTEN_AFTER_S)
         self._tasks, self._publications = BackgroundTasks(), BackgroundTasks()
         self._connections, self._room = 0, Room()
@@ -242,8 +243,8 @@ class Bus:
             except TakenOverError:
                 self._warn_of_namesake("another client uses the name")
             except (aiomqtt.MqttError, OSError, ValueError) as error:
-                url = self.settings.broker
-                log.warning("broker %s: %s; trying again (%s)", url, error, hint(error, url))
+                url, text = self.settings.broker, "broker %s: %s; trying again (%s)"
+                self._losses.warn(str(error), text, url, error, hint(error, url))
             finally:
                 self._connected.clear()
                 self._client = self._receipts = None
@@ -256,7 +257,7 @@ class Bus:
             await asyncio.sleep(pause_s)
 
     def _warn_of_namesake(self, finding: str) -> None:
-        self._warnings.warn(
+        self._losses.warn(
             "namesake",
             "broker %s: %s %s (end one of the two; nodes need different names: choose --node)",
             self.settings.broker,

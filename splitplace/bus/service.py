@@ -106,7 +106,8 @@ class Service:
         self._warnings = SeldomWarnings(log)
         self._announcing = Alarm(self._announce_again)
         self._alarms: list[Alarm] = [self._announcing]
-        self.bus = Bus(settings, f"splitplace-{name}", secret=self._secret, will=will)
+        self._losses = SeldomWarnings(log)
+        self.bus = Bus(settings, f"splitplace-{name}", secret=self._secret, will=will, losses=self._losses)
         """The connection for control messages."""
         self._connections = [self.bus]
         self._background = BackgroundTasks()
@@ -146,6 +147,7 @@ class Service:
             secret=secret or self._secret,
             session=session,
             receive_maximum=receive_maximum,
+            losses=self._losses,
         )
         self._connections.append(bus)
         return bus

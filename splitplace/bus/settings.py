@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -89,6 +89,13 @@ class Settings(BaseSettings):
             **data,
             "broker": f"{scheme or 'mqtt:'}//{address}",
         }
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_empty_path(cls, value: object, info: ValidationInfo) -> object:
+        if value == "" and cls.model_fields[str(info.field_name)].annotation == Path | None:
+            raise ValueError("it is empty; name a folder or file, or leave it out")  # else the current folder
+        return value
 
     @field_validator("broker")
     @classmethod

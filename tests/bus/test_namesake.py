@@ -169,7 +169,7 @@ async def test_the_second_node_of_a_name_ends_and_says_what_to_do(
 
 
 async def test_a_second_service_of_a_name_ends_and_says_what_to_do(
-    broker_url: str, monkeypatch: pytest.MonkeyPatch
+    broker_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(namesake, "SETTLED_AFTER_MS", 1000.0)
     settings = Settings(broker=broker_url)
@@ -180,6 +180,7 @@ async def test_a_second_service_of_a_name_ends_and_says_what_to_do(
         await until(lambda: first._rivals.announced(now_ms()))
         with pytest.raises(NamesakeError, match=r"another placer runs on .*--prefix"):
             await Service(PLACER, settings).run()
+        assert not [record for record in caplog.records if record.levelname == "ERROR"], "it is said once"
         assert not run.done()
         other = Service(PLACER, Settings(broker=broker_url, prefix="another"))
         async with running(other.run()):

@@ -1,6 +1,7 @@
 """A bus whose connection fails or breaks comes back, soon and without a crowd."""
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -16,11 +17,13 @@ from splitplace.bus import connection, reconnect
 from splitplace.bus.client import BrokerClient
 from splitplace.bus.connection import Bus
 from splitplace.bus.reconnect import FIRST_PATIENCE_S, HELD_S, LAST_PATIENCE_S, LAST_PAUSE_S, Reconnect
+from splitplace.bus.service import Service
 from splitplace.bus.settings import Settings
 from splitplace.commands.processes.broker import Broker
 from splitplace.messages.cluster import NodeStatus
 from splitplace.messages.topics import NODE_STATUS
 from tests.support.odd_brokers import odd_broker, relay_to
+from tests.support.running import running
 from tests.support.waiting import pass_time, until
 
 BOOT = "0123456789abcdef"
@@ -88,6 +91,21 @@ async def test_a_connection_that_ends_as_soon_as_it_begins_is_tried_ever_more_se
     async with odd_broker("closes_after_accepting") as server, Bus(Settings(broker=server.url), "brief"):
         await until(lambda: len(server.taken_s) == 6, 20)
     assert server.pauses_s[-1] > 0.4, "0.05 s for ever before"
+
+
+@pytest.mark.parametrize("kind", ["closes", "closes_after_accepting"])
+async def test_a_part_whose_connections_keep_ending_says_so_once_for_each_reason(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with odd_broker(kind) as server:
+        service = Service("placer", Settings(broker=server.url))
+        service.connection("bulk")
+        async with running(service.run()):
+            await until(lambda: len(server.taken_s) >= 10, 30)
+    warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(warnings) == len(set(warnings))
+    assert any("trying again" in line for line in warnings)
+    assert len(warnings) <= 4, "one line each for the ways in which such a connection can end"
 
 
 async def test_a_publication_that_times_out_just_when_the_connection_breaks_ends_nothing(

@@ -138,7 +138,7 @@ def test_a_warning_is_repeated_only_after_a_minute(caplog: pytest.LogCaptureFixt
     for now_s in (0.0, 1.0, PERIOD_S - 1, PERIOD_S, PERIOD_S + 1):
         warnings.warn("one", "at %s", now_s)
         warnings.warn("other", "other")
-    assert [line for line in caplog.messages if line != "other"] == ["at 0.0", f"at {PERIOD_S}"]
+    assert [line.split(" [")[0] for line in caplog.messages] == ["at 0.0", "other", f"at {PERIOD_S}", "other"]
 
 
 def test_warnings_of_very_many_topics_do_not_flood_the_log(caplog: pytest.LogCaptureFixture) -> None:
@@ -146,3 +146,23 @@ def test_warnings_of_very_many_topics_do_not_flood_the_log(caplog: pytest.LogCap
     for number in range(10 * MAX_KEYS):
         warnings.warn(f"answer/c/{number}", "refused")
     assert len(caplog.messages) == MAX_KEYS
+
+
+def test_repetitions_are_counted_and_said_with_the_next_warning(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    now_s = 0.0
+    warnings = SeldomWarnings(logging.getLogger("test"), lambda: now_s)
+    for now_s in (0.0, 1.0, 2.0, PERIOD_S, PERIOD_S + 1, 3 * PERIOD_S):  # noqa: B007 - the clock reads it
+        warnings.warn("one", "lost %s", "it")
+    shown = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert shown == ["lost it", "lost it [2 more like this]", "lost it [1 more like this]"]
+    assert sum(record.levelno == logging.DEBUG for record in caplog.records) == 3
+
+
+def test_what_is_remembered_for_warnings_is_bounded() -> None:
+    now_s = 0.0
+    warnings = SeldomWarnings(logging.getLogger("test"), lambda: now_s)
+    for number in range(100 * MAX_KEYS):
+        now_s = float(number)
+        warnings.warn(f"topic {number}", "refused")
+    assert len(warnings._said) <= 2 * MAX_KEYS + 1

@@ -63,6 +63,19 @@ def test_what_cannot_be_a_prefix_is_refused(prefix: str) -> None:
         Settings(prefix=prefix)
 
 
+def test_an_empty_path_is_an_error_and_not_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_toml(tmp_path, "")
+    monkeypatch.setenv("SPLITPLACE_OWN_STORE", "")
+    with pytest.raises(ConfigurationError, match="SPLITPLACE_OWN_STORE: it is empty"):
+        StoreSettings.load()
+    monkeypatch.delenv("SPLITPLACE_OWN_STORE")
+    write_toml(tmp_path, 'ca_file = ""')
+    with pytest.raises(ConfigurationError, match="ca_file: it is empty; name a folder"):
+        Settings.load()
+
+
 def test_an_unknown_flag_ends_with_usage(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         settings_from_flags(GatewaySettings, ["--colour", "red"])

@@ -84,6 +84,11 @@ def test_a_broker_url_that_is_none_is_a_usage_error(
         (("gateway", "--journal", "state"), 1, "journal state"),
         (("gateway", "--journal", "large.png"), 1, "journal large.png: file is not a database"),
         (("splitter", "--store", "none"), 1, "none: is not a folder (choose another with --store)"),
+        (("gateway", "--state-dir", ""), 2, "--state-dir: it is empty; name a folder or file"),
+        (("gateway", "--state-dir="), 2, "--state-dir: it is empty"),
+        (("gateway", "--journal", ""), 2, "--journal: it is empty"),
+        (("models", "list", "--store", ""), 2, "--store: it is empty"),
+        (("up", "--state-dir", ""), 2, "--state-dir: it is empty"),
     ],
 )
 def test_wrong_files_and_flags_are_explained(

@@ -146,7 +146,7 @@ def _system_checks(seen: Seen, local: list[str]) -> Iterator[Check]:
         for node in report.nodes
         if node.online and node.memory_budget_bytes is not None
     }
-    for application in applications:
+    for application in applications if budgets else ():  # without a node, that is what to fix first
         yield diagnosis.memory(application, budgets)
     for topic, why in seen.broken((*TOPICS, APPLICATION)).items():
         yield Check(

@@ -81,14 +81,52 @@ async def test_a_damaged_journal_is_kept_aside_and_tasks_are_taken(damage: str, 
         assert (await journal.unfinished())[0][-1].key == f"camera.{TASKS + 1}"
 
 
-async def test_a_file_that_no_gateway_has_used_is_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "holiday.png"
-    path.write_bytes(b"\x89PNG" + bytes(5000))
+def other_database(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE tasks (name TEXT)")
+        connection.execute("INSERT INTO tasks VALUES ('buy milk')")
+        connection.commit()
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+STRANGERS = {
+    "a picture": lambda path: path.write_bytes(b"\x89PNG" + bytes(5000)),
+    "a text": lambda path: path.write_text("dear diary"),
+    "another database": other_database,
+    **{name: damage for name, damage in DAMAGES.items() if name != "empty"},
+}
+
+
+@pytest.mark.parametrize("stranger", STRANGERS)
+async def test_a_file_that_no_gateway_has_used_is_left_alone(stranger: str, tmp_path: Path) -> None:
+    path = tmp_path / "holiday"
+    await fill(path)
+    STRANGERS[stranger](path)
+    path.with_name("holiday.lock").unlink()
+    before = contents(tmp_path)
     for _ in range(2):
-        with pytest.raises(JournalError, match="and the file a journal"):
+        with pytest.raises(JournalError, match=r"stays as it is.*--journal.*move it away"):
             async with Journal(path, durable=False):
                 pytest.fail("it is open")
-    assert path.read_bytes() == b"\x89PNG" + bytes(5000)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("stranger", STRANGERS)
+async def test_the_gateways_own_file_is_set_aside_also_without_its_lock(
+    stranger: str, tmp_path: Path, broker_url: str
+) -> None:
+    settings = GatewaySettings(broker=broker_url, state_dir=tmp_path)
+    await fill(settings.journal_file)
+    STRANGERS[stranger](settings.journal_file)
+    settings.journal_file.with_name("gateway.sqlite3.lock").unlink()
+    observer = Observer(broker_url, METRICS_SERVICE)
+    async with observer.bus, running(serve(settings)):
+        await observer.until(METRICS_SERVICE, lambda seen: "kept as gateway.sqlite3.unusable" in seen.trouble)
+    assert (tmp_path / "gateway.sqlite3.unusable").exists()
 
 
 async def test_a_locked_journal_refuses_with_that_reason_and_is_well_afterwards(

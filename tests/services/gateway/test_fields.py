@@ -86,8 +86,8 @@ def test_numbers_may_be_text_and_whole_numbers_may_have_a_point() -> None:
         ("images", 7),
         ("images", [7]),
         ("inputs", [1, 2]),
-        ("task", True),
-        ("client", 1.5),
+        ("task", 1e400),
+        ("client", []),
     ],
 )
 def test_what_has_no_meaning_is_refused_by_its_name(field: str, value: Any) -> None:
@@ -148,3 +148,49 @@ def test_msgpack_may_hold_times_and_maps_in_fields_that_nobody_knows() -> None:
 @pytest.mark.parametrize("content_type", ["application/json", "application/msgpack", "text/plain"])
 def test_a_picture_is_one_by_its_content_whatever_its_sender_calls_it(content_type: str) -> None:
     assert parsed(PNG, content_type).request.images == (PNG,)
+
+
+@pytest.mark.parametrize("rest", [b"\0", bytes(200), b"\0\xde\xadleft {[,,", b"\r\n\0\0"])
+def test_what_follows_the_end_of_a_text_in_c_is_ignored(rest: bytes) -> None:
+    assert parsed(json.dumps({"inputs": TEXT}).encode() + rest).request.inputs == PNG
+    assert parsed(json.dumps({"inputs": TEXT}).encode() + rest, "application/json").request.inputs == PNG
+
+
+def test_the_rest_of_a_buffer_is_ignored_after_msgpack_and_base64() -> None:
+    assert parsed(msgpack.packb({"inputs": PNG}) + bytes(50)).request.inputs == PNG
+    assert parsed(TEXT.encode() + bytes(50)).request.images == (PNG,)
+    assert "extra data" in reason(msgpack.packb({"inputs": PNG}) + b"\0rest")
+
+
+@pytest.mark.parametrize(("value", "name"), [(3.5, "3.5"), (True, "true"), (False, "false"), (7, "7")])
+def test_names_may_be_any_plain_value(value: object, name: str) -> None:
+    found = request(inputs=TEXT, task=value, client=value)
+    assert (found.task, found.client) == (name, name)
+
+
+def test_names_and_texts_of_old_msgpack_packers_may_be_bytes() -> None:
+    body = {b"inputs": PNG, b"task": b"a1", b"codec": b"raw", b"deadline_ms": b"500", b"battery": 1}
+    found = parsed(msgpack.packb(body))
+    assert found.request.inputs == PNG
+    assert (found.request.task, found.request.codec, found.request.deadline_ms) == ("a1", "raw", 500.0)
+    assert found.warnings == ("fields that are not known were ignored: battery",)
+    assert "twice" in reason(msgpack.packb({b"inputs": PNG, "inputs": PNG}))
+    assert "task" in reason(msgpack.packb({"inputs": PNG, "task": b"\xff/"}))
+
+
+@pytest.mark.parametrize("size", [5, 5000, 500_000])
+def test_a_buffer_of_node_red_is_named_with_what_to_send_instead(size: int) -> None:
+    buffer = {"type": "Buffer", "data": [7] * size}
+    for body in (buffer, {"image": buffer}, {"images": [buffer]}, {"images": buffer}, {"inputs": buffer}):
+        assert "a Buffer of numbers; send base64 (msg.payload.toString('base64'))" in reason(body)
+        spaced = json.dumps(body, indent=1, separators=(",", " :  ")).encode()
+        assert "a Buffer of numbers" in reason(spaced)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("begin", ["", " ", "\r\n"])
+def test_wide_characters_are_named_with_what_to_send_instead(encoding: str, begin: str) -> None:
+    payload = (begin + json.dumps({"inputs": TEXT})).encode(encoding)
+    assert "UTF-16; send UTF-8" in reason(payload)
+    with pytest.raises(TaskRefusedError, match="UTF-16; send UTF-8"):
+        parsed(payload, "application/json")
