@@ -108,11 +108,10 @@ class Bus:
         self._on_connect: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._client: BrokerClient | None = None
         self._receipts: Receipts | None = None
-        self._connected = asyncio.Event()
         self._warnings, self._losses = SeldomWarnings(log), losses or SeldomWarnings(log)
         self._publisher = Publisher(self._live_client, self.statistics, self._warnings, _FORGOTTEN_AFTER_S)
         self._tasks, self._publications = BackgroundTasks(), BackgroundTasks()
-        self._connections, self._room = 0, Room()
+        self._connected, self._connections, self._room = asyncio.Event(), 0, Room()
 
     # --- before connecting -------------------------------------------------------------------------
 
