@@ -4,14 +4,22 @@ The promises (docs/nemesis.md): every accepted task gets exactly one terminal an
 what its network says; copies of an answer are equal; nothing stays behind; nothing grows.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar
 
 from nemesis import history as records
 from nemesis.growth import Slope, grown, slopes
-from nemesis.hindrance import Window, allowed_until_s, broker_killed_near, covered_s, starved, windows
+from nemesis.hindrance import (
+    Window,
+    allowed_until_s,
+    broker_deaths,
+    clone_windows,
+    covered_s,
+    starved,
+    windows,
+)
 
 FindingKind = Literal[
     "lost",
@@ -144,6 +152,18 @@ class Story:
         return self.row is not None or any(h.status not in {"invalid", "refused"} for h in self.heard)
 
 
+@dataclass(frozen=True)
+class Hampered:
+    """When the system could not do its work, in the order of the beginnings."""
+
+    hindrances: Sequence[Window]
+    """Gateway or broker were away, or the nemesis itself."""
+    deaths: Sequence[Window]
+    """A killed broker may have forgotten what it had acknowledged."""
+    short: Sequence[Window]
+    """Processors were short."""
+
+
 def check(
     history: Iterable[records.Record], reference: Reference | None = None, promises: Promises | None = None
 ) -> Verdict:
@@ -160,16 +180,17 @@ def check(
     hindrances = windows(
         events, promises.recovery_s, short=short, starved_recovery_s=promises.starved_recovery_s
     )
+    hampered = Hampered(hindrances, broker_deaths(hindrances), short)
     verdict = Verdict()
     for story in stories(events):
         _count(story, verdict)
-        verdict.findings += _answers(story, verdict, hindrances)
-        verdict.findings += _times(story, verdict, hindrances, short, promises)
+        verdict.findings += _answers(story, verdict, hampered.deaths)
+        verdict.findings += _times(story, verdict, hampered, promises)
         verdict.findings += _rows(story)
         if reference is not None:
             verdict.findings += _classes(story, verdict, reference)
     verdict.findings += _parts(events, verdict)
-    verdict.findings += _poisons(events)
+    verdict.findings += _poisons(events, hampered.deaths)
     verdict.findings += _retained(events)
     verdict.slopes = slopes(_of(events, records.Measured))
     verdict.findings += [
@@ -221,14 +242,14 @@ def _count(story: Story, verdict: Verdict) -> None:
     verdict.repeated += max(0, len(story.heard) - 1)
 
 
-def _answers(story: Story, verdict: Verdict, hindrances: Sequence[Window]) -> Iterator[Finding]:
+def _answers(story: Story, verdict: Verdict, deaths: Sequence[Window]) -> Iterator[Finding]:
     """Exactly one terminal answer; copies are equal."""
     if not story.heard:
-        # A broker that is killed forgets what came in the last seconds: the sensor's time-out covers that.
+        # A broker that is killed forgets what it held: the sensor's time-out covers that.
         if story.acknowledged_s is None or story.row is not None:
             lost = story.accepted
         else:
-            lost = not broker_killed_near(hindrances, story.acknowledged_s)
+            lost = not _within(deaths, story.acknowledged_s)
             verdict.excused += not lost
         if lost:
             text = "accepted (journal)" if story.row else "acknowledged"
@@ -254,8 +275,7 @@ def _at(story: Story) -> float:
 def _times(
     story: Story,
     verdict: Verdict,
-    hindrances: Sequence[Window],
-    short: Sequence[Window],
+    hampered: Hampered,
     promises: Promises,
 ) -> Iterator[Finding]:
     """Within deadline, grace and downtime of gateway and broker."""
@@ -265,14 +285,14 @@ def _times(
     # A message that was not acknowledged was perhaps never there: its last repetition counts.
     began_s = max((sent.at_s for sent in story.sent if not sent.again), default=first.at_s)
     due_s = began_s + first.deadline_ms / 1000 + promises.grace_s
-    is_starved = any(window.from_s <= heard.at_s and window.until_s >= began_s for window in short)
+    is_starved = any(window.from_s <= heard.at_s and window.until_s >= began_s for window in hampered.short)
     allowance_s = promises.starved_allowance_s if is_starved else promises.allowance_s
     # A fault within the allowance still finds the answer on its way.
-    allowed_s = allowed_until_s(began_s, due_s + allowance_s, hindrances)
+    allowed_s = allowed_until_s(began_s, due_s + allowance_s, hampered.hindrances)
     late_s = heard.at_s - allowed_s + allowance_s
     if late_s <= 0:
         return
-    if story.sent[-1].again and _broker_forgot(story, heard, began_s, allowed_s, hindrances):
+    if story.sent[-1].again and _broker_forgot(story, heard, began_s, allowed_s, hampered.deaths):
         verdict.excused += 1
         return
     verdict.worst_lateness_s = max(verdict.worst_lateness_s, late_s)
@@ -283,12 +303,16 @@ def _times(
 
 
 def _broker_forgot(
-    story: Story, heard: records.Heard, began_s: float, allowed_s: float, hindrances: Sequence[Window]
+    story: Story, heard: records.Heard, began_s: float, allowed_s: float, deaths: Sequence[Window]
 ) -> bool:
     """Whether a killed broker took the answer with it, or the task before it was accepted."""
     if heard.repeated:
-        return any(h.kills_broker and began_s < h.until_s and h.from_s < allowed_s for h in hindrances)
-    return story.acknowledged_s is not None and broker_killed_near(hindrances, story.acknowledged_s)
+        return any(began_s < death.until_s and death.from_s < allowed_s for death in deaths)
+    return story.acknowledged_s is not None and _within(deaths, story.acknowledged_s)
+
+
+def _within(found: Iterable[Window], at_s: float) -> bool:
+    return any(window.from_s <= at_s <= window.until_s for window in found)
 
 
 def _rows(story: Story) -> Iterator[Finding]:
@@ -331,10 +355,14 @@ def _classes(story: Story, verdict: Verdict, reference: Reference) -> Iterator[F
 def _parts(events: Sequence[records.Record], verdict: Verdict) -> Iterator[Finding]:
     """Every part lives and works when all faults are healed."""
     words: dict[str, str] = defaultdict(str)
+    clones = clone_windows(events)
+    counted: Counter[str] = Counter()
     for ended in _of(events, records.PartEnded):
         verdict.ended[ended.part] = verdict.ended.get(ended.part, 0) + 1
         words[ended.part] = ended.last_words[-150:]
-    for part, times in verdict.ended.items():
+        # Of two parts with one name one ends: a part that starts while its clone lives is the newcomer.
+        counted[ended.part] += not _within(clones.get(ended.part, ()), ended.at_s)
+    for part, times in counted.items():
         if times >= CRASH_LOOP:
             yield Finding("crash-loop", part, f"ended {times} times by itself: {words[part]}")
     for beat in _of(events, records.LastBeat):
@@ -347,13 +375,13 @@ def _parts(events: Sequence[records.Record], verdict: Verdict) -> Iterator[Findi
             yield Finding("dead-at-end", probe.task, text, probe.at_s)
 
 
-def _poisons(events: Sequence[records.Record]) -> Iterator[Finding]:
-    """Whoever sends nonsense on a task topic hears so."""
+def _poisons(events: Sequence[records.Record], deaths: Sequence[Window]) -> Iterator[Finding]:
+    """Whoever sends nonsense on a task topic hears so, unless the broker died with it."""
     answered = {event.poison for event in _of(events, records.PoisonAnswered)}
     silent = {
         event.poison: event
         for event in _of(events, records.PoisonSent)
-        if event.must_be_answered and event.poison not in answered
+        if event.must_be_answered and event.poison not in answered and not _within(deaths, event.at_s)
     }
     for poison, event in silent.items():
         yield Finding("poison-unanswered", poison, "its sender never heard why", event.at_s)

@@ -1,5 +1,6 @@
 """When gateway and broker could not do their work, so that an answer may come later. Pure."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,12 @@ from nemesis.faults import BROKER, GATEWAY
 
 _BROKER_FORGETS_S = 3.0
 """A gateway that lives takes a task from the broker sooner. What it has not taken dies with the broker."""
+
+_SAVED_EVERY_S = 300.0
+"""The shipped broker writes what it holds so often; nothing older dies with it."""
+
+_NAMESAKES_NOTICE_S = 10.0
+"""Two parts of one name notice each other within this time."""
 
 STARVED_SHARE = 0.25
 """Share of a measurement for which a part wanted a processor and got none: then it was starved."""
@@ -120,16 +127,51 @@ def allowed_until_s(began_s: float, due_s: float, hindrances: Sequence[Window]) 
     return due_s
 
 
-def broker_killed_near(hindrances: Iterable[Window], at_s: float) -> bool:
-    """Whether a broker that was killed may have forgotten what it had acknowledged at that time.
+def broker_deaths(hindrances: Sequence[Window]) -> list[Window]:
+    """Return when a broker that was killed may have forgotten what it acknowledged.
 
-    It forgets what it held. When it is back it does not know the gateway's session, so it drops what comes
-    until the gateway has subscribed again.
+    It forgets what the gateway had not taken, for which it may have had no chance for a while. When the
+    broker is back it does not know the gateway's session, so it drops what comes until the gateway has
+    subscribed again.
+
+    Args:
+        hindrances: in the order of their beginnings.
     """
-    return any(
-        window.kills_broker and window.from_s - _BROKER_FORGETS_S <= at_s <= window.until_s + _HEARD_LATE_S
-        for window in hindrances
-    )
+    return [_away(window, hindrances) for window in hindrances if window.kills_broker]
+
+
+def clone_windows(events: Iterable[records.Record]) -> dict[str, list[Window]]:
+    """Return when a clone of each part lived, with the time in which the two may notice each other."""
+    began: dict[int, records.FaultBegan] = {}
+    found: dict[str, list[Window]] = defaultdict(list)
+    for event in events:
+        match event:
+            case records.FaultBegan() if event.fault.startswith("clone:"):
+                began[event.number] = event
+            case records.FaultHealed() if event.number in began:
+                fault = began.pop(event.number)
+                for part in fault.targets:
+                    found[part].append(Window(fault.at_s, event.at_s + _NAMESAKES_NOTICE_S))
+            case _:
+                pass
+    return found
+
+
+def _away(kill: Window, hindrances: Sequence[Window]) -> Window:
+    """Return how long the gateway could take nothing: a broker's death, with the hindrances around it."""
+    from_s, until_s = kill.from_s - _BROKER_FORGETS_S, kill.until_s
+    for window in hindrances:
+        if window.from_s <= until_s and window.until_s >= kill.from_s:
+            until_s = max(until_s, window.until_s)
+    before = [window for window in hindrances if window.from_s <= kill.from_s]
+    for window in sorted(before, key=_until_s, reverse=True):
+        if window.until_s >= from_s:
+            from_s = min(from_s, window.from_s - _BROKER_FORGETS_S)
+    return Window(max(from_s, kill.from_s - _SAVED_EVERY_S), until_s + _HEARD_LATE_S, kills_broker=True)
+
+
+def _until_s(window: Window) -> float:
+    return window.until_s
 
 
 def covered_s(found: Iterable[Window]) -> float:

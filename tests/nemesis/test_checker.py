@@ -188,11 +188,27 @@ def test_ending_again_and_again_is_a_crash_loop() -> None:
     assert found(*ends) == ["crash-loop"]
 
 
+def test_a_newcomer_that_ends_while_its_clone_lives_is_no_crash_loop() -> None:
+    ends = [PartEnded(at_s=at_s, part="n3", pid=1, code=2) for at_s in (1.0, 2.0, 3.0)]
+    assert found(*fault(0.5, 4.0, "n3", name="clone:clone"), *ends) == []
+    assert found(*fault(0.5, 4.0, "n2", name="clone:clone"), *ends) == ["crash-loop"]
+
+
+def test_what_a_killed_broker_held_because_the_gateway_was_away_is_excused() -> None:
+    story = (sent(), acknowledged(10.1), heard(200.0, status="refused"), sent(199.0, again=True))
+    dead = fault(40.0, 41.0, "broker")
+    assert found(*story, *dead) == ["late"]
+    assert found(*story, *fault(10.0, 38.0, "gateway", name="pause:pause"), *dead) == []
+    assert found(*story, *fault(10.0, 20.0, "gateway", name="pause:pause"), *dead) == ["late"]
+    assert found(sent(), acknowledged(10.1), *fault(5.0, 12.0, "broker"), *fault(8.0, 20.0, "gateway")) == []
+
+
 def test_the_sender_of_nonsense_must_hear_so() -> None:
     poison = PoisonSent(at_s=1, poison="png-bomb", must_be_answered=True)
     assert found(poison) == ["poison-unanswered"]
     assert found(poison, PoisonAnswered(at_s=2, poison="png-bomb", status="invalid")) == []
     assert found(PoisonSent(at_s=1, poison="retained-task", must_be_answered=False)) == []
+    assert found(poison, *fault(0.5, 0.9, "broker")) == []
 
 
 def test_retained_tasks_at_the_end_are_found() -> None:
