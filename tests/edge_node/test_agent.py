@@ -164,10 +164,12 @@ async def test_a_slow_fetch_holds_up_no_other_fragment(mosquitto_url: str, tmp_p
     async with world(mosquitto_url, tmp_path, "n1") as w:
         (whole,) = routes(w.application.variant("whole"), ["n1"])
         (branch, _) = routes(w.application.variant("semantic"), ["n1", "n2"])
-        w.repository.lose = {0}
+        w.repository.withheld = {whole.fragment}
         await w.outside.send(whole, images, task="c.slow")
         await until(lambda: w.repository.requests, 20)
         await w.outside.send(branch, images, task="c.fast")
+        await until(lambda: w.outside.order, 20)
+        w.repository.withheld.clear()
         await until(lambda: len(w.outside.order) == 2, 20)
     assert [task for task, _ in w.outside.order] == ["c.fast", "c.slow"]
 

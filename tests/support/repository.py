@@ -22,6 +22,8 @@ class FragmentRepository:
         """Numbers of requests (from 0) whose pieces are answered with wrong content of the right size."""
         self.lose: set[int] = set()
         """Numbers of requests that are not answered."""
+        self.withheld: set[str] = set()
+        """Fragments whose requests are not answered."""
         self._store = store
         self._applications = applications
         self.bus.subscribe(FRAGMENT_REQUEST, self._on_request)
@@ -35,7 +37,7 @@ class FragmentRepository:
         request = received.message
         number = len(self.requests)
         self.requests.append(request)
-        if number in self.lose:
+        if number in self.lose or request.fragment in self.withheld:
             return
         try:
             content = await asyncio.to_thread(self._store.fragment_path(request.fragment).read_bytes)
