@@ -16,7 +16,7 @@ from splitplace.bus.connection import Bus, Received
 from splitplace.bus.settings import Settings
 from splitplace.messages import topics
 from splitplace.messages.application import Application
-from splitplace.messages.cluster import ClusterState, NodeState, ServiceStatus
+from splitplace.messages.cluster import ServiceStatus
 from splitplace.messages.frames import TensorHeader, chunk_body, decode_tensor
 from splitplace.messages.task import (
     ClassScore,
@@ -29,6 +29,7 @@ from splitplace.messages.task import (
 )
 from splitplace.services.gateway.service import serve
 from splitplace.services.gateway.settings import GatewaySettings
+from tests.support import examples
 from tests.support.message_examples import application
 from tests.support.waiting import PATIENCE_S, until
 
@@ -72,24 +73,8 @@ class StandIn:
 
     async def nodes(self, *online: str, boot: str = BOOT) -> None:
         """Publish a cluster of these nodes."""
-        states = tuple(
-            NodeState(
-                node=name,
-                boot=boot,
-                online=True,
-                silent_ms=0.0,
-                score=50.0,
-                memory_budget_bytes=1_000_000,
-                loaded=(),
-                queue_ms=0.0,
-                queue_length=0,
-                cpu_ratio=0.0,
-                link_megabytes_per_second=100.0,
-                timings=(),
-            )
-            for name in online
-        )
-        await self.bus.publish(topics.CLUSTER_STATE, ClusterState(sequence=1, nodes=states))
+        states = [examples.node(name).model_copy(update={"boot": boot}) for name in online]
+        await self.bus.publish(topics.CLUSTER_STATE, examples.snapshot(*states))
 
     async def _on_accepted(self, received: Received[TaskAccepted]) -> None:
         task = received.message

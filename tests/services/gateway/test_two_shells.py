@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from splitplace.bus.connection import Received
-from splitplace.messages.cluster import ClusterState, NodeState
+from splitplace.messages.cluster import ClusterState
 from splitplace.policies.placement.earliest_finish import EarliestFinish
 from splitplace.policies.splitting import split_policy
 from splitplace.services.gateway.core import GatewayCore
@@ -32,6 +32,7 @@ from splitplace.simulator.scenario import Failures
 from splitplace.simulator.simulation import Simulation
 from splitplace.simulator.workload import restricted
 from splitplace.simulator.world import Surroundings, World
+from tests.support import examples
 
 STIMULI = [
     name
@@ -107,24 +108,8 @@ def simulated_history() -> tuple[Simulation, list[Moment]]:
 
 
 def cluster(online: Mapping[str, str]) -> ClusterState:
-    states = [
-        NodeState(
-            node=node,
-            boot=boot,
-            online=True,
-            silent_ms=0.0,
-            score=50.0,
-            memory_budget_bytes=1,
-            loaded=(),
-            queue_ms=0.0,
-            queue_length=0,
-            cpu_ratio=0.0,
-            link_megabytes_per_second=1.0,
-            timings=(),
-        )
-        for node, boot in online.items()
-    ]
-    return ClusterState(sequence=1, nodes=tuple(states))
+    states = [examples.node(name).model_copy(update={"boot": boot}) for name, boot in online.items()]
+    return examples.snapshot(*states)
 
 
 def entry(task: NewTask) -> Entry:
