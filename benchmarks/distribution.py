@@ -100,7 +100,7 @@ def copy_of_store(source: ModelStore, target: Path, more_bytes: int) -> ModelSto
     """Return all applications, the first with an additional file of random bytes."""
     copy = ModelStore(target)
     for application in source.applications():
-        contents = [source.fragment_path(fragment.sha256).read_bytes() for fragment in application.fragments]
+        contents = [source.file_path(file.sha256).read_bytes() for file in application.files]
         fragments = application.fragments
         if more_bytes:
             contents.append(os.urandom(more_bytes))

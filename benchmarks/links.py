@@ -35,7 +35,7 @@ def store_with(folder: Path, sizes_bytes: tuple[int, ...]) -> tuple[Fragment, ..
     """Return fragments of random bytes that were added to a copy of a shipped application."""
     source = ModelStore(SHIPPED_STORE)
     application = source.applications()[0]
-    contents = [source.fragment_path(fragment.sha256).read_bytes() for fragment in application.fragments]
+    contents = [source.file_path(file.sha256).read_bytes() for file in application.files]
     added = []
     for size in sizes_bytes:
         contents.append(os.urandom(size))

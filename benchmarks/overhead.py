@@ -41,7 +41,7 @@ def inference_ms(
 ) -> float:
     """Return the median time of the variant's fragments, run in sequence in one thread of this process."""
     runtimes = [
-        FragmentRuntime(models.fragment_path(stage.fragment)) for stage in application.variant(variant).stages
+        FragmentRuntime(models.file_path(stage.fragment)) for stage in application.variant(variant).stages
     ]
     times = []
     for _ in range(200):

@@ -55,7 +55,7 @@ IN_FLIGHT = 8
 def network(source: ModelStore, application: Application, width_factor: int) -> onnx.ModelProto:
     """Return the application's whole network, or a wider one."""
     if width_factor == 1:
-        return onnx.load(source.fragment_path(application.variant("whole").stages[0].fragment))
+        return onnx.load(source.file_path(application.variant("whole").stages[0].fragment))
     torch.manual_seed(0)
     recipe = RECIPES[application.name]
     widths = tuple(width_factor * width for width in recipe.widths)

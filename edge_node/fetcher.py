@@ -16,7 +16,7 @@ from splitplace.edge_node.window import Window
 from splitplace.messages.application import Fragment
 from splitplace.messages.cluster import FragmentMissing, FragmentRequest
 from splitplace.messages.frames import FragmentHeader
-from splitplace.messages.limits import MAX_FRAGMENT_BYTES
+from splitplace.messages.limits import MAX_FILE_BYTES
 from splitplace.messages.topics import FRAGMENT_CHUNK, FRAGMENT_MISSING, FRAGMENT_REQUEST
 from splitplace.storage.model_store import StoreError
 
@@ -58,9 +58,9 @@ class Fetcher:
             DownloadError: nobody has it, chunks do not come, or the content is not as described.
             OSError: it cannot be written.
         """
-        if not 0 < fragment.file_bytes <= MAX_FRAGMENT_BYTES:
+        if not 0 < fragment.file_bytes <= MAX_FILE_BYTES:
             raise DownloadError(
-                f"described as a file of {fragment.file_bytes} bytes (limit {MAX_FRAGMENT_BYTES})"
+                f"described as a file of {fragment.file_bytes} bytes (limit {MAX_FILE_BYTES})"
             )
         async with self._slots:
             for _ in range(MAX_TRIES):

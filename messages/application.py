@@ -8,7 +8,7 @@ shapes of that one type, so nodes, placer and aggregator know no variant names.
 from collections.abc import Iterator
 from functools import cached_property
 from math import prod
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, NamedTuple, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -56,6 +56,15 @@ class TensorSpec(Part):
         return prod(self.shape) * ITEM_BYTES[self.dtype]
 
 
+class StoredFile(NamedTuple):
+    """A file of the model store, as nodes fetch and keep it."""
+
+    sha256: str
+    """Its name: the SHA-256 of its content."""
+    file_bytes: int
+    """Its size."""
+
+
 class Fragment(Part):
     """What a node runs for a stage: an ONNX file named by its SHA-256, with one input and one output.
 
@@ -74,6 +83,11 @@ class Fragment(Part):
     milliseconds_per_call: Milliseconds
     input: TensorSpec
     output: TensorSpec
+
+    @property
+    def files(self) -> tuple[StoredFile, ...]:
+        """What a node needs on its disk to load the fragment: today one file of the same hash."""
+        return (StoredFile(self.sha256, self.file_bytes),)
 
 
 class Stage(Part):
@@ -149,6 +163,11 @@ class Application(Message):
     """Benchmark score of the device on which the fragments were timed."""
     variants: Annotated[tuple[Variant, ...], Field(min_length=1, max_length=32)]
     fragments: Annotated[tuple[Fragment, ...], Field(min_length=1, max_length=1024)]
+
+    @property
+    def files(self) -> tuple[StoredFile, ...]:
+        """Every file of its fragments once, in the order of the fragments."""
+        return tuple(dict.fromkeys(file for fragment in self.fragments for file in fragment.files))
 
     def variant(self, name: str) -> Variant:
         """Return the variant of that name. Raises KeyError."""

@@ -27,7 +27,7 @@ from splitplace.messages.base import Attempt, Count, Message, Milliseconds, Name
 from splitplace.messages.limits import (
     CHUNK_BYTES,
     MAX_CHUNKS,
-    MAX_FRAGMENT_BYTES,
+    MAX_FILE_BYTES,
     MAX_HEADER_BYTES,
     MAX_MICRO_BATCHES,
     MAX_STAGES,
@@ -116,8 +116,8 @@ class FragmentHeader(Message):
     """One chunk of a fragment file on `fragment/<sha256>/chunk`."""
 
     fragment: Sha256
-    file_bytes: Annotated[int, Field(ge=1, le=MAX_FRAGMENT_BYTES)]
-    chunk: Annotated[int, Field(ge=0, le=MAX_FRAGMENT_BYTES // CHUNK_BYTES)]
+    file_bytes: Annotated[int, Field(ge=1, le=MAX_FILE_BYTES)]
+    chunk: Annotated[int, Field(ge=0, le=MAX_FILE_BYTES // CHUNK_BYTES)]
 
 
 HeaderT = TypeVar("HeaderT", bound=Message)

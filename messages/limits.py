@@ -67,8 +67,8 @@ MAX_TENSOR_RANK = 8
 
 MAX_CHUNKS = MAX_TENSOR_BYTES // CHUNK_BYTES + 1
 
-MAX_FRAGMENT_BYTES = 256 * MEBIBYTE
-"""Largest fragment file a node fetches."""
+MAX_FILE_BYTES = 256 * MEBIBYTE
+"""Largest file that a node fetches."""
 
 MAX_STAGES = 64
 """Most stages in one variant, and so the greatest depth of a route."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from splitplace.edge_node.stage.body import PieceError, read_body
 from splitplace.edge_node.stage.joining import join
-from splitplace.messages.limits import MAX_FRAGMENT_BYTES, MAX_GRAPH_FILE_BYTES
+from splitplace.messages.limits import MAX_FILE_BYTES, MAX_GRAPH_FILE_BYTES
 from splitplace.messages.pieces import ChainStage, Piece
 
 
@@ -40,8 +40,8 @@ def _graph_file(folder: Path, piece: Piece) -> bytes:
 
 def _check_weights(path: Path, piece: Piece) -> None:
     name = path.name[:12]
-    if piece.weights_bytes > MAX_FRAGMENT_BYTES:
-        raise PieceError(f"the weights file {name} is described as larger than {MAX_FRAGMENT_BYTES} bytes")
+    if piece.weights_bytes > MAX_FILE_BYTES:
+        raise PieceError(f"the weights file {name} is described as larger than {MAX_FILE_BYTES} bytes")
     try:
         with path.open("rb") as file:
             size = path.stat().st_size

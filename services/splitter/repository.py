@@ -66,7 +66,7 @@ class Repository:
     async def _file(self, sha256: str) -> tuple[Path, int]:
         """Path and size of a fragment. Raises StoreError if it is missing or has another hash."""
         if sha256 not in self._files:
-            path = await asyncio.to_thread(self._store.fragment_path, sha256)
+            path = await asyncio.to_thread(self._store.file_path, sha256)
             try:
                 self._files[sha256] = await asyncio.to_thread(_verified, path, sha256)
             except StoreError as error:

@@ -1,9 +1,9 @@
-"""The model store on disk: applications and the ONNX fragments they are made of.
+"""The model store on disk: applications and the files that their fragments are made of.
 
 Layout of each folder::
 
     <application>/manifest.json             an `Application` as JSON
-    <application>/fragments/<sha256>.onnx   every fragment that the manifest describes
+    <application>/fragments/<sha256>.onnx   every file of the fragments that the manifest describes
 
 Blocks: call it in a thread where there is an event loop.
 """
@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from splitplace.errors import SplitPlaceError
 from splitplace.messages.application import Application
 from splitplace.messages.earlier import complete_manifest
-from splitplace.messages.limits import MAX_CATALOGUE_BYTES, MAX_FRAGMENT_BYTES
+from splitplace.messages.limits import MAX_CATALOGUE_BYTES, MAX_FILE_BYTES
 from splitplace.storage.replace import replace_file
 
 MANIFEST = "manifest.json"
@@ -30,7 +30,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class StoreError(SplitPlaceError):
-    """A store, manifest or fragment on disk that cannot be used; `path` says which one."""
+    """A store, manifest or other file on disk that cannot be used; `path` says which one."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
@@ -39,20 +39,20 @@ class StoreError(SplitPlaceError):
 
 
 def sha256_of(content: bytes) -> str:
-    """Return the content address of a fragment in memory."""
+    """Return the content address of a file in memory."""
     return hashlib.sha256(content).hexdigest()
 
 
 def verify(path: Path, sha256: str) -> None:
-    """Check that a fragment file is the one that its name promises.
+    """Check that a file is the one that its name promises.
 
     Raises:
-        StoreError: The file is missing, larger than `MAX_FRAGMENT_BYTES`, or has another hash.
+        StoreError: The file is missing, larger than `MAX_FILE_BYTES`, or has another hash.
     """
     try:
         size = path.stat().st_size
-        if size > MAX_FRAGMENT_BYTES:
-            raise StoreError(path, f"{size} bytes, more than the {MAX_FRAGMENT_BYTES} a fragment may have")
+        if size > MAX_FILE_BYTES:
+            raise StoreError(path, f"{size} bytes, more than the {MAX_FILE_BYTES} a file may have")
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
@@ -125,18 +125,18 @@ class ModelStore:
         return tuple(applications), tuple(broken)
 
     def missing(self, application: Application) -> tuple[StoreError, ...]:
-        """Return which fragments of an application are not there in full. Their content is not checked."""
+        """Return which files of an application are not there in full. Their content is not checked."""
         found = []
-        for fragment in application.fragments:
+        for file in application.files:
             try:
-                path = self.fragment_path(fragment.sha256)
+                path = self.file_path(file.sha256)
                 size = path.stat().st_size
-                if size != fragment.file_bytes:
-                    raise StoreError(path, f"has {size} bytes instead of {fragment.file_bytes}")  # noqa: TRY301
+                if size != file.file_bytes:
+                    raise StoreError(path, f"has {size} bytes instead of {file.file_bytes}")  # noqa: TRY301
             except StoreError as error:
                 found.append(error)
             except OSError as error:
-                found.append(StoreError(self.root, f"fragment {fragment.sha256}: {error.strerror}"))
+                found.append(StoreError(self.root, f"file {file.sha256}: {error.strerror}"))
         return tuple(found)
 
     def application(self, name: str) -> Application:
@@ -171,32 +171,32 @@ class ModelStore:
         used = self.folder(name)
         return any((folder / name / MANIFEST).is_file() for folder in self.folders if folder != used.parent)
 
-    def fragment_path(self, sha256: str) -> Path:
-        """Return where the fragment lies. Its content is not checked: see `verify`.
+    def file_path(self, sha256: str) -> Path:
+        """Return where a file lies. Its content is not checked: see `verify`.
 
         Raises:
-            StoreError: No application has this fragment, or `sha256` is not a SHA-256 in hexadecimal.
+            StoreError: No application has this file, or `sha256` is not a SHA-256 in hexadecimal.
         """
         if not _SHA256.fullmatch(sha256):
             raise StoreError(self.root, f"{sha256[:80]!r} is not a SHA-256")
         for folder in self.folders:
             for path in folder.glob(f"*/{FRAGMENTS}/{sha256}.onnx"):
                 return path
-        raise StoreError(self.root, f"has no fragment {sha256}")
+        raise StoreError(self.root, f"has no file {sha256}")
 
-    def save(self, application: Application, fragments: Iterable[bytes]) -> None:
-        """Write an application with its fragments; fragments that it no longer names are removed.
+    def save(self, application: Application, files: Iterable[bytes]) -> None:
+        """Write an application with its files; files that it no longer names are removed.
 
-        The manifest is replaced last and at once, so that a reader never sees one without its fragments.
+        The manifest is replaced last and at once, so that a reader never sees one without its files.
 
         Raises:
-            StoreError: `fragments` are not exactly those that the application describes, or the disk refuses.
+            StoreError: `files` are not exactly those that the application describes, or the disk refuses.
         """
         folder = self.root / application.name
-        contents = {sha256_of(content): content for content in fragments}
-        described = {fragment.sha256 for fragment in application.fragments}
+        contents = {sha256_of(content): content for content in files}
+        described = {file.sha256 for file in application.files}
         if contents.keys() != described:
-            raise StoreError(folder, "the fragments given are not those that the application describes")
+            raise StoreError(folder, "the files given are not those that the application describes")
         try:
             for sha256, content in contents.items():
                 replace_file(folder / FRAGMENTS / f"{sha256}.onnx", content)
@@ -208,7 +208,7 @@ class ModelStore:
             raise StoreError(folder, f"cannot be written: {error.strerror}") from error
 
     def remove(self, name: str) -> None:
-        """Delete an application and its fragments, the manifest first.
+        """Delete an application and its files, the manifest first.
 
         Raises:
             StoreError: There is none of that name, its folder is only read, or the disk refuses.

@@ -72,12 +72,12 @@ async def test_a_fragment_that_the_repository_has_lost_is_a_failure(
     mosquitto_url: str, tmp_path: Path
 ) -> None:
     async with world(mosquitto_url, tmp_path, "n1") as w:
-        w.store.fragment_path(whole(w).fragment).unlink()
+        w.store.file_path(whole(w).fragment).unlink()
         for micro_batch in range(3):
             await w.outside.send(whole(w), IMAGES, micro_batch=micro_batch, micro_batches=3)
         await until(lambda: w.outside.failures, 20)
         assert w.outside.failures[0].kind == "fragment"
-        assert "has no fragment" in w.outside.failures[0].reason
+        assert "has no file" in w.outside.failures[0].reason
         await w.next_vitals("n1")
         assert len(w.outside.failures) == 1, "one report for all micro-batches of a stage"
         assert w.vitals("n1").loaded_bytes == 0

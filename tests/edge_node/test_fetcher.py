@@ -104,6 +104,6 @@ async def test_what_the_repository_lacks_is_an_error_and_what_was_fetched_stays(
     (tmp_path / "store" / "tiny" / "fragments" / f"{depot.fragment.sha256}.onnx").unlink()
     async with depot.repository.bus:
         await depot.repository.bus.connected()
-        with pytest.raises(DownloadError, match="has no fragment"):
+        with pytest.raises(DownloadError, match="has no file"):
             await asyncio.wait_for(depot.fetch(), 20.0)
     assert depot.chunks_written() == 1

@@ -54,7 +54,7 @@ class Bench:
         if self.disk_error is not None:
             raise self.disk_error
         self.fetched.append(fragment.sha256)
-        return self.models.fragment_path(fragment.sha256)
+        return self.models.file_path(fragment.sha256)
 
     def note_failure(self, sha256: str, kind: FailureKind, _: str) -> None:
         self.failures.append((sha256, kind))

@@ -21,9 +21,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def whole(tmp_path: Path) -> FragmentRuntime:
     application = build_tiny_application(tmp_path)
-    return FragmentRuntime(
-        ModelStore(tmp_path).fragment_path(application.variant("whole").stages[0].fragment)
-    )
+    return FragmentRuntime(ModelStore(tmp_path).file_path(application.variant("whole").stages[0].fragment))
 
 
 def _save(

@@ -34,7 +34,7 @@ async def depot(url: str, folder: Path, chunks: int) -> AsyncIterator[Fragment]:
     changes = {"sha256": sha256_of(content), "file_bytes": len(content)}
     fragment = application.fragments[0].model_copy(update=changes)
     stored = ModelStore(folder / "store")
-    others = [stored.fragment_path(each.sha256).read_bytes() for each in application.fragments]
+    others = [stored.file_path(file.sha256).read_bytes() for file in application.files]
     fragments = (*application.fragments, fragment)
     stored.save(application.model_copy(update={"fragments": fragments}), [*others, content])
     given = {"broker": url, "store": folder / "store", "state_dir": folder / "state"}

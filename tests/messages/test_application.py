@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from splitplace.messages.application import INPUT, Application, Fragment, Stage, TensorSpec, Variant
+from splitplace.messages.application import (
+    INPUT,
+    Application,
+    Fragment,
+    Stage,
+    StoredFile,
+    TensorSpec,
+    Variant,
+)
 from tests.support.message_examples import (
     BACK,
     CUT,
@@ -33,6 +41,14 @@ def test_a_chain_a_star_and_a_single_stage_are_applications() -> None:
     assert [len(variant.roots) for variant in digits.variants] == [1, 1, 2]
     assert [len(variant.sinks) for variant in digits.variants] == [1, 1, 2]
     assert digits.variant("layer").children("front") == digits.variant("layer").sinks
+
+
+def test_a_fragment_has_one_file_and_an_application_names_every_file_once() -> None:
+    digits = application()
+    for each in digits.fragments:
+        assert each.files == (StoredFile(each.sha256, each.file_bytes),)
+    assert set(digits.files) == {file for each in digits.fragments for file in each.files}
+    assert len(set(digits.files)) == len(digits.files)
 
 
 def test_a_manifest_comes_back_unchanged_from_its_file() -> None:

@@ -79,7 +79,7 @@ def test_every_header_comes_back_unchanged(fields: dict[str, Any], body: bytes) 
 
 @given(fragment=hashes, chunk=st.integers(0, 1024), body=st.binary(max_size=100))
 def test_fragment_chunks_come_back_unchanged(fragment: str, chunk: int, body: bytes) -> None:
-    header = FragmentHeader(fragment=fragment, file_bytes=limits.MAX_FRAGMENT_BYTES, chunk=chunk)
+    header = FragmentHeader(fragment=fragment, file_bytes=limits.MAX_FILE_BYTES, chunk=chunk)
     back, rest = unpack(FragmentHeader, pack(header, body))
     assert (back, bytes(rest)) == (header, body)
 

@@ -28,18 +28,18 @@ def test_applications_come_in_the_order_of_their_names_and_other_folders_are_pas
     assert [application.name for application in ModelStore(tmp_path).applications()] == ["ant", "zebra"]
 
 
-def test_every_described_fragment_is_found_and_verifies(tmp_path: Path) -> None:
+def test_every_described_file_is_found_and_verifies(tmp_path: Path) -> None:
     application = build_tiny_application(tmp_path)
     store = ModelStore(tmp_path)
-    for fragment in application.fragments:
-        path = store.fragment_path(fragment.sha256)
-        verify(path, fragment.sha256)
+    for file in application.files:
+        path = store.file_path(file.sha256)
+        verify(path, file.sha256)
 
 
-def test_a_changed_fragment_does_not_verify(tmp_path: Path) -> None:
+def test_a_changed_file_does_not_verify(tmp_path: Path) -> None:
     application = build_tiny_application(tmp_path)
     sha256 = application.fragments[0].sha256
-    path = ModelStore(tmp_path).fragment_path(sha256)
+    path = ModelStore(tmp_path).file_path(sha256)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
@@ -47,15 +47,13 @@ def test_a_changed_fragment_does_not_verify(tmp_path: Path) -> None:
         verify(path, sha256)
 
 
-def test_a_missing_or_too_large_fragment_does_not_verify(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_or_too_large_file_does_not_verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StoreError, match="cannot be read"):
         verify(tmp_path / "missing.onnx", "0" * 64)
     path = tmp_path / "large.onnx"
     path.write_bytes(b"12345")
     verify(path, sha256_of(b"12345"))
-    monkeypatch.setattr("splitplace.storage.model_store.MAX_FRAGMENT_BYTES", 4)
+    monkeypatch.setattr("splitplace.storage.model_store.MAX_FILE_BYTES", 4)
     with pytest.raises(StoreError, match="more than the 4"):
         verify(path, sha256_of(b"12345"))
 
@@ -63,13 +61,13 @@ def test_a_missing_or_too_large_fragment_does_not_verify(
 @pytest.mark.parametrize("sha256", ["", "../../etc/passwd", "0" * 63, "A" * 64, "*" * 64, "0" * 64 + "\n"])
 def test_what_is_no_hash_is_refused_before_the_disk_is_asked(tmp_path: Path, sha256: str) -> None:
     with pytest.raises(StoreError, match="is not a SHA-256"):
-        ModelStore(tmp_path).fragment_path(sha256)
+        ModelStore(tmp_path).file_path(sha256)
 
 
-def test_an_unknown_fragment_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_file_is_refused(tmp_path: Path) -> None:
     build_tiny_application(tmp_path)
-    with pytest.raises(StoreError, match="has no fragment"):
-        ModelStore(tmp_path).fragment_path("0" * 64)
+    with pytest.raises(StoreError, match="has no file"):
+        ModelStore(tmp_path).file_path("0" * 64)
 
 
 def test_a_store_that_is_no_folder_is_refused(tmp_path: Path) -> None:
@@ -151,7 +149,7 @@ def test_a_manifest_in_the_folder_of_another_name_is_refused(tmp_path: Path) -> 
         ModelStore(tmp_path).applications()
 
 
-def test_a_save_takes_exactly_the_described_fragments(tmp_path: Path) -> None:
+def test_a_save_takes_exactly_the_described_files(tmp_path: Path) -> None:
     application = build_tiny_application(tmp_path / "first")
     contents = [path.read_bytes() for path in (tmp_path / "first" / "tiny" / "fragments").iterdir()]
     store = ModelStore(tmp_path / "second")
@@ -163,13 +161,13 @@ def test_a_save_takes_exactly_the_described_fragments(tmp_path: Path) -> None:
     assert store.applications() == (application,)
 
 
-def test_a_save_removes_fragments_that_are_no_longer_named(tmp_path: Path) -> None:
+def test_a_save_removes_files_that_are_no_longer_named(tmp_path: Path) -> None:
     application = build_tiny_application(tmp_path)
     old = tmp_path / "tiny" / "fragments" / f"{'0' * 64}.onnx"
     old.write_bytes(b"of an older build")
     build_tiny_application(tmp_path)
     names = {path.stem for path in old.parent.iterdir()}
-    assert names == {fragment.sha256 for fragment in application.fragments}
+    assert names == {file.sha256 for file in application.files}
 
 
 @pytest.fixture
@@ -191,15 +189,15 @@ def test_two_folders_are_read_as_one_and_the_first_wins(two_folders: ModelStore,
     assert [two_folders.is_read_only(name) for name in ("own", "both", "shipped")] == [False, False, True]
     assert [two_folders.hides_another(name) for name in ("own", "both", "shipped")] == [False, True, False]
     for application in two_folders.applications():
-        for fragment in application.fragments:
-            verify(two_folders.fragment_path(fragment.sha256), fragment.sha256)
+        for file in application.files:
+            verify(two_folders.file_path(file.sha256), file.sha256)
 
 
 def test_the_first_of_two_folders_may_be_missing_until_something_is_saved(tmp_path: Path) -> None:
     shipped = build_tiny_application(tmp_path / "shipped")
     store = ModelStore(tmp_path / "own", tmp_path / "shipped")
     assert store.applications() == (shipped,)
-    contents = [store.fragment_path(fragment.sha256).read_bytes() for fragment in shipped.fragments]
+    contents = [store.file_path(file.sha256).read_bytes() for file in shipped.files]
     store.save(shipped, contents)
     assert store.folder("tiny") == tmp_path / "own" / "tiny"
     with pytest.raises(StoreError, match="is not a folder"):

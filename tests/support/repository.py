@@ -40,7 +40,7 @@ class FragmentRepository:
         if number in self.lose or request.fragment in self.withheld:
             return
         try:
-            content = await asyncio.to_thread(self._store.fragment_path(request.fragment).read_bytes)
+            content = await asyncio.to_thread(self._store.file_path(request.fragment).read_bytes)
         except StoreError as error:
             missing = FragmentMissing(fragment=request.fragment, reason=error.reason)
             await self.bus.publish(FRAGMENT_MISSING, missing)

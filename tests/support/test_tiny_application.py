@@ -14,7 +14,7 @@ def _run(store: ModelStore, variant: Variant, images: np.ndarray, classes: int) 
     values = {"input": images}
     logits = np.full((len(images), classes), np.nan, np.float32)
     for stage in variant.stages:
-        runtime = FragmentRuntime(store.fragment_path(stage.fragment))
+        runtime = FragmentRuntime(store.file_path(stage.fragment))
         values[stage.name] = runtime.run(values[stage.source])
     for stage in variant.sinks:
         logits[:, list(stage.classes)] = values[stage.name]
@@ -37,7 +37,7 @@ def test_described_shapes_and_hashes_are_those_of_the_files(tmp_path: Path) -> N
     store = ModelStore(tmp_path)
     assert len(application.fragments) == 6
     for fragment in application.fragments:
-        path = store.fragment_path(fragment.sha256)
+        path = store.file_path(fragment.sha256)
         verify(path, fragment.sha256)
         runtime = FragmentRuntime(path)
         assert (runtime.input, runtime.output) == (fragment.input, fragment.output)

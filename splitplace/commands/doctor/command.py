@@ -120,9 +120,9 @@ def _store_checks(store: ModelStore, found: list[str]) -> Iterator[Check]:
 
 
 def _wrong_files(store: ModelStore, application: Application) -> Iterator[StoreError]:
-    for fragment in application.fragments:
+    for file in application.files:
         try:
-            verify(store.fragment_path(fragment.sha256), fragment.sha256)
+            verify(store.file_path(file.sha256), file.sha256)
         except StoreError as error:
             yield error
 

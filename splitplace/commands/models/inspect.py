@@ -98,7 +98,7 @@ def _load(network: str, store: ModelStore) -> tuple[Application | None, onnx.Mod
     if application is None:
         raise StoreError(store.root, f"has no application {network!r}; a file's name ends with .onnx")
     whole = application.variant("whole").stages[0]
-    return application, onnx.load(store.fragment_path(whole.fragment))
+    return application, onnx.load(store.file_path(whole.fragment))
 
 
 def _target(speeds: str, bandwidth: float | None, memory: float | None) -> Target:
@@ -141,7 +141,7 @@ def _print_chains(
     for variant in application.variants:
         if not _CHAIN.fullmatch(variant.name):
             continue
-        fragments = [onnx.load(store.fragment_path(stage.fragment)) for stage in variant.stages]
+        fragments = [onnx.load(store.file_path(stage.fragment)) for stage in variant.stages]
         held = balance(found, fragments, micro_batch=micro_batch)
         console.print(
             f"{variant.name} in the store: the slowest of {len(fragments)} stages computes "

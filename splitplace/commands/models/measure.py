@@ -60,7 +60,7 @@ def profile_command(
     models = model_store(store)
     try:
         stored = models.application(application)
-        files = [models.fragment_path(fragment.sha256) for fragment in stored.fragments]
+        files = [models.file_path(file.sha256) for file in stored.files]
         contents = [path.read_bytes() for path in files]
     except OSError as error:
         raise StoreError(models.folder(application), f"cannot be read: {error.strerror}") from error

@@ -69,14 +69,14 @@ def _chapter(models: ModelStore, application: Application, folders: Sequence[Pat
     notes = []
     diagrams = {}
     try:
-        diagrams = dict(cut_diagrams(application, models.fragment_path))
+        diagrams = dict(cut_diagrams(application, models.file_path))
     except DiagramError as error:
         notes.append(f"No drawing of the cuts: {error}.")
     confusions: tuple[GroupConfusion, ...] = ()
     if several_sinks(application) and folders:
         try:
             pictures = labelled_pictures(application, folders)
-            confusions = tuple(group_confusions(application, models.fragment_path, pictures))
+            confusions = tuple(group_confusions(application, models.file_path, pictures))
         except DatasetError as error:
             notes.append(f"Which branch wins for {application.name} was not counted: {error}")
     return Chapter(application, diagrams, confusions, notes)

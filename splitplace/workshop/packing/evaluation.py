@@ -37,19 +37,19 @@ class Measured:
 
 
 def variant_logits(
-    variant: Variant, fragment_path: Callable[[str], Path], images: NDArray[Any]
+    variant: Variant, file_path: Callable[[str], Path], images: NDArray[Any]
 ) -> NDArray[np.float32]:
     """Compute the logits `float32[N, classes]` of a variant, in micro-batches, stage by stage.
 
     Args:
         variant: The variant to run.
-        fragment_path: Maps a fragment's hash to its file.
+        file_path: Maps a fragment's hash to its file.
         images: A batch of task inputs.
 
     Raises:
         FragmentError: A fragment does not load, or does not fit its source.
     """
-    runtimes = {stage.name: FragmentRuntime(fragment_path(stage.fragment)) for stage in variant.stages}
+    runtimes = {stage.name: FragmentRuntime(file_path(stage.fragment)) for stage in variant.stages}
     classes = sum(len(stage.classes) for stage in variant.sinks)
     logits = np.empty((len(images), classes), np.float32)
     for start in range(0, len(images), variant.micro_batch):
@@ -63,13 +63,13 @@ def variant_logits(
 
 
 def measure(
-    application: Application, fragment_path: Callable[[str], Path], subset: Subset
+    application: Application, file_path: Callable[[str], Path], subset: Subset
 ) -> tuple[Measured, ...]:
     """Run every variant of an application on the same images. One variant must be named `whole`."""
-    whole = variant_logits(application.variant("whole"), fragment_path, subset.images)
+    whole = variant_logits(application.variant("whole"), file_path, subset.images)
     results = []
     for variant in application.variants:
-        logits = whole if variant.name == "whole" else variant_logits(variant, fragment_path, subset.images)
+        logits = whole if variant.name == "whole" else variant_logits(variant, file_path, subset.images)
         right = logits.argmax(axis=1) == subset.labels
         results.append(
             Measured(
@@ -86,15 +86,15 @@ def measure(
 
 
 def evaluate(store: ModelStore, name: str, test: Subset) -> tuple[Application, tuple[Measured, ...]]:
-    """Verify every fragment of an application and measure its variants on the test images.
+    """Verify every file of an application and measure its variants on the test images.
 
     Raises:
-        StoreError: The application or a fragment is missing or damaged.
+        StoreError: The application or a file is missing or damaged.
     """
     application = store.application(name)
-    for fragment in application.fragments:
-        verify(store.fragment_path(fragment.sha256), fragment.sha256)
-    return application, measure(application, store.fragment_path, test)
+    for file in application.files:
+        verify(store.file_path(file.sha256), file.sha256)
+    return application, measure(application, store.file_path, test)
 
 
 def discrepancies(application: Application, results: Sequence[Measured]) -> Iterator[str]:

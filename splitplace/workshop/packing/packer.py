@@ -131,7 +131,7 @@ def measured_on(draft: Application, contents: Sequence[bytes], images: Subset) -
     with tempfile.TemporaryDirectory() as folder:
         trial = ModelStore(Path(folder))
         trial.save(draft, contents)
-        results = measure(draft, trial.fragment_path, images)
+        results = measure(draft, trial.file_path, images)
     check_chains(draft, results)
     return results
 

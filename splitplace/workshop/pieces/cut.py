@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from splitplace.edge_node.stage.joining import BATCH_SIZE
 from splitplace.errors import SplitPlaceError
 from splitplace.messages.application import DType, TensorSpec
-from splitplace.messages.limits import MAX_FRAGMENT_BYTES, MAX_GRAPH_FILE_BYTES
+from splitplace.messages.limits import MAX_FILE_BYTES, MAX_GRAPH_FILE_BYTES
 from splitplace.messages.pieces import (
     SMALL_WEIGHT_BYTES,
     WEIGHT_ALIGNMENT,
@@ -187,7 +187,7 @@ def _files(index: int, body: onnx.ModelProto) -> PieceFiles:
     graph = body.SerializeToString(deterministic=True)
     for size, most, what in (
         (len(graph), MAX_GRAPH_FILE_BYTES, "graph"),
-        (len(weights), MAX_FRAGMENT_BYTES, "weights"),
+        (len(weights), MAX_FILE_BYTES, "weights"),
     ):
         if size > most:
             raise PieceCutError(f"the {what} of piece {index} take {size} bytes; a node accepts {most}")

@@ -25,7 +25,7 @@ class DiagramError(SplitPlaceError):
 
 def cut_diagrams(
     application: Application,
-    fragment_path: Callable[[str], Path],
+    file_path: Callable[[str], Path],
     measure: SegmentTimes = segment_times,
 ) -> Iterator[tuple[str, str]]:
     """Yield the name and the drawing (SVG) of each chain that was cut from the whole network.
@@ -43,7 +43,7 @@ def cut_diagrams(
     single = next((variant for variant in application.variants if variant.name == "whole"), None)
     if single is None:
         return
-    whole = onnx.load(fragment_path(single.stages[0].fragment)) if chains else onnx.ModelProto()
+    whole = onnx.load(file_path(single.stages[0].fragment)) if chains else onnx.ModelProto()
     for variant in chains:
         best = inspect(
             whole,
@@ -53,7 +53,7 @@ def cut_diagrams(
             micro_batch=variant.micro_batch,
             measure=measure,
         )
-        fragments = [onnx.load(fragment_path(stage.fragment)) for stage in variant.stages]
+        fragments = [onnx.load(file_path(stage.fragment)) for stage in variant.stages]
         tensors = [fragment.graph.output[0].name for fragment in fragments[:-1]]
         yield variant.name, draw(replace(best, plan=_stored_plan(best, application, variant, tensors)))
 

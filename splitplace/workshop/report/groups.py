@@ -41,7 +41,7 @@ def several_sinks(application: Application) -> tuple[Variant, ...]:
 
 
 def group_confusions(
-    application: Application, fragment_path: Callable[[str], Path], test: Subset
+    application: Application, file_path: Callable[[str], Path], test: Subset
 ) -> Iterator[GroupConfusion]:
     """Run the variants with several last stages, and the whole network for comparison.
 
@@ -50,11 +50,9 @@ def group_confusions(
     """
     variants = several_sinks(application)
     single = next((variant for variant in application.variants if variant.name == "whole"), None)
-    whole = variant_logits(single, fragment_path, test.images) if variants and single else None
+    whole = variant_logits(single, file_path, test.images) if variants and single else None
     for variant in variants:
-        yield group_confusion(
-            variant, variant_logits(variant, fragment_path, test.images), whole, test.labels
-        )
+        yield group_confusion(variant, variant_logits(variant, file_path, test.images), whole, test.labels)
 
 
 def group_confusion(

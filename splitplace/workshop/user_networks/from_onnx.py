@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from splitplace.edge_node.graph_check import GraphRefusedError, check_bytes
 from splitplace.errors import SplitPlaceError
-from splitplace.messages.limits import MAX_FRAGMENT_BYTES, MEBIBYTE
+from splitplace.messages.limits import MAX_FILE_BYTES, MEBIBYTE
 from splitplace.workshop.onnx.batch_size import with_plain_sizes
 from splitplace.workshop.onnx.file import BATCH, finish
 from splitplace.workshop.user_networks.preprocessing import Preprocessing
@@ -38,10 +38,8 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     Raises:
         UserNetworkError: The file is missing, too large, no ONNX model, or keeps weights in other files.
     """
-    if path.is_file() and path.stat().st_size > MAX_FRAGMENT_BYTES:
-        raise UserNetworkError(
-            f"{path} is larger than the {MAX_FRAGMENT_BYTES} bytes that a fragment may have"
-        )
+    if path.is_file() and path.stat().st_size > MAX_FILE_BYTES:
+        raise UserNetworkError(f"{path} is larger than the {MAX_FILE_BYTES} bytes that a file may have")
     try:
         model = onnx.load_model(path, load_external_data=False)
     except Exception as error:  # protobuf's errors share no base class with those of files

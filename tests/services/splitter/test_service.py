@@ -101,7 +101,7 @@ def application(tmp_path: Path) -> Application:
 
 
 def content_of(application: Application, folder: Path) -> bytes:
-    return ModelStore(folder / "store").fragment_path(application.fragments[0].sha256).read_bytes()
+    return ModelStore(folder / "store").file_path(application.fragments[0].sha256).read_bytes()
 
 
 async def test_the_catalogue_is_retained_and_said_again_to_a_new_broker(
@@ -289,7 +289,7 @@ async def test_what_the_repository_does_not_have_or_what_was_changed_is_said_to_
     broker_url: str, tmp_path: Path, application: Application
 ) -> None:
     sha256 = application.fragments[0].sha256
-    path = ModelStore(tmp_path / "store").fragment_path(sha256)
+    path = ModelStore(tmp_path / "store").file_path(sha256)
     async with observed(broker_url, tmp_path) as observer:
         await observer.ask(sha("unknown"), 0, 1)
         missing = await observer.until(FRAGMENT_MISSING)

@@ -34,7 +34,7 @@ def test_the_store_is_small_enough_to_be_committed() -> None:
 def test_every_fragment_is_the_one_its_hash_names(application: Application) -> None:
     store = ModelStore(STORE)
     for fragment in application.fragments:
-        verify(store.fragment_path(fragment.sha256), fragment.sha256)
+        verify(store.file_path(fragment.sha256), fragment.sha256)
     files = {path.stem for path in (STORE / application.name / "fragments").iterdir()}
     assert files == {fragment.sha256 for fragment in application.fragments}
 
@@ -54,7 +54,7 @@ def test_stored_accuracies_hold_on_the_samples(name: str) -> None:
     with np.load(STORE / name / "samples.npz", allow_pickle=False) as archive:
         samples = Subset(archive["images"], archive["labels"])
     for variant, result in zip(
-        application.variants, measure(application, ModelStore(STORE).fragment_path, samples), strict=True
+        application.variants, measure(application, ModelStore(STORE).file_path, samples), strict=True
     ):
         assert result.accuracy == pytest.approx(variant.accuracy, abs=0.035)
         if is_cut_whole(variant):

@@ -71,10 +71,10 @@ def test_tensors_must_be_of_the_network_and_in_order(tensors: list[str]) -> None
 
 
 def test_a_piece_that_no_node_accepts_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cutting, "MAX_FRAGMENT_BYTES", 1000)
+    monkeypatch.setattr(cutting, "MAX_FILE_BYTES", 1000)
     with pytest.raises(PieceCutError, match=r"the weights of piece 0 take \d+ bytes; a node accepts 1000"):
         cut_into_pieces(small_convolutions(), [])
-    assert limits.MAX_FRAGMENT_BYTES > 1000
+    assert limits.MAX_FILE_BYTES > 1000
 
 
 def test_operators_that_nodes_do_not_have_are_refused() -> None:

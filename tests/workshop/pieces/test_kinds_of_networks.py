@@ -59,7 +59,7 @@ def check_all_pieces(model: onnx.ModelProto, images: NDArray[Any], folder: Path)
 @pytest.mark.parametrize("name", FRAGMENTS)
 def test_every_shipped_fragment(tmp_path: Path, name: str) -> None:
     fragment = FRAGMENTS[name]
-    model = onnx.load(STORE.fragment_path(fragment.sha256))
+    model = onnx.load(STORE.file_path(fragment.sha256))
     check_all_pieces(model, images_for(fragment), tmp_path)
 
 
@@ -110,7 +110,7 @@ def test_what_torch_writes_by_default_with_its_weights_in_another_file(tmp_path:
 def test_a_chosen_chain_of_a_shipped_network_in_its_groupings(tmp_path: Path) -> None:
     application = STORE.application("cifar100")
     fragment = application.fragment(application.variant("whole").stages[0].fragment)
-    model = onnx.load(STORE.fragment_path(fragment.sha256))
+    model = onnx.load(STORE.file_path(fragment.sha256))
     cut = chain_of(model)
     write_files(tmp_path, cut)
     images = images_for(fragment)

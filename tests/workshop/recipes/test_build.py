@@ -100,7 +100,7 @@ def test_a_build_can_be_evaluated_and_damage_is_noticed(store: Path, small_mnist
 
     images = load_published("mnist", small_mnist).test.images
     whole, layer = (
-        variant_logits(application.variant(name), ModelStore(store).fragment_path, images)
+        variant_logits(application.variant(name), ModelStore(store).file_path, images)
         for name in ("whole", "layer")
     )
     np.testing.assert_allclose(whole, layer, atol=1e-4)

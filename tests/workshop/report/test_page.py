@@ -178,7 +178,7 @@ def _with_classes(variant: Variant, classes: int) -> dict[str, object]:
 
 def test_a_drawing_shows_the_cut_that_the_store_holds(cut_store: tuple[ModelStore, Application]) -> None:
     store, application = cut_store
-    ((name, svg),) = cut_diagrams(application, store.fragment_path, by_flops)
+    ((name, svg),) = cut_diagrams(application, store.file_path, by_flops)
     drawing = ET.fromstring(svg)
     assert name == "layer"
     assert [line.get("class") for line in drawing.iter(f"{SVG}line")].count("cut") == 1
@@ -191,12 +191,12 @@ def test_a_drawing_shows_the_cut_that_the_store_holds(cut_store: tuple[ModelStor
 
 def test_a_chain_of_another_network_is_not_drawn(cut_store: tuple[ModelStore, Application]) -> None:
     store, application = cut_store
-    first = store.fragment_path(application.variant("layer").stages[0].fragment)
+    first = store.file_path(application.variant("layer").stages[0].fragment)
     model = onnx.load(first)
     model.graph.output[0].name = "elsewhere"
     onnx.save(model, first)
     with pytest.raises(DiagramError, match="small/layer was not cut from the network in small/whole"):
-        list(cut_diagrams(application, store.fragment_path, by_flops))
+        list(cut_diagrams(application, store.file_path, by_flops))
 
 
 def test_pictures_come_from_the_first_folder_that_holds_some(small_mnist: Path, tmp_path: Path) -> None:

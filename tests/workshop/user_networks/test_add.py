@@ -133,7 +133,7 @@ def test_torch_code_with_its_weights_answers_as_it_does_in_torch(user: Path) -> 
     with torch.no_grad():
         expected = network((torch.from_numpy(images) / 255 - 0.5) / deviation).numpy()
     for name in ("whole", "layer"):
-        found = variant_logits(application.variant(name), store.fragment_path, images)
+        found = variant_logits(application.variant(name), store.file_path, images)
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
