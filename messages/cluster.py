@@ -197,7 +197,7 @@ class ServiceStatus(Message):
 
 
 class FragmentRequest(Message):
-    """A node asks for chunks of a fragment file; on `fragment/<sha256>/request`.
+    """A node asks for chunks of a file; on `fragment/<sha256>/request`.
 
     Chunks come on a topic that all nodes share, so a chunk that one node asked for serves every listener.
     """
@@ -211,7 +211,7 @@ class FragmentRequest(Message):
 
 
 class FragmentMissing(Message):
-    """The model store does not have a fragment; on `fragment/<sha256>/missing`."""
+    """The model store does not have a file; on `fragment/<sha256>/missing`."""
 
     fragment: Sha256
     reason: Text

@@ -113,7 +113,7 @@ class TensorHeader(Message):
 
 
 class FragmentHeader(Message):
-    """One chunk of a fragment file on `fragment/<sha256>/chunk`."""
+    """One chunk of a file of a fragment, on `fragment/<sha256>/chunk`."""
 
     fragment: Sha256
     file_bytes: Annotated[int, Field(ge=1, le=MAX_FILE_BYTES)]

@@ -274,14 +274,14 @@ FRAGMENT_REQUEST = Topic(
     FragmentRequest,
     (NODE,),
     (SPLITTER,),
-    "A node asks for chunks of a fragment file.",
+    "A node asks for chunks of a file of a fragment.",
 )
 FRAGMENT_CHUNK = Topic(
     "fragment/{fragment}/chunk",
     FragmentHeader,
     (SPLITTER,),
     (NODE,),
-    "A chunk of a fragment file, for every node that listens.",
+    "A chunk of a file of a fragment, for every node that listens.",
     encoding="frame",
     max_bytes=limits.MAX_FRAME_BYTES,
 )

@@ -15,9 +15,10 @@ _MAX_REMEMBERED = 4096
 
 
 class Chunk(NamedTuple):
-    """One chunk of a fragment file."""
+    """One chunk of a file."""
 
-    fragment: str
+    file: str
+    """SHA-256 of the file."""
     number: int
 
 
@@ -40,21 +41,22 @@ class DueChunks:
         self._sent_as: OrderedDict[Chunk, int] = OrderedDict()
         """Ordinal number of each chunk's last sending."""
         self._listens_since: OrderedDict[tuple[str, str], int] = OrderedDict()
-        """By node and fragment: how many chunks had been sent when it began to listen."""
+        """By node and file: how many chunks had been sent when it began to listen."""
 
     def __len__(self) -> int:
         return self._due
 
     def ask(self, request: FragmentRequest, file_bytes: int) -> None:
         """Add the chunks of a request that the file has and that are neither due nor on their way."""
-        listener = (request.node, request.fragment)
+        file = request.fragment
+        listener = (request.node, file)
         if not request.follows:
             self._listens_since.pop(listener, None)
         since = self._listens_since.setdefault(listener, self._sent)
         _trim(self._listens_since)
         end = min(request.first_chunk + request.chunks, -(-file_bytes // CHUNK_BYTES))
         for number in range(request.first_chunk, end):
-            chunk = Chunk(request.fragment, number)
+            chunk = Chunk(file, number)
             if self._sent_as.get(chunk, -1) < since:
                 self._add(request.node, chunk)
 

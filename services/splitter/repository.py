@@ -1,4 +1,4 @@
-"""Serves fragment files, chunk by chunk, on a topic that all nodes share.
+"""Serves the files of fragments, chunk by chunk, on a topic that all nodes share.
 
 A chunk that several nodes have asked for is sent once: whoever asks is listening already. Sending begins a
 moment after the first request, so that nodes that start together share one broadcast.
@@ -24,14 +24,14 @@ GATHER_S = 0.005
 
 
 class Repository:
-    """Answers requests for fragments on a connection of its own: decisions never wait behind files."""
+    """Answers requests for files on a connection of its own: decisions never wait behind files."""
 
     def __init__(self, service: Service, store: ModelStore) -> None:
         """Add the repository of a model store to a service."""
         self._service = service
         self._store = store
         self._files: dict[str, tuple[Path, int]] = {}
-        """Path and size of every fragment whose hash was checked."""
+        """Path and size of every file whose hash was checked."""
         self._unusable: dict[str, str] = {}
         self._due = DueChunks()
         self._is_sending = False
@@ -48,14 +48,14 @@ class Repository:
         try:
             _, file_bytes = await self._file(request.fragment)
         except StoreError as error:
-            log.info("%s asks for a fragment that cannot be served: %s", request.node, error)
-            reason = f"the repository has no fragment {request.fragment}"
+            log.info("%s asks for a file that cannot be served: %s", request.node, error)
+            reason = f"the repository has no file {request.fragment}"
             self._bus.send(FRAGMENT_MISSING, FragmentMissing(fragment=request.fragment, reason=reason))
             return
         self._due.ask(request, file_bytes)
         if self._due and not self._is_sending:
             self._is_sending = True
-            self._service.spawn(self._send_due(), "send fragments")
+            self._service.spawn(self._send_due(), "send files")
 
     async def _send_due(self) -> None:
         await asyncio.sleep(GATHER_S)
@@ -64,7 +64,7 @@ class Repository:
         self._is_sending = False
 
     async def _file(self, sha256: str) -> tuple[Path, int]:
-        """Path and size of a fragment. Raises StoreError if it is missing or has another hash."""
+        """Path and size of a file. Raises StoreError if it is missing or has another hash."""
         if sha256 not in self._files:
             path = await asyncio.to_thread(self._store.file_path, sha256)
             try:
@@ -78,24 +78,24 @@ class Repository:
     def _note_unusable(self, sha256: str, error: StoreError) -> None:
         """Say once of each file that it is not usable. Only files that are there count: they are few."""
         if sha256 not in self._unusable:
-            log.warning("nodes cannot have a fragment: %s", error)
+            log.warning("nodes cannot have a file: %s", error)
         self._unusable[sha256] = str(error)
 
     async def _send(self, chunk: Chunk) -> None:
-        if chunk.fragment not in self._files:
+        if chunk.file not in self._files:
             return  # it could not be read a moment ago; nodes ask again
-        path, file_bytes = self._files[chunk.fragment]
+        path, file_bytes = self._files[chunk.file]
         expected = min(CHUNK_BYTES, file_bytes - chunk.number * CHUNK_BYTES)
         try:
             body = await asyncio.to_thread(_read, path, chunk.number)
             if len(body) != expected:
                 raise OSError("it was cut off")  # noqa: TRY301
         except OSError as error:
-            self._note_unusable(chunk.fragment, StoreError(path, f"cannot be read: {error}"))
-            self._files.pop(chunk.fragment, None)
+            self._note_unusable(chunk.file, StoreError(path, f"cannot be read: {error}"))
+            self._files.pop(chunk.file, None)
             return
-        header = FragmentHeader(fragment=chunk.fragment, file_bytes=file_bytes, chunk=chunk.number)
-        await self._bus.send_frame(FRAGMENT_CHUNK, pack(header, body), fragment=chunk.fragment)
+        header = FragmentHeader(fragment=chunk.file, file_bytes=file_bytes, chunk=chunk.number)
+        await self._bus.send_frame(FRAGMENT_CHUNK, pack(header, body), fragment=chunk.file)
 
 
 def _verified(path: Path, sha256: str) -> tuple[Path, int]:

@@ -23,7 +23,7 @@ PARAMETERS = {
     "receiver": "Name of the edge node that the route names; `_aggregator` is the result aggregator's inbox.",
     "sender": "Name of the edge node that the trace names last; `_gateway` is the gateway.",
     "service": "`gateway`, `splitter`, `placer`, `resource-monitor` or `result-aggregator`.",
-    "fragment": "SHA-256 of a fragment's file, 64 hexadecimal digits.",
+    "fragment": "SHA-256 of a file of a fragment, 64 hexadecimal digits.",
     "variant": "Name of a variant, that is a decision: `whole`, `layer`, `semantic`, ...",
     "reason": "Kind of refusal.",
 }
@@ -32,7 +32,7 @@ PARAMETERS = {
 FRAME = (
     "4 bytes: length of the header, big endian. Header: a msgpack map (`x-frame-header`), at most "
     f"{limits.MAX_HEADER_BYTES} bytes. Zero bytes up to a multiple of 16. Then the body: at most "
-    f"{limits.CHUNK_BYTES} bytes of the encoded tensor or of the fragment's file. A tensor is C-ordered and "
+    f"{limits.CHUNK_BYTES} bytes of the encoded tensor or of the file. A tensor is C-ordered and "
     "little endian, batch first; with codec `zstd` it is one zstd frame that states its content size."
 )
 """Layout of a binary frame."""

@@ -10,14 +10,14 @@ from splitplace.messages.cluster import FragmentRequest
 from splitplace.messages.limits import CHUNK_BYTES
 from splitplace.services.splitter.due_chunks import MAX_DUE_OF_NODE, Chunk, DueChunks
 
-FRAGMENT, OTHER = (hashlib.sha256(name).hexdigest() for name in (b"x", b"y"))
+FILE, OTHER = (hashlib.sha256(name).hexdigest() for name in (b"x", b"y"))
 FILE_BYTES = 200 * CHUNK_BYTES
 
 
 def request(
-    first: int, chunks: int, *, node: str = "n", fragment: str = FRAGMENT, follows: bool = False
+    first: int, chunks: int, *, node: str = "n", file: str = FILE, follows: bool = False
 ) -> FragmentRequest:
-    return FragmentRequest(node=node, fragment=fragment, first_chunk=first, chunks=chunks, follows=follows)
+    return FragmentRequest(node=node, fragment=file, first_chunk=first, chunks=chunks, follows=follows)
 
 
 def taken(due: DueChunks) -> list[int]:
@@ -32,7 +32,7 @@ def test_chunks_beyond_the_end_are_not_due_and_what_is_due_is_bounded() -> None:
     due.ask(request(0, 64), 99 * CHUNK_BYTES)
     assert taken(due) == [1, 2, 0, 3, 4]
     due.ask(request(0, 1), CHUNK_BYTES)
-    assert due.next() == Chunk(FRAGMENT, 0)
+    assert due.next() == Chunk(FILE, 0)
     with pytest.raises(KeyError):
         due.next()
 
@@ -40,11 +40,11 @@ def test_chunks_beyond_the_end_are_not_due_and_what_is_due_is_bounded() -> None:
 def test_nodes_take_turns_so_that_a_long_queue_delays_no_other_node() -> None:
     due = DueChunks()
     due.ask(request(0, 64, node="greedy"), FILE_BYTES)
-    due.ask(request(100, 2, node="modest", fragment=OTHER), FILE_BYTES)
+    due.ask(request(100, 2, node="modest", file=OTHER), FILE_BYTES)
     assert [due.next() for _ in range(4)] == [
-        Chunk(FRAGMENT, 0),
+        Chunk(FILE, 0),
         Chunk(OTHER, 100),
-        Chunk(FRAGMENT, 1),
+        Chunk(FILE, 1),
         Chunk(OTHER, 101),
     ]
 

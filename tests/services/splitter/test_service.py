@@ -73,7 +73,7 @@ class SplitterObserver(Observer):
         return self.decided
 
     async def ask(self, sha256: str, first_chunk: int, chunks: int, name: str = "n1") -> None:
-        """Request chunks of a fragment as a node does."""
+        """Request chunks of a file as a node does."""
         request = FragmentRequest(node=name, fragment=sha256, first_chunk=first_chunk, chunks=chunks)
         await self.publish(FRAGMENT_REQUEST, request)
 
@@ -258,7 +258,7 @@ async def test_a_task_that_comes_before_the_cluster_is_known_waits_or_is_refused
         assert (observer.decided[1].task, observer.decided[1].variant) == ("c.long", "whole")
 
 
-async def test_a_fragment_comes_in_chunks_that_make_the_file(
+async def test_a_file_comes_in_chunks_that_make_the_file(
     broker_url: str, tmp_path: Path, application: Application
 ) -> None:
     content = content_of(application, tmp_path)
