@@ -61,7 +61,7 @@ async def fetch(
         async with bus:
             await bus.connected()
             began = time.perf_counter()
-            await fetcher.fetch(fragment)
+            await fetcher.fetch(fragment.files)
             return time.perf_counter() - began, link.carried_bytes["down"]
     finally:
         await link.stop()

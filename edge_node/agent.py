@@ -285,17 +285,17 @@ class Agent:
         await self._own_info.publish({NODE_INFO.name_of(self._info): self._info})
 
     async def _publish_vitals(self) -> None:
-        sample, stored = await asyncio.to_thread(self._sample)
-        await self._control.publish(NODE_VITALS, self._vitals(sample, stored))
+        sample, files = await asyncio.to_thread(self._sample)
+        await self._control.publish(NODE_VITALS, self._vitals(sample, self._catalogue.stored(files)))
 
     def _sample(self) -> tuple[VitalsSample, tuple[str, ...]]:
-        """Return use of the device and fragments on disk. Blocks: reads files below /proc and on disk."""
+        """Return use of the device and files on disk. Blocks: reads files below /proc and on disk."""
         load = self._executor.load()
         if not load.queue_length and load.executed != self._executed_before:
             self._executed_before = load.executed
             give_back_memory()  # tensors of a burst: hundreds of megabytes were measured to stay otherwise
         self._store.check()
-        return self._meter.sample(), self._store.fragments()
+        return self._meter.sample(), self._store.files()
 
     def _trouble(self) -> str:
         refused = [f"fragment {fragment[:12]} is put aside" for fragment in self._quarantine.refused()]

@@ -1,6 +1,7 @@
 """Descriptions of fragments from the manifests, and times that this node has measured. Pure."""
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from math import nan
 
 from splitplace.errors import SplitPlaceError
@@ -46,6 +47,23 @@ class Catalogue:
         """Return the description of a fragment; None if no application has it."""
         found = self._fragments.get(sha256)
         return found[0] if found else None
+
+    def stored(self, files: Sequence[str]) -> tuple[str, ...]:
+        """Return the fragments that have all their files on disk.
+
+        Args:
+            files: Hashes of the files on disk, most recently used first.
+
+        Returns:
+            Hashes of fragments, most recently used first. A fragment is as old as its oldest file.
+        """
+        ages = {sha256: age for age, sha256 in enumerate(files)}
+        found = {
+            sha256: max(ages[file.sha256] for file in fragment.files)
+            for sha256, (fragment, _) in self._fragments.items()
+            if all(file.sha256 in ages for file in fragment.files)
+        }
+        return tuple(sorted(found, key=found.__getitem__))
 
     def call_ms(self, sha256: str) -> float:
         """Return the fixed time of a call of a fragment here, as described; 0 if unknown."""

@@ -1,4 +1,4 @@
-"""The state of one fragment's download: which chunks are here and which to request. Pure.
+"""The state of one file's download: which chunks are here and which to request. Pure.
 
 Chunks come on a topic that all nodes share, so every one that arrives is used, whoever requested it.
 """
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from splitplace.edge_node.window import Key, Window
 from splitplace.errors import SplitPlaceError
+from splitplace.messages.application import StoredFile
 from splitplace.messages.limits import CHUNK_BYTES
 
 MAX_REQUEST = 16
@@ -17,7 +18,7 @@ MAX_SILENT_ROUNDS = 4
 
 
 class DownloadError(SplitPlaceError):
-    """A fragment that cannot be fetched."""
+    """A file that cannot be fetched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +34,11 @@ class Wanted:
 class Download:
     """Tracks which chunks of a file of known size are here, requested, or missing."""
 
-    def __init__(self, fragment: str, file_bytes: int, window: Window, written: Collection[int] = ()) -> None:
+    def __init__(self, file: StoredFile, window: Window, written: Collection[int] = ()) -> None:
         """Begin a download; the chunks `written` are here already."""
-        self.file_bytes = file_bytes
-        self.chunks = -(-file_bytes // CHUNK_BYTES)
-        self._fragment = fragment
+        self.file_bytes = file.file_bytes
+        self.chunks = -(-file.file_bytes // CHUNK_BYTES)
+        self._sha256 = file.sha256
         self._window = window
         self._missing = set(range(self.chunks)).difference(written)
         self._has_asked = False
@@ -55,13 +56,13 @@ class Download:
         if file_bytes != self.file_bytes or body_bytes != expected or chunk not in self._missing:
             return False
         self._missing.discard(chunk)
-        self._window.arrive(Key(self._fragment, chunk), now_ms)
+        self._window.arrive(Key(self._sha256, chunk), now_ms)
         return True
 
     def drop(self, chunk: int, now_ms: float) -> None:
         """Note a chunk that came and could not be kept: it has to be sent again."""
         if chunk in self._missing:
-            self._window.drop(Key(self._fragment, chunk), now_ms)
+            self._window.drop(Key(self._sha256, chunk), now_ms)
 
     def wanted(self, now_ms: float) -> Wanted | None:
         """Return what to request now; None while enough is on its way.
@@ -78,17 +79,17 @@ class Download:
         first = min((chunk for chunk in self._missing if not self._is_requested(chunk)), default=None)
         if not room or first is None:
             return None
-        repeats = self._window.is_repeat(Key(self._fragment, first))
+        repeats = self._window.is_repeat(Key(self._sha256, first))
         run = 1
         while (
             run < room
             and (chunk := first + run) in self._missing
             and not self._is_requested(chunk)
-            and self._window.is_repeat(Key(self._fragment, chunk)) == repeats
+            and self._window.is_repeat(Key(self._sha256, chunk)) == repeats
         ):
             run += 1
         for chunk in range(first, first + run):
-            self._window.request(Key(self._fragment, chunk), now_ms)
+            self._window.request(Key(self._sha256, chunk), now_ms)
         follows, self._has_asked = self._has_asked and not repeats, True
         return Wanted(first, run, follows)
 
@@ -98,7 +99,7 @@ class Download:
 
     def end(self) -> None:
         """Leave the window to other downloads."""
-        self._window.leave(self._fragment)
+        self._window.leave(self._sha256)
 
     def _is_requested(self, chunk: int) -> bool:
-        return self._window.is_requested(Key(self._fragment, chunk))
+        return self._window.is_requested(Key(self._sha256, chunk))

@@ -1,19 +1,19 @@
-"""Fetches a fragment over the bus into the store, chunk by chunk, and checks its hash.
+"""Fetches files over the bus into the store, chunk by chunk, and checks their hashes.
 
 Chunks that an earlier fetch has written are not fetched again, even if its process died.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from splitplace.bus.background import now_ms
 from splitplace.bus.connection import Bus, Received
 from splitplace.edge_node.download import Download, DownloadError
-from splitplace.edge_node.fragment_store import FragmentStore, PartialFragment
+from splitplace.edge_node.fragment_store import FragmentStore, PartialFile
 from splitplace.edge_node.window import Window
-from splitplace.messages.application import Fragment
+from splitplace.messages.application import StoredFile
 from splitplace.messages.cluster import FragmentMissing, FragmentRequest
 from splitplace.messages.frames import FragmentHeader
 from splitplace.messages.limits import MAX_FILE_BYTES
@@ -25,12 +25,13 @@ log = logging.getLogger(__name__)
 MAX_TRIES = 3
 """Number of times that a file with a wrong hash is fetched from the beginning."""
 MAX_PARALLEL = 2
+"""Files that are fetched at a time."""
 _MAX_UNWRITTEN = 64
 """Max. chunks buffered for the disk; further chunks are dropped and requested again."""
 
 
 class Fetcher:
-    """Downloads fragments that are not in the store yet."""
+    """Downloads files that are not in the store yet."""
 
     def __init__(self, bus: Bus, store: FragmentStore, node: str) -> None:
         self._bus = bus
@@ -51,32 +52,43 @@ class Fetcher:
         for transfer in self._transfers:
             transfer.wake()
 
-    async def fetch(self, fragment: Fragment) -> Path:
-        """Return the fragment's file, with its hash checked.
+    async def fetch(self, files: Sequence[StoredFile]) -> tuple[Path, ...]:
+        """Return where the files lie, in their order, with their hashes checked.
+
+        The first that cannot be fetched ends the fetching of all; what has come stays.
 
         Raises:
-            DownloadError: nobody has it, chunks do not come, or the content is not as described.
-            OSError: it cannot be written.
+            DownloadError: nobody has one, chunks do not come, or the content is not as described.
+            OSError: one cannot be written.
         """
-        if not 0 < fragment.file_bytes <= MAX_FILE_BYTES:
-            raise DownloadError(
-                f"described as a file of {fragment.file_bytes} bytes (limit {MAX_FILE_BYTES})"
-            )
+        for file in files:
+            if not 0 < file.file_bytes <= MAX_FILE_BYTES:
+                raise DownloadError(
+                    f"described as a file of {file.file_bytes} bytes (limit {MAX_FILE_BYTES})"
+                )
+        try:
+            async with asyncio.TaskGroup() as group:
+                fetching = [group.create_task(self._fetch(file)) for file in files]
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from failed
+        return tuple(task.result() for task in fetching)
+
+    async def _fetch(self, file: StoredFile) -> Path:
         async with self._slots:
             for _ in range(MAX_TRIES):
-                partial = await asyncio.to_thread(self._store.begin, fragment.sha256, fragment.file_bytes)
+                partial = await asyncio.to_thread(self._store.begin, file)
                 with partial:
-                    await self._transfer(fragment, partial)
+                    await self._transfer(file, partial)
                     try:
-                        return await asyncio.to_thread(self._store.finish, partial, fragment.sha256)
+                        return await asyncio.to_thread(self._store.finish, partial, file.sha256)
                     except StoreError as error:
-                        log.warning("fetched a fragment with wrong content: %s", error)
+                        log.warning("fetched a file with wrong content: %s", error)
         raise DownloadError(f"the content had a wrong hash, {MAX_TRIES} times")
 
-    async def _transfer(self, fragment: Fragment, partial: PartialFragment) -> None:
-        download = Download(fragment.sha256, fragment.file_bytes, self._window, partial.written)
+    async def _transfer(self, file: StoredFile, partial: PartialFile) -> None:
+        download = Download(file, self._window, partial.written)
         transfer = _Transfer(
-            self._bus, self._node, fragment.sha256, download, partial=partial, on_arrival=self._wake
+            self._bus, self._node, file.sha256, download, partial=partial, on_arrival=self._wake
         )
         self._transfers.add(transfer)
         try:
@@ -94,15 +106,15 @@ class _Transfer:
         self,
         bus: Bus,
         node: str,
-        fragment: str,
+        sha256: str,
         download: Download,
         *,
-        partial: PartialFragment,
+        partial: PartialFile,
         on_arrival: Callable[[], None],
     ) -> None:
         self._bus = bus
         self._node = node
-        self._fragment = fragment
+        self._sha256 = sha256
         self._download = download
         self._partial = partial
         self._on_arrival = on_arrival
@@ -114,8 +126,8 @@ class _Transfer:
     async def run(self) -> None:
         """Request and write chunks until all are there. Raises DownloadError, OSError."""
         async with (
-            self._bus.watching(FRAGMENT_CHUNK, self._on_chunk, fragment=self._fragment),
-            self._bus.watching(FRAGMENT_MISSING, self._on_missing, fragment=self._fragment),
+            self._bus.watching(FRAGMENT_CHUNK, self._on_chunk, fragment=self._sha256),
+            self._bus.watching(FRAGMENT_MISSING, self._on_missing, fragment=self._sha256),
         ):
             while not self._download.is_complete or not self._unwritten.empty():
                 self._ask()
@@ -142,7 +154,7 @@ class _Transfer:
         if wanted is not None:
             request = FragmentRequest(
                 node=self._node,
-                fragment=self._fragment,
+                fragment=self._sha256,
                 first_chunk=wanted.first_chunk,
                 chunks=wanted.chunks,
                 follows=wanted.follows,

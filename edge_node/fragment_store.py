@@ -1,4 +1,4 @@
-"""Fragments on this node's disk, by hash. Plain blocking disk code: call it in a thread."""
+"""The files of fragments on this node's disk, by hash. Plain blocking disk code: call it in a thread."""
 
 import contextlib
 import os
@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from splitplace.messages.application import StoredFile
 from splitplace.messages.limits import CHUNK_BYTES
 from splitplace.storage.model_store import StoreError, verify
 from splitplace.storage.replace import move_into_place
@@ -21,8 +22,8 @@ CHECK_EVERY_S = 5.0
 """Pause between two tries to write to a disk that has refused."""
 
 
-class PartialFragment:
-    """A fragment file that is written chunk by chunk, and whose download can resume after a crash.
+class PartialFile:
+    """A file that is written chunk by chunk, and whose download can resume after a crash.
 
     Behind the content there is one byte for each chunk, set when the chunk has been written. If a power cut
     keeps the byte and loses the chunk, the hash of the whole file tells, and it is fetched again.
@@ -129,12 +130,12 @@ class FragmentStore:
             with contextlib.suppress(OSError):
                 probe.unlink(missing_ok=True)
 
-    def fragments(self) -> tuple[str, ...]:
-        """Return the hashes of complete fragments, most recently used first."""
+    def files(self) -> tuple[str, ...]:
+        """Return the hashes of complete files, most recently used first."""
         return tuple(path.stem for path, _ in reversed(self._by_age()) if path.suffix == _SUFFIX)
 
     def find(self, sha256: str) -> Path | None:
-        """Return the file of a fragment; None if it is missing or had a wrong hash and was removed."""
+        """Return the path of a file; None if it is missing or had a wrong hash and was removed."""
         path = self._path(sha256)
         if not path.exists():
             return None
@@ -144,26 +145,26 @@ class FragmentStore:
             with contextlib.suppress(OSError):
                 path.unlink()
             return None
-        with contextlib.suppress(OSError):  # a read-only disk still gives good fragments
+        with contextlib.suppress(OSError):  # a read-only disk still gives good files
             _touch(path)
         return path
 
-    def begin(self, sha256: str, file_bytes: int) -> PartialFragment:
-        """Open the file for a fragment's chunks, with those that are here already. Makes room for it.
+    def begin(self, file: StoredFile) -> PartialFile:
+        """Open a file for its chunks, with those that are here already. Makes room for it.
 
         If it is closed without `finish`, the next `begin` resumes it. Raises OSError.
         """
-        path = self._folder / f"{sha256}{_PARTIAL}"
+        path = self._folder / f"{file.sha256}{_PARTIAL}"
         with self._lock:
             self._open.add(path)
-            self._make_room(path, file_bytes)
+            self._make_room(path, file.file_bytes)
             try:
-                return PartialFragment(path, file_bytes, on_close=self._open.discard)
+                return PartialFile(path, file.file_bytes, on_close=self._open.discard)
             except OSError:
                 self._open.discard(path)
                 raise
 
-    def finish(self, partial: PartialFragment, sha256: str) -> Path:
+    def finish(self, partial: PartialFile, sha256: str) -> Path:
         """Keep a complete file under its final name.
 
         Raises:

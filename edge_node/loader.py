@@ -6,7 +6,7 @@ loaded one by one while nothing is computed, because loading takes the CPU from 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ from splitplace.edge_node.memory import DoesNotFitError, MemoryBudget
 from splitplace.edge_node.quarantine import Quarantine
 from splitplace.edge_node.runtime import FragmentError, FragmentRuntime, give_back_memory
 from splitplace.errors import SplitPlaceError
-from splitplace.messages.application import Application, Fragment
+from splitplace.messages.application import Application, Fragment, StoredFile
 from splitplace.messages.cluster import MAX_FRAGMENTS_LISTED, FailureKind
 
 T = TypeVar("T")
@@ -57,7 +57,7 @@ class Loader:
         store: FragmentStore,
         executor: Executor,
         budget: MemoryBudget,
-        fetch: Callable[[Fragment], Awaitable[Path]],
+        fetch: Callable[[Sequence[StoredFile]], Awaitable[tuple[Path, ...]]],
         on_failure: Callable[[str, FailureKind, str], None],
         spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
         quarantine: Quarantine,
@@ -67,10 +67,10 @@ class Loader:
 
         Args:
             catalogue: descriptions of fragments.
-            store: fragments on disk.
+            store: files on disk.
             executor: gets the loaded fragments.
             budget: memory of all loaded fragments.
-            fetch: downloads a fragment that is not in the store.
+            fetch: downloads files that are not in the store, and returns where they lie.
             on_failure: told the hash, kind and reason when a wanted fragment cannot be loaded.
             spawn: runs a coroutine, with a name, in the background.
             quarantine: fragments that must not be loaded now.
@@ -198,11 +198,11 @@ class Loader:
         if _needed_bytes(fragment) > self._budget.budget_bytes:  # before anything is fetched for it
             raise _does_not_fit(DoesNotFitError(_needed_bytes(fragment), self._budget.budget_bytes), sha256)
         began_ms = now_ms()
-        path = await self._opening(sha256, lambda: self._store.find(sha256)) or await self._fetched(fragment)
+        paths = await self._files(fragment)
         waits_ms = now_ms()
         await self._make_room(fragment)
         began_ms += now_ms() - waits_ms
-        runtime = await self._opening(sha256, lambda: self._open(sha256, path))
+        runtime = await self._opening(sha256, lambda: self._open(sha256, paths))
         if (runtime.input, runtime.output) != (fragment.input, fragment.output):
             raise _LoadError(
                 f"fragment {sha256[:12]} has other inputs or outputs than its application describes"
@@ -211,11 +211,23 @@ class Loader:
         took_ms, before_ms = now_ms() - began_ms, self._load_ms
         self._load_ms = took_ms if before_ms is None else before_ms + NEWEST_WEIGHT * (took_ms - before_ms)
 
-    async def _fetched(self, fragment: Fragment) -> Path:
+    async def _files(self, fragment: Fragment) -> tuple[Path, ...]:
+        """Return where a fragment's files lie, in their order, after fetching those that are missing."""
+
+        def find() -> dict[StoredFile, Path | None]:
+            return {file: self._store.find(file.sha256) for file in fragment.files}
+
+        found = await self._opening(fragment.sha256, find)
+        missing = [file for file, path in found.items() if path is None]
+        if missing:
+            found |= zip(missing, await self._fetched(fragment.sha256, missing), strict=True)
+        return tuple(path for path in found.values() if path is not None)
+
+    async def _fetched(self, sha256: str, files: Sequence[StoredFile]) -> tuple[Path, ...]:
         if self._store.trouble:
-            raise _LoadError(f"fragment {fragment.sha256[:12]}: {self._store.trouble}")
+            raise _LoadError(f"fragment {sha256[:12]}: {self._store.trouble}")
         try:
-            return await self._fetch(fragment)
+            return await self._fetch(files)
         except OSError as error:
             self._store.note_trouble(error)
             raise
@@ -228,7 +240,8 @@ class Loader:
         finally:
             del self._opened_ms[sha256]
 
-    def _open(self, sha256: str, path: Path) -> FragmentRuntime:
+    def _open(self, sha256: str, paths: tuple[Path, ...]) -> FragmentRuntime:
+        (path,) = paths
         check_file(path, self._budget.budget_bytes)
         self._quarantine.begin(sha256)
         try:

@@ -25,9 +25,10 @@ _BACK_OFF = 0.75
 
 
 class Key(NamedTuple):
-    """One chunk of one fragment."""
+    """One chunk of one file."""
 
-    fragment: str
+    file: str
+    """SHA-256 of the file."""
     chunk: int
 
 
@@ -80,11 +81,11 @@ class Window:
         if not self._requests:
             self.silent_rounds = 0
 
-    def leave(self, fragment: str) -> None:
+    def leave(self, file: str) -> None:
         """Forget the requests of a download that has ended."""
-        for key in [key for key in self._requests if key.fragment == fragment]:
+        for key in [key for key in self._requests if key.file == file]:
             del self._requests[key]
-        for key in [key for key in self._first_requested_ms if key.fragment == fragment]:
+        for key in [key for key in self._first_requested_ms if key.file == file]:
             del self._first_requested_ms[key]
 
     def request(self, key: Key, now_ms: float) -> None:

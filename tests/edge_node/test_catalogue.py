@@ -35,6 +35,18 @@ def test_an_unknown_fragment_costs_nothing_and_an_application_is_replaced(tmp_pa
     assert catalogue.fragment(application.fragments[1].sha256) is None
 
 
+def test_a_fragment_is_stored_once_all_its_files_are_and_the_most_recently_used_comes_first(
+    tmp_path: Path,
+) -> None:
+    application = build_tiny_application(tmp_path)
+    catalogue = Catalogue(50.0)
+    first, second, *_ = (fragment.sha256 for fragment in application.fragments)
+    assert catalogue.stored((first, second)) == ()
+    catalogue.add_application(application)
+    assert catalogue.stored(()) == ()
+    assert catalogue.stored(("0" * 64, second, first)) == (second, first)
+
+
 def test_the_number_of_applications_is_bounded(tmp_path: Path) -> None:
     application = build_tiny_application(tmp_path)
     catalogue = Catalogue(50.0)

@@ -1,4 +1,4 @@
-"""Which chunks of a fragment are asked for, taken, and asked for again."""
+"""Which chunks of a file are asked for, taken, and asked for again."""
 
 import random
 from collections.abc import Collection
@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from splitplace.edge_node.download import MAX_REQUEST, MAX_SILENT_ROUNDS, Download, DownloadError, Wanted
 from splitplace.edge_node.window import FIRST_PATIENCE_MS, Window
+from splitplace.messages.application import StoredFile
 from splitplace.messages.limits import CHUNK_BYTES
 
 
 def begin(file_bytes: int, written: Collection[int] = (), window: Window | None = None) -> Download:
-    return Download("f", file_bytes, window or Window(), written)
+    return Download(StoredFile("f", file_bytes), window or Window(), written)
 
 
 def body_bytes(download: Download, chunk: int) -> int:
@@ -101,8 +102,8 @@ def test_it_gives_up_when_nothing_comes_for_many_rounds_and_the_next_download_do
 
 def test_downloads_share_one_window() -> None:
     window = Window()
-    first = Download("a", CHUNK_BYTES, window)
-    second = Download("b", CHUNK_BYTES, window)
+    first = Download(StoredFile("a", CHUNK_BYTES), window)
+    second = Download(StoredFile("b", CHUNK_BYTES), window)
     assert first.wanted(0.0) == Wanted(0, 1)
     assert second.wanted(0.0) is None
     receive(first, 0)

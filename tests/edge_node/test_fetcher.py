@@ -11,7 +11,7 @@ from splitplace.bus.settings import Settings
 from splitplace.edge_node.download import DownloadError
 from splitplace.edge_node.fetcher import Fetcher
 from splitplace.edge_node.fragment_store import FragmentStore
-from splitplace.messages.application import Fragment
+from splitplace.messages.application import StoredFile
 from splitplace.messages.cluster import FragmentRequest
 from splitplace.messages.limits import CHUNK_BYTES
 from splitplace.storage.model_store import ModelStore, sha256_of
@@ -29,12 +29,11 @@ class Depot:
 
     def __init__(self, broker_url: str, folder: Path) -> None:
         self.settings = Settings(broker=broker_url)
-        application = build_tiny_application(folder / "store")
+        build_tiny_application(folder / "store")
         self.content = os.urandom((CHUNKS - 1) * CHUNK_BYTES + 99)
         sha256 = sha256_of(self.content)
         (folder / "store" / "tiny" / "fragments" / f"{sha256}.onnx").write_bytes(self.content)
-        changes = {"sha256": sha256, "file_bytes": len(self.content)}
-        self.fragment: Fragment = application.fragments[0].model_copy(update=changes)
+        self.file = StoredFile(sha256, len(self.content))
         self.repository = FragmentRepository(self.settings, ModelStore(folder / "store"))
         self.cache = folder / "node"
 
@@ -43,7 +42,8 @@ class Depot:
         async with Bus(self.settings, "node") as bus:
             await bus.connected()
             store = FragmentStore(self.cache, 10 * len(self.content))
-            return await Fetcher(bus, store, "node").fetch(self.fragment)
+            (path,) = await Fetcher(bus, store, "node").fetch([self.file])
+            return path
 
     def chunks_written(self) -> int:
         """How many chunks an interrupted download has written."""
@@ -85,7 +85,7 @@ async def test_chunks_that_were_spoilt_on_disk_are_found_and_everything_is_fetch
     depot = Depot(mosquitto_url, tmp_path)
     depot.cache.mkdir()
     spoilt = bytes(len(depot.content)) + b"\x01" * LEFT + bytes(CHUNKS - LEFT)
-    (depot.cache / f"{depot.fragment.sha256}.partial").write_bytes(spoilt)
+    (depot.cache / f"{depot.file.sha256}.partial").write_bytes(spoilt)
     async with depot.repository.bus:
         await depot.repository.bus.connected()
         path = await asyncio.wait_for(depot.fetch(), 20.0)
@@ -100,8 +100,8 @@ async def test_what_the_repository_lacks_is_an_error_and_what_was_fetched_stays(
     depot = Depot(mosquitto_url, tmp_path)
     depot.cache.mkdir()
     left = bytes(len(depot.content)) + b"\x01" + bytes(CHUNKS - 1)
-    (depot.cache / f"{depot.fragment.sha256}.partial").write_bytes(left)
-    (tmp_path / "store" / "tiny" / "fragments" / f"{depot.fragment.sha256}.onnx").unlink()
+    (depot.cache / f"{depot.file.sha256}.partial").write_bytes(left)
+    (tmp_path / "store" / "tiny" / "fragments" / f"{depot.file.sha256}.onnx").unlink()
     async with depot.repository.bus:
         await depot.repository.bus.connected()
         with pytest.raises(DownloadError, match="has no file"):

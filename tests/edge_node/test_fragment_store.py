@@ -1,4 +1,4 @@
-"""The cache of fragments on disk: nothing wrong is ever given out, and it stays within its bound."""
+"""The cache of files on disk: nothing wrong is ever given out, and it stays within its bound."""
 
 import errno
 import os
@@ -8,13 +8,14 @@ from typing import Any, NoReturn
 import pytest
 
 from splitplace.edge_node.fragment_store import FragmentStore
+from splitplace.messages.application import StoredFile
 from splitplace.messages.limits import CHUNK_BYTES
 from splitplace.storage.model_store import StoreError, sha256_of
 
 
 def put(store: FragmentStore, content: bytes) -> str:
     sha256 = sha256_of(content)
-    with store.begin(sha256, len(content)) as partial:
+    with store.begin(StoredFile(sha256, len(content))) as partial:
         for chunk in reversed(range(-(-len(content) // CHUNK_BYTES))):
             partial.write(chunk, content[chunk * CHUNK_BYTES : (chunk + 1) * CHUNK_BYTES])
         store.finish(partial, sha256)
@@ -28,12 +29,12 @@ def test_chunks_written_in_any_order_make_the_file(tmp_path: Path) -> None:
     path = store.find(sha256)
     assert path is not None
     assert path.read_bytes() == content
-    assert store.fragments() == (sha256,)
+    assert store.files() == (sha256,)
 
 
 def test_wrong_content_is_refused_and_leaves_nothing_behind(tmp_path: Path) -> None:
     store = FragmentStore(tmp_path, 1000)
-    with store.begin("a" * 64, 5) as partial:
+    with store.begin(StoredFile("a" * 64, 5)) as partial:
         partial.write(0, b"wrong")
         with pytest.raises(StoreError, match="SHA-256"):
             store.finish(partial, "a" * 64)
@@ -56,7 +57,7 @@ def test_the_least_recently_used_files_make_room(tmp_path: Path) -> None:
     first, second = (put(store, letter * 100) for letter in (b"a", b"b"))
     assert store.find(first) is not None
     third = put(store, b"c" * 100)
-    assert store.fragments() == (third, first)
+    assert store.files() == (third, first)
     assert store.find(second) is None
 
 
@@ -64,22 +65,22 @@ def test_a_file_bigger_than_the_whole_cache_is_kept_alone(tmp_path: Path) -> Non
     store = FragmentStore(tmp_path, 50)
     put(store, b"small")
     big = put(store, b"x" * 100)
-    assert store.fragments() == (big,)
+    assert store.files() == (big,)
 
 
 def test_a_restart_finds_complete_files_and_resumes_incomplete_ones(tmp_path: Path) -> None:
     complete = put(FragmentStore(tmp_path, 10 * CHUNK_BYTES), b"content")
     content = os.urandom(3 * CHUNK_BYTES + 5)
     sha256 = sha256_of(content)
-    with FragmentStore(tmp_path, 10 * CHUNK_BYTES).begin(sha256, len(content)) as partial:
+    with FragmentStore(tmp_path, 10 * CHUNK_BYTES).begin(StoredFile(sha256, len(content))) as partial:
         assert partial.written == frozenset()
         for chunk in (3, 1):
             partial.write(chunk, content[chunk * CHUNK_BYTES : (chunk + 1) * CHUNK_BYTES])
 
     store = FragmentStore(tmp_path, 10 * CHUNK_BYTES)
-    assert store.fragments() == (complete,)
+    assert store.files() == (complete,)
     assert store.find(sha256) is None
-    with store.begin(sha256, len(content)) as partial:
+    with store.begin(StoredFile(sha256, len(content))) as partial:
         assert partial.written == {1, 3}
         for chunk in (0, 2):
             partial.write(chunk, content[chunk * CHUNK_BYTES : (chunk + 1) * CHUNK_BYTES])
@@ -90,9 +91,9 @@ def test_a_restart_finds_complete_files_and_resumes_incomplete_ones(tmp_path: Pa
 
 def test_the_rest_of_a_file_of_another_size_is_not_used(tmp_path: Path) -> None:
     store = FragmentStore(tmp_path, 10 * CHUNK_BYTES)
-    with store.begin("a" * 64, CHUNK_BYTES) as partial:
+    with store.begin(StoredFile("a" * 64, CHUNK_BYTES)) as partial:
         partial.write(0, b"x" * CHUNK_BYTES)
-    with store.begin("a" * 64, 2 * CHUNK_BYTES) as partial:
+    with store.begin(StoredFile("a" * 64, 2 * CHUNK_BYTES)) as partial:
         assert partial.written == frozenset()
 
 
@@ -102,15 +103,15 @@ def test_room_is_made_before_a_file_is_fetched_and_not_by_removing_what_is_being
     store = FragmentStore(tmp_path, 350)
     put(store, b"a" * 100)
     used = put(store, b"b" * 100)
-    with store.begin("c" * 64, 100) as left:
+    with store.begin(StoredFile("c" * 64, 100)) as left:
         left.write(0, b"c" * 100)
     assert store.find(used) is not None
-    with store.begin("d" * 64, 100), store.begin("e" * 64, 100):
-        assert store.fragments() == (used,)
-        with store.begin("f" * 64, 300):
+    with store.begin(StoredFile("d" * 64, 100)), store.begin(StoredFile("e" * 64, 100)):
+        assert store.files() == (used,)
+        with store.begin(StoredFile("f" * 64, 300)):
             names = {path.name[0] for path in tmp_path.glob("*.partial")}
             assert names == {"d", "e", "f"}
-            assert store.fragments() == ()
+            assert store.files() == ()
 
 
 class Disk:
@@ -177,7 +178,7 @@ def test_a_folder_that_cannot_be_made_on_a_read_only_disk_is_trouble_and_no_erro
     monkeypatch.setattr(Path, "mkdir", refuse)
     store = FragmentStore(tmp_path / "new", 1000)
     assert "Read-only" in store.trouble
-    assert store.fragments() == ()
+    assert store.files() == ()
     assert store.find("a" * 64) is None
 
 

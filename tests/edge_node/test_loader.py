@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from splitplace.edge_node.loader import Loader
 from splitplace.edge_node.memory import MemoryBudget
 from splitplace.edge_node.quarantine import Quarantine
 from splitplace.edge_node.queue import JobQueue
-from splitplace.messages.application import Application, Fragment
+from splitplace.messages.application import Application, StoredFile
 from splitplace.messages.cluster import FailureKind
 from splitplace.storage.model_store import ModelStore
 from tests.edge_node.jobs import make_job
@@ -46,15 +46,15 @@ class Bench:
     fetch_s: float = 0.0
     loader: Loader = field(init=False)
 
-    async def fetch(self, fragment: Fragment) -> Path:
+    async def fetch(self, files: Sequence[StoredFile]) -> tuple[Path, ...]:
         self.fetching += 1
         self.most_at_once = max(self.most_at_once, self.fetching)
         await asyncio.to_thread(pass_time, self.fetch_s)
         self.fetching -= 1
         if self.disk_error is not None:
             raise self.disk_error
-        self.fetched.append(fragment.sha256)
-        return self.models.file_path(fragment.sha256)
+        self.fetched += [file.sha256 for file in files]
+        return tuple(self.models.file_path(file.sha256) for file in files)
 
     def note_failure(self, sha256: str, kind: FailureKind, _: str) -> None:
         self.failures.append((sha256, kind))

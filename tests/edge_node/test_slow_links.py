@@ -57,14 +57,14 @@ class Node:
         self._name = name
         self._store = FragmentStore(folder / name, 1 << 30)
 
-    async def fetch(self, fragment: Fragment) -> Path:
+    async def fetch(self, fragment: Fragment) -> tuple[Path, ...]:
         await self.link.start()
         try:
             bus = Bus(Settings(broker=f"mqtt://127.0.0.1:{self.link.port}"), self._name)
             fetcher = Fetcher(bus, self._store, self._name)
             async with bus, asyncio.timeout(120):
                 await bus.connected()
-                return await fetcher.fetch(fragment)
+                return await fetcher.fetch(fragment.files)
         finally:
             await self.link.stop()
 

@@ -12,9 +12,10 @@ from splitplace.edge_node.window import (
     Key,
     Window,
 )
+from splitplace.messages.application import StoredFile
 from splitplace.messages.limits import CHUNK_BYTES
 
-FRAGMENT = "f"
+FILE = "f"
 
 
 class SlowLink:
@@ -46,7 +47,7 @@ class SlowLink:
 
 def fetch(link: SlowLink, chunks: int) -> float:
     """Return the ms that a download takes."""
-    download = Download(FRAGMENT, chunks * CHUNK_BYTES, Window())
+    download = Download(StoredFile(FILE, chunks * CHUNK_BYTES), Window())
     now_ms = 0.0
     while not download.is_complete:
         while (wanted := download.wanted(now_ms)) is not None:
@@ -88,10 +89,10 @@ def test_the_window_opens_on_a_fast_link_and_stays_small_on_a_slow_one() -> None
         for _ in range(200):
             sent = range(chunk, chunk + window.room)
             for each in sent:
-                window.request(Key(FRAGMENT, each), now_ms)
+                window.request(Key(FILE, each), now_ms)
             for each in sent:
                 now_ms += chunk_ms
-                window.arrive(Key(FRAGMENT, each), now_ms)
+                window.arrive(Key(FILE, each), now_ms)
             chunk += len(sent)
     assert fast.size == MAX_WINDOW
     assert slow.size <= 2
@@ -100,28 +101,28 @@ def test_the_window_opens_on_a_fast_link_and_stays_small_on_a_slow_one() -> None
 def test_patience_doubles_with_silence_and_ends_with_the_next_chunk() -> None:
     window, now_ms, patience = Window(), 0.0, []
     for _ in range(6):
-        window.request(Key(FRAGMENT, 0), now_ms)
+        window.request(Key(FILE, 0), now_ms)
         patience.append(window.patience_ms)
         now_ms += window.next_check_ms(now_ms)
         window.expire(now_ms)
     assert patience == [min(MAX_PATIENCE_MS, FIRST_PATIENCE_MS * 2**times) for times in range(6)]
     assert window.silent_rounds == 6
-    window.arrive(Key(FRAGMENT, 1), now_ms)
+    window.arrive(Key(FILE, 1), now_ms)
     assert window.silent_rounds == 0
 
 
 def test_a_new_connection_asks_for_all_that_was_on_its_way_at_once() -> None:
     window = Window()
-    window.request(Key(FRAGMENT, 0), 0.0)
+    window.request(Key(FILE, 0), 0.0)
     window.restart()
-    assert window.is_repeat(Key(FRAGMENT, 0))
+    assert window.is_repeat(Key(FILE, 0))
     assert window.room == 1
 
 
 def test_a_download_that_ends_leaves_its_room_to_others() -> None:
     window = Window()
-    window.request(Key(FRAGMENT, 0), 0.0)
+    window.request(Key(FILE, 0), 0.0)
     assert window.room == 0
-    window.leave(FRAGMENT)
+    window.leave(FILE)
     assert window.room == 1
-    assert not window.is_repeat(Key(FRAGMENT, 0))
+    assert not window.is_repeat(Key(FILE, 0))
