@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from splitplace.bus.background import now_ms
 from splitplace.bus.connection import Bus, Received
@@ -38,6 +39,8 @@ class Fetcher:
         self._store = store
         self._node = node
         self._slots = asyncio.Semaphore(MAX_PARALLEL)
+        self._locks = WeakValueDictionary[str, asyncio.Lock]()
+        """By file, while it is fetched: fragments may share files."""
         self._window = Window()
         self._transfers: set[_Transfer] = set()
         bus.on_connect(self._on_connect)
@@ -74,7 +77,10 @@ class Fetcher:
         return tuple(task.result() for task in fetching)
 
     async def _fetch(self, file: StoredFile) -> Path:
-        async with self._slots:
+        async with self._locks.setdefault(file.sha256, asyncio.Lock()), self._slots:
+            path = await asyncio.to_thread(self._store.find, file.sha256)
+            if path is not None:  # fetched for another fragment
+                return path
             for _ in range(MAX_TRIES):
                 partial = await asyncio.to_thread(self._store.begin, file)
                 with partial:

@@ -4,7 +4,8 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -95,6 +96,8 @@ class FragmentStore:
         self._lock = threading.Lock()
         self._open: set[Path] = set()
         """Unfinished files that are being written."""
+        self._kept: Counter[Path] = Counter()
+        """Files that are about to be used, and by how many."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError, PermissionError):
@@ -149,6 +152,19 @@ class FragmentStore:
             _touch(path)
         return path
 
+    @contextlib.contextmanager
+    def keeping(self, files: Collection[str]) -> Iterator[None]:
+        """Let files, given by their hashes, not make room for others, even if the bound is exceeded."""
+        paths = [self._path(sha256) for sha256 in files]
+        with self._lock:
+            self._kept.update(paths)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._kept.subtract(paths)
+                self._kept += Counter()  # without those that nobody keeps
+
     def begin(self, file: StoredFile) -> PartialFile:
         """Open a file for its chunks, with those that are here already. Makes room for it.
 
@@ -191,7 +207,7 @@ class FragmentStore:
         for path, size in others:
             if total <= self._max_bytes:
                 return
-            if path not in self._open:
+            if path not in self._open and path not in self._kept:
                 path.unlink(missing_ok=True)
                 total -= size
 

@@ -198,11 +198,12 @@ class Loader:
         if _needed_bytes(fragment) > self._budget.budget_bytes:  # before anything is fetched for it
             raise _does_not_fit(DoesNotFitError(_needed_bytes(fragment), self._budget.budget_bytes), sha256)
         began_ms = now_ms()
-        paths = await self._files(fragment)
-        waits_ms = now_ms()
-        await self._make_room(fragment)
-        began_ms += now_ms() - waits_ms
-        runtime = await self._opening(sha256, lambda: self._open(sha256, paths))
+        with self._store.keeping([file.sha256 for file in fragment.files]):
+            paths = await self._files(fragment)
+            waits_ms = now_ms()
+            await self._make_room(fragment)
+            began_ms += now_ms() - waits_ms
+            runtime = await self._opening(sha256, lambda: self._open(sha256, paths))
         if (runtime.input, runtime.output) != (fragment.input, fragment.output):
             raise _LoadError(
                 f"fragment {sha256[:12]} has other inputs or outputs than its application describes"

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -31,18 +33,28 @@ class Depot:
         self.settings = Settings(broker=broker_url)
         build_tiny_application(folder / "store")
         self.content = os.urandom((CHUNKS - 1) * CHUNK_BYTES + 99)
-        sha256 = sha256_of(self.content)
-        (folder / "store" / "tiny" / "fragments" / f"{sha256}.onnx").write_bytes(self.content)
-        self.file = StoredFile(sha256, len(self.content))
+        self.folder = folder / "store" / "tiny"
+        self.file = self.add(self.content)
         self.repository = FragmentRepository(self.settings, ModelStore(folder / "store"))
         self.cache = folder / "node"
 
-    async def fetch(self) -> Path:
-        """As a node that has just started."""
+    def add(self, content: bytes) -> StoredFile:
+        """Put one more file into the repository."""
+        file = StoredFile(sha256_of(content), len(content))
+        (self.folder / "fragments" / f"{file.sha256}.onnx").write_bytes(content)
+        return file
+
+    @asynccontextmanager
+    async def fetcher(self) -> AsyncIterator[Fetcher]:
+        """As of a node that has just started."""
         async with Bus(self.settings, "node") as bus:
             await bus.connected()
-            store = FragmentStore(self.cache, 10 * len(self.content))
-            (path,) = await Fetcher(bus, store, "node").fetch([self.file])
+            yield Fetcher(bus, FragmentStore(self.cache, 10 * len(self.content)), "node")
+
+    async def fetch(self) -> Path:
+        """As a node that has just started."""
+        async with self.fetcher() as fetcher:
+            (path,) = await fetcher.fetch([self.file])
             return path
 
     def chunks_written(self) -> int:
@@ -107,3 +119,35 @@ async def test_what_the_repository_lacks_is_an_error_and_what_was_fetched_stays(
         with pytest.raises(DownloadError, match="has no file"):
             await asyncio.wait_for(depot.fetch(), 20.0)
     assert depot.chunks_written() == 1
+
+
+async def test_several_files_come_in_their_order_and_one_that_two_fetches_need_comes_once(
+    mosquitto_url: str, tmp_path: Path
+) -> None:
+    depot = Depot(mosquitto_url, tmp_path)
+    contents = [os.urandom(size) for size in (3 * CHUNK_BYTES, 7, 100_000, CHUNK_BYTES)]
+    files = [depot.add(content) for content in contents]
+    async with depot.repository.bus, depot.fetcher() as fetcher:
+        await depot.repository.bus.connected()
+        async with asyncio.timeout(20.0):
+            first, second = await asyncio.gather(fetcher.fetch(files), fetcher.fetch(files[:0:-1]))
+    assert [path.read_bytes() for path in first] == contents
+    assert second == first[:0:-1]
+    assert asked_of(depot.repository.requests) == 3 + 1 + 1 + 1
+
+
+async def test_one_file_that_nobody_has_ends_the_fetch_and_the_others_that_have_come_stay(
+    mosquitto_url: str, tmp_path: Path
+) -> None:
+    depot = Depot(mosquitto_url, tmp_path)
+    small = depot.add(b"small")
+    unknown = StoredFile("0" * 64, 5)
+    async with depot.repository.bus, depot.fetcher() as fetcher:
+        await depot.repository.bus.connected()
+        async with asyncio.timeout(20.0):
+            await fetcher.fetch([small])
+            with pytest.raises(DownloadError, match="has no file 0000"):
+                await fetcher.fetch([small, unknown])
+            depot.repository.requests.clear()
+            await fetcher.fetch([small])
+    assert not depot.repository.requests

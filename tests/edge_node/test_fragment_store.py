@@ -114,6 +114,19 @@ def test_room_is_made_before_a_file_is_fetched_and_not_by_removing_what_is_being
             assert store.files() == ()
 
 
+def test_files_that_are_kept_do_not_make_room_until_nobody_keeps_them(tmp_path: Path) -> None:
+    store = FragmentStore(tmp_path, 250)
+    shared = sha256_of(b"a" * 100)
+    with store.keeping([shared, shared]):
+        with store.keeping([shared]):
+            put(store, b"a" * 100)
+        second, third = (put(store, letter * 200) for letter in (b"b", b"c"))
+        assert store.files() == (third, shared)
+    assert store.find(second) is None
+    last = put(store, b"d" * 200)
+    assert store.files() == (last,)
+
+
 class Disk:
     """Lets files be opened for writing, or not."""
 
