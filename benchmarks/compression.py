@@ -21,7 +21,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from splitplace.bus.settings import Settings
-from splitplace.edge_node.runtime import FragmentRuntime
+from splitplace.edge_node.runtime import FragmentRuntime, load_fragment
 from splitplace.workshop.compression.bottleneck import cut_at_bottlenecks
 from splitplace.workshop.compression.quantization import quantize
 from splitplace.workshop.cutting.layer_split import cut, cut_points
@@ -96,7 +96,7 @@ def load(variants: dict[str, tuple[onnx.ModelProto, ...]], folder: Path) -> list
         for index, model in enumerate(models):
             path = folder / f"{name}-{index}.onnx"
             path.write_bytes(file_content(model))
-            runtimes.append(FragmentRuntime(path))
+            runtimes.append(load_fragment(path))
         chains.append(Chain(name, models, tuple(runtimes)))
     return chains
 

@@ -22,7 +22,7 @@ from splitplace.bus.connection import Bus, RawReceived, Received
 from splitplace.bus.settings import Settings
 from splitplace.commands.processes.broker import started_broker
 from splitplace.commands.processes.children import Processes
-from splitplace.edge_node.runtime import FragmentRuntime
+from splitplace.edge_node.runtime import load_fragment
 from splitplace.messages import topics
 from splitplace.messages.application import Application
 from splitplace.messages.cluster import ClusterState
@@ -41,7 +41,7 @@ def inference_ms(
 ) -> float:
     """Return the median time of the variant's fragments, run in sequence in one thread of this process."""
     runtimes = [
-        FragmentRuntime(models.file_path(stage.fragment)) for stage in application.variant(variant).stages
+        load_fragment(models.file_path(stage.fragment)) for stage in application.variant(variant).stages
     ]
     times = []
     for _ in range(200):

@@ -24,11 +24,11 @@ import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 
-from splitplace.edge_node.runtime import give_back_memory
+from splitplace.edge_node.sessions import NOWHERE, give_back_memory, session_options
 from splitplace.edge_node.stage.pieces import joined_from
 from splitplace.edge_node.stage.prepared import PreparedForms
 from splitplace.edge_node.stage.preparer import Preparer, private_bytes
-from splitplace.edge_node.stage.session import joined_session, prepared_session, session_options
+from splitplace.edge_node.stage.session import joined_session, prepared_session
 from splitplace.messages.pieces import Chain, ChainStage
 from splitplace.workshop.networks.catalogue import NETWORKS, PRINTED_SIDES, network
 from splitplace.workshop.onnx.export import export_network
@@ -60,7 +60,7 @@ class Form:
         """Load it. Return a function from images to answers."""
         if self.kind == "file":
             session = ort.InferenceSession(
-                self.path, session_options(threads), providers=["CPUExecutionProvider"]
+                self.path, session_options(threads, NOWHERE), providers=["CPUExecutionProvider"]
             )
             give_back_memory()
             source = session.get_inputs()[0].name

@@ -25,7 +25,7 @@ from splitplace.bus.connection import Bus, Received
 from splitplace.bus.settings import Settings
 from splitplace.commands.processes.broker import available_kind, started_broker
 from splitplace.commands.processes.children import Processes
-from splitplace.edge_node.runtime import FragmentRuntime
+from splitplace.edge_node.runtime import FragmentRuntime, load_fragment
 from splitplace.messages import topics
 from splitplace.messages.application import INPUT, Application, Stage
 from splitplace.messages.cluster import ClusterState
@@ -207,7 +207,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "whole.onnx").write_bytes(file_content(model))
-        whole = FragmentRuntime(folder / "whole.onnx")
+        whole = load_fragment(folder / "whole.onnx")
         chain = two_halves(model, application, ModelStore(folder / "store"), micro_batch=16)
         times = " + ".join(f"{fragment.milliseconds_per_image:.3f}" for fragment in chain.fragments)
         crossing = chain.fragments[0].output.bytes_per_image

@@ -23,7 +23,7 @@ from splitplace.edge_node.memory import MemoryBudget
 from splitplace.edge_node.outbox import Outbox
 from splitplace.edge_node.quarantine import Quarantine
 from splitplace.edge_node.queue import JobQueue, MicroBatchJob, PushOutcome
-from splitplace.edge_node.runtime import give_back_memory, limit_memory
+from splitplace.edge_node.sessions import give_back_memory, limit_memory
 from splitplace.edge_node.settings import NodeSettings
 from splitplace.edge_node.vitals import Meter, VitalsSample
 from splitplace.edge_node.watchdog import Activity, Watchdog

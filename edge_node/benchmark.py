@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from splitplace.edge_node.runtime import FragmentRuntime
+from splitplace.edge_node.runtime import FragmentRuntime, load_fragment
 from splitplace.messages.frames import encode_tensor
 
 REFERENCE_FILE: Final = Path(__file__).with_name("benchmark.onnx")
@@ -35,7 +35,7 @@ def measure_score(
     Raises:
         FragmentError: The reference network does not load or run.
     """
-    runtime = FragmentRuntime(REFERENCE_FILE)
+    runtime = load_fragment(REFERENCE_FILE)
     picture = np.full((1, *runtime.input.shape), 0.5, np.dtype(runtime.input.dtype))
     _runs_for(seconds * WARM_UP_SHARE, runtime, picture, clock)  # also uses up what the quota has saved
     rates = []

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from splitplace.bus.background import now_ms
 from splitplace.edge_node.catalogue import Timings
 from splitplace.edge_node.queue import JobQueue, MicroBatchJob, PushOutcome
-from splitplace.edge_node.runtime import FragmentError, FragmentRuntime
+from splitplace.edge_node.runtime import FragmentRuntime
+from splitplace.edge_node.sessions import FragmentError
 from splitplace.messages.application import DType
 from splitplace.messages.cluster import FailureKind, FragmentTiming, RunningJob
 from splitplace.messages.frames import Codec, FrameError, decode_tensor, encode_tensor

@@ -8,7 +8,7 @@ What counts:
 - Functions of the file hold no loops, and no more than `MAX_NODES` nodes after all calls are expanded.
 - No tensor whose size stands in the file is larger than a limit.
 
-Sizes that only show at run time are bounded by the memory of all sessions (`runtime.limit_memory`), and time
+Sizes that only show at run time are bounded by the memory of all sessions (`sessions.limit_memory`), and time
 by the watchdog.
 """
 

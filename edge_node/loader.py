@@ -19,7 +19,8 @@ from splitplace.edge_node.fragment_store import FragmentStore
 from splitplace.edge_node.graph_check import GraphRefusedError, check_file
 from splitplace.edge_node.memory import DoesNotFitError, MemoryBudget
 from splitplace.edge_node.quarantine import Quarantine
-from splitplace.edge_node.runtime import FragmentError, FragmentRuntime, give_back_memory
+from splitplace.edge_node.runtime import FragmentRuntime, load_fragment
+from splitplace.edge_node.sessions import FragmentError, give_back_memory
 from splitplace.errors import SplitPlaceError
 from splitplace.messages.application import Application, Fragment, StoredFile
 from splitplace.messages.cluster import MAX_FRAGMENTS_LISTED, FailureKind
@@ -246,7 +247,7 @@ class Loader:
         check_file(path, self._budget.budget_bytes)
         self._quarantine.begin(sha256)
         try:
-            return FragmentRuntime(path)
+            return load_fragment(path)
         finally:
             self._quarantine.end(sha256, ran=False)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from splitplace.edge_node.stage.session import session_options
+from splitplace.edge_node.sessions import session_options
 from splitplace.messages.pieces import SMALL_WEIGHT_BYTES
 
 MODEL = "stage.onnx"
@@ -58,9 +58,8 @@ def write_prepared(model: bytes, pieces: Path, form: Path) -> None:
         pieces: Folder with the weights files of its pieces.
         form: Folder to write to.
     """
-    options = session_options(threads=1)
+    options = session_options(threads=1, weights=pieces)
     for key, value in {
-        "session.model_external_initializers_file_folder_path": str(pieces.resolve()),
         "session.optimized_model_external_initializers_file_name": WEIGHTS,
         "session.optimized_model_external_initializers_min_size_in_bytes": str(SMALL_WEIGHT_BYTES),
         # Weights as the matrix products of this processor want them: mapped, not made by each session.

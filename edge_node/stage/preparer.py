@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
-from splitplace.edge_node.runtime import FragmentError
+from splitplace.edge_node.sessions import FragmentError
 from splitplace.edge_node.stage.pieces import joined_from
 from splitplace.edge_node.stage.prepare import MODEL, OUT_OF_MEMORY
 from splitplace.edge_node.stage.prepared import PreparedForms, key_of

@@ -1,4 +1,4 @@
-"""Runs one stage with ONNX Runtime: joined from its pieces, or prepared."""
+"""Runs one stage with ONNX Runtime: from one file, joined from its pieces, or prepared."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,36 +7,51 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from splitplace.edge_node.runtime import FragmentError, give_back_memory
+from splitplace.edge_node.sessions import (
+    NOWHERE,
+    FragmentError,
+    give_back_memory,
+    load,
+    session_options,
+    within_memory,
+)
+from splitplace.messages.application import DType, TensorSpec
 from splitplace.messages.pieces import Bundle, ChainStage, NamedTensor
 
 Tensors = Mapping[str, NDArray[Any]]
 """Arrays by the names of their tensors."""
 
-_ELEMENT_TYPES = {
+_ELEMENT_TYPES: dict[DType, str] = {
     "uint8": "tensor(uint8)",
     "int8": "tensor(int8)",
     "float16": "tensor(float16)",
     "float32": "tensor(float)",
 }
+_DTYPES = {element_type: dtype for dtype, element_type in _ELEMENT_TYPES.items()}
 
 
 class StageSession:
     """A loaded stage. `run` may be called from any thread, and releases the GIL while it computes."""
 
-    def __init__(self, session: ort.InferenceSession, stage: ChainStage) -> None:
-        """Use `joined_session` or `prepared_session` instead.
+    def __init__(self, session: ort.InferenceSession, inputs: Bundle, outputs: Bundle) -> None:
+        """Use `file_session`, `joined_session` or `prepared_session` instead.
+
+        Args:
+            session: From `sessions.load`.
+            inputs: What it takes.
+            outputs: What it gives; those that are also inputs are handed on.
 
         Raises:
-            FragmentError: The session has other inputs or outputs than the manifest says.
+            FragmentError: The session has other inputs or outputs.
         """
-        self.inputs: Bundle = stage.inputs
-        self.outputs: Bundle = stage.outputs
-        given = {tensor.name for tensor in stage.inputs}
-        self._computed = [tensor for tensor in stage.outputs if tensor.name not in given]
+        self.inputs = inputs
+        self.outputs = outputs
+        given = {tensor.name for tensor in inputs}
+        self._computed = [tensor for tensor in outputs if tensor.name not in given]
         self._session = session
-        _check(session.get_inputs(), stage.inputs)
+        _check(session.get_inputs(), inputs)
         _check(session.get_outputs(), self._computed)
         give_back_memory()
 
@@ -51,23 +66,40 @@ class StageSession:
 
         Raises:
             FragmentError: The tensors do not fit the stage, or the run failed.
+            MemoryError: It takes more than is left of the limit.
         """
         images = _batch(self.inputs, tensors)
+        names = [tensor.name for tensor in self._computed]
         try:
-            arrays = self._session.run([tensor.name for tensor in self._computed], dict(tensors))
+            arrays = within_memory(lambda: self._session.run(names, dict(tensors)))
+        except MemoryError:
+            raise
         except Exception as error:  # its C++ exceptions share no base class
             raise FragmentError(f"the run failed: {error}") from error
-        made = {tensor.name: array for tensor, array in zip(self._computed, arrays, strict=True)}
+        made: dict[str, NDArray[Any]] = dict(zip(names, arrays, strict=True))
         for tensor in self._computed:
             expected = (images, *tensor.spec.shape)
             if made[tensor.name].shape != expected:
                 raise FragmentError(
-                    f"{tensor.name} is {list(made[tensor.name].shape)}, expected {list(expected)}"
+                    f"output {tensor.name} is {list(made[tensor.name].shape)}, expected {list(expected)}"
                 )
         return {
             tensor.name: made[tensor.name] if tensor.name in made else tensors[tensor.name]
             for tensor in self.outputs
         }
+
+
+def file_session(path: Path) -> StageSession:
+    """Load a stage from an ONNX file with all its weights inside, in one thread.
+
+    Raises:
+        FragmentError: ONNX Runtime refuses it, or one of its inputs or outputs is of a type that is not
+            supported, has a fixed first dimension, or other dimensions that are free.
+        MemoryError: It takes more than is left of the limit.
+    """
+    session = load(path, session_options(threads=1, weights=NOWHERE))
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    return StageSession(session, tuple(map(_tensor, inputs)), tuple(map(_tensor, outputs)))
 
 
 def joined_session(stage: ChainStage, model: bytes, folder: Path, threads: int = 1) -> StageSession:
@@ -83,12 +115,10 @@ def joined_session(stage: ChainStage, model: bytes, folder: Path, threads: int =
 
     Raises:
         FragmentError: ONNX Runtime refuses it.
+        MemoryError: It takes more than is left of the limit.
     """
-    options = session_options(threads)
-    options.add_session_config_entry(
-        "session.model_external_initializers_file_folder_path", str(folder.resolve())
-    )
-    return StageSession(_loaded(model, options), stage)
+    session = load(model, session_options(threads, weights=folder))
+    return StageSession(session, stage.inputs, stage.outputs)
 
 
 def prepared_session(stage: ChainStage, model: Path, threads: int = 1) -> StageSession:
@@ -101,30 +131,23 @@ def prepared_session(stage: ChainStage, model: Path, threads: int = 1) -> StageS
 
     Raises:
         FragmentError: ONNX Runtime refuses it.
+        MemoryError: It takes more than is left of the limit.
     """
-    options = session_options(threads)
+    options = session_options(threads, weights=None)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return StageSession(_loaded(model, options), stage)
+    return StageSession(load(model, options), stage.inputs, stage.outputs)
 
 
-def session_options(threads: int) -> ort.SessionOptions:
-    """Return options for sessions of stages, which share the processor with other sessions."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 4
-    # Threads that spin while they wait take the processor from other sessions: two threads, 24 sessions,
-    # 450 ms instead of 47.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return options
-
-
-def _loaded(model: bytes | Path, options: ort.SessionOptions) -> ort.InferenceSession:
+def _tensor(argument: Any) -> NamedTensor:  # noqa: ANN401 - a NodeArg, which has no stub
+    """Return an input or output as a manifest would describe it. Raise FragmentError if it cannot."""
+    dtype = _DTYPES.get(argument.type)
+    batch, *shape = argument.shape or [0]
+    if dtype is None or isinstance(batch, int) or not all(isinstance(size, int) for size in shape):
+        raise FragmentError(f"{argument.name} is {argument.type}{argument.shape}, which is not supported")
     try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise FragmentError(f"the stage cannot be loaded: {error}") from error
+        return NamedTensor(name=argument.name, spec=TensorSpec(dtype=dtype, shape=tuple(shape)))
+    except ValidationError as error:
+        raise FragmentError(f"{argument.name} has an unusable name or shape {argument.shape}") from error
 
 
 def _check(arguments: Any, expected: list[NamedTensor] | Bundle) -> None:  # noqa: ANN401 - NodeArgs have no stub
@@ -141,7 +164,7 @@ def _batch(bundle: Bundle, tensors: Tensors) -> int:
     names = {tensor.name for tensor in bundle}
     if tensors.keys() != names:
         raise FragmentError(f"the inputs are {sorted(tensors)}, expected {sorted(names)}")
-    images = len(tensors[bundle[0].name])
+    images = next(iter(tensors[bundle[0].name].shape), 0)
     for tensor in bundle:
         array = tensors[tensor.name]
         if (
@@ -150,7 +173,7 @@ def _batch(bundle: Bundle, tensors: Tensors) -> int:
             or not images
         ):
             raise FragmentError(
-                f"{tensor.name} is {array.dtype}{list(array.shape)}, "
+                f"input {tensor.name} is {array.dtype}{list(array.shape)}, "
                 f"expected {tensor.spec.dtype}[N, {', '.join(map(str, tensor.spec.shape))}]"
             )
     return images

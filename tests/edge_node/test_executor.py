@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from splitplace.bus.background import now_ms
 from splitplace.edge_node.executor import OUTGOING_DEPTH, Done, Executor, Failure, Output
 from splitplace.edge_node.queue import JobQueue, MicroBatchJob, PushOutcome
-from splitplace.edge_node.runtime import FragmentError, FragmentRuntime
+from splitplace.edge_node.runtime import FragmentRuntime
+from splitplace.edge_node.sessions import FragmentError
 from splitplace.messages.application import TensorSpec
 from tests.edge_node.jobs import FRAGMENTS, make_job
 from tests.support.waiting import PATIENCE_S, pass_time

@@ -10,7 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from splitplace.edge_node.runtime import FragmentError, FragmentRuntime
+from splitplace.edge_node.runtime import FragmentRuntime, load_fragment
+from splitplace.edge_node.sessions import FragmentError
 from splitplace.messages.application import TensorSpec
 from splitplace.storage.model_store import ModelStore
 from tests.support.tiny_application import build_tiny_application, right_answers, tiny_images
@@ -21,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def whole(tmp_path: Path) -> FragmentRuntime:
     application = build_tiny_application(tmp_path)
-    return FragmentRuntime(ModelStore(tmp_path).file_path(application.variant("whole").stages[0].fragment))
+    return load_fragment(ModelStore(tmp_path).file_path(application.variant("whole").stages[0].fragment))
 
 
 def _save(
@@ -81,19 +82,19 @@ def test_a_file_that_is_no_network_is_refused(tmp_path: Path, content: bytes) ->
     path = tmp_path / "broken.onnx"
     path.write_bytes(content)
     with pytest.raises(FragmentError, match="cannot be loaded"):
-        FragmentRuntime(path)
+        load_fragment(path)
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FragmentError, match="cannot be loaded"):
-        FragmentRuntime(tmp_path / "missing.onnx")
+        load_fragment(tmp_path / "missing.onnx")
 
 
 def test_two_inputs_are_refused(tmp_path: Path) -> None:
     nodes = [helper.make_node("Add", ["a", "b"], ["sum"])]
     path = _save(tmp_path / "two.onnx", nodes, {"a": ["batch", 2], "b": ["batch", 2]}, ["sum"])
     with pytest.raises(FragmentError, match="2 inputs"):
-        FragmentRuntime(path)
+        load_fragment(path)
 
 
 @pytest.mark.parametrize("shape", [[1, 2], ["batch", "length"]], ids=["fixed batch", "free length"])
@@ -102,13 +103,13 @@ def test_a_fixed_batch_and_a_free_other_dimension_are_refused(
 ) -> None:
     path = _save(tmp_path / "shape.onnx", [helper.make_node("Relu", ["a"], ["b"])], {"a": shape}, ["b"])
     with pytest.raises(FragmentError, match="not supported"):
-        FragmentRuntime(path)
+        load_fragment(path)
 
 
 def test_an_output_of_another_batch_size_is_refused(tmp_path: Path) -> None:
     nodes = [helper.make_node("Concat", ["a", "a"], ["b"], axis=0)]
-    runtime = FragmentRuntime(_save(tmp_path / "twice.onnx", nodes, {"a": ["batch", 2]}, ["b"]))
-    with pytest.raises(FragmentError, match=r"output is \[6, 2\], expected \[3, 2\]"):
+    runtime = load_fragment(_save(tmp_path / "twice.onnx", nodes, {"a": ["batch", 2]}, ["b"]))
+    with pytest.raises(FragmentError, match=r"output b is \[6, 2\], expected \[3, 2\]"):
         runtime.run(np.ones((3, 2), np.float32))
 
 
@@ -134,7 +135,7 @@ def test_weights_in_another_file_are_refused(tmp_path: Path, *, beside: bool) ->
     path = folder / "external.onnx"
     path.write_bytes(model.SerializeToString())
     with pytest.raises(FragmentError, match="cannot be loaded"):
-        FragmentRuntime(path)
+        load_fragment(path)
 
 
 def test_a_node_needs_neither_torch_nor_onnx() -> None:

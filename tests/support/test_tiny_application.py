@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from splitplace.edge_node.runtime import FragmentRuntime
+from splitplace.edge_node.runtime import load_fragment
 from splitplace.messages.application import Variant
 from splitplace.storage.model_store import ModelStore, verify
 from tests.support.tiny_application import build_tiny_application, right_answers, tiny_images
@@ -14,7 +14,7 @@ def _run(store: ModelStore, variant: Variant, images: np.ndarray, classes: int) 
     values = {"input": images}
     logits = np.full((len(images), classes), np.nan, np.float32)
     for stage in variant.stages:
-        runtime = FragmentRuntime(store.file_path(stage.fragment))
+        runtime = load_fragment(store.file_path(stage.fragment))
         values[stage.name] = runtime.run(values[stage.source])
     for stage in variant.sinks:
         logits[:, list(stage.classes)] = values[stage.name]
@@ -39,7 +39,7 @@ def test_described_shapes_and_hashes_are_those_of_the_files(tmp_path: Path) -> N
     for fragment in application.fragments:
         path = store.file_path(fragment.sha256)
         verify(path, fragment.sha256)
-        runtime = FragmentRuntime(path)
+        runtime = load_fragment(path)
         assert (runtime.input, runtime.output) == (fragment.input, fragment.output)
         assert path.stat().st_size == fragment.file_bytes
 

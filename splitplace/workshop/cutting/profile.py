@@ -12,7 +12,7 @@ import onnx
 from numpy.typing import NDArray
 
 from splitplace.edge_node.benchmark import measure_score
-from splitplace.edge_node.runtime import FragmentRuntime
+from splitplace.edge_node.runtime import FragmentRuntime, load_fragment
 from splitplace.messages.application import Application, Fragment, TensorSpec
 from splitplace.storage.model_store import sha256_of
 from splitplace.workshop.onnx.file import file_content
@@ -132,7 +132,7 @@ def _loaded(files: Sequence[bytes]) -> Iterator[list[FragmentRuntime]]:
         for index, content in enumerate(files):
             path = Path(folder) / f"{index}.onnx"
             path.write_bytes(content)
-            runtimes.append(FragmentRuntime(path))
+            runtimes.append(load_fragment(path))
         yield runtimes
 
 

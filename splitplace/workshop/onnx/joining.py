@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from splitplace.edge_node.runtime import FragmentRuntime
+from splitplace.edge_node.runtime import load_fragment
 from splitplace.workshop.onnx.file import file_content
 
 
@@ -17,7 +17,7 @@ def joined(fragments: Sequence[onnx.ModelProto], images: NDArray[Any]) -> NDArra
     """Run a chain of fragments on a batch of images and return the output of the last one.
 
     Raises:
-        splitplace.edge_node.runtime.FragmentError: A node cannot load or run a fragment, or the fragments do
+        splitplace.edge_node.sessions.FragmentError: A node cannot load or run a fragment, or the fragments do
             not fit together.
     """
     array = images
@@ -25,7 +25,7 @@ def joined(fragments: Sequence[onnx.ModelProto], images: NDArray[Any]) -> NDArra
         path = Path(folder) / "fragment.onnx"
         for fragment in fragments:
             path.write_bytes(file_content(fragment))
-            array = FragmentRuntime(path).run(array)
+            array = load_fragment(path).run(array)
     return array
 
 
@@ -35,7 +35,7 @@ def greatest_difference(
     """Return the greatest absolute difference between a chain's logits and those of the whole network.
 
     Raises:
-        splitplace.edge_node.runtime.FragmentError: A node cannot load or run a fragment, or the fragments do
+        splitplace.edge_node.sessions.FragmentError: A node cannot load or run a fragment, or the fragments do
             not fit together.
     """
     return float(np.abs(joined(fragments, images) - joined([whole], images)).max())

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splitplace.edge_node.runtime import FragmentRuntime
+from splitplace.edge_node.runtime import load_fragment
 from splitplace.messages.application import INPUT, Application, Variant
 from splitplace.storage.model_store import ModelStore, verify
 from splitplace.workshop.datasets import Subset
@@ -49,7 +49,7 @@ def variant_logits(
     Raises:
         FragmentError: A fragment does not load, or does not fit its source.
     """
-    runtimes = {stage.name: FragmentRuntime(file_path(stage.fragment)) for stage in variant.stages}
+    runtimes = {stage.name: load_fragment(file_path(stage.fragment)) for stage in variant.stages}
     classes = sum(len(stage.classes) for stage in variant.sinks)
     logits = np.empty((len(images), classes), np.float32)
     for start in range(0, len(images), variant.micro_batch):

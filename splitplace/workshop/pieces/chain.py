@@ -75,7 +75,7 @@ def run_stages(folder: Path, chain: CutChain, cuts: Sequence[int], images: NDArr
 
     Raises:
         PieceError: The pieces do not fit together.
-        splitplace.edge_node.runtime.FragmentError: A node cannot load or run a stage.
+        splitplace.edge_node.sessions.FragmentError: A node cannot load or run a stage.
     """
     (first,) = chain.chain.bundles[0]
     tensors = {first.name: images}

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from splitplace.edge_node.runtime import FragmentError
+from splitplace.edge_node.sessions import FragmentError
 from splitplace.edge_node.stage.body import Body, PieceError, read_body
 from splitplace.edge_node.stage.joining import BATCH_SIZE, head, join
 from splitplace.edge_node.stage.pieces import joined_from

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from splitplace.edge_node.runtime import FragmentRuntime
+from splitplace.edge_node.runtime import load_fragment
 from splitplace.messages.application import TensorSpec
 from splitplace.workshop.compression.bottleneck import (
     Bottleneck,
@@ -58,7 +58,7 @@ def test_nodes_run_the_chain_and_only_bytes_cross(
     runtimes = []
     for index, model in enumerate(chain):
         (tmp_path / f"{index}.onnx").write_bytes(file_content(model))
-        runtimes.append(FragmentRuntime(tmp_path / f"{index}.onnx"))
+        runtimes.append(load_fragment(tmp_path / f"{index}.onnx"))
     first, second = TensorSpec(dtype="uint8", shape=(5, 7, 7)), TensorSpec(dtype="uint8", shape=(12, 7, 7))
     assert [runtime.output for runtime in runtimes[:-1]] == [first, second]
     assert all(before.output == after.input for before, after in pairwise(runtimes))

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from splitplace.edge_node.runtime import FragmentRuntime
+from splitplace.edge_node.runtime import load_fragment
 from splitplace.workshop.compression.normalisation import recalibrate
 from splitplace.workshop.compression.quantization import quantize
 from splitplace.workshop.networks.resnet_v2 import ResNetV2
@@ -37,7 +37,7 @@ def quantized(model: onnx.ModelProto) -> onnx.ModelProto:
 def run(model: onnx.ModelProto, images: NDArray[np.uint8], folder: Path) -> NDArray[np.float32]:
     path = folder / "fragment.onnx"
     path.write_bytes(file_content(model))
-    output: NDArray[np.float32] = FragmentRuntime(path).run(images)
+    output: NDArray[np.float32] = load_fragment(path).run(images)
     return output
 
 

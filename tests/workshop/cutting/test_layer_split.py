@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from splitplace.edge_node.runtime import FragmentRuntime
+from splitplace.edge_node.runtime import load_fragment
 from splitplace.workshop.cutting.balance import Target
 from splitplace.workshop.cutting.layer_split import CutError, cut, cut_points
 from splitplace.workshop.cutting.plan import balanced_chain
@@ -37,7 +37,7 @@ def _run(folder: Path, models: tuple[onnx.ModelProto, ...], array: np.ndarray) -
     for index, model in enumerate(models):
         path = folder / f"{index}.onnx"
         path.write_bytes(file_content(model))
-        array = FragmentRuntime(path).run(array)
+        array = load_fragment(path).run(array)
     return array
 
 
@@ -98,7 +98,7 @@ def test_float16_is_cast_inside_the_fragments_and_only_between_them(
     for index, fragment in enumerate(fragments):
         path = tmp_path / f"{index}.onnx"
         path.write_bytes(file_content(fragment))
-        runtimes.append(FragmentRuntime(path))
+        runtimes.append(load_fragment(path))
     assert [(each.input.dtype, each.output.dtype) for each in runtimes] == [
         ("uint8", "float16"),
         ("float16", "float16"),

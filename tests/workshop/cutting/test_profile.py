@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from splitplace.edge_node.runtime import FragmentRuntime
+from splitplace.edge_node.runtime import FragmentRuntime, load_fragment
 from splitplace.messages.application import TensorSpec
 from splitplace.storage.model_store import sha256_of
 from splitplace.workshop.cutting.profile import Timing, describe, fit, segment_times, time_runtimes
@@ -57,7 +57,7 @@ def test_a_description_fits_the_file_it_comes_with(tmp_path: Path) -> None:
     assert (fragment.sha256, fragment.file_bytes) == (sha256_of(content), len(content))
     path = tmp_path / "fragment.onnx"
     path.write_bytes(content)
-    runtime = FragmentRuntime(path)
+    runtime = load_fragment(path)
     assert (fragment.input, fragment.output) == (runtime.input, runtime.output)
     graph = Graph(model)
     assert fragment.weight_bytes == graph.weight_bytes < fragment.file_bytes

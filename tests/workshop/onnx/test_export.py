@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from splitplace.edge_node.runtime import FragmentRuntime
+from splitplace.edge_node.runtime import load_fragment
 from splitplace.messages.application import TensorSpec
 from splitplace.workshop.onnx.export import export_network
 from splitplace.workshop.onnx.file import file_content
@@ -19,7 +19,7 @@ def test_the_file_answers_as_torch_does_at_any_batch_size(tmp_path: Path, count:
     network = small_network()
     path = tmp_path / "network.onnx"
     path.write_bytes(file_content(export_network(network, EXAMPLE)))
-    runtime = FragmentRuntime(path)
+    runtime = load_fragment(path)
     assert runtime.input == TensorSpec(dtype="uint8", shape=(1, 28, 28))
     assert runtime.output == TensorSpec(dtype="float32", shape=(10,))
     images = random_images(count)

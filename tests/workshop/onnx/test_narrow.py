@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from splitplace.edge_node.runtime import FragmentRuntime
+from splitplace.edge_node.runtime import load_fragment
 from splitplace.workshop.cutting.layer_split import cut, cut_points
 from splitplace.workshop.onnx.file import file_content
 from splitplace.workshop.onnx.narrow import Storage, narrowed
@@ -19,7 +19,7 @@ from tests.support.small_networks import exported_small_network, random_images
 def _run(folder: Path, model: onnx.ModelProto, array: NDArray[Any]) -> NDArray[np.float32]:
     path = folder / "fragment.onnx"
     path.write_bytes(file_content(model))
-    return FragmentRuntime(path).run(array)
+    return load_fragment(path).run(array)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from splitplace.edge_node.runtime import FragmentRuntime
+from splitplace.edge_node.runtime import load_fragment
 from splitplace.messages.application import TensorSpec
 from splitplace.workshop.onnx.file import file_content
 from splitplace.workshop.user_networks.from_onnx import (
@@ -73,7 +73,7 @@ def _expected(pixels: NDArray[Any]) -> NDArray[np.float32]:
 def _run(folder: Path, model: onnx.ModelProto) -> NDArray[np.float32]:
     path = folder / "fragment.onnx"
     path.write_bytes(file_content(model))
-    runtime = FragmentRuntime(path)
+    runtime = load_fragment(path)
     assert runtime.input == TensorSpec(dtype="uint8", shape=(3, 8, 6))
     assert runtime.output == TensorSpec(dtype="float32", shape=(CLASSES,))
     return runtime.run(IMAGES)
