@@ -1,6 +1,6 @@
 """Sessions of ONNX Runtime: their options, the memory that they share, and its limit.
 
-Imports nothing of the messages: the child process that prepares stages stays small.
+Imports no types of messages: the child process that prepares stages stays small.
 """
 
 import ctypes
@@ -15,6 +15,7 @@ import numpy as np
 import onnxruntime as ort
 
 from splitplace.errors import SplitPlaceError
+from splitplace.messages.limits import MEBIBYTE
 
 T = TypeVar("T")
 
@@ -27,7 +28,7 @@ _SMALLEST: Final = bytes.fromhex(
 )
 """A network that returns its input `x`, float32 `[1]`."""
 
-_SLACK_BYTES = 64 << 20
+_SLACK_BYTES = 64 * MEBIBYTE
 _OUT_OF_MEMORY = ("Available memory of", "Failed to allocate memory", "bad_alloc", "bad allocation")
 _SHRINK = "memory.enable_memory_arena_shrinkage"
 

@@ -87,5 +87,8 @@ MAX_PIECES = 64
 MAX_BUNDLE_TENSORS = 64
 """Most tensors that cross one boundary between pieces."""
 
+SMALL_WEIGHT_BYTES = KIBIBYTE
+"""Smaller weights stay in the graph file of their piece."""
+
 MAX_GRAPH_FILE_BYTES = 4 * MEBIBYTE
 """Largest graph file of a piece. Weights from `SMALL_WEIGHT_BYTES` up lie in the weights file."""

@@ -17,9 +17,6 @@ from splitplace.messages.limits import MAX_BUNDLE_TENSORS, MAX_PIECES
 WEIGHT_ALIGNMENT = 4096
 """Weights begin at multiples of this in a weights file, so that a node can map them."""
 
-SMALL_WEIGHT_BYTES = 1024
-"""Smaller weights stay in the graph file."""
-
 TensorName = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 """Name of a tensor in a graph."""
 

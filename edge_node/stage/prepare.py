@@ -18,7 +18,7 @@ from pathlib import Path
 import onnxruntime as ort
 
 from splitplace.edge_node.sessions import session_options
-from splitplace.messages.pieces import SMALL_WEIGHT_BYTES
+from splitplace.messages.limits import SMALL_WEIGHT_BYTES
 
 MODEL = "stage.onnx"
 WEIGHTS = "weights"

@@ -18,9 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 from splitplace.edge_node.stage.joining import BATCH_SIZE
 from splitplace.errors import SplitPlaceError
 from splitplace.messages.application import DType, TensorSpec
-from splitplace.messages.limits import MAX_FILE_BYTES, MAX_GRAPH_FILE_BYTES
+from splitplace.messages.limits import MAX_FILE_BYTES, MAX_GRAPH_FILE_BYTES, SMALL_WEIGHT_BYTES
 from splitplace.messages.pieces import (
-    SMALL_WEIGHT_BYTES,
     WEIGHT_ALIGNMENT,
     Chain,
     NamedTensor,

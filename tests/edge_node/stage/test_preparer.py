@@ -1,6 +1,7 @@
 """Stages are prepared by a child process, whose ways to fail all end in a clear error."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -113,3 +114,12 @@ def test_what_onnx_runtime_refuses_is_told_with_its_reason(written: Written, tmp
     stage = written.whole.model_copy(update={"ir_version": 99})
     with pytest.raises(PrepareError, match="IR version"):
         preparer(written, tmp_path).prepare(stage, memory_bytes=PLENTY)
+
+
+def test_the_child_imports_no_more_than_it_needs() -> None:
+    script = (
+        "import sys, splitplace.edge_node.stage.prepare\n"
+        "print({'pydantic', 'asyncio', 'paho', 'onnx'} & set(sys.modules))"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"
