@@ -140,7 +140,7 @@ def written(model: onnx.ModelProto, counts: Sequence[int], folder: Path) -> list
         write_files(pieces, cut)
         manifest = pieces / "chain.json"
         manifest.write_text(cut.chain.model_dump_json())
-        preparer = Preparer(pieces, PreparedForms(pieces / "forms", 1 << 40))
+        preparer = Preparer(pieces, PreparedForms(pieces / "forms", 1 << 40), max_tensor_bytes=1 << 40)
         form = preparer.prepare(whole(cut.chain), memory_bytes=1 << 40)
         disk = sum(path.stat().st_size for path in form.model.parent.iterdir())
         share = max(piece.weights_bytes for piece in cut.chain.pieces) / max(1, weight_bytes(cut))

@@ -13,7 +13,7 @@ by the watchdog.
 """
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -112,10 +112,17 @@ def check_bytes(content: bytes, max_tensor_bytes: int) -> None:
         raise GraphRefusedError(reason)
 
 
-def _reason(content: memoryview, max_tensor_bytes: int) -> str:
+def check_stage(model: bytes, max_tensor_bytes: int) -> None:
+    """Check a joined stage, whose graphs are read as one, as `check_file` does. Raises GraphRefusedError."""
+    reason = _reason(memoryview(model), max_tensor_bytes, is_joined=True)
+    if reason:
+        raise GraphRefusedError(reason)
+
+
+def _reason(content: memoryview, max_tensor_bytes: int, *, is_joined: bool = False) -> str:
     """Return why a model is refused; empty if it is not. No view of the content outlives the call."""
     try:
-        _Check(max_tensor_bytes).model(content)
+        _Check(max_tensor_bytes).model(content, is_joined=is_joined)
     except GraphRefusedError as error:
         return str(error)
     except ProtobufError as error:
@@ -130,16 +137,15 @@ class _Check:
         self._sizes: dict[tuple[str, str], int] = {}
         self._nodes = 0
 
-    def model(self, content: memoryview) -> None:
+    def model(self, content: memoryview, *, is_joined: bool) -> None:
         parts = [(number, submessage(value)) for number, value in fields(content) if number in _MODEL_PARTS]
-        if sum(number == _MODEL_GRAPH for number, _ in parts) != 1:
+        graphs = [part for number, part in parts if number == _MODEL_GRAPH]
+        if not graphs or (len(graphs) > 1 and not is_joined):
             raise GraphRefusedError("it must have exactly one graph")
         for number, part in parts:
             if number == _MODEL_FUNCTION:
                 self._function(part)
-        for number, part in parts:
-            if number == _MODEL_GRAPH:
-                self._graph(part, (), trips=1, depth=0)
+        self._graph(graphs, (), trips=1, depth=0)
 
     def _function(self, content: memoryview) -> None:
         name = domain = ""
@@ -167,11 +173,13 @@ class _Check:
                 if number == _GRAPH_NODE:
                     self._check_function_node(_node(submessage(value)), name, depth + 1)
 
-    def _graph(self, content: memoryview, outer: tuple[_Scope, ...], *, trips: int, depth: int) -> None:
+    def _graph(
+        self, parts: Sequence[memoryview], outer: tuple[_Scope, ...], *, trips: int, depth: int
+    ) -> None:
         if depth > MAX_DEPTH:
             raise GraphRefusedError(f"graphs are nested more than {MAX_DEPTH} deep")
         scope, nodes = _Scope(), []
-        for number, value in fields(content):
+        for number, value in (each for part in parts for each in fields(part)):
             if number == _GRAPH_NODE:
                 node = _node(submessage(value))
                 nodes.append(node)
@@ -210,7 +218,7 @@ class _Check:
         elif node.graphs and not (node.operator == "If" and node.is_standard):
             raise GraphRefusedError(f"{node.operator} holds a graph; only If, Loop and Scan may")
         for graph in node.graphs:
-            self._graph(graph, scopes, trips=trips, depth=depth + 1)
+            self._graph([graph], scopes, trips=trips, depth=depth + 1)
 
     def _expanded(self, node: _Node, callers: tuple[tuple[str, str], ...]) -> int:
         """Return how many nodes a call of a function becomes; 0 for an operator."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
+from splitplace.edge_node.graph_check import check_stage
 from splitplace.edge_node.sessions import FragmentError
 from splitplace.edge_node.stage.pieces import joined_from
 from splitplace.edge_node.stage.prepare import MODEL, OUT_OF_MEMORY
@@ -58,16 +59,25 @@ class Prepared:
 class Preparer:
     """Prepares stages from the pieces in one folder."""
 
-    def __init__(self, pieces: Path, forms: PreparedForms, command: tuple[str, ...] = PREPARE) -> None:
+    def __init__(
+        self,
+        pieces: Path,
+        forms: PreparedForms,
+        *,
+        max_tensor_bytes: int,
+        command: tuple[str, ...] = PREPARE,
+    ) -> None:
         """Name the folders.
 
         Args:
             pieces: Folder with graph files and weights files, each named by its hash.
             forms: Where prepared stages are kept.
+            max_tensor_bytes: Limit of each tensor whose size stands in a graph, for one input.
             command: Command of the child process.
         """
         self._pieces = pieces
         self._forms = forms
+        self._max_tensor_bytes = max_tensor_bytes
         self._command = command
         self._turn = threading.Lock()
 
@@ -89,6 +99,7 @@ class Preparer:
 
         Raises:
             PieceError: A piece is missing or damaged, or the pieces do not fit together.
+            GraphRefusedError: A tensor of the stage is too large, or it has too many nodes.
             PrepareMemoryError: It needs more memory.
             PrepareError: ONNX Runtime refuses the stage, or it takes too long.
             OSError: The disk refuses.
@@ -100,6 +111,7 @@ class Preparer:
                 return Prepared(found, was_there=True)
             began = time.monotonic()
             model = joined_from(self._pieces, stage)
+            check_stage(model, self._max_tensor_bytes)
             with self._forms.making(key, keep) as folder:
                 peak_bytes = self._run(model, folder, memory_bytes, timeout_s)
                 if not (folder / MODEL).exists():

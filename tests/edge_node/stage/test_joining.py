@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from splitplace.edge_node.graph_check import GraphRefusedError, check_bytes, check_stage
 from splitplace.edge_node.sessions import FragmentError
 from splitplace.edge_node.stage.body import Body, PieceError, read_body
 from splitplace.edge_node.stage.joining import BATCH_SIZE, head, join
@@ -101,6 +102,22 @@ def test_a_tensor_that_only_later_stages_read_is_handed_on(tmp_path: Path) -> No
     found = session.run({"x": x, "k": k})
     assert found["y"].tolist() == [[-1.0, 0.0]]
     assert found["k"] is k
+
+
+def test_a_tensor_whose_size_stands_in_another_piece_is_bounded() -> None:
+    shape = numpy_helper.from_array(np.array([1000, 1000], np.int64), "s")
+    first = body_of(helper.make_node("Relu", ["x"], ["m"]), weights=(shape,))
+    last = body_of(
+        helper.make_node("ConstantOfShape", ["s"], ["zeros"]),
+        helper.make_node("ReduceMax", ["zeros"], ["zero"], keepdims=0),
+        helper.make_node("Add", ["m", "zero"], ["y"]),
+    )
+    model = join(stage_of(2), [first, last])
+    check_stage(model, 4_000_000)
+    with pytest.raises(GraphRefusedError, match="4000000 bytes"):
+        check_stage(model, 3_999_999)
+    with pytest.raises(GraphRefusedError, match="exactly one graph"):
+        check_bytes(model, 4_000_000)
 
 
 @pytest.fixture(scope="module")

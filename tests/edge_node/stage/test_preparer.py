@@ -9,6 +9,7 @@ import numpy as np
 import psutil
 import pytest
 
+from splitplace.edge_node.graph_check import GraphRefusedError
 from splitplace.edge_node.stage.body import PieceError
 from splitplace.edge_node.stage.pieces import joined_from
 from splitplace.edge_node.stage.prepare import OUT_OF_MEMORY, REFUSED
@@ -26,7 +27,12 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
 
 
 def preparer(written: Written, forms: Path, *command: str) -> Preparer:
-    return Preparer(written.folder, PreparedForms(forms, PLENTY), command or PREPARE)
+    return Preparer(
+        written.folder,
+        PreparedForms(forms, PLENTY),
+        max_tensor_bytes=PLENTY,
+        command=command or PREPARE,
+    )
 
 
 def python(program: str) -> tuple[str, ...]:
@@ -72,6 +78,15 @@ def test_a_damaged_piece_is_refused_before_a_child_starts(tmp_path: Path) -> Non
     ours = preparer(here, tmp_path / "forms", *python("raise SystemExit('started')"))
     with pytest.raises(PieceError, match="is missing"):
         ours.prepare(here.whole, memory_bytes=PLENTY)
+
+
+def test_a_stage_with_a_tensor_beyond_the_limit_is_refused_before_a_child_starts(
+    written: Written, tmp_path: Path
+) -> None:
+    forms = PreparedForms(tmp_path, PLENTY)
+    ours = Preparer(written.folder, forms, max_tensor_bytes=100, command=python("raise SystemExit(9)"))
+    with pytest.raises(GraphRefusedError, match="the limit is 100"):
+        ours.prepare(written.whole, memory_bytes=PLENTY)
 
 
 def test_a_child_that_may_not_use_enough_memory_says_so(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_a_run_that_exceeds_the_limit_fails_and_the_next_one_works(tmp_path: Pat
     written = written_pieces(tmp_path)
     file = tmp_path / "whole.onnx"
     file.write_bytes(file_content(written.model))
-    preparer = Preparer(written.folder, PreparedForms(tmp_path / "forms", 1 << 30))
+    preparer = Preparer(written.folder, PreparedForms(tmp_path / "forms", 1 << 30), max_tensor_bytes=1 << 30)
     form = preparer.prepare(written.whole, memory_bytes=1 << 30)
     arguments = (kind, file, written.folder, form.model, written.whole.model_dump_json(), TOO_MANY)
     ended = run(

@@ -49,7 +49,7 @@ def check_all_pieces(model: onnx.ModelProto, images: NDArray[Any], folder: Path)
     expected = answers(model, images)
     assert is_equal(folder / "pieces", cut, images, expected)
     stage = cut.chain.stage(0, len(cut.chain.pieces))
-    preparer = Preparer(folder / "pieces", PreparedForms(folder / "forms", 1 << 30))
+    preparer = Preparer(folder / "pieces", PreparedForms(folder / "forms", 1 << 30), max_tensor_bytes=1 << 30)
     session = prepared_session(stage, preparer.prepare(stage, memory_bytes=1 << 30).model)
     found = session.run({stage.inputs[0].name: images})[stage.outputs[0].name]
     assert np.array_equal(found, expected)
