@@ -25,9 +25,10 @@ import torch
 from numpy.typing import NDArray
 
 from splitplace.edge_node.sessions import NOWHERE, give_back_memory, session_options
+from splitplace.edge_node.stage.measure import private_bytes
 from splitplace.edge_node.stage.pieces import joined_from
 from splitplace.edge_node.stage.prepared import PreparedForms
-from splitplace.edge_node.stage.preparer import Preparer, private_bytes
+from splitplace.edge_node.stage.preparer import Limits, Preparer
 from splitplace.edge_node.stage.session import joined_session, prepared_session
 from splitplace.messages.pieces import Chain, ChainStage
 from splitplace.workshop.networks.catalogue import NETWORKS, PRINTED_SIDES, network
@@ -141,7 +142,7 @@ def written(model: onnx.ModelProto, counts: Sequence[int], folder: Path) -> list
         manifest = pieces / "chain.json"
         manifest.write_text(cut.chain.model_dump_json())
         preparer = Preparer(pieces, PreparedForms(pieces / "forms", 1 << 40), max_tensor_bytes=1 << 40)
-        form = preparer.prepare(whole(cut.chain), memory_bytes=1 << 40)
+        form = preparer.prepare(whole(cut.chain), [1], Limits(1 << 40))
         disk = sum(path.stat().st_size for path in form.model.parent.iterdir())
         share = max(piece.weights_bytes for piece in cut.chain.pieces) / max(1, weight_bytes(cut))
         print(

@@ -95,6 +95,13 @@ def session_options(threads: int, weights: Path | None) -> ort.SessionOptions:
     return options
 
 
+def prepared_options(threads: int) -> ort.SessionOptions:
+    """Return the options of a session of a prepared stage: optimised already, its weights beside it."""
+    options = session_options(threads, weights=None)
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return options
+
+
 def load(model: bytes | Path, options: ort.SessionOptions) -> ort.InferenceSession:
     """Load a model.
 

@@ -11,24 +11,29 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
+from splitplace.edge_node.stage.memory import StageMemory
 from splitplace.edge_node.stage.prepare import MODEL, WEIGHTS
 from splitplace.edge_node.stage.processor import runtime_identity
+from splitplace.errors import SplitPlaceError
 from splitplace.messages.base import Part, Sha256
+from splitplace.messages.limits import MEBIBYTE
 from splitplace.messages.pieces import ChainStage
-from splitplace.storage.replace import move_into_place
+from splitplace.storage.replace import move_into_place, replace_file
 
 FORMAT = 1
 """Version of the way in which stages are prepared. Raise it when that changes."""
 _NOTE = "note.json"
 _PARTIAL = ".partial"
-_MAX_NOTE_BYTES = 4096
+_MAX_NOTE_BYTES = 1 << 16
 
 
 class _File(Part):
@@ -37,7 +42,21 @@ class _File(Part):
     sha256: Sha256
 
 
-_NOTE_TYPE = TypeAdapter(Annotated[tuple[_File, ...], Field(min_length=1, max_length=2)])
+class _Note(Part):
+    """What is noted of a form."""
+
+    files: Annotated[tuple[_File, ...], Field(min_length=1, max_length=2)]
+    memory: StageMemory | None = None
+    """None before it was measured."""
+
+
+@dataclass
+class UnfinishedForm:
+    """A form that is being made."""
+
+    folder: Path
+    """Empty at first."""
+    memory: StageMemory | None = None
 
 
 def key_of(stage: ChainStage, identity: str | None = None) -> str:
@@ -53,27 +72,71 @@ def key_of(stage: ChainStage, identity: str | None = None) -> str:
     return hashlib.sha256(about.encode()).hexdigest()
 
 
-class PreparedForms:
-    """A bounded cache: the least recently used forms make room."""
+class FormTooLargeError(SplitPlaceError):
+    """A form that has no room on the disk beside those that are mapped."""
 
-    def __init__(self, folder: Path, max_bytes: int) -> None:
+
+class PreparedForms:
+    """A bounded cache: the least recently used forms that nobody maps make room."""
+
+    def __init__(
+        self, folder: Path, max_bytes: int, *, grows: Callable[[int], None] = lambda _: None
+    ) -> None:
         """Open the cache, and remove what a crash left unfinished.
 
         Args:
             folder: Created if missing. No two processes may share it.
-            max_bytes: Of all forms. A single larger one is kept until the next comes.
+            max_bytes: Bound of all forms together.
+            grows: Called before a form is written, with its expected size in bytes: what shares the disk
+                can make room.
 
         Raises:
             OSError: The folder cannot be used.
         """
         self._folder = folder
         self._max_bytes = max_bytes
+        self._grows = grows
         self._lock = threading.Lock()
+        self._mapped: Counter[str] = Counter()
         self._checked: dict[str, tuple[int, ...]] = {}
         """Forms whose hashes were right, and what the file system said of their files then."""
         folder.mkdir(parents=True, exist_ok=True)
         for path in folder.glob(f"*{_PARTIAL}"):
             shutil.rmtree(path, ignore_errors=True)
+
+    def map(self, key: str) -> None:
+        """Let a form stay until `unmap`: while it is mapped, removing it would free no space."""
+        with self._lock:
+            self._mapped[key] += 1
+
+    def unmap(self, key: str) -> None:
+        """Let a form make room for others again."""
+        with self._lock:
+            self._mapped[key] -= 1
+            self._mapped += Counter()  # without those that nobody maps
+
+    @property
+    def room_bytes(self) -> int:
+        """Size that a new form may have, if all forms that nobody maps make room."""
+        with self._lock:
+            mapped = sum(size for path, size in self._by_age() if path.name in self._mapped)
+        return max(0, self._max_bytes - mapped)
+
+    def keys(self) -> tuple[str, ...]:
+        """Return the keys of all forms, most recently used first. They are not checked."""
+        return tuple(path.name for path, _ in reversed(self._by_age()))
+
+    def free(self, wanted_bytes: int) -> int:
+        """Remove the least recently used forms that nobody maps, until so much is freed. Return how much."""
+        freed = 0
+        with self._lock:
+            for path, size in self._by_age():
+                if freed >= wanted_bytes:
+                    break
+                if path.name not in self._mapped:
+                    self._remove(path)
+                    freed += size
+        return freed
 
     @property
     def size_bytes(self) -> int:
@@ -95,35 +158,53 @@ class PreparedForms:
         return folder / MODEL
 
     @contextmanager
-    def making(self, key: str, keep: Collection[str] = ()) -> Iterator[Path]:
+    def making(self, key: str, expected_bytes: int = 0) -> Iterator[UnfinishedForm]:
         """Give an empty folder for a new form, and keep its files when the block ends without an error.
 
         Args:
             key: Key of the form.
-            keep: Keys of forms that are mapped: they stay, since removing them would free no space.
+            expected_bytes: Expected size of the form. Room for it is made before it is written.
 
         Raises:
+            FormTooLargeError: The bound does not hold it beside those that are mapped.
             OSError: It cannot be written.
         """
         partial = self._folder / f"{key}{_PARTIAL}"
         shutil.rmtree(partial, ignore_errors=True)
+        with self._lock:
+            self._remove(self._folder / key)
+            self._make_room(expected_bytes)
+        self._grows(expected_bytes)
         partial.mkdir()
+        form = UnfinishedForm(partial)
         try:
-            yield partial
-            notes = tuple(_note(partial / name) for name in (MODEL, WEIGHTS) if (partial / name).exists())
-            with (partial / _NOTE).open("xb") as file:
-                file.write(_NOTE_TYPE.dump_json(notes))
-                file.flush()
-                os.fsync(file.fileno())
+            yield form
+            files = tuple(_file(partial / name) for name in (MODEL, WEIGHTS) if (partial / name).exists())
+            size = sum(file.size for file in files)
+            if size > self.room_bytes:
+                raise FormTooLargeError(too_large(size, self.room_bytes))
+            replace_file(partial / _NOTE, _Note(files=files, memory=form.memory).model_dump_json().encode())
             _sync_folder(partial)
             with self._lock:
-                self._make_room({key, *keep}, sum(note.size for note in notes))
+                self._make_room(size)
                 final = self._folder / key
-                shutil.rmtree(final, ignore_errors=True)
                 move_into_place(partial, final)
-                self._checked[key] = _seen(final, notes)
+                self._checked[key] = _seen(final, files)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+    def memory(self, key: str) -> StageMemory | None:
+        """Return what was measured of a form; None if nothing was, or there is none."""
+        try:
+            return _read(self._folder / key).memory
+        except (OSError, ValueError):
+            return None
+
+    def note_memory(self, key: str, memory: StageMemory) -> None:
+        """Note what was measured of a form. Raises OSError if there is none, or it cannot be written."""
+        note = _read(self._folder / key)
+        content = note.model_copy(update={"memory": memory}).model_dump_json()
+        replace_file(self._folder / key / _NOTE, content.encode())
 
     def _check(self, folder: Path) -> None:
         """Compare the files with their note: the hashes once, later only what the file system says.
@@ -132,26 +213,25 @@ class PreparedForms:
             ValueError: They are not what was written.
             OSError: They cannot be read.
         """
-        with (folder / _NOTE).open("rb") as file:
-            notes = _NOTE_TYPE.validate_json(file.read(_MAX_NOTE_BYTES))
-        seen = _seen(folder, notes)
+        files = _read(folder).files
+        seen = _seen(folder, files)
         if self._checked.get(folder.name) == seen:
             return
-        for note in notes:
-            if note.name not in {MODEL, WEIGHTS} or _note(folder / note.name, durably=False) != note:
-                raise ValueError(f"{folder / note.name} is damaged")
+        for file in files:
+            if file.name not in {MODEL, WEIGHTS} or _file(folder / file.name, durably=False) != file:
+                raise ValueError(f"{folder / file.name} is damaged")
         self._checked[folder.name] = seen
 
-    def _make_room(self, keep: Collection[str], more_bytes: int) -> None:
-        """Remove the least recently used forms until a new one fits."""
-        forms = [(path, size) for path, size in self._by_age() if path.name not in keep]
-        kept = sum(size for path, size in self._by_age() if path.name in keep)
-        total = more_bytes + kept + sum(size for _, size in forms)
+    def _make_room(self, more_bytes: int) -> None:
+        """Remove the least recently used forms that nobody maps, until a new one fits or none is left."""
+        forms = self._by_age()
+        total = more_bytes + sum(size for _, size in forms)
         for path, size in forms:
             if total <= self._max_bytes:
                 return
-            self._remove(path)
-            total -= size
+            if path.name not in self._mapped:
+                self._remove(path)
+                total -= size
 
     def _remove(self, folder: Path) -> None:
         self._checked.pop(folder.name, None)
@@ -171,7 +251,22 @@ class PreparedForms:
         return [(folder, size) for _, folder, size in sorted(found)]
 
 
-def _note(path: Path, *, durably: bool = True) -> _File:
+def too_large(size: int, room_bytes: int) -> str:
+    """Say that a form is too large for the disk, and what to do."""
+    return (
+        f"its prepared form takes {size / MEBIBYTE:.1f} MiB on the disk, and there is room for "
+        f"{room_bytes / MEBIBYTE:.1f} MiB beside those in use: raise fragment_store_mb; "
+        "prepared forms may take half of it"
+    )
+
+
+def _read(folder: Path) -> _Note:
+    """Return the note of a form. Raises OSError, ValueError."""
+    with (folder / _NOTE).open("rb") as file:
+        return _Note.model_validate_json(file.read(_MAX_NOTE_BYTES))
+
+
+def _file(path: Path, *, durably: bool = True) -> _File:
     """Return size and hash of a file; `durably` also brings its content to the disk."""
     with path.open("rb") as file:
         if durably:
@@ -192,7 +287,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _seen(folder: Path, notes: tuple[_File, ...]) -> tuple[int, ...]:
+def _seen(folder: Path, files: tuple[_File, ...]) -> tuple[int, ...]:
     """Return what the file system says of a form's files. Raises OSError."""
-    states = [(folder / note.name).stat() for note in notes]
+    states = [(folder / file.name).stat() for file in files]
     return tuple(number for state in states for number in (state.st_ino, state.st_size, state.st_mtime_ns))

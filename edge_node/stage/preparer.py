@@ -1,59 +1,60 @@
-"""Has stages prepared by a child process, one at a time. Blocks: call it in a thread."""
+"""Prepares stages and measures them, by child processes, one at a time."""
 
+import json
 import logging
-import os
-import re
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Collection
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import IO
+
+from pydantic import ValidationError
 
 from splitplace.edge_node.graph_check import check_stage
-from splitplace.edge_node.sessions import FragmentError
+from splitplace.edge_node.stage.children import (
+    Children,
+    Command,
+    Ended,
+    PrepareError,
+    WroteTooMuchError,
+    module,
+)
+from splitplace.edge_node.stage.measure import Input, Wanted
+from splitplace.edge_node.stage.memory import StageMemory
 from splitplace.edge_node.stage.pieces import joined_from
-from splitplace.edge_node.stage.prepare import MODEL, OUT_OF_MEMORY
-from splitplace.edge_node.stage.prepared import PreparedForms, key_of
+from splitplace.edge_node.stage.prepare import MODEL
+from splitplace.edge_node.stage.prepared import FormTooLargeError, PreparedForms, key_of, too_large
 from splitplace.messages.pieces import ChainStage
 
 log = logging.getLogger(__name__)
 
-PREPARE = (sys.executable, "-P", "-m", "splitplace.edge_node.stage.prepare")
-"""Command of the child process."""
+PREPARE: Command = module("prepare")
+MEASURE: Command = module("measure")
 TIMEOUT_S = 600.0
-_SAMPLE_S = 0.01
-_MAX_REASON_BYTES = 2000
-_ENVIRONMENT = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": "65536",
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-}
-"""Weights that are not needed any more are given back at once: the peak is 1.1 times the weights, not 1.7."""
-
-
-class PrepareError(FragmentError):
-    """A stage that could not be prepared."""
-
-
-class PrepareMemoryError(PrepareError):
-    """A stage whose preparation needs more memory than it may have."""
 
 
 @dataclass(frozen=True)
 class Prepared:
     """A form on disk, and what it cost to make."""
 
+    key: str
     model: Path
+    memory: StageMemory
     was_there: bool
     """Whether it was on the disk already."""
     seconds: float = 0.0
     peak_bytes: int = 0
-    """Greatest private memory of the child, looked at every 10 ms; 0 if it was there already."""
+    """Greatest private memory of the child that prepared, looked at every 10 ms; 0 if none did."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a preparation may take."""
+
+    memory_bytes: int
+    """Private memory of a child beyond that of a bare process."""
+    timeout_s: float = TIMEOUT_S
+    """Seconds until a child is killed."""
 
 
 class Preparer:
@@ -65,7 +66,8 @@ class Preparer:
         forms: PreparedForms,
         *,
         max_tensor_bytes: int,
-        command: tuple[str, ...] = PREPARE,
+        prepare: Command = PREPARE,
+        measure: Command = MEASURE,
     ) -> None:
         """Name the folders.
 
@@ -73,111 +75,115 @@ class Preparer:
             pieces: Folder with graph files and weights files, each named by its hash.
             forms: Where prepared stages are kept.
             max_tensor_bytes: Limit of each tensor whose size stands in a graph, for one input.
-            command: Command of the child process.
+            prepare: Command of the child process that prepares.
+            measure: Command of the child process that measures.
         """
         self._pieces = pieces
         self._forms = forms
         self._max_tensor_bytes = max_tensor_bytes
-        self._command = command
-        self._turn = threading.Lock()
+        self._prepare_command = prepare
+        self._measure_command = measure
+        self._children = Children()
+
+    def close(self) -> None:
+        """End the child that runs, and prepare no more. Blocks for a moment."""
+        self._children.close()
+
+    def find(self, stage: ChainStage, micro_batches: Collection[int]) -> Prepared | None:
+        """Return the form of a stage if it is on the disk and measured for these micro-batches. Blocks."""
+        key = key_of(stage)
+        model = self._forms.find(key)
+        if model is None:
+            return None
+        memory = self._forms.memory(key)
+        if memory is None or not memory.covers(micro_batches):
+            return None
+        return Prepared(key, model, memory, was_there=True)
 
     def prepare(
-        self,
-        stage: ChainStage,
-        *,
-        memory_bytes: int,
-        timeout_s: float = TIMEOUT_S,
-        keep: Collection[str] = (),
+        self, stage: ChainStage, micro_batches: Collection[int], limits: Limits, form_bytes: int = 0
     ) -> Prepared:
-        """Return the prepared form of a stage; make it if it is not on the disk.
+        """Return the prepared form of a stage; make and measure what is not on the disk. Blocks.
 
         Args:
             stage: The stage; the files of its pieces are in the folder.
-            memory_bytes: Private memory that the child may use beyond that of a bare process.
-            timeout_s: Seconds until the child is killed.
-            keep: Keys of forms that are mapped and stay on the disk.
+            micro_batches: Sizes of micro-batches to measure.
+            limits: What it may take.
+            form_bytes: Expected size of the form, for which room is made before it is written.
 
         Raises:
             PieceError: A piece is missing or damaged, or the pieces do not fit together.
             GraphRefusedError: A tensor of the stage is too large, or it has too many nodes.
             PrepareMemoryError: It needs more memory.
-            PrepareError: ONNX Runtime refuses the stage, or it takes too long.
+            PrepareKilledError: A child was killed, by a signal or after the timeout.
+            PrepareError: ONNX Runtime refuses the stage, or the preparer is closed.
+            FormTooLargeError: The disk space for forms does not hold it beside those that are mapped.
             OSError: The disk refuses.
         """
-        key = key_of(stage)
-        with self._turn:
-            found = self._forms.find(key)
-            if found is not None:
-                return Prepared(found, was_there=True)
-            began = time.monotonic()
-            model = joined_from(self._pieces, stage)
-            check_stage(model, self._max_tensor_bytes)
-            with self._forms.making(key, keep) as folder:
-                peak_bytes = self._run(model, folder, memory_bytes, timeout_s)
-                if not (folder / MODEL).exists():
-                    raise PrepareError("the preparation wrote no model")
-        found = self._forms.find(key)
-        if found is None:
+        return self.begin(stage, micro_batches, limits, form_bytes).result()
+
+    def begin(
+        self, stage: ChainStage, micro_batches: Collection[int], limits: Limits, form_bytes: int = 0
+    ) -> "Future[Prepared]":
+        """Begin to prepare a stage once those before it are done. Return a future, as `prepare` returns.
+
+        Raises:
+            PrepareError: The preparer is closed.
+        """
+        sizes = tuple(sorted({1, *micro_batches}))
+        return self._children.submit(lambda: self._prepare(stage, sizes, limits, form_bytes))
+
+    def _prepare(
+        self, stage: ChainStage, micro_batches: tuple[int, ...], limits: Limits, form_bytes: int
+    ) -> Prepared:
+        found = self.find(stage, micro_batches)
+        if found is not None:
+            return found
+        key, began, peak_bytes = key_of(stage), time.monotonic(), 0
+        model = self._forms.find(key)
+        if model is None:
+            joined = joined_from(self._pieces, stage)
+            check_stage(joined, self._max_tensor_bytes)
+            with self._forms.making(key, form_bytes) as form:
+                peak_bytes = self._write(joined, form.folder, limits)
+                form.memory = self._measured(form.folder / MODEL, stage, micro_batches, limits)
+        else:
+            self._forms.note_memory(key, self._measured(model, stage, micro_batches, limits))
+        made = self.find(stage, micro_batches)
+        if made is None:
             raise PrepareError("the prepared stage has gone from the disk")
         seconds = time.monotonic() - began
         log.info("prepared stage %s in %.1f s, peak %.1f MiB", key[:12], seconds, peak_bytes / 2**20)
-        return Prepared(found, was_there=False, seconds=seconds, peak_bytes=peak_bytes)
+        return Prepared(key, made.model, made.memory, False, seconds, peak_bytes)  # noqa: FBT003
 
-    def _run(self, model: bytes, folder: Path, memory_bytes: int, timeout_s: float) -> int:
-        """Run the child process to its end. Return its peak of private memory, in bytes."""
-        arguments = [*self._command, str(os.getpid()), str(self._pieces), str(folder), str(memory_bytes)]
-        environment = {**os.environ, **_ENVIRONMENT}
-        with TemporaryFile() as source, TemporaryFile() as reason:
-            source.write(model)
-            source.seek(0)
-            with subprocess.Popen(  # noqa: S603 - our own program
-                arguments, stdin=source, stdout=subprocess.DEVNULL, stderr=reason, env=environment
-            ) as child:
-                try:
-                    peak_bytes = _watched(child, timeout_s)
-                except BaseException:
-                    child.kill()
-                    raise
-            _raise_for(child.returncode, memory_bytes, reason)
-        return peak_bytes
-
-
-def _watched(child: "subprocess.Popen[bytes]", timeout_s: float) -> int:
-    """Wait for a process. Return its peak of private memory. Raise PrepareError after the timeout."""
-    ends = time.monotonic() + timeout_s
-    peak = 0
-    while child.poll() is None:
-        peak = max(peak, private_bytes(child.pid))
-        if time.monotonic() > ends:
-            raise PrepareError(f"the preparation took longer than {timeout_s:g} s")
+    def _write(self, joined: bytes, folder: Path, limits: Limits) -> int:
+        """Have a stage optimised and written into a folder. Return the child's peak of private memory."""
+        room_bytes = self._forms.room_bytes
+        arguments = (str(room_bytes), str(self._pieces), str(folder))
         try:
-            child.wait(_SAMPLE_S)
-        except subprocess.TimeoutExpired:
-            continue
-    return peak
+            ended = self._run(self._prepare_command, arguments, joined, limits)
+        except WroteTooMuchError as error:
+            raise FormTooLargeError(too_large(room_bytes + 1, room_bytes)) from error
+        if not (folder / MODEL).exists():
+            raise PrepareError("the preparation wrote no model")
+        return ended.peak_bytes
 
+    def _measured(
+        self, model: Path, stage: ChainStage, micro_batches: tuple[int, ...], limits: Limits
+    ) -> StageMemory:
+        """Have a prepared stage loaded and run. This also shows that it can be, before the node does it."""
+        inputs = [
+            Input(name=tensor.name, dtype=tensor.spec.dtype, shape=list(tensor.spec.shape))
+            for tensor in stage.inputs
+        ]
+        wanted = json.dumps(Wanted(inputs=inputs, micro_batches=list(micro_batches)))
+        ended = self._run(self._measure_command, (str(model),), wanted.encode(), limits)
+        try:
+            return StageMemory.model_validate_json(ended.answer)
+        except ValidationError as error:
+            raise PrepareError(f"the measurement gave {ended.answer[:80]!r}") from error
 
-def _raise_for(code: int, memory_bytes: int, reason: IO[bytes]) -> None:
-    if code == 0:
-        return
-    allowed = f"{memory_bytes / 2**20:.0f} MiB"
-    if code == OUT_OF_MEMORY:
-        raise PrepareMemoryError(f"the preparation needs more than the {allowed} that it may use")
-    if code < 0:
-        raise PrepareMemoryError(
-            f"the preparation was ended by signal {-code}, most likely because the system has less memory "
-            f"than the {allowed} that it may use"
+    def _run(self, command: Command, arguments: tuple[str, ...], given: bytes, limits: Limits) -> Ended:
+        return self._children.run(
+            command, arguments, given, memory_bytes=limits.memory_bytes, timeout_s=limits.timeout_s
         )
-    reason.seek(0)
-    words = reason.read(_MAX_REASON_BYTES).decode(errors="replace").strip()
-    raise PrepareError(f"the preparation failed ({code}): {words or 'it gave no reason'}")
-
-
-def private_bytes(process: int) -> int:
-    """Return the private memory of a process (`RssAnon`); 0 if it has ended or the system does not tell."""
-    try:
-        status = Path(f"/proc/{process}/status").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return 0
-    found = re.search(r"RssAnon:\s+(\d+) kB", status)
-    return int(found[1]) * 1024 if found else 0

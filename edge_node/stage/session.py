@@ -14,6 +14,7 @@ from splitplace.edge_node.sessions import (
     FragmentError,
     give_back_memory,
     load,
+    prepared_options,
     session_options,
     within_memory,
 )
@@ -133,9 +134,7 @@ def prepared_session(stage: ChainStage, model: Path, threads: int = 1) -> StageS
         FragmentError: ONNX Runtime refuses it.
         MemoryError: It takes more than is left of the limit.
     """
-    options = session_options(threads, weights=None)
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return StageSession(load(model, options), stage.inputs, stage.outputs)
+    return StageSession(load(model, prepared_options(threads)), stage.inputs, stage.outputs)
 
 
 def _tensor(argument: Any) -> NamedTensor:  # noqa: ANN401 - a NodeArg, which has no stub

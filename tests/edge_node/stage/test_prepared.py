@@ -1,21 +1,21 @@
 """Prepared stages on disk: bounded, checked, whole or not there."""
 
-from collections.abc import Collection
 from pathlib import Path
 
 import pytest
 
+from splitplace.edge_node.stage.memory import RunMemory, StageMemory
 from splitplace.edge_node.stage.prepare import MODEL, WEIGHTS
-from splitplace.edge_node.stage.prepared import PreparedForms, key_of
+from splitplace.edge_node.stage.prepared import FormTooLargeError, PreparedForms, key_of
 from tests.support.small_pieces import written_pieces
 
 KEYS = [f"{index:064x}" for index in range(4)]
 
 
-def make(forms: PreparedForms, key: str, size: int = 1000, keep: Collection[str] = ()) -> None:
-    with forms.making(key, keep) as folder:
-        (folder / MODEL).write_bytes(b"model")
-        (folder / WEIGHTS).write_bytes(bytes(size))
+def make(forms: PreparedForms, key: str, size: int = 1000, expected_bytes: int = 0) -> None:
+    with forms.making(key, expected_bytes) as form:
+        (form.folder / MODEL).write_bytes(b"model")
+        (form.folder / WEIGHTS).write_bytes(bytes(size))
 
 
 def test_a_form_is_found_again_also_by_a_later_process(tmp_path: Path) -> None:
@@ -64,8 +64,8 @@ def test_a_note_cannot_name_files_elsewhere(tmp_path: Path) -> None:
 
 def test_a_form_whose_making_fails_leaves_nothing(tmp_path: Path) -> None:
     forms = PreparedForms(tmp_path, 10_000)
-    with pytest.raises(FileNotFoundError), forms.making(KEYS[0]) as folder:
-        (folder / "nowhere" / MODEL).write_bytes(b"half")
+    with pytest.raises(FileNotFoundError), forms.making(KEYS[0]) as form:
+        (form.folder / "nowhere" / MODEL).write_bytes(b"half")
     assert forms.find(KEYS[0]) is None
     assert list(tmp_path.iterdir()) == []
 
@@ -91,17 +91,62 @@ def test_mapped_forms_stay(tmp_path: Path) -> None:
     forms = PreparedForms(tmp_path, 3000)
     make(forms, KEYS[0])
     make(forms, KEYS[1])
-    make(forms, KEYS[2], keep=[KEYS[0]])
+    forms.map(KEYS[0])
+    make(forms, KEYS[2])
     assert [forms.find(key) is not None for key in KEYS[:3]] == [True, False, True]
+    forms.unmap(KEYS[0])
+    make(forms, KEYS[3], expected_bytes=2900)
+    assert [forms.find(key) is not None for key in KEYS] == [False, False, False, True]
 
 
-def test_a_form_larger_than_the_bound_is_kept_until_the_next(tmp_path: Path) -> None:
-    forms = PreparedForms(tmp_path, 500)
+def test_room_is_made_before_a_form_is_written(tmp_path: Path) -> None:
+    grown: list[int] = []
+    forms = PreparedForms(tmp_path, 3000, grows=grown.append)
     make(forms, KEYS[0])
-    assert forms.find(KEYS[0]) is not None
     make(forms, KEYS[1])
-    assert forms.find(KEYS[0]) is None
-    assert forms.find(KEYS[1]) is not None
+    with forms.making(KEYS[2], 1500) as form:
+        assert forms.keys() == (KEYS[1],)
+        assert grown == [0, 0, 1500]
+        (form.folder / MODEL).write_bytes(b"model")
+    assert set(forms.keys()) == {KEYS[1], KEYS[2]}
+
+
+def test_a_form_that_does_not_fit_beside_those_that_are_mapped_is_refused_and_drives_none_out(
+    tmp_path: Path,
+) -> None:
+    forms = PreparedForms(tmp_path, 4000)
+    make(forms, KEYS[0])
+    make(forms, KEYS[1])
+    forms.map(KEYS[0])
+    assert 2000 < forms.room_bytes < 3000
+    with pytest.raises(FormTooLargeError, match="half"):
+        make(forms, KEYS[2], size=3500)
+    assert set(forms.keys()) == {KEYS[0], KEYS[1]}
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_forms_that_nobody_maps_are_removed_for_others_who_need_the_disk(tmp_path: Path) -> None:
+    forms = PreparedForms(tmp_path, 10_000)
+    for key in KEYS:
+        make(forms, key)
+    forms.map(KEYS[0])
+    assert 1000 <= forms.free(1) < 2000
+    assert set(forms.keys()) == {KEYS[0], KEYS[2], KEYS[3]}
+    assert 2000 <= forms.free(100_000) < 4000
+    assert forms.keys() == (KEYS[0],)
+
+
+def test_what_was_measured_of_a_form_is_found_again(tmp_path: Path) -> None:
+    forms = PreparedForms(tmp_path, 10_000)
+    make(forms, KEYS[0])
+    assert forms.memory(KEYS[0]) is forms.memory(KEYS[1]) is None
+    run = RunMemory(micro_batch=2, private_bytes=3, milliseconds=4.0)
+    memory = StageMemory(loading_bytes=2, loaded_bytes=1, runs=(run,))
+    forms.note_memory(KEYS[0], memory)
+    assert forms.find(KEYS[0]) is not None
+    later = PreparedForms(tmp_path, 10_000)
+    assert later.memory(KEYS[0]) == memory
+    assert later.find(KEYS[0]) is not None
 
 
 def test_the_key_covers_pieces_head_runtime_and_processor(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from subprocess import run
 import pytest
 
 from splitplace.edge_node.stage.prepared import PreparedForms
-from splitplace.edge_node.stage.preparer import Preparer
+from splitplace.edge_node.stage.preparer import Limits, Preparer
 from splitplace.workshop.onnx.file import file_content
 from tests.support.small_pieces import SIDE, written_pieces
 
@@ -48,7 +48,7 @@ def test_a_run_that_exceeds_the_limit_fails_and_the_next_one_works(tmp_path: Pat
     file = tmp_path / "whole.onnx"
     file.write_bytes(file_content(written.model))
     preparer = Preparer(written.folder, PreparedForms(tmp_path / "forms", 1 << 30), max_tensor_bytes=1 << 30)
-    form = preparer.prepare(written.whole, memory_bytes=1 << 30)
+    form = preparer.prepare(written.whole, [1], Limits(1 << 30))
     arguments = (kind, file, written.folder, form.model, written.whole.model_dump_json(), TOO_MANY)
     ended = run(
         [sys.executable, "-c", SCRIPT, *map(str, arguments)], capture_output=True, text=True, check=True

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from splitplace.edge_node.stage.prepared import PreparedForms
-from splitplace.edge_node.stage.preparer import Preparer
+from splitplace.edge_node.stage.preparer import Limits, Preparer
 from splitplace.edge_node.stage.session import prepared_session
 from splitplace.messages.application import Fragment
 from splitplace.storage.model_store import ModelStore
@@ -50,7 +50,7 @@ def check_all_pieces(model: onnx.ModelProto, images: NDArray[Any], folder: Path)
     assert is_equal(folder / "pieces", cut, images, expected)
     stage = cut.chain.stage(0, len(cut.chain.pieces))
     preparer = Preparer(folder / "pieces", PreparedForms(folder / "forms", 1 << 30), max_tensor_bytes=1 << 30)
-    session = prepared_session(stage, preparer.prepare(stage, memory_bytes=1 << 30).model)
+    session = prepared_session(stage, preparer.prepare(stage, [1], Limits(1 << 30)).model)
     found = session.run({stage.inputs[0].name: images})[stage.outputs[0].name]
     assert np.array_equal(found, expected)
     return len(cut.chain.pieces)
