@@ -26,7 +26,7 @@ from splitplace.messages.base import Attempt, Name
 from splitplace.messages.names import SensorName, TaskKey
 from splitplace.messages.task import Answer, Deadline
 from splitplace.services.gateway import moments
-from splitplace.services.gateway.journal_file import give_back
+from splitplace.services.gateway.journal_file import CACHE_KIB, give_back
 from splitplace.services.gateway.journal_thread import JournalError, JournalThread
 from splitplace.services.gateway.moments import Moment
 
@@ -154,6 +154,7 @@ class Journal:
         with contextlib.suppress(sqlite3.Error, ValueError):  # then `is_new` says no
             where = f"{self._path.resolve().as_uri()}?mode=ro"
             self._reader = sqlite3.connect(where, uri=True, isolation_level=None, timeout=0.0)
+            self._reader.execute(f"PRAGMA cache_size = {-CACHE_KIB}")
         return self
 
     async def __aexit__(self, *_: object) -> None:
