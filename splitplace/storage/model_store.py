@@ -3,16 +3,20 @@
 Layout of each folder::
 
     <application>/manifest.json             an `Application` as JSON
-    <application>/fragments/<sha256>.onnx   every file of the fragments that the manifest describes
+    <application>/pieces/<sha256>           every file of the pieces that the manifest describes
+    <application>/fragments/<sha256>.onnx   every fragment that is one file, as SplitPlace 0.2 wrote them
+
+Files of pieces have no suffix: ONNX Runtime looks up weights in one folder, by their bare hash.
 
 Blocks: call it in a thread where there is an event loop.
 """
 
+import contextlib
 import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -24,9 +28,11 @@ from splitplace.messages.limits import MAX_CATALOGUE_BYTES, MAX_FILE_BYTES
 from splitplace.storage.replace import replace_file
 
 MANIFEST = "manifest.json"
+PIECES = "pieces"
 FRAGMENTS = "fragments"
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_NOT_THOSE = "the files given are not those that the application describes"
 
 
 class StoreError(SplitPlaceError):
@@ -180,32 +186,48 @@ class ModelStore:
         if not _SHA256.fullmatch(sha256):
             raise StoreError(self.root, f"{sha256[:80]!r} is not a SHA-256")
         for folder in self.folders:
-            for path in folder.glob(f"*/{FRAGMENTS}/{sha256}.onnx"):
-                return path
+            for pattern in (f"*/{PIECES}/{sha256}", f"*/{FRAGMENTS}/{sha256}.onnx"):
+                for path in folder.glob(pattern):
+                    return path
         raise StoreError(self.root, f"has no file {sha256}")
+
+    def pieces_folder(self, name: str) -> Path:
+        """Return the folder with the files of an application's pieces. Raises StoreError as `folder` does."""
+        return self.folder(name) / PIECES
 
     def save(self, application: Application, files: Iterable[bytes]) -> None:
         """Write an application with its files; files that it no longer names are removed.
 
-        The manifest is replaced last and at once, so that a reader never sees one without its files.
+        The manifest is replaced last and at once, so that a reader never sees one without its files. A crash
+        leaves the application as it was or as it should be, and perhaps files that the next save removes.
+
+        Args:
+            application: The application.
+            files: Contents of exactly the files that it describes, in any order. They may be made one by one.
 
         Raises:
             StoreError: `files` are not exactly those that the application describes, or the disk refuses.
         """
         folder = self.root / application.name
-        contents = {sha256_of(content): content for content in files}
-        described = {file.sha256 for file in application.files}
-        if contents.keys() != described:
-            raise StoreError(folder, "the files given are not those that the application describes")
+        paths = _paths(folder, application)
+        saved: set[Path] = set()
         try:
-            for sha256, content in contents.items():
-                replace_file(folder / FRAGMENTS / f"{sha256}.onnx", content)
+            for content in files:
+                path = paths.get(sha256_of(content))
+                if path is None:
+                    raise StoreError(folder, _NOT_THOSE)  # noqa: TRY301
+                saved.add(path)
+                if not _holds(path, content):
+                    replace_file(path, content)
+            if len(saved) < len(paths):
+                raise StoreError(folder, _NOT_THOSE)  # noqa: TRY301
             replace_file(folder / MANIFEST, f"{application.model_dump_json(indent=2)}\n".encode())
-            for path in (folder / FRAGMENTS).glob("*.onnx"):
-                if path.stem not in described:
-                    path.unlink()
+            _remove_others(folder, set(paths.values()))
         except OSError as error:
             raise StoreError(folder, f"cannot be written: {error.strerror}") from error
+        except StoreError:
+            _remove_unnamed(folder)
+            raise
 
     def remove(self, name: str) -> None:
         """Delete an application and its files, the manifest first.
@@ -230,6 +252,44 @@ def _is_application(folder: Path) -> bool:
         return os.path.lexists(folder / MANIFEST)
     except OSError:
         return True  # a folder that cannot be looked into: reading its manifest says why
+
+
+def _paths(folder: Path, application: Application) -> dict[str, Path]:
+    """Return where the files of an application lie, by their hashes."""
+    in_one_file = {fragment.sha256 for fragment in application.fragments}
+    return {
+        file.sha256: folder / FRAGMENTS / f"{file.sha256}.onnx"
+        if file.sha256 in in_one_file
+        else folder / PIECES / file.sha256
+        for file in application.files
+    }
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    """Whether a file is there already, undamaged."""
+    try:
+        return path.stat().st_size == len(content) and path.read_bytes() == content
+    except OSError:
+        return False
+
+
+def _remove_others(folder: Path, named: Collection[Path]) -> None:
+    """Remove files of an application's folder that its manifest does not name. Raises OSError."""
+    for part in (folder / PIECES, folder / FRAGMENTS):
+        for path in part.glob("*"):
+            if path not in named and path.is_file():
+                path.unlink()
+        with contextlib.suppress(OSError):  # it is missing, or holds something
+            part.rmdir()
+
+
+def _remove_unnamed(folder: Path) -> None:
+    """Remove what a save that failed has written, as far as that can be told."""
+    with contextlib.suppress(OSError, StoreError):
+        manifest = folder / MANIFEST
+        named = _paths(folder, _read_manifest(manifest)) if manifest.exists() else {}
+        _remove_others(folder, set(named.values()))
+        folder.rmdir()
 
 
 def _read_manifest(path: Path) -> Application:

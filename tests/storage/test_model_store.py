@@ -156,9 +156,13 @@ def test_a_save_takes_exactly_the_described_files(tmp_path: Path) -> None:
     for wrong in (contents[1:], [*contents, b"one more"]):
         with pytest.raises(StoreError, match="not those"):
             store.save(application, wrong)
-    assert not (tmp_path / "second").exists()
-    store.save(application, contents)
+    assert not any((tmp_path / "second").iterdir())
+    store.save(application, iter(contents))
     assert store.applications() == (application,)
+    with pytest.raises(StoreError, match="not those"):
+        store.save(application, [b"one more", *contents])
+    assert store.applications() == (application,)
+    assert store.missing(application) == ()
 
 
 def test_a_save_removes_files_that_are_no_longer_named(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ _PRODUCTS = {"Gemm": (0, 1), "MatMul": (0, 1), "MatMulInteger": (0, 1), "QLinear
 """Matrix products, and the positions of their two factors among the inputs."""
 _CONVOLUTIONS = {"Conv": 1, "ConvInteger": 1, "QLinearConv": 3, "ConvTranspose": 1}
 """Convolutions, and the position of the weight among the inputs."""
+_NOT_FOLDED = {"DequantizeLinear"}
+"""Operators that ONNX Runtime keeps even if their inputs are constant, as part of integer operators."""
 
 
 class GraphError(SplitPlaceError, ValueError):
@@ -39,6 +41,7 @@ class Graph:
                     f"{node.op_type} {node.name!r} holds a graph of its own: branches and loops cannot be cut"
                 )
         self._initializers = {tensor.name: tensor for tensor in graph.initializer}
+        self._all_nodes = list(graph.node)
         self.input: str = next(value.name for value in graph.input if value.name not in self._initializers)
         self.output: str = graph.output[0].name
         self.nodes: list[onnx.NodeProto] = _data_flow(graph, self.input, self.output)
@@ -85,10 +88,25 @@ class Graph:
 
     @property
     def weight_bytes(self) -> int:
-        """Size of all weights."""
-        return sum(
-            prod(tensor.dims) * _item_bytes(tensor.data_type) for tensor in self._initializers.values()
-        )
+        """Memory of all weights in a session: after everything that depends on no input is computed once.
+
+        So weights in `Constant` nodes and those that `ConstantOfShape` makes count, and narrow weights count
+        as what they are widened to. Quantised weights count as they are. Where the graph does not tell a
+        size, that of the weights it is computed from counts.
+        """
+        sizes = {
+            name: prod(weight.dims) * _item_bytes(weight.data_type)
+            for name, weight in self._initializers.items()
+        }
+        read: set[str] = set()
+        for node in self._all_nodes:
+            inputs = [name for name in node.input if name]
+            if sizes.keys() >= set(inputs) and node.op_type not in _NOT_FOLDED:
+                known = sum(sizes[name] for name in inputs)
+                sizes |= {name: self._bytes(name, known) for name in node.output if name}
+            else:
+                read.update(name for name in inputs if name in sizes)
+        return sum(sizes[name] for name in read)
 
     @property
     def peak_activation_bytes_per_image(self) -> int:
@@ -124,6 +142,13 @@ class Graph:
             place = node.input[0] if node.op_type == "ConvTranspose" else node.output[0]
             return 2 * self._elements_per_image(place) * prod(weight[1:])
         return 0
+
+    def _bytes(self, name: str, otherwise: int) -> int:
+        """Return the size of a tensor that no batch changes, or `otherwise` if the graph does not tell it."""
+        try:
+            return prod(self._dimensions(name)) * _item_bytes(self.element_type(name))
+        except GraphError:
+            return otherwise
 
     def _elements_per_image(self, name: str) -> int:
         elements = prod(self._dimensions(name))

@@ -1,5 +1,6 @@
 """What a graph says of its size and work."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from splitplace.workshop.onnx.export import export_network
 from splitplace.workshop.onnx.graph import Graph, GraphError
+from splitplace.workshop.onnx.narrow import narrowed
 from tests.support.small_networks import EXAMPLE, onnx_model, small_network
 
 
@@ -23,6 +25,67 @@ def test_flops_and_weights_are_those_that_torch_counts() -> None:
     assert graph.flops_per_image == counter.get_total_flops() / len(EXAMPLE)
     parameters = sum(4 * parameter.numel() for parameter in network.parameters())
     assert parameters * 0.8 < graph.weight_bytes < parameters * 1.2, "normalisations are folded or doubled"
+
+
+WEIGHT = np.random.default_rng(0).standard_normal((50, 50)).astype(np.float32)
+
+
+def _weights_as_usual() -> onnx.ModelProto:
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    return onnx_model([node], ["batch", 50], [numpy_helper.from_array(WEIGHT, "w")])
+
+
+def _weights_in_a_node() -> onnx.ModelProto:
+    value = helper.make_node("Constant", [], ["w"], value=numpy_helper.from_array(WEIGHT))
+    return onnx_model([value, helper.make_node("MatMul", ["x", "w"], ["y"])], ["batch", 50])
+
+
+def _weights_of_a_shape() -> onnx.ModelProto:
+    shape = numpy_helper.from_array(np.array([50, 50], np.int64), "shape")
+    made = helper.make_node("ConstantOfShape", ["shape"], ["w"])
+    return onnx_model([made, helper.make_node("MatMul", ["x", "w"], ["y"])], ["batch", 50], [shape])
+
+
+def _weights_of_a_shape_in_a_node() -> onnx.ModelProto:
+    shape = helper.make_node("Constant", [], ["shape"], value_ints=[50, 50])
+    made = helper.make_node("ConstantOfShape", ["shape"], ["w"])
+    return onnx_model([shape, made, helper.make_node("MatMul", ["x", "w"], ["y"])], ["batch", 50])
+
+
+def _weights_that_nothing_reads() -> onnx.ModelProto:
+    model = _weights_as_usual()
+    model.graph.initializer.append(numpy_helper.from_array(WEIGHT, "unread"))
+    return model
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        _weights_as_usual,
+        _weights_in_a_node,
+        _weights_of_a_shape,
+        _weights_of_a_shape_in_a_node,
+        _weights_that_nothing_reads,
+        lambda: narrowed(_weights_as_usual(), "float16"),
+    ],
+)
+def test_weights_count_as_they_lie_in_memory_however_the_graph_makes_them(
+    build: Callable[[], onnx.ModelProto],
+) -> None:
+    assert Graph(build()).weight_bytes == 4 * 50 * 50
+
+
+def test_weights_stored_in_eight_bits_count_as_floats_and_quantised_ones_as_bytes() -> None:
+    assert 4 * 2500 <= Graph(narrowed(_weights_as_usual(), "int8")).weight_bytes <= 4 * 2500 + 4 * 50
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "scale"], ["w"]),
+        helper.make_node("MatMul", ["x", "w"], ["y"]),
+    ]
+    weights = [
+        numpy_helper.from_array(np.ones((50, 50), np.int8), "q"),
+        numpy_helper.from_array(np.array(0.1, np.float32), "scale"),
+    ]
+    assert Graph(onnx_model(nodes, ["batch", 50], weights)).weight_bytes == 2500 + 4
 
 
 def test_the_peak_counts_what_is_alive_at_the_same_time() -> None:
