@@ -5,6 +5,7 @@ import logging
 import platform
 import time
 from collections.abc import Callable, Iterator
+from math import inf
 
 import onnxruntime as ort
 
@@ -54,6 +55,12 @@ log = logging.getLogger(__name__)
 
 TENSORS_IN_FLIGHT = 64
 """Unacknowledged frames that the broker may have on the way to us: at most 16 MiB."""
+
+
+_GATHER_MS = 20.0
+"""Time from a change to an early heartbeat: fragments that begin to be loaded together are told together."""
+_BEAT_PAUSE_MS = 200.0
+"""Time between an early heartbeat and the one before."""
 
 
 async def run(settings: NodeSettings) -> None:
@@ -114,6 +121,9 @@ class Agent:
         self._service.on_connect(self._publish_info)
         self._service.every(settings.vitals_every_s, self._expire)
         self._service.every(settings.vitals_every_s, self._publish_vitals, online_only=True)
+        self._beat = self._service.alarm(self._beat_now)
+        self._beat_ms = -inf
+        """When the last heartbeat was sent."""
         self._control = self._service.bus
         self._control.subscribe(APPLICATION, self._on_application)
         self._control.subscribe(NODE_PREPARE, self._on_prepare, node=self._node)
@@ -156,6 +166,7 @@ class Agent:
             spawn=self._service.spawn,
             quarantine=self._quarantine,
             clock=clock,
+            on_change=self._beat_soon,
         )
         self._outbox = Outbox(self._tensors, self._node)
         self._meter = Meter(settings.cpu_share or settings.cores)
@@ -284,7 +295,16 @@ class Agent:
     async def _publish_info(self) -> None:
         await self._own_info.publish({NODE_INFO.name_of(self._info): self._info})
 
+    def _beat_soon(self) -> None:
+        """Send the next heartbeat early: who waits for a fragment must know that it is being loaded."""
+        self._beat.set(max(now_ms() + _GATHER_MS, self._beat_ms + _BEAT_PAUSE_MS))
+
+    def _beat_now(self) -> None:
+        if self._control.is_connected:
+            self._service.spawn(self._publish_vitals(), "early heartbeat")
+
     async def _publish_vitals(self) -> None:
+        self._beat_ms = now_ms()
         sample, files = await asyncio.to_thread(self._sample)
         await self._control.publish(NODE_VITALS, self._vitals(sample, self._catalogue.stored(files)))
 
@@ -318,6 +338,7 @@ class Agent:
             load_ms=self._loader.load_ms,
             running=load.running,
             loading=self._loader.loading,
+            loads=self._loader.loads[:MAX_FRAGMENTS_LISTED],
             trouble=self._trouble(),
             executed=load.executed,
             dropped=load.dropped + self._outbox.expired,

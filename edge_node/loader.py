@@ -23,7 +23,7 @@ from splitplace.edge_node.runtime import FragmentRuntime, load_fragment
 from splitplace.edge_node.sessions import FragmentError, give_back_memory
 from splitplace.errors import SplitPlaceError
 from splitplace.messages.application import Application, Fragment, StoredFile
-from splitplace.messages.cluster import MAX_FRAGMENTS_LISTED, FailureKind
+from splitplace.messages.cluster import MAX_FRAGMENTS_LISTED, FailureKind, FragmentLoad
 
 T = TypeVar("T")
 
@@ -63,6 +63,7 @@ class Loader:
         spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
         quarantine: Quarantine,
         clock: Callable[[], float] = now_ms,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         """A loader with nothing loaded.
 
@@ -76,6 +77,7 @@ class Loader:
             spawn: runs a coroutine, with a name, in the background.
             quarantine: fragments that must not be loaded now.
             clock: measures how long opening a file takes, in ms.
+            on_change: told when a fragment begins to be loaded, and when it is loaded or cannot be.
         """
         self._catalogue = catalogue
         self._store = store
@@ -92,6 +94,9 @@ class Loader:
         self._hints: dict[str, None] = {}
         """Fragments to load while nothing is computed, in this order."""
         self._idle_task: asyncio.Task[None] | None = None
+        self._idle_fetch: str | None = None
+        """The fragment that is being fetched because it may be needed later."""
+        self._on_change = on_change
         self._load_ms: float | None = None
         self._changed = asyncio.Event()
 
@@ -99,6 +104,11 @@ class Loader:
     def loading(self) -> int:
         """Number of fragments that are being fetched or loaded."""
         return len(self._loading)
+
+    @property
+    def loads(self) -> tuple[FragmentLoad, ...]:
+        """Fragments that are being fetched or loaded."""
+        return tuple(FragmentLoad(fragment=fragment) for fragment in self._loading)
 
     def opening(self) -> tuple[tuple[str, float], ...]:
         """Return the fragments that are being read from the disk, and for how long (ms). In any thread."""
@@ -128,9 +138,23 @@ class Loader:
         """Load a fragment unless it is loaded; mark it as used."""
         self._hints.pop(fragment, None)
         self._budget.use(fragment)
+        if fragment == self._idle_fetch:
+            self._idle_fetch = None  # from now on a task needs it
         if fragment in self._loading or self._executor.has_session(fragment):
             return
+        self._make_way()
+        self._start(fragment)
+
+    def _start(self, fragment: str) -> None:
         self._loading[fragment] = self._spawn(self._try_to_load(fragment), f"load {fragment[:12]}")
+        self._on_change()
+
+    def _make_way(self) -> None:
+        """Put off what is fetched for later: a task needs the link and the memory. What has come stays."""
+        fragment, self._idle_fetch = self._idle_fetch, None
+        if fragment is not None:
+            self._loading.pop(fragment).cancel()
+            self._hints[fragment] = None
 
     def want_when_idle(self, fragments: Iterable[str]) -> None:
         """Load fragments one by one while nothing is computed, if they fit into free memory."""
@@ -153,7 +177,7 @@ class Loader:
     async def _load_when_idle(self) -> None:
         try:
             while self._hints:
-                if self._executor.busy():
+                if self._executor.busy() or self._loading:
                     await self._next_change()
                     continue
                 sha256 = next(iter(self._hints))
@@ -163,10 +187,11 @@ class Loader:
                     if self._store.trouble or self._quarantine.refusal(sha256):
                         continue
                     free = self._budget.budget_bytes - self._budget.reserved_bytes
-                    if _needed_bytes(fragment) <= free:
-                        self.want(sha256)
-                        if sha256 in self._loading:
-                            await asyncio.wait([self._loading[sha256]])
+                    is_there = sha256 in self._loading or self._executor.has_session(sha256)
+                    if _needed_bytes(fragment) <= free and not is_there:
+                        self._idle_fetch = sha256
+                        self._start(sha256)
+                        await asyncio.wait([self._loading[sha256]])
         finally:
             self._idle_task = None
 
@@ -184,10 +209,14 @@ class Loader:
             log.exception("loading fragment %s", sha256)
             failed = _LoadError(f"fragment {sha256[:12]}: {error!r}")
         finally:
-            del self._loading[sha256]
-            if not self._executor.has_session(sha256):
-                self._budget.release(sha256)
+            if self._loading.get(sha256) is asyncio.current_task():  # else it was put off
+                del self._loading[sha256]
+                if self._idle_fetch == sha256:
+                    self._idle_fetch = None
+                if not self._executor.has_session(sha256):
+                    self._budget.release(sha256)
             self._changed.set()
+            self._on_change()
         if failed is not None:
             self._on_failure(sha256, failed.kind, failed.reason)
 
@@ -201,6 +230,8 @@ class Loader:
         began_ms = now_ms()
         with self._store.keeping([file.sha256 for file in fragment.files]):
             paths = await self._files(fragment)
+            if self._idle_fetch == sha256:
+                self._idle_fetch = None  # opening it is soon done, and cannot be broken off
             waits_ms = now_ms()
             await self._make_room(fragment)
             began_ms += now_ms() - waits_ms

@@ -72,6 +72,14 @@ class RunningJob(Part):
     expected_ms: Milliseconds
 
 
+class FragmentLoad(Part):
+    """A fragment that a node fetches or loads at this moment."""
+
+    fragment: Sha256
+    left_ms: Milliseconds | None = None
+    """Expected time until it can run; None = unknown."""
+
+
 class NodeVitals(Message):
     """A heartbeat on `node/<id>/vitals`; missing ones mean the node is dead."""
 
@@ -95,7 +103,9 @@ class NodeVitals(Message):
     running: RunningJob | None = None
     """None while nothing is computed."""
     loading: Count = 0
-    """Fragments that are being fetched or loaded."""
+    """Number of fragments that are being fetched or loaded."""
+    loads: Annotated[tuple[FragmentLoad, ...], Field(max_length=MAX_FRAGMENTS_LISTED)] = ()
+    """These fragments."""
     trouble: Text = ""
     """What it cannot do, and why; empty if all is well."""
     executed: Count
@@ -166,10 +176,17 @@ class NodeState(Part):
     timings: Annotated[tuple[FragmentTiming, ...], Field(max_length=MAX_FRAGMENTS_LISTED)]
     load_ms: Milliseconds | None = None
     """Moving average of the time to fetch and load a fragment there; None before the first."""
+    loads: Annotated[tuple[FragmentLoad, ...], Field(max_length=MAX_FRAGMENTS_LISTED)] = ()
+    """Fragments that are being fetched or loaded there."""
     stalled: Text = ""
     """Why it counts as stalled, which is to beat without computing; empty if it does not."""
     trouble: Text = ""
     """What it says it cannot do, and why; empty if all is well."""
+
+    @property
+    def loading(self) -> frozenset[str]:
+        """Hashes of the fragments that are being fetched or loaded there."""
+        return frozenset(load.fragment for load in self.loads)
 
 
 class ClusterState(Message):

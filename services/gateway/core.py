@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Final
 
 from splitplace.messages.application import Application, Variant
-from splitplace.messages.cluster import StageFailure
+from splitplace.messages.cluster import NodeState, StageFailure
 from splitplace.messages.task import TaskDecided, TaskPlaced, TaskResult
 from splitplace.services.gateway import partial
 from splitplace.services.gateway.agenda import Agenda
@@ -30,8 +30,9 @@ from splitplace.services.gateway.instructions import (
     TerminalStatus,
     unique,
 )
+from splitplace.services.gateway.loading import Loading
 from splitplace.services.gateway.progress import Deciders
-from splitplace.services.gateway.task import MAX_AVOIDED, Ending, NewTask, RetryRules, Task
+from splitplace.services.gateway.task import Ending, NewTask, RetryRules, Task
 
 NO_REASONS: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -54,6 +55,7 @@ class GatewayCore:
         self._agenda = Agenda()
         self._online: dict[str, str] = {}
         self._deciders = Deciders()
+        self._loading = Loading(self._applications)
 
     # --- questions ---------------------------------------------------------------------------------
 
@@ -135,7 +137,7 @@ class GatewayCore:
             return []
         if failure.node not in {stage.node for stage in task.placed.stages}:
             return []
-        _avoid(task, failure.node)
+        task.avoid_node(failure.node)
         trouble = f"{failure.node}: {failure.kind}: {failure.reason}"
         return self._after(task, self._go_on_without(task, failure.node, trouble, now_ms))
 
@@ -160,6 +162,10 @@ class GatewayCore:
                         trouble = f"node {node} stopped computing: {stalled[node]}"
                     instructions += self._after(task, self._go_on_without(task, node, trouble, now_ms))
         return instructions
+
+    def note_nodes(self, nodes: Iterable[NodeState]) -> None:
+        """Note what nodes have loaded and load now: a task that waits for its fragment does not stall."""
+        self._loading.report(nodes)
 
     def service_restarted(self, service: str, now_ms: float) -> list[Instruction]:
         """A service has lost what it held: partial outputs, or tasks it was to decide or place."""
@@ -197,26 +203,26 @@ class GatewayCore:
             instructions += self._finish(task, "expired", why, None, now_ms)
         elif now_ms >= self.rules.hand_over_at_ms(task):
             instructions += self._finish(task, "expired", task.trouble, None, now_ms)
-        elif now_ms >= task.retry_at_ms and not self._is_in_a_queue(task, now_ms):
+        elif now_ms >= task.retry_at_ms and not self._is_excused(task, now_ms):
             trouble = task.trouble if task.phase == "deciding" else ""
             nodes = task.took_part(None)
             if self._online.keys() - {*nodes, *task.avoid}:  # else there would be no node left to try
                 for node in nodes:
-                    _avoid(task, node)
+                    task.avoid_node(node)
             instructions += self._retry(task, trouble or "nothing moved for too long", now_ms)
         return instructions
 
-    def _is_in_a_queue(self, task: Task, now_ms: float) -> bool:
-        """Whether an attempt waits behind others that were decided or placed lately. That is no stall."""
-        since_ms = self._deciders.waits_since_ms(task.key)
-        task.retry_at_ms = max(task.retry_at_ms, since_ms + self._stall_ms(task))
+    def _is_excused(self, task: Task, now_ms: float) -> bool:
+        """Whether an attempt waits for a fragment, or behind others that were decided or placed lately."""
+        since_ms = now_ms if self._loading.holds_up(task) else self._deciders.waits_since_ms(task.key)
+        task.retry_at_ms = max(task.retry_at_ms, since_ms + self.rules.patience_ms(task))
         return task.retry_at_ms > now_ms
 
     def _passed_over(self, keys: Iterable[str], now_ms: float) -> None:
         """A service has handled what came after these: from now on their silence is a stall."""
         for key in keys:
             task = self._tasks[key]
-            task.retry_at_ms = max(task.retry_at_ms, now_ms + self._stall_ms(task))
+            task.retry_at_ms = max(task.retry_at_ms, now_ms + self.rules.patience_ms(task))
             self._after(task, [])
 
     def _next_due_ms(self, task: Task) -> float:
@@ -248,7 +254,7 @@ class GatewayCore:
         task.placed = None
         task.boots = {}
         task.lost = set()
-        task.retry_at_ms = now_ms + self._stall_ms(task)
+        task.retry_at_ms = now_ms + self.rules.patience_ms(task)
         known, grace_ms = task.accepted, self.rules.grace_ms
         return [
             Announce(
@@ -279,19 +285,15 @@ class GatewayCore:
         nodes = {stage.node for stage in placed.stages}
         gone = sorted(nodes - self._online.keys()) if self._online else []
         if gone:
-            _avoid(task, gone[0])  # the placer does not know while the monitor is away as well
+            task.avoid_node(gone[0])  # the placer does not know while the monitor is away as well
             return self._retry(task, f"node {gone[0]} went away before it got its work", now_ms)
         task.boots = {node: self._online[node] for node in nodes if node in self._online}
-        expected_ms = self.rules.predicted_factor * (placed.predicted_ms or 0.0)
-        task.retry_at_ms = now_ms + max(expected_ms, self._stall_ms(task))
+        task.retry_at_ms = now_ms + max(self.rules.patience_ms(task), self._loading.floor_ms(task))
         return [
             Dispatch(
                 task.key, task.attempt, task.accepted.application, placed, self.rules.expires_at_ms(task)
             )
         ]
-
-    def _stall_ms(self, task: Task) -> float:
-        return self.rules.stall_ms * 2.0 ** min(task.attempt - 1, 6)
 
     def _branches(self, task: Task) -> Variant | None:
         """The variant that a task runs now, where it has branches that may answer without each other."""
@@ -393,8 +395,3 @@ class GatewayCore:
                 nodes=task.took_part(result),
             ),
         ]
-
-
-def _avoid(task: Task, node: str) -> None:
-    if node not in task.avoid:
-        task.avoid = (*task.avoid[1 - MAX_AVOIDED :], node)

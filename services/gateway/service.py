@@ -209,6 +209,7 @@ class Gateway:
         cluster = received.message
         self._nodes = {node.node: node.boot for node in cluster.usable}
         stalled = {node.node: node.stalled for node in cluster.nodes if node.stalled}
+        self._core.note_nodes(cluster.usable)
         self._carry_out(self._core.nodes_online(self._nodes, now_ms(), stalled))
 
     async def _on_service(self, received: Received[ServiceStatus]) -> None:

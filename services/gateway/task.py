@@ -43,6 +43,11 @@ class RetryRules:
     least_coverage: float = 0.0
     """Share of the classes that a partial answer must cover; 1: there are no partial answers."""
 
+    def patience_ms(self, task: "Task") -> float:
+        """Return how long an attempt may go without progress: at least the stall limit, doubled each time."""
+        predicted_ms = (task.placed.predicted_ms if task.placed is not None else None) or 0.0
+        return max(self.predicted_factor * predicted_ms, self.stall_ms * 2.0 ** min(task.attempt - 1, 6))
+
     def settle_at_ms(self, task: "Task") -> float:
         """Return when the aggregator is asked: once before the deadline, once before the end of the grace."""
         if not task.branched or task.settles > 1:
@@ -128,6 +133,11 @@ class Task:
         if result is not None and result.coverage < 1:
             return unique(report.node for report in result.stages)
         return unique(stage.node for stage in self.placed.stages) if self.placed else ()
+
+    def avoid_node(self, node: str) -> None:
+        """Let further attempts avoid a node."""
+        if node not in self.avoid:
+            self.avoid = (*self.avoid[1 - MAX_AVOIDED :], node)
 
     def enter(self, phase: Phase) -> None:
         """Change the phase.

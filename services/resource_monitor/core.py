@@ -282,6 +282,7 @@ class ResourceMonitorCore:
             link_megabytes_per_second=self._link,
             timings=vitals.timings if vitals else (),
             load_ms=vitals.load_ms if vitals else None,
+            loads=vitals.loads if vitals else (),
             stalled=self._work.stalled(name, now_ms)[:1000] if node.online else "",
             trouble=vitals.trouble if vitals else "",
         )

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from splitplace.messages.application import INPUT, Application
-from splitplace.messages.cluster import NodeVitals
+from splitplace.messages.cluster import FragmentLoad, NodeVitals
 from splitplace.messages.task import TaskFinished, TaskPlaced
 
 HANG_FACTOR = 10.0
@@ -30,6 +30,10 @@ MAX_HANG_MS = 60_000.0
 
 UNBEGUN_MS = 10_000.0
 """Jobs may wait this long while none runs and nothing is loaded."""
+
+MIN_LOADING_MS = 60_000.0
+LOADING_FACTOR = 10.0
+"""Loading hangs when it takes longer than this, and than `LOADING_FACTOR` times what the node expected."""
 
 PATIENCE_FACTOR = 3.0
 PATIENCE_FLOOR_MS = 1000.0
@@ -63,6 +67,8 @@ class _Worker:
     """The last heartbeat that told of work: done, running, waiting or loading."""
     unbegun_ms: float | None = None
     """Since when jobs have waited while nothing happened."""
+    loading: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Fragments that it loads: since when, and until when that is plausible."""
     says: str = ""
     """Why its own heartbeat counts as stalled."""
     suspended_until_ms: float = -inf
@@ -104,7 +110,11 @@ class WorkWatch:
             worker = self._workers[vitals.node] = _Worker(vitals.boot, now_ms, now_ms, vitals.executed)
         has_done = vitals.executed > worker.executed
         worker.heard_ms, worker.executed = now_ms, vitals.executed
-        worker.says = _hang(vitals)
+        worker.loading = {
+            load.fragment: worker.loading.get(load.fragment, (now_ms, _plausible_until_ms(load, now_ms)))
+            for load in vitals.loads
+        }
+        worker.says = _hang(vitals) or _long_loading(worker.loading, now_ms)
         if not worker.says and (has_done or vitals.running or vitals.queue_length or vitals.loading):
             worker.worked_ms = now_ms
         if has_done or vitals.running or vitals.loading or not vitals.queue_length:
@@ -207,6 +217,8 @@ class WorkWatch:
         if now_ms < placement.due_ms:
             return False
         workers = [self._workers[node] for _, _, node in placement.stages if node in self._workers]
+        if any(worker.loading and not worker.says for worker in workers):
+            return False
         is_late = now_ms >= placement.due_ms + HEARTBEAT_WITHIN_MS
         return is_late or all(worker.heard_ms >= placement.due_ms for worker in workers)
 
@@ -260,6 +272,18 @@ class WorkWatch:
             worker.suspended_until_ms = -inf
             worker.suspensions = worker.doubts = 0
             worker.on_probation = False
+
+
+def _plausible_until_ms(load: FragmentLoad, now_ms: float) -> float:
+    return now_ms + max(MIN_LOADING_MS, LOADING_FACTOR * (load.left_ms or 0.0))
+
+
+def _long_loading(loading: dict[str, tuple[float, float]], now_ms: float) -> str:
+    """Return why the loading of a fragment counts as hanging; empty if none does."""
+    for fragment, (since_ms, until_ms) in loading.items():
+        if now_ms >= until_ms:
+            return f"fragment {fragment[:12]} has been loading for {(now_ms - since_ms) / 1000:.0f} s"
+    return ""
 
 
 def _hang(vitals: NodeVitals) -> str:

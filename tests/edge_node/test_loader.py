@@ -44,13 +44,18 @@ class Bench:
     disk_error: OSError | None = None
     most_at_once: int = 0
     fetch_s: float = 0.0
+    held: asyncio.Event = field(default_factory=asyncio.Event)
+    """While it is cleared, nothing arrives."""
     loader: Loader = field(init=False)
 
     async def fetch(self, files: Sequence[StoredFile]) -> tuple[Path, ...]:
         self.fetching += 1
         self.most_at_once = max(self.most_at_once, self.fetching)
-        await asyncio.to_thread(pass_time, self.fetch_s)
-        self.fetching -= 1
+        try:
+            await asyncio.to_thread(pass_time, self.fetch_s)
+            await self.held.wait()
+        finally:
+            self.fetching -= 1
         if self.disk_error is not None:
             raise self.disk_error
         self.fetched += [file.sha256 for file in files]
@@ -75,6 +80,7 @@ async def bench(folder: Path, *, budget_bytes: int = 100 * FRAGMENT_BYTES) -> As
         Quarantine(folder),
         FragmentStore(folder / "node", 10_000_000),
     )
+    made.held.set()
     tasks = BackgroundTasks()
     made.loader = Loader(
         catalogue=catalogue,
@@ -139,6 +145,53 @@ async def test_what_might_be_needed_drives_nothing_out(tmp_path: Path) -> None:
         await until(lambda: made.loader._idle_task is None)  # it has considered all
         assert made.loader.loaded == (whole, made.fragments("layer")[0])
         assert made.loader.loaded_bytes == 4 * FRAGMENT_BYTES
+    assert not made.failures
+
+
+async def test_what_a_task_needs_does_not_wait_behind_what_is_fetched_for_later(tmp_path: Path) -> None:
+    async with bench(tmp_path) as made:
+        later, *needed = made.fragments("layer")
+        made.held.clear()
+        made.loader.want_when_idle([later])
+        await until(lambda: made.fetching == 1)
+        for fragment in needed:
+            made.loader.want(fragment)
+        await until(lambda: made.fetching == 2)
+        assert {load.fragment for load in made.loader.loads} == set(needed)
+        made.held.set()
+        await until(lambda: set(made.loader.loaded) == {later, *needed})
+        assert made.fetched[-1] == later
+    assert not made.failures
+
+
+async def test_what_is_fetched_for_later_goes_on_at_once_where_a_task_needs_it(tmp_path: Path) -> None:
+    async with bench(tmp_path) as made:
+        first, second, _ = made.fragments("layer")
+        made.held.clear()
+        made.loader.want_when_idle([first])
+        await until(lambda: made.fetching == 1)
+        made.loader.want(first)
+        made.loader.want(second)
+        await until(lambda: made.fetching == 2)
+        assert {load.fragment for load in made.loader.loads} == {first, second}
+        made.held.set()
+        await until(lambda: set(made.loader.loaded) == {first, second})
+        made.loader.want_when_idle([made.fragments("whole")[0]])
+        made.loader.want(made.fragments("layer")[2])
+        await until(lambda: len(made.loader.loaded) == 4)
+    assert not made.failures
+
+
+async def test_what_was_put_off_and_is_needed_a_moment_later_is_loaded(tmp_path: Path) -> None:
+    async with bench(tmp_path) as made:
+        first, second, _ = made.fragments("layer")
+        made.held.clear()
+        made.loader.want_when_idle([first])
+        await until(lambda: made.fetching == 1)
+        made.loader.want(second)
+        made.loader.want(first)
+        made.held.set()
+        await until(lambda: set(made.loader.loaded) == {first, second})
     assert not made.failures
 
 

@@ -39,22 +39,24 @@ def build_tiny_application(
     peak_memory_bytes: int = 100_000,
     reference_score: float = 50.0,
     default_deadline_ms: float = 1000.0,
+    padding_bytes: int = 0,
 ) -> Application:
     """Writes the application into the store `root` and returns it.
 
     Work, memory and speed in it are the nominal figures given, not measured: the whole network is given
-    three times the figures of one of its parts.
+    three times the figures of one of its parts. Each file has `padding_bytes` more than it needs.
     """
     ends = _Ends()
     sums, widen, decide = _sums(), _widen(), _decide((0, 1, 2, 3))
-    files: dict[str, bytes] = {
+    models: dict[str, onnx.ModelProto] = {
         "whole": _model([*sums, *widen, *decide], ends.image, ends.columns(4)),
         "layer-0": _model(sums, ends.image, ends.sums),
         "layer-1": _model(widen, ends.sums, ends.wide),
         "layer-2": _model(decide, ends.wide, ends.columns(4)),
     }
     for branch, classes in enumerate(BRANCH_CLASSES):
-        files[f"branch-{branch}"] = _model([*sums, *widen, *_decide(classes)], ends.image, ends.columns(2))
+        models[f"branch-{branch}"] = _model([*sums, *widen, *_decide(classes)], ends.image, ends.columns(2))
+    files = {stage: _content(model, stage, padding_bytes) for stage, model in models.items()}
     image = TensorSpec(dtype="uint8", shape=(1, 4, 4))
     shapes = {"layer-0": (1, 2, 2), "layer-1": (8,), "branch-0": (2,), "branch-1": (2,)}
     sources = {"layer-1": "layer-0", "layer-2": "layer-1"}
@@ -166,9 +168,17 @@ def _decide(classes: tuple[int, ...]) -> list[onnx.NodeProto]:
     ]
 
 
-def _model(nodes: list[onnx.NodeProto], source: onnx.ValueInfoProto, target: onnx.ValueInfoProto) -> bytes:
+def _model(
+    nodes: list[onnx.NodeProto], source: onnx.ValueInfoProto, target: onnx.ValueInfoProto
+) -> onnx.ModelProto:
     graph = helper.make_graph(nodes, "tiny", [source], [target])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.checker.check_model(model)
+    return model
+
+
+def _content(model: onnx.ModelProto, stage: str, padding_bytes: int) -> bytes:
+    if padding_bytes:
+        model.doc_string = stage.ljust(padding_bytes, ".")
     content: Any = model.SerializeToString(deterministic=True)
     return bytes(content)

@@ -56,6 +56,8 @@ class Setup:
     node_options: tuple[str, ...] = PACED
     stall_ms: float = 800.0
     fragment_memory_bytes: int = 100_000
+    node_broker: str | None = None
+    """Where nodes find the broker, if their link is a special one."""
 
 
 class System:
@@ -78,10 +80,10 @@ class System:
             self._start(service, (module, *options.get(service, ())))
         for node in setup.nodes:
             where = ("--node", node, "--fragment-dir", str(folder / "nodes" / node))
-            self._start(node, ("splitplace.edge_node", *where, *setup.node_options))
+            self._start(node, ("splitplace.edge_node", *where, *setup.node_options), setup.node_broker)
 
-    def _start(self, name: str, module_and_options: Sequence[str]) -> None:
-        command = (sys.executable, "-m", *module_and_options, "--broker", self.broker.url)
+    def _start(self, name: str, module_and_options: Sequence[str], url: str | None = None) -> None:
+        command = (sys.executable, "-m", *module_and_options, "--broker", url or self.broker.url)
         self._processes.start(name, command)
 
     def kill(self, name: str) -> None:

@@ -4,10 +4,16 @@ from typing import Any
 
 import pytest
 
-from splitplace.messages.cluster import NodeVitals, RunningJob
+from splitplace.messages.cluster import FragmentLoad, NodeVitals, RunningJob
 from splitplace.messages.task import StagePlacement, StageReport, TaskPlaced
 from splitplace.services.resource_monitor.core import ResourceMonitorCore
-from splitplace.services.resource_monitor.work import MAX_DOUBTS, SUSPENDED_MS, UNBEGUN_MS, WorkWatch
+from splitplace.services.resource_monitor.work import (
+    MAX_DOUBTS,
+    MIN_LOADING_MS,
+    SUSPENDED_MS,
+    UNBEGUN_MS,
+    WorkWatch,
+)
 from tests.support.message_examples import application
 from tests.support.messages import BOOTS, finished, node_info, node_status, node_vitals
 
@@ -289,3 +295,28 @@ def test_where_most_nodes_did_nothing_the_fault_lies_elsewhere_and_none_is_suspe
         cluster.beats(2)
         assert cluster.stalled() == (set(names[:silent]) if silent <= 2 else set())
         assert all(cluster.watch.is_trusted(node) for node in names) is (silent > 2)
+
+
+def test_a_node_that_loads_for_ever_counts_as_stalled_and_one_that_loads_is_not_blamed() -> None:
+    watch = WorkWatch()
+    watch.add_application(application())
+    load = FragmentLoad(fragment=FRAGMENT, left_ms=2000.0)
+    watch.vitals(beat("n1", loads=(load,), loading=1), 0.0)
+    for number in range(2 * MAX_DOUBTS):
+        watch.placed(placed("n1", variant="whole", task=f"c.{number}"), 1.0)
+    for now_ms in range(1000, int(MIN_LOADING_MS), 1000):
+        watch.vitals(beat("n1", loads=(load,), loading=1), float(now_ms))
+        watch.judge(float(now_ms))
+        assert watch.stalled("n1", float(now_ms)) == ""
+    watch.vitals(beat("n1", loads=(load,), loading=1), MIN_LOADING_MS)
+    assert watch.stalled("n1", MIN_LOADING_MS) == "fragment ffffffffffff has been loading for 60 s"
+    watch.vitals(beat("n1"), MIN_LOADING_MS + 1000.0)
+    assert watch.stalled("n1", MIN_LOADING_MS + 1000.0) == ""
+
+
+def test_a_slow_link_may_load_for_as_long_as_the_node_expects() -> None:
+    watch = WorkWatch()
+    load = FragmentLoad(fragment=FRAGMENT, left_ms=MIN_LOADING_MS)
+    watch.vitals(beat("n1", loads=(load,), loading=1), 0.0)
+    watch.vitals(beat("n1", loads=(load,), loading=1), 5 * MIN_LOADING_MS)
+    assert watch.stalled("n1", 5 * MIN_LOADING_MS) == ""
