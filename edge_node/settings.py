@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import CliImplicitFlag
 
 from splitplace.bus.settings import Settings
+from splitplace.edge_node.available_memory import Shares, available_bytes, shares
 from splitplace.messages.base import Name
 from splitplace.messages.limits import MEBIBYTE
 
@@ -22,6 +23,9 @@ NETWORK_MEGABYTES_PER_SECOND = 100.0
 COMPRESS_BELOW_MEGABYTES_PER_SECOND = 150.0
 """On faster links zstd costs more time than it saves (measured)."""
 
+MOST_QUEUE_MB = 128.0
+ASSUMED_MB = 740.0
+"""Memory of a system that does not tell: a budget of 422 MiB."""
 
 MACHINE_ID_FILES = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
 
@@ -50,6 +54,11 @@ def _short_hash(machine_id: str) -> str:
     return hashlib.sha256(f"splitplace node {machine_id}".encode()).hexdigest()[:6]
 
 
+def _shares() -> Shares:
+    found = available_bytes()
+    return shares(int(ASSUMED_MB * MEBIBYTE) if found is None else found)
+
+
 class NodeSettings(Settings):
     """Settings of an edge node."""
 
@@ -58,7 +67,8 @@ class NodeSettings(Settings):
         description="Name of this node. By default host name and a hash of the machine id.",
     )
     memory_budget_mb: Annotated[float, Field(gt=0)] = Field(
-        512.0, description="Memory for loaded fragments, in MiB."
+        default_factory=lambda: _shares().budget_bytes / MEBIBYTE,
+        description="Private memory for fragments, in MiB. By default what control groups and device leave.",
     )
     cpu_share: Annotated[float, Field(gt=0, le=1024)] | None = Field(
         None, description="Share of one core that this node is limited to, if it is."
@@ -77,8 +87,9 @@ class NodeSettings(Settings):
         2048.0, description="Disk space for fetched fragments, in MiB."
     )
     queue_mb: Annotated[float, Field(gt=0)] = Field(
-        128.0,
-        description="Memory for incomplete tensors, in MiB, and as much for those that wait to be computed.",
+        default_factory=lambda: min(MOST_QUEUE_MB, _shares().queue_bytes / MEBIBYTE),
+        description="Memory for incomplete tensors, in MiB, and as much for those that wait to be computed. "
+        "By default a tenth of what there is, at most 128.",
     )
     codec: Literal["auto", "raw", "zstd"] = Field(
         "auto", description="Compression of sent tensors. `auto`: zstd if the link is slow."
