@@ -16,9 +16,9 @@ from splitplace.bus.service import Service, new_boot_id, now_ms, software_versio
 from splitplace.bus.upkeep import Upkeep
 from splitplace.edge_node.benchmark import measure_codec, measure_score
 from splitplace.edge_node.catalogue import Catalogue
+from splitplace.edge_node.disk import NodeDisk
 from splitplace.edge_node.executor import Done, Executor, Failure
 from splitplace.edge_node.fetcher import Fetcher
-from splitplace.edge_node.fragment_store import FragmentStore
 from splitplace.edge_node.loader import Loader
 from splitplace.edge_node.memory import MemoryBudget
 from splitplace.edge_node.outbox import Outbox
@@ -136,7 +136,8 @@ class Agent:
         queue_bytes = int(settings.queue_mb * MEBIBYTE)
         self._assembly = TensorAssembly(max_bytes=queue_bytes)
         self._catalogue = Catalogue(score)
-        self._store = FragmentStore(settings.fragment_folder, int(settings.fragment_store_mb * MEBIBYTE))
+        self._disk = NodeDisk(settings.fragment_folder, int(settings.fragment_store_mb * MEBIBYTE))
+        self._store = self._disk.files
         self._quarantine = Quarantine(settings.fragment_folder)
         self._watchdog = Watchdog(
             floor_ms=1000 * settings.run_limit_s,

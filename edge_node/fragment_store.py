@@ -1,22 +1,26 @@
-"""The files of fragments on this node's disk, by hash. Plain blocking disk code: call it in a thread."""
+"""The files of fragments on this node's disk, named by their hashes: so pieces refer to their weights.
+
+Plain blocking disk code: call it in a thread.
+"""
 
 import contextlib
 import os
+import re
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from splitplace.messages.application import StoredFile
 from splitplace.messages.limits import CHUNK_BYTES
 from splitplace.storage.model_store import StoreError, verify
 from splitplace.storage.replace import move_into_place
 
-_SUFFIX = ".onnx"
 _PARTIAL = ".partial"
+_NAME = re.compile(rf"[0-9a-f]{{64}}({_PARTIAL})?")
 _PROBE = ".probe-"
 
 CHECK_EVERY_S = 5.0
@@ -72,16 +76,30 @@ class PartialFile:
         os.fsync(self._file.fileno())
 
 
+class Forms(Protocol):
+    """The prepared forms on the same disk: they can be made again, so they make room first."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of all of them."""
+        ...
+
+    def free(self, wanted_bytes: int) -> int:
+        """Remove forms that nobody maps until so much is freed. Return how much."""
+        ...
+
+
 class FragmentStore:
     """A bounded cache: the least recently used files make room, before a new one is fetched."""
 
-    def __init__(self, folder: Path, max_bytes: int) -> None:
+    def __init__(self, folder: Path, max_bytes: int, forms: Forms | None = None) -> None:
         """Open the cache.
 
         Args:
             folder: created if missing; unfinished downloads in it can resume.
-            max_bytes: of all files, including unfinished ones. A single larger file is kept until the next
-                one comes.
+            max_bytes: of all files, including unfinished ones, and of the prepared forms. A single larger
+                file is kept until the next one comes.
+            forms: the prepared forms that share these bytes.
 
         A disk that is full, read-only or broken is no error: `trouble` says so, and what is there is used.
 
@@ -92,6 +110,7 @@ class FragmentStore:
         """Why nothing can be written now; empty while all is well."""
         self._folder = folder
         self._max_bytes = max_bytes
+        self._forms = forms
         self._checked_s = time.monotonic()
         self._lock = threading.Lock()
         self._open: set[Path] = set()
@@ -135,7 +154,7 @@ class FragmentStore:
 
     def files(self) -> tuple[str, ...]:
         """Return the hashes of complete files, most recently used first."""
-        return tuple(path.stem for path, _ in reversed(self._by_age()) if path.suffix == _SUFFIX)
+        return tuple(path.name for path, _ in reversed(self._by_age()) if path.suffix != _PARTIAL)
 
     def find(self, sha256: str) -> Path | None:
         """Return the path of a file; None if it is missing or had a wrong hash and was removed."""
@@ -200,10 +219,23 @@ class FragmentStore:
             self._make_room(path, path.stat().st_size)
         return path
 
+    def make_room(self, form_bytes: int) -> None:
+        """Remove least recently used files until a prepared form of this size fits beside the others."""
+        with self._lock:
+            self._remove_files(None, form_bytes + (self._forms.size_bytes if self._forms else 0))
+
     def _make_room(self, keep: Path, keep_bytes: int) -> None:
-        """Remove least recently used files until the rest fits beside a file that is or will be there."""
+        """Remove forms, then files, until the rest fits beside a file that is or will be there."""
+        forms_bytes = self._forms.size_bytes if self._forms else 0
+        if self._forms is not None:
+            total = keep_bytes + forms_bytes + sum(size for path, size in self._by_age() if path != keep)
+            forms_bytes -= self._forms.free(total - self._max_bytes)
+        self._remove_files(keep, keep_bytes + forms_bytes)
+
+    def _remove_files(self, keep: Path | None, taken_bytes: int) -> None:
+        """Remove least recently used files, but one, until the rest fits beside what is taken."""
         others = [(path, size) for path, size in self._by_age() if path != keep]
-        total = keep_bytes + sum(size for _, size in others)
+        total = taken_bytes + sum(size for _, size in others)
         for path, size in others:
             if total <= self._max_bytes:
                 return
@@ -214,14 +246,16 @@ class FragmentStore:
     def _by_age(self) -> list[tuple[Path, int]]:
         """Return files and their sizes in bytes, least recently used first."""
         found = []
-        for path in (*self._folder.glob(f"*{_SUFFIX}"), *self._folder.glob(f"*{_PARTIAL}")):
+        for path in self._folder.glob("*"):
+            if not _NAME.fullmatch(path.name):
+                continue
             with contextlib.suppress(FileNotFoundError):  # another thread has just removed it
                 seen = path.stat()
                 found.append((seen.st_mtime_ns, path, seen.st_size))
         return [(path, size) for _, path, size in sorted(found)]
 
     def _path(self, sha256: str) -> Path:
-        return self._folder / f"{sha256}{_SUFFIX}"
+        return self._folder / sha256
 
 
 def _touch(path: Path) -> None:

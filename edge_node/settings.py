@@ -84,7 +84,7 @@ class NodeSettings(Settings):
         None, description="Folder of fetched fragments. By default `fragments/NODE` in the state folder."
     )
     fragment_store_mb: Annotated[float, Field(gt=0)] = Field(
-        2048.0, description="Disk space for fetched fragments, in MiB."
+        2048.0, description="Disk space for files of fragments and their prepared forms, in MiB."
     )
     queue_mb: Annotated[float, Field(gt=0)] = Field(
         default_factory=lambda: min(MOST_QUEUE_MB, _shares().queue_bytes / MEBIBYTE),

@@ -85,13 +85,10 @@ class PreparedForms:
         """Open the cache, and remove what a crash left unfinished.
 
         Args:
-            folder: Created if missing. No two processes may share it.
+            folder: Created if missing and possible. No two processes may share it.
             max_bytes: Bound of all forms together.
             grows: Called before a form is written, with its expected size in bytes: what shares the disk
                 can make room.
-
-        Raises:
-            OSError: The folder cannot be used.
         """
         self._folder = folder
         self._max_bytes = max_bytes
@@ -100,7 +97,8 @@ class PreparedForms:
         self._mapped: Counter[str] = Counter()
         self._checked: dict[str, tuple[int, ...]] = {}
         """Forms whose hashes were right, and what the file system said of their files then."""
-        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):  # a read-only disk still gives good forms
+            folder.mkdir(parents=True, exist_ok=True)
         for path in folder.glob(f"*{_PARTIAL}"):
             shutil.rmtree(path, ignore_errors=True)
 
@@ -175,7 +173,7 @@ class PreparedForms:
             self._remove(self._folder / key)
             self._make_room(expected_bytes)
         self._grows(expected_bytes)
-        partial.mkdir()
+        partial.mkdir(parents=True)
         form = UnfinishedForm(partial)
         try:
             yield form

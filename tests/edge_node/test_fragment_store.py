@@ -86,7 +86,7 @@ def test_a_restart_finds_complete_files_and_resumes_incomplete_ones(tmp_path: Pa
             partial.write(chunk, content[chunk * CHUNK_BYTES : (chunk + 1) * CHUNK_BYTES])
         path = store.finish(partial, sha256)
     assert path.read_bytes() == content
-    assert {file.suffix for file in tmp_path.iterdir()} == {".onnx"}
+    assert {file.name for file in tmp_path.iterdir()} == {complete, sha256}
 
 
 def test_the_rest_of_a_file_of_another_size_is_not_used(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_disk_that_refuses_is_said_what_is_there_is_used_and_recovery_is_notic
     disk.recover()
     store.check()
     assert not store.trouble
-    assert [path.name for path in tmp_path.iterdir()] == [f"{sha256}.onnx"]
+    assert [path.name for path in tmp_path.iterdir()] == [sha256]
 
 
 def test_a_folder_that_cannot_be_made_on_a_read_only_disk_is_trouble_and_no_error(

@@ -202,7 +202,7 @@ def test_a_system_is_started_part_by_part_and_answers(installed: Installation) -
         assert "fail" not in found
     kept = {path.name for path in installed.state.iterdir()}
     assert {"gateway.sqlite3", "broker", "log", "fragments"} <= kept
-    assert list((installed.state / "fragments" / "one").glob("*.onnx"))
+    assert list((installed.state / "fragments" / "one").glob("files/*"))
 
 
 def test_a_demo_runs_and_leaves_nothing(installed: Installation) -> None:
