@@ -6,9 +6,7 @@ shapes of that one type, so nodes, placer and aggregator know no variant names.
 """
 
 from collections.abc import Iterator
-from functools import cached_property
-from math import prod
-from typing import Annotated, Literal, NamedTuple, Self, get_args
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -25,13 +23,29 @@ from splitplace.messages.base import (
     Words,
     one_line,
 )
-from splitplace.messages.limits import MAX_BATCH, MAX_STAGES, MAX_TENSOR_BYTES, MAX_TENSOR_RANK
+from splitplace.messages.limits import MAX_BATCH, MAX_STAGES, MAX_STORED_PIECES, MAX_TENSOR_BYTES
+from splitplace.messages.pieces import ChainStage, NamedChain, StoredFile
+from splitplace.messages.tensors import ITEM_BYTES, Dimension, DType, TensorSpec
+
+__all__ = [
+    "INPUT",
+    "ITEM_BYTES",
+    "VARIANT_KINDS",
+    "Application",
+    "ClassIndex",
+    "DType",
+    "Dimension",
+    "Fragment",
+    "Label",
+    "Stage",
+    "StoredFile",
+    "TensorSpec",
+    "Variant",
+    "VariantKind",
+]
 
 INPUT: Literal["input"] = "input"
 """The reserved `source` of a stage that reads the task's own input."""
-
-DType = Literal["uint8", "int8", "float16", "float32"]
-ITEM_BYTES: dict[str, int] = {"uint8": 1, "int8": 1, "float16": 2, "float32": 4}
 
 VariantKind = Literal["whole", "layer", "semantic", "compressed", "int8"]
 """Family of a variant: the whole network, a chain of its layers, branches that each know a group of classes,
@@ -39,34 +53,14 @@ a network with less work, or the whole network in eight-bit integers."""
 
 VARIANT_KINDS: tuple[VariantKind, ...] = get_args(VariantKind)
 
-Dimension = Annotated[int, Field(ge=1, le=1 << 20)]
 ClassIndex = Annotated[int, Field(ge=0, le=100_000)]
 Label = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(one_line)]
 
 
-class TensorSpec(Part):
-    """Type and shape of one tensor of a batch, **without** the batch dimension."""
-
-    dtype: DType
-    shape: Annotated[tuple[Dimension, ...], Field(max_length=MAX_TENSOR_RANK)]
-
-    @cached_property
-    def bytes_per_image(self) -> int:
-        """Size of one batch item in bytes."""
-        return prod(self.shape) * ITEM_BYTES[self.dtype]
-
-
-class StoredFile(NamedTuple):
-    """A file of the model store, as nodes fetch and keep it."""
-
-    sha256: str
-    """Its name: the SHA-256 of its content."""
-    file_bytes: int
-    """Its size."""
-
-
 class Fragment(Part):
-    """What a node runs for a stage: an ONNX file named by its SHA-256, with one input and one output.
+    """What a node runs for a stage: a run of pieces of a chain, with one input and one output.
+
+    Without a chain it is an ONNX file, as SplitPlace 0.2 stored it.
 
     A call on n images costs `milliseconds_per_call + n * milliseconds_per_image`. Both are measured in one
     thread on a device of score `Application.reference_score`. A node of score s takes
@@ -74,8 +68,11 @@ class Fragment(Part):
     """
 
     sha256: Sha256
+    """Its id: `ChainStage.sha256` of its pieces, or the SHA-256 of its only file."""
     file_bytes: Bytes
+    """Size of all its files."""
     weight_bytes: Bytes
+    """Memory of its weights in a session."""
     peak_memory_bytes: Bytes
     """Weights plus the largest live activations of one micro-batch: what a node reserves for it."""
     flops_per_image: NonNegative
@@ -83,10 +80,16 @@ class Fragment(Part):
     milliseconds_per_call: Milliseconds
     input: TensorSpec
     output: TensorSpec
+    chain: Name | None = None
+    """Name of the chain that its pieces belong to; None for a fragment in one file."""
+    first: Count = 0
+    """Number of its first piece in the chain."""
+    end: Count = 0
+    """Number of the piece after its last one."""
 
     @property
     def files(self) -> tuple[StoredFile, ...]:
-        """What a node needs on its disk to load the fragment: today one file of the same hash."""
+        """The file of a fragment without a chain. `Application.files_of` knows those of every fragment."""
         return (StoredFile(self.sha256, self.file_bytes),)
 
 
@@ -163,11 +166,36 @@ class Application(Message):
     """Benchmark score of the device on which the fragments were timed."""
     variants: Annotated[tuple[Variant, ...], Field(min_length=1, max_length=32)]
     fragments: Annotated[tuple[Fragment, ...], Field(min_length=1, max_length=1024)]
+    chains: Annotated[tuple[NamedChain, ...], Field(max_length=1024)] = ()
+    """Networks in pieces, that fragments are runs of."""
 
     @property
     def files(self) -> tuple[StoredFile, ...]:
-        """Every file of its fragments once, in the order of the fragments."""
-        return tuple(dict.fromkeys(file for fragment in self.fragments for file in fragment.files))
+        """Every file once: those of the chains, then fragments in one file."""
+        in_one_file = (fragment for fragment in self.fragments if fragment.chain is None)
+        return tuple(
+            dict.fromkeys(
+                (
+                    *(file for chain in self.chains for piece in chain.chain.pieces for file in piece.files),
+                    *(file for fragment in in_one_file for file in fragment.files),
+                )
+            )
+        )
+
+    def files_of(self, fragment: Fragment) -> tuple[StoredFile, ...]:
+        """Return what a node needs on its disk to load a fragment, each file once. Raises KeyError."""
+        return fragment.files if fragment.chain is None else self.stage_of(fragment).files
+
+    def stage_of(self, fragment: Fragment) -> ChainStage:
+        """Return the pieces of a fragment. Raises KeyError if it has no chain, or the chain is not here."""
+        return self.chain(fragment.chain or "").chain.stage(fragment.first, fragment.end)
+
+    def chain(self, name: str) -> NamedChain:
+        """Return the chain of that name. Raises KeyError."""
+        for chain in self.chains:
+            if chain.name == name:
+                return chain
+        raise KeyError(name)
 
     def variant(self, name: str) -> Variant:
         """Return the variant of that name. Raises KeyError."""
@@ -199,6 +227,38 @@ class Application(Message):
                     f"{variant.name}: its last stages must cover each of {len(self.labels)} classes once"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _has_chains(self) -> Self:
+        """Chains have different names, and every fragment is the run of pieces that its id says."""
+        if len({chain.name for chain in self.chains}) < len(self.chains):
+            raise ValueError("the name of a chain is given twice")
+        if sum(len(chain.chain.pieces) for chain in self.chains) > MAX_STORED_PIECES:
+            raise ValueError(f"more than {MAX_STORED_PIECES} pieces")
+        if len({file.sha256 for file in self.files}) < len(self.files):
+            raise ValueError("a file is given with two sizes")
+        for fragment in self.fragments:
+            if fragment.chain is not None:
+                self._check_run(fragment)
+        return self
+
+    def _check_run(self, fragment: Fragment) -> None:
+        """Raise ValueError unless a fragment is the run of pieces that it says."""
+        name = f"fragment {fragment.sha256[:12]}"
+        try:
+            stage = self.stage_of(fragment)
+        except KeyError:
+            raise ValueError(f"{name} belongs to a chain {fragment.chain!r} that is not described") from None
+        ends = (stage.inputs, stage.outputs)
+        if stage.sha256 != fragment.sha256:
+            raise ValueError(f"{name} has another SHA-256 than its pieces")
+        if [tuple(tensor.spec for tensor in bundle) for bundle in ends] != [
+            (fragment.input,),
+            (fragment.output,),
+        ]:
+            raise ValueError(f"{name} has other inputs or outputs than its pieces")
+        if sum(file.file_bytes for file in stage.files) != fragment.file_bytes:
+            raise ValueError(f"{name} has another size than its files")
 
     def _problems(self, variant: Variant, fragments: dict[str, Fragment]) -> Iterator[tuple[str, str]]:
         """Stages that cannot work, and why: found here, they fail when a manifest is read, not in a task."""

@@ -84,6 +84,9 @@ MAX_PACKET_BYTES = MAX_TASK_BYTES + KIBIBYTE * 64
 MAX_PIECES = 64
 """Most pieces of one network."""
 
+MAX_STORED_PIECES = 1024
+"""Most pieces of all networks of an application."""
+
 MAX_BUNDLE_TENSORS = 64
 """Most tensors that cross one boundary between pieces."""
 

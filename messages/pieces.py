@@ -5,14 +5,16 @@ file* holds the large weights, each at a multiple of `WEIGHT_ALIGNMENT`; a piece
 none. Neighbouring pieces joined are a stage: one session on one node.
 """
 
+import hashlib
+from functools import cached_property
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from splitplace.messages.application import TensorSpec
-from splitplace.messages.base import Bytes, Part, Sha256
+from splitplace.messages.base import Bytes, Milliseconds, Name, NonNegative, Part, Sha256
 from splitplace.messages.limits import MAX_BUNDLE_TENSORS, MAX_PIECES
+from splitplace.messages.tensors import TensorSpec
 
 WEIGHT_ALIGNMENT = 4096
 """Weights begin at multiples of this in a weights file, so that a node can map them."""
@@ -22,6 +24,15 @@ TensorName = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 
 OperatorDomain = Literal["", "ai.onnx.ml", "com.microsoft"]
 """Sets of operators that ONNX Runtime brings; the empty one is ONNX's own."""
+
+
+class StoredFile(NamedTuple):
+    """A file of the model store, as nodes fetch and keep it."""
+
+    sha256: str
+    """Its name: the SHA-256 of its content."""
+    file_bytes: int
+    """Its size."""
 
 
 class NamedTensor(Part):
@@ -52,6 +63,12 @@ class Piece(Part):
     """Weights file; None for a piece without large weights."""
     weights_bytes: Bytes = 0
     """Size of the weights file."""
+
+    @property
+    def files(self) -> tuple[StoredFile, ...]:
+        """Its one or two files."""
+        graph = StoredFile(self.graph, self.graph_bytes)
+        return (graph,) if self.weights is None else (graph, StoredFile(self.weights, self.weights_bytes))
 
 
 class Chain(Part):
@@ -109,3 +126,40 @@ class ChainStage(Part):
     pieces: tuple[Piece, ...]
     inputs: Bundle
     outputs: Bundle
+
+    @cached_property
+    def sha256(self) -> str:
+        """Its id: of everything that a node joins, so versions and bundles as well as pieces."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    @property
+    def files(self) -> tuple[StoredFile, ...]:
+        """The files of its pieces, each once."""
+        return tuple(dict.fromkeys(file for piece in self.pieces for file in piece.files))
+
+
+class PieceCost(Part):
+    """What one piece costs inside a joined stage, on the device of `Application.reference_score`."""
+
+    milliseconds_per_image: Milliseconds
+    """Its share of the time of the whole chain, in one thread."""
+    weight_bytes: Bytes
+    """Memory of its weights in a session. Files may hold them narrower."""
+    activation_bytes_per_image: Bytes
+    """Greatest sum of the tensors that live at the same time."""
+    flops_per_image: NonNegative
+
+
+class NamedChain(Part):
+    """A network of an application, in pieces, with what they cost."""
+
+    name: Name
+    chain: Chain
+    costs: Annotated[tuple[PieceCost, ...], Field(max_length=MAX_PIECES)]
+    """One for each piece."""
+
+    @model_validator(mode="after")
+    def _has_costs(self) -> Self:
+        if len(self.costs) != len(self.chain.pieces):
+            raise ValueError(f"{len(self.costs)} costs for {len(self.chain.pieces)} pieces")
+        return self
