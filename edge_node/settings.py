@@ -5,18 +5,21 @@ import hashlib
 import os
 import re
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_settings import CliImplicitFlag
+from typing_extensions import override
 
 from splitplace.bus.settings import Settings
 from splitplace.edge_node.available_memory import Shares, available_bytes, shares
 from splitplace.messages.base import Name
 from splitplace.messages.limits import MEBIBYTE
+from splitplace.messages.topics import NODE
+from splitplace.storage.credentials import Credentials, CredentialsError
 
 LOOPBACK_MEGABYTES_PER_SECOND = 1000.0
 NETWORK_MEGABYTES_PER_SECOND = 100.0
@@ -106,6 +109,29 @@ class NodeSettings(Settings):
         20.0,
         description="End the process when a run takes longer than this, and than 20 times what is expected.",
     )
+
+    @classmethod
+    @override
+    def _user(cls, data: Mapping[str, Any]) -> str:
+        return str(data.get("node") or "")
+
+    @classmethod
+    @override
+    def _from_credentials(cls, found: Credentials) -> dict[str, Any]:
+        if found.kind != NODE:
+            raise CredentialsError(
+                f"these are the credentials of the {found.kind} {found.name}: a node needs its own (make a "
+                "token with splitplace secure add node NAME)"
+            )
+        return {"node": found.name} | super()._from_credentials(found)
+
+    @model_validator(mode="after")
+    def _speaks_for_itself(self) -> Self:
+        if self.credentials is not None and self.client_name != self.node:
+            raise ValueError(
+                f"the credentials {self.credentials} are those of {self.client_name}: leave out --node"
+            )
+        return self
 
     @model_validator(mode="after")
     def _pacing_needs_a_share(self) -> Self:

@@ -25,6 +25,7 @@ from splitplace.messages.cluster import (
     StageFailure,
 )
 from splitplace.messages.frames import FragmentHeader, TensorHeader
+from splitplace.messages.joining import JoinAnswer, JoinRequest
 from splitplace.messages.metrics import (
     ClusterMetrics,
     GatewayMetrics,
@@ -113,6 +114,12 @@ PLACER = "placer"
 RESOURCE_MONITOR = "resource-monitor"
 RESULT_AGGREGATOR = "result-aggregator"
 NODE = "node"
+OPERATOR = "operator"
+"""Who runs `status`, `doctor` and `watch`; only a user of the broker, no part of the system."""
+ENROLLER = "enroller"
+"""The only part that may make users of the broker."""
+NEWCOMER = "newcomer"
+"""A node that has a joining token and no user yet."""
 SERVICES = (GATEWAY, SPLITTER, PLACER, RESOURCE_MONITOR, RESULT_AGGREGATOR)
 
 TASK = Topic(
@@ -288,6 +295,15 @@ FRAGMENT_CHUNK = Topic(
 FRAGMENT_MISSING = Topic(
     "fragment/{fragment}/missing", FragmentMissing, (SPLITTER,), (NODE,), "The model store does not have it."
 )
+
+JOIN_REQUEST = Topic(
+    "join/{node}/request",
+    JoinRequest,
+    (NEWCOMER,),
+    (ENROLLER,),
+    "A node with a joining token asks for a user.",
+)
+JOIN_ANSWER = Topic("join/{node}/answer", JoinAnswer, (ENROLLER,), (NEWCOMER,), "Whether it has one now.")
 
 METRICS_TASKS = Topic(
     "metrics/tasks",

@@ -56,5 +56,5 @@ class MissingExtraError(SplitPlaceError):
         """
         super().__init__(
             f"{user} needs {package}: install SplitPlace again with the extra {extra!r} "
-            f"(in a clone of its repository: pipx install --force '.[edge,broker,models,experiments]')"
+            f"(in a clone of its repository: pipx install --force '.[edge,broker,secure,models,experiments]')"
         )

@@ -1,14 +1,18 @@
 """Settings of the gateway."""
 
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field
 
 from splitplace.bus.settings import Settings
+from splitplace.messages.topics import GATEWAY
 
 
 class GatewaySettings(Settings):
     """How the gateway admits, retries and expires tasks."""
+
+    user: ClassVar[str] = GATEWAY
 
     journal: Path | None = Field(
         None, description="File of the journal of tasks. By default `gateway.sqlite3` in the state folder."

@@ -1,14 +1,19 @@
 """Settings of the placer."""
 
+from typing import ClassVar
+
 from pydantic import Field
 from pydantic_settings import CliImplicitFlag
 
 from splitplace.bus.settings import Settings
+from splitplace.messages.topics import PLACER
 from splitplace.policies.placement import PlacementName
 
 
 class PlacerSettings(Settings):
     """Settings of the placer."""
+
+    user: ClassVar[str] = PLACER
 
     placement: PlacementName = Field("earliest-finish", description="Policy that chooses nodes.")
     seed: int = Field(0, description="Seed of random numbers.")

@@ -1,8 +1,11 @@
 """Settings of the resource monitor."""
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from splitplace.bus.settings import Settings
+from splitplace.messages.topics import RESOURCE_MONITOR
 from splitplace.services.resource_monitor.core import (
     FORGET_AFTER_MS,
     LINK_MEGABYTES_PER_SECOND,
@@ -12,6 +15,8 @@ from splitplace.services.resource_monitor.core import (
 
 class ResourceMonitorSettings(Settings):
     """Settings of the resource monitor."""
+
+    user: ClassVar[str] = RESOURCE_MONITOR
 
     silent_after_ms: float = Field(
         SILENT_AFTER_MS, ge=100, description="A node is offline after this many ms without a heartbeat."

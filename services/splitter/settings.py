@@ -1,15 +1,19 @@
 """Settings of the splitter."""
 
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field, field_validator
 
 from splitplace.bus.settings import StoreSettings
+from splitplace.messages.topics import SPLITTER
 from splitplace.policies.splitting import MARGIN, TOLERANCE, MabMode, SplitName, parse_arms
 
 
 class SplitterSettings(StoreSettings):
     """Settings of the splitter."""
+
+    user: ClassVar[str] = SPLITTER
 
     policy: SplitName = Field("expected-reward", description="Policy that decides how to split.")
     arms: str = Field(

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
@@ -22,12 +22,15 @@ from pydantic_settings import (
 
 from splitplace.bus.known_keys import OF_PARTS, correction
 from splitplace.errors import ConfigurationError
+from splitplace.storage.credentials import Credentials, CredentialsError
 from splitplace.storage.model_store import ModelStore
 from splitplace.storage.paths import SHIPPED_STORE, Paths, resolve_paths
+from splitplace.storage.secured import SecuredFolder, find_credentials
 
 DEFAULT_PORT = 1883
 DEFAULT_TLS_PORT = 8883
 DEFAULT_PREFIX = "splitplace/v1"
+COMMANDS_USER = "operator"
 CONFIG_VARIABLE = "SPLITPLACE_CONFIG"
 
 
@@ -46,6 +49,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SPLITPLACE_", extra="ignore", hide_input_in_errors=True)
 
+    user: ClassVar[str] = COMMANDS_USER
+    """Whose credentials a part takes out of a folder that holds those of several users."""
+
     broker: str = Field(
         "mqtt://127.0.0.1:1883", description="URL of the broker: `mqtt://HOST:PORT`, or `mqtts://` for TLS."
     )
@@ -53,6 +59,11 @@ class Settings(BaseSettings):
     username: str | None = Field(None, description="User name for the broker.")
     password: SecretStr | None = Field(
         None, description="Password for the broker. A flag is visible to other users: prefer the variable."
+    )
+    credentials: Path | None = Field(
+        None,
+        description="File with user, password and authority of a secured broker, or a folder with one for "
+        "each user (docs/security.md). By default in the state folder, or what systemd loads.",
     )
     ca_file: Path | None = Field(None, description="Certificate authority of the broker, for `mqtts://`.")
     certificate: Path | None = Field(None, description="Client certificate, for `mqtts://`.")
@@ -77,7 +88,7 @@ class Settings(BaseSettings):
         """Move `user:password@` to fields of their own: a URL is printed and logged."""
         broker = data.get("broker")
         if not isinstance(broker, str) or "@" not in broker:
-            return data
+            return cls._with_credentials(data)
         start, _, address = broker.rpartition("@")
         scheme, _, credentials = start.rpartition("//")
         username, _, password = credentials.partition(":")
@@ -89,6 +100,51 @@ class Settings(BaseSettings):
             **data,
             "broker": f"{scheme or 'mqtt:'}//{address}",
         }
+
+    @classmethod
+    def _with_credentials(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Add what a file of credentials says; what was given otherwise stays."""
+        given, state_dir = data.get("credentials"), data.get("state_dir")
+        if given == "" or state_dir == "":  # refused below
+            return data
+        folder = SecuredFolder(resolve_paths(Path(state_dir) if state_dir else None).secured)
+        try:
+            path = find_credentials(Path(given) if given else None, folder, cls._user(data))
+        except CredentialsError:
+            if given or "broker" not in data:
+                raise
+            path = None
+        if path is None:
+            return data
+        found = Credentials.load(path)
+        if "broker" in data and not given and _address(data["broker"]) != _address(found.broker):
+            return data  # nobody named these credentials, and another broker must not get them
+        return {**cls._from_credentials(found), **data, "credentials": path}
+
+    @classmethod
+    def _user(cls, data: Mapping[str, Any]) -> str:  # noqa: ARG003 - a node is called as its settings say
+        """Whose credentials to use; empty where that is not known."""
+        return cls.user
+
+    @classmethod
+    def _from_credentials(cls, found: Credentials) -> dict[str, Any]:
+        """Return the settings that a file of credentials makes. Raises CredentialsError: it is not for us."""
+        if cls.user not in {COMMANDS_USER, found.name}:
+            raise CredentialsError(f"these are the credentials of {found.name}: {cls.user} needs its own")
+        return {
+            "broker": found.broker,
+            "prefix": found.prefix,
+            "username": found.username,
+            "password": found.password,
+        }
+
+    @model_validator(mode="after")
+    def _keeps_credentials_encrypted(self) -> Self:
+        if self.credentials is not None and urlsplit(self.broker).scheme != "mqtts":
+            raise ValueError(
+                f"the credentials {self.credentials} are for TLS, and {self.broker} is not: use mqtts://"
+            )
+        return self
 
     @field_validator("*", mode="before")
     @classmethod
@@ -153,7 +209,10 @@ class Settings(BaseSettings):
         if urlsplit(self.broker).scheme != "mqtts":
             return None
         try:
-            context = ssl.create_default_context(cafile=str(self.ca_file) if self.ca_file else None)
+            context = ssl.create_default_context(
+                cafile=str(self.ca_file) if self.ca_file else None,
+                cadata=None if self.ca_file or not self.credentials else self._authority(),
+            )
             if self.certificate:
                 context.load_cert_chain(self.certificate, self.key)
         except OSError as error:  # also ssl.SSLError
@@ -162,6 +221,14 @@ class Settings(BaseSettings):
                 f"(--ca-file {self.ca_file}, --certificate {self.certificate}, --key {self.key})"
             ) from error
         return context
+
+    def _authority(self) -> str:
+        return Credentials.load(self.credentials).authority if self.credentials else ""
+
+    @property
+    def client_name(self) -> str | None:
+        """What the broker's rules call this user: its login, which may differ after a rotation."""
+        return Credentials.load(self.credentials).name if self.credentials else self.username
 
     @classmethod
     def settings_customise_sources(
@@ -215,6 +282,18 @@ class StoreSettings(Settings):
     def model_store(self) -> ModelStore:
         """The networks to use. Your own take the place of shipped ones with the same name."""
         return ModelStore(self.store) if self.store else ModelStore(self.paths.own_store, SHIPPED_STORE)
+
+
+def _address(broker: object) -> tuple[str, int] | None:
+    """Host and port of a broker; None where the URL is not valid."""
+    if not isinstance(broker, str):
+        return None
+    url = urlsplit(broker if "//" in broker else f"mqtt://{broker}")
+    try:
+        port = url.port
+    except ValueError:
+        return None
+    return (url.hostname or "", port or (DEFAULT_TLS_PORT if url.scheme == "mqtts" else DEFAULT_PORT))
 
 
 def config_file() -> Path:

@@ -9,17 +9,27 @@ import typer
 
 from splitplace.bus.settings import DEFAULT_PORT
 from splitplace.commands.processes.broker import LOOPBACK, BrokerError, StartedKind, started_broker
+from splitplace.commands.secure.facts import Facts, secured_folder
 from splitplace.commands.shared.places import StateDirOption, paths
 
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - only where it wants a password
 _WATCH_S = 0.2
 
 
 def command(
     *,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of MQTT 5.")] = DEFAULT_PORT,
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Port of MQTT 5.", show_default="1883, or that of secure init"),
+    ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on. 0.0.0.0 lets the whole network in, without a password.")
-    ] = LOOPBACK,
+        str | None,
+        typer.Option(
+            help="Address to listen on. 0.0.0.0 lets the whole network in, without a password unless the "
+            "system is secured.",
+            show_default="127.0.0.1, or 0.0.0.0 where the system is secured",
+        ),
+    ] = None,
     kind: Annotated[
         StartedKind | None, typer.Option(help="Broker to run.", show_default="what is installed")
     ] = None,
@@ -39,14 +49,23 @@ def command(
 ) -> None:
     """Run a broker with the right settings.
 
-    Runs Mosquitto if it is installed, else the broker in the package `iotcore`. Anybody who can reach its
-    address may do everything. Beyond a network of your own, run Mosquitto with `mosquitto/mosquitto.conf` and
-    its access list.
+    Runs Mosquitto if it is installed, else the broker in the package `iotcore`. Where `splitplace secure
+    init` has made users, it lets in only them, over TLS. Else anybody who can reach its address may do
+    everything.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    places = paths(state_dir)
+    secured = secured_folder(places)
+    facts = Facts.load(secured.facts) if secured.path.joinpath("broker").is_dir() else None
     try:
         with started_broker(
-            folder or paths(state_dir).broker, kind=kind, port=port, host=host, legacy_port=legacy_port
+            folder or (places.broker if facts is None else secured.broker),
+            kind=kind or (None if facts is None else "mosquitto"),
+            port=port or (DEFAULT_PORT if facts is None else facts.port),
+            host=host or (LOOPBACK if facts is None else EVERYWHERE),
+            legacy_port=legacy_port,
+            secured=None if facts is None else secured.broker,
+            plugin=None if facts is None else Path(facts.plugin),
         ) as broker:
             print(
                 f"{broker.kind} broker on {broker.url}, log in {broker.log_file} (Ctrl-C stops it)",

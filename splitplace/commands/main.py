@@ -36,6 +36,9 @@ COMMANDS: Mapping[str, LazyCommand] = {
         "Add, build, measure and keep applications: networks as measured fragments.",
         "splitplace.commands.models.command:app",
     ),
+    "secure": LazyCommand(
+        "Users, certificates and access rules of the broker.", "splitplace.commands.secure.command:app"
+    ),
     "simulate": LazyCommand(
         "Run policies on simulated hosts: eight hours take seconds.", "splitplace.commands.simulate:command"
     ),

@@ -7,25 +7,40 @@ from rich.console import Console
 from rich.table import Table
 
 from splitplace.bus.settings import Settings
-from splitplace.commands.shared.client import connected
-from splitplace.commands.shared.options import BrokerOption, PrefixOption, fail, settings_from
+from splitplace.commands.shared.client import connected, may_not_read
+from splitplace.commands.shared.options import (
+    BrokerOption,
+    CredentialsOption,
+    PrefixOption,
+    fail,
+    settings_from,
+)
 from splitplace.commands.shared.output import JsonOption, cell, print_json
 from splitplace.commands.shared.system_report import SystemReport, look, report_on
 from splitplace.errors import ExitCode
 from splitplace.messages.limits import MEBIBYTE
+from splitplace.messages.topics import NODE_STATUS, SERVICE_STATUS
 
 
-def command(*, broker: BrokerOption = None, prefix: PrefixOption = None, as_json: JsonOption = False) -> None:
+def command(
+    *,
+    broker: BrokerOption = None,
+    prefix: PrefixOption = None,
+    credentials: CredentialsOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Show services and nodes.
 
     Exits with 1 if a service is not running, and with 5 if the broker cannot be reached.
     """
-    settings = settings_from(broker, prefix)
+    settings = settings_from(broker, prefix, credentials)
     report = asyncio.run(_look(settings))
     if as_json:
         print_json(report)
     else:
         _print(report, settings)
+    if report.unreadable:
+        fail(f"{may_not_read(settings, report.unreadable)}, so it cannot tell what runs", ExitCode.PROBLEM)
     if report.missing:
         fail(
             f"missing: {', '.join(report.missing)} (start all services with: splitplace up)", ExitCode.PROBLEM
@@ -39,6 +54,13 @@ async def _look(settings: Settings) -> SystemReport:
 
 def _print(report: SystemReport, settings: Settings) -> None:
     console = Console()
+    if SERVICE_STATUS.filter not in report.unreadable:
+        _print_services(console, report, settings)
+    if NODE_STATUS.filter not in report.unreadable:
+        _print_nodes(console, report)
+
+
+def _print_services(console: Console, report: SystemReport, settings: Settings) -> None:
     services = Table("service", "state", "version")
     services.title = f"Services on {settings.broker}, {settings.prefix}"
     for service in report.services:
@@ -49,6 +71,9 @@ def _print(report: SystemReport, settings: Settings) -> None:
             console.print(cell(f"{service.name}: {service.trouble}", "yellow"))
     for stranger in report.strangers:
         console.print(cell(f"{stranger} (install the same version everywhere)", "yellow"))
+
+
+def _print_nodes(console: Console, report: SystemReport) -> None:
     if not report.nodes:
         console.print("No node is known here. Start one with: splitplace node --node NAME")
         return

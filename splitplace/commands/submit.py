@@ -16,10 +16,19 @@ from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from splitplace.bus.client import BrokerClient, RefusedError
 from splitplace.bus.settings import Settings
-from splitplace.commands.shared.client import SPEAKS_WITHIN_S, connected, retained
+from splitplace.commands.shared.client import (
+    SPEAKS_WITHIN_S,
+    connected,
+    may_not_read,
+    may_not_write,
+    retained,
+    subscribe,
+)
 from splitplace.commands.shared.options import (
     BrokerOption,
+    CredentialsOption,
     PrefixOption,
     explain,
     fail,
@@ -33,6 +42,7 @@ from splitplace.messages.limits import MAX_TASK_BYTES
 from splitplace.messages.task import Answer, TaskRequest
 from splitplace.messages.topics import ANSWER, GATEWAY, METRICS_SERVICE, SERVICE_STATUS, TASK_NAMED
 
+_OTHER_USER = "send as a sensor or operator (splitplace secure add sensor NAME, then --credentials FILE)"
 _EXTRA_PATIENCE_S = 5.0
 _PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
@@ -54,6 +64,7 @@ def command(
     ] = None,
     broker: BrokerOption = None,
     prefix: PrefixOption = None,
+    credentials: CredentialsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Send pictures or arrays as one task and print the answer.
@@ -61,7 +72,7 @@ def command(
     Exits with 0 for an answer, on time or late; 3 if the task was refused or not valid; 4 if it expired or
     failed; 5 if no broker, gateway or answer was found.
     """
-    settings = settings_from(broker, prefix)
+    settings = settings_from(broker, prefix, credentials)
     _check_name(app)
     request = request_from(files, parse_duration_ms(deadline), _classes(labels))
     answer = asyncio.run(ask(settings, app, request))
@@ -114,7 +125,7 @@ async def ask(settings: Settings, application: str, request: TaskRequest) -> Ans
             the deadline and the gateway's grace.
     """
     # Where the broker has an access list, a client may only use its own user name.
-    name, task = settings.username or f"submit-{secrets.token_hex(4)}", secrets.token_hex(8)
+    name, task = settings.client_name or f"submit-{secrets.token_hex(4)}", secrets.token_hex(8)
     answers = f"{settings.prefix}/{ANSWER.at(client=name, task=task)}"
     topic = f"{settings.prefix}/{TASK_NAMED.at(application=application, client=name, task=task)}"
     properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
@@ -124,16 +135,16 @@ async def ask(settings: Settings, application: str, request: TaskRequest) -> Ans
     payload = msgpack.packb(request.model_dump(exclude_none=True))
     patience_s = 2 * (request.deadline_ms or 0.0) / 1000 + _EXTRA_PATIENCE_S
     async with connected(settings, "submit") as client:
-        seen = await retained(client, settings, (SERVICE_STATUS,))
-        if not any(said.online for said in seen.messages(SERVICE_STATUS) if said.service == GATEWAY):
-            raise UnreachableError(
-                f"no gateway runs on {settings.broker} below {settings.prefix} (start it with: splitplace up)"
-            )
+        await _check_gateway(client, settings)
         heartbeat = f"{settings.prefix}/{METRICS_SERVICE.at(service=GATEWAY)}"
-        await client.subscribe(heartbeat, qos=0)
-        await client.subscribe(answers, qos=1)
+        await subscribe(client, settings, METRICS_SERVICE.at(service=GATEWAY), qos=0)
+        if not await subscribe(client, settings, ANSWER.at(client=name, task=task)):
+            raise UnreachableError(f"{may_not_read(settings, [answers])}: {_OTHER_USER}")
         was_alive = True  # until its heartbeat turns out to be a leftover
-        await client.publish_once(topic, payload, qos=1, retain=False, properties=properties)
+        try:
+            await client.publish_once(topic, payload, qos=1, retain=False, properties=properties)
+        except RefusedError as error:
+            raise UnreachableError(f"{may_not_write(settings, topic)} ({error}): {_OTHER_USER}") from error
         try:
             async with asyncio.timeout(patience_s) as patience:
                 end_s = patience.when()
@@ -156,6 +167,17 @@ async def ask(settings: Settings, application: str, request: TaskRequest) -> Ans
         except ValueError as error:
             raise UnreachableError(f"not a valid answer on {answers}: {error}") from error
     raise UnreachableError(f"broker {settings.broker}: the connection ended")
+
+
+async def _check_gateway(client: BrokerClient, settings: Settings) -> None:
+    """Raise UnreachableError unless a gateway says that it is online."""
+    seen = await retained(client, settings, (SERVICE_STATUS,), service=GATEWAY)
+    if seen.unreadable:
+        raise UnreachableError(f"{may_not_read(settings, seen.unreadable)}: {_OTHER_USER}")
+    if not any(said.online for said in seen.messages(SERVICE_STATUS)):
+        raise UnreachableError(
+            f"no gateway runs on {settings.broker} below {settings.prefix} (start it with: splitplace up)"
+        )
 
 
 def _now_s() -> float:

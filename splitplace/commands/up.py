@@ -4,25 +4,40 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
+from splitplace.bus.settings import Settings
 from splitplace.commands.processes.children import Processes
 from splitplace.commands.shared.credentials import hand_on_credentials
-from splitplace.commands.shared.options import BrokerOption, PrefixOption, settings_from
+from splitplace.commands.shared.options import BrokerOption, PrefixOption
 from splitplace.commands.shared.places import StateDirOption, paths
 from splitplace.commands.shared.policy_option import PolicyOption, parse_pair, policy_flags
-from splitplace.messages.topics import SERVICES
+from splitplace.errors import ConfigurationError
+from splitplace.messages.topics import GATEWAY, SERVICES
 from splitplace.terminal import printable
 
 _WATCH_S = 0.2
+
+
+class _UpSettings(Settings):
+    """Where all services connect to; each has a user of its own."""
+
+    user: ClassVar[str] = GATEWAY
 
 
 def command(
     *,
     broker: BrokerOption = None,
     prefix: PrefixOption = None,
+    credentials: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with the credentials of each service, for a secured broker.",
+            show_default="those in the state folder, where there are some",
+        ),
+    ] = None,
     policy: PolicyOption = None,
     state_dir: StateDirOption = None,
     log_level: Annotated[
@@ -38,11 +53,19 @@ def command(
     Each service is a process of its own, and is restarted if it dies. Services read their settings from
     `SPLITPLACE_*` variables and `splitplace.toml`. They wait for the broker (see `splitplace broker`).
     """
-    settings = settings_from(broker, prefix, log_level=log_level)
+    if credentials is not None and not credentials.is_dir():
+        raise ConfigurationError(
+            f"--credentials {credentials}: each service needs its own; name the folder with their files"
+        )
+    given = {"broker": broker, "prefix": prefix, "log_level": log_level, "credentials": credentials}
+    given |= {"state_dir": state_dir}
+    settings = _UpSettings.load(**{name: value for name, value in given.items() if value is not None})
     hand_on_credentials(settings)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     own_flags = policy_flags(parse_pair(policy))
     shared = ["--broker", settings.broker, "--prefix", settings.prefix, "--log-level", settings.log_level]
+    if settings.credentials is not None:
+        shared += ["--credentials", str(settings.credentials.parent)]
     if state_dir is not None:
         shared += ["--state-dir", str(state_dir)]
     with Processes(folder or paths(state_dir).logs) as processes:

@@ -51,6 +51,11 @@ class Paths:
         return self.state_dir / "broker"
 
     @property
+    def secured(self) -> Path:
+        """Certificates and credentials of a system with users (`splitplace secure init`)."""
+        return self.state_dir / "secure"
+
+    @property
     def logs(self) -> Path:
         """Logs of the services that `splitplace up` starts."""
         return self.state_dir / "log"

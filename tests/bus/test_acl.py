@@ -31,6 +31,8 @@ pytestmark = pytest.mark.mosquitto
 
 PREFIX = "splitplace/v1"
 USERS = {**{name: name for name in SERVICES}, NODE: "node-1", SENSOR: "sensor-1", DASHBOARD: "dashboard"}
+COVERED = [topic for topic in all_topics() if topic.publishers[0] in USERS]
+"""The file makes no users, so nobody joins by it (splitplace/security does better)."""
 NOT_AUTHORISED = ReasonCode(PacketTypes.PUBACK, "Not authorized")
 
 
@@ -88,7 +90,7 @@ def _name(topic: Topic[Message], *, service: str, stranger: bool = False) -> str
     return f"{PREFIX}/{topic.at(**values)}"
 
 
-@pytest.mark.parametrize("topic", [pytest.param(topic, id=topic.pattern) for topic in all_topics()])
+@pytest.mark.parametrize("topic", [pytest.param(topic, id=topic.pattern) for topic in COVERED])
 def test_only_the_publisher_of_a_topic_may_publish_on_it(
     topic: Topic[Message], parts: dict[str, Part]
 ) -> None:
@@ -113,7 +115,7 @@ def test_a_sensor_cannot_speak_as_another(pattern: str, parts: dict[str, Part]) 
     assert not parts[SENSOR].may_publish(_name(topic, service="x", stranger=True))
 
 
-@pytest.mark.parametrize("topic", [pytest.param(topic, id=topic.pattern) for topic in all_topics()])
+@pytest.mark.parametrize("topic", [pytest.param(topic, id=topic.pattern) for topic in COVERED])
 def test_the_readers_of_a_topic_can_read_it(topic: Topic[Message], parts: dict[str, Part]) -> None:
     publisher = topic.publishers[0]
     if topic is TASK:

@@ -5,10 +5,11 @@ from datetime import UTC, datetime
 
 import pytest
 
+from splitplace.bus.settings import Settings
 from splitplace.commands.doctor import command, diagnosis
 from splitplace.commands.doctor.diagnosis import QUEUE_MESSAGES, Check
 from splitplace.commands.shared.client import Seen
-from splitplace.commands.shared.system_report import NodeReport, ServiceReport, SystemReport
+from splitplace.commands.shared.system_report import NodeReport, ServiceReport, SystemReport, report_on
 from splitplace.messages.application import Application
 from splitplace.messages.limits import MAX_PACKET_BYTES
 from splitplace.messages.topics import APPLICATION, SERVICES
@@ -105,7 +106,7 @@ def test_some_variant_of_every_application_must_fit(
 def test_without_a_node_nothing_is_said_about_memory(application: Application) -> None:
     seen = Seen("system")
     seen._payloads[APPLICATION.at(application=application.name)] = application.model_dump_json().encode()
-    names = [check.name for check in command._system_checks(seen, [application.name])]
+    names = [check.name for check in command._system_checks(Settings(), seen, [application.name])]
     assert "nodes" in names
     assert not [name for name in names if "memory" in name]
 
@@ -127,3 +128,20 @@ def test_an_experiment_that_fails_is_a_failed_check() -> None:
     check = diagnosis.attempt("thing", fails, OSError, "works", "fix it")
     assert (level(check), check.finding) == ("fail", "it broke")
     assert level(diagnosis.attempt("thing", lambda: None, OSError, "works", "fix it")) == "ok"
+
+
+@pytest.mark.parametrize(("days", "expected"), [(31, "ok"), (29, "warn"), (-1, "warn")])
+def test_a_certificate_is_replaced_a_month_before_it_expires(days: int, expected: str) -> None:
+    now_s = 1_800_000_000.0
+    expires = datetime.fromtimestamp(now_s + days * 86_400, UTC).strftime("%b %d %H:%M:%S %Y GMT")
+    check = diagnosis.expiry("certificate", expires, now_s, "renew it")
+    assert (check.level, check.remedy) == (expected, "" if expected == "ok" else "renew it")
+
+
+def test_what_this_user_may_not_read_is_unknown_and_not_offline() -> None:
+    seen = Seen("system")
+    seen.unreadable.append("service/+/status")
+    checks = list(command._system_checks(Settings(username="camera"), seen, []))
+    assert [check.level for check in checks] == ["warn"]
+    assert "this user (camera) may not read service/+/status" in checks[0].finding
+    assert report_on(seen).missing == ()

@@ -16,6 +16,8 @@ from splitplace.messages.frames import AGGREGATOR_INBOX, GATEWAY_SENDER
 from splitplace.messages.task import TaskRequest
 from splitplace.messages.topics import (
     DASHBOARD,
+    ENROLLER,
+    NEWCOMER,
     NODE,
     SENSOR,
     SERVICES,
@@ -26,7 +28,7 @@ from splitplace.messages.topics import (
 from tests.support.message_examples import names
 
 TOPICS = list(all_topics())
-ROLES = {*SERVICES, NODE, SENSOR, DASHBOARD}
+ROLES = {*SERVICES, NODE, SENSOR, DASHBOARD, ENROLLER, NEWCOMER}
 
 every_topic = pytest.mark.parametrize("topic", TOPICS, ids=lambda topic: topic.pattern)
 

@@ -5,6 +5,7 @@ Blocking; takes a few seconds at most.
 
 import queue
 import secrets
+import ssl
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -27,6 +28,10 @@ class ProbeError(SplitPlaceError):
     """The broker failed an experiment; the text says how."""
 
 
+class MayNotError(ProbeError):
+    """The broker's access rules do not let this user try it out."""
+
+
 @dataclass(frozen=True, slots=True)
 class Greeting:
     """What the broker stated when it accepted the connection."""
@@ -46,6 +51,8 @@ class BrokerProbe:
         self._connected: queue.Queue[Greeting | str] = queue.Queue()
         self._received: queue.Queue[paho.MQTTMessage] = queue.Queue()
         self._subscribed: queue.Queue[bool] = queue.Queue()
+        """Whether each subscription was granted."""
+        self._reasons: queue.Queue[ReasonCode] = queue.Queue()
         self._client = paho.Client(
             CallbackAPIVersion.VERSION2,
             client_id=f"splitplace-doctor-{secrets.token_hex(6)}",
@@ -58,8 +65,11 @@ class BrokerProbe:
         if tls is not None:
             self._client.tls_set_context(tls)
         self._client.on_connect = self._on_connect
+        self._client.on_publish = lambda _client, _data, _id, reason, _more: self._reasons.put(reason)
         self._client.on_message = lambda _client, _data, message: self._received.put(message)
-        self._client.on_subscribe = lambda *_: self._subscribed.put(item=True)
+        self._client.on_subscribe = lambda _client, _data, _id, codes, _more: self._subscribed.put(
+            item=not any(code.is_failure for code in codes)
+        )
         self.greeting = Greeting(None, retain_available=True, max_qos=1)
 
     def __enter__(self) -> Self:
@@ -88,6 +98,26 @@ class BrokerProbe:
     ) -> None:
         self._client.disconnect()
         self._client.loop_stop()
+
+    @property
+    def certificate_expires(self) -> str | None:
+        """When the broker's certificate expires, as `ssl` says it; None without TLS."""
+        connection = self._client.socket()
+        found = connection.getpeercert() if isinstance(connection, ssl.SSLSocket) else None
+        return str(found["notAfter"]) if found else None
+
+    def rights(self) -> None:
+        """Check that this user may try the broker out. Raises MayNotError, ProbeError."""
+        topic = f"{self._topic}/rights"
+        self._subscribe(topic)
+        info = self._client.publish(topic, b"x", qos=1)
+        try:
+            reason = self._reasons.get(timeout=WAIT_S)
+        except queue.Empty:
+            raise ProbeError("the broker did not acknowledge one byte") from None
+        if info.rc or reason.is_failure:
+            raise MayNotError(f"this user may not write {topic}")
+        self._next()
 
     def round_trip(self, size: int) -> None:
         """Send `size` bytes and receive them again. Raises ProbeError."""
@@ -132,9 +162,11 @@ class BrokerProbe:
     def _subscribe(self, topic: str) -> None:
         self._client.subscribe(topic, qos=1)
         try:
-            self._subscribed.get(timeout=WAIT_S)
+            is_granted = self._subscribed.get(timeout=WAIT_S)
         except queue.Empty:
             raise ProbeError("no answer to SUBSCRIBE") from None
+        if not is_granted:
+            raise MayNotError(f"this user may not read {topic}")
 
     def _publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         info = self._client.publish(topic, payload, qos=1, retain=retain)

@@ -13,10 +13,10 @@ from splitplace.bus.hints import hint
 from splitplace.bus.service import software_version
 from splitplace.bus.settings import Settings
 from splitplace.commands.doctor import diagnosis
-from splitplace.commands.doctor.broker_probe import BrokerProbe, ProbeError
+from splitplace.commands.doctor.broker_probe import BrokerProbe, MayNotError, ProbeError
 from splitplace.commands.doctor.diagnosis import QUEUE_MESSAGES, Check
-from splitplace.commands.shared.client import Seen, connected
-from splitplace.commands.shared.options import BrokerOption, PrefixOption, settings_from
+from splitplace.commands.shared.client import Seen, connected, may_not_read
+from splitplace.commands.shared.options import BrokerOption, CredentialsOption, PrefixOption, settings_from
 from splitplace.commands.shared.output import JsonOption, cell, print_json
 from splitplace.commands.shared.places import StoreOption, model_store
 from splitplace.commands.shared.system_report import TOPICS, look, report_on
@@ -26,6 +26,7 @@ from splitplace.messages.limits import MAX_TASK_BYTES, MEBIBYTE
 from splitplace.messages.topics import APPLICATION
 from splitplace.storage.model_store import ModelStore, StoreError, verify
 
+_AS_OPERATOR = "run doctor with the credentials of an operator (splitplace secure add operator NAME)"
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
@@ -33,6 +34,7 @@ def command(
     *,
     broker: BrokerOption = None,
     prefix: PrefixOption = None,
+    credentials: CredentialsOption = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -41,7 +43,7 @@ def command(
     Tests the broker with messages of its own, reads the model store, and looks for services and nodes. Exits
     with 1 if a check fails. A warning is not a failure.
     """
-    settings = settings_from(broker, prefix)
+    settings = settings_from(broker, prefix, credentials)
     console = Console()
     checks = []
     for check in _checks(settings, model_store(store)):
@@ -79,7 +81,7 @@ def _checks(settings: Settings, store: ModelStore) -> Iterator[Check]:
         )
         return
     try:
-        yield from _system_checks(asyncio.run(_look(settings)), local)
+        yield from _system_checks(settings, asyncio.run(_look(settings)), local)
     except (SplitPlaceError, OSError) as error:
         yield Check("system", "fail", str(error), "see the broker's log")
 
@@ -87,6 +89,14 @@ def _checks(settings: Settings, store: ModelStore) -> Iterator[Check]:
 def _broker_checks(settings: Settings, probe: BrokerProbe) -> Iterator[Check]:
     yield Check("broker", "ok", f"{settings.broker} speaks MQTT 5")
     yield diagnosis.packet_limit(probe.greeting.max_packet_bytes)
+    yield from _certificate_checks(settings, probe)
+    try:
+        probe.rights()
+    except MayNotError as error:
+        yield Check("broker's limits", "warn", f"not tried: {error}", _AS_OPERATOR)
+        return
+    except ProbeError:
+        pass  # the checks below say what is wrong
     rights = "check that the broker's access list lets this user read and write below the prefix"
     yield diagnosis.attempt(
         "largest task",
@@ -97,6 +107,20 @@ def _broker_checks(settings: Settings, probe: BrokerProbe) -> Iterator[Check]:
     )
     yield diagnosis.attempt("retained messages", probe.retained, ProbeError, "are kept", rights)
     yield diagnosis.queue_length(probe.queue_holds(QUEUE_MESSAGES))
+
+
+def _certificate_checks(settings: Settings, probe: BrokerProbe) -> Iterator[Check]:
+    now_s = datetime.now(UTC).timestamp()
+    if probe.certificate_expires is not None:
+        yield diagnosis.expiry(
+            "certificate", probe.certificate_expires, now_s, "splitplace secure rotate broker, where init ran"
+        )
+    context = settings.tls_context()
+    own = [] if context is None or settings.credentials is None else context.get_ca_certs()
+    for authority in own:
+        yield diagnosis.expiry(
+            "authority", str(authority["notAfter"]), now_s, "secure the system anew (docs/security.md)"
+        )
 
 
 def _store_checks(store: ModelStore, found: list[str]) -> Iterator[Check]:
@@ -132,9 +156,13 @@ async def _look(settings: Settings) -> Seen:
         return await look(client, settings, APPLICATION)
 
 
-def _system_checks(seen: Seen, local: list[str]) -> Iterator[Check]:
+def _system_checks(settings: Settings, seen: Seen, local: list[str]) -> Iterator[Check]:
     report = report_on(seen)
     applications = list(seen.messages(APPLICATION))
+    if report.unreadable or seen.unreadable:
+        finding = may_not_read(settings, seen.unreadable)
+        yield Check("system", "warn", f"services and nodes are unknown: {finding}", _AS_OPERATOR)
+        return
     yield diagnosis.services(report)
     yield diagnosis.work_of_services(report)
     yield diagnosis.catalogue(local, [application.name for application in applications])

@@ -1,5 +1,6 @@
 """The doctor's checks: what was found, what is wrong with it, and how to fix it. Pure."""
 
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +14,9 @@ Level = Literal["ok", "warn", "fail"]
 
 QUEUE_MESSAGES = 2000
 """Messages that a broker must queue for a slow subscriber. Mosquitto's default is 1000."""
+
+RENEW_DAYS = 30
+"""A certificate that is valid for fewer days should be replaced."""
 
 _EARLIEST = datetime(2026, 1, 1, tzinfo=UTC)
 """No right clock shows less: this software is younger."""
@@ -73,6 +77,20 @@ def clock(now: datetime) -> Check:
     if _EARLIEST <= now < _LATEST:
         return Check("clock", "ok", shown)
     return Check("clock", "warn", shown, "set the clock (timedatectl set-ntp true): TLS needs the right time")
+
+
+def expiry(name: str, expires: str, now_s: float, remedy: str) -> Check:
+    """Check that a certificate is valid for another month.
+
+    Args:
+        name: what it is.
+        expires: as `ssl` says it: `Nov 28 12:00:00 2027 GMT`.
+        now_s: seconds since 1970.
+        remedy: how to replace it.
+    """
+    days = (ssl.cert_time_to_seconds(expires) - now_s) / 86_400
+    finding = f"valid until {expires} ({days:.0f} days)"
+    return Check(name, "ok", finding) if days > RENEW_DAYS else Check(name, "warn", finding, remedy)
 
 
 def versions(own: str, status: SystemReport) -> Check:

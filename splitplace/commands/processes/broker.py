@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from splitplace.commands.processes.dies_with_parent import tied_to_this_process
+from splitplace.commands.processes.secured_mosquitto import plugin_path, secured_settings
 from splitplace.errors import SplitPlaceError
 from splitplace.messages.limits import MAX_PACKET_BYTES, MEBIBYTE
 
@@ -44,6 +45,14 @@ all that waits stops Mosquitto for as long as it takes, so it happens seldom.
 
 _SEARCHED = os.pathsep.join(("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin"))
 """Where Mosquitto lies on systems that keep it outside a user's PATH."""
+
+NO_USERS = (
+    "the embedded broker knows neither users nor access rules, so nothing can be secured there: install "
+    "Mosquitto 2.0.11 or later (apt install mosquitto)"
+)
+
+_PRIVATE = 0o077
+"""What Mosquitto writes is for its own user only: the plugin's file with the users, and what clients sent."""
 
 _START_S = 10.0
 _STOP_S = 5.0
@@ -77,6 +86,10 @@ _RUN_RUMQTTD = (
     "import logging, sys; logging.disable(); "  # it logs every packet as an error
     "from iotcore import IotCoreBroker; IotCoreBroker(config_path=sys.argv[1]).run_forever()"
 )
+
+
+def _for_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)  # the broker logs the ids of its clients
 
 
 class BrokerError(SplitPlaceError):
@@ -126,6 +139,8 @@ class Broker:
         port: int,
         host: str = LOOPBACK,
         legacy_port: int | None = None,
+        secured: Path | None = None,
+        plugin: Path | None = None,
     ) -> None:
         """Describe a broker that is not started yet.
 
@@ -135,19 +150,28 @@ class Broker:
             port: Port for MQTT 5.
             host: Address to listen on; anything but loopback opens it to the network without a password.
             legacy_port: Port for MQTT 3.1.1 of rumqttd (Mosquitto speaks both on one port).
+            secured: Folder with certificate and users: only they come in. None = everybody may do everything.
+            plugin: Mosquitto's plugin for users; by default where it is installed.
+
+        Raises:
+            BrokerError: The embedded broker cannot be secured.
         """
+        if secured is not None and kind == "embedded":
+            raise BrokerError(NO_USERS)
         self.kind = kind
         self.host = host
         self.port = port
         self.legacy_port = legacy_port
         self._folder = folder
+        self._secured = secured
+        self._plugin = plugin
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         """URL for the setting `broker`."""
         host = LOOPBACK if self.host in {"0.0.0.0", "::"} else self.host  # noqa: S104 - only compared
-        return f"mqtt://{host}:{self.port}"
+        return f"{'mqtt' if self._secured is None else 'mqtts'}://{host}:{self.port}"
 
     @property
     def pid(self) -> int | None:
@@ -168,9 +192,14 @@ class Broker:
         """
         self._check_port()
         command = tied_to_this_process(self._command())
-        with self.log_file.open("ab") as log:
+        with open(self.log_file, "ab", opener=_for_owner) as log:
             self._process = process = subprocess.Popen(  # noqa: S603 - our own command
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                process_group=0,
+                umask=_PRIVATE,
             )
         deadline = time.monotonic() + _START_S
         while process.poll() is None and time.monotonic() < deadline:
@@ -220,12 +249,17 @@ class Broker:
             path = mosquitto_path()
             if path is None:
                 raise BrokerError("mosquitto is not installed")
-            file = self._folder / "mosquitto.conf"
-            file.write_text(self._mosquitto_configuration())
-            return [path, "-c", str(file)]
+            return [path, "-c", str(self.write_configuration())]
         file = self._folder / "rumqttd.toml"
         file.write_text(self._rumqttd_configuration())
         return [sys.executable, "-P", "-c", _RUN_RUMQTTD, str(file)]
+
+    def write_configuration(self) -> Path:
+        """Write Mosquitto's configuration into the folder; return its path. Raises OSError, NoPluginError."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        file = self._folder / "mosquitto.conf"
+        file.write_text(self._mosquitto_configuration())
+        return file
 
     def _mosquitto_configuration(self) -> str:
         lines = [
@@ -237,7 +271,10 @@ class Broker:
             "log_type error",
             "log_type warning",
         ]
-        lines += [f"{name} {value}" for name, value in MOSQUITTO_SETTINGS.items()]
+        settings = dict(MOSQUITTO_SETTINGS)
+        if self._secured is not None:
+            settings |= secured_settings(self._secured.absolute(), self._plugin or plugin_path())
+        lines += [f"{name} {value}" for name, value in settings.items()]
         return "\n".join(lines) + "\n"
 
     def _rumqttd_configuration(self) -> str:
@@ -260,6 +297,8 @@ def started_broker(
     port: int | None = None,
     host: str = LOOPBACK,
     legacy_port: int | None = None,
+    secured: Path | None = None,
+    plugin: Path | None = None,
 ) -> Iterator[Broker]:
     """Run a broker inside the `with` block.
 
@@ -269,12 +308,20 @@ def started_broker(
         port: Port for MQTT 5; by default a free one.
         host: Address to listen on.
         legacy_port: See `Broker`.
+        secured: See `Broker`.
+        plugin: See `Broker`.
 
     Raises:
         BrokerError: There is nothing to start, or it does not start.
     """
     broker = Broker(
-        kind or available_kind(), folder, port=port or free_port(host), host=host, legacy_port=legacy_port
+        kind or available_kind(),
+        folder,
+        port=port or free_port(host),
+        host=host,
+        legacy_port=legacy_port,
+        secured=secured,
+        plugin=plugin,
     )
     try:
         broker.start()

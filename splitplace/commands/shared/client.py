@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import aiomqtt
+from paho.mqtt.reasoncodes import ReasonCode
 from pydantic import ValidationError
 
 from splitplace.bus.client import NO_SESSION, BrokerClient, ClientIdentity
@@ -58,14 +59,38 @@ async def connected(settings: Settings, purpose: str) -> AsyncIterator[BrokerCli
         ) from error
 
 
-async def retained(client: aiomqtt.Client, settings: Settings, topics: Iterable[Topic[Any]]) -> "Seen":
+async def subscribe(client: aiomqtt.Client, settings: Settings, name: str, qos: int = 1) -> bool:
+    """Subscribe to topics below the prefix. Return whether the broker lets this user read them."""
+    codes = await client.subscribe(f"{settings.prefix}/{name}", qos=qos)
+    return not any(isinstance(code, ReasonCode) and code.is_failure for code in codes)
+
+
+def may_not_read(settings: Settings, names: Iterable[str]) -> str:
+    """Say that this user may not read topics, as the beginning of a sentence."""
+    return f"{_who(settings)} may not read {', '.join(sorted(names))}"
+
+
+def may_not_write(settings: Settings, name: str) -> str:
+    """Say that this user may not write a topic, as the beginning of a sentence."""
+    return f"{_who(settings)} may not write {name}"
+
+
+def _who(settings: Settings) -> str:
+    return "this user" if settings.username is None else f"this user ({settings.username})"
+
+
+async def retained(
+    client: aiomqtt.Client, settings: Settings, topics: Iterable[Topic[Any]], **levels: str
+) -> "Seen":
     """Return everything that is retained on some topics. Waits for silence, at most two seconds.
 
-    The subscriptions stay.
+    The subscriptions stay. `levels` fix levels of the topics; the others are wildcards.
     """
     seen = Seen(settings.prefix)
     for topic in topics:
-        await client.subscribe(f"{settings.prefix}/{topic.filter}", qos=1)
+        name = topic.filter if not levels else topic.at(**(dict.fromkeys(topic.parameters, "+") | levels))
+        if not await subscribe(client, settings, name):
+            seen.unreadable.append(name)
     try:
         async with asyncio.timeout(_PATIENCE_S) as patience:
             limit = patience.when()
@@ -98,6 +123,8 @@ class Seen:
         self._prefix = prefix
         self._payloads: dict[str, bytes] = {}
         self._fresh: set[str] = set()
+        self.unreadable: list[str] = []
+        """Filters that the broker does not let this user read."""
 
     def add(self, message: aiomqtt.Message) -> None:
         """Keep the payload of a message."""

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -27,6 +28,15 @@ PrefixOption = Annotated[
         show_default="splitplace/v1",
     ),
 ]
+CredentialsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--credentials",
+        help="File with user, password and authority of a secured broker, or a folder with one for each "
+        "user.",
+        show_default="those of the operator in the state folder, where there are some",
+    ),
+]
 
 _UNITS_MS = {"": 1.0, "ms": 1.0, "s": 1000.0, "m": 60_000.0, "min": 60_000.0, "h": 3_600_000.0}
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|)\s*")
@@ -43,9 +53,11 @@ def parse_duration_ms(text: str) -> float:
     return milliseconds
 
 
-def settings_from(broker: str | None, prefix: str | None, **flags: str | None) -> Settings:
+def settings_from(
+    broker: str | None, prefix: str | None, credentials: Path | None = None, **flags: str | None
+) -> Settings:
     """Return settings from flags, then variables, then the TOML file. Raises ConfigurationError."""
-    given = {"broker": broker, "prefix": prefix, **flags}
+    given = {"broker": broker, "prefix": prefix, "credentials": credentials, **flags}
     return Settings.load(**{name: value for name, value in given.items() if value is not None})
 
 

@@ -90,10 +90,14 @@ class SystemReport:
     services: tuple[ServiceReport, ...]
     nodes: tuple[NodeReport, ...]
     strangers: tuple[Stranger, ...] = ()
+    unreadable: tuple[str, ...] = ()
+    """Topics that this user of the broker may not read: what they tell is unknown."""
 
     @property
     def missing(self) -> tuple[str, ...]:
         """Names of services that are not online."""
+        if SERVICE_STATUS.filter in self.unreadable:
+            return ()
         return tuple(service.name for service in self.services if not service.online)
 
 
@@ -169,6 +173,7 @@ def report_on(seen: Seen) -> SystemReport:
         ),
         nodes=tuple(nodes),
         strangers=_strangers(seen),
+        unreadable=tuple(seen.unreadable),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from splitplace.bus.settings import Settings
-from splitplace.commands.shared.options import BrokerOption, PrefixOption, settings_from
+from splitplace.commands.shared.options import BrokerOption, CredentialsOption, PrefixOption, settings_from
 from splitplace.commands.shared.output import JsonOption, print_json
 from splitplace.commands.watch.observation import Observation, observe
 from splitplace.commands.watch.recording import Recorder, recording
@@ -21,6 +21,7 @@ def command(
     *,
     broker: BrokerOption = None,
     prefix: PrefixOption = None,
+    credentials: CredentialsOption = None,
     seconds: Annotated[
         float | None, typer.Option(min=0, help="Stop after this many seconds.", show_default="never")
     ] = None,
@@ -35,7 +36,7 @@ def command(
     Counts of tasks and decisions start at zero; the other figures come from the services. Without a terminal
     it prints a line every five seconds. `--json` prints each message as one line with `topic` and `payload`.
     """
-    settings = settings_from(broker, prefix)
+    settings = settings_from(broker, prefix, credentials)
     with contextlib.suppress(KeyboardInterrupt), recording(record) as recorder:
         asyncio.run(_watch(settings, seconds, recorder, as_json=as_json))
 

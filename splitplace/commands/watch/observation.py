@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from splitplace.bus.settings import Settings
-from splitplace.commands.shared.client import connected, read
+from splitplace.commands.shared.client import connected, may_not_read, read, subscribe
+from splitplace.errors import UnreachableError
 from splitplace.messages.base import Message
 from splitplace.messages.cluster import ClusterState, NodeInfo, NodeState, ServiceStatus
 from splitplace.messages.metrics import ClusterMetrics, GatewayMetrics, NodeMetrics, TaskMetrics
@@ -120,8 +121,9 @@ async def observe(
         on_message: called with the topic (without prefix) of every valid message, and the message.
     """
     async with connected(settings, "watch") as client:
-        for topic in TOPICS:
-            await client.subscribe(f"{settings.prefix}/{topic.filter}", qos=1)
+        denied = [topic.filter for topic in TOPICS if not await subscribe(client, settings, topic.filter)]
+        if denied:
+            raise UnreachableError(f"{may_not_read(settings, denied)}: watch as an operator or dashboard")
         if on_connect is not None:
             await on_connect()
         async for message in client.messages:

@@ -1,0 +1,1 @@
+"""The command `secure`: users, certificates and access rules of a broker."""

@@ -1,0 +1,136 @@
+"""`splitplace secure init`."""
+
+import json
+import socket
+from collections.abc import Sequence
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated
+
+import psutil
+import typer
+
+from splitplace.bus.settings import DEFAULT_PREFIX, DEFAULT_TLS_PORT
+from splitplace.commands.processes.broker import NO_USERS, Broker, BrokerError, mosquitto_path
+from splitplace.commands.processes.secured_mosquitto import USERS_FILE, plugin_path
+from splitplace.commands.secure.authority import Authority
+from splitplace.commands.secure.facts import Facts, secured_folder
+from splitplace.commands.shared.places import StateDirOption, paths
+from splitplace.errors import ConfigurationError
+from splitplace.messages.topics import ENROLLER, OPERATOR, SERVICES
+from splitplace.security.dynamic_security import User, first_file
+from splitplace.security.names import SERVICE
+from splitplace.security.passwords import draw_password
+from splitplace.storage.credentials import ONLY_OWNER, Credentials
+from splitplace.storage.replace import replace_file
+from splitplace.storage.secured import SecuredFolder
+
+_ONLY_OWNER_FOLDER = 0o700
+_LOCAL = ("localhost", "127.0.0.1", "::1")
+
+
+def init_command(
+    *,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name or address of the broker, as other devices know it; repeat it for several. The "
+            "first is what they are told.",
+            show_default="host name and addresses of this machine",
+        ),
+    ] = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of MQTT over TLS.")] = DEFAULT_TLS_PORT,
+    prefix: Annotated[str, typer.Option(help="First levels of all topics.")] = DEFAULT_PREFIX,
+    plugin: Annotated[
+        Path | None,
+        typer.Option(help="Mosquitto's dynamic-security plugin.", show_default="where it is installed"),
+    ] = None,
+    state_dir: StateDirOption = None,
+) -> None:
+    """Give the system certificates, users and access rules.
+
+    Afterwards `broker`, `up` and all other commands that use this state folder are secured. Nothing is
+    overwritten: what exists is left alone, and the command ends with an error.
+    """
+    folder = secured_folder(paths(state_dir))
+    if mosquitto_path() is None and plugin is None:
+        raise BrokerError(NO_USERS)
+    hosts = tuple(dict.fromkeys((*(host or _own_names()), *_LOCAL)))
+    for each in hosts:
+        _check_host(each)
+    facts = Facts(hosts, port, prefix.strip("/"), str((plugin or plugin_path()).absolute()))
+    initialise(folder, facts)
+    print(f"certificates, users and access rules are in {folder.path}, readable by you only")
+    print(f"other devices will be told {facts.url}; the certificate is for {', '.join(hosts)}")
+    print("now start the broker and the services:  splitplace broker   splitplace up")
+    print("and let others in:  splitplace secure add node NAME   splitplace secure add sensor NAME")
+
+
+def initialise(folder: SecuredFolder, facts: Facts) -> None:
+    """Make all files. Raises ConfigurationError where there are some, and OSError."""
+    if folder.path.exists() and any(folder.path.iterdir()):
+        raise ConfigurationError(
+            f"{folder.path} is not empty: this system is secured already (list its users with splitplace "
+            "secure list; to begin anew, move the folder away, and let every device join again)"
+        )
+    for each in (folder.path, folder.broker, folder.authority, folder.users.path):
+        each.mkdir(mode=_ONLY_OWNER_FOLDER, parents=True, exist_ok=True)
+    folder.path.chmod(_ONLY_OWNER_FOLDER)
+    authority = Authority.new()
+    authority.save(folder.authority)
+    authority.sign_broker(facts.hosts, folder.broker)
+    kinds = {**dict.fromkeys(SERVICES, SERVICE), OPERATOR: OPERATOR, ENROLLER: ENROLLER}
+    users = [User(kind, name, name, draw_password()) for name, kind in kinds.items()]
+    content = json.dumps(first_file(users, facts.prefix), indent=1).encode()
+    replace_file(folder.broker / USERS_FILE, content, mode=ONLY_OWNER)
+    broker = Broker(
+        "mosquitto",
+        folder.broker,
+        port=facts.port,
+        host="0.0.0.0",  # noqa: S104 - that is what users and TLS are for
+        secured=folder.broker,
+        plugin=Path(facts.plugin),
+    )
+    broker.write_configuration()
+    for user in users:
+        credentials_of(user, facts, facts.local_url, authority.pem).save(folder.users.file(user.name))
+    facts.save(folder.facts)
+
+
+def credentials_of(user: User, facts: Facts, url: str, authority: str) -> Credentials:
+    """Return the credentials of a user that reaches the broker at this URL."""
+    return Credentials(
+        kind=user.kind,
+        name=user.name,
+        broker=url,
+        prefix=facts.prefix,
+        username=user.login,
+        password=user.password,
+        authority=authority,
+    )
+
+
+def _own_names() -> Sequence[str]:
+    """Names and addresses of this machine; those that other devices most likely know come first."""
+    name = socket.gethostname().partition(".")[0]
+    addresses = [
+        address.address
+        for interface in psutil.net_if_addrs().values()
+        for address in interface
+        if address.family in {socket.AF_INET, socket.AF_INET6} and "%" not in address.address
+    ]
+    reachable = [each for each in addresses if not ip_address(each).is_loopback]
+    return (*reachable, f"{name}.local", name)
+
+
+def _check_host(host: str) -> None:
+    try:
+        ip_address(host)
+    except ValueError:
+        labels = host.split(".")
+        if not host.isascii() or len(host) > 253 or not all(map(_is_label, labels)):  # noqa: PLR2004 - RFC 1035
+            raise ConfigurationError(f"--host {host!r} is neither a host name nor an address") from None
+
+
+def _is_label(label: str) -> bool:
+    return 0 < len(label) <= 63 and label.replace("-", "").replace("_", "").isalnum()  # noqa: PLR2004

@@ -1,0 +1,1 @@
+"""Who may do what where the broker has users. Pure: names, access rules, password hashes, tokens."""
