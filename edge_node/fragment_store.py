@@ -108,7 +108,7 @@ class FragmentStore:
         """
         self.trouble = ""
         """Why nothing can be written now; empty while all is well."""
-        self._folder = folder
+        self.folder = folder
         self._max_bytes = max_bytes
         self._forms = forms
         self._checked_s = time.monotonic()
@@ -128,7 +128,7 @@ class FragmentStore:
 
     def note_trouble(self, error: OSError) -> None:
         """Note that the disk has refused a write. `check` finds out when that is over."""
-        self.trouble = f"fragments cannot be written to {self._folder}: {error.strerror or error}"
+        self.trouble = f"fragments cannot be written to {self.folder}: {error.strerror or error}"
         self._checked_s = time.monotonic()
 
     def check(self) -> None:
@@ -137,9 +137,9 @@ class FragmentStore:
             self._probe()
 
     def _probe(self) -> None:
-        probe = self._folder / f"{_PROBE}{os.getpid()}"
+        probe = self.folder / f"{_PROBE}{os.getpid()}"
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             with probe.open("wb") as file:
                 file.write(bytes(CHUNK_BYTES))
                 file.flush()
@@ -189,7 +189,7 @@ class FragmentStore:
 
         If it is closed without `finish`, the next `begin` resumes it. Raises OSError.
         """
-        path = self._folder / f"{file.sha256}{_PARTIAL}"
+        path = self.folder / f"{file.sha256}{_PARTIAL}"
         with self._lock:
             self._open.add(path)
             self._make_room(path, file.file_bytes)
@@ -246,7 +246,7 @@ class FragmentStore:
     def _by_age(self) -> list[tuple[Path, int]]:
         """Return files and their sizes in bytes, least recently used first."""
         found = []
-        for path in self._folder.glob("*"):
+        for path in self.folder.glob("*"):
             if not _NAME.fullmatch(path.name):
                 continue
             with contextlib.suppress(FileNotFoundError):  # another thread has just removed it
@@ -255,7 +255,7 @@ class FragmentStore:
         return [(path, size) for _, path, size in sorted(found)]
 
     def _path(self, sha256: str) -> Path:
-        return self._folder / sha256
+        return self.folder / sha256
 
 
 def _touch(path: Path) -> None:

@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from splitplace.bus.background import now_ms
-from splitplace.edge_node.catalogue import Catalogue
+from splitplace.edge_node.catalogue import Catalogue, Described
 from splitplace.edge_node.download import DownloadError
 from splitplace.edge_node.executor import Executor
 from splitplace.edge_node.fragment_store import FragmentStore
-from splitplace.edge_node.graph_check import GraphRefusedError, check_file
+from splitplace.edge_node.graph_check import GraphRefusedError, check_file, check_stage
 from splitplace.edge_node.memory import DoesNotFitError, MemoryBudget
 from splitplace.edge_node.quarantine import Quarantine
 from splitplace.edge_node.runtime import FragmentRuntime, load_fragment
 from splitplace.edge_node.sessions import FragmentError, give_back_memory
+from splitplace.edge_node.stage.body import PieceError
+from splitplace.edge_node.stage.pieces import joined_from
+from splitplace.edge_node.stage.session import joined_session
 from splitplace.errors import SplitPlaceError
 from splitplace.messages.application import Application, Fragment, StoredFile
 from splitplace.messages.cluster import MAX_FRAGMENTS_LISTED, FailureKind, FragmentLoad
@@ -183,7 +186,7 @@ class Loader:
                 sha256 = next(iter(self._hints))
                 del self._hints[sha256]
                 with suppress(_LoadError):
-                    fragment = await self._described(sha256)
+                    fragment = (await self._described(sha256)).fragment
                     if self._store.trouble or self._quarantine.refusal(sha256):
                         continue
                     free = self._budget.budget_bytes - self._budget.reserved_bytes
@@ -201,7 +204,7 @@ class Loader:
             await self._load(sha256)
         except _LoadError as error:
             failed = error
-        except (DownloadError, FragmentError, GraphRefusedError, OSError) as error:
+        except (DownloadError, FragmentError, GraphRefusedError, PieceError, OSError) as error:
             failed = _LoadError(f"fragment {sha256[:12]}: {error}")
         except MemoryError:
             failed = _LoadError(f"fragment {sha256[:12]}: out of memory while loading", "memory")
@@ -224,18 +227,19 @@ class Loader:
         refusal = self._quarantine.refusal(sha256)
         if refusal is not None:
             raise _LoadError(f"fragment {sha256[:12]}: {refusal}")
-        fragment = await self._described(sha256)
+        described = await self._described(sha256)
+        fragment = described.fragment
         if _needed_bytes(fragment) > self._budget.budget_bytes:  # before anything is fetched for it
             raise _does_not_fit(DoesNotFitError(_needed_bytes(fragment), self._budget.budget_bytes), sha256)
         began_ms = now_ms()
-        with self._store.keeping([file.sha256 for file in fragment.files]):
-            paths = await self._files(fragment)
+        with self._store.keeping([file.sha256 for file in described.files]):
+            paths = await self._files(described)
             if self._idle_fetch == sha256:
                 self._idle_fetch = None  # opening it is soon done, and cannot be broken off
             waits_ms = now_ms()
             await self._make_room(fragment)
             began_ms += now_ms() - waits_ms
-            runtime = await self._opening(sha256, lambda: self._open(sha256, paths))
+            runtime = await self._opening(sha256, lambda: self._open(described, paths))
         if (runtime.input, runtime.output) != (fragment.input, fragment.output):
             raise _LoadError(
                 f"fragment {sha256[:12]} has other inputs or outputs than its application describes"
@@ -244,16 +248,17 @@ class Loader:
         took_ms, before_ms = now_ms() - began_ms, self._load_ms
         self._load_ms = took_ms if before_ms is None else before_ms + NEWEST_WEIGHT * (took_ms - before_ms)
 
-    async def _files(self, fragment: Fragment) -> tuple[Path, ...]:
+    async def _files(self, described: Described) -> tuple[Path, ...]:
         """Return where a fragment's files lie, in their order, after fetching those that are missing."""
 
         def find() -> dict[StoredFile, Path | None]:
-            return {file: self._store.find(file.sha256) for file in fragment.files}
+            return {file: self._store.find(file.sha256) for file in described.files}
 
-        found = await self._opening(fragment.sha256, find)
+        sha256 = described.fragment.sha256
+        found = await self._opening(sha256, find)
         missing = [file for file, path in found.items() if path is None]
         if missing:
-            found |= zip(missing, await self._fetched(fragment.sha256, missing), strict=True)
+            found |= zip(missing, await self._fetched(sha256, missing), strict=True)
         return tuple(path for path in found.values() if path is not None)
 
     async def _fetched(self, sha256: str, files: Sequence[StoredFile]) -> tuple[Path, ...]:
@@ -273,23 +278,31 @@ class Loader:
         finally:
             del self._opened_ms[sha256]
 
-    def _open(self, sha256: str, paths: tuple[Path, ...]) -> FragmentRuntime:
-        (path,) = paths
-        check_file(path, self._budget.budget_bytes)
+    def _open(self, described: Described, paths: tuple[Path, ...]) -> FragmentRuntime:
+        sha256, stage, folder = described.fragment.sha256, described.stage, self._store.folder
+        if stage is None:
+            check_file(paths[0], self._budget.budget_bytes)
+            return self._guarded(sha256, lambda: load_fragment(paths[0]))
+        joined = joined_from(folder, stage)
+        check_stage(joined, self._budget.budget_bytes)
+        return self._guarded(sha256, lambda: FragmentRuntime(joined_session(stage, joined, folder)))
+
+    def _guarded(self, sha256: str, load: Callable[[], FragmentRuntime]) -> FragmentRuntime:
+        """Load a fragment. If that ends this process, the fragment is to blame."""
         self._quarantine.begin(sha256)
         try:
-            return load_fragment(path)
+            return load()
         finally:
             self._quarantine.end(sha256, ran=False)
 
-    async def _described(self, sha256: str) -> Fragment:
+    async def _described(self, sha256: str) -> Described:
         try:
             async with asyncio.timeout(CATALOGUE_PATIENCE_S):
-                while (fragment := self._catalogue.fragment(sha256)) is None:
+                while (described := self._catalogue.described(sha256)) is None:
                     await self._next_change()
         except TimeoutError:
             raise _LoadError(f"no application describes fragment {sha256[:12]}") from None
-        return fragment
+        return described
 
     async def _make_room(self, fragment: Fragment) -> None:
         sha256, needed = fragment.sha256, _needed_bytes(fragment)

@@ -10,8 +10,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from splitplace.edge_node.sessions import FragmentError
-from splitplace.edge_node.stage.session import StageSession, file_session
+from splitplace.edge_node.stage.pieces import joined_from
+from splitplace.edge_node.stage.session import StageSession, file_session, joined_session
 from splitplace.messages.application import TensorSpec
+from splitplace.messages.pieces import ChainStage
 
 
 class FragmentRuntime:
@@ -60,3 +62,14 @@ def load_fragment(path: Path) -> FragmentRuntime:
         return FragmentRuntime(file_session(path))
     except FragmentError as error:
         raise FragmentError(f"{path.name}: {error}") from error
+
+
+def load_stage(stage: ChainStage, folder: Path) -> FragmentRuntime:
+    """Load a fragment from the files of its pieces in a folder, each named by its hash, which is checked.
+
+    Raises:
+        PieceError: A file is missing or damaged, or the pieces do not fit together.
+        FragmentError: ONNX Runtime refuses the stage, or it does not have one input and one output.
+        MemoryError: it takes more than is left of the limit.
+    """
+    return FragmentRuntime(joined_session(stage, joined_from(folder, stage), folder))

@@ -10,7 +10,7 @@ from splitplace.messages.topics import NODE_CANCEL, NODE_INFO, NODE_PREPARE, NOD
 from tests.edge_node.wide_application import WIDTH, build_wide_application
 from tests.edge_node.world import routes, world
 from tests.support.observer import Observer
-from tests.support.tiny_application import right_answers, tiny_images
+from tests.support.tiny_application import build_tiny_application, right_answers, tiny_images
 from tests.support.waiting import until
 
 
@@ -32,6 +32,29 @@ async def test_one_node_runs_a_whole_network_and_says_what_it_cost(broker_url: s
     assert vitals.loaded == vitals.stored == (route.fragment,)
     assert vitals.loaded_bytes == w.application.fragment(route.fragment).peak_memory_bytes
     assert [timing.fragment for timing in vitals.timings] == [route.fragment]
+
+
+async def test_nodes_join_pieces_and_those_that_share_some_store_both(
+    broker_url: str, tmp_path: Path
+) -> None:
+    images, _ = tiny_images(8)
+    application = build_tiny_application(tmp_path / "models", in_pieces=True)
+    async with world(broker_url, tmp_path, "n1", "n2", application=application) as w:
+        (route,) = routes(application.variant("layer"), ["n1", "n2", "n1"])
+        await w.outside.send(route, images)
+        await until(lambda: w.outside.outputs, 20)
+        np.testing.assert_array_equal(w.outside.output("layer-2"), right_answers(images))
+        assert set((await w.next_vitals("n2")).stored) == {route.next[0].fragment}
+        (whole,) = routes(application.variant("whole"), ["n2"])
+        await w.outside.send(whole, images)
+        await until(lambda: len(w.outside.outputs) == 2, 20)
+        np.testing.assert_array_equal(w.outside.output("whole"), right_answers(images))
+        layers = {stage.fragment for stage in application.variant("layer").stages}
+        assert set((await w.next_vitals("n2")).stored) == {whole.fragment} | layers
+        asked = [request.fragment for request in w.repository.requests if request.node == "n2"]
+        assert sorted(asked) == sorted(
+            file.sha256 for file in application.files_of(application.fragment(whole.fragment))
+        )
 
 
 async def test_a_chain_over_three_nodes_passes_every_micro_batch_on(broker_url: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -59,7 +60,10 @@ class Bench:
         if self.disk_error is not None:
             raise self.disk_error
         self.fetched += [file.sha256 for file in files]
-        return tuple(self.models.file_path(file.sha256) for file in files)
+        paths = [self.store.folder / file.sha256 for file in files]
+        for path in paths:
+            shutil.copy(self.models.file_path(path.name), path)
+        return tuple(paths)
 
     def note_failure(self, sha256: str, kind: FailureKind, _: str) -> None:
         self.failures.append((sha256, kind))
@@ -69,8 +73,12 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(folder: Path, *, budget_bytes: int = 100 * FRAGMENT_BYTES) -> AsyncIterator[Bench]:
-    application = build_tiny_application(folder / "models", peak_memory_bytes=FRAGMENT_BYTES)
+async def bench(
+    folder: Path, *, budget_bytes: int = 100 * FRAGMENT_BYTES, in_pieces: bool = False
+) -> AsyncIterator[Bench]:
+    application = build_tiny_application(
+        folder / "models", peak_memory_bytes=FRAGMENT_BYTES, in_pieces=in_pieces
+    )
     catalogue = Catalogue(50.0)
     catalogue.add_application(application)
     made = Bench(
@@ -240,3 +248,53 @@ async def test_while_the_disk_refuses_nothing_more_is_fetched(tmp_path: Path) ->
         made.store.trouble = ""
         made.loader.want(third)
         await until(lambda: made.loader.loaded == (third,))
+
+
+async def test_variants_that_share_pieces_fetch_them_once(tmp_path: Path) -> None:
+    async with bench(tmp_path, in_pieces=True) as made:
+        (whole,), layers = made.fragments("whole"), made.fragments("layer")
+        described = made.application.fragment
+        files = {file.sha256 for file in made.application.files_of(described(whole))}
+        made.loader.want(layers[1])
+        await until(lambda: made.loader.loaded)
+        middle = {file.sha256 for file in made.application.files_of(described(layers[1]))}
+        assert set(made.fetched) == middle
+        made.loader.want(whole)
+        await until(lambda: set(made.loader.loaded) == {layers[1], whole})
+        assert len(made.fetched) == len(files), "each file once"
+        assert set(made.fetched) == files
+        for layer in layers:
+            made.loader.want(layer)
+        await until(lambda: len(made.loader.loaded) == 4)
+        assert set(made.fetched) == files
+        assert len(made.fetched) == len(files)
+    assert not made.failures
+
+
+async def test_pieces_that_do_not_fit_together_are_not_loaded(tmp_path: Path) -> None:
+    """The manifest promises a tensor that no piece makes."""
+    async with bench(tmp_path, in_pieces=True) as made:
+        made.loader.add_application(with_another_output(made.application))
+        (wrong,) = (stage.fragment for stage in with_another_output(made.application).variants[0].stages)
+        made.loader.want(wrong)
+        await until(lambda: made.failures == [(wrong, "fragment")])
+        assert made.loader.loaded == ()
+        assert made.loader.loaded_bytes == 0
+
+
+def with_another_output(application: Application) -> Application:
+    """The whole network alone; its last bundle has a name that its last piece does not make."""
+    described = application.chain("whole").chain
+    output = (described.bundles[-1][0].model_copy(update={"name": "promised"}),)
+    chain = described.model_copy(update={"bundles": (*described.bundles[:-1], output)})
+    fragment = application.fragments[0].model_copy(update={"sha256": chain.stage(0, 3).sha256})
+    variant = application.variant("whole")
+    stage = variant.stages[0].model_copy(update={"fragment": fragment.sha256})
+    return application.model_copy(
+        update={
+            "name": "wrong",
+            "chains": (application.chain("whole").model_copy(update={"chain": chain}),),
+            "fragments": (fragment,),
+            "variants": (variant.model_copy(update={"stages": (stage,)}),),
+        }
+    )

@@ -4,8 +4,12 @@ Its three variants compute the same function exactly (also when float16 carries 
 every answer can be checked against `right_answers`. Stages have different output shapes, the middle stage
 of the chain reverses the order of the columns, and the branches own interleaved classes: a stage that is
 skipped, swapped or merged in the wrong order gives wrong answers.
+
+`whole` and `layer` are runs of one chain of three pieces. The branches have chains of their own, which share
+its first two pieces. The first piece has no weights file.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +19,15 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from splitplace.messages.application import Application, Fragment, Stage, TensorSpec, Variant
+from splitplace.messages.limits import SMALL_WEIGHT_BYTES
+from splitplace.messages.pieces import NamedChain
 from splitplace.storage.model_store import ModelStore, sha256_of
+from tests.support.chains import contents, cut_at, named, run_of
 from tests.support.kinds import kind_named
 
 LABELS = ("top left", "top right", "bottom left", "bottom right")
 BRANCH_CLASSES = ((0, 2), (1, 3))
+STAGES = ("whole", "layer-0", "layer-1", "layer-2", "branch-0", "branch-1")
 MICRO_BATCH = 4
 FLOPS_PER_IMAGE = 100.0
 
@@ -40,40 +48,44 @@ def build_tiny_application(
     reference_score: float = 50.0,
     default_deadline_ms: float = 1000.0,
     padding_bytes: int = 0,
+    in_pieces: bool = False,
 ) -> Application:
     """Writes the application into the store `root` and returns it.
 
     Work, memory and speed in it are the nominal figures given, not measured: the whole network is given
-    three times the figures of one of its parts. Each file has `padding_bytes` more than it needs.
+    three times the figures of one of its parts. The files of each fragment have at least `padding_bytes` more
+    than they need.
+
+    Args:
+        root: Folder of the store.
+        name: Name of the application.
+        milliseconds_per_image: Time of a part.
+        milliseconds_per_call: Fixed time of a call of any fragment.
+        peak_memory_bytes: Memory of a part.
+        reference_score: Score of the device on which these times hold.
+        default_deadline_ms: Deadline of tasks without one.
+        padding_bytes: Bytes that no node reads, in the files of each fragment.
+        in_pieces: Whether fragments are runs of pieces, not files.
     """
-    ends = _Ends()
-    sums, widen, decide = _sums(), _widen(), _decide((0, 1, 2, 3))
-    models: dict[str, onnx.ModelProto] = {
-        "whole": _model([*sums, *widen, *decide], ends.image, ends.columns(4)),
-        "layer-0": _model(sums, ends.image, ends.sums),
-        "layer-1": _model(widen, ends.sums, ends.wide),
-        "layer-2": _model(decide, ends.wide, ends.columns(4)),
-    }
-    for branch, classes in enumerate(BRANCH_CLASSES):
-        models[f"branch-{branch}"] = _model([*sums, *widen, *_decide(classes)], ends.image, ends.columns(2))
-    files = {stage: _content(model, stage, padding_bytes) for stage, model in models.items()}
     image = TensorSpec(dtype="uint8", shape=(1, 4, 4))
-    shapes = {"layer-0": (1, 2, 2), "layer-1": (8,), "branch-0": (2,), "branch-1": (2,)}
-    sources = {"layer-1": "layer-0", "layer-2": "layer-1"}
-    fragments = {
-        stage: Fragment(
-            sha256=sha256_of(content),
-            file_bytes=len(content),
-            weight_bytes=4 * (_WIDEN.size + _DECIDE.size),
-            peak_memory_bytes=peak_memory_bytes * (3 if stage == "whole" else 1),
-            flops_per_image=FLOPS_PER_IMAGE,
-            milliseconds_per_image=milliseconds_per_image * (3 if stage == "whole" else 1),
-            milliseconds_per_call=milliseconds_per_call,
-            input=TensorSpec(dtype="float32", shape=shapes[sources[stage]]) if stage in sources else image,
-            output=TensorSpec(dtype="float32", shape=shapes.get(stage, (4,))),
-        )
-        for stage, content in files.items()
+    nominal = {
+        "weight_bytes": 4 * (_WIDEN.size + _DECIDE.size),
+        "flops_per_image": FLOPS_PER_IMAGE,
+        "milliseconds_per_call": milliseconds_per_call,
     }
+    times = {"whole": 3}
+    figures = {
+        stage: {
+            **nominal,
+            "peak_memory_bytes": peak_memory_bytes * times.get(stage, 1),
+            "milliseconds_per_image": milliseconds_per_image * times.get(stage, 1),
+        }
+        for stage in STAGES
+    }
+    fragments, chains, files = (
+        _in_pieces(figures, padding_bytes) if in_pieces else _in_files(figures, padding_bytes)
+    )
+    sources = {"layer-1": "layer-0", "layer-2": "layer-1"}
 
     def stage(name: str, classes: tuple[int, ...] = ()) -> Stage:
         return Stage(
@@ -103,9 +115,78 @@ def build_tiny_application(
             variant("semantic", *(stage(f"branch-{i}", classes) for i, classes in enumerate(BRANCH_CLASSES))),
         ),
         fragments=tuple(fragments.values()),
+        chains=chains,
     )
-    ModelStore(root).save(application, files.values())
+    ModelStore(root).save(application, files)
     return application
+
+
+_Made = tuple[dict[str, Fragment], tuple[NamedChain, ...], list[bytes]]
+"""Fragments by the names of their stages, their chains, and the content of their files."""
+
+
+def _in_pieces(figures: Mapping[str, Mapping[str, Any]], padding_bytes: int) -> _Made:
+    padding = max(padding_bytes, SMALL_WEIGHT_BYTES)
+    cuts = {
+        name: cut_at(
+            model,
+            "sums",
+            "wide",
+            ballast={1: _filled("widen", padding), 2: _filled(name, padding)}
+            | ({0: _filled("sums", padding)} if padding_bytes else {}),
+        )
+        for name, model in _whole_models().items()
+    }
+    chains = {name: named(name, cut) for name, cut in cuts.items()}
+    fragments = {name: run_of(chain, **figures[name]) for name, chain in chains.items()}
+    for index in range(3):
+        layer = f"layer-{index}"
+        fragments[layer] = run_of(chains["whole"], index, index + 1, **figures[layer])
+    return {name: fragments[name] for name in STAGES}, tuple(chains.values()), contents(*cuts.values())
+
+
+def _in_files(figures: Mapping[str, Mapping[str, Any]], padding_bytes: int) -> _Made:
+    """Return fragments as SplitPlace 0.2 stored them."""
+    ends = _Ends()
+    models = {
+        **_whole_models(),
+        "layer-0": _model(_sums(), ends.image, ends.sums),
+        "layer-1": _model(_widen(), ends.sums, ends.wide),
+        "layer-2": _model(_decide((0, 1, 2, 3)), ends.wide, ends.columns(4)),
+    }
+    files = {name: _content(models[name], name, padding_bytes) for name in STAGES}
+    fragments = {
+        name: Fragment(
+            sha256=sha256_of(content),
+            file_bytes=len(content),
+            input=_spec(models[name].graph.input[0]),
+            output=_spec(models[name].graph.output[0]),
+            **figures[name],
+        )
+        for name, content in files.items()
+    }
+    return fragments, (), list(files.values())
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    tensor = value.type.tensor_type
+    dtype: Any = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+    return TensorSpec(dtype=dtype, shape=tuple(each.dim_value for each in tensor.shape.dim[1:]))
+
+
+def _filled(name: str, size: int) -> bytes:
+    """Return some content of this size, another one for each name."""
+    return name.encode().ljust(size, b".")
+
+
+def _whole_models() -> dict[str, onnx.ModelProto]:
+    """Return the networks that read a picture and decide: the whole one and the branches."""
+    ends = _Ends()
+    models = {"whole": _model([*_sums(), *_widen(), *_decide((0, 1, 2, 3))], ends.image, ends.columns(4))}
+    for branch, classes in enumerate(BRANCH_CLASSES):
+        nodes = [*_sums(), *_widen(), *_decide(classes)]
+        models[f"branch-{branch}"] = _model(nodes, ends.image, ends.columns(2))
+    return models
 
 
 def tiny_images(count: int, seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
