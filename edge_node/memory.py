@@ -1,7 +1,9 @@
-"""Reservations of the memory budget by fragments. Pure: nothing is loaded here."""
+"""Reservations of memory by fragments and by their preparation. Pure: nothing is loaded here."""
 
 from collections import OrderedDict
 from collections.abc import Container
+from dataclasses import dataclass
+from math import inf
 
 from splitplace.errors import SplitPlaceError
 
@@ -15,30 +17,64 @@ class DoesNotFitError(SplitPlaceError):
         self.budget_bytes = budget_bytes
 
 
-class MemoryBudget:
-    """Reserves memory for every loaded fragment; the least recently used make room."""
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """What a fragment takes."""
 
-    def __init__(self, budget_bytes: int) -> None:
+    private_bytes: int
+    mapped_bytes: int
+
+
+class MemoryBudget:
+    """Reserves private memory for every loaded fragment; the least recently used make room.
+
+    Mapped weights are page cache, which gives way where memory is short, at the price of reading them again.
+    So they do not count against the budget. Idle fragments make room for them as well, if they can.
+    """
+
+    def __init__(self, budget_bytes: int, all_bytes: int | None = None) -> None:
+        """A budget with nothing reserved.
+
+        Args:
+            budget_bytes: Bound of private memory.
+            all_bytes: Bound of private and mapped memory together, which may be exceeded; None = none.
+        """
         self.budget_bytes = budget_bytes
-        self._reserved: OrderedDict[str, int] = OrderedDict()
+        self._all_bytes = all_bytes
+        self._sizes: OrderedDict[str, _Size] = OrderedDict()
+        self._preparing_bytes = 0
 
     @property
     def reserved_bytes(self) -> int:
-        """Sum of all reservations."""
-        return sum(self._reserved.values())
+        """Private memory of all reservations."""
+        return sum(size.private_bytes for size in self._sizes.values()) + self._preparing_bytes
+
+    @property
+    def mapped_bytes(self) -> int:
+        """Mapped weights of all fragments with a reservation."""
+        return sum(size.mapped_bytes for size in self._sizes.values())
 
     @property
     def reserved(self) -> tuple[str, ...]:
         """Fragments that hold a reservation, least recently used first."""
-        return tuple(self._reserved)
+        return tuple(self._sizes)
 
-    def reserve(self, fragment: str, needed_bytes: int, busy: Container[str]) -> tuple[str, ...] | None:
+    def fits_beside(self, private_bytes: int, mapped_bytes: int = 0) -> bool:
+        """Whether there is room without unloading anything."""
+        if self.reserved_bytes + private_bytes > self.budget_bytes:
+            return False
+        return private_bytes + mapped_bytes <= self._room_for_all()
+
+    def reserve(
+        self, fragment: str, needed_bytes: int, busy: Container[str], mapped_bytes: int = 0
+    ) -> tuple[str, ...] | None:
         """Reserve memory for a fragment that has none yet.
 
         Args:
             fragment: its hash.
-            needed_bytes: its peak memory while it runs.
+            needed_bytes: its peak of private memory while it runs.
             busy: fragments that must stay.
+            mapped_bytes: its mapped weights.
 
         Returns:
             The fragments to unload, whose reservations were given up; None if there is no room before busy
@@ -47,28 +83,58 @@ class MemoryBudget:
         Raises:
             DoesNotFitError: it needs more than the whole budget.
         """
-        if needed_bytes > self.budget_bytes:
-            raise DoesNotFitError(needed_bytes, self.budget_bytes)
-        free = self.budget_bytes - self.reserved_bytes
-        evicted: list[str] = []
-        for candidate, size in self._reserved.items():
-            if free >= needed_bytes:
-                break
-            if candidate not in busy:
-                evicted.append(candidate)
-                free += size
-        if free < needed_bytes:
-            return None
-        for candidate in evicted:
-            del self._reserved[candidate]
-        self._reserved[fragment] = needed_bytes
-        return tuple(evicted)
+        evicted = self._evict(_Size(needed_bytes, mapped_bytes), busy)
+        if evicted is not None:
+            self._sizes[fragment] = _Size(needed_bytes, mapped_bytes)
+        return evicted
+
+    def reserve_preparing(self, needed_bytes: int, busy: Container[str]) -> tuple[str, ...] | None:
+        """Reserve memory for a child process that prepares a fragment; there is one at a time.
+
+        It holds until `release_preparing`. Arguments, result and error are those of `reserve`.
+        """
+        evicted = self._evict(_Size(needed_bytes, 0), busy)
+        if evicted is not None:
+            self._preparing_bytes = needed_bytes
+        return evicted
+
+    def release_preparing(self) -> None:
+        """Give the reservation of a preparation back, if there is one."""
+        self._preparing_bytes = 0
 
     def use(self, fragment: str) -> None:
         """Note that a fragment was used just now."""
-        if fragment in self._reserved:
-            self._reserved.move_to_end(fragment)
+        if fragment in self._sizes:
+            self._sizes.move_to_end(fragment)
 
     def release(self, fragment: str) -> None:
         """Give a reservation back, if there is one."""
-        self._reserved.pop(fragment, None)
+        self._sizes.pop(fragment, None)
+
+    def _evict(self, wanted: _Size, busy: Container[str]) -> tuple[str, ...] | None:
+        """Drop reservations until something fits. Return them; None if private memory does not suffice."""
+        if wanted.private_bytes > self.budget_bytes:
+            raise DoesNotFitError(wanted.private_bytes, self.budget_bytes)
+        free_bytes = self.budget_bytes - self.reserved_bytes
+        room_bytes = self._room_for_all()
+        evicted: list[str] = []
+        for candidate, size in self._sizes.items():
+            if free_bytes >= wanted.private_bytes and (
+                room_bytes >= wanted.private_bytes + wanted.mapped_bytes
+            ):
+                break
+            if candidate not in busy:
+                evicted.append(candidate)
+                free_bytes += size.private_bytes
+                room_bytes += size.private_bytes + size.mapped_bytes
+        if free_bytes < wanted.private_bytes:
+            return None
+        for candidate in evicted:
+            del self._sizes[candidate]
+        return tuple(evicted)
+
+    def _room_for_all(self) -> float:
+        """Return what the bound of private and mapped memory leaves; it may be negative."""
+        if self._all_bytes is None:
+            return inf
+        return self._all_bytes - self.reserved_bytes - self.mapped_bytes

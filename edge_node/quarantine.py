@@ -2,7 +2,8 @@
 
 A fragment whose run hung is put aside for a while, and for longer the second time. One that was being loaded
 or run for the first time when the process died is only suspected: the process may have died of anything else.
-It is put aside from the second time on. A run that succeeds clears a fragment.
+So is one whose preparation was killed: memory may have been short. Such a fragment is put aside from the
+second time on. A run that succeeds clears a fragment.
 
 Calls block for a small file; `begin` and `end` do not wait until it is on the disk. All may be called in any
 thread.
@@ -25,7 +26,7 @@ from splitplace.storage.replace import replace_file
 log = logging.getLogger(__name__)
 
 ASIDE_MS: Final = (0.0, 60_000.0, 3_600_000.0)
-"""How long after the start of the process a fragment is put aside, by the number of times that count."""
+"""How long a fragment is put aside, by the number of times that count."""
 
 FILE: Final = "quarantine.json"
 MAX_FRAGMENTS: Final = 64
@@ -58,6 +59,8 @@ class Quarantine:
         self._folder = folder
         self._clock = clock
         self._began_ms = clock()
+        self._since_ms: dict[str, float] = {}
+        """Since when fragments are put aside that this process has counted; others since it began."""
         self._lock = threading.Lock()
         self._records = _read(folder / FILE)
         for trial in folder.glob(f"*{_TRIAL}"):
@@ -69,7 +72,8 @@ class Quarantine:
         """Return why a fragment must not be run now; None if it may be."""
         with self._lock:
             record = self._records.get(fragment)
-        left_ms = record.aside_ms - (self._clock() - self._began_ms) if record is not None else 0.0
+            since_ms = self._since_ms.get(fragment, self._began_ms)
+        left_ms = record.aside_ms - (self._clock() - since_ms) if record is not None else 0.0
         if record is None or left_ms <= 0:
             return None
         times = _ordinal(record.hangs + record.crashes)
@@ -85,6 +89,12 @@ class Quarantine:
         """Note that a fragment hangs. Returns when that is on the disk."""
         (self._folder / f"{fragment}{_TRIAL}").unlink(missing_ok=True)
         self._count(fragment, hangs=1, reason=reason)
+
+    def suspect(self, fragment: str, reason: str) -> None:
+        """Note that a process of its own was killed while it prepared or measured a fragment."""
+        with self._lock:
+            self._since_ms[fragment] = self._clock()
+        self._count(fragment, crashes=1, reason=reason)
 
     def begin(self, fragment: str) -> None:
         """Note that a fragment is loaded, or run for the first time. Without a disk nothing is noted."""
@@ -107,7 +117,9 @@ class Quarantine:
                 hangs=before.hangs + hangs, crashes=before.crashes + crashes, reason=reason
             )
             while len(self._records) > MAX_FRAGMENTS:
-                del self._records[next(iter(self._records))]
+                oldest = next(iter(self._records))
+                del self._records[oldest]
+                self._since_ms.pop(oldest, None)
         self._write()
 
     def _write(self) -> None:

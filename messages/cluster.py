@@ -80,6 +80,16 @@ class FragmentLoad(Part):
     """Expected time until it can run; None = unknown."""
 
 
+class PreparedFragment(Part):
+    """A fragment whose prepared form lies on a node's disk, as that node has measured it."""
+
+    fragment: Sha256
+    private_bytes: Bytes
+    """What the node reserves for it, out of the memory budget."""
+    mapped_bytes: Bytes
+    """Weights that it maps beside that: page cache, which gives way where memory is short."""
+
+
 class NodeVitals(Message):
     """A heartbeat on `node/<id>/vitals`; missing ones mean the node is dead."""
 
@@ -90,16 +100,22 @@ class NodeVitals(Message):
     """Use of its CPU share since the last heartbeat."""
     resident_bytes: Bytes
     loaded_bytes: Bytes
-    """Reserved by loaded fragments, out of the memory budget."""
+    """Private memory reserved by loaded fragments, out of the memory budget."""
+    mapped_bytes: Bytes = 0
+    """Weights that loaded fragments map beside that: page cache."""
     loaded: Annotated[tuple[Sha256, ...], Field(max_length=MAX_FRAGMENTS_LISTED)]
     stored: Annotated[tuple[Sha256, ...], Field(max_length=MAX_FRAGMENTS_LISTED)]
     """Fragments on its disk."""
+    prepared: Annotated[tuple[PreparedFragment, ...], Field(max_length=MAX_FRAGMENTS_LISTED)] = ()
+    """Fragments that it can map without preparing them first, most recently used first."""
     queue_length: Count
     queue_ms: Milliseconds
     """Expected computing time of waiting and running micro-batches."""
     timings: Annotated[tuple[FragmentTiming, ...], Field(max_length=MAX_FRAGMENTS_LISTED)]
     load_ms: Milliseconds | None = None
-    """Moving average of the time to fetch and load a fragment; None before the first."""
+    """Moving average of the time to fetch, prepare and load a fragment; None before the first."""
+    map_ms: Milliseconds | None = None
+    """Moving average of the time to load a fragment that is prepared; None before the first."""
     running: RunningJob | None = None
     """None while nothing is computed."""
     loading: Count = 0
@@ -169,13 +185,19 @@ class NodeState(Part):
     score: NonNegative
     memory_budget_bytes: Bytes
     loaded: Annotated[tuple[Sha256, ...], Field(max_length=MAX_FRAGMENTS_LISTED)]
+    prepared: Annotated[tuple[PreparedFragment, ...], Field(max_length=MAX_FRAGMENTS_LISTED)] = ()
+    """Fragments that it can map without preparing them first."""
+    mapped_bytes: Bytes = 0
+    """Weights that its loaded fragments map beside the memory budget."""
     queue_ms: Milliseconds
     queue_length: Count
     cpu_ratio: Ratio
     link_megabytes_per_second: NonNegative
     timings: Annotated[tuple[FragmentTiming, ...], Field(max_length=MAX_FRAGMENTS_LISTED)]
     load_ms: Milliseconds | None = None
-    """Moving average of the time to fetch and load a fragment there; None before the first."""
+    """Moving average of the time to fetch, prepare and load a fragment there; None before the first."""
+    map_ms: Milliseconds | None = None
+    """Moving average of the time to load a fragment that is prepared there; None before the first."""
     loads: Annotated[tuple[FragmentLoad, ...], Field(max_length=MAX_FRAGMENTS_LISTED)] = ()
     """Fragments that are being fetched or loaded there."""
     stalled: Text = ""

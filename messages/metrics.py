@@ -72,6 +72,7 @@ class NodeMetrics(Message):
     cpu_ratio: Ratio
     resident_bytes: Bytes
     loaded_bytes: Bytes
+    mapped_bytes: Bytes = 0
     memory_budget_bytes: Bytes
     queue_length: Count
     queue_ms: Milliseconds

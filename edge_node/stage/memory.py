@@ -12,12 +12,6 @@ _SPREAD = 1.05
 _SPREAD_BYTES = 1 * MEBIBYTE
 """Measurements of one stage differ by so much (seen: 0.3 MiB and 2 %)."""
 
-_PREPARING = 1.2
-"""Private memory of the preparing child, as a multiple of the weights in memory: enough for ResNet50,
-InceptionV3, MobileNetV2 and a vision transformer."""
-_PREPARING_NARROW = 2.4
-"""The same where weights are stored narrower than they are in memory: all steps of widening are held."""
-_PREPARING_BYTES = 8 * MEBIBYTE
 _FORM = 1.1
 _FORM_BYTES = 1 * MEBIBYTE
 
@@ -59,17 +53,6 @@ class StageMemory(Part):
             last = self.runs[-1]
             measured = last.private_bytes * micro_batch / last.micro_batch
         return int(_SPREAD * max(measured, self.loading_bytes)) + _SPREAD_BYTES
-
-
-def preparing_bytes(weight_bytes: int, stored_bytes: int) -> int:
-    """Return the private memory that preparing a stage takes, beyond that of a bare process.
-
-    Args:
-        weight_bytes: Its weights in memory.
-        stored_bytes: Its weights as they are stored.
-    """
-    factor = _PREPARING if stored_bytes > 0.75 * weight_bytes else _PREPARING_NARROW
-    return int(factor * weight_bytes) + _PREPARING_BYTES
 
 
 def form_bytes(weight_bytes: int) -> int:

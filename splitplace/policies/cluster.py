@@ -15,6 +15,7 @@ from splitplace.messages.task import StagePlacement
 from splitplace.policies import cost
 from splitplace.policies.cluster_columns import ClusterColumns
 from splitplace.policies.cost import Floats
+from splitplace.policies.memory import described_bytes
 from splitplace.policies.tracked_node import RemainingLoad, TrackedNode, tracked_node
 
 STALE_AFTER_MS = 60_000.0
@@ -63,6 +64,10 @@ class _Placed:
 def _mean(column: Floats) -> float:
     """Return the mean over all nodes; 0 without nodes."""
     return float(column.mean()) if len(column) else 0.0
+
+
+def _or_nan(milliseconds: float | None) -> float:
+    return nan if milliseconds is None else milliseconds
 
 
 class ClusterView:
@@ -190,7 +195,8 @@ class ClusterView:
     def fragment_ready_ms(self, name: str, fragment: Fragment, now_ms: float) -> float:
         """Return when a node can run a fragment: now if it is loaded, else after fetching and loading it.
 
-        The time to load is what the node reports, or a guess from the size of the file.
+        The time to load is what the node reports, or a guess from the size of the file. A fragment that is
+        prepared there is only mapped.
 
         Raises:
             KeyError: the node is not alive.
@@ -198,8 +204,11 @@ class ClusterView:
         node = self._nodes[name]
         if fragment.sha256 in node.loaded:
             return now_ms
-        seen_ms = nan if node.state.load_ms is None else node.state.load_ms
-        fetching_ms = cost.fetch_ms(fragment.file_bytes, node.state.link_megabytes_per_second, seen_ms)
+        if fragment.sha256 in node.prepared:
+            fetching_ms = cost.map_ms(_or_nan(node.state.map_ms))
+        else:
+            link, seen_ms = node.state.link_megabytes_per_second, _or_nan(node.state.load_ms)
+            fetching_ms = cost.fetch_ms(fragment.file_bytes, link, seen_ms)
         return cost.fragment_ready_ms(now_ms, node.arriving.get(fragment.sha256, nan), fetching_ms)
 
     def is_loaded(self, name: str, sha256: str) -> bool:
@@ -222,6 +231,16 @@ class ClusterView:
         """Whether a further task can use a fragment there without more memory. Raises KeyError."""
         node = self._nodes[name]
         return sha256 in node.users and not node.exclusive
+
+    def needed_bytes(self, name: str, fragment: Fragment) -> float:
+        """Return the memory that must be free on a node for a fragment, as the node has measured it.
+
+        Infinite if the node is too small to prepare it.
+
+        Raises:
+            KeyError: the node is not alive.
+        """
+        return self._nodes[name].needed_bytes(fragment)
 
     def free_bytes(self, name: str) -> int:
         """Return the memory for further fragments. Idle ones can be evicted, those of tasks cannot.
@@ -246,8 +265,11 @@ class ClusterView:
         node.earlier.put(task, share.due_ms, share.work_ms)
         users = node.users.get(fragment.sha256, 0)
         node.users[fragment.sha256] = users + 1
+        if not users:
+            own_bytes = node.own_bytes(fragment.sha256)
+            node.sizes[fragment.sha256] = described_bytes(fragment) if own_bytes is None else own_bytes
         if not users or node.exclusive:
-            node.reserved_bytes += fragment.peak_memory_bytes
+            node.reserved_bytes += node.sizes[fragment.sha256]
         if self._columns is not None:
             index = self._columns.index[work.node]
             self._columns.put_share(index, task, share)
@@ -265,9 +287,9 @@ class ClusterView:
             for fragment in share.fragments:
                 node.users[fragment.sha256] -= 1
                 if not node.users[fragment.sha256] or node.exclusive:
-                    node.reserved_bytes -= fragment.peak_memory_bytes
+                    node.reserved_bytes -= node.sizes[fragment.sha256]
                 if not node.users[fragment.sha256]:
-                    del node.users[fragment.sha256]
+                    del node.users[fragment.sha256], node.sizes[fragment.sha256]
             gone_ms = 0.0 if done else share.work_ms
             node.busy_until_ms = min(node.busy_until_ms - gone_ms, now_ms + node.ahead_ms(now_ms, inf))
             if done and not node.shares:

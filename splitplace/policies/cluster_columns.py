@@ -10,6 +10,7 @@ from operator import is_
 import numpy as np
 
 from splitplace.messages.application import Fragment
+from splitplace.messages.cluster import PreparedFragment
 from splitplace.policies import cost
 from splitplace.policies.cost import Flags, Floats
 from splitplace.policies.tracked_node import RemainingLoad, TrackedNode
@@ -38,6 +39,8 @@ class ClusterColumns:
         """Where no task shares the fragments of another."""
         self._load_ms: Floats = np.zeros(size)
         """Time to fetch and load a fragment, as the nodes report it; NaN where they have loaded none."""
+        self._map_ms: Floats = np.zeros(size)
+        """Time to load a prepared fragment; NaN where they have loaded none."""
         self._reserved_bytes: Floats = np.zeros(size)
         self._busy_until_ms: Floats = np.zeros(size)
         self._unexplained_until_ms: Floats = np.zeros(size)
@@ -45,9 +48,12 @@ class ClusterColumns:
         self._holdings: list[frozenset[str]] = []
         self._speeds: list[float] = []
         self._timings: list[Mapping[str, float]] = []
+        self._forms: list[Mapping[str, PreparedFragment]] = []
         # By fragment, made on first use.
         self._loaded: dict[str, Flags] = {}
         self._everywhere: dict[str, bool] = {}
+        self._prepared: dict[str, Flags] = {}
+        self._needed_bytes: dict[str, Floats] = {}
         self._call_and_image_ms: dict[tuple[str, float], tuple[Floats, Floats]] = {}
         self._reserved: dict[str, Flags] = {}
         self._arriving_ms: dict[str, Floats] = {}
@@ -67,8 +73,13 @@ class ClusterColumns:
         states = [node.state for node in self._nodes]
         self.link[:] = [state.link_megabytes_per_second for state in states]
         self.byte_ms[:] = cost.transfer_ms(1, self.link)
-        self.memory_bytes[:] = [state.memory_budget_bytes for state in states]
+        budgets = [state.memory_budget_bytes for state in states]
+        if self.memory_bytes.tolist() != budgets:
+            self.memory_bytes[:] = budgets
+            self._needed_bytes.clear()
         self._load_ms[:] = [nan if state.load_ms is None else state.load_ms for state in states]
+        self._map_ms[:] = [nan if state.map_ms is None else state.map_ms for state in states]
+        self._report_forms([node.prepared for node in self._nodes])
         self._report_speeds([state.score for state in states], [node.timings for node in self._nodes])
         self._report_holdings([node.loaded for node in self._nodes])
         self._usable = (self.score > 0) & (self.link > 0)
@@ -86,6 +97,12 @@ class ClusterColumns:
         self._speeds, self._timings = speeds, timings
         self.score[:] = speeds
         self._call_and_image_ms.clear()
+
+    def _report_forms(self, forms: list[Mapping[str, PreparedFragment]]) -> None:
+        if len(forms) != len(self._forms) or not all(map(is_, forms, self._forms)):
+            self._forms = forms
+            self._prepared.clear()
+            self._needed_bytes.clear()
 
     def _report_holdings(self, holdings: list[frozenset[str]]) -> None:
         if len(holdings) != len(self._holdings) or not all(map(is_, holdings, self._holdings)):
@@ -149,11 +166,28 @@ class ClusterColumns:
             self._everywhere[sha256] = bool(self.loaded(sha256).all())
         return self._everywhere[sha256]
 
+    def prepared(self, sha256: str) -> Flags:
+        """Return where a fragment can be mapped without preparing it first."""
+        if sha256 not in self._prepared:
+            self._prepared[sha256] = np.array([sha256 in forms for forms in self._forms], dtype=bool)
+        return self._prepared[sha256]
+
+    def needed_bytes(self, fragment: Fragment) -> Floats:
+        """Return the memory that must be free on each node for a fragment: `ClusterView.needed_bytes`."""
+        if fragment.sha256 not in self._needed_bytes:
+            needed = [node.needed_bytes(fragment) for node in self._nodes]
+            self._needed_bytes[fragment.sha256] = np.array(needed, dtype=np.float64)
+        return self._needed_bytes[fragment.sha256]
+
     def fragment_ready_ms(self, fragment: Fragment, now_ms: float) -> Floats:
         """Return when each node can run a fragment: `ClusterView.fragment_ready_ms`."""
         if self.loaded_everywhere(fragment.sha256):
             return np.full(len(self.names), now_ms)
-        fetching_ms = cost.fetch_ms(fragment.file_bytes, self.link, self._load_ms)
+        fetching_ms = np.where(
+            self.prepared(fragment.sha256),
+            cost.map_ms(self._map_ms),
+            cost.fetch_ms(fragment.file_bytes, self.link, self._load_ms),
+        )
         arriving_ms = self._arriving_ms.get(fragment.sha256)
         if arriving_ms is None:
             ready_ms = now_ms + fetching_ms

@@ -99,7 +99,7 @@ class StageSchedule:
     offers: dict[str, Offer] = field(default_factory=dict)
     """By stage."""
     _free_ms: dict[str, float] = field(default_factory=dict)
-    _added: dict[str, dict[str, int]] = field(default_factory=dict)
+    _added: dict[str, dict[str, float]] = field(default_factory=dict)
     """Memory of the fragments that this job brings to each node."""
 
     def fits(self, stage: Stage, node: str) -> bool:
@@ -107,7 +107,7 @@ class StageSchedule:
         added = self._added.get(node, {})
         if stage.fragment in added or self.cluster.shares(node, stage.fragment):
             return True
-        needed = self.job.fragments[stage.name].peak_memory_bytes
+        needed = self.cluster.needed_bytes(node, self.job.fragments[stage.name])
         return needed + sum(added.values()) <= self.cluster.free_bytes(node)
 
     def work_ms(self, stage: Stage, node: str) -> float:
@@ -185,7 +185,7 @@ class StageSchedule:
 
     def _reserve(self, stage: Stage, node: str) -> None:
         if not self.cluster.shares(node, stage.fragment):
-            memory = self.job.fragments[stage.name].peak_memory_bytes
+            memory = self.cluster.needed_bytes(node, self.job.fragments[stage.name])
             self._added.setdefault(node, {})[stage.fragment] = memory
 
     def _speed(self, fragment: Fragment, node: str) -> tuple[float, float]:

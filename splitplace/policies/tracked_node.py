@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from math import inf
 
 from splitplace.messages.application import Fragment
-from splitplace.messages.cluster import NodeState
-from splitplace.policies import cost
+from splitplace.messages.cluster import NodeState, PreparedFragment
+from splitplace.policies import cost, memory
 from splitplace.policies.earlier_work import EarlierWork
 
 
@@ -27,6 +27,8 @@ class TrackedNode:
     heartbeat_ms: float
     """When it sent the report in `state`."""
     loaded: frozenset[str]
+    prepared: Mapping[str, PreparedFragment]
+    """What it can map without preparing it first, by hash."""
     timings: Mapping[str, float]
     busy_until_ms: float
     """When all its work is expected to be done."""
@@ -44,6 +46,8 @@ class TrackedNode:
     """The work in `shares`, by deadline."""
     users: dict[str, int] = field(default_factory=dict)
     """Number of outstanding stages that need a fragment, by hash."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Memory of each fragment in `users`, as it was reckoned for the first of them."""
     reserved_bytes: int = 0
     """Memory of the fragments in `users`: once each, or once per user on an exclusive node."""
 
@@ -54,6 +58,8 @@ class TrackedNode:
             self.state = state
             if state.loaded != before.loaded:
                 self.loaded = frozenset(state.loaded)
+            if state.prepared != before.prepared:
+                self.prepared = _prepared(state)
             if state.timings != before.timings:
                 self.timings = _timings(state)
         self.heartbeat_ms = now_ms - state.silent_ms
@@ -70,9 +76,27 @@ class TrackedNode:
                 self.busy_until_ms = known_ms + excess_ms
                 self.unexplained_until_ms = max(now_ms, self.unexplained_until_ms) + excess_ms
 
+    def own_bytes(self, sha256: str) -> int | None:
+        """Return the memory that the node has measured for a fragment; None if it has not."""
+        found = self.prepared.get(sha256)
+        return None if found is None else found.private_bytes
+
+    def needed_bytes(self, fragment: Fragment) -> float:
+        """Return the memory that must be free for a fragment; infinite if the node cannot prepare it."""
+        return memory.needed_bytes(
+            fragment,
+            budget_bytes=self.state.memory_budget_bytes,
+            own_bytes=self.own_bytes(fragment.sha256),
+        )
+
     def ahead_ms(self, now_ms: float, due_ms: float) -> float:
         """Return the work that is done before what is due at `due_ms`, as if none of it had begun."""
         return cost.ahead_ms(self.earlier.until_ms(due_ms), self.unexplained_until_ms, now_ms)
+
+
+def _prepared(state: NodeState) -> dict[str, PreparedFragment]:
+    """Return what a node has prepared, by fragment."""
+    return {prepared.fragment: prepared for prepared in state.prepared}
 
 
 def _timings(state: NodeState) -> dict[str, float]:
@@ -86,6 +110,7 @@ def tracked_node(state: NodeState, now_ms: float, *, exclusive: bool) -> Tracked
         state,
         heartbeat_ms=now_ms,
         loaded=frozenset(state.loaded),
+        prepared=_prepared(state),
         timings=_timings(state),
         busy_until_ms=now_ms,
         unexplained_until_ms=now_ms,

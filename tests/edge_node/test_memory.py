@@ -52,6 +52,46 @@ def test_a_released_reservation_is_free_again() -> None:
     assert budget.reserve("b", 100, {"a"}) == ()
 
 
+def test_what_a_preparation_takes_counts_until_it_is_given_back_and_is_no_fragment() -> None:
+    budget = MemoryBudget(100)
+    budget.reserve("a", 30, ())
+    budget.reserve("b", 30, ())
+    assert budget.reserve_preparing(60, {"b"}) == ("a",)
+    assert (budget.reserved, budget.reserved_bytes) == (("b",), 90)
+    assert budget.reserve("c", 20, {"b"}) is None
+    budget.release_preparing()
+    assert budget.reserve("c", 20, {"b"}) == ()
+    assert budget.reserve_preparing(60, {"b", "c"}) is None
+    with pytest.raises(DoesNotFitError):
+        budget.reserve_preparing(101, ())
+
+
+def test_mapped_weights_do_not_count_against_the_budget_and_are_told() -> None:
+    budget = MemoryBudget(100)
+    assert budget.reserve("a", 10, (), mapped_bytes=5000) == ()
+    assert (budget.reserved_bytes, budget.mapped_bytes) == (10, 5000)
+    budget.release("a")
+    assert budget.mapped_bytes == 0
+
+
+def test_idle_fragments_make_room_for_mapped_weights_and_the_bound_may_be_exceeded() -> None:
+    budget = MemoryBudget(100, all_bytes=500)
+    for name in "abc":
+        budget.reserve(name, 10, (), mapped_bytes=150)
+    assert not budget.fits_beside(10, 100)
+    assert budget.reserve("d", 10, (), mapped_bytes=150) == ("a",)
+    assert budget.reserve("e", 10, {"b", "c", "d"}, mapped_bytes=150) == ()
+    assert budget.mapped_bytes + budget.reserved_bytes > 500
+
+
+def test_what_is_loaded_for_later_must_fit_beside_all_that_is_there() -> None:
+    budget = MemoryBudget(100, all_bytes=500)
+    budget.reserve("a", 60, (), mapped_bytes=200)
+    assert budget.fits_beside(40, 200)
+    assert not budget.fits_beside(41)
+    assert not budget.fits_beside(10, 231)
+
+
 @given(
     st.lists(
         st.tuples(st.sampled_from("abcdefgh"), st.integers(0, 120), st.sets(st.sampled_from("abcdefgh")))

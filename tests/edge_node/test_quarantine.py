@@ -113,3 +113,20 @@ def test_without_a_disk_nothing_is_remembered_and_nothing_fails(node: Node) -> N
     node.quarantine.begin(FRAGMENT)
     node.quarantine.end(FRAGMENT, ran=True)
     assert not node.refuses
+
+
+def test_a_fragment_whose_preparation_was_killed_twice_is_put_aside_from_then_on(node: Node) -> None:
+    node.now_ms = 5_000_000.0
+    node.quarantine.suspect(FRAGMENT, "the preparation was ended by signal 9")
+    assert node.quarantine.refusal(FRAGMENT) is None
+    node.quarantine.suspect(FRAGMENT, "the preparation was ended by signal 9")
+    assert "ended by signal 9" in (node.quarantine.refusal(FRAGMENT) or "")
+    node.now_ms += ASIDE_MS[1]
+    assert node.quarantine.refusal(FRAGMENT) is None
+    node.quarantine.suspect(FRAGMENT, "the preparation was ended by signal 9")
+    node.now_ms += ASIDE_MS[1]
+    assert node.quarantine.refused() == (FRAGMENT,)
+    node.restart()
+    assert node.quarantine.refused() == (FRAGMENT,)
+    node.now_ms += ASIDE_MS[2]
+    assert node.quarantine.refused() == ()

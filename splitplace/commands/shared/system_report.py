@@ -57,6 +57,9 @@ class NodeReport:
     cpu_share: float | None
     """Share of one core that it is limited to."""
     memory_budget_bytes: int | None
+    """For the private memory of fragments."""
+    mapped_bytes: int | None
+    """Weights that its loaded fragments map beside that."""
     fragments_loaded: int | None
     queue_length: int | None
     queue_ms: float | None
@@ -151,6 +154,7 @@ def report_on(seen: Seen) -> SystemReport:
                 score=info.score if info else None,
                 cpu_share=info.cpu_share if info else None,
                 memory_budget_bytes=info.memory_budget_bytes if info else None,
+                mapped_bytes=state.mapped_bytes if state else None,
                 fragments_loaded=len(state.loaded) if state else None,
                 queue_length=state.queue_length if state else None,
                 queue_ms=state.queue_ms if state else None,

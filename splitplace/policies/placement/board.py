@@ -42,11 +42,12 @@ class Board:
         calls = (job.application.reference_score, len(job.micro_batches), job.batch)
         self._work_ms = np.array([columns.work_ms(fragment, *calls) for fragment in fragments])
         self._free_bytes = columns.free_bytes()
-        self._peak_bytes = np.array([fragment.peak_memory_bytes for fragment in fragments])
-        self._most_bytes = int(self._peak_bytes.max())
+        self._needed_bytes = np.array([columns.needed_bytes(fragment) for fragment in fragments])
+        """[S, N] What a stage takes on each node; infinite where it cannot be prepared."""
+        self._most_bytes: Floats = self._needed_bytes.max(axis=0)
         self._held = np.array([columns.shared(fragment.sha256) for fragment in fragments])
         """[S, N] Where a stage needs no more memory: its fragment is there already."""
-        self._fits = usable & (self._held | (self._peak_bytes[:, None] <= self._free_bytes))
+        self._fits = usable & (self._held | (self._needed_bytes <= self._free_bytes))
         self._input_bytes = np.array([fragment.input.bytes_per_image for fragment in fragments])
         self._returns_ms = self._all_returns_ms()
         start_ms = schedule.start_ms
@@ -107,7 +108,7 @@ class Board:
         needed_bytes = np.zeros(len(self._usable))
         unique = {fragment.sha256: fragment for fragment in self.schedule.job.fragments.values()}
         for sha256, fragment in unique.items():
-            needed_bytes += np.where(self.columns.shared(sha256), 0, fragment.peak_memory_bytes)
+            needed_bytes += np.where(self.columns.shared(sha256), 0.0, self.columns.needed_bytes(fragment))
         room: Flags = (needed_bytes == 0) | (needed_bytes <= self.columns.free_bytes())
         return room
 
@@ -219,9 +220,11 @@ class Board:
         row = self._row[stage.name]
         if self._held[row, index]:
             return
-        self._free_bytes[index] -= self._peak_bytes[row]
+        self._free_bytes[index] -= self._needed_bytes[row, index]
         for other in self.schedule.job.variant.stages:
             if other.fragment == stage.fragment:
                 self._held[self._row[other.name], index] = True
-        if self._usable[index] and self._free_bytes[index] < self._most_bytes:
-            self._fits[:, index] = self._held[:, index] | (self._peak_bytes <= self._free_bytes[index])
+        if self._usable[index] and self._free_bytes[index] < self._most_bytes[index]:
+            self._fits[:, index] = self._held[:, index] | (
+                self._needed_bytes[:, index] <= self._free_bytes[index]
+            )

@@ -4,6 +4,7 @@ import numpy as np
 
 from splitplace.messages.application import Stage
 from splitplace.policies.cluster import ClusterView
+from splitplace.policies.memory import preparing_bytes
 from splitplace.policies.placement.interface import Infeasible, PlacementRequest
 from splitplace.policies.prediction import StageSchedule
 
@@ -35,10 +36,14 @@ def no_room(request: PlacementRequest, cluster: ClusterView, stage: Stage) -> In
     """Explain why a stage fits no usable node: they are too small, or their memory is in use."""
     columns = cluster.columns
     usable = columns.usable(request.avoid)
+    fragment = request.job.fragments[stage.name]
+    needs = columns.needed_bytes(fragment)
     budgets = np.where(usable, columns.memory_bytes, -np.inf)
     free = np.where(usable, columns.free_bytes(), -np.inf)
     largest, freest = int(budgets.argmax()), int(free.argmax())
-    needed = request.job.fragments[stage.name].peak_memory_bytes
+    needed = float(needs[largest])
+    if np.isinf(needed):
+        needed = preparing_bytes(fragment)
     wanted = f"{request.job.variant.name}: stage {stage.name} needs {_megabytes(needed)} of memory"
     if needed > budgets[largest]:
         there = f"the largest node ({columns.names[largest]}) has {_megabytes(budgets[largest])}"

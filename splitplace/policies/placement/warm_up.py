@@ -5,7 +5,7 @@ then never be chosen: fetching alone takes longer than they allow.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from itertools import chain, zip_longest
 
 from splitplace.messages.application import Application, Fragment, Variant
@@ -41,11 +41,11 @@ def warm_up(
     wanted: dict[str, tuple[str, ...]] = {}
     for name in sorted(cluster.nodes, key=lambda name: (-cluster.nodes[name].score, name)):
         missing = [fragment for fragment in catalogue if fragment.sha256 not in held[name]]
-        used_bytes = sum(
-            fragment.peak_memory_bytes for fragment in catalogue if fragment.sha256 in held[name]
-        )
+        needed = {fragment.sha256: cluster.needed_bytes(name, fragment) for fragment in catalogue}
+        used_bytes = sum(needed[sha256] for sha256 in held[name])
         free_bytes = cluster.nodes[name].memory_budget_bytes - used_bytes
-        chosen = _fill(sorted(missing, key=lambda fragment: holders[fragment.sha256]), free_bytes)
+        rarest = sorted((fragment.sha256 for fragment in missing), key=lambda sha256: holders[sha256])
+        chosen = _fill(rarest, needed, free_bytes)
         holders.update(chosen)
         if chosen and name in names:
             wanted[name] = chosen
@@ -68,11 +68,11 @@ def _is_held(cluster: ClusterView, name: str, fragment: Fragment) -> bool:
     return cluster.is_loaded(name, fragment.sha256) or cluster.reserves(name, fragment.sha256)
 
 
-def _fill(fragments: Iterable[Fragment], free_bytes: int) -> tuple[str, ...]:
+def _fill(fragments: Iterable[str], needed: Mapping[str, float], free_bytes: float) -> tuple[str, ...]:
     """Return as many fragments as fit, in this order."""
     chosen = []
-    for fragment in fragments:
-        if fragment.peak_memory_bytes <= free_bytes:
-            free_bytes -= fragment.peak_memory_bytes
-            chosen.append(fragment.sha256)
+    for sha256 in fragments:
+        if needed[sha256] <= free_bytes:
+            free_bytes -= needed[sha256]
+            chosen.append(sha256)
     return tuple(chosen)

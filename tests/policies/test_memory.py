@@ -1,0 +1,94 @@
+"""Placement reckons with what nodes have measured, and with what preparing takes."""
+
+from math import inf
+from typing import Any
+
+import pytest
+
+from splitplace.messages.application import Fragment
+from splitplace.messages.cluster import NodeState, PreparedFragment
+from splitplace.messages.limits import MEBIBYTE
+from splitplace.policies import cost
+from splitplace.policies.cluster import ClusterView, StageWork
+from splitplace.policies.memory import described_bytes, is_prepared, needed_bytes, preparing_bytes
+from tests.support import examples
+
+BUDGET = 64 * MEBIBYTE
+
+
+def fragment(*, weight_mib: float, stored_mib: float | None = None, chain: bool = True) -> Fragment:
+    """A fragment that takes 10 MiB of private memory."""
+    changes = {
+        "weight_bytes": int(weight_mib * MEBIBYTE),
+        "file_bytes": int((weight_mib if stored_mib is None else stored_mib) * MEBIBYTE),
+        "peak_memory_bytes": 10 * MEBIBYTE,
+        "chain": "network" if chain else None,
+        "end": 1 if chain else 0,
+    }
+    return examples.fragment("large").model_copy(update=changes)
+
+
+def test_preparing_holds_the_weights_once_and_narrow_ones_twice() -> None:
+    assert 44 * MEBIBYTE < preparing_bytes(fragment(weight_mib=44)) <= BUDGET
+    assert preparing_bytes(fragment(weight_mib=44, stored_mib=22)) > 88 * MEBIBYTE
+
+
+def test_small_weights_are_not_prepared_and_are_held() -> None:
+    small = fragment(weight_mib=0.5)
+    assert not is_prepared(small)
+    assert preparing_bytes(small) == 0
+    assert described_bytes(small) == small.peak_memory_bytes + small.weight_bytes
+
+
+def test_a_fragment_in_one_file_takes_what_its_manifest_says() -> None:
+    old = fragment(weight_mib=100, chain=False)
+    assert needed_bytes(old, budget_bytes=BUDGET, own_bytes=None) == old.peak_memory_bytes
+
+
+@pytest.mark.parametrize(
+    ("weight_mib", "own_mib", "expected_mib"), [(44, None, 10), (44, 12, 12), (60, None, inf), (60, 12, 12)]
+)
+def test_a_node_that_has_measured_a_fragment_knows_and_one_too_small_to_prepare_it_is_never_asked(
+    weight_mib: float, own_mib: int | None, expected_mib: float
+) -> None:
+    own_bytes = None if own_mib is None else own_mib * MEBIBYTE
+    needed = needed_bytes(fragment(weight_mib=weight_mib), budget_bytes=BUDGET, own_bytes=own_bytes)
+    assert needed == expected_mib * MEBIBYTE
+
+
+def node(name: str, *, budget_bytes: int = BUDGET, load_ms: float | None = None, **told: Any) -> NodeState:
+    changes = {"memory_budget_bytes": budget_bytes, **told}
+    return examples.node(name, load_ms=load_ms).model_copy(update=changes)
+
+
+def view(large: Fragment) -> ClusterView:
+    """One node that has prepared a fragment, one that has not, one that has and never loaded any."""
+    form = PreparedFragment(fragment=large.sha256, private_bytes=20 * MEBIBYTE, mapped_bytes=60 * MEBIBYTE)
+    return examples.cluster(
+        node("a", prepared=(form,), map_ms=30.0, load_ms=4000.0),
+        node("b", load_ms=4000.0),
+        node("c", budget_bytes=2 * BUDGET, prepared=(form,)),
+    )
+
+
+def test_the_view_and_its_columns_know_what_each_node_needs_and_how_soon_it_can_run() -> None:
+    large = fragment(weight_mib=60)
+    cluster = view(large)
+    assert [cluster.needed_bytes(name, large) for name in "abc"] == [20 * MEBIBYTE, inf, 20 * MEBIBYTE]
+    assert cluster.columns.needed_bytes(large).tolist() == [20 * MEBIBYTE, inf, 20 * MEBIBYTE]
+    expected = [30.0, 4000.0, cost.MAP_MS]
+    assert [cluster.fragment_ready_ms(name, large, 0.0) for name in "abc"] == expected
+    assert cluster.columns.fragment_ready_ms(large, 0.0).tolist() == expected
+
+
+def test_what_is_reserved_is_given_back_though_the_node_has_measured_it_since() -> None:
+    large = fragment(weight_mib=44)
+    cluster = view(fragment(weight_mib=44).model_copy(update={"sha256": "e" * 64}))
+    cluster.placed("t", 1, [StageWork("b", large, 10.0)], 0.0)
+    assert cluster.free_bytes("b") == BUDGET - 10 * MEBIBYTE
+    form = PreparedFragment(fragment=large.sha256, private_bytes=25 * MEBIBYTE, mapped_bytes=1)
+    cluster.apply(examples.snapshot(node("b", prepared=(form,))), 1.0)
+    assert cluster.columns.needed_bytes(large).tolist() == [25 * MEBIBYTE]
+    assert cluster.free_bytes("b") == BUDGET - 10 * MEBIBYTE
+    cluster.finished("t", 2.0)
+    assert cluster.free_bytes("b") == BUDGET
