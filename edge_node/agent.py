@@ -19,6 +19,7 @@ from splitplace.edge_node.catalogue import Catalogue
 from splitplace.edge_node.disk import NodeDisk
 from splitplace.edge_node.executor import Done, Executor, Failure
 from splitplace.edge_node.fetcher import Fetcher
+from splitplace.edge_node.link_meter import LinkMeter
 from splitplace.edge_node.loader import Loader
 from splitplace.edge_node.memory import MemoryBudget
 from splitplace.edge_node.outbox import Outbox
@@ -136,6 +137,7 @@ class Agent:
         queue_bytes = int(settings.queue_mb * MEBIBYTE)
         self._assembly = TensorAssembly(max_bytes=queue_bytes)
         self._catalogue = Catalogue(score)
+        self._link = LinkMeter(settings.link_megabytes_per_second)
         self._disk = NodeDisk(settings.fragment_folder, int(settings.fragment_store_mb * MEBIBYTE))
         self._store = self._disk.files
         self._quarantine = Quarantine(settings.fragment_folder)
@@ -162,14 +164,14 @@ class Agent:
             store=self._store,
             executor=self._executor,
             budget=MemoryBudget(settings.memory_budget_bytes),
-            fetch=Fetcher(self._tensors, self._store, self._node).fetch,
+            fetch=Fetcher(self._tensors, self._store, self._node, self._link).fetch,
             on_failure=self._on_load_failure,
             spawn=self._service.spawn,
             quarantine=self._quarantine,
             clock=clock,
             on_change=self._beat_soon,
         )
-        self._outbox = Outbox(self._tensors, self._node)
+        self._outbox = Outbox(self._tensors, self._node, self._link)
         self._meter = Meter(settings.cpu_share or settings.cores)
 
     async def run(self) -> None:
@@ -197,6 +199,8 @@ class Agent:
         header = received.message
         try:
             route = self._checked_route(header)
+            run = (header.task, header.attempt, header.sender, header.stage)
+            self._link.frame(run, len(received.body), now_ms())
             complete = self._assembly.add(header, received.body, now_ms())
         except FrameError as error:
             self._rejected += 1
@@ -294,7 +298,13 @@ class Agent:
     # --- info and vitals ---------------------------------------------------------------------------
 
     async def _publish_info(self) -> None:
-        await self._own_info.publish({NODE_INFO.name_of(self._info): self._info})
+        alone, began_ms = self._link.sending(), now_ms()
+        try:
+            await self._own_info.publish({NODE_INFO.name_of(self._info): self._info})
+        except BaseException:
+            self._link.given_up()
+            raise
+        self._link.acknowledged(1, began_ms, now_ms(), alone=alone)
 
     def _beat_soon(self) -> None:
         """Send the next heartbeat early: who waits for a fragment must know that it is being loaded."""
@@ -337,6 +347,7 @@ class Agent:
             queue_ms=load.queue_ms,
             timings=load.timings,
             load_ms=self._loader.load_ms,
+            link=self._link.figures(),
             running=load.running,
             loading=self._loader.loading,
             loads=self._loader.loads[:MAX_FRAGMENTS_LISTED],

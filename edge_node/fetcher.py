@@ -13,6 +13,7 @@ from splitplace.bus.background import now_ms
 from splitplace.bus.connection import Bus, Received
 from splitplace.edge_node.download import Download, DownloadError
 from splitplace.edge_node.fragment_store import FragmentStore, PartialFile
+from splitplace.edge_node.link_meter import LinkMeter
 from splitplace.edge_node.window import Window
 from splitplace.messages.application import StoredFile
 from splitplace.messages.cluster import FragmentMissing, FragmentRequest
@@ -34,8 +35,17 @@ _MAX_UNWRITTEN = 64
 class Fetcher:
     """Downloads files that are not in the store yet."""
 
-    def __init__(self, bus: Bus, store: FragmentStore, node: str) -> None:
+    def __init__(self, bus: Bus, store: FragmentStore, node: str, meter: LinkMeter | None = None) -> None:
+        """A fetcher on a connection.
+
+        Args:
+            bus: carries requests and chunks.
+            store: gets the files.
+            node: name of this node.
+            meter: told of requests and chunks.
+        """
         self._bus = bus
+        self._meter = LinkMeter() if meter is None else meter
         self._store = store
         self._node = node
         self._slots = asyncio.Semaphore(MAX_PARALLEL)
@@ -94,13 +104,20 @@ class Fetcher:
     async def _transfer(self, file: StoredFile, partial: PartialFile) -> None:
         download = Download(file, self._window, partial.written)
         transfer = _Transfer(
-            self._bus, self._node, file.sha256, download, partial=partial, on_arrival=self._wake
+            self._bus,
+            self._node,
+            file.sha256,
+            download,
+            partial=partial,
+            on_arrival=self._wake,
+            meter=self._meter,
         )
         self._transfers.add(transfer)
         try:
             await transfer.run()
         finally:
             self._transfers.discard(transfer)
+            self._meter.forget(file.sha256)
             download.end()
             self._wake()
 
@@ -117,8 +134,10 @@ class _Transfer:
         *,
         partial: PartialFile,
         on_arrival: Callable[[], None],
+        meter: LinkMeter,
     ) -> None:
         self._bus = bus
+        self._meter = meter
         self._node = node
         self._sha256 = sha256
         self._download = download
@@ -165,10 +184,13 @@ class _Transfer:
                 chunks=wanted.chunks,
                 follows=wanted.follows,
             )
+            for chunk in range(wanted.first_chunk, wanted.first_chunk + wanted.chunks):
+                self._meter.requested(self._sha256, chunk, now_ms())
             self._bus.send(FRAGMENT_REQUEST, request)
 
     def _on_chunk(self, received: Received[FragmentHeader]) -> None:
         header = received.message
+        self._meter.chunk(self._sha256, header.chunk, len(received.body), now_ms())
         if self._unwritten.qsize() >= _MAX_UNWRITTEN:
             self._download.drop(header.chunk, now_ms())
         elif self._download.receive(header.chunk, len(received.body), header.file_bytes, now_ms()):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from splitplace.bus.background import now_ms
 from splitplace.bus.connection import Bus
 from splitplace.edge_node.executor import Done, Output
+from splitplace.edge_node.link_meter import LinkMeter
 from splitplace.messages.frames import AGGREGATOR_INBOX, TensorHeader, tensor_frames
 from splitplace.messages.task import StageReport
 from splitplace.messages.topics import TENSOR
@@ -65,7 +66,15 @@ def shipments(done: Done, output: Output, node: str, at_ms: float) -> tuple[Ship
 class Outbox:
     """Sends outputs on the tensor connection."""
 
-    def __init__(self, bus: Bus, node: str) -> None:
+    def __init__(self, bus: Bus, node: str, meter: LinkMeter | None = None) -> None:
+        """An outbox on a connection.
+
+        Args:
+            bus: carries the frames.
+            node: name of this node.
+            meter: told of frames and acknowledgements.
+        """
+        self._meter = LinkMeter() if meter is None else meter
         self.expired = 0
         """Outputs whose task expired before they were sent."""
         self._bus = bus
@@ -87,9 +96,16 @@ class Outbox:
                 for shipment in outgoing:
                     for frame in tensor_frames(shipment.header, output.encoded):
                         await self._frames.acquire()
-                        task = sending.create_task(
-                            self._bus.send_frame(TENSOR, frame, receiver=shipment.receiver, sender=self._node)
-                        )
+                        task = sending.create_task(self._send_frame(frame, shipment.receiver))
                         task.add_done_callback(lambda _: self._frames.release())
         except TimeoutError:
             self.expired += 1
+
+    async def _send_frame(self, frame: bytes, receiver: str) -> None:
+        alone, began_ms = self._meter.sending(), now_ms()
+        try:
+            await self._bus.send_frame(TENSOR, frame, receiver=receiver, sender=self._node)
+        except BaseException:
+            self._meter.given_up()
+            raise
+        self._meter.acknowledged(len(frame), began_ms, now_ms(), alone=alone)

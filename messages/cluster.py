@@ -72,6 +72,15 @@ class RunningJob(Part):
     expected_ms: Milliseconds
 
 
+class LinkFigures(Part):
+    """What a node has measured of its link to the broker; None = nothing yet, and nobody told it."""
+
+    up_megabytes_per_second: NonNegative | None = None
+    down_megabytes_per_second: NonNegative | None = None
+    round_trip_ms: Milliseconds | None = None
+    """From a small publication to its acknowledgement: the median of the most recent ones."""
+
+
 class FragmentLoad(Part):
     """A fragment that a node fetches or loads at this moment."""
 
@@ -116,6 +125,7 @@ class NodeVitals(Message):
     """Moving average of the time to fetch, prepare and load a fragment; None before the first."""
     map_ms: Milliseconds | None = None
     """Moving average of the time to load a fragment that is prepared; None before the first."""
+    link: LinkFigures = LinkFigures()
     running: RunningJob | None = None
     """None while nothing is computed."""
     loading: Count = 0
@@ -193,6 +203,11 @@ class NodeState(Part):
     queue_length: Count
     cpu_ratio: Ratio
     link_megabytes_per_second: NonNegative
+    """Speed of its link, from the broker."""
+    up_megabytes_per_second: NonNegative | None = None
+    """Speed of its link towards the broker; None = as the other direction."""
+    round_trip_ms: Milliseconds = 0.0
+    """Between it and the broker, without the transfer of bytes."""
     timings: Annotated[tuple[FragmentTiming, ...], Field(max_length=MAX_FRAGMENTS_LISTED)]
     load_ms: Milliseconds | None = None
     """Moving average of the time to fetch, prepare and load a fragment there; None before the first."""
@@ -204,6 +219,17 @@ class NodeState(Part):
     """Why it counts as stalled, which is to beat without computing; empty if it does not."""
     trouble: Text = ""
     """What it says it cannot do, and why; empty if all is well."""
+
+    @property
+    def up(self) -> float:
+        """Speed of its link towards the broker, in MB/s."""
+        known = self.up_megabytes_per_second
+        return self.link_megabytes_per_second if known is None else known
+
+    @property
+    def latency_ms(self) -> float:
+        """Time between it and the broker, one way, without the transfer of bytes."""
+        return self.round_trip_ms / 2
 
     @property
     def loading(self) -> frozenset[str]:

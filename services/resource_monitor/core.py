@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from splitplace.messages.application import Application
-from splitplace.messages.cluster import ClusterState, NodeInfo, NodeState, NodeStatus, NodeVitals
+from splitplace.messages.cluster import ClusterState, LinkFigures, NodeInfo, NodeState, NodeStatus, NodeVitals
 from splitplace.messages.limits import MAX_NODES
 from splitplace.messages.metrics import ClusterMetrics, NodeMetrics
 from splitplace.messages.task import TaskFinished, TaskPlaced
@@ -71,7 +71,7 @@ class ResourceMonitorCore:
         Args:
             silent_after_ms: time without a heartbeat after which a node is offline.
             forget_after_ms: time after which an offline node is forgotten.
-            link_megabytes_per_second: assumed speed of every link; it is not measured yet.
+            link_megabytes_per_second: assumed speed of a link that was not measured yet.
             max_nodes: beyond it, the node that is offline longest is forgotten; if all are online, new nodes
                 are ignored.
         """
@@ -268,6 +268,7 @@ class ResourceMonitorCore:
     def _state(self, name: str, node: _Node, info: NodeInfo, now_ms: float, least_score: float) -> NodeState:
         """Return the view of a node; where its score is not trusted, it counts as the slowest of all."""
         vitals = node.vitals
+        link = vitals.link if vitals else LinkFigures()
         score = info.score if self._work.is_trusted(name) else min(info.score, least_score)
         return NodeState(
             node=name,
@@ -282,7 +283,9 @@ class ResourceMonitorCore:
             queue_ms=vitals.queue_ms if vitals else 0.0,
             queue_length=vitals.queue_length if vitals else 0,
             cpu_ratio=vitals.cpu_ratio if vitals else 0.0,
-            link_megabytes_per_second=self._link,
+            link_megabytes_per_second=_known(link.down_megabytes_per_second, self._link),
+            up_megabytes_per_second=link.up_megabytes_per_second,
+            round_trip_ms=_known(link.round_trip_ms, 0.0),
             timings=vitals.timings if vitals else (),
             load_ms=vitals.load_ms if vitals else None,
             map_ms=vitals.map_ms if vitals else None,
@@ -290,6 +293,10 @@ class ResourceMonitorCore:
             stalled=self._work.stalled(name, now_ms)[:1000] if node.online else "",
             trouble=vitals.trouble if vitals else "",
         )
+
+
+def _known(measured: float | None, assumed: float) -> float:
+    return assumed if measured is None else measured
 
 
 def _is_superseded(node: _Node, boot: str, now_ms: float) -> bool:

@@ -31,9 +31,13 @@ class ClusterColumns:
         size = len(self._nodes)
         self.score: Floats = np.zeros(size)
         self.link: Floats = np.zeros(size)
-        """Bandwidth in MB/s."""
+        """Bandwidth from the broker in MB/s."""
         self.byte_ms: Floats = np.zeros(size)
-        """Time to move a byte over the link; infinite without one."""
+        """Time to move a byte from the broker; infinite without a link."""
+        self.up_byte_ms: Floats = np.zeros(size)
+        """Time to move a byte towards the broker; infinite without a link."""
+        self.latency_ms: Floats = np.zeros(size)
+        """Time between the broker and each node, one way, without the transfer of bytes."""
         self.memory_bytes: Floats = np.zeros(size)
         self.exclusive: Flags = np.array([node.exclusive for node in self._nodes], dtype=bool)
         """Where no task shares the fragments of another."""
@@ -73,6 +77,8 @@ class ClusterColumns:
         states = [node.state for node in self._nodes]
         self.link[:] = [state.link_megabytes_per_second for state in states]
         self.byte_ms[:] = cost.transfer_ms(1, self.link)
+        self.up_byte_ms[:] = cost.transfer_ms(1, np.array([state.up for state in states], dtype=np.float64))
+        self.latency_ms[:] = [state.latency_ms for state in states]
         budgets = [state.memory_budget_bytes for state in states]
         if self.memory_bytes.tolist() != budgets:
             self.memory_bytes[:] = budgets
@@ -82,7 +88,7 @@ class ClusterColumns:
         self._report_forms([node.prepared for node in self._nodes])
         self._report_speeds([state.score for state in states], [node.timings for node in self._nodes])
         self._report_holdings([node.loaded for node in self._nodes])
-        self._usable = (self.score > 0) & (self.link > 0)
+        self._usable = (self.score > 0) & (self.link > 0) & np.isfinite(self.up_byte_ms)
         self._busy_until_ms[:] = [node.busy_until_ms for node in self._nodes]
         self._unexplained_until_ms[:] = [node.unexplained_until_ms for node in self._nodes]
         self._reserved_bytes[:] = [node.reserved_bytes for node in self._nodes]

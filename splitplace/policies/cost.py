@@ -10,6 +10,8 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from splitplace.messages.limits import CHUNK_BYTES
+
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 Condition = Flags | bool
@@ -44,6 +46,18 @@ _LEAST_MS = 1e-300
 def transfer_ms(size: float, megabytes_per_second: Amount) -> Amount:
     """Return the time to move `size` bytes over a link; infinite where there is none."""
     return _per(size, 1000 * megabytes_per_second)
+
+
+def relay_ms(size: float, megabytes_per_second: Amount) -> Amount:
+    """Return what passing the broker adds to a transfer from node to node over the slower of both links.
+
+    The broker sends a chunk on when it has the whole of it, so each crosses the faster link by itself.
+
+    Args:
+        size: bytes of the tensor; of a large one, a chunk counts.
+        megabytes_per_second: bandwidth of the faster link.
+    """
+    return transfer_ms(min(size, CHUNK_BYTES), megabytes_per_second)
 
 
 def slowness(reference_score: float, score: Amount) -> Amount:

@@ -5,9 +5,11 @@ A variant is an out-tree of stages, so nothing here knows a chain from a star. T
 * A call of a fragment on n images takes `(milliseconds_per_call + n * milliseconds_per_image) *
   reference_score / score` on a node of that score. Once the node has measured its own time per image, that
   replaces the scaled `milliseconds_per_image`.
-* A tensor needs `bytes / bandwidth` of the slower of both links, one micro-batch after the other, and then
-  `HOP_MS` for broker, codec and event loops; also between two stages on the same node, which always send
-  their outputs through the broker.
+* A tensor needs `bytes / bandwidth` of the slower of both links, one micro-batch after the other, and one chunk
+  of it the time of the faster link as well, because the broker sends on what it has in full (`relay_ms`). Then come
+  the way between broker and nodes and `HOP_MS` for broker, codec and event loops; also between two stages on the
+  same node, which always send their outputs through the broker.
+* All tensors that this job brings to a node cross its link one after the other.
 * A node does one call at a time, in the order of arrival. Of two stages that share a node, the later one
   begins when the earlier one is done with all micro-batches: exact if the inputs wait for the node,
   pessimistic if the node waits for its inputs.
@@ -23,8 +25,18 @@ from math import inf
 from typing import NamedTuple
 
 from splitplace.messages.application import INPUT, Application, Fragment, Stage, Variant
+from splitplace.messages.cluster import NodeState
 from splitplace.policies.cluster import ClusterView
-from splitplace.policies.cost import HOP_MS, RETURN_MS, call_ms, image_ms, slowness, transfer_ms, work_ms
+from splitplace.policies.cost import (
+    HOP_MS,
+    RETURN_MS,
+    call_ms,
+    image_ms,
+    relay_ms,
+    slowness,
+    transfer_ms,
+    work_ms,
+)
 
 
 @dataclass(frozen=True)
@@ -77,6 +89,8 @@ class Offer(NamedTuple):
     end_ms: float
     """When the last output is ready; for a sink, when the gateway has it."""
     work_ms: float
+    received_ms: float = 0.0
+    """When the last input has crossed the node's link."""
 
 
 @dataclass(slots=True)
@@ -99,6 +113,8 @@ class StageSchedule:
     offers: dict[str, Offer] = field(default_factory=dict)
     """By stage."""
     _free_ms: dict[str, float] = field(default_factory=dict)
+    _received_ms: dict[str, float] = field(default_factory=dict)
+    """When the link of each node is free of this job's tensors."""
     _added: dict[str, dict[str, float]] = field(default_factory=dict)
     """Memory of the fragments that this job brings to each node."""
 
@@ -126,41 +142,48 @@ class StageSchedule:
         job = self.job
         fragment = job.fragments[stage.name]
         each_call_ms, each_image_ms = self._speed(fragment, node)
-        nodes = self.cluster.nodes
-        link = nodes[node].link_megabytes_per_second
+        state = self.cluster.nodes[node]
+        input_ms, hop_ms = self._way(stage, fragment, state)
         if stage.source == INPUT:
             sources: Sequence[float] = (self.start_ms,) * len(job.micro_batches)
-            slower = link
         else:
-            source = self.offers[stage.source]
-            sources = source.finish_ms
-            slower = min(link, nodes[source.node].link_megabytes_per_second)
-        input_ms = transfer_ms(fragment.input.bytes_per_image, slower)
+            sources = self.offers[stage.source].finish_ms
         free_ms = max(self.free_ms(node), self.cluster.fragment_ready_ms(node, fragment, self.now_ms))
-        received_ms = 0.0
+        received_ms = self._received_ms.get(node, 0.0)
         finish_ms = []
         for source_ms, images in zip(sources, job.micro_batches, strict=True):
             # Conditions instead of max(): the inner loop of every decision, a fifth faster so.
             received_ms = source_ms if source_ms > received_ms else received_ms  # noqa: FURB136
             received_ms += images * input_ms
-            arrived_ms = received_ms + HOP_MS
+            arrived_ms = received_ms + hop_ms
             free_ms = arrived_ms if arrived_ms > free_ms else free_ms  # noqa: FURB136
             free_ms += each_call_ms + images * each_image_ms
             finish_ms.append(free_ms)
         end_ms = finish_ms[-1]
         if stage.name in job.sinks:
-            output_ms = transfer_ms(fragment.output.bytes_per_image, link)
+            output_ms = transfer_ms(fragment.output.bytes_per_image, state.up)
             sent_ms = 0.0
             for ready_ms, images in zip(finish_ms, job.micro_batches, strict=True):
                 sent_ms = max(ready_ms, sent_ms) + images * output_ms
-            end_ms = sent_ms + RETURN_MS
+            end_ms = sent_ms + state.latency_ms + RETURN_MS
         computing_ms = work_ms(len(job.micro_batches), job.batch, each_call_ms, each_image_ms)
-        return Offer(node, finish_ms, end_ms, computing_ms)
+        return Offer(node, finish_ms, end_ms, computing_ms, received_ms)
+
+    def _way(self, stage: Stage, fragment: Fragment, state: NodeState) -> tuple[float, float]:
+        """Return the time of an image on its way to a node, and the time of a hop besides."""
+        size = fragment.input.bytes_per_image
+        down = state.link_megabytes_per_second
+        if stage.source == INPUT:
+            return transfer_ms(size, down), HOP_MS + state.latency_ms
+        source = self.cluster.nodes[self.offers[stage.source].node]
+        relay = relay_ms(size * self.job.micro_batch, max(source.up, down))
+        return transfer_ms(size, min(source.up, down)), HOP_MS + source.latency_ms + state.latency_ms + relay
 
     def put(self, stage: Stage, offer: Offer) -> None:
         """Take an offer made for the stage."""
         self.offers[stage.name] = offer
         self._free_ms[offer.node] = offer.finish_ms[-1]
+        self._received_ms[offer.node] = offer.received_ms
         self._reserve(stage, offer.node)
 
     def reserve(self, stage: Stage, node: str) -> None:
@@ -174,6 +197,7 @@ class StageSchedule:
             self,
             offers=dict(self.offers),
             _free_ms=dict(self._free_ms),
+            _received_ms=dict(self._received_ms),
             _added={node: dict(added) for node, added in self._added.items()},
         )
 

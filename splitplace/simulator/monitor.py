@@ -28,6 +28,7 @@ class _Figures(NamedTuple):
     queue_length: int
     utilisation: float
     bytes_per_ms: float
+    latency_ms: float
 
 
 class Monitor:
@@ -85,6 +86,7 @@ class Monitor:
             *_queue(machine),
             processor.utilisation,
             machine.down.bytes_per_ms,
+            machine.latency_ms,
         )
         if figures != self._figures.get(name):
             self._figures[name] = figures
@@ -101,6 +103,8 @@ class Monitor:
             "queue_length": figures.queue_length,
             "cpu_ratio": figures.utilisation,
             "link_megabytes_per_second": figures.bytes_per_ms / 1000,
+            "up_megabytes_per_second": figures.bytes_per_ms / 1000,
+            "round_trip_ms": 2 * figures.latency_ms,
             "timings": self._timings(figures.speed) if drifted else (),
         }
         before = self._said.get(machine.name)

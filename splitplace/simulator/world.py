@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import inf
 
-from splitplace.policies.cost import HOP_MS, RETURN_HOPS
+from splitplace.policies.cost import HOP_MS, RETURN_HOPS, relay_ms
 from splitplace.policies.prediction import Job
 from splitplace.simulator.events import EventQueue
 from splitplace.simulator.execution import Execution, Machine, StageRun
@@ -238,7 +238,10 @@ class World:
         run.sent += 1
         latency_ms = HOP_MS + run.machine.latency_ms
         if run.source is not None:
-            latency_ms += run.source.machine.latency_ms
+            sender = run.source.machine
+            size = run.execution.job.micro_batches[run.sent - 1] * run.fragment.input.bytes_per_image
+            faster = max(sender.up.bytes_per_ms, run.machine.down.bytes_per_ms) / 1000
+            latency_ms += sender.latency_ms + relay_ms(size, faster)
         self.events.after(latency_ms, partial(self._received, run))
         self.pump(run)
 

@@ -11,6 +11,7 @@ from splitplace.bus.connection import Bus
 from splitplace.bus.settings import Settings
 from splitplace.edge_node.fetcher import Fetcher
 from splitplace.edge_node.fragment_store import FragmentStore
+from splitplace.edge_node.link_meter import LinkMeter
 from splitplace.messages.application import Fragment
 from splitplace.messages.limits import CHUNK_BYTES
 from splitplace.messages.topics import SERVICE_STATUS, SPLITTER
@@ -54,6 +55,7 @@ class Node:
         self.link = Link(broker.port, broker.host)
         self.link.up.latency_s = self.link.down.latency_s = latency_s
         self.link.up.bytes_per_s = self.link.down.bytes_per_s = megabits * MEGABIT_BYTES
+        self.meter = LinkMeter()
         self._name = name
         self._store = FragmentStore(folder / name, 1 << 30)
 
@@ -61,7 +63,7 @@ class Node:
         await self.link.start()
         try:
             bus = Bus(Settings(broker=f"mqtt://127.0.0.1:{self.link.port}"), self._name)
-            fetcher = Fetcher(bus, self._store, self._name)
+            fetcher = Fetcher(bus, self._store, self._name, self.meter)
             async with bus, asyncio.timeout(120):
                 await bus.connected()
                 return await fetcher.fetch(fragment.files)
@@ -78,6 +80,16 @@ async def test_one_megabit_with_latency_carries_the_file_once(mosquitto_url: str
         node = Node("slow", mosquitto_url, tmp_path, megabits=1, latency_s=0.1)
         await node.fetch(fragment)
         assert node.carried(fragment) <= 1.1
+
+
+async def test_fetching_a_file_measures_the_link(mosquitto_url: str, tmp_path: Path) -> None:
+    async with depot(mosquitto_url, tmp_path, chunks=8) as fragment:
+        nodes = [Node(f"n{megabits}", mosquitto_url, tmp_path, megabits=megabits) for megabits in (2, 10)]
+        await asyncio.gather(*(node.fetch(fragment) for node in nodes))
+    slow, fast = (node.meter.figures().down_megabytes_per_second or 0.0 for node in nodes)
+    assert 0.75 * 2 / 8 <= slow <= 1.25 * 2 / 8
+    assert 0.5 * 10 / 8 <= fast <= 1.25 * 10 / 8, "chunks take 0.2 s, and the machine may be busy"
+    assert fast > 2 * slow
 
 
 async def test_a_slow_node_beside_fast_ones_gets_the_file_once_and_costs_them_nothing(

@@ -204,6 +204,8 @@ def random_view(seed: int, app: Application) -> ClusterView:
                 speed=random.choice([0, 0.25, 1, 2]),
                 megabytes=random.choice([5, 15, 40]),
                 link=random.choice([0, 1, 10, 100]),
+                up=random.choice([None, 0, 0.1, 50]),
+                round_trip_ms=random.choice([0, 3, 200]),
                 queue_ms=random.choice([0, 0, 20]),
                 loaded=random.sample(fragments, random.randint(0, len(fragments))),
                 online=random.random() < 0.9,
@@ -264,7 +266,7 @@ def test_earliest_finish_is_never_worse_than_the_best_single_node(
     found = placement_policy("earliest-finish").place(wanted, view, 0.0)
     for name, state in view.nodes.items():
         memory = sum(piece.peak_memory_bytes for piece in wanted.job.fragments.values())
-        if memory <= view.free_bytes(name) and state.score and state.link_megabytes_per_second:
+        if memory <= view.free_bytes(name) and state.score and state.link_megabytes_per_second and state.up:
             alone = predict(view, wanted.job, dict.fromkeys(wanted.job.fragments, name), 0.0)
             assert placed(found).prediction.response_ms <= alone.response_ms + 1e-9
 
@@ -281,7 +283,7 @@ def test_earliest_finish_misses_no_node_on_which_a_stage_would_end_sooner(
         predict(view, wanted.job, {"whole-0": name}, 0.0, start_ms=5.0, due_ms=due_ms).response_ms
         for name, state in view.nodes.items()
         if view.free_bytes(name) >= 30_000_000 or view.reserves(name, app.fragments[0].sha256)
-        if state.score and state.link_megabytes_per_second
+        if state.score and state.link_megabytes_per_second and state.up
     ]
     found = placement_policy("earliest-finish").place(wanted, view, 0.0)
     assert isinstance(found, Infeasible) == (not ends)
@@ -297,7 +299,7 @@ def by_trying_all(wanted: PlacementRequest, view: ClusterView) -> float | None:
         schedule = StageSchedule(view, wanted.job, 0.0, wanted.start_ms, wanted.due_ms)
         for stage, name in zip(stages, names, strict=True):
             state = view.nodes[name]
-            if not (state.score and state.link_megabytes_per_second and schedule.fits(stage, name)):
+            if not (state.score and state.link_megabytes_per_second and state.up and schedule.fits(stage, name)):
                 break
             schedule.put(stage, schedule.offer(stage, name))
         else:

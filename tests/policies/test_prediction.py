@@ -74,6 +74,44 @@ def test_a_slow_link_becomes_the_bottleneck_of_a_pipeline() -> None:
     assert prediction.response_ms == pytest.approx(100 * FEATURES_BYTES / 1000, rel=0.1)
 
 
+def test_each_direction_of_a_link_has_its_own_speed() -> None:
+    app = three_ways(image_ms=0.0, micro_batch=1)
+    view = cluster(
+        node("a", link=1e9, up=1.0, loaded=all_of(app)), node("b", link=1e9, up=1e9, loaded=all_of(app))
+    )
+    outwards = predict(view, job(app, "layer", 100), {"layer-0": "a", "layer-1": "b", "layer-2": "b"}, 0.0)
+    inwards = predict(view, job(app, "layer", 100), {"layer-0": "b", "layer-1": "b", "layer-2": "a"}, 0.0)
+    assert outwards.response_ms == pytest.approx(100 * FEATURES_BYTES / 1000, rel=0.1)
+    assert inwards.response_ms < outwards.response_ms / 5
+
+
+def test_a_tensor_between_two_slow_links_crosses_both_and_many_cross_them_at_the_same_time() -> None:
+    app = three_ways(image_ms=0.0, micro_batch=1)
+    view = cluster(*(node(name, link=1.0, loaded=all_of(app)) for name in "ab"))
+    nodes = {"layer-0": "a", "layer-1": "b", "layer-2": "b"}
+    one, many = (predict(view, job(app, "layer", images), nodes, 0.0).response_ms for images in (1, 101))
+    crossings_ms = (PIXELS_BYTES + 4 * FEATURES_BYTES + LOGITS_BYTES) / 1000
+    assert one == pytest.approx(crossings_ms + (3 + RETURN_HOPS) * HOP_MS)
+    assert many == pytest.approx(one + 100 * 2 * FEATURES_BYTES / 1000, rel=0.05)  # two stages share b's link
+
+
+def test_branches_on_one_node_share_its_link() -> None:
+    app = three_ways(image_ms=0.0)
+    view = cluster(*(node(name, link=0.1, up=1e9, loaded=all_of(app)) for name in "ab"))
+    apart = predict(view, job(app, "semantic", 4), {"semantic-0": "a", "semantic-1": "b"}, 0.0)
+    together = predict(view, job(app, "semantic", 4), {"semantic-0": "a", "semantic-1": "a"}, 0.0)
+    assert together.response_ms - apart.response_ms == pytest.approx(4 * PIXELS_BYTES / 100)
+
+
+def test_every_way_to_and_from_a_node_takes_half_of_its_round_trip() -> None:
+    app = three_ways(image_ms=0.0)
+    near = cluster(*(node(name, loaded=all_of(app)) for name in "ab"))
+    far = cluster(node("a", round_trip_ms=30.0, loaded=all_of(app)), node("b", loaded=all_of(app)))
+    nodes = {"layer-0": "b", "layer-1": "a", "layer-2": "b"}
+    took = [predict(view, job(app, "layer", 1), nodes, 0.0).response_ms for view in (near, far)]
+    assert took[1] - took[0] == pytest.approx(30.0)
+
+
 def test_what_a_node_has_to_do_already_and_what_it_must_fetch_come_first() -> None:
     app = three_ways(image_ms=10)
     view = cluster(node("a", loaded=all_of(app)), node("b"))

@@ -146,6 +146,8 @@ def node(
     boot: int = 0,
     timings: Iterable[tuple[str, float]] = (),
     load_ms: float | None = None,
+    up: float | None = None,
+    round_trip_ms: float = 0.0,
 ) -> NodeState:
     """A node `speed` times as fast as the reference."""
     return NodeState(
@@ -160,6 +162,8 @@ def node(
         queue_length=0,
         cpu_ratio=0.0,
         link_megabytes_per_second=link,
+        up_megabytes_per_second=up,
+        round_trip_ms=round_trip_ms,
         timings=tuple(
             FragmentTiming(fragment=fragment, milliseconds_per_image=ms) for fragment, ms in timings
         ),

@@ -7,6 +7,7 @@ operations, so that only nodes that may win need an exact offer.
 import numpy as np
 
 from splitplace.messages.application import INPUT, Stage
+from splitplace.messages.limits import CHUNK_BYTES
 from splitplace.policies.cost import HOP_MS, RETURN_MS, Flags, Floats
 from splitplace.policies.prediction import Offer, StageSchedule
 
@@ -51,7 +52,9 @@ class Board:
         self._input_bytes = np.array([fragment.input.bytes_per_image for fragment in fragments])
         self._returns_ms = self._all_returns_ms()
         start_ms = schedule.start_ms
-        self._inputs_ms = self._received_ms(self._input_bytes[:, None] * columns.byte_ms, start_ms, start_ms)
+        self._inputs_ms = self._received_ms(
+            self._input_bytes[:, None] * columns.byte_ms, start_ms, start_ms, columns.latency_ms
+        )
         """[S, N] each: when the first and the last input could arrive, for stages that read the task."""
 
     def _all_returns_ms(self) -> dict[str, Floats]:
@@ -60,7 +63,7 @@ class Board:
         sinks = [stage.name for stage in job.variant.sinks]
         last_bytes = np.array([job.fragments[name].output.bytes_per_image for name in sinks])
         last_bytes *= job.micro_batches[-1]
-        returns_ms = last_bytes[:, None] * self.columns.byte_ms + RETURN_MS
+        returns_ms = last_bytes[:, None] * self.columns.up_byte_ms + self.columns.latency_ms + RETURN_MS
         return dict(zip(sinks, returns_ms, strict=True))
 
     def fits(self, stage: Stage) -> Flags:
@@ -80,9 +83,11 @@ class Board:
             first_ms, last_ms = self._inputs_ms[0][row], self._inputs_ms[1][row]
         else:
             source = self.schedule.offers[stage.source]
-            byte_ms = np.maximum(self.columns.byte_ms, self.columns.byte_ms[self.columns.index[source.node]])
-            image_ms = self._input_bytes[row] * byte_ms
-            first_ms, last_ms = self._received_ms(image_ms, source.finish_ms[0], source.finish_ms[-1])
+            index = self.columns.index[source.node]
+            up_byte_ms, latency_ms = self.columns.up_byte_ms[index], self.columns.latency_ms[index]
+            first_ms, last_ms = self._passed_on_ms(
+                row, up_byte_ms, latency_ms, source.finish_ms[0], source.finish_ms[-1]
+            )
         return self._bounds(stage, self.free_ms, first_ms, last_ms)[1]
 
     def alone_before(self, limit_ms: float) -> list[tuple[int, float]]:
@@ -121,16 +126,34 @@ class Board:
             if stage.source == INPUT:
                 first_ms, last_ms = self._inputs_ms[0][row], self._inputs_ms[1][row]
             else:
-                image_ms = self._input_bytes[row] * self.columns.byte_ms
-                first_ms, last_ms = self._received_ms(image_ms, *finish_ms[stage.source])
+                columns = self.columns
+                first_ms, last_ms = self._passed_on_ms(
+                    row, columns.up_byte_ms, columns.latency_ms, *finish_ms[stage.source]
+                )
             begin_ms = self._begin_ms(stage, free_ms, first_ms)
             free_ms, end_ms = self._bounds(stage, free_ms, first_ms, last_ms)
             finish_ms[stage.name] = (begin_ms + self._work_ms[row] / micro_batches, free_ms)
             ends_ms = np.maximum(ends_ms, end_ms)
         return ends_ms
 
+    def _passed_on_ms(
+        self,
+        row: int,
+        up_byte_ms: Floats | float,
+        latency_ms: Floats | float,
+        first_ms: Floats | float,
+        last_ms: Floats | float,
+    ) -> tuple[Floats, Floats]:
+        """Return the same for inputs that another node sends, given its link and its latency."""
+        columns, size = self.columns, self._input_bytes[row]
+        chunk_bytes = min(size * self.schedule.job.micro_batch, CHUNK_BYTES)
+        relay_ms = chunk_bytes * np.minimum(columns.byte_ms, up_byte_ms)
+        image_ms = size * np.maximum(columns.byte_ms, up_byte_ms)
+        way_ms = columns.latency_ms + latency_ms + relay_ms
+        return self._received_ms(image_ms, first_ms, last_ms, way_ms)
+
     def _received_ms(
-        self, image_ms: Floats, first_ms: Floats | float, last_ms: Floats | float
+        self, image_ms: Floats, first_ms: Floats | float, last_ms: Floats | float, way_ms: Floats
     ) -> tuple[Floats, Floats]:
         """Return when each node could have a stage's first input, and when its last, at best.
 
@@ -138,13 +161,14 @@ class Board:
             image_ms: time to bring an image of it to each node.
             first_ms: when its first input is ready at its source.
             last_ms: when its last input is ready at its source.
+            way_ms: time of a hop besides, without `HOP_MS`.
         """
         sizes = self.schedule.job.micro_batches
-        received_ms = first_ms + sizes[0] * image_ms + HOP_MS
+        received_ms = first_ms + sizes[0] * image_ms + way_ms + HOP_MS
         if len(sizes) == 1:
             return received_ms, received_ms
         sent_ms = np.maximum(first_ms + self.schedule.job.batch * image_ms, last_ms + sizes[-1] * image_ms)
-        return received_ms, sent_ms + HOP_MS
+        return received_ms, sent_ms + way_ms + HOP_MS
 
     def _begin_ms(self, stage: Stage, free_ms: Floats, first_ms: Floats) -> Floats:
         """Return when each node could begin a stage whose first input it has at `first_ms`."""

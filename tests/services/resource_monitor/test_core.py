@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splitplace.messages.cluster import NodeInfo, NodeState, NodeStatus, NodeVitals
+from splitplace.messages.cluster import LinkFigures, NodeInfo, NodeState, NodeStatus, NodeVitals
 from splitplace.services.resource_monitor.core import ResourceMonitorCore
 from tests.support.messages import BOOTS, node_info, node_status, node_vitals
 
@@ -52,6 +52,15 @@ def test_a_node_joins_when_status_and_info_are_known_in_either_order(
     assert online(tracker) == {}
     assert hear(tracker, sayings[1], 0.0) is True
     assert online(tracker) == {"n1": FIRST}
+
+
+def test_what_a_node_measured_of_its_link_replaces_what_is_assumed() -> None:
+    tracker = joined()
+    link = LinkFigures(down_megabytes_per_second=1.25, round_trip_ms=6.0)
+    tracker.vitals(node_vitals("n1", FIRST, link=link), 100.0)
+    (state,) = tracker.cluster(1, 100.0).nodes
+    assert (state.link_megabytes_per_second, state.up, state.round_trip_ms) == (1.25, 1.25, 6.0)
+    assert state.latency_ms == 3.0
 
 
 def test_the_view_of_a_node_is_what_its_info_and_last_heartbeat_say() -> None:
