@@ -98,6 +98,7 @@ class Agent:
         Raises:
             OSError: the folder of fragments cannot be used.
         """
+        self._settings = settings
         self._node = settings.node
         self._boot = new_boot_id()
         self._started_s = time.monotonic()
@@ -333,7 +334,8 @@ class Agent:
         return "; ".join([*filter(None, [self._store.trouble]), *refused])[:1000]
 
     def _vitals(self, sample: VitalsSample, stored: tuple[str, ...]) -> NodeVitals:
-        load, seen = self._executor.load(), self._service.statistics
+        load, seen, link = self._executor.load(), self._service.statistics, self._link.figures()
+        self._executor.compress = self._settings.compress_at(link.up_megabytes_per_second)
         return NodeVitals(
             node=self._node,
             boot=self._boot,
@@ -347,7 +349,7 @@ class Agent:
             queue_ms=load.queue_ms,
             timings=load.timings,
             load_ms=self._loader.load_ms,
-            link=self._link.figures(),
+            link=link,
             running=load.running,
             loading=self._loader.loading,
             loads=self._loader.loads[:MAX_FRAGMENTS_LISTED],

@@ -109,7 +109,8 @@ class Executor:
         """
         self._queue = queue
         self._deliver = deliver
-        self._compress = compress
+        self.compress = compress
+        """Whether outputs are compressed where that makes them smaller."""
         self._pace = pace
         self._call_ms = call_ms
         self._clock = clock
@@ -278,7 +279,7 @@ class Executor:
             if problem:
                 return Failure("input", problem)
             output = runtime.run(tensor)
-            codec, encoded = encode_tensor(output, compress=self._compress)
+            codec, encoded = encode_tensor(output, compress=self.compress)
         except FrameError as error:
             return Failure("input", str(error))
         except MemoryError:

@@ -57,7 +57,7 @@ class Flow:
             self._note(size, ended_ms - since_ms, ended_ms)
 
     def followed(self, size: int, ended_ms: float) -> None:
-        """Note bytes that were sent with those before. Where their sender is slower, the link was not full."""
+        """Note bytes that were sent with those before. Where their sender is slower, the link was idle."""
         took_ms = ended_ms - self._ended_ms
         self._ended_ms = max(self._ended_ms, ended_ms)
         known = self.megabytes_per_second

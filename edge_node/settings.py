@@ -99,7 +99,7 @@ class NodeSettings(Settings):
     )
     link_megabytes_per_second: Annotated[float, Field(gt=0)] | None = Field(
         None,
-        description="Speed of the link to the broker, in MB/s. By default 1000 to this device, else 100.",
+        description="Speed of the link to the broker, in MB/s, until it was measured.",
     )
     vitals_every_s: Annotated[float, Field(gt=0, le=60)] = Field(
         1.0, description="Seconds between heartbeats."
@@ -156,11 +156,25 @@ class NodeSettings(Settings):
 
     @property
     def compress(self) -> bool:
-        """Whether tensors are compressed before they are sent."""
+        """Whether tensors are compressed before they are sent, before the link was measured."""
+        return self.compress_at(None)
+
+    def compress_at(self, measured_megabytes_per_second: float | None) -> bool:
+        """Whether tensors are compressed before they are sent, over a link of this speed.
+
+        What is measured to this device itself is the speed of processes, not of a link, and does not count.
+        """
         if self.codec != "auto":
             return self.codec == "zstd"
-        assumed = LOOPBACK_MEGABYTES_PER_SECOND if _is_loopback(self.host) else NETWORK_MEGABYTES_PER_SECOND
-        return (self.link_megabytes_per_second or assumed) < COMPRESS_BELOW_MEGABYTES_PER_SECOND
+        if _is_loopback(self.host):
+            speed = self.link_megabytes_per_second or LOOPBACK_MEGABYTES_PER_SECOND
+        else:
+            speed = (
+                measured_megabytes_per_second
+                or self.link_megabytes_per_second
+                or NETWORK_MEGABYTES_PER_SECOND
+            )
+        return speed < COMPRESS_BELOW_MEGABYTES_PER_SECOND
 
 
 def _is_loopback(host: str) -> bool:

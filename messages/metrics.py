@@ -80,6 +80,9 @@ class NodeMetrics(Message):
     dropped: Count
     sent_bytes: Bytes
     received_bytes: Bytes
+    up_megabytes_per_second: NonNegative | None = None
+    down_megabytes_per_second: NonNegative | None = None
+    round_trip_ms: Milliseconds | None = None
     temperature_celsius: Annotated[float, Field(ge=-100, le=300, allow_inf_nan=False)] | None
     throttled: bool | None
     energy_joules: NonNegative

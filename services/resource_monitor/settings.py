@@ -25,5 +25,7 @@ class ResourceMonitorSettings(Settings):
         FORGET_AFTER_MS / 1000, gt=0, description="Forget a node after this many seconds offline."
     )
     link_megabytes_per_second: float = Field(
-        LINK_MEGABYTES_PER_SECOND, gt=0, description="Assumed speed of the link of every node, in MB/s."
+        LINK_MEGABYTES_PER_SECOND,
+        gt=0,
+        description="Assumed speed of a link that was not measured yet, in MB/s.",
     )

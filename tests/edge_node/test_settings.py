@@ -66,6 +66,14 @@ def test_tensors_are_compressed_only_for_slow_links() -> None:
     assert NodeSettings(broker="mqtt://broker.local").compress
     assert not NodeSettings(broker="mqtt://192.168.1.10", link_megabytes_per_second=1000.0).compress
     assert NodeSettings(broker="mqtt://127.0.0.1", link_megabytes_per_second=10.0).compress
+
+
+def test_what_was_measured_of_the_link_counts_more_than_what_was_said() -> None:
+    told = NodeSettings(broker="mqtt://192.168.1.10", link_megabytes_per_second=1000.0)
+    assert told.compress_at(10.0)
+    assert not told.compress_at(200.0)
+    assert not NodeSettings(broker="mqtt://192.168.1.10", codec="raw").compress_at(10.0)
+    assert not NodeSettings(broker="mqtt://127.0.0.1").compress_at(10.0)
     assert NodeSettings(broker="mqtt://127.0.0.1", codec="zstd").compress
     assert not NodeSettings(broker="mqtt://192.168.1.10", codec="raw").compress
 

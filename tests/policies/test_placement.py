@@ -299,7 +299,9 @@ def by_trying_all(wanted: PlacementRequest, view: ClusterView) -> float | None:
         schedule = StageSchedule(view, wanted.job, 0.0, wanted.start_ms, wanted.due_ms)
         for stage, name in zip(stages, names, strict=True):
             state = view.nodes[name]
-            if not (state.score and state.link_megabytes_per_second and state.up and schedule.fits(stage, name)):
+            if not (
+                state.score and state.link_megabytes_per_second and state.up and schedule.fits(stage, name)
+            ):
                 break
             schedule.put(stage, schedule.offer(stage, name))
         else:
