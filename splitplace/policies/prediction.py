@@ -7,8 +7,8 @@ A variant is an out-tree of stages, so nothing here knows a chain from a star. T
   replaces the scaled `milliseconds_per_image`.
 * A tensor needs `bytes / bandwidth` of the slower of both links, one micro-batch after the other. One chunk
   of it needs the time of the faster link as well, because the broker sends on what it has in full
-  (`relay_ms`). Then come the way between broker and nodes and `HOP_MS` for broker, codec and event loops; also between two
-  stages on the same node, which always send their outputs through the broker.
+  (`relay_ms`). Then come the way between broker and nodes, and `HOP_MS` for broker, codec and event loops.
+  Two stages on the same node also send their outputs through the broker.
 * All tensors that this job brings to a node cross its link one after the other.
 * A node does one call at a time, in the order of arrival. Of two stages that share a node, the later one
   begins when the earlier one is done with all micro-batches: exact if the inputs wait for the node,
