@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import CliImplicitFlag
 from typing_extensions import override
 
@@ -65,6 +65,11 @@ def _shares() -> Shares:
 class NodeSettings(Settings):
     """Settings of an edge node."""
 
+    join: SecretStr | None = Field(
+        None,
+        description="Joining token of a secured system, made by `splitplace secure add node NAME`. Good "
+        "for one use; later starts need it no more.",
+    )
     node: Name = Field(
         default_factory=default_node_name,
         description="Name of this node. By default host name and a hash of the machine id.",
@@ -184,3 +189,14 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+class JoinSettings(Settings):
+    """What must be known before a node has credentials."""
+
+    join: SecretStr | None = None
+
+    @classmethod
+    @override
+    def _with_credentials(cls, data: dict[str, Any]) -> dict[str, Any]:
+        return data

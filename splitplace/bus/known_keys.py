@@ -19,6 +19,7 @@ OF_PARTS = frozenset(
         "fragment_dir",
         "fragment_store_mb",
         "grace_ms",
+        "join",
         "journal",
         "keep_answers_s",
         "least_coverage",

@@ -71,8 +71,13 @@ def command(
                 f"{broker.kind} broker on {broker.url}, log in {broker.log_file} (Ctrl-C stops it)",
                 flush=True,
             )
+            certificate = secured.broker / "broker.pem"
+            seen = facts and certificate.stat().st_mtime_ns
             while broker.pid is not None:
                 time.sleep(_WATCH_S)
+                if facts and (now := certificate.stat().st_mtime_ns) != seen:
+                    seen = now
+                    broker.reload()
             raise BrokerError(f"the broker ended: {broker.log_file.read_text(errors='replace')[-1000:]}")
     except KeyboardInterrupt:
         print("stopped")

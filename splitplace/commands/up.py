@@ -15,7 +15,8 @@ from splitplace.commands.shared.options import BrokerOption, PrefixOption
 from splitplace.commands.shared.places import StateDirOption, paths
 from splitplace.commands.shared.policy_option import PolicyOption, parse_pair, policy_flags
 from splitplace.errors import ConfigurationError
-from splitplace.messages.topics import GATEWAY, SERVICES
+from splitplace.messages.topics import ENROLLER, GATEWAY, SERVICES
+from splitplace.storage.secured import UsersFolder
 from splitplace.terminal import printable
 
 _WATCH_S = 0.2
@@ -74,6 +75,8 @@ def command(
                 command_line = [sys.executable, "-m", "splitplace", name, *shared, *own_flags.get(name, ())]
                 child = processes.start(name, command_line, restart=True)
                 print(f"{name:18} process {child.pid}, log in {child.log_file}", flush=True)
+            if settings.credentials is not None:
+                _start_enroller(processes, UsersFolder(settings.credentials.parent))
             print(
                 f"all services use {settings.broker}, topics below {settings.prefix} (Ctrl-C stops them)",
                 flush=True,
@@ -84,3 +87,14 @@ def command(
                     print(printable(f"{death}\nrestarting {death.name}"), file=sys.stderr, flush=True)
         except KeyboardInterrupt:
             print("stopping")
+
+
+def _start_enroller(processes: Processes, users: UsersFolder) -> None:
+    """Let nodes join with their tokens, where the credentials for that lie."""
+    file = users.file(ENROLLER)
+    if not file.is_file():
+        print(f"no enroller: {file} is missing, so no node can join")
+        return
+    command_line = [sys.executable, "-m", "splitplace.commands.secure.enroller", str(file)]
+    child = processes.start(ENROLLER, command_line, restart=True)
+    print(f"{ENROLLER:18} process {child.pid}, log in {child.log_file}", flush=True)

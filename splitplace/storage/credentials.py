@@ -32,6 +32,8 @@ class Credentials:
     username: str
     """What it logs in with: the name, or the name with a number after a rotation."""
     password: str = field(repr=False)
+    token: str = field(default="", kw_only=True)
+    """Mark of the token with which a node has joined."""
     authority: str
     """Certificates of the authorities that may have signed the broker's, in PEM."""
 
@@ -40,6 +42,7 @@ class Credentials:
         owner = f"{self.kind} {json.dumps(self.name)}"
         lines = [f"# Credentials of the {owner}: whoever reads them can speak for it."]
         lines += [f"{key} = {_quoted(getattr(self, key))}" for key in _KEYS if key != "authority"]
+        lines += [f"token = {_quoted(self.token)}"] if self.token else []
         lines.append(f'authority = """\n{self.authority.strip()}\n"""')
         replace_file(path, "\n".join([*lines, ""]).encode(), mode=ONLY_OWNER)
 
@@ -52,13 +55,14 @@ class Credentials:
             raise CredentialsError(f"cannot read the credentials {path}: {error.strerror}") from error
         except ValueError:  # without its text, which may quote a secret
             raise CredentialsError(f"{path} does not hold credentials: it is not TOML") from None
+        token = fields.get("token", "")
         wrong = [key for key in _KEYS if not isinstance(fields.get(key), str) or not fields[key]]
         if wrong:
             raise CredentialsError(
                 f"{path} does not hold credentials: {', '.join(wrong)} missing (make them with: "
                 "splitplace secure init, splitplace secure add)"
             )
-        return cls(**{key: fields[key] for key in _KEYS})
+        return cls(**{key: fields[key] for key in _KEYS}, token=token if isinstance(token, str) else "")
 
 
 def is_open_to_others(path: Path) -> bool:

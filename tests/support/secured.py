@@ -1,9 +1,11 @@
 """A secured broker for tests, and users of it that publish and read what they are let."""
 
 import contextlib
+import io
 import queue
 import ssl
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,10 +16,12 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from splitplace.bus.settings import Settings
+from splitplace.commands.main import main
 from splitplace.commands.processes.broker import Broker, free_port, started_broker
 from splitplace.commands.processes.secured_mosquitto import plugin_path
 from splitplace.commands.secure.facts import Facts
 from splitplace.commands.secure.init import initialise
+from splitplace.security.tokens import Token, parse_token
 from splitplace.storage.credentials import Credentials
 from splitplace.storage.secured import SecuredFolder
 from tests.support.brokers import own_loopback
@@ -158,3 +162,37 @@ def visiting(secured: Secured, name: str, **changes: str) -> Iterator[Visitor]:
         yield visitor
     finally:
         visitor.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a command has written, and its exit code."""
+
+    code: int
+    out: str
+    errors: str
+
+
+def splitplace(*arguments: str) -> Shown:
+    """Run a command in this process: a new interpreter for each would take most of the time."""
+    out, errors = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(errors):
+        try:
+            main(list(arguments))
+        except SystemExit as ended:
+            return Shown(int(ended.code or 0), out.getvalue(), errors.getvalue())
+    raise AssertionError("main ends with SystemExit")
+
+
+def secure(secured: Secured, *arguments: str) -> Shown:
+    """Run `splitplace secure ...` on a system."""
+    return splitplace("secure", *arguments, "--state-dir", str(secured.state_dir))
+
+
+def token_for(
+    secured: Secured, node: str, *options: str, command: tuple[str, ...] = ("add", "node")
+) -> Token:
+    """Have a joining token made."""
+    shown = secure(secured, *command, node, *options)
+    assert shown.code == 0, shown.errors
+    return parse_token(shown.out.partition("--join ")[2].splitlines()[0])

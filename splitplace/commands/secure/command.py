@@ -13,6 +13,20 @@ def _command(name: str, module: str, summary: str) -> LazyCommand:
 
 COMMANDS: Mapping[str, LazyCommand] = {
     "init": _command("init", "init", "Give the system certificates, users and access rules."),
+    "add": _command(
+        "add", "users", "Let somebody in: a node by a joining token, others by a file of credentials."
+    ),
+    "list": _command("list", "users", "Show who may come in."),
+    "remove": _command(
+        "remove",
+        "users",
+        "Keep somebody out, at once: its connections end, and its passwords and tokens are void.",
+    ),
+    "rotate": _command(
+        "rotate",
+        "users",
+        "Replace a password, or the broker's certificate. Both the old and the new are good for a while.",
+    ),
 }
 """Subcommands of `splitplace secure`."""
 
