@@ -15,7 +15,7 @@ class Note:
     expires_s: float | None = None
     """When the enroller removes it, in seconds since 1970; None = never."""
     login: str = ""
-    """Of a newcomer: the login that it gets."""
+    """The login that a newcomer gets; empty for others."""
 
     def __str__(self) -> str:
         """Return it as text for the plugin."""

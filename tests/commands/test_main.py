@@ -10,6 +10,7 @@ import pytest
 
 from splitplace.commands.main import COMMANDS, main
 from splitplace.commands.models.command import COMMANDS as MODELS
+from splitplace.commands.secure.command import COMMANDS as SECURE
 from splitplace.commands.shared.lazy_group import LazyCommand, load
 from splitplace.errors import MissingExtraError
 
@@ -23,7 +24,8 @@ except SystemExit:
 print([name for name in ("numpy", "pydantic", "aiomqtt", "torch", "onnxruntime") if name in sys.modules])
 """
 PARTS = [name for name, lazy in COMMANDS.items() if lazy.panel == "Parts"]
-ALL = [(name,) for name in COMMANDS] + [("models", name) for name in MODELS]
+GROUPS = {"models": MODELS, "secure": SECURE}
+ALL = [(name,) for name in COMMANDS] + [(group, name) for group, within in GROUPS.items() for name in within]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -37,7 +39,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def lazy(name: tuple[str, ...]) -> LazyCommand:
-    return COMMANDS[name[0]] if len(name) == 1 else MODELS[name[1]]
+    return COMMANDS[name[0]] if len(name) == 1 else GROUPS[name[0]][name[1]]
 
 
 def test_help_lists_every_command() -> None:
@@ -86,7 +88,7 @@ def test_help_does_not_break_sentences_where_the_source_breaks_lines() -> None:
 def test_every_command_that_prints_json_stands_in_the_documentation() -> None:
     page = (Path(__file__).parents[2] / "docs" / "commands.md").read_text("utf-8")
     documented = {tuple(row.split()) for row in re.findall(r"^\| `([\w ]+) --json`", page, re.MULTILINE)}
-    documented = {row[:1] if row[0] != "models" else row for row in documented}
+    documented = {row[:1] if row[0] not in GROUPS else row for row in documented}
     commands = {name: load(" ".join(name), lazy(name)) for name in ALL}
     with_json = {
         name
