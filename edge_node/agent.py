@@ -14,15 +14,18 @@ from splitplace.bus.client import TENSOR_SESSION
 from splitplace.bus.connection import Received
 from splitplace.bus.service import Service, new_boot_id, now_ms, software_version
 from splitplace.bus.upkeep import Upkeep
-from splitplace.edge_node.benchmark import measure_codec, measure_score
+from splitplace.edge_node.benchmark import measure_codec, measure_gains, measure_score
+from splitplace.edge_node.call import Failure
 from splitplace.edge_node.catalogue import Catalogue
 from splitplace.edge_node.disk import NodeDisk
-from splitplace.edge_node.executor import Done, Executor, Failure
+from splitplace.edge_node.executor import Done, Executor
 from splitplace.edge_node.fetcher import Fetcher
+from splitplace.edge_node.lending import ActivationLender
 from splitplace.edge_node.link_meter import LinkMeter
 from splitplace.edge_node.loader import Loader
 from splitplace.edge_node.memory import MemoryBudget
 from splitplace.edge_node.outbox import Outbox
+from splitplace.edge_node.own_speed import OwnSpeed, SpeedWatch
 from splitplace.edge_node.quarantine import Quarantine
 from splitplace.edge_node.queue import JobQueue, MicroBatchJob, PushOutcome
 from splitplace.edge_node.sessions import give_back_memory, limit_memory
@@ -54,6 +57,9 @@ from splitplace.messages.topics import (
 
 log = logging.getLogger(__name__)
 
+_LOOK_S = 0.05
+"""Time for a look at the speed."""
+
 TENSORS_IN_FLIGHT = 64
 """Unacknowledged frames that the broker may have on the way to us: at most 16 MiB."""
 
@@ -67,13 +73,17 @@ _BEAT_PAUSE_MS = 200.0
 async def run(settings: NodeSettings) -> None:
     """Measure this device, then be a node until cancelled. Raises NamesakeError if there is such a node."""
     limit_memory(settings.memory_budget_bytes)
-    # Pacing sleeps in proportion to CPU time, so the score must follow from CPU time too: other processes
-    # that start at the same moment must not count. Otherwise the device is as fast as the wall clock says.
-    clock = time.thread_time if settings.pacing else time.perf_counter
-    score = await asyncio.to_thread(measure_score, clock=clock) * settings.pace
+    thread_score = await asyncio.to_thread(measure_score)
+    gains = await asyncio.to_thread(measure_gains, settings.usable_threads)
     codec = await asyncio.to_thread(measure_codec, compress=settings.compress)
-    log.info("node %s: score %.1f GFLOP/s, codec %.0f MB/s", settings.node, score, codec)
-    await Agent(settings, score=score, encode_megabytes_per_second=codec).run()
+    speed = OwnSpeed(thread_score, gains, settings.share)
+    log.info(
+        "node %s: score %.1f GFLOP/s, codec %.0f MB/s; %d cores, %.2f times one thread on one job, %.2f on "
+        "several; threads %s",
+        *(settings.node, speed.score, codec, gains.threads, gains.alone, gains.together),
+        "spin" if gains.spinning else "do not spin",
+    )
+    await Agent(settings, speed=speed, encode_megabytes_per_second=codec).run()
 
 
 class Agent:
@@ -83,7 +93,7 @@ class Agent:
         self,
         settings: NodeSettings,
         *,
-        score: float,
+        speed: OwnSpeed,
         encode_megabytes_per_second: float,
         end: Callable[[], None] | None = None,
     ) -> None:
@@ -91,7 +101,7 @@ class Agent:
 
         Args:
             settings: name, limits, broker.
-            score: result of `measure_score`, times the pace.
+            speed: what was measured of this device.
             encode_megabytes_per_second: result of `measure_codec`.
             end: ends the process when work hangs; by default at once.
 
@@ -108,7 +118,7 @@ class Agent:
         self._info = NodeInfo(
             node=self._node,
             boot=self._boot,
-            score=score,
+            score=speed.score,
             cores=settings.cores,
             cpu_share=settings.cpu_share,
             memory_budget_bytes=settings.memory_budget_bytes,
@@ -126,6 +136,7 @@ class Agent:
         self._beat = self._service.alarm(self._beat_now)
         self._beat_ms = -inf
         """When the last heartbeat was sent."""
+        self._service.every(settings.vitals_every_s, self._look_at_speed)
         self._control = self._service.bus
         self._control.subscribe(APPLICATION, self._on_application)
         self._control.subscribe(NODE_PREPARE, self._on_prepare, node=self._node)
@@ -137,10 +148,18 @@ class Agent:
 
         queue_bytes = int(settings.queue_mb * MEBIBYTE)
         self._assembly = TensorAssembly(max_bytes=queue_bytes)
-        self._catalogue = Catalogue(score)
         self._link = LinkMeter(settings.link_megabytes_per_second)
         self._disk = NodeDisk(settings.fragment_folder, int(settings.fragment_store_mb * MEBIBYTE))
         self._store = self._disk.files
+        self._catalogue = Catalogue(speed.score)
+        budget = MemoryBudget(settings.memory_budget_bytes)
+        threads = speed.gains.threads
+        self._speed = SpeedWatch(
+            speed,
+            look=lambda: measure_score(_LOOK_S),
+            measure=lambda: (measure_score(), measure_gains(threads)),
+            now_ms=now_ms(),
+        )
         self._quarantine = Quarantine(settings.fragment_folder)
         self._watchdog = Watchdog(
             floor_ms=1000 * settings.run_limit_s,
@@ -159,12 +178,15 @@ class Agent:
             call_ms=self._catalogue.call_ms,
             clock=clock,
             guard=self._quarantine,
+            gains=speed.gains,
+            lender=ActivationLender(self._catalogue, budget),
         )
         self._loader = Loader(
             catalogue=self._catalogue,
             store=self._store,
             executor=self._executor,
-            budget=MemoryBudget(settings.memory_budget_bytes),
+            budget=budget,
+            gains=speed.gains,
             fetch=Fetcher(self._tensors, self._store, self._node, self._link).fetch,
             on_failure=self._on_load_failure,
             spawn=self._service.spawn,
@@ -187,8 +209,7 @@ class Agent:
 
     def _activities(self) -> Iterator[Activity]:
         """Yield what is under way. Called in the watchdog's thread."""
-        running = self._executor.running()
-        if running is not None:
+        for running in self._executor.running():
             yield Activity("run", running.age_ms, running.fragment, running.expected_ms)
         for fragment, age_ms in self._loader.opening():
             yield Activity("load", age_ms, fragment)
@@ -225,14 +246,14 @@ class Agent:
 
     def _enqueue(self, header: TensorHeader, route: Route, encoded: Buffer) -> None:
         arrived_ms = now_ms()
-        measured_ms = self._executor.milliseconds_per_image(route.fragment)
+        measured = self._executor.measured(route.fragment)
         job = MicroBatchJob(
             header=header,
             route=route,
             encoded=encoded,
             arrived_ms=arrived_ms,
             ends_ms=arrived_ms + header.expires_ms,
-            expected_ms=self._catalogue.expected_ms(route.fragment, header.shape[0], measured_ms),
+            expected_ms=self._catalogue.expected_ms(route.fragment, header.shape[0], measured),
         )
         outcome = self._executor.push(job)
         if outcome is PushOutcome.ACCEPTED:
@@ -262,6 +283,17 @@ class Agent:
         self._executor.expire()
         self._assembly.expire(now_ms())
         self._loader.something_changed()
+
+    async def _look_at_speed(self) -> None:
+        if not self._speed.is_due(now_ms(), idle=not self._executor.busy()):
+            return
+        factor = await asyncio.to_thread(self._executor.exclusively, lambda: self._speed.look(now_ms()))
+        if factor == 1.0:
+            return
+        speed = self._speed.speed
+        log.info("the score is %.1f GFLOP/s now, %.2f times as slow as before", speed.score, factor)
+        self._catalogue.score = speed.score
+        self._executor.measured_again(speed.gains, factor)
 
     # --- what goes out -----------------------------------------------------------------------------
 
@@ -347,6 +379,7 @@ class Agent:
             stored=stored[:MAX_FRAGMENTS_LISTED],
             queue_length=load.queue_length,
             queue_ms=load.queue_ms,
+            speed=self._speed.speed.message,
             timings=load.timings,
             load_ms=self._loader.load_ms,
             link=link,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from splitplace.edge_node.control_groups import control_groups
 from splitplace.messages.limits import MEBIBYTE
 
 PROCESS_BYTES = 96 * MEBIBYTE
@@ -62,39 +63,10 @@ def _left(limit: int, held: int, own: int) -> int:
 
 def _groups(root: Path) -> Iterator[tuple[int, int]]:
     """Yield limit and private memory, in bytes, of each control group with a limit around this process."""
-    mounts = _mounts(root)
-    with contextlib.suppress(OSError):
-        for line in (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines():
-            _, controllers, path = line.split(":", 2)
-            if not controllers and "cgroup2" in mounts:
-                yield from _limits(mounts["cgroup2"], path, "memory.max", "anon")
-            elif "memory" in controllers.split(",") and "cgroup" in mounts:
-                yield from _limits(mounts["cgroup"], path, "memory.limit_in_bytes", "total_rss")
-
-
-def _limits(mount: Path, path: str, limit_file: str, held_key: str) -> Iterator[tuple[int, int]]:
-    """Yield limit and private memory of a group and those above it."""
-    own = mount / path.lstrip("/")
-    # In a container the path may be that outside of it, which is not mounted: then the mount is our group.
-    folder = own if own.is_dir() else mount
-    while True:
-        limit = _number(folder / limit_file)
+    for version, folder in control_groups("memory", root):
+        limit = _number(folder / ("memory.max" if version == 2 else "memory.limit_in_bytes"))  # noqa: PLR2004
         if limit is not None and limit < _UNLIMITED:
-            yield limit, _stat(folder / "memory.stat", held_key)
-        if folder == mount:
-            return
-        folder = folder.parent
-
-
-def _mounts(root: Path) -> dict[str, Path]:
-    """Return where cgroup2, and the cgroup v1 tree with the memory controller, are mounted."""
-    found: dict[str, Path] = {}
-    with contextlib.suppress(OSError):
-        for line in (root / "proc/self/mounts").read_text(encoding="utf-8").splitlines():
-            _, folder, kind, options, *_ = line.split()
-            if kind == "cgroup2" or (kind == "cgroup" and "memory" in options.split(",")):
-                found.setdefault(kind, root / folder.lstrip("/"))
-    return found
+            yield limit, _stat(folder / "memory.stat", "anon" if version == 2 else "total_rss")  # noqa: PLR2004
 
 
 def _number(file: Path) -> int | None:

@@ -1,19 +1,16 @@
-"""Descriptions of fragments from the manifests, and times that this node has measured. Pure."""
+"""Descriptions of fragments from the manifests, and the times that follow from them here. Pure."""
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan
 
+from splitplace.edge_node.timings import Line
 from splitplace.errors import SplitPlaceError
 from splitplace.messages.application import Application, Fragment, StoredFile
-from splitplace.messages.cluster import MAX_FRAGMENTS_LISTED, FragmentTiming
 from splitplace.messages.pieces import ChainStage
 from splitplace.policies import cost
 
 MAX_APPLICATIONS = 256
-_KEPT = 0.9
-"""Weight of all calls before the newest one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +34,9 @@ class Catalogue:
     """Fragments by hash, from the retained manifests."""
 
     def __init__(self, score: float) -> None:
-        """An empty catalogue of a node with this benchmark score (GFLOP/s, one thread)."""
+        """An empty catalogue of a node with this benchmark score (GFLOP/s)."""
         self.score = score
+        """Changes when it is measured again."""
         self._applications: dict[str, dict[str, Described]] = {}
         self._fragments: dict[str, Described] = {}
         """Fragments of all applications; replaced, never changed: the executor's thread reads it too."""
@@ -92,46 +90,18 @@ class Catalogue:
             return 0.0
         return cost.call_ms(found.fragment.milliseconds_per_call, self._slowness(found.reference_score))
 
-    def expected_ms(self, sha256: str, images: int, measured_ms_per_image: float | None) -> float:
+    def expected_ms(self, sha256: str, images: int, measured: Line | None) -> float:
         """Return the time of a call on so many images: as measured here, else as described, else 0."""
+        if measured is not None:
+            return measured.of(images)
         found = self._fragments.get(sha256)
-        measured_ms = nan if measured_ms_per_image is None else measured_ms_per_image
         if found is None:
-            return 0.0 if measured_ms_per_image is None else images * measured_ms
-        slowness = self._slowness(found.reference_score)
-        image_ms = cost.image_ms(found.fragment.milliseconds_per_image, slowness, measured_ms)
-        return cost.work_ms(1, images, self.call_ms(sha256), image_ms)
+            return 0.0
+        fragment, slow = found.fragment, self._slowness(found.reference_score)
+        each_call_ms = cost.call_ms(fragment.milliseconds_per_call, slow)
+        each_image_ms = cost.image_ms(fragment.milliseconds_per_image, slow, nan)
+        return cost.work_ms(1, images, each_call_ms, each_image_ms)
 
     def _slowness(self, reference_score: float) -> float:
         """Return how many times as long a call takes here; as long as described if no score was measured."""
         return cost.slowness(reference_score, self.score or reference_score)
-
-
-class Timings:
-    """Moving averages of the time per image here, pacing and throttling included.
-
-    The ratio of decayed sums, so that a call counts by its number of images. The fixed time of a call
-    (`Catalogue.call_ms`) is subtracted before, since predictions add it.
-    """
-
-    def __init__(self) -> None:
-        self._sums: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def add(self, fragment: str, images: int, took_ms: float) -> None:
-        """Note a call: its images, and its time without the fixed time of a call."""
-        total_ms, total_images = self._sums.pop(fragment, (0.0, 0.0))
-        self._sums[fragment] = (_KEPT * total_ms + took_ms, _KEPT * total_images + images)
-        if len(self._sums) > MAX_FRAGMENTS_LISTED:
-            self._sums.popitem(last=False)
-
-    def milliseconds_per_image(self, fragment: str) -> float | None:
-        """Return the average; None before the first call."""
-        sums = self._sums.get(fragment)
-        return max(0.0, sums[0] / sums[1]) if sums else None
-
-    def report(self) -> tuple[FragmentTiming, ...]:
-        """Return all averages, for the vitals."""
-        return tuple(
-            FragmentTiming(fragment=fragment, milliseconds_per_image=max(0.0, total_ms / images))
-            for fragment, (total_ms, images) in self._sums.items()
-        )

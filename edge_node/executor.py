@@ -1,51 +1,37 @@
-"""The thread that computes: takes the most urgent job whose fragment is loaded, runs it, hands it back.
+"""The threads that compute: take the most urgent job whose fragment is loaded, run it, hand it back.
 
-The event loop and this thread share the queue under one lock, so that the next job starts without a trip
-through the loop. The thread waits while `OUTGOING_DEPTH` results wait to be sent. This back-pressure bounds
-memory, while receiving, computing and sending still overlap.
+There is a thread for each core that the node computes on. While the queue is short, one of them runs a job
+that uses all cores, and the others wait. While it is long, each runs a job of its own (`lanes.py`).
+
+The event loop and these threads share the queue under one lock, so that the next job starts without a trip
+through the loop. They wait while `OUTGOING_DEPTH` results wait to be sent. This back-pressure bounds memory,
+while receiving, computing and sending still overlap.
 """
 
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Protocol, TypeVar
 
 from splitplace.bus.background import now_ms
-from splitplace.edge_node.catalogue import Timings
+from splitplace.edge_node.call import Failure, Output, call
+from splitplace.edge_node.gains import ONE_THREAD, Gains
+from splitplace.edge_node.lanes import all_cores_pay, together_gain
 from splitplace.edge_node.queue import JobQueue, MicroBatchJob, PushOutcome
 from splitplace.edge_node.runtime import FragmentRuntime
-from splitplace.edge_node.sessions import FragmentError
-from splitplace.messages.application import DType
-from splitplace.messages.cluster import FailureKind, FragmentTiming, RunningJob
-from splitplace.messages.frames import Codec, FrameError, decode_tensor, encode_tensor
-from splitplace.messages.limits import MAX_TENSOR_BYTES
+from splitplace.edge_node.timings import Line, Timings
+from splitplace.messages.cluster import FragmentTiming, RunningJob
+
+T = TypeVar("T")
 
 OUTGOING_DEPTH = 4
+"""Results that wait or are computed, beside those of further threads."""
+_SHORT = 16
+"""With so many jobs a thread, the exact length of the queue makes no difference."""
 _STOP_S = 10.0
 _MOST_MS = 1e12
 """Limit of the messages."""
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """The encoded output of a fragment for a micro-batch."""
-
-    codec: Codec
-    encoded: bytes
-    dtype: DType
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Reason why a job could not be done."""
-
-    kind: FailureKind
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +42,7 @@ class Done:
     queue_ms: float
     compute_ms: float
     result: Output | Failure
+    all_cores: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +55,30 @@ class Load:
     dropped: int
     timings: tuple[FragmentTiming, ...]
     running: RunningJob | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Run:
+    """A job that is computed."""
+
+    job: MicroBatchJob
+    runtime: FragmentRuntime
+    all_cores: bool
+    borrows: bool
+    """Whether it borrows memory, because another job of its fragment uses what is reserved."""
+    since_ms: float
+
+
+class Lender(Protocol):
+    """Lends memory for further jobs of a fragment that run at the same time. Called in any thread."""
+
+    def lend(self, fragment: str) -> bool:
+        """Whether there is memory for another job of a fragment; then it is taken."""
+        ...
+
+    def repay(self, fragment: str) -> None:
+        """Take it back."""
+        ...
 
 
 class Guard(Protocol):
@@ -83,7 +94,7 @@ class Guard(Protocol):
 
 
 class Executor:
-    """Queue and sessions behind one lock, and the thread that works on them."""
+    """Queue and sessions behind one lock, and the threads that work on them."""
 
     def __init__(
         self,
@@ -95,6 +106,8 @@ class Executor:
         call_ms: Callable[[str], float] = lambda _: 0.0,
         clock: Callable[[], float] = now_ms,
         guard: Guard | None = None,
+        gains: Gains = ONE_THREAD,
+        lender: Lender | None = None,
     ) -> None:
         """An executor that does not run yet.
 
@@ -106,44 +119,76 @@ class Executor:
             call_ms: fixed time of a call of a fragment, by hash.
             clock: measures the age of the running job, in ms.
             guard: told of the first run of each fragment.
+            gains: cores to compute on, and what is gained by that.
+            lender: asked for the memory of jobs of one fragment at the same time; None: there is enough.
         """
         self._queue = queue
         self._deliver = deliver
         self.compress = compress
         """Whether outputs are compressed where that makes them smaller."""
         self._pace = pace
-        self._call_ms = call_ms
         self._clock = clock
         self._guard = guard
         self._proven: set[str] = set()
         """Fragments that have run since they were loaded."""
         self._changed = threading.Condition()
-        self._room = threading.Semaphore(OUTGOING_DEPTH)
+        self._gains = gains
+        self._lender = lender
+        self._room = threading.Semaphore(OUTGOING_DEPTH + gains.threads - 1)
         self._sessions: dict[str, FragmentRuntime] = {}
-        self._running: MicroBatchJob | None = None
-        self._running_since_ms = 0.0
+        self._running: list[_Run] = []
         self._executed = 0
-        self._timings = Timings()
+        self._timings = Timings(call_ms)
+        self._held = 0
+        """Callers of `exclusively`: no job begins."""
         self._stopping = False
-        self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._work, name=f"inference-{number}", daemon=True)
+            for number in range(gains.threads)
+        ]
 
     def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
-        """Finish the running job and end the thread. Blocks."""
+        """Finish the running jobs and end the threads. Blocks."""
         with self._changed:
             self._stopping = True
-            self._changed.notify()
-        self._room.release()
-        self._thread.join(_STOP_S)
+            self._changed.notify_all()
+        self._room.release(len(self._threads))
+        for thread in self._threads:
+            thread.join(_STOP_S)
+
+    def exclusively(self, work: Callable[[], T]) -> T:
+        """Do something while nothing is computed, after the running jobs. Blocks."""
+        with self._changed:
+            self._held += 1
+            self._changed.wait_for(lambda: not self._running or self._stopping)
+        try:
+            return work()
+        finally:
+            with self._changed:
+                self._held -= 1
+                self._changed.notify_all()
+
+    def measured_again(self, gains: Gains, factor: float) -> None:
+        """Note that the speed of this device was measured again.
+
+        Args:
+            gains: what is gained by threads; their number stays.
+            factor: time of a call now against before.
+        """
+        with self._changed:
+            self._gains = gains
+            self._timings.measured_again(factor)
 
     def push(self, job: MicroBatchJob) -> PushOutcome:
         """Add a job to the queue."""
         with self._changed:
             admission = self._queue.push(job, now_ms())
-            self._changed.notify()
+            self._changed.notify_all()
         return admission
 
     def cancel(self, task: str, attempt: int) -> None:
@@ -175,7 +220,7 @@ class Executor:
         with self._changed:
             self._sessions[fragment] = runtime
             self._proven.discard(fragment)
-            self._changed.notify()
+            self._changed.notify_all()
 
     def remove_session(self, fragment: str) -> FragmentRuntime | None:
         """Stop running jobs of this fragment. Returns the session, so that the caller frees it."""
@@ -190,114 +235,112 @@ class Executor:
     def busy(self) -> frozenset[str]:
         """Return fragments with running or waiting jobs."""
         with self._changed:
-            running = {self._running.route.fragment} if self._running else set()
-            return self._queue.fragments | running
+            return self._queue.fragments | {run.job.route.fragment for run in self._running}
 
-    def milliseconds_per_image(self, fragment: str) -> float | None:
-        """Measured time per image of this fragment, without the fixed time of a call; None before."""
+    def measured(self, fragment: str) -> Line | None:
+        """Return the measured time of a call of this fragment that runs alone; None before the first."""
         with self._changed:
-            return self._timings.milliseconds_per_image(fragment)
+            return self._timings.line(fragment, self._gains)
 
     def load(self) -> Load:
         """Return queue and counters."""
         with self._changed:
-            running = self._running
+            length = len(self._queue) + len(self._running)
+            work_ms = self._queue.expected_ms + sum(run.job.expected_ms for run in self._running)
             return Load(
-                queue_length=len(self._queue) + (running is not None),
-                queue_ms=self._queue.expected_ms + (running.expected_ms if running else 0.0),
+                queue_length=length,
+                queue_ms=work_ms / together_gain(length, self._gains),
                 executed=self._executed,
                 dropped=self._queue.dropped,
-                timings=self._timings.report(),
-                running=self._running_job(),
+                timings=self._timings.report(self._gains),
+                running=max(self._running_jobs(), key=lambda job: job.age_ms - job.expected_ms, default=None),
             )
 
-    def running(self) -> RunningJob | None:
+    def running(self) -> tuple[RunningJob, ...]:
         """Return what is computed at this moment."""
         with self._changed:
-            return self._running_job()
+            return self._running_jobs()
 
-    def _running_job(self) -> RunningJob | None:
-        if self._running is None:
-            return None
-        return RunningJob(
-            fragment=self._running.route.fragment,
-            age_ms=max(0.0, self._clock() - self._running_since_ms),
-            expected_ms=min(_MOST_MS, self._running.expected_ms),
+    def _running_jobs(self) -> tuple[RunningJob, ...]:
+        return tuple(
+            RunningJob(
+                fragment=run.job.route.fragment,
+                age_ms=max(0.0, self._clock() - run.since_ms),
+                expected_ms=min(_MOST_MS, run.job.expected_ms),
+            )
+            for run in self._running
         )
 
-    # --- in the thread -----------------------------------------------------------------------------
+    # --- in the threads ----------------------------------------------------------------------------
 
     def _work(self) -> None:
         while True:
             self._room.acquire()
             with self._changed:
-                job = self._next()
-                if job is None:
+                run = self._next()
+                if run is None:
                     return
-                self._running = job
-                self._running_since_ms = self._clock()
-                runtime = self._sessions[job.route.fragment]
-            is_first = job.route.fragment not in self._proven
+                self._running.append(run)
+            fragment = run.job.route.fragment
+            is_first = fragment not in self._proven
             if is_first and self._guard is not None:
-                self._guard.begin(job.route.fragment)
-            done = self._run(job, runtime)
+                self._guard.begin(fragment)
+            done = self._run(run)
+            ran = isinstance(done.result, Output)
             if is_first and self._guard is not None:
-                self._guard.end(job.route.fragment, ran=isinstance(done.result, Output))
-            del runtime
+                self._guard.end(fragment, ran=ran)
             with self._changed:
-                self._running = None
-                if isinstance(done.result, Output):
-                    self._proven.add(job.route.fragment)
-                self._note(done)
+                self._running.remove(run)
+                if run.borrows and self._lender is not None:
+                    self._lender.repay(fragment)
+                if ran:
+                    self._proven.add(fragment)
+                    self._executed += 1
+                    self._timings.add(
+                        fragment, done.job.header.shape[0], done.compute_ms, all_cores=run.all_cores
+                    )
+                self._changed.notify_all()
+            del run
             self._deliver(done)
 
-    def _next(self) -> MicroBatchJob | None:
+    def _next(self) -> _Run | None:
+        """Wait for the next job to run; None at the end."""
         while not self._stopping:
-            job = self._queue.pop(now_ms(), self._sessions)
-            if job is not None:
-                return job
+            run = None if self._held or any(run.all_cores for run in self._running) else self._first()
+            if run is not None:
+                return run
             self._changed.wait()
         return None
 
-    def _note(self, done: Done) -> None:
-        if isinstance(done.result, Output):
-            self._executed += 1
-            fragment, images = done.job.route.fragment, done.job.header.shape[0]
-            self._timings.add(fragment, images, done.compute_ms - self._call_ms(fragment))
+    def _first(self) -> _Run | None:
+        """Take the most urgent job that can run beside the running ones."""
+        running = {run.job.route.fragment for run in self._running}
+        ready = set(self._sessions)
+        while (job := self._queue.first(now_ms(), ready)) is not None:
+            fragment = job.route.fragment
+            borrows = fragment in running
+            if borrows and not self._may_run_again(fragment):
+                ready.remove(fragment)
+                continue
+            runtime = self._sessions[fragment]
+            all_cores = not running and runtime.has_all_cores and self._all_cores_pay(fragment)
+            self._queue.remove(job)
+            return _Run(job, runtime, all_cores, borrows, self._clock())
+        return None
 
-    def _run(self, job: MicroBatchJob, runtime: FragmentRuntime) -> Done:
+    def _may_run_again(self, fragment: str) -> bool:
+        """Whether another job of a fragment can begin while one runs. Its first run must be by itself."""
+        return fragment in self._proven and (self._lender is None or self._lender.lend(fragment))
+
+    def _all_cores_pay(self, fragment: str) -> bool:
+        waiting = self._queue.count(self._sessions, _SHORT * self._gains.threads)
+        return all_cores_pay(waiting, self._timings.gains(fragment, self._gains))
+
+    def _run(self, run: _Run) -> Done:
+        job = run.job
         started_ms, cpu_s = now_ms(), time.thread_time()
-        result = self._result(job, runtime)
+        result = call(job, run.runtime, all_cores=run.all_cores, compress=self.compress)
         if self._pace < 1:
             time.sleep((time.thread_time() - cpu_s) * (1 / self._pace - 1))
-        return Done(job, max(0.0, started_ms - job.arrived_ms), now_ms() - started_ms, result)
-
-    def _result(self, job: MicroBatchJob, runtime: FragmentRuntime) -> Output | Failure:
-        try:
-            tensor = decode_tensor(job.header, job.encoded)
-            problem = _misfit(tensor, runtime)
-            if problem:
-                return Failure("input", problem)
-            output = runtime.run(tensor)
-            codec, encoded = encode_tensor(output, compress=self.compress)
-        except FrameError as error:
-            return Failure("input", str(error))
-        except MemoryError:
-            return Failure("memory", "out of memory while running")
-        except FragmentError as error:
-            return Failure("runtime", str(error))
-        except Exception as error:  # noqa: BLE001 - no error of a native library may end the thread
-            return Failure("runtime", repr(error))
-        return Output(codec, encoded, runtime.output.dtype, output.shape)
-
-
-def _misfit(tensor: NDArray[Any], runtime: FragmentRuntime) -> str | None:
-    """Return why a fragment cannot run on a batch; None if it can."""
-    expected = runtime.input
-    if tensor.dtype != np.dtype(expected.dtype) or tensor.shape[1:] != expected.shape:
-        shape = ", ".join(map(str, expected.shape))
-        return f"input is {tensor.dtype}{list(tensor.shape)}, the fragment reads {expected.dtype}[N, {shape}]"
-    output_bytes = len(tensor) * runtime.output.bytes_per_image
-    if output_bytes > MAX_TENSOR_BYTES:
-        return f"the output would have {output_bytes} bytes (limit {MAX_TENSOR_BYTES})"
-    return None
+        queue_ms = max(0.0, started_ms - job.arrived_ms)
+        return Done(job, queue_ms, now_ms() - started_ms, result, all_cores=run.all_cores)

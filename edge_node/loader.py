@@ -16,6 +16,7 @@ from splitplace.edge_node.catalogue import Catalogue, Described
 from splitplace.edge_node.download import DownloadError
 from splitplace.edge_node.executor import Executor
 from splitplace.edge_node.fragment_store import FragmentStore
+from splitplace.edge_node.gains import ONE_THREAD, Gains
 from splitplace.edge_node.graph_check import GraphRefusedError, check_file, check_stage
 from splitplace.edge_node.memory import DoesNotFitError, MemoryBudget
 from splitplace.edge_node.quarantine import Quarantine
@@ -40,6 +41,8 @@ MAX_HINTS = MAX_FRAGMENTS_LISTED
 """Fragments that may wait for an idle moment; further hints are dropped."""
 CANNOT_LOAD_MS = 1e6
 """Stands for a time to load without end; messages carry finite times."""
+SECOND_COPY = 0.25
+"""Share of the memory left beside a fragment that a second copy of its weights may take, for all cores."""
 NEWEST_WEIGHT = 0.3
 """Weight of the newest fragment in the moving average of load times."""
 
@@ -67,6 +70,7 @@ class Loader:
         quarantine: Quarantine,
         clock: Callable[[], float] = now_ms,
         on_change: Callable[[], None] = lambda: None,
+        gains: Gains = ONE_THREAD,
     ) -> None:
         """A loader with nothing loaded.
 
@@ -81,6 +85,7 @@ class Loader:
             quarantine: fragments that must not be loaded now.
             clock: measures how long opening a file takes, in ms.
             on_change: told when a fragment begins to be loaded, and when it is loaded or cannot be.
+            gains: cores that fragments are loaded for.
         """
         self._catalogue = catalogue
         self._store = store
@@ -91,6 +96,7 @@ class Loader:
         self._spawn = spawn
         self._quarantine = quarantine
         self._clock = clock
+        self._gains = gains
         self._opened_ms: dict[str, float] = {}
         """When fragments began to be read from the disk and loaded."""
         self._loading: dict[str, asyncio.Task[None]] = {}
@@ -280,12 +286,20 @@ class Loader:
 
     def _open(self, described: Described, paths: tuple[Path, ...]) -> FragmentRuntime:
         sha256, stage, folder = described.fragment.sha256, described.stage, self._store.folder
+        threads, spinning = self._threads(described.fragment), self._gains.spinning
         if stage is None:
             check_file(paths[0], self._budget.budget_bytes)
-            return self._guarded(sha256, lambda: load_fragment(paths[0]))
+            return self._guarded(sha256, lambda: load_fragment(paths[0], threads=threads, spinning=spinning))
         joined = joined_from(folder, stage)
         check_stage(joined, self._budget.budget_bytes)
-        return self._guarded(sha256, lambda: FragmentRuntime(joined_session(stage, joined, folder)))
+
+        def load() -> FragmentRuntime:
+            wide = None
+            if threads > 1:
+                wide = joined_session(stage, joined, folder, threads, spinning=spinning)
+            return FragmentRuntime(joined_session(stage, joined, folder), wide)
+
+        return self._guarded(sha256, load)
 
     def _guarded(self, sha256: str, load: Callable[[], FragmentRuntime]) -> FragmentRuntime:
         """Load a fragment. If that ends this process, the fragment is to blame."""
@@ -294,6 +308,11 @@ class Loader:
             return load()
         finally:
             self._quarantine.end(sha256, ran=False)
+
+    def _threads(self, fragment: Fragment) -> int:
+        """Return the threads that a run on all cores gets: more than one if a second copy of weights fits."""
+        left = self._budget.budget_bytes - _needed_bytes(fragment)
+        return self._gains.threads if fragment.weight_bytes <= SECOND_COPY * left else 1
 
     async def _described(self, sha256: str) -> Described:
         try:
@@ -306,6 +325,8 @@ class Loader:
 
     async def _make_room(self, fragment: Fragment) -> None:
         sha256, needed = fragment.sha256, _needed_bytes(fragment)
+        if self._threads(fragment) > 1:
+            needed += fragment.weight_bytes
         try:
             async with asyncio.timeout(MEMORY_PATIENCE_S):
                 while True:

@@ -1,11 +1,15 @@
 """Reservations of memory by fragments and by their preparation. Pure: nothing is loaded here."""
 
+import threading
 from collections import OrderedDict
 from collections.abc import Container
 from dataclasses import dataclass
 from math import inf
 
 from splitplace.errors import SplitPlaceError
+
+_PREPARING = ""
+"""Stands for the preparation among the names of fragments."""
 
 
 class DoesNotFitError(SplitPlaceError):
@@ -30,6 +34,9 @@ class MemoryBudget:
 
     Mapped weights are page cache, which gives way where memory is short, at the price of reading them again.
     So they do not count against the budget. Idle fragments make room for them as well, if they can.
+
+    What is left is lent for a moment to further runs of a fragment at the same time, in any thread. Whoever
+    waits for room comes first.
     """
 
     def __init__(self, budget_bytes: int, all_bytes: int | None = None) -> None:
@@ -43,6 +50,11 @@ class MemoryBudget:
         self._all_bytes = all_bytes
         self._sizes: OrderedDict[str, _Size] = OrderedDict()
         self._preparing_bytes = 0
+        self._lent_bytes = 0
+        self._awaited: set[str] = set()
+        """Fragments that wait for room, the empty name for a preparation: nothing is lent meanwhile."""
+        self._lock = threading.Lock()
+        """Held while anything changes."""
 
     @property
     def reserved_bytes(self) -> int:
@@ -83,39 +95,63 @@ class MemoryBudget:
         Raises:
             DoesNotFitError: it needs more than the whole budget.
         """
-        evicted = self._evict(_Size(needed_bytes, mapped_bytes), busy)
-        if evicted is not None:
-            self._sizes[fragment] = _Size(needed_bytes, mapped_bytes)
-        return evicted
+        with self._lock:
+            evicted = self._evict(fragment, _Size(needed_bytes, mapped_bytes), busy)
+            if evicted is not None:
+                self._sizes[fragment] = _Size(needed_bytes, mapped_bytes)
+            return evicted
 
     def reserve_preparing(self, needed_bytes: int, busy: Container[str]) -> tuple[str, ...] | None:
         """Reserve memory for a child process that prepares a fragment; there is one at a time.
 
         It holds until `release_preparing`. Arguments, result and error are those of `reserve`.
         """
-        evicted = self._evict(_Size(needed_bytes, 0), busy)
-        if evicted is not None:
-            self._preparing_bytes = needed_bytes
-        return evicted
+        with self._lock:
+            evicted = self._evict(_PREPARING, _Size(needed_bytes, 0), busy)
+            if evicted is not None:
+                self._preparing_bytes = needed_bytes
+            return evicted
 
     def release_preparing(self) -> None:
-        """Give the reservation of a preparation back, if there is one."""
-        self._preparing_bytes = 0
+        """Give the reservation of a preparation back, or no longer wait for it."""
+        with self._lock:
+            self._awaited.discard(_PREPARING)
+            self._preparing_bytes = 0
+
+    def lend(self, size: int) -> bool:
+        """Whether so many bytes are free and nobody waits for room; then they are lent until `repay`."""
+        with self._lock:
+            if self._awaited or size > self.budget_bytes - self.reserved_bytes - self._lent_bytes:
+                return False
+            self._lent_bytes += size
+            return True
+
+    def repay(self, size: int) -> None:
+        """Take back what was lent."""
+        with self._lock:
+            self._lent_bytes -= size
 
     def use(self, fragment: str) -> None:
         """Note that a fragment was used just now."""
-        if fragment in self._sizes:
-            self._sizes.move_to_end(fragment)
+        with self._lock:
+            if fragment in self._sizes:
+                self._sizes.move_to_end(fragment)
 
     def release(self, fragment: str) -> None:
-        """Give a reservation back, if there is one."""
-        self._sizes.pop(fragment, None)
+        """Give a reservation back, if there is one; a fragment that waits for room waits no more."""
+        with self._lock:
+            self._awaited.discard(fragment)
+            self._sizes.pop(fragment, None)
 
-    def _evict(self, wanted: _Size, busy: Container[str]) -> tuple[str, ...] | None:
+    def _evict(self, name: str, wanted: _Size, busy: Container[str]) -> tuple[str, ...] | None:
         """Drop reservations until something fits. Return them; None if private memory does not suffice."""
         if wanted.private_bytes > self.budget_bytes:
             raise DoesNotFitError(wanted.private_bytes, self.budget_bytes)
+        self._awaited.add(name)
         free_bytes = self.budget_bytes - self.reserved_bytes
+        if free_bytes - self._lent_bytes < wanted.private_bytes <= free_bytes:
+            return None  # what is lent will be back in a moment
+        free_bytes -= self._lent_bytes
         room_bytes = self._room_for_all()
         evicted: list[str] = []
         for candidate, size in self._sizes.items():
@@ -131,6 +167,7 @@ class MemoryBudget:
             return None
         for candidate in evicted:
             del self._sizes[candidate]
+        self._awaited.discard(name)
         return tuple(evicted)
 
     def _room_for_all(self) -> float:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from splitplace.bus.background import now_ms
 from splitplace.bus.connection import Bus
-from splitplace.edge_node.executor import Done, Output
+from splitplace.edge_node.call import Output
+from splitplace.edge_node.executor import Done
 from splitplace.edge_node.link_meter import LinkMeter
 from splitplace.messages.frames import AGGREGATOR_INBOX, TensorHeader, tensor_frames
 from splitplace.messages.task import StageReport

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Container
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from itertools import islice
 
 from splitplace.bus.assembly import TensorKey, key_of
 from splitplace.messages.frames import GATEWAY_SENDER, Buffer, Route, TensorHeader
@@ -142,7 +143,14 @@ class JobQueue:
         return PushOutcome.ACCEPTED
 
     def pop(self, now_ms: float, ready: Container[str]) -> MicroBatchJob | None:
-        """Take the job with the earliest deadline among those whose fragment is ready; drops expired ones."""
+        """Take the first job; `first` says which that is."""
+        job = self.first(now_ms, ready)
+        if job is not None:
+            self._forget(job)
+        return job
+
+    def first(self, now_ms: float, ready: Container[str]) -> MicroBatchJob | None:
+        """Return the job with the earliest deadline of those whose fragment is ready; drop expired ones."""
         heads = [
             head
             for fragment in list(self._heaps)
@@ -150,9 +158,16 @@ class JobQueue:
         ]
         if not heads:
             return None
-        job = self._jobs[min(heads).key]
+        return self._jobs[min(heads).key]
+
+    def remove(self, job: MicroBatchJob) -> None:
+        """Take a waiting job."""
         self._forget(job)
-        return job
+
+    def count(self, ready: Container[str], most: int) -> int:
+        """Return how many waiting jobs have a fragment that is ready, up to `most`."""
+        found = (job for job in self._jobs.values() if job.route.fragment in ready)
+        return sum(1 for _ in islice(found, most))
 
     def cancel(self, task: str, attempt: int) -> int:
         """Drop a task's jobs up to and including an attempt, also later ones. Returns their number."""

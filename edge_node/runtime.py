@@ -1,4 +1,4 @@
-"""Runs one fragment: a stage with exactly one input and one output, in one thread.
+"""Runs one fragment: a stage with exactly one input and one output, in one thread or on all cores.
 
 Both have a free batch dimension first. Check the hash of a file before loading it
 (`splitplace.storage.model_store.verify`).
@@ -19,8 +19,12 @@ from splitplace.messages.pieces import ChainStage
 class FragmentRuntime:
     """A loaded fragment. `run` may be called from any thread, and releases the GIL while it computes."""
 
-    def __init__(self, stage: StageSession) -> None:
+    def __init__(self, stage: StageSession, on_all_cores: StageSession | None = None) -> None:
         """Run a loaded stage. `load_fragment` loads one from a file.
+
+        Args:
+            stage: The stage, in one thread a run.
+            on_all_cores: The same stage with more threads a run.
 
         Raises:
             FragmentError: The stage does not have one input and one output.
@@ -30,15 +34,23 @@ class FragmentRuntime:
                 f"has {len(stage.inputs)} inputs and {len(stage.outputs)} outputs instead of one each"
             )
         self._stage = stage
+        self._on_all_cores = on_all_cores
         (self._source,), (self._result,) = stage.inputs, stage.outputs
         self.input: TensorSpec = self._source.spec
         self.output: TensorSpec = self._result.spec
 
-    def run(self, array: NDArray[Any]) -> NDArray[Any]:
+    @property
+    def has_all_cores(self) -> bool:
+        """Whether a run can use all cores."""
+        return self._on_all_cores is not None
+
+    def run(self, array: NDArray[Any], *, all_cores: bool = False) -> NDArray[Any]:
         """Run the fragment on a batch.
 
         Args:
             array: Shape `[N, *input.shape]` with N >= 1 and dtype `input.dtype`. May be read-only.
+            all_cores: Whether to use all cores, if it was loaded for them. Only one such run at a time is
+                worth it.
 
         Returns:
             Array of shape `[N, *output.shape]` and dtype `output.dtype`.
@@ -47,11 +59,17 @@ class FragmentRuntime:
             FragmentError: The array does not fit the fragment, or the run failed.
             MemoryError: It takes more than is left of the limit.
         """
-        return self._stage.run({self._source.name: array})[self._result.name]
+        stage = self._on_all_cores if all_cores and self._on_all_cores is not None else self._stage
+        return stage.run({self._source.name: array})[self._result.name]
 
 
-def load_fragment(path: Path) -> FragmentRuntime:
+def load_fragment(path: Path, *, threads: int = 1, spinning: bool = False) -> FragmentRuntime:
     """Load a fragment from an ONNX file with all its weights inside.
+
+    Args:
+        path: The file.
+        threads: Threads of a run on all cores. For more than one, the weights are loaded twice.
+        spinning: Whether threads that wait for others in a run on all cores spin.
 
     Raises:
         FragmentError: ONNX Runtime refuses the file, or it does not have one input and one output of a
@@ -59,7 +77,8 @@ def load_fragment(path: Path) -> FragmentRuntime:
         MemoryError: it takes more than is left of the limit.
     """
     try:
-        return FragmentRuntime(file_session(path))
+        wide = file_session(path, threads, spinning=spinning) if threads > 1 else None
+        return FragmentRuntime(file_session(path), wide)
     except FragmentError as error:
         raise FragmentError(f"{path.name}: {error}") from error
 

@@ -70,13 +70,14 @@ def limit_memory(budget_bytes: int) -> None:
         _arena = _SharedArena(budget_bytes + _SLACK_BYTES)
 
 
-def session_options(threads: int, weights: Path | None) -> ort.SessionOptions:
+def session_options(threads: int, weights: Path | None, *, spinning: bool = False) -> ort.SessionOptions:
     """Return the options of a session that shares processor and memory with other sessions.
 
     Args:
         threads: Threads of a run. Two threads on a busy two-core machine cost four to seven times the CPU of
             one.
         weights: Folder of weights outside the model: `NOWHERE` if it has none; None for the model's own.
+        spinning: Whether threads that wait for others in a run spin. They never do between runs.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -85,7 +86,8 @@ def session_options(threads: int, weights: Path | None) -> ort.SessionOptions:
     options.log_severity_level = 4
     # Threads that spin while they wait take the processor from other sessions: two threads, 24 sessions,
     # 450 ms instead of 47.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if weights is not None:
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(weights.absolute())
@@ -95,9 +97,9 @@ def session_options(threads: int, weights: Path | None) -> ort.SessionOptions:
     return options
 
 
-def prepared_options(threads: int) -> ort.SessionOptions:
+def prepared_options(threads: int, *, spinning: bool = False) -> ort.SessionOptions:
     """Return the options of a session of a prepared stage: optimised already, its weights beside it."""
-    options = session_options(threads, weights=None)
+    options = session_options(threads, weights=None, spinning=spinning)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return options
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import math
 import os
 import re
 import socket
@@ -16,6 +17,7 @@ from typing_extensions import override
 
 from splitplace.bus.settings import Settings
 from splitplace.edge_node.available_memory import Shares, available_bytes, shares
+from splitplace.edge_node.cores import quota_cores, usable_cores
 from splitplace.messages.base import Name
 from splitplace.messages.limits import MEBIBYTE
 from splitplace.messages.topics import NODE
@@ -88,6 +90,11 @@ class NodeSettings(Settings):
     cores: Annotated[int, Field(ge=1, le=4096)] = Field(
         default_factory=lambda: os.cpu_count() or 1, description="Cores of this device. By default all."
     )
+    threads: Annotated[int, Field(ge=0, le=4096)] = Field(
+        0,
+        description="Cores to compute on. 0: those that affinity, CPU quota and CPU share leave, one fewer "
+        "where the broker is on this device, because the services are likely to be there too.",
+    )
     fragment_dir: Path | None = Field(
         None, description="Folder of fetched fragments. By default `fragments/NODE` in the state folder."
     )
@@ -141,8 +148,24 @@ class NodeSettings(Settings):
     @model_validator(mode="after")
     def _pacing_needs_a_share(self) -> Self:
         if self.pacing and (self.cpu_share is None or self.cpu_share > 1):
-            raise ValueError("pacing needs a cpu_share of at most 1 (a node computes in one thread)")
+            raise ValueError("pacing needs a cpu_share of at most 1 (a paced node computes in one thread)")
+        if self.pacing and self.threads > 1:
+            raise ValueError("pacing and threads exclude each other (a paced node computes in one thread)")
         return self
+
+    @property
+    def usable_threads(self) -> int:
+        """Cores to compute on: `threads`, or those that there are."""
+        if self.threads or self.pacing:
+            return self.threads or 1
+        left = min(self.cores, usable_cores(), math.ceil(self.cpu_share or self.cores))
+        return max(1, left - 1 if _is_loopback(self.host) else left)
+
+    @property
+    def share(self) -> float:
+        """CPU seconds a second that this node is limited to; infinite if it is not."""
+        limits = (self.cpu_share, quota_cores())
+        return min([limit for limit in limits if limit is not None], default=math.inf)
 
     @property
     def pace(self) -> float:

@@ -43,7 +43,7 @@ class NodeInfo(Message):
     node: Name
     boot: BootId
     score: NonNegative
-    """Effective speed in GFLOP/s of the reference benchmark, in one thread, under the node's CPU share."""
+    """Effective speed in GFLOP/s of the reference benchmark on all its cores, under its CPU share."""
     cores: Annotated[int, Field(ge=1, le=4096)]
     cpu_share: NonNegative | None
     """Share of one core it is limited to; None = unlimited."""
@@ -56,11 +56,31 @@ class NodeInfo(Message):
     """Versions of splitplace and ONNX Runtime."""
 
 
+AtLeastOne = Annotated[float, Field(ge=1, le=4096, allow_inf_nan=False)]
+
+
+class NodeSpeed(Part):
+    """How fast a node computes, as measured when it was last idle."""
+
+    score: NonNegative
+    """Effective speed in GFLOP/s of the reference benchmark, one run at a time on all its cores."""
+    threads: Annotated[int, Field(ge=1, le=4096)]
+    """Cores that it computes on."""
+    speed_up: AtLeastOne
+    """Speed of one run at a time on all cores, against one thread."""
+    together: AtLeastOne
+    """Speed of as many runs at once as it has threads, against one at a time on all cores."""
+
+
 class FragmentTiming(Part):
-    """Moving average of a fragment's measured time on a node."""
+    """Moving averages of a fragment's measured time on a node, where one micro-batch runs at a time."""
 
     fragment: Sha256
     milliseconds_per_image: Milliseconds
+    milliseconds_per_call: Milliseconds | None = None
+    """Time beside that of the images; None: as described."""
+    together: AtLeastOne = 1.0
+    """Speed of as many runs at once as the node has threads, against one at a time."""
 
 
 class RunningJob(Part):
@@ -119,7 +139,9 @@ class NodeVitals(Message):
     """Fragments that it can map without preparing them first, most recently used first."""
     queue_length: Count
     queue_ms: Milliseconds
-    """Expected computing time of waiting and running micro-batches."""
+    """Expected time until all waiting and running micro-batches are computed."""
+    speed: NodeSpeed | None = None
+    """None: as in its info, one micro-batch at a time."""
     timings: Annotated[tuple[FragmentTiming, ...], Field(max_length=MAX_FRAGMENTS_LISTED)]
     load_ms: Milliseconds | None = None
     """Moving average of the time to fetch, prepare and load a fragment; None before the first."""
@@ -193,6 +215,10 @@ class NodeState(Part):
     silent_ms: Milliseconds
     """Since its last heartbeat."""
     score: NonNegative
+    threads: Annotated[int, Field(ge=1, le=4096)] = 1
+    """Micro-batches that it may compute at once."""
+    together: AtLeastOne = 1.0
+    """Speed of so many at once, against one at a time on all its cores."""
     memory_budget_bytes: Bytes
     loaded: Annotated[tuple[Sha256, ...], Field(max_length=MAX_FRAGMENTS_LISTED)]
     prepared: Annotated[tuple[PreparedFragment, ...], Field(max_length=MAX_FRAGMENTS_LISTED)] = ()

@@ -90,20 +90,27 @@ class StageSession:
         }
 
 
-def file_session(path: Path) -> StageSession:
-    """Load a stage from an ONNX file with all its weights inside, in one thread.
+def file_session(path: Path, threads: int = 1, *, spinning: bool = False) -> StageSession:
+    """Load a stage from an ONNX file with all its weights inside.
+
+    Args:
+        path: The file.
+        threads: Threads of a run.
+        spinning: Whether threads that wait for others in a run spin.
 
     Raises:
         FragmentError: ONNX Runtime refuses it, or one of its inputs or outputs is of a type that is not
             supported, has a fixed first dimension, or other dimensions that are free.
         MemoryError: It takes more than is left of the limit.
     """
-    session = load(path, session_options(threads=1, weights=NOWHERE))
+    session = load(path, session_options(threads, weights=NOWHERE, spinning=spinning))
     inputs, outputs = session.get_inputs(), session.get_outputs()
     return StageSession(session, tuple(map(_tensor, inputs)), tuple(map(_tensor, outputs)))
 
 
-def joined_session(stage: ChainStage, model: bytes, folder: Path, threads: int = 1) -> StageSession:
+def joined_session(
+    stage: ChainStage, model: bytes, folder: Path, threads: int = 1, *, spinning: bool = False
+) -> StageSession:
     """Load a joined stage as it is.
 
     It needs the memory of all weights while it loads and afterwards; `prepared_session` does not.
@@ -113,28 +120,34 @@ def joined_session(stage: ChainStage, model: bytes, folder: Path, threads: int =
         model: The joined model, from `joining.join`.
         folder: Folder with the weights files of its pieces, named by their hashes.
         threads: Threads of a run.
+        spinning: Whether threads that wait for others in a run spin.
 
     Raises:
         FragmentError: ONNX Runtime refuses it.
         MemoryError: It takes more than is left of the limit.
     """
-    session = load(model, session_options(threads, weights=folder))
+    session = load(model, session_options(threads, weights=folder, spinning=spinning))
     return StageSession(session, stage.inputs, stage.outputs)
 
 
-def prepared_session(stage: ChainStage, model: Path, threads: int = 1) -> StageSession:
+def prepared_session(
+    stage: ChainStage, model: Path, threads: int = 1, *, spinning: bool = False
+) -> StageSession:
     """Map a prepared stage, optimised already.
 
     Args:
         stage: What the manifest says of it.
         model: The prepared model; its weights lie beside it.
         threads: Threads of a run.
+        spinning: Whether threads that wait for others in a run spin.
 
     Raises:
         FragmentError: ONNX Runtime refuses it.
         MemoryError: It takes more than is left of the limit.
     """
-    return StageSession(load(model, prepared_options(threads)), stage.inputs, stage.outputs)
+    return StageSession(
+        load(model, prepared_options(threads, spinning=spinning)), stage.inputs, stage.outputs
+    )
 
 
 def _tensor(argument: Any) -> NamedTensor:  # noqa: ANN401 - a NodeArg, which has no stub

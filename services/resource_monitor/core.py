@@ -50,6 +50,13 @@ class _Node:
         return self.announced and not self.silent and self.info is not None and self.info.boot == self.boot
 
     @property
+    def score(self) -> float:
+        """What it says of its speed, newest first; 0 if unknown."""
+        if self.vitals is not None and self.vitals.speed is not None:
+            return self.vitals.speed.score
+        return self.info.score if self.info is not None else 0.0
+
+    @property
     def membership(self) -> tuple[bool, str | None]:
         """Whether it is online, and its boot id; a change is published at once."""
         return self.online, self.boot if self.online else None
@@ -180,9 +187,7 @@ class ResourceMonitorCore:
 
     def cluster(self, sequence: int, now_ms: float) -> ClusterState:
         """Return the state of all nodes whose info is known, by name."""
-        least = min(
-            (node.info.score for node in self._nodes.values() if node.online and node.info), default=0.0
-        )
+        least = min([node.score for node in self._nodes.values() if node.online], default=0.0)
         return ClusterState(
             sequence=sequence,
             nodes=tuple(
@@ -272,13 +277,16 @@ class ResourceMonitorCore:
         """Return the view of a node; where its score is not trusted, it counts as the slowest of all."""
         vitals = node.vitals
         link = vitals.link if vitals else LinkFigures()
-        score = info.score if self._work.is_trusted(name) else min(info.score, least_score)
+        score = node.score if self._work.is_trusted(name) else min(node.score, least_score)
+        speed = vitals.speed if vitals else None
         return NodeState(
             node=name,
             boot=node.boot or info.boot,
             online=node.online,
             silent_ms=max(0.0, now_ms - node.heard_ms),
             score=score,
+            threads=speed.threads if speed else 1,
+            together=speed.together if speed else 1.0,
             memory_budget_bytes=info.memory_budget_bytes,
             loaded=vitals.loaded if vitals else (),
             prepared=vitals.prepared if vitals else (),

@@ -40,6 +40,7 @@ OF_PARTS = frozenset(
         "seed",
         "silent_after_ms",
         "stall_ms",
+        "threads",
         "tolerance",
         "vitals_every_s",
         "warm_start",

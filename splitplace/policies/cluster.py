@@ -215,13 +215,28 @@ class ClusterView:
         """Whether a node reported a fragment as loaded. Raises KeyError for a node that is not alive."""
         return sha256 in self._nodes[name].loaded
 
-    def image_ms(self, name: str, fragment: Fragment) -> float:
-        """Return the node's own measurement of a fragment's time per image; NaN before it ran it.
+    def speed(self, name: str, fragment: Fragment, reference_score: float, calls: int) -> tuple[float, float]:
+        """Return the time of a call of a fragment and that of an image in it, where some calls wait together.
+
+        The node's own measurements count; before it has any, the description by its speed.
+
+        Args:
+            name: the node.
+            fragment: what is to run.
+            reference_score: speed of the device on which it was timed.
+            calls: number of calls.
 
         Raises:
             KeyError: the node is not alive.
         """
-        return self._nodes[name].timings.get(fragment.sha256, nan)
+        node = self._nodes[name]
+        slow = cost.slowness(reference_score, node.state.score)
+        own = node.own_times(fragment.sha256)
+        gain = cost.together_gain(calls, float(node.state.threads), own.together)
+        return (
+            cost.call_ms(fragment.milliseconds_per_call, slow, own.call_ms) / gain,
+            cost.image_ms(fragment.milliseconds_per_image, slow, own.image_ms) / gain,
+        )
 
     def reserves(self, name: str, sha256: str) -> bool:
         """Whether an outstanding task needs a fragment on a node. Raises KeyError for a node not alive."""

@@ -10,7 +10,7 @@ from operator import is_
 import numpy as np
 
 from splitplace.messages.application import Fragment
-from splitplace.messages.cluster import PreparedFragment
+from splitplace.messages.cluster import FragmentTiming, PreparedFragment
 from splitplace.policies import cost
 from splitplace.policies.cost import Flags, Floats
 from splitplace.policies.tracked_node import RemainingLoad, TrackedNode
@@ -30,6 +30,7 @@ class ClusterColumns:
         """Place of each node in the order of names."""
         size = len(self._nodes)
         self.score: Floats = np.zeros(size)
+        self._threads: Floats = np.ones(size)
         self.link: Floats = np.zeros(size)
         """Bandwidth from the broker in MB/s."""
         self.byte_ms: Floats = np.zeros(size)
@@ -50,15 +51,16 @@ class ClusterColumns:
         self._unexplained_until_ms: Floats = np.zeros(size)
         # The last reports of the nodes: caches stay valid while they do not change.
         self._holdings: list[frozenset[str]] = []
-        self._speeds: list[float] = []
-        self._timings: list[Mapping[str, float]] = []
+        self._speeds: list[tuple[float, int, float]] = []
+        self._timings: list[Mapping[str, FragmentTiming]] = []
         self._forms: list[Mapping[str, PreparedFragment]] = []
         # By fragment, made on first use.
         self._loaded: dict[str, Flags] = {}
         self._everywhere: dict[str, bool] = {}
         self._prepared: dict[str, Flags] = {}
         self._needed_bytes: dict[str, Floats] = {}
-        self._call_and_image_ms: dict[tuple[str, float], tuple[Floats, Floats]] = {}
+        self._times: dict[tuple[str, float], tuple[Floats, Floats, Floats]] = {}
+        """Time of a call, time of an image, and what calls at once gain."""
         self._reserved: dict[str, Flags] = {}
         self._arriving_ms: dict[str, Floats] = {}
         # Outstanding work, a row for each task and node; rows of finished tasks are reused.
@@ -86,7 +88,10 @@ class ClusterColumns:
         self._load_ms[:] = [nan if state.load_ms is None else state.load_ms for state in states]
         self._map_ms[:] = [nan if state.map_ms is None else state.map_ms for state in states]
         self._report_forms([node.prepared for node in self._nodes])
-        self._report_speeds([state.score for state in states], [node.timings for node in self._nodes])
+        self._report_speeds(
+            [(state.score, state.threads, state.together) for state in states],
+            [node.timings for node in self._nodes],
+        )
         self._report_holdings([node.loaded for node in self._nodes])
         self._usable = (self.score > 0) & (self.link > 0) & np.isfinite(self.up_byte_ms)
         self._busy_until_ms[:] = [node.busy_until_ms for node in self._nodes]
@@ -97,12 +102,15 @@ class ClusterColumns:
             if node.arriving:
                 self._report_arriving(index)
 
-    def _report_speeds(self, speeds: list[float], timings: list[Mapping[str, float]]) -> None:
+    def _report_speeds(
+        self, speeds: list[tuple[float, int, float]], timings: list[Mapping[str, FragmentTiming]]
+    ) -> None:
         if speeds == self._speeds and all(map(is_, timings, self._timings)):
             return
         self._speeds, self._timings = speeds, timings
-        self.score[:] = speeds
-        self._call_and_image_ms.clear()
+        self.score[:] = [score for score, _, _ in speeds]
+        self._threads[:] = [threads for _, threads, _ in speeds]
+        self._times.clear()
 
     def _report_forms(self, forms: list[Mapping[str, PreparedFragment]]) -> None:
         if len(forms) != len(self._forms) or not all(map(is_, forms, self._forms)):
@@ -203,16 +211,18 @@ class ClusterColumns:
 
     def work_ms(self, fragment: Fragment, reference_score: float, calls: int, images: int) -> Floats:
         """Return [N] the computing time of some calls on so many images together; infinite without speed."""
-        speeds = self._call_and_image_ms.get((fragment.sha256, reference_score))
-        if speeds is None:
+        times = self._times.get((fragment.sha256, reference_score))
+        if times is None:
             slow = cost.slowness(reference_score, self.score)
-            measured_ms = np.array([node.timings.get(fragment.sha256, nan) for node in self._nodes])
-            speeds = (
-                cost.call_ms(fragment.milliseconds_per_call, slow),
-                cost.image_ms(fragment.milliseconds_per_image, slow, measured_ms),
+            own = np.array([node.own_times(fragment.sha256) for node in self._nodes]).reshape(-1, 3)
+            times = self._times[fragment.sha256, reference_score] = (
+                cost.call_ms(fragment.milliseconds_per_call, slow, own[:, 0]),
+                cost.image_ms(fragment.milliseconds_per_image, slow, own[:, 1]),
+                own[:, 2],
             )
-            self._call_and_image_ms[fragment.sha256, reference_score] = speeds
-        return cost.work_ms(calls, images, *speeds)
+        each_call_ms, each_image_ms, together = times
+        gain = cost.together_gain(calls, self._threads, together)
+        return cost.work_ms(calls, images, each_call_ms / gain, each_image_ms / gain)
 
     # --- how the cluster's view keeps them -------------------------------------------------------------
 

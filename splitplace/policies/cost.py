@@ -4,7 +4,7 @@ The one cost model of splitter, placer, simulator and nodes. Every formula takes
 arrays with an entry for each node, and returns the same. NaN = not known.
 """
 
-from math import inf, isnan
+from math import ceil, inf, isnan, nan
 from typing import TypeVar
 
 import numpy as np
@@ -65,17 +65,18 @@ def slowness(reference_score: float, score: Amount) -> Amount:
     return _per(reference_score, score)
 
 
-def call_ms(described_ms: float, slow: Amount) -> Amount:
+def call_ms(described_ms: float, slow: Amount, measured_ms: Amount | float = nan) -> Amount:
     """Return the time of a call beside its images.
 
     Args:
         described_ms: `Fragment.milliseconds_per_call`.
         slow: `slowness` of the node.
+        measured_ms: the node's own time of a call, which counts instead of the described one.
     """
-    return max(described_ms, _LEAST_MS) * slow
+    return image_ms(described_ms, slow, measured_ms)
 
 
-def image_ms(described_ms: float, slow: Amount, measured_ms: Amount) -> Amount:
+def image_ms(described_ms: float, slow: Amount, measured_ms: Amount | float) -> Amount:
     """Return the time of an image in a call.
 
     Args:
@@ -89,6 +90,21 @@ def image_ms(described_ms: float, slow: Amount, measured_ms: Amount) -> Amount:
 def work_ms(calls: int, images: int, each_call_ms: Amount, each_image_ms: Amount) -> Amount:
     """Return the computing time of some calls on so many images together."""
     return calls * each_call_ms + images * each_image_ms
+
+
+def together_gain(calls: int, threads: Amount, together: Amount) -> Amount:
+    """Return how many times as fast as one by one a node works off equal calls that wait together.
+
+    It runs one at a time on all its cores while that is faster, else one in each thread.
+
+    Args:
+        calls: Number of calls.
+        threads: Calls that it may run at once.
+        together: Speed of so many at once, against one at a time.
+    """
+    if isinstance(threads, np.ndarray):
+        return np.maximum(1.0, together * calls / (threads * np.ceil(calls / threads)))
+    return max(1.0, together * calls / (threads * ceil(calls / threads)))
 
 
 def ahead_ms(earlier_ms: Amount, unexplained_until_ms: Amount, now_ms: float) -> Amount:
@@ -149,7 +165,7 @@ def _per(amount: float, rate: Amount) -> Amount:
     return amount / rate if rate > 0 else inf
 
 
-def _select(condition: Condition, where_true: Amount, where_false: Amount) -> Amount:
+def _select(condition: Condition, where_true: Amount, where_false: Amount | float) -> Amount:
     if isinstance(where_true, np.ndarray):
         return np.where(condition, where_true, where_false)
     return where_true if condition else where_false

@@ -27,16 +27,7 @@ from typing import NamedTuple
 from splitplace.messages.application import INPUT, Application, Fragment, Stage, Variant
 from splitplace.messages.cluster import NodeState
 from splitplace.policies.cluster import ClusterView
-from splitplace.policies.cost import (
-    HOP_MS,
-    RETURN_MS,
-    call_ms,
-    image_ms,
-    relay_ms,
-    slowness,
-    transfer_ms,
-    work_ms,
-)
+from splitplace.policies.cost import HOP_MS, RETURN_MS, relay_ms, transfer_ms, work_ms
 
 
 @dataclass(frozen=True)
@@ -214,12 +205,8 @@ class StageSchedule:
 
     def _speed(self, fragment: Fragment, node: str) -> tuple[float, float]:
         """Return the time of a call and the time of an image in it."""
-        slow = slowness(self.job.application.reference_score, self.cluster.nodes[node].score)
-        measured_ms = self.cluster.image_ms(node, fragment)
-        return (
-            call_ms(fragment.milliseconds_per_call, slow),
-            image_ms(fragment.milliseconds_per_image, slow, measured_ms),
-        )
+        job = self.job
+        return self.cluster.speed(node, fragment, job.application.reference_score, len(job.micro_batches))
 
 
 def predict(

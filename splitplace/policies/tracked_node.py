@@ -2,12 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import inf
+from math import inf, nan
+from typing import NamedTuple
 
 from splitplace.messages.application import Fragment
-from splitplace.messages.cluster import NodeState, PreparedFragment
+from splitplace.messages.cluster import FragmentTiming, NodeState, PreparedFragment
 from splitplace.policies import cost, memory
 from splitplace.policies.earlier_work import EarlierWork
+
+
+class OwnTimes(NamedTuple):
+    """What a node has measured of a fragment, in ms; NaN before."""
+
+    call_ms: float
+    image_ms: float
+    together: float
+    """Speed of calls in all threads at once, against one at a time."""
 
 
 @dataclass(slots=True)
@@ -29,7 +39,8 @@ class TrackedNode:
     loaded: frozenset[str]
     prepared: Mapping[str, PreparedFragment]
     """What it can map without preparing it first, by hash."""
-    timings: Mapping[str, float]
+    timings: Mapping[str, FragmentTiming]
+    """By fragment."""
     busy_until_ms: float
     """When all its work is expected to be done."""
     unexplained_until_ms: float
@@ -89,6 +100,14 @@ class TrackedNode:
             own_bytes=self.own_bytes(fragment.sha256),
         )
 
+    def own_times(self, sha256: str) -> OwnTimes:
+        """Return what the node has measured of a fragment."""
+        timing = self.timings.get(sha256)
+        if timing is None:
+            return OwnTimes(nan, nan, self.state.together)
+        call_ms = nan if timing.milliseconds_per_call is None else timing.milliseconds_per_call
+        return OwnTimes(call_ms, timing.milliseconds_per_image, timing.together)
+
     def ahead_ms(self, now_ms: float, due_ms: float) -> float:
         """Return the work that is done before what is due at `due_ms`, as if none of it had begun."""
         return cost.ahead_ms(self.earlier.until_ms(due_ms), self.unexplained_until_ms, now_ms)
@@ -99,9 +118,9 @@ def _prepared(state: NodeState) -> dict[str, PreparedFragment]:
     return {prepared.fragment: prepared for prepared in state.prepared}
 
 
-def _timings(state: NodeState) -> dict[str, float]:
-    """Return a node's own times per image, by fragment."""
-    return {timing.fragment: timing.milliseconds_per_image for timing in state.timings}
+def _timings(state: NodeState) -> dict[str, FragmentTiming]:
+    """Return a node's own times, by fragment."""
+    return {timing.fragment: timing for timing in state.timings}
 
 
 def tracked_node(state: NodeState, now_ms: float, *, exclusive: bool) -> TrackedNode:

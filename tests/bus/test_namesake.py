@@ -30,6 +30,8 @@ from splitplace.bus.service import Service, new_boot_id
 from splitplace.bus.settings import Settings
 from splitplace.edge_node import agent
 from splitplace.edge_node.agent import Agent
+from splitplace.edge_node.gains import ONE_THREAD
+from splitplace.edge_node.own_speed import OwnSpeed
 from splitplace.edge_node.settings import NodeSettings
 from splitplace.messages.cluster import NodeStatus, ServiceStatus
 from splitplace.messages.topics import GATEWAY, NODE_STATUS, PLACER, SERVICE_STATUS
@@ -46,7 +48,9 @@ def settings_of(broker_url: str, folder: Path) -> NodeSettings:
 
 
 def node_agent(broker_url: str, folder: Path) -> Agent:
-    return Agent(settings_of(broker_url, folder), score=1.0, encode_megabytes_per_second=100.0)
+    return Agent(
+        settings_of(broker_url, folder), speed=OwnSpeed(1.0, ONE_THREAD), encode_megabytes_per_second=100.0
+    )
 
 
 @contextlib.asynccontextmanager

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from splitplace.edge_node.catalogue import MAX_APPLICATIONS, Catalogue, CatalogueFullError, Timings
-from splitplace.messages.cluster import MAX_FRAGMENTS_LISTED
+from splitplace.edge_node.catalogue import MAX_APPLICATIONS, Catalogue, CatalogueFullError
+from splitplace.edge_node.timings import Line
 from tests.support.tiny_application import build_tiny_application
 
 
@@ -18,7 +18,7 @@ def test_a_slower_node_expects_proportionally_longer(tmp_path: Path) -> None:
         catalogue = Catalogue(score)
         catalogue.add_application(application)
         assert catalogue.expected_ms(fragment, 10, None) == pytest.approx(factor * (2.0 + 10 * 0.5))
-        assert catalogue.expected_ms(fragment, 10, 0.7) == pytest.approx(factor * 2.0 + 10 * 0.7)
+        assert catalogue.expected_ms(fragment, 10, Line(1.5, 0.7)) == 1.5 + 10 * 0.7
 
 
 def test_an_unknown_fragment_costs_nothing_and_an_application_is_replaced(tmp_path: Path) -> None:
@@ -85,31 +85,3 @@ def test_the_number_of_applications_is_bounded(tmp_path: Path) -> None:
     catalogue.add_application(application.model_copy(update={"name": "a0"}))
     with pytest.raises(CatalogueFullError):
         catalogue.add_application(application.model_copy(update={"name": "one-too-many"}))
-
-
-def test_timings_follow_a_change_and_weigh_calls_by_their_images() -> None:
-    timings = Timings()
-    assert timings.milliseconds_per_image("f") is None
-    timings.add("f", 16, 16.0)
-    assert timings.milliseconds_per_image("f") == pytest.approx(1.0)
-    timings.add("f", 1, 3.0)
-    assert timings.milliseconds_per_image("f") == pytest.approx((0.9 * 16 + 3) / (0.9 * 16 + 1))
-    for _ in range(60):
-        timings.add("f", 16, 48.0)
-    assert timings.milliseconds_per_image("f") == pytest.approx(3.0, rel=0.01)
-
-
-def test_a_call_faster_than_its_described_overhead_never_gives_a_negative_time() -> None:
-    timings = Timings()
-    timings.add("a" * 64, 1, -0.5)
-    assert timings.milliseconds_per_image("a" * 64) == 0.0
-    assert timings.report()[0].milliseconds_per_image == 0.0
-
-
-def test_only_a_bounded_number_of_fragments_is_reported() -> None:
-    timings = Timings()
-    for number in range(MAX_FRAGMENTS_LISTED + 5):
-        timings.add(f"{number:064x}", 1, 1.0)
-    reported = timings.report()
-    assert len(reported) == MAX_FRAGMENTS_LISTED
-    assert reported[-1].fragment == f"{MAX_FRAGMENTS_LISTED + 4:064x}"

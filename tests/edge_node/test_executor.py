@@ -12,7 +12,9 @@ import pytest
 from numpy.typing import NDArray
 
 from splitplace.bus.background import now_ms
-from splitplace.edge_node.executor import OUTGOING_DEPTH, Done, Executor, Failure, Output
+from splitplace.edge_node.call import Failure, Output
+from splitplace.edge_node.executor import OUTGOING_DEPTH, Done, Executor
+from splitplace.edge_node.gains import Gains
 from splitplace.edge_node.queue import JobQueue, MicroBatchJob, PushOutcome
 from splitplace.edge_node.runtime import FragmentRuntime
 from splitplace.edge_node.sessions import FragmentError
@@ -30,8 +32,15 @@ class FunctionRuntime:
     input = SPEC
     output = SPEC
 
-    def __init__(self, function: Function) -> None:
-        self.run = function
+    def __init__(self, function: Function, *, has_all_cores: bool = False) -> None:
+        self._function = function
+        self.has_all_cores = has_all_cores
+        self.modes: list[bool] = []
+        """Whether each run had all cores."""
+
+    def run(self, batch: NDArray[Any], *, all_cores: bool = False) -> NDArray[Any]:
+        self.modes.append(all_cores)
+        return self._function(batch)
 
 
 def runtime(function: Function = lambda batch: batch + 1) -> FragmentRuntime:
@@ -65,7 +74,7 @@ def running(**options: Any) -> Iterator[tuple[Executor, Results]]:
         yield executor, results
     finally:
         executor.stop()
-        assert not executor._thread.is_alive()
+        assert not any(thread.is_alive() for thread in executor._threads)
 
 
 def assert_computes_another(executor: Executor, results: Results) -> None:
@@ -142,9 +151,9 @@ def test_a_paced_node_takes_the_reciprocal_of_its_share_as_long(pace: float) -> 
         assert done.compute_ms >= 0.95 * 30 / pace
         executor.push(job(task="c.next"))
         results.next()
-        measured = executor.milliseconds_per_image(FRAGMENTS[0])
+        measured = executor.measured(FRAGMENTS[0])
         assert measured is not None
-        assert measured >= 0.95 * 30 / pace
+        assert measured.of(1) >= 0.95 * 30 / pace
 
 
 def test_the_cost_of_a_call_is_not_part_of_the_time_of_an_image() -> None:
@@ -156,7 +165,7 @@ def test_the_cost_of_a_call_is_not_part_of_the_time_of_an_image() -> None:
         executor.add_session(FRAGMENTS[0], runtime(slow))
         executor.push(job())
         done = results.next()
-        assert executor.milliseconds_per_image(FRAGMENTS[0]) == pytest.approx(done.compute_ms - 40.0)
+        assert executor.measured(FRAGMENTS[0]) == pytest.approx((40.0, done.compute_ms - 40.0))
 
 
 def failing(error: Exception) -> Function:
@@ -234,18 +243,17 @@ def test_the_age_of_the_running_job_is_told_while_it_runs() -> None:
 
     clock = [100.0]
     with running(clock=lambda: clock[0]) as (executor, results):
-        assert executor.running() is None
+        assert executor.running() == ()
         executor.add_session(FRAGMENTS[0], runtime(wait))
         executor.push(job(expected_ms=7.0))
         assert started.wait(10)
         clock[0] = 350.0
-        told = executor.running()
-        assert told is not None
+        (told,) = executor.running()
         assert (told.fragment, told.age_ms, told.expected_ms) == (FRAGMENTS[0], 250.0, 7.0)
         assert executor.load().running == told
         finish.set()
         results.next()
-        assert executor.running() is None
+        assert executor.running() == ()
 
 
 def test_the_first_run_of_a_fragment_is_guarded_and_later_ones_are_not() -> None:
@@ -265,3 +273,157 @@ def test_the_first_run_of_a_fragment_is_guarded_and_later_ones_are_not() -> None
             results.next()
             executor.sent()
     assert told == [(FRAGMENTS[0], None), (FRAGMENTS[0], True)]
+
+
+TWO_CORES = Gains(threads=2, alone=1.8, together=1.95)
+
+
+class Pace:
+    """Lets jobs end one by one, and counts those that run."""
+
+    def __init__(self) -> None:
+        self.most = 0
+        self._running = 0
+        self._lock = threading.Lock()
+        self.began = threading.Semaphore(0)
+        self.may_end = threading.Semaphore(0)
+
+    def __call__(self, batch: NDArray[Any]) -> NDArray[Any]:
+        with self._lock:
+            self._running += 1
+            self.most = max(self.most, self._running)
+        self.began.release()
+        assert self.may_end.acquire(timeout=PATIENCE_S)
+        with self._lock:
+            self._running -= 1
+        return batch
+
+
+def proven(executor: Executor, results: Results, fragment: FunctionRuntime, pace: Pace) -> None:
+    """Let a fragment run for the first time."""
+    executor.add_session(FRAGMENTS[0], cast("FragmentRuntime", fragment))
+    executor.push(job(task="c.first"))
+    pace.may_end.release()
+    results.next()
+    executor.sent()
+    assert pace.began.acquire(timeout=PATIENCE_S)
+
+
+def test_a_job_by_itself_gets_all_cores_and_a_long_queue_one_core_a_job() -> None:
+    pace = Pace()
+    fragment = FunctionRuntime(pace, has_all_cores=True)
+    with running(gains=TWO_CORES) as (executor, results):
+        proven(executor, results, fragment, pace)
+        assert fragment.modes == [True]
+        executor.push(job(task="c.alone"))
+        assert pace.began.acquire(timeout=PATIENCE_S)
+        for micro_batch in range(40):
+            executor.push(job(task="c.many", micro_batch=micro_batch))
+        assert not pace.began.acquire(timeout=0.05), "nothing runs beside a job that has all cores"
+        pace.may_end.release()
+        for _ in range(2):
+            assert pace.began.acquire(timeout=PATIENCE_S)
+        assert [told.fragment for told in executor.running()] == 2 * [FRAGMENTS[0]]
+        pace.may_end.release(40)
+        for _ in range(41):
+            results.next()
+            executor.sent()
+    assert fragment.modes[:4] == [True, True, False, False]
+    assert pace.most == 2
+
+
+def test_the_first_run_of_a_fragment_is_by_itself() -> None:
+    pace = Pace()
+    with running(gains=TWO_CORES) as (executor, results):
+        executor.add_session(FRAGMENTS[0], cast("FragmentRuntime", FunctionRuntime(pace)))
+        executor.push(job(micro_batch=0))
+        executor.push(job(micro_batch=1))
+        assert pace.began.acquire(timeout=PATIENCE_S)
+        assert not pace.began.acquire(timeout=0.05)
+        pace.may_end.release(2)
+        results.next()
+        results.next()
+        assert pace.most == 1
+
+
+class Purse:
+    """Lends for so many runs."""
+
+    def __init__(self, runs: int) -> None:
+        self.left = runs
+        self.asked = 0
+
+    def lend(self, fragment: str) -> bool:
+        assert fragment == FRAGMENTS[0]
+        self.asked += 1
+        if not self.left:
+            return False
+        self.left -= 1
+        return True
+
+    def repay(self, fragment: str) -> None:
+        assert fragment == FRAGMENTS[0]
+        self.left += 1
+
+
+@pytest.mark.parametrize(("runs", "at_once"), [(0, 1), (1, 2), (7, 3)])
+def test_as_many_jobs_of_a_fragment_run_at_once_as_there_are_cores_and_memory_for(
+    runs: int, at_once: int
+) -> None:
+    pace, purse = Pace(), Purse(runs)
+    with running(gains=Gains(3, alone=1.0, together=3.0), lender=purse) as (executor, results):
+        proven(executor, results, FunctionRuntime(pace), pace)
+        for micro_batch in range(6):
+            executor.push(job(task="c.many", micro_batch=micro_batch))
+        for _ in range(at_once):
+            assert pace.began.acquire(timeout=PATIENCE_S)
+        assert not pace.began.acquire(timeout=0.05)
+        assert len(executor.running()) == at_once
+        pace.may_end.release(6)
+        for _ in range(6):
+            results.next()
+            executor.sent()
+    assert (pace.most, purse.left) == (at_once, runs)
+    assert purse.asked > 0
+
+
+def test_other_fragments_run_beside_one_that_may_not_run_twice() -> None:
+    pace = Pace()
+    with running(gains=TWO_CORES, lender=Purse(0)) as (executor, results):
+        proven(executor, results, FunctionRuntime(pace), pace)
+        executor.add_session(FRAGMENTS[1], cast("FragmentRuntime", FunctionRuntime(pace)))
+        for micro_batch in range(3):
+            executor.push(job(task="c.many", micro_batch=micro_batch))
+        executor.push(job(task="c.other", fragment=FRAGMENTS[1]))
+        assert pace.began.acquire(timeout=PATIENCE_S)
+        assert pace.began.acquire(timeout=PATIENCE_S)
+        assert {told.fragment for told in executor.running()} == set(FRAGMENTS[:2])
+        pace.may_end.release(4)
+        for _ in range(4):
+            results.next()
+            executor.sent()
+
+
+def test_nothing_is_computed_while_the_speed_is_measured() -> None:
+    pace = Pace()
+    with running(gains=TWO_CORES) as (executor, results):
+        executor.add_session(FRAGMENTS[0], cast("FragmentRuntime", FunctionRuntime(pace)))
+        executor.push(job())
+        assert pace.began.acquire(timeout=PATIENCE_S)
+        measured = threading.Event()
+
+        def measure() -> int:
+            assert executor.running() == ()
+            executor.push(job(task="c.later"))
+            assert not pace.began.acquire(timeout=0.05)
+            measured.set()
+            return 7
+
+        answer: list[int] = []
+        thread = threading.Thread(target=lambda: answer.append(executor.exclusively(measure)))
+        thread.start()
+        assert not measured.wait(0.05), "it waits for the running job"
+        pace.may_end.release(2)
+        thread.join(PATIENCE_S)
+        assert answer == [7]
+        assert {results.next().job.header.task, results.next().job.header.task} == {"client.task", "c.later"}

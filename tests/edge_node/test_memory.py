@@ -117,3 +117,45 @@ def test_the_budget_is_never_exceeded_and_nothing_busy_is_evicted(
         else:
             assert not busy & set(evicted)
             assert set(budget.reserved) == before - set(evicted) | {fragment}
+
+
+def test_free_memory_is_lent_and_taken_back() -> None:
+    budget = MemoryBudget(100)
+    budget.reserve("a", 60, ())
+    assert not budget.lend(41)
+    assert budget.lend(30)
+    assert not budget.lend(11)
+    budget.repay(30)
+    assert budget.lend(40)
+
+
+def test_a_fragment_that_needs_what_is_lent_waits_and_nothing_more_is_lent_until_it_has_it() -> None:
+    budget = MemoryBudget(100)
+    budget.reserve("a", 40, ())
+    assert budget.lend(20)
+    assert budget.lend(20)
+    assert budget.reserve("b", 50, ()) is None, "no fragment goes for what is back in a moment"
+    assert budget.reserved == ("a",)
+    budget.repay(20)
+    assert not budget.lend(20)
+    assert budget.reserve("b", 40, ()) == ()
+    assert budget.lend(0)
+
+
+def test_a_fragment_that_gives_up_waiting_lets_others_borrow() -> None:
+    budget = MemoryBudget(100)
+    assert budget.lend(60)
+    assert budget.reserve("b", 50, ()) is None
+    budget.repay(60)
+    assert not budget.lend(60)
+    budget.release("b")
+    assert budget.lend(60)
+
+
+def test_what_is_lent_is_not_reserved_at_the_same_time() -> None:
+    budget = MemoryBudget(100)
+    budget.reserve("idle", 50, ())
+    assert budget.lend(50)
+    assert budget.reserve("new", 60, ()) is None
+    budget.repay(50)
+    assert budget.reserve("new", 60, ()) == ("idle",)

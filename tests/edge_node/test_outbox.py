@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splitplace.edge_node.executor import Done, Output
+from splitplace.edge_node.call import Output
+from splitplace.edge_node.executor import Done
 from splitplace.edge_node.outbox import shipments
 from splitplace.messages.frames import Route, TensorHeader, tensor_frames, unpack
 from tests.edge_node.jobs import FRAGMENTS, make_job

@@ -13,6 +13,8 @@ from splitplace.bus.background import now_ms
 from splitplace.bus.connection import Received
 from splitplace.bus.settings import Settings
 from splitplace.edge_node.agent import Agent
+from splitplace.edge_node.gains import ONE_THREAD, Gains
+from splitplace.edge_node.own_speed import OwnSpeed
 from splitplace.edge_node.settings import NodeSettings
 from splitplace.messages.application import INPUT, Application, Variant
 from splitplace.messages.cluster import NodeInfo, NodeStatus, NodeVitals, StageFailure
@@ -157,7 +159,7 @@ class World:
         """Nodes whose watchdog would have ended the process."""
         self._running: dict[str, asyncio.Task[None]] = {}
 
-    async def start_node(self, name: str, **settings: Any) -> Agent:
+    async def start_node(self, name: str, *, gains: Gains = ONE_THREAD, **settings: Any) -> Agent:
         chosen = NodeSettings(
             broker=self.url,
             node=name,
@@ -166,7 +168,10 @@ class World:
             **settings,
         )
         agent = Agent(
-            chosen, score=50.0, encode_megabytes_per_second=1000.0, end=lambda: self.ended.append(name)
+            chosen,
+            speed=OwnSpeed(50.0, gains),
+            encode_megabytes_per_second=1000.0,
+            end=lambda: self.ended.append(name),
         )
         self.agents[name] = agent
         self._running[name] = asyncio.create_task(agent.run(), name=name)

@@ -56,6 +56,8 @@ def test_columns_follow_whatever_happens_to_the_cluster(seed: int) -> None:
                 online=random.random() < 0.9,
                 boot=random.choice([0, 0, 0, 1]),
                 timings=[(whole, 2.5)] if random.random() < 0.5 else [],
+                threads=random.choice([1, 4]),
+                together=random.choice([1.0, 1.5]),
                 link=random.choice([0, 100, 100]),
                 load_ms=random.choice([None, 0.0, 300.0]),
             )

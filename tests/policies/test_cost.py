@@ -69,3 +69,26 @@ def test_loading_takes_what_the_node_has_seen_else_what_the_size_of_the_file_say
     assert cost.fetch_ms(1e6, 0.0, 7.0) == inf
     assert cost.fragment_ready_ms(5.0, nan, 7.0) == 12
     assert cost.fragment_ready_ms(5.0, 3.0, 7.0) == 5
+
+
+def test_a_nodes_own_time_of_a_call_counts_instead_of_the_described_one() -> None:
+    assert cost.call_ms(1.0, cost.slowness(50.0, 25.0), 7.0) == 7.0
+    slow = cost.slowness(50.0, np.array([25.0, 25.0]))
+    assert list(cost.call_ms(1.0, slow, np.array([nan, 7.0]))) == [2.0, 7.0]
+
+
+@given(st.integers(1, 100), st.lists(st.tuples(st.integers(1, 16), st.floats(1, 16)), min_size=1))
+def test_what_calls_gain_by_running_at_once_is_the_same_for_arrays(
+    calls: int, nodes: list[tuple[int, float]]
+) -> None:
+    threads, together = (np.array(column, dtype=float) for column in zip(*nodes, strict=True))
+    gains = cost.together_gain(calls, threads, together)
+    for index, (each, gain) in enumerate(nodes):
+        assert gains[index] == cost.together_gain(calls, float(each), gain) >= 1
+    assert cost.together_gain(calls, 1.0, 1.0) == 1.0
+
+
+def test_calls_gain_by_running_at_once_if_they_fill_the_threads() -> None:
+    assert cost.together_gain(4, 4.0, 1.5) == cost.together_gain(8, 4.0, 1.5) == 1.5
+    assert cost.together_gain(6, 4.0, 1.5) == 1.125
+    assert cost.together_gain(1, 4.0, 1.5) == 1.0, "then it runs on all cores"

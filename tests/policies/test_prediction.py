@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from splitplace.messages.cluster import FragmentTiming
 from splitplace.policies.cluster import StageWork
 from splitplace.policies.cost import FETCH_MS, HOP_MS, RETURN_HOPS
 from splitplace.policies.prediction import Job, predict
@@ -37,6 +38,29 @@ def test_a_nodes_own_measurement_replaces_the_scaled_time_per_image() -> None:
     whole = app.variant("whole").stages[0].fragment
     view = cluster(node("a", loaded=all_of(app), timings=[(whole, 3.0)]))
     assert predict(view, job(app, "whole", 4), {"whole-0": "a"}, 0.0).work_ms == {"whole-0": 2 + 4 * 3}
+
+
+def test_a_nodes_own_time_of_a_call_counts_too() -> None:
+    app = three_ways(image_ms=10, call_ms=2)
+    whole = app.variant("whole").stages[0].fragment
+    timing = FragmentTiming(fragment=whole, milliseconds_per_image=3.0, milliseconds_per_call=1.5)
+    view = cluster(node("a", loaded=all_of(app)).model_copy(update={"timings": (timing,)}))
+    assert predict(view, job(app, "whole", 4), {"whole-0": "a"}, 0.0).work_ms == {"whole-0": 1.5 + 4 * 3}
+
+
+def test_micro_batches_that_wait_together_run_at_once_where_that_is_faster() -> None:
+    app = three_ways(image_ms=10, micro_batch=1)
+    own = FragmentTiming(
+        fragment=app.variant("whole").stages[0].fragment, milliseconds_per_image=10.0, together=1.25
+    )
+    four = node("a", loaded=all_of(app), threads=4, together=1.5)
+    for state, gain in [(four, 1.5), (four.model_copy(update={"timings": (own,)}), 1.25)]:
+        view = cluster(state)
+        work = [
+            predict(view, job(app, "whole", batch), {"whole-0": "a"}, 0.0).work_ms["whole-0"]
+            for batch in (1, 8)
+        ]
+        assert work == pytest.approx([10, 80 / gain])
 
 
 def test_the_last_micro_batch_may_be_smaller() -> None:

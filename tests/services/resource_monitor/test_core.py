@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splitplace.messages.cluster import LinkFigures, NodeInfo, NodeState, NodeStatus, NodeVitals
+from splitplace.messages.cluster import (
+    LinkFigures,
+    NodeInfo,
+    NodeSpeed,
+    NodeState,
+    NodeStatus,
+    NodeVitals,
+)
 from splitplace.services.resource_monitor.core import ResourceMonitorCore
 from tests.support.messages import BOOTS, node_info, node_status, node_vitals
 
@@ -81,6 +88,16 @@ def test_the_view_of_a_node_is_what_its_info_and_last_heartbeat_say() -> None:
         timings=(),
     )
     assert tracker.cluster(9, 400.0).sequence == 9
+
+
+def test_the_newest_speed_of_a_node_counts() -> None:
+    tracker = joined()
+    (state,) = tracker.cluster(1, 0.0).nodes
+    assert (state.score, state.threads, state.together) == (50.0, 1, 1.0)
+    speed = NodeSpeed(score=20.0, threads=4, speed_up=2.5, together=1.4)
+    tracker.vitals(node_vitals(speed=speed), 1.0)
+    (state,) = tracker.cluster(2, 1.0).nodes
+    assert (state.score, state.threads, state.together) == (20.0, 4, 1.4)
 
 
 def test_a_last_will_takes_a_node_offline_at_once_and_only_a_new_status_brings_it_back() -> None:

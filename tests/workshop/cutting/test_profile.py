@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from splitplace.edge_node.runtime import FragmentRuntime, load_fragment
 from splitplace.messages.application import TensorSpec
@@ -23,7 +24,8 @@ class _Worker(FragmentRuntime):
     def __init__(self) -> None:
         self.input = TensorSpec(dtype="float32", shape=(2,))
 
-    def run(self, array: NDArray[Any]) -> NDArray[Any]:
+    @override
+    def run(self, array: NDArray[Any], *, all_cores: bool = False) -> NDArray[Any]:
         end = time.thread_time() + 0.004 + 0.001 * len(array)
         while time.thread_time() < end:
             pass
