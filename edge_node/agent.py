@@ -221,6 +221,7 @@ class Agent:
         header = received.message
         try:
             route = self._checked_route(header)
+            self._loader.make_way()
             run = (header.task, header.attempt, header.sender, header.stage)
             self._link.frame(run, len(received.body), now_ms())
             complete = self._assembly.add(header, received.body, now_ms())

@@ -11,8 +11,8 @@ from statistics import median
 
 from splitplace.messages.cluster import LinkFigures
 
-LEAST_BYTES = 16 * 1024
-"""Fewer bytes by themselves tell more of the processes at both ends than of the link."""
+LEAST_BYTES = 32 * 1024
+"""Fewer bytes tell more of the processes and buffers at both ends than of the link."""
 SMALL_BYTES = 2 * 1024
 """A publication of at most this size tells the round trip."""
 SLOW_MS = 20.0
@@ -50,10 +50,9 @@ class Flow:
             ended_ms: when they had arrived.
             lead_ms: time that no bytes at all would have taken.
         """
-        waited = began_ms + lead_ms < self._ended_ms
         since_ms = max(self._ended_ms, began_ms + lead_ms)
         self._ended_ms = max(self._ended_ms, ended_ms)
-        if waited or size >= LEAST_BYTES:
+        if size >= LEAST_BYTES:
             self._note(size, ended_ms - since_ms, ended_ms)
 
     def followed(self, size: int, ended_ms: float) -> None:

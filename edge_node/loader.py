@@ -151,15 +151,15 @@ class Loader:
             self._idle_fetch = None  # from now on a task needs it
         if fragment in self._loading or self._executor.has_session(fragment):
             return
-        self._make_way()
+        self.make_way()
         self._start(fragment)
 
     def _start(self, fragment: str) -> None:
         self._loading[fragment] = self._spawn(self._try_to_load(fragment), f"load {fragment[:12]}")
         self._on_change()
 
-    def _make_way(self) -> None:
-        """Put off what is fetched for later: a task needs the link and the memory. What has come stays."""
+    def make_way(self) -> None:
+        """Put off what is fetched for later: a task needs the link or the memory. What has come stays."""
         fragment, self._idle_fetch = self._idle_fetch, None
         if fragment is not None:
             self._loading.pop(fragment).cancel()

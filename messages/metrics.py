@@ -33,6 +33,10 @@ class TaskMetrics(Message):
     response_p50_ms: Milliseconds | None
     response_p95_ms: Milliseconds | None
     """Over the most recent answered tasks (a sliding window of 1000)."""
+    predicted_ratio_p50: NonNegative | None = None
+    """Actual over predicted time from the decision to the answer, over the same tasks."""
+    predicted_within: Ratio | None = None
+    """Share of them whose ratio is between 0.6 and 1.4."""
     inputs: Count
     moved_bytes: Bytes
 

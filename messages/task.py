@@ -264,6 +264,8 @@ class TaskFinished(Message):
     deadline_ms: Milliseconds
     response_ms: Milliseconds
     predicted_ms: Milliseconds | None
+    after_decision_ms: Milliseconds | None = None
+    """From the decision of the last attempt to the answer: the time that `predicted_ms` foretells."""
     on_time: bool
     accuracy: Ratio | None
     """Share of right labels where the sensor sent the truth; None otherwise."""
@@ -273,6 +275,13 @@ class TaskFinished(Message):
     """Share of the classes that could be predicted, 0 to 1, mean over inputs; None without a result."""
     stages: Annotated[tuple[StageReport, ...], Field(max_length=MAX_STAGES)] = ()
     moved_bytes: Count = 0
+
+    @property
+    def predicted_ratio(self) -> float | None:
+        """Actual time over the predicted one; None if it was not answered in full, or not predicted."""
+        if not self.in_full or not self.predicted_ms or self.after_decision_ms is None:
+            return None
+        return self.after_decision_ms / self.predicted_ms
 
     @property
     def in_full(self) -> bool:

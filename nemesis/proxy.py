@@ -33,7 +33,7 @@ class Weather:
 class Link:
     """One listening port that leads to the broker."""
 
-    def __init__(self, broker_port: int, broker_host: str = LOOPBACK) -> None:
+    def __init__(self, broker_port: int, broker_host: str = LOOPBACK, *, listen: str = LOOPBACK) -> None:
         self.up = Weather()
         self.down = Weather()
         self.closes = False
@@ -41,6 +41,7 @@ class Link:
         self.carried_bytes = {"up": 0, "down": 0}
         """Bytes written in each direction."""
         self.port = 0
+        self._listen = listen
         self._broker_port = broker_port
         self._broker_host = broker_host
         self._server: asyncio.Server | None = None
@@ -49,7 +50,7 @@ class Link:
 
     async def start(self) -> None:
         """Listen on a free port."""
-        self._server = await asyncio.start_server(self._serve, LOOPBACK, 0)
+        self._server = await asyncio.start_server(self._serve, self._listen, 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

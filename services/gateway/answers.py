@@ -118,6 +118,7 @@ def finished(
         deadline_ms=finish.deadline_ms,
         response_ms=_duration_ms(finish.response_ms),
         predicted_ms=finish.decided.predicted_ms if finish.decided else None,
+        after_decision_ms=_after_decision_ms(finish),
         on_time=finish.on_time,
         accuracy=accuracy(result, labels),
         variant_accuracy=accuracies[variant] * result.predicted if variant in accuracies and result else None,
@@ -125,3 +126,11 @@ def finished(
         stages=result.stages if result else (),
         moved_bytes=result.moved_bytes if result else 0,
     )
+
+
+def _after_decision_ms(finish: Finish) -> float | None:
+    """Return the time since the decision of the last attempt; None without one."""
+    if finish.decided is None:
+        return None
+    decided_after_ms = finish.deadline_ms - finish.decided.slack_ms
+    return _duration_ms(max(0.0, finish.response_ms - decided_after_ms))

@@ -13,6 +13,9 @@ from splitplace.policies.scoring import quantile, reward_of
 WINDOW = 1000
 """Most recent responses over which quantiles are taken."""
 
+NEAR = 0.4
+"""How far an actual time may be from the predicted one, as a share of that, to count as foreseen."""
+
 MAX_BOARDS = 512
 MAX_REMEMBERED = 2048
 """Counted tasks that are remembered: the broker may repeat a message within moments."""
@@ -38,6 +41,8 @@ class _Board:
     right_labels: float = 0.0
     labels: int = 0
     responses_ms: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    predicted_ratios: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    """Actual over predicted times."""
 
     def count(self, task: TaskFinished) -> None:
         self.statuses[task.status] = self.statuses.get(task.status, 0) + 1
@@ -49,6 +54,8 @@ class _Board:
         self.inputs += task.batch
         self.reward_sum += reward_of(task)
         self.responses_ms.append(task.response_ms)
+        if task.predicted_ratio is not None:
+            self.predicted_ratios.append(task.predicted_ratio)
         if task.accuracy is not None:
             self.right_labels += task.accuracy * task.batch
             self.labels += task.batch
@@ -58,7 +65,7 @@ class _Board:
 
     def metrics(self) -> TaskMetrics:
         finished = sum(self.statuses.values())
-        responses = list(self.responses_ms)
+        responses, ratios = list(self.responses_ms), list(self.predicted_ratios)
         return TaskMetrics(
             finished=finished,
             answered=self.statuses.get("answered", 0),
@@ -73,6 +80,8 @@ class _Board:
             variant_accuracy=_ratio(self.variant_accuracy_sum, self.variant_accuracy_count),
             response_p50_ms=quantile(responses, 0.5),
             response_p95_ms=quantile(responses, 0.95),
+            predicted_ratio_p50=quantile(ratios, 0.5),
+            predicted_within=_ratio(sum(abs(ratio - 1) <= NEAR for ratio in ratios), len(ratios)),
             inputs=self.inputs,
             moved_bytes=min(_MOST, self.moved_bytes),
         )

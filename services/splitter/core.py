@@ -43,6 +43,8 @@ class _TrackedTask:
     """None while it waits."""
     context: SplitContext | None = None
     uncorrected_ms: float | None = None
+    loads: bool = False
+    """Whether a node has to load what it was given: that tells nothing of the network's speed."""
 
 
 class _SavedState(Part):
@@ -213,7 +215,14 @@ class SplitterCore:
             self._cluster.placed(accepted.task, accepted.attempt, work, now_ms, due_ms=record.due_ms)
             record.context = context
             record.uncorrected_ms = placement.prediction.response_ms
+            record.loads = self._must_load(jobs[decision.variant], placement)
         return self._settle(record, decision, now_ms, context)
+
+    def _must_load(self, job: Job, placement: Placement) -> bool:
+        return not all(
+            self._cluster.is_loaded(placement.nodes[name], fragment.sha256)
+            for name, fragment in job.fragments.items()
+        )
 
     def _foresee(self, record: _TrackedTask, job: Job, now_ms: float) -> Placement | Infeasible:
         request = PlacementRequest(
@@ -274,7 +283,7 @@ class SplitterCore:
         """Learn from the time since the decision; time lost in earlier attempts is not its fault."""
         self._policy.learn(context, finished)
         same = record.decided is not None and record.decided.variant == finished.variant
-        if finished.in_full and finished.variant and same and record.uncorrected_ms:
+        if finished.in_full and finished.variant and same and record.uncorrected_ms and not record.loads:
             elapsed_ms = context.deadline_ms - context.slack_ms
             actual_ms = max(0.0, finished.response_ms - elapsed_ms)
             self._correction.learn(context.application, finished.variant, record.uncorrected_ms, actual_ms)

@@ -86,6 +86,20 @@ def test_response_quantiles_are_of_the_most_recent_answered_tasks() -> None:
     assert metrics.response_p95_ms == pytest.approx(949.05)
 
 
+def test_predictions_are_compared_with_the_time_since_the_decision() -> None:
+    actual_ms = (50.0, 65.0, 100.0, 120.0, 150.0)
+    tasks = [
+        finished(number, predicted_ms=100.0, after_decision_ms=after_ms)
+        for number, after_ms in enumerate(actual_ms)
+    ]
+    in_part = finished(10, predicted_ms=100.0, after_decision_ms=9000.0, coverage=0.5)
+    unforeseen = finished(11, predicted_ms=None, after_decision_ms=9000.0)
+    late = finished(12, predicted_ms=100.0, after_decision_ms=9000.0, **EXPIRED)
+    metrics = boards(*tasks, in_part, unforeseen, late)[ALL]
+    assert metrics.predicted_ratio_p50 == pytest.approx(1.0)
+    assert metrics.predicted_within == pytest.approx(3 / 5)
+
+
 def test_applications_and_decisions_have_boards_of_their_own() -> None:
     known = boards(
         finished(1),
