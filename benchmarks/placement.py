@@ -115,7 +115,7 @@ def active_tasks(app: Application, view: ClusterView) -> list[ActiveJob]:
         found = place(policy, PlacementRequest(task, job, 5.0, DEADLINE_MS), view, 0.0)
         if isinstance(found, Infeasible):
             raise TypeError(found.reason)
-        view.placed(task, 1, found.stage_work(job), 0.0, due_ms=DEADLINE_MS)
+        view.placed(task, 1, found.stage_work(), 0.0, due_ms=DEADLINE_MS)
         active.append(ActiveJob(task, job, found.nodes, dict.fromkeys(found.nodes, 1.0), DEADLINE_MS))
     return active
 

@@ -73,7 +73,16 @@ MAX_FILE_BYTES = 256 * MEBIBYTE
 MAX_STAGES = 64
 """Most stages in one variant, and so the greatest depth of a route."""
 
+MAX_REPLICAS = 16
+"""Most nodes that share a stage."""
+
+MAX_PLACED = 256
+"""Most nodes of all stages of a task together, each counted once for every stage that it runs."""
+
 MAX_MICRO_BATCHES = MAX_BATCH
+
+MAX_DEALT = 128
+"""Most micro-batches of a task whose stages have replicas: a placement names each of them."""
 
 MAX_NODES = 4096
 """Most nodes in one cluster snapshot."""

@@ -5,9 +5,10 @@ does not give are taken from the topic (`task/<application>/<client>/<task>`) or
 (`client`, `task`, `deadline_ms`); otherwise the gateway makes them up.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from splitplace.messages.application import DType, VariantKind
 from splitplace.messages.base import (
@@ -26,7 +27,10 @@ from splitplace.messages.base import (
 from splitplace.messages.limits import (
     MAX_BATCH,
     MAX_DEADLINE_MS,
+    MAX_DEALT,
     MAX_MICRO_BATCHES,
+    MAX_PLACED,
+    MAX_REPLICAS,
     MAX_STAGES,
     MAX_TENSOR_RANK,
     MIN_DEADLINE_MS,
@@ -78,7 +82,7 @@ class Prediction(Part):
 
 
 class StageReport(Part):
-    """Cost of one stage for one task, summed over its micro-batches."""
+    """Cost of one stage on one node for one task, summed over its micro-batches there."""
 
     stage: Name
     node: Name
@@ -99,7 +103,7 @@ class Answer(Message):
     """One for each input; null where the network's output for it is not finite."""
     decision: Name | None = None
     """The variant that was run."""
-    nodes: Annotated[tuple[Name, ...], Field(max_length=MAX_STAGES)] = ()
+    nodes: Annotated[tuple[Name, ...], Field(max_length=MAX_PLACED)] = ()
     """The nodes that took part, in the order of the stages."""
     deadline_ms: Milliseconds | None = None
     response_ms: Milliseconds | None = None
@@ -187,11 +191,18 @@ class TaskDecided(Message):
 
 
 class StagePlacement(Part):
-    """Which node runs a stage, and the computing time the placer expects it to take there."""
+    """Which node runs a stage, or its share of it, and the computing time the placer expects that to take."""
 
     stage: Name
     node: Name
     work_ms: Milliseconds
+    micro_batches: (
+        Annotated[
+            tuple[Annotated[int, Field(ge=0, lt=MAX_DEALT)], ...], Field(min_length=1, max_length=MAX_DEALT)
+        ]
+        | None
+    ) = None
+    """The micro-batches that this node runs, where the stage has replicas; None = all."""
 
 
 class TaskPlaced(Message):
@@ -204,10 +215,57 @@ class TaskPlaced(Message):
     batch: BatchSize
     micro_batch: BatchSize
     policy: Name
-    stages: Annotated[tuple[StagePlacement, ...], Field(max_length=MAX_STAGES)]
-    """Empty when no feasible placement exists now; the reason says what is missing."""
+    stages: Annotated[tuple[StagePlacement, ...], Field(max_length=MAX_PLACED)]
+    """Empty when no feasible placement exists now; the reason says what is missing. A stage that several
+    nodes share stands here once for each of them."""
     predicted_ms: Milliseconds | None
     reason: Text
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """All nodes that take part, each once, in the order of the stages."""
+        return tuple(dict.fromkeys(stage.node for stage in self.stages))
+
+    @property
+    def micro_batch_count(self) -> int:
+        """Number of micro-batches."""
+        return -(-self.batch // self.micro_batch)
+
+    def runs(self, stage: str, micro_batch: int, node: str) -> bool:
+        """Whether a node runs a stage on a micro-batch."""
+        return any(
+            (placed.stage, placed.node) == (stage, node)
+            and (placed.micro_batches is None or micro_batch in placed.micro_batches)
+            for placed in self.stages
+        )
+
+    def paths(self) -> Sequence[Mapping[str, str]]:
+        """Return for each micro-batch the node of every stage."""
+        everywhere = {placed.stage: placed.node for placed in self.stages if placed.micro_batches is None}
+        if len(everywhere) == len(self.stages):
+            return (everywhere,) * self.micro_batch_count
+        paths = [dict(everywhere) for _ in range(self.micro_batch_count)]
+        for placed in self.stages:
+            for number in placed.micro_batches or ():
+                paths[number][placed.stage] = placed.node
+        return paths
+
+    @model_validator(mode="after")
+    def _is_dealt_once(self) -> Self:
+        """Each stage stands on one node, or has replicas that share every micro-batch once."""
+        shares: dict[str, list[StagePlacement]] = {}
+        for placed in self.stages:
+            shares.setdefault(placed.stage, []).append(placed)
+        for stage, replicas in shares.items():
+            if len(replicas) == 1 and replicas[0].micro_batches is None:
+                continue
+            numbers = sorted(number for replica in replicas for number in replica.micro_batches or (-1,))
+            if numbers != list(range(self.micro_batch_count)):
+                raise ValueError(f"stage {stage!r}: its replicas must share each micro-batch once")
+            nodes = {replica.node for replica in replicas}
+            if len(nodes) < len(replicas) or len(replicas) > MAX_REPLICAS:
+                raise ValueError(f"stage {stage!r}: needs up to {MAX_REPLICAS} replicas on different nodes")
+        return self
 
 
 class ClassScore(Part):
@@ -226,7 +284,7 @@ class TaskResult(Message):
     variant: Name
     scores: Annotated[tuple[ClassScore | None, ...], Field(min_length=1, max_length=MAX_BATCH)]
     """None for an input whose outputs are not finite."""
-    stages: Annotated[tuple[StageReport, ...], Field(max_length=MAX_STAGES)]
+    stages: Annotated[tuple[StageReport, ...], Field(max_length=MAX_PLACED)]
     micro_batches: Annotated[int, Field(ge=1, le=MAX_MICRO_BATCHES)]
     moved_bytes: Count
     """Encoded tensor bytes that crossed the broker for this task's outputs and between its stages."""
@@ -260,7 +318,7 @@ class TaskFinished(Message):
     status: Literal["answered", "expired", "failed", "refused"]
     reason: Text
     variant: Name | None
-    nodes: Annotated[tuple[Name, ...], Field(max_length=MAX_STAGES)] = ()
+    nodes: Annotated[tuple[Name, ...], Field(max_length=MAX_PLACED)] = ()
     deadline_ms: Milliseconds
     response_ms: Milliseconds
     predicted_ms: Milliseconds | None
@@ -273,7 +331,7 @@ class TaskFinished(Message):
     """The variant's accuracy measured on the test set, times the coverage of a partial answer."""
     coverage: Ratio | None = None
     """Share of the classes that could be predicted, 0 to 1, mean over inputs; None without a result."""
-    stages: Annotated[tuple[StageReport, ...], Field(max_length=MAX_STAGES)] = ()
+    stages: Annotated[tuple[StageReport, ...], Field(max_length=MAX_PLACED)] = ()
     moved_bytes: Count = 0
 
     @property

@@ -312,8 +312,7 @@ class GatewayCore:
             return []
         variant = self._branches(task)
         if variant is not None and task.placed is not None:
-            nodes = {stage.stage: stage.node for stage in task.placed.stages}
-            coverage = partial.surviving_coverage(variant, nodes, task.lost)
+            coverage = partial.surviving_coverage(variant, task.placed, task.lost)
             enough = coverage > 0 and coverage >= self.rules.least_coverage
             if enough and partial.comes_too_late(task.decided, task.due_ms - now_ms):
                 if task.phase == "running":

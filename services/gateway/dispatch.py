@@ -33,6 +33,8 @@ def input_frames(
 ) -> Iterator[tuple[str, bytes]]:
     """Node and frame, micro-batch by micro-batch, so that all branches and the whole chain start early.
 
+    Each micro-batch has its own route: where a stage has replicas, the placement says which of them runs it.
+
     Args:
         application: the catalogue entry.
         placed: variant, nodes and micro-batch size.
@@ -44,9 +46,12 @@ def input_frames(
         KeyError: the variant is unknown or a stage has no node.
     """
     variant = application.variant(placed.variant)
-    roots = routes(variant, {stage.stage: stage.node for stage in placed.stages})
+    known: dict[tuple[tuple[str, str], ...], tuple[Route, ...]] = {}
+    paths = placed.paths()
     starts = range(0, len(inputs), placed.micro_batch)
     for index, start in enumerate(starts):
+        path = tuple(paths[index].items())
+        roots = known.get(path) or known.setdefault(path, routes(variant, paths[index]))
         micro_batch = inputs[start : start + placed.micro_batch]
         codec, encoded = encode_tensor(micro_batch, compress=compress)
         for route in roots:

@@ -1,9 +1,9 @@
 """Partial answers: when some branches are enough, and when a new attempt would come too late. Pure."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 from splitplace.messages.application import INPUT, Variant
-from splitplace.messages.task import TaskDecided, TaskResult
+from splitplace.messages.task import TaskDecided, TaskPlaced, TaskResult
 
 NOT_FINITE = "the network gave NaN or infinity instead of an answer; another try would give the same"
 
@@ -13,20 +13,25 @@ def has_branches(variant: Variant) -> bool:
     return len(variant.sinks) > 1
 
 
-def surviving_coverage(variant: Variant, nodes: Mapping[str, str], lost: Collection[str]) -> float:
+def surviving_coverage(variant: Variant, placed: TaskPlaced, lost: Collection[str]) -> float:
     """Share of the classes whose branch does not need a lost node anywhere between input and output.
+
+    Mean over micro-batches, which may go through different replicas; 0 if nothing is left of one of them.
 
     Args:
         variant: the out-tree of stages.
-        nodes: node of every stage; a stage without one counts as lost.
+        placed: where its stages are; a stage without a node counts as lost.
         lost: nodes that will send nothing more.
     """
-    alive: set[str] = {INPUT}
-    for stage in variant.stages:  # sources stand before their readers
-        if stage.source in alive and stage.name in nodes and nodes[stage.name] not in lost:
-            alive.add(stage.name)
+    covered = []
+    for nodes in placed.paths():
+        alive: set[str] = {INPUT}
+        for stage in variant.stages:  # sources stand before their readers
+            if stage.source in alive and stage.name in nodes and nodes[stage.name] not in lost:
+                alive.add(stage.name)
+        covered.append(sum(len(sink.classes) for sink in variant.sinks if sink.name in alive))
     classes = sum(len(sink.classes) for sink in variant.sinks)
-    return sum(len(sink.classes) for sink in variant.sinks if sink.name in alive) / classes
+    return sum(covered) / len(covered) / classes if min(covered) else 0.0
 
 
 def comes_too_late(decided: TaskDecided | None, slack_ms: float) -> bool:

@@ -4,7 +4,7 @@ All times are points on the caller's clock, in ms.
 """
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from splitplace.messages.application import Application
@@ -205,9 +205,9 @@ class PlacerCore:
         found = place(self._policy, request, self._cluster, now_ms)
         if isinstance(found, Infeasible):
             return self._refuse(decided, variant, found.reason)
-        prepare = self._hints(decided, job, found.nodes)
-        self._cluster.placed(decided.task, decided.attempt, found.stage_work(job), now_ms, due_ms=due_ms)
-        return Placing(self._placed(decided, job, found), prepare)
+        prepare = self._hints(decided, found)
+        self._cluster.placed(decided.task, decided.attempt, found.stage_work(), now_ms, due_ms=due_ms)
+        return Placing(self._placed(decided, found), prepare)
 
     def _job(self, decided: TaskDecided, variant: str) -> Job | None:
         application = self._applications.get(decided.application)
@@ -218,22 +218,26 @@ class PlacerCore:
         except KeyError:
             return None
 
-    def _placed(self, decided: TaskDecided, job: Job, found: Placement) -> TaskPlaced:
-        nodes = dict.fromkeys(found.nodes.values())
+    def _placed(self, decided: TaskDecided, found: Placement) -> TaskPlaced:
         return TaskPlaced(
             task=decided.task,
             attempt=decided.attempt,
             application=decided.application,
-            variant=job.variant.name,
+            variant=found.job.variant.name,
             batch=decided.batch,
-            micro_batch=job.micro_batch,
+            micro_batch=found.job.micro_batch,
             policy=self._policy.name,
             stages=tuple(
-                StagePlacement(stage=stage, node=node, work_ms=found.prediction.work_ms[stage])
-                for stage, node in found.nodes.items()
+                StagePlacement(
+                    stage=share.stage,
+                    node=share.node,
+                    work_ms=share.work_ms,
+                    micro_batches=share.micro_batches,
+                )
+                for share in found.shares
             ),
             predicted_ms=found.prediction.response_ms,
-            reason=f"{len(job.micro_batches)} micro-batches on {', '.join(nodes)}"[:1000],
+            reason=f"{len(found.job.micro_batches)} micro-batches on {', '.join(found.node_names)}"[:1000],
         )
 
     def _refuse(self, decided: TaskDecided, variant: str, reason: str) -> Placing:
@@ -252,14 +256,12 @@ class PlacerCore:
             )
         )
 
-    def _hints(
-        self, decided: TaskDecided, job: Job, nodes: Mapping[str, str]
-    ) -> tuple[PrepareFragments, ...]:
+    def _hints(self, decided: TaskDecided, found: Placement) -> tuple[PrepareFragments, ...]:
         missing: dict[str, dict[str, None]] = {}
-        for stage in job.variant.stages:
-            node = nodes[stage.name]
-            if not self._cluster.is_loaded(node, stage.fragment):
-                missing.setdefault(node, {})[stage.fragment] = None
+        for share in found.shares:
+            fragment = found.job.fragments[share.stage].sha256
+            if not self._cluster.is_loaded(share.node, fragment):
+                missing.setdefault(share.node, {})[fragment] = None
         return tuple(
             PrepareFragments(
                 node=node, task=decided.task, attempt=decided.attempt, fragments=tuple(fragments)

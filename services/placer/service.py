@@ -32,7 +32,7 @@ class Placer:
 
     def __init__(self, settings: PlacerSettings) -> None:
         """A placer that does not run yet."""
-        policy = placement_policy(settings.placement, seed=settings.seed)
+        policy = placement_policy(settings.placement, seed=settings.seed, replicas=settings.replicas)
         self._settings = settings
         self._core = PlacerCore(policy, warm_up=settings.warm_up)
         self._backlog: Backlog[TaskDecided] = Backlog()

@@ -6,8 +6,9 @@ from pydantic import Field
 from pydantic_settings import CliImplicitFlag
 
 from splitplace.bus.settings import Settings
+from splitplace.messages.limits import MAX_REPLICAS
 from splitplace.messages.topics import PLACER
-from splitplace.policies.placement import PlacementName
+from splitplace.policies.placement import MOST_REPLICAS, PlacementName
 
 
 class PlacerSettings(Settings):
@@ -16,6 +17,12 @@ class PlacerSettings(Settings):
     user: ClassVar[str] = PLACER
 
     placement: PlacementName = Field("earliest-finish", description="Policy that chooses nodes.")
+    replicas: int = Field(
+        MOST_REPLICAS,
+        ge=1,
+        le=MAX_REPLICAS,
+        description="For `earliest-finish`: most nodes that share a stage; with 1, each stage stands on one.",
+    )
     seed: int = Field(0, description="Seed of random numbers.")
     warm_up: CliImplicitFlag[bool] = Field(
         default=True, description="Let nodes with free memory load fragments before a task needs them."

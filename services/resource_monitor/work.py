@@ -223,17 +223,19 @@ class WorkWatch:
         return is_late or all(worker.heard_ms >= placement.due_ms for worker in workers)
 
     def _judge(self, placement: _Placement, now_ms: float) -> None:
-        reached: set[str] = {INPUT}
+        idle: set[str] = set()
+        """Stages with a node that sent nothing: what reads them may have got no input."""
         blamed, took_part = set(), set()
         for name, source, node in placement.stages:
             worker = self._workers.get(node)
-            if source not in reached or worker is None or worker.since_ms > placement.placed_ms:
-                continue
-            if worker.worked_ms >= placement.placed_ms:
-                reached.add(name)
+            if source in idle or worker is None or worker.since_ms > placement.placed_ms:
+                idle.add(name)
+            elif worker.worked_ms >= placement.placed_ms:
                 took_part.add(node)
-            elif worker.heard_ms >= placement.due_ms:
-                blamed.add(node)
+            else:
+                idle.add(name)
+                if worker.heard_ms >= placement.due_ms:
+                    blamed.add(node)
         for node in blamed:
             self._suspend(self._workers[node], now_ms, by_silence=True)
         for node in took_part if not blamed else ():

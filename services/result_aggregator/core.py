@@ -88,9 +88,7 @@ class ResultAggregatorCore:
     def may_send(self, header: TensorHeader) -> bool:
         """Whether an output can be what the placement asks for, as far as that is known."""
         placed = self._placed.get(header.task, {}).get(header.attempt)
-        return placed is None or any(
-            (stage.stage, stage.node) == (header.stage, header.sender) for stage in placed.stages
-        )
+        return placed is None or placed.runs(header.stage, header.micro_batch, header.sender)
 
     def add(self, header: TensorHeader, output: Condensed, now_ms: float) -> TaskResult | None:
         """Add one output of one micro-batch.

@@ -1,6 +1,6 @@
 """The outputs of one attempt at one task, until all are there."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import fsum
 from typing import Self
@@ -24,8 +24,9 @@ class TaskOutputs:
     first: TensorHeader
     """Header of the first output; the others must agree with it."""
     variant: Variant
-    nodes: Mapping[str, str]
-    """Node of each stage, as it was placed."""
+    placed: TaskPlaced
+    paths: Sequence[Mapping[str, str]]
+    """The node of each stage, for each micro-batch."""
     ends_ms: float
     sinks: dict[str, Stage]
     missing: int
@@ -34,8 +35,8 @@ class TaskOutputs:
     """By micro-batch and stage."""
     rows: dict[int, int] = field(default_factory=dict)
     """Inputs in each micro-batch."""
-    reports: dict[str, dict[int, StageReport]] = field(default_factory=dict)
-    """Reports of each stage, by micro-batch."""
+    reports: dict[tuple[str, str], dict[int, StageReport]] = field(default_factory=dict)
+    """Reports of each stage on each node, by micro-batch."""
     moved_bytes: int = 0
     held_bytes: int = 0
 
@@ -52,10 +53,9 @@ class TaskOutputs:
             raise FrameError(f"{header.task}: {header.application} has no variant {header.variant}") from None
         if (header.application, header.variant) != (placed.application, placed.variant):
             raise FrameError(f"{header.task}: {placed.application} {placed.variant} was placed")
-        nodes = {stage.stage: stage.node for stage in placed.stages}
         sinks = {sink.name: sink for sink in variant.sinks}
         missing = header.micro_batches * len(sinks)
-        return cls(header, variant, nodes, now_ms + header.expires_ms, sinks, missing)
+        return cls(header, variant, placed, placed.paths(), now_ms + header.expires_ms, sinks, missing)
 
     def has(self, header: TensorHeader) -> bool:
         """Whether this output has come before."""
@@ -83,7 +83,8 @@ class TaskOutputs:
         if self.rows.get(header.micro_batch, output.rows) != output.rows or batch > MAX_BATCH:
             raise FrameError(f"{where}: {output.rows} rows do not fit the other outputs")
         came = [(report.stage, report.node) for report in header.trace]
-        if came != [(stage, self.nodes.get(stage)) for stage in self._path_to(sink)]:
+        nodes = self.paths[header.micro_batch] if header.micro_batch < len(self.paths) else {}
+        if came != [(stage, nodes.get(stage)) for stage in self._path_to(sink)]:
             raise FrameError(f"{where}: it came through {came}, which was not placed so")
 
     def take(self, header: TensorHeader, output: Condensed) -> None:
@@ -94,7 +95,8 @@ class TaskOutputs:
         self.held_bytes += output.nbytes + _OVERHEAD_BYTES
         self.moved_bytes += header.moved_bytes + header.encoded_bytes
         for report in header.trace:  # branches share the stages before they part
-            self.reports.setdefault(report.stage, {}).setdefault(header.micro_batch, report)
+            here = self.reports.setdefault((report.stage, report.node), {})
+            here.setdefault(header.micro_batch, report)
 
     def partial(self) -> TaskResult | None:
         """Return the result over the branches that have come; None while some input has no output."""
@@ -129,12 +131,12 @@ class TaskOutputs:
         )
 
     def _reports(self) -> Iterator[StageReport]:
-        for stage in self.variant.stages:
-            reports = self.reports.get(stage.name, {}).values()
+        for share in self.placed.stages:
+            reports = self.reports.get((share.stage, share.node), {}).values()
             if reports:
                 yield StageReport(
-                    stage=stage.name,
-                    node=self.nodes[stage.name],
+                    stage=share.stage,
+                    node=share.node,
                     queue_ms=min(_MOST_MS, fsum(report.queue_ms for report in reports)),
                     compute_ms=min(_MOST_MS, fsum(report.compute_ms for report in reports)),
                 )

@@ -16,7 +16,7 @@ from splitplace.policies.correction import Correction
 from splitplace.policies.cost import HOP_MS
 from splitplace.policies.ended import EndedTasks, forgotten_ms
 from splitplace.policies.placement import Infeasible, Placement, PlacementPolicy, PlacementRequest, place
-from splitplace.policies.prediction import Job, predict
+from splitplace.policies.prediction import Job, scheduled
 from splitplace.policies.splitting import Arm, Decision, SplitContext, SplitPolicy
 from splitplace.policies.state import Json, State, validated_state
 
@@ -211,7 +211,7 @@ class SplitterCore:
             return []
         placement = foreseen.get(decision.variant) if decision.variant is not None else None
         if decision.variant is not None and isinstance(placement, Placement):
-            work = placement.stage_work(jobs[decision.variant])
+            work = placement.stage_work()
             self._cluster.placed(accepted.task, accepted.attempt, work, now_ms, due_ms=record.due_ms)
             record.context = context
             record.uncorrected_ms = placement.prediction.response_ms
@@ -240,15 +240,15 @@ class SplitterCore:
             return Arm(variant.name, variant.kind, variant.accuracy, None, found.reason, found.temporary)
         foreseen_ms = found.prediction.response_ms
         start_ms = now_ms + HOPS_TO_DISPATCH * HOP_MS
-        alone = predict(self._cluster, job, found.nodes, now_ms, start_ms=start_ms, idle=True)
+        alone = scheduled(self._cluster, found.job, found.shares, now_ms, start_ms=start_ms, idle=True)
         return Arm(
             variant.name,
             variant.kind,
             variant.accuracy,
             self._correction.corrected_ms(job.application.name, variant.name, foreseen_ms),
-            f"on {', '.join(dict.fromkeys(found.nodes.values()))}",
+            f"on {', '.join(found.node_names)}",
             foreseen_ms=foreseen_ms,
-            wait_ms=max(0.0, foreseen_ms - alone.response_ms),
+            wait_ms=max(0.0, foreseen_ms - alone.prediction().response_ms),
             work_ms=sum(found.prediction.work_ms.values()),
         )
 

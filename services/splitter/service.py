@@ -46,7 +46,8 @@ class Splitter:
             mab_mode=settings.mab_mode,
         )
         self._settings = settings
-        self._core = SplitterCore(policy, placement_policy("earliest-finish"))
+        foreseen = placement_policy("earliest-finish", replicas=settings.replicas)
+        self._core = SplitterCore(policy, foreseen)
         self._backlog: Backlog[TaskAccepted] = Backlog()
         self._state = StateFile(settings.paths.splitter_state, self._core)
         self._store = settings.model_store

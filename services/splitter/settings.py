@@ -6,7 +6,9 @@ from typing import ClassVar
 from pydantic import Field, field_validator
 
 from splitplace.bus.settings import StoreSettings
+from splitplace.messages.limits import MAX_REPLICAS
 from splitplace.messages.topics import SPLITTER
+from splitplace.policies.placement import MOST_REPLICAS
 from splitplace.policies.splitting import MARGIN, TOLERANCE, MabMode, SplitName, parse_arms
 
 
@@ -32,6 +34,12 @@ class SplitterSettings(StoreSettings):
         ge=0,
         le=100,
         description="For `rule`: share of the slack that the fastest variant may be late by.",
+    )
+    replicas: int = Field(
+        MOST_REPLICAS,
+        ge=1,
+        le=MAX_REPLICAS,
+        description="Most nodes that share a stage, as the placer's: what it will do is foreseen.",
     )
     seed: int = Field(0, description="Seed of random numbers.")
     save_every_s: float = Field(5.0, gt=0, description="Seconds between saves of the state.")

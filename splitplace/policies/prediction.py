@@ -14,6 +14,7 @@ A variant is an out-tree of stages, so nothing here knows a chain from a star. T
   begins when the earlier one is done with all micro-batches: exact if the inputs wait for the node,
   pessimistic if the node waits for its inputs.
 * A fragment that a node has not loaded holds up its first call (`ClusterView.fragment_ready_ms`).
+* A stage may stand on several nodes, its replicas: `dealing.py` says which takes which micro-batch.
 * The answer is complete when the last micro-batch of the last sink has reached the aggregator, and the
   sensor has it two hops later at most (aggregator, gateway): `RETURN_HOPS`.
 """
@@ -28,6 +29,7 @@ from splitplace.messages.application import INPUT, Application, Fragment, Stage,
 from splitplace.messages.cluster import NodeState
 from splitplace.policies.cluster import ClusterView
 from splitplace.policies.cost import HOP_MS, RETURN_MS, relay_ms, transfer_ms, work_ms
+from splitplace.policies.dealing import Dealt, ReadyInput, Replica, deal, numbers_by_node
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Job:
     application: Application
     variant: Variant
     batch: int
+    cut: int | None = None
+    """Most images in a micro-batch, if fewer than the variant's."""
 
     @cached_property
     def fragments(self) -> Mapping[str, Fragment]:
@@ -51,8 +55,8 @@ class Job:
 
     @cached_property
     def micro_batch(self) -> int:
-        """Images in one micro-batch: as the variant says, or the whole of a smaller batch."""
-        return min(self.variant.micro_batch, self.batch)
+        """Images in one micro-batch: as the variant says, or fewer."""
+        return min(self.variant.micro_batch, self.batch, self.cut or self.batch)
 
     @cached_property
     def micro_batches(self) -> tuple[int, ...]:
@@ -68,20 +72,55 @@ class Estimate:
     response_ms: float
     """From `now_ms` until the gateway has the whole answer; infinite if a node has no link or no speed."""
     work_ms: Mapping[str, float]
-    """Computing time of every stage, over all micro-batches."""
+    """Computing time of every stage, over all micro-batches and replicas."""
+
+
+class PlacedShare(NamedTuple):
+    """A stage on a node, or its share on one of several."""
+
+    stage: str
+    node: str
+    work_ms: float
+    """Expected computing time there."""
+    micro_batches: tuple[int, ...] | None = None
+    """Numbers of the micro-batches that run there; None = all."""
 
 
 class Offer(NamedTuple):
-    """Expected times of a stage on a node."""
+    """Expected times of a stage on a node, or on its replicas."""
 
-    node: str
+    shares: tuple[PlacedShare, ...]
+    """One for each node."""
     finish_ms: Sequence[float]
     """When each micro-batch's output is ready."""
     end_ms: float
     """When the last output is ready; for a sink, when the gateway has it."""
-    work_ms: float
-    received_ms: float = 0.0
-    """When the last input has crossed the node's link."""
+    received_ms: tuple[float, ...] = (0.0,)
+    """When the last input has crossed the link of each share's node."""
+
+    @property
+    def node(self) -> str:
+        """The node, or the first of several."""
+        return self.shares[0].node
+
+    @property
+    def work_ms(self) -> float:
+        """Computing time on all nodes together."""
+        return sum([share.work_ms for share in self.shares])
+
+    @property
+    def nodes(self) -> Sequence[str]:
+        """The node of each micro-batch."""
+        if len(self.shares) == 1:
+            return (self.shares[0].node,) * len(self.finish_ms)
+        by_number = {number: share.node for share in self.shares for number in share.micro_batches or ()}
+        return [by_number[number] for number in range(len(self.finish_ms))]
+
+    def until_ms(self, share: PlacedShare) -> float:
+        """Return when a node is done with its share."""
+        if share.micro_batches is None:
+            return self.finish_ms[-1] if len(self.shares) == 1 else max(self.finish_ms)
+        return max([self.finish_ms[number] for number in share.micro_batches])
 
 
 @dataclass(slots=True)
@@ -138,7 +177,10 @@ class StageSchedule:
         if stage.source == INPUT:
             sources: Sequence[float] = (self.start_ms,) * len(job.micro_batches)
         else:
-            sources = self.offers[stage.source].finish_ms
+            source = self.offers[stage.source]
+            if len(source.shares) > 1:
+                return self.offer_shared(stage, (node,))
+            sources = source.finish_ms
         free_ms = max(self.free_ms(node), self.cluster.fragment_ready_ms(node, fragment, self.now_ms))
         received_ms = self._received_ms.get(node, 0.0)
         finish_ms = []
@@ -158,7 +200,38 @@ class StageSchedule:
                 sent_ms = max(ready_ms, sent_ms) + images * output_ms
             end_ms = sent_ms + state.latency_ms + RETURN_MS
         computing_ms = work_ms(len(job.micro_batches), job.batch, each_call_ms, each_image_ms)
-        return Offer(node, finish_ms, end_ms, computing_ms, received_ms)
+        share = PlacedShare(stage.name, node, computing_ms)
+        return Offer((share,), finish_ms, end_ms, (received_ms,))
+
+    def offer_shared(
+        self, stage: Stage, nodes: Sequence[str], *, given: Sequence[str] | None = None
+    ) -> Offer:
+        """Return the expected times of a stage whose micro-batches are dealt to several nodes.
+
+        Args:
+            stage: a stage whose source was put.
+            nodes: its replicas, each once. Those that get nothing are left out of the offer.
+            given: node of each micro-batch, where that is settled.
+        """
+        replicas = {node: self._replica(stage, node, len(nodes)) for node in nodes}
+        image_bytes = self.job.fragments[stage.name].input.bytes_per_image
+        dealt = deal(self._inputs(stage), list(replicas.values()), image_bytes, given)
+        numbers = numbers_by_node([each.node for each in dealt])
+        used = [node for node in nodes if node in numbers]
+        if len(used) < len(nodes):
+            return self.offer_shared(stage, used) if len(used) > 1 else self.offer(stage, used[0])
+        shares = [self._share(stage, replicas[node], numbers[node]) for node in used]
+        if len(shares) == 1:
+            shares = [shares[0]._replace(micro_batches=None)]
+        finish_ms = [each.finish_ms for each in dealt]
+        end_ms = self._returned_ms(stage, dealt) if stage.name in self.job.sinks else max(finish_ms)
+        received_ms = [max([dealt[number].received_ms for number in numbers[node]]) for node in used]
+        return Offer(tuple(shares), finish_ms, end_ms, tuple(received_ms))
+
+    def _share(self, stage: Stage, replica: Replica, numbers: tuple[int, ...]) -> PlacedShare:
+        images = sum([self.job.micro_batches[number] for number in numbers])
+        computing_ms = work_ms(len(numbers), images, replica.call_ms, replica.image_ms)
+        return PlacedShare(stage.name, replica.node, computing_ms, numbers)
 
     def _way(self, stage: Stage, fragment: Fragment, state: NodeState) -> tuple[float, float]:
         """Return the time of an image on its way to a node, and the time of a hop besides."""
@@ -173,9 +246,10 @@ class StageSchedule:
     def put(self, stage: Stage, offer: Offer) -> None:
         """Take an offer made for the stage."""
         self.offers[stage.name] = offer
-        self._free_ms[offer.node] = offer.finish_ms[-1]
-        self._received_ms[offer.node] = offer.received_ms
-        self._reserve(stage, offer.node)
+        for share, received_ms in zip(offer.shares, offer.received_ms, strict=True):
+            self._free_ms[share.node] = offer.until_ms(share)
+            self._received_ms[share.node] = received_ms
+            self._reserve(stage, share.node)
 
     def reserve(self, stage: Stage, node: str) -> None:
         """Count memory and work of a stage on a node, without its inputs."""
@@ -198,15 +272,113 @@ class StageSchedule:
         work_by_stage = {name: offer.work_ms for name, offer in self.offers.items()}
         return Estimate(end_ms - self.now_ms, work_by_stage)
 
+    @property
+    def shares(self) -> tuple[PlacedShare, ...]:
+        """Everything that was put on nodes, in the order of the stages."""
+        return tuple([share for offer in self.offers.values() for share in offer.shares])
+
+    def _replica(self, stage: Stage, node: str, replicas: int) -> Replica:
+        fragment, state = self.job.fragments[stage.name], self.cluster.nodes[node]
+        free_ms = max(self.free_ms(node), self.cluster.fragment_ready_ms(node, fragment, self.now_ms))
+        return Replica(
+            node,
+            free_ms,
+            transfer_ms(1, state.link_megabytes_per_second),
+            *self._speed(fragment, node, replicas),
+            latency_ms=state.latency_ms,
+            received_ms=self._received_ms.get(node, 0.0),
+        )
+
+    def _inputs(self, stage: Stage) -> list[ReadyInput]:
+        """Return the inputs of a stage, where they are made."""
+        sizes = self.job.micro_batches
+        if stage.source == INPUT:
+            return [ReadyInput(self.start_ms, images) for images in sizes]
+        source = self.offers[stage.source]
+        links = {share.node: self._sending(share.node) for share in source.shares}
+        made = zip(source.finish_ms, sizes, source.nodes, strict=True)
+        return [ReadyInput(ready_ms, images, node, *links[node]) for ready_ms, images, node in made]
+
+    def _sending(self, node: str) -> tuple[float, float]:
+        """Return the time that a node needs to send a byte, and its latency."""
+        state = self.cluster.nodes[node]
+        return transfer_ms(1, state.up), state.latency_ms
+
+    def _returned_ms(self, stage: Stage, dealt: Sequence[Dealt]) -> float:
+        """Return when the gateway has all outputs: each node sends one after the other."""
+        output_bytes = self.job.fragments[stage.name].output.bytes_per_image
+        sent_ms: dict[str, float] = {}
+        last_ms = 0.0
+        for output, images in sorted(zip(dealt, self.job.micro_batches, strict=True), key=_finish_ms):
+            byte_ms, latency_ms = self._sending(output.node)
+            begin_ms = max(output.finish_ms, sent_ms.get(output.node, 0.0))
+            sent_ms[output.node] = begin_ms + images * output_bytes * byte_ms
+            last_ms = max(last_ms, sent_ms[output.node] + latency_ms)
+        return last_ms + RETURN_MS
+
     def _reserve(self, stage: Stage, node: str) -> None:
         if not self.cluster.shares(node, stage.fragment):
             memory = self.cluster.needed_bytes(node, self.job.fragments[stage.name])
             self._added.setdefault(node, {})[stage.fragment] = memory
 
-    def _speed(self, fragment: Fragment, node: str) -> tuple[float, float]:
-        """Return the time of a call and the time of an image in it."""
-        job = self.job
-        return self.cluster.speed(node, fragment, job.application.reference_score, len(job.micro_batches))
+    def _speed(self, fragment: Fragment, node: str, replicas: int = 1) -> tuple[float, float]:
+        """Return the time of a call and the time of an image in it, where so many nodes share the calls."""
+        calls = -(-len(self.job.micro_batches) // replicas)
+        return self.cluster.speed(node, fragment, self.job.application.reference_score, calls)
+
+
+def _finish_ms(output: tuple[Dealt, int]) -> float:
+    return output[0].finish_ms
+
+
+def scheduled(
+    cluster: ClusterView,
+    job: Job,
+    shares: Sequence[PlacedShare],
+    now_ms: float,
+    *,
+    start_ms: float | None = None,
+    due_ms: float = inf,
+    idle: bool = False,
+) -> StageSchedule:
+    """Schedule a job whose stages are on given nodes.
+
+    Args:
+        cluster: what the nodes are busy with.
+        job: what is to run.
+        shares: every stage, on a node or shared by several.
+        now_ms: the present moment.
+        start_ms: when the gateway sends the inputs; default now.
+        due_ms: the task's deadline.
+        idle: as if the nodes had no other work.
+
+    Raises:
+        KeyError: a stage or a micro-batch has no node, or its node is not alive.
+    """
+    free_ms = dict.fromkeys([share.node for share in shares], now_ms) if idle else {}
+    schedule = StageSchedule(
+        cluster, job, now_ms, now_ms if start_ms is None else start_ms, due_ms, _free_ms=free_ms
+    )
+    placed: dict[str, list[PlacedShare]] = {stage.name: [] for stage in job.variant.stages}
+    for share in shares:
+        placed[share.stage].append(share)
+    for stage in job.variant.stages:
+        match placed[stage.name]:
+            case []:
+                raise KeyError(stage.name)
+            case [PlacedShare(node=node, micro_batches=None)]:
+                offer = schedule.offer(stage, node)
+            case several:
+                by_number = {number: share.node for share in several for number in share.micro_batches or ()}
+                given = [by_number[number] for number in range(len(job.micro_batches))]
+                offer = schedule.offer_shared(stage, [share.node for share in several], given=given)
+        schedule.put(stage, offer)
+    return schedule
+
+
+def on_nodes(nodes: Mapping[str, str]) -> tuple[PlacedShare, ...]:
+    """Return stages that each stand on one node, given by the stage's name. Their work is not known yet."""
+    return tuple([PlacedShare(stage, node, 0.0) for stage, node in nodes.items()])
 
 
 def predict(
@@ -219,24 +391,10 @@ def predict(
     due_ms: float = inf,
     idle: bool = False,
 ) -> Estimate:
-    """Estimate a job with its stages on given nodes.
-
-    Args:
-        cluster: what the nodes are busy with.
-        job: what is to run.
-        nodes: node of every stage, by the stage's name.
-        now_ms: the present moment.
-        start_ms: when the gateway sends the inputs; default now.
-        due_ms: the task's deadline.
-        idle: as if the nodes had no other work.
+    """Estimate a job with each stage on one node: `scheduled`.
 
     Raises:
         KeyError: a stage has no node, or its node is not alive.
     """
-    free_ms = dict.fromkeys(nodes.values(), now_ms) if idle else {}
-    schedule = StageSchedule(
-        cluster, job, now_ms, now_ms if start_ms is None else start_ms, due_ms, _free_ms=free_ms
-    )
-    for stage in job.variant.stages:
-        schedule.put(stage, schedule.offer(stage, nodes[stage.name]))
+    schedule = scheduled(cluster, job, on_nodes(nodes), now_ms, start_ms=start_ms, due_ms=due_ms, idle=idle)
     return schedule.prediction()

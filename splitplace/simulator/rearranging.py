@@ -1,11 +1,10 @@
 """The live placer, and what only a simulation can ask of it: moving the stages of tasks that run."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from splitplace.messages.task import StagePlacement, TaskPlaced
-from splitplace.policies.cluster import ClusterView
-from splitplace.policies.placement import ActiveJob, Placement, PlacementPolicy, Rearranging
+from splitplace.policies.cluster import ClusterView, StageWork
+from splitplace.policies.placement import ActiveJob, PlacementPolicy, Rearranging
 from splitplace.policies.prediction import predict
 from splitplace.services.placer.core import PlacerCore, Placing
 
@@ -39,8 +38,9 @@ class RearrangingPlacer(PlacerCore):
                 continue
             prediction = predict(self._cluster, task.job, nodes, now_ms, due_ms=task.due_ms, idle=True)
             work_ms = {stage: task.remaining[stage] * ms for stage, ms in prediction.work_ms.items()}
-            found = Placement(nodes, replace(prediction, work_ms=work_ms))
-            loads = found.stage_work(task.job)
+            loads = [
+                StageWork(node, task.job.fragments[stage], work_ms[stage]) for stage, node in nodes.items()
+            ]
             self._cluster.placed(task.task, record.attempt, loads, now_ms, due_ms=task.due_ms)
             stages = tuple(
                 StagePlacement(stage=stage, node=node, work_ms=work_ms[stage])

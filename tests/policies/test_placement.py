@@ -1,6 +1,5 @@
 from itertools import product
 from math import inf
-from random import Random
 from typing import get_args
 
 import pytest
@@ -20,6 +19,7 @@ from splitplace.policies.placement import (
     placement_policy,
 )
 from splitplace.policies.prediction import StageSchedule, predict
+from tests.policies.placements import placed, random_view
 from tests.support.examples import (
     FEATURES,
     LOGITS,
@@ -34,11 +34,6 @@ from tests.support.examples import (
 )
 
 NAMES = get_args(PlacementName)
-
-
-def placed(found: Placement | Infeasible) -> Placement:
-    assert isinstance(found, Placement), found
-    return found
 
 
 def refused(found: Placement | Infeasible) -> Infeasible:
@@ -192,30 +187,6 @@ def test_random_placement_reaches_every_feasible_node_and_repeats_by_seed() -> N
     assert seen == [
         placed(again.place(request(app, "whole", 1), view, 0.0)).nodes["whole-0"] for _ in range(100)
     ]
-
-
-def random_view(seed: int, app: Application) -> ClusterView:
-    random = Random(seed)
-    fragments = all_of(app)
-    view = cluster(
-        *(
-            node(
-                f"n{index}",
-                speed=random.choice([0, 0.25, 1, 2]),
-                megabytes=random.choice([5, 15, 40]),
-                link=random.choice([0, 1, 10, 100]),
-                up=random.choice([None, 0, 0.1, 50]),
-                round_trip_ms=random.choice([0, 3, 200]),
-                queue_ms=random.choice([0, 0, 20]),
-                loaded=random.sample(fragments, random.randint(0, len(fragments))),
-                online=random.random() < 0.9,
-            )
-            for index in range(random.randint(0, 6))
-        )
-    )
-    for index in range(random.randint(0, 3)):
-        view.placed(f"c.{index}", 1, [StageWork(f"n{index}", fragment("x", megabytes=10), 30.0)], 0.0)
-    return view
 
 
 @given(

@@ -21,6 +21,7 @@ class EverythingTo(EarliestFinish, Rearranging):
     """Places as its base does, then wants every stage on one node."""
 
     def __init__(self, target: str) -> None:
+        super().__init__()
         self._target = target
 
     @override

@@ -27,6 +27,7 @@ from splitplace.policies.placement.round_robin import RoundRobin
 from splitplace.policies.placement.weights import pretrained_weights
 
 __all__ = [
+    "MOST_REPLICAS",
     "PLACEMENT_POLICIES",
     "ActiveJob",
     "Infeasible",
@@ -43,26 +44,32 @@ __all__ = [
 
 PlacementName = Literal["earliest-finish", "random", "round-robin", "exact", "genetic", "gobi", "daso"]
 
-PLACEMENT_POLICIES: Mapping[PlacementName, Callable[[Random, float], PlacementPolicy]] = {
-    "earliest-finish": lambda *_: EarliestFinish(),
-    "random": lambda random, _: RandomPlacement(random),
+MOST_REPLICAS = 4
+"""Nodes that share a stage at most, where nothing else is set."""
+
+PLACEMENT_POLICIES: Mapping[PlacementName, Callable[[Random, float, int], PlacementPolicy]] = {
+    "earliest-finish": lambda _random, _alpha, replicas: EarliestFinish(replicas),
+    "random": lambda random, *_: RandomPlacement(random),
     "round-robin": lambda *_: RoundRobin(),
     "exact": lambda *_: Exact(),
-    "genetic": lambda random, _: Genetic(random),
-    "gobi": lambda random, alpha: _by_surrogate(random, alpha, decision_aware=False),
-    "daso": lambda random, alpha: _by_surrogate(random, alpha, decision_aware=True),
+    "genetic": lambda random, *_: Genetic(random),
+    "gobi": lambda random, alpha, _: _by_surrogate(random, alpha, decision_aware=False),
+    "daso": lambda random, alpha, _: _by_surrogate(random, alpha, decision_aware=True),
 }
 
 
-def placement_policy(name: PlacementName, *, seed: int = 0, alpha: float = ALPHA) -> PlacementPolicy:
+def placement_policy(
+    name: PlacementName, *, seed: int = 0, alpha: float = ALPHA, replicas: int = 1
+) -> PlacementPolicy:
     """Make a placement policy. Raises KeyError for an unknown name.
 
     Args:
         name: its name in the registry.
         seed: seed of its random numbers.
         alpha: weight of energy in equation 10, in [0, 1], for policies that learn from it.
+        replicas: most nodes that share a stage, for `earliest-finish`; the others choose one for each.
     """
-    return PLACEMENT_POLICIES[name](Random(seed), alpha)
+    return PLACEMENT_POLICIES[name](Random(seed), alpha, replicas)
 
 
 def _by_surrogate(random: Random, alpha: float, *, decision_aware: bool) -> SurrogatePlacement:

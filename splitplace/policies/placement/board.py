@@ -83,10 +83,11 @@ class Board:
             first_ms, last_ms = self._inputs_ms[0][row], self._inputs_ms[1][row]
         else:
             source = self.schedule.offers[stage.source]
-            index = self.columns.index[source.node]
-            up_byte_ms, latency_ms = self.columns.up_byte_ms[index], self.columns.latency_ms[index]
+            senders = [self.columns.index[share.node] for share in source.shares]
+            up_byte_ms = self.columns.up_byte_ms[senders].min()
+            latency_ms = self.columns.latency_ms[senders].min()
             first_ms, last_ms = self._passed_on_ms(
-                row, up_byte_ms, latency_ms, source.finish_ms[0], source.finish_ms[-1]
+                row, up_byte_ms, latency_ms, min(source.finish_ms), max(source.finish_ms)
             )
         return self._bounds(stage, self.free_ms, first_ms, last_ms)[1]
 
@@ -226,6 +227,21 @@ class Board:
                 best, best_key = offer, key
         return best
 
+    def soonest_nodes(self, stage: Stage, count: int) -> tuple[str, ...]:
+        """Return the nodes that could end a stage first at best, the soonest first.
+
+        However many nodes there are, only so many are considered: of equal ones the first are as good as all.
+        """
+        bounds = np.where(self.fits(stage), self.soonest_ms(stage), np.inf)
+        soonest = (
+            np.argpartition(bounds, count - 1)[:count] if count < len(bounds) else np.arange(len(bounds))
+        )
+        if count < len(bounds):  # all that are as good as the last of them, so that names decide
+            soonest = np.flatnonzero(bounds <= bounds[soonest].max())
+        order = np.lexsort((self.columns.rank[soonest], self.free_ms[soonest], bounds[soonest]))
+        kept = [index for index in soonest[order][:count].tolist() if bounds[index] < np.inf]
+        return tuple(self.columns.names[index] for index in kept)
+
     def offer(self, stage: Stage, index: int) -> Offer:
         """Return the expected times of a stage on a node."""
         return self.schedule.offer(stage, self.columns.names[index])
@@ -233,7 +249,8 @@ class Board:
     def put(self, stage: Stage, offer: Offer) -> None:
         """Take an offer made for the stage."""
         self.schedule.put(stage, offer)
-        self._occupy(stage, self.columns.index[offer.node], offer.finish_ms[-1])
+        for share in offer.shares:
+            self._occupy(stage, self.columns.index[share.node], offer.until_ms(share))
 
     def reserve(self, stage: Stage, index: int, work_ms: float) -> None:
         """Count memory and work of a stage on a node, without its inputs."""

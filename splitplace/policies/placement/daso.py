@@ -40,7 +40,7 @@ from splitplace.policies.placement.search import (
 from splitplace.policies.placement.surrogate import Array, PlacedStages, SurrogateObjective, Weights
 from splitplace.policies.placement.training import PlacementSample, fit, predicted
 from splitplace.policies.placement.weights import weights_of, weights_state
-from splitplace.policies.prediction import predict
+from splitplace.policies.prediction import on_nodes, scheduled
 from splitplace.policies.state import State
 
 FINE_TUNING_STEPS = 10
@@ -139,11 +139,11 @@ class SurrogatePlacement(PlacementPolicy, Rearranging):
         if (chosen < 0).any():
             return no_room(request, cluster, problem.stages[int(chosen.argmin())])
         nodes = {stage.name: columns.names[node] for stage, node in zip(problem.stages, chosen, strict=True)}
-        prediction = predict(
-            cluster, request.job, nodes, now_ms, start_ms=request.start_ms, due_ms=request.due_ms
+        schedule = scheduled(
+            cluster, request.job, on_nodes(nodes), now_ms, start_ms=request.start_ms, due_ms=request.due_ms
         )
         self._note(request, problem, surrogate.placed(one_hot(chosen, surrogate.node_count)), chosen)
-        return Placement(nodes, prediction)
+        return Placement.of(schedule)
 
     @override
     def rearrange(

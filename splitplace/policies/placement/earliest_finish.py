@@ -1,11 +1,15 @@
 """Each stage goes where it is predicted to finish first."""
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import numpy as np
 from typing_extensions import override
 
 from splitplace.messages.application import Stage
+from splitplace.messages.limits import MAX_DEALT, MAX_PLACED
 from splitplace.policies.cluster import ClusterView
-from splitplace.policies.cost import Flags
+from splitplace.policies.cost import HOP_MS, Flags
 from splitplace.policies.placement.board import Board, ahead
 from splitplace.policies.placement.feasibility import no_room, no_usable_node
 from splitplace.policies.placement.interface import (
@@ -14,7 +18,14 @@ from splitplace.policies.placement.interface import (
     PlacementRequest,
     StatelessPlacement,
 )
-from splitplace.policies.prediction import StageSchedule
+from splitplace.policies.prediction import Job, Offer, StageSchedule
+
+LEAST_GAIN = 0.05
+"""Share of the predicted time that a further replica must save, and at least the time of a hop: it costs
+calls, messages and memory."""
+
+FINEST = 8
+"""Micro-batches into which a batch is cut for sharing at most; the variant may cut it finer."""
 
 
 class EarliestFinish(StatelessPlacement):
@@ -24,9 +35,21 @@ class EarliestFinish(StatelessPlacement):
     finish first, given the stages before. That is greedy: it may scatter a chain over nodes that are each a
     little faster and lose more on the way. So every single node that could hold all stages is tried as well,
     and the better placement wins. Among equals the node that is free first wins, then the first by name.
+
+    With replicas, each stage may be shared by the nodes that would end it soonest, a few at most, and the
+    batch may be cut finer for that. Its micro-batches are dealt (`dealing.py`) to one node more as long as
+    that gains.
     """
 
     name = "earliest-finish"
+
+    def __init__(self, replicas: int = 1) -> None:
+        """Make a policy.
+
+        Args:
+            replicas: most nodes that share a stage; with 1, each stage stands on one node.
+        """
+        self._replicas = replicas
 
     @override
     def place(self, request: PlacementRequest, cluster: ClusterView, now_ms: float) -> Placement | Infeasible:
@@ -43,7 +66,10 @@ class EarliestFinish(StatelessPlacement):
             best = packed
         if len(request.job.variant.stages) > 1:
             best = _on_a_single_node(request, cluster, now_ms, board, best)
-        return Placement({stage: offer.node for stage, offer in best.offers.items()}, best.prediction())
+        most = min(self._replicas, MAX_PLACED // len(request.job.variant.stages))
+        if most > 1 and request.job.batch > 1:
+            best = _shared(request, cluster, now_ms, usable, best, most=most)
+        return Placement.of(best)
 
 
 def _schedule(request: PlacementRequest, cluster: ClusterView, now_ms: float) -> StageSchedule:
@@ -102,3 +128,59 @@ def _on_a_single_node(
         if response_ms < best_ms:
             best, best_ms = schedule, response_ms
     return best
+
+
+def _shared(
+    request: PlacementRequest,
+    cluster: ClusterView,
+    now_ms: float,
+    usable: Flags,
+    best: StageSchedule,
+    *,
+    most: int,
+) -> StageSchedule:
+    """Return the best schedule in which up to `most` nodes share a stage, if that beats `best` clearly."""
+    best_ms = best.prediction().response_ms
+    for job in _cuts(request.job):
+        board = _board(replace(request, job=job), cluster, now_ms, usable)
+        for stage in job.variant.stages:
+            offer = _best_shared_offer(board, stage, most)
+            if offer is None:
+                break
+            board.put(stage, offer)
+        else:
+            response_ms = board.schedule.prediction().response_ms
+            if _gains(response_ms, best_ms):
+                best, best_ms = board.schedule, response_ms
+    return best
+
+
+def _best_shared_offer(board: Board, stage: Stage, most: int) -> Offer | None:
+    """Return the best offer of one node, of two, and so on while each further one gains enough."""
+    best = board.best_offer(stage)
+    if best is None:
+        return None
+    now_ms = board.schedule.now_ms
+    names = board.soonest_nodes(stage, most)
+    for count in range(2, len(names) + 1):
+        offer = board.schedule.offer_shared(stage, names[:count])
+        if not _gains(offer.end_ms - now_ms, best.end_ms - now_ms):
+            break
+        best = offer
+    return best
+
+
+def _gains(shared_ms: float, before_ms: float) -> bool:
+    return shared_ms < before_ms - max(HOP_MS, LEAST_GAIN * before_ms)
+
+
+def _cuts(job: Job) -> Iterator[Job]:
+    """Yield a job cut into micro-batches as its variant says, then finer."""
+    size = job.micro_batch
+    finest = -(-job.batch // FINEST)
+    while -(-job.batch // size) <= MAX_DEALT:
+        if size < job.batch:
+            yield replace(job, cut=size)
+        if size <= finest:
+            return
+        size = max(finest, size // 2)

@@ -42,8 +42,7 @@ class Exact(StatelessPlacement):
         search.extend(StageSchedule(cluster, request.job, now_ms, request.start_ms, request.due_ms), 0)
         if search.best is None:
             return first
-        nodes = {stage: offer.node for stage, offer in search.best.offers.items()}
-        return Placement(nodes, search.best.prediction())
+        return Placement.of(search.best)
 
 
 @dataclass(slots=True)

@@ -60,7 +60,7 @@ class Genetic(StatelessPlacement):
                 key=lambda stage: request.job.fragments[stage.name].peak_memory_bytes,
             )
             return no_room(request, cluster, largest)
-        return Placement({stage: offer.node for stage, offer in best.offers.items()}, best.prediction())
+        return Placement.of(best)
 
     def _drawn(self, length: int, nodes: int) -> _Genes:
         return tuple(self._random.randrange(nodes) for _ in range(length))

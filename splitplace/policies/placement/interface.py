@@ -4,13 +4,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
+from typing import Self
 
 from typing_extensions import override
 
 from splitplace.messages.limits import MAX_DEADLINE_MS
 from splitplace.messages.task import TaskFinished
 from splitplace.policies.cluster import ClusterView, StageWork
-from splitplace.policies.prediction import Estimate, Job
+from splitplace.policies.prediction import Estimate, Job, PlacedShare, StageSchedule
 from splitplace.policies.state import State
 
 
@@ -32,17 +33,33 @@ class PlacementRequest:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A node for each stage, by the stage's name, and the estimate."""
+    """Where each stage stands, and the estimate."""
 
-    nodes: Mapping[str, str]
+    job: Job
+    """The job as it was asked for, or cut into smaller micro-batches."""
+    shares: tuple[PlacedShare, ...]
+    """One for each stage, in their order; several where a stage has replicas."""
     prediction: Estimate
 
-    def stage_work(self, job: Job) -> tuple[StageWork, ...]:
-        """Return the work of each stage on its node, for the ledger."""
-        return tuple(
-            StageWork(node, job.fragments[stage], self.prediction.work_ms[stage])
-            for stage, node in self.nodes.items()
-        )
+    @classmethod
+    def of(cls, schedule: StageSchedule) -> Self:
+        """Return the placement of a complete schedule."""
+        return cls(schedule.job, schedule.shares, schedule.prediction())
+
+    @property
+    def nodes(self) -> Mapping[str, str]:
+        """The node of each stage that stands on one."""
+        return {share.stage: share.node for share in self.shares if share.micro_batches is None}
+
+    @property
+    def node_names(self) -> tuple[str, ...]:
+        """All nodes that take part, each once, in the order of the stages."""
+        return tuple(dict.fromkeys(share.node for share in self.shares))
+
+    def stage_work(self) -> tuple[StageWork, ...]:
+        """Return the work of each share on its node, for the ledger."""
+        fragments = self.job.fragments
+        return tuple([StageWork(share.node, fragments[share.stage], share.work_ms) for share in self.shares])
 
 
 @dataclass(frozen=True, slots=True)

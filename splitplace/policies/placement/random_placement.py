@@ -43,6 +43,5 @@ class RandomPlacement(StatelessPlacement):
                     break
                 schedule.put(stage, schedule.offer(stage, self._random.choice(room)))
             else:
-                nodes = {stage: offer.node for stage, offer in schedule.offers.items()}
-                return Placement(nodes, schedule.prediction())
+                return Placement.of(schedule)
         return no_room(request, cluster, stuck)

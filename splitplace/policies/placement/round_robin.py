@@ -36,6 +36,4 @@ class RoundRobin(StatelessPlacement):
             last = min(room, key=lambda name: (name <= last, name))
             schedule.put(stage, schedule.offer(stage, last))
         self._last = last
-        return Placement(
-            {stage: offer.node for stage, offer in schedule.offers.items()}, schedule.prediction()
-        )
+        return Placement.of(schedule)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from splitplace.messages.task import TaskResult
+from splitplace.messages.task import StagePlacement, TaskPlaced, TaskResult
 from splitplace.services.gateway import answers
 from splitplace.services.gateway.core import GatewayCore
 from splitplace.services.gateway.instructions import Cancel, Finish, Settle
@@ -33,6 +33,15 @@ def running(
     core.decided(decided(1, "semantic", all_ms=(predicted_ms,)), 1.0)
     assert kinds(core.placed(star(nodes=nodes), 2.0)) == ["Dispatch"]
     return core
+
+
+def spread(*shares: tuple[Any, ...], batch: int = 2) -> TaskPlaced:
+    """Stages on nodes, each with its micro-batches of two images where it has replicas."""
+    stages = tuple(
+        StagePlacement(stage=stage, node=node, work_ms=1.0, micro_batches=numbers[0] if numbers else None)
+        for stage, node, *numbers in shares
+    )
+    return placed().model_copy(update={"stages": stages, "batch": batch})
 
 
 def the_end(instructions: Any) -> Finish:
@@ -199,13 +208,23 @@ def test_a_full_answer_is_not_marked_and_no_answer_has_no_coverage() -> None:
 
 def test_what_survives_is_what_needs_no_lost_node_on_its_way() -> None:
     tree = logits_application().variant("tree")
-    nodes = {"trunk": "n1", "left": "n2", "middle": "n3", "right": "n4"}
-    assert surviving_coverage(tree, nodes, set()) == 1.0
-    assert surviving_coverage(tree, nodes, {"n2"}) == pytest.approx(0.6)
-    assert surviving_coverage(tree, nodes, {"n3"}) == pytest.approx(0.4)
-    assert surviving_coverage(tree, nodes, {"n4"}) == pytest.approx(0.4)
-    assert surviving_coverage(tree, nodes, {"n1"}) == 0.0
-    assert surviving_coverage(tree, {}, set()) == 0.0
+    where = spread(("trunk", "n1"), ("left", "n2"), ("middle", "n3"), ("right", "n4"))
+    assert surviving_coverage(tree, where, set()) == 1.0
+    assert surviving_coverage(tree, where, {"n2"}) == pytest.approx(0.6)
+    assert surviving_coverage(tree, where, {"n3"}) == pytest.approx(0.4)
+    assert surviving_coverage(tree, where, {"n4"}) == pytest.approx(0.4)
+    assert surviving_coverage(tree, where, {"n1"}) == 0.0
+    assert surviving_coverage(tree, spread(), set()) == 0.0
+
+
+def test_a_lost_replica_costs_the_micro_batches_that_it_had() -> None:
+    tree = logits_application().variant("tree")
+    shared = [("left", "n2", (0, 2)), ("left", "n5", (1,))]
+    where = spread(("trunk", "n1"), *shared, ("middle", "n3"), ("right", "n4"), batch=6)
+    assert surviving_coverage(tree, where, {"n5"}) == pytest.approx((1 + 0.6 + 1) / 3)
+    assert surviving_coverage(tree, where, {"n2"}) == pytest.approx((0.6 + 1 + 0.6) / 3)
+    trunks = spread(("trunk", "n1", (0,)), ("trunk", "n5", (1,)), ("left", "n2"), batch=4)
+    assert surviving_coverage(tree, trunks, {"n5"}) == 0.0
 
 
 def test_a_new_attempt_is_too_late_where_every_prediction_says_so() -> None:

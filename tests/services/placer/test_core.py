@@ -161,3 +161,27 @@ def test_an_interval_tells_the_policy_of_the_tasks_that_left_in_it() -> None:
     training()()
     assert made.state() != before
     assert made.end_period() is None
+
+
+def test_a_shared_stage_is_placed_once_for_each_of_its_replicas_which_all_prepare() -> None:
+    made = PlacerCore(placement_policy("earliest-finish", replicas=2))
+    made.add_application(APP)
+    made.cluster(snapshot(node("a", loaded=all_of(APP)), node("b")), 0.0)
+    placing = made_of(made.place(decided(batch=32), 0.0))
+    shares = {stage.node: stage.micro_batches for stage in placing.placed.stages}
+    assert shares == {"a": (0, 1, 3, 5, 7), "b": (2, 4, 6)}  # b has to load the fragment first
+    assert placing.placed.micro_batch * 8 == placing.placed.batch
+    assert [hint.node for hint in placing.prepare] == ["b"]
+    assert placing.placed.reason == "8 micro-batches on a, b"
+    again = made_of(made.place(decided(batch=32), 5.0))
+    assert again.placed == placing.placed
+
+
+def test_the_next_attempt_stands_without_the_replica_that_failed() -> None:
+    made = PlacerCore(placement_policy("earliest-finish", replicas=2))
+    made.add_application(APP)
+    made.cluster(snapshot(*(node(name, loaded=all_of(APP)) for name in "abc")), 0.0)
+    first = made_of(made.place(decided(batch=32), 0.0))
+    assert set(first.placed.nodes) == {"a", "b"}
+    second = made_of(made.place(decided(batch=32, attempt=2, avoid=("a",)), 1.0))
+    assert set(second.placed.nodes) == {"b", "c"}

@@ -67,11 +67,13 @@ async def observed(
     warm_up: bool = False,
     state_dir: Path | None = None,
     placement: PlacementName = "earliest-finish",
+    replicas: int = 2,
 ) -> AsyncIterator[PlacerObserver]:
     """An observer of a running placer."""
     settings = PlacerSettings(
         broker=url,
         warm_up=warm_up,
+        replicas=replicas,
         state_dir=state_dir,
         placement=placement,
         save_every_s=0.05,
@@ -121,12 +123,21 @@ async def test_without_a_feasible_node_the_gateway_is_told_why(mosquitto_url: st
 
 async def test_finished_tasks_free_their_nodes(mosquitto_url: str) -> None:
     slow = three_ways(image_ms=1000)
-    async with observed(mosquitto_url) as observer:
+    async with observed(mosquitto_url, replicas=1) as observer:
         await observer.describe(slow, *(node(name, loaded=all_of(slow)) for name in ("a", "b")))
         assert (await observer.until_placed("c.1")).stages[0].node == "a"
         assert (await observer.until_placed("c.2")).stages[0].node == "b"
         await observer.publish(JOB_FINISHED, finished("c.2"))
         await observer.until_placed("c.3", on="b")  # the end and the decision come on topics of their own
+
+
+async def test_nodes_share_a_stage_unless_the_setting_says_one(mosquitto_url: str) -> None:
+    slow = three_ways(image_ms=1000)
+    for replicas in (2, 1):
+        async with observed(mosquitto_url, replicas=replicas) as observer:
+            await observer.describe(slow, *(node(name, loaded=all_of(slow)) for name in "abc"))
+            placed = await observer.until_placed(f"c.{replicas}")
+            assert len(placed.stages) == len(placed.nodes) == replicas
 
 
 async def test_an_empty_or_broken_catalogue_entry_does_not_take_the_place_of_the_one_known(

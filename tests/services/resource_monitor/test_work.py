@@ -128,6 +128,19 @@ def test_of_a_chain_the_first_node_that_did_nothing_is_to_blame() -> None:
         assert cluster.stalled() == {silent}
 
 
+def test_who_reads_a_stage_is_not_to_blame_while_one_of_its_replicas_did_nothing() -> None:
+    shares = (("front", "n1", (0, 2)), ("front", "n2", (1,)), ("back", "n3", None))
+    stages = tuple(
+        StagePlacement(stage=stage, node=node, work_ms=1.0, micro_batches=numbers)
+        for stage, node, numbers in shares
+    )
+    for working, silent in ((("n1",), {"n2"}), (("n1", "n2"), {"n3"}), ((), {"n1", "n2"})):
+        cluster = Cluster("n1", "n2", "n3", "n4", "n5")
+        cluster.place("n1", "n3", batch=3, stages=stages)
+        cluster.beats(2, *working)
+        assert cluster.stalled() == silent
+
+
 def test_of_branches_each_node_that_did_nothing_is_to_blame() -> None:
     cluster = Cluster("n1", "n2")
     cluster.place("n1", "n2", variant="semantic")
