@@ -29,6 +29,7 @@ from splitplace.services.gateway.intake import (
 )
 from splitplace.services.gateway.journal import Entry, Journal, JournalError, Known, ReplyTo
 from splitplace.services.gateway.reading_room import ReadingRoom
+from splitplace.services.gateway.recent_refusals import RecentRefusals, TaskId
 from splitplace.services.gateway.refusals import (
     TRY_AGAIN,
     RefusalKind,
@@ -92,6 +93,7 @@ class Reception:
         self._tell = tell
         self._room = ReadingRoom()
         self._retained: dict[str, None] = {}
+        self._refused = RecentRefusals()
 
     async def receive(self, raw: RawReceived) -> None:
         """Accept, refuse, or answer again one message on a task topic."""
@@ -100,6 +102,7 @@ class Reception:
         arrived_ms = raw.arrived_ms
         self.counts["received"] += 1
         identity = identify(raw)
+        task: TaskId | None = None
         try:
             is_old = await self._retain_flag.is_old(raw)
             if is_old:
@@ -110,14 +113,20 @@ class Reception:
                 else:
                     submission = read(raw, identity)
             identity = submission.identity
+            task = identity.client, identity.task, submission.content
             reply = reply_to(raw, self._settings.prefix, identity.client)
             if is_old:
                 await self._refuse_retained(submission)
+            self._refuse_copy(task, arrived_ms)
             if not await self._is_repeated(submission, reply, arrived_ms):
-                await self._accept(await self._valid(raw, submission), reply, arrived_ms)
+                valid = await self._valid(raw, submission)
+                self._refuse_copy(task, arrived_ms)  # the other was refused meanwhile
+                await self._accept(valid, reply, arrived_ms)
         except _AlreadyToldError:
             log.debug("dropped a retained task of %s that came before", identity.client)
         except TaskRefusedError as refusal:
+            if task is not None and refusal.kind in TRY_AGAIN:
+                self._refused.add(task, refusal.kind, refusal.reason, now_ms())
             self._refuse(raw, refusal.identity or identity, refusal)
 
     def close(self) -> None:
@@ -129,6 +138,11 @@ class Reception:
         self.counts["received"] += 1
         reason = "overloaded: too many messages wait at the gateway; try again later"
         self._refuse(raw, identify(raw), TaskRefusedError("overloaded", reason))
+
+    def _refuse_copy(self, task: TaskId, arrived_ms: float) -> None:
+        """Refuse a copy of a task that was just refused, in the same words."""
+        if (told := self._refused.find(task, arrived_ms)) is not None:
+            refuse(told.kind, told.reason)
 
     def _remember_retained(self, raw: RawReceived) -> None:
         """Drop what came before: the broker sends it at each new connection, and its sender hears so once."""

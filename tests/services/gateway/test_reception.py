@@ -16,7 +16,7 @@ from splitplace.commands.processes.broker import Broker, StartedKind
 from splitplace.messages import topics
 from splitplace.messages.application import Application
 from splitplace.messages.task import Answer
-from splitplace.services.gateway import answers, catalogue
+from splitplace.services.gateway import answers, catalogue, recent_refusals
 from splitplace.services.gateway.instructions import Finish
 from splitplace.services.gateway.journal import Entry, Journal, ReplyTo
 from splitplace.services.gateway.reply import RETAINED
@@ -63,6 +63,7 @@ async def test_without_a_catalogue_no_task_is_invalid(
     settings: GatewaySettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(catalogue, "PATIENCE_MS", 50.0)
+    monkeypatch.setattr(recent_refusals, "COPIES_WITHIN_MS", 0.0)
     stand_in = StandIn(settings, has_catalogue=False)
     async with stand_in.bus, gateway_at(settings), sensor_at(settings) as sensor:
         await until(lambda: stand_in.gateways)
@@ -75,6 +76,27 @@ async def test_without_a_catalogue_no_task_is_invalid(
         await publish_catalogue(stand_in)
         await until(lambda: stand_in.applications)
         await sensor.ask(packed())
+        assert (await sensor.answer())["status"] == "answered"
+
+
+async def test_a_copy_of_a_task_that_was_just_refused_is_refused_alike(
+    settings: GatewaySettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recent_refusals, "COPIES_WITHIN_MS", 60_000.0)
+    async with system(settings.model_copy(update={"max_tasks": 1})) as (stand_in, sensor):
+        stand_in.silent = True
+        await sensor.ask(packed(deadline_ms=60_000.0), "task/digits/camera/first")
+        await until(lambda: stand_in.accepted)
+        await sensor.ask(packed())
+        refusal = await sensor.answer()
+        assert refusal["status"] == "refused"
+        (accepted,) = stand_in.accepted
+        await stand_in.send_result(accepted.task, accepted.attempt)
+        assert (await sensor.answer())["task"] == "first"
+        await sensor.ask(packed())  # there is room now
+        assert await sensor.answer() == refusal
+        stand_in.silent = False
+        await sensor.ask(packed(), "task/digits/camera/2")
         assert (await sensor.answer())["status"] == "answered"
 
 
