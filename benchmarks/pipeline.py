@@ -83,13 +83,17 @@ def two_halves(
     return cut_application
 
 
-class Pipeline:
-    """Feed the first node and collect from the second."""
+def chain_route(application: Application) -> Route:
+    """Return the route over both nodes."""
+    first, second = application.variant("layer").stages
+    after = Route(stage=second.name, node=NODES[1], fragment=second.fragment)
+    return Route(stage=first.name, node=NODES[0], fragment=first.fragment, next=(after,))
 
-    def __init__(self, settings: Settings, application: Application) -> None:
-        first, second = application.variant("layer").stages
-        after = Route(stage=second.name, node=NODES[1], fragment=second.fragment)
-        self._route = Route(stage=first.name, node=NODES[0], fragment=first.fragment, next=(after,))
+
+class Pipeline:
+    """Feed the first node of a route and collect from the last."""
+
+    def __init__(self, settings: Settings, application: str) -> None:
         self._application = application
         self._run = 0
         self._outputs: dict[int, NDArray[Any]] = {}
@@ -113,12 +117,14 @@ class Pipeline:
         if len(self._outputs) == self._expected:
             self._done.set()
 
-    async def run(self, images: NDArray[np.uint8], micro_batch: int) -> tuple[float, NDArray[np.float32]]:
+    async def run(
+        self, route: Route, images: NDArray[np.uint8], micro_batch: int, *, in_flight: int = IN_FLIGHT
+    ) -> tuple[float, NDArray[np.float32]]:
         """Return the seconds for all images, and their logits."""
         self._run += 1
         micro_batches = [images[start : start + micro_batch] for start in range(0, len(images), micro_batch)]
         self._outputs, self._expected = {}, len(micro_batches)
-        self._places = asyncio.Semaphore(IN_FLIGHT)
+        self._places = asyncio.Semaphore(in_flight)
         self._done.clear()
         began = time.perf_counter()
         for index, inputs in enumerate(micro_batches):
@@ -127,7 +133,7 @@ class Pipeline:
             header = TensorHeader(
                 task=f"benchmark.{self._run}",
                 attempt=1,
-                application=self._application.name,
+                application=self._application,
                 variant="layer",
                 micro_batch=index,
                 micro_batches=len(micro_batches),
@@ -136,12 +142,12 @@ class Pipeline:
                 shape=inputs.shape,
                 codec=codec,
                 encoded_bytes=len(encoded),
-                route=self._route,
-                stage=self._route.stage,
+                route=route,
+                stage=route.stage,
             )
             for frame in tensor_frames(header, encoded):
                 publication = self.bus.send_frame(
-                    topics.TENSOR, frame, receiver=NODES[0], sender=GATEWAY_SENDER
+                    topics.TENSOR, frame, receiver=route.node, sender=GATEWAY_SENDER
                 )
                 self.bus.spawn_publication(publication)
         await asyncio.wait_for(self._done.wait(), 120.0)
@@ -164,7 +170,7 @@ async def measure(
     settings: Settings, application: Application, whole: FragmentRuntime, sizes: Sequence[int], rounds: int
 ) -> None:
     """Measure each micro-batch size and print its line."""
-    pipeline = Pipeline(settings, application)
+    pipeline, route = Pipeline(settings, application.name), chain_route(application)
     random = np.random.default_rng(0)
     async with pipeline.bus:
         async with asyncio.timeout(60.0):
@@ -174,11 +180,11 @@ async def measure(
             images = random.integers(
                 0, 256, (max(100 * size, 1600), *application.input.shape), dtype=np.uint8
             )
-            await pipeline.run(images[: 10 * size], size)
+            await pipeline.run(route, images[: 10 * size], size)
             ratios, rates = [], []
             for _ in range(rounds):
                 one_s, expected = await asyncio.to_thread(unsplit, whole, images, size)
-                two_s, logits = await pipeline.run(images, size)
+                two_s, logits = await pipeline.run(route, images, size)
                 if not np.allclose(logits, expected, atol=1e-3):
                     raise RuntimeError("the chain's logits are not the whole network's")
                 ratios.append(one_s / two_s)
