@@ -4,9 +4,9 @@ from typing import Any
 
 from splitplace.bus.command_line import settings_command
 from splitplace.bus.process import run_until_signal
-from splitplace.edge_node.agent import run as run_node
 from splitplace.edge_node.joining import join
 from splitplace.edge_node.settings import JoinSettings, NodeSettings
+from splitplace.edge_node.start import run as run_node
 from splitplace.security.tokens import parse_token
 from splitplace.storage.secured import SecuredFolder
 from splitplace.terminal import run

@@ -14,7 +14,8 @@ from splitplace.bus.client import TENSOR_SESSION
 from splitplace.bus.connection import Received
 from splitplace.bus.service import Service, new_boot_id, now_ms, software_version
 from splitplace.bus.upkeep import Upkeep
-from splitplace.edge_node.benchmark import measure_codec, measure_gains, measure_score
+from splitplace.edge_node.available_memory import room_for_fragments
+from splitplace.edge_node.benchmark import measure_gains, measure_score
 from splitplace.edge_node.call import Failure
 from splitplace.edge_node.catalogue import Catalogue
 from splitplace.edge_node.disk import NodeDisk
@@ -28,8 +29,10 @@ from splitplace.edge_node.outbox import Outbox
 from splitplace.edge_node.own_speed import OwnSpeed, SpeedWatch
 from splitplace.edge_node.quarantine import Quarantine
 from splitplace.edge_node.queue import JobQueue, MicroBatchJob, PushOutcome
-from splitplace.edge_node.sessions import give_back_memory, limit_memory
+from splitplace.edge_node.routes import checked_route
+from splitplace.edge_node.sessions import give_back_memory
 from splitplace.edge_node.settings import NodeSettings
+from splitplace.edge_node.stage_forms import StageForms
 from splitplace.edge_node.vitals import Meter, VitalsSample
 from splitplace.edge_node.watchdog import Activity, Watchdog
 from splitplace.messages.application import Application
@@ -40,11 +43,12 @@ from splitplace.messages.cluster import (
     NodeInfo,
     NodeStatus,
     NodeVitals,
+    PreparedFragment,
     PrepareFragments,
     StageFailure,
 )
 from splitplace.messages.frames import Buffer, FrameError, Route, TensorHeader
-from splitplace.messages.limits import MAX_BATCH, MAX_STAGES, MEBIBYTE
+from splitplace.messages.limits import MEBIBYTE
 from splitplace.messages.topics import (
     APPLICATION,
     NODE_CANCEL,
@@ -68,22 +72,6 @@ _GATHER_MS = 20.0
 """Time from a change to an early heartbeat: fragments that begin to be loaded together are told together."""
 _BEAT_PAUSE_MS = 200.0
 """Time between an early heartbeat and the one before."""
-
-
-async def run(settings: NodeSettings) -> None:
-    """Measure this device, then be a node until cancelled. Raises NamesakeError if there is such a node."""
-    limit_memory(settings.memory_budget_bytes)
-    thread_score = await asyncio.to_thread(measure_score)
-    gains = await asyncio.to_thread(measure_gains, settings.usable_threads)
-    codec = await asyncio.to_thread(measure_codec, compress=settings.compress)
-    speed = OwnSpeed(thread_score, gains, settings.share)
-    log.info(
-        "node %s: score %.1f GFLOP/s, codec %.0f MB/s; %d cores, %.2f times one thread on one job, %.2f on "
-        "several; threads %s",
-        *(settings.node, speed.score, codec, gains.threads, gains.alone, gains.together),
-        "spin" if gains.spinning else "do not spin",
-    )
-    await Agent(settings, speed=speed, encode_megabytes_per_second=codec).run()
 
 
 class Agent:
@@ -151,8 +139,14 @@ class Agent:
         self._link = LinkMeter(settings.link_megabytes_per_second)
         self._disk = NodeDisk(settings.fragment_folder, int(settings.fragment_store_mb * MEBIBYTE))
         self._store = self._disk.files
+        self._forms = StageForms(
+            self._disk,
+            budget_bytes=settings.memory_budget_bytes,
+            timeout_s=settings.prepare_timeout_s,
+            gains=speed.gains,
+        )
         self._catalogue = Catalogue(speed.score)
-        budget = MemoryBudget(settings.memory_budget_bytes)
+        budget = MemoryBudget(settings.memory_budget_bytes, room_for_fragments())
         threads = speed.gains.threads
         self._speed = SpeedWatch(
             speed,
@@ -179,7 +173,7 @@ class Agent:
             clock=clock,
             guard=self._quarantine,
             gains=speed.gains,
-            lender=ActivationLender(self._catalogue, budget),
+            lender=ActivationLender(self._activation_bytes, budget),
         )
         self._loader = Loader(
             catalogue=self._catalogue,
@@ -193,6 +187,7 @@ class Agent:
             quarantine=self._quarantine,
             clock=clock,
             on_change=self._beat_soon,
+            forms=self._forms,
         )
         self._outbox = Outbox(self._tensors, self._node, self._link)
         self._meter = Meter(settings.cpu_share or settings.cores)
@@ -205,6 +200,7 @@ class Agent:
             await self._service.run()
         finally:
             self._watchdog.stop()
+            await asyncio.to_thread(self._forms.close)
             await asyncio.to_thread(self._executor.stop)
 
     def _activities(self) -> Iterator[Activity]:
@@ -213,6 +209,9 @@ class Agent:
             yield Activity("run", running.age_ms, running.fragment, running.expected_ms)
         for fragment, age_ms in self._loader.opening():
             yield Activity("load", age_ms, fragment)
+        for fragment, age_ms in self._loader.preparing():
+            # A child that prepares and one that measures, each with the timeout.
+            yield Activity("prepare", age_ms, fragment, 2000 * self._forms.timeout_s)
         yield Activity("loop", self._watchdog.awake_ms() - self._turned_ms - self._turn_ms)
 
     # --- what comes in -----------------------------------------------------------------------------
@@ -220,7 +219,7 @@ class Agent:
     async def _on_tensor(self, received: Received[TensorHeader]) -> None:
         header = received.message
         try:
-            route = self._checked_route(header)
+            route = checked_route(header, self._node)
             self._loader.make_way()
             run = (header.task, header.attempt, header.sender, header.stage)
             self._link.frame(run, len(received.body), now_ms())
@@ -231,19 +230,6 @@ class Agent:
             return
         if complete is not None:
             self._enqueue(complete[0], route, complete[1])
-
-    def _checked_route(self, header: TensorHeader) -> Route:
-        """Return the header's route. Raises FrameError if this node cannot or must not follow it."""
-        route = header.route
-        if route is None or route.node != self._node or route.stage != header.stage:
-            raise FrameError(f"the route does not lead to {self._node}: {route}")
-        if header.shape[0] > MAX_BATCH or header.micro_batch >= header.micro_batches:
-            raise FrameError(
-                f"micro-batch {header.micro_batch} of {header.micro_batches}, {header.shape[0]} images"
-            )
-        if len(header.trace) >= MAX_STAGES:
-            raise FrameError(f"{len(header.trace)} stages were run before")
-        return route
 
     def _enqueue(self, header: TensorHeader, route: Route, encoded: Buffer) -> None:
         arrived_ms = now_ms()
@@ -261,6 +247,9 @@ class Agent:
             self._loader.want(route.fragment)
         elif outcome is PushOutcome.FULL:
             self._report_failure((job,), "busy", "the queue is full")
+
+    def _activation_bytes(self, fragment: str) -> int | None:
+        return self._loader.activation_bytes(fragment)
 
     async def _on_application(self, received: Received[Application]) -> None:
         self._loader.add_application(received.message)
@@ -350,23 +339,26 @@ class Agent:
 
     async def _publish_vitals(self) -> None:
         self._beat_ms = now_ms()
-        sample, files = await asyncio.to_thread(self._sample)
-        await self._control.publish(NODE_VITALS, self._vitals(sample, self._catalogue.stored(files)))
+        sample, files, prepared = await asyncio.to_thread(self._sample)
+        stored = self._catalogue.stored(files)
+        await self._control.publish(NODE_VITALS, self._vitals(sample, stored, prepared))
 
-    def _sample(self) -> tuple[VitalsSample, tuple[str, ...]]:
-        """Return use of the device and files on disk. Blocks: reads files below /proc and on disk."""
+    def _sample(self) -> tuple[VitalsSample, tuple[str, ...], tuple[PreparedFragment, ...]]:
+        """Return use of the device, files on disk, and what is prepared. Blocks: reads /proc and the disk."""
         load = self._executor.load()
         if not load.queue_length and load.executed != self._executed_before:
             self._executed_before = load.executed
             give_back_memory()  # tensors of a burst: hundreds of megabytes were measured to stay otherwise
         self._store.check()
-        return self._meter.sample(), self._store.files()
+        return self._meter.sample(), self._store.files(), self._forms.report(self._catalogue)
 
     def _trouble(self) -> str:
         refused = [f"fragment {fragment[:12]} is put aside" for fragment in self._quarantine.refused()]
         return "; ".join([*filter(None, [self._store.trouble]), *refused])[:1000]
 
-    def _vitals(self, sample: VitalsSample, stored: tuple[str, ...]) -> NodeVitals:
+    def _vitals(
+        self, sample: VitalsSample, stored: tuple[str, ...], prepared: tuple[PreparedFragment, ...]
+    ) -> NodeVitals:
         load, seen, link = self._executor.load(), self._service.statistics, self._link.figures()
         self._executor.compress = self._settings.compress_at(link.up_megabytes_per_second)
         return NodeVitals(
@@ -376,13 +368,16 @@ class Agent:
             cpu_ratio=sample.cpu_ratio,
             resident_bytes=sample.resident_bytes,
             loaded_bytes=self._loader.loaded_bytes,
+            mapped_bytes=self._loader.mapped_bytes,
             loaded=self._loader.loaded[-MAX_FRAGMENTS_LISTED:],
             stored=stored[:MAX_FRAGMENTS_LISTED],
+            prepared=prepared[:MAX_FRAGMENTS_LISTED],
             queue_length=load.queue_length,
             queue_ms=load.queue_ms,
             speed=self._speed.speed.message,
             timings=load.timings,
             load_ms=self._loader.load_ms,
+            map_ms=self._loader.map_ms,
             link=link,
             running=load.running,
             loading=self._loader.loading,

@@ -56,6 +56,12 @@ def available_bytes(root: Path = Path("/")) -> int | None:
     return min(found, default=None)
 
 
+def room_for_fragments() -> int | None:
+    """Return how much private and mapped memory of fragments there is room for; None if nothing tells."""
+    available = available_bytes()
+    return None if available is None else max(0, available - PROCESS_BYTES)
+
+
 def _left(limit: int, held: int, own: int) -> int:
     """Return what a group leaves this process beside what others hold. Page cache gives way."""
     return max(0, limit - max(0, held - own))

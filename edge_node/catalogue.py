@@ -1,7 +1,7 @@
 """Descriptions of fragments from the manifests, and the times that follow from them here. Pure."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from math import nan
 
 from splitplace.edge_node.timings import Line
@@ -24,6 +24,8 @@ class Described:
     """The pieces to join; None for a fragment in one file."""
     reference_score: float
     """Benchmark score of the device on which it was timed."""
+    micro_batch: int
+    """Images of the largest micro-batch of a variant that uses it; 1 if none does."""
 
 
 class CatalogueFullError(SplitPlaceError):
@@ -49,18 +51,28 @@ class Catalogue:
         """
         if application.name not in self._applications and len(self._applications) >= MAX_APPLICATIONS:
             raise CatalogueFullError(application.name)
+        sizes = _micro_batches(application)
         self._applications[application.name] = {
             fragment.sha256: Described(
                 fragment,
                 application.files_of(fragment),
                 application.stage_of(fragment) if fragment.chain is not None else None,
                 application.reference_score,
+                sizes.get(fragment.sha256, 1),
             )
             for fragment in application.fragments
         }
-        self._fragments = {
-            sha256: entry for known in self._applications.values() for sha256, entry in known.items()
-        }
+        fragments: dict[str, Described] = {}
+        for known in self._applications.values():
+            for sha256, entry in known.items():
+                other = fragments.get(sha256)
+                larger = entry.micro_batch if other is None else max(entry.micro_batch, other.micro_batch)
+                fragments[sha256] = replace(entry, micro_batch=larger)
+        self._fragments = fragments
+
+    def __iter__(self) -> Iterator[Described]:
+        """Iterate over all fragments, each once. In any thread."""
+        return iter(self._fragments.values())
 
     def described(self, sha256: str) -> Described | None:
         """Return what is known of a fragment; None if no application has it."""
@@ -105,3 +117,12 @@ class Catalogue:
     def _slowness(self, reference_score: float) -> float:
         """Return how many times as long a call takes here; as long as described if no score was measured."""
         return cost.slowness(reference_score, self.score or reference_score)
+
+
+def _micro_batches(application: Application) -> dict[str, int]:
+    """Return the size of the largest micro-batch that comes to each fragment."""
+    sizes: dict[str, int] = {}
+    for variant in application.variants:
+        for stage in variant.stages:
+            sizes[stage.fragment] = max(variant.micro_batch, sizes.get(stage.fragment, 1))
+    return sizes

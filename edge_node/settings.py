@@ -18,6 +18,7 @@ from typing_extensions import override
 from splitplace.bus.settings import Settings
 from splitplace.edge_node.available_memory import Shares, available_bytes, shares
 from splitplace.edge_node.cores import quota_cores, usable_cores
+from splitplace.edge_node.stage.preparer import TIMEOUT_S
 from splitplace.messages.base import Name
 from splitplace.messages.limits import MEBIBYTE
 from splitplace.messages.topics import NODE
@@ -100,6 +101,9 @@ class NodeSettings(Settings):
     )
     fragment_store_mb: Annotated[float, Field(gt=0)] = Field(
         2048.0, description="Disk space for files of fragments and their prepared forms, in MiB."
+    )
+    prepare_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = Field(
+        TIMEOUT_S, description="Give up the preparation of a fragment when it takes longer than this."
     )
     queue_mb: Annotated[float, Field(gt=0)] = Field(
         default_factory=lambda: min(MOST_QUEUE_MB, _shares().queue_bytes / MEBIBYTE),

@@ -55,7 +55,7 @@ class AwakeClock:
 class Activity:
     """Something that should end soon."""
 
-    doing: Literal["run", "load", "loop"]
+    doing: Literal["run", "load", "prepare", "loop"]
     age_ms: float
     """Time awake since it began."""
     fragment: str | None = None
@@ -71,6 +71,8 @@ def limit_ms(activity: Activity, floor_ms: float) -> float:
     """
     if activity.doing == "load":
         return LOADING_FACTOR * floor_ms
+    if activity.doing == "prepare":  # ends by itself after a timeout, unless the disk hangs
+        return activity.expected_ms + LOADING_FACTOR * floor_ms
     if activity.doing == "loop":
         return LOOP_FACTOR * floor_ms
     return max(floor_ms, min(FACTOR * activity.expected_ms, MAX_LIMIT_MS))
@@ -83,6 +85,8 @@ def describe(activity: Activity) -> str:
         return f"the event loop has stood still for {seconds}"
     if activity.doing == "load":
         return f"fragment {activity.fragment} has been loading for {seconds}"
+    if activity.doing == "prepare":
+        return f"fragment {activity.fragment} has been prepared for {seconds} without an end"
     return f"fragment {activity.fragment} has run for {seconds}, expected {activity.expected_ms / 1000:.2g} s"
 
 

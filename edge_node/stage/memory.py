@@ -40,6 +40,10 @@ class StageMemory(Part):
         """Whether a run of each of these sizes, or of a larger one, was measured."""
         return max(micro_batches, default=1) <= self.runs[-1].micro_batch
 
+    def activation_bytes(self, micro_batch: int) -> int:
+        """Return the memory to reserve for a further run at the same time."""
+        return max(0, self.private_bytes(micro_batch) - self.loaded_bytes)
+
     def private_bytes(self, micro_batch: int) -> int:
         """Return the memory to reserve for a stage that runs micro-batches of up to this size.
 

@@ -36,18 +36,25 @@ _PARTIAL = ".partial"
 _MAX_NOTE_BYTES = 1 << 16
 
 
-class _File(Part):
+class FormFile(Part):
+    """A file of a form."""
+
     name: str
     size: int
     sha256: Sha256
 
 
-class _Note(Part):
+class FormNote(Part):
     """What is noted of a form."""
 
-    files: Annotated[tuple[_File, ...], Field(min_length=1, max_length=2)]
+    files: Annotated[tuple[FormFile, ...], Field(min_length=1, max_length=2)]
     memory: StageMemory | None = None
     """None before it was measured."""
+
+    @property
+    def mapped_bytes(self) -> int:
+        """Size of its weights, which a session maps."""
+        return sum(file.size for file in self.files if file.name == WEIGHTS)
 
 
 @dataclass
@@ -97,6 +104,8 @@ class PreparedForms:
         self._mapped: Counter[str] = Counter()
         self._checked: dict[str, tuple[int, ...]] = {}
         """Forms whose hashes were right, and what the file system said of their files then."""
+        self._notes: dict[str, tuple[tuple[int, ...], FormNote]] = {}
+        """What was read of the notes, and what the file system said of them then."""
         with contextlib.suppress(OSError):  # a read-only disk still gives good forms
             folder.mkdir(parents=True, exist_ok=True)
         for path in folder.glob(f"*{_PARTIAL}"):
@@ -120,7 +129,7 @@ class PreparedForms:
             mapped = sum(size for path, size in self._by_age() if path.name in self._mapped)
         return max(0, self._max_bytes - mapped)
 
-    def keys(self) -> tuple[str, ...]:
+    def made(self) -> tuple[str, ...]:
         """Return the keys of all forms, most recently used first. They are not checked."""
         return tuple(path.name for path, _ in reversed(self._by_age()))
 
@@ -181,7 +190,9 @@ class PreparedForms:
             size = sum(file.size for file in files)
             if size > self.room_bytes:
                 raise FormTooLargeError(too_large(size, self.room_bytes))
-            replace_file(partial / _NOTE, _Note(files=files, memory=form.memory).model_dump_json().encode())
+            replace_file(
+                partial / _NOTE, FormNote(files=files, memory=form.memory).model_dump_json().encode()
+            )
             _sync_folder(partial)
             with self._lock:
                 self._make_room(size)
@@ -191,16 +202,16 @@ class PreparedForms:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
-    def memory(self, key: str) -> StageMemory | None:
-        """Return what was measured of a form; None if nothing was, or there is none."""
+    def about(self, key: str) -> FormNote | None:
+        """Return what is noted of a form; None if there is none. It is not checked."""
         try:
-            return _read(self._folder / key).memory
+            return self._read(self._folder / key)
         except (OSError, ValueError):
             return None
 
     def note_memory(self, key: str, memory: StageMemory) -> None:
         """Note what was measured of a form. Raises OSError if there is none, or it cannot be written."""
-        note = _read(self._folder / key)
+        note = self._read(self._folder / key)
         content = note.model_copy(update={"memory": memory}).model_dump_json()
         replace_file(self._folder / key / _NOTE, content.encode())
 
@@ -211,7 +222,7 @@ class PreparedForms:
             ValueError: They are not what was written.
             OSError: They cannot be read.
         """
-        files = _read(folder).files
+        files = self._read(folder).files
         seen = _seen(folder, files)
         if self._checked.get(folder.name) == seen:
             return
@@ -219,6 +230,18 @@ class PreparedForms:
             if file.name not in {MODEL, WEIGHTS} or _file(folder / file.name, durably=False) != file:
                 raise ValueError(f"{folder / file.name} is damaged")
         self._checked[folder.name] = seen
+
+    def _read(self, folder: Path) -> FormNote:
+        """Return the note of a form. Raises OSError, ValueError."""
+        with (folder / _NOTE).open("rb") as file:
+            state = os.fstat(file.fileno())
+            seen = (state.st_ino, state.st_size, state.st_mtime_ns)
+            read = self._notes.get(folder.name)
+            if read is not None and read[0] == seen:
+                return read[1]
+            note = FormNote.model_validate_json(file.read(_MAX_NOTE_BYTES))
+        self._notes[folder.name] = (seen, note)
+        return note
 
     def _make_room(self, more_bytes: int) -> None:
         """Remove the least recently used forms that nobody maps, until a new one fits or none is left."""
@@ -233,6 +256,7 @@ class PreparedForms:
 
     def _remove(self, folder: Path) -> None:
         self._checked.pop(folder.name, None)
+        self._notes.pop(folder.name, None)
         with contextlib.suppress(OSError):  # without its note, what is left of it is no form
             (folder / _NOTE).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
@@ -258,18 +282,12 @@ def too_large(size: int, room_bytes: int) -> str:
     )
 
 
-def _read(folder: Path) -> _Note:
-    """Return the note of a form. Raises OSError, ValueError."""
-    with (folder / _NOTE).open("rb") as file:
-        return _Note.model_validate_json(file.read(_MAX_NOTE_BYTES))
-
-
-def _file(path: Path, *, durably: bool = True) -> _File:
+def _file(path: Path, *, durably: bool = True) -> FormFile:
     """Return size and hash of a file; `durably` also brings its content to the disk."""
     with path.open("rb") as file:
         if durably:
             os.fsync(file.fileno())
-        return _File(
+        return FormFile(
             name=path.name,
             size=os.fstat(file.fileno()).st_size,
             sha256=hashlib.file_digest(file, "sha256").hexdigest(),
@@ -285,7 +303,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _seen(folder: Path, files: tuple[_File, ...]) -> tuple[int, ...]:
+def _seen(folder: Path, files: tuple[FormFile, ...]) -> tuple[int, ...]:
     """Return what the file system says of a form's files. Raises OSError."""
     states = [(folder / file.name).stat() for file in files]
     return tuple(number for state in states for number in (state.st_ino, state.st_size, state.st_mtime_ns))

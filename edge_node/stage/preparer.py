@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Collection
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -40,6 +40,8 @@ class Prepared:
     key: str
     model: Path
     memory: StageMemory
+    mapped_bytes: int
+    """Size of its weights, which a session maps."""
     was_there: bool
     """Whether it was on the disk already."""
     seconds: float = 0.0
@@ -95,10 +97,10 @@ class Preparer:
         model = self._forms.find(key)
         if model is None:
             return None
-        memory = self._forms.memory(key)
-        if memory is None or not memory.covers(micro_batches):
+        about = self._forms.about(key)
+        if about is None or about.memory is None or not about.memory.covers(micro_batches):
             return None
-        return Prepared(key, model, memory, was_there=True)
+        return Prepared(key, model, about.memory, about.mapped_bytes, was_there=True)
 
     def prepare(
         self, stage: ChainStage, micro_batches: Collection[int], limits: Limits, form_bytes: int = 0
@@ -154,7 +156,7 @@ class Preparer:
             raise PrepareError("the prepared stage has gone from the disk")
         seconds = time.monotonic() - began
         log.info("prepared stage %s in %.1f s, peak %.1f MiB", key[:12], seconds, peak_bytes / 2**20)
-        return Prepared(key, made.model, made.memory, False, seconds, peak_bytes)  # noqa: FBT003
+        return replace(made, was_there=False, seconds=seconds, peak_bytes=peak_bytes)
 
     def _write(self, joined: bytes, folder: Path, limits: Limits) -> int:
         """Have a stage optimised and written into a folder. Return the child's peak of private memory."""

@@ -34,6 +34,7 @@ OF_PARTS = frozenset(
         "pacing",
         "placement",
         "policy",
+        "prepare_timeout_s",
         "queue_mb",
         "run_limit_s",
         "save_every_s",

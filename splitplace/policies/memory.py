@@ -33,6 +33,12 @@ def described_bytes(fragment: Fragment) -> int:
     return fragment.peak_memory_bytes + fragment.weight_bytes
 
 
+def activation_bytes(fragment: Fragment) -> int:
+    """Return the memory of a further run of a loaded fragment at the same time, as described."""
+    held = fragment.weight_bytes if fragment.chain is None else 0
+    return max(0, fragment.peak_memory_bytes - held)
+
+
 def preparing_bytes(fragment: Fragment) -> int:
     """Return the private memory that preparing a fragment takes beyond a bare process; 0 if none does."""
     if not is_prepared(fragment):

@@ -28,7 +28,7 @@ from splitplace.bus.namesake import (
 )
 from splitplace.bus.service import Service, new_boot_id
 from splitplace.bus.settings import Settings
-from splitplace.edge_node import agent
+from splitplace.edge_node import start
 from splitplace.edge_node.agent import Agent
 from splitplace.edge_node.gains import ONE_THREAD
 from splitplace.edge_node.own_speed import OwnSpeed
@@ -167,7 +167,7 @@ async def test_the_second_node_of_a_name_ends_and_says_what_to_do(
         await observer.until(NODE_STATUS, lambda status: status.online)
         await until(lambda: first._service._rivals.announced(now_ms()))
         with pytest.raises(NamesakeError, match=r"another node .* is called kit: .*--node"):
-            await agent.run(settings_of(broker_url, tmp_path / "2"))
+            await start.run(settings_of(broker_url, tmp_path / "2"))
         assert not run.done()
         assert first._service.statistics.reconnects == 0
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from splitplace.messages.cluster import CancelTask, PrepareFragments
 from splitplace.messages.frames import Route
+from splitplace.messages.limits import MEBIBYTE
 from splitplace.messages.topics import NODE_CANCEL, NODE_INFO, NODE_PREPARE, NODE_STATUS
 from tests.edge_node.wide_application import WIDTH, build_wide_application
 from tests.edge_node.world import routes, world
@@ -32,6 +33,33 @@ async def test_one_node_runs_a_whole_network_and_says_what_it_cost(broker_url: s
     assert vitals.loaded == vitals.stored == (route.fragment,)
     assert vitals.loaded_bytes == w.application.fragment(route.fragment).peak_memory_bytes
     assert [timing.fragment for timing in vitals.timings] == [route.fragment]
+
+
+async def test_a_node_prepares_a_fragment_with_large_weights_and_tells_what_it_measured(
+    mosquitto_url: str, tmp_path: Path
+) -> None:
+    images, _ = tiny_images(8)
+    application = build_tiny_application(tmp_path / "models", in_pieces=True, weight_bytes=2 * MEBIBYTE)
+    async with world(mosquitto_url, tmp_path, application=application) as w:
+        await w.start_node("n1", memory_budget_mb=64)
+        (route,) = routes(application.variant("whole"), ["n1"])
+        await w.outside.send(route, images)
+        await until(lambda: w.outside.outputs, 60)
+        np.testing.assert_array_equal(w.outside.output("whole"), right_answers(images))
+        vitals = await w.next_vitals("n1")
+        (told,) = vitals.prepared
+        assert told.fragment == route.fragment
+        assert vitals.loaded_bytes == told.private_bytes > 0
+        assert vitals.mapped_bytes == told.mapped_bytes
+        assert vitals.load_ms is not None
+        assert vitals.map_ms is None
+        await w.stop_node("n1")
+        await w.start_node("n1", memory_budget_mb=64)
+        await w.outside.send(route, images, task="client.later")
+        await until(lambda: len(w.outside.outputs) == 2, 60)
+        vitals = await w.next_vitals("n1")
+        assert vitals.load_ms is None
+        assert vitals.map_ms is not None
 
 
 async def test_nodes_join_pieces_and_those_that_share_some_store_both(

@@ -85,3 +85,18 @@ def test_the_number_of_applications_is_bounded(tmp_path: Path) -> None:
     catalogue.add_application(application.model_copy(update={"name": "a0"}))
     with pytest.raises(CatalogueFullError):
         catalogue.add_application(application.model_copy(update={"name": "one-too-many"}))
+
+
+def test_the_largest_micro_batch_of_any_variant_of_any_application_is_known(tmp_path: Path) -> None:
+    application = build_tiny_application(tmp_path)
+    whole, layer, semantic = application.variants
+    larger = application.model_copy(
+        update={"name": "larger", "variants": (whole.model_copy(update={"micro_batch": 32}), layer)}
+    )
+    catalogue = Catalogue(50.0)
+    for each in (larger, application):
+        catalogue.add_application(each)
+    sizes = {found.fragment.sha256: found.micro_batch for found in catalogue}
+    assert sizes[whole.stages[0].fragment] == 32
+    assert sizes[layer.stages[0].fragment] == layer.micro_batch
+    assert sizes[semantic.stages[0].fragment] == semantic.micro_batch

@@ -1,109 +1,16 @@
 """What is needed now is loaded at once; what might be needed waits for idle moments and free memory."""
 
-import asyncio
 import errno
 import os
-import shutil
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from splitplace.bus.background import BackgroundTasks
 from splitplace.edge_node import loader
-from splitplace.edge_node.catalogue import Catalogue
-from splitplace.edge_node.executor import Executor
-from splitplace.edge_node.fragment_store import FragmentStore
-from splitplace.edge_node.loader import Loader
-from splitplace.edge_node.memory import MemoryBudget
-from splitplace.edge_node.quarantine import Quarantine
-from splitplace.edge_node.queue import JobQueue
-from splitplace.messages.application import Application, StoredFile
-from splitplace.messages.cluster import FailureKind
-from splitplace.storage.model_store import ModelStore
+from splitplace.messages.application import Application
 from tests.edge_node.jobs import make_job
-from tests.support.tiny_application import build_tiny_application
-from tests.support.waiting import pass_time, until
+from tests.edge_node.loading import FRAGMENT_BYTES, bench
+from tests.support.waiting import until
 
 BIG = 1_000_000_000.0
-FRAGMENT_BYTES = 100_000
-"""Size of each fragment of the tiny application; the whole takes three times as much."""
-
-
-@dataclass
-class Bench:
-    """A loader whose fragments lie on a disk next door, and an executor that never computes."""
-
-    application: Application
-    models: ModelStore
-    executor: Executor
-    quarantine: Quarantine
-    store: FragmentStore
-    fetched: list[str] = field(default_factory=list)
-    failures: list[tuple[str, FailureKind]] = field(default_factory=list)
-    fetching: int = 0
-    disk_error: OSError | None = None
-    most_at_once: int = 0
-    fetch_s: float = 0.0
-    held: asyncio.Event = field(default_factory=asyncio.Event)
-    """While it is cleared, nothing arrives."""
-    loader: Loader = field(init=False)
-
-    async def fetch(self, files: Sequence[StoredFile]) -> tuple[Path, ...]:
-        self.fetching += 1
-        self.most_at_once = max(self.most_at_once, self.fetching)
-        try:
-            await asyncio.to_thread(pass_time, self.fetch_s)
-            await self.held.wait()
-        finally:
-            self.fetching -= 1
-        if self.disk_error is not None:
-            raise self.disk_error
-        self.fetched += [file.sha256 for file in files]
-        paths = [self.store.folder / file.sha256 for file in files]
-        for path in paths:
-            shutil.copy(self.models.file_path(path.name), path)
-        return tuple(paths)
-
-    def note_failure(self, sha256: str, kind: FailureKind, _: str) -> None:
-        self.failures.append((sha256, kind))
-
-    def fragments(self, variant: str) -> tuple[str, ...]:
-        return tuple(stage.fragment for stage in self.application.variant(variant).stages)
-
-
-@asynccontextmanager
-async def bench(
-    folder: Path, *, budget_bytes: int = 100 * FRAGMENT_BYTES, in_pieces: bool = False
-) -> AsyncIterator[Bench]:
-    application = build_tiny_application(
-        folder / "models", peak_memory_bytes=FRAGMENT_BYTES, in_pieces=in_pieces
-    )
-    catalogue = Catalogue(50.0)
-    catalogue.add_application(application)
-    made = Bench(
-        application,
-        ModelStore(folder / "models"),
-        Executor(JobQueue(max_bytes=1_000_000), lambda _: None),
-        Quarantine(folder),
-        FragmentStore(folder / "node", 10_000_000),
-    )
-    made.held.set()
-    tasks = BackgroundTasks()
-    made.loader = Loader(
-        catalogue=catalogue,
-        store=made.store,
-        executor=made.executor,
-        budget=MemoryBudget(budget_bytes),
-        fetch=made.fetch,
-        on_failure=made.note_failure,
-        spawn=tasks.spawn,
-        quarantine=made.quarantine,
-    )
-    try:
-        yield made
-    finally:
-        await tasks.stop()
 
 
 async def test_what_a_task_needs_is_brought_at_once_and_beside_each_other(tmp_path: Path) -> None:

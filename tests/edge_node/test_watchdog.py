@@ -48,7 +48,13 @@ def test_loading_and_the_event_loop_have_limits_too() -> None:
     assert FLOOR_MS < limit_ms(Activity("loop", 0.0), FLOOR_MS) < limit_ms(Activity("load", 0.0), FLOOR_MS)
 
 
+def test_a_preparation_may_take_its_timeouts_and_as_long_again_as_loading() -> None:
+    limit = limit_ms(Activity("prepare", 0.0, FRAGMENT, 1_200_000.0), FLOOR_MS)
+    assert limit == 1_200_000.0 + limit_ms(Activity("load", 0.0), FLOOR_MS)
+
+
 def test_what_hangs_is_named() -> None:
+    assert FRAGMENT in describe(Activity("prepare", 3e6, FRAGMENT, 1e6))
     assert FRAGMENT in describe(Activity("run", 3e4, FRAGMENT, 10.0))
     assert FRAGMENT in describe(Activity("load", 3e4, FRAGMENT))
     assert "event loop" in describe(Activity("loop", 3e4))

@@ -49,6 +49,7 @@ def build_tiny_application(
     default_deadline_ms: float = 1000.0,
     padding_bytes: int = 0,
     in_pieces: bool = False,
+    weight_bytes: int = 4 * (_WIDEN.size + _DECIDE.size),
 ) -> Application:
     """Writes the application into the store `root` and returns it.
 
@@ -66,10 +67,11 @@ def build_tiny_application(
         default_deadline_ms: Deadline of tasks without one.
         padding_bytes: Bytes that no node reads, in the files of each fragment.
         in_pieces: Whether fragments are runs of pieces, not files.
+        weight_bytes: Weights of each fragment, as described: nodes prepare those from 1 MiB up.
     """
     image = TensorSpec(dtype="uint8", shape=(1, 4, 4))
     nominal = {
-        "weight_bytes": 4 * (_WIDEN.size + _DECIDE.size),
+        "weight_bytes": weight_bytes,
         "flops_per_image": FLOPS_PER_IMAGE,
         "milliseconds_per_call": milliseconds_per_call,
     }

@@ -105,10 +105,10 @@ def test_room_is_made_before_a_form_is_written(tmp_path: Path) -> None:
     make(forms, KEYS[0])
     make(forms, KEYS[1])
     with forms.making(KEYS[2], 1500) as form:
-        assert forms.keys() == (KEYS[1],)
+        assert forms.made() == (KEYS[1],)
         assert grown == [0, 0, 1500]
         (form.folder / MODEL).write_bytes(b"model")
-    assert set(forms.keys()) == {KEYS[1], KEYS[2]}
+    assert set(forms.made()) == {KEYS[1], KEYS[2]}
 
 
 def test_a_form_that_does_not_fit_beside_those_that_are_mapped_is_refused_and_drives_none_out(
@@ -121,7 +121,7 @@ def test_a_form_that_does_not_fit_beside_those_that_are_mapped_is_refused_and_dr
     assert 2000 < forms.room_bytes < 3000
     with pytest.raises(FormTooLargeError, match="half"):
         make(forms, KEYS[2], size=3500)
-    assert set(forms.keys()) == {KEYS[0], KEYS[1]}
+    assert set(forms.made()) == {KEYS[0], KEYS[1]}
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -131,21 +131,26 @@ def test_forms_that_nobody_maps_are_removed_for_others_who_need_the_disk(tmp_pat
         make(forms, key)
     forms.map(KEYS[0])
     assert 1000 <= forms.free(1) < 2000
-    assert set(forms.keys()) == {KEYS[0], KEYS[2], KEYS[3]}
+    assert set(forms.made()) == {KEYS[0], KEYS[2], KEYS[3]}
     assert 2000 <= forms.free(100_000) < 4000
-    assert forms.keys() == (KEYS[0],)
+    assert forms.made() == (KEYS[0],)
 
 
 def test_what_was_measured_of_a_form_is_found_again(tmp_path: Path) -> None:
     forms = PreparedForms(tmp_path, 10_000)
     make(forms, KEYS[0])
-    assert forms.memory(KEYS[0]) is forms.memory(KEYS[1]) is None
+    assert forms.about(KEYS[1]) is None
+    about = forms.about(KEYS[0])
+    assert about is not None
+    assert (about.memory, about.mapped_bytes) == (None, 1000)
     run = RunMemory(micro_batch=2, private_bytes=3, milliseconds=4.0)
     memory = StageMemory(loading_bytes=2, loaded_bytes=1, runs=(run,))
     forms.note_memory(KEYS[0], memory)
     assert forms.find(KEYS[0]) is not None
     later = PreparedForms(tmp_path, 10_000)
-    assert later.memory(KEYS[0]) == memory
+    found = later.about(KEYS[0])
+    assert found is not None
+    assert found.memory == memory
     assert later.find(KEYS[0]) is not None
 
 
