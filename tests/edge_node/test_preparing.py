@@ -55,6 +55,18 @@ async def test_a_fragment_is_prepared_at_first_and_mapped_the_next_time_without_
         assert again.fetched == []
 
 
+async def test_a_further_run_of_a_prepared_fragment_takes_what_was_measured(tmp_path: Path) -> None:
+    async with bench(tmp_path, in_pieces=True, weight_bytes=LARGE, budget_bytes=BUDGET) as made:
+        (whole,) = made.fragments("whole")
+        assert made.loader.activation_bytes("0" * 64) is None
+        described = made.application.fragment(whole).peak_memory_bytes
+        assert made.loader.activation_bytes(whole) == described
+        await load(made, whole)
+        measured = made.loader.activation_bytes(whole)
+        assert measured is not None
+        assert 0 < measured < prepared(made)[whole]
+
+
 async def test_small_weights_are_loaded_as_they_are(tmp_path: Path) -> None:
     async with bench(tmp_path, in_pieces=True) as made:
         (whole,) = made.fragments("whole")
