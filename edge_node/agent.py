@@ -15,7 +15,6 @@ from splitplace.bus.connection import Received
 from splitplace.bus.service import Service, new_boot_id, now_ms, software_version
 from splitplace.bus.upkeep import Upkeep
 from splitplace.edge_node.available_memory import room_for_fragments
-from splitplace.edge_node.benchmark import measure_gains, measure_score
 from splitplace.edge_node.call import Failure
 from splitplace.edge_node.catalogue import Catalogue
 from splitplace.edge_node.disk import NodeDisk
@@ -26,12 +25,13 @@ from splitplace.edge_node.link_meter import LinkMeter
 from splitplace.edge_node.loader import Loader
 from splitplace.edge_node.memory import MemoryBudget
 from splitplace.edge_node.outbox import Outbox
-from splitplace.edge_node.own_speed import OwnSpeed, SpeedWatch
+from splitplace.edge_node.own_speed import OwnSpeed
 from splitplace.edge_node.quarantine import Quarantine
 from splitplace.edge_node.queue import JobQueue, MicroBatchJob, PushOutcome
 from splitplace.edge_node.routes import checked_route
 from splitplace.edge_node.sessions import give_back_memory
 from splitplace.edge_node.settings import NodeSettings
+from splitplace.edge_node.speed_keeper import SpeedKeeper
 from splitplace.edge_node.stage_forms import StageForms
 from splitplace.edge_node.vitals import Meter, VitalsSample
 from splitplace.edge_node.watchdog import Activity, Watchdog
@@ -60,9 +60,6 @@ from splitplace.messages.topics import (
 )
 
 log = logging.getLogger(__name__)
-
-_LOOK_S = 0.05
-"""Time for a look at the speed."""
 
 TENSORS_IN_FLIGHT = 64
 """Unacknowledged frames that the broker may have on the way to us: at most 16 MiB."""
@@ -124,7 +121,7 @@ class Agent:
         self._beat = self._service.alarm(self._beat_now)
         self._beat_ms = -inf
         """When the last heartbeat was sent."""
-        self._service.every(settings.vitals_every_s, self._look_at_speed)
+        self._service.every(settings.vitals_every_s, self._tick_speed)
         self._control = self._service.bus
         self._control.subscribe(APPLICATION, self._on_application)
         self._control.subscribe(NODE_PREPARE, self._on_prepare, node=self._node)
@@ -147,13 +144,7 @@ class Agent:
         )
         self._catalogue = Catalogue(speed.score)
         budget = MemoryBudget(settings.memory_budget_bytes, room_for_fragments())
-        threads = speed.gains.threads
-        self._speed = SpeedWatch(
-            speed,
-            look=lambda: measure_score(_LOOK_S),
-            measure=lambda: (measure_score(), measure_gains(threads)),
-            now_ms=now_ms(),
-        )
+        self._speed = SpeedKeeper(speed, self._on_speed)
         self._quarantine = Quarantine(settings.fragment_folder)
         self._watchdog = Watchdog(
             floor_ms=1000 * settings.run_limit_s,
@@ -274,16 +265,11 @@ class Agent:
         self._assembly.expire(now_ms())
         self._loader.something_changed()
 
-    async def _look_at_speed(self) -> None:
-        if not self._speed.is_due(now_ms(), idle=not self._executor.busy()):
-            return
-        factor = await asyncio.to_thread(self._executor.exclusively, lambda: self._speed.look(now_ms()))
-        if factor == 1.0:
-            return
-        speed = self._speed.speed
-        log.info("the score is %.1f GFLOP/s now, %.2f times as slow as before", speed.score, factor)
+    async def _tick_speed(self) -> None:
+        await self._speed.tick(self._executor)
+
+    def _on_speed(self, speed: OwnSpeed) -> None:
         self._catalogue.score = speed.score
-        self._executor.measured_again(speed.gains, factor)
 
     # --- what goes out -----------------------------------------------------------------------------
 

@@ -1,17 +1,23 @@
-"""This node's speed: measured at its start, and again when it has drifted. Pure but for what it is given."""
+"""This node's speed: measured at its start, and again when it has drifted. Pure."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from splitplace.edge_node.gains import Gains
 from splitplace.messages.cluster import NodeSpeed
 
 DRIFT = 0.15
-"""A look at the speed counts if it differs from what is known by more than this share."""
+"""A look at the speed raises doubts if it differs from what is known by more than this share."""
+DOUBTS = 3
+"""Looks in a row that must differ in the same direction until the speed counts as changed."""
+DOUBTFUL_LOOK_EVERY_MS = 2_000.0
 LOOK_EVERY_MS = 30_000.0
 BUSY_LOOK_EVERY_MS = 120_000.0
 """Time between two looks while there is always something to compute: work waits for them."""
+GAINS_EVERY_MS = 600_000.0
+"""Time between two measurements of what threads gain, but the first is made as soon as the node has been idle
+for `LOOK_EVERY_MS`: when it starts, everything else on the device may start as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,48 +52,63 @@ class OwnSpeed:
 
 
 class SpeedWatch:
-    """Decides when to look at the speed, and when it has drifted."""
+    """Decides when to look at the speed, and when it has changed."""
 
-    def __init__(
-        self,
-        speed: OwnSpeed,
-        *,
-        look: Callable[[], float],
-        measure: Callable[[], tuple[float, Gains]],
-        now_ms: float,
-    ) -> None:
-        """Watch a speed that has just been measured.
-
-        Args:
-            speed: what was measured.
-            look: measures the score of one thread, quickly.
-            measure: measures that score and the gains of threads with care.
-            now_ms: the present moment.
-        """
+    def __init__(self, speed: OwnSpeed, now_ms: float) -> None:
+        """Watch a speed that has just been measured."""
         self.speed = speed
-        self._look = look
-        self._measure = measure
+        self._next_look_ms = now_ms + LOOK_EVERY_MS
         self._looked_ms = now_ms
+        self._next_gains_ms = now_ms + LOOK_EVERY_MS
+        self._doubts: list[float] = []
+        """Scores of the last looks that differed."""
 
-    def is_due(self, now_ms: float, *, idle: bool) -> bool:
-        """Whether it is time for a look."""
-        return now_ms - self._looked_ms >= (LOOK_EVERY_MS if idle else BUSY_LOOK_EVERY_MS)
+    def due(self, now_ms: float, *, idle: bool) -> Literal["look", "gains"] | None:
+        """Return what to measure now; None if nothing."""
+        if not idle:
+            return "look" if now_ms >= self._looked_ms + BUSY_LOOK_EVERY_MS else None
+        if self.speed.gains.threads > 1 and self._next_gains_ms <= min(now_ms, self._next_look_ms):
+            return "gains"
+        return "look" if now_ms >= self._next_look_ms else None
 
-    def look(self, now_ms: float) -> float:
-        """Look at the speed, and measure it if it has drifted. Nothing else should compute; blocks.
+    def put_off(self, now_ms: float) -> None:
+        """Note that a measurement was disturbed by work."""
+        self._next_look_ms = max(self._next_look_ms, now_ms + DOUBTFUL_LOOK_EVERY_MS)
+        self._next_gains_ms = max(self._next_gains_ms, now_ms + DOUBTFUL_LOOK_EVERY_MS)
+
+    def looked(self, thread_score: float, now_ms: float) -> float:
+        """Note a look at the score of one thread.
 
         Returns:
-            Time of a call now against before; 1 if the speed has not drifted.
+            Time of a call now against before; 1 if the speed has not changed.
         """
         self._looked_ms = now_ms
-        before = self.speed
-        if not self._differs(self._look()):
+        difference = self._difference(thread_score)
+        if abs(difference) <= math.log(1 + DRIFT):
+            self._doubts.clear()
+        elif self._doubts and (self._difference(self._doubts[-1]) > 0) != (difference > 0):
+            self._doubts = [thread_score]
+        else:
+            self._doubts.append(thread_score)
+        self._next_look_ms = now_ms + (DOUBTFUL_LOOK_EVERY_MS if self._doubts else LOOK_EVERY_MS)
+        if len(self._doubts) < DOUBTS:
             return 1.0
-        thread_score, gains = self._measure()
-        if not self._differs(thread_score):
-            return 1.0
-        self.speed = OwnSpeed(thread_score, gains, before.share)
-        return before.score / self.speed.score
+        newest = max(self._doubts)  # other work can only make a look too slow
+        self._doubts.clear()
+        self._next_look_ms = now_ms + LOOK_EVERY_MS
+        return self._change(OwnSpeed(newest, self.speed.gains, self.speed.share))
 
-    def _differs(self, thread_score: float) -> bool:
-        return abs(math.log(thread_score / self.speed.thread_score)) > math.log(1 + DRIFT)
+    def gained(self, gains: Gains, now_ms: float) -> float:
+        """Note what threads gain; returns the same as `looked`. Sessions spin or rest as when they began."""
+        self._next_gains_ms = now_ms + GAINS_EVERY_MS
+        spinning = self.speed.gains.spinning
+        return self._change(
+            OwnSpeed(self.speed.thread_score, replace(gains, spinning=spinning), self.speed.share)
+        )
+
+    def _change(self, speed: OwnSpeed) -> float:
+        before, self.speed = self.speed, speed
+        return before.score / speed.score
+
+    def _difference(self, thread_score: float) -> float:
+        return math.log(thread_score / self.speed.thread_score)

@@ -1,14 +1,15 @@
 """Nodes with several cores on real brokers: both ways of using them, and a speed that changes."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from splitplace.edge_node import agent, own_speed
+from splitplace.edge_node import own_speed, speed_keeper
 from splitplace.edge_node.call import call
-from splitplace.edge_node.gains import ONE_THREAD, Gains
+from splitplace.edge_node.gains import Gains
 from splitplace.messages.cluster import NodeSpeed
 from tests.edge_node.world import routes, world
 from tests.support.tiny_application import build_tiny_application, right_answers, tiny_images
@@ -60,10 +61,14 @@ async def test_a_node_says_that_it_has_become_slower_and_that_it_has_recovered(
     broker_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     score = [50.0]
+    gains = [replace(TWO_CORES, alone=1.0)]
     monkeypatch.setattr(own_speed, "LOOK_EVERY_MS", 50.0)
-    monkeypatch.setattr(agent, "measure_score", lambda *_: score[0])
-    monkeypatch.setattr(agent, "measure_gains", lambda _: ONE_THREAD)
-    async with world(broker_url, tmp_path, "n1") as w:
+    monkeypatch.setattr(own_speed, "DOUBTFUL_LOOK_EVERY_MS", 50.0)
+    monkeypatch.setattr(own_speed, "GAINS_EVERY_MS", 50.0)
+    monkeypatch.setattr(speed_keeper, "measure_score", lambda _: score[0])
+    monkeypatch.setattr(speed_keeper, "measure_gains", lambda *_: gains[0])
+    async with world(broker_url, tmp_path) as w:
+        await w.start_node("n1", gains=gains[0])
 
         def said() -> float:
             speed = w.vitals("n1").speed
@@ -74,3 +79,5 @@ async def test_a_node_says_that_it_has_become_slower_and_that_it_has_recovered(
         for newest in (20.0, 50.0):
             score[0] = newest
             await until(lambda: said() == score[0], 20)
+        gains[0] = TWO_CORES
+        await until(lambda: said() == 80.0, 20)

@@ -7,6 +7,9 @@ import pytest
 from splitplace.edge_node.gains import ONE_THREAD, Gains
 from splitplace.edge_node.own_speed import (
     BUSY_LOOK_EVERY_MS,
+    DOUBTFUL_LOOK_EVERY_MS,
+    DOUBTS,
+    GAINS_EVERY_MS,
     LOOK_EVERY_MS,
     OwnSpeed,
     SpeedWatch,
@@ -36,56 +39,49 @@ def test_threads_that_slow_a_job_down_are_not_used_for_it() -> None:
     assert (message.score, message.speed_up, message.together) == (20.0, 1.0, 1.4)
 
 
-class Device:
-    """A processor whose speed changes."""
-
-    def __init__(self, score: float) -> None:
-        self.score = score
-        self.noise = 1.0
-        self.looks = self.measurements = 0
-
-    def look(self) -> float:
-        self.looks += 1
-        return self.score * self.noise
-
-    def measure(self) -> tuple[float, Gains]:
-        self.measurements += 1
-        return self.score, ONE_THREAD
-
-    def watch(self) -> SpeedWatch:
-        return SpeedWatch(
-            OwnSpeed(self.score, ONE_THREAD, 0.5), look=self.look, measure=self.measure, now_ms=0.0
-        )
-
-
-def test_a_throttled_node_says_so_and_so_does_one_that_has_cooled_down() -> None:
-    device = Device(20.0)
-    watch = device.watch()
-    device.score = 10.0
-    assert watch.look(1.0) == pytest.approx(2.0)
+def test_a_throttled_node_says_so_after_some_looks_and_so_does_one_that_has_cooled_down() -> None:
+    watch = SpeedWatch(OwnSpeed(20.0, ONE_THREAD, 0.5), 0.0)
+    assert [watch.looked(10.0, 1.0) for _ in range(DOUBTS)] == [1.0] * (DOUBTS - 1) + [2.0]
     assert watch.speed.score == pytest.approx(5.0), "within its share"
-    device.score = 20.0
-    assert watch.look(2.0) == pytest.approx(0.5)
+    assert [watch.looked(20.0, 1.0) for _ in range(DOUBTS)] == [1.0] * (DOUBTS - 1) + [0.5]
     assert watch.speed.score == pytest.approx(10.0)
 
 
 def test_small_and_passing_differences_change_nothing() -> None:
-    device = Device(20.0)
-    watch = device.watch()
-    device.score = 18.0
-    assert watch.look(1.0) == 1.0
-    assert device.measurements == 0
-    device.score, device.noise = 20.0, 0.5
-    assert watch.look(2.0) == 1.0
-    assert device.measurements == 1, "a look that differs is made sure of"
+    watch = SpeedWatch(OwnSpeed(20.0, ONE_THREAD), 0.0)
+    for look in (18.0, 22.0, 10.0, 10.0, 20.0, 10.0, 10.0, 40.0, 40.0, 10.0, 10.0):
+        assert watch.looked(look, 1.0) == 1.0
     assert watch.speed.thread_score == 20.0
 
 
-def test_an_idle_node_looks_more_often_than_a_busy_one() -> None:
-    watch = Device(20.0).watch()
-    assert not watch.is_due(LOOK_EVERY_MS - 1, idle=True)
-    assert watch.is_due(LOOK_EVERY_MS, idle=True)
-    assert not watch.is_due(LOOK_EVERY_MS, idle=False)
-    assert watch.is_due(BUSY_LOOK_EVERY_MS, idle=False)
-    watch.look(LOOK_EVERY_MS)
-    assert not watch.is_due(LOOK_EVERY_MS + 1, idle=True)
+def test_of_several_looks_the_least_disturbed_counts() -> None:
+    watch = SpeedWatch(OwnSpeed(20.0, ONE_THREAD), 0.0)
+    for look in (9.0, 10.0, 5.0):
+        watch.looked(look, 1.0)
+    assert watch.speed.thread_score == 10.0
+
+
+def test_an_idle_node_looks_more_often_than_a_busy_one_and_at_once_when_in_doubt() -> None:
+    watch = SpeedWatch(OwnSpeed(20.0, ONE_THREAD), 0.0)
+    assert watch.due(LOOK_EVERY_MS - 1, idle=True) is None
+    assert watch.due(LOOK_EVERY_MS, idle=True) == "look"
+    assert watch.due(LOOK_EVERY_MS, idle=False) is None
+    assert watch.due(BUSY_LOOK_EVERY_MS, idle=False) == "look"
+    watch.looked(20.0, LOOK_EVERY_MS)
+    assert watch.due(LOOK_EVERY_MS + DOUBTFUL_LOOK_EVERY_MS, idle=True) is None
+    watch.looked(10.0, 2 * LOOK_EVERY_MS)
+    assert watch.due(2 * LOOK_EVERY_MS + DOUBTFUL_LOOK_EVERY_MS, idle=True) == "look"
+    watch.put_off(2 * LOOK_EVERY_MS + DOUBTFUL_LOOK_EVERY_MS)
+    assert watch.due(2 * LOOK_EVERY_MS + DOUBTFUL_LOOK_EVERY_MS, idle=True) is None
+
+
+def test_what_threads_gain_is_measured_again_once_the_node_is_idle_and_seldom_after_that() -> None:
+    watch = SpeedWatch(OwnSpeed(20.0, Gains(2, alone=0.8, together=1.0, spinning=True)), 0.0)
+    assert watch.due(LOOK_EVERY_MS, idle=False) is None
+    assert watch.due(LOOK_EVERY_MS, idle=True) == "gains"
+    assert watch.gained(Gains(2, alone=1.6, together=1.9), LOOK_EVERY_MS) == pytest.approx(1 / 1.6)
+    assert watch.speed.gains == Gains(2, alone=1.6, together=1.9, spinning=True), "sessions stay as they are"
+    assert watch.due(LOOK_EVERY_MS, idle=True) == "look"
+    watch.looked(20.0, GAINS_EVERY_MS)
+    watch.looked(20.0, LOOK_EVERY_MS + GAINS_EVERY_MS)
+    assert watch.due(LOOK_EVERY_MS + GAINS_EVERY_MS, idle=True) == "gains"
