@@ -10,18 +10,26 @@ from splitplace.messages.cluster import NodeState, PreparedFragment
 from splitplace.messages.limits import MEBIBYTE
 from splitplace.policies import cost
 from splitplace.policies.cluster import ClusterView, StageWork
-from splitplace.policies.memory import described_bytes, is_prepared, needed_bytes, preparing_bytes
+from splitplace.policies.memory import (
+    activation_bytes,
+    described_bytes,
+    is_prepared,
+    needed_bytes,
+    preparing_bytes,
+)
 from tests.support import examples
 
 BUDGET = 64 * MEBIBYTE
+PRIVATE = 26 * MEBIBYTE
+"""What is reckoned for activations of 10 MiB."""
 
 
 def fragment(*, weight_mib: float, stored_mib: float | None = None, chain: bool = True) -> Fragment:
-    """A fragment that takes 10 MiB of private memory."""
+    """A fragment whose activations take 10 MiB."""
     changes = {
         "weight_bytes": int(weight_mib * MEBIBYTE),
         "file_bytes": int((weight_mib if stored_mib is None else stored_mib) * MEBIBYTE),
-        "peak_memory_bytes": 10 * MEBIBYTE,
+        "peak_memory_bytes": int((10 + weight_mib) * MEBIBYTE),
         "chain": "network" if chain else None,
         "end": 1 if chain else 0,
     }
@@ -37,7 +45,13 @@ def test_small_weights_are_not_prepared_and_are_held() -> None:
     small = fragment(weight_mib=0.5)
     assert not is_prepared(small)
     assert preparing_bytes(small) == 0
-    assert described_bytes(small) == small.peak_memory_bytes + small.weight_bytes
+    assert described_bytes(small) == small.peak_memory_bytes
+    assert activation_bytes(small) == 10 * MEBIBYTE
+
+
+def test_mapped_weights_take_no_private_memory_and_runs_more_than_their_tensors() -> None:
+    assert described_bytes(fragment(weight_mib=44)) == described_bytes(fragment(weight_mib=20)) == PRIVATE
+    assert 20 * MEBIBYTE < activation_bytes(fragment(weight_mib=44)) < PRIVATE
 
 
 def test_a_fragment_in_one_file_takes_what_its_manifest_says() -> None:
@@ -46,7 +60,7 @@ def test_a_fragment_in_one_file_takes_what_its_manifest_says() -> None:
 
 
 @pytest.mark.parametrize(
-    ("weight_mib", "own_mib", "expected_mib"), [(44, None, 10), (44, 12, 12), (60, None, inf), (60, 12, 12)]
+    ("weight_mib", "own_mib", "expected_mib"), [(44, None, 26), (44, 12, 12), (60, None, inf), (60, 12, 12)]
 )
 def test_a_node_that_has_measured_a_fragment_knows_and_one_too_small_to_prepare_it_is_never_asked(
     weight_mib: float, own_mib: int | None, expected_mib: float
@@ -85,10 +99,10 @@ def test_what_is_reserved_is_given_back_though_the_node_has_measured_it_since() 
     large = fragment(weight_mib=44)
     cluster = view(fragment(weight_mib=44).model_copy(update={"sha256": "e" * 64}))
     cluster.placed("t", 1, [StageWork("b", large, 10.0)], 0.0)
-    assert cluster.free_bytes("b") == BUDGET - 10 * MEBIBYTE
+    assert cluster.free_bytes("b") == BUDGET - PRIVATE
     form = PreparedFragment(fragment=large.sha256, private_bytes=25 * MEBIBYTE, mapped_bytes=1)
     cluster.apply(examples.snapshot(node("b", prepared=(form,))), 1.0)
     assert cluster.columns.needed_bytes(large).tolist() == [25 * MEBIBYTE]
-    assert cluster.free_bytes("b") == BUDGET - 10 * MEBIBYTE
+    assert cluster.free_bytes("b") == BUDGET - PRIVATE
     cluster.finished("t", 2.0)
     assert cluster.free_bytes("b") == BUDGET
