@@ -215,13 +215,13 @@ class SplitterCore:
             self._cluster.placed(accepted.task, accepted.attempt, work, now_ms, due_ms=record.due_ms)
             record.context = context
             record.uncorrected_ms = placement.prediction.response_ms
-            record.loads = self._must_load(jobs[decision.variant], placement)
+            record.loads = self._must_load(placement)
         return self._settle(record, decision, now_ms, context)
 
-    def _must_load(self, job: Job, placement: Placement) -> bool:
+    def _must_load(self, placement: Placement) -> bool:
         return not all(
-            self._cluster.is_loaded(placement.nodes[name], fragment.sha256)
-            for name, fragment in job.fragments.items()
+            self._cluster.is_loaded(share.node, placement.job.fragments[share.stage].sha256)
+            for share in placement.shares
         )
 
     def _foresee(self, record: _TrackedTask, job: Job, now_ms: float) -> Placement | Infeasible:

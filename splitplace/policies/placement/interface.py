@@ -48,8 +48,14 @@ class Placement:
 
     @property
     def nodes(self) -> Mapping[str, str]:
-        """The node of each stage that stands on one."""
-        return {share.stage: share.node for share in self.shares if share.micro_batches is None}
+        """The node of each stage.
+
+        Raises:
+            ValueError: a stage has replicas; `shares` tells them.
+        """
+        if len(self.shares) > len(self.job.variant.stages):
+            raise ValueError(f"{self.job.variant.name}: a stage stands on several nodes")
+        return {share.stage: share.node for share in self.shares}
 
     @property
     def node_names(self) -> tuple[str, ...]:

@@ -365,3 +365,23 @@ def test_every_attempt_gets_one_decision_in_time_whatever_happens(
     latest = {task: max(a for t, a in asked if t == task) for task, _ in asked}
     for task, attempt in latest.items():
         assert (task, attempt) in answers or task in over
+
+
+@pytest.mark.parametrize("variant", ["whole", "layer", "semantic"])
+def test_a_task_that_nodes_will_share_is_foreseen_as_shared(variant: SplitName) -> None:
+    made, alone = (
+        SplitterCore(split_policy(variant), placement_policy("earliest-finish", replicas=replicas))
+        for replicas in (4, 1)
+    )
+    decisions = []
+    for each in (made, alone):
+        each.add_applications([APP])
+        each.cluster(snapshot(*(ready(name) for name in "abcd"), node("e")), 0.0)
+        decisions.append(one(each.accepted(accepted(batch=32), 0.0)))
+    shared, plain = decisions
+    assert shared.variant == plain.variant == variant
+    assert shared.predicted_ms is not None
+    assert plain.predicted_ms is not None
+    assert shared.predicted_ms < plain.predicted_ms
+    waits = {arm.variant: arm.wait_ms for arm in shared.alternatives}
+    assert waits[variant] == pytest.approx(0.0)
