@@ -159,6 +159,8 @@ TASK_TOO_DEEP = Topic(
     max_bytes=limits.MAX_TASK_BYTES,
     is_open=True,
 )
+TASK_LEVEL = "task"
+"""First level of all topics of tasks."""
 TASKS = (TASK, TASK_OF_CLIENT, TASK_NAMED, TASK_TOO_DEEP)
 """Everything that sensors may publish on."""
 

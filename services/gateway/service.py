@@ -11,7 +11,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from splitplace.bus.client import Session
-from splitplace.bus.connection import Received
+from splitplace.bus.connection import RawReceived, Received
 from splitplace.bus.seldom import SeldomWarnings
 from splitplace.bus.service import Service, now_ms, software_version
 from splitplace.messages import topics
@@ -119,7 +119,7 @@ class Gateway:
         bus.on_connect(self._catalogue.connected)
         for topic in topics.TASKS:
             self._intake.subscribe_raw(
-                topic, self._reception.receive, workers=INTAKE_WORKERS, overflow=self._reception.turn_away
+                topic, self._receive, workers=INTAKE_WORKERS, overflow=self._reception.turn_away
             )
         self._intake.subscribe_raw(topics.SERVICE_STATUS, self._retain_flag.on_status, service=topics.GATEWAY)
         bus.subscribe(topics.JOB_DECIDED, self._on_decided)
@@ -132,6 +132,13 @@ class Gateway:
         bus.subscribe(topics.APPLICATION, self._on_application)
 
     # --- intake ------------------------------------------------------------------------------------
+
+    async def _receive(self, raw: RawReceived) -> None:
+        if self._settings.credentials is not None and raw.retained and raw.payload:
+            # Users may be strangers: what the broker keeps of them is never run and costs it memory.
+            kept = "/".join((topics.TASK_LEVEL, *raw.parameters.values()))
+            self._answers.spawn_publication(self._answers.publish_raw(kept, b"", retain=True))
+        await self._reception.receive(raw)
 
     def _tell(self, answer: Answer, reply: ReplyTo) -> None:
         """Publish an answer that the journal does not wait for."""

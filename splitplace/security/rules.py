@@ -23,6 +23,7 @@ from splitplace.messages.topics import (
     RESULT_AGGREGATOR,
     SENSOR,
     SERVICE_STATUS,
+    TASK_LEVEL,
     TASKS,
     Topic,
     all_topics,
@@ -62,6 +63,8 @@ def rules(kind: str, name: str, prefix: str) -> tuple[Rule, ...]:
 def _service(name: str) -> Iterator[Rule]:
     yield from _published(name, _own_levels(name))
     yield from _read(name, {"receiver": AGGREGATOR_INBOX} if name == RESULT_AGGREGATOR else {})
+    if name == GATEWAY:  # deletes what sensors publish with the retain flag
+        yield Rule("publish", f"{TASK_LEVEL}/#")
     for topic in (SERVICE_STATUS, METRICS_SERVICE):  # looking for namesakes, and its health check
         yield Rule("read", _filter(topic, {"service": name}))
 

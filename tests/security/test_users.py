@@ -4,7 +4,6 @@ import json
 import ssl
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -19,6 +18,7 @@ from tests.support.secured import (
     Secured,
     Visitor,
     secure,
+    secure_in_thread,
     secured_broker,
     splitplace,
     token_for,
@@ -112,7 +112,7 @@ async def test_what_a_removed_node_has_left_is_cleared(secured: Secured) -> None
     with visiting(secured, GATEWAY) as gateway:
         assert gateway.may_subscribe(f"{PREFIX}/node/+/status")
         block_until(lambda: gateway.received.get(status) == b"online")
-        assert _in_thread(secured, "remove", "attic")
+        assert secure_in_thread(secured, "remove", "attic")
         block_until(lambda: gateway.received.get(status) == b"")
     node.close()
     with visiting(secured, GATEWAY) as later:
@@ -121,16 +121,10 @@ async def test_what_a_removed_node_has_left_is_cleared(secured: Secured) -> None
         assert status not in later.received
 
 
-def _in_thread(secured: Secured, *arguments: str) -> bool:
-    """Commands run a loop of their own."""
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(secure, secured, *arguments).result().code == 0
-
-
 async def test_a_rotated_password_overlaps_with_the_old_one_until_its_time(secured: Secured) -> None:
-    assert _in_thread(secured, "add", "sensor", "camera")
+    assert secure_in_thread(secured, "add", "sensor", "camera")
     old = secured.credentials("camera")
-    assert _in_thread(secured, "rotate", "camera", "--overlap", "10min")
+    assert secure_in_thread(secured, "rotate", "camera", "--overlap", "10min")
     new = secured.credentials("camera")
     assert (new.name, new.username) == ("camera", "camera~2")
     for each in (old, new):

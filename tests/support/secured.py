@@ -5,6 +5,7 @@ import io
 import queue
 import ssl
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -196,3 +197,9 @@ def token_for(
     shown = secure(secured, *command, node, *options)
     assert shown.code == 0, shown.errors
     return parse_token(shown.out.partition("--join ")[2].splitlines()[0])
+
+
+def secure_in_thread(secured: Secured, *arguments: str) -> bool:
+    """Run `splitplace secure ...` where a loop runs already; return whether it succeeded."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(secure, secured, *arguments).result().code == 0

@@ -177,9 +177,9 @@ async def observed(system: System) -> AsyncIterator[Observer]:
 class Sensor:
     """Sends labelled tasks, keeps every answer, and asks again for what it did not hear of."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.name = f"sensor-{secrets.token_hex(4)}"
-        self.bus = Bus(settings, self.name)
+    def __init__(self, settings: Settings, name: str = "") -> None:
+        self.name = name or f"sensor-{secrets.token_hex(4)}"
+        self.bus = Bus(settings, f"{self.name}-{secrets.token_hex(4)}")
         self.sent: dict[str, tuple[bytes, list[int]]] = {}
         self.answers: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self.bus.subscribe_raw(topics.ANSWER, self._on_answer, client=self.name)
