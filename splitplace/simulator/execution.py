@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from splitplace.messages.application import Fragment, Stage
+from splitplace.policies import cost
 from splitplace.policies.prediction import Job
 from splitplace.simulator.hosts import Host
 from splitplace.simulator.network import Link, Transfer
@@ -33,6 +34,16 @@ class Machine:
     def containers(self) -> bool:
         """Whether each task has containers of its own, as where tasks share the processor."""
         return self.processor.discipline == "shared"
+
+    @property
+    def threads(self) -> int:
+        """Calls that it may run at once, where it works like a node."""
+        return 1 if self.containers else self.host.cores
+
+    @property
+    def together(self) -> float:
+        """Speed of so many calls at once, against one at a time."""
+        return 1.0 if self.containers else self.host.together
 
 
 @dataclass(slots=True, eq=False)
@@ -121,7 +132,9 @@ class Execution:
         """Work of one call, in score-ms."""
         fragment, images = run.fragment, self.job.micro_batches[micro_batch]
         milliseconds = fragment.milliseconds_per_call + images * fragment.milliseconds_per_image
-        return milliseconds * self.slowness * self.job.application.reference_score
+        machine, calls = run.machine, len(self.job.micro_batches)
+        gain = cost.together_gain(calls, float(machine.threads), machine.together)
+        return milliseconds * self.slowness * self.job.application.reference_score / gain
 
     @property
     def is_lost(self) -> bool:

@@ -30,6 +30,10 @@ class Host(BaseModel):
     weight: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Number of hosts of this kind relative to a kind of weight 1."""
     cores: Annotated[int, Field(ge=1, le=4096)] = 1
+    together: Annotated[float, Field(ge=1, le=4096)] = 1.0
+    """Speed of one fragment on each core at the same time, against one after the other on all cores.
+
+    Only in profiles whose hosts work like nodes (`deadline`)."""
     score: Positive
     """Speed of a fragment that runs alone, in the unit of `Application.reference_score`."""
     concurrency: Positive = 1.0

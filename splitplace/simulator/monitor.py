@@ -53,8 +53,8 @@ class Monitor:
         self._loaded = tuple(self._fragments)
         self._scores = {name: machine.processor.score for name, machine in world.machines.items()}
         """Scores that the hosts measured at their start."""
-        self._timings_at: dict[float, tuple[FragmentTiming, ...]] = {}
-        """Fragment timings by score."""
+        self._timings_at: dict[tuple[float, float], tuple[FragmentTiming, ...]] = {}
+        """Fragment timings by score and by what is gained at once."""
         self._dead: set[str] = set()
         self._sequence = 0
         self._figures: dict[str, _Figures] = {}
@@ -105,7 +105,7 @@ class Monitor:
             "link_megabytes_per_second": figures.bytes_per_ms / 1000,
             "up_megabytes_per_second": figures.bytes_per_ms / 1000,
             "round_trip_ms": 2 * figures.latency_ms,
-            "timings": self._timings(figures.speed) if drifted else (),
+            "timings": self._timings(figures.speed, machine.together) if drifted else (),
         }
         before = self._said.get(machine.name)
         if before is None:
@@ -114,18 +114,20 @@ class Monitor:
                 "silent_ms": 0.0,
                 "memory_budget_bytes": int(machine.memory_bytes),
                 "loaded": self._loaded,
+                "threads": machine.threads,
+                "together": machine.together,
             }
             return NodeState.model_validate(constant | news)
         # Not validated: it does not come from outside, and half of the hosts have news in every snapshot.
         return before.model_copy(update=news)
 
-    def _timings(self, score: float) -> tuple[FragmentTiming, ...]:
-        if score not in self._timings_at:
-            self._timings_at[score] = tuple(
-                FragmentTiming(fragment=sha256, milliseconds_per_image=work / score)
+    def _timings(self, score: float, together: float) -> tuple[FragmentTiming, ...]:
+        if (score, together) not in self._timings_at:
+            self._timings_at[score, together] = tuple(
+                FragmentTiming(fragment=sha256, milliseconds_per_image=work / score, together=together)
                 for sha256, work in self._fragments.items()
             )
-        return self._timings_at[score]
+        return self._timings_at[score, together]
 
 
 def _queue(machine: Machine) -> tuple[float, int]:

@@ -6,12 +6,14 @@ from splitplace.messages.cluster import ClusterState
 from splitplace.policies.cluster import ClusterView
 from splitplace.policies.prediction import predict
 from splitplace.simulator.monitor import Monitor
+from splitplace.simulator.processor import Discipline
 from splitplace.simulator.twin import twin
 from splitplace.simulator.world import Surroundings, World
-from tests.simulator.worlds import fragment, host, job, world
+from tests.simulator.worlds import SCORE, fragment, host, job, world
 
 ONE = fragment("one")
 TWO = fragment("two")
+SLOW = fragment("slow", image_ms=100.0)
 
 
 def through(world: World) -> dict[str, float]:
@@ -98,15 +100,31 @@ def test_a_task_may_be_more_work_than_was_measured() -> None:
 
 
 @pytest.mark.parametrize("micro_batch", [3, 10])
-def test_an_undisturbed_task_takes_as_long_as_predicted(micro_batch: int) -> None:
-    small = world("a", "b")
+@pytest.mark.parametrize(("discipline", "drift"), [("shared", 1.0), ("deadline", 1.0), ("deadline", 0.5)])
+def test_an_undisturbed_task_takes_as_long_as_predicted(
+    micro_batch: int, discipline: Discipline, drift: float
+) -> None:
+    cores = host(cores=2, together=1.5)
+    small = World([("a", cores), ("b", cores)], Surroundings(1000.0, discipline=discipline))
     chain = job([ONE, TWO], micro_batch=micro_batch)
     view = ClusterView()
-    snapshot: ClusterState = Monitor(small, [chain.application]).snapshot()
+    monitor = Monitor(small, [chain.application])
+    for machine in small.machines.values():
+        machine.processor.set_score(SCORE * drift)
+    snapshot: ClusterState = monitor.snapshot()
     view.apply(snapshot, 0.0)
     nodes = {"s0": "a", "s1": "b"}
     small.start("t", 1, chain, nodes)
     assert through(small) == pytest.approx({"t": predict(view, chain, nodes, 0.0).response_ms})
+
+
+def test_micro_batches_that_fill_the_cores_of_a_node_gain_by_it() -> None:
+    took = []
+    for together in (1.0, 1.5):
+        small = World([("a", host(cores=2, together=together))], Surroundings(1000.0, discipline="deadline"))
+        small.start("t", 1, job([SLOW], micro_batch=5), {"s0": "a"})
+        took.append(through(small)["t"])
+    assert took[0] - took[1] == pytest.approx(1000 * (1 - 1 / 1.5), rel=0.02)
 
 
 def test_a_cancelled_task_leaves_nothing_behind() -> None:
