@@ -361,7 +361,7 @@ class Agent:
             queue_length=load.queue_length,
             queue_ms=load.queue_ms,
             speed=self._speed.speed.message,
-            timings=load.timings,
+            timings=self._outbox.ratios.added_to(load.timings),
             load_ms=self._loader.load_ms,
             map_ms=self._loader.map_ms,
             link=link,

@@ -1,5 +1,6 @@
 """One call of a fragment: decode the tensor, run, encode the output. No error escapes."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from splitplace.edge_node.queue import MicroBatchJob
 from splitplace.edge_node.runtime import FragmentRuntime
 from splitplace.edge_node.sessions import FragmentError
-from splitplace.messages.application import DType
+from splitplace.messages.application import ITEM_BYTES, DType
 from splitplace.messages.cluster import FailureKind
 from splitplace.messages.frames import Codec, FrameError, decode_tensor, encode_tensor
 from splitplace.messages.limits import MAX_TENSOR_BYTES
@@ -23,6 +24,11 @@ class Output:
     encoded: bytes
     dtype: DType
     shape: tuple[int, ...]
+
+    @property
+    def raw_bytes(self) -> int:
+        """Size of the decoded tensor in bytes."""
+        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from splitplace.bus.connection import Bus
 from splitplace.edge_node.call import Output
 from splitplace.edge_node.executor import Done
 from splitplace.edge_node.link_meter import LinkMeter
+from splitplace.edge_node.output_ratios import OutputRatios
 from splitplace.messages.frames import AGGREGATOR_INBOX, TensorHeader, tensor_frames
 from splitplace.messages.task import StageReport
 from splitplace.messages.topics import TENSOR
@@ -76,6 +77,8 @@ class Outbox:
             meter: told of frames and acknowledgements.
         """
         self._meter = LinkMeter() if meter is None else meter
+        self.ratios = OutputRatios()
+        """What compression saves from outputs, by fragment."""
         self.expired = 0
         """Outputs whose task expired before they were sent."""
         self._bus = bus
@@ -84,6 +87,7 @@ class Outbox:
 
     async def send(self, done: Done, output: Output) -> None:
         """Send an output to all receivers. Returns when the broker has it or the task has expired."""
+        self.ratios.add(done.job.route.fragment, len(output.encoded), output.raw_bytes)
         started_ms = now_ms()
         outgoing = shipments(done, output, self._node, started_ms)
         if not outgoing:

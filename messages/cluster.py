@@ -81,6 +81,8 @@ class FragmentTiming(Part):
     """Time beside that of the images; None: as described."""
     together: AtLeastOne = 1.0
     """Speed of as many runs at once as the node has threads, against one at a time."""
+    output_ratio: Ratio | None = None
+    """Encoded over raw bytes of its outputs; None = not known."""
 
 
 class RunningJob(Part):
@@ -267,6 +269,8 @@ class ClusterState(Message):
     """All nodes at one moment; retained on `cluster/state`."""
 
     sequence: Count
+    hop_ms: Milliseconds | None = None
+    """Time from process to process through the broker, without bytes; None = not measured yet."""
     nodes: Annotated[tuple[NodeState, ...], Field(max_length=MAX_NODES)]
 
     @property

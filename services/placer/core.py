@@ -13,7 +13,6 @@ from splitplace.messages.cluster import ClusterState, PrepareFragments
 from splitplace.messages.limits import MAX_STAGES
 from splitplace.messages.task import StagePlacement, TaskDecided, TaskFinished, TaskPlaced
 from splitplace.policies.cluster import ClusterView
-from splitplace.policies.cost import HOP_MS
 from splitplace.policies.ended import EndedTasks, forgotten_ms
 from splitplace.policies.placement import (
     Infeasible,
@@ -200,7 +199,7 @@ class PlacerCore:
                 decided, variant, f"{decided.application} with variant {variant} is not known"
             )
         due_ms = now_ms + decided.slack_ms
-        start_ms = now_ms + HOPS_TO_DISPATCH * HOP_MS
+        start_ms = now_ms + HOPS_TO_DISPATCH * self._cluster.hop_ms
         request = PlacementRequest(decided.task, job, start_ms, due_ms, frozenset(decided.avoid))
         found = place(self._policy, request, self._cluster, now_ms)
         if isinstance(found, Infeasible):

@@ -15,6 +15,7 @@ from splitplace.messages.limits import MAX_NODES
 from splitplace.messages.metrics import ClusterMetrics, NodeMetrics
 from splitplace.messages.task import TaskFinished, TaskPlaced
 from splitplace.policies.scoring import jain_fairness
+from splitplace.services.resource_monitor.hops import HopMeter
 from splitplace.services.resource_monitor.work import WorkWatch
 
 SILENT_AFTER_MS = 2500.0
@@ -89,6 +90,7 @@ class ResourceMonitorCore:
         self._nodes: dict[str, _Node] = {}
         self._ticked_ms: float | None = None
         self._work = WorkWatch()
+        self._hops = HopMeter()
         self._stalled: frozenset[str] = frozenset()
 
     # --- stimuli ---------------------------------------------------------------------------------------
@@ -133,14 +135,19 @@ class ResourceMonitorCore:
     def add_application(self, application: Application) -> None:
         """Note a catalogue entry: it tells which stage reads which."""
         self._work.add_application(application)
+        self._hops.add_application(application)
 
     def placed(self, placed: TaskPlaced, now_ms: float) -> None:
         """Note which nodes were given work."""
         self._work.placed(placed, now_ms)
+        self._hops.placed(placed)
 
     def finished(self, finished: TaskFinished, now_ms: float) -> None:
         """Note how a task ended."""
         self._work.finished(finished, now_ms)
+        took_part = {report.node for report in finished.stages} & self._nodes.keys()
+        states = {name: self._node_state(name, now_ms) for name in took_part}
+        self._hops.finished(finished, {name: state for name, state in states.items() if state is not None})
 
     def forget_placements(self) -> None:
         """Blame no node for the work under way: a service or the broker was away."""
@@ -190,6 +197,7 @@ class ResourceMonitorCore:
         least = min([node.score for node in self._nodes.values() if node.online], default=0.0)
         return ClusterState(
             sequence=sequence,
+            hop_ms=self._hops.hop_ms,
             nodes=tuple(
                 self._state(name, node, node.info, now_ms, least)
                 for name, node in sorted(self._nodes.items())
@@ -272,6 +280,10 @@ class ResourceMonitorCore:
             node.superseded[node.boot] = now_ms
         node.boot, node.announced, node.vitals = boot, False, None
         return True
+
+    def _node_state(self, name: str, now_ms: float) -> NodeState | None:
+        node = self._nodes[name]
+        return None if node.info is None else self._state(name, node, node.info, now_ms, node.info.score)
 
     def _state(self, name: str, node: _Node, info: NodeInfo, now_ms: float, least_score: float) -> NodeState:
         """Return the view of a node; where its score is not trusted, it counts as the slowest of all."""

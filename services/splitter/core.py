@@ -13,7 +13,6 @@ from splitplace.messages.cluster import ClusterState
 from splitplace.messages.task import TaskAccepted, TaskDecided, TaskFinished, TaskPlaced
 from splitplace.policies.cluster import ClusterView, stage_work
 from splitplace.policies.correction import Correction
-from splitplace.policies.cost import HOP_MS
 from splitplace.policies.ended import EndedTasks, forgotten_ms
 from splitplace.policies.placement import Infeasible, Placement, PlacementPolicy, PlacementRequest, place
 from splitplace.policies.prediction import Job, scheduled
@@ -228,7 +227,7 @@ class SplitterCore:
         request = PlacementRequest(
             task=record.accepted.task,
             job=job,
-            start_ms=now_ms + HOPS_TO_DISPATCH * HOP_MS,
+            start_ms=now_ms + HOPS_TO_DISPATCH * self._cluster.hop_ms,
             due_ms=record.due_ms,
             avoid=frozenset(record.accepted.avoid),
         )
@@ -239,7 +238,7 @@ class SplitterCore:
         if isinstance(found, Infeasible):
             return Arm(variant.name, variant.kind, variant.accuracy, None, found.reason, found.temporary)
         foreseen_ms = found.prediction.response_ms
-        start_ms = now_ms + HOPS_TO_DISPATCH * HOP_MS
+        start_ms = now_ms + HOPS_TO_DISPATCH * self._cluster.hop_ms
         alone = scheduled(self._cluster, found.job, found.shares, now_ms, start_ms=start_ms, idle=True)
         return Arm(
             variant.name,

@@ -85,6 +85,7 @@ class ClusterView:
         self._states: dict[str, NodeState] = {}
         self._ledger: dict[str, _Placed] = {}
         self._known = False
+        self._hop_ms = cost.HOP_MS
         self._columns: ClusterColumns | None = None
 
     # --- what happens ----------------------------------------------------------------------------------
@@ -95,6 +96,7 @@ class ClusterView:
         Dead and stalled nodes vanish; restarted ones (new boot id) are idle.
         """
         self._known = True
+        self._hop_ms = cost.HOP_MS if snapshot.hop_ms is None else snapshot.hop_ms
         self._forget_stale(now_ms)
         nodes = {}
         for state in snapshot.usable:
@@ -155,6 +157,11 @@ class ClusterView:
         return self._known
 
     @property
+    def hop_ms(self) -> float:
+        """Time from process to process through the broker, without the transfer of bytes."""
+        return self._hop_ms
+
+    @property
     def nodes(self) -> Mapping[str, NodeState]:
         """The live nodes, in the order of the snapshot."""
         return self._states
@@ -210,6 +217,16 @@ class ClusterView:
             link, seen_ms = node.state.link_megabytes_per_second, _or_nan(node.state.load_ms)
             fetching_ms = cost.fetch_ms(fragment.file_bytes, link, seen_ms)
         return cost.fragment_ready_ms(now_ms, node.arriving.get(fragment.sha256, nan), fetching_ms)
+
+    def output_ratio(self, name: str, sha256: str) -> float:
+        """Return what is left of a fragment's outputs when a node has encoded them, 0 to 1.
+
+        As the node has measured it, else as others have, else 1.
+
+        Raises:
+            KeyError: the node is not alive.
+        """
+        return float(self.columns.output_ratio(sha256)[self.columns.index[name]])
 
     def is_loaded(self, name: str, sha256: str) -> bool:
         """Whether a node reported a fragment as loaded. Raises KeyError for a node that is not alive."""

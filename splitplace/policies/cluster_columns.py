@@ -61,6 +61,8 @@ class ClusterColumns:
         self._needed_bytes: dict[str, Floats] = {}
         self._times: dict[tuple[str, float], tuple[Floats, Floats, Floats]] = {}
         """Time of a call, time of an image, and what calls at once gain."""
+        self._ratios: dict[str, Floats] = {}
+        """What is left of its outputs when they are encoded."""
         self._reserved: dict[str, Flags] = {}
         self._arriving_ms: dict[str, Floats] = {}
         # Outstanding work, a row for each task and node; rows of finished tasks are reused.
@@ -111,6 +113,7 @@ class ClusterColumns:
         self.score[:] = [score for score, _, _ in speeds]
         self._threads[:] = [threads for _, threads, _ in speeds]
         self._times.clear()
+        self._ratios.clear()
 
     def _report_forms(self, forms: list[Mapping[str, PreparedFragment]]) -> None:
         if len(forms) != len(self._forms) or not all(map(is_, forms, self._forms)):
@@ -208,6 +211,17 @@ class ClusterColumns:
         else:
             ready_ms = cost.fragment_ready_ms(now_ms, arriving_ms, fetching_ms)
         return np.where(self.loaded(fragment.sha256), now_ms, ready_ms)
+
+    def output_ratio(self, sha256: str) -> Floats:
+        """Return what is left of a fragment's outputs when each node has encoded them."""
+        if sha256 not in self._ratios:
+            timings = [node.timings.get(sha256) for node in self._nodes]
+            measured = [None if timing is None else timing.output_ratio for timing in timings]
+            known = [ratio for ratio in measured if ratio is not None]
+            others = sum(known) / len(known) if known else 1.0
+            ratios = [others if ratio is None else ratio for ratio in measured]
+            self._ratios[sha256] = np.array(ratios, dtype=np.float64)
+        return self._ratios[sha256]
 
     def work_ms(self, fragment: Fragment, reference_score: float, calls: int, images: int) -> Floats:
         """Return [N] the computing time of some calls on so many images together; infinite without speed."""

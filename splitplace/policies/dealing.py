@@ -43,6 +43,8 @@ class ReadyInput(NamedTuple):
     """Time to move a byte over the sender's link."""
     latency_ms: float = 0.0
     """From the sender to the broker."""
+    ratio: float = 1.0
+    """What is left of it when the sender has encoded it."""
 
 
 class Dealt(NamedTuple):
@@ -59,6 +61,8 @@ def deal(
     replicas: Sequence[Replica],
     image_bytes: float,
     given: Sequence[str] | None = None,
+    *,
+    hop_ms: float = HOP_MS,
 ) -> tuple[Dealt, ...]:
     """Deal micro-batches to replicas. The first of equal replicas wins.
 
@@ -70,6 +74,7 @@ def deal(
         replicas: the nodes, each once; at least one.
         image_bytes: size of an image of the input.
         given: node of each micro-batch, where that is settled: then only the times are computed.
+        hop_ms: time of a hop besides.
 
     Returns:
         The deal of each micro-batch, by its number.
@@ -78,10 +83,11 @@ def deal(
     received_ms = {replica.node: replica.received_ms for replica in replicas}
     sent_ms: dict[str, float] = {}
     dealt: dict[int, Dealt] = {}
-    chunk_bytes = min(CHUNK_BYTES, image_bytes * max(made.images for made in inputs))
+    most_images = max(made.images for made in inputs)
     for number in sorted(range(len(inputs)), key=lambda number: inputs[number].ready_ms):
         made = inputs[number]
-        size = made.images * image_bytes
+        size = made.images * image_bytes * made.ratio
+        chunk_bytes = min(CHUNK_BYTES, image_bytes * made.ratio * most_images)
         begin_ms = max(made.ready_ms, sent_ms.get(made.sender, 0.0))
         sent_ms[made.sender] = begin_ms + size * made.byte_ms
         best: Dealt | None = None
@@ -90,9 +96,9 @@ def deal(
             if given is not None and given[number] != node:
                 continue
             crossed_ms = max(begin_ms, received_ms[node]) + size * max(made.byte_ms, replica.byte_ms)
-            hop_ms = HOP_MS + made.latency_ms + replica.latency_ms
-            hop_ms += chunk_bytes * min(made.byte_ms, replica.byte_ms)
-            finish_ms = max(crossed_ms + hop_ms, free_ms[node])
+            way_ms = hop_ms + made.latency_ms + replica.latency_ms
+            way_ms += chunk_bytes * min(made.byte_ms, replica.byte_ms)
+            finish_ms = max(crossed_ms + way_ms, free_ms[node])
             finish_ms += replica.call_ms + made.images * replica.image_ms
             if best is None or finish_ms < best.finish_ms:
                 best = Dealt(node, finish_ms, crossed_ms)

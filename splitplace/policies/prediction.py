@@ -7,8 +7,9 @@ A variant is an out-tree of stages, so nothing here knows a chain from a star. T
   replaces the scaled `milliseconds_per_image`.
 * A tensor needs `bytes / bandwidth` of the slower of both links, one micro-batch after the other. One chunk
   of it needs the time of the faster link as well, because the broker sends on what it has in full
-  (`relay_ms`). Then come the way between broker and nodes, and `HOP_MS` for broker, codec and event loops.
-  Two stages on the same node also send their outputs through the broker.
+  (`relay_ms`). Then come the way between broker and nodes, and a hop (`ClusterView.hop_ms`) for broker, codec
+  and event loops. Two stages on the same node also send their outputs through the broker. Outputs count as
+  large as nodes have found them after compression.
 * All tensors that this job brings to a node cross its link one after the other.
 * A node does one call at a time, in the order of arrival. Of two stages that share a node, the later one
   begins when the earlier one is done with all micro-batches: exact if the inputs wait for the node,
@@ -21,48 +22,17 @@ A variant is an out-tree of stages, so nothing here knows a chain from a star. T
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from math import inf
 from typing import NamedTuple
 
-from splitplace.messages.application import INPUT, Application, Fragment, Stage, Variant
+from splitplace.messages.application import INPUT, Fragment, Stage
 from splitplace.messages.cluster import NodeState
 from splitplace.policies.cluster import ClusterView
-from splitplace.policies.cost import HOP_MS, RETURN_MS, relay_ms, transfer_ms, work_ms
+from splitplace.policies.cost import RETURN_HOPS, relay_ms, transfer_ms, work_ms
 from splitplace.policies.dealing import Dealt, ReadyInput, Replica, deal, numbers_by_node
+from splitplace.policies.job import Job
 
-
-@dataclass(frozen=True)
-class Job:
-    """One batch, run as one variant."""
-
-    application: Application
-    variant: Variant
-    batch: int
-    cut: int | None = None
-    """Most images in a micro-batch, if fewer than the variant's."""
-
-    @cached_property
-    def fragments(self) -> Mapping[str, Fragment]:
-        """Fragment of every stage, by the stage's name."""
-        known = {fragment.sha256: fragment for fragment in self.application.fragments}
-        return {stage.name: known[stage.fragment] for stage in self.variant.stages}
-
-    @cached_property
-    def sinks(self) -> frozenset[str]:
-        """Names of the stages whose output goes to the aggregator."""
-        return frozenset(stage.name for stage in self.variant.sinks)
-
-    @cached_property
-    def micro_batch(self) -> int:
-        """Images in one micro-batch: as the variant says, or fewer."""
-        return min(self.variant.micro_batch, self.batch, self.cut or self.batch)
-
-    @cached_property
-    def micro_batches(self) -> tuple[int, ...]:
-        """Sizes of all micro-batches; only the last may be smaller."""
-        full, rest = divmod(self.batch, self.micro_batch)
-        return (self.micro_batch,) * full + ((rest,) if rest else ())
+__all__ = ["Estimate", "Job", "Offer", "PlacedShare", "StageSchedule", "on_nodes", "predict", "scheduled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +168,7 @@ class StageSchedule:
             sent_ms = 0.0
             for ready_ms, images in zip(finish_ms, job.micro_batches, strict=True):
                 sent_ms = max(ready_ms, sent_ms) + images * output_ms
-            end_ms = sent_ms + state.latency_ms + RETURN_MS
+            end_ms = sent_ms + state.latency_ms + RETURN_HOPS * self.cluster.hop_ms
         computing_ms = work_ms(len(job.micro_batches), job.batch, each_call_ms, each_image_ms)
         share = PlacedShare(stage.name, node, computing_ms)
         return Offer((share,), finish_ms, end_ms, (received_ms,))
@@ -215,7 +185,13 @@ class StageSchedule:
         """
         replicas = {node: self._replica(stage, node, len(nodes)) for node in nodes}
         image_bytes = self.job.fragments[stage.name].input.bytes_per_image
-        dealt = deal(self._inputs(stage), list(replicas.values()), image_bytes, given)
+        dealt = deal(
+            self._inputs(stage),
+            list(replicas.values()),
+            image_bytes,
+            given,
+            hop_ms=self.cluster.hop_ms,
+        )
         numbers = numbers_by_node([each.node for each in dealt])
         used = [node for node in nodes if node in numbers]
         if len(used) < len(nodes):
@@ -235,13 +211,16 @@ class StageSchedule:
 
     def _way(self, stage: Stage, fragment: Fragment, state: NodeState) -> tuple[float, float]:
         """Return the time of an image on its way to a node, and the time of a hop besides."""
-        size = fragment.input.bytes_per_image
+        size: float = fragment.input.bytes_per_image
         down = state.link_megabytes_per_second
         if stage.source == INPUT:
-            return transfer_ms(size, down), HOP_MS + state.latency_ms
-        source = self.cluster.nodes[self.offers[stage.source].node]
+            return transfer_ms(size, down), self.cluster.hop_ms + state.latency_ms
+        sender = self.offers[stage.source].node
+        source = self.cluster.nodes[sender]
+        size *= self.cluster.output_ratio(sender, self.job.fragments[stage.source].sha256)
         relay = relay_ms(size * self.job.micro_batch, max(source.up, down))
-        return transfer_ms(size, min(source.up, down)), HOP_MS + source.latency_ms + state.latency_ms + relay
+        way_ms = self.cluster.hop_ms + source.latency_ms + state.latency_ms + relay
+        return transfer_ms(size, min(source.up, down)), way_ms
 
     def put(self, stage: Stage, offer: Offer) -> None:
         """Take an offer made for the stage."""
@@ -295,7 +274,11 @@ class StageSchedule:
         if stage.source == INPUT:
             return [ReadyInput(self.start_ms, images) for images in sizes]
         source = self.offers[stage.source]
-        links = {share.node: self._sending(share.node) for share in source.shares}
+        sent = self.job.fragments[stage.source].sha256
+        links = {
+            share.node: (*self._sending(share.node), self.cluster.output_ratio(share.node, sent))
+            for share in source.shares
+        }
         made = zip(source.finish_ms, sizes, source.nodes, strict=True)
         return [ReadyInput(ready_ms, images, node, *links[node]) for ready_ms, images, node in made]
 
@@ -314,7 +297,7 @@ class StageSchedule:
             begin_ms = max(output.finish_ms, sent_ms.get(output.node, 0.0))
             sent_ms[output.node] = begin_ms + images * output_bytes * byte_ms
             last_ms = max(last_ms, sent_ms[output.node] + latency_ms)
-        return last_ms + RETURN_MS
+        return last_ms + RETURN_HOPS * self.cluster.hop_ms
 
     def _reserve(self, stage: Stage, node: str) -> None:
         if not self.cluster.shares(node, stage.fragment):

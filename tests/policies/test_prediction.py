@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splitplace.messages.cluster import FragmentTiming
-from splitplace.policies.cluster import StageWork
+from splitplace.messages.cluster import ClusterState, FragmentTiming
+from splitplace.policies.cluster import ClusterView, StageWork
 from splitplace.policies.cost import FETCH_MS, HOP_MS, RETURN_HOPS
 from splitplace.policies.prediction import Job, predict
 from tests.support.examples import all_of, cluster, job, node, three_ways
@@ -134,6 +134,32 @@ def test_every_way_to_and_from_a_node_takes_half_of_its_round_trip() -> None:
     nodes = {"layer-0": "b", "layer-1": "a", "layer-2": "b"}
     took = [predict(view, job(app, "layer", 1), nodes, 0.0).response_ms for view in (near, far)]
     assert took[1] - took[0] == pytest.approx(30.0)
+
+
+def test_a_measured_hop_replaces_the_assumed_one() -> None:
+    app = three_ways()
+    states = [node(name, loaded=all_of(app)) for name in "abc"]
+    took = []
+    for hop_ms in (HOP_MS, HOP_MS + 10.0):
+        view = ClusterView()
+        view.apply(ClusterState(sequence=1, nodes=tuple(states), hop_ms=hop_ms), 0.0)
+        nodes = {"layer-0": "a", "layer-1": "b", "layer-2": "c"}
+        took.append(predict(view, job(app, "layer", 1), nodes, 0.0).response_ms)
+    assert took[1] - took[0] == pytest.approx((3 + RETURN_HOPS) * 10.0)
+
+
+def test_what_compression_saves_is_foreseen_also_where_only_others_have_measured_it() -> None:
+    app = three_ways(image_ms=0.0)
+    first = app.variant("layer").stages[0].fragment
+    timing = FragmentTiming(fragment=first, milliseconds_per_image=0.0, output_ratio=0.25)
+    told = node("a", link=1e9, up=1.0, loaded=all_of(app)).model_copy(update={"timings": (timing,)})
+    others = [node(name, link=1e9, up=1.0, loaded=all_of(app)) for name in "bc"]
+    nodes = {"layer-0": "b", "layer-1": "c", "layer-2": "c"}
+    plain, known = (
+        predict(cluster(*states), job(app, "layer", 4), nodes, 0.0).response_ms
+        for states in (others, [told, *others])
+    )
+    assert plain - known == pytest.approx(0.75 * 4 * FEATURES_BYTES / 1000)
 
 
 def test_what_a_node_has_to_do_already_and_what_it_must_fetch_come_first() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from splitplace.messages.application import INPUT, Stage
 from splitplace.messages.limits import CHUNK_BYTES
-from splitplace.policies.cost import HOP_MS, RETURN_MS, Flags, Floats
+from splitplace.policies.cost import RETURN_HOPS, Flags, Floats
 from splitplace.policies.prediction import Offer, StageSchedule
 
 _ROUNDING = 1e-12
@@ -63,8 +63,13 @@ class Board:
         sinks = [stage.name for stage in job.variant.sinks]
         last_bytes = np.array([job.fragments[name].output.bytes_per_image for name in sinks])
         last_bytes *= job.micro_batches[-1]
-        returns_ms = last_bytes[:, None] * self.columns.up_byte_ms + self.columns.latency_ms + RETURN_MS
+        returns_ms = last_bytes[:, None] * self.columns.up_byte_ms + self.columns.latency_ms
+        returns_ms += RETURN_HOPS * self.schedule.cluster.hop_ms
         return dict(zip(sinks, returns_ms, strict=True))
+
+    def _source(self, stage: Stage) -> str:
+        """Return the fragment whose outputs a stage reads."""
+        return self.schedule.job.fragments[stage.source].sha256
 
     def fits(self, stage: Stage) -> Flags:
         """Return [N] which usable nodes have memory for a stage, beside those put there."""
@@ -86,8 +91,13 @@ class Board:
             senders = [self.columns.index[share.node] for share in source.shares]
             up_byte_ms = self.columns.up_byte_ms[senders].min()
             latency_ms = self.columns.latency_ms[senders].min()
+            ratio = self.columns.output_ratio(self._source(stage))[senders].min()
             first_ms, last_ms = self._passed_on_ms(
-                row, up_byte_ms, latency_ms, min(source.finish_ms), max(source.finish_ms)
+                self._input_bytes[row] * ratio,
+                up_byte_ms,
+                latency_ms,
+                min(source.finish_ms),
+                max(source.finish_ms),
             )
         return self._bounds(stage, self.free_ms, first_ms, last_ms)[1]
 
@@ -97,9 +107,10 @@ class Board:
         As if nothing had been put on the board. A lead within rounding does not count.
         """
         limit_ms *= 1 - 2 * _ROUNDING
-        computed_ms = np.maximum(self._ready_ms, self.schedule.start_ms + HOP_MS)
+        hop_ms = self.schedule.cluster.hop_ms
+        computed_ms = np.maximum(self._ready_ms, self.schedule.start_ms + hop_ms)
         computed_ms += self._work_ms.sum(axis=0)
-        candidates = self._usable & ((computed_ms + RETURN_MS) * (1 - _ROUNDING) < limit_ms)
+        candidates = self._usable & ((computed_ms + RETURN_HOPS * hop_ms) * (1 - _ROUNDING) < limit_ms)
         if np.count_nonzero(candidates):
             candidates &= self._room_alone()
         if not np.count_nonzero(candidates):
@@ -129,7 +140,10 @@ class Board:
             else:
                 columns = self.columns
                 first_ms, last_ms = self._passed_on_ms(
-                    row, columns.up_byte_ms, columns.latency_ms, *finish_ms[stage.source]
+                    self._input_bytes[row] * columns.output_ratio(self._source(stage)),
+                    columns.up_byte_ms,
+                    columns.latency_ms,
+                    *finish_ms[stage.source],
                 )
             begin_ms = self._begin_ms(stage, free_ms, first_ms)
             free_ms, end_ms = self._bounds(stage, free_ms, first_ms, last_ms)
@@ -139,15 +153,23 @@ class Board:
 
     def _passed_on_ms(
         self,
-        row: int,
+        size: Floats | float,
         up_byte_ms: Floats | float,
         latency_ms: Floats | float,
         first_ms: Floats | float,
         last_ms: Floats | float,
     ) -> tuple[Floats, Floats]:
-        """Return the same for inputs that another node sends, given its link and its latency."""
-        columns, size = self.columns, self._input_bytes[row]
-        chunk_bytes = min(size * self.schedule.job.micro_batch, CHUNK_BYTES)
+        """Return the same for inputs that another node sends.
+
+        Args:
+            size: bytes of an image of it.
+            up_byte_ms: time of a byte on the sender's link.
+            latency_ms: time between the sender and the broker.
+            first_ms: when its first input is ready at its source.
+            last_ms: when its last input is ready at its source.
+        """
+        columns = self.columns
+        chunk_bytes = np.minimum(size * self.schedule.job.micro_batch, CHUNK_BYTES)
         relay_ms = chunk_bytes * np.minimum(columns.byte_ms, up_byte_ms)
         image_ms = size * np.maximum(columns.byte_ms, up_byte_ms)
         way_ms = columns.latency_ms + latency_ms + relay_ms
@@ -162,14 +184,15 @@ class Board:
             image_ms: time to bring an image of it to each node.
             first_ms: when its first input is ready at its source.
             last_ms: when its last input is ready at its source.
-            way_ms: time of a hop besides, without `HOP_MS`.
+            way_ms: time of a hop besides, without the hop itself.
         """
         sizes = self.schedule.job.micro_batches
-        received_ms = first_ms + sizes[0] * image_ms + way_ms + HOP_MS
+        way_ms = way_ms + self.schedule.cluster.hop_ms
+        received_ms = first_ms + sizes[0] * image_ms + way_ms
         if len(sizes) == 1:
             return received_ms, received_ms
         sent_ms = np.maximum(first_ms + self.schedule.job.batch * image_ms, last_ms + sizes[-1] * image_ms)
-        return received_ms, sent_ms + way_ms + HOP_MS
+        return received_ms, sent_ms + way_ms
 
     def _begin_ms(self, stage: Stage, free_ms: Floats, first_ms: Floats) -> Floats:
         """Return when each node could begin a stage whose first input it has at `first_ms`."""

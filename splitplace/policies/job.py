@@ -1,0 +1,40 @@
+"""What the policies plan: a batch as a variant."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from splitplace.messages.application import Application, Fragment, Variant
+
+
+@dataclass(frozen=True)
+class Job:
+    """One batch, run as one variant."""
+
+    application: Application
+    variant: Variant
+    batch: int
+    cut: int | None = None
+    """Most images in a micro-batch, if fewer than the variant's."""
+
+    @cached_property
+    def fragments(self) -> Mapping[str, Fragment]:
+        """Fragment of every stage, by the stage's name."""
+        known = {fragment.sha256: fragment for fragment in self.application.fragments}
+        return {stage.name: known[stage.fragment] for stage in self.variant.stages}
+
+    @cached_property
+    def sinks(self) -> frozenset[str]:
+        """Names of the stages whose output goes to the aggregator."""
+        return frozenset(stage.name for stage in self.variant.sinks)
+
+    @cached_property
+    def micro_batch(self) -> int:
+        """Images in one micro-batch: as the variant says, or fewer."""
+        return min(self.variant.micro_batch, self.batch, self.cut or self.batch)
+
+    @cached_property
+    def micro_batches(self) -> tuple[int, ...]:
+        """Sizes of all micro-batches; only the last may be smaller."""
+        full, rest = divmod(self.batch, self.micro_batch)
+        return (self.micro_batch,) * full + ((rest,) if rest else ())
