@@ -22,13 +22,13 @@ from splitplace.bus.connection import Bus, RawReceived, Received
 from splitplace.bus.settings import Settings
 from splitplace.commands.processes.broker import started_broker
 from splitplace.commands.processes.children import Processes
-from splitplace.edge_node.runtime import load_fragment
 from splitplace.messages import topics
 from splitplace.messages.application import Application
 from splitplace.messages.cluster import ClusterState
 from splitplace.messages.task import Answer
 from splitplace.storage.model_store import ModelStore
 from splitplace.storage.paths import SHIPPED_STORE
+from splitplace.workshop.pieces.loaded import stage_runtime
 
 NODES = ("n1", "n2", "n3")
 SERVICES = ("gateway", "splitter", "placer", "resource_monitor", "result_aggregator")
@@ -41,7 +41,8 @@ def inference_ms(
 ) -> float:
     """Return the median time of the variant's fragments, run in sequence in one thread of this process."""
     runtimes = [
-        load_fragment(models.file_path(stage.fragment)) for stage in application.variant(variant).stages
+        stage_runtime(models, application, application.fragment(stage.fragment))
+        for stage in application.variant(variant).stages
     ]
     times = []
     for _ in range(200):

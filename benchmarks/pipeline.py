@@ -27,7 +27,7 @@ from splitplace.commands.processes.broker import available_kind, started_broker
 from splitplace.commands.processes.children import Processes
 from splitplace.edge_node.runtime import FragmentRuntime, load_fragment
 from splitplace.messages import topics
-from splitplace.messages.application import INPUT, Application, Stage
+from splitplace.messages.application import Application
 from splitplace.messages.cluster import ClusterState
 from splitplace.messages.frames import (
     AGGREGATOR_INBOX,
@@ -38,14 +38,13 @@ from splitplace.messages.frames import (
     encode_tensor,
     tensor_frames,
 )
-from splitplace.storage.model_store import ModelStore, sha256_of
+from splitplace.storage.model_store import ModelStore
 from splitplace.storage.paths import SHIPPED_STORE
-from splitplace.workshop.cutting.balance import Target
-from splitplace.workshop.cutting.layer_split import cut, cut_points
-from splitplace.workshop.cutting.plan import balanced_chain
-from splitplace.workshop.cutting.profile import describe, segment_times
 from splitplace.workshop.onnx.export import export_network
 from splitplace.workshop.onnx.file import file_content
+from splitplace.workshop.packing.packer import Heading, Packer, timed_draft
+from splitplace.workshop.pieces.chain import balanced_cuts, measured
+from splitplace.workshop.pieces.loaded import stage_model
 from splitplace.workshop.recipes.recipes import RECIPES
 
 NODES = ("n1", "n2")
@@ -55,7 +54,8 @@ IN_FLIGHT = 8
 def network(source: ModelStore, application: Application, width_factor: int) -> onnx.ModelProto:
     """Return the application's whole network, or a wider one."""
     if width_factor == 1:
-        return onnx.load(source.file_path(application.variant("whole").stages[0].fragment))
+        whole = application.fragment(application.variant("whole").stages[0].fragment)
+        return stage_model(source, application, whole)
     torch.manual_seed(0)
     recipe = RECIPES[application.name]
     widths = tuple(width_factor * width for width in recipe.widths)
@@ -67,20 +67,16 @@ def two_halves(
     whole: onnx.ModelProto, application: Application, target: ModelStore, micro_batch: int
 ) -> Application:
     """Write an application into a store whose only variant is a chain of the two halves of a network."""
-    points = cut_points(whole)
-    segment_ms = segment_times(cut(whole, [point.tensor for point in points]), micro_batch)
-    halves = balanced_chain(whole, points, segment_ms, 2, Target())
-    contents = [file_content(half) for half in halves]
-    first, second = (sha256_of(content) for content in contents)
-    stages = (
-        Stage(name="first", fragment=first, source=INPUT),
-        Stage(name="second", fragment=second, source="first", classes=tuple(range(len(application.labels)))),
-    )
-    chain = application.variant("layer").model_copy(update={"stages": stages})
-    fragments = describe(halves, micro_batch)
-    cut_application = application.model_copy(update={"variants": (chain,), "fragments": fragments})
-    target.save(cut_application, contents)
-    return cut_application
+    heading = Heading(application.name, application.title, application.labels, application.input)
+    with tempfile.TemporaryDirectory() as folder:
+        packer = Packer(heading, Path(folder), micro_batch)
+        network = measured(whole)
+        cuts = balanced_cuts(network, 2)
+        packer.add_measured("whole", network, cuts)
+        packer.add_chain("layer", "whole", cuts)
+        halves = timed_draft(packer)
+        target.save(halves, packer.contents())
+    return halves
 
 
 def chain_route(application: Application) -> Route:

@@ -24,7 +24,6 @@ from splitplace.bus.assembly import TensorAssembly
 from splitplace.bus.connection import Bus, RawReceived, Received
 from splitplace.bus.settings import Settings
 from splitplace.commands.processes.broker import available_kind, started_broker
-from splitplace.edge_node.runtime import load_fragment
 from splitplace.messages import topics
 from splitplace.messages.frames import (
     AGGREGATOR_INBOX,
@@ -36,6 +35,7 @@ from splitplace.messages.frames import (
 )
 from splitplace.storage.model_store import ModelStore
 from splitplace.storage.paths import SHIPPED_STORE
+from splitplace.workshop.pieces.loaded import stage_runtime
 
 TENSOR_MB = 1.6
 WINDOW = 4
@@ -58,7 +58,7 @@ def activations(store: Path, application_name: str) -> NDArray[np.float32]:
     with np.load(store / application_name / "samples.npz", allow_pickle=False) as samples:
         images = samples["images"].reshape(-1, *application.input.shape)
     count = round(TENSOR_MB * 1e6 / application.fragment(stage.fragment).output.bytes_per_image)
-    runtime = load_fragment(models.file_path(stage.fragment))
+    runtime = stage_runtime(models, application, application.fragment(stage.fragment))
     return np.asarray(runtime.run(np.resize(images, (count, *application.input.shape))), dtype=np.float32)
 
 

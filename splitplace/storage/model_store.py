@@ -107,8 +107,23 @@ class ModelStore:
         Raises:
             StoreError: No folder can be read.
         """
+        found, broken = self._found()
+        applications = []
+        for name in sorted(found):
+            try:
+                applications.append(_read_manifest(found[name]))
+            except StoreError as error:
+                broken.append(error)
+        return tuple(applications), tuple(broken)
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all applications, readable or not. Raises StoreError as `usable` does."""
+        return tuple(sorted(self._found()[0]))
+
+    def _found(self) -> tuple[dict[str, Path], list[StoreError]]:
+        """Return the manifest of every application, and which folders cannot be read."""
         found: dict[str, Path] = {}
-        broken = []
+        broken: list[StoreError] = []
         for folder in reversed(self.folders):
             if not folder.exists() and folder == self.root and len(self.folders) > 1:
                 continue
@@ -122,13 +137,7 @@ class ModelStore:
                 broken.append(StoreError(folder, f"cannot be read: {error.strerror}"))
         if len(broken) == len(self.folders):
             raise broken[0]
-        applications = []
-        for name in sorted(found):
-            try:
-                applications.append(_read_manifest(found[name]))
-            except StoreError as error:
-                broken.append(error)
-        return tuple(applications), tuple(broken)
+        return found, broken
 
     def missing(self, application: Application) -> tuple[StoreError, ...]:
         """Return which files of an application are not there in full. Their content is not checked."""
@@ -152,6 +161,10 @@ class ModelStore:
             StoreError: There is none of that name, or its manifest is unusable.
         """
         return _read_manifest(self.folder(name) / MANIFEST)
+
+    def manifest(self, name: str) -> bytes:
+        """Return the manifest of an application as it is written. Raises StoreError as `application` does."""
+        return _manifest_text(self.folder(name) / MANIFEST)
 
     def folder(self, name: str) -> Path:
         """Return the folder of an application.
@@ -292,7 +305,7 @@ def _remove_unnamed(folder: Path) -> None:
         folder.rmdir()
 
 
-def _read_manifest(path: Path) -> Application:
+def _manifest_text(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             text = file.read(MAX_CATALOGUE_BYTES + 1)
@@ -300,6 +313,11 @@ def _read_manifest(path: Path) -> Application:
         raise StoreError(path, f"cannot be read: {error.strerror}") from error
     if len(text) > MAX_CATALOGUE_BYTES:
         raise StoreError(path, f"larger than the {MAX_CATALOGUE_BYTES} bytes a manifest may have")
+    return text
+
+
+def _read_manifest(path: Path) -> Application:
+    text = _manifest_text(path)
     try:
         application = Application.model_validate_json(complete_manifest(text))
     except ValidationError as error:

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from splitplace.commands.shared.options import parse_duration_ms
-from splitplace.commands.shared.places import StoreOption, model_store
+from splitplace.commands.shared.places import WrittenStoreOption, model_store
+from splitplace.commands.shared.progress import telling
 from splitplace.errors import ConfigurationError
 from splitplace.messages.limits import MEBIBYTE
 from splitplace.workshop.datasets import PUBLISHED, DatasetError, Subset, load_published
@@ -73,7 +74,7 @@ def add_command(
     micro_batch: Annotated[
         int | None, typer.Option(min=1, help="Pictures in a micro-batch. [default: by their size]")
     ] = None,
-    store: StoreOption = None,
+    store: WrittenStoreOption = None,
 ) -> None:
     """Make an application of a network of your own.
 
@@ -95,9 +96,11 @@ def add_command(
             default_deadline_ms=parse_duration_ms(deadline),
             micro_batch=micro_batch,
         )
-        model, sides = _network(network, shape, weights, mean=mean, std=std, white=white)
-        answers = _pictures(data, dataset, classes, sides) if data is not None else float(accuracy or 0)
-        application, results = add(model, request, models, answers)
+        with telling(chosen) as told:
+            told(f"reading {network}" if network.endswith(".onnx") else f"building and exporting {network}")
+            model, sides = _network(network, shape, weights, mean=mean, std=std, white=white)
+            answers = _pictures(data, dataset, classes, sides) if data is not None else float(accuracy or 0)
+            application, results = add(model, request, models, answers, told)
     except ValidationError as error:
         raise UserNetworkError(f"not a valid application: {error}") from error
     console = Console()

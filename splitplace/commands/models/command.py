@@ -31,6 +31,9 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "report": _command(
         "report", "report", "Write a page with pictures: accuracy against time, groups, cuts, sizes."
     ),
+    "convert": _command(
+        "convert", "convert", "Bring applications that SplitPlace 0.2 wrote into the present form."
+    ),
     "export": _command("export", "store", "Write an application as one archive."),
     "remove": _command("remove", "store", "Delete an application that you added, with its fragments."),
 }

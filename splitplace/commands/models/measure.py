@@ -1,5 +1,6 @@
 """`splitplace models evaluate | profile`: the commands that measure; they need no torch."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,11 +12,12 @@ from splitplace.commands.shared.output import JsonOption, print_json
 from splitplace.commands.shared.places import StoreOption, model_store
 from splitplace.errors import ExitCode
 from splitplace.messages.application import Application
-from splitplace.storage.model_store import StoreError
-from splitplace.workshop.cutting.profile import reference_score, timed
+from splitplace.workshop.cutting.profile import reference_score
 from splitplace.workshop.datasets import PUBLISHED, DatasetError, Subset, load_published
 from splitplace.workshop.datasets.image_folder import read_image_folder
+from splitplace.workshop.packing.description import timed
 from splitplace.workshop.packing.evaluation import discrepancies, evaluate
+from splitplace.workshop.pieces.loaded import stage_runtime
 from splitplace.workshop.report.tables import profile_table, variants_table
 
 
@@ -58,15 +60,10 @@ def profile_command(
 ) -> None:
     """Time an application's fragments on this machine, in one thread."""
     models = model_store(store)
-    try:
-        stored = models.application(application)
-        files = [models.file_path(file.sha256) for file in stored.files]
-        contents = [path.read_bytes() for path in files]
-    except OSError as error:
-        raise StoreError(models.folder(application), f"cannot be read: {error.strerror}") from error
-    now = timed(stored, contents, reference_score())
+    stored = models.application(application)
+    now = timed(stored, partial(stage_runtime, models, stored), reference_score())
     if write:
-        models.save(now, contents)
+        models.save(now, (models.file_path(file.sha256).read_bytes() for file in now.files))
     if as_json:
         print_json({"application": application, "before": stored.fragments, "now": now.fragments})
         return

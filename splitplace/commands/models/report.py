@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from splitplace.messages.application import Application
 from splitplace.storage.model_store import ModelStore, StoreError
 from splitplace.storage.replace import replace_file
 from splitplace.workshop.datasets import DatasetError
+from splitplace.workshop.pieces.loaded import stage_model, stage_runtime
 from splitplace.workshop.report.cuts import DiagramError, cut_diagrams
 from splitplace.workshop.report.groups import (
     GroupConfusion,
@@ -69,14 +71,15 @@ def _chapter(models: ModelStore, application: Application, folders: Sequence[Pat
     notes = []
     diagrams = {}
     try:
-        diagrams = dict(cut_diagrams(application, models.file_path))
+        diagrams = dict(cut_diagrams(application, partial(stage_model, models, application)))
     except DiagramError as error:
         notes.append(f"No drawing of the cuts: {error}.")
     confusions: tuple[GroupConfusion, ...] = ()
     if several_sinks(application) and folders:
         try:
             pictures = labelled_pictures(application, folders)
-            confusions = tuple(group_confusions(application, models.file_path, pictures))
+            load = partial(stage_runtime, models, application)
+            confusions = tuple(group_confusions(application, load, pictures))
         except DatasetError as error:
             notes.append(f"Which branch wins for {application.name} was not counted: {error}")
     return Chapter(application, diagrams, confusions, notes)

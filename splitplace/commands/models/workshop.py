@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from splitplace.commands.shared.places import StoreOption, model_store, paths
+from splitplace.commands.shared.places import WrittenStoreOption, model_store, paths
 from splitplace.storage.replace import replace_file
 from splitplace.workshop.datasets import load_published
 from splitplace.workshop.recipes.build import build, train_part
@@ -58,7 +58,7 @@ def build_command(
     application: RecipeArgument,
     *,
     data: DataOption,
-    store: StoreOption = None,
+    store: WrittenStoreOption = None,
     checkpoints: CheckpointsOption = None,
     epochs: EpochsOption = None,
     seed: SeedOption = None,

@@ -13,6 +13,12 @@ StoreOption = Annotated[
     Path | None,
     typer.Option(help="Folder of the only networks to use.", show_default="the shipped ones and your own"),
 ]
+WrittenStoreOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of networks to write the application into.", show_default="the folder of your own"
+    ),
+]
 StateDirOption = Annotated[
     Path | None,
     typer.Option(help="Folder of all state.", show_default="where the platform keeps state"),

@@ -21,7 +21,7 @@ _LONGEST_SILENCE_S = 60.0
 _SHORTEST_SILENCE_S = 10.0
 
 Step = Callable[[str], None]
-"""Report one more finished item, with a description."""
+"""Report one more item, with a description."""
 
 
 @contextmanager
@@ -42,6 +42,23 @@ def progress(total: int) -> Iterator[Step]:
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("", total=total)
         yield lambda what: bar.update(task, advance=1, description=what)
+
+
+@contextmanager
+def telling(about: str) -> Iterator[Step]:
+    """Say on standard error what is being done, inside the context.
+
+    On a terminal it is one line with a clock, so a long step is seen to go on; else a line for each step.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda what: _print(f"{about}: {what}")
+        return
+    with Progress(
+        TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True
+    ) as bar:
+        task = bar.add_task(about, total=None)
+        yield lambda what: bar.update(task, description=f"{about}: {what}")
 
 
 def _print(line: str | None) -> None:

@@ -134,17 +134,22 @@ def insert_bottlenecks(
 
 
 def cut_at_bottlenecks(model: onnx.ModelProto) -> tuple[onnx.ModelProto, ...]:
-    """Cut an exported network where its bottlenecks are, so that only bytes cross.
+    """Cut an exported network at its `bottlenecks`. Raises BottleneckError as they do."""
+    return cut(model, bottlenecks(model))
+
+
+def bottlenecks(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Return the tensors where an exported network's bottlenecks are: nothing but bytes crosses there.
 
     Raises:
         BottleneckError: The graph has no place where nothing but bytes crosses.
     """
     graph = Graph(model)
     names = [point.tensor for point in cut_points(model)]
-    crossing = [name for name in names if graph.element_type(name) == TensorProto.UINT8]
+    crossing = tuple(name for name in names if graph.element_type(name) == TensorProto.UINT8)
     if not crossing:
         raise BottleneckError("the graph has no place where nothing but bytes crosses")
-    return cut(model, crossing)
+    return crossing
 
 
 def _features(network: nn.Module, name: str, images: Tensor) -> Tensor:

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import onnx
 
 from splitplace.workshop.cutting.balance import Chain, PartitionError, Target, partition
-from splitplace.workshop.cutting.layer_split import CutError, CutPoint, cut, cut_points
-from splitplace.workshop.cutting.profile import segment_times
-from splitplace.workshop.onnx.graph import Graph
+from splitplace.workshop.cutting.layer_split import CutError, CutPoint, cut
+from splitplace.workshop.onnx.graph import Graph, without_weights
 
 
 @dataclass(frozen=True)
@@ -51,32 +50,6 @@ class CutPlan:
         return tuple(stage.output for stage in self.stages[:-1])
 
 
-def measured_chain(whole: onnx.ModelProto, stages: int, micro_batch: int) -> tuple[onnx.ModelProto, ...]:
-    """Cut a network into fragments whose slowest is as fast as possible, by times measured on this machine.
-
-    Raises:
-        CutError: The network has too few places where a single tensor crosses.
-    """
-    points = cut_points(whole)
-    segment_ms = segment_times(cut(whole, [point.tensor for point in points]), micro_batch)
-    return balanced_chain(whole, points, segment_ms, stages, Target())
-
-
-def balanced_chain(
-    model: onnx.ModelProto,
-    points: Sequence[CutPoint],
-    segment_ms: Sequence[float],
-    stages: int,
-    target: Target,
-) -> tuple[onnx.ModelProto, ...]:
-    """Cut a model into the chain that `plan_chain` plans.
-
-    Raises:
-        CutError: The graph has too few cut points for that many stages, or they do not fit into memory.
-    """
-    return cut(model, plan_chain(model, points, segment_ms, stages, target).tensors)
-
-
 def plan_chain(
     model: onnx.ModelProto,
     points: Sequence[CutPoint],
@@ -103,7 +76,8 @@ def plan_chain(
         raise CutError(
             f"the graph has {len(points)} places where one tensor crosses, too few for {stages} stages"
         )
-    segments = [Graph(segment) for segment in cut(model, [point.tensor for point in points])]
+    bare = without_weights(model)
+    segments = [Graph(segment) for segment in cut(bare, [point.tensor for point in points])]
     chain = Chain(
         milliseconds=segment_ms,
         crossing_bytes=[point.sent_bytes_per_image for point in points],
@@ -116,7 +90,7 @@ def plan_chain(
         raise CutError(str(error)) from error
     starts = (0, *(index + 1 for index in best.cuts))
     ends = (*best.cuts, len(points))
-    fragments = cut(model, [points[index].tensor for index in best.cuts])
+    fragments = cut(bare, [points[index].tensor for index in best.cuts])
     nodes = target.for_stages(stages)
     planned = []
     for first, last, node, graph in zip(starts, ends, nodes, map(Graph, fragments), strict=True):

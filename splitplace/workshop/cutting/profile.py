@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 
 from splitplace.edge_node.benchmark import measure_score
 from splitplace.edge_node.runtime import FragmentRuntime, load_fragment
-from splitplace.messages.application import Application, Fragment, TensorSpec
-from splitplace.storage.model_store import sha256_of
+from splitplace.messages.application import TensorSpec
 from splitplace.workshop.onnx.file import file_content
-from splitplace.workshop.onnx.graph import Graph
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 ROUNDS = 40
 """How often each call is timed. The best time counts, because disturbances only add time."""
+LEAST_ROUNDS = 3
+MOST_SECONDS = 30.0
+"""After this time no further round begins: large networks are timed less often, and are disturbed less."""
 SCORE_S = 3.0
 """How long to measure the machine's score: longer than a node does."""
 
@@ -35,67 +36,6 @@ class Timing(NamedTuple):
 def reference_score() -> float:
     """Return the benchmark score of this machine without disturbances."""
     return measure_score(SCORE_S)
-
-
-def describe(
-    models: Sequence[onnx.ModelProto], micro_batch: int, contents: Sequence[bytes] | None = None
-) -> tuple[Fragment, ...]:
-    """Describe fragments: measure their times and derive their sizes.
-
-    Args:
-        models: The fragments, each with one input and one output.
-        micro_batch: Images for which the peak memory is stated.
-        contents: The fragments' files, if they store the weights narrower than the models
-            (`onnx.narrow`). The files are timed; the models give the memory of a loaded fragment.
-
-    Returns:
-        Descriptions in order. FLOPs, weights and peak memory come from the graph: the peak is the weights
-        plus the greatest sum of tensors that are live at once.
-    """
-    files = [file_content(model) for model in models] if contents is None else contents
-    batches = [batch for batch in BATCHES if batch <= 2 * micro_batch]
-    with _loaded(files) as runtimes:
-        timings = time_runtimes(runtimes, batches)
-    return tuple(
-        _describe(model, content, runtime, timing, micro_batch)
-        for model, content, runtime, timing in zip(models, files, runtimes, timings, strict=True)
-    )
-
-
-def _describe(
-    model: onnx.ModelProto, content: bytes, runtime: FragmentRuntime, timing: Timing, micro_batch: int
-) -> Fragment:
-    graph = Graph(model)
-    return Fragment(
-        sha256=sha256_of(content),
-        file_bytes=len(content),
-        weight_bytes=graph.weight_bytes,
-        peak_memory_bytes=graph.weight_bytes + micro_batch * graph.peak_activation_bytes_per_image,
-        flops_per_image=float(graph.flops_per_image),
-        milliseconds_per_image=timing.per_image,
-        milliseconds_per_call=timing.per_call,
-        input=runtime.input,
-        output=runtime.output,
-    )
-
-
-def timed(application: Application, contents: Sequence[bytes], score: float) -> Application:
-    """Return the application with its fragments timed again on this machine.
-
-    Args:
-        application: The application to time.
-        contents: The files of its fragments, in order.
-        score: Benchmark score of this machine, from `reference_score`.
-    """
-    with _loaded(contents) as runtimes:
-        timings = time_runtimes(runtimes)
-    fragments = tuple(
-        fragment.model_copy(
-            update={"milliseconds_per_call": timing.per_call, "milliseconds_per_image": timing.per_image}
-        )
-        for fragment, timing in zip(application.fragments, timings, strict=True)
-    )
-    return application.model_copy(update={"fragments": fragments, "reference_score": round(score, 2)})
 
 
 def segment_times(models: Sequence[onnx.ModelProto], batch: int) -> tuple[float, ...]:
@@ -142,7 +82,9 @@ def _best_milliseconds(runtimes: Sequence[FragmentRuntime], batches: Sequence[in
     """
     inputs = [[_example(runtime.input, batch) for batch in batches] for runtime in runtimes]
     best = [[float("inf")] * len(batches) for _ in runtimes]
-    for _ in range(ROUNDS):
+    began, done = time.monotonic(), 0
+    while done < ROUNDS and (done < LEAST_ROUNDS or time.monotonic() < began + MOST_SECONDS):
+        done += 1
         for runtime, arrays, least in zip(runtimes, inputs, best, strict=True):
             for index, array in enumerate(arrays):
                 started = time.thread_time()

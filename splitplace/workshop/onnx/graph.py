@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from math import prod
 
 import onnx
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from splitplace.errors import SplitPlaceError
 from splitplace.workshop.onnx.batch_size import BATCH_SIZE
@@ -166,6 +166,29 @@ class Graph:
         return self._types[name]
 
 
+def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy of a model that tells the sizes of its large weights but does not hold them.
+
+    It takes little memory, and `Graph` says the same of it.
+    """
+    bare = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    graph = bare.graph
+    for name in ("name", "node", "input", "output", "value_info"):
+        part = onnx.GraphProto(**{name: getattr(model.graph, name)})
+        graph.MergeFrom(part)
+    for tensor in model.graph.initializer:
+        if tensor.ByteSize() > _LARGE_WEIGHT_BYTES:
+            graph.initializer.add(
+                name=tensor.name,
+                dims=tensor.dims,
+                data_type=tensor.data_type,
+                data_location=TensorProto.EXTERNAL,
+            )
+        else:
+            graph.initializer.append(tensor)
+    return bare
+
+
 def _data_flow(graph: onnx.GraphProto, source: str, output: str) -> list[onnx.NodeProto]:
     reached = {source}
     forwards = []
@@ -193,7 +216,7 @@ def _inferred_types(model: onnx.ModelProto, source: str) -> dict[str, onnx.TypeP
             graph.input.append(value)
             graph.input[-1].type.tensor_type.shape.dim[0].dim_value = PROBE_BATCH
     for tensor in model.graph.initializer:
-        if tensor.ByteSize() > _LARGE_WEIGHT_BYTES:
+        if tensor.ByteSize() > _LARGE_WEIGHT_BYTES or tensor.data_location == TensorProto.EXTERNAL:
             graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
         else:
             graph.initializer.append(tensor)

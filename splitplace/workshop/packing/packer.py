@@ -1,20 +1,33 @@
 """Pack exported networks as an application of the model store, with measured variants."""
 
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import onnx
 
+from splitplace.edge_node.runtime import FragmentRuntime
 from splitplace.errors import SplitPlaceError
-from splitplace.messages.application import INPUT, Application, Stage, TensorSpec, Variant, VariantKind
-from splitplace.storage.model_store import ModelStore, sha256_of
-from splitplace.workshop.cutting.profile import describe, reference_score
+from splitplace.messages.application import (
+    INPUT,
+    Application,
+    Fragment,
+    Stage,
+    TensorSpec,
+    Variant,
+    VariantKind,
+)
+from splitplace.messages.pieces import NamedChain
+from splitplace.storage.model_store import ModelStore
+from splitplace.workshop.cutting.profile import reference_score
 from splitplace.workshop.datasets import Subset
-from splitplace.workshop.onnx.file import file_content
 from splitplace.workshop.onnx.narrow import Storage, narrowed
+from splitplace.workshop.packing.description import described, timed, with_costs
 from splitplace.workshop.packing.evaluation import EQUAL_LOGITS, Measured, is_cut_whole, measure
+from splitplace.workshop.packing.telling import Told, tell_nobody
+from splitplace.workshop.pieces.chain import MeasuredNetwork, measured, timed_chain, write_files
+from splitplace.workshop.pieces.loaded import joined_runtime
 
 MICRO_BATCH = 16
 """Images per micro-batch: 4 to 16 keep a pipeline of small pictures busy."""
@@ -36,70 +49,122 @@ class Heading:
 
 
 class Packer:
-    """Collect variants and their fragments. A fragment is kept once, however many stages use it."""
+    """Collect networks in pieces, and variants that group them. Files are written as they are made."""
 
     def __init__(
-        self, heading: Heading, micro_batch: int = MICRO_BATCH, storage: Storage = "float32"
+        self,
+        heading: Heading,
+        folder: Path,
+        micro_batch: int = MICRO_BATCH,
+        storage: Storage = "float32",
+        told: Told = tell_nobody,
     ) -> None:
+        """Begin an application.
+
+        Args:
+            heading: Its general fields.
+            folder: Folder for the files of pieces, each named by its hash.
+            micro_batch: Images per micro-batch.
+            storage: Type in which files hold large weights.
+            told: Function that is told what is being done.
+        """
         self.heading = heading
+        self.folder = folder
         self.micro_batch = micro_batch
         self.storage = storage
         self.variants: list[Variant] = []
-        self._fragments: dict[str, tuple[onnx.ModelProto, bytes]] = {}
+        self._told = told
+        self._chains: dict[str, NamedChain] = {}
+        self._fragments: dict[str, Fragment] = {}
         self._every_class = tuple(range(len(heading.labels)))
 
-    def add_single(self, name: str, kind: VariantKind, model: onnx.ModelProto) -> None:
-        """Add a variant with one fragment."""
-        self._add(name, kind, [self._stage(name, model, INPUT, self._every_class)])
+    def add_network(self, name: str, model: onnx.ModelProto, cuts: Collection[str] = ()) -> None:
+        """Cut a network into pieces and write them.
 
-    def add_chain(self, name: str, models: Sequence[onnx.ModelProto]) -> None:
-        """Add a variant whose fragments form a chain."""
+        Args:
+            name: Name of the chain.
+            model: One input, one output, batch first.
+            cuts: Tensors at which variants will cut it.
+
+        Raises:
+            PieceCutError: It cannot be cut there, or a piece is larger than a node accepts.
+            GraphError: The graph does not tell a shape or size that is needed.
+        """
+        self._told(f"timing the layers of {name}")
+        self.add_measured(name, measured(narrowed(model, self.storage)), cuts)
+
+    def add_measured(self, name: str, network: MeasuredNetwork, cuts: Collection[str] = ()) -> None:
+        """Cut a network whose layers are timed already. See `add_network`."""
+        chain = timed_chain(network, cuts)
+        self._told(f"writing {name} in {len(chain.cut.files)} pieces")
+        write_files(self.folder, chain.cut)
+        self._chains[name] = with_costs(self.folder, name, chain.cut.chain, chain.milliseconds)
+
+    def add_single(self, name: str, kind: VariantKind, network: str | None = None) -> None:
+        """Add a variant that is a whole network on one node; by default the network of its name."""
+        self._add(name, kind, [self._stage(name, network or name, (), INPUT, self._every_class)])
+
+    def add_chain(self, name: str, network: str, cuts: Sequence[str]) -> None:
+        """Add a variant that is a network cut at some of the tensors that it was added with."""
+        chain = self._chains[network].chain
+        crossing = [bundle[0].name for bundle in chain.bundles]
+        ends = (0, *(crossing.index(tensor) for tensor in cuts), len(chain.pieces))
         stages = [
             self._stage(
                 f"{name}-{index}",
-                model,
+                network,
+                run,
                 f"{name}-{index - 1}" if index else INPUT,
-                self._every_class if index == len(models) - 1 else (),
+                self._every_class if index == len(cuts) else (),
             )
-            for index, model in enumerate(models)
+            for index, run in enumerate(pairwise(ends))
         ]
         self._add(name, "layer", stages)
 
     def add_branches(
         self, name: str, models: Sequence[onnx.ModelProto], groups: Sequence[tuple[int, ...]]
     ) -> None:
-        """Add a variant whose fragments all read the input and each own a group of the classes."""
-        stages = [
-            self._stage(f"branch-{index}", model, INPUT, classes)
-            for index, (model, classes) in enumerate(zip(models, groups, strict=True))
-        ]
+        """Add a variant of networks that all read the input and each own a group of the classes."""
+        stages = []
+        for index, (model, classes) in enumerate(zip(models, groups, strict=True)):
+            network = f"{name}-{index}"
+            self.add_network(network, model)
+            stages.append(self._stage(f"branch-{index}", network, (), INPUT, classes))
         self._add(name, "semantic", stages)
 
+    def fragment(self, network: str, first: int = 0, end: int | None = None) -> Fragment:
+        """Describe a run of pieces of a network; its times are still 0."""
+        return described(self.folder, self._chains[network], first, end, micro_batch=self.micro_batch)
+
+    def load(self, fragment: Fragment) -> FragmentRuntime:
+        """Load a fragment from the files written so far."""
+        chain = self._chains[fragment.chain or ""].chain
+        return joined_runtime(self.folder, chain.stage(fragment.first, fragment.end))
+
     def draft(self) -> Application:
-        """Return the application with measured fragments; its accuracies are still 0."""
+        """Return the application as far as it is known: times and accuracies are still 0."""
         return Application(
             name=self.heading.name,
             title=self.heading.title,
             input=self.heading.input,
             labels=self.heading.labels,
             default_deadline_ms=self.heading.default_deadline_ms,
-            reference_score=round(reference_score(), 2),
+            reference_score=0.0,
             variants=tuple(self.variants),
-            fragments=describe(
-                [model for model, _ in self._fragments.values()], self.micro_batch, self.contents
-            ),
+            fragments=tuple(self._fragments.values()),
+            chains=tuple(self._chains.values()),
         )
 
-    @property
-    def contents(self) -> list[bytes]:
-        """The fragments' files."""
-        return [content for _, content in self._fragments.values()]
+    def contents(self) -> Iterator[bytes]:
+        """Yield the content of every file, one at a time."""
+        return ((self.folder / file.sha256).read_bytes() for file in self.draft().files)
 
-    def _stage(self, name: str, model: onnx.ModelProto, source: str, classes: tuple[int, ...]) -> Stage:
-        content = file_content(narrowed(model, self.storage))
-        sha256 = sha256_of(content)
-        self._fragments[sha256] = (model, content)
-        return Stage(name=name, fragment=sha256, source=source, classes=classes)
+    def _stage(
+        self, name: str, network: str, run: tuple[int, int] | tuple[()], source: str, classes: tuple[int, ...]
+    ) -> Stage:
+        fragment = self.fragment(network, *run)
+        self._fragments.setdefault(fragment.sha256, fragment)
+        return Stage(name=name, fragment=fragment.sha256, source=source, classes=classes)
 
     def _add(self, name: str, kind: VariantKind, stages: Sequence[Stage]) -> None:
         variant = Variant(
@@ -113,25 +178,33 @@ class Packer:
         self.variants.append(variant)
 
 
-def pack(packer: Packer, store: ModelStore, test: Subset) -> tuple[Application, tuple[Measured, ...]]:
+def pack(
+    packer: Packer, store: ModelStore, test: Subset, told: Told = tell_nobody
+) -> tuple[Application, tuple[Measured, ...]]:
     """Measure the files to be written on the test images, and write the application.
 
     Raises:
         PackingError: A chain's logits differ from those of the whole network.
     """
-    draft, contents = packer.draft(), packer.contents
-    results = measured_on(draft, contents, test)
+    draft = timed_draft(packer, told)
+    results = measured_on(packer, draft, test, told)
     application = with_accuracies(draft, results)
-    store.save(application, contents)
+    store.save(application, packer.contents())
     return application, results
 
 
-def measured_on(draft: Application, contents: Sequence[bytes], images: Subset) -> tuple[Measured, ...]:
+def timed_draft(packer: Packer, told: Told = tell_nobody) -> Application:
+    """Return the application with its fragments timed on this machine; its accuracies are still 0."""
+    told("measuring the speed of this machine")
+    score = reference_score()
+    return timed(packer.draft(), packer.load, score, told)
+
+
+def measured_on(
+    packer: Packer, draft: Application, images: Subset, told: Told = tell_nobody
+) -> tuple[Measured, ...]:
     """Run every variant from its files. Raise PackingError if a chain does not equal the whole."""
-    with tempfile.TemporaryDirectory() as folder:
-        trial = ModelStore(Path(folder))
-        trial.save(draft, contents)
-        results = measure(draft, trial.file_path, images)
+    results = measure(draft, packer.load, images, told)
     check_chains(draft, results)
     return results
 

@@ -7,7 +7,7 @@ number of images (`BATCH_SIZE`) is computed by the head of a stage.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import cast, get_args
@@ -80,8 +80,7 @@ def cut_into_pieces(model: onnx.ModelProto, tensors: Sequence[str]) -> CutChain:
         PieceCutError: A piece is larger than a node accepts, or a tensor is no place to cut.
     """
     cutter = _Cutter(model)
-    bodies = cutter.bodies(tensors)
-    files = tuple(_files(index, body) for index, body in enumerate(bodies))
+    files = tuple(_files(index, body) for index, body in enumerate(cutter.bodies(tensors)))
     chain = Chain(
         ir_version=model.ir_version,
         opsets=tuple(
@@ -113,14 +112,15 @@ class _Cutter:
             raise PieceCutError(f"the tensor {name!r} is of a type that nodes cannot send")
         return NamedTensor(name=name, spec=TensorSpec(dtype=dtype, shape=self.graph.shape(name)))
 
-    def bodies(self, tensors: Sequence[str]) -> list[onnx.ModelProto]:
-        """Return the models of the pieces, with nothing but nodes and weights."""
+    def bodies(self, tensors: Sequence[str]) -> Iterator[onnx.ModelProto]:
+        """Yield the models of the pieces, with nothing but nodes and weights: one at a time in memory."""
         position = {name: index for index, node in enumerate(self.graph.nodes) for name in node.output}
         ends = [position.get(name, -1) + 1 for name in tensors]
         if 0 in ends or ends != sorted(set(ends)):
             raise PieceCutError(f"{list(tensors)} are not tensors of the network, in order")
         bounds = pairwise((0, *ends, len(self.graph.nodes)))
-        return [self._body(index, self.graph.nodes[first:end]) for index, (first, end) in enumerate(bounds)]
+        for index, (first, end) in enumerate(bounds):
+            yield self._body(index, self.graph.nodes[first:end])
 
     def _body(self, index: int, nodes: Sequence[onnx.NodeProto]) -> onnx.ModelProto:
         aside, weights = self._needed(nodes)

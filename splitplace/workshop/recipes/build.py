@@ -2,18 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from splitplace.messages.application import Application, TensorSpec
 from splitplace.storage.model_store import ModelStore
-from splitplace.workshop.compression.bottleneck import cut_at_bottlenecks
+from splitplace.workshop.compression.bottleneck import bottlenecks
 from splitplace.workshop.compression.quantization import quantize
-from splitplace.workshop.cutting.plan import measured_chain
 from splitplace.workshop.datasets import PUBLISHED
 from splitplace.workshop.onnx.export import export_network
+from splitplace.workshop.onnx.narrow import narrowed
 from splitplace.workshop.packing.evaluation import BOTTLENECK, Measured
 from splitplace.workshop.packing.packer import Heading, Packer, pack
+from splitplace.workshop.packing.telling import Told
+from splitplace.workshop.pieces.chain import balanced_cuts, measured
 from splitplace.workshop.recipes.recipes import RecipePart
 from splitplace.workshop.recipes.trainings import (
     Derived,
@@ -98,14 +102,15 @@ def build(bench: Workbench, store: ModelStore) -> Built:
         compressed=train_compressed(bench, whole.network),
         bottleneck=train_bottleneck(bench, whole.network) if bench.recipe.bottlenecks else None,
     )
-    packer = fill(bench, trained)
-    bench.progress.console.print("measuring every variant's files on the test images")
-    application, results = pack(packer, store, bench.data.test)
+    told: Told = bench.progress.console.print
+    with TemporaryDirectory(prefix="splitplace-") as folder:
+        packer = fill(bench, trained, Path(folder), told)
+        application, results = pack(packer, store, bench.data.test, told)
     return Built(application, results, trained.curves)
 
 
-def fill(bench: Workbench, trained: Trained) -> Packer:
-    """Export every variant into a packer.
+def fill(bench: Workbench, trained: Trained, folder: Path, told: Told) -> Packer:
+    """Export every variant into a packer that writes into a folder.
 
     Raises:
         CutError: The whole network cannot be cut into as many stages.
@@ -119,18 +124,26 @@ def fill(bench: Workbench, trained: Trained) -> Packer:
         input=TensorSpec(dtype="uint8", shape=shape),
         default_deadline_ms=recipe.default_deadline_ms,
     )
-    packer = Packer(heading, storage=recipe.storage)
+    packer = Packer(heading, folder, storage=recipe.storage, told=told)
     example = np.zeros((2, *shape), np.uint8)
     whole = export_network(trained.whole.network, example)
-    packer.add_single("whole", "whole", whole)
-    packer.add_chain("layer", measured_chain(whole, recipe.stages, packer.micro_batch))
+    told("timing the layers of whole")
+    network = measured(narrowed(whole, recipe.storage))
+    cuts = balanced_cuts(network, recipe.stages)
+    packer.add_measured("whole", network, cuts)
+    packer.add_single("whole", "whole")
+    packer.add_chain("layer", "whole", cuts)
     semantic = trained.semantic
     branches = [export_network(branch, example) for branch in semantic.branches.branches]
     packer.add_branches("semantic", branches, semantic.groups)
-    packer.add_single("compressed", "compressed", export_network(trained.compressed.network, example))
+    packer.add_network("compressed", export_network(trained.compressed.network, example))
+    packer.add_single("compressed", "compressed")
     if trained.bottleneck is not None:
-        narrowed = export_network(trained.bottleneck.network, example)
-        packer.add_chain(BOTTLENECK, cut_at_bottlenecks(narrowed))
+        model = export_network(trained.bottleneck.network, example)
+        crossing = bottlenecks(model)
+        packer.add_network(BOTTLENECK, model, crossing)
+        packer.add_chain(BOTTLENECK, BOTTLENECK, crossing)
     if recipe.int8:
-        packer.add_single("int8", "int8", quantize(whole, bench.data.validation.images[:CALIBRATION_IMAGES]))
+        packer.add_network("int8", quantize(whole, bench.data.validation.images[:CALIBRATION_IMAGES]))
+        packer.add_single("int8", "int8")
     return packer

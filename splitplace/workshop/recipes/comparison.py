@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 import numpy as np
@@ -19,10 +20,11 @@ from rich.progress import Progress
 from torch import nn
 
 from splitplace.bus.settings import Settings
-from splitplace.messages.application import Fragment
-from splitplace.workshop.cutting.profile import describe
+from splitplace.messages.application import Fragment, TensorSpec
+from splitplace.workshop.cutting.profile import time_runtimes
 from splitplace.workshop.datasets import PUBLISHED, DatasetError, Subset, load_published
 from splitplace.workshop.onnx.export import export_network
+from splitplace.workshop.packing.packer import Heading, Packer
 from splitplace.workshop.recipes.comparison_table import BATCH, Row, table
 from splitplace.workshop.recipes.recipes import RECIPES, Recipe
 from splitplace.workshop.training.loop import TrainingSchedule, in_batches, train
@@ -134,7 +136,20 @@ def _costs(recipe: Recipe, branch_outputs: set[int]) -> tuple[FragmentCosts, Fra
         *(recipe.network(outputs, recipe.branch_widths) for outputs in sizes),
     ]
     example = np.zeros((2, *PUBLISHED[recipe.dataset].shape), np.uint8)
-    whole, *branches = describe([export_network(network, example) for network in networks], BATCH)
+    heading = Heading("comparison", "", recipe.labels, TensorSpec(dtype="uint8", shape=example.shape[1:]))
+    with TemporaryDirectory(prefix="splitplace-") as folder:
+        packer = Packer(heading, Path(folder), BATCH)
+        names = [f"network-{index}" for index in range(len(networks))]
+        for name, network in zip(names, networks, strict=True):
+            packer.add_network(name, export_network(network, example))
+        fragments = [packer.fragment(name) for name in names]
+        timings = time_runtimes([packer.load(fragment) for fragment in fragments])
+    whole, *branches = (
+        fragment.model_copy(
+            update={"milliseconds_per_call": timing.per_call, "milliseconds_per_image": timing.per_image}
+        )
+        for fragment, timing in zip(fragments, timings, strict=True)
+    )
     return {classes: whole}, dict(zip(sizes, branches, strict=True))
 
 

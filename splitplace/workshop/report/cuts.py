@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import onnx
 
 from splitplace.errors import SplitPlaceError
-from splitplace.messages.application import Application, Variant
+from splitplace.messages.application import Application, Fragment, Variant
 from splitplace.workshop.cutting.balance import Target
 from splitplace.workshop.cutting.inspection import Inspection, SegmentTimes, inspect
 from splitplace.workshop.cutting.plan import CutPlan, PlannedStage
@@ -25,7 +24,7 @@ class DiagramError(SplitPlaceError):
 
 def cut_diagrams(
     application: Application,
-    file_path: Callable[[str], Path],
+    model: Callable[[Fragment], onnx.ModelProto],
     measure: SegmentTimes = segment_times,
 ) -> Iterator[tuple[str, str]]:
     """Yield the name and the drawing (SVG) of each chain that was cut from the whole network.
@@ -43,7 +42,7 @@ def cut_diagrams(
     single = next((variant for variant in application.variants if variant.name == "whole"), None)
     if single is None:
         return
-    whole = onnx.load(file_path(single.stages[0].fragment)) if chains else onnx.ModelProto()
+    whole = model(application.fragment(single.stages[0].fragment)) if chains else onnx.ModelProto()
     for variant in chains:
         best = inspect(
             whole,
@@ -53,9 +52,18 @@ def cut_diagrams(
             micro_batch=variant.micro_batch,
             measure=measure,
         )
-        fragments = [onnx.load(file_path(stage.fragment)) for stage in variant.stages]
-        tensors = [fragment.graph.output[0].name for fragment in fragments[:-1]]
+        fragments = [application.fragment(stage.fragment) for stage in variant.stages]
+        tensors = [_output(application, fragment, model) for fragment in fragments[:-1]]
         yield variant.name, draw(replace(best, plan=_stored_plan(best, application, variant, tensors)))
+
+
+def _output(
+    application: Application, fragment: Fragment, model: Callable[[Fragment], onnx.ModelProto]
+) -> str:
+    """Return the name of the tensor that a fragment gives."""
+    if fragment.chain is None:
+        return str(model(fragment).graph.output[0].name)
+    return application.stage_of(fragment).outputs[0].name
 
 
 def _stored_plan(best: Inspection, application: Application, variant: Variant, tensors: list[str]) -> CutPlan:

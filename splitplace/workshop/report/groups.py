@@ -1,6 +1,6 @@
 """Count which branch wins for the pictures of each group of classes."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from splitplace.messages.application import Application, Variant
 from splitplace.workshop.datasets import PUBLISHED, DatasetError, Subset, load_published
 from splitplace.workshop.datasets.image_folder import read_image_folder
+from splitplace.workshop.packing.description import Load
 from splitplace.workshop.packing.evaluation import variant_logits
 
 
@@ -40,9 +41,7 @@ def several_sinks(application: Application) -> tuple[Variant, ...]:
     return tuple(variant for variant in application.variants if len(variant.sinks) > 1)
 
 
-def group_confusions(
-    application: Application, file_path: Callable[[str], Path], test: Subset
-) -> Iterator[GroupConfusion]:
+def group_confusions(application: Application, load: Load, test: Subset) -> Iterator[GroupConfusion]:
     """Run the variants with several last stages, and the whole network for comparison.
 
     Raises:
@@ -50,9 +49,10 @@ def group_confusions(
     """
     variants = several_sinks(application)
     single = next((variant for variant in application.variants if variant.name == "whole"), None)
-    whole = variant_logits(single, file_path, test.images) if variants and single else None
+    whole = variant_logits(application, single, load, test.images) if variants and single else None
     for variant in variants:
-        yield group_confusion(variant, variant_logits(variant, file_path, test.images), whole, test.labels)
+        logits = variant_logits(application, variant, load, test.images)
+        yield group_confusion(variant, logits, whole, test.labels)
 
 
 def group_confusion(

@@ -2,17 +2,27 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
 
 from splitplace.messages.application import Application, TensorSpec
 from splitplace.storage.model_store import ModelStore
-from splitplace.workshop.cutting.plan import measured_chain
 from splitplace.workshop.datasets import Subset
 from splitplace.workshop.onnx.graph import Graph
 from splitplace.workshop.packing.evaluation import Measured
-from splitplace.workshop.packing.packer import Heading, Packer, measured_on, pack, with_stated_accuracy
+from splitplace.workshop.packing.packer import (
+    Heading,
+    Packer,
+    measured_on,
+    pack,
+    timed_draft,
+    with_stated_accuracy,
+)
+from splitplace.workshop.packing.telling import Told, tell_nobody
+from splitplace.workshop.pieces.chain import balanced_cuts, measured
 from splitplace.workshop.user_networks.from_onnx import UserNetworkError, check_bounds
 
 SMALL_PICTURE = 96 * 96
@@ -37,7 +47,11 @@ class AddRequest:
 
 
 def add(
-    whole: onnx.ModelProto, request: AddRequest, store: ModelStore, answers: Subset | float
+    whole: onnx.ModelProto,
+    request: AddRequest,
+    store: ModelStore,
+    answers: Subset | float,
+    told: Told = tell_nobody,
 ) -> tuple[Application, Sequence[Measured]]:
     """Cut a network, measure its fragments and write the application.
 
@@ -47,6 +61,7 @@ def add(
         store: The store to write to.
         answers: Labelled pictures to measure the accuracy on; or the accuracy that its maker states, which is
             then recorded as measured on 0 images.
+        told: Function that is told what is being done.
 
     Returns:
         The application, and the measurements of every variant. Without pictures, random ones are used to
@@ -73,17 +88,29 @@ def add(
         default_deadline_ms=request.default_deadline_ms,
     )
     micro_batch = request.micro_batch or (SMALL_BATCH if np.prod(shape[1:]) <= SMALL_PICTURE else LARGE_BATCH)
-    packer = Packer(heading, micro_batch)
-    packer.add_single("whole", "whole", whole)
-    for index, stages in enumerate(request.stages):
-        name = "layer" if index == 0 else f"layer-{stages}"
-        packer.add_chain(name, measured_chain(whole, stages, micro_batch))
-    if isinstance(answers, Subset):
-        return pack(packer, store, answers)
-    draft, contents = packer.draft(), packer.contents
-    random = np.random.default_rng(0)
-    images = random.integers(0, 256, (_TRIAL_IMAGES, *shape), dtype=np.uint8)
-    results = measured_on(draft, contents, Subset(images, np.zeros(_TRIAL_IMAGES, np.int64)))
-    application = with_stated_accuracy(draft, answers)
-    store.save(application, contents)
+    with TemporaryDirectory(prefix="splitplace-") as folder:
+        packer = Packer(heading, Path(folder), micro_batch, told=told)
+        _fill(packer, whole, request.stages, told)
+        if isinstance(answers, Subset):
+            return pack(packer, store, answers, told)
+        draft = timed_draft(packer, told)
+        random = np.random.default_rng(0)
+        images = random.integers(0, 256, (_TRIAL_IMAGES, *shape), dtype=np.uint8)
+        results = measured_on(packer, draft, Subset(images, np.zeros(_TRIAL_IMAGES, np.int64)), told)
+        application = with_stated_accuracy(draft, answers)
+        store.save(application, packer.contents())
     return application, [replace(result, accuracy=answers, images=0) for result in results]
+
+
+def _fill(packer: Packer, whole: onnx.ModelProto, stages: Sequence[int], told: Told) -> None:
+    """Add the network, whole and as chains with so many stages, all of the same pieces."""
+    told("timing the layers")
+    network = measured(whole)
+    chains = {
+        "layer" if index == 0 else f"layer-{count}": balanced_cuts(network, count)
+        for index, count in enumerate(stages)
+    }
+    packer.add_measured("whole", network, {tensor for cuts in chains.values() for tensor in cuts})
+    packer.add_single("whole", "whole")
+    for name, cuts in chains.items():
+        packer.add_chain(name, "whole", cuts)

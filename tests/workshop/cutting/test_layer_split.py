@@ -1,5 +1,6 @@
 """Cutting a graph where one tensor crosses."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import networkx as nx
@@ -13,8 +14,8 @@ from onnx import TensorProto, helper
 
 from splitplace.edge_node.runtime import load_fragment
 from splitplace.workshop.cutting.balance import Target
-from splitplace.workshop.cutting.layer_split import CutError, cut, cut_points
-from splitplace.workshop.cutting.plan import balanced_chain
+from splitplace.workshop.cutting.layer_split import CutError, CutPoint, cut, cut_points
+from splitplace.workshop.cutting.plan import plan_chain
 from splitplace.workshop.networks.common import Pixels
 from splitplace.workshop.networks.vision_transformer import VisionTransformer
 from splitplace.workshop.onnx.export import export_network
@@ -41,12 +42,19 @@ def _run(folder: Path, models: tuple[onnx.ModelProto, ...], array: np.ndarray) -
     return array
 
 
+def balanced_chain(
+    model: onnx.ModelProto, points: Sequence[CutPoint], stages: int
+) -> tuple[onnx.ModelProto, ...]:
+    """Cut where `plan_chain` says, if all segments take equally long."""
+    return cut(model, plan_chain(model, points, [1.0] * (len(points) + 1), stages, Target()).tensors)
+
+
 @pytest.mark.parametrize("stages", [2, 3, 5])
 def test_the_joined_fragments_answer_as_the_whole(
     whole: onnx.ModelProto, tmp_path: Path, stages: int
 ) -> None:
     points = cut_points(whole)
-    chain = balanced_chain(whole, points, [1.0] * (len(points) + 1), stages, Target())
+    chain = balanced_chain(whole, points, stages)
     assert len(chain) == stages
     images = random_images(9)
     expected = _run(tmp_path, (whole,), images)
@@ -66,7 +74,7 @@ def test_every_cut_point_works_and_all_at_once_too(whole: onnx.ModelProto, tmp_p
 
 def test_work_and_weights_of_the_fragments_add_up_to_the_whole(whole: onnx.ModelProto) -> None:
     points = cut_points(whole)
-    chain = balanced_chain(whole, points, [1.0] * (len(points) + 1), 3, Target())
+    chain = balanced_chain(whole, points, 3)
     graphs = [Graph(model) for model in chain]
     assert sum(graph.flops_per_image for graph in graphs) == Graph(whole).flops_per_image
     assert all(0 < graph.weight_bytes < Graph(whole).weight_bytes for graph in graphs)
@@ -170,4 +178,4 @@ def test_a_graph_that_carries_its_input_to_the_end_has_no_cut() -> None:
     )
     assert cut_points(model) == ()
     with pytest.raises(CutError, match="0 places"):
-        balanced_chain(model, (), [1.0], 2, Target())
+        balanced_chain(model, (), 2)

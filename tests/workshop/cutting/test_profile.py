@@ -1,20 +1,15 @@
 """Measuring fragments."""
 
 import time
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from splitplace.edge_node.runtime import FragmentRuntime, load_fragment
+from splitplace.edge_node.runtime import FragmentRuntime
 from splitplace.messages.application import TensorSpec
-from splitplace.storage.model_store import sha256_of
-from splitplace.workshop.cutting.profile import Timing, describe, fit, segment_times, time_runtimes
-from splitplace.workshop.onnx.file import file_content
-from splitplace.workshop.onnx.graph import Graph
+from splitplace.workshop.cutting.profile import LEAST_ROUNDS, Timing, fit, segment_times, time_runtimes
 from tests.support.small_networks import exported_small_network
 
 
@@ -52,22 +47,17 @@ def test_a_fit_has_no_negative_cost(milliseconds: list[float], expected: Timing)
     assert fit(milliseconds, (1, 2, 4)) == pytest.approx(expected, abs=1e-3)
 
 
-def test_a_description_fits_the_file_it_comes_with(tmp_path: Path) -> None:
-    model = exported_small_network()
-    content = file_content(model)
-    (fragment,) = describe([model], micro_batch=4)
-    assert (fragment.sha256, fragment.file_bytes) == (sha256_of(content), len(content))
-    path = tmp_path / "fragment.onnx"
-    path.write_bytes(content)
-    runtime = load_fragment(path)
-    assert (fragment.input, fragment.output) == (runtime.input, runtime.output)
-    graph = Graph(model)
-    assert fragment.weight_bytes == graph.weight_bytes < fragment.file_bytes
-    assert fragment.peak_memory_bytes == graph.weight_bytes + 4 * graph.peak_activation_bytes_per_image
-    assert fragment.flops_per_image > 0
-    assert fragment.milliseconds_per_image > 0
-    calls = [runtime.run(np.zeros((8, 1, 28, 28), np.uint8)) for _ in range(3)]
-    assert all(np.array_equal(calls[0], call) for call in calls)
+def test_large_networks_are_timed_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("splitplace.workshop.cutting.profile.MOST_SECONDS", 0.0)
+    calls: list[int] = []
+
+    class Counting(_Worker):
+        def run(self, array: NDArray[Any]) -> NDArray[Any]:
+            calls.append(len(array))
+            return super().run(array)
+
+    time_runtimes([Counting()], batches=(1,))
+    assert calls == [1] * LEAST_ROUNDS
 
 
 def test_a_heavier_network_takes_longer(monkeypatch: pytest.MonkeyPatch) -> None:

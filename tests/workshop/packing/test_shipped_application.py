@@ -1,6 +1,7 @@
 """What is shipped in the store works, on images that no network was trained on."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from splitplace.storage.model_store import ModelStore, verify
 from splitplace.storage.paths import SHIPPED_STORE
 from splitplace.workshop.datasets import Subset
 from splitplace.workshop.packing.evaluation import EQUAL_LOGITS, is_cut_whole, measure
+from splitplace.workshop.pieces.loaded import stage_runtime
 
 STORE = SHIPPED_STORE
 APPLICATIONS = {application.name: application for application in ModelStore(STORE).applications()}
@@ -31,12 +33,14 @@ def test_the_store_is_small_enough_to_be_committed() -> None:
     assert sum(path.stat().st_size for path in STORE.rglob("*") if path.is_file()) <= MAX_STORE_BYTES
 
 
-def test_every_fragment_is_the_one_its_hash_names(application: Application) -> None:
+def test_every_fragment_is_in_pieces_and_every_file_the_one_its_hash_names(application: Application) -> None:
     store = ModelStore(STORE)
     for fragment in application.fragments:
-        verify(store.file_path(fragment.sha256), fragment.sha256)
-    files = {path.stem for path in (STORE / application.name / "fragments").iterdir()}
-    assert files == {fragment.sha256 for fragment in application.fragments}
+        assert fragment.chain is not None
+    for file in application.files:
+        verify(store.file_path(file.sha256), file.sha256)
+    files = {path.name for path in store.pieces_folder(application.name).iterdir()}
+    assert files == {file.sha256 for file in application.files}
 
 
 def test_stored_accuracies_were_measured_on_the_full_test_set_and_are_those_wanted(
@@ -54,7 +58,9 @@ def test_stored_accuracies_hold_on_the_samples(name: str) -> None:
     with np.load(STORE / name / "samples.npz", allow_pickle=False) as archive:
         samples = Subset(archive["images"], archive["labels"])
     for variant, result in zip(
-        application.variants, measure(application, ModelStore(STORE).file_path, samples), strict=True
+        application.variants,
+        measure(application, partial(stage_runtime, ModelStore(STORE), application), samples),
+        strict=True,
     ):
         assert result.accuracy == pytest.approx(variant.accuracy, abs=0.035)
         if is_cut_whole(variant):

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -18,6 +19,7 @@ from splitplace.workshop.compression.bottleneck import Narrowing
 from splitplace.workshop.datasets import load_published
 from splitplace.workshop.packing.evaluation import BOTTLENECK, Measured, variant_logits
 from splitplace.workshop.packing.packer import PackingError, check_chains
+from splitplace.workshop.pieces.loaded import stage_runtime
 from splitplace.workshop.recipes.recipes import RECIPES, Recipe
 from splitplace.workshop.training.loop import TrainingSchedule
 from tests.support.message_examples import application
@@ -99,9 +101,9 @@ def test_a_build_can_be_evaluated_and_damage_is_noticed(store: Path, small_mnist
     assert crossing.dtype == "uint8"
 
     images = load_published("mnist", small_mnist).test.images
+    load = partial(stage_runtime, ModelStore(store), application)
     whole, layer = (
-        variant_logits(application.variant(name), ModelStore(store).file_path, images)
-        for name in ("whole", "layer")
+        variant_logits(application, application.variant(name), load, images) for name in ("whole", "layer")
     )
     np.testing.assert_allclose(whole, layer, atol=1e-4)
 
@@ -114,7 +116,7 @@ def test_a_build_can_be_evaluated_and_damage_is_noticed(store: Path, small_mnist
     manifest.write_text(json.dumps(wrong), "utf-8")
     assert _run(*command) == 1
     manifest.write_text(stored, "utf-8")
-    fragment = next((store / "mnist" / "fragments").iterdir())
+    fragment = next((store / "mnist" / "pieces").iterdir())
     fragment.write_bytes(fragment.read_bytes()[:-1] + b"\0")
     assert _run(*command) == 1
 

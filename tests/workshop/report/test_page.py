@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -21,6 +22,7 @@ from splitplace.workshop.cutting.layer_split import cut, cut_points
 from splitplace.workshop.datasets import DatasetError
 from splitplace.workshop.onnx.file import file_content
 from splitplace.workshop.onnx.graph import Graph
+from splitplace.workshop.pieces.loaded import stage_model
 from splitplace.workshop.report.cuts import DiagramError, cut_diagrams
 from splitplace.workshop.report.figures import confusion_matrix, group_accuracies, trade_off
 from splitplace.workshop.report.groups import GroupConfusion, group_confusion, labelled_pictures
@@ -178,7 +180,7 @@ def _with_classes(variant: Variant, classes: int) -> dict[str, object]:
 
 def test_a_drawing_shows_the_cut_that_the_store_holds(cut_store: tuple[ModelStore, Application]) -> None:
     store, application = cut_store
-    ((name, svg),) = cut_diagrams(application, store.file_path, by_flops)
+    ((name, svg),) = cut_diagrams(application, partial(stage_model, store, application), by_flops)
     drawing = ET.fromstring(svg)
     assert name == "layer"
     assert [line.get("class") for line in drawing.iter(f"{SVG}line")].count("cut") == 1
@@ -196,7 +198,7 @@ def test_a_chain_of_another_network_is_not_drawn(cut_store: tuple[ModelStore, Ap
     model.graph.output[0].name = "elsewhere"
     onnx.save(model, first)
     with pytest.raises(DiagramError, match="small/layer was not cut from the network in small/whole"):
-        list(cut_diagrams(application, store.file_path, by_flops))
+        list(cut_diagrams(application, partial(stage_model, store, application), by_flops))
 
 
 def test_pictures_come_from_the_first_folder_that_holds_some(small_mnist: Path, tmp_path: Path) -> None:

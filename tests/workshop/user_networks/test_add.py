@@ -1,6 +1,7 @@
 """A network of one's own becomes an application, by the commands that a user gives."""
 
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from splitplace.commands.main import main
 from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.packing.evaluation import variant_logits
+from splitplace.workshop.pieces.loaded import stage_runtime
 
 MODEL = """
 import torch
@@ -132,8 +134,9 @@ def test_torch_code_with_its_weights_answers_as_it_does_in_torch(user: Path) -> 
     deviation = torch.tensor([0.5, 0.25, 0.125]).view(3, 1, 1)
     with torch.no_grad():
         expected = network((torch.from_numpy(images) / 255 - 0.5) / deviation).numpy()
+    load = partial(stage_runtime, store, application)
     for name in ("whole", "layer"):
-        found = variant_logits(application.variant(name), store.file_path, images)
+        found = variant_logits(application, application.variant(name), load, images)
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
 

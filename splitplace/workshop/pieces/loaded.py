@@ -1,0 +1,77 @@
+"""Load what the model store keeps: a fragment as a node runs it, or its graph to look at.
+
+Evaluation, profiles and benchmarks load fragments by this module alone.
+"""
+
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto
+from onnx.external_data_helper import load_external_data_for_tensor
+
+from splitplace.edge_node.runtime import FragmentRuntime, load_fragment
+from splitplace.edge_node.stage.pieces import joined_from
+from splitplace.edge_node.stage.session import joined_session
+from splitplace.messages.application import Application, Fragment
+from splitplace.messages.pieces import ChainStage
+from splitplace.storage.model_store import ModelStore
+from splitplace.workshop.onnx.graph import without_weights
+
+
+def stage_runtime(store: ModelStore, application: Application, fragment: Fragment) -> FragmentRuntime:
+    """Load a fragment from a model store.
+
+    Raises:
+        StoreError: The store has no such application or file.
+        PieceError: A file of a piece is missing or damaged.
+        splitplace.edge_node.sessions.FragmentError: ONNX Runtime refuses it.
+    """
+    if fragment.chain is None:
+        return load_fragment(store.file_path(fragment.sha256))
+    return joined_runtime(store.pieces_folder(application.name), application.stage_of(fragment))
+
+
+def joined_runtime(folder: Path, stage: ChainStage) -> FragmentRuntime:
+    """Load a stage whose pieces lie in a folder.
+
+    Raises:
+        PieceError: A file is missing or damaged.
+        splitplace.edge_node.sessions.FragmentError: ONNX Runtime refuses it.
+    """
+    return FragmentRuntime(joined_session(stage, joined_from(folder, stage), folder))
+
+
+def stage_model(store: ModelStore, application: Application, fragment: Fragment) -> onnx.ModelProto:
+    """Return a fragment as one model with all its weights.
+
+    Raises:
+        StoreError: The store has no such application or file.
+        PieceError: A file of a piece is missing or damaged.
+    """
+    if fragment.chain is None:
+        return onnx.load(store.file_path(fragment.sha256))
+    return joined_model(store.pieces_folder(application.name), application.stage_of(fragment))
+
+
+def joined_model(folder: Path, stage: ChainStage) -> onnx.ModelProto:
+    """Return a stage whose pieces lie in a folder as one model with all its weights.
+
+    Raises:
+        PieceError: A file is missing or damaged.
+    """
+    model: onnx.ModelProto = onnx.ModelProto.FromString(joined_from(folder, stage))
+    for tensor in model.graph.initializer:
+        if tensor.data_location == TensorProto.EXTERNAL:
+            load_external_data_for_tensor(tensor, str(folder))
+            tensor.data_location = TensorProto.DEFAULT
+            del tensor.external_data[:]
+    return model
+
+
+def joined_graph(folder: Path, stage: ChainStage) -> onnx.ModelProto:
+    """Return a stage as one model that tells the sizes of its large weights, but does not hold them.
+
+    Raises:
+        PieceError: A file is missing or damaged.
+    """
+    return without_weights(onnx.ModelProto.FromString(joined_from(folder, stage)))
