@@ -1,13 +1,17 @@
 """An application as SplitPlace 0.2 stored it: each fragment is one ONNX file."""
 
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from splitplace.messages.application import Application, Fragment, Stage, TensorSpec, Variant
-from splitplace.storage.model_store import ModelStore, sha256_of
+from splitplace.messages.application import TensorSpec
+from splitplace.storage.model_store import sha256_of
 from splitplace.workshop.cutting.layer_split import cut
 from splitplace.workshop.onnx.file import file_content
 from tests.support.small_pieces import CHANNELS, SIDE, model_of, small_convolutions, weight
@@ -54,90 +58,96 @@ def branch(seed: int) -> onnx.ModelProto:
     return model_of(nodes, [weight("w", random.standard_normal((2, 3, 3, 3)))], [3, SIDE, SIDE], [2])
 
 
-def build_earlier_application(root: Path, name: str = "old") -> Application:
+@dataclass(frozen=True)
+class Earlier:
+    """What lies in the store."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    def file(self, sha256: str) -> Path:
+        return self.folder / "fragments" / f"{sha256}.onnx"
+
+
+def build_earlier_application(root: Path, name: str = "old") -> Earlier:
     """Write `whole` and `layer` of one network, a chain of another, and two branches into a store."""
+    folder = root / name / "fragments"
+    folder.mkdir(parents=True)
+    fragments: list[dict[str, Any]] = []
+
+    def stage(
+        name: str,
+        model: onnx.ModelProto,
+        ends: tuple[TensorSpec, TensorSpec],
+        source: str = "input",
+        **more: Any,
+    ) -> dict[str, Any]:
+        content = file_content(model)
+        sha256 = sha256_of(content)
+        (folder / f"{sha256}.onnx").write_bytes(content)
+        fragments.append(
+            {
+                "sha256": sha256,
+                "file_bytes": len(content),
+                "weight_bytes": 1000,
+                "peak_memory_bytes": 2000,
+                "flops_per_image": 1.0,
+                "milliseconds_per_image": 1.5 + len(fragments),
+                "milliseconds_per_call": 0.25,
+                "input": ends[0].model_dump(mode="json"),
+                "output": ends[1].model_dump(mode="json"),
+            }
+        )
+        return {"name": name, "fragment": sha256, "source": source} | more
+
+    def chain(
+        name: str, models: Sequence[onnx.ModelProto], between: Sequence[TensorSpec]
+    ) -> list[dict[str, Any]]:
+        specs = [IMAGE, *between, logits(4)]
+        stages = [
+            stage(
+                f"{name}-{index}",
+                model,
+                (specs[index], specs[index + 1]),
+                f"{name}-{index - 1}" if index else "input",
+            )
+            for index, model in enumerate(models)
+        ]
+        stages[-1]["classes"] = [0, 1, 2, 3]
+        return stages
+
+    def variant(name: str, kind: str, stages: list[dict[str, Any]], accuracy: float) -> dict[str, Any]:
+        figures = {"micro_batch": 4, "accuracy": accuracy, "accuracy_images": 100}
+        return {"name": name, "kind": kind, "stages": stages} | figures
+
     network, other = small_convolutions(), narrow_network()
-    stages: dict[str, tuple[onnx.ModelProto, TensorSpec, TensorSpec]] = {"whole": (network, IMAGE, logits(4))}
-    ends = [IMAGE, BETWEEN, BETWEEN, logits(4)]
-    for index, part in enumerate(cut(network, ["r0", "r2"])):
-        stages[f"layer-{index}"] = (part, ends[index], ends[index + 1])
-    first, second = cut(other, ["code"])
-    stages["narrow-0"], stages["narrow-1"] = (first, IMAGE, CODE), (second, CODE, logits(4))
-    for index in range(2):
-        stages[f"branch-{index}"] = (branch(index), IMAGE, logits(2))
-    contents = {stage: file_content(model) for stage, (model, _, _) in stages.items()}
-    fragments = {
-        stage: Fragment(
-            sha256=sha256_of(contents[stage]),
-            file_bytes=len(contents[stage]),
-            weight_bytes=1000,
-            peak_memory_bytes=2000,
-            flops_per_image=1.0,
-            milliseconds_per_image=1.5 + index,
-            milliseconds_per_call=0.25,
-            input=source,
-            output=result,
-        )
-        for index, (stage, (_, source, result)) in enumerate(stages.items())
-    }
-
-    def chain(variant: str, count: int, accuracy: float) -> Variant:
-        return Variant(
-            name=variant,
-            kind="layer",
-            stages=tuple(
-                Stage(
-                    name=f"{variant}-{index}",
-                    fragment=fragments[f"{variant}-{index}"].sha256,
-                    source=f"{variant}-{index - 1}" if index else "input",
-                    classes=(0, 1, 2, 3) if index == count - 1 else (),
-                )
-                for index in range(count)
-            ),
-            micro_batch=4,
-            accuracy=accuracy,
-            accuracy_images=100,
-        )
-
-    whole = Stage(name="whole", fragment=fragments["whole"].sha256, source="input", classes=(0, 1, 2, 3))
-    branches = tuple(
-        Stage(
-            name=f"branch-{index}",
-            fragment=fragments[f"branch-{index}"].sha256,
-            source="input",
-            classes=(2 * index, 2 * index + 1),
+    branches = [
+        stage(
+            f"branch-{index}",
+            branch(index),
+            (IMAGE, logits(2)),
+            classes=[2 * index, 2 * index + 1],
             accuracy=0.75,
         )
         for index in range(2)
-    )
-    application = Application(
-        name=name,
-        title="As it was",
-        input=IMAGE,
-        labels=("a", "b", "c", "d"),
-        default_deadline_ms=250.0,
-        reference_score=66.0,
-        variants=(
-            Variant(
-                name="whole",
-                kind="whole",
-                stages=(whole,),
-                micro_batch=8,
-                accuracy=0.875,
-                accuracy_images=100,
+    ]
+    manifest = {
+        "version": 1,
+        "name": name,
+        "title": "As it was",
+        "input": IMAGE.model_dump(mode="json"),
+        "labels": ["a", "b", "c", "d"],
+        "default_deadline_ms": 250.0,
+        "reference_score": 66.0,
+        "variants": [
+            variant(
+                "whole", "whole", [stage("whole", network, (IMAGE, logits(4)), classes=[0, 1, 2, 3])], 0.875
             ),
-            chain("layer", 3, 0.875),
-            chain("narrow", 2, 0.5),
-            Variant(
-                name="semantic",
-                kind="semantic",
-                stages=branches,
-                micro_batch=4,
-                accuracy=0.625,
-                accuracy_images=100,
-            ),
-        ),
-        fragments=tuple(fragments.values()),
-    )
-    ModelStore(root).save(application, contents.values())
-    return application
+            variant("layer", "layer", chain("layer", cut(network, ["r0", "r2"]), [BETWEEN, BETWEEN]), 0.875),
+            variant("narrow", "layer", chain("narrow", cut(other, ["code"]), [CODE]), 0.5),
+            variant("semantic", "semantic", branches, 0.625),
+        ],
+        "fragments": fragments,
+    }
+    (root / name / "manifest.json").write_text(json.dumps(manifest))
+    return Earlier(root / name, manifest)

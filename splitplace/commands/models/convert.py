@@ -1,5 +1,6 @@
 """`splitplace models convert`: applications of an earlier version, in pieces."""
 
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -13,7 +14,7 @@ from splitplace.messages.application import Application
 from splitplace.messages.limits import MEBIBYTE
 from splitplace.storage.model_store import ModelStore, StoreError
 from splitplace.workshop.packing.convert import converted
-from splitplace.workshop.packing.earlier import EarlierApplication, earlier_application
+from splitplace.workshop.packing.earlier import EarlierApplication, earlier_application, earlier_file
 
 
 def convert_command(
@@ -46,7 +47,7 @@ def convert_command(
 
 def _convert(models: ModelStore, earlier: EarlierApplication) -> Application:
     with telling(earlier.name) as told, TemporaryDirectory(prefix="splitplace-") as folder:
-        done = converted(earlier, models.file_path, Path(folder), told)
+        done = converted(earlier, partial(earlier_file, models, earlier.name), Path(folder), told)
         models.save(done, ((Path(folder) / file.sha256).read_bytes() for file in done.files))
     return done
 

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from splitplace.edge_node.runtime import load_fragment
+from splitplace.edge_node.runtime import load_fragment, load_stage
 from splitplace.edge_node.sessions import FragmentError
 from splitplace.edge_node.stage.body import PieceError
 from splitplace.errors import SplitPlaceError
@@ -28,7 +28,6 @@ from splitplace.workshop.packing.telling import Told, tell_nobody
 from splitplace.workshop.pieces.chain import SegmentTimes, measured, timed_chain, write_files
 from splitplace.workshop.pieces.constants import ConstantError, with_constants_as_weights
 from splitplace.workshop.pieces.cut import PieceCutError, piece_places
-from splitplace.workshop.pieces.loaded import joined_runtime
 from splitplace.workshop.pieces.times import segment_milliseconds
 
 TRIAL_IMAGES = 4
@@ -224,7 +223,7 @@ def _application(earlier: EarlierApplication, done: _Converted) -> Application:
 def _compare(source: TensorSpec, path: Path, done: _Converted, sha256: str) -> None:
     """Raise ConversionError unless a file and its pieces give the same for noise."""
     run = done.runs[sha256]
-    pieces = joined_runtime(done.folder, done.chains[run.chain].chain.stage(run.first, run.end))
+    pieces = load_stage(done.chains[run.chain].chain.stage(run.first, run.end), done.folder)
     images = _noise(source)
     expected, found = load_fragment(path).run(images), pieces.run(images)
     if np.array_equal(found, expected, equal_nan=expected.dtype.kind == "f"):

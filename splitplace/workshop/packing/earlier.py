@@ -1,12 +1,14 @@
 """Applications as SplitPlace 0.2 stored them: each fragment is one ONNX file."""
 
+from pathlib import Path
+
 from pydantic import Field, ValidationError
 
 from splitplace.messages.application import Label, TensorSpec, Variant
 from splitplace.messages.base import Milliseconds, Name, NonNegative, Part, Sha256, Words
 from splitplace.messages.earlier import complete_manifest
 from splitplace.messages.pieces import NamedChain
-from splitplace.storage.model_store import ModelStore, StoreError
+from splitplace.storage.model_store import FRAGMENTS, ModelStore, StoreError
 
 
 class EarlierFragment(Part):
@@ -48,3 +50,8 @@ def earlier_application(store: ModelStore, name: str) -> EarlierApplication:
         return EarlierApplication.model_validate_json(complete_manifest(store.manifest(name)))
     except ValidationError as error:
         raise StoreError(store.folder(name), f"not a valid manifest: {error}") from error
+
+
+def earlier_file(store: ModelStore, name: str, sha256: str) -> Path:
+    """Return where the only file of a fragment lies. Raises StoreError as `ModelStore.folder` does."""
+    return store.folder(name) / FRAGMENTS / f"{sha256}.onnx"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 
-from splitplace.edge_node.runtime import FragmentRuntime
+from splitplace.edge_node.runtime import FragmentRuntime, load_stage
 from splitplace.errors import SplitPlaceError
 from splitplace.messages.application import (
     INPUT,
@@ -27,7 +27,6 @@ from splitplace.workshop.packing.description import described, timed, with_costs
 from splitplace.workshop.packing.evaluation import EQUAL_LOGITS, Measured, is_cut_whole, measure
 from splitplace.workshop.packing.telling import Told, tell_nobody
 from splitplace.workshop.pieces.chain import MeasuredNetwork, measured, timed_chain, write_files
-from splitplace.workshop.pieces.loaded import joined_runtime
 
 MICRO_BATCH = 16
 """Images per micro-batch: 4 to 16 keep a pipeline of small pictures busy."""
@@ -139,7 +138,7 @@ class Packer:
     def load(self, fragment: Fragment) -> FragmentRuntime:
         """Load a fragment from the files written so far."""
         chain = self._chains[fragment.chain or ""].chain
-        return joined_runtime(self.folder, chain.stage(fragment.first, fragment.end))
+        return load_stage(chain.stage(fragment.first, fragment.end), self.folder)
 
     def draft(self) -> Application:
         """Return the application as far as it is known: times and accuracies are still 0."""

@@ -9,9 +9,8 @@ import onnx
 from onnx import TensorProto
 from onnx.external_data_helper import load_external_data_for_tensor
 
-from splitplace.edge_node.runtime import FragmentRuntime, load_fragment
+from splitplace.edge_node.runtime import FragmentRuntime, load_fragment, load_stage
 from splitplace.edge_node.stage.pieces import joined_from
-from splitplace.edge_node.stage.session import joined_session
 from splitplace.messages.application import Application, Fragment
 from splitplace.messages.pieces import ChainStage
 from splitplace.storage.model_store import ModelStore
@@ -28,17 +27,7 @@ def stage_runtime(store: ModelStore, application: Application, fragment: Fragmen
     """
     if fragment.chain is None:
         return load_fragment(store.file_path(fragment.sha256))
-    return joined_runtime(store.pieces_folder(application.name), application.stage_of(fragment))
-
-
-def joined_runtime(folder: Path, stage: ChainStage) -> FragmentRuntime:
-    """Load a stage whose pieces lie in a folder.
-
-    Raises:
-        PieceError: A file is missing or damaged.
-        splitplace.edge_node.sessions.FragmentError: ONNX Runtime refuses it.
-    """
-    return FragmentRuntime(joined_session(stage, joined_from(folder, stage), folder))
+    return load_stage(application.stage_of(fragment), store.pieces_folder(application.name))
 
 
 def stage_model(store: ModelStore, application: Application, fragment: Fragment) -> onnx.ModelProto:

@@ -19,16 +19,16 @@ from splitplace.commands.main import main
 from splitplace.edge_node.runtime import FragmentRuntime, load_fragment
 from splitplace.edge_node.stage.pieces import joined_from
 from splitplace.edge_node.stage.session import joined_session
-from splitplace.messages.application import INPUT, Application, Variant
+from splitplace.messages.application import Application
 from splitplace.storage.model_store import ModelStore, sha256_of, verify
 from splitplace.workshop.cutting.layer_split import cut
 from splitplace.workshop.onnx.file import file_content
 from splitplace.workshop.packing.convert import ConversionError, converted
-from splitplace.workshop.packing.earlier import earlier_application
+from splitplace.workshop.packing.earlier import earlier_application, earlier_file
 from splitplace.workshop.packing.evaluation import variant_logits
 from splitplace.workshop.packing.merging import merged
 from splitplace.workshop.pieces.loaded import stage_runtime
-from tests.support.earlier_store import build_earlier_application, narrow_network
+from tests.support.earlier_store import Earlier, build_earlier_application, narrow_network
 from tests.support.small_pieces import noise
 
 
@@ -37,18 +37,32 @@ def alike(_: onnx.ModelProto, tensors: Sequence[str]) -> list[float]:
     return [1.0] * (len(tensors) + 1)
 
 
-def convert(store: ModelStore, folder: Path, name: str = "old") -> Application:
+def pieces_of(store: ModelStore, folder: Path, name: str = "old") -> Application:
+    """The converted application; its files lie in the folder."""
     folder.mkdir()
-    application = converted(earlier_application(store, name), store.file_path, folder, measure=alike)
-    store.save(application, ((folder / file.sha256).read_bytes() for file in application.files))
+    earlier = earlier_application(store, name)
+    return converted(earlier, partial(earlier_file, store, name), folder, measure=alike)
+
+
+def contents(application: Application, folder: Path) -> list[bytes]:
+    return [(folder / file.sha256).read_bytes() for file in application.files]
+
+
+def convert(root: Path) -> Application:
+    """Convert `old` in the store in a folder."""
+    store = ModelStore(root)
+    application = pieces_of(store, root.with_name("pieces"))
+    store.save(application, contents(application, root.with_name("pieces")))
     return application
 
 
-def earlier_logits(store: ModelStore, variant: Variant) -> NDArray[Any]:
-    tensors: dict[str, NDArray[Any]] = {INPUT: noise(5)}
-    for stage in variant.stages:
-        tensors[stage.name] = load_fragment(store.file_path(stage.fragment)).run(tensors[stage.source])
-    return np.concatenate([tensors[stage.name] for stage in variant.sinks], axis=1)
+def earlier_logits(before: Earlier, variant: dict[str, Any]) -> NDArray[Any]:
+    tensors = {"input": noise(5)}
+    for stage in variant["stages"]:
+        tensors[stage["name"]] = load_fragment(before.file(stage["fragment"])).run(tensors[stage["source"]])
+    return np.concatenate(
+        [tensors[stage["name"]] for stage in variant["stages"] if stage.get("classes")], axis=1
+    )
 
 
 def run(*arguments: object) -> int:
@@ -57,32 +71,33 @@ def run(*arguments: object) -> int:
     return int(caught.value.code or 0)
 
 
+def without_ids(variant: dict[str, Any]) -> dict[str, Any]:
+    filled: dict[str, Any] = {"classes": [], "accuracy": None}
+    stages = [filled | {key: stage[key] for key in stage if key != "fragment"} for stage in variant["stages"]]
+    return variant | {"stages": stages}
+
+
 def test_everything_that_was_measured_is_kept_and_every_variant_answers_as_before(tmp_path: Path) -> None:
     before = build_earlier_application(tmp_path / "store")
+    expected = {variant["name"]: earlier_logits(before, variant) for variant in before.manifest["variants"]}
+    after = convert(tmp_path / "store")
     store = ModelStore(tmp_path / "store")
-    expected = {variant.name: earlier_logits(store, variant) for variant in before.variants}
-    after = convert(store, tmp_path / "pieces")
     assert store.application("old") == after
-    without_ids = {"variants": {"__all__": {"stages": {"__all__": {"fragment"}}}}}
-    kept = {"fragments", "chains"}
-    assert after.model_dump(exclude=kept)["labels"] == before.model_dump(exclude=kept)["labels"]
-    assert after.model_dump(include={"variants"}, exclude=without_ids) == before.model_dump(
-        include={"variants"}, exclude=without_ids
-    )
-    for field in ("name", "title", "input", "default_deadline_ms", "reference_score"):
-        assert getattr(after, field) == getattr(before, field)
-    times = [(each.milliseconds_per_image, each.milliseconds_per_call) for each in before.fragments]
-    assert [(each.milliseconds_per_image, each.milliseconds_per_call) for each in after.fragments] == times
+    manifest = after.model_dump(mode="json")
+    for key in ("version", "name", "title", "input", "labels", "default_deadline_ms", "reference_score"):
+        assert manifest[key] == before.manifest[key]
+    assert list(map(without_ids, manifest["variants"])) == list(map(without_ids, before.manifest["variants"]))
+    for old, new in zip(before.manifest["fragments"], manifest["fragments"], strict=True):
+        for key in ("milliseconds_per_image", "milliseconds_per_call", "input", "output"):
+            assert new[key] == old[key]
     for variant in after.variants:
-        load = partial(stage_runtime, store, after)
-        found = variant_logits(after, variant, load, noise(5))
-        order = [index for stage in variant.sinks for index in stage.classes]
-        np.testing.assert_allclose(found[:, order], expected[variant.name], rtol=1e-5, atol=1e-5)
+        found = variant_logits(after, variant, partial(stage_runtime, store, after), noise(5))
+        np.testing.assert_allclose(found, expected[variant.name], rtol=1e-5, atol=1e-5)
 
 
 def test_chains_of_one_network_share_its_pieces_and_others_get_their_own(tmp_path: Path) -> None:
     build_earlier_application(tmp_path / "store")
-    after = convert(ModelStore(tmp_path / "store"), tmp_path / "pieces")
+    after = convert(tmp_path / "store")
     runs = {
         variant.name: [
             (after.fragment(stage.fragment).chain, after.fragment(stage.fragment).first)
@@ -103,7 +118,7 @@ def test_chains_of_one_network_share_its_pieces_and_others_get_their_own(tmp_pat
 
 def test_weights_in_nodes_and_of_shapes_count_as_memory(tmp_path: Path) -> None:
     build_earlier_application(tmp_path / "store")
-    after = convert(ModelStore(tmp_path / "store"), tmp_path / "pieces")
+    after = convert(tmp_path / "store")
     in_a_node, of_a_shape, classifier = 4 * 16 * 3 * 9, 4 * 16 * 12 * 12, 4 * 16 * 4
     chain = after.chain("narrow")
     assert sum(cost.weight_bytes for cost in chain.costs) == in_a_node + of_a_shape + classifier
@@ -112,7 +127,7 @@ def test_weights_in_nodes_and_of_shapes_count_as_memory(tmp_path: Path) -> None:
 
 def test_times_of_pieces_sum_up_to_those_of_their_network(tmp_path: Path) -> None:
     build_earlier_application(tmp_path / "store")
-    after = convert(ModelStore(tmp_path / "store"), tmp_path / "pieces")
+    after = convert(tmp_path / "store")
     runs = [each for each in after.fragments if each.chain == "narrow"]
     costs = after.chain("narrow").costs
     assert sum(cost.milliseconds_per_image for cost in costs) == pytest.approx(
@@ -122,34 +137,16 @@ def test_times_of_pieces_sum_up_to_those_of_their_network(tmp_path: Path) -> Non
 
 def test_a_chain_with_other_weights_than_the_whole_is_a_network_of_its_own(tmp_path: Path) -> None:
     before = build_earlier_application(tmp_path / "store")
-    store = ModelStore(tmp_path / "store")
-    old = before.variant("layer").stages[1].fragment
-    model = onnx.load(store.file_path(old))
+    old = before.manifest["variants"][1]["stages"][1]["fragment"]
+    model = onnx.load(before.file(old))
     values = numpy_helper.to_array(model.graph.initializer[0]) * np.float32(1.5)
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(values, model.graph.initializer[0].name))
-    content = file_content(model)
-    text = before.model_dump_json().replace(old, sha256_of(content))
-    changed = Application.model_validate_json(text)
-    changed = changed.model_copy(
-        update={
-            "fragments": tuple(
-                each.model_copy(update={"file_bytes": len(content)})
-                if each.sha256 == sha256_of(content)
-                else each
-                for each in changed.fragments
-            )
-        }
-    )
-    store.save(
-        changed,
-        [
-            content if each.sha256 == old else store.file_path(each.sha256).read_bytes()
-            for each in before.fragments
-        ],
-    )
-    after = convert(store, tmp_path / "pieces")
-    chains = {after.fragment(stage.fragment).chain for stage in after.variant("layer").stages}
-    assert chains == {"layer"}
+    new = sha256_of(file_content(model))
+    before.file(new).write_bytes(file_content(model))
+    text = json.dumps(before.manifest).replace(old, new)
+    (tmp_path / "store" / "old" / "manifest.json").write_text(text)
+    after = convert(tmp_path / "store")
+    assert {after.fragment(stage.fragment).chain for stage in after.variant("layer").stages} == {"layer"}
 
 
 class _Deviating(FragmentRuntime):
@@ -164,14 +161,13 @@ def test_pieces_that_answer_otherwise_are_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = build_earlier_application(tmp_path / "store")
-    store = ModelStore(tmp_path / "store")
     monkeypatch.setattr(
-        "splitplace.workshop.packing.convert.joined_runtime",
-        lambda folder, stage: _Deviating(joined_session(stage, joined_from(folder, stage), folder)),
+        "splitplace.workshop.packing.convert.load_stage",
+        lambda stage, folder: _Deviating(joined_session(stage, joined_from(folder, stage), folder)),
     )
     with pytest.raises(ConversionError, match="differ from its file"):
-        convert(store, tmp_path / "pieces")
-    assert store.application("old") == before
+        convert(tmp_path / "store")
+    assert json.loads((tmp_path / "store" / "old" / "manifest.json").read_text()) == before.manifest
 
 
 def test_parts_that_contradict_each_other_are_not_put_together() -> None:
@@ -249,9 +245,7 @@ print(steps)
 def test_an_end_at_any_moment_leaves_the_old_application_or_the_new_one(tmp_path: Path) -> None:
     """A process that saves the converted application ends before its first, second, ... change on disk."""
     before = build_earlier_application(tmp_path / "store")
-    store = ModelStore(tmp_path / "store")
-    (tmp_path / "pieces").mkdir()
-    after = converted(earlier_application(store, "old"), store.file_path, tmp_path / "pieces", measure=alike)
+    after = pieces_of(ModelStore(tmp_path / "store"), tmp_path / "pieces")
     (tmp_path / "after.json").write_text(after.model_dump_json())
     child = subprocess.run(
         [sys.executable, "-c", CRASHING, tmp_path / "store", tmp_path / "pieces", tmp_path / "after.json"],
@@ -261,18 +255,21 @@ def test_an_end_at_any_moment_leaves_the_old_application_or_the_new_one(tmp_path
     )
     steps = int(child.stdout)
     assert steps > 2 * len(after.files), "each file is opened and moved"
-    seen = []
+    converted_already = []
     for step in range(steps + 1):
         copy = ModelStore(tmp_path / f"store-{step}")
-        found = copy.application("old")
-        assert found in (before, after)
-        for file in found.files:
-            verify(copy.file_path(file.sha256), file.sha256)
-        seen.append(found == after)
-    assert seen == sorted(seen), "the old one, then the new one"
-    assert seen.count(True) > 1, "old files are removed after the manifest is replaced"
-    last = tmp_path / f"store-{steps // 2}"
-    ModelStore(last).save(after, [(tmp_path / "pieces" / file.sha256).read_bytes() for file in after.files])
-    left = {path.name for path in last.rglob("*") if path.is_file()}
+        found = json.loads(copy.manifest("old"))
+        if found == before.manifest:
+            for fragment in before.manifest["fragments"]:
+                verify(earlier_file(copy, "old", fragment["sha256"]), fragment["sha256"])
+        else:
+            assert copy.application("old") == after
+            for file in after.files:
+                verify(copy.file_path(file.sha256), file.sha256)
+        converted_already.append(found != before.manifest)
+    assert converted_already == sorted(converted_already), "the old one, then the new one"
+    assert converted_already.count(True) > 1, "old files are removed after the manifest is replaced"
+    half = tmp_path / f"store-{steps // 2}"
+    ModelStore(half).save(after, contents(after, tmp_path / "pieces"))
+    left = {path.name for path in half.rglob("*") if path.is_file()}
     assert left == {"manifest.json", *(file.sha256 for file in after.files)}
-    assert json.loads((last / "old" / "manifest.json").read_text())["chains"]

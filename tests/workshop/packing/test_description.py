@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 
+from splitplace.edge_node.runtime import load_stage
 from splitplace.messages.application import Application, TensorSpec
 from splitplace.messages.pieces import NamedChain
 from splitplace.workshop.cutting.profile import Timing
@@ -14,7 +15,7 @@ from splitplace.workshop.onnx.graph import Graph
 from splitplace.workshop.packing.description import described, with_costs, with_times
 from splitplace.workshop.packing.packer import Heading, Packer
 from splitplace.workshop.pieces.chain import measured, timed_chain, write_files
-from splitplace.workshop.pieces.loaded import joined_graph, joined_model, joined_runtime
+from splitplace.workshop.pieces.loaded import joined_graph, joined_model
 from tests.support.small_networks import exported_small_network, random_images
 from tests.support.small_pieces import answers
 
@@ -44,7 +45,7 @@ def test_a_description_fits_the_pieces_it_comes_with(whole: NamedChain, tmp_path
         len(whole.costs),
     )
     assert fragment.file_bytes == sum((tmp_path / file.sha256).stat().st_size for file in stage.files)
-    runtime = joined_runtime(tmp_path, stage)
+    runtime = load_stage(stage, tmp_path)
     assert (fragment.input, fragment.output) == (runtime.input, runtime.output)
     graph = Graph(model)
     assert fragment.weight_bytes == pytest.approx(graph.weight_bytes, rel=0.01), "a small one stands twice"
@@ -66,7 +67,7 @@ def test_a_stage_is_a_model_again_with_and_without_its_weights(whole: NamedChain
     stage = whole.chain.stage(0, len(whole.chain.pieces))
     images = random_images(3)
     model, bare = joined_model(tmp_path, stage), joined_graph(tmp_path, stage)
-    assert np.array_equal(answers(model, images), joined_runtime(tmp_path, stage).run(images))
+    assert np.array_equal(answers(model, images), load_stage(stage, tmp_path).run(images))
     assert Graph(model).weight_bytes == Graph(bare).weight_bytes
     assert bare.ByteSize() < 0.5 * model.ByteSize()
 

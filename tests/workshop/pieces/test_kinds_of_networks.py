@@ -23,12 +23,13 @@ from splitplace.workshop.networks.vision_transformer import VisionTransformer
 from splitplace.workshop.onnx.export import export_network
 from splitplace.workshop.pieces.chain import chain_of, is_equal, run_stages, write_files
 from splitplace.workshop.pieces.cut import cut_into_pieces, piece_places
+from splitplace.workshop.pieces.loaded import stage_model
 from tests.support.small_networks import exported_small_network, random_images
 from tests.support.small_pieces import answers
 
 STORE = ModelStore(SHIPPED_STORE)
 FRAGMENTS = {
-    f"{application.name} {fragment.sha256[:8]}": fragment
+    f"{application.name} {fragment.sha256[:8]}": (application, fragment)
     for application in STORE.applications()
     for fragment in application.fragments
 }
@@ -58,8 +59,8 @@ def check_all_pieces(model: onnx.ModelProto, images: NDArray[Any], folder: Path)
 
 @pytest.mark.parametrize("name", FRAGMENTS)
 def test_every_shipped_fragment(tmp_path: Path, name: str) -> None:
-    fragment = FRAGMENTS[name]
-    model = onnx.load(STORE.file_path(fragment.sha256))
+    application, fragment = FRAGMENTS[name]
+    model = stage_model(STORE, application, fragment)
     check_all_pieces(model, images_for(fragment), tmp_path)
 
 
@@ -110,7 +111,7 @@ def test_what_torch_writes_by_default_with_its_weights_in_another_file(tmp_path:
 def test_a_chosen_chain_of_a_shipped_network_in_its_groupings(tmp_path: Path) -> None:
     application = STORE.application("cifar100")
     fragment = application.fragment(application.variant("whole").stages[0].fragment)
-    model = onnx.load(STORE.file_path(fragment.sha256))
+    model = stage_model(STORE, application, fragment)
     cut = chain_of(model)
     write_files(tmp_path, cut)
     images = images_for(fragment)
