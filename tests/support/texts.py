@@ -15,6 +15,9 @@ SUFFIXES = {
     *(".service", ".services", ".node", ".svg", ""),
 }
 
+SHIPPED = ROOT / "splitplace" / "shipped_store"
+"""Files of pieces in it have no suffix, but are no texts."""
+
 
 class Text(NamedTuple):
     """A text file and its content."""
@@ -31,7 +34,7 @@ def _files() -> Iterator[Path]:
         yield from (
             path
             for path in sorted((ROOT / folder).rglob("*"))
-            if path.is_file() and "__pycache__" not in path.parts
+            if path.is_file() and "__pycache__" not in path.parts and not path.match(f"{SHIPPED}/*/pieces/*")
         )
 
 

@@ -52,9 +52,10 @@ def test_large_networks_are_timed_less_often(monkeypatch: pytest.MonkeyPatch) ->
     calls: list[int] = []
 
     class Counting(_Worker):
-        def run(self, array: NDArray[Any]) -> NDArray[Any]:
+        @override
+        def run(self, array: NDArray[Any], *, all_cores: bool = False) -> NDArray[Any]:
             calls.append(len(array))
-            return super().run(array)
+            return super().run(array, all_cores=all_cores)
 
     time_runtimes([Counting()], batches=(1,))
     assert calls == [1] * LEAST_ROUNDS

@@ -14,6 +14,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
+from typing_extensions import override
 
 from splitplace.commands.main import main
 from splitplace.edge_node.runtime import FragmentRuntime, load_fragment
@@ -152,8 +153,9 @@ def test_a_chain_with_other_weights_than_the_whole_is_a_network_of_its_own(tmp_p
 class _Deviating(FragmentRuntime):
     """Gives 1.001 times what it should."""
 
-    def run(self, array: NDArray[Any]) -> NDArray[Any]:
-        right = super().run(array)
+    @override
+    def run(self, array: NDArray[Any], *, all_cores: bool = False) -> NDArray[Any]:
+        right = super().run(array, all_cores=all_cores)
         return (right * 1.001).astype(right.dtype)
 
 
