@@ -32,12 +32,13 @@ from splitplace.bus.settings import Settings
 from splitplace.commands.processes.broker import available_kind, started_broker
 from splitplace.commands.processes.children import Processes
 from splitplace.edge_node.runtime import FragmentRuntime, load_fragment
-from splitplace.messages.application import INPUT, Application, Stage, TensorSpec, Variant
+from splitplace.messages.application import Application, TensorSpec
 from splitplace.messages.frames import Route
 from splitplace.storage.model_store import ModelStore
-from splitplace.workshop.cutting.profile import describe
 from splitplace.workshop.networks.catalogue import NETWORKS
 from splitplace.workshop.onnx.file import file_content
+from splitplace.workshop.onnx.graph import Graph
+from splitplace.workshop.packing.packer import Heading, Packer, timed_draft
 
 PAUSE_S = 0.05
 ONE, ALL = "one", "all"
@@ -162,34 +163,29 @@ def quantise(model: onnx.ModelProto, path: Path, target: Path) -> None:
     quantization.quantize_static(prepared, target, Noise(), quant_format=quantization.QuantFormat.QDQ)
 
 
-def application_of(model: onnx.ModelProto, name: str) -> tuple[Application, bytes]:
-    """Return an application whose only variant is the whole network, and its file."""
-    content = file_content(model)
-    (fragment,) = describe([model], 1, [content])
-    (labels,) = fragment.output.shape
-    stage = Stage(name="whole", fragment=fragment.sha256, source=INPUT, classes=tuple(range(labels)))
-    variant = Variant(
-        name="whole", kind="whole", accuracy=1.0, micro_batch=1, stages=(stage,), accuracy_images=0
-    )
-    application = Application(
-        version=1,
+def stored_application(model: onnx.ModelProto, name: str, store: ModelStore, folder: Path) -> Application:
+    """Write an application whose only variant is the whole network into a store, and return it."""
+    graph = Graph(model)
+    (classes,) = graph.shape(graph.output)
+    heading = Heading(
         name=name.replace("_", "-"),
         title=name,
-        input=TensorSpec(dtype=fragment.input.dtype, shape=fragment.input.shape),
-        labels=tuple(f"class {number}" for number in range(labels)),
+        labels=tuple(f"class {number}" for number in range(classes)),
+        input=TensorSpec(dtype="uint8", shape=graph.shape(graph.input)),
         default_deadline_ms=60_000.0,
-        reference_score=100.0,
-        variants=(variant,),
-        fragments=(fragment,),
     )
-    return application, content
+    packer = Packer(heading, folder, micro_batch=1)
+    packer.add_network("whole", model)
+    packer.add_single("whole", "whole")
+    application = timed_draft(packer)
+    store.save(application, packer.contents())
+    return application
 
 
 def serve(model: onnx.ModelProto, folder: Path, options: argparse.Namespace) -> None:
     """Start two nodes, and print what the one with all cores gains."""
-    application, content = application_of(model, options.network)
     store = folder / "store"
-    ModelStore(store).save(application, [content])
+    application = stored_application(model, options.network, ModelStore(store), folder / "pieces")
     with started_broker(folder / "broker", kind=available_kind()) as broker, Processes(folder) as processes:
 
         def start(name: str, module: str, *flags: str) -> None:

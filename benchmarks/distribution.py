@@ -104,7 +104,7 @@ def copy_of_store(source: ModelStore, target: Path, more_bytes: int) -> ModelSto
         fragments = application.fragments
         if more_bytes:
             contents.append(os.urandom(more_bytes))
-            more = {"sha256": sha256_of(contents[-1]), "file_bytes": more_bytes}
+            more = {"sha256": sha256_of(contents[-1]), "file_bytes": more_bytes, "chain": None}
             fragments = (*fragments, fragments[0].model_copy(update=more))
             more_bytes = 0
         copy.save(application.model_copy(update={"fragments": fragments}), contents)
@@ -118,7 +118,8 @@ async def measure(settings: Settings, store: ModelStore, nodes: tuple[str, ...],
         for application in store.applications()
         for fragment in application.fragments
     }
-    total = sum(fragment.file_bytes for fragment in described.values())
+    files = {file for application in store.applications() for file in application.files}
+    total = sum(file.file_bytes for file in files)
     observer = Observer(settings)
     async with observer.bus:
         await observer.bus.connected()
@@ -131,6 +132,7 @@ async def measure(settings: Settings, store: ModelStore, nodes: tuple[str, ...],
     received = [progress.received_bytes[node] - before[node] for node in nodes]
     rows = (
         ("fragments", f"{len(described)}"),
+        ("files", f"{len(files)}"),
         ("size of all", f"{total / MEGABYTE:.2f} MB"),
         ("published by the splitter", f"{progress.sent_bytes / MEGABYTE:.2f} MB"),
         ("  share of a copy for each node", f"{progress.sent_bytes / total / len(nodes):.0%}"),

@@ -39,7 +39,7 @@ def store_with(folder: Path, sizes_bytes: tuple[int, ...]) -> tuple[Fragment, ..
     added = []
     for size in sizes_bytes:
         contents.append(os.urandom(size))
-        changes = {"sha256": sha256_of(contents[-1]), "file_bytes": size}
+        changes = {"sha256": sha256_of(contents[-1]), "file_bytes": size, "chain": None}
         added.append(application.fragments[0].model_copy(update=changes))
     fragments = (*application.fragments, *added)
     ModelStore(folder).save(application.model_copy(update={"fragments": fragments}), contents)
