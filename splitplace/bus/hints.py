@@ -31,7 +31,7 @@ _BY_WORDS: _Table = (
     ),
     (
         ("not authorized", "bad user name", "banned"),
-        "check --username and SPLITPLACE_PASSWORD, and the broker's access list",
+        "check --credentials, or --username and SPLITPLACE_PASSWORD, and the broker's access list",
     ),
 )
 _BY_WORDS_OVER_TLS: _Table = ((_WITHOUT_TLS, "does the broker speak TLS on this port? if not, use mqtt://"),)
