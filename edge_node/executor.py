@@ -266,10 +266,14 @@ class Executor:
             RunningJob(
                 fragment=run.job.route.fragment,
                 age_ms=max(0.0, self._clock() - run.since_ms),
-                expected_ms=min(_MOST_MS, run.job.expected_ms),
+                expected_ms=min(_MOST_MS, run.job.expected_ms * self._slower(run)),
             )
             for run in self._running
         )
+
+    def _slower(self, run: _Run) -> float:
+        """Return how many times as long a run takes as on all cores."""
+        return 1.0 if run.all_cores else max(1.0, self._gains.alone)
 
     # --- in the threads ----------------------------------------------------------------------------
 

@@ -73,6 +73,8 @@ class NodeMetrics(Message):
 
     node: Name
     online: bool
+    score: NonNegative = 0.0
+    threads: Annotated[int, Field(ge=1, le=4096)] = 1
     cpu_ratio: Ratio
     resident_bytes: Bytes
     loaded_bytes: Bytes

@@ -213,6 +213,8 @@ class ResourceMonitorCore:
                 yield NodeMetrics(
                     node=name,
                     online=node.online,
+                    score=node.score,
+                    threads=vitals.speed.threads if vitals.speed else 1,
                     cpu_ratio=vitals.cpu_ratio,
                     resident_bytes=vitals.resident_bytes,
                     loaded_bytes=vitals.loaded_bytes,

@@ -78,12 +78,13 @@ def _print_nodes(console: Console, report: SystemReport) -> None:
         console.print("No node is known here. Start one with: splitplace node --node NAME")
         return
     nodes = Table("node", "state", title="Nodes")
-    for heading in ("GFLOP/s", "CPU share", "memory MB", "mapped MB", "loaded", "queue", "queue ms"):
+    for heading in ("GFLOP/s", "cores", "CPU share", "memory MB", "mapped MB", "loaded", "queue", "queue ms"):
         nodes.add_column(heading, justify="right")
     for node in report.nodes:
         megabytes = None if node.memory_budget_bytes is None else node.memory_budget_bytes / MEBIBYTE
         figures: Sequence[float | None] = (
             node.score,
+            node.threads,
             node.cpu_share,
             megabytes,
             None if node.mapped_bytes is None else node.mapped_bytes / MEBIBYTE,

@@ -22,7 +22,7 @@ def application(tmp_path_factory: pytest.TempPathFactory) -> Application:
 
 
 def node(name: str, *, online: bool = True, software: str = "splitplace 1.2, ONNX Runtime 9") -> NodeReport:
-    return NodeReport(name, online, 10.0, None, 1000, 0, 0, 0, 0.0, software)
+    return NodeReport(name, online, 10.0, 1, None, 1000, 0, 0, 0, 0.0, software)
 
 
 def status(*nodes: NodeReport, missing: str | None = None, software: str = "1.2") -> SystemReport:

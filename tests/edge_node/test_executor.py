@@ -324,6 +324,7 @@ def test_a_job_by_itself_gets_all_cores_and_a_long_queue_one_core_a_job() -> Non
         for _ in range(2):
             assert pace.began.acquire(timeout=PATIENCE_S)
         assert [told.fragment for told in executor.running()] == 2 * [FRAGMENTS[0]]
+        assert [told.expected_ms for told in executor.running()] == 2 * [TWO_CORES.alone]
         pace.may_end.release(40)
         for _ in range(41):
             results.next()

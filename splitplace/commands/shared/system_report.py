@@ -53,7 +53,9 @@ class NodeReport:
     name: str
     online: bool
     score: float | None
-    """GFLOP/s of the reference benchmark."""
+    """GFLOP/s of the reference benchmark, on all its cores."""
+    threads: int | None
+    """Cores that it computes on."""
     cpu_share: float | None
     """Share of one core that it is limited to."""
     memory_budget_bytes: int | None
@@ -151,7 +153,8 @@ def report_on(seen: Seen) -> SystemReport:
             NodeReport(
                 name=status.node,
                 online=status.online and (state is None or state.online) and _node_lives(seen, status.node),
-                score=info.score if info else None,
+                score=state.score if state else info.score if info else None,
+                threads=state.threads if state else None,
                 cpu_share=info.cpu_share if info else None,
                 memory_budget_bytes=info.memory_budget_bytes if info else None,
                 mapped_bytes=state.mapped_bytes if state else None,
