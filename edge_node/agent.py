@@ -178,6 +178,7 @@ class Agent:
             quarantine=self._quarantine,
             clock=clock,
             on_change=self._beat_soon,
+            link=lambda: self._link.figures().down_megabytes_per_second,
             forms=self._forms,
         )
         self._outbox = Outbox(self._tensors, self._node, self._link)
@@ -363,6 +364,7 @@ class Agent:
             speed=self._speed.speed.message,
             timings=self._outbox.ratios.added_to(load.timings),
             load_ms=self._loader.load_ms,
+            load_ms_per_megabyte=self._loader.load_ms_per_megabyte,
             map_ms=self._loader.map_ms,
             link=link,
             running=load.running,

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
+from math import nan
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from splitplace.edge_node.executor import Executor
 from splitplace.edge_node.fragment_store import FragmentStore
 from splitplace.edge_node.gains import ONE_THREAD, Gains
 from splitplace.edge_node.graph_check import GraphRefusedError
+from splitplace.edge_node.load_times import LoadTimes
 from splitplace.edge_node.memory import MemoryBudget
 from splitplace.edge_node.opening import Changes, LoadError, Opener, Stopwatch
 from splitplace.edge_node.quarantine import Quarantine
@@ -27,6 +29,7 @@ from splitplace.edge_node.stage.prepared import FormTooLargeError
 from splitplace.edge_node.stage_forms import StageForms
 from splitplace.messages.application import Application, StoredFile
 from splitplace.messages.cluster import MAX_FRAGMENTS_LISTED, FailureKind, FragmentLoad
+from splitplace.policies import cost
 
 T = TypeVar("T")
 
@@ -58,6 +61,7 @@ class Loader:
         quarantine: Quarantine,
         clock: Callable[[], float] = now_ms,
         on_change: Callable[[], None] = lambda: None,
+        link: Callable[[], float | None] = lambda: None,
         gains: Gains = ONE_THREAD,
         forms: StageForms | None = None,
     ) -> None:
@@ -74,6 +78,7 @@ class Loader:
             quarantine: fragments that must not be loaded now.
             clock: measures how long opening a file takes, in ms.
             on_change: told when a fragment begins to be loaded, and when it is loaded or cannot be.
+            link: returns the speed at which files come, in MB/s; None before it was measured.
             gains: cores that fragments are loaded for.
             forms: prepared forms of fragments; None = all are joined as they are.
         """
@@ -91,7 +96,10 @@ class Loader:
         self._idle_fetch: str | None = None
         """The fragment that is being fetched because it may be needed later."""
         self._on_change = on_change
-        self._load_ms: float | None = None
+        self._times = LoadTimes()
+        self._began_ms: dict[str, float] = {}
+        """When the loading of fragments began."""
+        self._link = link
         self._map_ms: float | None = None
         self._changes = Changes()
         self._opener = Opener(
@@ -116,7 +124,19 @@ class Loader:
     @property
     def loads(self) -> tuple[FragmentLoad, ...]:
         """Fragments that are being fetched or loaded."""
-        return tuple(FragmentLoad(fragment=fragment) for fragment in self._loading)
+        return tuple(
+            FragmentLoad(fragment=fragment, left_ms=self._left_ms(fragment)) for fragment in self._loading
+        )
+
+    def _left_ms(self, sha256: str) -> float | None:
+        """Return the expected time until a fragment is loaded; None before anything was measured."""
+        described, line, link = self._catalogue.described(sha256), self._times.line(), self._link()
+        if described is None or link is None or sha256 not in self._began_ms:
+            return None
+        size = described.fragment.file_bytes
+        load_ms = nan if line is None else line.load_ms(size)
+        expected_ms = cost.fetch_ms(size, link, load_ms)
+        return max(0.0, expected_ms - (now_ms() - self._began_ms[sha256]))
 
     def opening(self) -> tuple[tuple[str, float], ...]:
         """Return the fragments that are being read from the disk, and for how long (ms). In any thread."""
@@ -152,7 +172,14 @@ class Loader:
 
         Very long while nothing can be stored, so that placement gives this node only what it has loaded.
         """
-        return CANNOT_LOAD_MS if self._store.trouble else self._load_ms
+        line = self._times.line()
+        return CANNOT_LOAD_MS if self._store.trouble else line and line.fixed_ms
+
+    @property
+    def load_ms_per_megabyte(self) -> float:
+        """Time that each megabyte of a fragment's files adds to loading it."""
+        line = self._times.line()
+        return 0.0 if line is None else line.megabyte_ms
 
     @property
     def map_ms(self) -> float | None:
@@ -171,6 +198,7 @@ class Loader:
         self._start(fragment)
 
     def _start(self, fragment: str) -> None:
+        self._began_ms[fragment] = now_ms()
         self._loading[fragment] = self._spawn(self._try_to_load(fragment), f"load {fragment[:12]}")
         self._on_change()
 
@@ -179,6 +207,7 @@ class Loader:
         fragment, self._idle_fetch = self._idle_fetch, None
         if fragment is not None:
             self._loading.pop(fragment).cancel()
+            del self._began_ms[fragment]
             self._hints[fragment] = None
 
     def want_when_idle(self, fragments: Iterable[str]) -> None:
@@ -238,7 +267,7 @@ class Loader:
             failed = LoadError(f"fragment {sha256[:12]}: {error!r}")
         finally:
             if self._loading.get(sha256) is asyncio.current_task():  # else it was put off
-                del self._loading[sha256]
+                del self._loading[sha256], self._began_ms[sha256]
                 if self._idle_fetch == sha256:
                     self._idle_fetch = None
                 if not self._executor.has_session(sha256):
@@ -263,7 +292,7 @@ class Loader:
         if was_there:
             self._map_ms = _averaged(self._map_ms, watch.elapsed_ms())
         else:
-            self._load_ms = _averaged(self._load_ms, watch.elapsed_ms())
+            self._times.add(fragment.file_bytes, watch.elapsed_ms())
 
     def _note_files(self, sha256: str) -> None:
         """Note that a fragment has all its files: opening it is soon done, and cannot be broken off."""

@@ -143,7 +143,7 @@ class Opener:
 
         Args:
             described: the fragment.
-            watch: does not count waits for memory, and for the preparation of others.
+            watch: does not count fetching, and waits for memory and for the preparation of others.
 
         Returns:
             The loaded fragment, and whether it was prepared already.
@@ -167,7 +167,7 @@ class Opener:
         needed = _needed_bytes(fragment)
         self._check_fits(sha256, needed)  # before anything is fetched for it
         with self._store.keeping([file.sha256 for file in described.files]):
-            paths = await self._files(described)
+            paths = await self._files(described, watch)
             threads = self._threads(fragment)
             second_bytes = fragment.weight_bytes if threads > 1 else 0
             await self._make_room(sha256, needed + second_bytes, watch)
@@ -232,7 +232,7 @@ class Opener:
         sha256, needed = fragment.sha256, preparing_bytes(fragment)
         self._check_fits(sha256, needed)  # before anything is fetched for it
         with self._store.keeping([file.sha256 for file in described.files]):
-            await self._files(described)
+            await self._files(described, watch)
             with watch.pausing():
                 await self._preparing.acquire()
             try:
@@ -267,7 +267,7 @@ class Opener:
             self._changes.note()
         return False
 
-    async def _files(self, described: Described) -> tuple[Path, ...]:
+    async def _files(self, described: Described, watch: Stopwatch) -> tuple[Path, ...]:
         """Return where a fragment's files lie, in their order, after fetching those that are missing."""
 
         def find() -> dict[StoredFile, Path | None]:
@@ -277,7 +277,9 @@ class Opener:
         found = await self._opening(sha256, find)
         missing = [file for file, path in found.items() if path is None]
         if missing:
-            found |= zip(missing, await self._fetched(sha256, missing), strict=True)
+            with watch.pausing():
+                fetched = await self._fetched(sha256, missing)
+            found |= zip(missing, fetched, strict=True)
         self._on_files(sha256)
         return tuple(path for path in found.values() if path is not None)
 

@@ -146,7 +146,9 @@ class NodeVitals(Message):
     """None: as in its info, one micro-batch at a time."""
     timings: Annotated[tuple[FragmentTiming, ...], Field(max_length=MAX_FRAGMENTS_LISTED)]
     load_ms: Milliseconds | None = None
-    """Moving average of the time to fetch, prepare and load a fragment; None before the first."""
+    """Time to prepare and load a fragment whose files are there, beside that of its size; None before."""
+    load_ms_per_megabyte: Milliseconds = 0.0
+    """What each megabyte of its files adds."""
     map_ms: Milliseconds | None = None
     """Moving average of the time to load a fragment that is prepared; None before the first."""
     link: LinkFigures = LinkFigures()
@@ -238,7 +240,11 @@ class NodeState(Part):
     """Between it and the broker, without the transfer of bytes."""
     timings: Annotated[tuple[FragmentTiming, ...], Field(max_length=MAX_FRAGMENTS_LISTED)]
     load_ms: Milliseconds | None = None
-    """Moving average of the time to fetch, prepare and load a fragment there; None before the first."""
+    """Time to prepare and load a fragment whose files are there, beside that of its size; None before."""
+    load_ms_per_megabyte: Milliseconds = 0.0
+    """What each megabyte of its files adds."""
+    stored: Annotated[tuple[Sha256, ...], Field(max_length=MAX_FRAGMENTS_LISTED)] = ()
+    """Fragments whose files it has and that are not loaded."""
     map_ms: Milliseconds | None = None
     """Moving average of the time to load a fragment that is prepared there; None before the first."""
     loads: Annotated[tuple[FragmentLoad, ...], Field(max_length=MAX_FRAGMENTS_LISTED)] = ()

@@ -313,6 +313,8 @@ class ResourceMonitorCore:
             round_trip_ms=_known(link.round_trip_ms, 0.0),
             timings=vitals.timings if vitals else (),
             load_ms=vitals.load_ms if vitals else None,
+            load_ms_per_megabyte=vitals.load_ms_per_megabyte if vitals else 0.0,
+            stored=tuple([each for each in vitals.stored if each not in vitals.loaded]) if vitals else (),
             map_ms=vitals.map_ms if vitals else None,
             loads=vitals.loads if vitals else (),
             stalled=self._work.stalled(name, now_ms)[:1000] if node.online else "",

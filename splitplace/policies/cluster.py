@@ -202,8 +202,8 @@ class ClusterView:
     def fragment_ready_ms(self, name: str, fragment: Fragment, now_ms: float) -> float:
         """Return when a node can run a fragment: now if it is loaded, else after fetching and loading it.
 
-        The time to load is what the node reports, or a guess from the size of the file. A fragment that is
-        prepared there is only mapped.
+        Its files need the time of the link, unless they are there. The time to load is what the node reports,
+        or a guess. A fragment that is prepared there is only mapped.
 
         Raises:
             KeyError: the node is not alive.
@@ -214,8 +214,12 @@ class ClusterView:
         if fragment.sha256 in node.prepared:
             fetching_ms = cost.map_ms(_or_nan(node.state.map_ms))
         else:
-            link, seen_ms = node.state.link_megabytes_per_second, _or_nan(node.state.load_ms)
-            fetching_ms = cost.fetch_ms(fragment.file_bytes, link, seen_ms)
+            fetching_ms = cost.fetch_ms(
+                fragment.file_bytes,
+                node.state.link_megabytes_per_second,
+                node.load_ms(fragment.file_bytes),
+                is_missing=fragment.sha256 not in node.stored,
+            )
         return cost.fragment_ready_ms(now_ms, node.arriving.get(fragment.sha256, nan), fetching_ms)
 
     def output_ratio(self, name: str, sha256: str) -> float:

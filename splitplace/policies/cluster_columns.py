@@ -42,8 +42,10 @@ class ClusterColumns:
         self.memory_bytes: Floats = np.zeros(size)
         self.exclusive: Flags = np.array([node.exclusive for node in self._nodes], dtype=bool)
         """Where no task shares the fragments of another."""
+        self._megabyte_ms: Floats = np.zeros(size)
+        """What each megabyte of its files adds to loading a fragment."""
         self._load_ms: Floats = np.zeros(size)
-        """Time to fetch and load a fragment, as the nodes report it; NaN where they have loaded none."""
+        """Fixed time to load a fragment whose files are there; NaN where none was loaded."""
         self._map_ms: Floats = np.zeros(size)
         """Time to load a prepared fragment; NaN where they have loaded none."""
         self._reserved_bytes: Floats = np.zeros(size)
@@ -88,6 +90,7 @@ class ClusterColumns:
             self.memory_bytes[:] = budgets
             self._needed_bytes.clear()
         self._load_ms[:] = [nan if state.load_ms is None else state.load_ms for state in states]
+        self._megabyte_ms[:] = [state.load_ms_per_megabyte for state in states]
         self._map_ms[:] = [nan if state.map_ms is None else state.map_ms for state in states]
         self._report_forms([node.prepared for node in self._nodes])
         self._report_speeds(
@@ -203,7 +206,12 @@ class ClusterColumns:
         fetching_ms = np.where(
             self.prepared(fragment.sha256),
             cost.map_ms(self._map_ms),
-            cost.fetch_ms(fragment.file_bytes, self.link, self._load_ms),
+            cost.fetch_ms(
+                fragment.file_bytes,
+                self.link,
+                self._load_ms + self._megabyte_ms * fragment.file_bytes / 1e6,
+                is_missing=~self._stored(fragment.sha256),
+            ),
         )
         arriving_ms = self._arriving_ms.get(fragment.sha256)
         if arriving_ms is None:
@@ -211,6 +219,10 @@ class ClusterColumns:
         else:
             ready_ms = cost.fragment_ready_ms(now_ms, arriving_ms, fetching_ms)
         return np.where(self.loaded(fragment.sha256), now_ms, ready_ms)
+
+    def _stored(self, sha256: str) -> Flags:
+        """Return where the files of a fragment are."""
+        return np.array([sha256 in node.stored for node in self._nodes], dtype=bool)
 
     def output_ratio(self, sha256: str) -> Floats:
         """Return what is left of a fragment's outputs when each node has encoded them."""

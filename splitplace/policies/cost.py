@@ -123,16 +123,20 @@ def ready_ms(now_ms: float, busy_until_ms: Amount, ahead: Amount) -> Amount:
     return _later(_sooner(busy_until_ms, now_ms + ahead), now_ms)
 
 
-def fetch_ms(file_bytes: float, megabytes_per_second: Amount, seen_ms: Amount) -> Amount:
+def fetch_ms(
+    file_bytes: float, megabytes_per_second: Amount, load_ms: Amount, *, is_missing: Condition = True
+) -> Amount:
     """Return the time to fetch and load a fragment.
 
     Args:
-        file_bytes: size of its file.
+        file_bytes: size of its files.
         megabytes_per_second: bandwidth of the node; without a link, loading takes infinitely long.
-        seen_ms: what loading a fragment has taken on this node.
+        load_ms: what loading a fragment of this size takes on this node once its files are there.
+        is_missing: whether they are not there yet.
     """
-    guessed_ms = FETCH_MS + transfer_ms(file_bytes, megabytes_per_second)
-    return _select(_is_unknown(seen_ms) | (megabytes_per_second <= 0), guessed_ms, seen_ms)
+    moving_ms = transfer_ms(file_bytes, megabytes_per_second)
+    moving_ms = _select(is_missing | (megabytes_per_second <= 0), moving_ms, 0.0)
+    return moving_ms + _select(_is_known(load_ms), load_ms, FETCH_MS)
 
 
 def map_ms(seen_ms: Amount) -> Amount:
@@ -169,6 +173,13 @@ def _select(condition: Condition, where_true: Amount, where_false: Amount | floa
     if isinstance(where_true, np.ndarray):
         return np.where(condition, where_true, where_false)
     return where_true if condition else where_false
+
+
+def _is_known(amount: float | Floats) -> Condition:
+    if isinstance(amount, np.ndarray):
+        known: Flags = ~np.isnan(amount)
+        return known
+    return not isnan(amount)
 
 
 def _is_unknown(amount: float | Floats) -> Condition:

@@ -41,6 +41,8 @@ class TrackedNode:
     """What it can map without preparing it first, by hash."""
     timings: Mapping[str, FragmentTiming]
     """By fragment."""
+    stored: frozenset[str]
+    """Fragments whose files it has, without those that are loaded."""
     busy_until_ms: float
     """When all its work is expected to be done."""
     unexplained_until_ms: float
@@ -71,21 +73,30 @@ class TrackedNode:
                 self.loaded = frozenset(state.loaded)
             if state.prepared != before.prepared:
                 self.prepared = _prepared(state)
+            if state.stored != before.stored:
+                self.stored = frozenset(state.stored)
             if state.timings != before.timings:
                 self.timings = _timings(state)
         self.heartbeat_ms = now_ms - state.silent_ms
-        if self.arriving:
-            self.arriving = {
-                sha256: ready_ms
-                for sha256, ready_ms in self.arriving.items()
-                if ready_ms >= self.heartbeat_ms and sha256 not in self.loaded
-            }
+        if self.arriving or state.loads:
+            self._report_arriving(state)
         if state.queue_ms and self.heartbeat_ms >= self.trusted_from_ms:
             known_ms = max(now_ms, self.busy_until_ms)
             excess_ms = self.heartbeat_ms + state.queue_ms - known_ms
             if excess_ms > 0:
                 self.busy_until_ms = known_ms + excess_ms
                 self.unexplained_until_ms = max(now_ms, self.unexplained_until_ms) + excess_ms
+
+    def _report_arriving(self, state: NodeState) -> None:
+        """Keep what is still expected, and take over what the node expects itself."""
+        self.arriving = {
+            sha256: ready_ms
+            for sha256, ready_ms in self.arriving.items()
+            if ready_ms >= self.heartbeat_ms and sha256 not in self.loaded
+        }
+        for load in state.loads:
+            if load.left_ms is not None:
+                self.arriving[load.fragment] = self.heartbeat_ms + load.left_ms
 
     def own_bytes(self, sha256: str) -> int | None:
         """Return the memory that the node has measured for a fragment; None if it has not."""
@@ -107,6 +118,11 @@ class TrackedNode:
             return OwnTimes(nan, nan, self.state.together)
         call_ms = nan if timing.milliseconds_per_call is None else timing.milliseconds_per_call
         return OwnTimes(call_ms, timing.milliseconds_per_image, timing.together)
+
+    def load_ms(self, file_bytes: float) -> float:
+        """Return what loading a fragment of this size takes once its files are there; NaN if not known."""
+        fixed_ms = nan if self.state.load_ms is None else self.state.load_ms
+        return fixed_ms + self.state.load_ms_per_megabyte * file_bytes / 1e6
 
     def ahead_ms(self, now_ms: float, due_ms: float) -> float:
         """Return the work that is done before what is due at `due_ms`, as if none of it had begun."""
@@ -131,6 +147,7 @@ def tracked_node(state: NodeState, now_ms: float, *, exclusive: bool) -> Tracked
         loaded=frozenset(state.loaded),
         prepared=_prepared(state),
         timings=_timings(state),
+        stored=frozenset(state.stored),
         busy_until_ms=now_ms,
         unexplained_until_ms=now_ms,
         trusted_from_ms=-inf,

@@ -87,6 +87,7 @@ async def bench(
     prepare: Command = PREPARE,
     measure: Command = MEASURE,
     timeout_s: float = 60.0,
+    link: float | None = None,
 ) -> AsyncIterator[Bench]:
     application = build_tiny_application(
         folder / "models",
@@ -118,6 +119,7 @@ async def bench(
         executor=made.executor,
         budget=made.budget,
         fetch=made.fetch,
+        link=lambda: link,
         on_failure=made.note_failure,
         spawn=tasks.spawn,
         quarantine=made.quarantine,

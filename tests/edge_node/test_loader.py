@@ -6,6 +6,7 @@ from pathlib import Path
 
 from splitplace.edge_node import loader
 from splitplace.messages.application import Application
+from splitplace.policies import cost
 from tests.edge_node.jobs import make_job
 from tests.edge_node.loading import FRAGMENT_BYTES, bench
 from tests.support.waiting import until
@@ -110,21 +111,30 @@ async def test_what_was_put_off_and_is_needed_a_moment_later_is_loaded(tmp_path:
     assert not made.failures
 
 
-async def test_how_long_loading_takes_is_told_once_something_was_loaded(tmp_path: Path) -> None:
+async def test_how_long_loading_takes_is_told_without_the_time_of_fetching(tmp_path: Path) -> None:
     async with bench(tmp_path) as made:
         before_ms = made.loader.load_ms
         assert before_ms is None
-        made.fetch_s = 0.1
+        made.fetch_s = 3.0
         made.loader.want_when_idle(made.fragments("whole"))
         await until(lambda: made.loader.loaded)
-        first_ms = made.loader.load_ms
-        assert first_ms is not None
-        assert 100 <= first_ms < 5000
-        made.fetch_s = 0.0
-        made.loader.want_when_idle(made.fragments("layer"))
-        await until(lambda: len(made.loader.loaded) == 4)
-        assert made.loader.load_ms is not None
-        assert made.loader.load_ms < first_ms
+        took_ms = made.loader.load_ms
+        assert took_ms is not None
+        assert 0 < took_ms < 3000
+
+
+async def test_a_load_tells_how_long_it_will_take_by_the_link_that_was_measured(tmp_path: Path) -> None:
+    async with bench(tmp_path, link=1e-6) as made:
+        (whole,) = made.fragments("whole")
+        made.held.clear()
+        made.loader.want(whole)
+        (load,) = made.loader.loads
+        expected_ms = 1000.0 * made.application.fragment(whole).file_bytes + cost.FETCH_MS
+        assert load.left_ms is not None
+        assert 0.9 * expected_ms < load.left_ms <= expected_ms
+        made.held.set()
+        await until(lambda: made.loader.loaded == (whole,))
+        assert made.loader.loads == ()
 
 
 async def test_a_fragment_that_is_put_aside_is_refused_and_not_loaded_in_idle_moments(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from splitplace.messages.cluster import FragmentLoad
 from splitplace.messages.task import StagePlacement
 from splitplace.policies.cluster import MAX_OUTSTANDING, STALE_AFTER_MS, ClusterView, StageWork, stage_work
 from splitplace.policies.cost import FETCH_MS
@@ -156,9 +157,28 @@ def test_a_fragment_that_is_not_loaded_must_be_fetched_once() -> None:
 def test_a_node_that_has_seen_how_long_loading_takes_is_believed() -> None:
     piece = fragment("fetched", file_bytes=2_000_000)
     view = cluster(node("a", loaded=[BIG.sha256], load_ms=400.0), node("b"))
-    assert view.fragment_ready_ms("a", piece, 10.0) == 410.0
+    assert view.fragment_ready_ms("a", piece, 10.0) == 10.0 + 400.0 + 20.0
     assert view.fragment_ready_ms("a", BIG, 10.0) == 10.0
     assert view.fragment_ready_ms("b", piece, 10.0) == 10.0 + FETCH_MS + 20.0
+
+
+def test_only_missing_bytes_need_the_link_and_every_megabyte_its_time_to_load() -> None:
+    piece = fragment("fetched", file_bytes=2_000_000)
+    costs = {"load_ms": 30.0, "load_ms_per_megabyte": 5.0}
+    missing = node("a", link=1.0).model_copy(update=costs)
+    stored = node("b", link=1.0).model_copy(update={**costs, "stored": (piece.sha256,)})
+    view = cluster(missing, stored)
+    assert view.fragment_ready_ms("a", piece, 0.0) == 2000.0 + 40.0
+    assert view.fragment_ready_ms("b", piece, 0.0) == 40.0
+    assert view.columns.fragment_ready_ms(piece, 0.0).tolist() == [2040.0, 40.0]
+
+
+def test_what_a_node_loads_already_is_ready_when_the_node_says() -> None:
+    piece = fragment("fetched", file_bytes=2_000_000)
+    load = FragmentLoad(fragment=piece.sha256, left_ms=300.0)
+    view = cluster(node("a", silent_ms=50.0).model_copy(update={"loads": (load,)}), now_ms=1000.0)
+    assert view.fragment_ready_ms("a", piece, 1000.0) == 1000.0 - 50.0 + 300.0
+    assert view.fragment_ready_ms("a", piece, 2000.0) == 2000.0
 
 
 def test_without_a_link_no_fragment_ever_comes() -> None:

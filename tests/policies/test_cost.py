@@ -65,7 +65,8 @@ def test_a_call_is_scaled_by_the_score_until_the_node_has_measured_it() -> None:
 
 def test_loading_takes_what_the_node_has_seen_else_what_the_size_of_the_file_says() -> None:
     assert cost.fetch_ms(1e6, 10.0, nan) == cost.FETCH_MS + 100
-    assert cost.fetch_ms(1e6, 10.0, 7.0) == 7
+    assert cost.fetch_ms(1e6, 10.0, 7.0) == 107
+    assert cost.fetch_ms(1e6, 10.0, 7.0, is_missing=False) == 7
     assert cost.fetch_ms(1e6, 0.0, 7.0) == inf
     assert cost.fragment_ready_ms(5.0, nan, 7.0) == 12
     assert cost.fragment_ready_ms(5.0, 3.0, 7.0) == 5

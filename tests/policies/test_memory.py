@@ -90,7 +90,7 @@ def test_the_view_and_its_columns_know_what_each_node_needs_and_how_soon_it_can_
     cluster = view(large)
     assert [cluster.needed_bytes(name, large) for name in "abc"] == [20 * MEBIBYTE, inf, 20 * MEBIBYTE]
     assert cluster.columns.needed_bytes(large).tolist() == [20 * MEBIBYTE, inf, 20 * MEBIBYTE]
-    expected = [30.0, 4000.0, cost.MAP_MS]
+    expected = [30.0, 4000.0 + cost.transfer_ms(large.file_bytes, 100.0), cost.MAP_MS]
     assert [cluster.fragment_ready_ms(name, large, 0.0) for name in "abc"] == expected
     assert cluster.columns.fragment_ready_ms(large, 0.0).tolist() == expected
 
