@@ -7,7 +7,6 @@ import os
 import re
 import socket
 from collections.abc import Iterable, Mapping
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -15,6 +14,7 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import CliImplicitFlag
 from typing_extensions import override
 
+from splitplace.bus.hints import is_loopback
 from splitplace.bus.settings import Settings
 from splitplace.edge_node.available_memory import Shares, available_bytes, shares
 from splitplace.edge_node.cores import quota_cores, usable_cores
@@ -163,7 +163,7 @@ class NodeSettings(Settings):
         if self.threads or self.pacing:
             return self.threads or 1
         left = min(self.cores, usable_cores(), math.ceil(self.cpu_share or self.cores))
-        return max(1, left - 1 if _is_loopback(self.host) else left)
+        return max(1, left - 1 if is_loopback(self.host) else left)
 
     @property
     def share(self) -> float:
@@ -198,7 +198,7 @@ class NodeSettings(Settings):
         """
         if self.codec != "auto":
             return self.codec == "zstd"
-        if _is_loopback(self.host):
+        if is_loopback(self.host):
             speed = self.link_megabytes_per_second or LOOPBACK_MEGABYTES_PER_SECOND
         else:
             speed = (
@@ -207,15 +207,6 @@ class NodeSettings(Settings):
                 or NETWORK_MEGABYTES_PER_SECOND
             )
         return speed < COMPRESS_BELOW_MEGABYTES_PER_SECOND
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class JoinSettings(Settings):

@@ -1,10 +1,16 @@
 """What to do next when a broker cannot be reached. Pure: judges by the words of the error."""
 
 from collections.abc import Sequence
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 _CLOSED = ("closed before the broker", "connection reset", "closed as soon as")
 _WITHOUT_TLS = ("wrong_version_number", "record layer", "unexpected_eof", "eof occurred", *_CLOSED)
+
+OPEN_TO_ALL = (
+    "without users, anybody in this network may speak for anybody: secure the system with splitplace "
+    "secure init (docs/security.md)"
+)
 
 _Table = Sequence[tuple[Sequence[str], str]]
 
@@ -61,3 +67,13 @@ def hint(error: BaseException | str, broker: str) -> str:
     )
     advice = next(advice for words, advice in table if any(word in text for word in words))
     return advice.format(host=address.hostname)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether a name or address is this machine's own, where nobody else can listen in."""
+    if address == "localhost":
+        return True
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from splitplace.bus.hints import OPEN_TO_ALL, is_loopback
 from splitplace.bus.settings import DEFAULT_PORT
 from splitplace.commands.processes.broker import LOOPBACK, BrokerError, StartedKind, started_broker
 from splitplace.commands.secure.facts import Facts, secured_folder
@@ -71,6 +72,8 @@ def command(
                 f"{broker.kind} broker on {broker.url}, log in {broker.log_file} (Ctrl-C stops it)",
                 flush=True,
             )
+            if facts is None and not is_loopback(broker.host):
+                print(OPEN_TO_ALL, flush=True)
             certificate = secured.broker / "broker.pem"
             seen = facts and certificate.stat().st_mtime_ns
             while broker.pid is not None:

@@ -3,6 +3,7 @@
 import signal
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -26,6 +27,34 @@ class _UpSettings(Settings):
     """Where all services connect to; each has a user of its own."""
 
     user: ClassVar[str] = GATEWAY
+
+
+class Renewals:
+    """Notices credentials that `splitplace secure rotate` has replaced, while the old ones are still good."""
+
+    def __init__(self, folder: Path | None, names: Iterable[str]) -> None:
+        """Note what there is now.
+
+        Args:
+            folder: with the files of credentials; None where there are no users.
+            names: whose files to look at.
+        """
+        self._files = {} if folder is None else {name: UsersFolder(folder).file(name) for name in names}
+        self._seen = {name: _changed_ns(file) for name, file in self._files.items()}
+
+    def due(self) -> list[str]:
+        """Return whose credentials are new since the last call."""
+        now = {name: _changed_ns(file) for name, file in self._files.items()}
+        new = [name for name, changed in now.items() if changed is not None and changed != self._seen[name]]
+        self._seen |= {name: now[name] for name in new}
+        return new
+
+
+def _changed_ns(file: Path) -> int | None:
+    try:
+        return file.stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def command(
@@ -81,8 +110,12 @@ def command(
                 f"all services use {settings.broker}, topics below {settings.prefix} (Ctrl-C stops them)",
                 flush=True,
             )
+            renewals = Renewals(settings.credentials and settings.credentials.parent, processes.children)
             while True:
                 time.sleep(_WATCH_S)
+                for name in renewals.due():
+                    print(f"{name} has new credentials: restarting it", flush=True)
+                    processes.restart(name)
                 for death in processes.check():
                     print(printable(f"{death}\nrestarting {death.name}"), file=sys.stderr, flush=True)
         except KeyboardInterrupt:

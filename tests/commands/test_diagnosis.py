@@ -145,3 +145,18 @@ def test_what_this_user_may_not_read_is_unknown_and_not_offline() -> None:
     assert [check.level for check in checks] == ["warn"]
     assert "this user (camera) may not read service/+/status" in checks[0].finding
     assert report_on(seen).missing == ()
+
+
+@pytest.mark.parametrize(
+    ("username", "address", "expected"),
+    [
+        (None, "127.0.0.1", "ok"),
+        (None, "localhost", "ok"),
+        (None, "192.168.1.10", "warn"),
+        ("anna", "hub", "ok"),
+    ],
+)
+def test_a_broker_that_lets_in_everybody_is_warned_of_where_others_reach_it(
+    username: str | None, address: str, expected: str
+) -> None:
+    assert diagnosis.users(username, address).level == expected

@@ -88,6 +88,7 @@ def _checks(settings: Settings, store: ModelStore) -> Iterator[Check]:
 
 def _broker_checks(settings: Settings, probe: BrokerProbe) -> Iterator[Check]:
     yield Check("broker", "ok", f"{settings.broker} speaks MQTT 5")
+    yield diagnosis.users(settings.username, settings.host)
     yield diagnosis.packet_limit(probe.greeting.max_packet_bytes)
     yield from _certificate_checks(settings, probe)
     try:

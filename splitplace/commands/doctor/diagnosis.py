@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
+from splitplace.bus.hints import OPEN_TO_ALL, is_loopback
 from splitplace.commands.shared.system_report import SystemReport
 from splitplace.messages.application import Application, Variant
 from splitplace.messages.limits import MAX_PACKET_BYTES, MEBIBYTE
@@ -77,6 +78,15 @@ def clock(now: datetime) -> Check:
     if _EARLIEST <= now < _LATEST:
         return Check("clock", "ok", shown)
     return Check("clock", "warn", shown, "set the clock (timedatectl set-ntp true): TLS needs the right time")
+
+
+def users(username: str | None, address: str) -> Check:
+    """Check that others in the network cannot speak for anybody."""
+    if username is not None:
+        return Check("users", "ok", f"the broker knows us as {username}")
+    if is_loopback(address):
+        return Check("users", "ok", "none, and the broker is on this machine")
+    return Check("users", "warn", "the broker lets in anybody", OPEN_TO_ALL)
 
 
 def expiry(name: str, expires: str, now_s: float, remedy: str) -> Check:

@@ -158,6 +158,11 @@ class Processes:
         for child in chosen:
             child.end(deadline)
 
+    def restart(self, name: str) -> None:
+        """End a child as `stop` does, and start it again."""
+        self.stop([name])
+        self.children[name].start()
+
     def __enter__(self) -> Self:
         return self
 

@@ -233,7 +233,7 @@ async def _rotate(system: _System, name: str, overlap_s: float, valid_s: float, 
         f"{_iso(until_s)}"
     )
     if old[0].kind in _PARTS:
-        print("restart splitplace up, so that it uses the new one")
+        print("splitplace up restarts it with the new one; parts that you started yourself, restart yourself")
 
 
 async def retire(control: Control, old: list[Login], until_s: float) -> None:

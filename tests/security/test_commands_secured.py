@@ -1,0 +1,104 @@
+"""`status`, `doctor`, `watch`, `submit` and the health check in a secured system, each as several users."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support.secured import Shown, splitplace
+from tests.support.secured_system import NODES, SecuredSystem, secured_system
+from tests.support.tiny_application import tiny_images
+
+pytestmark = [pytest.mark.mosquitto, pytest.mark.system]
+
+HEALTH_CHECK = Path(__file__).parents[2] / "deploy" / "healthcheck.py"
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredSystem]:
+    with secured_system(tmp_path_factory.mktemp("secured")) as running:
+        yield running
+
+
+def run(system: SecuredSystem, user: str, *arguments: str) -> Shown:
+    file = system.secured.folder.users.file(user)
+    return splitplace(*arguments, "--credentials", str(file))
+
+
+@pytest.mark.parametrize("user", ["operator", "wall"])
+def test_status_shows_services_and_nodes_to_those_who_may_see_them(system: SecuredSystem, user: str) -> None:
+    shown = run(system, user, "status", "--json")
+    assert shown.code == 0, shown.errors
+    report = json.loads(shown.out)
+    assert all(service["online"] for service in report["services"])
+    assert {node["name"] for node in report["nodes"] if node["online"]} == set(NODES)
+    assert report["unreadable"] == []
+
+
+def test_status_calls_nobody_offline_whom_this_user_may_not_see(system: SecuredSystem) -> None:
+    shown = run(system, "camera", "status")
+    assert shown.code == 1
+    assert "this user (camera) may not read" in shown.errors
+    assert "offline" not in shown.out
+    assert "splitplace up" not in shown.errors
+
+
+def test_the_doctor_finds_nothing_wrong(system: SecuredSystem) -> None:
+    shown = run(system, "operator", "doctor", "--json")
+    levels = {check["name"]: check["level"] for check in json.loads(shown.out)["checks"]}
+    assert [name for name, level in levels.items() if level == "fail"] == [], shown.out
+    assert {levels[name] for name in ("certificate", "authority", "users", "largest task", "services")} == {
+        "ok"
+    }
+
+
+def test_the_doctor_says_what_its_user_may_not_do_and_gives_no_wrong_advice(system: SecuredSystem) -> None:
+    shown = run(system, "camera", "doctor", "--json")
+    checks = json.loads(shown.out)["checks"]
+    assert not any("packet or payload limit" in check["remedy"] for check in checks)
+    assert not any("max_queued" in check["remedy"] for check in checks)
+    findings = " ".join(check["finding"] for check in checks if check["level"] == "warn")
+    assert "this user may not read" in findings
+    assert "this user (camera) may not read" in findings
+    assert shown.code == 0
+
+
+def test_a_sensor_submits_with_its_credentials(system: SecuredSystem, tmp_path: Path) -> None:
+    images, labels = tiny_images(3, seed=1)
+    np.save(tmp_path / "batch.npy", images)
+    task = ("submit", str(tmp_path / "batch.npy"), "--app", "tiny", "--deadline", "30s", "--json")
+    shown = run(system, "camera", *task)
+    assert shown.code == 0, shown.errors
+    answer = json.loads(shown.out)
+    assert answer["client"] == "camera"
+    assert [found["index"] for found in answer["predictions"]] == labels.tolist()
+
+
+def test_who_may_not_send_tasks_is_told_so_at_once(system: SecuredSystem, tmp_path: Path) -> None:
+    np.save(tmp_path / "batch.npy", tiny_images(1, seed=1)[0])
+    shown = run(system, "wall", "submit", str(tmp_path / "batch.npy"), "--app", "tiny")
+    assert shown.code == 5
+    assert "this user (wall) may not" in shown.errors
+
+
+def test_a_dashboard_watches_and_a_sensor_does_not(system: SecuredSystem) -> None:
+    shown = run(system, "wall", "watch", "--json", "--seconds", "4")
+    assert shown.code == 0
+    assert any(json.loads(line)["topic"] == "cluster/state" for line in shown.out.splitlines())
+    shown = run(system, "camera", "watch", "--json", "--seconds", "4")
+    assert (shown.code, "this user (camera) may not read" in shown.errors) == (5, True)
+
+
+@pytest.mark.parametrize(("user", "part"), [("gateway", "service/gateway"), ("n1", "node/n1")])
+def test_the_health_check_works_with_the_parts_own_credentials(
+    system: SecuredSystem, user: str, part: str
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "SPLITPLACE_BROKER"}
+    environment |= {"SPLITPLACE_CREDENTIALS": str(system.secured.folder.users.file(user))}
+    check = [sys.executable, str(HEALTH_CHECK), part]
+    assert subprocess.run(check, env=environment, check=False, timeout=60).returncode == 0
