@@ -26,8 +26,10 @@ log = logging.getLogger(__name__)
 
 MAX_TRIES = 3
 """Number of times that a file with a wrong hash is fetched from the beginning."""
-MAX_PARALLEL = 2
+MAX_PARALLEL = 8
 """Files that are fetched at a time."""
+MAX_PARALLEL_OF_FRAGMENT = 4
+"""Files of a fragment that are fetched at a time: one that does not come holds up no other."""
 _MAX_UNWRITTEN = 64
 """Max. chunks buffered for the disk; further chunks are dropped and requested again."""
 
@@ -79,15 +81,16 @@ class Fetcher:
                 raise DownloadError(
                     f"described as a file of {file.file_bytes} bytes (limit {MAX_FILE_BYTES})"
                 )
+        own = asyncio.Semaphore(MAX_PARALLEL_OF_FRAGMENT)
         try:
             async with asyncio.TaskGroup() as group:
-                fetching = [group.create_task(self._fetch(file)) for file in files]
+                fetching = [group.create_task(self._fetch(file, own)) for file in files]
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from failed
         return tuple(task.result() for task in fetching)
 
-    async def _fetch(self, file: StoredFile) -> Path:
-        async with self._locks.setdefault(file.sha256, asyncio.Lock()), self._slots:
+    async def _fetch(self, file: StoredFile, own: asyncio.Semaphore) -> Path:
+        async with own, self._locks.setdefault(file.sha256, asyncio.Lock()), self._slots:
             path = await asyncio.to_thread(self._store.find, file.sha256)
             if path is not None:  # fetched for another fragment
                 return path

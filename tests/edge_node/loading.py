@@ -72,6 +72,13 @@ class Bench:
     def note_failure(self, sha256: str, kind: FailureKind, _: str) -> None:
         self.failures.append((sha256, kind))
 
+    def files(self, *fragments: str) -> list[str]:
+        """Hashes of the files of these fragments, each once."""
+        described = [self.application.fragment(fragment) for fragment in fragments]
+        return list(
+            dict.fromkeys(file.sha256 for each in described for file in self.application.files_of(each))
+        )
+
     def fragments(self, variant: str) -> tuple[str, ...]:
         return tuple(stage.fragment for stage in self.application.variant(variant).stages)
 
@@ -81,7 +88,7 @@ async def bench(
     folder: Path,
     *,
     budget_bytes: int = 100 * FRAGMENT_BYTES,
-    in_pieces: bool = False,
+    in_pieces: bool = True,
     weight_bytes: int = 100,
     disk_bytes: int = 10_000_000,
     prepare: Command = PREPARE,

@@ -16,7 +16,7 @@ from splitplace.edge_node.fragment_store import FragmentStore
 from splitplace.messages.application import StoredFile
 from splitplace.messages.cluster import FragmentRequest
 from splitplace.messages.limits import CHUNK_BYTES
-from splitplace.storage.model_store import ModelStore, sha256_of
+from splitplace.storage.model_store import PIECES, ModelStore, sha256_of
 from tests.support.repository import FragmentRepository
 from tests.support.tiny_application import build_tiny_application
 from tests.support.waiting import until
@@ -41,7 +41,7 @@ class Depot:
     def add(self, content: bytes) -> StoredFile:
         """Put one more file into the repository."""
         file = StoredFile(sha256_of(content), len(content))
-        (self.folder / "fragments" / f"{file.sha256}.onnx").write_bytes(content)
+        (self.folder / PIECES / file.sha256).write_bytes(content)
         return file
 
     @asynccontextmanager
@@ -113,7 +113,7 @@ async def test_what_the_repository_lacks_is_an_error_and_what_was_fetched_stays(
     depot.cache.mkdir()
     left = bytes(len(depot.content)) + b"\x01" + bytes(CHUNKS - 1)
     (depot.cache / f"{depot.file.sha256}.partial").write_bytes(left)
-    (tmp_path / "store" / "tiny" / "fragments" / f"{depot.file.sha256}.onnx").unlink()
+    (tmp_path / "store" / "tiny" / PIECES / depot.file.sha256).unlink()
     async with depot.repository.bus:
         await depot.repository.bus.connected()
         with pytest.raises(DownloadError, match="has no file"):

@@ -30,7 +30,7 @@ async def test_what_might_be_needed_is_brought_one_after_the_other(tmp_path: Pat
         made.loader.want_when_idle(wanted[:3])
         made.loader.want_when_idle(wanted[3:])
         await until(lambda: set(made.loader.loaded) == set(wanted))
-    assert made.fetched == list(wanted)
+    assert made.fetched == made.files(*wanted)
     assert made.most_at_once == 1
 
 
@@ -45,7 +45,7 @@ async def test_what_might_be_needed_waits_while_there_is_something_to_compute(tm
         needed = made.fragments("semantic")[0]
         made.loader.want(needed)
         await until(lambda: made.loader.loaded == (whole, needed))
-        assert made.fetched == [whole, needed]
+        assert made.fetched == made.files(whole, needed)
         made.executor.cancel("c.t", 1)
         made.loader.something_changed()
         await until(lambda: len(made.loader.loaded) == 5)
@@ -76,7 +76,7 @@ async def test_what_a_task_needs_does_not_wait_behind_what_is_fetched_for_later(
         assert {load.fragment for load in made.loader.loads} == set(needed)
         made.held.set()
         await until(lambda: set(made.loader.loaded) == {later, *needed})
-        assert made.fetched[-1] == later
+        assert made.fetched[-1:] == made.files(later)
     assert not made.failures
 
 
@@ -145,7 +145,7 @@ async def test_a_fragment_that_is_put_aside_is_refused_and_not_loaded_in_idle_mo
         await until(lambda: made.failures == [(aside, "fragment")])
         made.loader.want_when_idle([aside, other])
         await until(lambda: made.loader.loaded == (other,))
-        assert made.fetched == [other]
+        assert made.fetched == made.files(other)
 
 
 async def test_while_the_disk_refuses_nothing_more_is_fetched(tmp_path: Path) -> None:
@@ -168,29 +168,24 @@ async def test_while_the_disk_refuses_nothing_more_is_fetched(tmp_path: Path) ->
 
 
 async def test_variants_that_share_pieces_fetch_them_once(tmp_path: Path) -> None:
-    async with bench(tmp_path, in_pieces=True) as made:
+    async with bench(tmp_path) as made:
         (whole,), layers = made.fragments("whole"), made.fragments("layer")
-        described = made.application.fragment
-        files = {file.sha256 for file in made.application.files_of(described(whole))}
         made.loader.want(layers[1])
         await until(lambda: made.loader.loaded)
-        middle = {file.sha256 for file in made.application.files_of(described(layers[1]))}
-        assert set(made.fetched) == middle
+        assert made.fetched == made.files(layers[1])
         made.loader.want(whole)
         await until(lambda: set(made.loader.loaded) == {layers[1], whole})
-        assert len(made.fetched) == len(files), "each file once"
-        assert set(made.fetched) == files
+        assert sorted(made.fetched) == sorted(made.files(whole)), "each file once"
         for layer in layers:
             made.loader.want(layer)
         await until(lambda: len(made.loader.loaded) == 4)
-        assert set(made.fetched) == files
-        assert len(made.fetched) == len(files)
+        assert sorted(made.fetched) == sorted(made.files(whole))
     assert not made.failures
 
 
 async def test_pieces_that_do_not_fit_together_are_not_loaded(tmp_path: Path) -> None:
     """The manifest promises a tensor that no piece makes."""
-    async with bench(tmp_path, in_pieces=True) as made:
+    async with bench(tmp_path) as made:
         made.loader.add_application(with_another_output(made.application))
         (wrong,) = (stage.fragment for stage in with_another_output(made.application).variants[0].stages)
         made.loader.want(wrong)

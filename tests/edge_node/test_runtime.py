@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from splitplace.edge_node.runtime import FragmentRuntime, load_fragment
+from splitplace.edge_node.runtime import FragmentRuntime, load_fragment, load_stage
 from splitplace.edge_node.sessions import FragmentError
 from splitplace.messages.application import TensorSpec
 from splitplace.storage.model_store import ModelStore
@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def whole(tmp_path: Path) -> FragmentRuntime:
     application = build_tiny_application(tmp_path)
-    return load_fragment(ModelStore(tmp_path).file_path(application.variant("whole").stages[0].fragment))
+    fragment = application.fragment(application.variant("whole").stages[0].fragment)
+    return load_stage(application.stage_of(fragment), ModelStore(tmp_path).pieces_folder(application.name))
 
 
 def _save(

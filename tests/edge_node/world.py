@@ -159,6 +159,18 @@ class World:
         """Nodes whose watchdog would have ended the process."""
         self._running: dict[str, asyncio.Task[None]] = {}
 
+    def files(self, fragment: str) -> tuple[str, ...]:
+        """Hashes of a fragment's files."""
+        described = self.application.fragment(fragment)
+        return tuple(file.sha256 for file in self.application.files_of(described))
+
+    def sharing(self, *fragments: str) -> set[str]:
+        """Fragments whose files are all among those of the given ones."""
+        files = {file for fragment in fragments for file in self.files(fragment)}
+        return {
+            each.sha256 for each in self.application.fragments if files.issuperset(self.files(each.sha256))
+        }
+
     async def start_node(self, name: str, *, gains: Gains = ONE_THREAD, **settings: Any) -> Agent:
         chosen = NodeSettings(
             broker=self.url,

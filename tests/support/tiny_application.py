@@ -48,7 +48,7 @@ def build_tiny_application(
     reference_score: float = 50.0,
     default_deadline_ms: float = 1000.0,
     padding_bytes: int = 0,
-    in_pieces: bool = False,
+    in_pieces: bool = True,
     weight_bytes: int = 4 * (_WIDEN.size + _DECIDE.size),
 ) -> Application:
     """Writes the application into the store `root` and returns it.
