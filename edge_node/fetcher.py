@@ -95,7 +95,7 @@ class Fetcher:
             if path is not None:  # fetched for another fragment
                 return path
             for _ in range(MAX_TRIES):
-                partial = await asyncio.to_thread(self._store.begin, file)
+                partial = await self._begun(file)
                 with partial:
                     await self._transfer(file, partial)
                     try:
@@ -103,6 +103,15 @@ class Fetcher:
                     except StoreError as error:
                         log.warning("fetched a file with wrong content: %s", error)
         raise DownloadError(f"the content had a wrong hash, {MAX_TRIES} times")
+
+    async def _begun(self, file: StoredFile) -> PartialFile:
+        """Open a file for its chunks. If this is cancelled meanwhile, it is closed once it is open."""
+        opening = asyncio.get_running_loop().run_in_executor(None, self._store.begin, file)
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close)
+            raise
 
     async def _transfer(self, file: StoredFile, partial: PartialFile) -> None:
         download = Download(file, self._window, partial.written)
@@ -123,6 +132,11 @@ class Fetcher:
             self._meter.forget(file.sha256)
             download.end()
             self._wake()
+
+
+def _close(opened: asyncio.Future[PartialFile]) -> None:
+    if not opened.cancelled() and opened.exception() is None:
+        opened.result().close()
 
 
 class _Transfer:

@@ -57,6 +57,15 @@ class PartialFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it can be written no more."""
+        return self._file.closed
+
+    def close(self) -> None:
+        """Close it; its download can resume."""
         self._file.close()
         self._on_close(self.path)
 

@@ -1,7 +1,8 @@
 """Read the graph file of a piece and check that it holds nothing but nodes and weights. Pure.
 
-A graph file comes from outside. It may not bring inputs or outputs of its own, graphs inside nodes,
-functions, or weights in any file but the piece's own weights file, which it names by its SHA-256.
+A graph file comes from outside. It may not bring inputs or outputs of its own, functions, or weights in any
+file but the piece's own weights file, which it names by its SHA-256. Nodes may hold graphs, as branches of an
+`If`; `graph_check` says which of those may run.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,8 @@ _GRAPH_PARTS = {11: "inputs", 12: "outputs", 2: "a name", 13: "types of tensors"
 _NODE_INPUT, _NODE_OUTPUT, _NODE_ATTRIBUTE = 1, 2, 5
 _ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS = 5, 10
 _ATTRIBUTE_GRAPHS = {6, 11}
+_INNER_NAME, _INNER_INPUT, _INNER_OUTPUT, _INNER_TYPES = 2, 11, 12, 13
+_VALUE_NAME = 1
 _ATTRIBUTE_SPARSE = {22, 23}
 _TENSOR_DIMENSION, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 1, 2, 8, 13, 14
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
@@ -30,6 +33,10 @@ _ITEM_BITS = {
     **dict.fromkeys((21, 22), 4),
 }
 """Bits of an item, by element type (`onnx.TensorProto.DataType`)."""
+
+
+MAX_DEPTH = 8
+"""Most graphs inside each other."""
 
 
 class PieceError(SplitPlaceError):
@@ -65,8 +72,10 @@ def read_body(piece: Piece, content: bytes) -> Body:
 
 
 class _Reader:
-    def __init__(self, piece: Piece) -> None:
+    def __init__(self, piece: Piece, depth: int = 0) -> None:
         self._piece = piece
+        self._depth = depth
+        """Number of graphs around this one."""
         self._made: set[str] = set()
         self._read: set[str] = set()
 
@@ -83,6 +92,24 @@ class _Reader:
                     what = _GRAPH_PARTS.get(part, f"field {part} of the graph")
                     raise PieceError(f"brings {what} of its own; only nodes and weights belong into a piece")
         return Body(content, frozenset(self._made), frozenset(self._read - self._made))
+
+    def _inner(self, graph: memoryview) -> None:
+        """Read a graph that a node holds. What it reads and does not make comes from the graphs around it."""
+        if self._depth == MAX_DEPTH:
+            raise PieceError(f"nodes hold graphs inside each other, more than {MAX_DEPTH} deep")
+        inner = _Reader(self._piece, self._depth + 1)
+        for part, value in fields(graph):
+            if part == _GRAPH_NODE:
+                inner._node(submessage(value))
+            elif part == _GRAPH_INITIALIZER:
+                inner._make(inner._tensor(submessage(value), may_be_external=False))
+            elif part == _INNER_INPUT:
+                inner._make(_value_name(submessage(value)))
+            elif part == _INNER_OUTPUT:
+                inner._read.add(_value_name(submessage(value)))
+            elif part not in {_INNER_NAME, _INNER_TYPES}:
+                raise PieceError(f"a node holds a graph with {_GRAPH_PARTS.get(part, f'field {part}')}")
+        self._read |= inner._read - inner._made
 
     def _make(self, name: str) -> None:
         if name in self._made:
@@ -101,7 +128,7 @@ class _Reader:
     def _attribute(self, attribute: memoryview) -> None:
         for number, value in fields(attribute):
             if number in _ATTRIBUTE_GRAPHS:
-                raise PieceError("a node holds a graph of its own: branches and loops are not run")
+                self._inner(submessage(value))
             if number in _ATTRIBUTE_SPARSE:
                 raise PieceError("a node holds a sparse tensor, which is not supported")
             if number in {_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS}:
@@ -159,6 +186,10 @@ def _add_entry(entries: dict[str, str], payload: memoryview) -> None:
 def _bits(dimensions: list[int], element_type: int) -> int:
     """Return the size of a tensor; 0 if it cannot be stored apart."""
     return 0 if min(dimensions, default=0) < 0 else prod(dimensions) * _ITEM_BITS.get(element_type, 0)
+
+
+def _value_name(value: memoryview) -> str:
+    return next((_text(content) for number, content in fields(value) if number == _VALUE_NAME), "")
 
 
 def _text(value: int | memoryview) -> str:

@@ -74,7 +74,7 @@ def test_times_of_this_machine_are_stored_in_the_own_store(
     own: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("splitplace.workshop.cutting.profile.ROUNDS", 1)
-    monkeypatch.setattr("splitplace.workshop.cutting.profile.SCORE_ROUNDS", 1)
+    monkeypatch.setattr("splitplace.workshop.cutting.profile.SCORE_S", 0.05)
     run("remove", "mnist", "--yes")
     shipped = ModelStore(SHIPPED_STORE).application("mnist")
     run("profile", "mnist", "--write")

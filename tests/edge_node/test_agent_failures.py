@@ -22,7 +22,7 @@ from splitplace.messages.topics import (
     TENSOR,
 )
 from tests.edge_node.world import World, routes, world
-from tests.support.odd_networks import build_odd_application, constant, doubling, flat, model_of
+from tests.support.odd_networks import build_odd_application, constant, doubling, flat
 from tests.support.tiny_application import right_answers, tiny_images
 from tests.support.waiting import until
 
@@ -228,9 +228,7 @@ async def test_a_network_that_might_never_end_is_refused_when_it_is_loaded(
     mosquitto_url: str, tmp_path: Path
 ) -> None:
     loop = helper.make_node("Loop", ["turns", "", "row"], ["logits"], body=doubling())
-    application = build_odd_application(
-        tmp_path / "models", model_of([*flat(), constant("turns", 2**62), loop])
-    )
+    application = build_odd_application(tmp_path / "models", [*flat(), constant("turns", 2**62), loop])
     async with world(mosquitto_url, tmp_path, "n1", application=application) as w:
         await w.outside.send(whole(w), IMAGES)
         await until(lambda: w.outside.failures, 20)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from splitplace.bus.connection import Bus
 from splitplace.bus.settings import Settings
 from splitplace.edge_node.download import DownloadError
 from splitplace.edge_node.fetcher import Fetcher
-from splitplace.edge_node.fragment_store import FragmentStore
+from splitplace.edge_node.fragment_store import FragmentStore, PartialFile
 from splitplace.messages.application import StoredFile
 from splitplace.messages.cluster import FragmentRequest
 from splitplace.messages.limits import CHUNK_BYTES
@@ -134,6 +135,30 @@ async def test_several_files_come_in_their_order_and_one_that_two_fetches_need_c
     assert [path.read_bytes() for path in first] == contents
     assert second == first[:0:-1]
     assert asked_of(depot.repository.requests) == 3 + 1 + 1 + 1
+
+
+async def test_a_fetch_that_is_cancelled_while_its_file_is_opened_leaves_it_closed(
+    mosquitto_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    depot = Depot(mosquitto_url, tmp_path)
+    is_opening, may_open = threading.Event(), threading.Event()
+    opened: list[PartialFile] = []
+    begin = FragmentStore.begin
+
+    def slowly(store: FragmentStore, file: StoredFile) -> PartialFile:
+        is_opening.set()
+        may_open.wait(20)
+        opened.append(begin(store, file))
+        return opened[0]
+
+    monkeypatch.setattr(FragmentStore, "begin", slowly)
+    async with depot.fetcher() as fetcher:
+        fetching = asyncio.create_task(fetcher.fetch([depot.file]))
+        await until(is_opening.is_set)
+        fetching.cancel()
+        await asyncio.gather(fetching, return_exceptions=True)
+        may_open.set()
+        await until(lambda: opened and opened[0].is_closed)
 
 
 async def test_one_file_that_nobody_has_ends_the_fetch_and_the_others_that_have_come_stay(

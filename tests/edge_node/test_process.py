@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from tests.edge_node.world import World, routes, world
-from tests.support.odd_networks import build_odd_application, endless, growing, model_of
+from tests.support.odd_networks import build_odd_application, endless, growing
 from tests.support.tiny_application import tiny_images
 from tests.support.waiting import until
 
@@ -75,7 +75,7 @@ async def test_a_run_without_end_ends_the_process_which_does_not_run_that_fragme
     mosquitto_url: str, tmp_path: Path
 ) -> None:
     images, _ = tiny_images(1)
-    application = build_odd_application(tmp_path / "models", model_of(endless()))
+    application = build_odd_application(tmp_path / "models", endless())
     (route,) = routes(application.variant("whole"), ["n1"])
     async with world(mosquitto_url, tmp_path, application=application) as w:
         with node_process(w, "--run-limit-s", "2") as process:
@@ -98,7 +98,7 @@ async def test_a_network_whose_tensors_exceed_the_budget_fails_for_lack_of_memor
     mosquitto_url: str, tmp_path: Path
 ) -> None:
     images, _ = tiny_images(1)
-    application = build_odd_application(tmp_path / "models", model_of(growing(GIGABYTE)))
+    application = build_odd_application(tmp_path / "models", growing(GIGABYTE))
     (route,) = routes(application.variant("whole"), ["n1"])
     async with world(mosquitto_url, tmp_path, application=application) as w:
         with node_process(w, "--memory-budget-mb", "64") as process:

@@ -29,7 +29,7 @@ from splitplace.services.placer.service import Placer
 from splitplace.services.placer.settings import PlacerSettings
 from splitplace.services.splitter.service import Splitter
 from splitplace.services.splitter.settings import SplitterSettings
-from splitplace.storage.model_store import MANIFEST, ModelStore
+from splitplace.storage.model_store import MANIFEST, PIECES, ModelStore
 from tests.support.damages import DAMAGES
 from tests.support.observer import Observer
 from tests.support.running import running
@@ -144,9 +144,9 @@ async def test_a_damaged_fragment_is_named_and_nobody_gets_it(
     damage: str, mosquitto_url: str, tmp_path: Path, store: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (good, *_) = ModelStore(store).applications()
-    sha256 = good.fragments[0].sha256
+    sha256 = good.files[0].sha256
     for name in (GOOD, BAD):
-        path = store / name / "fragments" / f"{sha256}.onnx"
+        path = store / name / PIECES / sha256
         if damage == "missing":
             path.unlink()
         elif damage == "flipped":
@@ -163,6 +163,6 @@ async def test_a_damaged_fragment_is_named_and_nobody_gets_it(
             )
         await observer.until(FRAGMENT_MISSING, lambda missing: missing.fragment == sha256, PATIENCE_S)
         await observer.until(METRICS_SERVICE, lambda said: sha256 in said.trouble, PATIENCE_S)
-        names = {application.name for application in observer.heard(APPLICATION)}
-        assert names == {GOOD, BAD}
+        await observer.until(APPLICATION, lambda said: said.name == GOOD, PATIENCE_S)
+        await observer.until(APPLICATION, lambda said: said.name == BAD, PATIENCE_S)
     assert len([each for each in caplog.records if sha256 in each.getMessage()]) <= 2 * 2

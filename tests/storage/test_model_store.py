@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from splitplace.messages.limits import MAX_CATALOGUE_BYTES
-from splitplace.storage.model_store import ModelStore, StoreError, sha256_of, verify
+from splitplace.storage.model_store import PIECES, ModelStore, StoreError, sha256_of, verify
 from tests.support.tiny_application import build_tiny_application
 
 
@@ -38,7 +38,7 @@ def test_every_described_file_is_found_and_verifies(tmp_path: Path) -> None:
 
 def test_a_changed_file_does_not_verify(tmp_path: Path) -> None:
     application = build_tiny_application(tmp_path)
-    sha256 = application.fragments[0].sha256
+    sha256 = application.files[0].sha256
     path = ModelStore(tmp_path).file_path(sha256)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -151,7 +151,7 @@ def test_a_manifest_in_the_folder_of_another_name_is_refused(tmp_path: Path) -> 
 
 def test_a_save_takes_exactly_the_described_files(tmp_path: Path) -> None:
     application = build_tiny_application(tmp_path / "first")
-    contents = [path.read_bytes() for path in (tmp_path / "first" / "tiny" / "fragments").iterdir()]
+    contents = [path.read_bytes() for path in (tmp_path / "first" / "tiny" / PIECES).iterdir()]
     store = ModelStore(tmp_path / "second")
     for wrong in (contents[1:], [*contents, b"one more"]):
         with pytest.raises(StoreError, match="not those"):
@@ -167,10 +167,14 @@ def test_a_save_takes_exactly_the_described_files(tmp_path: Path) -> None:
 
 def test_a_save_removes_files_that_are_no_longer_named(tmp_path: Path) -> None:
     application = build_tiny_application(tmp_path)
-    old = tmp_path / "tiny" / "fragments" / f"{'0' * 64}.onnx"
+    old = tmp_path / "tiny" / PIECES / ("0" * 64)
     old.write_bytes(b"of an older build")
+    of_0_2 = tmp_path / "tiny" / "fragments" / f"{'0' * 64}.onnx"
+    of_0_2.parent.mkdir()
+    of_0_2.write_bytes(b"of SplitPlace 0.2")
     build_tiny_application(tmp_path)
-    names = {path.stem for path in old.parent.iterdir()}
+    assert not of_0_2.parent.exists()
+    names = {path.name for path in old.parent.iterdir()}
     assert names == {file.sha256 for file in application.files}
 
 

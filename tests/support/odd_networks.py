@@ -8,8 +8,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from splitplace.messages.application import Application, Fragment, Stage, TensorSpec, Variant
+from splitplace.messages.application import Application, Stage, TensorSpec, Variant
+from splitplace.messages.pieces import Chain, NamedChain, NamedTensor, OperatorSet, Piece
 from splitplace.storage.model_store import ModelStore, sha256_of
+from tests.support.chains import COST, run_of
 
 IMAGE = helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", 1, 4, 4])
 LOGITS = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 4])
@@ -98,21 +100,26 @@ def model_of(nodes: Sequence[onnx.NodeProto], **more: Any) -> bytes:
     return bytes(content)
 
 
-def build_odd_application(root: Path, content: bytes, **changes: Any) -> Application:
-    """Write an application with this file as its only fragment; its figures are those of a tiny network."""
+def build_odd_application(root: Path, nodes: Sequence[onnx.NodeProto]) -> Application:
+    """Write an application of one piece with these nodes; its figures are those of a tiny network."""
     image = TensorSpec(dtype="uint8", shape=(1, 4, 4))
-    fields: dict[str, Any] = {
-        "sha256": sha256_of(content),
-        "file_bytes": len(content),
-        "weight_bytes": 100,
-        "peak_memory_bytes": 100_000,
-        "flops_per_image": 100.0,
-        "milliseconds_per_image": 0.01,
-        "milliseconds_per_call": 0.05,
-        "input": image,
-        "output": TensorSpec(dtype="float32", shape=(4,)),
-    }
-    fragment = Fragment.model_validate(fields | changes)
+    body = onnx.ModelProto()
+    body.graph.node.extend(nodes)
+    content: bytes = body.SerializeToString(deterministic=True)
+    chain = NamedChain(
+        name="whole",
+        chain=Chain(
+            ir_version=9,
+            opsets=(OperatorSet(domain="", version=17),),
+            pieces=(Piece(graph=sha256_of(content), graph_bytes=len(content)),),
+            bundles=(
+                (NamedTensor(name="image", spec=image),),
+                (NamedTensor(name="logits", spec=TensorSpec(dtype="float32", shape=(4,))),),
+            ),
+        ),
+        costs=(COST,),
+    )
+    fragment = run_of(chain)
     stage = Stage(name="whole", fragment=fragment.sha256, source="input", classes=(0, 1, 2, 3))
     application = Application(
         name="odd",
@@ -127,6 +134,7 @@ def build_odd_application(root: Path, content: bytes, **changes: Any) -> Applica
             ),
         ),
         fragments=(fragment,),
+        chains=(chain,),
     )
     ModelStore(root).save(application, [content])
     return application

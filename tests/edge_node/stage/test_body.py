@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from splitplace.edge_node.stage.body import Body, PieceError, read_body
+from splitplace.edge_node.stage.body import MAX_DEPTH, Body, PieceError, read_body
 from splitplace.messages.limits import MAX_GRAPH_FILE_BYTES
 from splitplace.messages.pieces import Piece
 
@@ -140,9 +140,49 @@ def _with_function(model: onnx.ModelProto) -> None:
     model.functions.add(name="f")
 
 
-def _with_branch(model: onnx.ModelProto) -> None:
-    branch = helper.make_graph([], "then", [], [])
-    model.graph.node.append(helper.make_node("If", ["c"], ["z"], then_branch=branch))
+def branching(*nodes: onnx.NodeProto, weights: Sequence[onnx.TensorProto] = ()) -> onnx.NodeProto:
+    """An `If` whose branch has these nodes and gives `t`."""
+    given = helper.make_tensor_value_info("t", TensorProto.FLOAT, [1])
+    branch = helper.make_graph(list(nodes), "then", [], [given], list(weights))
+    return helper.make_node("If", ["c"], ["z"], then_branch=branch, else_branch=branch)
+
+
+def _with_weights_elsewhere_in_a_branch(model: onnx.ModelProto) -> None:
+    tensor = numpy_helper.from_array(np.zeros(4, np.float32), "inner")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=WEIGHTS)
+    model.graph.node.append(branching(helper.make_node("Neg", ["inner"], ["t"]), weights=[tensor]))
+
+
+def _with_a_constant_elsewhere_in_a_branch(model: onnx.ModelProto) -> None:
+    tensor = numpy_helper.from_array(np.zeros(4, np.float32))
+    tensor.data_location = TensorProto.EXTERNAL
+    model.graph.node.append(branching(helper.make_node("Constant", [], ["t"], value=tensor)))
+
+
+def _with_a_sparse_weight_in_a_branch(model: onnx.ModelProto) -> None:
+    node = branching(helper.make_node("Neg", ["x"], ["t"]))
+    node.attribute[0].g.sparse_initializer.add()
+    model.graph.node.append(node)
+
+
+def _with_branches_in_branches(model: onnx.ModelProto) -> None:
+    node = helper.make_node("Neg", ["x"], ["t"])
+    for _ in range(MAX_DEPTH + 1):
+        node = branching(node)
+    model.graph.node.append(node)
+
+
+def test_what_a_branch_reads_from_outside_is_read_by_the_piece() -> None:
+    model = body()
+    inner = [helper.make_node("Add", ["outside", "v"], ["sum"]), helper.make_node("Mul", ["sum", "w"], ["t"])]
+    weights = [numpy_helper.from_array(np.zeros(1, np.float32), "v")]
+    model.graph.node.append(
+        branching(branching(*inner, weights=weights), helper.make_node("Neg", ["z"], ["t"]))
+    )
+    found = read(model)
+    assert found.made == {"w", "y", "z"}
+    assert found.read == {"x", "c", "outside"}
 
 
 def _with_constant_elsewhere(model: onnx.ModelProto) -> None:
@@ -172,7 +212,10 @@ def _with_the_same_weight_twice(model: onnx.ModelProto) -> None:
         (_with_output, "brings outputs of its own"),
         (_with_opset, "only its graph belongs into a piece"),
         (_with_function, "only its graph belongs into a piece"),
-        (_with_branch, "a graph of its own"),
+        (_with_weights_elsewhere_in_a_branch, "a node's constant lies in another file"),
+        (_with_a_constant_elsewhere_in_a_branch, "a node's constant lies in another file"),
+        (_with_a_sparse_weight_in_a_branch, "sparse"),
+        (_with_branches_in_branches, "more than 8 deep"),
         (_with_constant_elsewhere, "a node's constant lies in another file"),
         (_with_sparse_weight, "sparse"),
         (_with_sparse_constant, "sparse"),
