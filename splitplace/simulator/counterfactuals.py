@@ -5,6 +5,7 @@ from math import inf
 
 from splitplace.messages.task import TaskFinished
 from splitplace.policies.placement import PlacementRequest
+from splitplace.policies.prediction import on_nodes
 from splitplace.services.gateway import answers
 from splitplace.services.gateway.instructions import Finish, unique
 from splitplace.simulator.outputs import result_of
@@ -32,7 +33,7 @@ def played_out(
     for other in simulation.departures.values():
         other.start(world)
     attempt = simulation.gateway.tasks[request.task].attempt
-    mine = Departure(task, attempt, request.job, nodes).start(world)
+    mine = Departure(task, attempt, request.job, on_nodes(nodes)).start(world)
     while request.task in world.executions:
         if world.events.next_ms == inf:
             raise RuntimeError(f"{request.task} never ends on {', '.join(sorted(set(nodes.values())))}")

@@ -1,5 +1,6 @@
 """A task on its hosts: what has been sent, computed and returned of each stage."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
 
@@ -48,17 +49,22 @@ class Machine:
 
 @dataclass(slots=True, eq=False)
 class StageRun:
-    """One stage of a running task. Micro-batches keep their order, so counts say all."""
+    """One stage of a running task on a host, or a replica's share of it.
+
+    Inputs are sent, computed and returned in the order in which they become ready, so counts say all.
+    """
 
     execution: "Execution"
     stage: Stage
     fragment: Fragment
     machine: Machine
-    source: "StageRun | None"
-    """None where it reads the task's input."""
+    numbers: Sequence[int]
+    """Micro-batches that run here."""
+    sources: tuple["StageRun", ...] = ()
+    """What makes their inputs; empty where it reads the task's input."""
     children: list["StageRun"] = field(default_factory=list)
-    ready: int = 0
-    """Micro-batches whose input is ready to be sent here."""
+    inputs: list[tuple[int, "StageRun | None"]] = field(default_factory=list)
+    """Micro-batches whose input was ready to be sent here, in that order, and what made it."""
     sent: int = 0
     received: int = 0
     computed: int = 0
@@ -84,31 +90,42 @@ class StageRun:
     @property
     def owes(self) -> bool:
         """Whether some output of it has not left its host."""
-        last = len(self.execution.job.micro_batches)
-        return any(child.sent < last for child in self.children) if self.children else self.returned < last
+        if not self.children:
+            return self.returned < len(self.numbers)
+        return any(child.lacks(self) for child in self.children)
 
     @property
     def arrived(self) -> int:
         """Outputs of this sink that the aggregator has. Only the last one's way is modelled."""
-        last = len(self.execution.job.micro_batches)
+        last = len(self.numbers)
         return self.returned if self.returned < last or self.returned_ms < inf else last - 1
 
     @property
     def remaining(self) -> float:
         """Share of its work that is left, in [0, 1]."""
         sizes = self.execution.job.micro_batches
-        images = float(sum(sizes[self.computed :]))
+        every = sum([sizes[number] for number in self.numbers])
+        images = float(every) - sum([self.images(place) for place in range(self.computed)])
         if self.computation is not None:
             work = self.execution.work(self, self.computed)
             done = 1 - self.machine.processor.left(self.computation) / work if work > 0 else 1.0
-            images -= done * sizes[self.computed]
-        return max(0.0, min(1.0, images / self.execution.job.batch))
+            images -= done * self.images(self.computed)
+        return max(0.0, min(1.0, images / every))
+
+    def images(self, place: int) -> int:
+        """Return the images in an input, by its place in `inputs`."""
+        return self.execution.job.micro_batches[self.inputs[place][0]]
+
+    def lacks(self, source: "StageRun") -> bool:
+        """Whether it still needs an input from a source."""
+        numbers = set(source.numbers).intersection(self.numbers)
+        return len(numbers) > sum([made is source for _, made in self.inputs[: self.sent]])
 
     @property
     def waiting_work(self) -> float:
         """Work of the micro-batches that wait for the processor, in score-ms."""
         begun = self.computed + (self.computation is not None)
-        return sum([self.execution.work(self, number) for number in range(begun, self.received)])
+        return sum([self.execution.work(self, place) for place in range(begun, self.received)])
 
 
 @dataclass(slots=True, eq=False)
@@ -123,16 +140,16 @@ class Execution:
     slowness: float = 1.0
     """Factor on the measured times of the fragments, for this task."""
     runs: dict[str, StageRun] = field(default_factory=dict)
-    """Stages by name."""
+    """By stage; replicas of a stage by stage and host."""
     sinks_left: int = 0
     moved_bytes: float = 0.0
     migrations: int = 0
 
-    def work(self, run: StageRun, micro_batch: int) -> float:
-        """Work of one call, in score-ms."""
-        fragment, images = run.fragment, self.job.micro_batches[micro_batch]
+    def work(self, run: StageRun, place: int) -> float:
+        """Work of one call, by the place of its input, in score-ms."""
+        fragment, images = run.fragment, run.images(place)
         milliseconds = fragment.milliseconds_per_call + images * fragment.milliseconds_per_image
-        machine, calls = run.machine, len(self.job.micro_batches)
+        machine, calls = run.machine, len(run.numbers)
         gain = cost.together_gain(calls, float(machine.threads), machine.together)
         return milliseconds * self.slowness * self.job.application.reference_score / gain
 
@@ -152,7 +169,7 @@ class Execution:
         computing_ms = 0.0
         while run is not None:
             computing_ms += run.computed_ms - run.received_ms
-            run = run.source
+            run = run.inputs[-1][1]
         return elapsed_ms - computing_ms, computing_ms
 
     def parts_until(self, now_ms: float) -> tuple[float, float]:

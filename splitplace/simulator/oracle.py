@@ -83,7 +83,7 @@ def sight_into(simulation: Simulation) -> LookAhead:
         found = place(policy, request, simulation.view, simulation.now_ms)
         if not isinstance(found, Placement):
             return None
-        return _play_out(simulation, Departure(task, attempt.attempt, job, found.nodes))
+        return _play_out(simulation, Departure(task, attempt.attempt, found.job, found.shares))
 
     return look_ahead
 

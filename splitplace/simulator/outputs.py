@@ -18,7 +18,8 @@ def result_of(execution: Execution) -> TaskResult | None:
     """
     sizes = execution.job.micro_batches
     sinks = {run: run.arrived for run in execution.runs.values() if not run.children}
-    if max(sinks.values()) < len(sizes):
+    came = {number for run, arrived in sinks.items() for number, _ in run.inputs[:arrived]}
+    if len(came) < len(sizes):
         return None
     job = execution.job
     runs = _on_path_to([run for run, arrived in sinks.items() if arrived])
@@ -38,20 +39,24 @@ def result_of(execution: Execution) -> TaskResult | None:
 
 def _coverage(sinks: dict[StageRun, int], sizes: Sequence[int]) -> float:
     """Share of the classes that is answered, mean over inputs."""
-    if min(sinks.values()) == len(sizes):
+    if all(arrived == len(run.numbers) for run, arrived in sinks.items()):
         return 1.0
-    classes = sum(len(run.stage.classes) for run in sinks)
-    covered = sum(len(run.stage.classes) * sum(sizes[:arrived]) for run, arrived in sinks.items())
+    classes = sum({run.stage.name: len(run.stage.classes) for run in sinks}.values())
+    covered = sum(
+        len(run.stage.classes) * sum([sizes[number] for number, _ in run.inputs[:arrived]])
+        for run, arrived in sinks.items()
+    )
     return covered / (classes * sum(sizes))
 
 
 def _on_path_to(sinks: Sequence[StageRun]) -> set[StageRun]:
-    runs = set()
-    for sink in sinks:
-        run: StageRun | None = sink
-        while run is not None:
+    runs: set[StageRun] = set()
+    left = list(sinks)
+    while left:
+        run = left.pop()
+        if run not in runs:
             runs.add(run)
-            run = run.source
+            left += run.sources
     return runs
 
 

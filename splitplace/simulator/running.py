@@ -140,9 +140,10 @@ def _split(name: str, seed: str, *, training: bool) -> SplitPolicy:
     return split_policy(cast("SplitName", name), seed=drawn, mab_mode=mode)
 
 
-def _placement(name: str, seed: str, alpha: float) -> PlacementPolicy:
+def _placement(name: str, seed: str, scenario: Scenario) -> PlacementPolicy:
     drawn = Random(f"placement {seed}").getrandbits(32)
-    return placement_policy(cast("PlacementName", name), seed=drawn, alpha=alpha)
+    replicas = scenario.replicas
+    return placement_policy(cast("PlacementName", name), seed=drawn, alpha=scenario.alpha, replicas=replicas)
 
 
 def _tasks(scenario: Scenario, workload: Workload, seed: str) -> Sequence[Arrival]:
@@ -185,7 +186,7 @@ def _simulation(
         extra_latency_ms=scenario.extra_latency_ms,
     )
     split = _split(pair.split, seed, training=training)
-    placement = placement or _placement(pair.placement, seed, scenario.alpha)
+    placement = placement or _placement(pair.placement, seed, scenario)
     simulation = Simulation(
         scenario,
         workload,

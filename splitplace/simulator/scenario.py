@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from splitplace.messages.limits import MAX_REPLICAS
 from splitplace.services.gateway.task import RetryRules
 from splitplace.simulator.arrivals import ArrivalPattern
 from splitplace.simulator.processor import Discipline
@@ -102,6 +103,8 @@ class Scenario(BaseModel):
     """When decisions are taken: at once, or at the start of each interval as in the paper."""
     training_intervals: Annotated[int, Field(ge=0, le=100_000)] = 0
     """Length of the training before the run, in a separate simulation with other random numbers."""
+    replicas: Annotated[int, Field(ge=1, le=MAX_REPLICAS)] = 1
+    """`earliest-finish`: most hosts that share a stage. As in the paper, one; the live default is 4."""
     monitor_s: Factor | None = None
     """Period of the resource monitor's reports; None = five per interval."""
     rules: Literal["product", "paper"] = "product"

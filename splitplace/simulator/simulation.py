@@ -7,7 +7,7 @@ It plays sensors, resource monitor and result aggregator itself.
 There are two clocks in step: the world's and this file's, so the world alone can be copied to look ahead.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import exp, inf
@@ -18,7 +18,7 @@ from splitplace.messages.task import TaskDecided, TaskFinished, TaskPlaced
 from splitplace.policies.cluster import ClusterView
 from splitplace.policies.cost import HOP_MS, RETURN_HOPS
 from splitplace.policies.placement import ActiveJob, PlacementPolicy, placement_policy
-from splitplace.policies.prediction import Job
+from splitplace.policies.prediction import Job, PlacedShare
 from splitplace.policies.splitting import SplitPolicy
 from splitplace.services.gateway import answers
 from splitplace.services.gateway.core import GatewayCore
@@ -60,7 +60,7 @@ class Departure:
     task: SimulatedTask
     attempt: int
     job: Job
-    nodes: Mapping[str, str]
+    shares: Sequence[PlacedShare]
 
     @property
     def due_ms(self) -> float:
@@ -73,7 +73,7 @@ class Departure:
             self.task.arrival.task,
             self.attempt,
             self.job,
-            self.nodes,
+            self.shares,
             due_ms=self.due_ms,
             slowness=self.task.slowness,
         )
@@ -114,7 +114,8 @@ class Simulation:
         self.applications = {application.name: application for application in workload.applications}
         self.gateway = GatewayCore(scenario.retry_rules(workload), self.applications)
         exclusive = [name for name, machine in world.machines.items() if machine.containers]
-        self.splitter = SplitterCore(split, placement_policy("earliest-finish"), ClusterView(exclusive))
+        foreseen = placement_policy("earliest-finish", replicas=scenario.replicas)
+        self.splitter = SplitterCore(split, foreseen, ClusterView(exclusive))
         self.view = ClusterView(exclusive)
         """The cluster as the placer knows it."""
         self.placer = RearrangingPlacer(placement, self.view)
@@ -245,8 +246,9 @@ class Simulation:
     def _dispatch(self, dispatch: Dispatch) -> None:
         task, placed = self.tasks[dispatch.key], dispatch.placed
         application = self.applications[dispatch.application]
-        job = Job(application, application.variant(placed.variant), task.arrival.batch)
-        departure = Departure(task, dispatch.attempt, job, _nodes(placed))
+        variant = application.variant(placed.variant)
+        job = Job(application, variant, task.arrival.batch, cut=placed.micro_batch)
+        departure = Departure(task, dispatch.attempt, job, _shares(placed))
         self.departures[dispatch.key] = departure
         self.events.after(DISPATCH_MS, partial(self._depart, dispatch.key, departure))
 
@@ -391,5 +393,7 @@ class Simulation:
             self._carry_out(self.gateway.moved(placed, self.now_ms))
 
 
-def _nodes(placed: TaskPlaced) -> dict[str, str]:
-    return {stage.stage: stage.node for stage in placed.stages}
+def _shares(placed: TaskPlaced) -> tuple[PlacedShare, ...]:
+    return tuple(
+        [PlacedShare(share.stage, share.node, share.work_ms, share.micro_batches) for share in placed.stages]
+    )

@@ -42,21 +42,18 @@ def _carry_over(execution: Execution, copy: World, links: dict[Link, Link]) -> N
         sinks_left=execution.sinks_left,
     )
     copy.executions[execution.task] = again
+    others: dict[StageRun | None, StageRun | None] = {None: None}
     for name, run in execution.runs.items():
-        source = again.runs.get(run.stage.source)
         machine = copy.machines[run.machine.name]
-        other = StageRun(again, run.stage, run.fragment, machine, source)
-        again.runs[name] = other
-        if source is not None:
+        other = StageRun(again, run.stage, run.fragment, machine, run.numbers)
+        others[run] = again.runs[name] = other
+        other.sources = tuple([made for source in run.sources if (made := others[source]) is not None])
+        for source in other.sources:
             source.children.append(other)
+        other.inputs = [(number, others[source]) for number, source in run.inputs]
         if run in run.machine.runs:
             machine.runs[other] = None
-        other.ready, other.sent, other.computed, other.returned = (
-            run.ready,
-            run.sent,
-            run.computed,
-            run.returned,
-        )
+        other.sent, other.computed, other.returned = run.sent, run.computed, run.returned
         other.left_work, other.returned_ms, other.lost = run.left_work, run.returned_ms, run.lost
         other.received_ms, other.computed_ms = run.received_ms, run.computed_ms
         other.received = run.sent  # messages within their latency arrive now
@@ -82,7 +79,7 @@ def _resume(run: StageRun, other: StageRun, copy: World, links: dict[Link, Link]
         other.began_ms = run.began_ms
         copy.compute(other, processor.left(run.computation))
     copy.pump(other)
-    through = run.returned == len(run.execution.job.micro_batches)
+    through = run.returned == len(run.numbers)
     if through and run.returned_ms > copy.events.now_ms:
         copy.arrive(other)
 

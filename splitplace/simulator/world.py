@@ -11,7 +11,7 @@ from functools import partial
 from math import inf
 
 from splitplace.policies.cost import HOP_MS, RETURN_HOPS, relay_ms
-from splitplace.policies.prediction import Job
+from splitplace.policies.prediction import Job, PlacedShare, on_nodes
 from splitplace.simulator.events import EventQueue
 from splitplace.simulator.execution import Execution, Machine, StageRun
 from splitplace.simulator.hosts import Host
@@ -88,7 +88,7 @@ class World:
         task: str,
         attempt: int,
         job: Job,
-        nodes: Mapping[str, str],
+        shares: Mapping[str, str] | Sequence[PlacedShare],
         *,
         due_ms: float = inf,
         slowness: float = 1.0,
@@ -99,27 +99,32 @@ class World:
             task: its key; must not be running.
             attempt: which try this is.
             job: what is to run.
-            nodes: the host of every stage, by the stage's name.
+            shares: the host of every stage, by the stage's name, or all replicas.
             due_ms: its deadline.
             slowness: by what its work differs from its fragments' measured times.
         """
         execution = Execution(task, attempt, job, due_ms, self.events.now_ms, slowness)
+        every = range(len(job.micro_batches))
+        placed = on_nodes(shares) if isinstance(shares, Mapping) else shares
         for stage in job.variant.stages:
-            source = execution.runs.get(stage.source)
-            machine = self.machines[nodes[stage.name]]
-            run = StageRun(
-                execution, stage, job.fragments[stage.name], machine, source, lost=not machine.online
-            )
-            execution.runs[stage.name] = run
-            if machine.online:
-                machine.runs[run] = None
-            if source is not None:
-                source.children.append(run)
-        execution.sinks_left = len(job.sinks)
+            before = [run for run in execution.runs.values() if run.stage.name == stage.source]
+            for share in [share for share in placed if share.stage == stage.name]:
+                machine = self.machines[share.node]
+                numbers = every if share.micro_batches is None else share.micro_batches
+                sources = tuple([run for run in before if not set(numbers).isdisjoint(run.numbers)])
+                run = StageRun(execution, stage, job.fragments[stage.name], machine, numbers, sources)
+                run.lost = not machine.online
+                key = stage.name if share.micro_batches is None else f"{stage.name} on {share.node}"
+                execution.runs[key] = run
+                if machine.online:
+                    machine.runs[run] = None
+                for source in sources:
+                    source.children.append(run)
+        execution.sinks_left = sum([not run.children for run in execution.runs.values()])
         self.executions[task] = execution
         for run in execution.runs.values():
-            if run.source is None:
-                run.ready = len(job.micro_batches)
+            if not run.sources:
+                run.inputs = [(number, None) for number in run.numbers]
                 self.pump(run)
         return execution
 
@@ -141,11 +146,11 @@ class World:
         target = self.machines.get(node)
         if execution is None or run is None or target is None or not target.online:
             return False
-        sizes = execution.job.micro_batches
         origin = run.machine
-        if run.lost or run.moving is not None or origin is target or run.computed >= len(sizes):
+        if run.lost or run.moving is not None or origin is target or run.computed >= len(run.numbers):
             return False
-        size = float(sum(sizes[run.computed : run.received]) * run.fragment.input.bytes_per_image)
+        waiting = sum([run.images(place) for place in range(run.computed, run.received)])
+        size = float(waiting * run.fragment.input.bytes_per_image)
         if run.computation is not None:
             size += run.fragment.peak_memory_bytes
             run.left_work = origin.processor.stop(run.computation)
@@ -197,12 +202,11 @@ class World:
         if run.lost or run.moving is not None:
             return
         execution = run.execution
-        if run.transfer is None and run.sent < run.ready and (run.source is None or not run.source.lost):
-            images = execution.job.micro_batches[run.sent]
-            size = float(images * run.fragment.input.bytes_per_image)
+        if run.transfer is None and run.sent < len(run.inputs):
+            size = float(run.images(run.sent) * run.fragment.input.bytes_per_image)
             execution.moved_bytes += size
-            sender = run.source.machine if run.source is not None else None
-            links = self._links(sender, run.machine)
+            source = run.inputs[run.sent][1]
+            links = self._links(source.machine if source is not None else None, run.machine)
             run.transfer = self.network.send(size, links, partial(self.sent, run))
         if run.computation is None and run.computed < run.received:
             work = run.left_work if run.left_work is not None else execution.work(run, run.computed)
@@ -237,9 +241,10 @@ class World:
         run.transfer = None
         run.sent += 1
         latency_ms = HOP_MS + run.machine.latency_ms
-        if run.source is not None:
-            sender = run.source.machine
-            size = run.execution.job.micro_batches[run.sent - 1] * run.fragment.input.bytes_per_image
+        source = run.inputs[run.sent - 1][1]
+        if source is not None:
+            sender = source.machine
+            size = run.images(run.sent - 1) * run.fragment.input.bytes_per_image
             faster = max(sender.up.bytes_per_ms, run.machine.down.bytes_per_ms) / 1000
             latency_ms += sender.latency_ms + relay_ms(size, faster)
         self.events.after(latency_ms, partial(self._received, run))
@@ -257,12 +262,14 @@ class World:
         run.compute_ms += now_ms - run.began_ms
         run.computed += 1
         run.computed_ms = now_ms
+        number = run.inputs[run.computed - 1][0]
         for child in run.children:
-            child.ready += 1
-            self.pump(child)
+            if number in child.numbers:
+                child.inputs.append((number, run))
+                self.pump(child)
         if not run.children:
             self._return(run)
-        if run.computed < len(run.execution.job.micro_batches):
+        if run.computed < len(run.numbers):
             self.pump(run)
         elif run.children:
             run.machine.runs.pop(run, None)
@@ -270,8 +277,7 @@ class World:
     def _return(self, run: StageRun) -> None:
         """Send the outputs of a sink to the gateway, one after the other."""
         if run.returning is None and run.returned < run.computed:
-            images = run.execution.job.micro_batches[run.returned]
-            size = float(images * run.fragment.output.bytes_per_image)
+            size = float(run.images(run.returned) * run.fragment.output.bytes_per_image)
             run.execution.moved_bytes += size
             run.returning = self.network.send(
                 size, self._links(run.machine, None), partial(self.returned, run)
@@ -281,7 +287,7 @@ class World:
         """Continue after an output of a sink has left it."""
         run.returning = None
         run.returned += 1
-        if run.returned == len(run.execution.job.micro_batches):
+        if run.returned == len(run.numbers):
             run.machine.runs.pop(run, None)
             self.arrive(run)
         else:
@@ -313,9 +319,12 @@ class World:
         run.machine.runs.pop(run, None)
         self._halt(run)
         for child in run.children:
-            if child.transfer is not None:
+            unsent = child.inputs[child.sent :]
+            if child.transfer is not None and unsent[0][1] is run:
                 self.network.stop(child.transfer)
                 child.transfer = None
+            child.inputs[child.sent :] = [each for each in unsent if each[1] is not run]
+            self.pump(child)
 
     def _halt(self, run: StageRun) -> None:
         for transfer in (run.transfer, run.returning, run.moving):

@@ -75,6 +75,8 @@ def test_cgroup_v2_gets_the_quota_and_the_process(tmp_path: Path) -> None:
         assert (group / "cgroup.subtree_control").read_text() == "+cpu"
         assert (group / "node-1" / "cpu.max").read_text() == "1000 12500"
         assert (group / "node-1" / "cgroup.procs").read_text() == "4711"
+        shares.prefer()
+        assert (group / "cpu.weight").read_text() == "10000"
 
 
 def test_leftovers_of_crashed_runs_are_removed_and_those_of_living_ones_stay(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ class Foreseeing(EarliestFinish):
     """Plays out each of its placements, and a random one, before it places."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.simulation: Simulation | None = None
         self.foreseen: dict[str, tuple[TaskFinished, TaskFinished]] = {}
         self._random = placement_policy("random", seed=3)
