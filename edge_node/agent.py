@@ -5,6 +5,7 @@ import logging
 import platform
 import time
 from collections.abc import Callable, Iterator
+from itertools import zip_longest
 from math import inf
 
 import onnxruntime as ort
@@ -224,6 +225,8 @@ class Agent:
             self._enqueue(complete[0], route, complete[1])
 
     def _enqueue(self, header: TensorHeader, route: Route, encoded: Buffer) -> None:
+        if route.run is not None:
+            self._catalogue.add_run(route.fragment, header.application, route.run)
         arrived_ms = now_ms()
         measured = self._executor.measured(route.fragment)
         job = MicroBatchJob(
@@ -251,7 +254,9 @@ class Agent:
         if wanted.when_idle:
             self._loader.want_when_idle(wanted.fragments)
             return
-        for fragment in wanted.fragments:
+        for fragment, run in zip_longest(wanted.fragments, wanted.runs[: len(wanted.fragments)]):
+            if run is not None and wanted.application is not None:
+                self._catalogue.add_run(fragment, wanted.application, run)
             self._loader.want(fragment)
 
     async def _on_cancel(self, received: Received[CancelTask]) -> None:

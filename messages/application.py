@@ -119,6 +119,9 @@ class Variant(Part):
     """Share of right answers on the held-out test set."""
     accuracy_images: Count
     """Number of test images it was measured on; 0 where the accuracy was only stated."""
+    most_stages: Annotated[int, Field(ge=1, le=MAX_STAGES)] | None = None
+    """Stages into which a placement may group the pieces of its chain anew, at most. Its own stages are one
+    such grouping. None = its stages are fixed."""
 
     @property
     def roots(self) -> tuple[Stage, ...]:
@@ -240,6 +243,9 @@ class Application(Message):
         for fragment in self.fragments:
             if fragment.chain is not None:
                 self._check_run(fragment)
+        for variant in self.variants:
+            if variant.most_stages is not None:
+                self._check_grouping(variant)
         return self
 
     def _check_run(self, fragment: Fragment) -> None:
@@ -259,6 +265,17 @@ class Application(Message):
             raise ValueError(f"{name} has other inputs or outputs than its pieces")
         if sum(file.file_bytes for file in stage.files) != fragment.file_bytes:
             raise ValueError(f"{name} has another size than its files")
+
+    def _check_grouping(self, variant: Variant) -> None:
+        """Raise ValueError unless the stages of a variant are the pieces of one chain, in order."""
+        runs = [self.fragment(stage.fragment) for stage in variant.stages]
+        sources = [INPUT, *(stage.name for stage in variant.stages[:-1])]
+        chain = runs[0].chain
+        count = 0 if chain is None else len(self.chain(chain).chain.pieces)
+        found = [(run.chain, place) for run in runs for place in range(run.first, run.end)]
+        expected = [(chain, place) for place in range(count)]
+        if not count or found != expected or [stage.source for stage in variant.stages] != sources:
+            raise ValueError(f"{variant.name}: only the pieces of one chain, in order, can be grouped anew")
 
     def _problems(self, variant: Variant, fragments: dict[str, Fragment]) -> Iterator[tuple[str, str]]:
         """Stages that cannot work, and why: found here, they fail when a manifest is read, not in a task."""

@@ -20,6 +20,7 @@ from splitplace.messages.base import (
 )
 from splitplace.messages.limits import MAX_NODES, MAX_STAGES
 from splitplace.messages.names import TaskKey
+from splitplace.messages.pieces import PieceRun
 
 BootId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 """Random, new at every start of a process: tells a restart from a reconnect."""
@@ -183,6 +184,10 @@ class PrepareFragments(Message):
     task: TaskKey
     attempt: Attempt
     fragments: Annotated[tuple[Sha256, ...], Field(min_length=1, max_length=MAX_STAGES)]
+    application: Name | None = None
+    """Whose chains the runs are of."""
+    runs: Annotated[tuple[PieceRun | None, ...], Field(max_length=MAX_STAGES)] = ()
+    """The pieces of each fragment; None where a manifest describes it."""
     when_idle: bool = False
     """Whether no task needs them yet: load them into free memory while nothing is to be computed."""
 

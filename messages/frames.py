@@ -35,6 +35,7 @@ from splitplace.messages.limits import (
     MAX_TENSOR_RANK,
 )
 from splitplace.messages.names import TaskKey
+from splitplace.messages.pieces import PieceRun
 from splitplace.messages.task import StageReport
 
 Buffer = bytes | bytearray | memoryview
@@ -59,6 +60,8 @@ class Route(Part):
     stage: Name
     node: Name
     fragment: Sha256
+    run: PieceRun | None = None
+    """The pieces of the fragment, where no manifest describes it: they were grouped for this task."""
     next: Annotated[tuple[Route, ...], Field(max_length=MAX_STAGES)] = ()
 
 

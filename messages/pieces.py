@@ -138,6 +138,16 @@ class ChainStage(Part):
         return tuple(dict.fromkeys(file for piece in self.pieces for file in piece.files))
 
 
+class PieceRun(Part):
+    """A run of neighbouring pieces, as messages about a task name it."""
+
+    chain: Name
+    first: Annotated[int, Field(ge=0, lt=MAX_PIECES)]
+    """Number of its first piece."""
+    end: Annotated[int, Field(ge=1, le=MAX_PIECES)]
+    """Number of the piece after its last one."""
+
+
 class PieceCost(Part):
     """What one piece costs inside a joined stage, on the device of `Application.reference_score`."""
 

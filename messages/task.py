@@ -36,6 +36,7 @@ from splitplace.messages.limits import (
     MIN_DEADLINE_MS,
 )
 from splitplace.messages.names import SensorName, TaskKey
+from splitplace.messages.pieces import PieceRun
 
 Deadline = Annotated[float, Field(ge=MIN_DEADLINE_MS, le=MAX_DEADLINE_MS, allow_inf_nan=False)]
 BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH)]
@@ -203,6 +204,8 @@ class StagePlacement(Part):
         | None
     ) = None
     """The micro-batches that this node runs, where the stage has replicas; None = all."""
+    run: PieceRun | None = None
+    """The pieces of the stage, where they were grouped for this task; None = as the variant says."""
 
 
 class TaskPlaced(Message):

@@ -301,7 +301,7 @@ class GatewayCore:
         if application is None or task.placed is None or self.rules.least_coverage >= 1:
             return None
         named = (variant for variant in application.variants if variant.name == task.placed.variant)
-        variant = next(named, None)
+        variant = next(named, None)  # its stages are fixed if it has branches
         return variant if variant is not None and partial.has_branches(variant) else None
 
     def _go_on_without(self, task: Task, node: str, trouble: str, now_ms: float) -> list[Instruction]:

@@ -5,16 +5,17 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from splitplace.messages.application import Application, Stage, Variant
+from splitplace.messages.application import Application, Stage
 from splitplace.messages.frames import Route, TensorHeader, encode_tensor, tensor_frames
+from splitplace.messages.groupings import GroupedVariant, as_placed
 from splitplace.messages.task import TaskPlaced
 
 
-def routes(variant: Variant, nodes: Mapping[str, str]) -> tuple[Route, ...]:
+def routes(grouped: GroupedVariant, nodes: Mapping[str, str]) -> tuple[Route, ...]:
     """One route for each root stage: what runs where, and who reads its output.
 
     Args:
-        variant: the out-tree of stages.
+        grouped: the out-tree of stages, and the pieces of those that were grouped for this task.
         nodes: node of every stage.
 
     Raises:
@@ -22,10 +23,15 @@ def routes(variant: Variant, nodes: Mapping[str, str]) -> tuple[Route, ...]:
     """
 
     def route(stage: Stage) -> Route:
-        after = tuple(route(child) for child in variant.children(stage.name))
-        return Route(stage=stage.name, node=nodes[stage.name], fragment=stage.fragment, next=after)
+        return Route(
+            stage=stage.name,
+            node=nodes[stage.name],
+            fragment=stage.fragment,
+            run=grouped.runs.get(stage.name),
+            next=tuple(route(child) for child in grouped.variant.children(stage.name)),
+        )
 
-    return tuple(route(stage) for stage in variant.roots)
+    return tuple(route(stage) for stage in grouped.variant.roots)
 
 
 def input_frames(
@@ -44,14 +50,15 @@ def input_frames(
 
     Raises:
         KeyError: the variant is unknown or a stage has no node.
+        GroupingError: the placement groups pieces that the application does not have.
     """
-    variant = application.variant(placed.variant)
+    grouped = as_placed(application, placed)
     known: dict[tuple[tuple[str, str], ...], tuple[Route, ...]] = {}
     paths = placed.paths()
     starts = range(0, len(inputs), placed.micro_batch)
     for index, start in enumerate(starts):
         path = tuple(paths[index].items())
-        roots = known.get(path) or known.setdefault(path, routes(variant, paths[index]))
+        roots = known.get(path) or known.setdefault(path, routes(grouped, paths[index]))
         micro_batch = inputs[start : start + placed.micro_batch]
         codec, encoded = encode_tensor(micro_batch, compress=compress)
         for route in roots:

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from splitplace.messages.application import Application
 from splitplace.messages.cluster import NodeState
+from splitplace.messages.groupings import GroupingError, placed_variant
 from splitplace.services.gateway.task import Task
 
 REPORTED_WITHIN_MS = 3000.0
@@ -49,11 +50,9 @@ class Loading:
         application = self._applications.get(task.accepted.application)
         if application is None or task.placed is None:
             return []
+        try:
+            variant = placed_variant(application, task.placed)
+        except (KeyError, GroupingError):
+            return []
         nodes = {stage.stage: stage.node for stage in task.placed.stages}
-        named = (variant for variant in application.variants if variant.name == task.placed.variant)
-        return [
-            (nodes[stage.name], stage.fragment)
-            for variant in named
-            for stage in variant.stages
-            if stage.name in nodes
-        ]
+        return [(nodes[stage.name], stage.fragment) for stage in variant.stages if stage.name in nodes]

@@ -11,6 +11,7 @@ from splitplace.messages.application import Application
 from splitplace.messages.base import Part
 from splitplace.messages.cluster import ClusterState, PrepareFragments
 from splitplace.messages.limits import MAX_STAGES
+from splitplace.messages.pieces import PieceRun
 from splitplace.messages.task import StagePlacement, TaskDecided, TaskFinished, TaskPlaced
 from splitplace.policies.cluster import ClusterView
 from splitplace.policies.ended import EndedTasks, forgotten_ms
@@ -232,6 +233,7 @@ class PlacerCore:
                     node=share.node,
                     work_ms=share.work_ms,
                     micro_batches=share.micro_batches,
+                    run=found.job.runs.get(share.stage),
                 )
                 for share in found.shares
             ),
@@ -256,14 +258,19 @@ class PlacerCore:
         )
 
     def _hints(self, decided: TaskDecided, found: Placement) -> tuple[PrepareFragments, ...]:
-        missing: dict[str, dict[str, None]] = {}
+        missing: dict[str, dict[str, PieceRun | None]] = {}
         for share in found.shares:
             fragment = found.job.fragments[share.stage].sha256
             if not self._cluster.is_loaded(share.node, fragment):
-                missing.setdefault(share.node, {})[fragment] = None
+                missing.setdefault(share.node, {})[fragment] = found.job.runs.get(share.stage)
         return tuple(
             PrepareFragments(
-                node=node, task=decided.task, attempt=decided.attempt, fragments=tuple(fragments)
+                node=node,
+                task=decided.task,
+                attempt=decided.attempt,
+                fragments=tuple(fragments),
+                application=decided.application,
+                runs=tuple(fragments.values()) if any(fragments.values()) else (),
             )
             for node, fragments in missing.items()
         )

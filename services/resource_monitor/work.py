@@ -19,6 +19,7 @@ from math import inf
 
 from splitplace.messages.application import INPUT, Application
 from splitplace.messages.cluster import FragmentLoad, NodeVitals
+from splitplace.messages.groupings import GroupingError, placed_variant
 from splitplace.messages.task import TaskFinished, TaskPlaced
 
 HANG_FACTOR = 10.0
@@ -197,10 +198,13 @@ class WorkWatch:
     def _sources(self, placed: TaskPlaced) -> dict[str, str]:
         """Return the source of each stage; empty if the variant is not known."""
         application = self._applications.get(placed.application)
-        for variant in application.variants if application is not None else ():
-            if variant.name == placed.variant:
-                return {stage.name: stage.source for stage in variant.stages}
-        return {}
+        if application is None:
+            return {}
+        try:
+            variant = placed_variant(application, placed)
+        except (KeyError, GroupingError):
+            return {}
+        return {stage.name: stage.source for stage in variant.stages}
 
     def _end(self, task: str, now_ms: float, before: float = inf) -> None:
         """End attempts: those that had too little time say nothing of their nodes."""

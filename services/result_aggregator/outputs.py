@@ -7,6 +7,7 @@ from typing import Self
 
 from splitplace.messages.application import INPUT, Application, Stage, Variant
 from splitplace.messages.frames import FrameError, TensorHeader
+from splitplace.messages.groupings import GroupingError, placed_variant
 from splitplace.messages.limits import MAX_BATCH
 from splitplace.messages.task import ClassScore, StageReport, TaskPlaced, TaskResult
 from splitplace.services.result_aggregator.merging import Condensed, class_scores
@@ -47,12 +48,14 @@ class TaskOutputs:
         Raises:
             FrameError: the application has no such variant, or another one was placed.
         """
-        try:
-            variant = application.variant(header.variant)
-        except KeyError:
-            raise FrameError(f"{header.task}: {header.application} has no variant {header.variant}") from None
         if (header.application, header.variant) != (placed.application, placed.variant):
             raise FrameError(f"{header.task}: {placed.application} {placed.variant} was placed")
+        try:
+            variant = placed_variant(application, placed)
+        except KeyError:
+            raise FrameError(f"{header.task}: {header.application} has no variant {header.variant}") from None
+        except GroupingError as error:
+            raise FrameError(f"{header.task}: {error}") from None
         sinks = {sink.name: sink for sink in variant.sinks}
         missing = header.micro_batches * len(sinks)
         return cls(header, variant, placed, placed.paths(), now_ms + header.expires_ms, sinks, missing)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from splitplace.messages.application import Application
 from splitplace.messages.base import Part
 from splitplace.messages.cluster import ClusterState
+from splitplace.messages.groupings import GroupingError
 from splitplace.messages.task import TaskAccepted, TaskDecided, TaskFinished, TaskPlaced
 from splitplace.policies.cluster import ClusterView, stage_work
 from splitplace.policies.correction import Correction
@@ -122,9 +123,12 @@ class SplitterCore:
         if placed.task in self._ended or (record and placed.attempt < record.accepted.attempt):
             return
         application = self._applications.get(placed.application)
-        if application is None or not any(v.name == placed.variant for v in application.variants):
+        if application is None:
             return
-        work = stage_work(application, placed.variant, placed.stages)
+        try:
+            work = stage_work(application, placed)
+        except (KeyError, GroupingError):
+            return
         due_ms = record.due_ms if record else now_ms + (placed.predicted_ms or 0.0)
         self._cluster.placed(placed.task, placed.attempt, work, now_ms, due_ms=due_ms)
 

@@ -11,7 +11,8 @@ from math import inf, nan
 
 from splitplace.messages.application import Application, Fragment
 from splitplace.messages.cluster import ClusterState, NodeState
-from splitplace.messages.task import StagePlacement
+from splitplace.messages.groupings import as_placed
+from splitplace.messages.task import TaskPlaced
 from splitplace.policies import cost
 from splitplace.policies.cluster_columns import ClusterColumns
 from splitplace.policies.cost import Floats
@@ -35,18 +36,17 @@ class StageWork:
     work_ms: float
 
 
-def stage_work(
-    application: Application, variant: str, stages: Iterable[StagePlacement]
-) -> tuple[StageWork, ...]:
+def stage_work(application: Application, placed: TaskPlaced) -> tuple[StageWork, ...]:
     """Return the work of a published placement. Stages that the variant does not have are ignored.
 
     Raises:
         KeyError: the application has no such variant.
+        GroupingError: the placement groups pieces that the application does not have.
     """
-    fragments = {stage.name: stage.fragment for stage in application.variant(variant).stages}
+    fragments = as_placed(application, placed).fragments
     return tuple(
-        StageWork(stage.node, application.fragment(fragments[stage.stage]), stage.work_ms)
-        for stage in stages
+        StageWork(stage.node, fragments[stage.stage], stage.work_ms)
+        for stage in placed.stages
         if stage.stage in fragments
     )
 
@@ -235,6 +235,11 @@ class ClusterView:
     def is_loaded(self, name: str, sha256: str) -> bool:
         """Whether a node reported a fragment as loaded. Raises KeyError for a node that is not alive."""
         return sha256 in self._nodes[name].loaded
+
+    def familiar(self, name: str) -> frozenset[str]:
+        """Return the fragments that a node has, expects, uses or has measured. Raises KeyError."""
+        node = self._nodes[name]
+        return node.loaded.union(node.prepared, node.timings, node.arriving, node.users)
 
     def speed(self, name: str, fragment: Fragment, reference_score: float, calls: int) -> tuple[float, float]:
         """Return the time of a call of a fragment and that of an image in it, where some calls wait together.

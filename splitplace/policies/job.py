@@ -1,10 +1,13 @@
 """What the policies plan: a batch as a variant."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 from splitplace.messages.application import Application, Fragment, Variant
+from splitplace.messages.groupings import GroupedVariant
+from splitplace.messages.pieces import PieceRun
 
 
 @dataclass(frozen=True)
@@ -16,10 +19,23 @@ class Job:
     batch: int
     cut: int | None = None
     """Most images in a micro-batch, if fewer than the variant's."""
+    grouped: GroupedVariant | None = None
+    """The variant, if its stages were chosen anew."""
+
+    def regrouped(self, grouped: GroupedVariant) -> Self:
+        """Return the same job in other stages."""
+        return replace(self, variant=grouped.variant, grouped=grouped)
+
+    @property
+    def runs(self) -> Mapping[str, PieceRun]:
+        """The pieces of every stage, by its name; empty unless the stages were chosen anew."""
+        return {} if self.grouped is None else self.grouped.runs
 
     @cached_property
     def fragments(self) -> Mapping[str, Fragment]:
         """Fragment of every stage, by the stage's name."""
+        if self.grouped is not None:
+            return self.grouped.fragments
         known = {fragment.sha256: fragment for fragment in self.application.fragments}
         return {stage.name: known[stage.fragment] for stage in self.variant.stages}
 

@@ -1,7 +1,7 @@
 """A broker's worth of edge nodes, a repository for them, and somebody outside who sends and collects."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from splitplace.messages.frames import (
     encode_tensor,
     tensor_frames,
 )
+from splitplace.messages.pieces import PieceRun
 from splitplace.messages.task import StageReport
 from splitplace.messages.topics import (
     NODE_FAILURE,
@@ -125,8 +126,10 @@ class Outside(Observer):
         return self.outputs["client.task", 1, stage, 0][0]
 
 
-def routes(variant: Variant, nodes: Sequence[str]) -> tuple[Route, ...]:
-    """Routes of the root stages, stage i of the variant on node i."""
+def routes(
+    variant: Variant, nodes: Sequence[str], runs: Mapping[str, PieceRun] | None = None
+) -> tuple[Route, ...]:
+    """Routes of the root stages, stage i of the variant on node i. `runs`: their pieces, if grouped anew."""
     node = dict(zip([stage.name for stage in variant.stages], nodes, strict=True))
 
     def routes_from(source: str) -> tuple[Route, ...]:
@@ -135,6 +138,7 @@ def routes(variant: Variant, nodes: Sequence[str]) -> tuple[Route, ...]:
                 stage=stage.name,
                 node=node[stage.name],
                 fragment=stage.fragment,
+                run=(runs or {}).get(stage.name),
                 next=routes_from(stage.name),
             )
             for stage in variant.children(source)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from splitplace.messages.cluster import FragmentLoad
-from splitplace.messages.task import StagePlacement
+from splitplace.messages.task import StagePlacement, TaskPlaced
 from splitplace.policies.cluster import MAX_OUTSTANDING, STALE_AFTER_MS, ClusterView, StageWork, stage_work
 from splitplace.policies.cost import FETCH_MS
 from tests.support.examples import cluster, fragment, node, sha, snapshot, three_ways
@@ -204,14 +204,22 @@ def test_the_ledger_is_bounded() -> None:
 
 def test_published_stages_become_work_with_their_fragments() -> None:
     app = three_ways()
-    works = stage_work(
-        app,
-        "layer",
-        [
+    placed = TaskPlaced(
+        task="c.t",
+        attempt=1,
+        application=app.name,
+        variant="layer",
+        batch=4,
+        micro_batch=4,
+        policy="random",
+        stages=(
             StagePlacement(stage="layer-1", node="a", work_ms=7.0),
             StagePlacement(stage="unknown", node="a", work_ms=7.0),
-        ],
+        ),
+        predicted_ms=1.0,
+        reason="",
     )
+    works = stage_work(app, placed)
     assert works == (StageWork("a", app.fragment(app.variant("layer").stages[1].fragment), 7.0),)
 
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitplace.policies.cost import HOP_MS, RETURN_MS
+from splitplace.messages.limits import CHUNK_BYTES
+from splitplace.policies.cost import HOP_MS, RETURN_MS, Floats
 from splitplace.policies.placement.grouping import (
     LABELS,
     Grouping,
@@ -22,14 +23,27 @@ from splitplace.policies.placement.grouping import (
 
 def pieces_of(random: np.random.Generator, nodes: int, pieces: int) -> PieceCosts:
     slow = random.uniform(0.5, 4, (nodes, 1))
+    weights, activations = random.uniform(0, 40, pieces), random.uniform(0, 20, pieces)
+    missing = random.integers(0, 2, (nodes, pieces, pieces))
+    needed = np.zeros((pieces, pieces))
+    for first in range(pieces):
+        for last in range(first, pieces):
+            run = slice(first, last + 1)
+            needed[first, last] = weights[run].sum() + activations[run].max()
     return PieceCosts(
         work_ms=slow * random.uniform(0, 20, pieces),
         call_ms=random.uniform(0, 2, nodes),
-        load_ms=random.uniform(0, 60, (nodes, pieces)) * random.integers(0, 2, (nodes, pieces)),
-        weight_bytes=np.broadcast_to(random.uniform(0, 40, pieces), (nodes, pieces)).copy(),
-        activation_bytes=random.uniform(0, 20, pieces),
+        load_ms=random.uniform(0, 60, (nodes, pieces, pieces)) * missing,
+        needed_bytes=missing * needed,
         crossing_bytes=random.uniform(0, 5000, pieces + 1),
     )
+
+
+def needed(pieces: int, weight_bytes: float) -> Floats:
+    """Memory of runs of equal pieces, whose tensors need 1 byte."""
+    places = np.arange(pieces)
+    count: Floats = np.maximum(0.0, places[None] - places[:, None] + 1.0)
+    return count[None] * weight_bytes + 1.0
 
 
 def nodes_of(random: np.random.Generator, nodes: int) -> NodeColumns:
@@ -37,7 +51,15 @@ def nodes_of(random: np.random.Generator, nodes: int) -> NodeColumns:
         ready_ms=random.uniform(0, 80, nodes),
         free_bytes=random.uniform(20, 200, nodes),
         byte_ms=random.uniform(1e-4, 1e-2, nodes),
+        up_byte_ms=random.uniform(1e-4, 1e-2, nodes),
+        latency_ms=random.uniform(0, 10, nodes),
     )
+
+
+def equal_nodes(count: int, free_bytes: float, byte_ms: float) -> NodeColumns:
+    """Idle nodes whose links are as fast in both directions."""
+    links = np.full(count, byte_ms)
+    return NodeColumns(np.zeros(count), np.full(count, free_bytes), links, links, np.zeros(count))
 
 
 def every_grouping(pieces: int, nodes: int) -> Iterator[tuple[PlannedRun, ...]]:
@@ -55,25 +77,31 @@ def simulated_end_ms(
 ) -> float:
     """Follow each micro-batch over each link and node; infinite if a stage does not fit."""
     sent = list(np.linspace(source.first_ms, source.last_ms, batches))
-    sender_ms = source.byte_ms
+    sender: int | None = None
     for start, end, node in stages:
         run = slice(start, end)
-        if pieces.weight_bytes[node, run].sum() + pieces.activation_bytes[run].max() > nodes.free_bytes[node]:
+        if pieces.needed_bytes[node, start, end - 1] > nodes.free_bytes[node]:
             return np.inf
-        link_ms = pieces.crossing_bytes[start] * max(nodes.byte_ms[node], sender_ms)
+        sent_bytes, hop_ms = pieces.crossing_bytes[start], HOP_MS + nodes.latency_ms[node]
+        link_ms = sent_bytes * nodes.byte_ms[node]
+        if sender is not None:
+            links = nodes.byte_ms[node], nodes.up_byte_ms[sender]
+            link_ms = sent_bytes * max(links)
+            hop_ms += nodes.latency_ms[sender] + min(sent_bytes, CHUNK_BYTES) * min(links)
         work_ms = pieces.work_ms[node, run].sum() + pieces.call_ms[node]
         link_free = 0.0
-        node_free = max(nodes.ready_ms[node], pieces.load_ms[node, run].sum())
+        node_free = max(nodes.ready_ms[node], pieces.load_ms[node, start, end - 1])
         done = []
         for moment in sent:
             link_free = max(moment, link_free) + link_ms
-            node_free = max(node_free, link_free + HOP_MS) + work_ms
+            node_free = max(node_free, link_free + hop_ms) + work_ms
             done.append(node_free)
-        sent, sender_ms = done, nodes.byte_ms[node]
+        sent, sender = done, node
+    assert sender is not None
     link_free = 0.0
     for moment in sent:
-        link_free = max(moment, link_free) + pieces.crossing_bytes[-1] * sender_ms
-    return link_free + RETURN_MS
+        link_free = max(moment, link_free) + pieces.crossing_bytes[-1] * nodes.up_byte_ms[sender]
+    return float(link_free + nodes.latency_ms[sender] + RETURN_MS)
 
 
 def best_end_ms(pieces: PieceCosts, nodes: NodeColumns, batches: int, source: Source) -> float:
@@ -148,17 +176,16 @@ def test_a_chain_too_large_for_one_node_is_divided_and_one_too_large_for_all_is_
     pieces = PieceCosts(
         work_ms=np.ones((3, 6)),
         call_ms=np.zeros(3),
-        load_ms=np.zeros((3, 6)),
-        weight_bytes=np.full((3, 6), 10.0),
-        activation_bytes=np.ones(6),
+        load_ms=np.zeros((3, 6, 6)),
+        needed_bytes=needed(6, weight_bytes=10.0),
         crossing_bytes=np.ones(7),
     )
-    roomy = NodeColumns(np.zeros(3), np.full(3, 25.0), np.full(3, 1e-3))
+    roomy = equal_nodes(3, free_bytes=25.0, byte_ms=1e-3)
     found = group(pieces, roomy, 1, Source(0.0, 0.0), 0.0)
     assert found is not None
     assert [run.end_piece - run.first_piece for run in found.stages] == [2, 2, 2]
     assert group(pieces, roomy, 1, Source(0.0, 0.0), 0.0, max_stages=2) is None
-    small = NodeColumns(np.zeros(3), np.full(3, 15.0), np.full(3, 1e-3))
+    small = equal_nodes(3, free_bytes=15.0, byte_ms=1e-3)
     assert group(pieces, small, 1, Source(0.0, 0.0), 0.0) is None
 
 
@@ -166,12 +193,11 @@ def test_many_micro_batches_spread_over_equal_nodes_and_one_stays_on_one() -> No
     pieces = PieceCosts(
         work_ms=np.full((4, 8), 5.0),
         call_ms=np.zeros(4),
-        load_ms=np.zeros((4, 8)),
-        weight_bytes=np.ones((4, 8)),
-        activation_bytes=np.ones(8),
+        load_ms=np.zeros((4, 8, 8)),
+        needed_bytes=needed(8, weight_bytes=1.0),
         crossing_bytes=np.ones(9),
     )
-    nodes = NodeColumns(np.zeros(4), np.full(4, 100.0), np.full(4, 1e-4))
+    nodes = equal_nodes(4, free_bytes=100.0, byte_ms=1e-4)
     single = group(pieces, nodes, 1, Source(0.0, 0.0), 0.0)
     many = group(pieces, nodes, 32, Source(0.0, 0.0), 0.0)
     assert single is not None

@@ -50,6 +50,7 @@ def build_tiny_application(
     padding_bytes: int = 0,
     in_pieces: bool = True,
     weight_bytes: int = 4 * (_WIDEN.size + _DECIDE.size),
+    most_stages: int | None = None,
 ) -> Application:
     """Writes the application into the store `root` and returns it.
 
@@ -68,6 +69,7 @@ def build_tiny_application(
         padding_bytes: Bytes that no node reads, in the files of each fragment.
         in_pieces: Whether fragments are runs of pieces, not files.
         weight_bytes: Weights of each fragment, as described: nodes prepare those from 1 MiB up.
+        most_stages: Of `layer`, whose pieces may then be grouped anew.
     """
     image = TensorSpec(dtype="uint8", shape=(1, 4, 4))
     nominal = {
@@ -94,8 +96,9 @@ def build_tiny_application(
             name=name, fragment=fragments[name].sha256, source=sources.get(name, "input"), classes=classes
         )
 
-    def variant(name: str, *stages: Stage) -> Variant:
+    def variant(name: str, *stages: Stage, most_stages: int | None = None) -> Variant:
         return Variant(
+            most_stages=most_stages,
             name=name,
             kind=kind_named(name),
             stages=stages,
@@ -113,7 +116,13 @@ def build_tiny_application(
         reference_score=reference_score,
         variants=(
             variant("whole", stage("whole", (0, 1, 2, 3))),
-            variant("layer", stage("layer-0"), stage("layer-1"), stage("layer-2", (0, 1, 2, 3))),
+            variant(
+                "layer",
+                stage("layer-0"),
+                stage("layer-1"),
+                stage("layer-2", (0, 1, 2, 3)),
+                most_stages=most_stages,
+            ),
             variant("semantic", *(stage(f"branch-{i}", classes) for i, classes in enumerate(BRANCH_CLASSES))),
         ),
         fragments=tuple(fragments.values()),

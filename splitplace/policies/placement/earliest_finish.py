@@ -18,6 +18,7 @@ from splitplace.policies.placement.interface import (
     PlacementRequest,
     StatelessPlacement,
 )
+from splitplace.policies.placement.regroup import Regrouper
 from splitplace.policies.prediction import Job, Offer, StageSchedule
 
 LEAST_GAIN = 0.05
@@ -50,6 +51,7 @@ class EarliestFinish(StatelessPlacement):
             replicas: most nodes that share a stage; with 1, each stage stands on one node.
         """
         self._replicas = replicas
+        self._regrouper = Regrouper()
 
     @override
     def place(self, request: PlacementRequest, cluster: ClusterView, now_ms: float) -> Placement | Infeasible:
@@ -58,17 +60,22 @@ class EarliestFinish(StatelessPlacement):
         if not np.count_nonzero(usable):
             return no_usable_node(request, cluster)
         board = _board(request, cluster, now_ms, usable)
+        regrouped = self._regrouper.schedule(request, cluster, now_ms, usable)
         best = _stage_by_stage(board)
         if isinstance(best, Stage):
-            packed = _largest_first(request, cluster, now_ms, usable)
+            packed = _largest_first(request, cluster, now_ms, usable) or regrouped
             if packed is None:
                 return no_room(request, cluster, best)
             best = packed
         if len(request.job.variant.stages) > 1:
             best = _on_a_single_node(request, cluster, now_ms, board, best)
-        most = min(self._replicas, MAX_PLACED // len(request.job.variant.stages))
-        if most > 1 and request.job.batch > 1:
-            best = _shared(request, cluster, now_ms, usable, best, most=most)
+        if regrouped is not None and regrouped.prediction().response_ms < best.prediction().response_ms:
+            best = regrouped
+        job = best.job
+        most = min(self._replicas, MAX_PLACED // len(job.variant.stages))
+        if most > 1 and job.batch > 1:
+            again = replace(request, job=job)
+            best = _shared(again, cluster, now_ms, usable, best, most=most)
         return Placement.of(best)
 
 

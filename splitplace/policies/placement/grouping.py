@@ -22,7 +22,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from splitplace.policies.cost import HOP_MS, RETURN_MS, Floats
+from splitplace.messages.limits import CHUNK_BYTES
+from splitplace.policies.cost import HOP_MS, RETURN_HOPS, Floats
 
 Indices = npt.NDArray[np.int64]
 
@@ -41,11 +42,9 @@ class PieceCosts:
     call_ms: Floats
     """[N] Time of a call beside the work of its pieces."""
     load_ms: Floats
-    """[N, P] Time to bring a piece into memory; 0 where it is loaded."""
-    weight_bytes: Floats
-    """[N, P] Memory that its weights need; 0 where they are held already."""
-    activation_bytes: Floats
-    """[P] Largest tensors that live at the same time."""
+    """[N, P, P] Time to have a run in memory, by its first and its last piece; 0 where it is loaded."""
+    needed_bytes: Floats
+    """[N, P, P] Memory that a run needs, by its first and its last piece; 0 where it is held already."""
     crossing_bytes: Floats
     """[P + 1] What crosses before each piece, and after the last one, on the wire."""
 
@@ -59,7 +58,13 @@ class NodeColumns:
     free_bytes: Floats
     """[N] Memory for further stages."""
     byte_ms: Floats
-    """[N] Time to move a byte over its link; infinite without a link."""
+    """[N] Time to bring a byte over its link; infinite without a link."""
+    up_byte_ms: Floats
+    """[N] Time to send a byte over its link."""
+    latency_ms: Floats
+    """[N] Time between the node and the broker."""
+    hop_ms: float = HOP_MS
+    """Time from process to process through the broker, without the transfer of bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +75,6 @@ class Source:
     """When the first micro-batch can be sent."""
     last_ms: float
     """When the last one can be sent."""
-    byte_ms: float = 0.0
-    """Time to move a byte over the sender's link; 0 for the gateway, whose link is not known."""
 
 
 class PlannedRun(NamedTuple):
@@ -153,9 +156,7 @@ def group(
         reached = _extend(runs, arrivals, end, labels, max_stages)
         found.append(reached)
         if end < count:
-            arrivals.append(
-                _forward(reached, pieces.crossing_bytes[end], nodes.byte_ms, micro_batches, labels)
-            )
+            arrivals.append(_forward(reached, pieces.crossing_bytes[end], nodes, micro_batches, labels))
     return _best(found, pieces, nodes, micro_batches)
 
 
@@ -166,8 +167,6 @@ class _Runs:
         self.micro_batches = micro_batches
         self._pieces, self._nodes, self._now_ms = pieces, nodes, now_ms
         self._work = _totals(pieces.work_ms)
-        self._load = _totals(pieces.load_ms)
-        self._weights = _totals(pieces.weight_bytes)
 
     def ending_at(self, end: int) -> tuple[Floats, Floats]:
         """Return [end, N] each: computing time of the runs `[start, end)`, and when they can begin.
@@ -175,9 +174,8 @@ class _Runs:
         A run that does not fit a node's memory can never begin there.
         """
         work_ms = (self._work[:, end, None] - self._work[:, :end] + self._pieces.call_ms[:, None]).T
-        loaded_ms = self._now_ms + (self._load[:, end, None] - self._load[:, :end]).T
-        activations = np.maximum.accumulate(self._pieces.activation_bytes[end - 1 :: -1])[::-1]
-        needed = (self._weights[:, end, None] - self._weights[:, :end]).T + activations[:, None]
+        loaded_ms = self._now_ms + self._pieces.load_ms[:, :end, end - 1].T
+        needed = self._pieces.needed_bytes[:, :end, end - 1].T
         begin_ms = np.maximum(self._nodes.ready_ms, loaded_ms)
         begin_ms[needed > self._nodes.free_bytes] = np.inf
         return work_ms, begin_ms
@@ -189,11 +187,12 @@ def _totals(values: Floats) -> Floats:
 
 
 def _from_source(pieces: PieceCosts, nodes: NodeColumns, micro_batches: int, source: Source) -> _Arrivals:
-    each_ms = pieces.crossing_bytes[0] * np.maximum(nodes.byte_ms, source.byte_ms)
+    each_ms = pieces.crossing_bytes[0] * nodes.byte_ms
     first_ms, last_ms = _sent(source.first_ms, source.last_ms, each_ms, micro_batches)
+    hop_ms = nodes.hop_ms + nodes.latency_ms
     nothing = np.full((1, len(each_ms)), -1)
     return _Arrivals(
-        first_ms[None] + HOP_MS, last_ms[None] + HOP_MS, np.zeros_like(nothing), nothing, nothing
+        first_ms[None] + hop_ms, last_ms[None] + hop_ms, np.zeros_like(nothing), nothing, nothing
     )
 
 
@@ -215,7 +214,7 @@ def _extend(runs: _Runs, arrivals: list[_Arrivals], end: int, labels: int, max_s
     last_ms = np.maximum(begins_ms + runs.micro_batches * work_ms[start], came.last_ms + work_ms[start])
     if max_stages is not None:
         last_ms[np.bitwise_count(came.nodes) >= max_stages] = np.inf
-    kept = _keep(first_ms, last_ms, labels)
+    kept = _keep(first_ms, last_ms, np.bitwise_count(came.nodes).astype(np.int64), labels)
     columns = np.arange(last_ms.shape[1])
     return _Labels(
         first_ms[kept, columns].T,
@@ -228,34 +227,56 @@ def _extend(runs: _Runs, arrivals: list[_Arrivals], end: int, labels: int, max_s
 
 
 def _forward(
-    reached: _Labels, crossing_bytes: float, byte_ms: Floats, micro_batches: int, labels: int
+    reached: _Labels, crossing_bytes: float, nodes: NodeColumns, micro_batches: int, labels: int
 ) -> _Arrivals:
     """Return the arrivals at each node of what the groupings send on; a node in use gets nothing."""
     senders, kept_labels = reached.first_ms.shape
-    each_ms = np.repeat(crossing_bytes * np.maximum.outer(byte_ms, byte_ms), kept_labels, axis=0)
+    each_ms = crossing_bytes * np.maximum.outer(nodes.up_byte_ms, nodes.byte_ms)
+    each_ms = np.repeat(each_ms, kept_labels, axis=0)
+    relay_ms = min(crossing_bytes, CHUNK_BYTES) * np.minimum.outer(nodes.up_byte_ms, nodes.byte_ms)
+    hop_ms = np.repeat(
+        nodes.hop_ms + relay_ms + np.add.outer(nodes.latency_ms, nodes.latency_ms), kept_labels, axis=0
+    )
     first_ms, last_ms = _sent(
         reached.first_ms.reshape(-1, 1), reached.last_ms.reshape(-1, 1), each_ms, micro_batches
     )
+    first_ms, last_ms = first_ms + hop_ms, last_ms + hop_ms
     used = (reached.nodes.reshape(-1, 1) >> np.arange(senders)) & 1
     last_ms[used == 1] = np.inf
-    kept = _keep(first_ms, last_ms, labels)
+    counts = np.bitwise_count(reached.nodes.reshape(-1, 1)).astype(np.int64)
+    kept = _keep(first_ms, last_ms, np.broadcast_to(counts, last_ms.shape), labels)
     columns = np.arange(senders)
     return _Arrivals(
-        first_ms[kept, columns] + HOP_MS,
-        last_ms[kept, columns] + HOP_MS,
+        first_ms[kept, columns],
+        last_ms[kept, columns],
         reached.nodes.reshape(-1)[kept],
         kept // kept_labels,
         kept % kept_labels,
     )
 
 
-def _keep(first_ms: Floats, last_ms: Floats, labels: int) -> Indices:
-    """Return [labels, N] the rows to keep for each node: those that end first, and the first to begin."""
+def _keep(first_ms: Floats, last_ms: Floats, used: Indices, labels: int) -> Indices:
+    """Return [labels, N] the rows to keep for each node.
+
+    Those that end first, the first to begin, and the first to end of those that use fewest nodes: where
+    memory is short, all others may be dead ends.
+
+    Args:
+        first_ms: [R, N] when each begins to give outputs.
+        last_ms: [R, N] when each ends; infinite where it is impossible.
+        used: [R, N] number of nodes.
+        labels: rows to keep.
+    """
     labels = min(labels, len(last_ms))
     kept: Indices = np.lexsort((first_ms, last_ms), axis=0)[:labels]
-    soonest = np.where(np.isfinite(last_ms), first_ms, np.inf).argmin(axis=0)
-    missing = ~(kept == soonest).any(axis=0)
-    kept[-1, missing] = soonest[missing]
+    possible = np.isfinite(last_ms)
+    soonest = np.where(possible, first_ms, np.inf).argmin(axis=0)
+    fewest = np.where(possible, used, np.iinfo(used.dtype).max)
+    frugal = np.where(fewest == fewest.min(axis=0), last_ms, np.inf).argmin(axis=0)
+    for place, wanted in ((-1, soonest), (-2, frugal)):
+        missing = ~(kept == wanted).any(axis=0)
+        if labels + place >= 0:
+            kept[place, missing] = wanted[missing]
     return kept
 
 
@@ -263,8 +284,9 @@ def _best(
     found: list[_Labels], pieces: PieceCosts, nodes: NodeColumns, micro_batches: int
 ) -> Grouping | None:
     final = found[-1]
-    each_ms = pieces.crossing_bytes[-1] * nodes.byte_ms[:, None]
+    each_ms = pieces.crossing_bytes[-1] * nodes.up_byte_ms[:, None]
     _, end_ms = _sent(final.first_ms, final.last_ms, each_ms, micro_batches)
+    end_ms = end_ms + nodes.latency_ms[:, None]
     node, label = (int(index) for index in np.unravel_index(end_ms.argmin(), end_ms.shape))
     if not np.isfinite(end_ms[node, label]):
         return None
@@ -272,7 +294,7 @@ def _best(
         tuple(_stages(found, node, label))[::-1],
         float(final.first_ms[node, label]),
         float(final.last_ms[node, label]),
-        float(end_ms[node, label]) + RETURN_MS,
+        float(end_ms[node, label]) + RETURN_HOPS * nodes.hop_ms,
     )
 
 

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from splitplace.messages.frames import Route, TensorHeader, decode_tensor, unpack
+from splitplace.messages.groupings import grouped
 from splitplace.messages.task import StagePlacement, TaskPlaced
-from splitplace.services.gateway.dispatch import input_frames
+from splitplace.services.gateway.dispatch import input_frames, routes
+from tests.support.free_stages import free_application
 from tests.support.outputs import logits_application
 
 APP = logits_application()
@@ -79,3 +81,13 @@ def test_a_repetition_sends_every_micro_batch_the_same_way() -> None:
 def test_a_stage_without_a_node_is_an_error() -> None:
     with pytest.raises(KeyError):
         sent(placed("chain", ("c0", "a", None), ("c1", "b", None)))
+
+
+def test_routes_name_the_pieces_that_were_grouped_for_the_task() -> None:
+    app = free_application(4)
+    found = grouped(app, app.variant("layer"), [1])
+    front, back = found.variant.stages
+    (route,) = routes(found, {front.name: "a", back.name: "b"})
+    (after,) = route.next
+    assert (route.node, route.fragment, route.run) == ("a", front.fragment, found.runs[front.name])
+    assert (after.node, after.fragment, after.run) == ("b", back.fragment, found.runs[back.name])

@@ -1,0 +1,171 @@
+"""Groupings: the stages into which a placement groups the pieces of a variant's chain. Pure.
+
+A variant with `most_stages` is one grouping of many. A placement may choose another, whose fragments no
+manifest lists: everybody derives them from the chain's pieces, so a message names a run of pieces only.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from splitplace.messages.application import INPUT, Application, Fragment, Stage, Variant
+from splitplace.messages.pieces import NamedChain, PieceRun
+from splitplace.messages.task import TaskPlaced
+
+
+class GroupingError(ValueError):
+    """There is no such run of pieces, or it cannot be a stage of the variant."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupedVariant:
+    """A variant whose stages were chosen anew."""
+
+    variant: Variant
+    fragments: Mapping[str, Fragment]
+    """By the stage's name."""
+    runs: Mapping[str, PieceRun]
+    """The pieces of every stage; empty if the stages are those of the manifest."""
+
+
+def free_chain(application: Application, variant: Variant) -> NamedChain | None:
+    """Return the chain whose pieces may be grouped anew for a variant; None if its stages are fixed."""
+    if variant.most_stages is None:
+        return None
+    name = application.fragment(variant.stages[0].fragment).chain
+    return None if name is None else application.chain(name)
+
+
+def cut_places(named: NamedChain) -> tuple[int, ...]:
+    """Return the numbers of pieces at which a stage may begin, beside the first: one tensor crosses there."""
+    return tuple(place for place, bundle in enumerate(named.chain.bundles[1:-1], start=1) if len(bundle) == 1)
+
+
+def derived_fragment(application: Application, run: PieceRun) -> Fragment:
+    """Return the fragment of any run of pieces; one that the manifest describes as it is there.
+
+    Its costs are the sums of those of its pieces. The time of a call is that of the described runs. Its
+    memory is that of its tensors: weights are mapped, or counted by themselves (`policies/memory.py`).
+
+    Raises:
+        GroupingError: The application has no such chain or run, or several tensors cross at an end of it.
+    """
+    for known in application.fragments:
+        if (known.chain, known.first, known.end) == (run.chain, run.first, run.end):
+            return known
+    try:
+        named = application.chain(run.chain)
+        stage = named.chain.stage(run.first, run.end)
+    except (KeyError, ValueError) as error:
+        raise GroupingError(f"{run.chain} has no pieces {run.first} to {run.end}") from error
+    if len(stage.inputs) > 1 or len(stage.outputs) > 1:
+        raise GroupingError(f"{run.chain}: several tensors cross at piece {run.first} or {run.end}")
+    costs = named.costs[run.first : run.end]
+    described = [known for known in application.fragments if known.chain == run.chain]
+    weight_bytes = sum(cost.weight_bytes for cost in costs)
+    images = _micro_batch(application, run.chain)
+    return Fragment(
+        sha256=stage.sha256,
+        file_bytes=sum(file.file_bytes for file in stage.files),
+        weight_bytes=weight_bytes,
+        peak_memory_bytes=images * max(cost.activation_bytes_per_image for cost in costs),
+        flops_per_image=sum(cost.flops_per_image for cost in costs),
+        milliseconds_per_image=sum(cost.milliseconds_per_image for cost in costs),
+        milliseconds_per_call=max([known.milliseconds_per_call for known in described], default=0.0),
+        input=stage.inputs[0].spec,
+        output=stage.outputs[0].spec,
+        chain=run.chain,
+        first=run.first,
+        end=run.end,
+    )
+
+
+def grouped(application: Application, variant: Variant, cuts: Sequence[int]) -> GroupedVariant:
+    """Return a variant with stages that begin at the given pieces.
+
+    Args:
+        application: Its manifest.
+        variant: One with `most_stages`.
+        cuts: Numbers of pieces, ascending; none for a single stage.
+
+    Raises:
+        GroupingError: The stages of the variant are fixed, there are too many cuts, or one is impossible.
+    """
+    named = free_chain(application, variant)
+    if named is None:
+        raise GroupingError(f"{variant.name}: its stages are fixed")
+    ends = pairwise((0, *cuts, len(named.chain.pieces)))
+    return _of_runs(
+        application, variant, [PieceRun(chain=named.name, first=first, end=end) for first, end in ends]
+    )
+
+
+def placed_variant(application: Application, placed: TaskPlaced) -> Variant:
+    """Return the variant of a placement, with the stages that were chosen for it.
+
+    Raises:
+        KeyError: The application has no such variant.
+        GroupingError: The placement names runs that are no grouping of it.
+    """
+    return as_placed(application, placed).variant
+
+
+def as_placed(application: Application, placed: TaskPlaced) -> GroupedVariant:
+    """Return the stages of a placement and their fragments. Raises as `placed_variant` does."""
+    variant = application.variant(placed.variant)
+    runs = {stage.stage: stage.run for stage in placed.stages if stage.run is not None}
+    if not runs:
+        fragments = {stage.name: application.fragment(stage.fragment) for stage in variant.stages}
+        return GroupedVariant(variant, fragments, {})
+    named = free_chain(application, variant)
+    ordered = sorted(runs.values(), key=lambda run: run.first)
+    ends = [(run.chain, run.first, run.end) for run in ordered]
+    if named is None or not _covers(ends, named):
+        raise GroupingError(f"{placed.variant}: the runs of the placement are not all pieces of a chain")
+    return _of_runs(application, variant, ordered)
+
+
+def stage_name(run: PieceRun) -> str:
+    """Return the name of a stage that was grouped anew: the numbers of its first and last piece."""
+    return f"{run.first}-{run.end - 1}"
+
+
+def _covers(ends: Sequence[tuple[str, int, int]], named: NamedChain) -> bool:
+    found = [(chain, place) for chain, first, end in ends for place in range(first, end)]
+    return found == [(named.name, place) for place in range(len(named.chain.pieces))]
+
+
+def _of_runs(application: Application, variant: Variant, runs: Sequence[PieceRun]) -> GroupedVariant:
+    if len(runs) > (variant.most_stages or 1):
+        raise GroupingError(f"{variant.name}: {len(runs)} stages, at most {variant.most_stages} are allowed")
+    fragments = {stage_name(run): derived_fragment(application, run) for run in runs}
+    last = variant.sinks[0]
+    stages: list[Stage] = []
+    source: str = INPUT
+    for name, fragment in fragments.items():
+        is_last = len(stages) == len(runs) - 1
+        stages.append(
+            Stage(
+                name=name,
+                fragment=fragment.sha256,
+                source=source,
+                classes=last.classes if is_last else (),
+                accuracy=last.accuracy if is_last else None,
+            )
+        )
+        source = name
+    return GroupedVariant(
+        variant.model_copy(update={"stages": tuple(stages)}),
+        fragments,
+        dict(zip(fragments, runs, strict=True)),
+    )
+
+
+def _micro_batch(application: Application, chain: str) -> int:
+    """Return the most images in a micro-batch of the variants of a chain."""
+    members = {known.sha256 for known in application.fragments if known.chain == chain}
+    return max(
+        variant.micro_batch
+        for variant in application.variants
+        if any(stage.fragment in members for stage in variant.stages)
+    )

@@ -1,0 +1,246 @@
+"""Stages and nodes together: group the pieces of a variant's chain for a few candidate nodes. Pure."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf, isfinite
+from statistics import median
+from typing import Self
+
+import numpy as np
+
+from splitplace.messages.application import Application, Fragment
+from splitplace.messages.groupings import cut_places, derived_fragment, free_chain, grouped
+from splitplace.messages.pieces import NamedChain, PieceRun
+from splitplace.policies.cluster import ClusterView
+from splitplace.policies.cost import Flags, Floats
+from splitplace.policies.memory import described_bytes, preparing_bytes
+from splitplace.policies.placement.grouping import MAX_NODES, Grouping, NodeColumns, PieceCosts, Source, group
+from splitplace.policies.placement.interface import PlacementRequest
+from splitplace.policies.prediction import StageSchedule
+
+CANDIDATES = 10
+"""Nodes that are compared, if their memory is enough."""
+OF_A_KIND = 3
+"""Candidates of equal nodes before those of other kinds have their turn."""
+UNKNOWN = 64 * "0"
+"""Hash of a fragment that no node has."""
+_LEAST_SCORE = 1e-9
+_SCORES_IN_A_KIND = 1.15
+"""Equal nodes have scores within this ratio."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunTable:
+    """Every stage that a chain allows: runs of the U units between the places at which it may be cut."""
+
+    places: tuple[int, ...]
+    """[U + 1] Numbers of pieces: the first, those at which a stage may begin, and the end."""
+    runs: Mapping[str, tuple[int, int, Fragment]]
+    """First unit, last unit and fragment of each run, by the fragment's hash."""
+    units: tuple[Fragment, ...]
+    """[U] The units as fragments."""
+    file_bytes: Floats
+    """[U, U] Size of a run's files, by its first and its last unit."""
+    memory_bytes: Floats
+    """[U, U] Memory that a run needs where it is not loaded."""
+    preparing_bytes: Floats
+    """[U, U] Memory that preparing a run takes."""
+    crossing_bytes: Floats
+    """[U + 1] What crosses at each place, for an image."""
+
+    @classmethod
+    def of(cls, application: Application, named: NamedChain) -> Self:
+        """Derive all runs of a chain: a few hundred hashes for a large network."""
+        places = (0, *cut_places(named), len(named.chain.pieces))
+        units = range(len(places) - 1)
+        runs = {}
+        for first in units:
+            for last in units[first:]:
+                run = PieceRun(chain=named.name, first=places[first], end=places[last + 1])
+                fragment = derived_fragment(application, run)
+                runs[fragment.sha256] = first, last, fragment
+        by_run = {(first, last): fragment for first, last, fragment in runs.values()}
+        bundles = [named.chain.bundles[place] for place in places]
+        return cls(
+            places,
+            runs,
+            tuple(by_run[unit, unit] for unit in units),
+            _matrix(by_run, lambda fragment: fragment.file_bytes),
+            _matrix(by_run, described_bytes),
+            _matrix(by_run, preparing_bytes),
+            np.array([sum(tensor.spec.bytes_per_image for tensor in bundle) for bundle in bundles], float),
+        )
+
+
+def _matrix(runs: Mapping[tuple[int, int], Fragment], figure: Callable[[Fragment], float]) -> Floats:
+    count = 1 + max(last for _, last in runs)
+    values = np.zeros((count, count))
+    for run, fragment in runs.items():
+        values[run] = figure(fragment)
+    return values
+
+
+class Regrouper:
+    """Finds groupings, and keeps the tables of runs of the applications it has seen."""
+
+    def __init__(self) -> None:
+        self._tables: dict[tuple[str, str], tuple[Application, RunTable]] = {}
+
+    def schedule(
+        self, request: PlacementRequest, cluster: ClusterView, now_ms: float, usable: Flags
+    ) -> StageSchedule | None:
+        """Return the schedule of the best grouping; None if the stages are fixed, or none fits the memory."""
+        job = request.job
+        application = job.application
+        named = free_chain(application, job.variant)
+        if named is None or job.grouped is not None:
+            return None
+        table = self._table(application, named)
+        ranked = _candidates(table, request, cluster, now_ms, usable)
+        chosen = ranked[:CANDIDATES]
+        found = _grouping(table, request, cluster, now_ms, chosen)
+        if found is None and len(ranked) > CANDIDATES:  # the memory of a few is not enough
+            chosen = ranked
+            found = _grouping(table, request, cluster, now_ms, chosen)
+        if found is None:
+            return None
+        cuts = [table.places[stage.first_piece] for stage in found.stages[1:]]
+        again = job.regrouped(grouped(application, job.variant, cuts))
+        schedule = StageSchedule(cluster, again, now_ms, request.start_ms, request.due_ms)
+        names = cluster.columns.names
+        for stage, planned in zip(again.variant.stages, found.stages, strict=True):
+            schedule.put(stage, schedule.offer(stage, names[chosen[planned.node]]))
+        return schedule
+
+    def _table(self, application: Application, named: NamedChain) -> RunTable:
+        key = application.name, named.name
+        known = self._tables.get(key)
+        if known is None or known[0] is not application:
+            known = self._tables[key] = application, RunTable.of(application, named)
+        return known[1]
+
+
+def _candidates(
+    table: RunTable, request: PlacementRequest, cluster: ClusterView, now_ms: float, usable: Flags
+) -> list[int]:
+    """Return the nodes that may be compared, the best first, at most `MAX_NODES`.
+
+    The first few of every kind come before further ones. Of a kind, those that hold a run of the chain come
+    first, then those that are free first.
+    """
+    columns = cluster.columns
+    ready_ms = columns.ready_ms(now_ms, request.due_ms)
+    holds = np.array([_holds(table, cluster, name) for name in columns.names])
+    image_ms = sum(unit.milliseconds_per_image for unit in table.units)
+    soonest_ms = ready_ms + image_ms / np.maximum(columns.score, _LEAST_SCORE)
+    order = np.flatnonzero(usable)
+    order = order[np.lexsort((columns.rank[order], soonest_ms[order], ~holds[order]))]
+    step = np.log(_SCORES_IN_A_KIND)
+    kinds = np.stack(
+        (
+            np.round(np.log(columns.score[order]) / step),
+            np.round(np.log(columns.link[order]) / step),
+            np.round(np.log(np.maximum(columns.memory_bytes[order], 1.0)) / step),
+        )
+    )
+    counts: Counter[tuple[float, ...]] = Counter()
+    first: list[int] = []
+    others: list[int] = []
+    for index, kind in zip(order.tolist(), map(tuple, kinds.T.tolist()), strict=True):
+        counts[kind] += 1
+        (first if counts[kind] <= OF_A_KIND else others).append(index)
+        if len(first) == MAX_NODES:
+            break
+    return [*first, *others][:MAX_NODES]
+
+
+def _holds(table: RunTable, cluster: ClusterView, name: str) -> bool:
+    """Whether a node has loaded, or was told to load, a run of the chain."""
+    return not table.runs.keys().isdisjoint(cluster.familiar(name))
+
+
+def _grouping(
+    table: RunTable, request: PlacementRequest, cluster: ClusterView, now_ms: float, chosen: Sequence[int]
+) -> Grouping | None:
+    job, columns = request.job, cluster.columns
+    names = [columns.names[index] for index in chosen]
+    speeds = [_speeds(table, request, cluster, name) for name in names]
+    load_ms, needed_bytes = _holdings(table, cluster, now_ms, names)
+    images = job.micro_batch
+    return group(
+        PieceCosts(
+            work_ms=images * np.array([image_ms for _, image_ms in speeds]),
+            call_ms=np.array([call_ms for call_ms, _ in speeds]),
+            load_ms=load_ms,
+            needed_bytes=needed_bytes,
+            crossing_bytes=images * table.crossing_bytes,
+        ),
+        NodeColumns(
+            ready_ms=columns.ready_ms(now_ms, request.due_ms)[chosen],
+            free_bytes=columns.free_bytes()[chosen],
+            byte_ms=columns.byte_ms[chosen],
+            up_byte_ms=columns.up_byte_ms[chosen],
+            latency_ms=columns.latency_ms[chosen],
+            hop_ms=cluster.hop_ms,
+        ),
+        len(job.micro_batches),
+        Source(request.start_ms, request.start_ms),
+        now_ms,
+        max_stages=job.variant.most_stages,
+    )
+
+
+def _speeds(
+    table: RunTable, request: PlacementRequest, cluster: ClusterView, name: str
+) -> tuple[float, Floats]:
+    """Return the time of a call on a node, and [U] that of an image in each unit.
+
+    Where the node has measured runs of the chain, its units take the same multiple of what was described.
+    """
+    calls = len(request.job.micro_batches)
+
+    def speed(fragment: Fragment) -> tuple[float, float]:
+        return cluster.speed(name, fragment, request.job.application.reference_score, calls)
+
+    call_ms = max(speed(unit)[0] for unit in table.units)
+    image_ms = np.array([speed(unit)[1] for unit in table.units])
+    ratios = []
+    for sha256 in table.runs.keys() & cluster.familiar(name):
+        first, last, fragment = table.runs[sha256]
+        described_ms = float(image_ms[first : last + 1].sum())
+        ratios.append(speed(fragment)[1] / described_ms if described_ms > 0 else 1.0)
+    known = [ratio for ratio in ratios if isfinite(ratio)]
+    return call_ms, image_ms * (median(known) if known else 1.0)
+
+
+def _holdings(
+    table: RunTable, cluster: ClusterView, now_ms: float, names: Sequence[str]
+) -> tuple[Floats, Floats]:
+    """Return [N, U, U] each: the time to have every run in memory, and the memory that it needs.
+
+    The time to load what a node does not know grows with its size, so two examples tell it for all.
+    """
+    some = next(iter(table.runs.values()))[2]
+    least, most = float(table.file_bytes[table.file_bytes > 0].min()), float(table.file_bytes.max())
+    examples = [
+        some.model_copy(update={"sha256": UNKNOWN, "file_bytes": int(size)}) for size in (least, most)
+    ]
+    load_ms, needed_bytes = [], []
+    for name in names:
+        slow_ms, quick_ms = (
+            cluster.fragment_ready_ms(name, each, now_ms) - now_ms for each in reversed(examples)
+        )
+        each_ms = (slow_ms - quick_ms) / (most - least) if most > least else 0.0
+        loads = quick_ms + each_ms * (table.file_bytes - least)
+        budget = cluster.nodes[name].memory_budget_bytes
+        needs = np.where(table.preparing_bytes > budget, inf, table.memory_bytes)
+        for sha256 in cluster.familiar(name):
+            if sha256 in table.runs:
+                first, last, fragment = table.runs[sha256]
+                loads[first, last] = cluster.fragment_ready_ms(name, fragment, now_ms) - now_ms
+                is_shared = cluster.shares(name, sha256)
+                needs[first, last] = 0.0 if is_shared else cluster.needed_bytes(name, fragment)
+        load_ms.append(loads)
+        needed_bytes.append(needs)
+    return np.array(load_ms), np.array(needed_bytes)
