@@ -155,6 +155,26 @@ async def test_an_answer_goes_to_nobody_else_and_the_sender_hears_why(
     assert "stolen" not in camera.answers
 
 
+@pytest.mark.parametrize("place", ["body", "property", "both"])
+async def test_a_task_belongs_to_who_the_topic_says_whatever_it_claims(
+    system: SecuredSystem, camera: Sensor, place: str
+) -> None:
+    name = secrets.token_hex(4)
+    images, _ = tiny_images(1, seed=4)
+    claims = {"client": "camera", "task": name} if place != "property" else {}
+    body = {"inputs": images.tobytes(), "deadline_ms": LONG_DEADLINE_MS, **claims}
+    properties = {"client": "camera", "task": name} if place != "body" else {}
+    with visiting(system.secured, "thief") as thief:
+        assert thief.may_subscribe(f"{PREFIX}/answer/thief/+")
+        payload = bytes(msgpack.packb(body))
+        assert thief.may_publish(f"{PREFIX}/task/tiny/thief", payload, user=properties)
+        await until(lambda: thief.received)
+        (answer,) = map(json.loads, thief.received.values())
+    assert answer["client"] == "thief"
+    await answers_rightly(camera)
+    assert name not in camera.answers
+
+
 async def test_a_retained_task_does_not_stay_at_the_broker(system: SecuredSystem, camera: Sensor) -> None:
     topic = f"{PREFIX}/task/tiny/thief/{secrets.token_hex(4)}"
     with visiting(system.secured, "thief") as thief:

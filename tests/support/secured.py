@@ -4,7 +4,7 @@ import contextlib
 import io
 import queue
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
@@ -127,12 +127,20 @@ class Visitor:
         return self
 
     def may_publish(
-        self, topic: str, payload: bytes = b"x", *, retain: bool = False, response: str = ""
+        self,
+        topic: str,
+        payload: bytes = b"x",
+        *,
+        retain: bool = False,
+        response: str = "",
+        user: Mapping[str, str] | None = None,
     ) -> bool:
         """Publishes on a full topic, and says whether the broker took it."""
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         if response:
             properties.ResponseTopic = response
+        if user:
+            properties.UserProperty = list(user.items())
         self._client.publish(topic, payload, qos=1, retain=retain, properties=properties)
         return not self._acknowledged.get(timeout=WAIT_S).is_failure
 

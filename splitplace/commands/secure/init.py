@@ -113,23 +113,38 @@ def credentials_of(user: User, facts: Facts, url: str, authority: str) -> Creden
 def _own_names() -> Sequence[str]:
     """Names and addresses of this machine; those that other devices most likely know come first."""
     name = socket.gethostname().partition(".")[0]
-    addresses = [
-        address.address
+    found = [
+        ip_address(address.address)
         for interface in psutil.net_if_addrs().values()
         for address in interface
         if address.family in {socket.AF_INET, socket.AF_INET6} and "%" not in address.address
     ]
-    reachable = [each for each in addresses if not ip_address(each).is_loopback]
-    return (*reachable, f"{name}.local", name)
+    others = sorted((each for each in found if not each.is_loopback), key=lambda each: each.version)
+    names = [each for each in (f"{name}.local", name) if _is_host_name(each)]
+    return (*_address_on_the_way_out(), *map(str, others), *names)
+
+
+def _address_on_the_way_out() -> Sequence[str]:
+    """The address with which this machine reaches others: not that of a bridge between containers."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # kept for documentation; nothing is sent
+        except OSError:
+            return ()
+        found: str = probe.getsockname()[0]
+    return () if ip_address(found).is_loopback else (found,)
 
 
 def _check_host(host: str) -> None:
     try:
         ip_address(host)
     except ValueError:
-        labels = host.split(".")
-        if not host.isascii() or len(host) > 253 or not all(map(_is_label, labels)):  # noqa: PLR2004 - RFC 1035
+        if not _is_host_name(host):
             raise ConfigurationError(f"--host {host!r} is neither a host name nor an address") from None
+
+
+def _is_host_name(host: str) -> bool:
+    return host.isascii() and len(host) <= 253 and all(map(_is_label, host.split(".")))  # noqa: PLR2004 - RFC 1035
 
 
 def _is_label(label: str) -> bool:
