@@ -294,6 +294,8 @@ class ClientIdentity:
     @property
     def client_id(self) -> str:
         """The MQTT client id. Whoever knows it can end the connection: never logged."""
+        if bound := self.settings.bound_client_id:
+            return bound
         return "-".join(filter(None, (self.settings.client_id(self.identifier), self.secret)))
 
     async def forget(self, patience_s: float) -> None:

@@ -230,6 +230,11 @@ class Settings(BaseSettings):
         """What the broker's rules call this user: its login, which may differ after a rotation."""
         return Credentials.load(self.credentials).name if self.credentials else self.username
 
+    @property
+    def bound_client_id(self) -> str:
+        """The only MQTT client id with which the broker lets this user in; empty where any will do."""
+        return Credentials.load(self.credentials).client_id if self.credentials else ""
+
     @classmethod
     def settings_customise_sources(
         cls,

@@ -26,6 +26,8 @@ class User:
     name: str
     login: str
     password: str
+    client_id: str = ""
+    """The only MQTT client id with which it is let in; empty = any."""
 
 
 def first_file(users: Iterable[User], prefix: str) -> Json:
@@ -74,6 +76,7 @@ def create_client(user: User, note: str = "") -> Json:
         "password": user.password,
         "textdescription": note,
         "roles": _roles(user.kind, user.name),
+        **({"clientid": user.client_id} if user.client_id else {}),
     }
 
 

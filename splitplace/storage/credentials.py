@@ -12,6 +12,7 @@ from splitplace.storage.replace import replace_file
 SUFFIX = ".toml"
 ONLY_OWNER = 0o600
 _KEYS = ("kind", "name", "broker", "prefix", "username", "password", "authority")
+_OPTIONAL = ("client_id", "token")
 
 
 class CredentialsError(ConfigurationError):
@@ -34,6 +35,8 @@ class Credentials:
     password: str = field(repr=False)
     token: str = field(default="", kw_only=True)
     """Mark of the token with which a node has joined."""
+    client_id: str = field(default="", kw_only=True)
+    """The only MQTT client id with which the broker lets it in; empty = any."""
     authority: str
     """Certificates of the authorities that may have signed the broker's, in PEM."""
 
@@ -42,7 +45,7 @@ class Credentials:
         owner = f"{self.kind} {json.dumps(self.name)}"
         lines = [f"# Credentials of the {owner}: whoever reads them can speak for it."]
         lines += [f"{key} = {_quoted(getattr(self, key))}" for key in _KEYS if key != "authority"]
-        lines += [f"token = {_quoted(self.token)}"] if self.token else []
+        lines += [f"{key} = {_quoted(value)}" for key in _OPTIONAL if (value := getattr(self, key))]
         lines.append(f'authority = """\n{self.authority.strip()}\n"""')
         replace_file(path, "\n".join([*lines, ""]).encode(), mode=ONLY_OWNER)
 
@@ -55,14 +58,14 @@ class Credentials:
             raise CredentialsError(f"cannot read the credentials {path}: {error.strerror}") from error
         except ValueError:  # without its text, which may quote a secret
             raise CredentialsError(f"{path} does not hold credentials: it is not TOML") from None
-        token = fields.get("token", "")
+        more = {key: str(fields.get(key, "")) for key in _OPTIONAL}
         wrong = [key for key in _KEYS if not isinstance(fields.get(key), str) or not fields[key]]
         if wrong:
             raise CredentialsError(
                 f"{path} does not hold credentials: {', '.join(wrong)} missing (make them with: "
                 "splitplace secure init, splitplace secure add)"
             )
-        return cls(**{key: fields[key] for key in _KEYS}, token=token if isinstance(token, str) else "")
+        return cls(**{key: fields[key] for key in _KEYS}, **more)
 
 
 def is_open_to_others(path: Path) -> bool:

@@ -82,6 +82,22 @@ def test_a_name_that_would_be_somebody_elses_is_refused(secured: Secured, name: 
     assert listed(secured, name) == [] or name in {"gateway", "operator"}
 
 
+def test_a_user_that_is_bound_to_a_client_id_cannot_use_that_of_another(secured: Secured) -> None:
+    shown = secure(secured, "add", "sensor", "bound", "--client-id", "bound-1f3a")
+    assert shown.code == 0, shown.errors
+    with visiting(secured, "bound", client_id="bound-1f3a") as sensor:
+        with pytest.raises(Refused), visiting(secured, "bound", client_id="camera"):
+            pass
+        assert sensor.may_publish(f"{PREFIX}/task/mnist/bound")
+    assert secured.settings("bound").bound_client_id == "bound-1f3a"
+    assert secure(secured, "rotate", "bound").code == 0
+    assert secured.settings("bound").bound_client_id == "bound-1f3a"
+    with pytest.raises(Refused), visiting(secured, "bound", client_id="camera"):
+        pass
+    shown = secure(secured, "add", "node", "several", "--client-id", "x")
+    assert (shown.code, "several connections" in shown.errors) == (2, True)
+
+
 def test_who_is_removed_is_gone_at_once_and_stays_away(secured: Secured) -> None:
     assert secure(secured, "add", "sensor", "thief").code == 0
     with visiting(secured, "thief") as thief:

@@ -55,7 +55,7 @@ class BrokerProbe:
         self._reasons: queue.Queue[ReasonCode] = queue.Queue()
         self._client = paho.Client(
             CallbackAPIVersion.VERSION2,
-            client_id=f"splitplace-doctor-{secrets.token_hex(6)}",
+            client_id=settings.bound_client_id or f"splitplace-doctor-{secrets.token_hex(6)}",
             protocol=paho.MQTTv5,
             manual_ack=True,
         )

@@ -107,6 +107,7 @@ def credentials_of(user: User, facts: Facts, url: str, authority: str) -> Creden
         username=user.login,
         password=user.password,
         authority=authority,
+        client_id=user.client_id,
     )
 
 

@@ -97,6 +97,14 @@ def add_command(
     kind: Annotated[AddedKind, typer.Argument(help="What it is.")],
     name: Annotated[str, typer.Argument(help="What it is called in topics. One name belongs to one kind.")],
     *,
+    client_id: Annotated[
+        str | None,
+        typer.Option(
+            help="The only MQTT client id with which a sensor or dashboard is let in: one connection at a "
+            "time, and no other user's id.",
+            show_default="any",
+        ),
+    ] = None,
     valid: ValidOption = "1h",
     qr: QrOption = False,
     state_dir: StateDirOption = None,
@@ -106,11 +114,13 @@ def add_command(
     The broker must run. A token is good for one node and one use: `splitplace node --join TOKEN`.
     """
     check_name(kind, name)
+    if client_id is not None and kind not in {AddedKind.SENSOR, AddedKind.DASHBOARD}:
+        raise ConfigurationError(f"--client-id: a {kind} has several connections, so any id must do")
     system = _System(secured_folder(paths(state_dir)))
-    asyncio.run(_add(system, kind.value, name, parse_duration_ms(valid) / 1000, qr=qr))
+    asyncio.run(_add(system, kind.value, name, client_id or "", parse_duration_ms(valid) / 1000, qr=qr))
 
 
-async def _add(system: _System, kind: str, name: str, valid_s: float, *, qr: bool) -> None:
+async def _add(system: _System, kind: str, name: str, client_id: str, valid_s: float, *, qr: bool) -> None:
     async with controlling(system.settings) as control:
         known = await control.logins()
         taken_by = kind_of(name, [each for each in known if each.kind != NEWCOMER])
@@ -125,7 +135,7 @@ async def _add(system: _System, kind: str, name: str, valid_s: float, *, qr: boo
         if kind == NODE:
             _show_token(await system.invite(control, name, valid_s), qr=qr)
             return
-        user = User(kind, name, name, draw_password())
+        user = User(kind, name, name, draw_password(), client_id)
         await system.add(control, user, url=system.facts.url, note=Note())
     print(f"{name} may come in as {kind}; its credentials, for nobody else: {system.folder.users.file(name)}")
 
@@ -223,7 +233,7 @@ async def _rotate(system: _System, name: str, overlap_s: float, valid_s: float, 
             _show_token(await system.invite(control, login, valid_s), qr=qr)
             return
         own = Credentials.load(system.folder.users.existing(name))
-        user = User(old[0].kind, name, login, draw_password())
+        user = User(old[0].kind, name, login, draw_password(), own.client_id)
         await system.add(control, user, url=own.broker, note=Note())
         until_s = time.time() + overlap_s
     async with controlling(enroller_settings(system.folder.users, ENROLLER)) as control:
