@@ -36,6 +36,7 @@ OF_PARTS = frozenset(
         "policy",
         "prepare_timeout_s",
         "queue_mb",
+        "replicas",
         "run_limit_s",
         "save_every_s",
         "seed",
