@@ -56,6 +56,7 @@ def test_a_file_is_shown_with_its_cut_points_and_a_plan_for_unlike_nodes(
     assert run(file, "--speeds", "1,0.5", "--bandwidth", 1000, "--draw", drawing) == 0
     shown = capsys.readouterr().out
     assert "mine: 13 places where one tensor crosses" in shown
+    assert "mine: 1 pieces" in shown, "it is tiny"
     assert "mine: the best chain of 2" in shown
     words = " ".join(shown.split())
     difference = re.search(r"differ from the whole's by at most (\S+), and by (\S+) with", words)
@@ -71,6 +72,9 @@ def test_the_chains_of_an_application_are_compared_with_the_best(
     assert run("mnist", "--stages", 2) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "mnist: the best chain of 2" in shown
+    assert re.search(r"mnist: \d+ pieces of 7 networks", shown)
+    assert "whole 1 " in shown
+    assert " layer " in shown, "the chain that is cut after a piece"
     assert "layer in the store: the slowest of 3 stages computes" in shown
 
 

@@ -17,7 +17,7 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "inspect": _command(
         "inspect",
         "inspect",
-        "Show where a network can be cut, what each stage costs, and how good the cut is.",
+        "Show a network's pieces, where it can be cut, and what each stage costs.",
     ),
     "add": _command("add", "add", "Make an application of a network of your own."),
     "build": _command(

@@ -1,6 +1,7 @@
 """`splitplace models inspect`: where a network can be cut, and how it is best divided."""
 
 import re
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Annotated, get_args
@@ -21,8 +22,10 @@ from splitplace.workshop.cutting.inspection import Inspection, balance, inspect
 from splitplace.workshop.cutting.layer_split import Transport, cut
 from splitplace.workshop.onnx.graph import Graph
 from splitplace.workshop.onnx.joining import greatest_difference
+from splitplace.workshop.packing.pieces_of import future_pieces, stored_pieces
+from splitplace.workshop.pieces.loaded import stage_model
 from splitplace.workshop.report.drawing import draw
-from splitplace.workshop.report.tables import points_table, stages_table, verdict
+from splitplace.workshop.report.tables import pieces_table, points_table, stages_table, verdict
 from splitplace.workshop.user_networks.from_onnx import adopt, input_shape, read_onnx
 from splitplace.workshop.user_networks.preprocessing import Preprocessing
 
@@ -62,7 +65,7 @@ def inspect_command(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show where a network can be cut, what each stage costs, and how good the cut is.
+    """Show a network's pieces, where it can be cut, what each stage costs, and how good the cut is.
 
     Every segment between two places to cut is timed on this machine first; that takes some seconds.
     """
@@ -73,12 +76,18 @@ def inspect_command(
     batch = micro_batch or _usual_batch(model)
     name = application.name if application else Path(network).stem
     found = inspect(model, name=name, stages=wanted, target=target, micro_batch=batch)
+    if application and application.chains:
+        pieces = stored_pieces(application, batch)
+    else:
+        pieces = future_pieces(name, model, batch)
+    found = replace(found, pieces=pieces)
     if drawing is not None:
         replace_file(drawing, draw(found).encode())
     if as_json:
         print_json(found)
         return
     console = Console()
+    console.print(pieces_table(found))
     console.print(points_table(found))
     console.print(stages_table(found))
     console.print(verdict(found.plan))
@@ -98,7 +107,7 @@ def _load(network: str, store: ModelStore) -> tuple[Application | None, onnx.Mod
     if application is None:
         raise StoreError(store.root, f"has no application {network!r}; a file's name ends with .onnx")
     whole = application.variant("whole").stages[0]
-    return application, onnx.load(store.file_path(whole.fragment))
+    return application, stage_model(store, application, application.fragment(whole.fragment))
 
 
 def _target(speeds: str, bandwidth: float | None, memory: float | None) -> Target:
@@ -141,7 +150,9 @@ def _print_chains(
     for variant in application.variants:
         if not _CHAIN.fullmatch(variant.name):
             continue
-        fragments = [onnx.load(store.file_path(stage.fragment)) for stage in variant.stages]
+        fragments = [
+            stage_model(store, application, application.fragment(stage.fragment)) for stage in variant.stages
+        ]
         held = balance(found, fragments, micro_batch=micro_batch)
         console.print(
             f"{variant.name} in the store: the slowest of {len(fragments)} stages computes "

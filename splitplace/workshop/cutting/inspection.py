@@ -43,6 +43,28 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class InspectedPiece:
+    """A piece of a network, as it is stored or would be."""
+
+    chain: str
+    """Name of its chain."""
+    number: int
+    """Place in the chain, from 1."""
+    milliseconds: float
+    """Time for one image inside a run of the whole."""
+    weight_bytes: int
+    """Memory of its weights."""
+    memory_bytes: int
+    """Weights, plus the peak of live activations for a micro-batch."""
+    crossing: tuple[str, ...]
+    """Tensors that it hands on."""
+    crossing_bytes: int
+    """Their size for one image."""
+    cut_by: tuple[str, ...] = ()
+    """Variants that are cut after it."""
+
+
+@dataclass(frozen=True)
 class Inspection:
     """A network as a chain of segments, with a plan for dividing it."""
 
@@ -51,6 +73,8 @@ class Inspection:
     segments: tuple[Segment, ...]
     """One more than `points`."""
     plan: CutPlan
+    pieces: tuple[InspectedPiece, ...] = ()
+    """The pieces of the network and, for an application, of its other networks."""
 
     @property
     def cuts(self) -> frozenset[int]:

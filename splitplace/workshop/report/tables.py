@@ -85,29 +85,65 @@ def size(count: float) -> str:
     return f"{count / _MEGA:.2f} MB" if count >= _MEGA else f"{count / _KILO:.1f} kB"
 
 
+def pieces_table(inspection: Inspection) -> Table:
+    """Return a table with one line per piece."""
+    chains = {piece.chain for piece in inspection.pieces}
+    title = f"{inspection.name}: {len(inspection.pieces)} pieces of {len(chains)} networks"
+    table = Table(
+        title=title if len(chains) > 1 else f"{inspection.name}: {len(inspection.pieces)} pieces", box=None
+    )
+    table.add_column("network", no_wrap=True)
+    for heading in ("piece", "ms", "weights", "memory", "hands on"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("cut here by")
+    for piece in inspection.pieces:
+        table.add_row(
+            piece.chain if piece.number == 1 else "",
+            str(piece.number),
+            f"{piece.milliseconds:.3f}",
+            size(piece.weight_bytes),
+            size(piece.memory_bytes),
+            size(piece.crossing_bytes),
+            ", ".join(piece.cut_by),
+        )
+    return table
+
+
 def points_table(inspection: Inspection) -> Table:
-    """Return a table of the cut points, with the share of the network before each."""
+    """Return a table of the cut points, with the share of FLOPs and time before each.
+
+    Marked are places where one piece ends and the next begins, and where the plan cuts; in brackets where
+    that is within a piece.
+    """
+    first = inspection.pieces[0].chain if inspection.pieces else ""
+    bounds = {name for piece in inspection.pieces if piece.chain == first for name in piece.crossing}
     table = Table(
         title=f"{inspection.name}: {len(inspection.points)} places where one tensor crosses", box=None
     )
-    table.add_column("cut", justify="right")
-    table.add_column("after", no_wrap=True)
-    for heading in ("an image", "on the wire", "FLOPs before", "time before"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
+    table.add_column("cut", justify="right", no_wrap=True, min_width=3)
+    table.add_column("", no_wrap=True, min_width=5)
+    table.add_column("after", no_wrap=True, max_width=26)
+    for heading in ("an image", "on wire", "FLOPs", "time"):
+        table.add_column(heading, justify="right", no_wrap=True, min_width=6)
     flops = list(accumulate(segment.flops_per_image for segment in inspection.segments))
     times = list(accumulate(segment.milliseconds for segment in inspection.segments))
     for index, point in enumerate(inspection.points):
         table.add_row(
             str(index + 1),
+            _mark(is_cut=index in inspection.cuts, is_bound=point.tensor in bounds),
             inspection.segments[index].label,
             size(point.bytes_per_image),
             size(point.sent_bytes_per_image),
             f"{_share(flops[index], flops[-1]):.1%}",
             f"{_share(times[index], times[-1]):.1%}",
-            "cut" if index in inspection.cuts else "",
         )
     return table
+
+
+def _mark(*, is_cut: bool, is_bound: bool) -> str:
+    if is_cut:
+        return "cut" if is_bound else "(cut)"
+    return "piece" if is_bound else ""
 
 
 def stages_table(inspection: Inspection) -> Table:

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from splitplace.edge_node.graph_check import GraphRefusedError, check_bytes
 from splitplace.errors import SplitPlaceError
-from splitplace.messages.limits import MAX_FILE_BYTES, MEBIBYTE
+from splitplace.messages.limits import MEBIBYTE
 from splitplace.workshop.onnx.batch_size import with_plain_sizes
 from splitplace.workshop.onnx.file import BATCH, finish
 from splitplace.workshop.user_networks.preprocessing import Preprocessing
@@ -24,6 +24,9 @@ _SAME_ANSWER = 1e-3
 """Greatest accepted difference between the logits of an image alone and in a batch."""
 
 
+MAX_NETWORK_BYTES = 2047 * MEBIBYTE
+"""Largest file that is read: a protobuf message has less than 2 GiB. It is stored in pieces, so it may be larger
+than a node's files."""
 MAX_INNER_TENSOR_BYTES = 256 * MEBIBYTE
 """Limit of each tensor inside a network, for one picture."""
 
@@ -38,8 +41,10 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     Raises:
         UserNetworkError: The file is missing, too large, no ONNX model, or keeps weights in other files.
     """
-    if path.is_file() and path.stat().st_size > MAX_FILE_BYTES:
-        raise UserNetworkError(f"{path} is larger than the {MAX_FILE_BYTES} bytes that a file may have")
+    if path.is_file() and path.stat().st_size > MAX_NETWORK_BYTES:
+        raise UserNetworkError(
+            f"{path} is larger than the {MAX_NETWORK_BYTES} bytes that can be read at once"
+        )
     try:
         model = onnx.load_model(path, load_external_data=False)
     except Exception as error:  # protobuf's errors share no base class with those of files

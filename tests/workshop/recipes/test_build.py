@@ -51,7 +51,7 @@ def _small_recipe() -> Iterator[None]:
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("splitplace.workshop.cutting.profile.ROUNDS", 2)
-        patch.setattr("splitplace.workshop.cutting.profile.SCORE_ROUNDS", 1)
+        patch.setattr("splitplace.workshop.cutting.profile.SCORE_S", 0.1)
         patch.setitem(cast("dict[str, Recipe]", RECIPES), "mnist", small)
         yield
 

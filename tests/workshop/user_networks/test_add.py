@@ -15,6 +15,7 @@ from splitplace.commands.main import main
 from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.packing.evaluation import variant_logits
 from splitplace.workshop.pieces.loaded import stage_runtime
+from tests.support.small_pieces import small_convolutions
 
 MODEL = """
 import torch
@@ -49,7 +50,7 @@ def _run(*arguments: str | Path) -> int:
 @pytest.fixture(autouse=True)
 def _few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("splitplace.workshop.cutting.profile.ROUNDS", 2)
-    monkeypatch.setattr("splitplace.workshop.cutting.profile.SCORE_ROUNDS", 1)
+    monkeypatch.setattr("splitplace.workshop.cutting.profile.SCORE_S", 0.1)
 
 
 @pytest.fixture
@@ -114,6 +115,38 @@ def test_an_onnx_file_is_cut_measured_and_can_be_evaluated_exported_and_removed(
     with zipfile.ZipFile(user / "colours.zip") as archive:
         archive.extractall(user / "store")
     assert _run("evaluate", "colours", *pictures, *store) == 0
+
+
+def test_a_network_may_be_larger_than_a_file_of_a_node(
+    user: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    most = 16 * 1024
+    for module in ("workshop.pieces.cut", "edge_node.stage.pieces", "storage.model_store"):
+        monkeypatch.setattr(f"splitplace.{module}.MAX_FILE_BYTES", most)
+    onnx.save_model(small_convolutions(6), user / "large.onnx")
+    assert (user / "large.onnx").stat().st_size > 2 * most
+    (user / "four.txt").write_text("a\nb\nc\nd\n")
+    command = ("add", "large.onnx", "--labels", "four.txt", "--accuracy", "0.5", "--store", "store")
+    assert _run(*command) == 1
+    assert f"a node accepts {most}" in capsys.readouterr().err, "it is tiny, so it is cut into few pieces"
+    monkeypatch.setattr("splitplace.workshop.pieces.bounds.LEAST_WEIGHT_BYTES", 4096)
+    assert _run(*command) == 0
+    application = ModelStore(user / "store").application("large")
+    assert (
+        max(file.file_bytes for file in application.files)
+        <= most
+        < sum(file.file_bytes for file in application.files)
+    )
+
+
+def test_it_says_on_standard_error_what_it_does(user: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = ("--labels", user / "labels.txt")
+    arguments = ("--accuracy", "1", "--input", "3x16x16", "--store", user / "store")
+    assert _run("add", f"{user / 'my_model.py'}:build", *labels, *arguments) == 0
+    said = capsys.readouterr().err
+    steps = [f"building and exporting {user / 'my_model.py'}:build", "timing the layers", "writing whole in"]
+    places = [said.index(step) for step in (*steps, "fragments", "measuring layer on 4 pictures")]
+    assert places == sorted(places)
 
 
 def test_torch_code_with_its_weights_answers_as_it_does_in_torch(user: Path) -> None:
