@@ -25,8 +25,7 @@ _SAME_ANSWER = 1e-3
 
 
 MAX_NETWORK_BYTES = 2047 * MEBIBYTE
-"""Largest file that is read: a protobuf message has less than 2 GiB. It is stored in pieces, so it may be larger
-than a node's files."""
+"""Largest file that is read: a protobuf message has less than 2 GiB. Nodes get it in pieces."""
 MAX_INNER_TENSOR_BYTES = 256 * MEBIBYTE
 """Limit of each tensor inside a network, for one picture."""
 
