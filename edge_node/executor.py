@@ -178,7 +178,7 @@ class Executor:
 
         Args:
             gains: what is gained by threads; their number stays.
-            factor: time of a call now against before.
+            factor: time of a call in one thread now against before.
         """
         with self._changed:
             self._gains = gains

@@ -80,7 +80,7 @@ class SpeedWatch:
         """Note a look at the score of one thread.
 
         Returns:
-            Time of a call now against before; 1 if the speed has not changed.
+            Time of a call in one thread now against before; 1 if the speed has not changed.
         """
         self._looked_ms = now_ms
         difference = self._difference(thread_score)
@@ -96,19 +96,14 @@ class SpeedWatch:
         newest = max(self._doubts)  # other work can only make a look too slow
         self._doubts.clear()
         self._next_look_ms = now_ms + LOOK_EVERY_MS
-        return self._change(OwnSpeed(newest, self.speed.gains, self.speed.share))
+        before, self.speed = self.speed, replace(self.speed, thread_score=newest)
+        return before.thread_score / newest
 
-    def gained(self, gains: Gains, now_ms: float) -> float:
-        """Note what threads gain; returns the same as `looked`. Sessions spin or rest as when they began."""
+    def gained(self, gains: Gains, now_ms: float) -> None:
+        """Note what threads gain. Sessions spin or rest as when they began."""
         self._next_gains_ms = now_ms + GAINS_EVERY_MS
-        spinning = self.speed.gains.spinning
-        return self._change(
-            OwnSpeed(self.speed.thread_score, replace(gains, spinning=spinning), self.speed.share)
-        )
-
-    def _change(self, speed: OwnSpeed) -> float:
-        before, self.speed = self.speed, speed
-        return before.score / speed.score
+        gains = replace(gains, spinning=self.speed.gains.spinning)
+        self.speed = replace(self.speed, gains=gains)
 
     def _difference(self, thread_score: float) -> float:
         return math.log(thread_score / self.speed.thread_score)

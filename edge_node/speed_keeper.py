@@ -51,10 +51,11 @@ class SpeedKeeper:
         if idle and (executor.busy() or executor.load().executed != executed):
             self._watch.put_off(now_ms())
             return
-        before = self.speed
-        factor = (
-            self._watch.gained(gains, now_ms()) if due == "gains" else self._watch.looked(score, now_ms())
-        )
+        before, factor = self.speed, 1.0
+        if due == "gains":
+            self._watch.gained(gains, now_ms())
+        else:
+            factor = self._watch.looked(score, now_ms())
         if self.speed != before:
             log.info("score %.1f GFLOP/s, before %.1f", self.speed.score, before.score)
             executor.measured_again(self.speed.gains, factor)
