@@ -11,8 +11,8 @@ from math import inf
 import onnxruntime as ort
 
 from splitplace.bus.assembly import TensorAssembly
-from splitplace.bus.client import TENSOR_SESSION
 from splitplace.bus.connection import Received
+from splitplace.bus.identity import TENSOR_SESSION
 from splitplace.bus.service import Service, new_boot_id, now_ms, software_version
 from splitplace.bus.upkeep import Upkeep
 from splitplace.edge_node.available_memory import room_for_fragments

@@ -12,10 +12,12 @@ from urllib.parse import urlsplit
 
 import aiomqtt
 
-from splitplace.bus.client import NO_SESSION, BrokerClient, ClientIdentity
+from splitplace.bus.client import BrokerClient
 from splitplace.bus.connection import parse
 from splitplace.bus.hints import hint
+from splitplace.bus.identity import NO_SESSION, ClientIdentity
 from splitplace.bus.keepalive import Keepalive
+from splitplace.bus.publication import Publication
 from splitplace.bus.settings import DEFAULT_TLS_PORT, Settings
 from splitplace.errors import UnreachableError
 from splitplace.messages.joining import JoinRequest
@@ -145,7 +147,7 @@ async def _request(client: BrokerClient, settings: Settings, own: Credentials) -
     request = JoinRequest(node=own.name, password=own.password)
     topic = f"{settings.prefix}/{JOIN_REQUEST.name_of(request)}"
     payload = request.model_dump_json().encode()
-    await client.publish_once(topic, payload, qos=1, retain=False, properties=None)
+    await client.publish_once(Publication(topic, payload))
     async for message in client.messages:
         name = message.topic.value.removeprefix(f"{settings.prefix}/")
         answer = parse(JOIN_ANSWER, name, bytes(message.payload)).message

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from splitplace.bus.client import Session
 from splitplace.bus.connection import RawReceived, Received
+from splitplace.bus.identity import Session
 from splitplace.bus.seldom import SeldomWarnings
 from splitplace.bus.service import Service, now_ms, software_version
 from splitplace.messages import topics

@@ -5,8 +5,8 @@ import logging
 from collections.abc import Iterable, Mapping
 
 from splitplace.bus.assembly import TensorAssembly
-from splitplace.bus.client import TENSOR_SESSION
 from splitplace.bus.connection import Received
+from splitplace.bus.identity import TENSOR_SESSION
 from splitplace.bus.service import Service, now_ms
 from splitplace.messages.application import Application
 from splitplace.messages.frames import AGGREGATOR_INBOX, Buffer, FrameError, TensorHeader, decode_tensor

@@ -11,30 +11,34 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
-from typing import Any, Self
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NoReturn, Self
 
 import aiomqtt
 from paho.mqtt.client import Client as PahoClient
-from paho.mqtt.client import DisconnectFlags
+from paho.mqtt.client import ConnectFlags, DisconnectFlags, MQTTMessage
 from paho.mqtt.enums import MQTTErrorCode
-from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
-from paho.mqtt.subscribeoptions import SubscribeOptions
 from typing_extensions import override
 
 from splitplace.bus.batches import Batches
-from splitplace.bus.keepalive import Keepalive
-from splitplace.bus.settings import Settings
-from splitplace.messages import limits
-from splitplace.messages.base import Message
+from splitplace.bus.publication import ConnectionLostError, Publication, RefusedError
 
-_MAX_IN_FLIGHT = 64
-"""Publications in flight at a time: in paho each costs more, the more there are."""
+_SLOTS = 20
+"""Publications of any size in flight at a time. More would keep pings waiting on a slow link."""
+_MAX_IN_FLIGHT = 256
+"""Publications in flight at a time, small ones included."""
+_SMALL_BYTES = 16 * 1024
+"""Publications up to this size do not wait for a slot."""
+
+_SENT_POLL_S = 0.01
 
 _ENDED = "the connection ended"
+
+Ended = Callable[[Exception | None], None]
+"""Told how a publication has ended: None if the broker has it."""
 
 # Reason codes of MQTT 5 (2.4).
 _SILENT = 0x8D
@@ -50,14 +54,8 @@ _NOT_OUR_DOING = {
     0x9D,  # server moved
 }
 
-_RETAIN_SEND = SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE
-_RETAIN_DO_NOT_SEND = SubscribeOptions.RETAIN_DO_NOT_SEND
-
 _TURN_S = 0.002
 """Time after which reading lets others run."""
-
-# Without this and `_acknowledge_tcp`, TCP holds messages back for 40 ms a hop (docs/decisions/0004-bus.md).
-_SOCKET_OPTIONS = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
 
 
 class _LostSockets(logging.Filter):
@@ -73,36 +71,6 @@ class _LostSockets(logging.Filter):
 logging.getLogger("mqtt").addFilter(_LostSockets())
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
-    """The broker keeps subscriptions and QoS 1 messages of a connection while it is away."""
-
-    expiry_s: int = 0
-    """Time they are kept; 0 = not at all."""
-    clean_start: bool = True
-    """Begin without the messages of an earlier process with the same identifier."""
-    live_only: bool = False
-    """Ask the broker for nothing that it had kept, and for the retain flag as it was published."""
-
-    def subscription(self, qos: int) -> SubscribeOptions:
-        """Return the options of a subscription. The embedded broker ignores `live_only`."""
-        handling = _RETAIN_DO_NOT_SEND if self.live_only else _RETAIN_SEND
-        return SubscribeOptions(qos=qos, retainAsPublished=self.live_only, retainHandling=handling)
-
-
-NO_SESSION = Session()
-TENSOR_SESSION = Session(expiry_s=10)
-"""A short break of a receiver's connection is announced to nobody: its tensors must wait at the broker."""
-
-
-class ConnectionLostError(aiomqtt.MqttError):
-    """The connection ended before a publication was acknowledged."""
-
-
-class RefusedError(aiomqtt.MqttError):
-    """The broker does not take a publication. The message is its reason."""
-
-
 class TakenOverError(aiomqtt.MqttError):
     """The broker ended the connection because another client came with its client id."""
 
@@ -114,15 +82,31 @@ class BrokerClient(aiomqtt.Client):
         self,
         *arguments: Any,  # noqa: ANN401 - as aiomqtt's
         manual_ack: bool = True,
+        receive: Callable[[MQTTMessage], None] | None = None,
         **options: Any,  # noqa: ANN401
     ) -> None:
+        """A client that is not connected yet.
+
+        Args:
+            arguments: as aiomqtt's.
+            manual_ack: whether messages are acknowledged by `acknowledge`, not as they arrive.
+            receive: gets each message as it is read, once `deliver` was called; must not fail. Without it
+                messages are in `messages`.
+            options: as aiomqtt's.
+        """
         super().__init__(*arguments, **options)
         # Before connecting: messages that waited at the broker may come at once.
         self._client.manual_ack_set(manual_ack)
+        self._client.max_inflight_messages_set(0)  # it is counted here: in paho it costs more the more wait
         self._batches = Batches(self._client)
         self._thread = threading.get_ident()
-        self._acknowledgements: dict[int, asyncio.Future[None]] = {}
-        self._slots = asyncio.Semaphore(_MAX_IN_FLIGHT)
+        self._receive = receive
+        self._early: list[MQTTMessage] | None = []
+        """Messages that came before `deliver` was called; None afterwards."""
+        self._in_flight: dict[int, tuple[float, Ended]] = {}
+        """When each publication was sent, and who is told of its end, by packet number."""
+        self._most_at_once = 0
+        self._slots = asyncio.Semaphore(_SLOTS)
         self._is_over = False
         self._closed_by: ReasonCode | None = None
 
@@ -150,9 +134,43 @@ class BrokerClient(aiomqtt.Client):
         """Whether the broker ended the connection for what may be a reason of ours."""
         return self._closed_by is not None and self._closed_by.value not in _NOT_OUR_DOING
 
-    async def publish_once(
-        self, topic: str, payload: bytes, *, qos: int, retain: bool, properties: Properties | None
-    ) -> None:
+    def deliver(self) -> None:
+        """Hand over the messages that have arrived, and from now on each as it is read."""
+        early, self._early = self._early or [], None
+        if self._receive is not None:
+            for message in early:
+                self._receive(message)
+
+    async def ended(self) -> NoReturn:
+        """Wait for the end of the connection, and raise aiomqtt.MqttError."""
+        await asyncio.wait([self._disconnected])
+        raise aiomqtt.MqttError(_ENDED) from self._disconnected.exception()
+
+    def publish_at_once(self, publication: Publication, ended: Ended) -> bool:
+        """Publish without waiting. Return False if this is too large, or others wait for their slots.
+
+        Args:
+            publication: what to publish.
+            ended: called when the broker has it, or with the reason why it has not: RefusedError,
+                ConnectionLostError, or TimeoutError. Never called from here.
+        """
+        if (
+            len(publication.payload) > _SMALL_BYTES
+            or self._slots.locked()
+            or len(self._in_flight) >= self._most_at_once
+            or self._is_over
+        ):
+            return False
+        sent = self._client.publish(*publication)
+        if sent.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            return False
+        if sent.is_published():
+            self._loop.call_soon(ended, None)
+        else:
+            self._in_flight[sent.mid] = self._loop.time(), ended
+        return True
+
+    async def publish_once(self, publication: Publication) -> None:
         """Publish, and wait until the broker has it.
 
         Raises:
@@ -163,37 +181,71 @@ class BrokerClient(aiomqtt.Client):
         async with self._slots:
             if self._is_over:
                 raise aiomqtt.MqttError(_ENDED)
-            sent = self._client.publish(topic, payload, qos, retain, properties)
+            sent = self._client.publish(*publication)
             if sent.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 raise aiomqtt.MqttCodeError(sent.rc, "Could not publish message")
             if sent.is_published():
                 return
             acknowledged: asyncio.Future[None] = self._loop.create_future()
-            self._acknowledgements[sent.mid] = acknowledged
+            self._in_flight[sent.mid] = self._loop.time(), partial(_settle, acknowledged)
             try:
                 await acknowledged
             finally:
-                self._acknowledgements.pop(sent.mid, None)
+                self._in_flight.pop(sent.mid, None)
+
+    def forget(self, after_s: float) -> None:
+        """End the publications that were sent longer ago than this, with TimeoutError."""
+        while self._in_flight:
+            packet, (sent_s, ended) = next(iter(self._in_flight.items()))
+            if self._loop.time() - sent_s < after_s:
+                return
+            del self._in_flight[packet]
+            ended(TimeoutError())
+
+    async def sent(self) -> None:
+        """Wait until nothing is in flight."""
+        while self._in_flight and not self._is_over:  # noqa: ASYNC110 - set by callbacks of paho
+            await asyncio.sleep(_SENT_POLL_S)
 
     def abandon(self) -> None:
         """End the connection, or the attempt at one, and every publication under way."""
         self._is_over = True
         self._client.disconnect()
-        for acknowledged in self._acknowledgements.values():
-            if not acknowledged.done():
-                acknowledged.set_exception(ConnectionLostError(_ENDED))
+        in_flight, self._in_flight = self._in_flight, {}
+        for _, ended in in_flight.values():
+            ended(ConnectionLostError(_ENDED))
+
+    @override
+    def _on_connect(
+        self,
+        client: PahoClient,
+        userdata: Any,
+        flags: ConnectFlags,
+        reason_code: ReasonCode,
+        properties: Properties | None = None,
+    ) -> None:
+        allowed = getattr(properties, "ReceiveMaximum", _MAX_IN_FLIGHT)
+        slots = min(allowed, _SLOTS)
+        self._slots = asyncio.Semaphore(slots)
+        self._most_at_once = min(allowed, _MAX_IN_FLIGHT) - slots
+        super()._on_connect(client, userdata, flags, reason_code, properties)
+
+    @override
+    def _on_message(self, client: PahoClient, userdata: Any, message: MQTTMessage) -> None:
+        if self._receive is None:
+            super()._on_message(client, userdata, message)
+        elif self._early is None:
+            self._receive(message)
+        else:
+            self._early.append(message)
 
     @override
     def _on_publish(
         self, client: PahoClient, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
     ) -> None:
-        acknowledged = self._acknowledgements.get(mid)
-        if acknowledged is None or acknowledged.done():
-            return
-        if reason_code.is_failure:
-            acknowledged.set_exception(RefusedError(str(reason_code)))
-        else:
-            acknowledged.set_result(None)
+        _, ended = self._in_flight.pop(mid, (0.0, None))
+        if ended is not None:
+            ended(RefusedError(str(reason_code)) if reason_code.is_failure else None)
 
     @override
     def _on_disconnect(
@@ -275,91 +327,13 @@ class BrokerClient(aiomqtt.Client):
             self._disconnected.set_exception(error)
 
 
-@dataclass(frozen=True, slots=True)
-class ClientIdentity:
-    """Identity and options of a connection at the broker."""
-
-    settings: Settings
-    identifier: str
-    """The client id without its secret end; for logs."""
-    secret: str
-    will: tuple[str, Message] | None
-    session: Session
-    receive_maximum: int
-    keepalive: Keepalive
-    forgotten_after_s: float
-    manual_ack: bool = True
-    """Whether messages are acknowledged by `acknowledge`, not as they arrive."""
-
-    @property
-    def client_id(self) -> str:
-        """The MQTT client id. Whoever knows it can end the connection: never logged."""
-        if bound := self.settings.bound_client_id:
-            return bound
-        return "-".join(filter(None, (self.settings.client_id(self.identifier), self.secret)))
-
-    async def forget(self, patience_s: float) -> None:
-        """End the session of an earlier process if ours begins without it. Raises aiomqtt.MqttError.
-
-        Uses a connection of its own: rumqttd keeps nothing for a connection that began with a clean start.
-        """
-        if self.session.expiry_s and self.session.clean_start:
-            async with replace(self, session=NO_SESSION).connected(patience_s):
-                pass
-
-    @contextlib.asynccontextmanager
-    async def connected(self, patience_s: float) -> AsyncIterator[BrokerClient]:
-        """Connect, and disconnect at the end. Reads certificate files.
-
-        Args:
-            patience_s: for the broker's word.
-
-        Raises:
-            TakenOverError: the broker said that another client came with this client id.
-            aiomqtt.MqttError: the broker was silent, refused or closed the connection.
-        """
-        client = self._client(patience_s)
-        began_s = asyncio.get_running_loop().time()
-        try:
-            async with client:
-                client.timeout = self.forgotten_after_s
-                yield client
-        except aiomqtt.MqttError as error:
-            if client.was_silent:
-                self.keepalive.broke(held_s=asyncio.get_running_loop().time() - began_s)
-            if client.was_taken_over:
-                raise TakenOverError(str(error)) from error
-            raise
-        finally:
-            client.abandon()
-
-    def _client(self, patience_s: float) -> BrokerClient:
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.ReceiveMaximum = self.receive_maximum
-        properties.MaximumPacketSize = limits.MAX_PACKET_BYTES
-        properties.SessionExpiryInterval = self.session.expiry_s
-        will = None
-        if self.will is not None:
-            topic, message = self.will
-            payload = message.model_dump_json().encode()
-            will = aiomqtt.Will(f"{self.settings.prefix}/{topic}", payload, qos=1, retain=True)
-        password = self.settings.password
-        return BrokerClient(
-            self.settings.host,
-            self.settings.port,
-            username=self.settings.username,
-            password=password.get_secret_value() if password else None,
-            identifier=self.client_id,
-            protocol=aiomqtt.ProtocolVersion.V5,
-            will=will,
-            clean_start=not self.session.expiry_s,
-            keepalive=self.keepalive.next_s,
-            properties=properties,
-            tls_context=self.settings.tls_context(),
-            timeout=patience_s,
-            manual_ack=self.manual_ack,
-            socket_options=_SOCKET_OPTIONS,
-        )
+def _settle(future: asyncio.Future[None], error: Exception | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
 
 
 def acknowledge(client: aiomqtt.Client, packet: int) -> None:

@@ -8,7 +8,7 @@ arrive, and a publication that was not acknowledged is sent again after a reconn
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
@@ -16,35 +16,22 @@ from typing import Any, NoReturn, Self, TypeVar
 import aiomqtt
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
-from pydantic import ValidationError
 
 from splitplace.bus.background import BackgroundTasks
-from splitplace.bus.client import (
-    NO_SESSION,
-    BrokerClient,
-    ClientIdentity,
-    Session,
-    TakenOverError,
-    acknowledge,
-)
+from splitplace.bus.client import BrokerClient, TakenOverError, acknowledge
+from splitplace.bus.handlers import Handlers
 from splitplace.bus.hints import hint
+from splitplace.bus.identity import NO_SESSION, ClientIdentity, Session
 from splitplace.bus.incoming import RawReceived, Received, RequestProperties, parse
 from splitplace.bus.keepalive import Keepalive
+from splitplace.bus.publication import Publication
 from splitplace.bus.publisher import Publisher
 from splitplace.bus.reconnect import MANY_BRIEF, Reconnect
 from splitplace.bus.seldom import SeldomWarnings
 from splitplace.bus.settings import Settings
 from splitplace.bus.statistics import Statistics
-from splitplace.bus.subscriptions import (
-    QueuedMessage,
-    Receipts,
-    Room,
-    Subscription,
-    TopicWatch,
-    subscription_filter,
-)
+from splitplace.bus.subscriptions import QueuedMessage, Rest
 from splitplace.messages.base import Message
-from splitplace.messages.frames import FrameError
 from splitplace.messages.topics import Topic
 
 __all__ = ["Bus", "RawReceived", "Received", "RequestProperties", "Statistics", "parse"]
@@ -103,15 +90,20 @@ class Bus:
         self._identity = ClientIdentity(
             settings, identifier, secret, will, session, receive_maximum, alive, _FORGOTTEN_AFTER_S
         )
-        self._subscriptions: list[Subscription] = []
-        self._watches: list[TopicWatch] = []
+        self._handlers = Handlers(settings.prefix, self.statistics)
         self._on_connect: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._client: BrokerClient | None = None
-        self._receipts: Receipts | None = None
         self._warnings, self._losses = SeldomWarnings(log), losses or SeldomWarnings(log)
-        self._publisher = Publisher(self._live_client, self.statistics, self._warnings, _FORGOTTEN_AFTER_S)
+        self._publisher = Publisher(
+            client=self._live_client,
+            client_now=lambda: self._client,
+            spawn=self.spawn_publication,
+            statistics=self.statistics,
+            warnings=self._warnings,
+            forgotten_after_s=_FORGOTTEN_AFTER_S,
+        )
         self._tasks, self._publications = BackgroundTasks(), BackgroundTasks()
-        self._connected, self._connections, self._room = asyncio.Event(), 0, Room()
+        self._connected, self._connections = asyncio.Event(), 0
 
     # --- before connecting -------------------------------------------------------------------------
 
@@ -126,13 +118,7 @@ class Bus:
         `parameters` fix levels of the topic; the others are wildcards. Broken messages, and those whose
         fields contradict their topic, are counted and dropped.
         """
-
-        async def handle(arrival: QueuedMessage) -> None:
-            received = self._validate(topic, arrival.name, arrival.message)
-            if received is not None:
-                await handler(received)
-
-        self._add(topic, handle, parameters)
+        self._handlers.add_valid(topic, handler, parameters)
 
     def subscribe_raw(
         self,
@@ -152,22 +138,31 @@ class Bus:
         async def handle(arrival: QueuedMessage) -> None:
             await handler(arrival.raw(topic))
 
-        self._add(topic, handle, parameters, workers, overflow)
+        self._handlers.add(topic, handle, parameters, workers=workers, overflow=overflow)
+
+    def subscribe_looking(
+        self,
+        topic: Topic[Any],
+        look: Callable[[RawReceived], Rest | None],
+        *,
+        workers: int,
+        overflow: Callable[[RawReceived], None],
+        **parameters: str,
+    ) -> None:
+        """Look at every message of a topic as it is read, and leave to workers what that has left to do.
+
+        `look` must not block. It returns None if it has handled the message. `workers` and `overflow` are as
+        in `subscribe_raw`.
+        """
+
+        async def handle(_: QueuedMessage) -> None:
+            raise AssertionError("a look returns what is left to do")
+
+        self._handlers.add(topic, handle, parameters, workers=workers, overflow=overflow, look=look)
 
     def on_connect(self, callback: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Call this after every (re)connect. Publish retained messages again: the broker may be a new one."""
         self._on_connect.append(callback)
-
-    def _add(
-        self,
-        topic: Topic[Any],
-        handle: Callable[[QueuedMessage], Awaitable[None]],
-        parameters: Mapping[str, str],
-        workers: int = 1,
-        overflow: Callable[[RawReceived], None] | None = None,
-    ) -> None:
-        chosen, pattern = subscription_filter(topic, parameters)
-        self._subscriptions.append(Subscription(topic, chosen, pattern, handle, workers, overflow))
 
     @contextlib.asynccontextmanager
     async def watching(
@@ -177,14 +172,7 @@ class Bus:
 
         The callback gets valid messages as they arrive, without a queue in between. It must not block.
         """
-
-        def handle(name: str, message: aiomqtt.Message) -> None:
-            received = self._validate(topic, name, message)
-            if received is not None:
-                callback(received)
-
-        watch = TopicWatch(*subscription_filter(topic, parameters), handle, topic.qos)
-        self._watches.append(watch)
+        watch = self._handlers.watch(topic, callback, parameters)
         name = f"{self.settings.prefix}/{watch.filter}"
         try:
             if self._client is not None:
@@ -192,24 +180,28 @@ class Bus:
                     await self._subscribe(self._client, watch.filter, watch.qos)
             yield
         finally:
-            self._watches.remove(watch)
-            if self._client is not None and watch.filter not in self._filters():
+            self._handlers.unwatch(watch)
+            if self._client is not None and watch.filter not in self._handlers.filters:
                 with contextlib.suppress(aiomqtt.MqttError):
                     await self._client.unsubscribe(name, timeout=_UNSUBSCRIBE_S)
 
     # --- life --------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        for subscription in self._subscriptions:
-            for _ in range(subscription.workers):
-                self._tasks.spawn(self._work(subscription), f"handling {subscription.filter}")
+        for name, work in self._handlers.workers():
+            self._tasks.spawn(work, name)
         self._tasks.spawn(self._stay_connected(), "connection")
+        self._tasks.spawn(self._repeat_forgotten(), "repeating publications")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._publications.wait(_LAST_WORDS_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS_S):
+                await self._publications.wait(_LAST_WORDS_S)
+                if self._client is not None:
+                    await self._client.sent()
         await self._publications.stop()
         await self._tasks.stop()
 
@@ -233,12 +225,13 @@ class Bus:
             try:
                 if not self._connections:
                     await self._identity.forget(reconnect.patience_s)
-                async with self._identity.connected(reconnect.patience_s) as client:
+                connection = self._identity.connected(reconnect.patience_s, self._handlers.dispatch)
+                async with connection as client:
                     accepted_s = clock()
-                    self._receipts = Receipts(partial(acknowledge, client))
+                    self._handlers.connected(partial(acknowledge, client))
                     await self._welcome(client)
-                    async for message in client.messages:
-                        self._dispatch(message, self._receipts)
+                    client.deliver()
+                    await client.ended()
             except TakenOverError:
                 self._warn_of_namesake("another client uses the name")
             except (aiomqtt.MqttError, OSError, ValueError) as error:
@@ -246,7 +239,8 @@ class Bus:
                 self._losses.warn(str(error), text, url, error, hint(error, url))
             finally:
                 self._connected.clear()
-                self._client = self._receipts = None
+                self._client = None
+                self._handlers.disconnected()
             if accepted_s is None:
                 pause_s = reconnect.failed(after_s=clock() - began_s)
             else:
@@ -267,7 +261,9 @@ class Bus:
     async def _welcome(self, client: BrokerClient) -> None:
         client.pending_calls_threshold = 10 * MAX_OUTSTANDING
         subscribed: dict[str, int] = {}
-        while wanted := self._filters().items() - subscribed.items():  # a watch may begin while this waits
+        while (
+            wanted := self._handlers.filters.items() - subscribed.items()
+        ):  # a watch may begin while this waits
             for name, qos in wanted:
                 await self._subscribe(client, name, qos)
             subscribed |= dict(wanted)
@@ -296,60 +292,12 @@ class Bus:
             await self._connected.wait()
         return self._client
 
-    def _filters(self) -> dict[str, int]:
-        """The wanted subscriptions with their quality of service."""
-        lasting = {entry.filter: entry.topic.qos for entry in self._subscriptions}
-        return lasting | {watch.filter: watch.qos for watch in self._watches}
-
-    # --- incoming ----------------------------------------------------------------------------------
-
-    def _dispatch(self, message: aiomqtt.Message, receipts: Receipts) -> None:
-        self.statistics.received += 1
-        self.statistics.received_bytes += len(message.payload)
-        name = message.topic.value.removeprefix(f"{self.settings.prefix}/")
-        for watch in [watch for watch in self._watches if watch.pattern.fullmatch(name)]:
-            try:
-                watch.handle(name, message)
-            except Exception:  # as in `_work`
-                self.statistics.rejected += 1
-                log.exception("handling a message on %s", name)
-        arrival = QueuedMessage(
-            name, message, receipts, receipts.arrived(message.mid) if message.qos else None
-        )
-        for subscription in self._subscriptions:
-            if subscription.pattern.fullmatch(name):
-                if not self._room.take(len(message.payload)):
-                    self.statistics.overflowed += 1
-                    if subscription.overflow is not None:
-                        subscription.overflow(arrival.raw(subscription.topic))
-                    break
-                subscription.queue.put_nowait(arrival)
-                return
-        arrival.acknowledge()
-
-    async def _work(self, subscription: Subscription) -> None:
+    async def _repeat_forgotten(self) -> None:
+        """Repeat publications that a living connection has not acknowledged for long."""
         while True:
-            # Neither `get` nor a handler that awaits nothing gives others a turn.
-            await subscription.turn.end_if_over()
-            arrival = await subscription.queue.get()
-            try:
-                await subscription.handle(arrival)
-            except Exception:  # no message may end a service
-                self.statistics.rejected += 1
-                log.exception("handling a message on %s", arrival.name)
-            self._room.give_back(len(arrival.message.payload))
-            if arrival.receipts is self._receipts:
-                arrival.acknowledge()
-
-    def _validate(
-        self, topic: Topic[MessageT], name: str, message: aiomqtt.Message
-    ) -> Received[MessageT] | None:
-        try:
-            return parse(topic, name, message.payload)
-        except (ValidationError, FrameError) as error:
-            self.statistics.rejected += 1
-            log.debug("rejected a message on %s: %s", name, error)
-            return None
+            await asyncio.sleep(_FORGOTTEN_AFTER_S / 20)
+            if self._client is not None:
+                self._client.forget(_FORGOTTEN_AFTER_S)
 
     # --- outgoing ----------------------------------------------------------------------------------
 
@@ -365,7 +313,8 @@ class Bus:
 
     def send(self, topic: Topic[MessageT], message: MessageT, **parameters: str) -> None:
         """Publish without waiting. Dropped and counted if too many publications wait already."""
-        self.spawn_publication(self.publish(topic, message, **parameters))
+        name = topic.name_of(message, **parameters)
+        self.post(name, message.model_dump_json().encode(), qos=topic.qos, retain=topic.retain)
 
     async def send_frame(self, topic: Topic[Any], frame: bytes, **parameters: str) -> None:
         """Publish a binary frame and wait for the broker, which slows down a sender that is too fast."""
@@ -397,4 +346,31 @@ class Bus:
         if qos == 0 and not self._connected.is_set():
             return False
         name = topic if absolute else f"{self.settings.prefix}/{topic}"
-        return await self._publisher.publish(name, payload, qos=qos, retain=retain, properties=properties)
+        return await self._publisher.publish(Publication(name, payload, qos, retain, properties))
+
+    def post(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        properties: Properties | None = None,
+        absolute: bool = False,
+        refused: Callable[[], None] | None = None,
+    ) -> None:
+        """Publish bytes without waiting. Dropped and counted if too many publications wait already.
+
+        Args:
+            topic: see `publish_raw`, as for the others.
+            payload: the bytes.
+            qos: quality of service.
+            retain: whether the broker keeps it.
+            properties: of MQTT 5.
+            absolute: whether the topic has its prefix.
+            refused: called if the broker does not take it.
+        """
+        if qos == 0 and not self._connected.is_set():
+            return
+        name = topic if absolute else f"{self.settings.prefix}/{topic}"
+        self._publisher.post(Publication(name, payload, qos, retain, properties), refused)

@@ -23,9 +23,11 @@ import aiomqtt
 from pydantic import ValidationError
 
 from splitplace.bus.background import now_ms
-from splitplace.bus.client import NO_SESSION, BrokerClient, ClientIdentity
+from splitplace.bus.client import BrokerClient
+from splitplace.bus.identity import NO_SESSION, ClientIdentity
 from splitplace.bus.incoming import parse
 from splitplace.bus.keepalive import Keepalive
+from splitplace.bus.publication import Publication
 from splitplace.bus.reconnect import FIRST_PATIENCE_S as _CONNECT_S
 from splitplace.bus.settings import Settings
 from splitplace.errors import ConfigurationError
@@ -164,7 +166,7 @@ async def _is_taken(client: BrokerClient, settings: Settings, status: Status) ->
         if rival is None:
             return False
         payload = status.model_dump_json().encode()
-        await client.publish_once(full_name, payload, qos=1, retain=False, properties=None)
+        await client.publish_once(Publication(full_name, payload))
         rival = await _hear(client, topic, name, status, patience_s, retained=False)
     return rival is not None
 

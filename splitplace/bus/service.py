@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from splitplace.bus.background import Alarm, BackgroundTasks, PeriodicWork, now_ms
-from splitplace.bus.client import NO_SESSION, Session
 from splitplace.bus.connection import RECEIVE_MAXIMUM, Bus, RawReceived, Statistics, parse
+from splitplace.bus.identity import NO_SESSION, Session
 from splitplace.bus.namesake import ANSWER_PAUSE_MS, NamesakeError, Rivals, Status, Verdict, check_name
 from splitplace.bus.seldom import SeldomWarnings
 from splitplace.bus.settings import Settings

@@ -7,12 +7,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import aiomqtt
+from paho.mqtt.client import MQTTMessage
 
 from splitplace.bus.background import Turn, now_ms
 from splitplace.bus.incoming import RawReceived, request_properties
 from splitplace.messages import limits
 from splitplace.messages.topics import Topic
+
+Rest = Callable[[], Awaitable[None]]
+"""What a worker does with a message after the first look at it."""
 
 MAX_HELD_MESSAGES = 50_000
 MAX_HELD_BYTES = 128 * limits.MEBIBYTE
@@ -73,25 +76,28 @@ class Room:
         self.size -= size
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class QueuedMessage:
     """A message that waits for its handler."""
 
     name: str
     """Topic without prefix."""
-    message: aiomqtt.Message
+    message: MQTTMessage
     receipts: Receipts
     """The receipts of the connection it came on."""
     receipt: Receipt | None
     """None for QoS 0."""
     arrived_ms: float = field(default_factory=now_ms)
     """When it was read from the connection."""
+    rest: Rest | None = None
+    """What a look at it has left to do; None if nobody looked."""
 
     def raw(self, topic: Topic[Any]) -> RawReceived:
         """Return it for a handler that decodes it itself."""
         properties = request_properties(self.message)
         parameters = topic.match(self.name) or {}
-        return RawReceived(parameters, self.message.payload, properties, self.message.retain, self.arrived_ms)
+        payload = bytes(self.message.payload)  # no copy: paho makes bytes of it
+        return RawReceived(parameters, payload, properties, self.message.retain, self.arrived_ms)
 
     def acknowledge(self) -> None:
         """Tell the broker that the message was handled, or never will be."""
@@ -110,6 +116,8 @@ class Subscription:
     workers: int
     overflow: Callable[[RawReceived], None] | None = None
     """Told of each message that is dropped because the queue is full."""
+    look: Callable[[RawReceived], Rest | None] | None = None
+    """Looks at each message as it arrives. Returns what a worker has to do; None if nothing is left."""
     queue: asyncio.Queue[QueuedMessage] = field(default_factory=asyncio.Queue)
     turn: Turn = field(default_factory=Turn)
     """Shared by its workers: many of them have no longer turn than one."""
@@ -121,7 +129,7 @@ class TopicWatch:
 
     filter: str
     pattern: re.Pattern[str]
-    handle: Callable[[str, aiomqtt.Message], None]
+    handle: Callable[[str, MQTTMessage], None]
     qos: int
 
 

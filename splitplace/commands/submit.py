@@ -16,7 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from splitplace.bus.client import BrokerClient, RefusedError
+from splitplace.bus.client import BrokerClient
+from splitplace.bus.publication import Publication, RefusedError
 from splitplace.bus.settings import Settings
 from splitplace.commands.shared.client import (
     SPEAKS_WITHIN_S,
@@ -142,7 +143,7 @@ async def ask(settings: Settings, application: str, request: TaskRequest) -> Ans
             raise UnreachableError(f"{may_not_read(settings, [answers])}: {_OTHER_USER}")
         was_alive = True  # until its heartbeat turns out to be a leftover
         try:
-            await client.publish_once(topic, payload, qos=1, retain=False, properties=properties)
+            await client.publish_once(Publication(topic, payload, properties=properties))
         except RefusedError as error:
             raise UnreachableError(f"{may_not_write(settings, topic)} ({error}): {_OTHER_USER}") from error
         try:

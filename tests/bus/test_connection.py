@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from splitplace.bus.client import TENSOR_SESSION
 from splitplace.bus.connection import Bus, RawReceived, Received
+from splitplace.bus.identity import TENSOR_SESSION
 from splitplace.bus.settings import Settings
 from splitplace.commands.processes.broker import Broker
 from splitplace.messages.cluster import CancelTask, NodeStatus, StageFailure

@@ -16,8 +16,9 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from splitplace.bus import namesake
 from splitplace.bus.background import now_ms
-from splitplace.bus.client import BrokerClient, Session
+from splitplace.bus.client import BrokerClient
 from splitplace.bus.connection import Bus
+from splitplace.bus.identity import Session
 from splitplace.bus.namesake import (
     ANSWER_PAUSE_MS,
     SETTLED_AFTER_MS,

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from splitplace.bus.publication import Publication
 from splitplace.bus.settings import Settings
 from splitplace.commands.shared.client import CONNECT_S, connected
 from splitplace.errors import UnreachableError
@@ -28,5 +29,5 @@ async def test_a_command_takes_any_number_of_messages(broker_url: str) -> None:
     async with connected(settings, "test") as client:
         await client.subscribe("x", qos=1)
         for number in range(MANY):
-            await client.publish_once("x", str(number).encode(), qos=1, retain=False, properties=None)
+            await client.publish_once(Publication("x", str(number).encode()))
             assert (await anext(client.messages)).payload == str(number).encode()

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from splitplace.bus.client import BrokerClient
+from splitplace.bus.publication import Publication
 from splitplace.bus.settings import Settings
 from splitplace.commands.shared.client import connected
 from splitplace.errors import SplitPlaceError, UnreachableError
@@ -50,7 +51,7 @@ class Control:
         mark = secrets.token_hex(8)
         marked = [{**each, "correlationData": f"{mark}-{index}"} for index, each in enumerate(commands)]
         payload = json.dumps({"commands": marked}).encode()
-        await self._client.publish_once(COMMAND_TOPIC, payload, qos=1, retain=False, properties=None)
+        await self._client.publish_once(Publication(COMMAND_TOPIC, payload))
         answers: dict[str, Json] = {}
         try:
             async with asyncio.timeout(ANSWER_S):
@@ -99,7 +100,7 @@ class Control:
         """Delete retained messages."""
         for topic in topics:
             name = f"{self.prefix}/{topic}"
-            await self._client.publish_once(name, b"", qos=1, retain=True, properties=None)
+            await self._client.publish_once(Publication(name, b"", retain=True))
 
 
 @contextlib.asynccontextmanager

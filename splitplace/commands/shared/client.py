@@ -10,10 +10,12 @@ import aiomqtt
 from paho.mqtt.reasoncodes import ReasonCode
 from pydantic import ValidationError
 
-from splitplace.bus.client import NO_SESSION, BrokerClient, ClientIdentity
+from splitplace.bus.client import BrokerClient
 from splitplace.bus.connection import RECEIVE_MAXIMUM, parse
 from splitplace.bus.hints import hint
+from splitplace.bus.identity import NO_SESSION, ClientIdentity
 from splitplace.bus.keepalive import Keepalive
+from splitplace.bus.publication import Publication
 from splitplace.bus.service import METRICS_PERIOD_S
 from splitplace.bus.settings import Settings
 from splitplace.commands.shared.options import explain
@@ -195,5 +197,5 @@ async def clear_retained(settings: Settings) -> int:
             pass
         await client.unsubscribe(f"{settings.prefix}/#")
         for topic in found:
-            await client.publish_once(topic, b"", qos=1, retain=True, properties=None)
+            await client.publish_once(Publication(topic, b"", retain=True))
     return len(found)
