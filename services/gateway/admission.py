@@ -64,6 +64,8 @@ class Admission:
         self._pace = Pace()
         self._window = Window()
         self._held: dict[str, _Held] = {}
+        self._ready: set[str] = set()
+        """Waiting tasks that may be begun; the others are being read and written to the journal."""
         self._begun: OrderedDict[str, float] = OrderedDict()
         """Costs of begun tasks that count against the window, in the order in which they were begun."""
         self._tasks_of: Counter[str] = Counter()
@@ -123,7 +125,7 @@ class Admission:
     # --- what happens ------------------------------------------------------------------------------
 
     def add(self, key: str, sensor: str, *, kind: str, batch: int, input_bytes: int, due_ms: float) -> None:
-        """Let a task wait for its turn.
+        """Give a task its place in the line. It is begun once it is `ready`.
 
         Args:
             key: its key.
@@ -140,6 +142,11 @@ class Admission:
         self._held_bytes += input_bytes
         self._line.add(task)
 
+    def ready(self, key: str) -> None:
+        """A task that has its place may be begun. Unknown tasks are ignored."""
+        if key in self._held:
+            self._ready.add(key)
+
     def turns(self, nodes: int, now_ms: float) -> tuple[list[str], list[Refused]]:
         """Return the tasks to begin now, and those that are refused now.
 
@@ -151,12 +158,13 @@ class Admission:
         self._lose_patience(now_ms)
         begun = []
         size = self._window.size(nodes)
-        while self._line and len(self._begun) + 1 <= size:
-            task = self._line.take()
+        while self._ready and len(self._begun) + 1 <= size:
+            task = self._line.take(self._ready)
+            self._ready.discard(task.key)
             self._held[task.key].begun_ms = now_ms
             self._begun[task.key] = task.cost
             begun.append(task.key)
-        self._pace.waiting(len(self._line), now_ms)
+        self._pace.waiting(len(self._ready), now_ms)
         return begun, refused
 
     def ended(self, key: str, now_ms: float, *, answered: bool) -> None:
@@ -172,13 +180,14 @@ class Admission:
             del self._tasks_of[sensor], self._bytes_of[sensor]
         self._begun.pop(key, None)
         if held.begun_ms == inf:
+            self._ready.discard(key)
             self._line.remove({key})
             return
         if not answered:
             return  # it was refused or given up: that says nothing about what the system can do
         response_ms = now_ms - held.begun_ms
         self._pace.ended(held.task.cost, now_ms)
-        self._window.ended(held.task.kind, response_ms, is_full=bool(self._line))
+        self._window.ended(held.task.kind, response_ms, is_full=bool(self._ready))
         self._usual_ms += (response_ms - self._usual_ms) / _MEMORY
 
     # --- inside ------------------------------------------------------------------------------------
@@ -191,12 +200,15 @@ class Admission:
         reasons: dict[str, str] = {}
         for task in self._line:
             left_ms = task.due_ms - now_ms
-            if left_ms <= 0:
+            if task.key not in self._ready:  # it is checked when it is
+                ahead += task.cost
+            elif left_ms <= 0:
                 reasons[task.key] = "overloaded: the deadline passed before the task could be begun"
             elif cost_ms is not None and (why := _too_late(ahead, task.cost, cost_ms, left_ms)):
                 reasons[task.key] = why
             else:
                 ahead += task.cost
+        self._ready -= reasons.keys()
         return [Refused(task.key, reasons[task.key]) for task in self._line.remove(set(reasons))]
 
     def _lose_patience(self, now_ms: float) -> None:

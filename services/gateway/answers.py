@@ -6,6 +6,8 @@ from splitplace.messages.task import Answer, Prediction, TaskFinished, TaskResul
 from splitplace.services.gateway.instructions import Finish
 from splitplace.services.gateway.journal import Damaged, Entry
 
+NOT_THERE = "the broker does not take answers on the response topic"
+"""Warning of an answer that was sent to the answer topic instead."""
 MAX_NAMED = 20
 """Inputs that a warning names; the others are counted."""
 

@@ -153,14 +153,17 @@ def decode(submission: Submission, application: Application) -> ValidTask:
 
 
 def announced_bytes(submission: Submission, application: Application) -> int:
-    """Return how many bytes of inputs a task will have, about, before they are decoded."""
-    if submission.request.images is not None:
-        return len(submission.request.images) * application.input.bytes_per_image
-    return len(submission.request.inputs or b"")
+    """Return how many bytes of inputs a task will have before they are decoded, if it is valid."""
+    request = submission.request
+    if request.images is not None:
+        return len(request.images) * application.input.bytes_per_image
+    if request.codec != "raw" and request.shape:
+        return request.shape[0] * application.input.bytes_per_image
+    return len(request.inputs or b"")
 
 
 def announced_batch(submission: Submission, application: Application) -> int:
-    """Return how many inputs a task will have, about, before they are decoded."""
+    """Return how many inputs a task will have before they are decoded, if it is valid."""
     return max(1, announced_bytes(submission, application) // max(1, application.input.bytes_per_image))
 
 

@@ -6,7 +6,7 @@ task of each other sensor.
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 
@@ -60,10 +60,16 @@ class Line:
         place = (self._tag_of(sensor, cost), self._arrivals + 1)
         return sum([task.cost for _, _, task in self._places[: bisect_left(self._places, place)]])
 
-    def take(self) -> Waiting:
-        """Remove and return the task whose turn it is. Raises IndexError if there is none."""
-        tag, _, task = self._places.pop(0)
-        self._tag = tag
+    def take(self, ready: Container[str] | None = None) -> Waiting:
+        """Remove and return the first task that is ready. Raises StopIteration if there is none.
+
+        Args:
+            ready: keys of the tasks that may be begun; None = all.
+        """
+        places = enumerate(self._places)
+        index = next(index for index, place in places if ready is None or place[2].key in ready)
+        tag, _, task = self._places.pop(index)
+        self._tag = max(self._tag, tag)
         self._left(task)
         return task
 

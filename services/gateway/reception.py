@@ -1,15 +1,17 @@
 """Receive tasks: refuse, answer again, or journal and begin each of them."""
 
+import asyncio
 import logging
 import secrets
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NoReturn
 
 from splitplace.bus.background import now_ms
 from splitplace.bus.incoming import RawReceived
+from splitplace.bus.subscriptions import Rest
 from splitplace.messages.application import Application
 from splitplace.messages.names import task_key
 from splitplace.messages.task import Answer
@@ -53,6 +55,14 @@ class _AlreadyToldError(Exception):
     """The sender of a retained task has heard of it before."""
 
 
+@dataclass(slots=True)
+class _Turns:
+    """Messages with the same names take turns."""
+
+    users: int = 0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
 class Reception:
     """The way of a message from the broker into the journal."""
 
@@ -94,15 +104,36 @@ class Reception:
         self._room = ReadingRoom()
         self._retained: dict[str, None] = {}
         self._refused = RecentRefusals()
+        self._names: dict[tuple[str, str], _Turns] = {}
+        """Client and task of the messages that are being worked on."""
 
-    async def receive(self, raw: RawReceived) -> None:
-        """Accept, refuse, or answer again one message on a task topic."""
+    def look(self, raw: RawReceived) -> Rest | None:
+        """Refuse a message at once, where that needs no waiting. Return what is left to do with it."""
         if raw.retained and not raw.payload:  # somebody clears the topic
-            return
-        arrived_ms = raw.arrived_ms
+            return None
         self.counts["received"] += 1
         identity = identify(raw)
-        task: TaskId | None = None
+        if raw.retained or len(raw.payload) > SMALL_BYTES or self._under_way.is_suspect(raw):
+            return partial(self._read, raw, identity)
+        key = submission = None
+        try:
+            with self._under_way.working_at_once_on(raw):
+                submission = read(raw, identity)
+            identity = submission.identity
+            name = identity.client, identity.task
+            self._refuse_copy(submission, raw)
+            application = self._catalogue.applications.get(submission.application)
+            if application is not None and name not in self._names and self._journal.is_new(*name):
+                key = self._take_place(submission, application, raw)
+        except TaskRefusedError as refusal:
+            self._refuse(raw, refusal.identity or identity, refusal, submission)
+            return None
+        self._names[name] = self._names.get(name) or _Turns()
+        self._names[name].users += 1
+        return partial(self._go_on, raw, submission, key)
+
+    async def _read(self, raw: RawReceived, identity: TaskIdentity) -> None:
+        """Go on with a message that is not read on the event loop, or that the broker had kept."""
         try:
             is_old = await self._retain_flag.is_old(raw)
             if is_old:
@@ -113,21 +144,51 @@ class Reception:
                 else:
                     submission = read(raw, identity)
             identity = submission.identity
-            task = identity.client, identity.task, submission.content
-            reply = reply_to(raw, self._settings.prefix, identity.client)
             if is_old:
                 await self._refuse_retained(submission)
-            self._refuse_copy(task, arrived_ms)
-            if not await self._is_repeated(submission, reply, arrived_ms):
-                valid = await self._valid(raw, submission)
-                self._refuse_copy(task, arrived_ms)  # the other was refused meanwhile
-                await self._accept(valid, reply, arrived_ms)
         except _AlreadyToldError:
             log.debug("dropped a retained task of %s that came before", identity.client)
         except TaskRefusedError as refusal:
-            if task is not None and refusal.kind in TRY_AGAIN:
-                self._refused.add(task, refusal.kind, refusal.reason, now_ms())
             self._refuse(raw, refusal.identity or identity, refusal)
+        else:
+            name = identity.client, identity.task
+            self._names[name] = self._names.get(name) or _Turns()
+            self._names[name].users += 1
+            await self._go_on(raw, submission, None)
+
+    async def _go_on(self, raw: RawReceived, submission: Submission, key: str | None) -> None:
+        """Accept, refuse, or answer again a message that was read.
+
+        Messages with the same names take turns, so that no task hears two different answers.
+
+        Args:
+            raw: the message.
+            submission: what was read in it.
+            key: of its place in the line; None if it has none.
+        """
+        name = submission.identity.client, submission.identity.task
+        turns = self._names[name]
+        is_begun = False
+        try:
+            async with turns.lock:
+                self._refuse_copy(submission, raw)
+                reply = reply_to(raw, self._settings.prefix, submission.identity.client)
+                known = await self._look_up(submission) if key is None else None
+                if known is not None:
+                    self._repeat(known, reply)
+                    return
+                application = await self._catalogue.find(submission.application)
+                key = key or self._take_place(submission, application, raw)
+                valid = await self._decoded(raw, submission, application)
+                is_begun = await self._accept(valid, key, reply, raw.arrived_ms)
+        except TaskRefusedError as refusal:
+            self._refuse(raw, refusal.identity or submission.identity, refusal, submission)
+        finally:
+            if key is not None and not is_begun:
+                self._admission.ended(key, now_ms(), answered=False)
+            turns.users -= 1
+            if not turns.users:
+                del self._names[name]
 
     def close(self) -> None:
         """Receive nothing more."""
@@ -139,9 +200,9 @@ class Reception:
         reason = "overloaded: too many messages wait at the gateway; try again later"
         self._refuse(raw, identify(raw), TaskRefusedError("overloaded", reason))
 
-    def _refuse_copy(self, task: TaskId, arrived_ms: float) -> None:
+    def _refuse_copy(self, submission: Submission, raw: RawReceived) -> None:
         """Refuse a copy of a task that was just refused, in the same words."""
-        if (told := self._refused.find(task, arrived_ms)) is not None:
+        if (told := self._refused.find(_task_id(submission), raw.arrived_ms)) is not None:
             refuse(told.kind, told.reason)
 
     def _remember_retained(self, raw: RawReceived) -> None:
@@ -159,17 +220,6 @@ class Reception:
             raise _AlreadyToldError
         refuse("retained", "the task was published with the retain flag; publish it again without")
 
-    async def _is_repeated(self, submission: Submission, reply: ReplyTo, arrived_ms: float) -> bool:
-        """Whether a task that could not be taken now was sent before; then it is answered again.
-
-        Comes before any refusal, so that no task hears two different answers.
-        """
-        application = self._catalogue.applications.get(submission.application)
-        if application is not None and self._overload(submission, application, arrived_ms) is None:
-            return False  # `Journal.accept` looks
-        known = await self._look_up(submission)
-        return known is not None and self._repeat(known, reply)
-
     async def _look_up(self, submission: Submission) -> Known | None:
         identity = submission.identity
         if self._journal.is_new(identity.client, identity.task):
@@ -179,43 +229,38 @@ class Reception:
         except JournalError as error:
             self._cannot_write(error)
 
-    async def _valid(self, raw: RawReceived, submission: Submission) -> ValidTask:
-        application = await self._catalogue.find(submission.application)
-        self._refuse_overload(submission, application, raw.arrived_ms)
+    def _take_place(self, submission: Submission, application: Application, raw: RawReceived) -> str:
+        """Give a task its place in the line before it is decoded, and return its key.
+
+        Raises:
+            TaskRefusedError: it cannot be in time, or too much is held.
+        """
+        client, batch = submission.identity.client, announced_batch(submission, application)
+        size = announced_bytes(submission, application)
+        due_ms = raw.since_ms + announced_deadline_ms(submission, application)
+        now = now_ms()
+        overload = self._admission.refusal(client, batch, size, due_ms - now, now)
+        if overload is not None:
+            refuse(*overload)
+        key = task_key(client, submission.identity.task, secrets.token_hex(INCARNATION_BYTES))
+        kind = submission.application
+        self._admission.add(key, client, kind=kind, batch=batch, input_bytes=size, due_ms=due_ms)
+        return key
+
+    async def _decoded(self, raw: RawReceived, submission: Submission, application: Application) -> ValidTask:
         async with self._under_way.working_on(raw):
             if submission.is_costly:
                 client = submission.identity.client
                 return await self._room.run(client, partial(decode, submission, application))
             return decode(submission, application)
 
-    def _overload(
-        self, submission: Submission, application: Application, arrived_ms: float
-    ) -> tuple[RefusalKind, str] | None:
-        """Return why this task is not taken now; None if it is. Decodes nothing."""
-        return self._admission.refusal(
-            submission.identity.client,
-            announced_batch(submission, application),
-            announced_bytes(submission, application),
-            arrived_ms + announced_deadline_ms(submission, application) - now_ms(),
-            now_ms(),
-        )
-
-    def _refuse_overload(self, submission: Submission, application: Application, arrived_ms: float) -> None:
-        if (overload := self._overload(submission, application, arrived_ms)) is not None:
-            refuse(*overload)
-
-    async def _accept(self, valid: ValidTask, reply: ReplyTo, arrived_ms: float) -> None:
-        client, batch, size = valid.identity.client, len(valid.inputs), valid.inputs.nbytes
-        left_ms = arrived_ms + valid.deadline_ms - now_ms()
-        overload = self._admission.refusal(client, batch, size, left_ms, now_ms())
-        if overload is not None:  # others came while this was decoded
-            refuse(*overload)
-        client, task = valid.identity.client, valid.identity.task
+    async def _accept(self, valid: ValidTask, key: str, reply: ReplyTo, arrived_ms: float) -> bool:
+        """Journal a task and begin it. Return False if it was known, and answered again."""
         accepted = moments.now().earlier((now_ms() - arrived_ms) / 1e3)
         entry = Entry(
-            key=task_key(client, task, secrets.token_hex(INCARNATION_BYTES)),
-            client=client,
-            task=task,
+            key=key,
+            client=valid.identity.client,
+            task=valid.identity.task,
             application=valid.application,
             deadline_ms=valid.deadline_ms,
             accepted_unix_s=accepted.unix_s,
@@ -231,17 +276,18 @@ class Reception:
             known = await self._journal.accept(entry)
         except JournalError as error:
             self._cannot_write(error)
-        if known is None:
-            self.counts["accepted"] += 1
-            self._begin(entry, arrived_ms)
-        else:
+        if known is not None:
             self._repeat(known, reply)
+            return False
+        self.counts["accepted"] += 1
+        self._begin(entry, arrived_ms)
+        return True
 
     def _cannot_write(self, error: JournalError) -> NoReturn:
         log.error("refusing tasks: %s", error)
         refuse("journal", "the gateway cannot write its journal now; try again later")
 
-    def _repeat(self, known: Known, reply: ReplyTo) -> bool:
+    def _repeat(self, known: Known, reply: ReplyTo) -> None:
         """Answer a task that was sent before once more. An unfinished one gets its answer when it ends."""
         if known.is_other:
             reason = "this task id belongs to an unfinished task with other inputs; use another id, or wait"
@@ -249,10 +295,17 @@ class Reception:
         self.counts["repeated"] += 1
         if known.answer is not None:
             self._tell(repeated(known.answer, reply), reply)
-        return True
 
-    def _refuse(self, raw: RawReceived, identity: TaskIdentity, refusal: TaskRefusedError) -> None:
+    def _refuse(
+        self,
+        raw: RawReceived,
+        identity: TaskIdentity,
+        refusal: TaskRefusedError,
+        submission: Submission | None = None,
+    ) -> None:
         self.refusals[refusal.kind] += 1
+        if submission is not None and refusal.kind in TRY_AGAIN:
+            self._refused.add(_task_id(submission), refusal.kind, refusal.reason, now_ms())
         name = raw.parameters.get("application", "")
         reply = reply_to(raw, self._settings.prefix, identity.client)
         answer = Answer(
@@ -264,3 +317,7 @@ class Reception:
             warnings=reply.warnings,
         )
         self._tell(answer, reply)
+
+
+def _task_id(submission: Submission) -> TaskId:
+    return submission.identity.client, submission.identity.task, submission.content

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from math import inf
 from typing import TypeVar
@@ -14,6 +15,7 @@ from splitplace.bus.connection import RawReceived, Received
 from splitplace.bus.identity import Session
 from splitplace.bus.seldom import SeldomWarnings
 from splitplace.bus.service import Service, now_ms, software_version
+from splitplace.bus.subscriptions import Rest
 from splitplace.messages import topics
 from splitplace.messages.application import Application
 from splitplace.messages.cluster import CancelTask, ClusterState, NodeStatus, ServiceStatus, StageFailure
@@ -118,8 +120,8 @@ class Gateway:
         bus = self._bus
         bus.on_connect(self._catalogue.connected)
         for topic in topics.TASKS:
-            self._intake.subscribe_raw(
-                topic, self._receive, workers=INTAKE_WORKERS, overflow=self._reception.turn_away
+            self._intake.subscribe_looking(
+                topic, self._look, workers=INTAKE_WORKERS, overflow=self._reception.turn_away
             )
         self._intake.subscribe_raw(topics.SERVICE_STATUS, self._retain_flag.on_status, service=topics.GATEWAY)
         bus.subscribe(topics.JOB_DECIDED, self._on_decided)
@@ -133,16 +135,27 @@ class Gateway:
 
     # --- intake ------------------------------------------------------------------------------------
 
-    async def _receive(self, raw: RawReceived) -> None:
+    def _look(self, raw: RawReceived) -> Rest | None:
         if self._settings.credentials is not None and raw.retained and raw.payload:
             # Users may be strangers: what the broker keeps of them is never run and costs it memory.
-            kept = "/".join((topics.TASK_LEVEL, *raw.parameters.values()))
-            self._answers.spawn_publication(self._answers.publish_raw(kept, b"", retain=True))
-        await self._reception.receive(raw)
+            self._answers.post("/".join((topics.TASK_LEVEL, *raw.parameters.values())), b"", retain=True)
+        return self._reception.look(raw)
 
     def _tell(self, answer: Answer, reply: ReplyTo) -> None:
         """Publish an answer that the journal does not wait for."""
-        self._answers.spawn_publication(self._send_answer(answer, reply))
+        payload, properties = encoded(answer, reply)
+        if reply.response_topic is None:
+            topic = topics.ANSWER.at(client=answer.client, task=answer.task)
+            self._answers.post(topic, payload, properties=properties)
+            return
+
+        def refused() -> None:
+            elsewhere = replace(reply, response_topic=None)
+            self._tell(answers.with_warning(answer, answers.NOT_THERE), elsewhere)
+
+        self._answers.post(
+            reply.response_topic, payload, properties=properties, absolute=True, refused=refused
+        )
 
     def _begin(self, entry: Entry, accepted_at_ms: float, attempt: int = 1) -> None:
         self._entries[entry.key] = entry
@@ -160,14 +173,7 @@ class Gateway:
             self._carry_out(self._core.accept(task, now_ms()))
             return
         self._waiting[entry.key] = task
-        self._admission.add(
-            entry.key,
-            entry.client,
-            kind=entry.application,
-            batch=task.batch,
-            input_bytes=task.input_bytes,
-            due_ms=due_ms,
-        )
+        self._admission.ready(entry.key)
         self._take_turns()
 
     def _take_turns(self) -> None:
@@ -324,7 +330,7 @@ class Gateway:
             topic = reply.response_topic
             if await self._answers.publish_raw(topic, payload, properties=properties, absolute=True):
                 return True
-            answer = answers.with_warning(answer, "the broker does not take answers on the response topic")
+            answer = answers.with_warning(answer, answers.NOT_THERE)
         payload, properties = encoded(answer, reply)
         topic = topics.ANSWER.at(client=answer.client, task=answer.task)
         return await self._answers.publish_raw(topic, payload, properties=properties)
@@ -343,7 +349,16 @@ class Gateway:
         for entry in unfinished:
             most_s = (entry.deadline_ms + self._settings.grace_ms) / 1e3
             passed_ms = 1e3 * moments.passed_s(entry.accepted, now, most_s)
-            self._begin(entry, started_ms - passed_ms, min(entry.attempt + 1, MAX_ATTEMPT))
+            accepted_at_ms = started_ms - passed_ms
+            self._admission.add(
+                entry.key,
+                entry.client,
+                kind=entry.application,
+                batch=len(entry.inputs),
+                input_bytes=entry.inputs.nbytes,
+                due_ms=accepted_at_ms + entry.deadline_ms,
+            )
+            self._begin(entry, accepted_at_ms, min(entry.attempt + 1, MAX_ATTEMPT))
 
     def _give_up(self, row: Damaged) -> None:
         """Answer `failed` for a row that cannot be read; it stays in the journal."""

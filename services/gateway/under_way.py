@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import hashlib
 import mmap
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -84,11 +84,24 @@ class UnderWay:
         async with contextlib.AsyncExitStack() as stack:
             if deaths:
                 await stack.enter_async_context(self._alone)
-            slot = self._take(digest)
-            try:
+            with self._noted(digest):
                 yield
-            finally:  # only the death of the process leaves it there
-                self._free(digest, slot)
+
+    def is_suspect(self, raw: RawReceived) -> bool:
+        """Whether the gateway has died while it worked on this message."""
+        return self._deaths(self._digest(raw)) > 0
+
+    def working_at_once_on(self, raw: RawReceived) -> contextlib.AbstractContextManager[None]:
+        """Parse or decode a message that is no suspect inside, without waiting."""
+        return self._noted(self._digest(raw))
+
+    @contextlib.contextmanager
+    def _noted(self, digest: bytes) -> Iterator[None]:
+        slot = self._take(digest)
+        try:
+            yield
+        finally:  # only the death of the process leaves it there
+            self._free(digest, slot)
 
     def _digest(self, raw: RawReceived) -> bytes:
         payload = raw.payload

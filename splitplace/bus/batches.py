@@ -37,6 +37,11 @@ class Batches:
         return self._taken < len(self._incoming)
 
     @property
+    def is_drained(self) -> bool:
+        """Whether the socket held nothing more when it was read last, and the client has taken all of it."""
+        return not self.has_incoming and len(self._incoming) < READ_BYTES
+
+    @property
     def wants_write(self) -> bool:
         """Whether anything waits to be written."""
         return bool(self._outgoing) or self._client.want_write()

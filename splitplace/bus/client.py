@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Protocol, Self
 
 import aiomqtt
 from paho.mqtt.client import Client as PahoClient
@@ -75,6 +75,16 @@ class TakenOverError(aiomqtt.MqttError):
     """The broker ended the connection because another client came with its client id."""
 
 
+class Receiver(Protocol):
+    """Gets what a client reads."""
+
+    def dispatch(self, message: MQTTMessage) -> None:
+        """Take a message. Must not fail."""
+
+    def read(self, *, is_empty: bool) -> None:
+        """A turn of reading has ended; `is_empty` says whether nothing more had come."""
+
+
 class BrokerClient(aiomqtt.Client):
     """An aiomqtt client that notices the end of its socket at any time."""
 
@@ -82,7 +92,7 @@ class BrokerClient(aiomqtt.Client):
         self,
         *arguments: Any,  # noqa: ANN401 - as aiomqtt's
         manual_ack: bool = True,
-        receive: Callable[[MQTTMessage], None] | None = None,
+        receiver: Receiver | None = None,
         **options: Any,  # noqa: ANN401
     ) -> None:
         """A client that is not connected yet.
@@ -90,8 +100,8 @@ class BrokerClient(aiomqtt.Client):
         Args:
             arguments: as aiomqtt's.
             manual_ack: whether messages are acknowledged by `acknowledge`, not as they arrive.
-            receive: gets each message as it is read, once `deliver` was called; must not fail. Without it
-                messages are in `messages`.
+            receiver: gets each message as it is read, once `deliver` was called. Without it messages are in
+                `messages`.
             options: as aiomqtt's.
         """
         super().__init__(*arguments, **options)
@@ -100,7 +110,7 @@ class BrokerClient(aiomqtt.Client):
         self._client.max_inflight_messages_set(0)  # it is counted here: in paho it costs more the more wait
         self._batches = Batches(self._client)
         self._thread = threading.get_ident()
-        self._receive = receive
+        self._receiver = receiver
         self._early: list[MQTTMessage] | None = []
         """Messages that came before `deliver` was called; None afterwards."""
         self._in_flight: dict[int, tuple[float, Ended]] = {}
@@ -137,9 +147,9 @@ class BrokerClient(aiomqtt.Client):
     def deliver(self) -> None:
         """Hand over the messages that have arrived, and from now on each as it is read."""
         early, self._early = self._early or [], None
-        if self._receive is not None:
+        if self._receiver is not None:
             for message in early:
-                self._receive(message)
+                self._receiver.dispatch(message)
 
     async def ended(self) -> NoReturn:
         """Wait for the end of the connection, and raise aiomqtt.MqttError."""
@@ -232,10 +242,10 @@ class BrokerClient(aiomqtt.Client):
 
     @override
     def _on_message(self, client: PahoClient, userdata: Any, message: MQTTMessage) -> None:
-        if self._receive is None:
+        if self._receiver is None:
             super()._on_message(client, userdata, message)
         elif self._early is None:
-            self._receive(message)
+            self._receiver.dispatch(message)
         else:
             self._early.append(message)
 
@@ -270,18 +280,31 @@ class BrokerClient(aiomqtt.Client):
 
     @override
     def _on_socket_open(self, client: PahoClient, userdata: Any, sock: Any) -> None:
+        is_due = False
+
+        def read_on() -> None:
+            nonlocal is_due
+            is_due = False
+            read()
+
         def read() -> None:
-            """Read packets for a turn; `read` comes again where packets are left."""
+            """Read packets for a turn, and again in the next turn of the loop where packets are left."""
+            nonlocal is_due
+            if is_due:  # the socket has more, too: one turn for each turn of the loop is enough
+                return
             began_s = self._loop.time()
             try:
                 client.loop_read()
                 while self._batches.has_incoming or _is_pending(client.socket()):
                     if self._loop.time() - began_s > _TURN_S:
-                        self._loop.call_soon(read)
+                        is_due = True
+                        self._loop.call_soon(read_on)
                         break
                     client.loop_read()
             except Exception as error:  # noqa: BLE001 - as aiomqtt
                 self._fail(error)
+            if self._receiver is not None:
+                self._receiver.read(is_empty=self._batches.is_drained)
             _acknowledge_tcp(client.socket())
 
         def open_socket() -> None:

@@ -90,7 +90,7 @@ class Bus:
         self._identity = ClientIdentity(
             settings, identifier, secret, will, session, receive_maximum, alive, _FORGOTTEN_AFTER_S
         )
-        self._handlers = Handlers(settings.prefix, self.statistics)
+        self._handlers = Handlers(settings.prefix, self.statistics, receive_maximum)
         self._on_connect: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._client: BrokerClient | None = None
         self._warnings, self._losses = SeldomWarnings(log), losses or SeldomWarnings(log)
@@ -225,7 +225,7 @@ class Bus:
             try:
                 if not self._connections:
                     await self._identity.forget(reconnect.patience_s)
-                connection = self._identity.connected(reconnect.patience_s, self._handlers.dispatch)
+                connection = self._identity.connected(reconnect.patience_s, self._handlers)
                 async with connection as client:
                     accepted_s = clock()
                     self._handlers.connected(partial(acknowledge, client))

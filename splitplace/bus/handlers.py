@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 from paho.mqtt.client import MQTTMessage
 from pydantic import ValidationError
 
+from splitplace.bus.background import now_ms
+from splitplace.bus.drain import Drain
 from splitplace.bus.incoming import RawReceived, Received, parse
 from splitplace.bus.statistics import Statistics
 from splitplace.bus.subscriptions import (
@@ -30,18 +32,21 @@ MessageT = TypeVar("MessageT", bound=Message)
 class Handlers:
     """The subscriptions of a connection, with their queues and workers."""
 
-    def __init__(self, prefix: str, statistics: Statistics) -> None:
+    def __init__(self, prefix: str, statistics: Statistics, receive_maximum: int) -> None:
         """Handle nothing yet.
 
         Args:
             prefix: of all topics.
             statistics: counters to add to.
+            receive_maximum: unacknowledged messages that the broker may send.
         """
         self._prefix = f"{prefix}/"
         self._statistics = statistics
         self._subscriptions: list[Subscription] = []
         self._watches: list[TopicWatch] = []
         self._receipts: Receipts | None = None
+        self._drain = Drain(receive_maximum)
+        self._receive_maximum = receive_maximum
         self._room = Room()
 
     @property
@@ -111,6 +116,7 @@ class Handlers:
     def connected(self, acknowledge: Callable[[int], None]) -> None:
         """A connection begins; `acknowledge` tells its broker that the packet of this number was handled."""
         self._receipts = Receipts(acknowledge)
+        self._drain = Drain(self._receive_maximum)
 
     def disconnected(self) -> None:
         """The connection has ended: what came on it is handled, and acknowledged to nobody."""
@@ -127,7 +133,9 @@ class Handlers:
             name = message.topic.removeprefix(self._prefix)
         except UnicodeDecodeError:
             name = ""  # matches nothing
-        arrival = QueuedMessage(name, message, self._receipts, receipt)
+        arrived_ms = now_ms()
+        since_ms = self._drain.read(len(self._receipts), arrived_ms)
+        arrival = QueuedMessage(name, message, self._receipts, receipt, arrived_ms, since_ms)
         for watch in [watch for watch in self._watches if watch.pattern.fullmatch(name)]:
             try:
                 watch.handle(name, message)
@@ -141,24 +149,34 @@ class Handlers:
                 break
         arrival.acknowledge()
 
+    def read(self, *, is_empty: bool) -> None:
+        """A turn of reading has ended; `is_empty` says whether nothing more had come."""
+        if self._receipts is not None:
+            self._drain.ended(len(self._receipts), is_empty=is_empty)
+
     def _is_left_to_workers(self, subscription: Subscription, arrival: QueuedMessage) -> bool:
         """Look at a message as it arrives. Return whether it waits for a worker now."""
         raw = arrival.raw(subscription.topic) if subscription.look or subscription.overflow else None
+        size = len(arrival.message.payload)
+        has_room = self._room.take(size)
+        is_left = has_room
         try:
-            if raw is not None and subscription.look is not None:
+            if not has_room:
+                self._statistics.overflowed += 1
+                if raw is not None and subscription.overflow is not None:
+                    subscription.overflow(raw)
+            elif raw is not None and subscription.look is not None:
                 arrival.rest = subscription.look(raw)
-                if arrival.rest is None:
-                    return False
-            if self._room.take(len(arrival.message.payload)):
-                subscription.queue.put_nowait(arrival)
-                return True
-            self._statistics.overflowed += 1
-            if raw is not None and subscription.overflow is not None:
-                subscription.overflow(raw)
+                is_left = arrival.rest is not None
         except Exception:  # as in `dispatch`
             self._statistics.rejected += 1
             log.exception("handling a message on %s", arrival.name)
-        return False
+            is_left = False
+        if is_left:
+            subscription.queue.put_nowait(arrival)
+        elif has_room:
+            self._room.give_back(size)
+        return is_left
 
     async def _work(self, subscription: Subscription) -> None:
         while True:

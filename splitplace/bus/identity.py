@@ -3,16 +3,15 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
 import aiomqtt
-from paho.mqtt.client import MQTTMessage
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from splitplace.bus.client import BrokerClient, TakenOverError
+from splitplace.bus.client import BrokerClient, Receiver, TakenOverError
 from splitplace.bus.keepalive import Keepalive
 from splitplace.bus.settings import Settings
 from splitplace.messages import limits
@@ -82,19 +81,19 @@ class ClientIdentity:
 
     @contextlib.asynccontextmanager
     async def connected(
-        self, patience_s: float, receive: Callable[[MQTTMessage], None] | None = None
+        self, patience_s: float, receiver: Receiver | None = None
     ) -> AsyncIterator[BrokerClient]:
         """Connect, and disconnect at the end. Reads certificate files.
 
         Args:
             patience_s: for the broker's word.
-            receive: see `BrokerClient`.
+            receiver: see `BrokerClient`.
 
         Raises:
             TakenOverError: the broker said that another client came with this client id.
             aiomqtt.MqttError: the broker was silent, refused or closed the connection.
         """
-        client = self._client(patience_s, receive)
+        client = self._client(patience_s, receiver)
         began_s = asyncio.get_running_loop().time()
         try:
             async with client:
@@ -109,7 +108,7 @@ class ClientIdentity:
         finally:
             client.abandon()
 
-    def _client(self, patience_s: float, receive: Callable[[MQTTMessage], None] | None) -> BrokerClient:
+    def _client(self, patience_s: float, receiver: Receiver | None) -> BrokerClient:
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.ReceiveMaximum = self.receive_maximum
         properties.MaximumPacketSize = limits.MAX_PACKET_BYTES
@@ -134,6 +133,6 @@ class ClientIdentity:
             tls_context=self.settings.tls_context(),
             timeout=patience_s,
             manual_ack=self.manual_ack,
-            receive=receive,
+            receiver=receiver,
             socket_options=_SOCKET_OPTIONS,
         )

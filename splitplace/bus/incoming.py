@@ -45,6 +45,9 @@ class RawReceived:
     `live_only`, whether it was published with the retain flag."""
     arrived_ms: float = 0.0
     """When it was read from the connection, by the clock of `now_ms`."""
+    since_ms: float = 0.0
+    """When it may have come to the broker at the earliest, as far as one can tell: since then messages have
+    always waited to be read."""
 
 
 def parse(topic: Topic[MessageT], name: str, payload: bytes) -> Received[MessageT]:

@@ -48,6 +48,10 @@ class Receipts:
         self._open.append(receipt)
         return receipt
 
+    def __len__(self) -> int:
+        """Return the number of unacknowledged messages."""
+        return len(self._open)
+
     def handled(self, receipt: Receipt) -> None:
         """Acknowledge this message and those that waited for it, unless it waits for an earlier one."""
         receipt.handled = True
@@ -89,6 +93,8 @@ class QueuedMessage:
     """None for QoS 0."""
     arrived_ms: float = field(default_factory=now_ms)
     """When it was read from the connection."""
+    since_ms: float = 0.0
+    """When messages began to wait that were not read at once; see `RawReceived`."""
     rest: Rest | None = None
     """What a look at it has left to do; None if nobody looked."""
 
@@ -97,7 +103,9 @@ class QueuedMessage:
         properties = request_properties(self.message)
         parameters = topic.match(self.name) or {}
         payload = bytes(self.message.payload)  # no copy: paho makes bytes of it
-        return RawReceived(parameters, payload, properties, self.message.retain, self.arrived_ms)
+        return RawReceived(
+            parameters, payload, properties, self.message.retain, self.arrived_ms, self.since_ms
+        )
 
     def acknowledge(self) -> None:
         """Tell the broker that the message was handled, or never will be."""

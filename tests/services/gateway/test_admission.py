@@ -31,6 +31,7 @@ class Serial:
         key = f"{sensor}.{self.sent}"
         due_ms = self.now_ms + deadline_ms
         self.admission.add(key, sensor, kind="digits", batch=batch, input_bytes=784, due_ms=due_ms)
+        self.admission.ready(key)
         self._turns()
         return key
 
