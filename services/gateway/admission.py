@@ -158,8 +158,7 @@ class Admission:
         self._lose_patience(now_ms)
         begun = []
         size = self._window.size(nodes)
-        while self._ready and len(self._begun) + 1 <= size:
-            task = self._line.take(self._ready)
+        while self._ready and (task := self._next(size)) is not None:
             self._ready.discard(task.key)
             self._held[task.key].begun_ms = now_ms
             self._begun[task.key] = task.cost
@@ -210,6 +209,18 @@ class Admission:
                 ahead += task.cost
         self._ready -= reasons.keys()
         return [Refused(task.key, reasons[task.key]) for task in self._line.remove(set(reasons))]
+
+    def _next(self, size: float) -> Waiting | None:
+        """Remove and return the task to begin now; None if the window is full.
+
+        A sensor that has nothing begun does not wait for the end of another's task.
+        """
+        if len(self._begun) + 1 <= size:
+            return self._line.take(self._ready)
+        begun = {self._held[key].task.sensor for key in self._begun}
+        if len(self._begun) <= size and not self._line.sensors <= begun:
+            return self._line.take(self._ready, besides=begun)
+        return None
 
     def _lose_patience(self, now_ms: float) -> None:
         """Let others begin where a task takes much longer than usual: it may be lost, or be very large."""

@@ -6,7 +6,7 @@ task of each other sensor.
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, KeysView
 from dataclasses import dataclass
 
 
@@ -60,14 +60,26 @@ class Line:
         place = (self._tag_of(sensor, cost), self._arrivals + 1)
         return sum([task.cost for _, _, task in self._places[: bisect_left(self._places, place)]])
 
-    def take(self, ready: Container[str] | None = None) -> Waiting:
-        """Remove and return the first task that is ready. Raises StopIteration if there is none.
+    @property
+    def sensors(self) -> KeysView[str]:
+        """The sensors that have tasks in the line."""
+        return self._counts.keys()
+
+    def take(self, ready: Container[str] | None = None, besides: Container[str] = ()) -> Waiting | None:
+        """Remove and return the first task that is ready; None if there is none.
 
         Args:
             ready: keys of the tasks that may be begun; None = all.
+            besides: sensors whose tasks are left out.
         """
-        places = enumerate(self._places)
-        index = next(index for index, place in places if ready is None or place[2].key in ready)
+        places = (
+            index
+            for index, (_, _, task) in enumerate(self._places)
+            if (ready is None or task.key in ready) and task.sensor not in besides
+        )
+        index = next(places, None)
+        if index is None:
+            return None
         tag, _, task = self._places.pop(index)
         self._tag = max(self._tag, tag)
         self._left(task)

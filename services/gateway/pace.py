@@ -11,8 +11,9 @@ FEWEST = 8.0
 UNUSUAL = 3.0
 """A silence this many times as long as usual counts, although no task has ended yet."""
 
-LEAST_WAITING, MOST_WAITING = 2.0, 4.0
-"""Tasks that may wait somewhere behind the gateway: below, the window grows; above, it shrinks."""
+LEAST_SLOWDOWN, MOST_SLOWDOWN = 1.5, 2.0
+"""Responses as multiples of the quickest: below, the window grows; above, it shrinks. Whoever comes beside a
+flood waits for the tasks in the window, so this bounds how much a flood delays others."""
 FORGETTING = 0.05
 """Share of the difference by which a quickest response follows those that come while nobody waits."""
 MAX_KINDS = 256
@@ -63,11 +64,17 @@ class Window:
 
     def __init__(self) -> None:
         self._size = 1.0
+        self._nodes = 0
         self._quickest_ms: OrderedDict[str, float] = OrderedDict()
 
     def size(self, nodes: int) -> float:
-        """Return the window: never less than a task for each node, one to decide and one to answer."""
-        self._size = max(self._size, nodes + 2.0)
+        """Return the window: at first a task for each node, one to decide and one to answer; never less than
+        one, and one for every two nodes: some of them are slower than the quickest response says.
+        """
+        if nodes > self._nodes:
+            self._size = max(self._size, nodes + 2.0)
+        self._nodes = nodes
+        self._size = max(self._size, 1.0 + nodes / 2)
         return self._size
 
     def ended(self, kind: str, response_ms: float, *, is_full: bool) -> None:
@@ -85,8 +92,7 @@ class Window:
         self._quickest_ms[kind] = quickest_ms
         if len(self._quickest_ms) > MAX_KINDS:
             self._quickest_ms.popitem(last=False)
-        waiting = self._size * (1.0 - quickest_ms / response_ms) if response_ms > 0 else 0.0
-        if waiting < LEAST_WAITING and is_full:
+        if response_ms < LEAST_SLOWDOWN * quickest_ms and is_full:
             self._size += 1.0 / self._size
-        elif waiting > MOST_WAITING:
+        elif response_ms > MOST_SLOWDOWN * quickest_ms:
             self._size = max(1.0, self._size - 1.0 / self._size)

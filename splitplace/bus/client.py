@@ -11,6 +11,7 @@ import socket
 import ssl
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn, Protocol, Self
@@ -30,6 +31,8 @@ _SLOTS = 20
 """Publications of any size in flight at a time. More would keep pings waiting on a slow link."""
 _MAX_IN_FLIGHT = 256
 """Publications in flight at a time, small ones included."""
+_MAX_WAITING = 4096
+"""Small publications that may wait until others are acknowledged."""
 _SMALL_BYTES = 16 * 1024
 """Publications up to this size do not wait for a slot."""
 
@@ -54,7 +57,7 @@ _NOT_OUR_DOING = {
     0x9D,  # server moved
 }
 
-_TURN_S = 0.002
+_TURN_S = 0.004
 """Time after which reading lets others run."""
 
 
@@ -116,6 +119,8 @@ class BrokerClient(aiomqtt.Client):
         self._in_flight: dict[int, tuple[float, Ended]] = {}
         """When each publication was sent, and who is told of its end, by packet number."""
         self._most_at_once = 0
+        self._waiting: deque[tuple[Publication, Ended]] = deque()
+        """Small publications that are sent as others are acknowledged."""
         self._slots = asyncio.Semaphore(_SLOTS)
         self._is_over = False
         self._closed_by: ReasonCode | None = None
@@ -157,28 +162,34 @@ class BrokerClient(aiomqtt.Client):
         raise aiomqtt.MqttError(_ENDED) from self._disconnected.exception()
 
     def publish_at_once(self, publication: Publication, ended: Ended) -> bool:
-        """Publish without waiting. Return False if this is too large, or others wait for their slots.
+        """Publish without waiting. Return False if this is too large, or too many wait.
 
         Args:
             publication: what to publish.
             ended: called when the broker has it, or with the reason why it has not: RefusedError,
-                ConnectionLostError, or TimeoutError. Never called from here.
+                ConnectionLostError, TimeoutError, or another aiomqtt.MqttError. Never called from here.
         """
         if (
             len(publication.payload) > _SMALL_BYTES
             or self._slots.locked()
-            or len(self._in_flight) >= self._most_at_once
+            or len(self._waiting) >= _MAX_WAITING
             or self._is_over
         ):
             return False
-        sent = self._client.publish(*publication)
-        if sent.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
-            return False
-        if sent.is_published():
-            self._loop.call_soon(ended, None)
-        else:
-            self._in_flight[sent.mid] = self._loop.time(), ended
+        self._waiting.append((publication, ended))
+        self._send_waiting()
         return True
+
+    def _send_waiting(self) -> None:
+        while self._waiting and len(self._in_flight) < self._most_at_once:
+            publication, ended = self._waiting.popleft()
+            sent = self._client.publish(*publication)
+            if sent.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                self._loop.call_soon(ended, aiomqtt.MqttCodeError(sent.rc, "Could not publish message"))
+            elif sent.is_published():
+                self._loop.call_soon(ended, None)
+            else:
+                self._in_flight[sent.mid] = self._loop.time(), ended
 
     async def publish_once(self, publication: Publication) -> None:
         """Publish, and wait until the broker has it.
@@ -211,10 +222,11 @@ class BrokerClient(aiomqtt.Client):
                 return
             del self._in_flight[packet]
             ended(TimeoutError())
+            self._send_waiting()
 
     async def sent(self) -> None:
         """Wait until nothing is in flight."""
-        while self._in_flight and not self._is_over:  # noqa: ASYNC110 - set by callbacks of paho
+        while (self._in_flight or self._waiting) and not self._is_over:  # noqa: ASYNC110 - set by callbacks of paho
             await asyncio.sleep(_SENT_POLL_S)
 
     def abandon(self) -> None:
@@ -224,6 +236,9 @@ class BrokerClient(aiomqtt.Client):
         in_flight, self._in_flight = self._in_flight, {}
         for _, ended in in_flight.values():
             ended(ConnectionLostError(_ENDED))
+        waiting, self._waiting = self._waiting, deque()
+        for _, ended in waiting:
+            ended(aiomqtt.MqttError(_ENDED))
 
     @override
     def _on_connect(
@@ -256,6 +271,7 @@ class BrokerClient(aiomqtt.Client):
         _, ended = self._in_flight.pop(mid, (0.0, None))
         if ended is not None:
             ended(RefusedError(str(reason_code)) if reason_code.is_failure else None)
+            self._send_waiting()
 
     @override
     def _on_disconnect(

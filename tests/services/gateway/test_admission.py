@@ -129,7 +129,7 @@ def test_a_task_that_is_stuck_does_not_keep_others_from_beginning(system: Serial
 
 
 def test_a_task_that_waited_until_its_deadline_is_refused(system: Serial) -> None:
-    for number in range(NODES + 2):
+    for number in range(NODES + 3):
         system.send(f"stuck{number}", 60_000.0)
     system.begun.clear()
     key = system.send("camera", 100.0)
@@ -162,9 +162,40 @@ def test_the_window_grows_where_responses_do_not_and_shrinks_where_tasks_wait() 
         window.ended("digits 1", 100.0, is_full=True)  # a far, wide system: nobody waits
     wide = window.size(NODES)
     assert wide > 4 * NODES
-    for _ in range(1000):
+    for _ in range(5000):
         window.ended("digits 1", 100.0 * window.size(NODES) / NODES, is_full=True)
-    assert window.size(NODES) < wide / 2
+    assert window.size(NODES) <= 2 * NODES + 1, "a response takes twice as long as the quickest"
+
+
+def test_the_window_leaves_a_slow_half_of_the_nodes_something_to_do() -> None:
+    window = Window()
+    window.size(10)
+    window.ended("digits 1", 1.0, is_full=True)
+    for _ in range(1000):
+        window.ended("digits 1", 1000.0, is_full=True)
+    assert window.size(10) == 6
+
+
+def test_a_sensor_that_has_nothing_begun_does_not_wait_for_the_end_of_anothers_task(system: Serial) -> None:
+    for _ in range(50):
+        system.send("flood", 60_000.0)
+    begun = len(system.begun)
+    assert system.send("camera", 60_000.0) in system.begun
+    assert system.send("door", 60_000.0) not in system.begun, "one more than the window at most"
+    assert len(system.begun) == begun + 1
+
+
+def test_a_place_is_kept_for_a_task_that_is_being_decoded() -> None:
+    admission = Admission(Limits(tasks=2, input_bytes=1e6))
+    admission.add("a.1", "a", kind="digits", batch=1, input_bytes=1, due_ms=1000.0)
+    assert admission.turns(NODES, 0.0) == ([], [])
+    assert admission.refusal("b", 1, 1, 1e6, 0.0) is None
+    admission.add("b.1", "b", kind="digits", batch=1, input_bytes=1, due_ms=1000.0)
+    assert admission.refusal("c", 1, 1, 1e6, 0.0) is not None, "both places are taken"
+    admission.ready("b.1")
+    assert admission.turns(NODES, 0.0) == (["b.1"], [])
+    admission.ended("a.1", 1.0, answered=False)  # its picture was broken
+    assert admission.refusal("c", 1, 1, 1e6, 1.0) is None
 
 
 def test_the_window_does_not_grow_unused() -> None:

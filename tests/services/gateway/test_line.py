@@ -13,7 +13,8 @@ def waiting(name: str, *, cost: float = 1.0) -> Waiting:
 
 
 def taken(line: Line, count: int) -> list[str]:
-    return [line.take().key for _ in range(count)]
+    tasks = [line.take() for _ in range(count)]
+    return [task.key for task in tasks if task is not None]
 
 
 def test_tasks_of_one_sensor_keep_their_order() -> None:
@@ -62,6 +63,28 @@ def test_what_is_said_to_be_ahead_is_what_is_taken_before(arrivals: list[tuple[s
     ahead = line.cost_ahead("b", 2.0)
     line.add(waiting("b.last", cost=2.0))
     before = 0.0
-    while (task := line.take()).key != "b.last":
+    while (task := line.take()) is not None and task.key != "b.last":
         before += task.cost
     assert before == pytest.approx(ahead)
+
+
+def test_a_task_that_is_not_ready_keeps_its_place_and_lets_others_pass() -> None:
+    line = Line()
+    for name in ("a.0", "b.0", "a.1"):
+        line.add(waiting(name))
+    passing = line.take({"b.0", "a.1"})
+    assert passing is not None
+    assert passing.key == "b.0"
+    assert line.take({"c.0"}) is None
+    assert taken(line, 2) == ["a.0", "a.1"]
+
+
+def test_the_tasks_of_some_sensors_can_be_left_out() -> None:
+    line = Line()
+    for name in ("a.0", "a.1", "b.0"):
+        line.add(waiting(name))
+    other = line.take(besides={"a"})
+    assert other is not None
+    assert other.key == "b.0"
+    assert line.take(besides={"a"}) is None
+    assert line.sensors == {"a"}

@@ -156,7 +156,10 @@ async def test_one_history_makes_both_shells_do_the_same(
         clock[0] = moment.now_ms
         match moment.stimulus:
             case "accept":
-                live._begin(entry(moment.about), moment.about.accepted_at_ms)
+                task = moment.about
+                due_ms = task.accepted_at_ms + task.deadline_ms
+                live._admission.add(task.key, "c", kind="a", batch=1, input_bytes=0, due_ms=due_ms)
+                live._begin(entry(task), task.accepted_at_ms)
             case "time_passed":
                 live._on_time()
             case "nodes_online":
