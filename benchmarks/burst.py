@@ -2,7 +2,8 @@
 
 A thousand sensors that were connected before publish one picture each at the same moment, first with a
 deadline of a second, then with ten while the splitter has .17 of a core. All figures are ratios to the same
-system's quiet time, so that they say the same on any machine.
+system's quiet time, so that they say the same on any machine. The sensors run on the same cores: the CPU time
+of each process is printed, theirs too, so that figures of a busy machine can be judged.
 """
 
 import argparse
@@ -10,12 +11,14 @@ import asyncio
 import contextlib
 import sys
 import tempfile
+import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from splitplace.bus.connection import Bus, Received
 from splitplace.bus.settings import Settings
@@ -32,6 +35,7 @@ GRACE_S = 0.5
 SLOW_SHARE = 0.17
 RECOVERY_S = 2.0
 FLOOD = 500
+QUIET_S = 4.0
 AT_ONCE = 16
 """Sensors that wait for an answer at any moment while the quiet throughput is measured."""
 
@@ -46,21 +50,56 @@ class Quiet:
     """Answered tasks per second."""
 
 
-async def quiet_time(sensors: Swarm, application: str, image: bytes) -> Quiet:
+class Processors:
+    """CPU times of the processes of the system, and of the sensors: this process."""
+
+    def __init__(self, pids: Mapping[str, int]) -> None:
+        """Count from now on."""
+        self._processes = {name: psutil.Process(pid) for name, pid in pids.items()}
+        self._processes["sensors"] = psutil.Process()
+        self.restart()
+
+    def restart(self) -> None:
+        """Count from now on."""
+        self._before, self._began_s = self._now(), time.monotonic()
+
+    def _now(self) -> dict[str, float]:
+        return {name: sum(process.cpu_times()[:2]) for name, process in self._processes.items()}
+
+    def say(self, what: str, tasks: float) -> None:
+        """Print the CPU time since the last call, a task and in all, and count from now on."""
+        now, now_s = self._now(), time.monotonic()
+        used = {name: now[name] - self._before[name] for name in now}
+        total_s, wall_s = sum(used.values()), now_s - self._began_s
+        shares = ", ".join(f"{name} {1e3 * spent / tasks:.1f}" for name, spent in used.items())
+        print(f"  CPU {what}: {1e3 * total_s / tasks:.1f} ms a task ({shares})", end="")
+        print(f"; {total_s / wall_s:.2f} cores for {wall_s:.1f} s", flush=True)
+        self.restart()
+
+
+async def quiet_time(sensors: Swarm, application: str, image: bytes, cpu: Processors) -> Quiet:
     """Measure single tasks and the throughput of a few sensors."""
     await sensors.singles(application, image, 20, 10.0)
     singles = await sensors.singles(application, image, 50, 10.0)
-    throughput = await sensors.throughput(application, image, at_once=AT_ONCE, seconds=4.0)
-    return Quiet(float(np.median([told.took_s for told in singles])), throughput)
+    cpu.restart()
+    throughput = await sensors.throughput(application, image, at_once=AT_ONCE, seconds=QUIET_S)
+    quiet = Quiet(float(np.median([told.took_s for told in singles])), throughput)
+    print(f"quiet: {1e3 * quiet.single_s:.1f} ms a task, {quiet.throughput:.0f} tasks a second")
+    cpu.say("while quiet", QUIET_S * throughput)
+    return quiet
 
 
-async def burst(sensors: Swarm, application: str, image: bytes, deadline_s: float, quiet: Quiet) -> None:
+async def burst(
+    sensors: Swarm, application: str, image: bytes, deadline_s: float, quiet: Quiet, cpu: Processors
+) -> None:
     """Let all sensors ask at once, wait for all answers, and print the figures."""
+    cpu.restart()
     told = sensors.burst(application, image, deadline_s)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(6 * deadline_s + 20):
             while any(task.answer is None for task in told):  # noqa: ASYNC110 - set by a protocol
                 await asyncio.sleep(0.01)
+    cpu.say("of the burst", len(told))
     last_s = max((task.took_s for task in told if task.answer), default=float("nan"))
     await asyncio.sleep(RECOVERY_S)
     after = await sensors.singles(application, image, 20, 10.0)
@@ -129,19 +168,20 @@ async def online(settings: Settings) -> AsyncIterator[None]:
         yield
 
 
-async def measure(arguments: argparse.Namespace, url: str, slow: Callable[[], None]) -> None:
-    """Run both bursts."""
+async def measure(
+    arguments: argparse.Namespace, url: str, pids: Mapping[str, int], slow: Callable[[], None]
+) -> None:
+    """Run the bursts and the flood."""
     image = arguments.image.read_bytes()
     async with online(Settings(broker=url)), swarm(url, arguments.sensors) as sensors:
-        quiet = await quiet_time(sensors, arguments.application, image)
-        print(f"quiet: {1e3 * quiet.single_s:.1f} ms a task, {quiet.throughput:.0f} tasks a second")
-        await burst(sensors, arguments.application, image, 1.0, quiet)
+        cpu = Processors(pids)
+        quiet = await quiet_time(sensors, arguments.application, image, cpu)
+        await burst(sensors, arguments.application, image, 1.0, quiet, cpu)
         await flood(sensors, arguments.application, image, quiet)
         slow()
-        quiet = await quiet_time(sensors, arguments.application, image)
-        print(f"the splitter has {SLOW_SHARE} of a core: {1e3 * quiet.single_s:.1f} ms a task, ", end="")
-        print(f"{quiet.throughput:.0f} tasks a second")
-        await burst(sensors, arguments.application, image, 10.0, quiet)
+        print(f"the splitter has {SLOW_SHARE} of a core")
+        quiet = await quiet_time(sensors, arguments.application, image, cpu)
+        await burst(sensors, arguments.application, image, 10.0, quiet, cpu)
 
 
 def main() -> None:
@@ -167,7 +207,9 @@ def main() -> None:
             if (splitter := processes.children["splitter"].pid) is not None:
                 shares.limit("splitter", splitter, SLOW_SHARE)
 
-        asyncio.run(measure(arguments, broker.url, slow))
+        pids = {name: child.pid for name, child in processes.children.items()} | {"broker": broker.pid}
+        known = {name: pid for name, pid in pids.items() if pid is not None}
+        asyncio.run(measure(arguments, broker.url, known, slow))
         for death in processes.check():
             print(death)
 

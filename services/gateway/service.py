@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import replace
 from functools import partial
 from math import inf
 from typing import TypeVar
@@ -26,13 +25,13 @@ from splitplace.services.gateway import answers, moments
 from splitplace.services.gateway.admission import Admission, Limits
 from splitplace.services.gateway.catalogue import Catalogue
 from splitplace.services.gateway.core import GatewayCore
+from splitplace.services.gateway.delivery import Delivery
 from splitplace.services.gateway.dispatch import input_frames
 from splitplace.services.gateway.fitting import misfit
 from splitplace.services.gateway.instructions import Announce, Cancel, Dispatch, Finish, Instruction, Settle
 from splitplace.services.gateway.journal import Damaged, Entry, Journal, JournalError, ReplyTo
 from splitplace.services.gateway.metrics import gateway_metrics
 from splitplace.services.gateway.reception import Reception
-from splitplace.services.gateway.reply import encoded
 from splitplace.services.gateway.retain_flag import RetainFlag
 from splitplace.services.gateway.settings import GatewaySettings
 from splitplace.services.gateway.task import NewTask, RetryRules, unbegun
@@ -91,6 +90,7 @@ class Gateway:
             "intake", session=INTAKE_SESSION, secret=kept_secret(settings.paths.gateway_client_id)
         )
         self._answers = self._service.connection("answers")
+        self._delivery = Delivery(self._answers)
         self._retain_flag = RetainFlag(self._service.boot)
         self._reception = Reception(
             settings,
@@ -100,7 +100,7 @@ class Gateway:
             self._under_way,
             retain_flag=self._retain_flag,
             begin=self._begin,
-            tell=self._tell,
+            tell=self._delivery.tell,
         )
         self._counts = self._reception.counts
         self._tensors = self._service.connection("tensors")
@@ -140,22 +140,6 @@ class Gateway:
             # Users may be strangers: what the broker keeps of them is never run and costs it memory.
             self._answers.post("/".join((topics.TASK_LEVEL, *raw.parameters.values())), b"", retain=True)
         return self._reception.look(raw)
-
-    def _tell(self, answer: Answer, reply: ReplyTo) -> None:
-        """Publish an answer that the journal does not wait for."""
-        payload, properties = encoded(answer, reply)
-        if reply.response_topic is None:
-            topic = topics.ANSWER.at(client=answer.client, task=answer.task)
-            self._answers.post(topic, payload, properties=properties)
-            return
-
-        def refused() -> None:
-            elsewhere = replace(reply, response_topic=None)
-            self._tell(answers.with_warning(answer, answers.NOT_THERE), elsewhere)
-
-        self._answers.post(
-            reply.response_topic, payload, properties=properties, absolute=True, refused=refused
-        )
 
     def _begin(self, entry: Entry, accepted_at_ms: float, attempt: int = 1) -> None:
         self._entries[entry.key] = entry
@@ -311,7 +295,7 @@ class Gateway:
             await self._deliver(entry.key, answer, entry.reply)
 
     async def _deliver(self, key: str, answer: Answer, reply: ReplyTo) -> None:
-        taken = await self._send_answer(answer, reply)
+        taken = await self._delivery.send(answer, reply)
         await self._written(partial(self._journal.delivered, key, taken=taken))
 
     async def _written(self, write: Callable[[], Awaitable[T]]) -> T:
@@ -322,18 +306,6 @@ class Gateway:
             except JournalError as error:
                 self._warnings.warn("journal", "%s; trying again", error)
                 await asyncio.sleep(JOURNAL_RETRY_S)
-
-    async def _send_answer(self, answer: Answer, reply: ReplyTo) -> bool:
-        """Publish an answer. Return whether the broker took it, if not where its sender asked for it."""
-        if reply.response_topic is not None:
-            payload, properties = encoded(answer, reply)
-            topic = reply.response_topic
-            if await self._answers.publish_raw(topic, payload, properties=properties, absolute=True):
-                return True
-            answer = answers.with_warning(answer, answers.NOT_THERE)
-        payload, properties = encoded(answer, reply)
-        topic = topics.ANSWER.at(client=answer.client, task=answer.task)
-        return await self._answers.publish_raw(topic, payload, properties=properties)
 
     # --- upkeep ------------------------------------------------------------------------------------
 
