@@ -90,7 +90,7 @@ async def quiet_time(sensors: Swarm, application: str, image: bytes, cpu: Proces
 
 
 async def burst(
-    sensors: Swarm, application: str, image: bytes, deadline_s: float, quiet: Quiet, cpu: Processors
+    sensors: Swarm, application: str, image: bytes, deadline_s: float, *, quiet: Quiet, cpu: Processors
 ) -> None:
     """Let all sensors ask at once, wait for all answers, and print the figures."""
     cpu.restart()
@@ -176,12 +176,12 @@ async def measure(
     async with online(Settings(broker=url)), swarm(url, arguments.sensors) as sensors:
         cpu = Processors(pids)
         quiet = await quiet_time(sensors, arguments.application, image, cpu)
-        await burst(sensors, arguments.application, image, 1.0, quiet, cpu)
+        await burst(sensors, arguments.application, image, 1.0, quiet=quiet, cpu=cpu)
         await flood(sensors, arguments.application, image, quiet)
         slow()
         print(f"the splitter has {SLOW_SHARE} of a core")
         quiet = await quiet_time(sensors, arguments.application, image, cpu)
-        await burst(sensors, arguments.application, image, 10.0, quiet, cpu)
+        await burst(sensors, arguments.application, image, 10.0, quiet=quiet, cpu=cpu)
 
 
 def main() -> None:
