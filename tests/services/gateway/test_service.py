@@ -10,6 +10,7 @@ from splitplace.commands.processes.broker import Broker
 from splitplace.messages import topics
 from splitplace.messages.cluster import ServiceStatus
 from splitplace.messages.task import Answer, ClassScore, StageReport
+from splitplace.services.gateway import recent_refusals
 from splitplace.services.gateway.journal import Journal, JournalError
 from splitplace.services.gateway.settings import GatewaySettings
 from tests.services.gateway.live_gateway import (
@@ -207,6 +208,7 @@ async def test_while_the_journal_cannot_be_written_tasks_are_refused_and_later_a
     async def fail(*_: object) -> None:
         raise JournalError("database or disk is full")
 
+    monkeypatch.setattr(recent_refusals, "COPIES_WITHIN_MS", 0.0)  # what comes now is tried again, no copy
     async with system(settings) as (_, sensor):
         with monkeypatch.context() as patch:
             patch.setattr(Journal, "accept", fail)
