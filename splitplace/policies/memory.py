@@ -18,7 +18,7 @@ _PREPARING = 1.2
 InceptionV3, MobileNetV2 and a vision transformer."""
 _PREPARING_NARROW = 2.4
 """The same where weights are stored narrower than they are in memory: all steps of widening are held."""
-_PREPARING_BYTES = 8 * MEBIBYTE
+_PREPARING_BYTES = 6 * MEBIBYTE
 _ACTIVATIONS = 2.2
 """Private memory of a run, as a multiple of the tensors that live at once: 1.05 for ResNet50, 2.2 for a
 vision transformer, with the buffers of its products."""

@@ -91,7 +91,7 @@ async def test_preparing_takes_memory_of_its_own_that_is_given_back_before_the_f
 
 
 async def test_fragments_are_prepared_one_after_the_other_and_idle_ones_make_room(tmp_path: Path) -> None:
-    only_one = 13 * MEBIBYTE
+    only_one = 11 * MEBIBYTE
     async with bench(tmp_path, in_pieces=True, weight_bytes=LARGE, budget_bytes=only_one) as made:
         layers = made.fragments("layer")
         for fragment in layers:
@@ -176,7 +176,7 @@ async def test_a_form_without_room_on_the_disk_is_a_clear_failure(tmp_path: Path
 
 
 async def test_loaded_forms_stay_on_the_disk_until_they_are_unloaded(tmp_path: Path) -> None:
-    only_one = 13 * MEBIBYTE
+    only_one = 11 * MEBIBYTE
     async with bench(tmp_path, in_pieces=True, weight_bytes=LARGE, budget_bytes=only_one) as made:
         first, second, _ = made.fragments("layer")
         await load(made, first)
@@ -188,7 +188,7 @@ async def test_loaded_forms_stay_on_the_disk_until_they_are_unloaded(tmp_path: P
 
 
 async def test_what_may_be_needed_later_is_prepared_only_if_nothing_must_go_for_it(tmp_path: Path) -> None:
-    only_one = 13 * MEBIBYTE
+    only_one = 11 * MEBIBYTE
     async with bench(tmp_path, in_pieces=True, weight_bytes=LARGE, budget_bytes=only_one) as made:
         first, second, third = made.fragments("layer")
         await load(made, first)
@@ -203,7 +203,7 @@ async def test_a_preparation_waits_for_busy_fragments_and_gives_up_in_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(opening, "MEMORY_PATIENCE_S", 0.2)
-    async with bench(tmp_path, in_pieces=True, weight_bytes=LARGE, budget_bytes=13 * MEBIBYTE) as made:
+    async with bench(tmp_path, in_pieces=True, weight_bytes=LARGE, budget_bytes=11 * MEBIBYTE) as made:
         first, second, _ = made.fragments("layer")
         await load(made, first)
         made.executor.push(make_job(task="c.t", fragment=first, ends_ms=BIG))
