@@ -10,12 +10,19 @@ from typing import Any
 
 from splitplace.security.names import role_name
 from splitplace.security.passwords import stored
-from splitplace.security.rules import rules
+from splitplace.security.rules import Access, rules
 
 COMMAND_TOPIC = "$CONTROL/dynamic-security/v1"
 RESPONSE_TOPIC = "$CONTROL/dynamic-security/v1/response"
 
 Json = dict[str, Any]
+
+_TYPES: Mapping[Access, tuple[str, ...]] = {
+    "publish": ("publishClientSend",),
+    "read": ("publishClientReceive", "subscribePattern"),
+    "subscribe": ("subscribePattern",),
+}
+"""The plugin's kinds of rules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +56,10 @@ def role(kind: str, name: str, prefix: str) -> Json:
     """Return the role of a user, with its rules."""
     acls = []
     for rule in rules(kind, name, prefix):
-        types = (
-            ("publishClientSend",)
-            if rule.access == "publish"
-            else ("publishClientReceive", "subscribePattern")
-        )
-        acls += [{"acltype": each, "topic": rule.topic, "priority": 0, "allow": True} for each in types]
+        acls += [
+            {"acltype": each, "topic": rule.topic, "priority": 0, "allow": True}
+            for each in _TYPES[rule.access]
+        ]
     return {"rolename": role_name(kind, name), "acls": acls}
 
 

@@ -19,6 +19,7 @@ from splitplace.messages.topics import (
     NODE,
     NODE_INFO,
     NODE_STATUS,
+    NODE_VITALS,
     OPERATOR,
     RESULT_AGGREGATOR,
     SENSOR,
@@ -30,7 +31,8 @@ from splitplace.messages.topics import (
 )
 from splitplace.security.names import SERVICE
 
-Access = Literal["publish", "read"]
+Access = Literal["publish", "read", "subscribe"]
+"""`read` is to subscribe and to receive; `subscribe` alone delivers only what may be read besides."""
 
 CONTROL = "$CONTROL/dynamic-security/#"
 """Where the broker's plugin takes commands. Who may write there may do everything."""
@@ -41,7 +43,7 @@ DOCTOR = "doctor/#"
 
 @dataclass(frozen=True, slots=True, order=True)
 class Rule:
-    """Leave to publish on topics, or to subscribe to them and read them."""
+    """What a user may do with topics."""
 
     access: Access
     topic: str
@@ -91,10 +93,12 @@ def _sensor(name: str) -> Iterator[Rule]:
 
 
 def _dashboard(_: str) -> Iterator[Rule]:
-    """A dashboard reads whole subtrees, so that `metrics/#` is one subscription."""
+    """A dashboard may subscribe to whole subtrees, such as `job/#`, and hears of them what is for it."""
+    yield from _read(DASHBOARD, {})
+    yield Rule("read", _filter(NODE_VITALS, {}))  # tells the living from what is retained
     for topic in all_topics():
         if DASHBOARD in topic.subscribers:
-            yield Rule("read", f"{topic.pattern.partition('/')[0]}/#")
+            yield Rule("subscribe", f"{topic.pattern.partition('/')[0]}/#")
 
 
 def _operator(name: str) -> Iterator[Rule]:

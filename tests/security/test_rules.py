@@ -91,7 +91,11 @@ def test_a_newcomer_may_ask_and_nothing_else() -> None:
 def test_a_dashboard_only_reads_and_sees_neither_pictures_nor_answers() -> None:
     assert of(DASHBOARD, "wall", "publish") == set()
     hidden = tuple(f"{P}/{level}" for level in ("task", "answer", "tensor", "fragment", "join"))
-    assert not any(topic.startswith(hidden) for topic in of(DASHBOARD, "wall", "read"))
+    read = of(DASHBOARD, "wall", "read")
+    assert not any(topic.startswith(hidden) for topic in read)
+    assert f"{P}/job/#" in of(DASHBOARD, "wall", "subscribe")
+    assert f"{P}/job/+/decided" in read
+    assert f"{P}/job/+/result" not in read
 
 
 def test_all_rules_stand_below_the_prefix_but_those_of_the_enroller() -> None:

@@ -21,7 +21,7 @@ from splitplace.messages.topics import (
 )
 from splitplace.security.names import SERVICE
 from splitplace.security.rules import rules
-from tests.support.secured import PREFIX, Refused, Secured, Visitor, secured_broker, visiting
+from tests.support.secured import PREFIX, Refused, Secured, Visitor, secure, secured_broker, visiting
 from tests.support.waiting import block_until
 
 pytestmark = pytest.mark.mosquitto
@@ -120,3 +120,17 @@ def test_a_broker_of_another_authority_gets_no_password(secured: Secured) -> Non
         pytest.raises(ssl.SSLCertVerificationError),
     ):
         context.wrap_socket(connection, server_hostname=secured.facts.hosts[0])
+
+
+def test_a_dashboard_subscribes_to_a_subtree_and_hears_only_what_is_for_it(secured: Secured) -> None:
+    assert secure(secured, "add", "dashboard", "wall").code == 0
+    with (
+        visiting(secured, "wall") as wall,
+        visiting(secured, "result-aggregator") as aggregator,
+        visiting(secured, "splitter") as splitter,
+    ):
+        assert wall.may_subscribe(f"{PREFIX}/job/#")
+        assert aggregator.may_publish(f"{PREFIX}/job/x/result")
+        assert splitter.may_publish(f"{PREFIX}/job/x/decided")
+        block_until(lambda: wall.received)
+        assert list(wall.received) == [f"{PREFIX}/job/x/decided"]
