@@ -17,12 +17,13 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.made_up import chain_of_file, fragment_of
 from splitplace.bus.connection import Bus, Received
 from splitplace.bus.settings import Settings
 from splitplace.commands.processes.broker import available_kind, started_broker
 from splitplace.commands.processes.children import Processes
 from splitplace.messages import topics
-from splitplace.messages.application import Application
+from splitplace.messages.application import Application, StoredFile
 from splitplace.messages.cluster import NodeVitals, PrepareFragments
 from splitplace.messages.frames import FragmentHeader
 from splitplace.messages.limits import MAX_STAGES, MEBIBYTE
@@ -101,13 +102,14 @@ def copy_of_store(source: ModelStore, target: Path, more_bytes: int) -> ModelSto
     copy = ModelStore(target)
     for application in source.applications():
         contents = [source.file_path(file.sha256).read_bytes() for file in application.files]
-        fragments = application.fragments
+        fragments, chains = application.fragments, application.chains
         if more_bytes:
             contents.append(os.urandom(more_bytes))
-            more = {"sha256": sha256_of(contents[-1]), "file_bytes": more_bytes, "chain": None}
-            fragments = (*fragments, fragments[0].model_copy(update=more))
+            file, first = StoredFile(sha256_of(contents[-1]), more_bytes), fragments[0]
+            more = chain_of_file("random", file, first.input, first.output)
+            fragments, chains = (*fragments, fragment_of(more, first)), (*chains, more)
             more_bytes = 0
-        copy.save(application.model_copy(update={"fragments": fragments}), contents)
+        copy.save(application.model_copy(update={"fragments": fragments, "chains": chains}), contents)
     return copy
 
 

@@ -14,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.made_up import chain_of_file
 from nemesis.proxy import Link
 from splitplace.bus.connection import Bus
 from splitplace.bus.settings import Settings
@@ -21,7 +22,7 @@ from splitplace.commands.processes.broker import available_kind, started_broker
 from splitplace.commands.processes.children import Processes
 from splitplace.edge_node.fetcher import Fetcher
 from splitplace.edge_node.fragment_store import FragmentStore
-from splitplace.messages.application import Fragment
+from splitplace.messages.application import StoredFile
 from splitplace.storage.model_store import ModelStore, sha256_of
 from splitplace.storage.paths import SHIPPED_STORE
 
@@ -31,23 +32,24 @@ LINKS = ((1.0, 1.0), (10.0, 12.0), (100.0, 60.0))
 """Bandwidth in Mbit/s, and size of the file that is fetched, in MB."""
 
 
-def store_with(folder: Path, sizes_bytes: tuple[int, ...]) -> tuple[Fragment, ...]:
-    """Return fragments of random bytes that were added to a copy of a shipped application."""
+def store_with(folder: Path, sizes_bytes: tuple[int, ...]) -> tuple[StoredFile, ...]:
+    """Return files of random bytes that were added to a copy of a shipped application."""
     source = ModelStore(SHIPPED_STORE)
     application = source.applications()[0]
     contents = [source.file_path(file.sha256).read_bytes() for file in application.files]
+    first = application.fragments[0]
     added = []
+    chains = list(application.chains)
     for size in sizes_bytes:
         contents.append(os.urandom(size))
-        changes = {"sha256": sha256_of(contents[-1]), "file_bytes": size, "chain": None}
-        added.append(application.fragments[0].model_copy(update=changes))
-    fragments = (*application.fragments, *added)
-    ModelStore(folder).save(application.model_copy(update={"fragments": fragments}), contents)
+        added.append(StoredFile(sha256_of(contents[-1]), size))
+        chains.append(chain_of_file(f"random-{len(added)}", added[-1], first.input, first.output))
+    ModelStore(folder).save(application.model_copy(update={"chains": tuple(chains)}), contents)
     return tuple(added)
 
 
 async def fetch(
-    folder: Path, port: int, fragment: Fragment, bytes_per_s: float, latency_s: float
+    folder: Path, port: int, file: StoredFile, bytes_per_s: float, latency_s: float
 ) -> tuple[float, int]:
     """Return the seconds that a node needs, and the bytes that its link carries."""
     link = Link(port)
@@ -61,25 +63,23 @@ async def fetch(
         async with bus:
             await bus.connected()
             began = time.perf_counter()
-            await fetcher.fetch(fragment.files)
+            await fetcher.fetch([file])
             return time.perf_counter() - began, link.carried_bytes["down"]
     finally:
         await link.stop()
 
 
-async def measure(
-    folder: Path, port: int, fragments: tuple[Fragment, ...], nodes: int, latency: float
-) -> None:
+async def measure(folder: Path, port: int, files: tuple[StoredFile, ...], nodes: int, latency: float) -> None:
     """Print one line for each link."""
-    ready = ModelStore(SHIPPED_STORE).applications()[0].fragments[0]
+    ready = ModelStore(SHIPPED_STORE).applications()[0].files[0]
     await fetch(folder, port, ready, 0.0, 0.0)  # waits for the splitter
     print(f"{'Mbit/s':>8}{'file, MB':>10}{'wire / file':>13}{'seconds':>9}{'time / ideal':>14}")
-    for (megabits, _), fragment in zip(LINKS, fragments, strict=True):
+    for (megabits, _), file in zip(LINKS, files, strict=True):
         bytes_per_s = megabits * MEGABIT_BYTES
-        fetches = [fetch(folder, port, fragment, bytes_per_s, latency) for _ in range(nodes)]
+        fetches = [fetch(folder, port, file, bytes_per_s, latency) for _ in range(nodes)]
         found = await asyncio.gather(*fetches)
         seconds, wire = max(each[0] for each in found), max(each[1] for each in found)
-        size = fragment.file_bytes
+        size = file.file_bytes
         ideal = size / bytes_per_s
         row = (
             f"{megabits:8.0f}{size / MEGABYTE:10.1f}",
@@ -100,14 +100,14 @@ def main() -> None:
         Processes(Path(name) / "logs") as processes,
     ):
         folder = Path(name)
-        fragments = store_with(folder / "store", tuple(int(size * MEGABYTE) for _, size in LINKS))
+        files = store_with(folder / "store", tuple(int(size * MEGABYTE) for _, size in LINKS))
         command = ("splitplace.services.splitter", "--store", str(folder / "store"))
         state = ("--state-dir", str(folder / "state"), "--broker", broker.url)
         processes.start("splitter", (sys.executable, "-m", *command, *state))
         port = Settings(broker=broker.url).port
         latency_s = arguments.latency_ms / 1000
         print(f"broker: {broker.kind}, nodes: {arguments.nodes}, latency {arguments.latency_ms:.0f} ms")
-        asyncio.run(measure(folder, port, fragments, arguments.nodes, latency_s))
+        asyncio.run(measure(folder, port, files, arguments.nodes, latency_s))
 
 
 if __name__ == "__main__":

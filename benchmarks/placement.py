@@ -6,13 +6,22 @@ CPU time of this process: other work on the machine does not count.
 
 import argparse
 from collections.abc import Callable
+from itertools import pairwise
 from random import Random
 from time import process_time
 from typing import cast, get_args
 
 import numpy as np
 
-from splitplace.messages.application import Application, Fragment, Stage, TensorSpec, Variant
+from benchmarks.made_up import chain_of_file
+from splitplace.messages.application import (
+    Application,
+    Fragment,
+    Stage,
+    StoredFile,
+    TensorSpec,
+    Variant,
+)
 from splitplace.messages.cluster import ClusterState, NodeState
 from splitplace.policies.cluster import ClusterView
 from splitplace.policies.placement import (
@@ -41,9 +50,13 @@ LOGITS = TensorSpec(dtype="float32", shape=(2,))
 def application() -> Application:
     """Make an application with a chain of four stages."""
     tensors = [PIXELS, *[FEATURES] * (STAGES - 1), LOGITS]
+    chains = tuple(
+        chain_of_file(f"s{number}", StoredFile(f"{number:064x}", 1 << 22), source, target)
+        for number, (source, target) in enumerate(pairwise(tensors))
+    )
     fragments = tuple(
         Fragment(
-            sha256=f"{number:064x}",
+            sha256=chain.chain.stage(0, 1).sha256,
             file_bytes=1 << 22,
             weight_bytes=1 << 22,
             peak_memory_bytes=1 << 23,
@@ -52,8 +65,10 @@ def application() -> Application:
             milliseconds_per_call=0.2,
             input=tensors[number],
             output=tensors[number + 1],
+            chain=chain.name,
+            end=1,
         )
-        for number in range(STAGES)
+        for number, chain in enumerate(chains)
     )
     stages = tuple(
         Stage(
@@ -77,6 +92,7 @@ def application() -> Application:
             ),
         ),
         fragments=fragments,
+        chains=chains,
     )
 
 

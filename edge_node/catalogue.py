@@ -21,8 +21,8 @@ class Described:
     fragment: Fragment
     files: tuple[StoredFile, ...]
     """Everything that must be on the disk to load it."""
-    stage: ChainStage | None
-    """The pieces to join; None for a fragment in one file."""
+    stage: ChainStage
+    """The pieces to join."""
     reference_score: float
     """Benchmark score of the device on which it was timed."""
     micro_batch: int
@@ -138,7 +138,7 @@ def _described(application: Application, fragment: Fragment, micro_batch: int) -
     return Described(
         fragment,
         application.files_of(fragment),
-        application.stage_of(fragment) if fragment.chain is not None else None,
+        application.stage_of(fragment),
         application.reference_score,
         micro_batch,
     )

@@ -17,10 +17,10 @@ from splitplace.edge_node.catalogue import Described
 from splitplace.edge_node.executor import Executor
 from splitplace.edge_node.fragment_store import FragmentStore
 from splitplace.edge_node.gains import Gains
-from splitplace.edge_node.graph_check import check_file, check_stage
+from splitplace.edge_node.graph_check import check_stage
 from splitplace.edge_node.memory import DoesNotFitError, MemoryBudget
 from splitplace.edge_node.quarantine import Quarantine
-from splitplace.edge_node.runtime import FragmentRuntime, load_fragment
+from splitplace.edge_node.runtime import FragmentRuntime
 from splitplace.edge_node.sessions import give_back_memory
 from splitplace.edge_node.stage.children import PrepareKilledError, PrepareMemoryError
 from splitplace.edge_node.stage.pieces import joined_from
@@ -167,11 +167,11 @@ class Opener:
         needed = _needed_bytes(fragment)
         self._check_fits(sha256, needed)  # before anything is fetched for it
         with self._store.keeping([file.sha256 for file in described.files]):
-            paths = await self._files(described, watch)
+            await self._files(described, watch)
             threads = self._threads(fragment)
             second_bytes = fragment.weight_bytes if threads > 1 else 0
             await self._make_room(sha256, needed + second_bytes, watch)
-            return await self._opening(sha256, lambda: self._open(described, paths, threads)), False
+            return await self._opening(sha256, lambda: self._open(described, threads)), False
 
     def activation_bytes(self, fragment: Fragment) -> int:
         """Return what a further run of a fragment takes at the same time: as measured, else as described."""
@@ -267,8 +267,8 @@ class Opener:
             self._changes.note()
         return False
 
-    async def _files(self, described: Described, watch: Stopwatch) -> tuple[Path, ...]:
-        """Return where a fragment's files lie, in their order, after fetching those that are missing."""
+    async def _files(self, described: Described, watch: Stopwatch) -> None:
+        """Check the files of a fragment on the disk, and fetch those that are missing or damaged."""
 
         def find() -> dict[StoredFile, Path | None]:
             return {file: self._store.find(file.sha256) for file in described.files}
@@ -278,16 +278,14 @@ class Opener:
         missing = [file for file, path in found.items() if path is None]
         if missing:
             with watch.pausing():
-                fetched = await self._fetched(sha256, missing)
-            found |= zip(missing, fetched, strict=True)
+                await self._fetched(sha256, missing)
         self._on_files(sha256)
-        return tuple(path for path in found.values() if path is not None)
 
-    async def _fetched(self, sha256: str, files: Sequence[StoredFile]) -> tuple[Path, ...]:
+    async def _fetched(self, sha256: str, files: Sequence[StoredFile]) -> None:
         if self._store.trouble:
             raise LoadError(f"fragment {sha256[:12]}: {self._store.trouble}")
         try:
-            return await self._fetch(files)
+            await self._fetch(files)
         except OSError as error:
             self._store.note_trouble(error)
             raise
@@ -300,12 +298,9 @@ class Opener:
         finally:
             del self._opened_ms[sha256]
 
-    def _open(self, described: Described, paths: tuple[Path, ...], threads: int) -> FragmentRuntime:
+    def _open(self, described: Described, threads: int) -> FragmentRuntime:
         sha256, stage, folder = described.fragment.sha256, described.stage, self._store.folder
         spinning = self._gains.spinning
-        if stage is None:
-            check_file(paths[0], self._budget.budget_bytes)
-            return self._guarded(sha256, lambda: load_fragment(paths[0], threads=threads, spinning=spinning))
         joined = joined_from(folder, stage)
         check_stage(joined, self._budget.budget_bytes)
 

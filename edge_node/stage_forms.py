@@ -76,7 +76,7 @@ class StageForms:
 
     def find(self, described: Described) -> Form | None:
         """Return the form of a fragment, which then stays; None if it is not there or not measured."""
-        stage = _stage(described)
+        stage = described.stage
         key = self._key(described)
         self._forms.map(key)
         found: Prepared | None = None
@@ -99,7 +99,7 @@ class StageForms:
         """Begin to prepare and measure a fragment whose files are on the disk. Errors: `Preparer.prepare`."""
         limits = Limits(memory_bytes, self.timeout_s)
         return self._preparer.begin(
-            _stage(described),
+            described.stage,
             [described.micro_batch],
             limits,
             form_bytes(described.fragment.weight_bytes),
@@ -142,12 +142,5 @@ class StageForms:
     def _key(self, described: Described) -> str:
         sha256 = described.fragment.sha256
         if sha256 not in self._keys:
-            self._keys[sha256] = key_of(_stage(described))
+            self._keys[sha256] = key_of(described.stage)
         return self._keys[sha256]
-
-
-def _stage(described: Described) -> ChainStage:
-    """Return the pieces of a fragment. Raises ValueError for a fragment in one file."""
-    if described.stage is None:
-        raise ValueError(f"fragment {described.fragment.sha256[:12]} has no pieces to prepare")
-    return described.stage

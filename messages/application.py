@@ -60,15 +60,13 @@ Label = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(one_l
 class Fragment(Part):
     """What a node runs for a stage: a run of pieces of a chain, with one input and one output.
 
-    Without a chain it is an ONNX file, as SplitPlace 0.2 stored it.
-
     A call on n images costs `milliseconds_per_call + n * milliseconds_per_image`. Both are measured in one
     thread on a device of score `Application.reference_score`. A node of score s takes
     `reference_score / s` as long.
     """
 
     sha256: Sha256
-    """Its id: `ChainStage.sha256` of its pieces, or the SHA-256 of its only file."""
+    """Its id: `ChainStage.sha256` of its pieces."""
     file_bytes: Bytes
     """Size of all its files."""
     weight_bytes: Bytes
@@ -81,16 +79,11 @@ class Fragment(Part):
     input: TensorSpec
     output: TensorSpec
     chain: Name | None = None
-    """Name of the chain that its pieces belong to; None for a fragment in one file."""
+    """Name of the chain that its pieces belong to; None in simulations, where no fragment has files."""
     first: Count = 0
     """Number of its first piece in the chain."""
     end: Count = 0
     """Number of the piece after its last one."""
-
-    @property
-    def files(self) -> tuple[StoredFile, ...]:
-        """The file of a fragment without a chain. `Application.files_of` knows those of every fragment."""
-        return (StoredFile(self.sha256, self.file_bytes),)
 
 
 class Stage(Part):
@@ -169,28 +162,24 @@ class Application(Message):
     """Benchmark score of the device on which the fragments were timed."""
     variants: Annotated[tuple[Variant, ...], Field(min_length=1, max_length=32)]
     fragments: Annotated[tuple[Fragment, ...], Field(min_length=1, max_length=1024)]
-    chains: Annotated[tuple[NamedChain, ...], Field(max_length=1024)] = ()
+    chains: Annotated[tuple[NamedChain, ...], Field(min_length=1, max_length=1024)]
     """Networks in pieces, that fragments are runs of."""
 
     @property
     def files(self) -> tuple[StoredFile, ...]:
-        """Every file once: those of the chains, then fragments in one file."""
-        in_one_file = (fragment for fragment in self.fragments if fragment.chain is None)
+        """Every file of its chains once."""
         return tuple(
             dict.fromkeys(
-                (
-                    *(file for chain in self.chains for piece in chain.chain.pieces for file in piece.files),
-                    *(file for fragment in in_one_file for file in fragment.files),
-                )
+                file for chain in self.chains for piece in chain.chain.pieces for file in piece.files
             )
         )
 
     def files_of(self, fragment: Fragment) -> tuple[StoredFile, ...]:
         """Return what a node needs on its disk to load a fragment, each file once. Raises KeyError."""
-        return fragment.files if fragment.chain is None else self.stage_of(fragment).files
+        return self.stage_of(fragment).files
 
     def stage_of(self, fragment: Fragment) -> ChainStage:
-        """Return the pieces of a fragment. Raises KeyError if it has no chain, or the chain is not here."""
+        """Return the pieces of a fragment. Raises KeyError if its chain is not here."""
         return self.chain(fragment.chain or "").chain.stage(fragment.first, fragment.end)
 
     def chain(self, name: str) -> NamedChain:
@@ -241,8 +230,7 @@ class Application(Message):
         if len({file.sha256 for file in self.files}) < len(self.files):
             raise ValueError("a file is given with two sizes")
         for fragment in self.fragments:
-            if fragment.chain is not None:
-                self._check_run(fragment)
+            self._check_run(fragment)
         for variant in self.variants:
             if variant.most_stages is not None:
                 self._check_grouping(variant)

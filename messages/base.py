@@ -5,7 +5,11 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-PROTOCOL_VERSION: Literal[1] = 1
+PROTOCOL_VERSION: Literal[2] = 2
+"""Version of all messages between parts of the system. 1 until SplitPlace 0.2."""
+
+SENSOR_VERSION: Literal[1] = 1
+"""Version of what sensors send and get."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 """A name that may be one level of a topic: application, variant, stage, node, service."""
@@ -60,4 +64,4 @@ class Part(BaseModel):
 class Message(Part):
     """Base of every message with a topic of its own."""
 
-    version: Literal[1] = PROTOCOL_VERSION
+    version: Literal[2] = PROTOCOL_VERSION

@@ -1,7 +1,7 @@
-"""Complete documents that SplitPlace 0.1 wrote: manifests on disk and recorded decisions.
+"""Complete documents that earlier versions wrote: manifests on disk and recorded events.
 
-In 0.1 the kind of a variant was the first part of its name: `layer` of `layer-4`. Now it is a field. Only
-files are completed; the parts of a running system have the same version.
+In 0.1 the kind of a variant was the first part of its name: `layer` of `layer-4`. Now it is a field. Until
+0.2 the messages had version 1. Only files are completed; the parts of a running system have the same version.
 """
 
 from typing import Any
@@ -9,6 +9,9 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from splitplace.messages.application import VARIANT_KINDS
+from splitplace.messages.base import PROTOCOL_VERSION
+
+_EARLIER_VERSION = 1
 
 
 def complete_manifest(text: bytes) -> bytes:
@@ -16,9 +19,18 @@ def complete_manifest(text: bytes) -> bytes:
     return _complete(text, "variants", "name")
 
 
-def complete_decision(text: bytes) -> bytes:
-    """Return a `TaskDecided` in which every alternative has its kind, if the variant's name tells it."""
-    return _complete(text, "alternatives", "variant")
+def complete_decision(event: dict[str, Any]) -> bytes:
+    """Return a recorded `TaskDecided` of this version.
+
+    Every alternative has its kind, if the variant's name tells it.
+    """
+    return _complete(complete_event(event), "alternatives", "variant")
+
+
+def complete_event(event: dict[str, Any]) -> bytes:
+    """Return a recorded event as one of this version. What it says has not changed."""
+    is_earlier = event.get("version") == _EARLIER_VERSION
+    return to_json(event | {"version": PROTOCOL_VERSION} if is_earlier else event)
 
 
 def _complete(text: bytes, key: str, name_key: str) -> bytes:

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from splitplace.messages.application import DType, VariantKind
 from splitplace.messages.base import (
+    SENSOR_VERSION,
     Attempt,
     Count,
     Message,
@@ -54,6 +55,8 @@ class TaskRequest(Message):
 
     model_config = ConfigDict(val_json_bytes="base64", ser_json_bytes="base64")
 
+    version: Literal[1] = SENSOR_VERSION  # type: ignore[assignment]
+
     task: SensorName | None = None
     """The sensor's id for it. Sent again with the same inputs it gets the same answer, not a second run."""
     client: SensorName | None = None
@@ -94,6 +97,7 @@ class StageReport(Part):
 class Answer(Message):
     """The one terminal answer of a task, on `answer/<client>/<task>` or the sender's response topic."""
 
+    version: Literal[1] = SENSOR_VERSION  # type: ignore[assignment]
     task: SensorName
     client: SensorName
     application: Name | None

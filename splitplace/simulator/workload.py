@@ -227,6 +227,7 @@ def _paper_application(profile: _Profile, network: _Network) -> Application:
             ),
         ),
         fragments=(whole, *layers, *branches, compressed),
+        chains=(),
     )
 
 

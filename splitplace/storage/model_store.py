@@ -18,12 +18,13 @@ import re
 import shutil
 from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from splitplace.errors import SplitPlaceError
 from splitplace.messages.application import Application
-from splitplace.messages.earlier import complete_manifest
 from splitplace.messages.limits import MAX_CATALOGUE_BYTES, MAX_FILE_BYTES
 from splitplace.storage.replace import replace_file
 
@@ -269,13 +270,7 @@ def _is_application(folder: Path) -> bool:
 
 def _paths(folder: Path, application: Application) -> dict[str, Path]:
     """Return where the files of an application lie, by their hashes."""
-    in_one_file = {fragment.sha256 for fragment in application.fragments}
-    return {
-        file.sha256: folder / FRAGMENTS / f"{file.sha256}.onnx"
-        if file.sha256 in in_one_file
-        else folder / PIECES / file.sha256
-        for file in application.files
-    }
+    return {file.sha256: folder / PIECES / file.sha256 for file in application.files}
 
 
 def _holds(path: Path, content: bytes) -> bool:
@@ -316,11 +311,25 @@ def _manifest_text(path: Path) -> bytes:
     return text
 
 
+def _is_earlier(text: bytes) -> bool:
+    """Whether a manifest is one of SplitPlace 0.2 or 0.1: its fragments are files."""
+    try:
+        manifest: Any = from_json(text)
+    except ValueError:
+        return False
+    return isinstance(manifest, dict) and manifest.get("version") == 1 and bool(manifest.get("fragments"))
+
+
 def _read_manifest(path: Path) -> Application:
     text = _manifest_text(path)
     try:
-        application = Application.model_validate_json(complete_manifest(text))
+        application = Application.model_validate_json(text)
     except ValidationError as error:
+        if _is_earlier(text):
+            name = path.parent.name
+            raise StoreError(
+                path, f"written by SplitPlace 0.2: run `splitplace models convert {name}`"
+            ) from None
         raise StoreError(path, f"not a valid manifest: {error}") from error
     if application.name != path.parent.name:
         raise StoreError(path, f"names the application {application.name!r}, unlike its folder")

@@ -14,7 +14,7 @@ from tests.support.waiting import until
 STATUS = SERVICE_STATUS.at(service=PLACER)
 OTHER_VERSION = (
     ServiceStatus(service=PLACER, boot=new_boot_id(), online=True, software="9").model_dump_json().encode()
-).replace(b'"version":1', b'"version":2')
+).replace(b'"version":2', b'"version":1')
 DAMAGES = {"unreadable": b"x", "deleted": b"", "of another version": OTHER_VERSION}
 
 

@@ -117,6 +117,16 @@ def test_a_missing_log_is_a_clear_error(tmp_path: Path, capsys: pytest.CaptureFi
     assert "No such file" in capsys.readouterr().err
 
 
+def test_a_log_of_an_earlier_version_is_read_as_one_of_this(log: Path) -> None:
+    events = list(Log(log).events())
+    lines = log.read_text()
+    log.write_text(lines.replace('"version":2', '"version":1'))
+    assert log.read_text() != lines
+    read = Log(log)
+    assert list(read.events()) == events
+    assert read.broken == 0
+
+
 def test_lines_of_other_topics_are_ignored_and_broken_ones_counted(log: Path) -> None:
     lines = log.read_text().splitlines()
     forged = lines[0].replace("job/c.t0/decided", "job/c.t1/decided")

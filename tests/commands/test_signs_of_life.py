@@ -73,16 +73,19 @@ async def test_who_submits_to_a_gateway_that_is_gone_is_told_so_before_the_deadl
             await ask(settings, "tiny", request)
 
 
-async def test_parts_that_are_not_understood_are_named_with_their_version(mosquitto_url: str) -> None:
+@pytest.mark.parametrize("version", [1, 3])
+async def test_parts_that_are_not_understood_are_named_with_their_version(
+    version: int, mosquitto_url: str
+) -> None:
     settings = Settings(broker=mosquitto_url)
-    newer = {"version": 2, "boot": BOOT, "online": True, "software": "splitplace 9.1.0\x1b[2J"}
+    other = {"version": version, "boot": BOOT, "online": True, "software": "splitplace 9.1.0\x1b[2J"}
     async with Bus(settings, "leaver") as bus:
         for name, fields in (
-            (SERVICE_STATUS.at(service=GATEWAY), {**newer, "service": GATEWAY}),
-            (NODE_STATUS.at(node="kit"), {"version": 2, "node": "kit", "online": True}),
-            (NODE_INFO.at(node="kit"), {**newer, "node": "kit"}),
-            (NODE_STATUS.at(node="odd"), {"version": 1, "node": "odd"}),
-            (SERVICE_STATUS.at(service=PLACER), {**newer, "version": 1, "service": PLACER, "mood": "new"}),
+            (SERVICE_STATUS.at(service=GATEWAY), {**other, "service": GATEWAY}),
+            (NODE_STATUS.at(node="kit"), {"version": version, "node": "kit", "online": True}),
+            (NODE_INFO.at(node="kit"), {**other, "node": "kit"}),
+            (NODE_STATUS.at(node="odd"), {"version": 2, "node": "odd"}),
+            (SERVICE_STATUS.at(service=PLACER), {**other, "version": 2, "service": PLACER, "mood": "new"}),
         ):
             await bus.publish_raw(name, json.dumps(fields).encode(), retain=True)
     seen = await report(settings)
@@ -90,7 +93,7 @@ async def test_parts_that_are_not_understood_are_named_with_their_version(mosqui
     assert named.keys() == {GATEWAY, "node kit", "node odd"}, "a field more is no reason"
     for name in (GATEWAY, "node kit"):
         assert named[name].software == "splitplace 9.1.0[2J"
-        assert named[name].reason == "it speaks version 2 of the protocol, this is 1"
+        assert named[name].reason == f"it speaks version {version} of the protocol, this is 2"
     assert (named["node odd"].software, "boot" in named["node odd"].reason) == (None, True)
     check = versions("0.2", seen)
     assert check.level == "fail"

@@ -88,7 +88,6 @@ async def bench(
     folder: Path,
     *,
     budget_bytes: int = 100 * FRAGMENT_BYTES,
-    in_pieces: bool = True,
     weight_bytes: int = 100,
     disk_bytes: int = 10_000_000,
     prepare: Command = PREPARE,
@@ -99,7 +98,6 @@ async def bench(
     application = build_tiny_application(
         folder / "models",
         peak_memory_bytes=FRAGMENT_BYTES,
-        in_pieces=in_pieces,
         weight_bytes=weight_bytes,
     )
     catalogue = Catalogue(50.0)

@@ -40,7 +40,7 @@ async def test_a_node_prepares_a_fragment_with_large_weights_and_tells_what_it_m
     mosquitto_url: str, tmp_path: Path
 ) -> None:
     images, _ = tiny_images(8)
-    application = build_tiny_application(tmp_path / "models", in_pieces=True, weight_bytes=2 * MEBIBYTE)
+    application = build_tiny_application(tmp_path / "models", weight_bytes=2 * MEBIBYTE)
     async with world(mosquitto_url, tmp_path, application=application) as w:
         await w.start_node("n1", memory_budget_mb=64)
         (route,) = routes(application.variant("whole"), ["n1"])
@@ -67,7 +67,7 @@ async def test_nodes_join_pieces_and_those_that_share_some_store_both(
     broker_url: str, tmp_path: Path
 ) -> None:
     images, _ = tiny_images(8)
-    application = build_tiny_application(tmp_path / "models", in_pieces=True)
+    application = build_tiny_application(tmp_path / "models")
     async with world(broker_url, tmp_path, "n1", "n2", application=application) as w:
         (route,) = routes(application.variant("layer"), ["n1", "n2", "n1"])
         await w.outside.send(route, images)

@@ -31,12 +31,11 @@ def modes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return seen
 
 
-@pytest.mark.parametrize("in_pieces", [False, True])
 async def test_a_node_gives_the_right_answers_whichever_way_it_uses_its_cores(
-    broker_url: str, tmp_path: Path, modes: list[bool], *, in_pieces: bool
+    broker_url: str, tmp_path: Path, modes: list[bool]
 ) -> None:
     images, _ = tiny_images(4)
-    application = build_tiny_application(tmp_path / "models", in_pieces=in_pieces)
+    application = build_tiny_application(tmp_path / "models")
     count = 40
     async with world(broker_url, tmp_path, application=application) as w:
         await w.start_node("n1", gains=TWO_CORES)

@@ -39,42 +39,30 @@ def test_an_unknown_fragment_costs_nothing_and_an_application_is_replaced(tmp_pa
     assert catalogue.described(application.fragments[1].sha256) is None
 
 
-def test_a_fragment_is_stored_once_all_its_files_are_and_the_most_recently_used_comes_first(
-    tmp_path: Path,
-) -> None:
-    application = build_tiny_application(tmp_path, in_pieces=False)
-    catalogue = Catalogue(50.0)
-    first, second, *_ = (fragment.sha256 for fragment in application.fragments)
-    assert catalogue.stored((first, second)) == ()
-    catalogue.add_application(application)
-    assert catalogue.stored(()) == ()
-    assert catalogue.stored(("0" * 64, second, first)) == (second, first)
-
-
 def test_fragments_that_share_pieces_are_stored_together_and_as_old_as_their_oldest_file(
     tmp_path: Path,
 ) -> None:
-    application = build_tiny_application(tmp_path, in_pieces=True)
+    application = build_tiny_application(tmp_path)
     catalogue = Catalogue(50.0)
     catalogue.add_application(application)
     (whole,) = (stage.fragment for stage in application.variant("whole").stages)
     layers = [stage.fragment for stage in application.variant("layer").stages]
     files = [file.sha256 for file in application.files_of(application.fragment(whole))]
+    assert catalogue.stored(()) == ()
     assert catalogue.stored(files) == (layers[0], layers[1], whole, layers[2])
     assert catalogue.stored(files[:-1]) == tuple(layers[:2])
     assert catalogue.stored(files[-1:]) == ()
 
 
 def test_a_node_knows_which_files_and_pieces_a_fragment_has(tmp_path: Path) -> None:
-    for in_pieces in (True, False):
-        application = build_tiny_application(tmp_path, in_pieces=in_pieces)
-        catalogue = Catalogue(50.0)
-        catalogue.add_application(application)
-        for fragment in application.fragments:
-            found = catalogue.described(fragment.sha256)
-            assert found is not None
-            assert found.files == application.files_of(fragment)
-            assert found.stage == (application.stage_of(fragment) if in_pieces else None)
+    application = build_tiny_application(tmp_path)
+    catalogue = Catalogue(50.0)
+    catalogue.add_application(application)
+    for fragment in application.fragments:
+        found = catalogue.described(fragment.sha256)
+        assert found is not None
+        assert found.files == application.files_of(fragment)
+        assert found.stage == application.stage_of(fragment)
 
 
 def test_the_number_of_applications_is_bounded(tmp_path: Path) -> None:

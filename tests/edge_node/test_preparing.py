@@ -42,12 +42,12 @@ def prepared(made: Bench) -> dict[str, int]:
 async def test_a_fragment_is_prepared_at_first_and_mapped_the_next_time_without_its_files(
     tmp_path: Path,
 ) -> None:
-    async with bench(tmp_path, in_pieces=True, weight_bytes=LARGE, budget_bytes=BUDGET) as made:
+    async with bench(tmp_path, weight_bytes=LARGE, budget_bytes=BUDGET) as made:
         (whole,) = made.fragments("whole")
         await load(made, whole)
         assert (made.loader.load_ms is None, made.loader.map_ms is None) == (False, True)
         assert made.loader.loaded_bytes == prepared(made)[whole]
-    async with bench(tmp_path, in_pieces=True, weight_bytes=LARGE, budget_bytes=BUDGET) as again:
+    async with bench(tmp_path, weight_bytes=LARGE, budget_bytes=BUDGET) as again:
         for path in again.store.folder.iterdir():
             path.unlink()
         await load(again, whole)
@@ -56,7 +56,7 @@ async def test_a_fragment_is_prepared_at_first_and_mapped_the_next_time_without_
 
 
 async def test_a_further_run_of_a_prepared_fragment_takes_what_was_measured(tmp_path: Path) -> None:
-    async with bench(tmp_path, in_pieces=True, weight_bytes=LARGE, budget_bytes=BUDGET) as made:
+    async with bench(tmp_path, weight_bytes=LARGE, budget_bytes=BUDGET) as made:
         (whole,) = made.fragments("whole")
         assert made.loader.activation_bytes("0" * 64) is None
         described = made.application.fragment(whole)
@@ -68,7 +68,7 @@ async def test_a_further_run_of_a_prepared_fragment_takes_what_was_measured(tmp_
 
 
 async def test_small_weights_are_loaded_as_they_are(tmp_path: Path) -> None:
-    async with bench(tmp_path, in_pieces=True) as made:
+    async with bench(tmp_path) as made:
         (whole,) = made.fragments("whole")
         await load(made, whole)
         assert prepared(made) == {}
@@ -78,7 +78,7 @@ async def test_small_weights_are_loaded_as_they_are(tmp_path: Path) -> None:
 async def test_preparing_takes_memory_of_its_own_that_is_given_back_before_the_fragment_is_mapped(
     tmp_path: Path,
 ) -> None:
-    async with bench(tmp_path, in_pieces=True, weight_bytes=LARGE, budget_bytes=BUDGET) as made:
+    async with bench(tmp_path, weight_bytes=LARGE, budget_bytes=BUDGET) as made:
         (whole,) = made.fragments("whole")
         needed = preparing_bytes(made.application.fragment(whole))
         made.loader.want(whole)
@@ -92,7 +92,7 @@ async def test_preparing_takes_memory_of_its_own_that_is_given_back_before_the_f
 
 async def test_fragments_are_prepared_one_after_the_other_and_idle_ones_make_room(tmp_path: Path) -> None:
     only_one = 11 * MEBIBYTE
-    async with bench(tmp_path, in_pieces=True, weight_bytes=LARGE, budget_bytes=only_one) as made:
+    async with bench(tmp_path, weight_bytes=LARGE, budget_bytes=only_one) as made:
         layers = made.fragments("layer")
         for fragment in layers:
             made.loader.want(fragment)
@@ -105,7 +105,7 @@ async def test_fragments_are_prepared_one_after_the_other_and_idle_ones_make_roo
 
 
 async def test_what_cannot_be_prepared_within_the_budget_is_not_fetched(tmp_path: Path) -> None:
-    async with bench(tmp_path, in_pieces=True, weight_bytes=BUDGET, budget_bytes=BUDGET) as made:
+    async with bench(tmp_path, weight_bytes=BUDGET, budget_bytes=BUDGET) as made:
         (whole,) = made.fragments("whole")
         made.loader.want(whole)
         await until(lambda: made.failures == [(whole, "memory")])
@@ -117,17 +117,13 @@ async def test_a_child_that_lacks_memory_gets_more_while_the_budget_has_some(tmp
         f"import sys\nif int(sys.argv[2]) < {BUDGET}: sys.exit({OUT_OF_MEMORY})\n"
         "from splitplace.edge_node.stage.prepare import main\nmain()"
     )
-    async with bench(
-        tmp_path, in_pieces=True, weight_bytes=LARGE, budget_bytes=BUDGET, prepare=short
-    ) as made:
+    async with bench(tmp_path, weight_bytes=LARGE, budget_bytes=BUDGET, prepare=short) as made:
         await load(made, made.fragments("whole")[0])
 
 
 async def test_a_fragment_that_the_whole_budget_does_not_suffice_for_fails_for_memory(tmp_path: Path) -> None:
     never = python(f"raise SystemExit({OUT_OF_MEMORY})")
-    async with bench(
-        tmp_path, in_pieces=True, weight_bytes=LARGE, budget_bytes=BUDGET, prepare=never
-    ) as made:
+    async with bench(tmp_path, weight_bytes=LARGE, budget_bytes=BUDGET, prepare=never) as made:
         (whole,) = made.fragments("whole")
         made.loader.want(whole)
         await until(lambda: made.failures == [(whole, "memory")], PATIENCE_S)
@@ -135,9 +131,7 @@ async def test_a_fragment_that_the_whole_budget_does_not_suffice_for_fails_for_m
 
 
 async def test_a_fragment_whose_preparation_is_killed_twice_is_put_aside(tmp_path: Path) -> None:
-    async with bench(
-        tmp_path, in_pieces=True, weight_bytes=LARGE, budget_bytes=BUDGET, prepare=KILLED
-    ) as made:
+    async with bench(tmp_path, weight_bytes=LARGE, budget_bytes=BUDGET, prepare=KILLED) as made:
         (whole,) = made.fragments("whole")
         made.loader.want(whole)
         await until(lambda: made.failures == [(whole, "fragment")], PATIENCE_S)
@@ -153,7 +147,6 @@ async def test_a_preparation_that_takes_too_long_is_given_up(tmp_path: Path) -> 
     endless = python("import threading; threading.Event().wait()")
     async with bench(
         tmp_path,
-        in_pieces=True,
         weight_bytes=LARGE,
         budget_bytes=BUDGET,
         prepare=endless,
@@ -166,9 +159,7 @@ async def test_a_preparation_that_takes_too_long_is_given_up(tmp_path: Path) -> 
 
 
 async def test_a_form_without_room_on_the_disk_is_a_clear_failure(tmp_path: Path) -> None:
-    async with bench(
-        tmp_path, in_pieces=True, weight_bytes=LARGE, budget_bytes=BUDGET, disk_bytes=2000
-    ) as made:
+    async with bench(tmp_path, weight_bytes=LARGE, budget_bytes=BUDGET, disk_bytes=2000) as made:
         (whole,) = made.fragments("whole")
         made.loader.want(whole)
         await until(lambda: made.failures == [(whole, "fragment")], PATIENCE_S)
@@ -177,7 +168,7 @@ async def test_a_form_without_room_on_the_disk_is_a_clear_failure(tmp_path: Path
 
 async def test_loaded_forms_stay_on_the_disk_until_they_are_unloaded(tmp_path: Path) -> None:
     only_one = 11 * MEBIBYTE
-    async with bench(tmp_path, in_pieces=True, weight_bytes=LARGE, budget_bytes=only_one) as made:
+    async with bench(tmp_path, weight_bytes=LARGE, budget_bytes=only_one) as made:
         first, second, _ = made.fragments("layer")
         await load(made, first)
         assert made.disk.forms.free(1 << 40) == 0
@@ -189,7 +180,7 @@ async def test_loaded_forms_stay_on_the_disk_until_they_are_unloaded(tmp_path: P
 
 async def test_what_may_be_needed_later_is_prepared_only_if_nothing_must_go_for_it(tmp_path: Path) -> None:
     only_one = 11 * MEBIBYTE
-    async with bench(tmp_path, in_pieces=True, weight_bytes=LARGE, budget_bytes=only_one) as made:
+    async with bench(tmp_path, weight_bytes=LARGE, budget_bytes=only_one) as made:
         first, second, third = made.fragments("layer")
         await load(made, first)
         await load(made, second)
@@ -203,7 +194,7 @@ async def test_a_preparation_waits_for_busy_fragments_and_gives_up_in_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(opening, "MEMORY_PATIENCE_S", 0.2)
-    async with bench(tmp_path, in_pieces=True, weight_bytes=LARGE, budget_bytes=11 * MEBIBYTE) as made:
+    async with bench(tmp_path, weight_bytes=LARGE, budget_bytes=11 * MEBIBYTE) as made:
         first, second, _ = made.fragments("layer")
         await load(made, first)
         made.executor.push(make_job(task="c.t", fragment=first, ends_ms=BIG))

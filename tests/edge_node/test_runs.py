@@ -66,7 +66,7 @@ async def test_stages_that_were_grouped_for_a_task_give_the_right_answers(
     mosquitto_url: str, tmp_path: Path, cuts: list[int]
 ) -> None:
     images, _ = tiny_images(8)
-    application = build_tiny_application(tmp_path / "models", in_pieces=True, most_stages=3)
+    application = build_tiny_application(tmp_path / "models", most_stages=3)
     found = grouped(application, application.variant("layer"), cuts)
     names = ["n1", "n2"][: len(found.fragments)]
     async with world(mosquitto_url, tmp_path, *names, application=application) as w:
@@ -79,7 +79,7 @@ async def test_stages_that_were_grouped_for_a_task_give_the_right_answers(
 
 
 async def test_a_hint_prepares_pieces_that_no_manifest_describes(mosquitto_url: str, tmp_path: Path) -> None:
-    application = build_tiny_application(tmp_path / "models", in_pieces=True, most_stages=3)
+    application = build_tiny_application(tmp_path / "models", most_stages=3)
     found = grouped(application, application.variant("layer"), [2])
     fragments = {name: fragment.sha256 for name, fragment in found.fragments.items()}
     async with world(mosquitto_url, tmp_path, "n1", application=application) as w:

@@ -13,7 +13,6 @@ from splitplace.messages.application import (
     Application,
     Fragment,
     Stage,
-    StoredFile,
     TensorSpec,
     Variant,
 )
@@ -21,7 +20,6 @@ from tests.support.message_examples import (
     BACK,
     CUT,
     FRONT,
-    HALF,
     IMAGE,
     LEFT,
     LOGITS,
@@ -43,11 +41,9 @@ def test_a_chain_a_star_and_a_single_stage_are_applications() -> None:
     assert digits.variant("layer").children("front") == digits.variant("layer").sinks
 
 
-def test_a_fragment_has_one_file_and_an_application_names_every_file_once() -> None:
+def test_an_application_names_every_file_once() -> None:
     digits = application()
-    for each in digits.fragments:
-        assert each.files == (StoredFile(each.sha256, each.file_bytes),)
-    assert set(digits.files) == {file for each in digits.fragments for file in each.files}
+    assert set(digits.files) == {file for each in digits.fragments for file in digits.files_of(each)}
     assert len(set(digits.files)) == len(digits.files)
 
 
@@ -140,8 +136,8 @@ def test_a_micro_batch_that_is_larger_than_any_tensor_may_be_is_refused() -> Non
     wide = TensorSpec(dtype="float32", shape=(1 << 20,))
     fragments = (fragment(1, IMAGE, wide), fragment(2, wide, LOGITS))
     stages = (
-        Stage(name="front", fragment=FRONT, source=INPUT),
-        Stage(name="back", fragment=BACK, source="front", classes=EVERYTHING),
+        Stage(name="front", fragment=fragments[0].sha256, source=INPUT),
+        Stage(name="back", fragment=fragments[1].sha256, source="front", classes=EVERYTHING),
     )
     assert (
         application(variants=(variant("layer", *stages),), fragments=fragments).variants[0].micro_batch == 16
@@ -154,7 +150,7 @@ def test_names_and_hashes_may_not_stand_twice() -> None:
     with pytest.raises(ValidationError, match="twice"):
         application(variants=(whole(), whole()))
     with pytest.raises(ValidationError, match="twice"):
-        application(fragments=(*application().fragments, fragment(0, IMAGE, HALF)))
+        application(fragments=(*application().fragments, application().fragments[0]))
 
 
 @pytest.mark.parametrize(

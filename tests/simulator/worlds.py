@@ -69,5 +69,6 @@ def job(
         reference_score=SCORE,
         variants=(variant,),
         fragments=tuple(dict.fromkeys(fragments)),
+        chains=(),
     )
     return Job(application, variant, batch)

@@ -9,6 +9,7 @@ import pytest
 
 from splitplace.messages.limits import MAX_CATALOGUE_BYTES
 from splitplace.storage.model_store import PIECES, ModelStore, StoreError, sha256_of, verify
+from tests.support.earlier_store import build_earlier_application
 from tests.support.tiny_application import build_tiny_application
 
 
@@ -86,7 +87,7 @@ def _without_fragments(manifest: dict[str, Any]) -> None:
 
 
 def _of_another_version(manifest: dict[str, Any]) -> None:
-    manifest["version"] = 2
+    manifest["version"] = 3
 
 
 def _without_its_last_stage(manifest: dict[str, Any]) -> None:
@@ -112,18 +113,14 @@ def test_a_field_that_a_newer_version_has_added_to_a_manifest_is_ignored(tmp_pat
     assert ModelStore(tmp_path).applications() == (before,)
 
 
-def test_a_manifest_of_version_0_1_gets_its_kinds_from_the_names_of_variants(tmp_path: Path) -> None:
-    saved = build_tiny_application(tmp_path)
-    path = tmp_path / "tiny" / "manifest.json"
-    manifest = json.loads(path.read_text())
-    for variant in manifest["variants"]:
-        del variant["kind"]
-    path.write_text(json.dumps(manifest))
-    assert ModelStore(tmp_path).applications() == (saved,)
-    manifest["variants"][0]["name"] = "tree-2"
-    path.write_text(json.dumps(manifest))
-    with pytest.raises(StoreError, match="kind"):
-        ModelStore(tmp_path).applications()
+def test_a_manifest_of_an_earlier_version_says_how_to_convert_it_and_costs_only_its_network(
+    tmp_path: Path,
+) -> None:
+    build_earlier_application(tmp_path)
+    tiny = build_tiny_application(tmp_path)
+    usable, (broken,) = ModelStore(tmp_path).usable()
+    assert usable == (tiny,)
+    assert "written by SplitPlace 0.2: run `splitplace models convert " in broken.reason
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[]", b"{", b"null"])

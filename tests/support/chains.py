@@ -1,15 +1,18 @@
-"""Networks of tests in pieces: chains with nominal costs, and fragments that are runs of them."""
+"""Networks of tests in pieces: chains with nominal costs, and fragments that are runs of them.
+
+Chains of `cut_at` have files; those of `nominal_chain` only say that they have some.
+"""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import onnx
 from onnx import TensorProto
 
-from splitplace.messages.application import Fragment
-from splitplace.messages.pieces import Chain, NamedChain, PieceCost
+from splitplace.messages.application import Fragment, TensorSpec
+from splitplace.messages.pieces import Chain, NamedChain, NamedTensor, OperatorSet, Piece, PieceCost
 from splitplace.workshop.pieces.constants import with_constants_as_weights
 from splitplace.workshop.pieces.cut import CutChain, PieceFiles, all_files, cut_into_pieces
 
@@ -92,3 +95,40 @@ def run_of(chain: NamedChain, first: int = 0, end: int | None = None, **figures:
         "end": end,
     }
     return Fragment(**(fields | figures))
+
+
+def nominal_chain(
+    name: str, source: TensorSpec, target: TensorSpec, file_bytes: int = 0, sha256: str | None = None
+) -> NamedChain:
+    """Return a chain of one piece, whose only file is of this size.
+
+    Unless its hash is given, the file exists nowhere, and chains of different names have different files.
+    """
+    piece = Piece(graph=sha256 or hashlib.sha256(name.encode()).hexdigest(), graph_bytes=file_bytes)
+    return NamedChain(
+        name=name,
+        chain=Chain(
+            ir_version=9,
+            opsets=(OperatorSet(domain="", version=17),),
+            pieces=(piece,),
+            bundles=((NamedTensor(name="source", spec=source),), (NamedTensor(name="target", spec=target),)),
+        ),
+        costs=(COST,),
+    )
+
+
+def nominal_run(
+    name: str, source: TensorSpec, target: TensorSpec, file_bytes: int = 0, **figures: Any
+) -> Fragment:
+    """Return the `nominal_chain` of that name as a fragment."""
+    return run_of(nominal_chain(name, source, target, file_bytes), **figures)
+
+
+def nominal_chains(fragments: Iterable[Fragment]) -> tuple[NamedChain, ...]:
+    """Return the chains of fragments from `nominal_run`, each once."""
+    chains = {
+        fragment.chain: nominal_chain(fragment.chain, fragment.input, fragment.output, fragment.file_bytes)
+        for fragment in fragments
+        if fragment.chain is not None
+    }
+    return tuple(chains.values())

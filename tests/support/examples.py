@@ -8,6 +8,7 @@ from splitplace.messages.cluster import ClusterState, FragmentTiming, NodeState
 from splitplace.policies.cluster import ClusterView
 from splitplace.policies.placement import PlacementRequest
 from splitplace.policies.prediction import Job
+from tests.support.chains import nominal_chains, nominal_run
 from tests.support.kinds import kind_named
 
 MEGABYTE = 1_000_000
@@ -32,16 +33,16 @@ def fragment(
     source: TensorSpec = PIXELS,
     output: TensorSpec = LOGITS,
 ) -> Fragment:
-    return Fragment(
-        sha256=sha(name),
-        file_bytes=file_bytes,
+    return nominal_run(
+        name,
+        source,
+        output,
+        file_bytes,
         weight_bytes=0,
         peak_memory_bytes=int(megabytes * MEGABYTE),
         flops_per_image=1.0,
         milliseconds_per_image=image_ms,
         milliseconds_per_call=call_ms,
-        input=source,
-        output=output,
     )
 
 
@@ -84,6 +85,7 @@ def star(name: str, fragments: Sequence[Fragment], *, micro_batch: int = 4, accu
 
 
 def application(fragments: Iterable[Fragment], variants: Iterable[Variant], name: str = "toy") -> Application:
+    fragments = tuple(fragments)
     return Application(
         name=name,
         title="Made up",
@@ -92,7 +94,8 @@ def application(fragments: Iterable[Fragment], variants: Iterable[Variant], name
         default_deadline_ms=100.0,
         reference_score=REFERENCE_SCORE,
         variants=tuple(variants),
-        fragments=tuple(fragments),
+        fragments=fragments,
+        chains=nominal_chains(fragments),
     )
 
 

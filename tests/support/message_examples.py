@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from splitplace.messages.application import Application, Fragment, Stage, TensorSpec, Variant
 from splitplace.messages.frames import Route, TensorHeader
+from tests.support.chains import nominal_chains, nominal_run
 from tests.support.kinds import kind_named
 
 HASH = "0" * 64
@@ -66,26 +67,25 @@ def header_of(array: NDArray[Any], codec: Any, encoded: bytes, **changes: Any) -
 
 
 def fragment(number: int, reads: TensorSpec, gives: TensorSpec, **changes: Any) -> Fragment:
-    """A fragment with a hash of its own for each number."""
+    """A fragment of a chain of its own for each number."""
     fields: dict[str, Any] = {
-        "sha256": f"{number:064x}",
-        "file_bytes": 1000,
         "weight_bytes": 800,
         "peak_memory_bytes": 1200,
         "flops_per_image": 1e6,
         "milliseconds_per_image": 0.5,
         "milliseconds_per_call": 0.1,
-        "input": reads,
-        "output": gives,
     }
-    return Fragment(**(fields | changes))
+    run = nominal_run(f"chain-{number}", reads, gives, 1000, **fields)
+    return Fragment.model_validate(run.model_dump() | changes)
 
 
 IMAGE = TensorSpec(dtype="uint8", shape=(1, 28, 28))
 CUT = TensorSpec(dtype="float16", shape=(8, 7, 7))
 LOGITS = TensorSpec(dtype="float32", shape=(4,))
 HALF = TensorSpec(dtype="float32", shape=(2,))
-WHOLE, FRONT, BACK, LEFT, RIGHT = (f"{number:064x}" for number in range(5))
+ENDS = ((IMAGE, LOGITS), (IMAGE, CUT), (CUT, LOGITS), (IMAGE, HALF), (IMAGE, HALF))
+FRAGMENTS = tuple(fragment(number, *ends) for number, ends in enumerate(ENDS))
+WHOLE, FRONT, BACK, LEFT, RIGHT = (each.sha256 for each in FRAGMENTS)
 
 
 def variant(name: str, *stages: Stage, **changes: Any) -> Variant:
@@ -122,12 +122,7 @@ def application(**changes: Any) -> Application:
                 Stage(name="right", fragment=RIGHT, source="input", classes=(2, 1)),
             ),
         ),
-        "fragments": (
-            fragment(0, IMAGE, LOGITS),
-            fragment(1, IMAGE, CUT),
-            fragment(2, CUT, LOGITS),
-            fragment(3, IMAGE, HALF),
-            fragment(4, IMAGE, HALF),
-        ),
+        "fragments": FRAGMENTS,
     }
-    return Application(**(fields | changes))
+    fields |= changes
+    return Application(**({"chains": nominal_chains(fields["fragments"])} | fields))

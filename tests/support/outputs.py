@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from splitplace.messages.application import Application, Fragment, Stage, TensorSpec, Variant
 from splitplace.messages.frames import TensorHeader
 from splitplace.messages.task import ClassScore, StagePlacement, StageReport, TaskPlaced, TaskResult
+from tests.support.chains import nominal_chains, nominal_run
 from tests.support.kinds import kind_named
 
 CLASSES = 5
@@ -24,19 +25,12 @@ def logits_application(name: str = "app") -> Application:
     fragments: dict[str, Fragment] = {}
 
     def stage(name: str, source: str = "input", classes: tuple[int, ...] = ()) -> Stage:
-        sha256 = f"{len(fragments):064x}"
-        fragments[name] = Fragment(
-            sha256=sha256,
-            file_bytes=1,
-            weight_bytes=1,
-            peak_memory_bytes=1,
-            flops_per_image=1.0,
-            milliseconds_per_image=1.0,
-            milliseconds_per_call=1.0,
-            input=image if source == "input" else features,
-            output=TensorSpec(dtype="float32", shape=(len(classes),)) if classes else features,
+        fragments[name] = nominal_run(
+            name,
+            image if source == "input" else features,
+            TensorSpec(dtype="float32", shape=(len(classes),)) if classes else features,
         )
-        return Stage(name=name, fragment=sha256, source=source, classes=classes)
+        return Stage(name=name, fragment=fragments[name].sha256, source=source, classes=classes)
 
     def variant(name: str, *stages: Stage) -> Variant:
         return Variant(
@@ -65,6 +59,7 @@ def logits_application(name: str = "app") -> Application:
         reference_score=50.0,
         variants=variants,
         fragments=tuple(fragments.values()),
+        chains=nominal_chains(fragments.values()),
     )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splitplace.edge_node.runtime import FragmentRuntime, load_fragment, load_stage
+from splitplace.edge_node.runtime import FragmentRuntime, load_stage
 from splitplace.messages.application import Application, Stage, Variant
 from splitplace.storage.model_store import ModelStore, verify
 from tests.support.tiny_application import build_tiny_application, right_answers, tiny_images
@@ -13,8 +13,6 @@ from tests.support.tiny_application import build_tiny_application, right_answers
 
 def _runtime(store: ModelStore, application: Application, stage: Stage) -> FragmentRuntime:
     fragment = application.fragment(stage.fragment)
-    if fragment.chain is None:
-        return load_fragment(store.file_path(fragment.sha256))
     return load_stage(application.stage_of(fragment), store.pieces_folder(application.name))
 
 
@@ -28,12 +26,8 @@ def _run(store: ModelStore, application: Application, variant: Variant, images: 
     return logits
 
 
-in_both_kinds = pytest.mark.parametrize("in_pieces", [True, False], ids=["pieces", "files"])
-
-
-@in_both_kinds
-def test_every_variant_gives_exactly_the_right_answers(tmp_path: Path, *, in_pieces: bool) -> None:
-    application = build_tiny_application(tmp_path, in_pieces=in_pieces)
+def test_every_variant_gives_exactly_the_right_answers(tmp_path: Path) -> None:
+    application = build_tiny_application(tmp_path)
     store = ModelStore(tmp_path)
     images, labels = tiny_images(200)
     assert set(labels) == {0, 1, 2, 3}
@@ -43,12 +37,9 @@ def test_every_variant_gives_exactly_the_right_answers(tmp_path: Path, *, in_pie
         np.testing.assert_array_equal(logits.argmax(axis=1), labels)
 
 
-@in_both_kinds
 @pytest.mark.parametrize("padding_bytes", [0, 5000])
-def test_described_shapes_and_hashes_are_those_of_the_files(
-    tmp_path: Path, *, in_pieces: bool, padding_bytes: int
-) -> None:
-    application = build_tiny_application(tmp_path, in_pieces=in_pieces, padding_bytes=padding_bytes)
+def test_described_shapes_and_hashes_are_those_of_the_files(tmp_path: Path, padding_bytes: int) -> None:
+    application = build_tiny_application(tmp_path, padding_bytes=padding_bytes)
     store = ModelStore(tmp_path)
     assert len(application.fragments) == 6
     for file in application.files:
@@ -62,7 +53,7 @@ def test_described_shapes_and_hashes_are_those_of_the_files(
 
 
 def test_variants_share_files_and_some_pieces_have_a_weights_file(tmp_path: Path) -> None:
-    application = build_tiny_application(tmp_path, in_pieces=True)
+    application = build_tiny_application(tmp_path)
     whole, *layers = (
         {file.sha256 for file in application.files_of(application.fragment(stage.fragment))}
         for name in ("whole", "layer")

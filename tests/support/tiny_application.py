@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from splitplace.messages.application import Application, Fragment, Stage, TensorSpec, Variant
 from splitplace.messages.limits import SMALL_WEIGHT_BYTES
 from splitplace.messages.pieces import NamedChain
-from splitplace.storage.model_store import ModelStore, sha256_of
+from splitplace.storage.model_store import ModelStore
 from tests.support.chains import contents, cut_at, named, run_of
 from tests.support.kinds import kind_named
 
@@ -48,7 +48,6 @@ def build_tiny_application(
     reference_score: float = 50.0,
     default_deadline_ms: float = 1000.0,
     padding_bytes: int = 0,
-    in_pieces: bool = True,
     weight_bytes: int = 4 * (_WIDEN.size + _DECIDE.size),
     most_stages: int | None = None,
 ) -> Application:
@@ -67,7 +66,6 @@ def build_tiny_application(
         reference_score: Score of the device on which these times hold.
         default_deadline_ms: Deadline of tasks without one.
         padding_bytes: Bytes that no node reads, in the files of each fragment.
-        in_pieces: Whether fragments are runs of pieces, not files.
         weight_bytes: Weights of each fragment, as described: nodes prepare those from 1 MiB up.
         most_stages: Of `layer`, whose pieces may then be grouped anew.
     """
@@ -86,9 +84,7 @@ def build_tiny_application(
         }
         for stage in STAGES
     }
-    fragments, chains, files = (
-        _in_pieces(figures, padding_bytes) if in_pieces else _in_files(figures, padding_bytes)
-    )
+    fragments, chains, files = _cut(figures, padding_bytes)
     sources = {"layer-1": "layer-0", "layer-2": "layer-1"}
 
     def stage(name: str, classes: tuple[int, ...] = ()) -> Stage:
@@ -136,7 +132,7 @@ _Made = tuple[dict[str, Fragment], tuple[NamedChain, ...], list[bytes]]
 """Fragments by the names of their stages, their chains, and the content of their files."""
 
 
-def _in_pieces(figures: Mapping[str, Mapping[str, Any]], padding_bytes: int) -> _Made:
+def _cut(figures: Mapping[str, Mapping[str, Any]], padding_bytes: int) -> _Made:
     padding = max(padding_bytes, SMALL_WEIGHT_BYTES)
     cuts = {
         name: cut_at(
@@ -154,35 +150,6 @@ def _in_pieces(figures: Mapping[str, Mapping[str, Any]], padding_bytes: int) -> 
         layer = f"layer-{index}"
         fragments[layer] = run_of(chains["whole"], index, index + 1, **figures[layer])
     return {name: fragments[name] for name in STAGES}, tuple(chains.values()), contents(*cuts.values())
-
-
-def _in_files(figures: Mapping[str, Mapping[str, Any]], padding_bytes: int) -> _Made:
-    """Return fragments as SplitPlace 0.2 stored them."""
-    ends = _Ends()
-    models = {
-        **_whole_models(),
-        "layer-0": _model(_sums(), ends.image, ends.sums),
-        "layer-1": _model(_widen(), ends.sums, ends.wide),
-        "layer-2": _model(_decide((0, 1, 2, 3)), ends.wide, ends.columns(4)),
-    }
-    files = {name: _content(models[name], name, padding_bytes) for name in STAGES}
-    fragments = {
-        name: Fragment(
-            sha256=sha256_of(content),
-            file_bytes=len(content),
-            input=_spec(models[name].graph.input[0]),
-            output=_spec(models[name].graph.output[0]),
-            **figures[name],
-        )
-        for name, content in files.items()
-    }
-    return fragments, (), list(files.values())
-
-
-def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
-    tensor = value.type.tensor_type
-    dtype: Any = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
-    return TensorSpec(dtype=dtype, shape=tuple(each.dim_value for each in tensor.shape.dim[1:]))
 
 
 def _filled(name: str, size: int) -> bytes:
@@ -267,10 +234,3 @@ def _model(
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.checker.check_model(model)
     return model
-
-
-def _content(model: onnx.ModelProto, stage: str, padding_bytes: int) -> bytes:
-    if padding_bytes:
-        model.doc_string = stage.ljust(padding_bytes, ".")
-    content: Any = model.SerializeToString(deterministic=True)
-    return bytes(content)

@@ -98,7 +98,7 @@ class Rejections:
         self.bus.subscribe_raw(topics.METRICS_GATEWAY, self._on_gateway)
 
     async def _on_metrics(self, raw: RawReceived) -> None:
-        if raw.payload.startswith(b'{"version":1,') and b'"rejected":' in raw.payload:
+        if raw.payload.startswith(b'{"version":2,') and b'"rejected":' in raw.payload:
             told = json.loads(raw.payload)
             self.by_source[str(raw.parameters)] = told["rejected"]
 

@@ -14,7 +14,7 @@ from pydantic_core import from_json
 from splitplace.bus.connection import parse
 from splitplace.errors import SplitPlaceError
 from splitplace.messages.base import Message
-from splitplace.messages.earlier import complete_decision
+from splitplace.messages.earlier import complete_decision, complete_event
 from splitplace.messages.limits import MAX_CONTROL_BYTES
 from splitplace.messages.task import TaskDecided, TaskFinished
 from splitplace.messages.topics import JOB_DECIDED, JOB_FINISHED
@@ -93,8 +93,7 @@ def _event(line: bytes) -> TaskDecided | TaskFinished | None:
     content = from_json(line)
     name = "/".join(content["topic"].split("/")[-_LEVELS:])
     if JOB_DECIDED.match(name) is not None:
-        payload = complete_decision(json.dumps(content["payload"]).encode())
-        return parse(JOB_DECIDED, name, payload).message
+        return parse(JOB_DECIDED, name, complete_decision(content["payload"])).message
     if JOB_FINISHED.match(name) is not None:
-        return parse(JOB_FINISHED, name, json.dumps(content["payload"]).encode()).message
+        return parse(JOB_FINISHED, name, complete_event(content["payload"])).message
     return None

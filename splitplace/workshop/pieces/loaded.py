@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto
 from onnx.external_data_helper import load_external_data_for_tensor
 
-from splitplace.edge_node.runtime import FragmentRuntime, load_fragment, load_stage
+from splitplace.edge_node.runtime import FragmentRuntime, load_stage
 from splitplace.edge_node.stage.pieces import joined_from
 from splitplace.messages.application import Application, Fragment
 from splitplace.messages.pieces import ChainStage
@@ -25,8 +25,6 @@ def stage_runtime(store: ModelStore, application: Application, fragment: Fragmen
         PieceError: A file of a piece is missing or damaged.
         splitplace.edge_node.sessions.FragmentError: ONNX Runtime refuses it.
     """
-    if fragment.chain is None:
-        return load_fragment(store.file_path(fragment.sha256))
     return load_stage(application.stage_of(fragment), store.pieces_folder(application.name))
 
 
@@ -37,8 +35,6 @@ def stage_model(store: ModelStore, application: Application, fragment: Fragment)
         StoreError: The store has no such application or file.
         PieceError: A file of a piece is missing or damaged.
     """
-    if fragment.chain is None:
-        return onnx.load(store.file_path(fragment.sha256))
     return joined_model(store.pieces_folder(application.name), application.stage_of(fragment))
 
 

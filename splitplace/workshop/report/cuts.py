@@ -53,17 +53,8 @@ def cut_diagrams(
             measure=measure,
         )
         fragments = [application.fragment(stage.fragment) for stage in variant.stages]
-        tensors = [_output(application, fragment, model) for fragment in fragments[:-1]]
+        tensors = [application.stage_of(fragment).outputs[0].name for fragment in fragments[:-1]]
         yield variant.name, draw(replace(best, plan=_stored_plan(best, application, variant, tensors)))
-
-
-def _output(
-    application: Application, fragment: Fragment, model: Callable[[Fragment], onnx.ModelProto]
-) -> str:
-    """Return the name of the tensor that a fragment gives."""
-    if fragment.chain is None:
-        return str(model(fragment).graph.output[0].name)
-    return application.stage_of(fragment).outputs[0].name
 
 
 def _stored_plan(best: Inspection, application: Application, variant: Variant, tensors: list[str]) -> CutPlan:

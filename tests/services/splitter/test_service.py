@@ -37,6 +37,7 @@ from splitplace.services.splitter.service import Splitter
 from splitplace.services.splitter.settings import SplitterSettings
 from splitplace.storage import state_file as memory
 from splitplace.storage.model_store import MANIFEST, ModelStore, sha256_of
+from tests.support.chains import nominal_chain
 from tests.support.examples import all_of, chain, fragment, node, sha, snapshot
 from tests.support.examples import application as made_up
 from tests.support.messages import accepted, finished_after
@@ -92,16 +93,22 @@ async def observed(url: str, folder: Path, **settings: object) -> AsyncIterator[
 def application(tmp_path: Path) -> Application:
     """One application in a store, whose whole network is a file of two and a half chunks."""
     content = bytes(range(256)) * (CHUNK_BYTES * 5 // 2 // 256)
-    whole = fragment("whole", image_ms=10).model_copy(
-        update={"sha256": sha256_of(content), "file_bytes": len(content)}
+    plain = fragment("whole", image_ms=10)
+    network = nominal_chain("whole", plain.input, plain.output, len(content), sha256_of(content))
+    whole = plain.model_copy(update={"sha256": network.chain.stage(0, 1).sha256, "file_bytes": len(content)})
+    app = made_up([plain], [chain("whole", [plain])]).model_copy(
+        update={
+            "fragments": (whole,),
+            "variants": (chain("whole", [whole]),),
+            "chains": (network,),
+        }
     )
-    app = made_up([whole], [chain("whole", [whole])])
     ModelStore(tmp_path / "store").save(app, [content])
     return app
 
 
 def content_of(application: Application, folder: Path) -> bytes:
-    return ModelStore(folder / "store").file_path(application.fragments[0].sha256).read_bytes()
+    return ModelStore(folder / "store").file_path(application.files[0].sha256).read_bytes()
 
 
 async def test_the_catalogue_is_retained_and_said_again_to_a_new_broker(
@@ -276,7 +283,7 @@ async def test_a_file_comes_in_chunks_that_make_the_file(
 async def test_chunks_that_several_nodes_ask_for_together_are_sent_once(
     mosquitto_url: str, tmp_path: Path, application: Application
 ) -> None:
-    sha256 = application.fragments[0].sha256
+    sha256 = application.files[0].sha256
     async with observed(mosquitto_url, tmp_path) as observer:
         await asyncio.gather(*(observer.ask(sha256, 0, 3, f"n{index}") for index in range(10)))
         await until(lambda: len(observer.chunks) >= 3)
@@ -288,7 +295,7 @@ async def test_chunks_that_several_nodes_ask_for_together_are_sent_once(
 async def test_what_the_repository_does_not_have_or_what_was_changed_is_said_to_be_missing(
     broker_url: str, tmp_path: Path, application: Application
 ) -> None:
-    sha256 = application.fragments[0].sha256
+    sha256 = application.files[0].sha256
     path = ModelStore(tmp_path / "store").file_path(sha256)
     async with observed(broker_url, tmp_path) as observer:
         await observer.ask(sha("unknown"), 0, 1)

@@ -14,13 +14,12 @@ import onnx
 import pytest
 
 from splitplace.commands.main import main
-from splitplace.messages.application import Application, Stage, TensorSpec, Variant
-from splitplace.storage.model_store import ModelStore, sha256_of
+from splitplace.messages.application import Application, Stage, Variant
+from splitplace.storage.model_store import ModelStore
 from splitplace.storage.paths import SHIPPED_STORE
 from splitplace.workshop import report
-from splitplace.workshop.cutting.layer_split import cut, cut_points
+from splitplace.workshop.cutting.layer_split import cut_points
 from splitplace.workshop.datasets import DatasetError
-from splitplace.workshop.onnx.file import file_content
 from splitplace.workshop.onnx.graph import Graph
 from splitplace.workshop.pieces.loaded import stage_model
 from splitplace.workshop.report.cuts import DiagramError, cut_diagrams
@@ -28,6 +27,7 @@ from splitplace.workshop.report.figures import confusion_matrix, group_accuracie
 from splitplace.workshop.report.groups import GroupConfusion, group_confusion, labelled_pictures
 from splitplace.workshop.report.page import Chapter, report_page
 from splitplace.workshop.report.times import BATCH, times_of
+from tests.support.chains import contents, cut_at, named, run_of
 from tests.support.examples import chain, fragment, star, three_ways
 from tests.support.small_networks import exported_small_network
 
@@ -145,15 +145,9 @@ def test_an_accuracy_that_nobody_measured_is_called_stated() -> None:
 def cut_store(tmp_path: Path) -> tuple[ModelStore, Application]:
     """A whole network and a chain of two that is cut from it, though not at the best place."""
     whole = exported_small_network()
-    pieces = cut(whole, [cut_points(whole)[0].tensor])
-    contents = [file_content(model) for model in (whole, *pieces)]
-    pixels, logits = TensorSpec(dtype="uint8", shape=(1, 28, 28)), TensorSpec(dtype="float32", shape=(10,))
-    between = TensorSpec(dtype="float32", shape=Graph(pieces[0]).shape(Graph(pieces[0]).output))
-    ends = ((pixels, logits), (pixels, between), (between, logits))
-    fragments = [
-        fragment("any", source=source, output=output).model_copy(update={"sha256": sha256_of(content)})
-        for content, (source, output) in zip(contents, ends, strict=True)
-    ]
+    cut = cut_at(whole, cut_points(whole)[0].tensor)
+    network = named("whole", cut)
+    fragments = [run_of(network, *run) for run in ((0, 2), (0, 1), (1, 2))]
     variants = [
         Variant.model_validate(_with_classes(variant, 10))
         for variant in (chain("whole", fragments[:1]), chain("layer", fragments[1:]))
@@ -161,15 +155,16 @@ def cut_store(tmp_path: Path) -> tuple[ModelStore, Application]:
     application = Application(
         name="small",
         title="Small",
-        input=pixels,
+        input=fragments[0].input,
         labels=tuple("0123456789"),
         default_deadline_ms=100.0,
         reference_score=10.0,
         variants=tuple(variants),
         fragments=tuple(fragments),
+        chains=(network,),
     )
     store = ModelStore(tmp_path / "store")
-    store.save(application, contents)
+    store.save(application, contents(cut))
     return store, application
 
 
