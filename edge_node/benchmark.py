@@ -1,11 +1,10 @@
 """Measures this node: speed of a small reference network, with one and more threads, and of the tensor codec.
 
-Other processes only ever add to the time of a run. So everything follows from low quantiles of many short
-runs with pauses between them: after a pause, the scheduler seldom interrupts. A CPU quota does not show in
+Other processes only ever add to the time of a run. So everything follows from the quickest of many short runs
+with pauses between them: after a pause, the scheduler seldom interrupts. A CPU quota does not show in
 them; the node multiplies by its share.
 """
 
-import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -25,10 +24,9 @@ REFERENCE_FLOPS: Final = 28_901_376
 """Floating-point operations of one run of it on one picture."""
 CODEC_RUNS: Final = 4
 
-_QUANTILE = 0.05
-_FEWEST_RUNS = 20
+_FEWEST_RUNS = 40
 _BURST_S = 0.003
-_PAUSE_S = 0.004
+_PAUSE_S = 0.012
 _PATIENCE = 5
 """A slow device stops short of `_FEWEST_RUNS` after so many times the time it was given."""
 _PICTURES = 16
@@ -37,7 +35,7 @@ _SPINNING_PAYS = 1.1
 """Threads spin between the operators of a run if that is so many times as fast: it costs CPU time."""
 
 
-def measure_score(seconds: float = 0.5) -> float:
+def measure_score(seconds: float = 2.0) -> float:
     """Return the speed of one thread in GFLOP/s, as if nothing else ran and no quota bounded it.
 
     A node of score s takes `reference_score / s` times as long for a fragment as its manifest says.
@@ -120,15 +118,12 @@ def quick_s(run: Callable[[], object], seconds: float) -> float:
     return took_s
 
 
-def interleaved_s(
-    runs: Sequence[Callable[[], object]], seconds: float, *, quantile: float = _QUANTILE
-) -> tuple[float, ...]:
+def interleaved_s(runs: Sequence[Callable[[], object]], seconds: float) -> tuple[float, ...]:
     """Return the times that several runs take when nothing disturbs them, measured in turn.
 
     Args:
         runs: Each does something once.
         seconds: How long to repeat them.
-        quantile: The quantile of the times that counts.
     """
     for run in runs:
         run()
@@ -144,15 +139,11 @@ def interleaved_s(
             if time.perf_counter() >= burst_s:
                 break
         time.sleep(_PAUSE_S)
-    return tuple(_low(took_s, quantile) for took_s in times_s)
+    return tuple(max(1e-9, min(took_s)) for took_s in times_s)
 
 
 def _goes_on(elapsed_s: float, rounds: int, seconds: float) -> bool:
     return elapsed_s < seconds or (rounds < _FEWEST_RUNS and elapsed_s < _PATIENCE * seconds)
-
-
-def _low(times_s: Sequence[float], quantile: float) -> float:
-    return max(1e-9, sorted(times_s)[math.floor(quantile * (len(times_s) - 1))])
 
 
 def _pictures(runtime: FragmentRuntime, count: int) -> np.ndarray:
