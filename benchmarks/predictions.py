@@ -19,6 +19,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -36,12 +37,20 @@ from splitplace.messages.cluster import ClusterState
 from splitplace.messages.task import Answer, TaskFinished
 from splitplace.storage.model_store import ModelStore
 from splitplace.storage.paths import SHIPPED_STORE
+from tests.edge_node.wide_application import build_wide_application
 
 SHARES = {"large": 0.5, "middle": 0.3, "small": 0.15}
 """Nodes of the mixed load, and their shares of a core."""
 DEADLINE_MS = 60_000.0
 START_S = 120.0
 NEAR = 0.4
+IMAGES_PER_MEGABIT = 0.4
+"""Largest batch over a link: an image has 400 KB."""
+MOST_IMAGES = 16
+VITALS_S = 1.5
+"""Time in which a node tells what it has measured."""
+GONE_S = 4.0
+"""Time in which a node that ended is known to be offline."""
 CLIENT = "benchmark"
 
 
@@ -86,7 +95,7 @@ class Sensor:
                     return
                 await asyncio.sleep(0.1)
 
-    async def ask(self, application: Application, name: str, images: NDArray[np.uint8]) -> Answer:
+    async def ask(self, application: Application, name: str, images: NDArray[Any]) -> Answer:
         """Send a task and return its answer."""
         waiting = self.outcomes.answers[name] = asyncio.get_running_loop().create_future()
         body = bytes(msgpack.packb({"inputs": images.tobytes(), "deadline_ms": DEADLINE_MS}))
@@ -95,10 +104,12 @@ class Sensor:
         return await asyncio.wait_for(waiting, DEADLINE_MS / 1000 + 10)
 
 
-def inputs(application: Application, batch: int, seed: int) -> NDArray[np.uint8]:
+def inputs(application: Application, batch: int, seed: int) -> NDArray[Any]:
     """Return random images."""
-    shape = (batch, *application.input.shape)
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    shape, random_ = (batch, *application.input.shape), np.random.default_rng(seed)
+    if application.input.dtype == "float32":
+        return random_.standard_normal(shape, dtype=np.float32)
+    return random_.integers(0, 256, shape, dtype=np.uint8)
 
 
 @contextlib.asynccontextmanager
@@ -176,46 +187,43 @@ def report(tasks: Iterable[TaskFinished]) -> None:
 async def over_links(
     arguments: argparse.Namespace, folder: Path, broker: Broker, processes: Processes
 ) -> None:
-    """Run large tasks over links of several speeds, and print a line for each speed."""
-    store = ModelStore(arguments.store)
-    application = next(found for found in store.applications() if found.name == arguments.applications[-1])
+    """Run a chain of two stages that hardly compute over links of several speeds; print a line for each."""
+    application = build_wide_application(folder / "wide")
     options = {
-        topics.SPLITTER: ("--policy", "whole", "--store", str(arguments.store)),
+        topics.SPLITTER: ("--policy", application.variants[0].name, "--store", str(folder / "wide")),
         topics.PLACER: ("--no-warm-up",),
     }
     near = Settings(broker=broker.url)
     async with system(folder, broker, processes, options) as sensor:
-        print(f"{'Mbit/s':>8}{'measured down':>15}{'up':>7}{'first':>7}{'tasks':>7}{'median':>8}{'worst':>7}")
+        print(f"{'Mbit/s':>8}{'down':>8}{'up':>8}{'attempt':>9}{'tasks':>7}{'median':>8}{'worst':>7}")
         for number, megabits in enumerate(arguments.megabits):
             name = f"node-{number}"
             async with shaped_link(near.port, near.host, megabits, number=number) as link:
                 child = processes.start(name, [*link.prefix, *node_command(name, link.url, folder)])
                 await sensor.until_ready(1, 0)
-                for task in range(1 + arguments.tasks):
-                    batch = max(1, round(arguments.batch_max * random.Random(task).uniform(0.3, 1)))
+                first = 0
+                for task in range(arguments.link_warm_up + arguments.link_tasks):
+                    images = random.Random(task).uniform(0.3, 1) * IMAGES_PER_MEGABIT * megabits
+                    batch = min(MOST_IMAGES, max(1, round(images)))
                     answer = await sensor.ask(
                         application, f"l{number}-{task:04}", inputs(application, batch, task)
                     )
-                    if task == 0:
-                        first = answer.attempt
-                    await asyncio.sleep(1.5)
-                ended = sensor.outcomes.finished.items()
-                ratios = [
-                    task.predicted_ratio
-                    for key, task in ended
-                    if f".l{number}-" in key and ".l0-0000" not in key and task.predicted_ratio is not None
-                ][1:]
+                    first = first or answer.attempt or 0
+                    await asyncio.sleep(VITALS_S)
+                ended = sorted(sensor.outcomes.finished.items())
+                found = [task.predicted_ratio for key, task in ended if f".l{number}-" in key]
+                ratios = [ratio for ratio in found[arguments.link_warm_up :] if ratio is not None]
                 state = sensor.outcomes.cluster
-                node = next(node for node in state.nodes if node.node == name) if state else None
-                down, up = (8 * node.link_megabytes_per_second, 8 * node.up) if node else (0.0, 0.0)
-                worst = max(ratios, key=lambda ratio: abs(math.log(ratio)))
+                nodes = [node for node in state.nodes if node.node == name] if state else []
+                down, up = (8 * nodes[0].link_megabytes_per_second, 8 * nodes[0].up) if nodes else (0.0, 0.0)
+                worst = max(ratios, key=lambda ratio: abs(math.log(ratio)), default=math.nan)
                 print(
-                    f"{megabits:8.0f}{down:15.2f}{up:7.2f}{first or 0:7}{len(ratios):7}"
+                    f"{megabits:8.0f}{down:8.2f}{up:8.2f}{first:9}{len(ratios):7}"
                     f"{float(np.median(ratios)):8.2f}{worst:7.2f}   {link.how}",
                     flush=True,
                 )
                 child.end(deadline=2.0)
-            await asyncio.sleep(3.0)
+            await asyncio.sleep(GONE_S)
 
 
 def main() -> None:
@@ -224,11 +232,13 @@ def main() -> None:
     parser.add_argument("--store", type=Path, default=SHIPPED_STORE)
     parser.add_argument("--applications", nargs="+", default=["mnist", "cifar100"])
     parser.add_argument("--policy", default="random", help="split policy of the mixed load")
-    parser.add_argument("--tasks", type=int, default=150, help="tasks, for each speed with --megabits")
+    parser.add_argument("--tasks", type=int, default=150, help="tasks of the mixed load")
     parser.add_argument("--warm-up", type=int, default=40, help="tasks before that are not counted")
     parser.add_argument("--rate", type=float, default=1.0, help="tasks a second")
     parser.add_argument("--batch-max", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--link-tasks", type=int, default=8, help="tasks for each link")
+    parser.add_argument("--link-warm-up", type=int, default=3, help="tasks before that are not counted")
     parser.add_argument("--megabits", type=float, nargs="+", default=[], help="links to measure instead")
     arguments = parser.parse_args()
     with (
