@@ -34,6 +34,8 @@ class StageWork:
     node: str
     fragment: Fragment
     work_ms: float
+    calls: int | None = None
+    """Micro-batches of the task, by which `work_ms` gains already; None: it gains all there is."""
 
 
 def stage_work(application: Application, placed: TaskPlaced) -> tuple[StageWork, ...]:
@@ -45,7 +47,7 @@ def stage_work(application: Application, placed: TaskPlaced) -> tuple[StageWork,
     """
     fragments = as_placed(application, placed).fragments
     return tuple(
-        StageWork(stage.node, fragments[stage.stage], stage.work_ms)
+        StageWork(stage.node, fragments[stage.stage], stage.work_ms, placed.micro_batch_count)
         for stage in placed.stages
         if stage.stage in fragments
     )
@@ -299,9 +301,10 @@ class ClusterView:
         ready_ms = self.fragment_ready_ms(node.state.node, fragment, now_ms)
         if fragment.sha256 not in node.loaded:
             node.arriving[fragment.sha256] = ready_ms
-        node.busy_until_ms = max(now_ms, node.busy_until_ms) + work.work_ms
         share = node.shares.setdefault(task, RemainingLoad(0.0, due_ms, []))
-        share.work_ms += work.work_ms
+        work_ms = _occupied_ms(node, work)
+        node.busy_until_ms = max(now_ms, node.busy_until_ms) + work_ms
+        share.work_ms += work_ms
         share.fragments.append(fragment)
         node.earlier.put(task, share.due_ms, share.work_ms)
         users = node.users.get(fragment.sha256, 0)
@@ -347,3 +350,13 @@ class ClusterView:
             if now_ms < placed.stale_ms and len(self._ledger) < MAX_OUTSTANDING:
                 return
             self._withdraw(task, placed, now_ms, done=True)
+
+
+def _occupied_ms(node: TrackedNode, work: StageWork) -> float:
+    """Return for how long work keeps a node, which runs tasks at once where they fill its cores."""
+    if work.calls is None or node.state.threads == 1:
+        return work.work_ms
+    threads, together = float(node.state.threads), node.own_times(work.fragment.sha256).together
+    left = max(1.0, together) / cost.together_gain(work.calls, threads, together)
+    tasks = min(len(node.shares), node.state.threads)
+    return work.work_ms / min(left, cost.together_gain(tasks, threads, together))

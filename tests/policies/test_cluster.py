@@ -220,7 +220,28 @@ def test_published_stages_become_work_with_their_fragments() -> None:
         reason="",
     )
     works = stage_work(app, placed)
-    assert works == (StageWork("a", app.fragment(app.variant("layer").stages[1].fragment), 7.0),)
+    assert works == (StageWork("a", app.fragment(app.variant("layer").stages[1].fragment), 7.0, calls=1),)
+
+
+@pytest.mark.parametrize(
+    ("calls", "busy_ms"),
+    [
+        (1, 10 + 10 + 10 / 1.5 + 10 / 2 + 10 / 2),
+        (4, 50),  # each has filled the cores by itself
+        (None, 50),
+    ],
+)
+def test_tasks_that_fill_the_cores_of_a_node_keep_it_for_less_time(calls: int | None, busy_ms: float) -> None:
+    view = cluster(node("a", threads=4, together=2.0), node("b"))
+    for number in range(5):
+        for name in "ab":
+            view.placed(f"{name}.{number}", 1, [StageWork(name, BIG, 10.0, calls)], 0.0)
+    assert view.ready_ms("b", 0.0) == 50.0
+    assert view.ready_ms("a", 0.0) == pytest.approx(busy_ms)
+    assert list(view.columns.ready_ms(0.0)) == pytest.approx([busy_ms, 50.0])
+    for number in range(5):
+        view.finished(f"a.{number}", 1.0)
+    assert view.ready_ms("a", 1.0) == 1.0
 
 
 events = st.lists(

@@ -64,8 +64,10 @@ class Placement:
 
     def stage_work(self) -> tuple[StageWork, ...]:
         """Return the work of each share on its node, for the ledger."""
-        fragments = self.job.fragments
-        return tuple([StageWork(share.node, fragments[share.stage], share.work_ms) for share in self.shares])
+        fragments, calls = self.job.fragments, len(self.job.micro_batches)
+        return tuple(
+            [StageWork(share.node, fragments[share.stage], share.work_ms, calls) for share in self.shares]
+        )
 
 
 @dataclass(frozen=True, slots=True)
