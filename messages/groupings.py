@@ -44,8 +44,7 @@ def cut_places(named: NamedChain) -> tuple[int, ...]:
 def derived_fragment(application: Application, run: PieceRun) -> Fragment:
     """Return the fragment of any run of pieces; one that the manifest describes as it is there.
 
-    Its costs are the sums of those of its pieces. The time of a call is that of the described runs. Its
-    memory is that of its tensors: weights are mapped, or counted by themselves (`policies/memory.py`).
+    Its costs are the sums of those of its pieces. The time of a call is that of the described runs.
 
     Raises:
         GroupingError: The application has no such chain or run, or several tensors cross at an end of it.
@@ -68,7 +67,7 @@ def derived_fragment(application: Application, run: PieceRun) -> Fragment:
         sha256=stage.sha256,
         file_bytes=sum(file.file_bytes for file in stage.files),
         weight_bytes=weight_bytes,
-        peak_memory_bytes=images * max(cost.activation_bytes_per_image for cost in costs),
+        peak_memory_bytes=weight_bytes + images * max(cost.activation_bytes_per_image for cost in costs),
         flops_per_image=sum(cost.flops_per_image for cost in costs),
         milliseconds_per_image=sum(cost.milliseconds_per_image for cost in costs),
         milliseconds_per_call=max([known.milliseconds_per_call for known in described], default=0.0),

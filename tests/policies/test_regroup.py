@@ -13,7 +13,7 @@ from splitplace.policies.cluster import ClusterView, StageWork
 from splitplace.policies.placement import Infeasible, Placement
 from splitplace.policies.placement.earliest_finish import EarliestFinish
 from splitplace.policies.prediction import predict
-from tests.support.examples import cluster, fragment, job, node, request
+from tests.support.examples import cluster, fragment, job, node, request, snapshot
 from tests.support.free_stages import free_application
 
 PIECES = 4
@@ -125,3 +125,31 @@ def test_fixed_stages_stay(variant: str) -> None:
     found = EarliestFinish().place(request(fixed, variant, 8), cluster(node("a"), node("b")), 0.0)
     assert isinstance(found, Placement)
     assert not found.job.runs
+
+
+def test_a_grouping_is_used_for_a_while_and_its_stages_go_where_they_end_first() -> None:
+    app = free_application(PIECES)
+    policy, view = EarliestFinish(), cluster(*(node(f"n{index}", load_ms=1.0) for index in range(3)))
+    first = policy.place(request(app, "layer", 64), view, 0.0)
+    assert isinstance(first, Placement)
+    assert len(first.shares) == 3
+    faster = [node(f"n{index}", load_ms=1.0) for index in range(2)]
+    view.apply(snapshot(*faster, node("n2", load_ms=1.0), node("new", speed=50, load_ms=1.0)), 500.0)
+    soon = policy.place(request(app, "layer", 64, start_ms=500.0), view, 500.0)
+    assert isinstance(soon, Placement)
+    assert list(soon.job.fragments) == list(first.job.fragments)
+    assert "new" in soon.node_names
+    later = policy.place(request(app, "layer", 64, start_ms=1500.0), view, 1500.0)
+    assert isinstance(later, Placement)
+    assert later.node_names == ("new",)
+
+
+def test_a_grouping_that_has_no_room_any_more_is_searched_at_once() -> None:
+    app = free_application(8, weight_megabytes=10.0)
+    policy, large = EarliestFinish(), [node(f"n{index}", megabytes=200.0) for index in range(4)]
+    view = cluster(*large)
+    assert isinstance(policy.place(request(app, "layer", 1), view, 0.0), Placement)
+    view.apply(snapshot(*(node(f"n{index}", megabytes=35.0) for index in range(4))), 1.0)
+    found = policy.place(request(app, "layer", 1, start_ms=1.0), view, 1.0)
+    assert isinstance(found, Placement)
+    assert len(found.shares) == 4

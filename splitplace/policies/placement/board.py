@@ -250,6 +250,15 @@ class Board:
                 best, best_key = offer, key
         return best
 
+    def put_all(self) -> Stage | None:
+        """Put every stage where it ends first. Return the first one that no node has memory for, if any."""
+        for stage in self.schedule.job.variant.stages:
+            best = self.best_offer(stage)
+            if best is None:
+                return stage
+            self.put(stage, best)
+        return None
+
     def soonest_nodes(self, stage: Stage, count: int) -> tuple[str, ...]:
         """Return the nodes that could end a stage first at best, the soonest first.
 

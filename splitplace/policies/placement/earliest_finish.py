@@ -61,11 +61,12 @@ class EarliestFinish(StatelessPlacement):
             return no_usable_node(request, cluster)
         board = _board(request, cluster, now_ms, usable)
         regrouped = self._regrouper.schedule(request, cluster, now_ms, usable)
-        best = _stage_by_stage(board)
-        if isinstance(best, Stage):
+        best = board.schedule
+        without_room = board.put_all()
+        if without_room is not None:
             packed = _largest_first(request, cluster, now_ms, usable) or regrouped
             if packed is None:
-                return no_room(request, cluster, best)
+                return no_room(request, cluster, without_room)
             best = packed
         if len(request.job.variant.stages) > 1:
             best = _on_a_single_node(request, cluster, now_ms, board, best)
@@ -85,16 +86,6 @@ def _schedule(request: PlacementRequest, cluster: ClusterView, now_ms: float) ->
 
 def _board(request: PlacementRequest, cluster: ClusterView, now_ms: float, usable: Flags) -> Board:
     return Board(_schedule(request, cluster, now_ms), usable)
-
-
-def _stage_by_stage(board: Board) -> StageSchedule | Stage:
-    """Return the greedy schedule, or the stage that no node has memory for."""
-    for stage in board.schedule.job.variant.stages:
-        best = board.best_offer(stage)
-        if best is None:
-            return stage
-        board.put(stage, best)
-    return board.schedule
 
 
 def _largest_first(

@@ -10,15 +10,20 @@ from typing import Self
 import numpy as np
 
 from splitplace.messages.application import Application, Fragment
-from splitplace.messages.groupings import cut_places, derived_fragment, free_chain, grouped
+from splitplace.messages.groupings import GroupedVariant, cut_places, derived_fragment, free_chain, grouped
 from splitplace.messages.pieces import NamedChain, PieceRun
 from splitplace.policies.cluster import ClusterView
 from splitplace.policies.cost import Flags, Floats
 from splitplace.policies.memory import described_bytes, preparing_bytes
+from splitplace.policies.placement.board import Board
 from splitplace.policies.placement.grouping import MAX_NODES, Grouping, NodeColumns, PieceCosts, Source, group
 from splitplace.policies.placement.interface import PlacementRequest
 from splitplace.policies.prediction import StageSchedule
 
+USED_FOR_MS = 1000.0
+"""How long a grouping is used before a better one is searched."""
+MAX_FOUND = 1024
+"""Groupings that are kept."""
 CANDIDATES = 10
 """Nodes that are compared, if their memory is enough."""
 OF_A_KIND = 3
@@ -81,11 +86,27 @@ def _matrix(runs: Mapping[tuple[int, int], Fragment], figure: Callable[[Fragment
     return values
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A grouping that was the best when it was searched."""
+
+    application: Application
+    grouped: GroupedVariant
+    found_ms: float
+    until_ms: float
+
+
 class Regrouper:
-    """Finds groupings, and keeps the tables of runs of the applications it has seen."""
+    """Finds groupings, and keeps the tables of runs of the applications it has seen.
+
+    The search takes some ms. What makes another grouping better (what is loaded, what is measured) is
+    reported once a second, so each grouping is used for a while, with the nodes that suit each task.
+    """
 
     def __init__(self) -> None:
         self._tables: dict[tuple[str, str], tuple[Application, RunTable]] = {}
+        self._found: dict[tuple[str, str, int], _Found] = {}
+        """The last grouping by application, variant and number of inputs."""
 
     def schedule(
         self, request: PlacementRequest, cluster: ClusterView, now_ms: float, usable: Flags
@@ -96,7 +117,25 @@ class Regrouper:
         named = free_chain(application, job.variant)
         if named is None or job.grouped is not None:
             return None
-        table = self._table(application, named)
+        key = application.name, job.variant.name, job.batch
+        last = self._found.get(key)
+        if last is not None and last.application is application and last.found_ms <= now_ms < last.until_ms:
+            again = _on_best_nodes(request, last.grouped, cluster, now_ms, usable)
+            if again is not None:
+                return again
+        schedule = self._search(request, cluster, now_ms, usable, self._table(application, named))
+        if schedule is None or schedule.job.grouped is None:
+            return None
+        self._found[key] = _Found(application, schedule.job.grouped, now_ms, now_ms + USED_FOR_MS)
+        if len(self._found) > MAX_FOUND:
+            del self._found[next(iter(self._found))]
+        return schedule
+
+    @staticmethod
+    def _search(
+        request: PlacementRequest, cluster: ClusterView, now_ms: float, usable: Flags, table: RunTable
+    ) -> StageSchedule | None:
+        job = request.job
         ranked = _candidates(table, request, cluster, now_ms, usable)
         chosen = ranked[:CANDIDATES]
         found = _grouping(table, request, cluster, now_ms, chosen)
@@ -106,7 +145,7 @@ class Regrouper:
         if found is None:
             return None
         cuts = [table.places[stage.first_piece] for stage in found.stages[1:]]
-        again = job.regrouped(grouped(application, job.variant, cuts))
+        again = job.regrouped(grouped(job.application, job.variant, cuts))
         schedule = StageSchedule(cluster, again, now_ms, request.start_ms, request.due_ms)
         names = cluster.columns.names
         for stage, planned in zip(again.variant.stages, found.stages, strict=True):
@@ -119,6 +158,15 @@ class Regrouper:
         if known is None or known[0] is not application:
             known = self._tables[key] = application, RunTable.of(application, named)
         return known[1]
+
+
+def _on_best_nodes(
+    request: PlacementRequest, known: GroupedVariant, cluster: ClusterView, now_ms: float, usable: Flags
+) -> StageSchedule | None:
+    """Return a known grouping with each stage where it ends first; None if a stage fits nowhere."""
+    schedule = StageSchedule(cluster, request.job.regrouped(known), now_ms, request.start_ms, request.due_ms)
+    board = Board(schedule, usable)
+    return schedule if board.put_all() is None else None
 
 
 def _candidates(
