@@ -17,6 +17,7 @@ from splitplace.edge_node.sessions import FragmentError
 from splitplace.edge_node.stage.body import PieceError
 from splitplace.errors import SplitPlaceError
 from splitplace.messages.application import Application, Fragment, TensorSpec, Variant
+from splitplace.messages.limits import MAX_STAGES
 from splitplace.messages.pieces import NamedChain
 from splitplace.workshop.cutting.profile import Timing
 from splitplace.workshop.onnx.graph import GraphError
@@ -182,6 +183,14 @@ def _cuts_of(whole: onnx.ModelProto, parts: tuple[onnx.ModelProto, ...]) -> tupl
     return tensors
 
 
+def _most_stages(variant: Variant, done: _Converted) -> int | None:
+    """Return into how many stages a placement may group the pieces; None for what is no cut of `whole`."""
+    chains = {done.runs[stage.fragment].chain for stage in variant.stages}
+    if variant.kind != "layer" or chains != {"whole"}:
+        return None
+    return MAX_STAGES if variant.name == "layer" else len(variant.stages)
+
+
 def _application(earlier: EarlierApplication, done: _Converted) -> Application:
     micro_batches = {
         stage.fragment: variant.micro_batch for variant in earlier.variants for stage in variant.stages
@@ -201,7 +210,8 @@ def _application(earlier: EarlierApplication, done: _Converted) -> Application:
             update={
                 "stages": tuple(
                     stage.model_copy(update={"fragment": ids[stage.fragment]}) for stage in variant.stages
-                )
+                ),
+                "most_stages": _most_stages(variant, done),
             }
         )
         for variant in earlier.variants

@@ -103,8 +103,15 @@ class Packer:
         """Add a variant that is a whole network on one node; by default the network of its name."""
         self._add(name, kind, [self._stage(name, network or name, (), INPUT, self._every_class)])
 
-    def add_chain(self, name: str, network: str, cuts: Sequence[str]) -> None:
-        """Add a variant that is a network cut at some of the tensors that it was added with."""
+    def add_chain(self, name: str, network: str, cuts: Sequence[str], most_stages: int | None = None) -> None:
+        """Add a variant that is a network cut at some of the tensors that it was added with.
+
+        Args:
+            name: Name of the variant.
+            network: Name of the network.
+            cuts: Tensors between its stages.
+            most_stages: Stages into which placements may group its pieces anew; None = never.
+        """
         chain = self._chains[network].chain
         crossing = [bundle[0].name for bundle in chain.bundles]
         ends = (0, *(crossing.index(tensor) for tensor in cuts), len(chain.pieces))
@@ -118,7 +125,7 @@ class Packer:
             )
             for index, run in enumerate(pairwise(ends))
         ]
-        self._add(name, "layer", stages)
+        self._add(name, "layer", stages, most_stages)
 
     def add_branches(
         self, name: str, models: Sequence[onnx.ModelProto], groups: Sequence[tuple[int, ...]]
@@ -165,8 +172,11 @@ class Packer:
         self._fragments.setdefault(fragment.sha256, fragment)
         return Stage(name=name, fragment=fragment.sha256, source=source, classes=classes)
 
-    def _add(self, name: str, kind: VariantKind, stages: Sequence[Stage]) -> None:
+    def _add(
+        self, name: str, kind: VariantKind, stages: Sequence[Stage], most_stages: int | None = None
+    ) -> None:
         variant = Variant(
+            most_stages=most_stages,
             name=name,
             kind=kind,
             stages=tuple(stages),

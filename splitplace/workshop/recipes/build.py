@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from splitplace.messages.application import Application, TensorSpec
+from splitplace.messages.limits import MAX_STAGES
 from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.compression.bottleneck import bottlenecks
 from splitplace.workshop.compression.quantization import quantize
@@ -132,7 +133,7 @@ def fill(bench: Workbench, trained: Trained, folder: Path, told: Told) -> Packer
     cuts = balanced_cuts(network, recipe.stages)
     packer.add_measured("whole", network, cuts)
     packer.add_single("whole", "whole")
-    packer.add_chain("layer", "whole", cuts)
+    packer.add_chain("layer", "whole", cuts, MAX_STAGES)
     semantic = trained.semantic
     branches = [export_network(branch, example) for branch in semantic.branches.branches]
     packer.add_branches("semantic", branches, semantic.groups)

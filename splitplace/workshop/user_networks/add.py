@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from splitplace.messages.application import Application, TensorSpec
+from splitplace.messages.limits import MAX_STAGES
 from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.datasets import Subset
 from splitplace.workshop.onnx.graph import Graph
@@ -113,4 +114,4 @@ def _fill(packer: Packer, whole: onnx.ModelProto, stages: Sequence[int], told: T
     packer.add_measured("whole", network, {tensor for cuts in chains.values() for tensor in cuts})
     packer.add_single("whole", "whole")
     for name, cuts in chains.items():
-        packer.add_chain(name, "whole", cuts)
+        packer.add_chain(name, "whole", cuts, MAX_STAGES if name == "layer" else len(cuts) + 1)
