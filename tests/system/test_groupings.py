@@ -17,7 +17,7 @@ pytestmark = pytest.mark.system
 
 
 async def test_tasks_are_answered_by_stages_that_no_manifest_describes(tmp_path: Path) -> None:
-    build_tiny_application(tmp_path / "store", in_pieces=True, most_stages=3, milliseconds_per_image=40.0)
+    build_tiny_application(tmp_path / "store", most_stages=3, milliseconds_per_image=40.0)
     with (
         running_broker("mosquitto", tmp_path / "broker") as broker,
         Processes(tmp_path / "logs") as processes,
