@@ -10,8 +10,9 @@ from math import inf
 from splitplace.messages.application import Fragment
 from splitplace.messages.limits import MEBIBYTE
 
-PREPARED_FROM_BYTES = MEBIBYTE
-"""Weights from which on a fragment is prepared: below, two processes would cost more than they save."""
+PREPARED_FROM_BYTES = 16 * MEBIBYTE
+"""Weights from which on a fragment is prepared. Below, the process that prepares it costs more than it saves:
+to start it takes a second of a whole core, and ten on a node that has a tenth of one."""
 
 _PREPARING = 1.2
 """Private memory of the preparing process, as a multiple of the weights in memory. Enough for ResNet50,

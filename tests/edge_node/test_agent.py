@@ -6,8 +6,8 @@ import numpy as np
 
 from splitplace.messages.cluster import CancelTask, PrepareFragments
 from splitplace.messages.frames import Route
-from splitplace.messages.limits import MEBIBYTE
 from splitplace.messages.topics import NODE_CANCEL, NODE_INFO, NODE_PREPARE, NODE_STATUS
+from splitplace.policies.memory import PREPARED_FROM_BYTES
 from tests.edge_node.wide_application import WIDTH, build_wide_application
 from tests.edge_node.world import routes, world
 from tests.support.observer import Observer
@@ -40,7 +40,7 @@ async def test_a_node_prepares_a_fragment_with_large_weights_and_tells_what_it_m
     mosquitto_url: str, tmp_path: Path
 ) -> None:
     images, _ = tiny_images(8)
-    application = build_tiny_application(tmp_path / "models", weight_bytes=2 * MEBIBYTE)
+    application = build_tiny_application(tmp_path / "models", weight_bytes=PREPARED_FROM_BYTES)
     async with world(mosquitto_url, tmp_path, application=application) as w:
         await w.start_node("n1", memory_budget_mb=64)
         (route,) = routes(application.variant("whole"), ["n1"])

@@ -9,6 +9,7 @@ import pytest
 from splitplace.edge_node import opening
 from splitplace.edge_node.stage.child import OUT_OF_MEMORY
 from splitplace.messages.limits import MEBIBYTE
+from splitplace.policies import memory
 from splitplace.policies.memory import activation_bytes, preparing_bytes
 from tests.edge_node.jobs import make_job
 from tests.edge_node.loading import Bench, bench
@@ -18,6 +19,11 @@ LARGE = 2 * MEBIBYTE
 BUDGET = 64 * MEBIBYTE
 BIG = 1_000_000_000.0
 PATIENCE_S = 60.0
+
+
+@pytest.fixture(autouse=True)
+def _small_weights_count_as_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "PREPARED_FROM_BYTES", MEBIBYTE)
 
 
 def python(program: str) -> tuple[str, ...]:

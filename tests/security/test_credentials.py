@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from splitplace.bus.settings import Settings
+from splitplace.commands.shared.places import paths
 from splitplace.edge_node.settings import NodeSettings
 from splitplace.errors import ConfigurationError
 from splitplace.services.gateway.settings import GatewaySettings
@@ -106,3 +107,10 @@ def test_an_error_about_a_file_does_not_quote_it(tmp_path: Path) -> None:
 
 def test_a_system_without_users_needs_no_credentials(tmp_path: Path) -> None:
     assert Settings.load(state_dir=tmp_path).credentials is None
+
+
+def test_a_device_that_has_joined_runs_commands_that_need_no_broker(state: Path) -> None:
+    (state / "secure" / "users" / "operator.toml").unlink()
+    assert paths(state).logs == state / "log"
+    with pytest.raises(CredentialsError, match="no credentials for 'operator'"):
+        Settings.load(state_dir=state)

@@ -1,9 +1,10 @@
 """Options and settings about where files lie (docs/files.md)."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typing_extensions import override
 
 from splitplace.bus.settings import StoreSettings
 from splitplace.storage.model_store import ModelStore
@@ -35,5 +36,14 @@ def paths(state_dir: Path | None = None) -> Paths:
     return _settings(state_dir).paths
 
 
+class _PlaceSettings(StoreSettings):
+    """Where files lie. Needs no user of the broker: a device that has joined may have none for commands."""
+
+    @classmethod
+    @override
+    def _with_credentials(cls, data: dict[str, Any]) -> dict[str, Any]:
+        return data
+
+
 def _settings(state_dir: Path | None = None) -> StoreSettings:
-    return StoreSettings.load() if state_dir is None else StoreSettings.load(state_dir=state_dir)
+    return _PlaceSettings.load() if state_dir is None else _PlaceSettings.load(state_dir=state_dir)
