@@ -24,10 +24,11 @@ def convert_command(
     *,
     store: StoreOption = None,
 ) -> None:
-    """Bring applications that SplitPlace 0.2 wrote into the present form: networks in pieces.
+    """Bring applications that SplitPlace 0.2 wrote into the present form.
 
-    Accuracies and times are kept. The pieces are compared with the files that they replace. An end at any
-    moment leaves the application as it was or converted; then the command can be repeated.
+    Networks are cut into pieces. Accuracies and times are kept. The pieces are compared with the files that
+    they replace. An end at any moment leaves the application as it was or converted; then the command can be
+    repeated.
     """
     models = model_store(store)
     console = Console()

@@ -65,7 +65,7 @@ def inspect_command(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show a network's pieces, where it can be cut, what each stage costs, and how good the cut is.
+    """Show a network's pieces, where it can be cut, and what each stage costs.
 
     Every segment between two places to cut is timed on this machine first; that takes some seconds.
     """
