@@ -9,6 +9,7 @@ from pathlib import Path
 
 from splitplace.edge_node.fragment_store import FragmentStore
 from splitplace.edge_node.stage.prepared import PreparedForms
+from splitplace.storage.set_aside import check_folder
 
 FILES = "files"
 FORMS = "prepared"
@@ -26,8 +27,10 @@ class NodeDisk:
             max_bytes: Bound of files and forms together.
 
         Raises:
-            OSError: The folder is not a folder, or not ours.
+            ConfigurationError: The folder is not a folder, or not ours.
+            OSError: One of those in it is not a folder, or not ours.
         """
+        check_folder(folder, "--fragment-dir")
         self.forms = PreparedForms(folder / FORMS, max_bytes // 2, grows=self._grows)
         self.files = FragmentStore(folder / FILES, max_bytes, self.forms)
         for pattern in _OLD_FILES:

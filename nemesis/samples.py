@@ -14,6 +14,8 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from nemesis import networks
+
 USED = 100
 """Samples of each application that are sent: the right answers to all of them take seconds."""
 CLOSE_CALL = 0.05
@@ -50,17 +52,19 @@ class Application:
             raise KeyError(f"{self.name} has no variant {variant}")
         tensors: dict[str, NDArray[Any]] = {"input": self.images}
         for stage in stages:  # every stage follows its source
-            path = self.folder / "fragments" / f"{stage['fragment']}.onnx"
-            options = ort.SessionOptions()
-            options.intra_op_num_threads = 1
-            session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-            feed = {session.get_inputs()[0].name: tensors[stage["source"]]}
-            tensors[stage["name"]] = session.run(None, feed)[0]
+            network = self._network(stage["fragment"])
+            feed = {network.get_inputs()[0].name: tensors[stage["source"]]}
+            tensors[stage["name"]] = network.run(None, feed)[0]
         return [
             (np.asarray(stage["classes"]), tensors[stage["name"]].astype(np.float64))
             for stage in stages
             if stage["classes"]
         ]
+
+    def _network(self, fragment: str) -> ort.InferenceSession:
+        run = next(known for known in self._manifest["fragments"] if known["sha256"] == fragment)
+        chain = next(known for known in self._manifest["chains"] if known["name"] == run["chain"])
+        return networks.session(self.folder / "pieces", chain["chain"], run["first"], run["end"])
 
     def opinions(self, variant: str, *, partial: bool) -> list[Opinion]:
         """Return for each sample what a variant may answer; `partial`: with any of its branches missing."""

@@ -139,11 +139,11 @@ def test_the_doctor_finds_nothing_wrong(system: System) -> None:
     assert (shown.returncode, "fail " in shown.stdout) == (0, False), shown.stdout
 
 
-def test_the_doctor_sees_a_fragment_that_was_changed(system: System, tmp_path: Path) -> None:
+def test_the_doctor_sees_a_file_that_was_changed(system: System, tmp_path: Path) -> None:
     store = tmp_path / "store"
     subprocess.run(["cp", "-r", str(system.journal.parent / "store"), str(store)], check=True)
-    fragment = next(store.glob("tiny/fragments/*.onnx"))
-    fragment.write_bytes(fragment.read_bytes() + b"x")
+    file = next(store.glob("tiny/pieces/*"))
+    file.write_bytes(file.read_bytes() + b"x")
     shown = run("doctor", "--store", str(store), *at(system))
     assert shown.returncode == 1
     assert "fail model store" in shown.stdout

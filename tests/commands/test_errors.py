@@ -76,7 +76,7 @@ def test_a_broker_url_that_is_none_is_a_usage_error(
         (("watch", "--seconds", "-1"), 2, "--seconds"),
         (("up", "--folder", "file"), 1, "file: is not a folder"),
         (("up", "--policy", "mab"), 2, "not of the form split+placement"),
-        (("node", "--fragment-dir", "file"), 1, "file: is not a folder"),
+        (("node", "--fragment-dir", "file"), 2, "file: is not a folder"),
         (("node", "--node", "a b"), 2, "--node: String should match"),
         (("node", "--codec", "lz4"), 2, "--codec"),
         (("node", "--memory-budget-mb", "much"), 2, "--memory-budget-mb"),

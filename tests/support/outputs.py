@@ -149,14 +149,15 @@ def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
 def wide_application(classes: int, name: str = "wide") -> Application:
     """An application of so many classes, with the one variant `whole`."""
     narrow = logits_application(name)
-    whole = narrow.variant("whole").stages[0].model_copy(update={"classes": tuple(range(classes))})
-    fragment = narrow.fragment(whole.fragment)
-    spec = TensorSpec(dtype="float32", shape=(classes,))
+    fragment = nominal_run("wide", narrow.input, TensorSpec(dtype="float32", shape=(classes,)))
+    stage = narrow.variant("whole").stages[0]
+    whole = stage.model_copy(update={"fragment": fragment.sha256, "classes": tuple(range(classes))})
     changed = narrow.model_copy(
         update={
             "labels": tuple(f"class {index}" for index in range(classes)),
             "variants": (narrow.variant("whole").model_copy(update={"stages": (whole,)}),),
-            "fragments": (fragment.model_copy(update={"output": spec}),),
+            "fragments": (fragment,),
+            "chains": nominal_chains([fragment]),
         }
     )
     return Application.model_validate(dict(changed))

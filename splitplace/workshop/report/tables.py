@@ -113,7 +113,7 @@ def points_table(inspection: Inspection) -> Table:
     """Return a table of the cut points, with the share of FLOPs and time before each.
 
     Marked are places where one piece ends and the next begins, and where the plan cuts; in brackets where
-    that is within a piece.
+    that is within a piece. Without known pieces, only the cuts are marked.
     """
     first = inspection.pieces[0].chain if inspection.pieces else ""
     bounds = {name for piece in inspection.pieces if piece.chain == first for name in piece.crossing}
@@ -130,7 +130,11 @@ def points_table(inspection: Inspection) -> Table:
     for index, point in enumerate(inspection.points):
         table.add_row(
             str(index + 1),
-            _mark(is_cut=index in inspection.cuts, is_bound=point.tensor in bounds),
+            _mark(
+                is_cut=index in inspection.cuts,
+                is_bound=point.tensor in bounds,
+                has_pieces=bool(inspection.pieces),
+            ),
             inspection.segments[index].label,
             size(point.bytes_per_image),
             size(point.sent_bytes_per_image),
@@ -140,9 +144,9 @@ def points_table(inspection: Inspection) -> Table:
     return table
 
 
-def _mark(*, is_cut: bool, is_bound: bool) -> str:
+def _mark(*, is_cut: bool, is_bound: bool, has_pieces: bool) -> str:
     if is_cut:
-        return "cut" if is_bound else "(cut)"
+        return "cut" if is_bound or not has_pieces else "(cut)"
     return "piece" if is_bound else ""
 
 
