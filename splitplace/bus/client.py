@@ -7,9 +7,6 @@ this module, and no other, uses the inside of aiomqtt and the paho client in it 
 import asyncio
 import contextlib
 import logging
-import socket
-import ssl
-import sys
 import threading
 import time
 from collections import deque
@@ -27,6 +24,7 @@ from typing_extensions import override
 
 from splitplace.bus.batches import Batches
 from splitplace.bus.publication import ConnectionLostError, Publication, RefusedError
+from splitplace.bus.sockets import acknowledge_tcp, is_pending
 
 _SLOTS = 20
 """Publications of any size in flight at a time. More would keep pings waiting on a slow link."""
@@ -235,12 +233,25 @@ class BrokerClient(aiomqtt.Client):
         """End the connection, or the attempt at one, and every publication under way."""
         self._is_over = True
         self._client.disconnect()
+        self._close_socket()
         in_flight, self._in_flight = self._in_flight, {}
         for _, ended in in_flight.values():
             ended(ConnectionLostError(_ENDED))
         waiting, self._waiting = self._waiting, deque()
         for _, ended in waiting:
             ended(aiomqtt.MqttError(_ENDED))
+
+    @override
+    def _client_connect(self) -> None:
+        """Connect, in a thread. An attempt that was abandoned meanwhile must not leave its socket open."""
+        super()._client_connect()
+        if self._is_over:
+            with contextlib.suppress(RuntimeError):  # the event loop has ended
+                self._loop.call_soon_threadsafe(self._close_socket)
+
+    def _close_socket(self) -> None:
+        """Close the socket if paho has not."""
+        self._client._sock_close()  # noqa: SLF001
 
     @override
     def _on_connect(
@@ -313,7 +324,7 @@ class BrokerClient(aiomqtt.Client):
             began_s = time.thread_time()
             try:
                 client.loop_read()
-                while self._batches.has_incoming or _is_pending(client.socket()):
+                while self._batches.has_incoming or is_pending(client.socket()):
                     if time.thread_time() - began_s > _TURN_S:
                         is_due = True
                         self._loop.call_soon(read_on)
@@ -323,7 +334,7 @@ class BrokerClient(aiomqtt.Client):
                 self._fail(error)
             if self._receiver is not None:
                 self._receiver.read(is_empty=self._batches.is_drained)
-            _acknowledge_tcp(client.socket())
+            acknowledge_tcp(client.socket())
 
         def open_socket() -> None:
             if sock.fileno() >= 0:
@@ -380,19 +391,3 @@ def _settle(future: asyncio.Future[None], error: Exception | None) -> None:
 def acknowledge(client: aiomqtt.Client, packet: int) -> None:
     """Tell the broker that a QoS 1 message has been handled."""
     client._client.ack(packet, 1)  # noqa: SLF001
-
-
-def _is_pending(connection: Any) -> bool:  # noqa: ANN401 - a socket of any kind that paho knows
-    """Whether a TLS socket has decrypted bytes that no poll tells of."""
-    return isinstance(connection, ssl.SSLSocket) and connection.pending() > 0
-
-
-def _acknowledge_tcp(connection: Any) -> None:  # noqa: ANN401 - as above
-    """Send the TCP acknowledgement of what was just read now, not in 40 ms.
-
-    A broker that leaves Nagle's algorithm on (rumqttd always, Mosquitto by default) holds its next message
-    back until then. Linux forgets the option after each use.
-    """
-    if isinstance(connection, socket.socket) and sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)

@@ -16,8 +16,8 @@ from splitplace.bus.statistics import Statistics
 
 log = logging.getLogger(__name__)
 
-MAX_STRIKES = 3
-"""Connections that one publication may cost."""
+MAX_STRIKES = 5
+"""Connections that one publication may cost. A broker that is restarted a few times in a row ends fewer."""
 
 _AT_ONCE_S = 1.0
 """A broker that ends the connection this soon after a publication may mean that publication."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from splitplace.bus.connection import Bus, Received
+from splitplace.bus.publisher import MAX_STRIKES
 from splitplace.bus.seldom import MAX_KEYS, PERIOD_S, SeldomWarnings
 from splitplace.bus.settings import Settings
 from splitplace.commands.processes import broker as broker_module
@@ -95,7 +96,7 @@ async def test_a_publication_that_costs_the_connection_is_given_up_and_the_rest_
         await until(lambda: len(seen) == 40)
         assert await sender.publish(NODE_STATUS, status("after"))
     assert sender.statistics.undeliverable == 1
-    assert sender.statistics.reconnects == 3
+    assert sender.statistics.reconnects == MAX_STRIKES
     assert len(warnings_with(caplog, "gave up a publication of 1 bytes")) == 1
 
 
