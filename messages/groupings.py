@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from splitplace.errors import SplitPlaceError
 from splitplace.messages.application import INPUT, Application, Fragment, Stage, Variant
 from splitplace.messages.pieces import NamedChain, PieceRun
 from splitplace.messages.task import TaskPlaced
 
 
-class GroupingError(ValueError):
-    """There is no such run of pieces, or it cannot be a stage of the variant."""
+class GroupingError(SplitPlaceError, ValueError):
+    """A placement does not fit its application: there is no such variant, run of pieces, or grouping."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +104,17 @@ def placed_variant(application: Application, placed: TaskPlaced) -> Variant:
     """Return the variant of a placement, with the stages that were chosen for it.
 
     Raises:
-        KeyError: The application has no such variant.
-        GroupingError: The placement names runs that are no grouping of it.
+        GroupingError: The application has no such variant, or the placement's runs are no grouping of it.
     """
     return as_placed(application, placed).variant
 
 
 def as_placed(application: Application, placed: TaskPlaced) -> GroupedVariant:
     """Return the stages of a placement and their fragments. Raises as `placed_variant` does."""
-    variant = application.variant(placed.variant)
+    try:
+        variant = application.variant(placed.variant)
+    except KeyError:
+        raise GroupingError(f"{application.name} has no variant {placed.variant}") from None
     runs = {stage.stage: stage.run for stage in placed.stages if stage.run is not None}
     if not runs:
         fragments = {stage.name: application.fragment(stage.fragment) for stage in variant.stages}

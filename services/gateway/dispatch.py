@@ -49,8 +49,8 @@ def input_frames(
         compress: try zstd on the inputs.
 
     Raises:
-        KeyError: the variant is unknown or a stage has no node.
-        GroupingError: the placement groups pieces that the application does not have.
+        KeyError: a stage has no node.
+        GroupingError: the placement does not fit the application.
     """
     grouped = as_placed(application, placed)
     known: dict[tuple[tuple[str, str], ...], tuple[Route, ...]] = {}

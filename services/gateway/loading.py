@@ -52,7 +52,7 @@ class Loading:
             return []
         try:
             variant = placed_variant(application, task.placed)
-        except (KeyError, GroupingError):
+        except GroupingError:
             return []
         nodes = {stage.stage: stage.node for stage in task.placed.stages}
         return [(nodes[stage.name], stage.fragment) for stage in variant.stages if stage.name in nodes]

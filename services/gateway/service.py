@@ -19,6 +19,7 @@ from splitplace.messages import topics
 from splitplace.messages.application import Application
 from splitplace.messages.cluster import CancelTask, ClusterState, NodeStatus, ServiceStatus, StageFailure
 from splitplace.messages.frames import GATEWAY_SENDER
+from splitplace.messages.groupings import GroupingError
 from splitplace.messages.metrics import RefusalMetrics
 from splitplace.messages.task import Answer, SettleTask, TaskDecided, TaskPlaced, TaskResult
 from splitplace.services.gateway import answers, moments
@@ -278,6 +279,8 @@ class Gateway:
             await asyncio.gather(*pending)
         except KeyError as error:
             log.warning("placement of %s does not fit its application: %s is missing", dispatch.key, error)
+        except GroupingError as error:
+            log.warning("placement of %s does not fit its application: %s", dispatch.key, error)
 
     async def _finish(self, finish: Finish) -> None:
         entry = self._entries.pop(finish.key)

@@ -202,7 +202,7 @@ class WorkWatch:
             return {}
         try:
             variant = placed_variant(application, placed)
-        except (KeyError, GroupingError):
+        except GroupingError:
             return {}
         return {stage.name: stage.source for stage in variant.stages}
 

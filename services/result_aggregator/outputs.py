@@ -52,8 +52,6 @@ class TaskOutputs:
             raise FrameError(f"{header.task}: {placed.application} {placed.variant} was placed")
         try:
             variant = placed_variant(application, placed)
-        except KeyError:
-            raise FrameError(f"{header.task}: {header.application} has no variant {header.variant}") from None
         except GroupingError as error:
             raise FrameError(f"{header.task}: {error}") from None
         sinks = {sink.name: sink for sink in variant.sinks}

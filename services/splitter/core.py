@@ -127,7 +127,7 @@ class SplitterCore:
             return
         try:
             work = stage_work(application, placed)
-        except (KeyError, GroupingError):
+        except GroupingError:
             return
         due_ms = record.due_ms if record else now_ms + (placed.predicted_ms or 0.0)
         self._cluster.placed(placed.task, placed.attempt, work, now_ms, due_ms=due_ms)

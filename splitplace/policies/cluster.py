@@ -42,8 +42,7 @@ def stage_work(application: Application, placed: TaskPlaced) -> tuple[StageWork,
     """Return the work of a published placement. Stages that the variant does not have are ignored.
 
     Raises:
-        KeyError: the application has no such variant.
-        GroupingError: the placement groups pieces that the application does not have.
+        GroupingError: the placement does not fit the application.
     """
     fragments = as_placed(application, placed).fragments
     return tuple(

@@ -107,7 +107,7 @@ def test_fixed_stages_other_chains_and_too_many_stages_are_refused() -> None:
         grouped(app, app.variant("layer"), [1, 2])
     with pytest.raises(GroupingError, match="fixed"):
         grouped(app, app.variant("whole"), [])
-    with pytest.raises(KeyError):
+    with pytest.raises(GroupingError, match="no variant unknown"):
         as_placed(app, placed(app, [(0, 6)], variant="unknown"))
 
 

@@ -18,6 +18,7 @@ from splitplace.messages import topics
 from splitplace.messages.application import Application
 from splitplace.messages.cluster import ServiceStatus
 from splitplace.messages.frames import TensorHeader, chunk_body, decode_tensor
+from splitplace.messages.pieces import PieceRun
 from splitplace.messages.task import (
     ClassScore,
     StagePlacement,
@@ -47,6 +48,8 @@ class StandIn:
         self.bus = Bus(settings, "stand-in")
         self.applications: list[Application] = []
         self._has_catalogue = has_catalogue
+        self.run: PieceRun | None = None
+        """The pieces of the first stage in placements."""
         self.accepted: list[TaskAccepted] = []
         self.frames: list[tuple[TensorHeader, Any]] = []
         self.finished: list[TaskFinished] = []
@@ -91,7 +94,7 @@ class StandIn:
             alternatives=(),
         )
         stages = (
-            StagePlacement(stage="front", node="n1", work_ms=1.0),
+            StagePlacement(stage="front", node="n1", work_ms=1.0, run=self.run),
             StagePlacement(stage="back", node="n2", work_ms=1.0),
         )
         placed = TaskPlaced(

@@ -9,6 +9,7 @@ import pytest
 from splitplace.commands.processes.broker import Broker
 from splitplace.messages import topics
 from splitplace.messages.cluster import ServiceStatus
+from splitplace.messages.pieces import PieceRun
 from splitplace.messages.task import Answer, ClassScore, StageReport
 from splitplace.services.gateway import recent_refusals
 from splitplace.services.gateway.journal import Journal, JournalError
@@ -108,6 +109,18 @@ async def test_too_many_unfinished_tasks_are_refused_as_overload(settings: Gatew
         assert (refusal["task"], refusal["status"]) == ("2", "refused")
         assert "overloaded" in refusal["reason"]
         assert (await sensor.answer())["status"] == "expired"
+
+
+async def test_a_placement_that_does_not_fit_costs_an_attempt_and_not_the_gateway(
+    settings: GatewaySettings,
+) -> None:
+    async with system(settings.model_copy(update={"stall_ms": 200.0})) as (stand_in, sensor):
+        stand_in.run = PieceRun(chain="unknown", first=0, end=1)
+        await sensor.ask(packed(deadline_ms=60_000.0))
+        await until(lambda: stand_in.accepted)
+        stand_in.run = None
+        answer = await sensor.answer()
+        assert (answer["status"], answer["attempt"]) == ("answered", 2)
 
 
 async def test_a_task_nobody_finishes_expires_after_deadline_and_grace(settings: GatewaySettings) -> None:
