@@ -32,8 +32,9 @@ from splitplace.bus.settings import Settings
 from splitplace.commands.processes.broker import available_kind, started_broker
 from splitplace.commands.processes.children import Processes
 from splitplace.edge_node.runtime import FragmentRuntime, load_fragment
-from splitplace.messages.application import Application, TensorSpec
+from splitplace.messages.application import Application
 from splitplace.messages.frames import Route
+from splitplace.messages.tensors import TensorSpec
 from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.networks.catalogue import NETWORKS
 from splitplace.workshop.onnx.file import file_content

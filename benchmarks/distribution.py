@@ -17,18 +17,18 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.made_up import chain_of_file, fragment_of
 from splitplace.bus.connection import Bus, Received
 from splitplace.bus.settings import Settings
 from splitplace.commands.processes.broker import available_kind, started_broker
 from splitplace.commands.processes.children import Processes
 from splitplace.messages import topics
-from splitplace.messages.application import Application, StoredFile
+from splitplace.messages.application import Application
 from splitplace.messages.cluster import NodeVitals, PrepareFragments
 from splitplace.messages.frames import FragmentHeader
 from splitplace.messages.limits import MAX_STAGES, MEBIBYTE
 from splitplace.storage.model_store import ModelStore, sha256_of
 from splitplace.storage.paths import SHIPPED_STORE
+from tests.support.chains import nominal_chain, run_of
 
 PAPER_S = 30.0
 VITALS_EVERY_S = 0.1
@@ -105,9 +105,9 @@ def copy_of_store(source: ModelStore, target: Path, more_bytes: int) -> ModelSto
         fragments, chains = application.fragments, application.chains
         if more_bytes:
             contents.append(os.urandom(more_bytes))
-            file, first = StoredFile(sha256_of(contents[-1]), more_bytes), fragments[0]
-            more = chain_of_file("random", file, first.input, first.output)
-            fragments, chains = (*fragments, fragment_of(more, first)), (*chains, more)
+            first, sha256 = fragments[0], sha256_of(contents[-1])
+            more = nominal_chain("random", first.input, first.output, more_bytes, sha256)
+            fragments, chains = (*fragments, run_of(more)), (*chains, more)
             more_bytes = 0
         copy.save(application.model_copy(update={"fragments": fragments, "chains": chains}), contents)
     return copy

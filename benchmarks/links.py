@@ -14,7 +14,6 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.made_up import chain_of_file
 from nemesis.proxy import Link
 from splitplace.bus.connection import Bus
 from splitplace.bus.settings import Settings
@@ -22,9 +21,10 @@ from splitplace.commands.processes.broker import available_kind, started_broker
 from splitplace.commands.processes.children import Processes
 from splitplace.edge_node.fetcher import Fetcher
 from splitplace.edge_node.fragment_store import FragmentStore
-from splitplace.messages.application import StoredFile
+from splitplace.messages.pieces import StoredFile
 from splitplace.storage.model_store import ModelStore, sha256_of
 from splitplace.storage.paths import SHIPPED_STORE
+from tests.support.chains import nominal_chain
 
 MEGABIT_BYTES = 125_000
 MEGABYTE = 1_000_000
@@ -43,7 +43,8 @@ def store_with(folder: Path, sizes_bytes: tuple[int, ...]) -> tuple[StoredFile, 
     for size in sizes_bytes:
         contents.append(os.urandom(size))
         added.append(StoredFile(sha256_of(contents[-1]), size))
-        chains.append(chain_of_file(f"random-{len(added)}", added[-1], first.input, first.output))
+        name, sha256 = f"random-{len(added)}", added[-1].sha256
+        chains.append(nominal_chain(name, first.input, first.output, size, sha256))
     ModelStore(folder).save(application.model_copy(update={"chains": tuple(chains)}), contents)
     return tuple(added)
 

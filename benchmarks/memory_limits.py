@@ -39,11 +39,12 @@ from splitplace.commands.processes.children import Processes
 from splitplace.edge_node.available_memory import CHILD_BYTES, PROCESS_BYTES
 from splitplace.edge_node.disk import FILES
 from splitplace.messages import topics
-from splitplace.messages.application import INPUT, Application, Fragment, Stage, TensorSpec, Variant
+from splitplace.messages.application import INPUT, Application, Fragment, Stage, Variant
 from splitplace.messages.cluster import NodeVitals, PrepareFragments
 from splitplace.messages.frames import Route
 from splitplace.messages.limits import MEBIBYTE
 from splitplace.messages.pieces import NamedChain, PieceCost
+from splitplace.messages.tensors import TensorSpec
 from splitplace.policies.memory import described_bytes, preparing_bytes
 from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.cutting.layer_split import cut as cut_graph

@@ -1,28 +1,22 @@
 """Measure the time of placements in large clusters: `python -m benchmarks.placement`. No broker.
 
 One new task of four stages, and one rearrangement of 100 active fragments, for clusters of several sizes.
+Then a task of a shipped network whose stages `earliest-finish` chooses: searched anew, and known.
 CPU time of this process: other work on the machine does not count.
 """
 
 import argparse
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import count, pairwise
 from random import Random
 from time import process_time
 from typing import cast, get_args
 
 import numpy as np
 
-from benchmarks.made_up import chain_of_file
-from splitplace.messages.application import (
-    Application,
-    Fragment,
-    Stage,
-    StoredFile,
-    TensorSpec,
-    Variant,
-)
+from splitplace.messages.application import Application, Fragment, Stage, Variant
 from splitplace.messages.cluster import ClusterState, NodeState
+from splitplace.messages.tensors import TensorSpec
 from splitplace.policies.cluster import ClusterView
 from splitplace.policies.placement import (
     ActiveJob,
@@ -34,7 +28,11 @@ from splitplace.policies.placement import (
     place,
     placement_policy,
 )
+from splitplace.policies.placement.regroup import USED_FOR_MS
 from splitplace.policies.prediction import Job
+from splitplace.storage.model_store import ModelStore
+from splitplace.storage.paths import SHIPPED_STORE
+from tests.support.chains import nominal_chain
 
 STAGES = 4
 TASKS = 25
@@ -51,7 +49,7 @@ def application() -> Application:
     """Make an application with a chain of four stages."""
     tensors = [PIXELS, *[FEATURES] * (STAGES - 1), LOGITS]
     chains = tuple(
-        chain_of_file(f"s{number}", StoredFile(f"{number:064x}", 1 << 22), source, target)
+        nominal_chain(f"s{number}", source, target, 1 << 22)
         for number, (source, target) in enumerate(pairwise(tensors))
     )
     fragments = tuple(
@@ -162,6 +160,21 @@ def measure(name: PlacementName, nodes: int, repeats: int) -> None:
         print(f"{nodes:5} nodes, {name:15}: {STAGES * TASKS} fragments    {all_of_them}", flush=True)
 
 
+def measure_groupings(nodes: int, repeats: int) -> None:
+    """Measure placements of a shipped network whose stages are chosen when a task is placed."""
+    app = ModelStore(SHIPPED_STORE).application("cifar100")
+    view, policy = cluster(app, nodes), placement_policy("earliest-finish")
+    request = PlacementRequest("benchmark.new", Job(app, app.variant("layer"), BATCH), 5.0, DEADLINE_MS)
+    began = process_time()
+    policy.place(request, view, 0.0)
+    first_ms = 1000 * (process_time() - began)
+    moments = count(1)
+    searched = times_ms(lambda: policy.place(request, view, next(moments) * USED_FOR_MS), repeats)
+    again = times_ms(lambda: policy.place(request, view, repeats * USED_FOR_MS), repeats)
+    print(f"{nodes:5} nodes, stages of {app.name}: searched {searched} (the first {first_ms:.1f} ms)")
+    print(f"{nodes:5} nodes, stages of {app.name}: known    {again}", flush=True)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -175,6 +188,7 @@ def main() -> None:
     for nodes in arguments.nodes:
         for name in arguments.policies:
             measure(cast("PlacementName", name), nodes, arguments.repeats)
+        measure_groupings(nodes, arguments.repeats)
 
 
 if __name__ == "__main__":

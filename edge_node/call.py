@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from splitplace.edge_node.queue import MicroBatchJob
 from splitplace.edge_node.runtime import FragmentRuntime
 from splitplace.edge_node.sessions import FragmentError
-from splitplace.messages.application import ITEM_BYTES, DType
 from splitplace.messages.cluster import FailureKind
 from splitplace.messages.frames import Codec, FrameError, decode_tensor, encode_tensor
 from splitplace.messages.limits import MAX_TENSOR_BYTES
+from splitplace.messages.tensors import ITEM_BYTES, DType
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from math import nan
 from splitplace.edge_node.runs import Runs
 from splitplace.edge_node.timings import Line
 from splitplace.errors import SplitPlaceError
-from splitplace.messages.application import Application, Fragment, StoredFile
-from splitplace.messages.pieces import ChainStage, PieceRun
+from splitplace.messages.application import Application, Fragment
+from splitplace.messages.pieces import ChainStage, PieceRun, StoredFile
 from splitplace.policies import cost
 
 MAX_APPLICATIONS = 256

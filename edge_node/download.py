@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from splitplace.edge_node.window import Key, Window
 from splitplace.errors import SplitPlaceError
-from splitplace.messages.application import StoredFile
 from splitplace.messages.limits import CHUNK_BYTES
+from splitplace.messages.pieces import StoredFile
 
 MAX_REQUEST = 16
 """Max. chunks of one request."""

@@ -15,10 +15,10 @@ from splitplace.edge_node.download import Download, DownloadError
 from splitplace.edge_node.fragment_store import FragmentStore, PartialFile
 from splitplace.edge_node.link_meter import LinkMeter
 from splitplace.edge_node.window import Window
-from splitplace.messages.application import StoredFile
 from splitplace.messages.cluster import FragmentMissing, FragmentRequest
 from splitplace.messages.frames import FragmentHeader
 from splitplace.messages.limits import MAX_FILE_BYTES
+from splitplace.messages.pieces import StoredFile
 from splitplace.messages.topics import FRAGMENT_CHUNK, FRAGMENT_MISSING, FRAGMENT_REQUEST
 from splitplace.storage.model_store import StoreError
 

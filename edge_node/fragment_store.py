@@ -14,8 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from splitplace.messages.application import StoredFile
 from splitplace.messages.limits import CHUNK_BYTES
+from splitplace.messages.pieces import StoredFile
 from splitplace.storage.model_store import StoreError, verify
 from splitplace.storage.replace import move_into_place
 

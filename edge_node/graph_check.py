@@ -12,11 +12,9 @@ Sizes that only show at run time are bounded by the memory of all sessions (`ses
 by the watchdog.
 """
 
-import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from pathlib import Path
 from typing import Final
 
 from splitplace.edge_node.protobuf import ProtobufError, fields, integers, submessage, text
@@ -85,35 +83,23 @@ class _Scope:
         self.tensors[name] = tensor
 
 
-def check_file(path: Path, max_tensor_bytes: int) -> None:
-    """Check a fragment's file.
+def check_bytes(content: bytes, max_tensor_bytes: int) -> None:
+    """Check a network in one file.
 
     Args:
-        path: an ONNX file.
+        content: an ONNX file.
         max_tensor_bytes: limit of each tensor, for one input where its size depends on the batch.
 
     Raises:
         GraphRefusedError: it may run without end, or take too much memory, or is no ONNX file.
-        OSError: it cannot be read.
     """
-    with path.open("rb") as file:
-        if not path.stat().st_size:
-            raise GraphRefusedError("the file is empty")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as content:
-            reason = _reason(content, max_tensor_bytes)
-    if reason:
-        raise GraphRefusedError(reason)
-
-
-def check_bytes(content: bytes, max_tensor_bytes: int) -> None:
-    """Check the content of a file, as `check_file` does. Raises GraphRefusedError."""
     reason = _reason(memoryview(content), max_tensor_bytes)
     if reason:
         raise GraphRefusedError(reason)
 
 
 def check_stage(model: bytes, max_tensor_bytes: int) -> None:
-    """Check a joined stage, whose graphs are read as one, as `check_file` does. Raises GraphRefusedError."""
+    """Check a joined stage, whose graphs are read as one, as `check_bytes` does. Raises GraphRefusedError."""
     reason = _reason(memoryview(model), max_tensor_bytes, is_joined=True)
     if reason:
         raise GraphRefusedError(reason)

@@ -27,8 +27,9 @@ from splitplace.edge_node.sessions import FragmentError
 from splitplace.edge_node.stage.body import PieceError
 from splitplace.edge_node.stage.prepared import FormTooLargeError
 from splitplace.edge_node.stage_forms import StageForms
-from splitplace.messages.application import Application, StoredFile
+from splitplace.messages.application import Application
 from splitplace.messages.cluster import MAX_FRAGMENTS_LISTED, FailureKind, FragmentLoad
+from splitplace.messages.pieces import StoredFile
 from splitplace.policies import cost
 
 T = TypeVar("T")

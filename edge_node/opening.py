@@ -27,8 +27,9 @@ from splitplace.edge_node.stage.pieces import joined_from
 from splitplace.edge_node.stage.session import joined_session
 from splitplace.edge_node.stage_forms import Form, StageForms
 from splitplace.errors import SplitPlaceError
-from splitplace.messages.application import Fragment, StoredFile
+from splitplace.messages.application import Fragment
 from splitplace.messages.cluster import FailureKind
+from splitplace.messages.pieces import StoredFile
 from splitplace.policies.memory import activation_bytes, described_bytes, is_prepared, preparing_bytes
 
 T = TypeVar("T")

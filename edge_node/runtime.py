@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from splitplace.edge_node.sessions import FragmentError
 from splitplace.edge_node.stage.pieces import joined_from
 from splitplace.edge_node.stage.session import StageSession, file_session, joined_session
-from splitplace.messages.application import TensorSpec
 from splitplace.messages.pieces import ChainStage
+from splitplace.messages.tensors import TensorSpec
 
 
 class FragmentRuntime:

@@ -25,24 +25,7 @@ from splitplace.messages.base import (
 )
 from splitplace.messages.limits import MAX_BATCH, MAX_STAGES, MAX_STORED_PIECES, MAX_TENSOR_BYTES
 from splitplace.messages.pieces import ChainStage, NamedChain, StoredFile
-from splitplace.messages.tensors import ITEM_BYTES, Dimension, DType, TensorSpec
-
-__all__ = [
-    "INPUT",
-    "ITEM_BYTES",
-    "VARIANT_KINDS",
-    "Application",
-    "ClassIndex",
-    "DType",
-    "Dimension",
-    "Fragment",
-    "Label",
-    "Stage",
-    "StoredFile",
-    "TensorSpec",
-    "Variant",
-    "VariantKind",
-]
+from splitplace.messages.tensors import TensorSpec
 
 INPUT: Literal["input"] = "input"
 """The reserved `source` of a stage that reads the task's own input."""

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from splitplace.errors import SplitPlaceError
-from splitplace.messages.application import ITEM_BYTES, Dimension, DType
 from splitplace.messages.base import Attempt, Count, Message, Milliseconds, Name, Part, Sha256
 from splitplace.messages.limits import (
     CHUNK_BYTES,
@@ -37,6 +36,7 @@ from splitplace.messages.limits import (
 from splitplace.messages.names import TaskKey
 from splitplace.messages.pieces import PieceRun
 from splitplace.messages.task import StageReport
+from splitplace.messages.tensors import ITEM_BYTES, Dimension, DType
 
 Buffer = bytes | bytearray | memoryview
 Codec = Literal["raw", "zstd"]

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from splitplace.messages.application import DType, VariantKind
+from splitplace.messages.application import VariantKind
 from splitplace.messages.base import (
     SENSOR_VERSION,
     Attempt,
@@ -38,6 +38,7 @@ from splitplace.messages.limits import (
 )
 from splitplace.messages.names import SensorName, TaskKey
 from splitplace.messages.pieces import PieceRun
+from splitplace.messages.tensors import DType
 
 Deadline = Annotated[float, Field(ge=MIN_DEADLINE_MS, le=MAX_DEADLINE_MS, allow_inf_nan=False)]
 BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH)]

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from splitplace.edge_node.stage.body import Body, PieceError, unresolved
 from splitplace.edge_node.stage.wire import bytes_field, number_field, text_field
-from splitplace.messages.application import DType
 from splitplace.messages.pieces import Bundle, ChainStage, NamedTensor
+from splitplace.messages.tensors import DType
 
 BATCH_SIZE = "splitplace.batch_size"
 """Name of the tensor `int64[1]` that holds the number of images. Pieces may read it; the head computes it."""

@@ -18,8 +18,8 @@ from splitplace.edge_node.sessions import (
     session_options,
     within_memory,
 )
-from splitplace.messages.application import DType, TensorSpec
 from splitplace.messages.pieces import Bundle, ChainStage, NamedTensor
+from splitplace.messages.tensors import DType, TensorSpec
 
 Tensors = Mapping[str, NDArray[Any]]
 """Arrays by the names of their tensors."""

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from splitplace.bus.incoming import RawReceived
-from splitplace.messages.application import ITEM_BYTES, Application, TensorSpec
+from splitplace.messages.application import Application
 from splitplace.messages.frames import FrameError, decompress
 from splitplace.messages.limits import MAX_BATCH, MAX_TASK_INPUT_BYTES
 from splitplace.messages.names import SensorName
 from splitplace.messages.task import Deadline, TaskRequest
+from splitplace.messages.tensors import ITEM_BYTES, TensorSpec
 from splitplace.services.gateway import body, pictures
 from splitplace.services.gateway.refusals import TaskIdentity, TaskRefusedError, refuse
 

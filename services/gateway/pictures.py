@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, ImageStat, UnidentifiedImageError
 
-from splitplace.messages.application import TensorSpec
 from splitplace.messages.limits import (
     MAX_IMAGE_PIXELS,
     MAX_JPEG_PIXELS,
     MAX_TASK_INPUT_BYTES,
     MAX_TASK_PIXELS,
 )
+from splitplace.messages.tensors import TensorSpec
 from splitplace.services.gateway import containers
 from splitplace.services.gateway.picture_files import FORMAT_NAMES, FORMATS
 from splitplace.services.gateway.refusals import refuse

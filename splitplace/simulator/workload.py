@@ -15,16 +15,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from splitplace.messages.application import (
-    INPUT,
-    Application,
-    Fragment,
-    Stage,
-    TensorSpec,
-    Variant,
-    VariantKind,
-)
+from splitplace.messages.application import INPUT, Application, Fragment, Stage, Variant, VariantKind
 from splitplace.messages.limits import MAX_BATCH
+from splitplace.messages.tensors import TensorSpec
 from splitplace.policies.splitting import allows
 from splitplace.storage.model_store import ModelStore
 

@@ -200,9 +200,8 @@ class ModelStore:
         if not _SHA256.fullmatch(sha256):
             raise StoreError(self.root, f"{sha256[:80]!r} is not a SHA-256")
         for folder in self.folders:
-            for pattern in (f"*/{PIECES}/{sha256}", f"*/{FRAGMENTS}/{sha256}.onnx"):
-                for path in folder.glob(pattern):
-                    return path
+            for path in folder.glob(f"*/{PIECES}/{sha256}"):
+                return path
         raise StoreError(self.root, f"has no file {sha256}")
 
     def pieces_folder(self, name: str) -> Path:

@@ -9,10 +9,9 @@ import pytest
 from splitplace.bus.connection import Bus, RawReceived
 from splitplace.bus.settings import Settings
 from splitplace.bus.subscriptions import Rest
-from splitplace.commands.processes import broker as broker_module
-from splitplace.commands.processes.broker import MOSQUITTO_SETTINGS, Broker
+from splitplace.commands.processes.broker import Broker
 from splitplace.messages.topics import TASK_OF_CLIENT
-from tests.support.brokers import running_broker
+from tests.support.brokers import ruled_broker
 from tests.support.waiting import until
 
 MANY = 600
@@ -26,12 +25,7 @@ def name_of(number: int) -> str:
 @pytest.fixture
 def closed_broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
     """A broker on which nobody may publish outside SplitPlace's topics."""
-    rules = tmp_path / "acl"
-    rules.write_text("topic readwrite splitplace/#\n")
-    rules.chmod(0o644)
-    tmp_path.chmod(0o755)
-    monkeypatch.setattr(broker_module, "MOSQUITTO_SETTINGS", {**MOSQUITTO_SETTINGS, "acl_file": str(rules)})
-    with running_broker("mosquitto") as running:
+    with ruled_broker(tmp_path, monkeypatch, "topic readwrite splitplace/#\n") as running:
         yield running
 
 

@@ -11,11 +11,10 @@ from splitplace.bus.connection import Bus, Received
 from splitplace.bus.publisher import MAX_STRIKES
 from splitplace.bus.seldom import MAX_KEYS, PERIOD_S, SeldomWarnings
 from splitplace.bus.settings import Settings
-from splitplace.commands.processes import broker as broker_module
-from splitplace.commands.processes.broker import MOSQUITTO_SETTINGS, Broker
+from splitplace.commands.processes.broker import Broker
 from splitplace.messages.cluster import NodeStatus
 from splitplace.messages.topics import NODE_STATUS
-from tests.support.brokers import running_broker
+from tests.support.brokers import ruled_broker
 from tests.support.odd_brokers import odd_broker
 from tests.support.waiting import until
 
@@ -27,12 +26,7 @@ UNBEARABLE = "a/" * 250 + "b"
 @pytest.fixture
 def closed_broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
     """A broker whose access list lets nobody do anything."""
-    rules = tmp_path / "acl"
-    rules.write_text("topic read nothing\n")
-    rules.chmod(0o644)
-    tmp_path.chmod(0o755)
-    monkeypatch.setattr(broker_module, "MOSQUITTO_SETTINGS", {**MOSQUITTO_SETTINGS, "acl_file": str(rules)})
-    with running_broker("mosquitto") as running:
+    with ruled_broker(tmp_path, monkeypatch, "topic read nothing\n") as running:
         yield running
 
 

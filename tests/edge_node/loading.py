@@ -19,8 +19,9 @@ from splitplace.edge_node.queue import JobQueue
 from splitplace.edge_node.stage.children import Command
 from splitplace.edge_node.stage.preparer import MEASURE, PREPARE, Preparer
 from splitplace.edge_node.stage_forms import StageForms
-from splitplace.messages.application import Application, StoredFile
+from splitplace.messages.application import Application
 from splitplace.messages.cluster import FailureKind
+from splitplace.messages.pieces import StoredFile
 from splitplace.storage.model_store import ModelStore
 from tests.support.tiny_application import build_tiny_application
 from tests.support.waiting import pass_time

@@ -6,7 +6,7 @@ import pytest
 
 from splitplace.edge_node.disk import NodeDisk
 from splitplace.edge_node.stage.prepare import MODEL
-from splitplace.messages.application import StoredFile
+from splitplace.messages.pieces import StoredFile
 from splitplace.storage.model_store import sha256_of
 
 KEYS = [f"{index:064x}" for index in range(6)]

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from splitplace.edge_node.download import MAX_REQUEST, MAX_SILENT_ROUNDS, Download, DownloadError, Wanted
 from splitplace.edge_node.window import FIRST_PATIENCE_MS, Window
-from splitplace.messages.application import StoredFile
 from splitplace.messages.limits import CHUNK_BYTES
+from splitplace.messages.pieces import StoredFile
 
 
 def begin(file_bytes: int, written: Collection[int] = (), window: Window | None = None) -> Download:

@@ -18,7 +18,7 @@ from splitplace.edge_node.gains import Gains
 from splitplace.edge_node.queue import JobQueue, MicroBatchJob, PushOutcome
 from splitplace.edge_node.runtime import FragmentRuntime
 from splitplace.edge_node.sessions import FragmentError
-from splitplace.messages.application import TensorSpec
+from splitplace.messages.tensors import TensorSpec
 from tests.edge_node.jobs import FRAGMENTS, make_job
 from tests.support.waiting import PATIENCE_S, pass_time
 

@@ -14,9 +14,9 @@ from splitplace.bus.settings import Settings
 from splitplace.edge_node.download import DownloadError
 from splitplace.edge_node.fetcher import Fetcher
 from splitplace.edge_node.fragment_store import FragmentStore, PartialFile
-from splitplace.messages.application import StoredFile
 from splitplace.messages.cluster import FragmentRequest
 from splitplace.messages.limits import CHUNK_BYTES
+from splitplace.messages.pieces import StoredFile
 from splitplace.storage.model_store import PIECES, ModelStore, sha256_of
 from tests.support.repository import FragmentRepository
 from tests.support.tiny_application import build_tiny_application

@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 import pytest
 
 from splitplace.edge_node.fragment_store import FragmentStore
-from splitplace.messages.application import StoredFile
 from splitplace.messages.limits import CHUNK_BYTES
+from splitplace.messages.pieces import StoredFile
 from splitplace.storage.model_store import StoreError, sha256_of
 
 

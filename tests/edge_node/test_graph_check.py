@@ -17,7 +17,6 @@ from splitplace.edge_node.graph_check import (
     MAX_TRIPS,
     GraphRefusedError,
     check_bytes,
-    check_file,
     check_stage,
 )
 from splitplace.edge_node.stage.pieces import joined_from
@@ -249,9 +248,3 @@ def test_ordinary_networks_are_allowed(tmp_path: Path) -> None:
     assert len(stages) > 30
     for stage in stages:
         check_stage(stage, 64 * MEGABYTE)
-
-
-def test_an_empty_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "empty.onnx").touch()
-    with pytest.raises(GraphRefusedError, match="empty"):
-        check_file(tmp_path / "empty.onnx", MEGABYTE)

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from splitplace.edge_node.runtime import FragmentRuntime, load_fragment, load_stage
 from splitplace.edge_node.sessions import FragmentError
-from splitplace.messages.application import TensorSpec
+from splitplace.messages.tensors import TensorSpec
 from splitplace.storage.model_store import ModelStore
 from tests.support.tiny_application import build_tiny_application, right_answers, tiny_images
 

@@ -11,8 +11,8 @@ from splitplace.bus.settings import Settings
 from splitplace.edge_node.fetcher import Fetcher
 from splitplace.edge_node.fragment_store import FragmentStore
 from splitplace.edge_node.link_meter import LinkMeter
-from splitplace.messages.application import StoredFile
 from splitplace.messages.limits import CHUNK_BYTES
+from splitplace.messages.pieces import StoredFile
 from splitplace.messages.topics import SERVICE_STATUS, SPLITTER
 from splitplace.services.splitter.service import Splitter
 from splitplace.services.splitter.settings import SplitterSettings

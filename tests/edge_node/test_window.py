@@ -12,8 +12,8 @@ from splitplace.edge_node.window import (
     Key,
     Window,
 )
-from splitplace.messages.application import StoredFile
 from splitplace.messages.limits import CHUNK_BYTES
+from splitplace.messages.pieces import StoredFile
 
 FILE = "f"
 

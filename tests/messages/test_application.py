@@ -8,14 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from splitplace.messages.application import (
-    INPUT,
-    Application,
-    Fragment,
-    Stage,
-    TensorSpec,
-    Variant,
-)
+from splitplace.messages.application import INPUT, Application, Fragment, Stage, Variant
+from splitplace.messages.tensors import TensorSpec
 from tests.support.message_examples import (
     BACK,
     CUT,

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from splitplace.messages import limits
-from splitplace.messages.application import ITEM_BYTES
 from splitplace.messages.frames import (
     FragmentHeader,
     FrameError,
@@ -31,6 +30,7 @@ from splitplace.messages.frames import (
     unpack,
 )
 from splitplace.messages.task import StageReport
+from splitplace.messages.tensors import ITEM_BYTES
 from tests.support.message_examples import HASH, client_names, hashes, header_of, names, routes, tensors
 
 floats = st.floats(0, 1e12)

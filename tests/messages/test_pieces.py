@@ -3,8 +3,8 @@ from itertools import pairwise
 import pytest
 from pydantic import ValidationError
 
-from splitplace.messages.application import TensorSpec
 from splitplace.messages.pieces import Chain, NamedTensor, OperatorSet, Piece
+from splitplace.messages.tensors import TensorSpec
 
 
 def chain(length: int = 3, **changes: object) -> Chain:

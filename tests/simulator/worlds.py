@@ -3,7 +3,8 @@
 import hashlib
 from collections.abc import Sequence
 
-from splitplace.messages.application import INPUT, Application, Fragment, Stage, TensorSpec, Variant
+from splitplace.messages.application import INPUT, Application, Fragment, Stage, Variant
+from splitplace.messages.tensors import TensorSpec
 from splitplace.policies.prediction import Job
 from splitplace.simulator.hosts import Host
 from splitplace.simulator.world import Surroundings, World

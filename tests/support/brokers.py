@@ -7,7 +7,16 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from splitplace.commands.processes.broker import LOOPBACK, Broker, StartedKind, started_broker
+import pytest
+
+from splitplace.commands.processes import broker as broker_module
+from splitplace.commands.processes.broker import (
+    LOOPBACK,
+    MOSQUITTO_SETTINGS,
+    Broker,
+    StartedKind,
+    started_broker,
+)
 
 
 def own_loopback() -> str:
@@ -29,3 +38,15 @@ def running_broker(kind: StartedKind, folder: Path | None = None) -> Iterator[Br
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="splitplace-broker-")))
         yield stack.enter_context(started_broker(folder, kind=kind, host=own_loopback()))
+
+
+@contextlib.contextmanager
+def ruled_broker(folder: Path, monkeypatch: pytest.MonkeyPatch, rules: str) -> Iterator[Broker]:
+    """A Mosquitto with an access list of its own, written into a folder."""
+    file = folder / "acl"
+    file.write_text(rules)
+    file.chmod(0o644)
+    folder.chmod(0o755)
+    monkeypatch.setattr(broker_module, "MOSQUITTO_SETTINGS", {**MOSQUITTO_SETTINGS, "acl_file": str(file)})
+    with running_broker("mosquitto") as running:
+        yield running

@@ -11,8 +11,9 @@ from typing import Any
 import onnx
 from onnx import TensorProto
 
-from splitplace.messages.application import Fragment, TensorSpec
+from splitplace.messages.application import Fragment
 from splitplace.messages.pieces import Chain, NamedChain, NamedTensor, OperatorSet, Piece, PieceCost
+from splitplace.messages.tensors import TensorSpec
 from splitplace.workshop.pieces.constants import with_constants_as_weights
 from splitplace.workshop.pieces.cut import CutChain, PieceFiles, all_files, cut_into_pieces
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from splitplace.messages.application import TensorSpec
+from splitplace.messages.tensors import TensorSpec
 from splitplace.storage.model_store import sha256_of
 from splitplace.workshop.cutting.layer_split import cut
 from splitplace.workshop.onnx.file import file_content

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Sequence
 from math import inf
 
-from splitplace.messages.application import Application, Fragment, Stage, TensorSpec, Variant
+from splitplace.messages.application import Application, Fragment, Stage, Variant
 from splitplace.messages.cluster import ClusterState, FragmentTiming, NodeState
+from splitplace.messages.tensors import TensorSpec
 from splitplace.policies.cluster import ClusterView
 from splitplace.policies.placement import PlacementRequest
 from splitplace.policies.prediction import Job

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from splitplace.messages.application import Application, Fragment, Stage, TensorSpec, Variant
+from splitplace.messages.application import Application, Fragment, Stage, Variant
 from splitplace.messages.frames import Route, TensorHeader
+from splitplace.messages.tensors import TensorSpec
 from tests.support.chains import nominal_chains, nominal_run
 from tests.support.kinds import kind_named
 

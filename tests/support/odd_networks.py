@@ -8,8 +8,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from splitplace.messages.application import Application, Stage, TensorSpec, Variant
+from splitplace.messages.application import Application, Stage, Variant
 from splitplace.messages.pieces import Chain, NamedChain, NamedTensor, OperatorSet, Piece
+from splitplace.messages.tensors import TensorSpec
 from splitplace.storage.model_store import ModelStore, sha256_of
 from tests.support.chains import COST, run_of
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from splitplace.messages.application import Application, Fragment, Stage, TensorSpec, Variant
+from splitplace.messages.application import Application, Fragment, Stage, Variant
 from splitplace.messages.frames import TensorHeader
 from splitplace.messages.task import ClassScore, StagePlacement, StageReport, TaskPlaced, TaskResult
+from splitplace.messages.tensors import TensorSpec
 from tests.support.chains import nominal_chains, nominal_run
 from tests.support.kinds import kind_named
 

@@ -18,9 +18,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from splitplace.messages.application import Application, Fragment, Stage, TensorSpec, Variant
+from splitplace.messages.application import Application, Fragment, Stage, Variant
 from splitplace.messages.limits import SMALL_WEIGHT_BYTES
 from splitplace.messages.pieces import NamedChain
+from splitplace.messages.tensors import TensorSpec
 from splitplace.storage.model_store import ModelStore
 from tests.support.chains import contents, cut_at, named, run_of
 from tests.support.kinds import kind_named

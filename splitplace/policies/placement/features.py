@@ -15,7 +15,8 @@ from math import inf, log
 import numpy as np
 import numpy.typing as npt
 
-from splitplace.messages.application import INPUT, Fragment, Stage, TensorSpec, VariantKind
+from splitplace.messages.application import INPUT, Fragment, Stage, VariantKind
+from splitplace.messages.tensors import TensorSpec
 from splitplace.policies.cluster_columns import ClusterColumns
 from splitplace.policies.cost import Flags, Floats
 from splitplace.policies.prediction import Job

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from splitplace.edge_node.benchmark import measure_score
 from splitplace.edge_node.runtime import FragmentRuntime, load_fragment
-from splitplace.messages.application import TensorSpec
+from splitplace.messages.tensors import TensorSpec
 from splitplace.workshop.onnx.file import file_content
 
 BATCHES = (1, 2, 4, 8, 16, 32)

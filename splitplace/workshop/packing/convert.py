@@ -16,9 +16,10 @@ from splitplace.edge_node.runtime import load_fragment, load_stage
 from splitplace.edge_node.sessions import FragmentError
 from splitplace.edge_node.stage.body import PieceError
 from splitplace.errors import SplitPlaceError
-from splitplace.messages.application import Application, Fragment, TensorSpec, Variant
+from splitplace.messages.application import Application, Fragment, Variant
 from splitplace.messages.limits import MAX_STAGES
 from splitplace.messages.pieces import NamedChain
+from splitplace.messages.tensors import TensorSpec
 from splitplace.workshop.cutting.profile import Timing
 from splitplace.workshop.onnx.graph import GraphError
 from splitplace.workshop.packing.description import described, with_costs, with_times

@@ -4,10 +4,11 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from splitplace.messages.application import Label, TensorSpec, Variant
+from splitplace.messages.application import Label, Variant
 from splitplace.messages.base import Milliseconds, Name, NonNegative, Part, Sha256, Words
 from splitplace.messages.earlier import complete_manifest
 from splitplace.messages.pieces import NamedChain
+from splitplace.messages.tensors import TensorSpec
 from splitplace.storage.model_store import FRAGMENTS, ModelStore, StoreError
 
 

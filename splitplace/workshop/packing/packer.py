@@ -9,16 +9,9 @@ import onnx
 
 from splitplace.edge_node.runtime import FragmentRuntime, load_stage
 from splitplace.errors import SplitPlaceError
-from splitplace.messages.application import (
-    INPUT,
-    Application,
-    Fragment,
-    Stage,
-    TensorSpec,
-    Variant,
-    VariantKind,
-)
+from splitplace.messages.application import INPUT, Application, Fragment, Stage, Variant, VariantKind
 from splitplace.messages.pieces import NamedChain
+from splitplace.messages.tensors import TensorSpec
 from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.cutting.profile import reference_score
 from splitplace.workshop.datasets import Subset

@@ -17,7 +17,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from splitplace.edge_node.stage.joining import BATCH_SIZE
 from splitplace.errors import SplitPlaceError
-from splitplace.messages.application import DType, TensorSpec
 from splitplace.messages.limits import MAX_FILE_BYTES, MAX_GRAPH_FILE_BYTES, SMALL_WEIGHT_BYTES
 from splitplace.messages.pieces import (
     WEIGHT_ALIGNMENT,
@@ -27,6 +26,7 @@ from splitplace.messages.pieces import (
     OperatorSet,
     Piece,
 )
+from splitplace.messages.tensors import DType, TensorSpec
 from splitplace.workshop.cutting.layer_split import CutPoint, cut_points
 from splitplace.workshop.onnx.graph import Graph
 

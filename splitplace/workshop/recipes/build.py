@@ -7,8 +7,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from splitplace.messages.application import Application, TensorSpec
+from splitplace.messages.application import Application
 from splitplace.messages.limits import MAX_STAGES
+from splitplace.messages.tensors import TensorSpec
 from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.compression.bottleneck import bottlenecks
 from splitplace.workshop.compression.quantization import quantize

@@ -20,7 +20,8 @@ from rich.progress import Progress
 from torch import nn
 
 from splitplace.bus.settings import Settings
-from splitplace.messages.application import Fragment, TensorSpec
+from splitplace.messages.application import Fragment
+from splitplace.messages.tensors import TensorSpec
 from splitplace.workshop.cutting.profile import time_runtimes
 from splitplace.workshop.datasets import PUBLISHED, DatasetError, Subset, load_published
 from splitplace.workshop.onnx.export import export_network

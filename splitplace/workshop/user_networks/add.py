@@ -8,8 +8,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import onnx
 
-from splitplace.messages.application import Application, TensorSpec
+from splitplace.messages.application import Application
 from splitplace.messages.limits import MAX_STAGES
+from splitplace.messages.tensors import TensorSpec
 from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.datasets import Subset
 from splitplace.workshop.onnx.graph import Graph

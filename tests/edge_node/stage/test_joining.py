@@ -13,8 +13,8 @@ from splitplace.edge_node.stage.body import Body, PieceError, read_body
 from splitplace.edge_node.stage.joining import BATCH_SIZE, head, join
 from splitplace.edge_node.stage.pieces import joined_from
 from splitplace.edge_node.stage.session import joined_session
-from splitplace.messages.application import TensorSpec
 from splitplace.messages.pieces import ChainStage, NamedTensor, OperatorSet, Piece
+from splitplace.messages.tensors import TensorSpec
 from tests.support.small_pieces import SIDE, Written, answers, noise, written_pieces
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from splitplace.messages.application import TensorSpec
 from splitplace.messages.limits import MAX_JPEG_PIXELS
+from splitplace.messages.tensors import TensorSpec
 from splitplace.services.gateway import containers
 from splitplace.services.gateway.pictures import decode
 from splitplace.services.gateway.refusals import TaskRefusedError

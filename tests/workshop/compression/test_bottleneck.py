@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from splitplace.edge_node.runtime import load_fragment
-from splitplace.messages.application import TensorSpec
+from splitplace.messages.tensors import TensorSpec
 from splitplace.workshop.compression.bottleneck import (
     Bottleneck,
     BottleneckError,

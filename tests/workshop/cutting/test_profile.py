@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from splitplace.edge_node.runtime import FragmentRuntime
-from splitplace.messages.application import TensorSpec
+from splitplace.messages.tensors import TensorSpec
 from splitplace.workshop.cutting.profile import LEAST_ROUNDS, Timing, fit, segment_times, time_runtimes
 from tests.support.small_networks import exported_small_network
 

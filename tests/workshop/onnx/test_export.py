@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from splitplace.edge_node.runtime import load_fragment
-from splitplace.messages.application import TensorSpec
+from splitplace.messages.tensors import TensorSpec
 from splitplace.workshop.onnx.export import export_network
 from splitplace.workshop.onnx.file import file_content
 from tests.support.small_networks import EXAMPLE, random_images, small_network

@@ -8,8 +8,9 @@ import onnx
 import pytest
 
 from splitplace.edge_node.runtime import load_stage
-from splitplace.messages.application import Application, TensorSpec
+from splitplace.messages.application import Application
 from splitplace.messages.pieces import NamedChain
+from splitplace.messages.tensors import TensorSpec
 from splitplace.workshop.cutting.profile import Timing
 from splitplace.workshop.onnx.graph import Graph
 from splitplace.workshop.packing.description import described, with_costs, with_times

@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from splitplace.messages.application import Fragment, TensorSpec
+from splitplace.messages.application import Fragment
+from splitplace.messages.tensors import TensorSpec
 from splitplace.workshop.cutting import profile
 from splitplace.workshop.recipes.comparison import METHODS, Trial, compare, main, shortened
 from splitplace.workshop.recipes.comparison_table import Row, table

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from splitplace.edge_node.runtime import load_fragment
-from splitplace.messages.application import TensorSpec
+from splitplace.messages.tensors import TensorSpec
 from splitplace.workshop.onnx.file import file_content
 from splitplace.workshop.user_networks.from_onnx import (
     UserNetworkError,
