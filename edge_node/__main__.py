@@ -3,6 +3,7 @@
 from typing import Any
 
 from splitplace.bus.command_line import settings_command
+from splitplace.bus.discovery import wait_for_broker
 from splitplace.bus.process import run_until_signal
 from splitplace.edge_node.joining import join
 from splitplace.edge_node.settings import JoinSettings, NodeSettings
@@ -19,7 +20,7 @@ def _run(given: dict[str, Any]) -> None:
     if joining.join is not None:
         token = parse_token(joining.join.get_secret_value())
         given["credentials"] = join(token, SecuredFolder(joining.paths.secured).users)
-    chosen = NodeSettings.load(**given)
+    chosen = wait_for_broker(NodeSettings.load(**given))
     run_until_signal(run_node(chosen), chosen)
 
 

@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import CliImplicitFlag
 from typing_extensions import override
 
+from splitplace.bus.discovery import FindingSettings
 from splitplace.bus.hints import is_loopback
 from splitplace.bus.settings import Settings
 from splitplace.edge_node.available_memory import Shares, available_bytes, shares
@@ -65,7 +66,7 @@ def _shares() -> Shares:
     return shares(int(ASSUMED_MB * MEBIBYTE) if found is None else found)
 
 
-class NodeSettings(Settings):
+class NodeSettings(FindingSettings):
     """Settings of an edge node."""
 
     join: SecretStr | None = Field(

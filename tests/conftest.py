@@ -71,6 +71,8 @@ def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("state")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPLITPLACE_STATE_DIR", str(folder))
+        patch.setenv("SPLITPLACE_DISCOVER", "false")  # tests use no network but loopback
+        patch.setenv("SPLITPLACE_ANNOUNCE", "false")
         yield folder
 
 

@@ -12,6 +12,7 @@ OF_PARTS = frozenset(
         "codec",
         "cores",
         "cpu_share",
+        "discover",
         "durable",
         "fine_tuning",
         "fine_tuning_s",

@@ -8,8 +8,11 @@ from typing import Any
 
 from typing_extensions import override
 
+from splitplace.bus.hints import OPEN_TO_ALL
 from splitplace.bus.settings import Settings
 from splitplace.terminal import printable
+
+log = logging.getLogger(__name__)
 
 
 class _PrintableFormatter(logging.Formatter):
@@ -28,6 +31,8 @@ def run_until_signal(work: Coroutine[Any, Any, None], settings: Settings) -> Non
     handler = logging.StreamHandler()
     handler.setFormatter(_PrintableFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=settings.log_level, handlers=[handler])
+    if settings.is_open_to_others:
+        log.warning("%s: %s", settings.broker, OPEN_TO_ALL)
 
     async def main() -> None:
         task = asyncio.ensure_future(work)

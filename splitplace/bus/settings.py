@@ -20,6 +20,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from splitplace.bus.hints import is_loopback
 from splitplace.bus.known_keys import OF_PARTS, correction
 from splitplace.errors import ConfigurationError
 from splitplace.storage.credentials import Credentials, CredentialsError
@@ -178,9 +179,7 @@ class Settings(BaseSettings):
     @field_validator("prefix")
     @classmethod
     def _is_a_topic_prefix(cls, value: str) -> str:
-        if not value.strip("/") or any(sign in value for sign in "+#\0"):
-            raise ValueError(f"{value!r} cannot be a topic prefix")
-        return value.strip("/")
+        return as_topic_prefix(value)
 
     @property
     def host(self) -> str:
@@ -192,6 +191,12 @@ class Settings(BaseSettings):
         """Port of the broker."""
         parts = urlsplit(self.broker)
         return parts.port or (DEFAULT_TLS_PORT if parts.scheme == "mqtts" else DEFAULT_PORT)
+
+    @property
+    def is_open_to_others(self) -> bool:
+        """Whether the broker is reached over a network and knows no users: anybody there may do anything."""
+        has_user = self.username is not None or self.certificate is not None
+        return not has_user and not is_loopback(self.host)
 
     @property
     def paths(self) -> Paths:
@@ -299,6 +304,13 @@ def _address(broker: object) -> tuple[str, int] | None:
     except ValueError:
         return None
     return (url.hostname or "", port or (DEFAULT_TLS_PORT if url.scheme == "mqtts" else DEFAULT_PORT))
+
+
+def as_topic_prefix(text: str) -> str:
+    """Return the first levels of all topics without slashes around them. Raises ValueError."""
+    if not text.strip("/") or any(sign in text for sign in "+#\0"):
+        raise ValueError(f"{text!r} cannot be a topic prefix")
+    return text.strip("/")
 
 
 def config_file() -> Path:

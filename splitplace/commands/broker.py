@@ -2,18 +2,22 @@
 
 import signal
 import time
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from splitplace.bus.hints import OPEN_TO_ALL, is_loopback
-from splitplace.bus.settings import DEFAULT_PORT
-from splitplace.commands.processes.broker import LOOPBACK, BrokerError, StartedKind, started_broker
+from splitplace.bus.own_addresses import own_addresses
+from splitplace.bus.settings import DEFAULT_PORT, Settings
+from splitplace.commands.processes.broker import LOOPBACK, Broker, BrokerError, StartedKind, started_broker
 from splitplace.commands.secure.facts import Facts, secured_folder
+from splitplace.commands.shared.announced import announced
 from splitplace.commands.shared.places import StateDirOption, paths
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - only where it wants a password
+_ALL_ADDRESSES = (EVERYWHERE, "::")
 _WATCH_S = 0.2
 
 
@@ -40,6 +44,13 @@ def command(
             min=1, max=65535, help="Port of MQTT 3.1.1 on the embedded broker (Mosquitto uses one port)."
         ),
     ] = None,
+    announce: Annotated[
+        bool,
+        typer.Option(
+            envvar="SPLITPLACE_ANNOUNCE",
+            help="Tell this network where the broker is (mDNS), unless it listens on this machine only.",
+        ),
+    ] = True,
     state_dir: StateDirOption = None,
     folder: Annotated[
         Path | None,
@@ -59,15 +70,20 @@ def command(
     secured = secured_folder(places)
     facts = Facts.load(secured.facts) if secured.path.joinpath("broker").is_dir() else None
     try:
-        with started_broker(
-            folder or (places.broker if facts is None else secured.broker),
-            kind=kind or (None if facts is None else "mosquitto"),
-            port=port or (DEFAULT_PORT if facts is None else facts.port),
-            host=host or (LOOPBACK if facts is None else EVERYWHERE),
-            legacy_port=legacy_port,
-            secured=None if facts is None else secured.broker,
-            plugin=None if facts is None else Path(facts.plugin),
-        ) as broker:
+        with ExitStack() as stack:
+            broker = stack.enter_context(
+                started_broker(
+                    folder or (places.broker if facts is None else secured.broker),
+                    kind=kind or (None if facts is None else "mosquitto"),
+                    port=port or (DEFAULT_PORT if facts is None else facts.port),
+                    host=host or (LOOPBACK if facts is None else EVERYWHERE),
+                    legacy_port=legacy_port,
+                    secured=None if facts is None else secured.broker,
+                    plugin=None if facts is None else Path(facts.plugin),
+                )
+            )
+            if announce and not is_loopback(broker.host):
+                stack.enter_context(_announced(broker, facts))
             print(
                 f"{broker.kind} broker on {broker.url}, log in {broker.log_file} (Ctrl-C stops it)",
                 flush=True,
@@ -84,3 +100,9 @@ def command(
             raise BrokerError(f"the broker ended: {broker.log_file.read_text(errors='replace')[-1000:]}")
     except KeyboardInterrupt:
         print("stopped")
+
+
+def _announced(broker: Broker, facts: Facts | None) -> AbstractContextManager[None]:
+    addresses = own_addresses() if broker.host in _ALL_ADDRESSES else (broker.host,)
+    prefix = Settings.load().prefix if facts is None else facts.prefix
+    return announced(addresses, broker.port, prefix, has_users=facts is not None)

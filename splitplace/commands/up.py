@@ -1,18 +1,23 @@
 """`splitplace up`."""
 
+import contextlib
 import signal
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, ClassVar
 
 import typer
 
+from splitplace.bus.hints import OPEN_TO_ALL, is_loopback
+from splitplace.bus.own_addresses import own_addresses
 from splitplace.bus.settings import Settings
 from splitplace.commands.processes.children import Processes
+from splitplace.commands.shared.announced import announced
 from splitplace.commands.shared.credentials import hand_on_credentials
-from splitplace.commands.shared.options import BrokerOption, PrefixOption
+from splitplace.commands.shared.options import NamedBrokerOption, PrefixOption
 from splitplace.commands.shared.places import StateDirOption, paths
 from splitplace.commands.shared.policy_option import PolicyOption, parse_pair, policy_flags
 from splitplace.errors import ConfigurationError
@@ -59,8 +64,14 @@ def _changed_ns(file: Path) -> int | None:
 
 def command(
     *,
-    broker: BrokerOption = None,
+    broker: NamedBrokerOption = None,
     prefix: PrefixOption = None,
+    lan: Annotated[
+        bool,
+        typer.Option(
+            "--lan", help="Announce the broker in this network (mDNS): nodes find it by themselves."
+        ),
+    ] = False,
     credentials: Annotated[
         Path | None,
         typer.Option(
@@ -98,7 +109,7 @@ def command(
         shared += ["--credentials", str(settings.credentials.parent)]
     if state_dir is not None:
         shared += ["--state-dir", str(state_dir)]
-    with Processes(folder or paths(state_dir).logs) as processes:
+    with Processes(folder or paths(state_dir).logs) as processes, _announced(settings, wanted=lan):
         try:
             for name in SERVICES:
                 command_line = [sys.executable, "-m", "splitplace", name, *shared, *own_flags.get(name, ())]
@@ -106,10 +117,7 @@ def command(
                 print(f"{name:18} process {child.pid}, log in {child.log_file}", flush=True)
             if settings.credentials is not None:
                 _start_enroller(processes, UsersFolder(settings.credentials.parent))
-            print(
-                f"all services use {settings.broker}, topics below {settings.prefix} (Ctrl-C stops them)",
-                flush=True,
-            )
+            print("\n".join(_greeting(settings)), flush=True)
             renewals = Renewals(settings.credentials and settings.credentials.parent, processes.children)
             while True:
                 time.sleep(_WATCH_S)
@@ -120,6 +128,24 @@ def command(
                     print(printable(f"{death}\nrestarting {death.name}"), file=sys.stderr, flush=True)
         except KeyboardInterrupt:
             print("stopping")
+
+
+def _greeting(settings: Settings) -> Iterable[str]:
+    yield f"all services use {settings.broker}, topics below {settings.prefix} (Ctrl-C stops them)"
+    if settings.is_open_to_others:
+        yield OPEN_TO_ALL
+
+
+def _announced(settings: Settings, *, wanted: bool) -> AbstractContextManager[None]:
+    """Announce the broker, if that is wanted."""
+    if not wanted:
+        return contextlib.nullcontext()
+    return announced(
+        own_addresses() if is_loopback(settings.host) else (settings.host,),
+        settings.port,
+        settings.prefix,
+        has_users=settings.username is not None,
+    )
 
 
 def _start_enroller(processes: Processes, users: UsersFolder) -> None:

@@ -7,9 +7,9 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
-import psutil
 import typer
 
+from splitplace.bus.own_addresses import own_addresses
 from splitplace.bus.settings import DEFAULT_PREFIX, DEFAULT_TLS_PORT
 from splitplace.commands.processes.broker import NO_USERS, Broker, BrokerError, mosquitto_path
 from splitplace.commands.processes.secured_mosquitto import USERS_FILE, plugin_path
@@ -114,26 +114,8 @@ def credentials_of(user: User, facts: Facts, url: str, authority: str) -> Creden
 def _own_names() -> Sequence[str]:
     """Names and addresses of this machine; those that other devices most likely know come first."""
     name = socket.gethostname().partition(".")[0]
-    found = [
-        ip_address(address.address)
-        for interface in psutil.net_if_addrs().values()
-        for address in interface
-        if address.family in {socket.AF_INET, socket.AF_INET6} and "%" not in address.address
-    ]
-    others = sorted((each for each in found if not each.is_loopback), key=lambda each: each.version)
     names = [each for each in (f"{name}.local", name) if _is_host_name(each)]
-    return (*_address_on_the_way_out(), *map(str, others), *names)
-
-
-def _address_on_the_way_out() -> Sequence[str]:
-    """The address with which this machine reaches others: not that of a bridge between containers."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # kept for documentation; nothing is sent
-        except OSError:
-            return ()
-        found: str = probe.getsockname()[0]
-    return () if ip_address(found).is_loopback else (found,)
+    return (*own_addresses(), *names)
 
 
 def _check_host(host: str) -> None:

@@ -8,17 +8,18 @@ from typing import Annotated, NoReturn
 import typer
 from pydantic import ValidationError
 
+from splitplace.bus.discovery import FindingSettings, with_broker
 from splitplace.bus.settings import Settings
 from splitplace.errors import ExitCode
 from splitplace.terminal import printable
 
+_BROKER_HELP = "URL of the broker: `mqtt://HOST:PORT`, or `mqtts://` for TLS."
+NamedBrokerOption = Annotated[
+    str | None, typer.Option("--broker", help=_BROKER_HELP, show_default="mqtt://127.0.0.1:1883")
+]
 BrokerOption = Annotated[
     str | None,
-    typer.Option(
-        "--broker",
-        help="URL of the broker: `mqtt://HOST:PORT`, or `mqtts://` for TLS.",
-        show_default="mqtt://127.0.0.1:1883",
-    ),
+    typer.Option("--broker", help=_BROKER_HELP, show_default="the one here, or announced in this network"),
 ]
 PrefixOption = Annotated[
     str | None,
@@ -56,9 +57,13 @@ def parse_duration_ms(text: str) -> float:
 def settings_from(
     broker: str | None, prefix: str | None, credentials: Path | None = None, **flags: str | None
 ) -> Settings:
-    """Return settings from flags, then variables, then the TOML file. Raises ConfigurationError."""
+    """Return settings from flags, then variables, then the TOML file; find a broker where none is named.
+
+    Raises ConfigurationError.
+    """
     given = {"broker": broker, "prefix": prefix, "credentials": credentials, **flags}
-    return Settings.load(**{name: value for name, value in given.items() if value is not None})
+    settings = FindingSettings.load(**{name: value for name, value in given.items() if value is not None})
+    return with_broker(settings)
 
 
 def explain(error: ValidationError) -> str:
