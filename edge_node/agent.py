@@ -34,6 +34,7 @@ from splitplace.edge_node.sessions import give_back_memory
 from splitplace.edge_node.settings import NodeSettings
 from splitplace.edge_node.speed_keeper import SpeedKeeper
 from splitplace.edge_node.stage_forms import StageForms
+from splitplace.edge_node.trust import Trust
 from splitplace.edge_node.vitals import Meter, VitalsSample
 from splitplace.edge_node.watchdog import Activity, Watchdog
 from splitplace.messages.application import Application
@@ -52,6 +53,7 @@ from splitplace.messages.frames import Buffer, FrameError, Route, TensorHeader
 from splitplace.messages.limits import MEBIBYTE
 from splitplace.messages.topics import (
     APPLICATION,
+    AUTHORITY,
     NODE_CANCEL,
     NODE_FAILURE,
     NODE_INFO,
@@ -127,6 +129,8 @@ class Agent:
         self._control.subscribe(APPLICATION, self._on_application)
         self._control.subscribe(NODE_PREPARE, self._on_prepare, node=self._node)
         self._control.subscribe(NODE_CANCEL, self._on_cancel, node=self._node)
+        if settings.credentials is not None:
+            self._control.subscribe(AUTHORITY, Trust(settings).take)
         self._tensors = self._service.connection(
             "tensors", session=TENSOR_SESSION, receive_maximum=TENSORS_IN_FLIGHT
         )

@@ -1,4 +1,4 @@
-"""How a node with a joining token gets a user of its own. Only where the broker has users."""
+"""How a node with a joining token gets a user, and whom it trusts. Only where the broker has users."""
 
 from typing import Annotated
 
@@ -21,3 +21,10 @@ class JoinAnswer(Message):
     node: Name
     error: Text = ""
     """Why it may not join; empty if it may, with the password that it sent."""
+
+
+class TrustedAuthorities(Message):
+    """Who may have signed the broker's certificate, now and soon. On `authority`."""
+
+    certificates: Annotated[str, Field(pattern=r"^-----BEGIN CERTIFICATE-----\n", max_length=16_384)]
+    """One or several in PEM. Nodes keep them in place of those that they have."""

@@ -25,7 +25,7 @@ from splitplace.messages.cluster import (
     StageFailure,
 )
 from splitplace.messages.frames import FragmentHeader, TensorHeader
-from splitplace.messages.joining import JoinAnswer, JoinRequest
+from splitplace.messages.joining import JoinAnswer, JoinRequest, TrustedAuthorities
 from splitplace.messages.metrics import (
     ClusterMetrics,
     GatewayMetrics,
@@ -306,6 +306,7 @@ JOIN_REQUEST = Topic(
     "A node with a joining token asks for a user.",
 )
 JOIN_ANSWER = Topic("join/{node}/answer", JoinAnswer, (ENROLLER,), (NEWCOMER,), "Whether it has one now.")
+AUTHORITY = Topic("authority", TrustedAuthorities, (ENROLLER,), (NODE,), "Whom to trust.", retain=True)
 
 METRICS_TASKS = Topic(
     "metrics/tasks",

@@ -18,8 +18,8 @@ KINDS = (SERVICE, NODE, SENSOR, DASHBOARD, OPERATOR, ENROLLER, NEWCOMER)
 ADDABLE = (NODE, SENSOR, DASHBOARD, OPERATOR)
 """Kinds that people add users of."""
 
-RESERVED = frozenset((*SERVICES, ENROLLER, OPERATOR, "anonymous"))
-"""Names that `init` gives, and the one under which tasks without a sensor's name run."""
+RESERVED = frozenset((*SERVICES, ENROLLER, OPERATOR, "anonymous", "broker", "authority"))
+"""Names that `init` gives, that under which tasks without a sensor's name run, and what `rotate` knows."""
 
 _GENERATION = re.compile(r"~(\d+)$")
 _NEWCOMER = "join:"

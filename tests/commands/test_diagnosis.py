@@ -138,6 +138,19 @@ def test_a_certificate_is_replaced_a_month_before_it_expires(days: int, expected
     assert (check.level, check.remedy) == (expected, "" if expected == "ok" else "renew it")
 
 
+def test_the_newest_authority_counts_and_a_rotation_that_is_not_finished_is_told() -> None:
+    now_s = 1_800_000_000.0
+    near, far = (
+        datetime.fromtimestamp(now_s + days * 86_400, UTC).strftime("%b %d %H:%M:%S %Y GMT")
+        for days in (10, 3000)
+    )
+    assert diagnosis.authorities([], now_s) == ()
+    (check,) = diagnosis.authorities([near], now_s)
+    assert (check.level, "secure rotate authority" in check.remedy) == ("warn", True)
+    newest, old = diagnosis.authorities([far, near], now_s)
+    assert (newest.level, old.level, "--finish" in old.remedy) == ("ok", "warn", True)
+
+
 def test_what_this_user_may_not_read_is_unknown_and_not_offline() -> None:
     seen = Seen("system")
     seen.unreadable.append("service/+/status")

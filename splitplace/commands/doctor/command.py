@@ -118,10 +118,7 @@ def _certificate_checks(settings: Settings, probe: BrokerProbe) -> Iterator[Chec
         )
     context = settings.tls_context()
     own = [] if context is None or settings.credentials is None else context.get_ca_certs()
-    for authority in own:
-        yield diagnosis.expiry(
-            "authority", str(authority["notAfter"]), now_s, "secure the system anew (docs/security.md)"
-        )
+    yield from diagnosis.authorities([str(each["notAfter"]) for each in own], now_s)
 
 
 def _store_checks(store: ModelStore, found: list[str]) -> Iterator[Check]:

@@ -103,6 +103,30 @@ def expiry(name: str, expires: str, now_s: float, remedy: str) -> Check:
     return Check(name, "ok", finding) if days > RENEW_DAYS else Check(name, "warn", finding, remedy)
 
 
+def authorities(expire: Sequence[str], now_s: float) -> Sequence[Check]:
+    """Check that the newest of the authorities that are trusted is valid for another month.
+
+    Args:
+        expire: when each expires, as `ssl` says it; none without users.
+        now_s: seconds since 1970.
+    """
+    if not expire:
+        return ()
+    newest = max(expire, key=ssl.cert_time_to_seconds)
+    check = expiry("authority", newest, now_s, "splitplace secure rotate authority, where init ran")
+    if len(expire) == 1:
+        return (check,)
+    return (
+        check,
+        Check(
+            "old authority",
+            "warn",
+            "is trusted beside the new one",
+            "when all nodes have been online: splitplace secure rotate authority --finish",
+        ),
+    )
+
+
 def versions(own: str, status: SystemReport) -> Check:
     """Compare the versions of all services and nodes with this one."""
     if status.strangers:

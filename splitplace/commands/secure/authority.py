@@ -1,11 +1,13 @@
 """The certificate authority of a system and the broker's certificate, made with `cryptography`.
 
 Elliptic curves (P-256), as every TLS library of the last ten years knows them. The authority signs the
-broker's certificate and nothing else: users have passwords.
+broker's certificate and nothing else: users have passwords. Its only other signature is for the authority
+that follows it: so devices that trust only the old authority believe what the new one has signed.
 """
 
 import datetime as dt
 import hashlib
+import secrets
 from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
@@ -21,6 +23,7 @@ from splitplace.storage.replace import replace_file
 
 AUTHORITY_DAYS = 3650
 BROKER_DAYS = 397
+_CROSSING = "crossing.pem"
 _BACKDATED = dt.timedelta(days=1)
 """For devices whose clocks are a little behind."""
 
@@ -30,23 +33,62 @@ class AuthorityError(SplitPlaceError):
 
 
 class Authority:
-    """A certificate authority with its key, in a folder: `ca.pem` and `ca.key`."""
+    """A certificate authority with its key, in a folder: `ca.pem` and `ca.key`.
 
-    def __init__(self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
-        self._certificate, self._key = certificate, key
+    While it takes the place of another, `crossing.pem` is its key as signed by the other.
+    """
+
+    def __init__(
+        self,
+        certificate: x509.Certificate,
+        key: ec.EllipticCurvePrivateKey,
+        crossing: x509.Certificate | None = None,
+    ) -> None:
+        self._certificate, self._key, self._crossing = certificate, key, crossing
 
     @classmethod
     def new(cls) -> "Authority":
         """Draw a key and sign its certificate."""
         key = ec.generate_private_key(ec.SECP256R1())
-        name = _name("SplitPlace authority")
-        certificate = (
-            _builder(name, name, key, AUTHORITY_DAYS)
+        return cls(_self_signed(_new_name(), key), key)
+
+    def successor(self) -> "Authority":
+        """Return a new authority that is believed by those who trust this one, too.
+
+        Raises AuthorityError: it takes the place of another itself, or was not made for this.
+        """
+        if self._crossing is not None:
+            raise AuthorityError(
+                "the authority is being replaced already: finish that first (splitplace secure rotate "
+                "authority --finish)"
+            )
+        basic = self._certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+        if basic.path_length == 0:
+            raise AuthorityError(
+                "the authority of this system was made by an earlier version and may not sign another: move "
+                "the folder away, secure the system anew, and let every device join again (docs/security.md)"
+            )
+        subject, key = _new_name(), ec.generate_private_key(ec.SECP256R1())
+        left = self._certificate.not_valid_after_utc - dt.datetime.now(dt.UTC)
+        crossing = (
+            _builder(subject, self._certificate.subject, key, left.days)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_usage(signs_certificates=True), critical=True)
-            .sign(key, hashes.SHA256())
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
+            )
+            .sign(self._key, hashes.SHA256())
         )
-        return cls(certificate, key)
+        return Authority(_self_signed(subject, key), key, crossing)
+
+    def finished(self) -> "Authority":
+        """Return this authority, believed only by those who trust itself."""
+        return Authority(self._certificate, self._key)
+
+    @property
+    def is_taking_over(self) -> bool:
+        """Whether those who trust the earlier authority still believe it."""
+        return self._crossing is not None
 
     @classmethod
     def load(cls, folder: Path) -> "Authority":
@@ -54,6 +96,8 @@ class Authority:
         try:
             certificate = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
             key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), password=None)
+            file = folder / _CROSSING
+            crossing = x509.load_pem_x509_certificate(file.read_bytes()) if file.is_file() else None
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not a key in PEM"
             raise AuthorityError(
@@ -62,17 +106,23 @@ class Authority:
             ) from None
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise AuthorityError(f"the key in {folder} is of another kind than SplitPlace makes")
-        return cls(certificate, key)
+        if certificate.public_key() != key.public_key():
+            raise AuthorityError(f"certificate and key in {folder} do not belong together")
+        return cls(certificate, key, crossing)
 
     def save(self, folder: Path) -> None:
-        """Write both files; only their owner may read the key. Raises OSError."""
+        """Write all files; only their owner may read the key. Raises OSError."""
+        if self._crossing is None:
+            (folder / _CROSSING).unlink(missing_ok=True)
+        else:
+            replace_file(folder / _CROSSING, _pem(self._crossing).encode(), mode=ONLY_OWNER)
         replace_file(folder / "ca.key", _private(self._key), mode=ONLY_OWNER)
         replace_file(folder / "ca.pem", self.pem.encode(), mode=ONLY_OWNER)
 
     @property
     def pem(self) -> str:
         """The certificate, which is no secret."""
-        return self._certificate.public_bytes(serialization.Encoding.PEM).decode()
+        return _pem(self._certificate)
 
     @property
     def fingerprint(self) -> bytes:
@@ -82,7 +132,8 @@ class Authority:
     def sign_broker(self, hosts: Sequence[str], folder: Path) -> None:
         """Make a key and a certificate for a broker of these names: `broker.pem` and `broker.key`.
 
-        The certificate is followed by the authority's, so that a newcomer can compare its fingerprint.
+        The certificate is followed by the authority's, so that a newcomer can compare its fingerprint, and by
+        what the earlier authority has signed.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
@@ -96,9 +147,25 @@ class Authority:
             )
             .sign(self._key, hashes.SHA256())
         )
-        chain = certificate.public_bytes(serialization.Encoding.PEM) + self.pem.encode()
+        crossing = "" if self._crossing is None else _pem(self._crossing)
+        chain = _pem(certificate) + crossing + self.pem
         replace_file(folder / "broker.key", _private(key), mode=ONLY_OWNER)
-        replace_file(folder / "broker.pem", chain, mode=ONLY_OWNER)
+        replace_file(folder / "broker.pem", chain.encode(), mode=ONLY_OWNER)
+
+
+def _self_signed(name: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+    """An authority's own certificate. It may sign one authority more: the one that follows it."""
+    return (
+        _builder(name, name, key, AUTHORITY_DAYS)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=1), critical=True)
+        .add_extension(_usage(signs_certificates=True), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+
+
+def _new_name() -> x509.Name:
+    """Two authorities of one system have different names, so that TLS libraries tell them apart."""
+    return _name(f"SplitPlace authority {secrets.token_hex(4)}")
 
 
 def _builder(
@@ -115,6 +182,10 @@ def _builder(
         .not_valid_after(now + dt.timedelta(days=days))
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
+
+
+def _pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()
 
 
 def _usage(*, signs_certificates: bool) -> x509.KeyUsage:

@@ -16,12 +16,13 @@ from splitplace.bus.process import run_until_signal
 from splitplace.bus.settings import Settings
 from splitplace.commands.secure.control import Control, controlling
 from splitplace.errors import SplitPlaceError
-from splitplace.messages.joining import JoinAnswer, JoinRequest
-from splitplace.messages.topics import ENROLLER, JOIN_ANSWER, JOIN_REQUEST, NODE
+from splitplace.messages.joining import JoinAnswer, JoinRequest, TrustedAuthorities
+from splitplace.messages.topics import AUTHORITY, ENROLLER, JOIN_ANSWER, JOIN_REQUEST, NODE
 from splitplace.security.dynamic_security import User, describe_client, replace_role, role
 from splitplace.security.names import newcomer_login, role_parts
 from splitplace.security.register import Login, Note
 from splitplace.storage.client_secret import draw_secret
+from splitplace.storage.credentials import Credentials
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class Enroller:
         self._settings = settings
         self._bus = Bus(settings, f"splitplace-{ENROLLER}", secret=draw_secret())
         self._bus.subscribe(JOIN_REQUEST, self._on_request)
+        self._bus.on_connect(self._tell_authority)
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -53,6 +55,12 @@ class Enroller:
                             await asyncio.sleep(_SWEEP_S)
                             await sweep(control, time.time())
                 await asyncio.sleep(_SWEEP_S)
+
+    async def _tell_authority(self) -> None:
+        """Nodes that are online while the authority is replaced learn of the new one."""
+        if self._settings.credentials is not None:
+            known = Credentials.load(self._settings.credentials).authority
+            await self._bus.publish(AUTHORITY, TrustedAuthorities(certificates=known.strip() + "\n"))
 
     async def _on_request(self, received: Received[JoinRequest]) -> None:
         request = received.message

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from splitplace.commands.secure import rotate_authority
 from splitplace.commands.secure.authority import Authority
 from splitplace.commands.secure.control import Control, controlling, enroller_settings
 from splitplace.commands.secure.facts import Facts, secured_folder
@@ -196,19 +197,31 @@ async def _remove(system: _System, name: str) -> None:
 
 def rotate_command(
     name: Annotated[
-        str, typer.Argument(help="Name of a user, or `broker` for the broker's certificate and key.")
+        str,
+        typer.Argument(
+            help="Name of a user; `broker` for the broker's certificate and key; `authority` for the "
+            "authority."
+        ),
     ],
     *,
     overlap: Annotated[str, typer.Option(help="How long the old password is good: 0s, 10min, 24h.")] = "24h",
     valid: ValidOption = "1h",
     qr: QrOption = False,
+    finish_it: Annotated[
+        bool, typer.Option("--finish", help="For `authority`: trust only the new one from now on.")
+    ] = False,
     state_dir: StateDirOption = None,
 ) -> None:
-    """Replace a password, or the broker's certificate. Both the old and the new are good for a while.
+    """Replace a password, the broker's certificate, or the authority. Old and new are good for a while.
 
     A node gets a new joining token; its old password is good until it has joined, and the overlap after that.
     """
     folder = secured_folder(paths(state_dir))
+    if name == rotate_authority.AUTHORITY:
+        (rotate_authority.finish if finish_it else rotate_authority.begin)(folder)
+        return
+    if finish_it:
+        raise ConfigurationError("--finish is for: splitplace secure rotate authority")
     if name == BROKER:
         facts = Facts.load(folder.facts)
         Authority.load(folder.authority).sign_broker(facts.hosts, folder.broker)
