@@ -36,6 +36,9 @@ a network with less work, or the whole network in eight-bit integers."""
 
 VARIANT_KINDS: tuple[VariantKind, ...] = get_args(VariantKind)
 
+Scores = Literal["softmax", "sigmoid"]
+"""How confidences are made of logits: shares of one, or a probability for each class on its own."""
+
 ClassIndex = Annotated[int, Field(ge=0, le=100_000)]
 Label = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(one_line)]
 
@@ -139,6 +142,10 @@ class Application(Message):
     title: Words
     input: TensorSpec
     labels: Annotated[tuple[Label, ...], Field(min_length=2, max_length=100_000)]
+    scores: Scores = "softmax"
+    """How the confidence of a class is made of the outputs of the last stages."""
+    unknown_below: Ratio = 0.0
+    """Confidence below which an answer's label is `unknown`."""
     default_deadline_ms: Milliseconds
     """Deadline of a task that states none, such as a bare picture without a user property."""
     reference_score: NonNegative

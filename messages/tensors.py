@@ -9,8 +9,8 @@ from pydantic import Field
 from splitplace.messages.base import Part
 from splitplace.messages.limits import MAX_TENSOR_RANK
 
-DType = Literal["uint8", "int8", "float16", "float32"]
-ITEM_BYTES: dict[str, int] = {"uint8": 1, "int8": 1, "float16": 2, "float32": 4}
+DType = Literal["uint8", "int8", "int32", "int64", "float16", "float32"]
+ITEM_BYTES: dict[str, int] = {"uint8": 1, "int8": 1, "int32": 4, "int64": 8, "float16": 2, "float32": 4}
 
 Dimension = Annotated[int, Field(ge=1, le=1 << 20)]
 

@@ -26,7 +26,14 @@ _VALUE_NAME, _VALUE_TYPE = 1, 2
 _TYPE_TENSOR, _TENSOR_ELEMENT, _TENSOR_SHAPE = 1, 1, 2
 _SHAPE_DIMENSION, _DIMENSION_VALUE, _DIMENSION_NAME = 1, 1, 2
 _INT64 = 7
-_ELEMENT_TYPES: dict[DType, int] = {"float32": 1, "uint8": 2, "int8": 3, "float16": 10}
+_ELEMENT_TYPES: dict[DType, int] = {
+    "float32": 1,
+    "uint8": 2,
+    "int8": 3,
+    "int32": 6,
+    "int64": 7,
+    "float16": 10,
+}
 
 
 def join(stage: ChainStage, bodies: Sequence[Body]) -> bytes:

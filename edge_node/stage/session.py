@@ -27,6 +27,8 @@ Tensors = Mapping[str, NDArray[Any]]
 _ELEMENT_TYPES: dict[DType, str] = {
     "uint8": "tensor(uint8)",
     "int8": "tensor(int8)",
+    "int32": "tensor(int32)",
+    "int64": "tensor(int64)",
     "float16": "tensor(float16)",
     "float32": "tensor(float)",
 }

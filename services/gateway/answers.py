@@ -2,10 +2,12 @@
 
 from splitplace.messages.application import Application
 from splitplace.messages.limits import MAX_DEADLINE_MS
-from splitplace.messages.task import Answer, Prediction, TaskFinished, TaskResult
+from splitplace.messages.task import Answer, ClassScore, Prediction, TaskFinished, TaskResult
 from splitplace.services.gateway.instructions import Finish
 from splitplace.services.gateway.journal import Damaged, Entry
 
+UNKNOWN = "unknown"
+"""Label of an input whose confidence is below what the application asks for."""
 NOT_THERE = "the broker does not take answers on the response topic"
 """Warning of an answer that was sent to the answer topic instead."""
 MAX_NAMED = 20
@@ -22,7 +24,6 @@ def accuracy(result: TaskResult | None, labels: tuple[int, ...] | None) -> float
 
 def answer(finish: Finish, entry: Entry, application: Application | None) -> Answer:
     """Build the terminal answer of an accepted task."""
-    names = application.labels if application else ()
     result = finish.result
     scores = result.scores if result else ()
     return Answer(
@@ -33,7 +34,7 @@ def answer(finish: Finish, entry: Entry, application: Application | None) -> Ans
         reason=finish.reason,
         predictions=tuple(
             Prediction(
-                label=names[score.index] if score.index < len(names) else str(score.index),
+                label=_label(score, application),
                 index=score.index,
                 confidence=score.confidence,
             )
@@ -51,6 +52,13 @@ def answer(finish: Finish, entry: Entry, application: Application | None) -> Ans
         coverage=result.predicted if result else None,
         warnings=(*entry.reply.warnings, *_not_finite(result)),
     )
+
+
+def _label(score: ClassScore, application: Application | None) -> str:
+    """Return the name of a class; `unknown` where the application asks for more confidence."""
+    if application is None or score.index >= len(application.labels):
+        return str(score.index)
+    return application.labels[score.index] if score.confidence >= application.unknown_below else UNKNOWN
 
 
 def _not_finite(result: TaskResult | None) -> tuple[str, ...]:

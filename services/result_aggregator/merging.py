@@ -15,10 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from splitplace.messages.application import Scores
 from splitplace.messages.frames import FrameError
 from splitplace.messages.task import ClassScore
 
 _LOGITS_RANK = 2
+_LARGEST_EXPONENT = 700.0
+"""Its exponential is still a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ def condense(logits: NDArray[Any]) -> Condensed:
 
 
 def class_scores(
-    parts: Sequence[tuple[Sequence[int], Condensed]], coverage: float = 1.0
+    parts: Sequence[tuple[Sequence[int], Condensed]], coverage: float = 1.0, scores: Scores = "softmax"
 ) -> list[ClassScore | None]:
     """Return the winning class of every row, and its softmax over the columns of all parts.
 
@@ -86,6 +89,7 @@ def class_scores(
         parts: for each output, the class of each of its columns, and the output; all of the same rows.
             Equal logits in two parts: the smaller class wins.
         coverage: share of all classes that the parts have, in (0, 1].
+        scores: how confidences are made: the softmax, or the sigmoid of the winner's own logit.
     """
     logits = np.stack([part.best_logit for _, part in parts])
     indices = np.stack([np.asarray(classes)[part.best_column] for classes, part in parts])
@@ -94,6 +98,9 @@ def class_scores(
     shares = coverage * (finite * columns).sum(axis=0) / columns.sum()
     greatest = np.where(finite.any(axis=0), logits.max(axis=0), 0.0)
     total = (np.stack([part.exponentials for _, part in parts]) * np.exp(logits - greatest)).sum(axis=0)
+    if scores == "sigmoid":
+        shares = (shares > 0).astype(float)
+        total = 1 + np.exp(np.clip(-greatest, -_LARGEST_EXPONENT, _LARGEST_EXPONENT))
     winner = np.where(logits == greatest, indices, np.iinfo(np.int64).max).min(axis=0)
     return [
         ClassScore(index=int(index), confidence=min(1.0, float(share / one_of))) if share else None

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from math import fsum
 from typing import Self
 
-from splitplace.messages.application import INPUT, Application, Stage, Variant
+from splitplace.messages.application import INPUT, Application, Scores, Stage, Variant
 from splitplace.messages.frames import FrameError, TensorHeader
 from splitplace.messages.groupings import GroupingError, placed_variant
 from splitplace.messages.limits import MAX_BATCH
@@ -29,6 +29,7 @@ class TaskOutputs:
     paths: Sequence[Mapping[str, str]]
     """The node of each stage, for each micro-batch."""
     ends_ms: float
+    scores: Scores
     sinks: dict[str, Stage]
     missing: int
     """Number of outputs that have not come yet."""
@@ -56,7 +57,16 @@ class TaskOutputs:
             raise FrameError(f"{header.task}: {error}") from None
         sinks = {sink.name: sink for sink in variant.sinks}
         missing = header.micro_batches * len(sinks)
-        return cls(header, variant, placed, placed.paths(), now_ms + header.expires_ms, sinks, missing)
+        return cls(
+            header,
+            variant,
+            placed,
+            placed.paths(),
+            now_ms + header.expires_ms,
+            application.scores,
+            sinks,
+            missing,
+        )
 
     def has(self, header: TensorHeader) -> bool:
         """Whether this output has come before."""
@@ -117,7 +127,7 @@ class TaskOutputs:
             covered_inputs += coverage * self.rows[number]
             came += sum(len(columns) * output.rows for columns, output in parts)
             finite += sum(len(columns) * output.finite_rows for columns, output in parts)
-            scores += class_scores(parts, coverage)
+            scores += class_scores(parts, coverage, self.scores)
         return TaskResult(
             task=self.first.task,
             attempt=self.first.attempt,

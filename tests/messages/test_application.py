@@ -165,7 +165,7 @@ def test_a_fragment_with_impossible_figures_is_refused(changes: dict[str, Any]) 
         fragment(0, IMAGE, LOGITS, **changes)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "int64", "object", ""])
+@pytest.mark.parametrize("dtype", ["float64", "uint16", "object", ""])
 def test_a_tensor_of_another_type_is_refused(dtype: str) -> None:
     with pytest.raises(ValidationError):
         TensorSpec.model_validate_json(json.dumps({"dtype": dtype, "shape": [1]}))

@@ -1,10 +1,10 @@
 """`splitplace models add`: a network of the user becomes an application."""
 
 import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-import onnx
 import typer
 from pydantic import ValidationError
 from rich.console import Console
@@ -18,17 +18,21 @@ from splitplace.workshop.datasets import PUBLISHED, DatasetError, Subset, load_p
 from splitplace.workshop.datasets.image_folder import read_image_folder
 from splitplace.workshop.report.tables import variants_table
 from splitplace.workshop.user_networks.add import AddRequest, add
+from splitplace.workshop.user_networks.ending import OUTPUT_KINDS, OutputKind
 from splitplace.workshop.user_networks.from_onnx import (
-    UserNetworkError,
+    Adopted,
+    Wishes,
     adopt,
-    input_shape,
     pictures_without_answer,
-    read_onnx,
+    prepared,
 )
 from splitplace.workshop.user_networks.from_torch import TorchRequest, export_torch
 from splitplace.workshop.user_networks.preprocessing import Preprocessing
+from splitplace.workshop.user_networks.reading import UserNetworkError, read_onnx
+from splitplace.workshop.user_networks.source import source_of
 
 MAX_LABEL_FILE_BYTES = MEBIBYTE
+_AXES = 3
 _SHAPE = re.compile(r"(\d+)x(\d+)x(\d+)")
 
 
@@ -40,7 +44,10 @@ def add_command(
     labels: Annotated[Path, typer.Option(help="Text file, one class a line, in the order of the outputs.")],
     shape: Annotated[
         str,
-        typer.Option("--input", help="Channels x height x width, like 3x32x32. An ONNX file says it itself."),
+        typer.Option(
+            "--input",
+            help="Sizes that the file leaves open: 3x480x640 or images=3x480x640.",
+        ),
     ] = "",
     weights: Annotated[
         Path | None, typer.Option(help="A .safetensors file, or tensors saved by torch.")
@@ -62,6 +69,15 @@ def add_command(
         str, typer.Option(help="Mean of each channel, subtracted from the pixels, like 0.485,0.456,0.406.")
     ] = "",
     std: Annotated[str, typer.Option(help="What each channel is then divided by.")] = "",
+    output: Annotated[str, typer.Option(help="Output to serve, where a file has several.")] = "",
+    output_kind: Annotated[
+        str, typer.Option(help=f"What the output is: {', '.join(OUTPUT_KINDS)}. [default: recognised]")
+    ] = "",
+    bgr: Annotated[bool, typer.Option(help="It takes blue first, as networks of OpenCV do.")] = False,
+    invert: Annotated[bool, typer.Option(help="Exchange black and white first.")] = False,
+    unknown_below: Annotated[
+        float, typer.Option(min=0, max=1, help="Confidence below which the answer is 'unknown'.")
+    ] = 0.0,
     white: Annotated[
         float, typer.Option(help="What a white pixel is before the mean is taken off: 1 or 255.")
     ] = 1.0,
@@ -95,17 +111,22 @@ def add_command(
             stages=tuple(int(number) for number in _numbers(stages)),
             default_deadline_ms=parse_duration_ms(deadline),
             micro_batch=micro_batch,
+            unknown_below=unknown_below,
         )
+        wishes = Wishes(input=shape, output=output, output_kind=_kind(output_kind))
         with telling(chosen) as told:
             told(f"reading {network}" if network.endswith(".onnx") else f"building and exporting {network}")
-            model, sides = _network(network, shape, weights, mean=mean, std=std, white=white)
-            answers = _pictures(data, dataset, classes, sides) if data is not None else float(accuracy or 0)
-            application, results = add(model, request, models, answers, told)
+            colours = _Colours(_numbers(mean), _numbers(std), white, is_bgr=bgr, is_inverted=invert)
+            adopted = _network(network, wishes, weights, colours)
+            answers = _pictures(data, dataset, classes, adopted) if data is not None else float(accuracy or 0)
+            application, results = add(adopted, request, models, answers, told)
     except ValidationError as error:
         raise UserNetworkError(f"not a valid application: {error}") from error
     console = Console()
     console.print(variants_table(application, results))
-    empty = pictures_without_answer(model)
+    for note in adopted.notes:
+        console.print(f"note: {note}", markup=False, highlight=False)
+    empty = pictures_without_answer(adopted.model)
     if empty:
         console.print(
             f"[yellow]careful[/]: plain pictures ({', '.join(empty)}) make it give NaN or infinity; "
@@ -118,33 +139,76 @@ def add_command(
         console.print(f"it takes the place of the shipped {application.name}; --name gives it another name")
 
 
-def _network(
-    network: str, shape: str, weights: Path | None, *, mean: str, std: str, white: float
-) -> tuple[onnx.ModelProto, tuple[int, int, int]]:
-    """Return the network from bytes to logits, and the sides of its pictures."""
-    numbers = (_numbers(mean), _numbers(std))
+@dataclass(frozen=True)
+class _Colours:
+    """What the user says of pixels."""
+
+    mean: list[float]
+    std: list[float]
+    white: float
+    is_bgr: bool
+    is_inverted: bool
+
+    def preprocessing(self, channels: int) -> Preprocessing:
+        """Return what it means for pictures of so many channels. Raises UserNetworkError."""
+        try:
+            return Preprocessing.for_channels(
+                channels,
+                self.mean,
+                self.std,
+                self.white,
+                is_bgr=self.is_bgr,
+                is_inverted=self.is_inverted,
+            )
+        except ValueError as error:
+            raise UserNetworkError(str(error)) from error
+
+    @property
+    def are_said(self) -> bool:
+        """Whether the user says anything that only has a meaning for pictures."""
+        return bool(self.mean or self.std or self.white != 1 or self.is_bgr or self.is_inverted)
+
+
+def _network(network: str, wishes: Wishes, weights: Path | None, colours: _Colours) -> Adopted:
+    """Return the network from what sensors send to logits."""
     if network.endswith(".onnx"):
-        model = read_onnx(Path(network))
-        sides = input_shape(model)
-        if shape and _sides(shape) != sides:
-            raise UserNetworkError(f"--input is {shape}, but the file says {'x'.join(map(str, sides))}")
-        return adopt(model, _preprocessing(sides[0], numbers, white)), sides
-    if not shape:
+        model, notes = prepared(read_onnx(Path(network)), wishes)
+        source = source_of(model)
+        if not source.is_pictures:
+            if colours.are_said:
+                raise UserNetworkError(
+                    f"its input {source.name!r} is no picture: leave out what is said of pixels"
+                )
+            adopted = adopt(model, None, replace(wishes, input="", output=""))
+        else:
+            preprocessing = colours.preprocessing(source.spec.shape[0])
+            adopted = adopt(model, preprocessing, replace(wishes, input="", output=""))
+        return replace(adopted, notes=(*notes, *adopted.notes))
+    if not wishes.input:
         raise UserNetworkError("say the shape of its pictures, like --input 3x32x32")
-    sides = _sides(shape)
-    preprocessing = _preprocessing(sides[0], numbers, white)
-    request = TorchRequest(network, sides, preprocessing, str(weights) if weights is not None else None)
-    return export_torch(request), sides
+    sides = _sides(wishes.input)
+    request = TorchRequest(
+        network, sides, colours.preprocessing(sides[0]), str(weights) if weights is not None else None
+    )
+    return adopt(export_torch(request), None, replace(wishes, input=""))
 
 
-def _preprocessing(channels: int, numbers: tuple[list[float], list[float]], white: float) -> Preprocessing:
-    try:
-        return Preprocessing.for_channels(channels, *numbers, white)
-    except ValueError as error:
-        raise UserNetworkError(str(error)) from error
+def _kind(text: str) -> OutputKind | None:
+    for kind in OUTPUT_KINDS:
+        if text == kind:
+            return kind
+    if text:
+        raise ConfigurationError(f"--output-kind is one of {', '.join(OUTPUT_KINDS)}")
+    return None
 
 
-def _pictures(data: Path, dataset: str, labels: tuple[str, ...], sides: tuple[int, int, int]) -> Subset:
+def _pictures(data: Path, dataset: str, labels: tuple[str, ...], network: Adopted) -> Subset:
+    spec = network.input
+    if spec.dtype != "uint8" or len(spec.shape) != _AXES:
+        raise UserNetworkError(
+            f"the network takes {spec.dtype} {list(spec.shape)}, not pictures: give --accuracy, not --data"
+        )
+    sides = (spec.shape[0], spec.shape[1], spec.shape[2])
     if not dataset:
         return read_image_folder(data, labels, sides)
     if dataset not in PUBLISHED:

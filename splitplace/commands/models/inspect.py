@@ -6,7 +6,6 @@ from math import inf
 from pathlib import Path
 from typing import Annotated, get_args
 
-import numpy as np
 import onnx
 import typer
 from rich.console import Console
@@ -20,14 +19,15 @@ from splitplace.storage.replace import replace_file
 from splitplace.workshop.cutting.balance import Device, Target
 from splitplace.workshop.cutting.inspection import Inspection, balance, inspect
 from splitplace.workshop.cutting.layer_split import Transport, cut
-from splitplace.workshop.onnx.graph import Graph
 from splitplace.workshop.onnx.joining import greatest_difference
 from splitplace.workshop.packing.pieces_of import future_pieces, stored_pieces
 from splitplace.workshop.pieces.loaded import stage_model
 from splitplace.workshop.report.drawing import draw
 from splitplace.workshop.report.tables import pieces_table, points_table, stages_table, verdict
-from splitplace.workshop.user_networks.from_onnx import adopt, input_shape, read_onnx
+from splitplace.workshop.user_networks.from_onnx import adopt, prepared
 from splitplace.workshop.user_networks.preprocessing import Preprocessing
+from splitplace.workshop.user_networks.reading import read_onnx
+from splitplace.workshop.user_networks.source import samples, source_of
 
 _BYTES_PER_MS = 1000.0
 """Bytes in a millisecond at 1 MB/s."""
@@ -101,8 +101,10 @@ def inspect_command(
 def _load(network: str, store: ModelStore) -> tuple[Application | None, onnx.ModelProto]:
     """Return a network by the name of its application, or from a file."""
     if network.endswith(".onnx"):
-        model = read_onnx(Path(network))
-        return None, adopt(model, Preprocessing.for_channels(input_shape(model)[0], (), (), 1.0))
+        file, _ = prepared(read_onnx(Path(network)))
+        source = source_of(file)
+        pixels = Preprocessing.for_channels(source.spec.shape[0], (), (), 1.0) if source.is_pictures else None
+        return None, adopt(file, pixels).model
     application = next((each for each in store.applications() if each.name == network), None)
     if application is None:
         raise StoreError(store.root, f"has no application {network!r}; a file's name ends with .onnx")
@@ -131,8 +133,7 @@ def _usual_batch(model: onnx.ModelProto) -> int:
 
 def _differences(model: onnx.ModelProto, found: Inspection) -> str:
     """Say how far the chain's logits are from the whole's, by what crosses the cuts."""
-    shape = Graph(model).shape(model.graph.input[0].name)
-    images = np.random.default_rng(0).integers(0, 256, (_TRIAL_IMAGES, *shape), np.uint8)
+    images = samples(source_of(model).spec, _TRIAL_IMAGES)
     exact, rounded = (
         greatest_difference(model, cut(model, found.plan.tensors, transport), images)
         for transport in get_args(Transport)

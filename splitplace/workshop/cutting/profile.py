@@ -98,4 +98,6 @@ def _example(spec: TensorSpec, batch: int) -> NDArray[Any]:
     shape = (batch, *spec.shape)
     if spec.dtype == "uint8":
         return random.integers(0, 256, shape, dtype=np.uint8)
+    if spec.dtype.startswith("int"):  # perhaps places in a table
+        return random.integers(0, 2, shape).astype(spec.dtype)
     return random.standard_normal(shape).astype(spec.dtype)

@@ -33,7 +33,8 @@ def with_plain_sizes(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the same network with all sizes constant or computed from `BATCH_SIZE`.
 
     A shape that is neither constant nor linear (its tensor's size depends on the values in the pictures) is
-    left as it is. Then that tensor counts as used where the shape is used.
+    left as it is. Then that tensor counts as used where the shape is used. Where the model fixes a batch of
+    one, all sizes are constant.
 
     Args:
         model: One input, with all dimensions but the first fixed, and no control flow.
@@ -147,6 +148,8 @@ def _computed_sizes(graph: onnx.GraphProto) -> list[str]:
 
 def _measured(model: onnx.ModelProto, names: Sequence[str]) -> Iterator[tuple[Array, ...]]:
     """Yield the values of each tensor at all tried batch sizes."""
+    tensor = model.graph.input[0].type.tensor_type
+    batches = _TRIED if tensor.shape.dim[0].dim_value != 1 else (1,) * len(_TRIED)
     asking = onnx.ModelProto()
     asking.CopyFrom(model)
     del asking.graph.output[:]
@@ -155,7 +158,6 @@ def _measured(model: onnx.ModelProto, names: Sequence[str]) -> Iterator[tuple[Ar
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
-    tensor = model.graph.input[0].type.tensor_type
     dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
     shape = [dimension.dim_value for dimension in tensor.shape.dim[1:]]
     try:
@@ -163,19 +165,24 @@ def _measured(model: onnx.ModelProto, names: Sequence[str]) -> Iterator[tuple[Ar
             asking.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
         runs = [
-            session.run(None, {model.graph.input[0].name: _noise(batch, shape).astype(dtype)})
-            for batch in _TRIED
+            session.run(None, {model.graph.input[0].name: _noise(seed, batch, shape, dtype)})
+            for seed, batch in zip(_TRIED, batches, strict=True)
         ]
     except Exception as error:  # ONNX Runtime's C++ exceptions share no base class
-        raise ValueError(f"the network does not run with batches of {_TRIED} images: {error}") from error
+        raise ValueError(f"the network does not run with batches of {batches} images: {error}") from error
     yield from zip(*runs, strict=True)
 
 
-def _noise(batch: int, shape: Sequence[int]) -> Array:
-    """Return values of either sign and many zeros, so that counts of them are not linear in the batch."""
-    random = np.random.default_rng(batch)
-    noise: Array = random.integers(-128, 128, (batch, *shape)) * random.integers(0, 2, (batch, *shape))
-    return noise
+def _noise(seed: int, batch: int, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
+    """Return values with many zeros, so that counts of them are not linear in the batch.
+
+    They are of either sign but for whole numbers above 8 bits, which may be places in a table.
+    """
+    random = np.random.default_rng(seed)
+    noise: Array = random.integers(0, 2, (batch, *shape))
+    if dtype.kind == "f" or dtype.itemsize == 1:
+        noise *= random.integers(-128, 128, (batch, *shape))
+    return noise.astype(dtype)
 
 
 class _Replacement:
@@ -220,9 +227,9 @@ class _Replacement:
         self._nodes.append(helper.make_node("Mul", [BATCH_SIZE, slope], [product]))
         self._nodes.append(helper.make_node("Add", [product, offset], [total]))
         if not line.offset.ndim:
-            axis = self._weight(f"{name}.axis", np.zeros(1, np.int64))
+            scalar = self._weight(f"{name}.no-sides", np.zeros(0, np.int64))
             total, vector = f"{name}.scalar", total
-            self._nodes.append(helper.make_node("Squeeze", [vector, axis], [total]))
+            self._nodes.append(helper.make_node("Reshape", [vector, scalar], [total]))
         element = helper.np_dtype_to_tensor_dtype(line.offset.dtype)
         self._nodes.append(helper.make_node("Cast", [total], [name], to=element))
         return name

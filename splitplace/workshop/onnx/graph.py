@@ -47,7 +47,7 @@ class Graph:
         self.nodes: list[onnx.NodeProto] = _data_flow(graph, self.input, self.output)
         """Nodes on a path from the input to the output, in topological order. Constants, and what depends on
         the batch size alone, are not part of this data flow."""
-        self._types = _inferred_types(model, self.input)
+        self._probe, self._types = _inferred_types(model, self.input)
         made = {self.input, *(name for node in self.nodes for name in node.output)}
         self._last_use = {
             name: position for position, node in enumerate(self.nodes) for name in node.input if name in made
@@ -65,7 +65,7 @@ class Graph:
     def is_batch_first(self, name: str) -> bool:
         """Whether the first dimension of a tensor is the batch size."""
         dimensions = self._dimensions(name)
-        return bool(dimensions) and dimensions[0] == PROBE_BATCH
+        return bool(dimensions) and dimensions[0] == self._probe
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor without its first dimension."""
@@ -152,7 +152,7 @@ class Graph:
 
     def _elements_per_image(self, name: str) -> int:
         elements = prod(self._dimensions(name))
-        return elements if elements % PROBE_BATCH else elements // PROBE_BATCH
+        return elements if elements % self._probe else elements // self._probe
 
     def _dimensions(self, name: str) -> tuple[int, ...]:
         shape = self._type(name).shape
@@ -205,8 +205,23 @@ def _data_flow(graph: onnx.GraphProto, source: str, output: str) -> list[onnx.No
     return nodes[::-1]
 
 
-def _inferred_types(model: onnx.ModelProto, source: str) -> dict[str, onnx.TypeProto.Tensor]:
-    """Infer types and shapes of all tensors for a batch of `PROBE_BATCH`."""
+def _inferred_types(model: onnx.ModelProto, source: str) -> tuple[int, dict[str, onnx.TypeProto.Tensor]]:
+    """Infer types and shapes of all tensors for a batch of `PROBE_BATCH`; of one, where no other fits.
+
+    Returns:
+        The batch size, and the types by name.
+    """
+    try:
+        return PROBE_BATCH, _types_for(model, source, PROBE_BATCH)
+    except GraphError:
+        try:
+            return 1, _types_for(model, source, 1)
+        except GraphError:
+            pass
+        raise
+
+
+def _types_for(model: onnx.ModelProto, source: str, batch: int) -> dict[str, onnx.TypeProto.Tensor]:
     skeleton = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
     graph = skeleton.graph
     graph.name = model.graph.name
@@ -214,7 +229,7 @@ def _inferred_types(model: onnx.ModelProto, source: str) -> dict[str, onnx.TypeP
     for value in model.graph.input:
         if value.name == source:
             graph.input.append(value)
-            graph.input[-1].type.tensor_type.shape.dim[0].dim_value = PROBE_BATCH
+            graph.input[-1].type.tensor_type.shape.dim[0].dim_value = batch
     for tensor in model.graph.initializer:
         if tensor.ByteSize() > _LARGE_WEIGHT_BYTES or tensor.data_location == TensorProto.EXTERNAL:
             graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))

@@ -104,7 +104,8 @@ def timed(
     """
     weights = sum(fragment.weight_bytes for fragment in application.fragments)
     at_once = len(application.fragments) if weights <= MOST_WEIGHT_BYTES else 1
-    most = 2 * max(variant.micro_batch for variant in application.variants)
+    largest = max(variant.micro_batch for variant in application.variants)
+    most = 2 * largest if largest > 1 else 1  # some networks take one input at a time only
     batches = [batch for batch in BATCHES if batch <= most]
     timings: list[Timing] = []
     while len(timings) < len(application.fragments):

@@ -9,7 +9,15 @@ import onnx
 
 from splitplace.edge_node.runtime import FragmentRuntime, load_stage
 from splitplace.errors import SplitPlaceError
-from splitplace.messages.application import INPUT, Application, Fragment, Stage, Variant, VariantKind
+from splitplace.messages.application import (
+    INPUT,
+    Application,
+    Fragment,
+    Scores,
+    Stage,
+    Variant,
+    VariantKind,
+)
 from splitplace.messages.pieces import NamedChain
 from splitplace.messages.tensors import TensorSpec
 from splitplace.storage.model_store import ModelStore
@@ -38,6 +46,8 @@ class Heading:
     labels: tuple[str, ...]
     input: TensorSpec
     default_deadline_ms: float = 1000.0
+    scores: Scores = "softmax"
+    unknown_below: float = 0.0
 
 
 class Packer:
@@ -148,6 +158,8 @@ class Packer:
             input=self.heading.input,
             labels=self.heading.labels,
             default_deadline_ms=self.heading.default_deadline_ms,
+            scores=self.heading.scores,
+            unknown_below=self.heading.unknown_below,
             reference_score=0.0,
             variants=tuple(self.variants),
             fragments=tuple(self._fragments.values()),

@@ -10,7 +10,6 @@ import onnx
 
 from splitplace.messages.application import Application
 from splitplace.messages.limits import MAX_STAGES
-from splitplace.messages.tensors import TensorSpec
 from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.datasets import Subset
 from splitplace.workshop.onnx.graph import Graph
@@ -25,7 +24,9 @@ from splitplace.workshop.packing.packer import (
 )
 from splitplace.workshop.packing.telling import Told, tell_nobody
 from splitplace.workshop.pieces.chain import balanced_cuts, measured
-from splitplace.workshop.user_networks.from_onnx import UserNetworkError, check_bounds
+from splitplace.workshop.user_networks.from_onnx import Adopted, check_bounds
+from splitplace.workshop.user_networks.reading import UserNetworkError
+from splitplace.workshop.user_networks.source import samples
 
 SMALL_PICTURE = 96 * 96
 """Number of pixels up to which micro-batches have `SMALL_BATCH` images, else `LARGE_BATCH`."""
@@ -46,10 +47,12 @@ class AddRequest:
     default_deadline_ms: float = 1000.0
     micro_batch: int | None = None
     """Images per micro-batch; None = chosen by the size of the pictures."""
+    unknown_below: float = 0.0
+    """Confidence below which an answer's label is `unknown`."""
 
 
 def add(
-    whole: onnx.ModelProto,
+    network: Adopted,
     request: AddRequest,
     store: ModelStore,
     answers: Subset | float,
@@ -58,7 +61,7 @@ def add(
     """Cut a network, measure its fragments and write the application.
 
     Args:
-        whole: The network, from bytes to logits, as `from_onnx.adopt` or `from_torch.export_torch` return.
+        network: From `from_onnx.adopt`, or what `from_torch.export_torch` returns.
         request: Name, labels and chains.
         store: The store to write to.
         answers: Labelled pictures to measure the accuracy on; or the accuracy that its maker states, which is
@@ -75,9 +78,10 @@ def add(
         CutError: The network cannot be cut into as many fragments.
         PackingError: A chain's logits differ from those of the whole network.
     """
+    whole = network.model
     check_bounds(whole)
     graph = Graph(whole)
-    shape, outputs = graph.shape(graph.input), graph.shape(graph.output)
+    outputs = graph.shape(graph.output)
     if outputs != (len(request.labels),):
         raise UserNetworkError(
             f"the network has {list(outputs)} outputs, but there are {len(request.labels)} labels"
@@ -86,22 +90,32 @@ def add(
         name=request.name,
         title=request.title,
         labels=request.labels,
-        input=TensorSpec(dtype="uint8", shape=shape),
+        input=network.input,
         default_deadline_ms=request.default_deadline_ms,
+        scores=network.scores,
+        unknown_below=request.unknown_below,
     )
-    micro_batch = request.micro_batch or (SMALL_BATCH if np.prod(shape[1:]) <= SMALL_PICTURE else LARGE_BATCH)
+    micro_batch = _micro_batch(network, request)
     with TemporaryDirectory(prefix="splitplace-") as folder:
         packer = Packer(heading, Path(folder), micro_batch, told=told)
         _fill(packer, whole, request.stages, told)
         if isinstance(answers, Subset):
             return pack(packer, store, answers, told)
         draft = timed_draft(packer, told)
-        random = np.random.default_rng(0)
-        images = random.integers(0, 256, (_TRIAL_IMAGES, *shape), dtype=np.uint8)
+        images = samples(network.input, _TRIAL_IMAGES)
         results = measured_on(packer, draft, Subset(images, np.zeros(_TRIAL_IMAGES, np.int64)), told)
         application = with_stated_accuracy(draft, answers)
         store.save(application, packer.contents())
     return application, [replace(result, accuracy=answers, images=0) for result in results]
+
+
+def _micro_batch(network: Adopted, request: AddRequest) -> int:
+    if network.one_by_one:
+        if request.micro_batch not in {None, 1}:
+            raise UserNetworkError("the network is run on one input at a time: leave --micro-batch out")
+        return 1
+    small = np.prod(network.input.shape[1:]) <= SMALL_PICTURE
+    return request.micro_batch or (SMALL_BATCH if small else LARGE_BATCH)
 
 
 def _fill(packer: Packer, whole: onnx.ModelProto, stages: Sequence[int], told: Told) -> None:

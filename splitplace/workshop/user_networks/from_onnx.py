@@ -1,6 +1,6 @@
-"""Adapt a user's ONNX file: picture bytes in, logits out, any batch size."""
+"""Adapt a user's ONNX file: what sensors send in, logits out, any batch size where the network allows it."""
 
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,104 +10,146 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from splitplace.edge_node.graph_check import GraphRefusedError, check_bytes
-from splitplace.errors import SplitPlaceError
+from splitplace.messages.application import Scores
 from splitplace.messages.limits import MEBIBYTE
+from splitplace.messages.tensors import TensorSpec
 from splitplace.workshop.onnx.batch_size import with_plain_sizes
 from splitplace.workshop.onnx.file import BATCH, finish
+from splitplace.workshop.user_networks.ending import OutputKind, end_with_logits
 from splitplace.workshop.user_networks.preprocessing import Preprocessing
+from splitplace.workshop.user_networks.reading import (
+    PLAIN_OPSET,
+    UserNetworkError,
+    in_readable_opset,
+    opset_of,
+)
+from splitplace.workshop.user_networks.source import (
+    Source,
+    only_input,
+    reading_cast,
+    samples,
+    sized,
+    source_of,
+)
 
-MIN_OPSET = 13
-_PICTURES = "pictures"
-"""Name of the input that takes bytes."""
-_MAX_CHANNELS = 4
+_INPUT = "splitplace.input"
+"""Name of the input that takes what sensors send."""
 _SAME_ANSWER = 1e-3
-"""Greatest accepted difference between the logits of an image alone and in a batch."""
+"""Greatest accepted difference between the logits of an input alone and in a batch."""
+_TRIED = 3
+"""Inputs that a network is tried with."""
 
-
-MAX_NETWORK_BYTES = 2047 * MEBIBYTE
-"""Largest file that is read: a protobuf message has less than 2 GiB. Nodes get it in pieces."""
 MAX_INNER_TENSOR_BYTES = 256 * MEBIBYTE
-"""Limit of each tensor inside a network, for one picture."""
+"""Limit of each tensor inside a network, for one input."""
 
 
-class UserNetworkError(SplitPlaceError):
-    """The network cannot be used; the message says why and what would help."""
+@dataclass(frozen=True)
+class Adopted:
+    """A user's network as SplitPlace runs it."""
+
+    model: onnx.ModelProto
+    """From what sensors send to logits `[batch, classes]`."""
+    input: TensorSpec
+    kind: OutputKind = "logits"
+    """What its own output was."""
+    scores: Scores = "softmax"
+    """How confidences are made of the logits."""
+    one_by_one: bool = False
+    """Whether it must be run on one input at a time."""
+    notes: tuple[str, ...] = ()
+    """What was recognised or chosen, for people."""
 
 
-def read_onnx(path: Path) -> onnx.ModelProto:
-    """Read a file without loading external data that it refers to.
+@dataclass(frozen=True)
+class Wishes:
+    """What a user says of an ONNX file."""
+
+    input: str = ""
+    """Sizes of its input, as `source.sized` takes them."""
+    output: str = ""
+    """Name of the output to serve, where there are several."""
+    output_kind: OutputKind | None = None
+    """What the output is; None = recognise it."""
+
+
+def prepared(model: onnx.ModelProto, wishes: Wishes = Wishes()) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    """Return a model with one output, fixed sizes and readable operators, and notes for people.
 
     Raises:
-        UserNetworkError: The file is missing, too large, no ONNX model, or keeps weights in other files.
+        UserNetworkError: It has other inputs or outputs, or what the user says does not fit it.
     """
-    if path.is_file() and path.stat().st_size > MAX_NETWORK_BYTES:
-        raise UserNetworkError(
-            f"{path} is larger than the {MAX_NETWORK_BYTES} bytes that can be read at once"
-        )
-    try:
-        model = onnx.load_model(path, load_external_data=False)
-    except Exception as error:  # protobuf's errors share no base class with those of files
-        raise UserNetworkError(f"{path} cannot be read as an ONNX model: {error}") from error
-    if any(tensor.data_location == TensorProto.EXTERNAL for tensor in model.graph.initializer):
-        raise UserNetworkError(
-            f"{path} keeps its weights in other files; save it as one file (onnx.save_model does so)"
-        )
-    return model
+    opset = opset_of(model)
+    check_bounds(model)
+    only_input(model)
+    chosen = _with_one_output(model, wishes.output)
+    fixed, notes = sized(chosen, wishes.input)
+    source_of(fixed)
+    readable = in_readable_opset(fixed)
+    if readable is not fixed:
+        _check_conversion(fixed, readable)
+        notes = (*notes, f"converted from opset {opset}; its answers are those of the file")
+    return readable, notes
 
 
-def input_shape(model: onnx.ModelProto) -> tuple[int, int, int]:
-    """Return channels, height and width of the pictures that a model expects, whatever their order in it.
-
-    Raises:
-        UserNetworkError: The model does not have exactly one input of pictures of one size.
-    """
-    sides = _sides(model)
-    return (sides[2], *sides[:2]) if _is_channels_last(sides) else sides
-
-
-def adopt(model: onnx.ModelProto, preprocessing: Preprocessing | None) -> onnx.ModelProto:
-    """Return the network with a free batch dimension, from bytes to logits.
-
-    A `Softmax` at the end is removed, because logits can be merged and compared.
+def adopt(model: onnx.ModelProto, preprocessing: Preprocessing | None, wishes: Wishes = Wishes()) -> Adopted:
+    """Return the network from what sensors send to logits, with a free batch where it allows one.
 
     Args:
-        model: One input of pictures `[N, C, H, W]` or `[N, H, W, C]`, of `uint8` or `float32`, N free or
-            fixed. One output `[N, classes]`. The model is not changed.
-        preprocessing: Conversion from bytes to the model's `float32` input; None for `uint8`.
+        model: One input of any type, and one output of a number for each class. It is not changed.
+        preprocessing: Conversion from bytes to floats for pictures; None where the input is no picture of
+            floats.
+        wishes: What the user says of it.
 
     Raises:
-        UserNetworkError: The model has another form, or its answer to an image depends on the other images
-            of the batch.
+        UserNetworkError: The model has another form, or nothing can run it.
     """
-    _check_opset(model)
-    check_bounds(model)
-    sides = _sides(model)
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
-    graph = changed.graph
-    source = _input(model)
-    is_bytes = source.type.tensor_type.elem_type == TensorProto.UINT8
-    if not is_bytes and preprocessing is None:
+    changed, notes = prepared(model, wishes)
+    if changed is model:
+        changed = onnx.ModelProto()
+        changed.CopyFrom(model)
+    source = source_of(changed)
+    if source.is_pictures and source.element != TensorProto.UINT8 and preprocessing is None:
         raise UserNetworkError(
-            "the model reads float32: give the preprocessing from bytes (mean and deviation)"
+            "the model reads floats: give the preprocessing from bytes (mean and deviation)"
         )
-    _free_batch(graph)
-    _remove_softmax(graph)
-    shape = input_shape(model)
-    nodes, weights = _reading(source.name, None if is_bytes else preprocessing, sides)
+    given = _given(changed, source, preprocessing)
+    _free_batch(changed.graph, source.batch)
+    session_inputs = samples(given, _TRIED)
+    alone = _Alone(session_inputs)
+    ending = end_with_logits(changed, alone, wishes.output_kind)
+    expected = alone(changed)
+    notes = (*notes, f"its output is taken for {ending.kind}: {ending.recognised_by}")
+    one_by_one = False
+    problem = _problem_of_batches(changed, session_inputs, expected)
+    if problem:
+        one_by_one = True
+        notes = (*notes, f"run on one input at a time: {problem}")
+        changed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    name, batch = changed.graph.output[0].name, 1 if one_by_one else BATCH
+    del changed.graph.output[:]
+    changed.graph.output.append(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, ending.columns])
+    )
+    try:
+        finished = finish(with_plain_sizes(changed))
+    except (ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise UserNetworkError(f"the model's shapes cannot be inferred: {_first_line(error)}") from error
+    return Adopted(finished, given, ending.kind, ending.scores, one_by_one, notes)
+
+
+def _given(model: onnx.ModelProto, source: Source, preprocessing: Preprocessing | None) -> TensorSpec:
+    """Put in front of a model what makes its input of what sensors send. Return what they send."""
+    graph = model.graph
+    spec = source.spec
+    nodes, weights = _reading(source, preprocessing)
     kept = list(graph.node)
     del graph.node[:], graph.input[:], graph.value_info[:]
     graph.node.extend([*nodes, *kept])
     graph.initializer.extend(weights)
-    graph.input.append(helper.make_tensor_value_info(_PICTURES, TensorProto.UINT8, [BATCH, *shape]))
-    classes = _check_answers(changed, shape)
-    name = graph.output[0].name
-    del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [BATCH, classes]))
-    try:
-        return finish(with_plain_sizes(changed))
-    except (ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise UserNetworkError(f"the model's shapes cannot be inferred: {error}") from error
+    element = helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype))
+    value = helper.make_tensor_value_info(_INPUT, element, [BATCH, *spec.shape])
+    graph.input.append(value)
+    return spec
 
 
 def check_bounds(model: onnx.ModelProto) -> None:
@@ -129,6 +171,8 @@ def check_bounds(model: onnx.ModelProto) -> None:
 def pictures_without_answer(model: onnx.ModelProto) -> tuple[str, ...]:
     """Return which plain pictures (black, grey, white) a network of bytes answers with NaN or infinity."""
     (source,) = model.graph.input
+    if source.type.tensor_type.elem_type != TensorProto.UINT8:
+        return ()
     shape = tuple(dimension.dim_value for dimension in source.type.tensor_type.shape.dim[1:])
     session = _session(model)
     found = []
@@ -146,46 +190,97 @@ def _session(model: onnx.ModelProto) -> ort.InferenceSession:
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def _input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
-    weights = {tensor.name for tensor in model.graph.initializer}
-    inputs: list[onnx.ValueInfoProto] = [value for value in model.graph.input if value.name not in weights]
-    if len(inputs) != 1 or len(model.graph.output) != 1:
-        raise UserNetworkError(
-            f"the model has {len(inputs)} inputs and {len(model.graph.output)} outputs; "
-            "it must have one input of pictures and one output of logits"
+class _Alone:
+    """Runs models on some inputs, one at a time: what a network answers does not depend on a batch then."""
+
+    def __init__(self, inputs: NDArray[Any]) -> None:
+        self._inputs = inputs
+
+    def __call__(self, model: onnx.ModelProto) -> NDArray[np.float32]:
+        """Return the outputs `[inputs, ...]`. Raises UserNetworkError if ONNX Runtime refuses."""
+        try:
+            session = _session(model)
+            name = session.get_inputs()[0].name
+            rows = [
+                np.asarray(session.run(None, {name: self._inputs[index : index + 1]})[0])
+                for index in range(len(self._inputs))
+            ]
+        except Exception as error:  # ONNX Runtime's C++ exceptions share no base class
+            raise UserNetworkError(f"ONNX Runtime cannot run the model: {_first_line(error)}") from error
+        if not rows[0].ndim or len(rows[0]) != 1:
+            raise UserNetworkError(
+                f"the output for one input is {rows[0].dtype}{list(rows[0].shape)}: its first dimension is "
+                "not the batch"
+            )
+        return np.concatenate(rows)
+
+
+def _problem_of_batches(model: onnx.ModelProto, inputs: NDArray[Any], expected: NDArray[np.float32]) -> str:
+    """Return why a network cannot be run on several inputs at once; empty if it can.
+
+    Equal is what differs by no more than a share of the largest logit: larger ones are rounded more.
+    """
+    try:
+        session = _session(model)
+        together = np.asarray(session.run(None, {session.get_inputs()[0].name: inputs})[0])
+    except Exception as error:  # noqa: BLE001 - ONNX Runtime's C++ exceptions share no base class
+        return f"it does not take several ({_first_line(error)[:80]})"
+    if together.shape != expected.shape:
+        return f"its output for {len(inputs)} is {list(together.shape)}"
+    if np.abs(together - expected).max() > _SAME_ANSWER * max(1.0, float(np.abs(expected).max())):
+        return "its answer to an input depends on the others of the batch"
+    return ""
+
+
+def _check_conversion(original: onnx.ModelProto, converted: onnx.ModelProto) -> None:
+    """Raise UserNetworkError unless a converted model gives what the original does."""
+    source = source_of(original)
+    shape = (source.batch or 1, *source.sides)
+    spec = TensorSpec(dtype=source.spec.dtype, shape=shape) if not source.is_pictures else None
+    values = samples(spec, 1)[0] if spec else np.random.default_rng(0).uniform(0, 1, shape)
+    batch = values.astype(helper.tensor_dtype_to_np_dtype(source.element))
+    try:
+        first, second = (
+            np.asarray(_session(model).run(None, {source.name: batch})[0]) for model in (original, converted)
         )
-    return inputs[0]
-
-
-def _sides(model: onnx.ModelProto) -> tuple[int, int, int]:
-    """Return the dimensions of the input after the batch, in the model's order."""
-    source = _input(model)
-    tensor = source.type.tensor_type
-    sides = tuple(dimension.dim_value for dimension in tensor.shape.dim[1:])
-    if len(sides) != 3 or min(sides) < 1 or tensor.elem_type not in {TensorProto.UINT8, TensorProto.FLOAT}:  # noqa: PLR2004
+    except Exception as error:  # ONNX Runtime's C++ exceptions share no base class
+        raise UserNetworkError(f"ONNX Runtime cannot run the model: {_first_line(error)}") from error
+    if first.shape != second.shape or not np.allclose(first, second, rtol=1e-3, atol=1e-5):
         raise UserNetworkError(
-            f"the input {source.name!r} is {list(sides)} after the batch, of type "
-            f"{TensorProto.DataType.Name(tensor.elem_type)}; expected three fixed sides of uint8 or float32"
-        )
-    return sides[0], sides[1], sides[2]
-
-
-def _is_channels_last(sides: tuple[int, int, int]) -> bool:
-    return sides[0] > _MAX_CHANNELS >= sides[2]
-
-
-def _check_opset(model: onnx.ModelProto) -> None:
-    opset = next((item.version for item in model.opset_import if item.domain in {"", "ai.onnx"}), 0)
-    if opset < MIN_OPSET:
-        raise UserNetworkError(
-            f"the model uses opset {opset}, at least {MIN_OPSET} is needed; "
-            f"onnx.version_converter.convert_version(model, {MIN_OPSET}) makes it newer"
+            "converted to a newer opset, the model gives other answers: export it with opset "
+            f"{PLAIN_OPSET} or newer"
         )
 
 
-def _free_batch(graph: onnx.GraphProto) -> None:
+def _with_one_output(model: onnx.ModelProto, wanted: str) -> onnx.ModelProto:
+    """Return the model with only the output that is to be served."""
+    outputs = {value.name: value for value in model.graph.output}
+    if wanted and wanted not in outputs:
+        raise UserNetworkError(f"--output {wanted!r} is none of its outputs: {', '.join(outputs)[:300]}")
+    if len(outputs) == 1:
+        return model
+    if not wanted:
+        shapes = ", ".join(f"{name} {_shape(value)}" for name, value in outputs.items())
+        raise UserNetworkError(
+            f"the model has {len(outputs)} outputs ({shapes[:300]}); choose one with --output"
+        )
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    del changed.graph.output[:]
+    changed.graph.output.append(outputs[wanted])
+    return changed
+
+
+def _shape(value: onnx.ValueInfoProto) -> str:
+    return "x".join(str(side.dim_value or "?") for side in value.type.tensor_type.shape.dim) or "?"
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+
+
+def _free_batch(graph: onnx.GraphProto, fixed: int) -> None:
     """Replace sizes that a fixed batch has left in `Reshape` targets, so that any batch works."""
-    fixed = next(iter(graph.input)).type.tensor_type.shape.dim[0].dim_value
     if not fixed:
         return
     reshapes = [node for node in graph.node if node.op_type == "Reshape"]
@@ -208,63 +303,51 @@ def _freed(tensor: onnx.TensorProto, batch: int) -> onnx.TensorProto:
     return numpy_helper.from_array(target, tensor.name)
 
 
-def _remove_softmax(graph: onnx.GraphProto) -> None:
-    last = next(node for node in graph.node if graph.output[0].name in node.output)
-    if last.op_type in {"Softmax", "LogSoftmax"}:
-        graph.output[0].name = last.input[0]
-        graph.node.remove(last)
-
-
 def _reading(
-    target: str, preprocessing: Preprocessing | None, sides: tuple[int, int, int]
+    source: Source, preprocessing: Preprocessing | None
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """Return nodes and weights that make the model's input from bytes `[N, C, H, W]`."""
+    """Return nodes and weights that make the model's input of what sensors send."""
     steps: list[tuple[str, list[str], dict[str, Any]]] = []
-    weights = []
-    if preprocessing is not None:
-        steps.append(("Cast", [], {"to": TensorProto.FLOAT}))
-        for kind, name, values in (
-            ("Sub", "pictures.mean", preprocessing.mean_bytes),
-            ("Div", "pictures.deviation", preprocessing.deviation_bytes),
-        ):
-            weights.append(numpy_helper.from_array(np.array(values, np.float32).reshape(-1, 1, 1), name))
-            steps.append((kind, [name], {}))
-    if _is_channels_last(sides):
+    weights: list[onnx.TensorProto] = []
+    if source.is_pictures and preprocessing is not None:
+        steps, weights = _of_pictures(source, preprocessing)
+    elif not source.is_pictures and (element := reading_cast(source)) is not None:
+        steps.append(("Cast", [], {"to": element}))
+    if source.is_channels_last:
         steps.append(("Transpose", [], {"perm": [0, 2, 3, 1]}))
     if not steps:
         steps.append(("Identity", [], {}))
-    nodes, current = [], _PICTURES
+    nodes, current = [], _INPUT
     for index, (kind, more, attributes) in enumerate(steps):
-        made = target if index == len(steps) - 1 else f"{_PICTURES}.{kind}"
+        made = source.name if index == len(steps) - 1 else f"{_INPUT}.{index}"
         nodes.append(helper.make_node(kind, [current, *more], [made], **attributes))
         current = made
     return nodes, weights
 
 
-def _check_answers(model: onnx.ModelProto, shape: tuple[int, int, int]) -> int:
-    """Run the model on single images and on a batch of them; return the number of classes."""
-    images = np.random.default_rng(0).integers(0, 256, (3, *shape), dtype=np.uint8)
-    advice = "export it with a free (dynamic) batch dimension"
-    try:
-        session = _session(model)
-        together, *alone = (
-            np.asarray(session.run(None, {_PICTURES: batch})[0])
-            for batch in (images, *(images[index : index + 1] for index in range(len(images))))
-        )
-    except Exception as error:  # ONNX Runtime's C++ exceptions share no base class
-        raise UserNetworkError(
-            f"ONNX Runtime cannot run the model on one picture and on three; {advice}: {error}"
-        ) from error
-    separately: NDArray[np.float32] = np.concatenate(alone)
-    if together.ndim != 2 or together.dtype != np.float32 or together.shape != separately.shape:  # noqa: PLR2004
-        found = f"{together.dtype}{list(together.shape)}"
-        raise UserNetworkError(f"the output for three pictures is {found}, expected float32[3, classes]")
-    if not np.isfinite(separately).all():
-        raise UserNetworkError(
-            "the model answers random pictures with NaN or infinity; check its weights, --mean and --std"
-        )
-    if not np.allclose(together, separately, atol=_SAME_ANSWER, rtol=_SAME_ANSWER):
-        raise UserNetworkError(
-            f"the model's answer to a picture depends on the other pictures of the batch; {advice}"
-        )
-    return int(together.shape[1])
+def _of_pictures(
+    source: Source, preprocessing: Preprocessing
+) -> tuple[list[tuple[str, list[str], dict[str, Any]]], list[onnx.TensorProto]]:
+    """Return operators, with weights, from bytes `[N, C, H, W]` in RGB to what a network reads."""
+    steps: list[tuple[str, list[str], dict[str, Any]]] = []
+    weights: list[onnx.TensorProto] = []
+
+    def add(operator: str, name: str, values: NDArray[Any], **attributes: int) -> None:
+        weights.append(numpy_helper.from_array(values, f"{_INPUT}.{name}"))
+        steps.append((operator, [f"{_INPUT}.{name}"], attributes))
+
+    if preprocessing.is_bgr:
+        add("Gather", "order", np.array([2, 1, 0]), axis=1)
+    reads_bytes = source.element == TensorProto.UINT8
+    if reads_bytes and not preprocessing.is_inverted:
+        return steps, weights
+    steps.append(("Cast", [], {"to": TensorProto.FLOAT}))
+    if preprocessing.is_inverted:
+        add("Mul", "negative", np.array(-1, np.float32))
+        add("Add", "white", np.array(255, np.float32))
+    if not reads_bytes:
+        add("Sub", "mean", np.array(preprocessing.mean_bytes, np.float32).reshape(-1, 1, 1))
+        add("Div", "deviation", np.array(preprocessing.deviation_bytes, np.float32).reshape(-1, 1, 1))
+    if source.element != TensorProto.FLOAT:
+        steps.append(("Cast", [], {"to": source.element}))
+    return steps, weights

@@ -16,8 +16,8 @@ import onnx
 from pydantic import TypeAdapter, ValidationError
 
 from splitplace.errors import MissingExtraError
-from splitplace.workshop.user_networks.from_onnx import UserNetworkError
 from splitplace.workshop.user_networks.preprocessing import Preprocessing
+from splitplace.workshop.user_networks.reading import UserNetworkError
 
 CHILD = "splitplace.workshop.user_networks.torch_child"
 REQUEST_FILE = "request.json"

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+_COLOURS = 3
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -14,9 +16,22 @@ class Preprocessing:
     largest: float = 1.0
     """Value of a white pixel before the mean is subtracted: 1 for most published networks, else 255."""
 
+    is_bgr: bool = False
+    """Whether the network takes blue first, as those of OpenCV and Caffe do. Mean and deviation follow its
+    order."""
+    is_inverted: bool = False
+    """Whether black and white are exchanged first: many digits are white on black."""
+
     @classmethod
     def for_channels(
-        cls, channels: int, mean: Sequence[float], deviation: Sequence[float], largest: float
+        cls,
+        channels: int,
+        mean: Sequence[float],
+        deviation: Sequence[float],
+        largest: float,
+        *,
+        is_bgr: bool = False,
+        is_inverted: bool = False,
     ) -> "Preprocessing":
         """Fill in defaults (mean 0, deviation 1) and repeat single values for every channel.
 
@@ -31,7 +46,9 @@ class Preprocessing:
             )
         if min(deviations) <= 0 or largest <= 0:
             raise ValueError("deviations and the largest value must be above 0")
-        return cls(tuple(filled[0]), tuple(filled[1]), largest)
+        if is_bgr and channels != _COLOURS:
+            raise ValueError(f"BGR means three channels; the network has {channels}")
+        return cls(tuple(filled[0]), tuple(filled[1]), largest, is_bgr, is_inverted)
 
     @property
     def mean_bytes(self) -> tuple[float, ...]:

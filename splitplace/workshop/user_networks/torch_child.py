@@ -26,7 +26,6 @@ from torch import Tensor, nn
 import splitplace
 from splitplace.workshop.networks.common import Pixels
 from splitplace.workshop.onnx.export import export_network
-from splitplace.workshop.user_networks.from_onnx import UserNetworkError
 from splitplace.workshop.user_networks.from_torch import (
     NETWORK_FILE,
     REPORT,
@@ -37,6 +36,7 @@ from splitplace.workshop.user_networks.from_torch import (
     TorchRequest,
 )
 from splitplace.workshop.user_networks.preprocessing import Preprocessing
+from splitplace.workshop.user_networks.reading import UserNetworkError
 
 _MOST_FRAMES = 6
 _NOT_THEIRS = tuple(f"{Path(str(package.__file__)).parent}{os.sep}" for package in (splitplace, torch))

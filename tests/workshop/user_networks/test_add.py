@@ -92,7 +92,17 @@ def test_an_onnx_file_is_cut_measured_and_can_be_evaluated_exported_and_removed(
 ) -> None:
     store, pictures = ("--store", user / "store"), ("--data", user / "pictures")
     labels = ("--labels", user / "labels.txt")
-    command = ("add", user / "colours.onnx", *labels, *pictures, "--stages", "3,2", *store)
+    command = (
+        "add",
+        user / "colours.onnx",
+        *labels,
+        *pictures,
+        "--output-kind",
+        "logits",
+        "--stages",
+        "3,2",
+        *store,
+    )
     assert _run(*command) == 0
     application = ModelStore(user / "store").application("colours")
     assert [(variant.name, len(variant.stages)) for variant in application.variants] == [
@@ -177,10 +187,18 @@ def test_torch_code_with_its_weights_answers_as_it_does_in_torch(user: Path) -> 
     ("network", "more", "reason"),
     [
         ("colours.onnx", (), "say how good it is"),
-        ("colours.onnx", ("--accuracy", "1", "--stages", "9"), "too few for 9 stages"),
+        (
+            "colours.onnx",
+            ("--accuracy", "1", "--output-kind", "logits", "--stages", "9"),
+            "too few for 9 stages",
+        ),
         ("colours.onnx", ("--accuracy", "1", "--input", "3x8x8"), "the file says 3x16x16"),
         ("colours.onnx", ("--accuracy", "1", "--mean", "1,2"), "3 channels"),
-        ("colours.onnx", ("--accuracy", "1", "--labels", "two.txt"), "there are 2 labels"),
+        (
+            "colours.onnx",
+            ("--accuracy", "1", "--output-kind", "logits", "--labels", "two.txt"),
+            "there are 2 labels",
+        ),
         ("missing.onnx", ("--accuracy", "1"), "cannot be read"),
         ("my_model.py:build", ("--accuracy", "1"), "say the shape of its pictures"),
         ("my_model.py:build", ("--accuracy", "1", "--input", "3"), "expected channels x height x width"),

@@ -5,9 +5,9 @@ from pathlib import Path
 import onnx
 import pytest
 
-from splitplace.workshop.user_networks.from_onnx import UserNetworkError
 from splitplace.workshop.user_networks.from_torch import TorchRequest, export_torch
 from splitplace.workshop.user_networks.preprocessing import Preprocessing
+from splitplace.workshop.user_networks.reading import UserNetworkError
 
 NETWORK = """
 from dataclasses import dataclass

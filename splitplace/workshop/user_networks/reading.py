@@ -1,0 +1,138 @@
+"""Read ONNX files as people have them: weights beside the file, old operator sets, sizes left open."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto
+from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor
+
+from splitplace.errors import SplitPlaceError
+from splitplace.messages.limits import MEBIBYTE
+
+OLDEST_OPSET = 7
+"""Oldest operator set that ONNX Runtime promises to run."""
+PLAIN_OPSET = 10
+"""Oldest operator set that pieces can have as it is: `Slice` takes its bounds as inputs from here on."""
+CONVERTED_OPSET = 13
+"""Operator set that older files are converted to."""
+MAX_NETWORK_BYTES = 2047 * MEBIBYTE
+"""Largest network that is read, weights in other files included: a protobuf message has less than 2 GiB."""
+_OLDEST_IR_WITHOUT_DOUBLES = 4
+"""From this version of the format on, a weight need not stand among the inputs."""
+
+
+class UserNetworkError(SplitPlaceError):
+    """The network cannot be used; the message says why and what would help."""
+
+
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """Read a file, and the weights that it keeps in files of its own folder.
+
+    Raises:
+        UserNetworkError: The file is missing, too large, no ONNX model, or names weights outside its folder.
+    """
+    if path.is_file() and path.stat().st_size > MAX_NETWORK_BYTES:
+        raise UserNetworkError(
+            f"{path} is larger than the {MAX_NETWORK_BYTES} bytes that can be read at once"
+        )
+    try:
+        model: onnx.ModelProto = onnx.load_model(path, load_external_data=False)
+    except Exception as error:  # protobuf's errors share no base class with those of files
+        raise UserNetworkError(f"{path} cannot be read as an ONNX model: {_first_line(error)}") from error
+    _load_weights_beside(model, path)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    del model.graph.input[:]  # early files name each weight among the inputs as well
+    model.graph.input.extend(inputs)
+    model.ir_version = max(model.ir_version, _OLDEST_IR_WITHOUT_DOUBLES)
+    return model
+
+
+def in_readable_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model in an operator set that pieces can have: itself, or converted by `onnx`.
+
+    Raises:
+        UserNetworkError: It is older than `OLDEST_OPSET`, or cannot be converted.
+    """
+    opset = opset_of(model)
+    if opset >= PLAIN_OPSET:
+        return model
+    if opset < OLDEST_OPSET:
+        raise UserNetworkError(
+            f"the model uses opset {opset}; ONNX Runtime runs {OLDEST_OPSET} and newer: export it again"
+        )
+    try:
+        return onnx.version_converter.convert_version(model, CONVERTED_OPSET)
+    except Exception as error:  # the converter's C++ exceptions share no base class
+        raise UserNetworkError(
+            f"the model uses opset {opset}, and onnx cannot convert it to {CONVERTED_OPSET} "
+            f"({_first_line(error)}): export it again with opset {PLAIN_OPSET} or newer"
+        ) from error
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Return the version of the standard operators that a model uses; 0 if it does not say."""
+    return next((item.version for item in model.opset_import if item.domain in {"", "ai.onnx"}), 0)
+
+
+def with_sides(model: onnx.ModelProto, name: str, sides: Sequence[int]) -> onnx.ModelProto:
+    """Return a model whose input has these sizes after the batch; shapes that follow are forgotten.
+
+    Args:
+        model: The model. It is not changed.
+        name: The input.
+        sides: Its sizes after the batch, in the model's order.
+    """
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    (value,) = (each for each in changed.graph.input if each.name == name)
+    dimensions = value.type.tensor_type.shape.dim
+    for dimension, side in zip(dimensions[1:], sides, strict=True):
+        dimension.dim_value = side
+    del changed.graph.value_info[:]
+    for output in changed.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    return changed
+
+
+def _load_weights_beside(model: onnx.ModelProto, path: Path) -> None:
+    folder = path.resolve().parent
+    outside = [tensor for tensor in _tensors(model.graph) if tensor.data_location == TensorProto.EXTERNAL]
+    total = path.stat().st_size
+    for file in dict.fromkeys(ExternalDataInfo(tensor).location for tensor in outside):
+        place = folder / file
+        if place.resolve().parent != folder:
+            raise UserNetworkError(f"{path} keeps weights in {file!r}: only files of its own folder are read")
+        if not place.is_file():
+            raise UserNetworkError(f"{path} keeps weights in {file!r}, which is not in its folder")
+        total += place.stat().st_size
+    if total > MAX_NETWORK_BYTES:
+        raise UserNetworkError(
+            f"{path} and the files of its weights have {total} bytes; at most {MAX_NETWORK_BYTES} can be read"
+        )
+    for tensor in outside:
+        try:
+            load_external_data_for_tensor(tensor, str(folder))
+        except Exception as error:  # of files, and those of onnx's checks
+            raise UserNetworkError(
+                f"{path}: the weight {tensor.name[:80]!r} cannot be read: {_first_line(error)}"
+            ) from error
+        tensor.data_location = TensorProto.DEFAULT
+        del tensor.external_data[:]
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Yield every tensor that a graph holds: weights, constants, and those of its branches."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _tensors(inner)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
