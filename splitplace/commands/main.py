@@ -28,6 +28,10 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "watch": LazyCommand(
         "Show metrics and decisions as they come.", "splitplace.commands.watch.command:command"
     ),
+    "dashboard": LazyCommand(
+        "Show the system in a browser: is it well, which node is slow, why was this task late.",
+        "splitplace.commands.dashboard.command:command",
+    ),
     "doctor": LazyCommand(
         "Find what is wrong with an installation, and say how to fix it.",
         "splitplace.commands.doctor.command:command",

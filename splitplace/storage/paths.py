@@ -46,6 +46,16 @@ class Paths:
         return self.state_dir / "gateway.client-id"
 
     @property
+    def dashboard_history(self) -> Path:
+        """What the dashboard remembers of tasks and minutes, an SQLite database."""
+        return self.state_dir / "dashboard.sqlite3"
+
+    @property
+    def dashboard_token(self) -> Path:
+        """What a browser must show to the dashboard, where a token is wanted."""
+        return self.state_dir / "dashboard.token"
+
+    @property
     def broker(self) -> Path:
         """Configuration, log and database of a broker that `splitplace broker` starts."""
         return self.state_dir / "broker"

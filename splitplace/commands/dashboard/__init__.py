@@ -1,0 +1,1 @@
+"""The command `dashboard`: fold the topics of a system into a model and show it in a browser."""

@@ -1,0 +1,71 @@
+"""What ended, in a small bounded SQLite file: a day of tasks in detail, a month of minutes. Blocks."""
+
+import json
+import sqlite3
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from splitplace.commands.dashboard.minutes import MINUTE_S, Minute
+
+DETAIL_S = 86_400.0
+MINUTES_S = 31 * 86_400.0
+MAX_DETAILED = 100_000
+"""Tasks in detail, about 60 MB: a day at one task a second."""
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS tasks (task TEXT PRIMARY KEY, at REAL NOT NULL, content BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS tasks_by_time ON tasks (at);
+CREATE TABLE IF NOT EXISTS minutes (minute INTEGER PRIMARY KEY, finished INTEGER NOT NULL,
+  on_time INTEGER NOT NULL, late INTEGER NOT NULL, responses TEXT NOT NULL);
+"""
+
+
+class History:
+    """One file, one writer."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file, or begin one. Raises OSError, sqlite3.Error."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._database = sqlite3.connect(path, check_same_thread=False)
+        self._database.execute("PRAGMA journal_mode=WAL")
+        self._database.execute("PRAGMA synchronous=NORMAL")
+        self._database.execute("PRAGMA cache_size=-1000")
+        self._database.executescript(_TABLES)
+
+    def add(self, tasks: Sequence[tuple[str, bytes]], minutes: Iterable[Minute], now_s: float) -> None:
+        """Write ended tasks as JSON and the figures of minutes; drop what is too old or too much."""
+        with self._database as database:
+            database.executemany(
+                "INSERT OR REPLACE INTO tasks VALUES (?, ?, ?)",
+                [(task, now_s, zlib.compress(content, 1)) for task, content in tasks],
+            )
+            database.executemany(
+                "INSERT OR REPLACE INTO minutes VALUES (?, ?, ?, ?, ?)",
+                [(m.minute, m.finished, m.on_time, m.late, json.dumps(m.responses)) for m in minutes],
+            )
+            database.execute("DELETE FROM tasks WHERE at < ?", (now_s - DETAIL_S,))
+            database.execute(
+                "DELETE FROM tasks WHERE rowid <= (SELECT MAX(rowid) FROM tasks) - ?", (MAX_DETAILED,)
+            )
+            database.execute("DELETE FROM minutes WHERE minute < ?", ((now_s - MINUTES_S) // MINUTE_S,))
+
+    def task(self, task: str) -> bytes | None:
+        """Return a task as JSON."""
+        found = self._database.execute("SELECT content FROM tasks WHERE task = ?", (task,)).fetchone()
+        return zlib.decompress(found[0]) if found else None
+
+    def minutes(self, since_s: float) -> list[Minute]:
+        """Return the minutes since a moment, oldest first."""
+        rows = self._database.execute(
+            "SELECT * FROM minutes WHERE minute >= ? ORDER BY minute", (since_s // MINUTE_S,)
+        )
+        return [
+            Minute(minute, finished, on_time, late, Counter({int(k): v for k, v in json.loads(text).items()}))
+            for minute, finished, on_time, late, text in rows
+        ]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()

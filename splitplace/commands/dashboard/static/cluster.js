@@ -1,0 +1,53 @@
+import { el, svg, percent, ms, number, megabytes, taskLink } from "./dom.js";
+import { T } from "./texts.js";
+
+export function clusterPage({ cluster, tasks }, chosen) {
+  const placed = tasks.filter((task) => task.nodes.length);
+  const task = placed.find((each) => each.task === chosen) ?? placed[0];
+  const pick = el("label", {}, T.cluster.choose, el("select", { id: "path-of", onchange: (event) => { location.hash = `#/cluster/${encodeURIComponent(event.target.value)}`; } },
+    placed.slice(0, 50).map((each) => el("option", { value: each.task, selected: each === task }, `${each.task} (${each.outcome})`))));
+  return [
+    el("h1", {}, T.pages.cluster),
+    cluster.length === 0 ? el("p", {}, T.cluster.none) : map(cluster, task),
+    task ? el("p", {}, T.cluster.path(""), taskLink(task.task), `: ${task.nodes.join(" → ")}`) : null,
+    placed.length ? pick : null,
+    el("div", { class: "cards", id: "nodes" }, cluster.map(nodeCard)),
+  ].filter(Boolean);
+}
+
+function nodeCard(node) {
+  const used = node.memory_budget_bytes ? (node.loaded_bytes ?? 0) / node.memory_budget_bytes : 0;
+  const link = node.up_megabytes_per_second === null && node.down_megabytes_per_second === null ? T.none
+    : `${number(node.up_megabytes_per_second, 1)} / ${number(node.down_megabytes_per_second, 1)} MB/s, ${ms(node.round_trip_ms)}`;
+  const lines = [
+    `${T.cluster.cpu} ${percent(node.cpu_ratio)}${node.temperature_celsius === null ? "" : `, ${number(node.temperature_celsius)} °C`}${node.throttled ? `, ${T.cluster.throttled}` : ""}`,
+    `${T.cluster.speed} ${number(node.score, 1)} GFLOP/s × ${node.threads ?? "–"}`,
+    `${T.cluster.queue} ${node.queue_length ?? "–"} (${ms(node.queue_ms)})`,
+    `${T.cluster.link} ${link}`,
+    `${T.cluster.holds}: ${node.holds.join(", ") || T.cluster.nothing}${node.loading ? `; ${T.cluster.loading(node.loading)}` : ""}`,
+  ];
+  return el("article", { class: `card${node.online ? "" : " gone"}`, "data-node": node.node },
+    el("h2", {}, node.node), el("div", { class: node.online ? "well" : "broken" }, node.online ? T.cluster.online : T.cluster.gone(node.gone_s)),
+    node.trouble ? el("div", { class: "strained" }, node.trouble) : null,
+    el("div", { class: "quiet" }, `${T.cluster.memory}: ${megabytes(node.loaded_bytes)} / ${megabytes(node.memory_budget_bytes)}`),
+    el("progress", { max: 1, value: Math.min(used, 1), "aria-label": `${T.cluster.memory}, ${node.node}` }),
+    lines.map((line) => el("div", { class: "quiet" }, line)));
+}
+
+function map(cluster, task) {
+  const height = Math.min(600, 220 + 12 * cluster.length), cx = 400, cy = height / 2, places = new Map();
+  cluster.forEach((node, i) => {
+    const angle = (2 * Math.PI * i) / cluster.length - Math.PI / 2;
+    places.set(node.node, [cx + 300 * Math.cos(angle), cy + (cy - 40) * Math.sin(angle)]);
+  });
+  const stops = task ? task.nodes.map((name) => places.get(name)).filter(Boolean) : [];
+  const path = stops.length ? `M${cx},${cy} ` + stops.map(([x, y]) => `L${x},${y}`).join(" ") + ` L${cx},${cy}` : null;
+  return svg("svg", { viewBox: `0 0 800 ${height}`, role: "img", "aria-label": T.cluster.map, id: "map" },
+    path ? svg("path", { class: "path", d: path }) : null,
+    svg("circle", { class: "node", cx, cy, r: 24 }), svg("text", { x: cx, y: cy + 4, "text-anchor": "middle" }, T.cluster.broker),
+    cluster.map((node) => {
+      const [x, y] = places.get(node.node), part = task?.nodes.includes(node.node);
+      return svg("g", {}, svg("rect", { class: `node${part ? " part" : ""}${node.online ? "" : " gone"}`, x: x - 55, y: y - 16, width: 110, height: 32, rx: 6 }),
+        svg("text", { x, y: y + 4, "text-anchor": "middle" }, node.node.length > 15 ? `${node.node.slice(0, 14)}…` : node.node), svg("title", {}, node.node));
+    }));
+}

@@ -1,0 +1,145 @@
+"""Every page in a real browser, with a running system."""
+
+import asyncio
+import os
+import re
+import signal
+import time
+from urllib.parse import quote
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from splitplace.bus.connection import Bus
+from splitplace.messages.names import task_key
+from splitplace.messages.topics import JOB_FINISHED
+from tests.dashboard.conftest import Dashboard, elsewhere, picture
+from tests.support.messages import finished
+from tests.support.waiting import PATIENCE_S
+
+pytestmark = [pytest.mark.system, pytest.mark.serial]
+
+HOSTILE = '<img src=x onerror="document.title=1"><script>document.title=1</script>'
+HOSTILE_KEY = task_key("<b>bold</b>", "1", "0123abcd")
+PATIENT_MS = PATIENCE_S * 1000
+
+
+def test_a_new_system_is_well_and_nothing_is_to_do(dashboard: Dashboard, page: Page) -> None:
+    page.goto(dashboard.url)
+    expect(page.locator("#state")).to_have_text("well", timeout=PATIENT_MS)
+    expect(page.locator("#todo")).to_have_text("Nothing to do.")
+
+
+def test_a_picture_that_is_tried_is_answered(dashboard: Dashboard, page: Page) -> None:
+    page.goto(f"{dashboard.url}/#/try")
+    page.locator("#picture").set_input_files({"name": "p.png", "mimeType": "image/png", "buffer": picture()})
+    page.locator("#deadline").fill("30000")
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator("#label")).to_contain_text("bottom right", timeout=PATIENT_MS)
+
+
+def test_a_task_opens_and_says_why_with_its_timeline(dashboard: Dashboard, page: Page) -> None:
+    dashboard.ask()
+    page.goto(f"{dashboard.url}/#/tasks")
+    page.locator("tbody a").first.click()
+    expect(page.locator("#why")).to_contain_text("before its deadline", timeout=PATIENT_MS)
+    expect(page.locator("#timeline .compute").first).to_be_attached()
+    expect(page.locator("#timeline .deadline")).to_be_attached()
+    expect(page.get_by_role("region", name="Alternatives").first).to_contain_text("whole")
+    page.reload()  # its address is a link to it
+    expect(page.locator("#why")).to_contain_text("before its deadline", timeout=PATIENT_MS)
+
+
+def test_the_path_of_a_task_is_drawn_through_the_cluster(dashboard: Dashboard, page: Page) -> None:
+    answer = dashboard.ask()
+    page.goto(f"{dashboard.url}/#/cluster")
+    expect(page.locator("#nodes article")).to_have_count(len(dashboard.system.nodes), timeout=PATIENT_MS)
+    expect(page.locator("#map .node.part")).to_have_count(len(set(answer.nodes)), timeout=PATIENT_MS)
+    expect(page.locator("#map .path")).to_be_attached()
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"), [("networks", "layer"), ("sensors", "submit-"), ("decisions", "100.0 %")]
+)
+def test_simple_pages_show_their_table(dashboard: Dashboard, page: Page, name: str, wanted: str) -> None:
+    dashboard.ask()
+    page.goto(f"{dashboard.url}/#/{name}")
+    expect(page.locator("main table").first).to_contain_text(wanted, timeout=PATIENT_MS)
+
+
+def test_a_page_is_reached_by_the_keyboard_alone(dashboard: Dashboard, page: Page) -> None:
+    page.goto(dashboard.url)
+    expect(page.locator("#state")).to_be_visible(timeout=PATIENT_MS)
+    page.keyboard.press("Tab")
+    expect(page.locator("#skip")).to_be_focused()
+    for _ in range(3):
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator("h1")).to_have_text("Tasks")
+
+
+def test_a_hostile_reason_never_becomes_markup(dashboard: Dashboard, page: Page) -> None:
+    async def send() -> None:
+        bus = Bus(dashboard.system.settings, "hostile")
+        async with bus:
+            await bus.connected()
+            end = finished(HOSTILE_KEY, application="tiny", status="failed", on_time=False, reason=HOSTILE)
+            await bus.publish(JOB_FINISHED, end)
+
+    elsewhere(lambda: asyncio.run(send()))
+    page.goto(f"{dashboard.url}/#/sensors")
+    expect(page.locator("main")).to_contain_text("<b>bold</b>", timeout=PATIENT_MS)
+    page.goto(f"{dashboard.url}/#/tasks/{quote(HOSTILE_KEY, safe='')}")
+    expect(page.locator("main")).to_contain_text("<img src=x", timeout=PATIENT_MS)
+    assert page.locator("main img, main script, main b").count() == 0
+    expect(page).to_have_title(re.compile("^Tasks"))
+
+
+def test_what_the_browser_may_load_is_only_from_here(dashboard: Dashboard, page: Page) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    answer = page.goto(dashboard.url)
+    expect(page.locator("#state")).to_be_visible(timeout=PATIENT_MS)
+    assert answer is not None
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert asked
+    assert [url for url in asked if not url.startswith(dashboard.url)] == []
+
+
+def test_a_stranger_is_refused(dashboard: Dashboard) -> None:
+    code, said = dashboard.get("/api/now", {"host": "evil.example"})
+    assert (code, list(said)) == (403, ["error"])
+
+
+def test_openapi_names_every_path_that_answers(dashboard: Dashboard) -> None:
+    code, document = dashboard.get("/api/openapi.json")
+    assert code == 200
+    plain = [path for path in document["paths"] if not re.search(r"\{|events|try", path)]
+    assert len(plain) >= 6
+    assert {dashboard.get(path)[0] for path in plain} == {200}
+
+
+def test_the_page_goes_on_when_a_node_is_killed_and_marks_it(dashboard: Dashboard, page: Page) -> None:
+    page.goto(f"{dashboard.url}/#/cluster")
+    expect(page.locator("#nodes article")).to_have_count(len(dashboard.system.nodes), timeout=PATIENT_MS)
+    dashboard.system.kill("n1")
+    expect(page.locator("article[data-node=n1]")).to_contain_text("gone for", timeout=PATIENT_MS)
+    expect(page.locator("#light")).to_have_text("strained", timeout=PATIENT_MS)
+    page.goto(f"{dashboard.url}/#/now")
+    expect(page.locator("#todo")).to_contain_text("offline: n1", timeout=PATIENT_MS)
+
+
+def test_the_page_finds_a_dashboard_that_was_started_again(dashboard: Dashboard, page: Page) -> None:
+    task = dashboard.ask()
+    code, rows = dashboard.get("/api/tasks")
+    assert code == 200
+    page.goto(dashboard.url)
+    expect(page.locator("#state")).to_be_visible(timeout=PATIENT_MS)
+    child = dashboard.processes.children["dashboard"]
+    assert child.pid is not None
+    os.kill(child.pid, signal.SIGTERM)
+    child.end(deadline=time.monotonic() + PATIENCE_S)
+    expect(page.locator("#light")).to_contain_text("no connection", timeout=PATIENT_MS)
+    child.start()
+    expect(page.locator("#light")).to_have_text("strained", timeout=PATIENT_MS)
+    assert dashboard.get(f"/api/tasks/{rows[0]['task']}")[0] == 200, task  # from the history
