@@ -2,7 +2,8 @@
 
 A sender whose publication is not acknowledged publishes it again, so copies of a task come together, often
 after a while in which the gateway was away. If the first is refused and room is found for the second, the
-sender hears `refused` and then an answer. So the copies of a refused task are refused alike.
+sender hears `refused` and then an answer. So the copies of a refused task are refused alike. What the broker
+delivers once more is a copy however late it comes: a broker that stood still delivers it when it goes on.
 """
 
 from collections import OrderedDict
@@ -47,16 +48,17 @@ class RecentRefusals:
         if len(self._told) > MAX_REMEMBERED:
             self._told.popitem(last=False)
 
-    def find(self, task: TaskId, arrived_ms: float) -> RecentRefusal | None:
+    def find(self, task: TaskId, arrived_ms: float, *, redelivered: bool = False) -> RecentRefusal | None:
         """Return the refusal that a copy must hear; None if the task is new, or tried again.
 
         Args:
             task: who sent what.
             arrived_ms: when this copy came: one that waited here while the other was refused is a copy too.
+            redelivered: whether the broker says that it has delivered this very message before.
         """
         told = self._told.get(task)
-        if told is None:
-            return None
+        if told is None or redelivered:
+            return told
         if arrived_ms > told.told_ms + COPIES_WITHIN_MS:
             del self._told[task]
             return None

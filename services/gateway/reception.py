@@ -202,7 +202,8 @@ class Reception:
 
     def _refuse_copy(self, submission: Submission, raw: RawReceived) -> None:
         """Refuse a copy of a task that was just refused, in the same words."""
-        if (told := self._refused.find(_task_id(submission), raw.arrived_ms)) is not None:
+        told = self._refused.find(_task_id(submission), raw.arrived_ms, redelivered=raw.redelivered)
+        if told is not None:
             refuse(told.kind, told.reason)
 
     def _remember_retained(self, raw: RawReceived) -> None:

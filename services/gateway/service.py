@@ -76,7 +76,6 @@ class Gateway:
         self._under_way = UnderWay(file, software_version())
         self._waiting: dict[str, NewTask] = {}
         """Accepted tasks that were not begun."""
-        self._warnings = SeldomWarnings(log)
         self._service = Service(topics.GATEWAY, settings)
         self._service.reports(lambda: journal.trouble)
         self._warnings = SeldomWarnings(log)

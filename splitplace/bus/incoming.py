@@ -48,6 +48,8 @@ class RawReceived:
     since_ms: float = 0.0
     """When it may have come to the broker at the earliest, as far as one can tell: since then messages have
     always waited to be read."""
+    redelivered: bool = False
+    """Whether the broker sends it once more, because no acknowledgement reached it: MQTT's DUP flag."""
 
 
 def parse(topic: Topic[MessageT], name: str, payload: bytes) -> Received[MessageT]:

@@ -104,7 +104,13 @@ class QueuedMessage:
         parameters = topic.match(self.name) or {}
         payload = bytes(self.message.payload)  # no copy: paho makes bytes of it
         return RawReceived(
-            parameters, payload, properties, self.message.retain, self.arrived_ms, self.since_ms
+            parameters,
+            payload,
+            properties,
+            self.message.retain,
+            self.arrived_ms,
+            self.since_ms,
+            redelivered=bool(self.message.dup),
         )
 
     def acknowledge(self) -> None:

@@ -27,6 +27,13 @@ def test_a_sender_that_tries_again_later_is_heard(refusals: RecentRefusals) -> N
     assert len(refusals) == 0
 
 
+def test_what_the_broker_delivers_once_more_is_a_copy_however_late(refusals: RecentRefusals) -> None:
+    told = refusals.find(TASK, 60_000.0, redelivered=True)
+    assert told is not None
+    assert told.reason == "too much"
+    assert refusals.find(("camera", "2", "content"), 60_000.0, redelivered=True) is None
+
+
 def test_other_content_another_task_and_another_sender_are_no_copies(refusals: RecentRefusals) -> None:
     for other in (("camera", "1", "other"), ("camera", "2", "content"), ("door", "1", "content")):
         assert refusals.find(other, 1000.0) is None
