@@ -17,9 +17,9 @@ from splitplace.commands.secure.authority import Authority
 from splitplace.commands.secure.facts import Facts, secured_folder
 from splitplace.commands.shared.places import StateDirOption, paths
 from splitplace.errors import ConfigurationError
-from splitplace.messages.topics import ENROLLER, OPERATOR, SERVICES
+from splitplace.messages.topics import ENROLLER, NODE, OPERATOR, SERVICES
 from splitplace.security.dynamic_security import User, first_file
-from splitplace.security.names import SERVICE
+from splitplace.security.names import SERVICE, check_name
 from splitplace.security.passwords import draw_password
 from splitplace.storage.credentials import ONLY_OWNER, Credentials
 from splitplace.storage.replace import replace_file
@@ -41,6 +41,14 @@ def init_command(
     ] = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of MQTT over TLS.")] = DEFAULT_TLS_PORT,
     prefix: Annotated[str, typer.Option(help="First levels of all topics.")] = DEFAULT_PREFIX,
+    node: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A node whose credentials lie beside those of the services, as for containers; repeat it "
+            "for several. Others join with tokens.",
+            show_default="none",
+        ),
+    ] = None,
     plugin: Annotated[
         Path | None,
         typer.Option(help="Mosquitto's dynamic-security plugin.", show_default="where it is installed"),
@@ -59,14 +67,16 @@ def init_command(
     for each in hosts:
         _check_host(each)
     facts = Facts(hosts, port, prefix.strip("/"), str((plugin or plugin_path()).absolute()))
-    initialise(folder, facts)
+    for each in node or ():
+        check_name(NODE, each)
+    initialise(folder, facts, nodes=tuple(dict.fromkeys(node or ())))
     print(f"certificates, users and access rules are in {folder.path}, readable by you only")
     print(f"other devices will be told {facts.url}; the certificate is for {', '.join(hosts)}")
     print("now start the broker and the services:  splitplace broker   splitplace up")
     print("and let others in:  splitplace secure add node NAME   splitplace secure add sensor NAME")
 
 
-def initialise(folder: SecuredFolder, facts: Facts) -> None:
+def initialise(folder: SecuredFolder, facts: Facts, *, nodes: Sequence[str] = ()) -> None:
     """Make all files. Raises ConfigurationError where there are some, and OSError."""
     if folder.path.exists() and any(folder.path.iterdir()):
         raise ConfigurationError(
@@ -80,6 +90,7 @@ def initialise(folder: SecuredFolder, facts: Facts) -> None:
     authority.save(folder.authority)
     authority.sign_broker(facts.hosts, folder.broker)
     kinds = {**dict.fromkeys(SERVICES, SERVICE), OPERATOR: OPERATOR, ENROLLER: ENROLLER}
+    kinds |= dict.fromkeys(nodes, NODE)
     users = [User(kind, name, name, draw_password()) for name, kind in kinds.items()]
     content = json.dumps(first_file(users, facts.prefix), indent=1).encode()
     replace_file(folder.broker / USERS_FILE, content, mode=ONLY_OWNER)
