@@ -1,7 +1,11 @@
 """The base of all errors that the package raises on purpose, and the exit codes of its commands."""
 
+import sys
 from enum import IntEnum
-from typing import ClassVar
+from typing import ClassVar, Final
+
+_64_BIT: Final = 2**32
+"""No Python of 32 bits counts so far (`sys.maxsize`)."""
 
 
 class ExitCode(IntEnum):
@@ -54,6 +58,13 @@ class MissingExtraError(SplitPlaceError):
             package: The package that is missing.
             extra: The extra that brings it.
         """
+        if package == "onnxruntime" and sys.maxsize < _64_BIT:
+            super().__init__(
+                f"{user} needs ONNX Runtime, which does not exist for 32-bit systems such as this: "
+                "install the 64-bit Raspberry Pi OS (getconf LONG_BIT says 64 there; uname -m tells of the "
+                "kernel only)"
+            )
+            return
         super().__init__(
             f"{user} needs {package}: install SplitPlace again with the extra {extra!r} "
             f"(in a clone of its repository: pipx install --force '.[edge,broker,secure,models,experiments]')"

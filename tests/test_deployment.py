@@ -19,6 +19,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from splitplace.commands.main import COMMANDS
 from splitplace.edge_node.settings import NodeSettings
+from splitplace.errors import ExitCode
 from splitplace.messages.limits import MAX_PACKET_BYTES
 from splitplace.messages.topics import GATEWAY, PLACER, SERVICES, SPLITTER
 from splitplace.storage.paths import resolve_paths
@@ -185,21 +186,44 @@ def test_mosquitto_lets_the_largest_task_through() -> None:
     assert int(found[1]) >= MAX_PACKET_BYTES
 
 
+def unit(name: str) -> ConfigParser:
+    parser = ConfigParser(strict=False, interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read_string((DEPLOY / f"splitplace-{name}.service").read_text(encoding="utf-8"))
+    return parser
+
+
 def test_the_systemd_unit_starts_a_node_and_sets_variables_it_knows() -> None:
-    unit = ConfigParser(strict=False, interpolation=None)
-    unit.optionxform = str  # type: ignore[assignment,method-assign]
     text = (DEPLOY / "splitplace-node.service").read_text(encoding="utf-8")
-    unit.read_string(text)
-    service = unit["Service"]
+    service = unit("node")["Service"]
     assert service["ExecStart"].split()[1:] == ["node"]
     known = {f"SPLITPLACE_{name.upper()}" for name in NodeSettings.model_fields} | {"SPLITPLACE_CONFIG"}
     assert set(re.findall(r"^Environment=(\w+)=", text, re.MULTILINE)) <= known
-    assert {service[key] for key in ("DynamicUser", "NoNewPrivileges", "PrivateDevices")} == {"yes"}
-    assert service["Restart"] == "always"
+    assert service["DynamicUser"] == "yes"
     assert service["WorkingDirectory"] == f"%S/{service['StateDirectory']}"
     paths = resolve_paths(environment={"STATE_DIRECTORY": f"/var/lib/{service['StateDirectory']}"})
     assert paths.fragments("pi") == Path("/var/lib/splitplace/fragments/pi")
+    assert service["TimeoutStartSec"] == "infinity"  # it may wait for its broker
+
+
+@pytest.mark.parametrize(("name", "part"), [("node", "node"), ("services", "up"), ("broker", "broker")])
+def test_every_systemd_unit_is_restarted_and_has_few_rights(name: str, part: str) -> None:
+    service = unit(name)["Service"]
+    assert service["ExecStart"].split()[1] == part
+    assert part in COMMANDS
+    assert (service["Type"], service["NotifyAccess"]) == ("notify", "main")
+    assert (service["Restart"], service["RestartPreventExitStatus"]) == ("always", str(int(ExitCode.USAGE)))
+    assert unit(name)["Unit"]["StartLimitIntervalSec"] == "0"
     assert service["MemoryMax"]
+    assert {service[key] for key in ("NoNewPrivileges", "PrivateDevices", "LockPersonality")} == {"yes"}
+    assert service["CapabilityBoundingSet"] == ""
+    if part != "broker":
+        assert float(service["WatchdogSec"]) >= 10
+
+
+def test_nodes_and_services_on_one_machine_keep_their_state_apart() -> None:
+    folders = {name: unit(name)["Service"]["StateDirectory"] for name in ("node", "services", "broker")}
+    assert folders["broker"] == folders["services"] != folders["node"]
 
 
 def start_health_check(part: str, broker: str) -> subprocess.Popen[bytes]:

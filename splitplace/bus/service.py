@@ -18,6 +18,7 @@ from splitplace.bus.identity import NO_SESSION, Session
 from splitplace.bus.namesake import ANSWER_PAUSE_MS, NamesakeError, Rivals, Status, Verdict, check_name
 from splitplace.bus.seldom import SeldomWarnings
 from splitplace.bus.settings import Settings
+from splitplace.bus.supervisor import Supervisor
 from splitplace.bus.upkeep import REPAIR_PAUSE_MS
 from splitplace.messages.base import MAX_TEXT
 from splitplace.messages.cluster import NodeStatus, ServiceStatus
@@ -120,6 +121,9 @@ class Service:
         self.bus.subscribe_raw(self._topic, self._on_own_status, **{level: getattr(self._offline, level)})
         if status is None:
             self.every(METRICS_PERIOD_S, self._publish_metrics, online_only=True)
+        self._supervisor = Supervisor.found()
+        if self._supervisor.feed_every_s is not None:
+            self.every(self._supervisor.feed_every_s, self._feed_watchdog)
 
     # --- before it runs ----------------------------------------------------------------------------
 
@@ -246,6 +250,7 @@ class Service:
             await introduce()
         if not self._is_leaving:
             await self._publish_online()
+            self._supervisor.ready(f"online at {self.settings.broker}")
             log.info(
                 "%s is online: broker %s, version %s", self.name, self.settings.broker, software_version()
             )
@@ -297,6 +302,15 @@ class Service:
                 async with asyncio.timeout(_GOODBYE_S):
                     await self.bus.publish(self._topic, self._offline)
         log.info("%s is offline", self.name)
+
+    async def _feed_watchdog(self) -> None:
+        """Tell systemd that there is progress: the loop turns, and no periodic work hangs.
+
+        While the broker is away, work that waits for it is not late.
+        """
+        health, limit_s = self.health, self._supervisor.watchdog_s or math.inf
+        if not health.is_connected or health.late_ms < 1000 * limit_s:
+            self._supervisor.feed()
 
     async def _publish_metrics(self) -> None:
         seen = self.statistics

@@ -11,6 +11,7 @@ import typer
 from splitplace.bus.hints import OPEN_TO_ALL, is_loopback
 from splitplace.bus.own_addresses import own_addresses
 from splitplace.bus.settings import DEFAULT_PORT, Settings
+from splitplace.bus.supervisor import Supervisor
 from splitplace.commands.processes.broker import LOOPBACK, Broker, BrokerError, StartedKind, started_broker
 from splitplace.commands.secure.facts import Facts, secured_folder
 from splitplace.commands.shared.announced import announced
@@ -66,6 +67,7 @@ def command(
     everything.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    supervisor = Supervisor.found()  # Mosquitto would speak for us, before it can be reached as configured
     places = paths(state_dir)
     secured = secured_folder(places)
     facts = Facts.load(secured.facts) if secured.path.joinpath("broker").is_dir() else None
@@ -90,6 +92,7 @@ def command(
             )
             if facts is None and not is_loopback(broker.host):
                 print(OPEN_TO_ALL, flush=True)
+            supervisor.ready(f"{broker.kind} on {broker.url}")
             certificate = secured.broker / "broker.pem"
             seen = facts and certificate.stat().st_mtime_ns
             while broker.pid is not None:

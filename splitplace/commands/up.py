@@ -1,19 +1,21 @@
 """`splitplace up`."""
 
 import contextlib
+import math
 import signal
 import sys
 import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, NoReturn
 
 import typer
 
 from splitplace.bus.hints import OPEN_TO_ALL, is_loopback
 from splitplace.bus.own_addresses import own_addresses
 from splitplace.bus.settings import Settings
+from splitplace.bus.supervisor import Supervisor
 from splitplace.commands.processes.children import Processes
 from splitplace.commands.shared.announced import announced
 from splitplace.commands.shared.credentials import hand_on_credentials
@@ -109,6 +111,7 @@ def command(
         shared += ["--credentials", str(settings.credentials.parent)]
     if state_dir is not None:
         shared += ["--state-dir", str(state_dir)]
+    supervisor = Supervisor.found()  # before any child has its environment
     with Processes(folder or paths(state_dir).logs) as processes, _announced(settings, wanted=lan):
         try:
             for name in SERVICES:
@@ -118,14 +121,9 @@ def command(
             if settings.credentials is not None:
                 _start_enroller(processes, UsersFolder(settings.credentials.parent))
             print("\n".join(_greeting(settings)), flush=True)
+            supervisor.ready(f"five services use {settings.broker}")
             renewals = Renewals(settings.credentials and settings.credentials.parent, processes.children)
-            while True:
-                time.sleep(_WATCH_S)
-                for name in renewals.due():
-                    print(f"{name} has new credentials: restarting it", flush=True)
-                    processes.restart(name)
-                for death in processes.check():
-                    print(printable(f"{death}\nrestarting {death.name}"), file=sys.stderr, flush=True)
+            _watch(processes, renewals, supervisor)
         except KeyboardInterrupt:
             print("stopping")
 
@@ -146,6 +144,21 @@ def _announced(settings: Settings, *, wanted: bool) -> AbstractContextManager[No
         settings.prefix,
         has_users=settings.username is not None,
     )
+
+
+def _watch(processes: Processes, renewals: Renewals, supervisor: Supervisor) -> NoReturn:
+    """Restart services that die, or that have new credentials, until a signal ends this."""
+    feed_s = time.monotonic()
+    while True:
+        time.sleep(_WATCH_S)
+        if time.monotonic() >= feed_s:
+            supervisor.feed()
+            feed_s = time.monotonic() + (supervisor.feed_every_s or math.inf)
+        for name in renewals.due():
+            print(f"{name} has new credentials: restarting it", flush=True)
+            processes.restart(name)
+        for death in processes.check():
+            print(printable(f"{death}\nrestarting {death.name}"), file=sys.stderr, flush=True)
 
 
 def _start_enroller(processes: Processes, users: UsersFolder) -> None:

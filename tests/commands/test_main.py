@@ -130,3 +130,13 @@ def test_a_command_says_which_extra_it_needs() -> None:
 def test_a_module_of_ours_that_is_missing_is_a_fault_of_ours() -> None:
     with pytest.raises(ModuleNotFoundError):
         load("node", LazyCommand("Do something.", "splitplace.nothing:command", extra="edge"))
+
+
+@pytest.mark.parametrize(
+    ("largest", "said"), [(2**31 - 1, "64-bit Raspberry Pi OS"), (2**63 - 1, "the extra 'edge'")]
+)
+def test_on_a_32_bit_system_a_node_says_what_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, largest: int, said: str
+) -> None:
+    monkeypatch.setattr("sys.maxsize", largest)
+    assert said in str(MissingExtraError("splitplace node", "onnxruntime", "edge"))

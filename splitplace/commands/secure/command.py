@@ -25,7 +25,7 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "rotate": _command(
         "rotate",
         "users",
-        "Replace a password, or the broker's certificate. Both the old and the new are good for a while.",
+        "Replace a password, the broker's certificate, or the authority. Old and new are good for a while.",
     ),
 }
 """Subcommands of `splitplace secure`."""
