@@ -65,6 +65,7 @@ def test_nobody_speaks_for_another(topic: Topic[Message], attackers: dict[str, V
         *("#", "+/#", f"{PREFIX}/#", f"{PREFIX}/+/+/+", f"$share/g/{PREFIX}/#", "$SYS/#", "$CONTROL/#"),
         *(f"{PREFIX}/answer/#", f"{PREFIX}/answer/camera/+", f"{PREFIX}/task/#", f"{PREFIX}/join/#"),
         *(f"{PREFIX}/tensor/#", f"{PREFIX}/tensor/n1/+", f"{PREFIX}/tensor/_aggregator/+"),
+        *(f"$share/g/{PREFIX}/answer/camera/+", f"$share/g/{PREFIX}/task/#", f"{PREFIX}/+/camera/+"),
         "$CONTROL/dynamic-security/v1/response",
     ],
 )

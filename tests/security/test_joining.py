@@ -22,7 +22,16 @@ from splitplace.security.tokens import Token, TokenError
 from splitplace.storage.credentials import Credentials
 from splitplace.storage.secured import SecuredFolder, UsersFolder
 from tests.support.running import running
-from tests.support.secured import PREFIX, Refused, Secured, Visitor, secured_broker, token_for
+from tests.support.secured import (
+    PREFIX,
+    Refused,
+    Secured,
+    Visitor,
+    secure_in_thread,
+    secured_broker,
+    token_for,
+)
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.mosquitto
 
@@ -92,6 +101,46 @@ async def test_an_expired_token_lets_in_nobody(secured: Secured, tmp_path: Path)
     async with enrolling(secured):
         with pytest.raises(TokenError):
             await asyncio.to_thread(join, token, device(tmp_path))
+
+
+async def test_the_token_of_a_node_that_was_removed_lets_in_nobody(secured: Secured, tmp_path: Path) -> None:
+    """Neither before it was used, nor with the credentials that it has made."""
+    unused = await invited(secured, "n12")
+    assert await asyncio.to_thread(secure_in_thread, secured, "remove", "n12")
+    used = await invited(secured, "n13")
+    async with enrolling(secured):
+        with pytest.raises(TokenError):
+            await asyncio.to_thread(join, unused, device(tmp_path))
+        own = Credentials.load(await asyncio.to_thread(join, used, device(tmp_path)))
+        assert await asyncio.to_thread(secure_in_thread, secured, "remove", "n13")
+        with pytest.raises(TokenError):
+            await asyncio.to_thread(join, used, device(tmp_path, "thief"))
+    with pytest.raises(Refused):
+        Visitor(secured.facts, own.username, own.password, own.authority).connect()
+
+
+async def test_a_token_whose_end_was_forged_lets_in_nobody(secured: Secured, tmp_path: Path) -> None:
+    """The device's copy of the time counts for nothing: the enroller has its own."""
+    token = await invited(secured, "n14", "--valid", "1ms")
+    forged = replace(token, expires_s=token.expires_s + 86_400)
+    await until(lambda: time.time() > token.expires_s + 1)
+    async with enrolling(secured):
+        with pytest.raises(TokenError):
+            await asyncio.to_thread(join, forged, device(tmp_path))
+
+
+async def test_a_token_for_one_node_makes_no_other(secured: Secured, tmp_path: Path) -> None:
+    token = await invited(secured, "n15")
+    for login in ("n1", "gateway", "n15~2"):
+        forged = replace(token, login=login)
+        async with enrolling(secured):
+            with pytest.raises((TokenError, UnreachableError)):
+                await asyncio.to_thread(join, forged, device(tmp_path, f"as-{login}"))
+            async with controlling(secured.settings(ENROLLER)) as control:
+                logins = {each.login: each.kind for each in await control.logins()}
+        assert logins.get("n1") != "node"
+        assert "n15~2" not in logins
+        assert logins["gateway"] == "service"
 
 
 async def test_a_newer_token_makes_the_older_void(secured: Secured, tmp_path: Path) -> None:
