@@ -102,3 +102,31 @@ def test_the_health_check_works_with_the_parts_own_credentials(
     environment |= {"SPLITPLACE_CREDENTIALS": str(system.secured.folder.users.file(user))}
     check = [sys.executable, str(HEALTH_CHECK), part]
     assert subprocess.run(check, env=environment, check=False, timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("user", "command", "code"),
+    [
+        ("n1", ("status",), 1),
+        ("n1", ("doctor",), 0),
+        ("n1", ("watch", "--seconds", "2"), 5),
+        ("n1", ("submit", "batch.npy", "--app", "tiny"), 5),
+        ("gateway", ("status",), 1),
+        ("gateway", ("submit", "batch.npy", "--app", "tiny"), 5),
+        ("operator", ("watch", "--json", "--seconds", "4"), 0),
+        ("operator", ("submit", "batch.npy", "--app", "tiny", "--deadline", "30s"), 0),
+    ],
+)
+def test_every_command_as_every_user_works_or_says_what_that_user_may_not_do(
+    system: SecuredSystem, tmp_path: Path, user: str, command: tuple[str, ...], code: int
+) -> None:
+    np.save(tmp_path / "batch.npy", tiny_images(1, seed=1)[0])
+    words = [str(tmp_path / word) if word.endswith(".npy") else word for word in command]
+    shown = run(system, user, *words)
+    said = shown.out + shown.errors
+    assert shown.code == code, said
+    assert "Traceback" not in said
+    if user != "operator":
+        assert "this user" in said
+        assert "may not" in said
+        assert "splitplace up" not in shown.errors

@@ -38,7 +38,7 @@ class Machine:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Of a user who has just installed SplitPlace."""
+        """Variables of a user who has just installed SplitPlace."""
         search = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
         return {"HOME": str(self.home), "PATH": search, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
 
@@ -76,7 +76,7 @@ class Machine:
 
 
 def follow(folder: Path) -> dict[str, list[str]]:
-    """Type all commands; return what came of it."""
+    """Type all commands; return labels and online nodes."""
     init, broker, up, *adding = typed()
     hub = Machine(folder / "hub")
     hub.run(init)
