@@ -67,5 +67,6 @@ class MissingExtraError(SplitPlaceError):
             return
         super().__init__(
             f"{user} needs {package}: install SplitPlace again with the extra {extra!r} "
-            f"(in a clone of its repository: pipx install --force '.[edge,broker,secure,models,experiments]')"
+            "(in a clone of its repository: "
+            "pipx install --force '.[edge,broker,camera,secure,models,experiments]')"
         )

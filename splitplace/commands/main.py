@@ -24,6 +24,11 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "submit": LazyCommand(
         "Send pictures or arrays as one task and print the answer.", "splitplace.commands.submit:command"
     ),
+    "camera": LazyCommand(
+        "Send the pictures of a camera, a video, a folder or a topic, and print the answers.",
+        "splitplace.commands.camera.command:command",
+        extra="camera",
+    ),
     "status": LazyCommand("Show services and nodes.", "splitplace.commands.status:command"),
     "watch": LazyCommand(
         "Show metrics and decisions as they come.", "splitplace.commands.watch.command:command"

@@ -10,23 +10,20 @@ from typing import Annotated, Any
 import msgpack
 import numpy as np
 import typer
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from splitplace.bus.client import BrokerClient
-from splitplace.bus.publication import Publication, RefusedError
+from splitplace.bus.publication import RefusedError
 from splitplace.bus.settings import Settings
 from splitplace.commands.shared.client import (
     SPEAKS_WITHIN_S,
     connected,
     may_not_read,
     may_not_write,
-    retained,
     subscribe,
 )
+from splitplace.commands.shared.drawing import DrawingError, drawn
 from splitplace.commands.shared.options import (
     BrokerOption,
     CredentialsOption,
@@ -37,13 +34,13 @@ from splitplace.commands.shared.options import (
     settings_from,
 )
 from splitplace.commands.shared.output import JsonOption, cell, print_json
+from splitplace.commands.shared.tasks import OTHER_USER, check_gateway, task_publication
 from splitplace.errors import ConfigurationError, ExitCode, UnreachableError
 from splitplace.messages.base import Name
 from splitplace.messages.limits import MAX_TASK_BYTES
 from splitplace.messages.task import Answer, TaskRequest
-from splitplace.messages.topics import ANSWER, GATEWAY, METRICS_SERVICE, SERVICE_STATUS, TASK_NAMED
+from splitplace.messages.topics import ANSWER, GATEWAY, METRICS_SERVICE
 
-_OTHER_USER = "send as a sensor or operator (splitplace secure add sensor NAME, then --credentials FILE)"
 _EXTRA_PATIENCE_S = 5.0
 _PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
@@ -63,6 +60,10 @@ def command(
         str | None,
         typer.Option(help="True class numbers, such as 7,2,1. They measure accuracy and decide nothing."),
     ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(help="Picture with the answer drawn on it; of several, a folder for them."),
+    ] = None,
     broker: BrokerOption = None,
     prefix: PrefixOption = None,
     credentials: CredentialsOption = None,
@@ -79,6 +80,8 @@ def command(
     answer = asyncio.run(ask(settings, app, request))
     if as_json:
         print_json(answer)
+    if save is not None and answer.status == "answered":
+        _draw(answer, files, request, save)
     if answer.status != "answered":
         code = ExitCode.REFUSED if answer.status in {"refused", "invalid"} else ExitCode.NO_RESULT
         fail(f"{answer.status}: {answer.reason}", code)
@@ -128,24 +131,21 @@ async def ask(settings: Settings, application: str, request: TaskRequest) -> Ans
     # Where the broker has an access list, a client may only use its own user name.
     name, task = settings.client_name or f"submit-{secrets.token_hex(4)}", secrets.token_hex(8)
     answers = f"{settings.prefix}/{ANSWER.at(client=name, task=task)}"
-    topic = f"{settings.prefix}/{TASK_NAMED.at(application=application, client=name, task=task)}"
-    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-    properties.ResponseTopic = answers
-    properties.CorrelationData = task.encode()
-    properties.ContentType = "application/msgpack"
-    payload = msgpack.packb(request.model_dump(exclude_none=True))
+    publication = task_publication(settings, application, name, task, request)
     patience_s = 2 * (request.deadline_ms or 0.0) / 1000 + _EXTRA_PATIENCE_S
     async with connected(settings, "submit") as client:
-        await _check_gateway(client, settings)
+        await check_gateway(client, settings)
         heartbeat = f"{settings.prefix}/{METRICS_SERVICE.at(service=GATEWAY)}"
         await subscribe(client, settings, METRICS_SERVICE.at(service=GATEWAY), qos=0)
         if not await subscribe(client, settings, ANSWER.at(client=name, task=task)):
-            raise UnreachableError(f"{may_not_read(settings, [answers])}: {_OTHER_USER}")
+            raise UnreachableError(f"{may_not_read(settings, [answers])}: {OTHER_USER}")
         was_alive = True  # until its heartbeat turns out to be a leftover
         try:
-            await client.publish_once(Publication(topic, payload, properties=properties))
+            await client.publish_once(publication)
         except RefusedError as error:
-            raise UnreachableError(f"{may_not_write(settings, topic)} ({error}): {_OTHER_USER}") from error
+            raise UnreachableError(
+                f"{may_not_write(settings, publication.topic)} ({error}): {OTHER_USER}"
+            ) from error
         try:
             async with asyncio.timeout(patience_s) as patience:
                 end_s = patience.when()
@@ -168,17 +168,6 @@ async def ask(settings: Settings, application: str, request: TaskRequest) -> Ans
         except ValueError as error:
             raise UnreachableError(f"not a valid answer on {answers}: {error}") from error
     raise UnreachableError(f"broker {settings.broker}: the connection ended")
-
-
-async def _check_gateway(client: BrokerClient, settings: Settings) -> None:
-    """Raise UnreachableError unless a gateway says that it is online."""
-    seen = await retained(client, settings, (SERVICE_STATUS,), service=GATEWAY)
-    if seen.unreadable:
-        raise UnreachableError(f"{may_not_read(settings, seen.unreadable)}: {_OTHER_USER}")
-    if not any(said.online for said in seen.messages(SERVICE_STATUS)):
-        raise UnreachableError(
-            f"no gateway runs on {settings.broker} below {settings.prefix} (start it with: splitplace up)"
-        )
 
 
 def _now_s() -> float:
@@ -215,6 +204,20 @@ def _classes(labels: str | None) -> list[int] | None:
         return [int(label) for label in labels.split(",")] if labels else None
     except ValueError:
         raise SubmissionError(f"--labels {labels!r} is not a list of class numbers like 7,2,1") from None
+
+
+def _draw(answer: Answer, files: Sequence[Path], request: TaskRequest, save: Path) -> None:
+    """Write pictures with their answers drawn on them. Raises SubmissionError."""
+    if request.images is None:
+        raise SubmissionError("--save draws on pictures; arrays have none")
+    try:
+        if len(files) > 1:
+            save.mkdir(parents=True, exist_ok=True)
+        for file, content, prediction in zip(files, request.images, answer.predictions, strict=True):
+            place = save if len(files) == 1 else save / f"{file.stem}.png"
+            drawn(content, prediction).save(place)
+    except (DrawingError, OSError, ValueError) as error:
+        raise SubmissionError(f"--save {save}: {error}") from error
 
 
 def _print(answer: Answer, files: Sequence[Path], request: TaskRequest) -> None:

@@ -1,0 +1,1 @@
+"""`splitplace camera`: frames of a camera, a video, a folder or a topic become tasks."""

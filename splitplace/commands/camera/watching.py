@@ -1,0 +1,179 @@
+"""Send frames as tasks, one at a time, and take their answers."""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import msgpack
+from pydantic import ValidationError
+
+from splitplace.bus.client import BrokerClient
+from splitplace.bus.publication import RefusedError
+from splitplace.bus.settings import Settings
+from splitplace.commands.camera.frames import Chooser, Frame, Waiting
+from splitplace.commands.camera.sources import Source, picture_of_topic
+from splitplace.commands.shared.client import connected, may_not_read, may_not_write, subscribe
+from splitplace.commands.shared.tasks import OTHER_USER, check_gateway, task_publication
+from splitplace.errors import UnreachableError
+from splitplace.messages.limits import MAX_TASK_BYTES
+from splitplace.messages.task import Answer, TaskRequest
+from splitplace.messages.topics import ANSWER
+
+_PATIENCE_S = 5.0
+_LONGEST_PAUSE_S = 30.0
+
+OnAnswer = Callable[[Frame, bytes, Answer | None], None]
+"""Called with a frame, its picture file, and its answer; None if none came."""
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A camera and what is asked of its pictures."""
+
+    name: str
+    """Sensor that its tasks come from: it stands in the topic of each answer."""
+    application: str
+    deadline_ms: float
+    chooser: Chooser
+    source: Source | None
+    """None = pictures come on `topic`."""
+    topic: str = ""
+    """Topic of the broker, without SplitPlace's prefix."""
+
+    @property
+    def is_live(self) -> bool:
+        """Whether its frames come whether or not they are taken."""
+        return self.source is None or self.source.is_live
+
+
+async def watch(settings: Settings, camera: Camera, on_answer: OnAnswer, waiting: Waiting) -> None:
+    """Send frames until the source ends. A live camera goes on where the broker was away for a while.
+
+    Raises:
+        UnreachableError: There is no broker or gateway, or the user may not send or read.
+        SourceError: The source cannot be read.
+    """
+    producer = asyncio.create_task(_produce(camera, waiting))
+    pause_s, was_connected = 1.0, False
+    try:
+        while True:
+            try:
+                async with connected(settings, "camera") as client:
+                    await check_gateway(client, settings)
+                    was_connected, pause_s = True, 1.0
+                    await _serve(client, settings, camera, on_answer, waiting)
+                    return
+            except UnreachableError:
+                if not was_connected or not camera.is_live:
+                    raise
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+    finally:
+        producer.cancel()
+        await asyncio.wait({producer})
+        if not producer.cancelled() and (problem := producer.exception()) is not None:
+            raise problem
+
+
+async def _produce(camera: Camera, waiting: Waiting) -> None:
+    """Let the chosen frames of a source wait, one after the other."""
+    if camera.source is None:
+        return
+    frames = camera.source.frames()
+    try:
+        while (frame := await asyncio.to_thread(next, frames, None)) is not None:
+            if camera.chooser.wants(frame):
+                await waiting.put(frame, replaces=camera.source.is_live)
+    finally:
+        await waiting.close()
+
+
+async def _serve(
+    client: BrokerClient, settings: Settings, camera: Camera, on_answer: OnAnswer, waiting: Waiting
+) -> None:
+    # Where the broker has an access list, a client may only use its own user name.
+    name = settings.client_name or camera.name
+    answers = ANSWER.at(client=name, task="+")
+    if not await subscribe(client, settings, answers):
+        raise UnreachableError(f"{may_not_read(settings, [answers])}: {OTHER_USER}")
+    if camera.topic:
+        codes = await client.subscribe(camera.topic, qos=0)
+        if any(getattr(code, "is_failure", False) for code in codes):
+            raise UnreachableError(f"{may_not_read(settings, [camera.topic])}")
+    pending: dict[str, asyncio.Future[Answer]] = {}
+    reader = asyncio.create_task(_read(client, settings, camera, pending, waiting))
+    sending = _Sending(client, settings, camera, name, pending, on_answer)
+    sender = asyncio.create_task(sending.run(waiting))
+    try:
+        done, _ = await asyncio.wait({reader, sender}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            await task
+        if reader in done:
+            raise UnreachableError(f"broker {settings.broker}: the connection ended")
+    finally:
+        for task in (reader, sender):
+            task.cancel()
+        await asyncio.gather(reader, sender, return_exceptions=True)
+
+
+async def _read(
+    client: BrokerClient,
+    settings: Settings,
+    camera: Camera,
+    pending: dict[str, asyncio.Future[Answer]],
+    waiting: Waiting,
+) -> None:
+    """Take in answers, and pictures that come by the broker."""
+    async for message in client.messages:
+        topic = str(message.topic)
+        payload = message.payload
+        if camera.topic and topic == camera.topic:
+            frame = picture_of_topic(topic, payload)
+            if payload and not message.retain and camera.chooser.wants(frame):
+                await waiting.put(frame, replaces=True)
+        elif topic.startswith(f"{settings.prefix}/"):
+            future = pending.pop(topic.rpartition("/")[2], None)
+            if future is not None:
+                with suppress(ValidationError, ValueError):
+                    future.set_result(Answer.model_validate(msgpack.unpackb(payload, use_list=False)))
+
+
+@dataclass(frozen=True)
+class _Sending:
+    """Sends the frame that waits, and waits for its answer: meanwhile a newer one may take the next turn."""
+
+    client: BrokerClient
+    settings: Settings
+    camera: Camera
+    name: str
+    """Sensor's name on the broker."""
+    pending: dict[str, asyncio.Future[Answer]]
+    on_answer: OnAnswer
+
+    async def run(self, waiting: Waiting) -> None:
+        """Send frame after frame. Raises UnreachableError where the broker takes none."""
+        while (frame := await waiting.take()) is not None:
+            content = await asyncio.to_thread(frame.content)
+            is_small = len(content) <= MAX_TASK_BYTES
+            self.on_answer(frame, content, await self._answer(content) if is_small else None)
+
+    async def _answer(self, content: bytes) -> Answer | None:
+        camera = self.camera
+        shown = "" if self.name == camera.name else f"{camera.name}-"
+        task = f"{shown}{secrets.token_hex(8)}"
+        future = self.pending[task] = asyncio.get_running_loop().create_future()
+        request = TaskRequest(images=(content,), deadline_ms=camera.deadline_ms)
+        publication = task_publication(self.settings, camera.application, self.name, task, request)
+        try:
+            await self.client.publish_once(publication)
+        except RefusedError as error:
+            topic = may_not_write(self.settings, publication.topic)
+            raise UnreachableError(f"{topic} ({error}): {OTHER_USER}") from error
+        try:
+            return await asyncio.wait_for(future, 2 * camera.deadline_ms / 1000 + _PATIENCE_S)
+        except TimeoutError:
+            return None
+        finally:
+            self.pending.pop(task, None)

@@ -1,0 +1,201 @@
+"""Pictures of a folder, a video and a topic become tasks, over a real broker and a gateway that answers."""
+
+import asyncio
+import io
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import av
+import msgpack
+import numpy as np
+import pytest
+from PIL import Image
+
+from splitplace.bus.connection import Bus
+from splitplace.bus.publication import Publication
+from splitplace.bus.settings import Settings
+from splitplace.commands.camera.command import command
+from splitplace.commands.camera.frames import Chooser, Frame, Waiting
+from splitplace.commands.camera.sources import Folder, Source, SourceError, Video, source_of
+from splitplace.commands.camera.watching import Camera, watch
+from splitplace.commands.shared.client import connected
+from splitplace.errors import UnreachableError
+from splitplace.messages.cluster import ServiceStatus
+from splitplace.messages.task import Answer, Prediction
+from splitplace.messages.topics import GATEWAY, SERVICE_STATUS
+from tests.support.waiting import PATIENCE_S, every, until
+
+Heard = list[tuple[str, int]]
+"""Sensor and brightness of each picture that came."""
+
+
+def _jpeg(grey: int) -> bytes:
+    written = io.BytesIO()
+    Image.new("RGB", (64, 48), (grey, grey, grey)).save(written, "JPEG", quality=95)
+    return written.getvalue()
+
+
+@asynccontextmanager
+async def _gateway(settings: Settings) -> AsyncIterator[Heard]:
+    """A gateway that answers with the brightness of the picture."""
+    heard: Heard = []
+
+    async def serve() -> None:
+        async for message in client.messages:
+            *_, application, sensor, task = str(message.topic).split("/")
+            assert isinstance(message.payload, bytes)
+            (content,) = msgpack.unpackb(message.payload)["images"]
+            grey = int(np.asarray(Image.open(io.BytesIO(content)).convert("L")).mean())
+            heard.append((sensor, grey))
+            answer = Answer(
+                task=task,
+                client=sensor,
+                application=application,
+                status="answered",
+                reason="test",
+                predictions=(Prediction(label=f"grey {grey}", index=grey, confidence=0.5),),
+                on_time=True,
+            )
+            topic = f"{settings.prefix}/answer/{sensor}/{task}"
+            await client.publish_once(Publication(topic, msgpack.packb(answer.model_dump())))
+
+    async with Bus(settings, "gateway") as bus, connected(settings, "gateway") as client:
+        status = ServiceStatus(service=GATEWAY, boot="0" * 16, online=True, software="1")
+        await bus.publish(SERVICE_STATUS, status)
+        await client.subscribe(f"{settings.prefix}/task/+/+/+", qos=1)
+        serving = asyncio.create_task(serve())
+        yield heard
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+
+
+def _camera(
+    source: Source | None, topic: str = "", every_s: float = 1.0, *, on_motion: bool = False
+) -> Camera:
+    return Camera("door", "tiny", 5000.0, Chooser(every_s, on_motion=on_motion), source, topic)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, grey in enumerate((10, 90, 200)):
+        (folder / f"{number}.jpg").write_bytes(_jpeg(grey))
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    """Four seconds that become brighter by 50 each second."""
+    path = tmp_path / "garden.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        for number in range(40):
+            shade = np.full((48, 64, 3), 50 * (number // 10), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(shade, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def _close(heard: Heard, expected: list[int]) -> None:
+    assert [sensor for sensor, _ in heard] == ["door"] * len(expected)
+    np.testing.assert_allclose([grey for _, grey in heard], expected, atol=4)
+
+
+async def _run(settings: Settings, camera: Camera) -> list[tuple[str, str | None]]:
+    answers: list[tuple[str, str | None]] = []
+
+    def take(frame: Frame, _content: bytes, answer: Answer | None) -> None:
+        found = answer.predictions[0] if answer is not None else None
+        answers.append((frame.name, found.label if found else None))
+
+    await watch(settings, camera, take, Waiting())
+    return answers
+
+
+async def test_every_picture_of_a_folder_is_answered(broker_url: str, pictures: Path) -> None:
+    settings = Settings(broker=broker_url)
+    async with _gateway(settings) as heard:
+        answers = await _run(settings, _camera(Folder(pictures, follows=False)))
+    _close(heard, [10, 90, 200])
+    assert [name for name, _ in answers] == ["0.jpg", "1.jpg", "2.jpg"]
+    assert None not in [label for _, label in answers]
+
+
+@pytest.mark.parametrize("on_motion", [False, True])
+async def test_a_frame_of_each_second_of_a_video_is_answered(
+    broker_url: str, video: Path, *, on_motion: bool
+) -> None:
+    settings = Settings(broker=broker_url)
+    camera = _camera(Video(str(video)), every_s=0.0 if on_motion else 1.0, on_motion=on_motion)
+    async with _gateway(settings) as heard:
+        await _run(settings, camera)
+    _close(heard, [0, 50, 100, 150])
+
+
+async def test_pictures_on_a_topic_are_answered_and_the_newest_replaces_the_one_that_waits(
+    broker_url: str,
+) -> None:
+    settings = Settings(broker=broker_url)
+    camera = _camera(None, "frigate/door/snapshot", every_s=0.0)
+    waiting = Waiting()
+    async with _gateway(settings) as heard, connected(settings, "frigate") as frigate:
+        watching = asyncio.create_task(watch(settings, camera, lambda *_: None, waiting))
+        async with asyncio.timeout(PATIENCE_S):
+            async for _ in every(0.05):  # it has subscribed once something comes through
+                if heard:
+                    break
+                if watching.done():
+                    await watching
+                await frigate.publish_once(Publication(camera.topic, _jpeg(100)))
+        for grey in range(0, 200, 10):
+            await frigate.publish_once(Publication(camera.topic, _jpeg(grey)))
+        await frigate.publish_once(Publication(camera.topic, _jpeg(250)))
+        await until(lambda: heard[-1][1] >= 245)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+    assert {sensor for sensor, _ in heard} == {"door"}
+
+
+async def test_a_camera_without_a_gateway_is_told_so(broker_url: str, pictures: Path) -> None:
+    with pytest.raises(UnreachableError, match="no gateway runs"):
+        await _run(Settings(broker=broker_url), _camera(Folder(pictures, follows=False)))
+
+
+async def test_a_video_that_cannot_be_read_ends_with_the_reason(broker_url: str, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video" * 100)
+    settings = Settings(broker=broker_url)
+    async with _gateway(settings):
+        with pytest.raises(SourceError, match=r"broken\.mp4 cannot be read"):
+            await _run(settings, _camera(Video(str(broken))))
+
+
+def test_a_source_that_is_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="neither a folder"):
+        source_of(str(tmp_path / "missing"), follows=False)
+    with pytest.raises(SourceError, match="for folders"):
+        source_of("rtsp://10.0.0.9/stream", follows=True)
+    assert source_of("rtsp://user:secret@10.0.0.9/stream", follows=False).name == "10.0.0.9"
+    assert source_of("rtsp://10.0.0.9/stream", follows=False).is_live
+
+
+async def test_the_command_prints_answers_and_keeps_drawn_pictures(
+    broker_url: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run: Callable[[], None] = lambda: command(  # noqa: E731
+        str(pictures), app="tiny", save=tmp_path / "drawn", broker=broker_url, as_json=True
+    )
+    async with _gateway(Settings(broker=broker_url)):
+        await asyncio.to_thread(run)
+    out, err = capsys.readouterr()
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["camera"] for line in lines] == ["pictures"] * 3
+    assert [line["frame"] for line in lines] == ["0.jpg", "1.jpg", "2.jpg"]
+    assert "3 pictures sent, 3 with an answer, 0 replaced" in err
+    drawn = Image.open(tmp_path / "drawn" / "2.png")
+    assert np.asarray(drawn)[-5:].min() < 100  # the bar below a bright picture
