@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from splitplace.bus.settings import Settings
 from splitplace.commands.processes.children import Processes
 from splitplace.commands.submit import ask
 from splitplace.messages.task import Answer, TaskRequest
@@ -48,9 +49,10 @@ def elsewhere(work: Callable[[], Any]) -> Any:
 class Dashboard:
     """The dashboard of a system."""
 
-    system: System
+    broker: str
     url: str
     processes: Processes
+    nodes: tuple[str, ...] = ()
 
     def get(self, path: str, headers: dict[str, str] | None = None) -> tuple[int, Any]:
         """Return the code and the JSON of an answer."""
@@ -65,13 +67,13 @@ class Dashboard:
     def answers(self) -> bool:
         """Whether it is up and sees the whole system."""
         with contextlib.suppress(OSError):
-            return bool(self.get("/api/now")[1]["online_nodes"] == len(self.system.nodes))
+            return bool(self.get("/api/now")[1]["online_nodes"] == len(self.nodes))
         return False
 
     def ask(self, deadline_ms: float = 30_000) -> Answer:
         """Send a task as a sensor and wait for its answer."""
         request = TaskRequest(images=(picture(),), deadline_ms=deadline_ms)
-        answer: Answer = elsewhere(lambda: asyncio.run(ask(self.system.settings, "tiny", request)))
+        answer: Answer = elsewhere(lambda: asyncio.run(ask(Settings(broker=self.broker), "tiny", request)))
         return answer
 
 
@@ -83,13 +85,13 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running_dashboard(system: System, folder: Path, *flags: str) -> Iterator[Dashboard]:
+def running_dashboard(broker: str, folder: Path, *flags: str) -> Iterator[Dashboard]:
     """The dashboard of a system, as a process of its own."""
     port = free_port()
-    where = ("--port", str(port), "--broker", system.broker.url, "--state-dir", str(folder / "state"))
+    where = ("--port", str(port), "--broker", broker, "--state-dir", str(folder / "state"))
     with Processes(folder / "logs") as processes:
         processes.start("dashboard", (sys.executable, "-m", "splitplace", "dashboard", *where, *flags))
-        yield Dashboard(system, f"http://127.0.0.1:{port}", processes)
+        yield Dashboard(broker, f"http://127.0.0.1:{port}", processes)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +104,8 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 @pytest.fixture(scope="module")
 def dashboard(system: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboard]:
     """A dashboard that sees all of it."""
-    with running_dashboard(system, tmp_path_factory.mktemp("dashboard")) as dashboard:
+    with running_dashboard(system.broker.url, tmp_path_factory.mktemp("dashboard")) as dashboard:
+        dashboard.nodes = system.nodes
         block_until(dashboard.answers)
         yield dashboard
 

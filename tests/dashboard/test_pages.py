@@ -5,17 +5,21 @@ import os
 import re
 import signal
 import time
+from typing import Literal
 from urllib.parse import quote
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from splitplace.bus.connection import Bus
+from splitplace.bus.settings import Settings
 from splitplace.messages.names import task_key
 from splitplace.messages.topics import JOB_FINISHED
 from tests.dashboard.conftest import Dashboard, elsewhere, picture
 from tests.support.messages import finished
 from tests.support.waiting import PATIENCE_S
+from tests.support.whole_system import System
 
 pytestmark = [pytest.mark.system, pytest.mark.serial]
 
@@ -53,7 +57,7 @@ def test_a_task_opens_and_says_why_with_its_timeline(dashboard: Dashboard, page:
 def test_the_path_of_a_task_is_drawn_through_the_cluster(dashboard: Dashboard, page: Page) -> None:
     answer = dashboard.ask()
     page.goto(f"{dashboard.url}/#/cluster")
-    expect(page.locator("#nodes article")).to_have_count(len(dashboard.system.nodes), timeout=PATIENT_MS)
+    expect(page.locator("#nodes article")).to_have_count(len(dashboard.nodes), timeout=PATIENT_MS)
     expect(page.locator("#map .node.part")).to_have_count(len(set(answer.nodes)), timeout=PATIENT_MS)
     expect(page.locator("#map .path")).to_be_attached()
 
@@ -78,9 +82,28 @@ def test_a_page_is_reached_by_the_keyboard_alone(dashboard: Dashboard, page: Pag
     expect(page.locator("h1")).to_have_text("Tasks")
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_on_any_page(
+    dashboard: Dashboard, page: Page, scheme: Literal["light", "dark"]
+) -> None:
+    dashboard.ask()
+    task = dashboard.get("/api/tasks?outcome=on%20time")[1][0]["task"]
+    page.emulate_media(color_scheme=scheme)
+    found = {}
+    for name in ("now", "cluster", "tasks", f"tasks/{task}", "try", "decisions", "networks", "sensors"):
+        page.goto(f"{dashboard.url}/#/{name}")
+        page.reload()
+        expect(page.locator("#light")).to_have_class(re.compile("well|strained"), timeout=PATIENT_MS)
+        expect(page.locator("main > *").nth(1)).to_be_attached(timeout=PATIENT_MS)
+        page.wait_for_load_state()
+        for violation in Axe().run(page).response["violations"]:
+            found[name, violation["id"]] = [each["html"] for each in violation["nodes"][:3]]
+    assert found == {}
+
+
 def test_a_hostile_reason_never_becomes_markup(dashboard: Dashboard, page: Page) -> None:
     async def send() -> None:
-        bus = Bus(dashboard.system.settings, "hostile")
+        bus = Bus(Settings(broker=dashboard.broker), "hostile")
         async with bus:
             await bus.connected()
             end = finished(HOSTILE_KEY, application="tiny", status="failed", on_time=False, reason=HOSTILE)
@@ -119,10 +142,12 @@ def test_openapi_names_every_path_that_answers(dashboard: Dashboard) -> None:
     assert {dashboard.get(path)[0] for path in plain} == {200}
 
 
-def test_the_page_goes_on_when_a_node_is_killed_and_marks_it(dashboard: Dashboard, page: Page) -> None:
+def test_a_node_that_is_killed_is_marked_while_the_page_is_open(
+    system: System, dashboard: Dashboard, page: Page
+) -> None:
     page.goto(f"{dashboard.url}/#/cluster")
-    expect(page.locator("#nodes article")).to_have_count(len(dashboard.system.nodes), timeout=PATIENT_MS)
-    dashboard.system.kill("n1")
+    expect(page.locator("#nodes article")).to_have_count(len(dashboard.nodes), timeout=PATIENT_MS)
+    system.kill("n1")
     expect(page.locator("article[data-node=n1]")).to_contain_text("gone for", timeout=PATIENT_MS)
     expect(page.locator("#light")).to_have_text("strained", timeout=PATIENT_MS)
     page.goto(f"{dashboard.url}/#/now")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from splitplace.commands.dashboard.health import health
-from splitplace.commands.dashboard.history import MAX_DETAILED, History
+from splitplace.commands.dashboard.history import MAX_DETAILED, History, open_history
 from splitplace.commands.dashboard.minutes import Minute, period
 from splitplace.commands.dashboard.state import GONE_S, MAX_SENSORS, MAX_TASKS, DashboardState
 from splitplace.commands.dashboard.tasks import timeline, why
@@ -205,3 +205,10 @@ def test_the_history_outlives_a_restart_and_forgets(tmp_path: Path) -> None:
     assert period(history.minutes(0)).p50_ms == pytest.approx(80, rel=0.1)
     history.close()
     assert MAX_DETAILED > MAX_TASKS
+
+
+def test_a_damaged_history_is_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "h.sqlite3"
+    path.write_bytes(b"no database" * 1000)
+    open_history(path).close()
+    assert [each.name for each in tmp_path.glob("*.unusable")] == ["h.sqlite3.unusable"]

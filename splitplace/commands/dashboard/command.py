@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import signal
+import sys
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,20 +15,19 @@ from splitplace.bus.hints import is_loopback
 from splitplace.bus.service import software_version
 from splitplace.commands.dashboard.follow import follow, keep, write_ended
 from splitplace.commands.dashboard.guard import Access
-from splitplace.commands.dashboard.history import History
+from splitplace.commands.dashboard.history import open_history
 from splitplace.commands.dashboard.minutes import MINUTE_S
+from splitplace.commands.dashboard.start import DEFAULT_PORT, HOST
 from splitplace.commands.dashboard.state import HOUR_MINUTES, DashboardState
 from splitplace.commands.dashboard.web import Source, web_app
 from splitplace.commands.shared.options import BrokerOption, CredentialsOption, PrefixOption, settings_from
 from splitplace.commands.shared.places import StateDirOption, paths
 from splitplace.storage.client_secret import kept_secret
 
-DEFAULT_PORT = 8484
-
 
 def command(
     *,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = HOST,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = DEFAULT_PORT,
     token: Annotated[
         bool | None,
@@ -53,8 +54,8 @@ def command(
     wanted = (not is_loopback(host) or settings.username is not None) if token is None else token
     secret = kept_secret(folder.dashboard_token) if wanted else None
     shown = f"[{host}]" if ":" in host else host
-    print(f"dashboard: http://{shown}:{port}/" + (f"?token={secret}" if secret else ""), flush=True)
-    history = History(folder.dashboard_history)
+    print(f"dashboard: http://{shown}:{port}/{_with_token(secret, folder.dashboard_token)}", flush=True)
+    history = open_history(folder.dashboard_history)
     now_s = time.time()
     state = DashboardState(started_s=now_s)
     state.minutes.extend(history.minutes(now_s - HOUR_MINUTES * MINUTE_S))
@@ -66,6 +67,13 @@ def command(
     finally:
         write_ended(state, history)
         history.close()
+
+
+def _with_token(secret: str | None, file: Path) -> str:
+    """Return the token as part of an address. A log gets only the name of its file: others may read it."""
+    if secret is None:
+        return ""
+    return f"?token={secret}" if sys.stdout.isatty() else f"?token=... (the token is in {file})"
 
 
 async def _serve(source: Source, access: Access, host: str, port: int) -> None:

@@ -1,6 +1,7 @@
 """What ended, in a small bounded SQLite file: a day of tasks in detail, a month of minutes. Blocks."""
 
 import json
+import logging
 import sqlite3
 import zlib
 from collections import Counter
@@ -8,6 +9,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from splitplace.commands.dashboard.minutes import MINUTE_S, Minute
+from splitplace.storage.set_aside import set_aside
+
+log = logging.getLogger(__name__)
 
 DETAIL_S = 86_400.0
 MINUTES_S = 31 * 86_400.0
@@ -22,6 +26,15 @@ CREATE TABLE IF NOT EXISTS minutes (minute INTEGER PRIMARY KEY, finished INTEGER
 """
 
 
+def open_history(path: Path) -> "History":
+    """Open a history; a damaged file is set aside, and a new one begins. Raises OSError."""
+    try:
+        return History(path)
+    except sqlite3.DatabaseError as error:
+        log.warning("%s is damaged (%s): it is kept as %s", path, error, set_aside(path).name)
+        return History(path)
+
+
 class History:
     """One file, one writer."""
 
@@ -29,6 +42,14 @@ class History:
         """Open the file, or begin one. Raises OSError, sqlite3.Error."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._database = sqlite3.connect(path, check_same_thread=False)
+        try:
+            self._prepare()
+        except sqlite3.Error:
+            self._database.close()
+            raise
+        path.chmod(0o600)  # names of sensors are nobody else's business
+
+    def _prepare(self) -> None:
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=NORMAL")
         self._database.execute("PRAGMA cache_size=-1000")

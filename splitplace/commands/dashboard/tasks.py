@@ -64,6 +64,8 @@ class TaskRow:
     """A task in a list."""
 
     task: str
+    name: str
+    """Its key for people."""
     sensor: str
     application: str
     seen_s: float
@@ -125,6 +127,7 @@ def row(record: TaskRecord) -> TaskRow:
     known = end or record.accepted or decided
     return TaskRow(
         task=record.task,
+        name=readable(record.task),
         sensor=record.sensor,
         application=record.application,
         seen_s=record.seen_s,
@@ -238,6 +241,9 @@ def _prediction(end: TaskFinished) -> str:
     said = f"{end.predicted_ms or 0:.0f} ms were predicted, and it took {end.after_decision_ms or 0:.0f} ms."
     if ratio < _MUCH_MORE or not end.stages:
         return said
+    measured_ms = sum(each.queue_ms + each.compute_ms for each in end.stages)
+    if (rest_ms := (end.after_decision_ms or 0) - measured_ms) > measured_ms:
+        return f"{said} Most of that, {rest_ms:.0f} ms, was sending, loading or merging, not computing."
     slowest = max(end.stages, key=lambda each: each.queue_ms + each.compute_ms)
     part = "waiting" if slowest.queue_ms > slowest.compute_ms else "computing"
     spent = max(slowest.queue_ms, slowest.compute_ms)

@@ -5,11 +5,11 @@ export function clusterPage({ cluster, tasks }, chosen) {
   const placed = tasks.filter((task) => task.nodes.length);
   const task = placed.find((each) => each.task === chosen) ?? placed[0];
   const pick = el("label", {}, T.cluster.choose, el("select", { id: "path-of", onchange: (event) => { location.hash = `#/cluster/${encodeURIComponent(event.target.value)}`; } },
-    placed.slice(0, 50).map((each) => el("option", { value: each.task, selected: each === task }, `${each.task} (${each.outcome})`))));
+    placed.slice(0, 50).map((each) => el("option", { value: each.task, selected: each === task }, `${each.name} (${each.outcome})`))));
   return [
     el("h1", {}, T.pages.cluster),
     cluster.length === 0 ? el("p", {}, T.cluster.none) : map(cluster, task),
-    task ? el("p", {}, T.cluster.path(""), taskLink(task.task), `: ${task.nodes.join(" → ")}`) : null,
+    task ? el("p", {}, T.cluster.path(""), taskLink(task.task, task.name), `: ${task.nodes.join(" → ")}`) : null,
     placed.length ? pick : null,
     el("div", { class: "cards", id: "nodes" }, cluster.map(nodeCard)),
   ].filter(Boolean);

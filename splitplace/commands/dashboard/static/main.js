@@ -52,6 +52,7 @@ async function open() {
       if (location.hash === here) show(children);
     } catch (error) { show([el("h1", {}, T.pages[page]), el("p", { class: "broken" }, error.message)]); }
   };
+  scrollTo(0, 0);
   if (document.activeElement && main.contains(document.activeElement)) main.focus();
   if (live[page] && !(page === "tasks" && id)) draw();
   else {

@@ -19,7 +19,7 @@ export function tasksPage({ tasks }, redraw) {
       select("order", T.tasks.order, [["", T.tasks.newest], ["slowest", T.tasks.slowest]])),
     rows.length === 0 ? el("p", {}, T.tasks.empty) : table(T.tasks.list,
       [[T.tasks.task], [T.tasks.application], [T.tasks.outcome], [T.tasks.variant], [T.tasks.nodes], [T.tasks.response, true], [T.tasks.deadline, true], [T.tasks.predicted, true]],
-      rows.slice(0, 100).map((task) => ({ cells: [taskLink(task.task), task.application, el("span", { class: shade(task.outcome) }, task.outcome), task.variant, task.nodes.join(" → "), ms(task.response_ms), ms(task.deadline_ms), ms(task.predicted_ms)] }))),
+      rows.slice(0, 100).map((task) => ({ cells: [taskLink(task.task, task.name), task.application, el("span", { class: shade(task.outcome) }, task.outcome), task.variant, task.nodes.join(" → "), ms(task.response_ms), ms(task.deadline_ms), ms(task.predicted_ms)] }))),
   ];
 }
 
@@ -31,7 +31,7 @@ export async function taskPage(id) {
   try { task = await get(`/api/tasks/${encodeURIComponent(id)}`); } catch (error) { return [el("h1", {}, T.pages.tasks), back, el("p", {}, error.message)]; }
   const { row } = task;
   return [
-    el("h1", {}, row.task), back,
+    el("h1", {}, row.name), back,
     el("p", {}, el("span", { class: shade(row.outcome) }, row.outcome), ` · ${row.application} · ${row.sensor} · `, el("a", { href: `#/cluster/${encodeURIComponent(row.task)}` }, T.tasks.seePath)),
     el("h2", {}, T.tasks.why), el("p", { id: "why" }, task.why),
     task.bars.length ? [el("h2", {}, T.tasks.timeline), timeline(task), legend()] : [],
@@ -52,7 +52,7 @@ function timeline({ row, bars }) {
   const nodes = [...new Set(bars.map((bar) => bar.node))];
   const last = Math.max(...bars.map((bar) => bar.start_ms + bar.wait_ms + bar.compute_ms));
   const end = Math.max(row.response_ms ?? 0, row.deadline_ms ?? 0, last) * 1.03 || 1;
-  const x = (value) => 120 + (660 * value) / end, width = (value) => Math.max((660 * value) / end, value > 0 ? 1 : 0), height = 34 * (nodes.length + 1) + 24;
+  const x = (value) => 160 + (620 * value) / end, width = (value) => Math.max((620 * value) / end, value > 0 ? 1 : 0), height = 34 * (nodes.length + 1) + 24;
   const rect = (kind, start, length, y, text) => svg("rect", { class: kind, x: x(start), y, width: width(length), height: 20 }, svg("title", {}, text));
   return svg("svg", { viewBox: `0 0 800 ${height}`, role: "img", "aria-label": T.tasks.bars, id: "timeline" },
     nodes.map((node, i) => svg("text", { x: 0, y: 34 * i + 24 }, node.length > 16 ? `${node.slice(0, 15)}…` : node)),
