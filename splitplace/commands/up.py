@@ -16,6 +16,7 @@ from splitplace.bus.hints import OPEN_TO_ALL, is_loopback
 from splitplace.bus.own_addresses import own_addresses
 from splitplace.bus.settings import Settings
 from splitplace.bus.supervisor import Supervisor
+from splitplace.commands.dashboard.start import start_dashboard
 from splitplace.commands.processes.children import Processes
 from splitplace.commands.shared.announced import announced
 from splitplace.commands.shared.credentials import hand_on_credentials
@@ -81,6 +82,10 @@ def command(
             show_default="those in the state folder, where there are some",
         ),
     ] = None,
+    dashboard: Annotated[
+        bool,
+        typer.Option("--dashboard/--no-dashboard", help="Whether to run the dashboard on this machine too."),
+    ] = True,
     policy: PolicyOption = None,
     state_dir: StateDirOption = None,
     log_level: Annotated[
@@ -120,12 +125,19 @@ def command(
                 print(f"{name:18} process {child.pid}, log in {child.log_file}", flush=True)
             if settings.credentials is not None:
                 _start_enroller(processes, UsersFolder(settings.credentials.parent))
+            flags = _dashboard_flags(settings, state_dir)
+            print(start_dashboard(processes, settings, flags, wanted=dashboard), flush=True)
             print("\n".join(_greeting(settings)), flush=True)
             supervisor.ready(f"five services use {settings.broker}")
             renewals = Renewals(settings.credentials and settings.credentials.parent, processes.children)
             _watch(processes, renewals, supervisor)
         except KeyboardInterrupt:
             print("stopping")
+
+
+def _dashboard_flags(settings: Settings, state_dir: Path | None) -> list[str]:
+    flags = ["--broker", settings.broker, "--prefix", settings.prefix]
+    return flags if state_dir is None else [*flags, "--state-dir", str(state_dir)]
 
 
 def _greeting(settings: Settings) -> Iterable[str]:
