@@ -132,12 +132,35 @@ def look(page_name: str) -> tuple[float, list[float]]:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page()
         page.goto(f"http://127.0.0.1:{PORT}/#/{page_name}")
-        count = "performance.getEntriesByName('update').length"
-        page.wait_for_function(f"{count} > {UPDATES}", timeout=60_000)
+        while page.evaluate("performance.getEntriesByName('update').length") <= UPDATES:
+            page.wait_for_timeout(200)
         first = page.evaluate("performance.getEntriesByName('update')[0].startTime")
         times = page.evaluate("performance.getEntriesByName('update').map((entry) => entry.duration)")
         browser.close()
     return first, times
+
+
+def measure(process: psutil.Process, load: Load, seconds: float) -> None:
+    """Measure a dashboard that is starting, and print."""
+    while not has_seen_all():
+        time.sleep(0.1)
+    print(f"idle, nobody looks:       {cpu_share(process, seconds):6.1%} of a core")
+    load.is_busy.set()
+    print(f"{TASKS_PER_SECOND} tasks/s, nobody looks: {cpu_share(process, seconds):6.1%} of a core")
+    for name in ("now", "cluster", "tasks"):
+        first, times = look(name)
+        middle, most = statistics.median(times), max(times)
+        print(f"{name:8} first picture {first:.0f} ms, update {middle:.1f} ms, at most {most:.1f}")
+    print(f"memory after all of it:   {process.memory_info().rss / 2**20:6.1f} MiB resident")
+
+
+def has_seen_all() -> bool:
+    """Return whether the dashboard knows every node."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/api/now") as answer:
+            return bool(json.load(answer)["online_nodes"] == NODES)
+    except OSError:
+        return False
 
 
 def main() -> None:
@@ -152,22 +175,10 @@ def main() -> None:
             child = processes.start("dashboard", (sys.executable, "-m", "splitplace", "dashboard", *where))
             process, load = psutil.Process(child.pid or 0), Load(broker.url)
             load.start()
-            while True:
-                try:
-                    with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/api/now") as answer:
-                        if json.load(answer)["online_nodes"] == NODES:
-                            break
-                except OSError:
-                    time.sleep(0.1)
-            print(f"idle, nobody looks:       {cpu_share(process, seconds):6.1%} of a core")
-            load.is_busy.set()
-            print(f"{TASKS_PER_SECOND} tasks/s, nobody looks: {cpu_share(process, seconds):6.1%} of a core")
-            for name in ("now", "cluster", "tasks"):
-                first, times = look(name)
-                middle, most = statistics.median(times), max(times)
-                print(f"{name:8} first picture {first:.0f} ms, update {middle:.1f} ms, at most {most:.1f}")
-            print(f"memory after all of it:   {process.memory_info().rss / 2**20:6.1f} MiB resident")
-            load.stop()
+            try:
+                measure(process, load, seconds)
+            finally:
+                load.stop()
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from splitplace.bus.connection import Bus
 from splitplace.bus.settings import Settings
 from splitplace.messages.names import task_key
 from splitplace.messages.topics import JOB_FINISHED
-from tests.dashboard.conftest import Dashboard, elsewhere, picture
+from tests.support.dashboards import Dashboard, elsewhere, picture
 from tests.support.messages import finished
 from tests.support.waiting import PATIENCE_S
 from tests.support.whole_system import System

@@ -11,8 +11,8 @@ from splitplace.bus.settings import Settings
 from splitplace.commands.dashboard import start
 from splitplace.commands.dashboard.start import start_dashboard
 from splitplace.commands.processes.children import Processes
-from tests.dashboard.conftest import Dashboard, free_port, running_dashboard
 from tests.support.brokers import running_broker
+from tests.support.dashboards import Dashboard, free_port, running_dashboard
 from tests.support.waiting import block_until
 
 

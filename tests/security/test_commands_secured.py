@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.dashboards import Dashboard, running_dashboard
 from tests.support.secured import Shown, splitplace
 from tests.support.secured_system import NODES, SecuredSystem, secured_system
 from tests.support.tiny_application import tiny_images
+from tests.support.waiting import block_until
 
 pytestmark = [pytest.mark.mosquitto, pytest.mark.system]
 
@@ -92,6 +94,37 @@ def test_a_dashboard_watches_and_a_sensor_does_not(system: SecuredSystem) -> Non
     assert any(json.loads(line)["topic"] == "cluster/state" for line in shown.out.splitlines())
     shown = run(system, "camera", "watch", "--json", "--seconds", "4")
     assert (shown.code, "this user (camera) may not read" in shown.errors) == (5, True)
+
+
+def now_as_seen(system: SecuredSystem, user: str, folder: Path, wanted: str) -> None:
+    """Wait until the page Now of a user's dashboard holds a text."""
+    file = system.secured.folder.users.file(user)
+    with running_dashboard(None, folder, "--credentials", str(file)) as dashboard:
+        token_file = folder / "state" / "dashboard.token"
+
+        def holds() -> bool:
+            return token_file.exists() and wanted in _now(dashboard, token_file.read_text().strip())
+
+        block_until(holds)
+        assert dashboard.get("/api/now")[0] == 401
+
+
+def _now(dashboard: Dashboard, token: str) -> str:
+    try:
+        return json.dumps(dashboard.get("/api/now", {"authorization": f"Bearer {token}"})[1])
+    except OSError:
+        return ""  # it is starting
+
+
+@pytest.mark.parametrize("user", ["operator", "wall"])
+def test_a_dashboard_shows_a_secured_system_to_those_with_its_token(
+    system: SecuredSystem, tmp_path: Path, user: str
+) -> None:
+    now_as_seen(system, user, tmp_path, f'"online_nodes": {len(NODES)}')
+
+
+def test_a_sensor_makes_no_dashboard_and_is_told_so(system: SecuredSystem, tmp_path: Path) -> None:
+    now_as_seen(system, "camera", tmp_path, "this user (camera) may not read")
 
 
 @pytest.mark.parametrize(("user", "part"), [("gateway", "service/gateway"), ("n1", "node/n1")])
