@@ -8,30 +8,67 @@ export function clusterPage({ cluster, tasks }, chosen) {
     placed.slice(0, 50).map((each) => el("option", { value: each.task, selected: each === task }, `${each.name} (${each.outcome})`))));
   return [
     el("h1", {}, T.pages.cluster),
-    cluster.length === 0 ? el("p", {}, T.cluster.none) : map(cluster, task),
+    cluster.length === 0 ? el("p", {}, T.cluster.none) : keptMap(cluster, task),
     task ? el("p", {}, T.cluster.path(""), taskLink(task.task, task.name), `: ${task.nodes.join(" → ")}`) : null,
     placed.length ? pick : null,
-    el("div", { class: "cards", id: "nodes" }, cluster.map(nodeCard)),
+    nodeList(cluster),
   ].filter(Boolean);
 }
 
+// Cards and the map are kept, and only texts that differ are written: a hundred nodes change every second.
+const cards = new Map();
+
 function nodeCard(node) {
-  const used = node.memory_budget_bytes ? (node.loaded_bytes ?? 0) / node.memory_budget_bytes : 0;
+  const shape = `${node.online} ${Boolean(node.trouble)}`;
+  let card = cards.get(node.node);
+  if (card?.shape !== shape) {
+    const bar = el("progress", { max: 1, value: 0, "aria-label": `${T.cluster.memory}, ${node.node}` });
+    const fields = [el("div", { class: node.online ? "well" : "broken" }), el("div", { class: "strained" }), ...Array.from({ length: 6 }, () => el("div", { class: "quiet" }))];
+    const root = el("article", { class: `card${node.online ? "" : " gone"}`, "data-node": node.node }, el("h2", {}, node.node), fields.slice(0, 3), bar, fields.slice(3));
+    card = { shape, root, bar, fields, texts: [] };
+    cards.set(node.node, card);
+  }
+  const used = node.memory_budget_bytes ? Math.min((node.loaded_bytes ?? 0) / node.memory_budget_bytes, 1) : 0;
+  if (card.used !== used) card.bar.value = card.used = used;
+  texts(node).forEach((text, i) => {
+    if (card.texts[i] !== text) card.fields[i].textContent = card.texts[i] = text;
+  });
+  return card.root;
+}
+
+function texts(node) {
   const link = node.up_megabytes_per_second === null && node.down_megabytes_per_second === null ? T.none
     : `${number(node.up_megabytes_per_second, 1)} / ${number(node.down_megabytes_per_second, 1)} MB/s, ${ms(node.round_trip_ms)}`;
-  const lines = [
+  return [
+    node.online ? T.cluster.online : T.cluster.gone(node.gone_s),
+    node.trouble,
+    `${T.cluster.memory}: ${megabytes(node.loaded_bytes)} / ${megabytes(node.memory_budget_bytes)}`,
     `${T.cluster.cpu} ${percent(node.cpu_ratio)}${node.temperature_celsius === null ? "" : `, ${number(node.temperature_celsius)} °C`}${node.throttled ? `, ${T.cluster.throttled}` : ""}`,
     `${T.cluster.speed} ${number(node.score, 1)} GFLOP/s × ${node.threads ?? "–"}`,
     `${T.cluster.queue} ${node.queue_length ?? "–"} (${ms(node.queue_ms)})`,
     `${T.cluster.link} ${link}`,
     `${T.cluster.holds}: ${node.holds.join(", ") || T.cluster.nothing}${node.loading ? `; ${T.cluster.loading(node.loading)}` : ""}`,
   ];
-  return el("article", { class: `card${node.online ? "" : " gone"}`, "data-node": node.node },
-    el("h2", {}, node.node), el("div", { class: node.online ? "well" : "broken" }, node.online ? T.cluster.online : T.cluster.gone(node.gone_s)),
-    node.trouble ? el("div", { class: "strained" }, node.trouble) : null,
-    el("div", { class: "quiet" }, `${T.cluster.memory}: ${megabytes(node.loaded_bytes)} / ${megabytes(node.memory_budget_bytes)}`),
-    el("progress", { max: 1, value: Math.min(used, 1), "aria-label": `${T.cluster.memory}, ${node.node}` }),
-    lines.map((line) => el("div", { class: "quiet" }, line)));
+}
+
+let list = null, listed = "", drawn = null, drawnOf = "";
+
+function nodeList(cluster) {
+  const names = JSON.stringify(cluster.map((node) => node.node)), roots = cluster.map(nodeCard);
+  if (!list || listed !== names) {
+    for (const name of cards.keys()) if (!cluster.some((node) => node.node === name)) cards.delete(name);
+    list = el("div", { class: "cards", id: "nodes" });
+    listed = names;
+  }
+  roots.forEach((root, i) => { if (list.childNodes[i] !== root) list.insertBefore(root, list.childNodes[i] ?? null); });
+  while (list.childNodes.length > roots.length) list.lastChild.remove();
+  return list;
+}
+
+function keptMap(cluster, task) {
+  const of = JSON.stringify([cluster.map((node) => [node.node, node.online]), task?.nodes]);
+  if (drawnOf !== of) [drawn, drawnOf] = [map(cluster, task), of];
+  return drawn;
 }
 
 function map(cluster, task) {

@@ -15,10 +15,13 @@ function fill(element, attributes, children) {
   element.append(...children.flat().filter((child) => child !== null && child !== undefined));
   return element;
 }
+export function tableRow({ cells, chosen }, numeric) {
+  return el("tr", { class: chosen ? "chosen" : null }, cells.map((cell, i) => el("td", { class: numeric[i] ? "number" : null }, cell ?? "–")));
+}
 export function table(caption, headings, rows) {
   const head = headings.map(([text, number]) => el("th", { scope: "col", class: number ? "number" : null }, text));
-  const body = rows.map(({ cells, chosen }) => el("tr", { class: chosen ? "chosen" : null },
-    cells.map((cell, i) => el("td", { class: headings[i][1] ? "number" : null }, cell ?? "–"))));
+  const numeric = headings.map(([, number]) => Boolean(number));
+  const body = rows.map((row) => (row instanceof Element ? row : tableRow(row, numeric)));
   return el("div", { class: "wide", tabindex: "0", role: "region", "aria-label": caption },
     el("table", {}, el("thead", {}, el("tr", {}, head)), el("tbody", {}, body)));
 }

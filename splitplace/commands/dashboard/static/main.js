@@ -17,6 +17,16 @@ function where() {
   return { page: T.pages[page] ? page : "now", id: id ? decodeURIComponent(id) : null };
 }
 
+// Only what differs is exchanged: what did not change keeps its layout, the keyboard and the selection.
+function patch(parent, children) {
+  children.forEach((child, i) => {
+    const old = parent.childNodes[i];
+    if (!old) parent.append(child);
+    else if (old !== child && !old.isEqualNode(child)) old.replaceWith(child);
+  });
+  while (parent.childNodes.length > children.length) parent.lastChild.remove();
+}
+
 // What has the keyboard keeps it when a page is drawn anew.
 const keyOf = (element) => element.id || element.getAttribute("href") || element.getAttribute("aria-label");
 
@@ -25,9 +35,9 @@ function show(children, { force = false } = {}) {
   const inside = held && held !== main && main.contains(held);
   if (!force && inside && ["SELECT", "INPUT"].includes(held.tagName)) return; // not under somebody's hands
   const key = inside ? keyOf(held) : null, scrolled = scrollY;
-  main.replaceChildren(...children);
-  if (key) [...main.querySelectorAll("[id], a, [tabindex], select")].find((each) => keyOf(each) === key)?.focus({ preventScroll: true });
-  scrollTo(0, scrolled);
+  patch(main, children);
+  if (key && !main.contains(document.activeElement)) [...main.querySelectorAll("[id], a, [tabindex], select")].find((each) => keyOf(each) === key)?.focus({ preventScroll: true });
+  if (scrolled) scrollTo(0, scrolled);
 }
 
 function draw(force = false) {

@@ -1,5 +1,14 @@
-import { el, svg, percent, ms, number, table, taskLink, get } from "./dom.js";
+import { el, svg, percent, ms, number, table, tableRow, taskLink, get } from "./dom.js";
 import { T } from "./texts.js";
+
+const SHOWN = 50;
+const rowsOf = new WeakMap();
+
+// A row is made once for each state of a task.
+function keptRow(task, make) {
+  if (!rowsOf.has(task)) rowsOf.set(task, tableRow(make(), [false, false, false, false, false, true, true, true]));
+  return rowsOf.get(task);
+}
 
 const filters = { outcome: "", sensor: "", application: "", order: "" };
 
@@ -19,7 +28,7 @@ export function tasksPage({ tasks }, redraw) {
       select("order", T.tasks.order, [["", T.tasks.newest], ["slowest", T.tasks.slowest]])),
     rows.length === 0 ? el("p", {}, T.tasks.empty) : table(T.tasks.list,
       [[T.tasks.task], [T.tasks.application], [T.tasks.outcome], [T.tasks.variant], [T.tasks.nodes], [T.tasks.response, true], [T.tasks.deadline, true], [T.tasks.predicted, true]],
-      rows.slice(0, 100).map((task) => ({ cells: [taskLink(task.task, task.name), task.application, el("span", { class: shade(task.outcome) }, task.outcome), task.variant, task.nodes.join(" → "), ms(task.response_ms), ms(task.deadline_ms), ms(task.predicted_ms)] }))),
+      rows.slice(0, SHOWN).map((task) => keptRow(task, () => ({ cells: [taskLink(task.task, task.name), task.application, el("span", { class: shade(task.outcome) }, task.outcome), task.variant, task.nodes.join(" → "), ms(task.response_ms), ms(task.deadline_ms), ms(task.predicted_ms)] })))),
   ];
 }
 
