@@ -1,6 +1,7 @@
 """The splitter's shell: connects its core to the broker, the model store and the state file."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Iterable
 
@@ -56,7 +57,10 @@ class Splitter:
         """What of the model store cannot be used."""
         # An application that the store has and cannot read now stays on offer: it may be readable again.
         self._catalogue = Upkeep(self._service, APPLICATION, clears_strays=lambda: not self._broken)
+        self._stamp: tuple[object, ...] = ()
+        """What the model store was when it was last read."""
         self._service.on_connect(self._publish_catalogue)
+        self._service.every(settings.look_every_s, self._look_at_store, online_only=True)
         self._service.reports(lambda: self._state.trouble)
         self._service.reports(self._trouble_of_store)
         self._service.every(settings.save_every_s, self._state.save)
@@ -121,6 +125,9 @@ class Splitter:
 
     async def _read_store(self) -> tuple[Application, ...]:
         """Return the applications that can be used, and note what cannot. Raises StoreError."""
+        self._stamp = await asyncio.to_thread(
+            self._store.stamp
+        )  # first: what changes meanwhile is read again
 
         def read_all() -> tuple[tuple[Application, ...], tuple[StoreError, ...]]:
             applications, broken = self._store.usable()
@@ -142,6 +149,15 @@ class Splitter:
         first = next(iter((*map(str, self._broken), *flipped)))[:300]
         more = len(self._broken) + len(flipped) - 1
         return f"model store: {first}" + (f" (and {more} more: splitplace doctor)" if more else "")
+
+    async def _look_at_store(self) -> None:
+        """Publish the catalogue again where an application was added, replaced or removed."""
+        if await asyncio.to_thread(self._store.stamp) != self._stamp:
+            log.info("the model store has changed: it is read again")
+            await self._publish_catalogue()
+        elif self._broken:  # its files may be complete by now
+            with contextlib.suppress(StoreError):
+                await self._read_store()
 
     async def _publish_catalogue(self) -> None:
         """Read and publish the store: the broker may be a new one, and the store may have changed."""

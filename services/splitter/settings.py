@@ -42,6 +42,11 @@ class SplitterSettings(StoreSettings):
         description="Most nodes that share a stage, as the placer's: what it will do is foreseen.",
     )
     seed: int = Field(0, description="Seed of random numbers.")
+    look_every_s: float = Field(
+        2.0,
+        gt=0,
+        description="Seconds between looks at the model store: whether an application came, changed or went.",
+    )
     save_every_s: float = Field(5.0, gt=0, description="Seconds between saves of the state.")
 
     @field_validator("arms")

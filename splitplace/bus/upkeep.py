@@ -38,6 +38,8 @@ class Differences:
 
     def published(self, wanted: Mapping[str, bytes]) -> None:
         """Note that these payloads are about to be published: they replace what was heard before."""
+        for name in set(self._wanted or {}).difference(wanted):  # published here before: strays from now on
+            self._changed[name] = None
         self._wanted = dict(wanted)
         for name in wanted:
             self._changed.pop(name, None)

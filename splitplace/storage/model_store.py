@@ -100,6 +100,18 @@ class ModelStore:
             raise broken[0]
         return applications
 
+    def stamp(self) -> tuple[tuple[str, int, int], ...]:
+        """Return what changes whenever an application is added, replaced or removed."""
+        found = []
+        for folder in self.folders:
+            for manifest in sorted(folder.glob(f"*/{MANIFEST}")):
+                try:
+                    status = manifest.stat()
+                except OSError:  # it is being replaced or removed
+                    continue
+                found.append((str(manifest), status.st_mtime_ns, status.st_ino))
+        return tuple(found)
+
     def usable(self) -> tuple[tuple[Application, ...], tuple[StoreError, ...]]:
         """Return every application that can be read, in the order of their names, and what cannot be used.
 

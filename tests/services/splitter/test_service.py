@@ -125,6 +125,29 @@ async def test_the_catalogue_is_retained_and_said_again_to_a_new_broker(
         await until(lambda: observer.applications == {"toy": application}, 15.0)
 
 
+def _store_below(folder: Path) -> Path:
+    return next(path.parent.parent for path in folder.rglob(MANIFEST))
+
+
+async def test_an_application_is_added_replaced_and_removed_while_the_system_runs(
+    broker_url: str, tmp_path: Path, application: Application
+) -> None:
+    watcher = Observer(broker_url, raw=[APPLICATION], identifier="watcher")
+    async with watcher.bus, observed(broker_url, tmp_path) as observer:
+        store = _store_below(tmp_path)
+        shutil.copytree(store / "toy", store / "more")
+        manifest = store / "more" / MANIFEST
+        manifest.write_text(application.model_copy(update={"name": "more"}).model_dump_json())
+        await until(lambda: set(observer.applications) == {"toy", "more"})
+        changed = application.model_copy(update={"name": "more", "title": "Replaced"})
+        (store / "new").write_text(changed.model_dump_json())
+        (store / "new").replace(manifest)
+        await until(lambda: observer.applications["more"].title == "Replaced")
+        shutil.rmtree(store / "more")
+        await until(lambda: is_cleared(watcher, "more"))
+        assert not is_cleared(watcher, "toy")
+
+
 @pytest.mark.parametrize("damage", [b"", b"noise"], ids=["deleted", "unreadable"])
 async def test_a_catalogue_entry_that_was_damaged_is_published_again(
     broker_url: str, tmp_path: Path, application: Application, damage: bytes
