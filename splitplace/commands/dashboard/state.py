@@ -35,7 +35,7 @@ from splitplace.messages.topics import (
     SERVICE_STATUS,
 )
 
-MAX_TASKS = 1000
+MAX_TASKS = 600
 MAX_SENSORS = 500
 HOUR_MINUTES = 60
 GONE_S = 600.0
