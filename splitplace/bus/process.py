@@ -1,6 +1,7 @@
 """A part of the system as a process: logging and signals."""
 
 import asyncio
+import contextvars
 import logging
 import signal
 from collections.abc import Coroutine
@@ -14,6 +15,9 @@ from splitplace.terminal import printable
 
 log = logging.getLogger(__name__)
 
+PART = contextvars.ContextVar("PART", default="")
+"""Which part a line of the log is about, where several share a process; else empty."""
+
 
 class _PrintableFormatter(logging.Formatter):
     """Keeps control characters from outside away from the terminal, and forged lines out of the log.
@@ -23,13 +27,15 @@ class _PrintableFormatter(logging.Formatter):
 
     @override
     def format(self, record: logging.LogRecord) -> str:
+        part = PART.get()
+        record.part = f"{part}: " if part else ""
         return printable(super().format(record)).replace("\n", "\n    ")
 
 
 def run_until_signal(work: Coroutine[Any, Any, None], settings: Settings) -> None:
     """Run until the work ends, or SIGINT or SIGTERM asks it to. Raises what the work raises."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_PrintableFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_PrintableFormatter("%(asctime)s %(levelname)s %(part)s%(name)s: %(message)s"))
     logging.basicConfig(level=settings.log_level, handlers=[handler])
     if settings.is_open_to_others:
         log.warning("%s: %s", settings.broker, OPEN_TO_ALL)

@@ -61,6 +61,9 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "asyncapi": LazyCommand(
         "Print the AsyncAPI document of all topics.", "splitplace.commands.asyncapi.command:command"
     ),
+    "services": LazyCommand(
+        "Run all five services in this process.", "splitplace.commands.services:command", _PARTS
+    ),
     "gateway": LazyCommand(
         "Take tasks from sensors and answer them.", "splitplace.services.gateway.__main__:app", _PARTS
     ),

@@ -5,7 +5,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, ClassVar, NoReturn
@@ -25,9 +25,12 @@ from splitplace.commands.shared.places import StateDirOption, paths
 from splitplace.commands.shared.policy_option import PolicyOption, parse_pair, policy_flags
 from splitplace.errors import ConfigurationError
 from splitplace.messages.topics import ENROLLER, GATEWAY, SERVICES
+from splitplace.policies.pairs import PolicyPair
 from splitplace.storage.secured import UsersFolder
 from splitplace.terminal import printable
 
+TOGETHER = "services"
+"""The process that all services share."""
 _WATCH_S = 0.2
 
 
@@ -95,10 +98,13 @@ def command(
     folder: Annotated[
         Path | None, typer.Option(help="Folder of the logs.", show_default="log in the state folder")
     ] = None,
+    apart: Annotated[
+        bool, typer.Option("--processes", help="Run each service as a process of its own: more memory.")
+    ] = False,
 ) -> None:
     """Run all five services.
 
-    Each service is a process of its own, and is restarted if it dies. Services read their settings from
+    They share a process, which is restarted if it dies. Services read their settings from
     `SPLITPLACE_*` variables and `splitplace.toml`. They wait for the broker (see `splitplace broker`).
     """
     if credentials is not None and not credentials.is_dir():
@@ -110,7 +116,7 @@ def command(
     settings = _UpSettings.load(**{name: value for name, value in given.items() if value is not None})
     hand_on_credentials(settings)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    own_flags = policy_flags(parse_pair(policy))
+    pair = parse_pair(policy)
     shared = ["--broker", settings.broker, "--prefix", settings.prefix, "--log-level", settings.log_level]
     if settings.credentials is not None:
         shared += ["--credentials", str(settings.credentials.parent)]
@@ -119,17 +125,16 @@ def command(
     supervisor = Supervisor.found()  # before any child has its environment
     with Processes(folder or paths(state_dir).logs) as processes, _announced(settings, wanted=lan):
         try:
-            for name in SERVICES:
-                command_line = [sys.executable, "-m", "splitplace", name, *shared, *own_flags.get(name, ())]
-                child = processes.start(name, command_line, restart=True)
-                print(f"{name:18} process {child.pid}, log in {child.log_file}", flush=True)
+            for name, flags in _chosen(pair, apart=apart).items():
+                _start(processes, name, ["-m", "splitplace", name, *shared, *flags])
             if settings.credentials is not None:
                 _start_enroller(processes, UsersFolder(settings.credentials.parent))
-            flags = _dashboard_flags(settings, state_dir)
-            print(start_dashboard(processes, settings, flags, wanted=dashboard), flush=True)
+            where = _dashboard_flags(settings, state_dir)
+            print(start_dashboard(processes, settings, where, wanted=dashboard), flush=True)
             print("\n".join(_greeting(settings)), flush=True)
             supervisor.ready(f"five services use {settings.broker}")
-            renewals = Renewals(settings.credentials and settings.credentials.parent, processes.children)
+            users = {*SERVICES, *processes.children} - {TOGETHER}
+            renewals = Renewals(settings.credentials and settings.credentials.parent, users)
             _watch(processes, renewals, supervisor)
         except KeyboardInterrupt:
             print("stopping")
@@ -138,6 +143,19 @@ def command(
 def _dashboard_flags(settings: Settings, state_dir: Path | None) -> list[str]:
     flags = ["--broker", settings.broker, "--prefix", settings.prefix]
     return flags if state_dir is None else [*flags, "--state-dir", str(state_dir)]
+
+
+def _chosen(policy: PolicyPair | None, *, apart: bool) -> dict[str, Sequence[str]]:
+    """Return the processes of the services, with the flags of each."""
+    if apart:
+        own = policy_flags(policy)
+        return {name: own.get(name, ()) for name in SERVICES}
+    return {TOGETHER: () if policy is None else ("--policy", f"{policy.split}+{policy.placement}")}
+
+
+def _start(processes: Processes, name: str, arguments: Sequence[str]) -> None:
+    child = processes.start(name, [sys.executable, *arguments], restart=True)
+    print(f"{name:18} process {child.pid}, log in {child.log_file}", flush=True)
 
 
 def _greeting(settings: Settings) -> Iterable[str]:
@@ -166,9 +184,10 @@ def _watch(processes: Processes, renewals: Renewals, supervisor: Supervisor) -> 
         if time.monotonic() >= feed_s:
             supervisor.feed()
             feed_s = time.monotonic() + (supervisor.feed_every_s or math.inf)
-        for name in renewals.due():
-            print(f"{name} has new credentials: restarting it", flush=True)
-            processes.restart(name)
+        due = renewals.due()
+        for process in dict.fromkeys(name if name in processes.children else TOGETHER for name in due):
+            print(f"{', '.join(due)}: new credentials; restarting {process}", flush=True)
+            processes.restart(process)
         for death in processes.check():
             print(printable(f"{death}\nrestarting {death.name}"), file=sys.stderr, flush=True)
 
@@ -179,6 +198,4 @@ def _start_enroller(processes: Processes, users: UsersFolder) -> None:
     if not file.is_file():
         print(f"no enroller: {file} is missing, so no node can join")
         return
-    command_line = [sys.executable, "-m", "splitplace.commands.secure.enroller", str(file)]
-    child = processes.start(ENROLLER, command_line, restart=True)
-    print(f"{ENROLLER:18} process {child.pid}, log in {child.log_file}", flush=True)
+    _start(processes, ENROLLER, ["-m", "splitplace.commands.secure.enroller", str(file)])

@@ -58,6 +58,8 @@ class Setup:
     fragment_memory_bytes: int = 100_000
     node_broker: str | None = None
     """Where nodes find the broker, if their link is a special one."""
+    together: bool = False
+    """Whether the services share a process, which is then called `services`."""
 
 
 class System:
@@ -69,6 +71,22 @@ class System:
         self.settings = Settings(broker=broker.url)
         self.journal = folder / "journal.sqlite3"
         self._processes = processes
+        if setup.together:
+            self.journal = folder / "state" / "gateway.sqlite3"
+            self._start_together(folder, setup)
+        else:
+            self._start_apart(folder, setup)
+        for node in setup.nodes:
+            where = ("--node", node, "--fragment-dir", str(folder / "nodes" / node))
+            self._start(node, ("splitplace.edge_node", *where, *setup.node_options), setup.node_broker)
+
+    def _start_together(self, folder: Path, setup: Setup) -> None:
+        settings = (f"SPLITPLACE_STORE={folder / 'store'}", f"SPLITPLACE_STALL_MS={setup.stall_ms}")
+        options = ("--state-dir", str(folder / "state"), "--policy", f"{setup.policy}+earliest-finish")
+        command = ("env", *settings, sys.executable, "-m", "splitplace", "services", *options)
+        self._processes.start("services", (*command, "--broker", self.broker.url))
+
+    def _start_apart(self, folder: Path, setup: Setup) -> None:
         options: Mapping[str, Sequence[str]] = {
             topics.GATEWAY: ("--journal", str(self.journal), "--stall-ms", str(setup.stall_ms)),
             topics.SPLITTER: (
@@ -78,9 +96,6 @@ class System:
         }
         for service, module in MODULES.items():
             self._start(service, (module, *options.get(service, ())))
-        for node in setup.nodes:
-            where = ("--node", node, "--fragment-dir", str(folder / "nodes" / node))
-            self._start(node, ("splitplace.edge_node", *where, *setup.node_options), setup.node_broker)
 
     def _start(self, name: str, module_and_options: Sequence[str], url: str | None = None) -> None:
         command = (sys.executable, "-m", *module_and_options, "--broker", url or self.broker.url)

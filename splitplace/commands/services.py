@@ -1,0 +1,120 @@
+"""`splitplace services`: all five services in one process, as `splitplace up` starts them.
+
+Each keeps its connections, its user and its sign of life, so that others see no difference. If one of them
+ends, so does the process: whoever has started it starts it again.
+"""
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from splitplace.bus.process import PART, run_until_signal
+from splitplace.bus.settings import Settings
+from splitplace.commands.shared.options import NamedBrokerOption, PrefixOption
+from splitplace.commands.shared.places import StateDirOption
+from splitplace.commands.shared.policy_option import PolicyOption, parse_pair
+from splitplace.messages.topics import GATEWAY, PLACER, RESOURCE_MONITOR, RESULT_AGGREGATOR, SPLITTER
+from splitplace.policies.pairs import PolicyPair
+from splitplace.services.gateway.service import serve
+from splitplace.services.gateway.settings import GatewaySettings
+from splitplace.services.placer.service import Placer
+from splitplace.services.placer.settings import PlacerSettings
+from splitplace.services.resource_monitor.service import ResourceMonitor
+from splitplace.services.resource_monitor.settings import ResourceMonitorSettings
+from splitplace.services.result_aggregator.service import ResultAggregator
+from splitplace.services.result_aggregator.settings import ResultAggregatorSettings
+from splitplace.services.splitter.service import Splitter
+from splitplace.services.splitter.settings import SplitterSettings
+
+log = logging.getLogger(__name__)
+
+LOG_LEVEL_OPTION = typer.Option(
+    help="Level of the services' logs: debug, info, warning or error.", show_default="info"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A service with its settings, ready to run."""
+
+    settings: Settings
+    run: Callable[[], Awaitable[None]]
+
+
+def parts(given: Mapping[str, Any], policy: PolicyPair | None) -> dict[str, Part]:
+    """Return all services by name.
+
+    Args:
+        given: settings that all of them share, by field; the rest comes from variables and `splitplace.toml`.
+        policy: how to split and where to place; None leaves that to the settings.
+
+    Raises:
+        ConfigurationError: a setting is wrong.
+    """
+    split = {"policy": policy.split} if policy is not None else {}
+    place = {"placement": policy.placement} if policy is not None else {}
+    gateway = GatewaySettings.load(**given)
+    splitter = SplitterSettings.load(**given, **split)
+    placer = PlacerSettings.load(**given, **place)
+    monitor = ResourceMonitorSettings.load(**given)
+    aggregator = ResultAggregatorSettings.load(**given)
+    return {
+        GATEWAY: Part(gateway, lambda: serve(gateway)),
+        SPLITTER: Part(splitter, lambda: Splitter(splitter).run()),
+        PLACER: Part(placer, lambda: Placer(placer).run()),
+        RESOURCE_MONITOR: Part(monitor, lambda: ResourceMonitor(monitor).run()),
+        RESULT_AGGREGATOR: Part(aggregator, lambda: ResultAggregator(aggregator).run()),
+    }
+
+
+async def run_together(chosen: Mapping[str, Part]) -> None:
+    """Run services on this event loop until cancelled. Raises what ends one of them."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for name, part in chosen.items():
+                context = contextvars.copy_context()
+                context.run(PART.set, name)
+                group.create_task(_run(name, part), name=name, context=context)
+    except BaseExceptionGroup as ends:
+        raise ends.exceptions[0] from None
+
+
+async def _run(name: str, part: Part) -> None:
+    try:
+        await part.run()
+    except Exception as error:
+        log.error("%s ends, and all others with it: %s", name, error)  # noqa: TRY400 - raised again
+        raise
+    raise RuntimeError(f"{name} has ended")
+
+
+def command(
+    *,
+    broker: NamedBrokerOption = None,
+    prefix: PrefixOption = None,
+    credentials: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with the credentials of each service, for a secured broker.",
+            show_default="those in the state folder, where there are some",
+        ),
+    ] = None,
+    policy: PolicyOption = None,
+    state_dir: StateDirOption = None,
+    log_level: Annotated[str | None, LOG_LEVEL_OPTION] = None,
+) -> None:
+    """Run all five services in this process, until a signal ends it.
+
+    `splitplace up` runs this, and starts it again when it ends.
+    """
+    flags = {"broker": broker, "prefix": prefix, "credentials": credentials, "state_dir": state_dir}
+    flags |= {"log_level": log_level}
+    given = {name: value for name, value in flags.items() if value is not None}
+    chosen = parts(given, parse_pair(policy))
+    run_until_signal(run_together(chosen), chosen[GATEWAY].settings)
