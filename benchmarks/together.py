@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -20,7 +21,7 @@ import psutil
 from splitplace.commands.processes.broker import started_broker
 from splitplace.commands.processes.children import Processes
 from splitplace.messages.topics import SERVICES
-from tests.support.swarm import Swarm, swarm
+from tests.support.swarm import Swarm, Told, swarm
 from tests.support.waiting import until
 
 ROUNDS = 7
@@ -54,13 +55,17 @@ class System:
         return sum(psutil.Process(pid).memory_info().rss for pid in self.pids) / MEGABYTE
 
 
+def _is_heard(told: Told) -> bool:
+    return told.answer is not None
+
+
 async def ready(system: System, application: str, image: bytes) -> None:
     """Wait until a system is there, and has loaded and measured what it needs."""
     answered = False
     while not answered:
         told = system.sensors.sensors[0].ask(application, image, 2.0)
         with contextlib.suppress(TimeoutError):
-            await until(lambda told=told: told.answer is not None, 3.0)
+            await until(partial(_is_heard, told), 3.0)
         answered = told.status == "answered"
     await system.sensors.singles(application, image, SINGLES, 10.0)
 

@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, LazyCommand] = {
         extra="edge",
     ),
     "up": LazyCommand("Run all five services.", "splitplace.commands.up:command"),
+    "services": LazyCommand("Run all five services in this process.", "splitplace.commands.services:command"),
     "broker": LazyCommand("Run a broker with the right settings.", "splitplace.commands.broker:command"),
     "submit": LazyCommand(
         "Send pictures or arrays as one task and print the answer.", "splitplace.commands.submit:command"
@@ -60,9 +61,6 @@ COMMANDS: Mapping[str, LazyCommand] = {
     ),
     "asyncapi": LazyCommand(
         "Print the AsyncAPI document of all topics.", "splitplace.commands.asyncapi.command:command"
-    ),
-    "services": LazyCommand(
-        "Run all five services in this process.", "splitplace.commands.services:command", _PARTS
     ),
     "gateway": LazyCommand(
         "Take tasks from sensors and answer them.", "splitplace.services.gateway.__main__:app", _PARTS

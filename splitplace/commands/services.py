@@ -109,9 +109,9 @@ def command(
     state_dir: StateDirOption = None,
     log_level: Annotated[str | None, LOG_LEVEL_OPTION] = None,
 ) -> None:
-    """Run all five services in this process, until a signal ends it.
+    """Run all five services in this process.
 
-    `splitplace up` runs this, and starts it again when it ends.
+    A signal ends them. `splitplace up` runs this, and starts it again when it ends.
     """
     flags = {"broker": broker, "prefix": prefix, "credentials": credentials, "state_dir": state_dir}
     flags |= {"log_level": log_level}

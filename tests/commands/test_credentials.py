@@ -43,10 +43,17 @@ def test_no_refused_url_shows_what_may_be_a_password(url: str) -> None:
     assert "secret" not in str(refused.value)
 
 
-def test_no_child_of_up_has_the_password_in_its_command_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("flags", "fewest", "log"),
+    [((), 1, "services.log"), (("--processes",), 5, "placer.log")],
+    ids=["together", "apart"],
+)
+def test_no_child_of_up_has_the_password_in_its_command_line(
+    flags: tuple[str, ...], fewest: int, log: str, tmp_path: Path
+) -> None:
     url = "mqtt://anna:swordfish@127.0.0.1:9"
     environment = {**os.environ, "SPLITPLACE_BROKER": url, "SPLITPLACE_STATE_DIR": str(tmp_path)}
-    command = [sys.executable, "-m", "splitplace", "up"]
+    command = [sys.executable, "-m", "splitplace", "up", *flags]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as up:
         assert up.stdout is not None
         output = b""
@@ -54,14 +61,14 @@ def test_no_child_of_up_has_the_password_in_its_command_line(tmp_path: Path) -> 
             while b"all services use" not in output:  # the dashboard is started before, if its port is free
                 output += up.stdout.readline()
             children = psutil.Process(up.pid).children(recursive=True)
-            assert len(children) >= 5
+            assert len(children) >= fewest
             shown = [" ".join(child.cmdline()) for child in children]
-            logs = tmp_path / "log" / "placer.log"
+            logs = tmp_path / "log" / log
             block_until(lambda: logs.exists() and "127.0.0.1:9" in logs.read_text(), 30)
         finally:
             up.terminate()
             output += up.communicate(timeout=30)[0]
-    everything = [*shown, output.decode(), *(log.read_text() for log in (tmp_path / "log").iterdir())]
+    everything = [*shown, output.decode(), *(file.read_text() for file in (tmp_path / "log").iterdir())]
     assert not any("swordfish" in text for text in everything)
 
 

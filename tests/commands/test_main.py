@@ -81,7 +81,7 @@ def test_a_part_is_also_a_module(name: str) -> None:
 def test_help_does_not_break_sentences_where_the_source_breaks_lines() -> None:
     shown = run("up", "--help")
     lines = [line.strip() for line in shown.stdout.splitlines()]
-    start = next(index for index, line in enumerate(lines) if line.startswith("Each service is"))
+    start = next(index for index, line in enumerate(lines) if line.startswith("They share"))
     assert len(lines[start]) > 65
 
 
