@@ -238,7 +238,7 @@ class PlacerCore:
                 for share in found.shares
             ),
             predicted_ms=found.prediction.response_ms,
-            reason=f"{len(found.job.micro_batches)} micro-batches on {', '.join(found.node_names)}"[:1000],
+            reason=_reason(found)[:1000],
         )
 
     def _refuse(self, decided: TaskDecided, variant: str, reason: str) -> Placing:
@@ -280,3 +280,8 @@ class PlacerCore:
         self._records.move_to_end(task)
         while len(self._records) > MAX_RECORDS:
             self._records.popitem(last=False)
+
+
+def _reason(found: Placement) -> str:
+    count = len(found.job.micro_batches)
+    return f"{count} micro-batch{'es' if count > 1 else ''} on {', '.join(found.node_names)}"
