@@ -64,7 +64,7 @@ class Piece(Part):
     weights_bytes: Bytes = 0
     """Size of the weights file."""
 
-    @property
+    @cached_property
     def files(self) -> tuple[StoredFile, ...]:
         """Its one or two files."""
         graph = StoredFile(self.graph, self.graph_bytes)
@@ -135,7 +135,8 @@ class ChainStage(Part):
     @property
     def files(self) -> tuple[StoredFile, ...]:
         """The files of its pieces, each once."""
-        return tuple(dict.fromkeys(file for piece in self.pieces for file in piece.files))
+        # By their hashes, as a table of all runs asks for it thousands of times.
+        return tuple({file.sha256: file for piece in self.pieces for file in piece.files}.values())
 
 
 class PieceRun(Part):
