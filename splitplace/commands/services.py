@@ -7,6 +7,7 @@ ends, so does the process: whoever has started it starts it again.
 import asyncio
 import contextvars
 import logging
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,8 @@ from splitplace.services.splitter.settings import SplitterSettings
 
 log = logging.getLogger(__name__)
 
+END_S = 10.0
+"""How long a service may take to end once another has ended."""
 LOG_LEVEL_OPTION = typer.Option(
     help="Level of the services' logs: debug, info, warning or error.", show_default="info"
 )
@@ -74,15 +77,32 @@ def parts(given: Mapping[str, Any], policy: PolicyPair | None) -> dict[str, Part
 
 
 async def run_together(chosen: Mapping[str, Part]) -> None:
-    """Run services on this event loop until cancelled. Raises what ends one of them."""
+    """Run services on this event loop until cancelled. Raises what ends the first of them.
+
+    The others are cancelled then. If one of them does not end, the process ends all the same, at once.
+    """
+    running: list[asyncio.Task[None]] = []
+    for name, part in chosen.items():
+        context = contextvars.copy_context()
+        context.run(PART.set, name)
+        running.append(asyncio.create_task(_run(name, part), name=name, context=context))
     try:
-        async with asyncio.TaskGroup() as group:
-            for name, part in chosen.items():
-                context = contextvars.copy_context()
-                context.run(PART.set, name)
-                group.create_task(_run(name, part), name=name, context=context)
-    except BaseExceptionGroup as ends:
-        raise ends.exceptions[0] from None
+        ended, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in running:
+            task.cancel()
+        _, hanging = await asyncio.wait(running, timeout=END_S)
+        if hanging:
+            log.critical("%s: not ended after %g s", ", ".join(task.get_name() for task in hanging), END_S)
+            _give_up()
+    for task in ended:
+        task.result()
+
+
+def _give_up() -> None:
+    """End the process without waiting for anybody: what lives on would be a service that nobody restarts."""
+    logging.shutdown()
+    os._exit(1)
 
 
 async def _run(name: str, part: Part) -> None:
