@@ -193,10 +193,12 @@ def test_watch_prints_each_message_as_a_line_of_json_that_replay_reads(
     command = [sys.executable, "-m", "splitplace", "watch", "--json", "--seconds", "8", *at(system)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
         assert watching.stdout is not None
+        assert watching.stderr is not None
         first = watching.stdout.readline()  # it is connected
         files, _ = pictures(tmp_path, 1)
         assert run("submit", *files, "--app", "tiny", "--deadline", "10s", *at(system)).returncode == 0
-        others, errors = watching.communicate(timeout=60)
+        # Not `communicate`: it would lose what was read ahead of the first line.
+        others, errors = watching.stdout.read(), watching.stderr.read()
     lines = [json.loads(line) for line in (first + others).splitlines()]
     assert all(line.keys() == {"topic", "payload"} for line in lines)
     assert errors.startswith("watching ")
