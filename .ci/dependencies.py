@@ -140,7 +140,8 @@ def main() -> int:
     """Return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bill", type=Path, required=True, help="file of the bill of materials")
-    bill_file = parser.parse_args().bill
+    bill_file: Path = parser.parse_args().bill
+    bill_file.parent.mkdir(parents=True, exist_ok=True)
     made = run("cyclonedx_py", "environment", "--output-reproducible", "-o", str(bill_file), sys.executable)
     if made:
         return made

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 PATIENCE_S = 10.0
 ANSWER_S = 30.0
+_AGAIN_S = 3.0
 _KEEPALIVE_S = 60
 _RECEIVE_MAXIMUM = 16
 _REFUSED = ("not authorized", "bad user name")
@@ -147,13 +148,24 @@ async def _request(client: BrokerClient, settings: Settings, own: Credentials) -
     request = JoinRequest(node=own.name, password=own.password)
     topic = f"{settings.prefix}/{JOIN_REQUEST.name_of(request)}"
     payload = request.model_dump_json().encode()
-    await client.publish_once(Publication(topic, payload))
-    async for message in client.messages:
-        name = message.topic.value.removeprefix(f"{settings.prefix}/")
-        answer = parse(JOIN_ANSWER, name, bytes(message.payload)).message
-        if answer.error:
-            raise TokenError(f"{own.name} may not join: {answer.error}")
-        return
+    asking = asyncio.create_task(_ask_again_and_again(client, Publication(topic, payload)), name="asking")
+    try:
+        async for message in client.messages:
+            name = message.topic.value.removeprefix(f"{settings.prefix}/")
+            answer = parse(JOIN_ANSWER, name, bytes(message.payload)).message
+            if answer.error:
+                raise TokenError(f"{own.name} may not join: {answer.error}")
+            return
+    finally:
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)  # a lost connection ends the messages too
+
+
+async def _ask_again_and_again(client: BrokerClient, request: Publication) -> None:
+    """Publish a request until cancelled: an enroller that is just starting does not hear the first."""
+    while True:
+        await client.publish_once(request)
+        await asyncio.sleep(_AGAIN_S)
 
 
 async def _is_let_in(settings: Settings) -> bool | None:

@@ -25,6 +25,7 @@ OF_PARTS = frozenset(
         "keep_answers_s",
         "least_coverage",
         "link_megabytes_per_second",
+        "look_every_s",
         "mab_mode",
         "margin",
         "max_attempts",
