@@ -10,14 +10,16 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from splitplace.bus.process import PART, run_until_signal
 from splitplace.bus.settings import Settings
-from splitplace.commands.shared.options import NamedBrokerOption, PrefixOption
+from splitplace.commands.shared.options import (
+    CredentialsFolderOption,
+    LogLevelOption,
+    NamedBrokerOption,
+    PrefixOption,
+)
 from splitplace.commands.shared.places import StateDirOption
 from splitplace.commands.shared.policy_option import PolicyOption, parse_pair
 from splitplace.messages.topics import GATEWAY, PLACER, RESOURCE_MONITOR, RESULT_AGGREGATOR, SPLITTER
@@ -37,9 +39,6 @@ log = logging.getLogger(__name__)
 
 END_S = 10.0
 """How long a service may take to end once another has ended."""
-LOG_LEVEL_OPTION = typer.Option(
-    help="Level of the services' logs: debug, info, warning or error.", show_default="info"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +117,10 @@ def command(
     *,
     broker: NamedBrokerOption = None,
     prefix: PrefixOption = None,
-    credentials: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder with the credentials of each service, for a secured broker.",
-            show_default="those in the state folder, where there are some",
-        ),
-    ] = None,
+    credentials: CredentialsFolderOption = None,
     policy: PolicyOption = None,
     state_dir: StateDirOption = None,
-    log_level: Annotated[str | None, LOG_LEVEL_OPTION] = None,
+    log_level: LogLevelOption = None,
 ) -> None:
     """Run all five services in this process.
 

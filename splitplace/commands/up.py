@@ -20,7 +20,12 @@ from splitplace.commands.dashboard.start import start_dashboard
 from splitplace.commands.processes.children import Processes
 from splitplace.commands.shared.announced import announced
 from splitplace.commands.shared.credentials import hand_on_credentials
-from splitplace.commands.shared.options import NamedBrokerOption, PrefixOption
+from splitplace.commands.shared.options import (
+    CredentialsFolderOption,
+    LogLevelOption,
+    NamedBrokerOption,
+    PrefixOption,
+)
 from splitplace.commands.shared.places import StateDirOption, paths
 from splitplace.commands.shared.policy_option import PolicyOption, parse_pair, policy_flags
 from splitplace.errors import ConfigurationError
@@ -78,23 +83,14 @@ def command(
             "--lan", help="Announce the broker in this network (mDNS): nodes find it by themselves."
         ),
     ] = False,
-    credentials: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder with the credentials of each service, for a secured broker.",
-            show_default="those in the state folder, where there are some",
-        ),
-    ] = None,
+    credentials: CredentialsFolderOption = None,
     dashboard: Annotated[
         bool,
         typer.Option("--dashboard/--no-dashboard", help="Whether to run the dashboard on this machine too."),
     ] = True,
     policy: PolicyOption = None,
     state_dir: StateDirOption = None,
-    log_level: Annotated[
-        str | None,
-        typer.Option(help="Level of the services' logs: debug, info, warning or error.", show_default="info"),
-    ] = None,
+    log_level: LogLevelOption = None,
     folder: Annotated[
         Path | None, typer.Option(help="Folder of the logs.", show_default="log in the state folder")
     ] = None,

@@ -14,6 +14,18 @@ from splitplace.errors import ExitCode
 from splitplace.terminal import printable
 
 _BROKER_HELP = "URL of the broker: `mqtt://HOST:PORT`, or `mqtts://` for TLS."
+
+LogLevelOption = Annotated[
+    str | None,
+    typer.Option(help="Level of the services' logs: debug, info, warning or error.", show_default="info"),
+]
+CredentialsFolderOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder with the credentials of each service, for a secured broker.",
+        show_default="those in the state folder, where there are some",
+    ),
+]
 NamedBrokerOption = Annotated[
     str | None, typer.Option("--broker", help=_BROKER_HELP, show_default="mqtt://127.0.0.1:1883")
 ]
