@@ -21,6 +21,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from splitplace.bus.settings import Settings
+from splitplace.commands.shared.places import model_store
 from splitplace.edge_node.runtime import FragmentRuntime, load_fragment
 from splitplace.workshop.compression.bottleneck import cut_at_bottlenecks
 from splitplace.workshop.compression.quantization import quantize
@@ -138,7 +139,9 @@ def main() -> None:
     data = load_published(recipe.dataset, arguments.data)
     console = Console()
     with Progress(console=console) as progress:
-        variants = exported(Workbench(recipe, data, arguments.checkpoints / recipe.name, progress))
+        checkpoints = arguments.checkpoints / recipe.name
+        bench = Workbench(recipe, data, checkpoints, progress, model_store(None))
+        variants = exported(bench)
     validation = data.validation
     subset = Subset(validation.images[: arguments.images], validation.labels[: arguments.images])
     title = f"{recipe.title}: {len(subset)} validation images; batches of {BATCHES[-1]}"

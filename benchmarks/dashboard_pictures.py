@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -53,7 +54,8 @@ def system(folder: Path) -> Iterator[str]:
 
         for service in ("gateway", "splitter", "placer", "resource-monitor", "result-aggregator"):
             start(service, service)
-        start("dashboard", "dashboard", "--port", str(PORT))
+        start("dashboard", "dashboard", "--port", str(PORT), "--pictures")
+        start("watch", "watch", "--plain", "--record", str(folder / "run.jsonl"))
         for node, flags in NODES.items():
             start(node, "node", "--node", node, *flags)
         yield broker.url
@@ -85,7 +87,14 @@ def wait_for(path: str, wanted: bytes) -> None:
     sys.exit(f"{path} never showed {wanted!r}")
 
 
-def take(page: Page, folder: Path) -> None:
+def calibrate(scratch: Path) -> None:
+    """Fit the simulation to the tasks that were just sent."""
+    log = str(scratch / "run.jsonl")
+    command = (sys.executable, "-m", "splitplace", "calibrate", log, "--state-dir", str(scratch))
+    subprocess.run(command, check=True)  # noqa: S603 - our own
+
+
+def take(page: Page, folder: Path, scratch: Path) -> None:
     """Open every page and write its picture."""
     for name in ("now", "cluster", "tasks", "decisions", "networks", "sensors"):
         page.goto(f"http://127.0.0.1:{PORT}/#/{name}")
@@ -95,14 +104,22 @@ def take(page: Page, folder: Path) -> None:
     page.goto(f"http://127.0.0.1:{PORT}/#/tasks")
     page.locator("tbody tr", has_text="→").or_(page.locator("tbody tr")).first.locator("a").click()
     page.wait_for_selector("#timeline")
-    page.screenshot(path=folder / "dashboard-task.png")
+    page.wait_for_timeout(1000)
+    page.screenshot(path=folder / "dashboard-task.png", full_page=True)
     page.goto(f"http://127.0.0.1:{PORT}/#/try")
     page.locator("#application").select_option("mnist")
     page.locator("#deadline").fill("5000")
     page.locator("#picture").set_input_files(IMAGES[-1])
     page.get_by_role("button", name="Send").click()
     page.wait_for_selector("#label")
+    page.wait_for_selector("#others")
     page.screenshot(path=folder / "dashboard-try.png")
+    calibrate(scratch)
+    page.goto(f"http://127.0.0.1:{PORT}/#/whatif")
+    page.locator("#remove").select_option("attic")
+    page.get_by_role("button", name="Simulate").click()
+    page.wait_for_selector("#verdict", timeout=300_000)
+    page.screenshot(path=folder / "dashboard-whatif.png")
 
 
 def main() -> None:
@@ -119,7 +136,7 @@ def main() -> None:
             browser = playwright.chromium.launch(
                 executable_path=shutil.which("chromium"), args=["--no-sandbox"]
             )
-            take(browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}), folder)
+            take(browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}), folder, Path(scratch))
             browser.close()
     print(f"pictures in {folder}")
 

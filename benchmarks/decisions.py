@@ -1,11 +1,13 @@
 """Measure the time of decisions: `python -m benchmarks.decisions`. Pure Python, no broker.
 
-One placement of five stages and eight micro-batches, and one whole decision of the splitter (every variant
-of an application predicted, one chosen), for clusters of several sizes.
+One placement of five stages and eight micro-batches, one whole decision of the splitter (every variant of an
+application predicted, one chosen), and the life of a one-image task in splitter and placer by the default
+policy, which has learnt from hundreds of others, for clusters of several sizes.
 """
 
 import argparse
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -14,13 +16,15 @@ import numpy as np
 
 from splitplace.messages.application import INPUT, Application, Stage
 from splitplace.messages.cluster import ClusterState, NodeState
-from splitplace.messages.task import TaskAccepted
+from splitplace.messages.task import TaskAccepted, TaskDecided, TaskFinished
 from splitplace.policies.cluster import ClusterView
 from splitplace.policies.placement import PlacementPolicy, PlacementRequest, place
 from splitplace.policies.placement.earliest_finish import EarliestFinish
 from splitplace.policies.placement.random_placement import RandomPlacement
 from splitplace.policies.prediction import Job
+from splitplace.policies.splitting.expected_reward import ExpectedReward
 from splitplace.policies.splitting.rule import Rule
+from splitplace.services.placer.core import PlacerCore
 from splitplace.services.splitter.core import SplitterCore
 from splitplace.storage.model_store import ModelStore
 from splitplace.storage.paths import SHIPPED_STORE
@@ -28,6 +32,9 @@ from splitplace.storage.paths import SHIPPED_STORE
 STAGES = 5
 MICRO_BATCHES = 8
 REPEATS = 200
+LEARNT = 600
+"""Tasks before the life of one is measured: learners are full then."""
+UNDER_WAY = 16
 
 
 def cluster(application: Application, nodes: int) -> ClusterState:
@@ -111,6 +118,58 @@ def measure(application: Application, nodes: int) -> None:
     print(f"{nodes:4} nodes: decision among {count} variants: p50 {middle:6.2f} ms, p99 {worst:6.2f} ms")
 
 
+def measure_life(application: Application, nodes: int) -> None:
+    """Measure what splitter and placer do for a task, from its acceptance to its end, and print it."""
+    splitter, placer = SplitterCore(ExpectedReward(Random(0)), EarliestFinish()), PlacerCore(EarliestFinish())
+    splitter.add_applications((application,))
+    placer.add_application(application)
+    snapshot = cluster(application, nodes)
+    splitter.cluster(snapshot, 0.0)
+    placer.cluster(snapshot, 0.0)
+    random, under_way = Random(1), deque[TaskDecided]()
+
+    def one(number: int) -> None:
+        now_ms = 8.0 * number
+        accepted = TaskAccepted(
+            task=f"benchmark.t{number}",
+            attempt=1,
+            application=application.name,
+            batch=1,
+            input_bytes=application.input.bytes_per_image,
+            deadline_ms=1000.0,
+            slack_ms=1000.0,
+        )
+        for decided in splitter.accepted(accepted, now_ms):
+            placing = placer.place(decided, now_ms)
+            if placing is not None:
+                splitter.placed(placing.placed, now_ms)
+            under_way.append(decided)
+        if len(under_way) > UNDER_WAY:
+            ended = under_way.popleft()
+            finished = TaskFinished(
+                task=ended.task,
+                attempt=1,
+                application=application.name,
+                batch=1,
+                status="answered",
+                reason="",
+                variant=ended.variant,
+                deadline_ms=1000.0,
+                response_ms=random.uniform(0.5, 2.0) * (ended.predicted_ms or 1.0),
+                predicted_ms=ended.predicted_ms,
+                on_time=True,
+                accuracy=None,
+                variant_accuracy=None,
+            )
+            splitter.finished(finished, now_ms)
+            placer.finished(finished, now_ms)
+
+    for number in range(LEARNT):
+        one(number)
+    middle, worst = times_ms(lambda number: one(LEARNT + number))
+    print(f"{nodes:4} nodes: all for a one-image task: p50 {middle:6.2f} ms, p99 {worst:6.2f} ms")
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -121,6 +180,7 @@ def main() -> None:
     application = ModelStore(arguments.store).application(arguments.application)
     for nodes in arguments.nodes:
         measure(application, nodes)
+        measure_life(application, nodes)
 
 
 if __name__ == "__main__":

@@ -43,17 +43,17 @@ from splitplace.messages.application import INPUT, Application, Fragment, Stage,
 from splitplace.messages.cluster import NodeVitals, PrepareFragments
 from splitplace.messages.frames import Route
 from splitplace.messages.limits import MEBIBYTE
-from splitplace.messages.pieces import NamedChain, PieceCost
+from splitplace.messages.pieces import NamedChain, PieceCost, as_described
 from splitplace.messages.tensors import TensorSpec
-from splitplace.policies.memory import described_bytes, preparing_bytes
+from splitplace.policies.memory import described_bytes, least_preparing_bytes, preparing_bytes
 from splitplace.storage.model_store import ModelStore
-from splitplace.workshop.cutting.layer_split import cut as cut_graph
 from splitplace.workshop.networks.catalogue import PRINTED_SIDES, network
 from splitplace.workshop.onnx.export import export_network
-from splitplace.workshop.onnx.graph import Graph
+from splitplace.workshop.onnx.graph import Graph, SpanCost
 from splitplace.workshop.pieces.chain import chain_of, run_stages, write_files
 from splitplace.workshop.pieces.constants import with_constants_as_weights
 from splitplace.workshop.pieces.cut import CutChain, all_files
+from splitplace.workshop.pieces.places import piece_places
 from splitplace.workshop.pieces.times import segment_milliseconds
 
 NODES = 8
@@ -144,7 +144,8 @@ def prove_nodes(folder: Path, tasks: int) -> None:
     print(
         f"Vision transformer of {sum(weights) / 1e6:.0f} MB on {NODES} nodes of {NODE_BUDGET_MIB} MiB; "
         f"largest stage {_mib(max(weights))} MiB, preparing takes "
-        f"{_mib(max(map(preparing_bytes, application.fragments)))} MiB.",
+        f"{_mib(max(map(preparing_bytes, application.fragments)))} MiB, "
+        f"{_mib(max(map(least_preparing_bytes, application.fragments)))} with weights as they are.",
         flush=True,
     )
     pieces = folder / "vit"
@@ -257,17 +258,18 @@ def in_stages(
         by_time: Whether their times are to be equal; else their weights are.
     """
     cut = chain_of(model) if by_time else evenly_cut(model, MOST_PIECES)
-    ends = [bundle[0].name for bundle in cut.chain.bundles[1:-1]]
+    ends = [tuple(tensor.name for tensor in bundle) for bundle in cut.chain.bundles[1:-1]]
     whole = with_constants_as_weights(model)
-    weights = [piece.weights_bytes for piece in cut.chain.pieces]
-    costs = list(segment_milliseconds(whole, ends)) if by_time else [float(size) for size in weights]
-    cuts = balanced(costs, count)
-    parts = [Graph(part) for part in cut_graph(whole, [ends[place - 1] for place in cuts])]
-    bounds = list(itertools.pairwise((0, *cuts, len(costs))))
+    places = {place.tensors: place.end for place in piece_places(whole)}
+    nodes = [places[tensors] for tensors in ends]
+    weights = [float(piece.weights_bytes) for piece in cut.chain.pieces]
+    cuts = balanced(list(segment_milliseconds(whole, nodes)) if by_time else weights, count)
+    parts = Graph(whole).spans([nodes[place - 1] for place in cuts])
+    bounds = list(itertools.pairwise((0, *cuts, len(weights))))
     cost = PieceCost(
         milliseconds_per_image=1.0, weight_bytes=0, activation_bytes_per_image=0, flops_per_image=0
     )
-    chain = NamedChain(name="whole", chain=cut.chain, costs=(cost,) * len(costs))
+    chain = NamedChain(name="whole", chain=cut.chain, costs=(cost,) * len(weights))
     fragments = tuple(
         described_run(chain, first, end, part) for (first, end), part in zip(bounds, parts, strict=True)
     )
@@ -298,19 +300,23 @@ def in_stages(
     return application, cut
 
 
-def described_run(chain: NamedChain, first: int, end: int, graph: Graph) -> Fragment:
+def described_run(chain: NamedChain, first: int, end: int, part: SpanCost) -> Fragment:
     """Return a run of pieces as a fragment, with nominal times."""
     stage = chain.chain.stage(first, end)
+    (source, sources), (result, results) = as_described(stage.inputs), as_described(stage.outputs)
     return Fragment(
         sha256=stage.sha256,
         file_bytes=sum(file.file_bytes for file in stage.files),
-        weight_bytes=graph.weight_bytes,
-        peak_memory_bytes=graph.weight_bytes + MICRO_BATCH * graph.peak_activation_bytes_per_image,
+        weight_bytes=part.weight_bytes,
+        peak_memory_bytes=part.weight_bytes + MICRO_BATCH * part.activation_bytes_per_image,
         flops_per_image=1.0,
         milliseconds_per_image=100.0,
         milliseconds_per_call=1.0,
-        input=stage.inputs[0].spec,
-        output=stage.outputs[0].spec,
+        input=source,
+        output=result,
+        inputs=sources,
+        outputs=results,
+        largest_weight_bytes=part.largest_weight_bytes,
         chain=chain.name,
         first=first,
         end=end,

@@ -17,7 +17,7 @@ from splitplace.edge_node.sessions import limit_memory
 from splitplace.edge_node.stage.measure import private_bytes
 from splitplace.edge_node.stage_forms import StageForms
 from splitplace.messages.application import Application
-from splitplace.policies.memory import preparing_bytes
+from splitplace.policies.memory import preparation
 
 PREPARE_EVERY = 20
 """Loads after which the prepared form is thrown away."""
@@ -33,21 +33,25 @@ def main(kind: str, folder: Path, loads: int, budget: int) -> None:
     limit_memory(budget)
     disk = NodeDisk(folder, 1 << 40)
     forms = StageForms(disk, budget_bytes=budget)
-    images = np.ones((described.micro_batch, *described.fragment.input.shape), described.fragment.input.dtype)
-    expected: NDArray[Any] | None = None
+    inputs = {
+        tensor.name: np.ones((described.micro_batch, *tensor.spec.shape), tensor.spec.dtype)
+        for tensor in described.stage.inputs
+    }
+    expected: dict[str, NDArray[Any]] | None = None
     for load in range(loads):
         if kind == "prepared" and load % PREPARE_EVERY == 0:
             disk.forms.free(1 << 40)
         before = private_bytes()
         reset_peak()
         began = time.perf_counter()
-        runtime, reserved, prepared_s = opened(kind, disk, forms, described)
+        runtime, reserved, prepared_s = opened(kind, disk, forms, described, budget)
         milliseconds = 1000 * (time.perf_counter() - began - prepared_s)
         loading = status("VmHWM")
-        output = runtime.run(images)
-        if expected is not None and not np.array_equal(output, expected):
+        outputs = runtime.run_bundle(inputs)
+        known = outputs if expected is None else expected
+        if not all(np.array_equal(array, known[name]) for name, array in outputs.items()):
             raise RuntimeError("the stage answers otherwise than before")
-        expected = output
+        expected = dict(outputs)
         took = {
             "milliseconds": milliseconds,
             "private": private_bytes() - before,
@@ -63,7 +67,7 @@ def main(kind: str, folder: Path, loads: int, budget: int) -> None:
 
 
 def opened(
-    kind: str, disk: NodeDisk, forms: StageForms, described: Described
+    kind: str, disk: NodeDisk, forms: StageForms, described: Described, budget: int
 ) -> tuple[FragmentRuntime, int, float]:
     """Return the loaded stage, what is reserved for it, and the seconds of preparing it."""
     if kind == "joined":
@@ -72,7 +76,7 @@ def opened(
     began = time.perf_counter()
     form, prepared_s = forms.find(described), 0.0
     if form is None:
-        forms.begin(described, preparing_bytes(described.fragment)).result()
+        forms.begin(described, preparation(described.fragment, budget)).result()
         prepared_s = time.perf_counter() - began
         form = forms.find(described)
         assert form is not None  # noqa: S101 - it was made just now

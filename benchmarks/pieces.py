@@ -35,7 +35,8 @@ from splitplace.workshop.networks.catalogue import NETWORKS, PRINTED_SIDES, netw
 from splitplace.workshop.onnx.export import export_network
 from splitplace.workshop.pieces.chain import chain_of, write_files
 from splitplace.workshop.pieces.constants import with_constants_as_weights
-from splitplace.workshop.pieces.cut import CutChain, cut_into_pieces, piece_places
+from splitplace.workshop.pieces.cut import CutChain, cut_into_pieces
+from splitplace.workshop.pieces.places import piece_places
 
 MEBIBYTE = 1024**2
 BATCHES = (1, 8)
@@ -160,7 +161,7 @@ def evenly_cut(model: onnx.ModelProto, count: int) -> CutChain:
     whole_model = with_constants_as_weights(model)
     places = piece_places(whole_model)
     chosen = np.linspace(0, len(places), count + 1, dtype=int)[1:-1]
-    return cut_into_pieces(whole_model, [places[place].tensor for place in sorted(set(chosen.tolist()))])
+    return cut_into_pieces(whole_model, [places[place].tensors for place in sorted(set(chosen.tolist()))])
 
 
 def weight_bytes(cut: CutChain) -> int:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from splitplace.messages.frames import (
 )
 from splitplace.storage.model_store import ModelStore
 from splitplace.storage.paths import SHIPPED_STORE
+from splitplace.workshop.networks.designs import ResNet
 from splitplace.workshop.onnx.export import export_network
 from splitplace.workshop.onnx.file import file_content
 from splitplace.workshop.packing.packer import Heading, Packer, timed_draft
@@ -58,8 +60,11 @@ def network(source: ModelStore, application: Application, width_factor: int) -> 
         return stage_model(source, application, whole)
     torch.manual_seed(0)
     recipe = RECIPES[application.name]
-    widths = tuple(width_factor * width for width in recipe.widths)
-    wider = recipe.network(len(application.labels), widths).eval()
+    design = recipe.design
+    if not isinstance(design, ResNet):
+        raise SystemExit(f"{application.name} is no residual network: it cannot be made wider")
+    widths = tuple(width_factor * width for width in design.widths)
+    wider = recipe.network(replace(design, widths=widths), len(application.labels)).eval()
     return export_network(wider, np.zeros((2, *application.input.shape), np.uint8))
 
 

@@ -1,7 +1,8 @@
 """Measure the time of placements in large clusters: `python -m benchmarks.placement`. No broker.
 
 One new task of four stages, and one rearrangement of 100 active fragments, for clusters of several sizes.
-Then a task of a shipped network whose stages `earliest-finish` chooses: searched anew, and known.
+Then a task of a shipped network whose stages `earliest-finish` chooses: searched anew, known,
+and foreseen by the splitter.
 CPU time of this process: other work on the machine does not count.
 """
 
@@ -28,6 +29,7 @@ from splitplace.policies.placement import (
     place,
     placement_policy,
 )
+from splitplace.policies.placement.foreseen import foreseen_of
 from splitplace.policies.placement.regroup import USED_FOR_MS
 from splitplace.policies.prediction import Job
 from splitplace.storage.model_store import ModelStore
@@ -172,7 +174,12 @@ def measure_groupings(nodes: int, repeats: int) -> None:
     searched = times_ms(lambda: policy.place(request, view, next(moments) * USED_FOR_MS), repeats)
     again = times_ms(lambda: policy.place(request, view, repeats * USED_FOR_MS), repeats)
     print(f"{nodes:5} nodes, stages of {app.name}: searched {searched} (the first {first_ms:.1f} ms)")
-    print(f"{nodes:5} nodes, stages of {app.name}: known    {again}", flush=True)
+    print(f"{nodes:5} nodes, stages of {app.name}: known    {again}")
+    found = policy.place(request, view, 0.0)
+    hint = foreseen_of(found, view) if isinstance(found, Placement) else None
+    if hint is not None:
+        confirmed = times_ms(lambda: policy.confirm(request, hint, view, 0.0), repeats)
+        print(f"{nodes:5} nodes, stages of {app.name}: foreseen {confirmed}", flush=True)
 
 
 def main() -> None:

@@ -28,6 +28,7 @@ from splitplace.commands.processes.cpu_shares import CpuShares, cpu_shares
 from splitplace.messages import topics
 from splitplace.messages.application import Application
 from splitplace.messages.cluster import ClusterState
+from splitplace.messages.findings import Prediction
 from splitplace.messages.task import Answer, TaskDecided, TaskFinished
 from splitplace.policies.placement import MOST_REPLICAS, placement_policy
 from splitplace.services.placer.core import PlacerCore
@@ -97,7 +98,7 @@ class Network:
         logits = self._runtime.run(images).astype(np.float64)
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         confidence = (powers / powers.sum(axis=1, keepdims=True)).max(axis=1)
-        told = [prediction for prediction in answer.predictions if prediction is not None]
+        told = [found for found in answer.predictions if isinstance(found, Prediction)]
         same = [prediction.index for prediction in told] == logits.argmax(axis=1).tolist()
         if not same or not np.allclose([each.confidence for each in told], confidence, atol=_CONFIDENCE):
             raise RuntimeError(f"task {answer.task}: the answer is not the network's")

@@ -126,15 +126,15 @@ class Agent:
         """When the last heartbeat was sent."""
         self._service.every(settings.vitals_every_s, self._tick_speed)
         self._control = self._service.bus
-        self._control.subscribe(APPLICATION, self._on_application)
-        self._control.subscribe(NODE_PREPARE, self._on_prepare, node=self._node)
-        self._control.subscribe(NODE_CANCEL, self._on_cancel, node=self._node)
+        self._control.subscribe_at_once(APPLICATION, self._on_application)
+        self._control.subscribe_at_once(NODE_PREPARE, self._on_prepare, node=self._node)
+        self._control.subscribe_at_once(NODE_CANCEL, self._on_cancel, node=self._node)
         if settings.credentials is not None:
             self._control.subscribe(AUTHORITY, Trust(settings).take)
         self._tensors = self._service.connection(
             "tensors", session=TENSOR_SESSION, receive_maximum=TENSORS_IN_FLIGHT
         )
-        self._tensors.subscribe(TENSOR, self._on_tensor, receiver=self._node)
+        self._tensors.subscribe_at_once(TENSOR, self._on_tensor, receiver=self._node)
 
         queue_bytes = int(settings.queue_mb * MEBIBYTE)
         self._assembly = TensorAssembly(max_bytes=queue_bytes)
@@ -213,7 +213,7 @@ class Agent:
 
     # --- what comes in -----------------------------------------------------------------------------
 
-    async def _on_tensor(self, received: Received[TensorHeader]) -> None:
+    def _on_tensor(self, received: Received[TensorHeader]) -> None:
         header = received.message
         try:
             route = checked_route(header, self._node)
@@ -239,7 +239,7 @@ class Agent:
             encoded=encoded,
             arrived_ms=arrived_ms,
             ends_ms=arrived_ms + header.expires_ms,
-            expected_ms=self._catalogue.expected_ms(route.fragment, header.shape[0], measured),
+            expected_ms=self._catalogue.expected_ms(route.fragment, header.images, measured),
         )
         outcome = self._executor.push(job)
         if outcome is PushOutcome.ACCEPTED:
@@ -250,10 +250,10 @@ class Agent:
     def _activation_bytes(self, fragment: str) -> int | None:
         return self._loader.activation_bytes(fragment)
 
-    async def _on_application(self, received: Received[Application]) -> None:
+    def _on_application(self, received: Received[Application]) -> None:
         self._loader.add_application(received.message)
 
-    async def _on_prepare(self, received: Received[PrepareFragments]) -> None:
+    def _on_prepare(self, received: Received[PrepareFragments]) -> None:
         wanted = received.message
         if wanted.when_idle:
             self._loader.want_when_idle(wanted.fragments)
@@ -263,10 +263,13 @@ class Agent:
                 self._catalogue.add_run(fragment, wanted.application, run)
             self._loader.want(fragment)
 
-    async def _on_cancel(self, received: Received[CancelTask]) -> None:
-        task, attempt = received.message.task, received.message.attempt
-        self._executor.cancel(task, attempt)
-        self._assembly.drop(task, attempt)
+    def _on_cancel(self, received: Received[CancelTask]) -> None:
+        cancelled = received.message
+        if cancelled.micro_batches:
+            self._executor.cancel_first_run(cancelled.task, cancelled.attempt, cancelled.micro_batches)
+            return
+        self._executor.cancel(cancelled.task, cancelled.attempt)
+        self._assembly.drop(cancelled.task, cancelled.attempt)
         self._loader.something_changed()
 
     async def _expire(self) -> None:

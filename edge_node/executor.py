@@ -10,18 +10,19 @@ while receiving, computing and sending still overlap.
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from splitplace.bus.background import now_ms
-from splitplace.edge_node.call import Failure, Output, call
+from splitplace.edge_node.call import Failure, call
 from splitplace.edge_node.gains import ONE_THREAD, Gains
 from splitplace.edge_node.lanes import all_cores_pay, together_gain
 from splitplace.edge_node.queue import JobQueue, MicroBatchJob, PushOutcome
 from splitplace.edge_node.runtime import FragmentRuntime
 from splitplace.edge_node.timings import Line, Timings
 from splitplace.messages.cluster import FragmentTiming, RunningJob
+from splitplace.messages.frames import EncodedBundle
 
 T = TypeVar("T")
 
@@ -41,7 +42,7 @@ class Done:
     job: MicroBatchJob
     queue_ms: float
     compute_ms: float
-    result: Output | Failure
+    result: EncodedBundle | Failure
     all_cores: bool = False
 
 
@@ -196,6 +197,11 @@ class Executor:
         with self._changed:
             self._queue.cancel(task, attempt)
 
+    def cancel_first_run(self, task: str, attempt: int, micro_batches: Collection[int]) -> None:
+        """Drop waiting jobs of micro-batches that run elsewhere a second time."""
+        with self._changed:
+            self._queue.cancel_first_run(task, attempt, frozenset(micro_batches))
+
     def is_wanted(self, task: str, attempt: int) -> bool:
         """Whether neither a cancellation nor a newer attempt of the task was seen."""
         with self._changed:
@@ -290,7 +296,7 @@ class Executor:
             if is_first and self._guard is not None:
                 self._guard.begin(fragment)
             done = self._run(run)
-            ran = isinstance(done.result, Output)
+            ran = isinstance(done.result, EncodedBundle)
             if is_first and self._guard is not None:
                 self._guard.end(fragment, ran=ran)
             with self._changed:
@@ -301,7 +307,7 @@ class Executor:
                     self._proven.add(fragment)
                     self._executed += 1
                     self._timings.add(
-                        fragment, done.job.header.shape[0], done.compute_ms, all_cores=run.all_cores
+                        fragment, done.job.header.images, done.compute_ms, all_cores=run.all_cores
                     )
                 self._changed.notify_all()
             del run

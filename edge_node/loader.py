@@ -29,7 +29,7 @@ from splitplace.edge_node.stage.prepared import FormTooLargeError
 from splitplace.edge_node.stage_forms import StageForms
 from splitplace.messages.application import Application
 from splitplace.messages.cluster import MAX_FRAGMENTS_LISTED, FailureKind, FragmentLoad
-from splitplace.messages.pieces import StoredFile
+from splitplace.messages.pieces import StoredFile, as_described
 from splitplace.policies import cost
 
 T = TypeVar("T")
@@ -285,7 +285,8 @@ class Loader:
         described = await self._described(sha256)
         fragment, watch = described.fragment, Stopwatch()
         runtime, was_there = await self._opener.open(described, watch)
-        if (runtime.input, runtime.output) != (fragment.input, fragment.output):
+        ends = ((fragment.input, fragment.inputs), (fragment.output, fragment.outputs))
+        if (as_described(runtime.inputs), as_described(runtime.outputs)) != ends:
             raise LoadError(
                 f"fragment {sha256[:12]} has other inputs or outputs than its application describes"
             )

@@ -30,7 +30,14 @@ from splitplace.errors import SplitPlaceError
 from splitplace.messages.application import Fragment
 from splitplace.messages.cluster import FailureKind
 from splitplace.messages.pieces import StoredFile
-from splitplace.policies.memory import activation_bytes, described_bytes, is_prepared, preparing_bytes
+from splitplace.policies.memory import (
+    Preparation,
+    activation_bytes,
+    described_bytes,
+    is_prepared,
+    next_preparation,
+    preparation,
+)
 
 T = TypeVar("T")
 
@@ -191,8 +198,8 @@ class Opener:
             return self._budget.fits_beside(_needed_bytes(fragment))
         form = await self._opening(fragment.sha256, lambda: self._stage_forms.find(described))
         if form is None:
-            most = max(preparing_bytes(fragment), described_bytes(fragment))
-            return self._budget.fits_beside(most, fragment.weight_bytes)
+            wanted = preparation(fragment, self._budget.budget_bytes)
+            return self._budget.fits_beside(wanted.private_bytes, fragment.weight_bytes)
         self._stage_forms.unmap(form)
         return self._budget.fits_beside(form.private_bytes, form.mapped_bytes)
 
@@ -230,29 +237,29 @@ class Opener:
     async def _prepare(self, described: Described, watch: Stopwatch) -> None:
         """Fetch the files of a fragment, and prepare it in a child process once no other is prepared."""
         fragment, budget_bytes = described.fragment, self._budget.budget_bytes
-        sha256, needed = fragment.sha256, preparing_bytes(fragment)
-        self._check_fits(sha256, needed)  # before anything is fetched for it
+        sha256, wanted = fragment.sha256, preparation(fragment, budget_bytes)
+        self._check_fits(sha256, wanted.private_bytes)  # before anything is fetched for it
         with self._store.keeping([file.sha256 for file in described.files]):
             await self._files(described, watch)
             with watch.pausing():
                 await self._preparing.acquire()
             try:
-                while await self._lacks_memory(described, needed, watch):
-                    if needed >= budget_bytes:
-                        raise _does_not_fit(DoesNotFitError(needed + 1, budget_bytes), sha256)
-                    needed = min(2 * needed, budget_bytes)
+                while await self._lacks_memory(described, wanted, watch):
+                    if (more := next_preparation(fragment, wanted, budget_bytes)) is None:
+                        raise _does_not_fit(DoesNotFitError(budget_bytes + 1, budget_bytes), sha256)
+                    wanted = more
             finally:
                 self._preparing.release()
 
-    async def _lacks_memory(self, described: Described, needed: int, watch: Stopwatch) -> bool:
+    async def _lacks_memory(self, described: Described, wanted: Preparation, watch: Stopwatch) -> bool:
         """Prepare a fragment within some memory. Return whether that was too little."""
-        sha256 = described.fragment.sha256
+        sha256, needed = described.fragment.sha256, wanted.private_bytes
         try:
             await self._reserve(
                 sha256, lambda busy: self._budget.reserve_preparing(needed, busy), needed, watch
             )
             self._prepared_since_ms[sha256] = self._clock()
-            await asyncio.wrap_future(self._stage_forms.begin(described, needed))
+            await asyncio.wrap_future(self._stage_forms.begin(described, wanted))
         except PrepareMemoryError as error:
             log.info("fragment %s: %s", sha256[:12], error)
             return True

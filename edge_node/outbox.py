@@ -1,15 +1,15 @@
 """Sends outputs to the next nodes or to the aggregator (docs/decisions/0003-source-routing.md)."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from splitplace.bus.background import now_ms
 from splitplace.bus.connection import Bus
-from splitplace.edge_node.call import Output
 from splitplace.edge_node.executor import Done
 from splitplace.edge_node.link_meter import LinkMeter
 from splitplace.edge_node.output_ratios import OutputRatios
-from splitplace.messages.frames import AGGREGATOR_INBOX, TensorHeader, tensor_frames
+from splitplace.messages.frames import AGGREGATOR_INBOX, EncodedBundle, TensorHeader, tensor_frames
 from splitplace.messages.task import StageReport
 from splitplace.messages.topics import TENSOR
 
@@ -26,7 +26,7 @@ class Shipment:
     header: TensorHeader
 
 
-def shipments(done: Done, output: Output, node: str, at_ms: float) -> tuple[Shipment, ...]:
+def shipments(done: Done, output: EncodedBundle, node: str, at_ms: float) -> tuple[Shipment, ...]:
     """Address an output to every stage that reads it, or to the aggregator if none does. Pure.
 
     Args:
@@ -44,17 +44,14 @@ def shipments(done: Done, output: Output, node: str, at_ms: float) -> tuple[Ship
         return ()
     report = StageReport(stage=job.route.stage, node=node, queue_ms=done.queue_ms, compute_ms=done.compute_ms)
     sent = header.model_copy(
-        update={
+        update=output.fields
+        | {
             "expires_ms": expires_ms,
-            "dtype": output.dtype,
-            "shape": output.shape,
-            "codec": output.codec,
-            "encoded_bytes": len(output.encoded),
             "chunk": 0,
             "route": None,
             "stage": job.route.stage,
             "trace": (*header.trace, report),
-            "moved_bytes": header.moved_bytes + header.encoded_bytes,
+            "moved_bytes": header.moved_bytes + header.body_bytes,
         }
     )
     if not job.route.next:
@@ -85,26 +82,36 @@ class Outbox:
         self._node = node
         self._frames = asyncio.Semaphore(MAX_FRAMES_IN_FLIGHT)
 
-    async def send(self, done: Done, output: Output) -> None:
+    async def send(self, done: Done, output: EncodedBundle) -> None:
         """Send an output to all receivers. Returns when the broker has it or the task has expired."""
-        self.ratios.add(done.job.route.fragment, len(output.encoded), output.raw_bytes)
+        self.ratios.add(done.job.route.fragment, len(output.body), output.raw_bytes)
         started_ms = now_ms()
         outgoing = shipments(done, output, self._node, started_ms)
         if not outgoing:
             self.expired += 1
             return
         try:
-            async with (
-                asyncio.timeout((done.job.ends_ms - started_ms) / 1000),
-                asyncio.TaskGroup() as sending,
-            ):
-                for shipment in outgoing:
-                    for frame in tensor_frames(shipment.header, output.encoded):
-                        await self._frames.acquire()
-                        task = sending.create_task(self._send_frame(frame, shipment.receiver))
-                        task.add_done_callback(lambda _: self._frames.release())
+            async with asyncio.timeout((done.job.ends_ms - started_ms) / 1000):
+                if len(outgoing) == outgoing[0].header.chunks == 1:
+                    await self._send_alone(outgoing[0], output)
+                else:
+                    await self._send_all(outgoing, output)
         except TimeoutError:
             self.expired += 1
+
+    async def _send_alone(self, shipment: Shipment, output: EncodedBundle) -> None:
+        """Send an output of one frame, without a task of its own."""
+        (frame,) = tensor_frames(shipment.header, output.body)
+        async with self._frames:
+            await self._send_frame(frame, shipment.receiver)
+
+    async def _send_all(self, outgoing: Sequence[Shipment], output: EncodedBundle) -> None:
+        async with asyncio.TaskGroup() as sending:
+            for shipment in outgoing:
+                for frame in tensor_frames(shipment.header, output.body):
+                    await self._frames.acquire()
+                    task = sending.create_task(self._send_frame(frame, shipment.receiver))
+                    task.add_done_callback(lambda _: self._frames.release())
 
     async def _send_frame(self, frame: bytes, receiver: str) -> None:
         alone, began_ms = self._meter.sending(), now_ms()

@@ -173,6 +173,18 @@ class JobQueue:
         """Drop a task's jobs up to and including an attempt, also later ones. Returns their number."""
         return self._want_from(task, attempt + 1)
 
+    def cancel_first_run(self, task: str, attempt: int, micro_batches: Container[int]) -> int:
+        """Drop micro-batches of an attempt that run elsewhere a second time. Returns the number of jobs."""
+        return self._drop(
+            [
+                job
+                for job in self._jobs.values()
+                if (job.key.task, job.key.attempt) == (task, attempt)
+                and job.key.micro_batch in micro_batches
+                and not job.key.second_run
+            ]
+        )
+
     def expire(self, now_ms: float) -> int:
         """Drop expired jobs. Returns their number."""
         gone = [job for job in self._jobs.values() if now_ms >= job.ends_ms]

@@ -9,9 +9,9 @@ def checked_route(header: TensorHeader, node: str) -> Route:
     route = header.route
     if route is None or route.node != node or route.stage != header.stage:
         raise FrameError(f"the route does not lead to {node}: {route}")
-    if header.shape[0] > MAX_BATCH or header.micro_batch >= header.micro_batches:
+    if header.images > MAX_BATCH or header.micro_batch >= header.micro_batches:
         raise FrameError(
-            f"micro-batch {header.micro_batch} of {header.micro_batches}, {header.shape[0]} images"
+            f"micro-batch {header.micro_batch} of {header.micro_batches}, {header.images} images"
         )
     if len(header.trace) >= MAX_STAGES:
         raise FrameError(f"{len(header.trace)} stages were run before")

@@ -1,6 +1,6 @@
-"""Runs one fragment: a stage with exactly one input and one output, in one thread or on all cores.
+"""Runs one fragment: a stage, in one thread or on all cores.
 
-Both have a free batch dimension first. Check the hash of a file before loading it
+Its inputs and outputs have a free batch dimension first. Check the hash of a file before loading it
 (`splitplace.storage.model_store.verify`).
 """
 
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from splitplace.edge_node.sessions import FragmentError
 from splitplace.edge_node.stage.pieces import joined_from
-from splitplace.edge_node.stage.session import StageSession, file_session, joined_session
-from splitplace.messages.pieces import ChainStage
+from splitplace.edge_node.stage.session import StageSession, Tensors, file_session, joined_session
+from splitplace.messages.pieces import Bundle, ChainStage
 from splitplace.messages.tensors import TensorSpec
 
 
@@ -26,18 +26,15 @@ class FragmentRuntime:
             stage: The stage, in one thread a run.
             on_all_cores: The same stage with more threads a run.
 
-        Raises:
-            FragmentError: The stage does not have one input and one output.
         """
-        if len(stage.inputs) != 1 or len(stage.outputs) != 1:
-            raise FragmentError(
-                f"has {len(stage.inputs)} inputs and {len(stage.outputs)} outputs instead of one each"
-            )
         self._stage = stage
         self._on_all_cores = on_all_cores
-        (self._source,), (self._result,) = stage.inputs, stage.outputs
-        self.input: TensorSpec = self._source.spec
-        self.output: TensorSpec = self._result.spec
+        self.inputs: Bundle = stage.inputs
+        self.outputs: Bundle = stage.outputs
+        self.input: TensorSpec = stage.inputs[0].spec
+        """The first input."""
+        self.output: TensorSpec = stage.outputs[0].spec
+        """The first output."""
 
     @property
     def has_all_cores(self) -> bool:
@@ -45,7 +42,7 @@ class FragmentRuntime:
         return self._on_all_cores is not None
 
     def run(self, array: NDArray[Any], *, all_cores: bool = False) -> NDArray[Any]:
-        """Run the fragment on a batch.
+        """Run a fragment with one input and one output on a batch.
 
         Args:
             array: Shape `[N, *input.shape]` with N >= 1 and dtype `input.dtype`. May be read-only.
@@ -59,8 +56,17 @@ class FragmentRuntime:
             FragmentError: The array does not fit the fragment, or the run failed.
             MemoryError: It takes more than is left of the limit.
         """
+        if len(self.inputs) != 1 or len(self.outputs) != 1:
+            raise FragmentError(
+                f"has {len(self.inputs)} inputs and {len(self.outputs)} outputs instead of one each"
+            )
+        outputs = self.run_bundle({self.inputs[0].name: array}, all_cores=all_cores)
+        return outputs[self.outputs[0].name]
+
+    def run_bundle(self, tensors: Tensors, *, all_cores: bool = False) -> dict[str, NDArray[Any]]:
+        """Run the fragment on a batch of each of its inputs. See `StageSession.run`, and `run`."""
         stage = self._on_all_cores if all_cores and self._on_all_cores is not None else self._stage
-        return stage.run({self._source.name: array})[self._result.name]
+        return stage.run(tensors)
 
 
 def load_fragment(path: Path, *, threads: int = 1, spinning: bool = False) -> FragmentRuntime:
@@ -72,8 +78,8 @@ def load_fragment(path: Path, *, threads: int = 1, spinning: bool = False) -> Fr
         spinning: Whether threads that wait for others in a run on all cores spin.
 
     Raises:
-        FragmentError: ONNX Runtime refuses the file, or it does not have one input and one output of a
-            supported type, each with a free first dimension and fixed others.
+        FragmentError: ONNX Runtime refuses the file, or an input or output is not of a supported type, with
+            a free first dimension and fixed others.
         MemoryError: it takes more than is left of the limit.
     """
     try:
@@ -88,7 +94,7 @@ def load_stage(stage: ChainStage, folder: Path) -> FragmentRuntime:
 
     Raises:
         PieceError: A file is missing or damaged, or the pieces do not fit together.
-        FragmentError: ONNX Runtime refuses the stage, or it does not have one input and one output.
+        FragmentError: ONNX Runtime refuses the stage.
         MemoryError: it takes more than is left of the limit.
     """
     return FragmentRuntime(joined_session(stage, joined_from(folder, stage), folder))

@@ -30,6 +30,7 @@ _SMALLEST: Final = bytes.fromhex(
 
 _SLACK_BYTES = 64 * MEBIBYTE
 _OUT_OF_MEMORY = ("Available memory of", "Failed to allocate memory", "bad_alloc", "bad allocation")
+NO_PACKING: Final = "session.disable_prepacking"
 _SHRINK = "memory.enable_memory_arena_shrinkage"
 
 
@@ -97,9 +98,18 @@ def session_options(threads: int, weights: Path | None, *, spinning: bool = Fals
     return options
 
 
-def prepared_options(threads: int, *, spinning: bool = False) -> ort.SessionOptions:
-    """Return the options of a session of a prepared stage: optimised already, its weights beside it."""
+def prepared_options(threads: int, *, spinning: bool = False, packed: bool = True) -> ort.SessionOptions:
+    """Return the options of a session of a prepared stage: optimised already, its weights beside it.
+
+    Args:
+        threads: Threads of a run.
+        spinning: Whether threads that wait for others in a run spin.
+        packed: Whether its weights are laid out for this processor. Others are used as they are: laid out by
+            the session, they would be a private copy.
+    """
     options = session_options(threads, weights=None, spinning=spinning)
+    if not packed:
+        options.add_session_config_entry(NO_PACKING, "1")
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return options
 

@@ -14,10 +14,10 @@ from splitplace.edge_node.runtime import FragmentRuntime
 from splitplace.edge_node.stage.memory import StageMemory, form_bytes
 from splitplace.edge_node.stage.prepared import key_of
 from splitplace.edge_node.stage.preparer import TIMEOUT_S, Limits, Prepared, Preparer
-from splitplace.edge_node.stage.session import prepared_session
+from splitplace.edge_node.stage.session import StageSession, prepared_session
 from splitplace.messages.cluster import PreparedFragment
 from splitplace.messages.pieces import ChainStage
-from splitplace.policies.memory import is_prepared
+from splitplace.policies.memory import Preparation, is_prepared
 
 SECOND_SESSION = 0.25
 """Share of the memory left beside a fragment that a second session may take, for runs on all cores."""
@@ -95,9 +95,9 @@ class StageForms:
         """Let a form make room for others: it is not mapped any more."""
         self._forms.unmap(form.prepared.key)
 
-    def begin(self, described: Described, memory_bytes: int) -> "Future[Prepared]":
+    def begin(self, described: Described, wanted: Preparation) -> "Future[Prepared]":
         """Begin to prepare and measure a fragment whose files are on the disk. Errors: `Preparer.prepare`."""
-        limits = Limits(memory_bytes, self.timeout_s)
+        limits = Limits(wanted.private_bytes, self.timeout_s, packed=wanted.packed)
         return self._preparer.begin(
             described.stage,
             [described.micro_batch],
@@ -107,10 +107,13 @@ class StageForms:
 
     def open(self, form: Form) -> FragmentRuntime:
         """Map a form. Raises FragmentError, MemoryError."""
-        wide, spinning = None, self._gains.spinning
-        if form.threads > 1:
-            wide = prepared_session(form.stage, form.prepared.model, form.threads, spinning=spinning)
-        return FragmentRuntime(prepared_session(form.stage, form.prepared.model), wide)
+
+        def session(threads: int, *, spinning: bool) -> StageSession:
+            made = form.prepared
+            return prepared_session(form.stage, made.model, threads, spinning=spinning, packed=made.packed)
+
+        wide = session(form.threads, spinning=self._gains.spinning) if form.threads > 1 else None
+        return FragmentRuntime(session(1, spinning=False), wide)
 
     def report(self, catalogue: Iterable[Described]) -> tuple[PreparedFragment, ...]:
         """Return the fragments of a catalogue that are prepared and measured, most recently used first."""

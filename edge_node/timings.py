@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from splitplace.edge_node.gains import ONE_THREAD, Gains
@@ -12,6 +12,10 @@ _KEPT = 0.9
 """Weight of all calls before the newest one."""
 _LEAST_SPREAD = 0.01
 """Relative variance of batch sizes from which on the times tell a call's fixed part from that of an image."""
+_SLOWED = 2.0
+"""A call of a usual size that takes less than the known time divided by this raises doubts."""
+_DOUBTS = 2
+"""Such calls in a row after which older ones are forgotten: what slowed them is over."""
 _MOST_MS = 1e12
 """Limit of the messages."""
 
@@ -38,8 +42,31 @@ class _Sums:
     products: float = 0.0
     recent: bool = False
     """Whether there were calls since the node's speed was last measured."""
+    doubts: list[tuple[int, float]] = field(default_factory=list)
+    """Images and times of the last calls that were much faster than known."""
 
-    def add(self, images: int, took_ms: float) -> None:
+    def add(self, images: int, took_ms: float, described_call_ms: float) -> None:
+        """Note a call. Calls can be slowed by other things, but not sped up: faster ones count more."""
+        if self._is_doubtful(images, took_ms, described_call_ms):
+            self.doubts.append((images, took_ms))
+        else:
+            self.doubts.clear()
+        if len(self.doubts) < _DOUBTS:
+            self._add(images, took_ms)
+            return
+        self.calls = self.images = self.squares = self.took_ms = self.products = 0.0
+        for doubt in self.doubts:
+            self._add(*doubt)
+        self.doubts.clear()
+
+    def _is_doubtful(self, images: int, took_ms: float, described_call_ms: float) -> bool:
+        if not self.calls:
+            return False
+        usual = self.images / self.calls
+        alike = usual / _SLOWED <= images <= usual * _SLOWED
+        return alike and _SLOWED * took_ms < self.line(described_call_ms).of(images)
+
+    def _add(self, images: int, took_ms: float) -> None:
         self.calls = _KEPT * self.calls + 1
         self.images = _KEPT * self.images + images
         self.squares = _KEPT * self.squares + images * images
@@ -64,6 +91,7 @@ class _Sums:
         return Line(call_ms, image_ms)
 
     def scale(self, factor: float) -> None:
+        self.doubts.clear()
         self.took_ms *= factor
         self.products *= factor
 
@@ -88,7 +116,7 @@ class Timings:
         """Note a call."""
         modes = self._sums.setdefault(fragment, {})
         self._sums.move_to_end(fragment)
-        modes.setdefault(all_cores, _Sums()).add(images, took_ms)
+        modes.setdefault(all_cores, _Sums()).add(images, took_ms, self._call_ms(fragment))
         if len(self._sums) > MAX_FRAGMENTS_LISTED:
             self._sums.popitem(last=False)
 

@@ -1,9 +1,13 @@
 #!/usr/bin/env python3
-"""A sensor: publishes batches of labelled images as tasks with deadlines, and collects the answers.
+"""A sensor: publishes files, or batches of labelled images with deadlines, and prints the answers.
 
-A plain MQTT 5 client that imports nothing of SplitPlace: docs/topics.md has all it needs. It sends tasks
-as msgpack, as JSON and as bare PNGs, at random moments, with batches from one image to `--batch-max` and
-deadlines from hopeless to loose, and prints the answers.
+A plain MQTT 5 client that imports nothing of SplitPlace: docs/topics.md has all it needs. Files (pictures,
+sounds as WAV) are sent as they are, and what was found in them is printed, whatever the kind of the answer.
+
+    python examples/sensor.py photo.jpg --application detector
+
+Of samples it sends tasks as msgpack, as JSON and as bare PNGs, at random moments, with batches from one image
+to `--batch-max` and deadlines from hopeless to loose, and prints how many answers were right and in time.
 
     python examples/sensor.py --samples splitplace/shipped_store/mnist/samples.npz --tasks 20
 """
@@ -21,6 +25,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +44,8 @@ from PIL import Image
 CONNECT_S = 10.0
 PATIENCE_S = 3.0
 """Wait this long after the deadline for an answer; the system promises one before that."""
+_PLANE = 2
+"""Axes of a picture without channels."""
 PROGRESS_EVERY_S = 5.0
 
 
@@ -70,6 +77,8 @@ class Task:
     """Whether some of the classes could not be predicted in time."""
     right: int = 0
     """Images whose label was right."""
+    found: list[str] = field(default_factory=list)
+    """What was found in each input, in words; of files only."""
 
     def take(self, answer: dict[str, Any], now_s: float) -> None:
         """Store the answer; a second one is only counted."""
@@ -81,7 +90,9 @@ class Task:
         self.on_time, self.response_ms = answer["on_time"], answer["response_ms"]
         self.partial = answer.get("partial", False)
         self.elapsed_ms = 1000 * (now_s - self.published_s)
-        found = [prediction and prediction["index"] for prediction in answer["predictions"]]
+        if self.format == "file":
+            self.found = [words(prediction) for prediction in answer["predictions"]]
+        found = [prediction and prediction.get("index") for prediction in answer["predictions"]]
         self.right = sum(guess == truth for guess, truth in zip(found, self.labels, strict=False))
 
 
@@ -129,12 +140,15 @@ class Sensor:
         self._client.disconnect()
         self._client.loop_stop()
 
-    def publish(self, task: Task, images: NDArray[np.uint8]) -> None:
-        """Publish a task of `images` (uint8 `[N, height, width]`) in the format it names."""
+    def publish_file(self, task: Task, content: bytes) -> None:
+        """Publish a file as it is. All that is to be said of it is a user property."""
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-        properties.ResponseTopic = f"{self._answers}/{task.task}"
-        properties.CorrelationData = task.task.encode()
-        topic = f"{self._prefix}/task/{self._application}/{self._name}/{task.task}"
+        properties.UserProperty = [("deadline_ms", str(task.deadline_ms))]
+        self._send(task, content, properties)
+
+    def publish(self, task: Task, images: NDArray[np.uint8]) -> None:
+        """Publish a task of `images` (uint8 `[N, height, width]` or `[N, channels, height, width]`)."""
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         fields = {
             "deadline_ms": task.deadline_ms,
             "shape": list(images.shape),
@@ -148,12 +162,19 @@ class Sensor:
             properties.ContentType = "application/json"
             text = json.dumps({**fields, "inputs": base64.b64encode(images.tobytes()).decode()})
             payload = text.encode()
-        else:  # a bare picture: all that is to be said of it is a user property
+        else:  # a bare picture, as of a file
             properties.ContentType = "image/png"
             properties.UserProperty = [("deadline_ms", str(task.deadline_ms))]
             file = io.BytesIO()
-            Image.fromarray(np.moveaxis(images[0], 0, -1).squeeze()).save(file, "PNG")
+            picture = images[0] if images[0].ndim == _PLANE else np.moveaxis(images[0], 0, -1).squeeze()
+            Image.fromarray(picture).save(file, "PNG")
             payload = file.getvalue()
+        self._send(task, payload, properties)
+
+    def _send(self, task: Task, payload: bytes, properties: Properties) -> None:
+        properties.ResponseTopic = f"{self._answers}/{task.task}"
+        properties.CorrelationData = task.task.encode()
+        topic = f"{self._prefix}/task/{self._application}/{self._name}/{task.task}"
         with self._lock:
             task.published_s = time.monotonic()
             self.tasks[task.task] = task
@@ -194,6 +215,51 @@ def decode(message: mqtt.MQTTMessage) -> dict[str, Any]:
     packed = getattr(message.properties, "ContentType", "") == "application/msgpack"
     answer: dict[str, Any] = msgpack.unpackb(message.payload) if packed else json.loads(message.payload)
     return answer
+
+
+def words(prediction: dict[str, Any] | None) -> str:
+    """Return what was found in an input, in words."""
+    match prediction:
+        case None:
+            text = "nothing: NaN or infinity"
+        case {"kind": "detection", "objects": objects}:
+            text = ", ".join(f"{scored(each)} at {rounded(each['box'])}" for each in objects) or "no object"
+        case {"kind": "multi-label", "labels": labels}:
+            text = ", ".join(map(scored, labels)) or "no label"
+        case {"kind": "segmentation", "regions": regions}:
+            text = ", ".join(f"{each['label']} {each['share']:.0%}" for each in regions)
+        case {"kind": "embedding", "values": values}:
+            text = f"a vector of {len(values)} values"
+        case {"kind": "sequence", "text": read}:
+            text = str(read)
+        case {"kind": "tensors", "tensors": tensors}:
+            text = ", ".join(f"{each['name']} {each['dtype']}{list(each['shape'])}" for each in tensors)
+        case _:
+            text = scored(prediction)
+    return text
+
+
+def scored(found: dict[str, Any]) -> str:
+    """Return a label with its confidence."""
+    return f"{found['label']} {found['confidence']:.0%}"
+
+
+def rounded(box: Sequence[float]) -> str:
+    """Return left, top, right and bottom of a box in whole pixels."""
+    return " ".join(f"{side:.0f}" for side in box)
+
+
+def run_files(sensor: Sensor, arguments: argparse.Namespace) -> None:
+    """Publish each file as a task, one after the other, and print its answer."""
+    for number, file in enumerate(arguments.files):
+        task = Task(arguments.name, f"f{number:05d}", "file", 1, arguments.deadline_ms, [], 0.0)
+        sensor.publish_file(task, file.read_bytes())
+        while sensor.waiting(time.monotonic()):
+            time.sleep(0.02)
+        if task.status == "answered":
+            print(*(f"{file}: {each}" for each in task.found), sep="\n", flush=True)
+        else:
+            print(f"{file}: {task.status or 'no answer'} {task.reason}", flush=True)
 
 
 def draw(random_: random.Random, number: int, arguments: argparse.Namespace, labels: NDArray[Any]) -> Task:
@@ -261,6 +327,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
+    add("files", type=Path, nargs="*", help="pictures, or sounds as WAV")
     add("--broker", default="mqtt://127.0.0.1:1883", help="mqtt:// or mqtts:// URL")
     add(
         "--username",
@@ -271,7 +338,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--prefix", default="splitplace/v1", help="topic prefix")
     add("--name", default=f"sensor-{random.randrange(16**6):06x}", help="of this sensor")
     add("--application", default="mnist")
-    add("--samples", type=Path, required=True, help=".npz with images (uint8 [N, height, width]) and labels")
+    add("--deadline-ms", type=float, default=2000.0, help="of files")
+    add(
+        "--samples",
+        type=Path,
+        help=".npz with images (uint8 [N, height, width]) and labels, instead of files",
+    )
     add("--tasks", type=int, default=20, help="how many to send")
     add("--rate", type=float, default=2.0, help="tasks a second, on average")
     add("--batch-max", type=int, default=128, help="largest batch; small ones are more frequent")
@@ -282,7 +354,13 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--png-share", type=float, default=0.5, help="of the tasks with one image, sent as bare PNG")
     add("--seed", type=int, default=0)
     add("--report", type=Path, help="JSON file for the outcome of every task")
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if bool(arguments.files) == bool(arguments.samples):
+        parser.error("give either files or --samples")
+    for file in arguments.files:
+        if not file.is_file():
+            parser.error(f"{file}: no such file")
+    return arguments
 
 
 def main() -> None:
@@ -291,13 +369,14 @@ def main() -> None:
     sensor = Sensor(arguments)
     try:
         sensor.connect()
-        run(sensor, arguments)
+        (run_files if arguments.files else run)(sensor, arguments)
     except (ConnectionError, OSError) as error:
         sys.exit(f"{arguments.broker.rpartition('@')[2]}: {error}")  # without user name and password
     finally:
         sensor.close()
     tasks = list(sensor.tasks.values())
-    print(describe(tasks))
+    if not arguments.files:
+        print(describe(tasks))
     if arguments.report:
         arguments.report.write_text(json.dumps([asdict(task) for task in tasks]))
     sys.exit(any(task.answers != 1 for task in tasks))

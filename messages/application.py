@@ -10,6 +10,14 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
+from splitplace.messages.answer_kinds import (
+    MERGED_KINDS,
+    AnswerKind,
+    Classification,
+    Tensors,
+    form_problem,
+    most_inputs,
+)
 from splitplace.messages.base import (
     Bytes,
     Count,
@@ -23,28 +31,46 @@ from splitplace.messages.base import (
     Words,
     one_line,
 )
-from splitplace.messages.limits import MAX_BATCH, MAX_STAGES, MAX_STORED_PIECES, MAX_TENSOR_BYTES
-from splitplace.messages.pieces import ChainStage, NamedChain, StoredFile
-from splitplace.messages.tensors import TensorSpec
+from splitplace.messages.limits import (
+    MAX_BATCH,
+    MAX_BUNDLE_TENSORS,
+    MAX_STAGES,
+    MAX_STORED_PIECES,
+    MAX_TENSOR_BYTES,
+)
+from splitplace.messages.pictures import PictureInput
+from splitplace.messages.pieces import (
+    ChainStage,
+    NamedChain,
+    SeveralTensors,
+    StoredFile,
+    as_described,
+    bundle_bytes,
+)
+from splitplace.messages.sound import SoundInput
+from splitplace.messages.tensors import TensorName, TensorSpec
 
 INPUT: Literal["input"] = "input"
 """The reserved `source` of a stage that reads the task's own input."""
 
-VariantKind = Literal["whole", "layer", "semantic", "compressed", "int8"]
+VariantKind = Literal["whole", "layer", "semantic", "compressed", "int8", "early-exit"]
 """Family of a variant: the whole network, a chain of its layers, branches that each know a group of classes,
-a network with less work, or the whole network in eight-bit integers."""
+a network with less work, the whole network in eight-bit integers, or its first layers with a head of their
+own."""
 
 VARIANT_KINDS: tuple[VariantKind, ...] = get_args(VariantKind)
 
 Scores = Literal["softmax", "sigmoid"]
 """How confidences are made of logits: shares of one, or a probability for each class on its own."""
 
+_FEWEST_LABELS = 2
+
 ClassIndex = Annotated[int, Field(ge=0, le=100_000)]
 Label = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(one_line)]
 
 
 class Fragment(Part):
-    """What a node runs for a stage: a run of pieces of a chain, with one input and one output.
+    """What a node runs for a stage: a run of pieces of a chain, from one bundle of tensors to another.
 
     A call on n images costs `milliseconds_per_call + n * milliseconds_per_image`. Both are measured in one
     thread on a device of score `Application.reference_score`. A node of score s takes
@@ -63,13 +89,31 @@ class Fragment(Part):
     milliseconds_per_image: Milliseconds
     milliseconds_per_call: Milliseconds
     input: TensorSpec
+    """What it reads; the first of `inputs` where that is several tensors."""
     output: TensorSpec
+    """What it hands on; the first of `outputs` where that is several tensors."""
+    inputs: SeveralTensors = ()
+    """All that it reads, where that is several tensors."""
+    outputs: SeveralTensors = ()
+    """All that it hands on, where that is several tensors."""
     chain: Name | None = None
     """Name of the chain that its pieces belong to; None in simulations, where no fragment has files."""
     first: Count = 0
     """Number of its first piece in the chain."""
     end: Count = 0
     """Number of the piece after its last one."""
+    largest_weight_bytes: Bytes = 0
+    """Memory of the largest of its weights; 0 = not known."""
+
+    @property
+    def input_bytes_per_image(self) -> int:
+        """Bytes of all that it reads for one image."""
+        return bundle_bytes(self.inputs) if self.inputs else self.input.bytes_per_image
+
+    @property
+    def output_bytes_per_image(self) -> int:
+        """Bytes of all that it hands on for one image."""
+        return bundle_bytes(self.outputs) if self.outputs else self.output.bytes_per_image
 
 
 class Stage(Part):
@@ -132,6 +176,15 @@ class Variant(Part):
         return self
 
 
+class StateTensor(Part):
+    """What a network hands to its own next call: the sender gets it back and sends it again."""
+
+    input: TensorName
+    """The input that reads it; zeros where the sender has none yet."""
+    output: TensorName
+    """The output that makes the next one, of the same type and shape."""
+
+
 class Application(Message):
     """The description of an application; retained on `application/<name>`.
 
@@ -141,11 +194,27 @@ class Application(Message):
     name: Name
     title: Words
     input: TensorSpec
-    labels: Annotated[tuple[Label, ...], Field(min_length=2, max_length=100_000)]
+    """What a task brings for each input; the first of `inputs` where that is several tensors."""
+    inputs: SeveralTensors = ()
+    """All that a task brings, by name, where that is several tensors. Pictures are for the first."""
+    outputs: SeveralTensors = ()
+    """The tensors of an answer; empty where an answer is one of the labels."""
+    states: Annotated[tuple[StateTensor, ...], Field(max_length=MAX_BUNDLE_TENSORS)] = ()
+    """Tensors that the network hands to its own next call."""
+    labels: Annotated[tuple[Label, ...], Field(max_length=100_000)]
+    """Names of the classes; at least two unless there are `outputs`."""
+    pictures: PictureInput | None = None
+    """Preprocessing of pictures; None where it was not recorded (they are stretched), or for other inputs."""
+    sound: SoundInput | None = None
+    """Preprocessing of sound, that WAV files are taken with; None where it takes no sound."""
+    answer: AnswerKind | None = None
+    """The kind of its answers; None = a classification, or tensors where there are `outputs`."""
     scores: Scores = "softmax"
     """How the confidence of a class is made of the outputs of the last stages."""
     unknown_below: Ratio = 0.0
     """Confidence below which an answer's label is `unknown`."""
+    caution: Words = ""
+    """What every answer warns of, such as random weights; empty = nothing."""
     default_deadline_ms: Milliseconds
     """Deadline of a task that states none, such as a bare picture without a user property."""
     reference_score: NonNegative
@@ -154,6 +223,21 @@ class Application(Message):
     fragments: Annotated[tuple[Fragment, ...], Field(min_length=1, max_length=1024)]
     chains: Annotated[tuple[NamedChain, ...], Field(min_length=1, max_length=1024)]
     """Networks in pieces, that fragments are runs of."""
+
+    @property
+    def answers(self) -> AnswerKind:
+        """The kind of its answers."""
+        return self.answer or (Tensors() if self.outputs else Classification())
+
+    @property
+    def most_inputs(self) -> int:
+        """Inputs that a task may have, so that their answers fit into one message."""
+        return most_inputs(self.answers, {tensor.name: tensor.spec for tensor in self.outputs})
+
+    @property
+    def input_bytes_per_image(self) -> int:
+        """Bytes of all that a task brings for one input."""
+        return bundle_bytes(self.inputs) if self.inputs else self.input.bytes_per_image
 
     @property
     def files(self) -> tuple[StoredFile, ...]:
@@ -204,9 +288,36 @@ class Application(Message):
             for stage, problem in self._problems(variant, fragments):
                 raise ValueError(f"{variant.name}/{stage}: {problem}")
             covered = [index for stage in variant.sinks for index in stage.classes]
-            if sorted(covered) != list(range(len(self.labels))):
+            if sorted(covered) != list(range(0 if self.outputs else len(self.labels))):
                 raise ValueError(
                     f"{variant.name}: its last stages must cover each of {len(self.labels)} classes once"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_kind(self) -> Self:
+        """Its outputs are what answers of its kind are made of, and branches can be merged."""
+        outputs = {tensor.name: tensor.spec for tensor in self.outputs}
+        if self.answer is not None and (problem := form_problem(self.answer, outputs, len(self.labels))):
+            raise ValueError(problem)
+        branched = next((variant.name for variant in self.variants if len(variant.sinks) > 1), None)
+        if branched is not None and self.answers.kind not in MERGED_KINDS:
+            raise ValueError(f"{branched}: answers of branches cannot be merged to {self.answers.kind}")
+        return self
+
+    @model_validator(mode="after")
+    def _has_named_tensors(self) -> Self:
+        """There is something to answer, and states are inputs and outputs of one type."""
+        if len(self.labels) < _FEWEST_LABELS and not self.outputs:
+            raise ValueError(f"{len(self.labels)} labels: an answer needs two to choose from, or outputs")
+        if self.sound is not None and (problem := self.sound.problem(self.input)):
+            raise ValueError(problem)
+        inputs = {tensor.name: tensor.spec for tensor in self.inputs}
+        outputs = {tensor.name: tensor.spec for tensor in self.outputs}
+        for state in self.states:
+            if state.input not in inputs or inputs[state.input] != outputs.get(state.output):
+                raise ValueError(
+                    f"state {state.input!r} is no input of the type of an output {state.output!r}"
                 )
         return self
 
@@ -236,10 +347,8 @@ class Application(Message):
         ends = (stage.inputs, stage.outputs)
         if stage.sha256 != fragment.sha256:
             raise ValueError(f"{name} has another SHA-256 than its pieces")
-        if [tuple(tensor.spec for tensor in bundle) for bundle in ends] != [
-            (fragment.input,),
-            (fragment.output,),
-        ]:
+        described = ((fragment.input, fragment.inputs), (fragment.output, fragment.outputs))
+        if tuple(map(as_described, ends)) != described:
             raise ValueError(f"{name} has other inputs or outputs than its pieces")
         if sum(file.file_bytes for file in stage.files) != fragment.file_bytes:
             raise ValueError(f"{name} has another size than its files")
@@ -257,18 +366,33 @@ class Application(Message):
 
     def _problems(self, variant: Variant, fragments: dict[str, Fragment]) -> Iterator[tuple[str, str]]:
         """Stages that cannot work, and why: found here, they fail when a manifest is read, not in a task."""
-        outputs: dict[str, TensorSpec] = {INPUT: self.input}
+        outputs: dict[str, tuple[TensorSpec, SeveralTensors]] = {INPUT: (self.input, self.inputs)}
         sinks = {stage.name for stage in variant.sinks}
         for stage in variant.stages:
             fragment = fragments.get(stage.fragment)
             if fragment is None:
                 yield stage.name, f"fragment {stage.fragment[:12]} is not described"
                 return
-            if fragment.input != outputs[stage.source]:
-                yield stage.name, f"reads {fragment.input}, but {stage.source} gives {outputs[stage.source]}"
-            if stage.name in sinks and fragment.output.shape != (len(stage.classes),):
-                yield stage.name, f"gives {fragment.output} for {len(stage.classes)} classes"
-            largest = max(fragment.input.bytes_per_image, fragment.output.bytes_per_image)
+            reads, makes = (fragment.input, fragment.inputs), (fragment.output, fragment.outputs)
+            if reads != outputs[stage.source]:
+                given = outputs[stage.source]
+                yield stage.name, f"reads {_told(*reads)}, but {stage.source} gives {_told(*given)}"
+            if stage.name in sinks:
+                yield from ((stage.name, problem) for problem in self._unlike_answer(stage, fragment))
+            largest = max(fragment.input_bytes_per_image, fragment.output_bytes_per_image)
             if largest * variant.micro_batch > MAX_TENSOR_BYTES:
                 yield stage.name, f"a micro-batch of {variant.micro_batch} exceeds {MAX_TENSOR_BYTES} bytes"
-            outputs[stage.name] = fragment.output
+            outputs[stage.name] = makes
+
+    def _unlike_answer(self, stage: Stage, fragment: Fragment) -> Iterator[str]:
+        """Yield why a last stage does not give what answers are made of."""
+        if not self.outputs:
+            if fragment.output.shape != (len(stage.classes),) or fragment.outputs:
+                gives = _told(fragment.output, fragment.outputs)
+                yield f"gives {gives} for {len(stage.classes)} classes"
+        elif (fragment.output, fragment.outputs) != as_described(self.outputs):
+            yield f"gives {_told(fragment.output, fragment.outputs)} instead of the outputs"
+
+
+def _told(first: TensorSpec, several: SeveralTensors) -> str:
+    return ", ".join(f"{tensor.name}: {tensor.spec}" for tensor in several) or str(first)

@@ -18,7 +18,7 @@ from splitplace.messages.base import (
     Text,
     Words,
 )
-from splitplace.messages.limits import MAX_NODES, MAX_STAGES
+from splitplace.messages.limits import MAX_DEALT, MAX_NODES, MAX_STAGES
 from splitplace.messages.names import TaskKey
 from splitplace.messages.pieces import PieceRun
 
@@ -198,6 +198,10 @@ class CancelTask(Message):
     node: Name
     task: TaskKey
     attempt: Attempt
+    micro_batches: Annotated[
+        tuple[Annotated[int, Field(ge=0, lt=MAX_DEALT)], ...], Field(max_length=MAX_DEALT)
+    ] = ()
+    """Only these of the attempt, where they wait for their first run: they are run elsewhere. Empty = all."""
 
 
 FailureKind = Literal["memory", "fragment", "input", "runtime", "busy"]

@@ -4,13 +4,15 @@ A variant with `most_stages` is one grouping of many. A placement may choose ano
 manifest lists: everybody derives them from the chain's pieces, so a message names a run of pieces only.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from splitplace.errors import SplitPlaceError
 from splitplace.messages.application import INPUT, Application, Fragment, Stage, Variant
-from splitplace.messages.pieces import NamedChain, PieceRun
+from splitplace.messages.limits import MAX_TENSOR_BYTES
+from splitplace.messages.pieces import NamedChain, PieceRun, RunTotals, as_described, bundle_bytes
+from splitplace.messages.placing import StagePlacement
 from splitplace.messages.task import TaskPlaced
 
 
@@ -37,18 +39,31 @@ def free_chain(application: Application, variant: Variant) -> NamedChain | None:
     return None if name is None else application.chain(name)
 
 
-def cut_places(named: NamedChain) -> tuple[int, ...]:
-    """Return the numbers of pieces at which a stage may begin, beside the first: one tensor crosses there."""
-    return tuple(place for place, bundle in enumerate(named.chain.bundles[1:-1], start=1) if len(bundle) == 1)
+def cut_places(application: Application, named: NamedChain) -> tuple[int, ...]:
+    """Return the numbers of pieces at which a stage may begin, beside the first.
+
+    What crosses there must be small enough to be sent for a whole micro-batch.
+    """
+    most = MAX_TENSOR_BYTES // _micro_batch(application, named.name)
+    return tuple(
+        place
+        for place, bundle in enumerate(named.chain.bundles[1:-1], start=1)
+        if bundle_bytes(bundle) <= most
+    )
 
 
-def derived_fragment(application: Application, run: PieceRun) -> Fragment:
+def derived_fragment(application: Application, run: PieceRun, totals: RunTotals | None = None) -> Fragment:
     """Return the fragment of any run of pieces; one that the manifest describes as it is there.
 
     Its costs are the sums of those of its pieces. The time of a call is that of the described runs.
 
+    Args:
+        application: Its manifest.
+        run: The pieces.
+        totals: What they cost together, if that is known: whoever asks for all runs adds up each row once.
+
     Raises:
-        GroupingError: The application has no such chain or run, or several tensors cross at an end of it.
+        GroupingError: The application has no such chain or run.
     """
     for known in application.fragments:
         if (known.chain, known.first, known.end) == (run.chain, run.first, run.end):
@@ -58,22 +73,24 @@ def derived_fragment(application: Application, run: PieceRun) -> Fragment:
         stage = named.chain.stage(run.first, run.end)
     except (KeyError, ValueError) as error:
         raise GroupingError(f"{run.chain} has no pieces {run.first} to {run.end}") from error
-    if len(stage.inputs) > 1 or len(stage.outputs) > 1:
-        raise GroupingError(f"{run.chain}: several tensors cross at piece {run.first} or {run.end}")
-    costs = named.costs[run.first : run.end]
+    (source, sources), (result, results) = as_described(stage.inputs), as_described(stage.outputs)
+    if totals is None:
+        *_, totals = islice(named.totals_from(run.first), run.end - run.first)
     described = [known for known in application.fragments if known.chain == run.chain]
-    weight_bytes = sum(cost.weight_bytes for cost in costs)
     images = _micro_batch(application, run.chain)
     return Fragment(
         sha256=stage.sha256,
-        file_bytes=sum(file.file_bytes for file in stage.files),
-        weight_bytes=weight_bytes,
-        peak_memory_bytes=weight_bytes + images * max(cost.activation_bytes_per_image for cost in costs),
-        flops_per_image=sum(cost.flops_per_image for cost in costs),
-        milliseconds_per_image=sum(cost.milliseconds_per_image for cost in costs),
+        file_bytes=totals.file_bytes,
+        weight_bytes=totals.weight_bytes,
+        peak_memory_bytes=totals.weight_bytes + images * totals.activation_bytes_per_image,
+        flops_per_image=totals.flops_per_image,
+        milliseconds_per_image=totals.milliseconds_per_image,
+        largest_weight_bytes=totals.largest_weight_bytes,
         milliseconds_per_call=max([known.milliseconds_per_call for known in described], default=0.0),
-        input=stage.inputs[0].spec,
-        output=stage.outputs[0].spec,
+        input=source,
+        output=result,
+        inputs=sources,
+        outputs=results,
         chain=run.chain,
         first=run.first,
         end=run.end,
@@ -111,11 +128,16 @@ def placed_variant(application: Application, placed: TaskPlaced) -> Variant:
 
 def as_placed(application: Application, placed: TaskPlaced) -> GroupedVariant:
     """Return the stages of a placement and their fragments. Raises as `placed_variant` does."""
+    return with_stages(application, placed.variant, placed.stages)
+
+
+def with_stages(application: Application, name: str, stages: Iterable[StagePlacement]) -> GroupedVariant:
+    """Return a variant, by its name, with the stages that were placed. Raises as `placed_variant` does."""
     try:
-        variant = application.variant(placed.variant)
+        variant = application.variant(name)
     except KeyError:
-        raise GroupingError(f"{application.name} has no variant {placed.variant}") from None
-    runs = {stage.stage: stage.run for stage in placed.stages if stage.run is not None}
+        raise GroupingError(f"{application.name} has no variant {name}") from None
+    runs = {stage.stage: stage.run for stage in stages if stage.run is not None}
     if not runs:
         fragments = {stage.name: application.fragment(stage.fragment) for stage in variant.stages}
         return GroupedVariant(variant, fragments, {})
@@ -123,7 +145,7 @@ def as_placed(application: Application, placed: TaskPlaced) -> GroupedVariant:
     ordered = sorted(runs.values(), key=lambda run: run.first)
     ends = [(run.chain, run.first, run.end) for run in ordered]
     if named is None or not _covers(ends, named):
-        raise GroupingError(f"{placed.variant}: the runs of the placement are not all pieces of a chain")
+        raise GroupingError(f"{name}: the runs of the placement are not all pieces of a chain")
     return _of_runs(application, variant, ordered)
 
 

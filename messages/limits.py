@@ -48,20 +48,35 @@ MAX_CATALOGUE_BYTES = 1 * MEBIBYTE
 MAX_ANSWER_BYTES = 1 * MEBIBYTE
 """Largest answer to a sensor."""
 
+MAX_FOUND = 1024
+"""Objects, labels or signs in all answers of one task together."""
+
+MAX_REGIONS = 256
+"""Classes that are named beside the maps in all answers of one task together."""
+
+MAX_FOUND_VALUES = 16 * KIBIBYTE
+"""Values of the vectors in all answers of one task together."""
+
+MAX_MAP_PIXELS = 1 << 19
+"""Pixels of all maps of classes in the answers of one task: the gateway fits them to the pictures."""
+
+MAX_FINDING_BYTES = 512 * KIBIBYTE
+"""Bytes of maps or tensors in all answers of one task together; in JSON they are a third more."""
+
 MAX_METRIC_BYTES = 16 * KIBIBYTE
 """Largest message below `metrics/`."""
 
 CHUNK_BYTES = 256 * KIBIBYTE
 """Largest chunk of a tensor or fragment file in one message (docs/limits.md has the measurements)."""
 
-MAX_HEADER_BYTES = 16 * KIBIBYTE
-"""Largest header of a tensor frame or fragment chunk."""
+MAX_HEADER_BYTES = 32 * KIBIBYTE
+"""Largest header of a tensor frame or fragment chunk: the longest route and the largest bundle fit."""
 
 MAX_FRAME_BYTES = CHUNK_BYTES + MAX_HEADER_BYTES + 64
 """Largest MQTT payload below `tensor/` and `fragment/`."""
 
 MAX_TENSOR_BYTES = 64 * MEBIBYTE
-"""Largest tensor that is put together from chunks or decompressed."""
+"""Largest tensor, or bundle of tensors, that is put together from chunks or decompressed."""
 
 MAX_TENSOR_RANK = 8
 
@@ -78,6 +93,8 @@ MAX_REPLICAS = 16
 
 MAX_PLACED = 256
 """Most nodes of all stages of a task together, each counted once for every stage that it runs."""
+MAX_FORESEEN = 48
+"""Most of these that a decision may name as a hint for the placer."""
 
 MAX_MICRO_BATCHES = MAX_BATCH
 
@@ -98,6 +115,10 @@ MAX_STORED_PIECES = 1024
 
 MAX_BUNDLE_TENSORS = 64
 """Most tensors that cross one boundary between pieces."""
+
+MAX_BUNDLE_NAME_BYTES = 64
+"""Longest name, in UTF-8, of a tensor that crosses a boundary together with others: the names of a bundle
+travel in each header. A tensor that crosses alone needs no name there."""
 
 SMALL_WEIGHT_BYTES = KIBIBYTE
 """Smaller weights stay in the graph file of their piece."""

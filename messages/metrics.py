@@ -1,10 +1,25 @@
 """Small, flat, retained JSON for dashboards, below `metrics/`; docs/metrics.md lists the fields and units."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, computed_field
 
 from splitplace.messages.base import Bytes, Count, Message, Milliseconds, Name, NonNegative, Ratio, Text
+from splitplace.messages.findings import LabelText
+from splitplace.messages.names import SensorKey, SensorName
+from splitplace.messages.task import AnswerStatus
+
+Flag = Literal[0, 1]
+"""A truth value as a number, for readers that drop booleans, such as Telegraf."""
+
+
+class Availability(Message):
+    """On `availability/...`, as bare text."""
+
+    state: Literal["online", "offline"]
+
+
+ONLINE, OFFLINE = Availability(state="online"), Availability(state="offline")
 
 
 class TaskMetrics(Message):
@@ -37,8 +52,75 @@ class TaskMetrics(Message):
     """Actual over predicted time from the decision to the answer, over the same tasks."""
     predicted_within: Ratio | None = None
     """Share of them whose ratio is between 0.6 and 1.4."""
+    promised: Ratio | None = None
+    """Mean probability of an answer in time that was promised, over the last 1000 tasks with a promise."""
+    promise_kept: Ratio | None = None
+    """Share of them that were answered in time."""
+    promise_error: Ratio | None = None
+    """Largest difference of both in a bin of probabilities that holds at least 30 of them."""
     inputs: Count
     moved_bytes: Bytes
+
+
+class SensorMetrics(Message):
+    """On `metrics/sensor/<sensor>`: one sensor. Those beyond the bound count together.
+
+    Counts begin with the gateway, or when the sensor is heard of again after it was forgotten.
+    """
+
+    sensor: SensorKey
+    name: SensorName
+    """As the sensor calls itself."""
+    finished: Count
+    answered: Count
+    on_time: Count
+    late: Count
+    """Answered after the deadline."""
+    late_ratio: Ratio | None
+    """Share of finished tasks that had no answer before their deadline."""
+    refused: Count
+    """At intake, or as hopeless later."""
+    invalid: Count
+    expired: Count
+    failed: Count
+    last_status: AnswerStatus
+    last_response_ms: Milliseconds | None
+    in_flight: Count | None = None
+    """Accepted, without an answer; None for sensors that count together, as for the quota."""
+    quota: Count | None = None
+    """Tasks that it may have in flight while others have theirs."""
+    quota_ratio: Ratio | None = None
+    """How much of its quota it uses: of tasks or of bytes of inputs, whichever is more."""
+
+    @property
+    def turned_away(self) -> int:
+        """Tasks that were never accepted: refused at intake, or invalid."""
+        refused_later = self.finished - self.answered - self.expired - self.failed
+        return self.refused + self.invalid - refused_later
+
+
+class LatestAnswer(Message):
+    """On `latest/...`: the last answer to a sensor, or of an application; not for every dashboard."""
+
+    sensor: SensorKey
+    name: SensorName
+    """As the sensor calls itself."""
+    application: Name | None
+    status: AnswerStatus
+    label: LabelText | None
+    """That of the first input."""
+    confidence: Ratio | None
+    inputs: Count
+    """Predictions in the answer."""
+    on_time: bool
+    response_ms: Milliseconds | None
+    reason: Text
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def on_time_flag(self) -> Flag:
+        """`on_time` as a number."""
+        return 1 if self.on_time else 0
 
 
 class GatewayMetrics(Message):
@@ -93,6 +175,18 @@ class NodeMetrics(Message):
     throttled: bool | None
     energy_joules: NonNegative
 
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def online_flag(self) -> Flag:
+        """`online` as a number."""
+        return 1 if self.online else 0
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def throttled_flag(self) -> Flag | None:
+        """`throttled` as a number."""
+        return None if self.throttled is None else 1 if self.throttled else 0
+
 
 class ClusterMetrics(Message):
     """On `metrics/cluster`."""
@@ -122,3 +216,9 @@ class ServiceMetrics(Message):
     """Publications given up because each attempt cost the connection."""
     trouble: Text = ""
     """What the service cannot do, and why; empty if all is well."""
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def trouble_flag(self) -> Flag:
+        """Whether there is trouble, as a number."""
+        return 1 if self.trouble else 0

@@ -49,6 +49,12 @@ SensorName = Annotated[
 ]
 """A sensor's name, or the id it gave a task: one level of a topic, of up to 128 bytes."""
 
+SensorKey = Annotated[str, StringConstraints(pattern=rf"^{_PART}$")]
+"""A sensor's name in the letters of a key: the first part of the keys of its tasks."""
+
+OTHER_SENSORS = "~others"
+"""Key under which sensors count that are too many to count apart. No name has it."""
+
 TaskKey = Annotated[str, StringConstraints(pattern=rf"^{_PART}\.{_PART}(\.[0-9a-f]{{8}})?$")]
 """The name of a task between services: `<client>.<task id>.<incarnation>`, never used twice.
 
@@ -61,6 +67,11 @@ hold keys without one.
 def task_key(client: str, task: str, incarnation: str) -> str:
     """Return the key of a task. Different names give different keys."""
     return f"{_escaped(client)}.{_escaped(task)}.{incarnation}"
+
+
+def sensor_part(client: str) -> str:
+    """Return the first part of the keys of a sensor's tasks."""
+    return _escaped(client)
 
 
 def sensor_key(key: str) -> str:

@@ -6,21 +6,19 @@ none. Neighbouring pieces joined are a stage: one session on one node.
 """
 
 import hashlib
+from collections.abc import Iterator
 from functools import cached_property
 from itertools import pairwise
 from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
 from splitplace.messages.base import Bytes, Milliseconds, Name, NonNegative, Part, Sha256
-from splitplace.messages.limits import MAX_BUNDLE_TENSORS, MAX_PIECES
-from splitplace.messages.tensors import TensorSpec
+from splitplace.messages.limits import MAX_BUNDLE_NAME_BYTES, MAX_BUNDLE_TENSORS, MAX_PIECES
+from splitplace.messages.tensors import TensorName, TensorSpec
 
 WEIGHT_ALIGNMENT = 4096
 """Weights begin at multiples of this in a weights file, so that a node can map them."""
-
-TensorName = Annotated[str, StringConstraints(min_length=1, max_length=512)]
-"""Name of a tensor in a graph."""
 
 OperatorDomain = Literal["", "ai.onnx.ml", "com.microsoft"]
 """Sets of operators that ONNX Runtime brings; the empty one is ONNX's own."""
@@ -44,6 +42,20 @@ class NamedTensor(Part):
 
 Bundle = Annotated[tuple[NamedTensor, ...], Field(min_length=1, max_length=MAX_BUNDLE_TENSORS)]
 """All tensors that are alive at one boundary between pieces."""
+
+
+SeveralTensors = Annotated[tuple[NamedTensor, ...], Field(max_length=MAX_BUNDLE_TENSORS)]
+"""Tensors by their names, in order; empty where one tensor without a name says it all."""
+
+
+def bundle_bytes(bundle: SeveralTensors) -> int:
+    """Return the bytes of all tensors of a bundle for one image."""
+    return sum(tensor.spec.bytes_per_image for tensor in bundle)
+
+
+def as_described(bundle: SeveralTensors) -> tuple[TensorSpec, SeveralTensors]:
+    """Return a bundle as fragments describe it: its first tensor, and all of them where it has several."""
+    return bundle[0].spec, bundle if len(bundle) > 1 else ()
 
 
 class OperatorSet(Part):
@@ -110,6 +122,11 @@ class Chain(Part):
         for bundle in self.bundles:
             if len({tensor.name for tensor in bundle}) < len(bundle):
                 raise ValueError("a bundle names a tensor twice")
+            if (
+                len(bundle) > 1
+                and max(len(tensor.name.encode()) for tensor in bundle) > MAX_BUNDLE_NAME_BYTES
+            ):
+                raise ValueError(f"a bundle has a name of more than {MAX_BUNDLE_NAME_BYTES} bytes")
         for piece in self.pieces:
             if (piece.weights is None) != (piece.weights_bytes == 0):
                 raise ValueError(
@@ -159,6 +176,22 @@ class PieceCost(Part):
     activation_bytes_per_image: Bytes
     """Greatest sum of the tensors that live at the same time."""
     flops_per_image: NonNegative
+    largest_weight_bytes: Bytes = 0
+    """Memory of the largest of its weights; 0 = not known."""
+
+
+class RunTotals(NamedTuple):
+    """What a run of pieces costs together."""
+
+    file_bytes: int
+    """Size of its files, each counted once."""
+    weight_bytes: int
+    activation_bytes_per_image: int
+    """The greatest of its pieces."""
+    flops_per_image: float
+    milliseconds_per_image: float
+    largest_weight_bytes: int
+    """0 = not known of all pieces."""
 
 
 class NamedChain(Part):
@@ -168,6 +201,24 @@ class NamedChain(Part):
     chain: Chain
     costs: Annotated[tuple[PieceCost, ...], Field(max_length=MAX_PIECES)]
     """One for each piece."""
+
+    def totals_from(self, first: int) -> Iterator[RunTotals]:
+        """Yield what the runs that begin at a piece cost, the shortest first."""
+        seen: set[str] = set()
+        files = weights = activation = largest = 0
+        is_known = True
+        flops = milliseconds = 0.0
+        for piece, cost in zip(self.chain.pieces[first:], self.costs[first:], strict=True):
+            for file in piece.files:
+                files += 0 if file.sha256 in seen else file.file_bytes
+                seen.add(file.sha256)
+            weights += cost.weight_bytes
+            activation = max(activation, cost.activation_bytes_per_image)
+            flops += cost.flops_per_image
+            milliseconds += cost.milliseconds_per_image
+            largest = max(largest, cost.largest_weight_bytes)
+            is_known = is_known and (cost.largest_weight_bytes > 0 or not cost.weight_bytes)
+            yield RunTotals(files, weights, activation, flops, milliseconds, largest if is_known else 0)
 
     @model_validator(mode="after")
     def _has_costs(self) -> Self:

@@ -8,7 +8,7 @@ does not give are taken from the topic (`task/<application>/<client>/<task>`) or
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from splitplace.messages.application import VariantKind
 from splitplace.messages.base import (
@@ -23,12 +23,13 @@ from splitplace.messages.base import (
     Ratio,
     SignedMilliseconds,
     Text,
-    one_line,
 )
+from splitplace.messages.findings import AnyPrediction, Finding
 from splitplace.messages.limits import (
     MAX_BATCH,
+    MAX_BUNDLE_TENSORS,
     MAX_DEADLINE_MS,
-    MAX_DEALT,
+    MAX_FOUND,
     MAX_MICRO_BATCHES,
     MAX_PLACED,
     MAX_REPLICAS,
@@ -37,12 +38,31 @@ from splitplace.messages.limits import (
     MIN_DEADLINE_MS,
 )
 from splitplace.messages.names import SensorName, TaskKey
-from splitplace.messages.pieces import PieceRun
-from splitplace.messages.tensors import DType
+from splitplace.messages.pictures import Fit
+from splitplace.messages.placing import BatchSize, ForeseenPlacement, StagePlacement
+from splitplace.messages.tensors import DType, TensorName
+from splitplace.messages.trace_context import TraceParent
 
 Deadline = Annotated[float, Field(ge=MIN_DEADLINE_MS, le=MAX_DEADLINE_MS, allow_inf_nan=False)]
-BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH)]
 ClassLabel = Annotated[int, Field(ge=0, le=100_000)]
+SentShape = Annotated[
+    tuple[Annotated[int, Field(ge=0, le=1 << 20)], ...], Field(max_length=MAX_TENSOR_RANK + 1)
+]
+"""Shape of an array of a task, as its sender says it."""
+
+
+class TaskTensor(Part):
+    """One of the inputs of a task, by its name. A tensor of an answer may be sent again as it came."""
+
+    model_config = ConfigDict(val_json_bytes="base64", ser_json_bytes="base64")
+
+    name: TensorName
+    dtype: DType | None = None
+    shape: SentShape | None = None
+    """Batch first; without a batch it is one of a batch of one."""
+    codec: Literal["raw", "zstd"] = "raw"
+    data: bytes
+    """C-ordered, little-endian: base64 in JSON, bytes in msgpack."""
 
 
 class TaskRequest(Message):
@@ -50,7 +70,9 @@ class TaskRequest(Message):
 
     `inputs` are the raw bytes of a C-ordered array of `shape`, batch first (base64 in JSON, bytes in
     msgpack), zstd-compressed where `codec` says so. Alternatively `images` holds one picture file per input
-    (PNG, JPEG, WebP, GIF, BMP or TIFF). Exactly one of the two must be given. Fields that are not known are
+    (PNG, JPEG, WebP, GIF, BMP or TIFF), or `sound` a WAV file, whose windows are the inputs. Only one of
+    these may be given. An application that takes several tensors gets them in `tensors`; the first of them
+    may be in `images`, `inputs` or `sound`. Fields that are not known are
     ignored.
     """
 
@@ -63,27 +85,22 @@ class TaskRequest(Message):
     client: SensorName | None = None
     deadline_ms: Deadline | None = None
     inputs: bytes | None = None
-    shape: (
-        Annotated[tuple[Annotated[int, Field(ge=0, le=1 << 20)], ...], Field(max_length=MAX_TENSOR_RANK + 1)]
-        | None
-    ) = None
+    shape: SentShape | None = None
     dtype: DType | None = None
     codec: Literal["raw", "zstd"] = "raw"
     images: Annotated[tuple[bytes, ...], Field(min_length=1, max_length=MAX_BATCH)] | None = None
+    sound: bytes | None = None
+    """A WAV file of the rate that the application takes."""
+    tensors: Annotated[tuple[TaskTensor, ...], Field(max_length=MAX_BUNDLE_TENSORS)] | None = None
+    """Inputs by their names, as the manifest gives them. States that are left out are zeros."""
     labels: Annotated[tuple[ClassLabel, ...], Field(max_length=MAX_BATCH)] | None = None
     """The true class of each input, where the sensor knows it. Measures accuracy; no decision uses it."""
+    fit: Fit | None = None
+    """How `images` are fitted into the network's input; None = as the application says."""
 
 
 AnswerStatus = Literal["answered", "expired", "failed", "refused", "invalid"]
 """`refused` (hopeless, or the system is overloaded) and `invalid` (not understood) tasks were never run."""
-
-
-class Prediction(Part):
-    """The answer for one input."""
-
-    label: Annotated[str, Field(max_length=100), AfterValidator(one_line)]
-    index: ClassLabel
-    confidence: Ratio
 
 
 class StageReport(Part):
@@ -105,7 +122,7 @@ class Answer(Message):
     status: AnswerStatus
     reason: Text
     """Why this status, and what to do about it; for an answer, why the task was run this way."""
-    predictions: Annotated[tuple[Prediction | None, ...], Field(max_length=MAX_BATCH)] = ()
+    predictions: Annotated[tuple[AnyPrediction | None, ...], Field(max_length=MAX_BATCH)] = ()
     """One for each input; null where the network's output for it is not finite."""
     decision: Name | None = None
     """The variant that was run."""
@@ -187,6 +204,10 @@ class TaskDecided(Message):
     """Probability of this choice in this context; estimates of other policies divide by it."""
     explored: bool = False
     """Whether the policy chose it to learn, although another choice looked better."""
+    promised: Ratio | None = None
+    """Probability of an answer in time, corrected by how often the same was true before; None = not said."""
+    foreseen: ForeseenPlacement | None = None
+    """Where the splitter expects it to run; a hint, which the placer uses while nothing has changed."""
 
     @property
     def scores(self) -> dict[str, float]:
@@ -194,23 +215,6 @@ class TaskDecided(Message):
         return {
             estimate.variant: estimate.score for estimate in self.alternatives if estimate.score is not None
         }
-
-
-class StagePlacement(Part):
-    """Which node runs a stage, or its share of it, and the computing time the placer expects that to take."""
-
-    stage: Name
-    node: Name
-    work_ms: Milliseconds
-    micro_batches: (
-        Annotated[
-            tuple[Annotated[int, Field(ge=0, lt=MAX_DEALT)], ...], Field(min_length=1, max_length=MAX_DEALT)
-        ]
-        | None
-    ) = None
-    """The micro-batches that this node runs, where the stage has replicas; None = all."""
-    run: PieceRun | None = None
-    """The pieces of the stage, where they were grouped for this task; None = as the variant says."""
 
 
 class TaskPlaced(Message):
@@ -276,11 +280,18 @@ class TaskPlaced(Message):
         return self
 
 
-class ClassScore(Part):
-    """The winning class of one input."""
+class ClassShare(Part):
+    """A class and its confidence."""
 
     index: ClassLabel
     confidence: Ratio
+
+
+class ClassScore(ClassShare):
+    """The winning class of one input."""
+
+    top: Annotated[tuple[ClassShare, ...], Field(max_length=MAX_FOUND)] = ()
+    """The best classes, where the application asks for several."""
 
 
 class TaskResult(Message):
@@ -290,8 +301,10 @@ class TaskResult(Message):
     attempt: Attempt
     application: Name
     variant: Name
-    scores: Annotated[tuple[ClassScore | None, ...], Field(min_length=1, max_length=MAX_BATCH)]
-    """None for an input whose outputs are not finite."""
+    scores: Annotated[tuple[ClassScore | None, ...], Field(max_length=MAX_BATCH)] = ()
+    """One for each input of a classification; None where the outputs are not finite."""
+    findings: Annotated[tuple[Finding | None, ...], Field(max_length=MAX_BATCH)] = ()
+    """One for each input of an application of another kind; None where the outputs are not finite."""
     stages: Annotated[tuple[StageReport, ...], Field(max_length=MAX_PLACED)]
     micro_batches: Annotated[int, Field(ge=1, le=MAX_MICRO_BATCHES)]
     moved_bytes: Count
@@ -300,6 +313,17 @@ class TaskResult(Message):
     """Share of the classes whose branch is merged here, mean over inputs; below 1 the result is partial."""
     finite: Ratio = 1.0
     """Share of the merged outputs that are finite; those with NaN or infinity are left out."""
+
+    @model_validator(mode="after")
+    def _has_one_for_each_input(self) -> Self:
+        if bool(self.scores) == bool(self.findings):
+            raise ValueError("a result has either scores or findings")
+        return self
+
+    @property
+    def inputs(self) -> tuple[ClassScore | Finding | None, ...]:
+        """What was found in each input, of whatever kind."""
+        return self.scores or self.findings
 
     @property
     def predicted(self) -> float:
@@ -332,6 +356,8 @@ class TaskFinished(Message):
     predicted_ms: Milliseconds | None
     after_decision_ms: Milliseconds | None = None
     """From the decision of the last attempt to the answer: the time that `predicted_ms` foretells."""
+    promised: Ratio | None = None
+    """Probability of an answer in time that the last decision promised; None = it promised none."""
     on_time: bool
     accuracy: Ratio | None
     """Share of right labels where the sensor sent the truth; None otherwise."""
@@ -341,6 +367,8 @@ class TaskFinished(Message):
     """Share of the classes that could be predicted, 0 to 1, mean over inputs; None without a result."""
     stages: Annotated[tuple[StageReport, ...], Field(max_length=MAX_PLACED)] = ()
     moved_bytes: Count = 0
+    traceparent: TraceParent | None = None
+    """The sensor's span, where it sent one: parent of the task's trace."""
 
     @property
     def predicted_ratio(self) -> float | None:

@@ -3,11 +3,7 @@
 Patterns stand below the configurable prefix (`splitplace/v1`). `{name}` is one level of the topic.
 """
 
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Generic, Literal, TypeVar
 
 from splitplace.messages import limits
 from splitplace.messages.application import Application
@@ -27,13 +23,17 @@ from splitplace.messages.cluster import (
 from splitplace.messages.frames import FragmentHeader, TensorHeader
 from splitplace.messages.joining import JoinAnswer, JoinRequest, TrustedAuthorities
 from splitplace.messages.metrics import (
+    Availability,
     ClusterMetrics,
     GatewayMetrics,
+    LatestAnswer,
     NodeMetrics,
     RefusalMetrics,
+    SensorMetrics,
     ServiceMetrics,
     TaskMetrics,
 )
+from splitplace.messages.second_run import SecondRun, TaskLagging
 from splitplace.messages.task import (
     Answer,
     SettleTask,
@@ -44,70 +44,12 @@ from splitplace.messages.task import (
     TaskRequest,
     TaskResult,
 )
-
-MessageT = TypeVar("MessageT", bound=Message)
-
-Encoding = Literal["task", "json", "frame"]
-"""`task`: JSON, msgpack or a picture, by content; `json`: always JSON; `frame`: see messages.frames."""
-
-_PARAMETER = re.compile(r"\{(\w+)\}")
-
-
-@dataclass(frozen=True)
-class Topic(Generic[MessageT]):
-    """A topic pattern and everything that holds for messages on it."""
-
-    pattern: str
-    message: type[MessageT]
-    publishers: tuple[str, ...]
-    subscribers: tuple[str, ...]
-    summary: str
-    encoding: Encoding = "json"
-    qos: Literal[0, 1] = 1
-    retain: bool = False
-    max_bytes: int = limits.MAX_CONTROL_BYTES
-    is_open: bool = False
-    """Whether the last parameter stands for any number of levels."""
-
-    @property
-    def level(self) -> str:
-        """Regular expression of a parameter. Sensors may leave a level empty; no part of the system does."""
-        return "[^/]*" if self.encoding == "task" else "[^/]+"
-
-    @cached_property
-    def parameters(self) -> tuple[str, ...]:
-        """Names of the variable levels."""
-        return tuple(_PARAMETER.findall(self.pattern))
-
-    @cached_property
-    def filter(self) -> str:
-        """The MQTT subscription filter, without prefix."""
-        return _PARAMETER.sub("+", self.pattern) + ("/#" if self.is_open else "")
-
-    @cached_property
-    def _regex(self) -> re.Pattern[str]:
-        expression = _PARAMETER.sub(rf"(?P<\1>{self.level})", self.pattern)
-        if self.is_open:
-            expression = expression.removesuffix(f"{self.level})") + ".*)"
-        return re.compile(expression, re.DOTALL)
-
-    def at(self, **values: str) -> str:
-        """Return the topic for these parameters, without prefix. Raises KeyError for a missing one."""
-        return self.pattern.format(**values)
-
-    def name_of(self, message: MessageT, **values: str) -> str:
-        """The topic of a message, without prefix: its fields give the parameters that are not in `values`."""
-        fields = {name: getattr(message, name) for name in self.parameters if hasattr(message, name)}
-        return self.at(**(fields | values))
-
-    def match(self, topic: str) -> dict[str, str] | None:
-        """Return the parameters in a topic (without prefix); None if the topic does not match."""
-        found = self._regex.fullmatch(topic)
-        return found.groupdict() if found else None
-
+from splitplace.messages.topic import Topic as Topic  # noqa: PLC0414 - for those who read the table
 
 SENSOR = "sensor"
 DASHBOARD = "dashboard"
+HOME_ASSISTANT = "home-assistant"
+"""A dashboard that sees the labels of answers, too."""
 GATEWAY = "gateway"
 SPLITTER = "splitter"
 PLACER = "placer"
@@ -174,18 +116,10 @@ ANSWER = Topic(
 )
 
 JOB_ACCEPTED = Topic(
-    "job/{task}/accepted",
-    TaskAccepted,
-    (GATEWAY,),
-    (SPLITTER, DASHBOARD),
-    "The journal holds the task; an attempt begins.",
+    "job/{task}/accepted", TaskAccepted, (GATEWAY,), (SPLITTER, DASHBOARD), "An attempt begins."
 )
 JOB_DECIDED = Topic(
-    "job/{task}/decided",
-    TaskDecided,
-    (SPLITTER,),
-    (PLACER, GATEWAY, DASHBOARD),
-    "How the task is split, and why.",
+    "job/{task}/decided", TaskDecided, (SPLITTER,), (PLACER, GATEWAY, DASHBOARD), "How it is split, and why."
 )
 JOB_PLACED = Topic(
     "job/{task}/placed",
@@ -193,6 +127,16 @@ JOB_PLACED = Topic(
     (PLACER,),
     (GATEWAY, SPLITTER, RESULT_AGGREGATOR, RESOURCE_MONITOR, DASHBOARD),
     "Which node runs which stage.",
+)
+JOB_LAGGING = Topic(
+    "job/{task}/lagging", TaskLagging, (RESULT_AGGREGATOR,), (PLACER, DASHBOARD), "Outputs are overdue."
+)
+JOB_SECOND_RUN = Topic(
+    "job/{task}/second-run",
+    SecondRun,
+    (PLACER,),
+    (GATEWAY, RESULT_AGGREGATOR, DASHBOARD),
+    "Where overdue micro-batches run a second time.",
 )
 JOB_RESULT = Topic(
     "job/{task}/result",
@@ -203,11 +147,7 @@ JOB_RESULT = Topic(
     max_bytes=limits.MAX_ANSWER_BYTES,
 )
 JOB_SETTLE = Topic(
-    "job/{task}/settle",
-    SettleTask,
-    (GATEWAY,),
-    (RESULT_AGGREGATOR, DASHBOARD),
-    "A task nears its deadline: asks for its partial result.",
+    "job/{task}/settle", SettleTask, (GATEWAY,), (RESULT_AGGREGATOR, DASHBOARD), "Asks for a partial result."
 )
 JOB_FINISHED = Topic(
     "job/{task}/finished",
@@ -358,6 +298,36 @@ METRICS_REFUSALS = Topic(
     retain=True,
     max_bytes=limits.MAX_METRIC_BYTES,
 )
+METRICS_SENSOR = Topic(
+    "metrics/sensor/{sensor}",
+    SensorMetrics,
+    (GATEWAY,),
+    (DASHBOARD, HOME_ASSISTANT),
+    "Outcomes of one sensor's tasks.",
+    qos=0,
+    retain=True,
+    max_bytes=limits.MAX_METRIC_BYTES,
+)
+LATEST_OF_SENSOR = Topic(
+    "latest/sensor/{sensor}",
+    LatestAnswer,
+    (GATEWAY,),
+    (HOME_ASSISTANT,),
+    "The last answer to a sensor.",
+    qos=0,
+    retain=True,
+    max_bytes=limits.MAX_METRIC_BYTES,
+)
+LATEST_OF_APPLICATION = Topic(
+    "latest/application/{application}",
+    LatestAnswer,
+    (GATEWAY,),
+    (HOME_ASSISTANT,),
+    "The last answer with a result of an application.",
+    qos=0,
+    retain=True,
+    max_bytes=limits.MAX_METRIC_BYTES,
+)
 METRICS_NODE = Topic(
     "metrics/node/{node}",
     NodeMetrics,
@@ -385,6 +355,37 @@ METRICS_SERVICE = Topic(
     (DASHBOARD,),
     "What a service's bus received and dropped.",
     qos=0,
+    retain=True,
+    max_bytes=limits.MAX_METRIC_BYTES,
+)
+
+AVAILABILITY_NODE = Topic(
+    "availability/node/{node}",
+    Availability,
+    (NODE,),
+    (DASHBOARD,),
+    "Whether a node is there; last will.",
+    encoding="word",
+    retain=True,
+    max_bytes=limits.MAX_METRIC_BYTES,
+)
+AVAILABILITY_SERVICE = Topic(
+    "availability/service/{service}",
+    Availability,
+    SERVICES,
+    (DASHBOARD,),
+    "Whether a service is there; last will.",
+    encoding="word",
+    retain=True,
+    max_bytes=limits.MAX_METRIC_BYTES,
+)
+AVAILABILITY_SYSTEM = Topic(
+    "availability/system",
+    Availability,
+    (RESOURCE_MONITOR,),
+    (DASHBOARD,),
+    "Whether all services and a node are there; last will.",
+    encoding="word",
     retain=True,
     max_bytes=limits.MAX_METRIC_BYTES,
 )

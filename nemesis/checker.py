@@ -83,8 +83,9 @@ class Promises:
     """Growth of memory after warm-up; judged where a process lived long enough."""
     slope_after_s: float = 600.0
     """A shorter life says little about a slope."""
-    most_growth_mib: float = 200.0
-    """Growth of memory of one process after warm-up, at any moment: nodes load networks, and little else."""
+    most_growth_mib: float = 400.0
+    """Growth of memory of one process after warm-up, at any moment. A node that comes to hold every shipped
+    network, with ResNet50 whole and in stages, grows by some 290."""
 
 
 @dataclass(frozen=True)

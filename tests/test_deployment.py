@@ -42,15 +42,21 @@ def instructions(dockerfile: Path, name: str) -> list[list[str]]:
     return [shlex.split(line)[1:] for line in text.splitlines() if line.startswith(f"{name} ")]
 
 
+def dockerfile_of(service: dict[str, Any]) -> Path:
+    """The file that a part's image is built from: `splitplace-node` is that of nodes."""
+    return DEPLOY / f"Dockerfile.{service['image'].removeprefix('splitplace-')}"
+
+
 def command_line(service: dict[str, Any]) -> list[str]:
     """What a container of ours runs: the image's entry point and the command."""
-    entry = instructions(ROOT / service["build"]["dockerfile"], "ENTRYPOINT")[0]
+    entry = instructions(dockerfile_of(service), "ENTRYPOINT")[0]
     words = re.findall(r"[\w-]+", " ".join(entry))
     return [*words, *map(str, service["command"])]
 
 
 def ours(compose: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {name: service for name, service in compose["services"].items() if "build" in service}
+    parts = compose["services"].items()
+    return {name: service for name, service in parts if service["image"].startswith("splitplace-")}
 
 
 def test_compose_runs_a_broker_all_services_and_three_nodes(compose: dict[str, Any]) -> None:
@@ -105,12 +111,35 @@ def test_every_part_is_watched_and_waits_for_the_broker(compose: dict[str, Any])
     for name, service in compose["services"].items():
         assert service["healthcheck"]["test"][0] == "CMD", name
         assert service["restart"] == "unless-stopped"
-    for name, service in ours(compose).items():
+    for service in ours(compose).values():
         assert service["depends_on"]["broker"]["condition"] == "service_healthy"
-        kind = "node" if name.startswith("node-") else "service"
-        assert service["healthcheck"]["test"][-1] == f"{kind}/{name}"
+        assert service["environment"]["SPLITPLACE_ALIVE_FILE"] == "/tmp/alive"
+        assert "/tmp" in service["tmpfs"]
         assert not service.get("privileged")
         assert service["cap_drop"] == ["ALL"]
+
+
+def test_the_health_check_says_whether_the_file_is_fresh(compose: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "alive"
+    (test,) = {tuple(service["healthcheck"]["test"]) for service in ours(compose).values()}
+    words = [word.replace("/tmp/alive", str(file)).replace("$$", "$") for word in test[1:]]
+
+    def is_healthy() -> bool:
+        return subprocess.run(words, check=False, stderr=subprocess.DEVNULL).returncode == 0
+
+    assert not is_healthy()  # no part has been online yet
+    file.touch()
+    assert is_healthy()
+    os.utime(file, (file.stat().st_atime, file.stat().st_mtime - 30))
+    assert not is_healthy()
+
+
+def test_each_image_is_built_once_and_what_containers_log_is_limited(compose: dict[str, Any]) -> None:
+    built = [service["image"] for service in compose["services"].values() if "build" in service]
+    assert sorted(built) == sorted({service["image"] for service in ours(compose).values()})
+    for name, service in compose["services"].items():
+        assert service["logging"]["options"] == {"max-size": "5m", "max-file": "3"}, name
+        assert "build" in service or name == "broker" or service["pull_policy"] == "never"
 
 
 def test_compose_publishes_ports_to_this_machine_only(compose: dict[str, Any]) -> None:
@@ -131,7 +160,7 @@ def test_every_file_and_volume_that_compose_names_exists(compose: dict[str, Any]
 def test_what_is_kept_in_volumes_lies_where_the_image_puts_it(compose: dict[str, Any]) -> None:
     """The root file system is read-only, so what is written elsewhere would fail."""
     for service in ours(compose).values():
-        dockerfile = ROOT / service["build"]["dockerfile"]
+        dockerfile = dockerfile_of(service)
         ((home,),) = instructions(dockerfile, "VOLUME")
         assert instructions(dockerfile, "WORKDIR")[-1] == [home]
         variables = dict(word.split("=", 1) for words in instructions(dockerfile, "ENV") for word in words)
@@ -217,6 +246,7 @@ def test_every_systemd_unit_is_restarted_and_has_few_rights(name: str, part: str
     assert service["MemoryMax"]
     assert {service[key] for key in ("NoNewPrivileges", "PrivateDevices", "LockPersonality")} == {"yes"}
     assert service["CapabilityBoundingSet"] == ""
+    assert "AF_NETLINK" in service["RestrictAddressFamilies"].split()  # without it mDNS knows no interface
     if part != "broker":
         assert float(service["WatchdogSec"]) >= 10
 

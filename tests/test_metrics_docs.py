@@ -31,12 +31,13 @@ def rows(section: str) -> list[list[str]]:
 def test_every_field_of_a_message_stands_in_its_table_once_with_unit_and_meaning(model: str) -> None:
     table = rows(model)
     listed = [cells[0].strip("`") for cells in table]
-    assert listed == [name for name in MODELS[model].model_fields if name != "version"]
+    sent = [*MODELS[model].model_fields, *MODELS[model].model_computed_fields]
+    assert listed == [name for name in sent if name != "version"]
     assert all(unit and meaning for _, unit, meaning in table)
 
 
 def test_sections_describe_only_messages_that_exist() -> None:
-    sections = set(re.findall(r"^## (\w+Metrics)$", TEXT, flags=re.MULTILINE))
+    sections = set(re.findall(r"^## ([A-Z]\w*[A-Z]\w+|Availability)$", TEXT, flags=re.MULTILINE))
     assert sections == set(MODELS)
 
 
@@ -49,7 +50,7 @@ def test_every_metrics_topic_stands_in_the_table_of_topics_as_it_is() -> None:
             topic.retain,
         )
         for topic in all_topics()
-        if topic.pattern.startswith("metrics/")
+        if topic.pattern.startswith(("metrics/", "latest/", "availability/"))
     }
     assert listed == known
 

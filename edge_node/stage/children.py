@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from tempfile import TemporaryFile
 from typing import IO, TypeVar
 
+from splitplace.edge_node.available_memory import CHILD_BYTES
 from splitplace.edge_node.sessions import FragmentError
 from splitplace.edge_node.stage.child import OUT_OF_MEMORY
 from splitplace.edge_node.stage.measure import private_bytes
@@ -95,6 +96,7 @@ class Children:
         standard_input: bytes,
         *,
         memory_bytes: int,
+        mapped_bytes: int,
         timeout_s: float,
     ) -> Ended:
         """Run a child to its end. Only in the thread.
@@ -104,6 +106,8 @@ class Children:
             arguments: Those others.
             standard_input: What it reads.
             memory_bytes: Private memory that it may use beyond that of a bare process.
+            mapped_bytes: Size of the weights that it maps. The kernel's limit counts them, although they take
+                no private memory; so what is private is watched, too.
             timeout_s: Seconds until it is killed.
 
         Raises:
@@ -112,7 +116,7 @@ class Children:
             WroteTooMuchError: It wrote more than it may.
             PrepareError: It failed, or this is closed.
         """
-        words = [*command, str(os.getpid()), str(memory_bytes), *arguments]
+        words = [*command, str(os.getpid()), str(memory_bytes + mapped_bytes), *arguments]
         environment = {**os.environ, **_ENVIRONMENT}
         with TemporaryFile() as source, TemporaryFile() as answer, TemporaryFile() as reason:
             source.write(standard_input)
@@ -121,7 +125,7 @@ class Children:
                 words, stdin=source, stdout=answer, stderr=reason, env=environment
             ) as child:
                 try:
-                    peak_bytes = self._watched(child, timeout_s)
+                    peak_bytes = self._watched(child, memory_bytes, timeout_s)
                 except BaseException:
                     child.kill()
                     raise
@@ -129,12 +133,14 @@ class Children:
             answer.seek(0)
             return Ended(answer.read(_MAX_ANSWER_BYTES), peak_bytes)
 
-    def _watched(self, child: "subprocess.Popen[bytes]", timeout_s: float) -> int:
+    def _watched(self, child: "subprocess.Popen[bytes]", memory_bytes: int, timeout_s: float) -> int:
         """Wait for a child. Return its peak of private memory."""
         ends = time.monotonic() + timeout_s
         peak = 0
         while child.poll() is None:
             peak = max(peak, private_bytes(child.pid))
+            if peak > CHILD_BYTES + memory_bytes:
+                raise PrepareMemoryError(_needs_more(memory_bytes))
             if self._closing.is_set():
                 raise PrepareError("the node is stopping")
             if time.monotonic() > ends:
@@ -146,12 +152,16 @@ class Children:
         return peak
 
 
+def _needs_more(memory_bytes: int) -> str:
+    return f"the preparation needs more than the {memory_bytes / 2**20:.0f} MiB that it may use"
+
+
 def _raise_for(code: int, memory_bytes: int, reason: IO[bytes]) -> None:
     if code == 0:
         return
     allowed = f"{memory_bytes / 2**20:.0f} MiB"
     if code == OUT_OF_MEMORY:
-        raise PrepareMemoryError(f"the preparation needs more than the {allowed} that it may use")
+        raise PrepareMemoryError(_needs_more(memory_bytes))
     if code == -signal.SIGXFSZ:
         raise WroteTooMuchError("the preparation writes more than the disk has room for")
     if code < 0:

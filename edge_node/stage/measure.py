@@ -40,6 +40,8 @@ class Wanted(TypedDict):
     """What to run."""
 
     inputs: list[Input]
+    packed: bool
+    """Whether its weights are laid out for this processor."""
     micro_batches: list[int]
     """Ascending: memory that a small one has left is reused by a larger one, or counts."""
 
@@ -91,7 +93,7 @@ def measured(model: Path, wanted: Wanted, memory_bytes: int) -> Measured:
     base_bytes = private_bytes()
     child.limit_memory(memory_bytes)
     with _Peak() as peak:
-        session = sessions.load(model, sessions.prepared_options(threads=1))
+        session = sessions.load(model, sessions.prepared_options(threads=1, packed=wanted["packed"]))
         loading_bytes = peak.take()
         sessions.give_back_memory()
         loaded_bytes = private_bytes()
@@ -113,7 +115,7 @@ def measured(model: Path, wanted: Wanted, memory_bytes: int) -> Measured:
                 )
             )
     return Measured(
-        loading_bytes=max(0, loading_bytes - base_bytes),
+        loading_bytes=max(0, loading_bytes - base_bytes, loaded_bytes - base_bytes),  # what stays was there
         loaded_bytes=max(0, loaded_bytes - base_bytes),
         runs=runs,
     )

@@ -50,6 +50,8 @@ class FormNote(Part):
     files: Annotated[tuple[FormFile, ...], Field(min_length=1, max_length=2)]
     memory: StageMemory | None = None
     """None before it was measured."""
+    packed: bool = True
+    """Whether its weights are laid out for this processor."""
 
     @property
     def mapped_bytes(self) -> int:
@@ -64,6 +66,7 @@ class UnfinishedForm:
     folder: Path
     """Empty at first."""
     memory: StageMemory | None = None
+    packed: bool = True
 
 
 def key_of(stage: ChainStage, identity: str | None = None) -> str:
@@ -190,9 +193,8 @@ class PreparedForms:
             size = sum(file.size for file in files)
             if size > self.room_bytes:
                 raise FormTooLargeError(too_large(size, self.room_bytes))
-            replace_file(
-                partial / _NOTE, FormNote(files=files, memory=form.memory).model_dump_json().encode()
-            )
+            note = FormNote(files=files, memory=form.memory, packed=form.packed)
+            replace_file(partial / _NOTE, note.model_dump_json().encode())
             _sync_folder(partial)
             with self._lock:
                 self._make_room(size)

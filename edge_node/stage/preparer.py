@@ -22,7 +22,7 @@ from splitplace.edge_node.stage.children import (
 from splitplace.edge_node.stage.measure import Input, Wanted
 from splitplace.edge_node.stage.memory import StageMemory
 from splitplace.edge_node.stage.pieces import joined_from
-from splitplace.edge_node.stage.prepare import MODEL
+from splitplace.edge_node.stage.prepare import MODEL, PACKED, PLAIN, WEIGHTS
 from splitplace.edge_node.stage.prepared import FormTooLargeError, PreparedForms, key_of, too_large
 from splitplace.messages.pieces import ChainStage
 
@@ -44,6 +44,8 @@ class Prepared:
     """Size of its weights, which a session maps."""
     was_there: bool
     """Whether it was on the disk already."""
+    packed: bool = True
+    """Whether its weights are laid out for this processor."""
     seconds: float = 0.0
     peak_bytes: int = 0
     """Greatest private memory of the child that prepared, looked at every 10 ms; 0 if none did."""
@@ -57,6 +59,8 @@ class Limits:
     """Private memory of a child beyond that of a bare process."""
     timeout_s: float = TIMEOUT_S
     """Seconds until a child is killed."""
+    packed: bool = True
+    """Whether weights are laid out for this processor, which takes the memory of all of them."""
 
 
 class Preparer:
@@ -100,7 +104,7 @@ class Preparer:
         about = self._forms.about(key)
         if about is None or about.memory is None or not about.memory.covers(micro_batches):
             return None
-        return Prepared(key, model, about.memory, about.mapped_bytes, was_there=True)
+        return Prepared(key, model, about.memory, about.mapped_bytes, was_there=True, packed=about.packed)
 
     def prepare(
         self, stage: ChainStage, micro_batches: Collection[int], limits: Limits, form_bytes: int = 0
@@ -147,23 +151,30 @@ class Preparer:
             joined = joined_from(self._pieces, stage)
             check_stage(joined, self._max_tensor_bytes)
             with self._forms.making(key, form_bytes) as form:
-                peak_bytes = self._write(joined, form.folder, limits)
+                form.packed = limits.packed
+                peak_bytes = self._write(joined, stage, form.folder, limits)
                 form.memory = self._measured(form.folder / MODEL, stage, micro_batches, limits)
         else:
-            self._forms.note_memory(key, self._measured(model, stage, micro_batches, limits))
+            about = self._forms.about(key)
+            as_made = replace(limits, packed=about is None or about.packed)
+            self._forms.note_memory(key, self._measured(model, stage, micro_batches, as_made))
         made = self.find(stage, micro_batches)
         if made is None:
             raise PrepareError("the prepared stage has gone from the disk")
         seconds = time.monotonic() - began
-        log.info("prepared stage %s in %.1f s, peak %.1f MiB", key[:12], seconds, peak_bytes / 2**20)
+        log.info(
+            "prepared stage %s (%s) in %.1f s, peak %.1f MiB",
+            *(key[:12], PACKED if made.packed else PLAIN, seconds, peak_bytes / 2**20),
+        )
         return replace(made, was_there=False, seconds=seconds, peak_bytes=peak_bytes)
 
-    def _write(self, joined: bytes, folder: Path, limits: Limits) -> int:
+    def _write(self, joined: bytes, stage: ChainStage, folder: Path, limits: Limits) -> int:
         """Have a stage optimised and written into a folder. Return the child's peak of private memory."""
         room_bytes = self._forms.room_bytes
-        arguments = (str(room_bytes), str(self._pieces), str(folder))
+        layout = PACKED if limits.packed else PLAIN
+        arguments = (str(room_bytes), str(self._pieces), str(folder), layout)
         try:
-            ended = self._run(self._prepare_command, arguments, joined, limits)
+            ended = self._run(self._prepare_command, arguments, joined, limits, _weights_bytes(stage))
         except WroteTooMuchError as error:
             raise FormTooLargeError(too_large(room_bytes + 1, room_bytes)) from error
         if not (folder / MODEL).exists():
@@ -178,14 +189,28 @@ class Preparer:
             Input(name=tensor.name, dtype=tensor.spec.dtype, shape=list(tensor.spec.shape))
             for tensor in stage.inputs
         ]
-        wanted = json.dumps(Wanted(inputs=inputs, micro_batches=list(micro_batches)))
-        ended = self._run(self._measure_command, (str(model),), wanted.encode(), limits)
+        wanted = json.dumps(Wanted(inputs=inputs, packed=limits.packed, micro_batches=list(micro_batches)))
+        weights = model.with_name(WEIGHTS)
+        mapped_bytes = weights.stat().st_size if weights.exists() else 0
+        ended = self._run(self._measure_command, (str(model),), wanted.encode(), limits, mapped_bytes)
         try:
             return StageMemory.model_validate_json(ended.answer)
         except ValidationError as error:
             raise PrepareError(f"the measurement gave {ended.answer[:80]!r}") from error
 
-    def _run(self, command: Command, arguments: tuple[str, ...], given: bytes, limits: Limits) -> Ended:
+    def _run(
+        self, command: Command, arguments: tuple[str, ...], given: bytes, limits: Limits, mapped_bytes: int
+    ) -> Ended:
         return self._children.run(
-            command, arguments, given, memory_bytes=limits.memory_bytes, timeout_s=limits.timeout_s
+            command,
+            arguments,
+            given,
+            memory_bytes=limits.memory_bytes,
+            mapped_bytes=mapped_bytes,
+            timeout_s=limits.timeout_s,
         )
+
+
+def _weights_bytes(stage: ChainStage) -> int:
+    """Return the size of the weights files of a stage, each counted once."""
+    return sum({piece.weights: piece.weights_bytes for piece in stage.pieces if piece.weights}.values())

@@ -133,7 +133,7 @@ def joined_session(
 
 
 def prepared_session(
-    stage: ChainStage, model: Path, threads: int = 1, *, spinning: bool = False
+    stage: ChainStage, model: Path, threads: int = 1, *, spinning: bool = False, packed: bool = True
 ) -> StageSession:
     """Map a prepared stage, optimised already.
 
@@ -142,14 +142,14 @@ def prepared_session(
         model: The prepared model; its weights lie beside it.
         threads: Threads of a run.
         spinning: Whether threads that wait for others in a run spin.
+        packed: Whether its weights are laid out for this processor.
 
     Raises:
         FragmentError: ONNX Runtime refuses it.
         MemoryError: It takes more than is left of the limit.
     """
-    return StageSession(
-        load(model, prepared_options(threads, spinning=spinning)), stage.inputs, stage.outputs
-    )
+    options = prepared_options(threads, spinning=spinning, packed=packed)
+    return StageSession(load(model, options), stage.inputs, stage.outputs)
 
 
 def _tensor(argument: Any) -> NamedTensor:  # noqa: ANN401 - a NodeArg, which has no stub

@@ -6,6 +6,7 @@ cost nobody anything. All times are points on the caller's clock, in ms.
 """
 
 from collections import Counter, OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import inf
 
@@ -39,6 +40,17 @@ class Refused:
 
     key: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What a sensor holds, and what it may hold while others hold what they do now."""
+
+    tasks: int
+    """Its unfinished tasks."""
+    most_tasks: int
+    share: float
+    """How much of its quota is used, 0 to 1: of tasks or of bytes, whichever is more."""
 
 
 @dataclass(slots=True)
@@ -121,6 +133,19 @@ class Admission:
         ahead = self._line.cost_ahead(sensor, cost) + sum(self._begun.values())
         why = _too_late(ahead, cost, cost_ms, deadline_ms)
         return ("overloaded", why) if why else None
+
+    @property
+    def holders(self) -> Collection[str]:
+        """The sensors that have unfinished tasks."""
+        return self._tasks_of.keys()
+
+    def quota(self, sensor: str) -> Quota:
+        """Return what `refusal` leaves a sensor."""
+        own, free = self._tasks_of[sensor], self._limits.tasks - len(self._held)
+        held, room = self._bytes_of[sensor], max(self._limits.input_bytes - self._held_bytes, 0.0)
+        most = own + (min((free - own) // 2 + 1, free) if own <= free else 0)
+        of_tasks, of_bytes = own / most if most else 1.0, 2 * held / (held + room) if held else 0.0
+        return Quota(own, most, min(max(of_tasks, of_bytes), 1.0))
 
     # --- what happens ------------------------------------------------------------------------------
 

@@ -27,10 +27,11 @@ from splitplace.messages.limits import (
 from splitplace.messages.names import SensorName
 from splitplace.messages.task import TaskRequest
 from splitplace.services.gateway.fields import BUFFER_OF_NUMBERS, FieldError, as_text, tidy
-from splitplace.services.gateway.picture_files import FORMAT_NAMES, is_picture, picture_file
+from splitplace.services.gateway.picture_files import FORMAT_NAMES, bare_file, is_file
 from splitplace.services.gateway.refusals import RefusalKind, TaskRefusedError, refuse
+from splitplace.services.gateway.sounds import is_sound
 
-BodyKind = Literal["json", "msgpack", "picture"]
+BodyKind = Literal["json", "msgpack", "file"]
 
 _JSON_TYPES = {"application/json", "text/json"}
 _MSGPACK_TYPES = {"application/msgpack", "application/x-msgpack", "application/vnd.msgpack"}
@@ -79,8 +80,11 @@ def parse(raw: RawReceived) -> Body:
     kind = _kind(raw)
     fields: dict[str, Any] = {}
     try:
-        if kind == "picture":
-            return Body(TaskRequest(images=(picture_file(raw.payload),)))
+        if kind == "file":
+            content = bare_file(raw.payload)
+            if is_sound(content) or _declared(raw).startswith("audio/"):
+                return Body(TaskRequest(sound=content))
+            return Body(TaskRequest(images=(content,)))
         fields = _parsed_json(raw.payload) if kind == "json" else _unpacked(raw.payload)
         ignored = tidy(fields)
         return Body(TaskRequest.model_validate(fields), ignored)
@@ -94,6 +98,10 @@ def parse(raw: RawReceived) -> Body:
         refuse("malformed", f"not a {kind} task: {error}")
     refusal = _KINDS.get(where, "malformed")
     raise BodyRefusedError(refusal, f"{kind} task: {where}: {problem}", _names(fields))
+
+
+def _declared(raw: RawReceived) -> str:
+    return (raw.properties.content_type or "").split(";")[0].strip().lower()
 
 
 def _names(fields: Mapping[str, Any]) -> BodyNames:
@@ -162,9 +170,9 @@ def _unpacked(payload: bytes) -> dict[str, Any]:
 
 
 def _kind(raw: RawReceived) -> BodyKind:
-    declared = (raw.properties.content_type or "").split(";")[0].strip().lower()
-    if is_picture(raw.payload) or declared.startswith("image/"):
-        return "picture"  # whatever its sender calls it: neither JSON nor msgpack begins like one
+    declared = _declared(raw)
+    if is_file(raw.payload) or is_sound(raw.payload) or declared.startswith(("image/", "audio/")):
+        return "file"  # whatever its sender calls it: neither JSON nor msgpack begins like one
     if declared in _JSON_TYPES:
         return "json"
     if declared in _MSGPACK_TYPES:
@@ -175,6 +183,6 @@ def _kind(raw: RawReceived) -> BodyKind:
         return "msgpack"
     return refuse(
         "malformed",
-        f"{len(raw.payload)} bytes that are neither a JSON object, a msgpack map, nor a picture "
+        f"{len(raw.payload)} bytes that are neither a JSON object, a msgpack map, a WAV file, nor a picture "
         f"({FORMAT_NAMES})" + (f" (content type {declared[:60]!r})" if declared else ""),
     )

@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import inf
 
 from splitplace.bus.background import now_ms
+from splitplace.bus.connection import Received
 from splitplace.messages.application import Application
 from splitplace.services.gateway.intake import unknown_application
 from splitplace.services.gateway.refusals import refuse
@@ -14,6 +15,8 @@ PATIENCE_MS = 3000.0
 """How long tasks wait for a catalogue that is missing, all of them together."""
 SETTLE_MS = 500.0
 """The catalogue counts as complete this long after its last entry came."""
+HEALED_MS = 3000.0
+"""An entry that a stranger has cleared is published again by then."""
 
 
 class Catalogue:
@@ -26,18 +29,35 @@ class Catalogue:
             is_connected: whether the connection on which entries come is up.
         """
         self.applications: dict[str, Application] = {}
-        """Not to be changed from outside."""
+        """Not to be changed from outside. Removed ones stay: tasks that are under way end as they began."""
         self._is_connected = is_connected
         self._complete_at_ms = inf
         self._missing_since_ms: float | None = None
         self._news = asyncio.Event()
+        self._cleared_ms: dict[str, float] = {}
+        """When entries were cleared."""
 
-    def add(self, application: Application) -> None:
+    def on_entry(self, received: Received[Application]) -> None:
         """Note a new or changed entry."""
+        application = received.message
         self.applications[application.name] = application
+        self._cleared_ms.pop(application.name, None)
         self._complete_at_ms = now_ms() + SETTLE_MS
         self._missing_since_ms = None
         self._news.set()
+
+    def on_cleared(self, levels: Mapping[str, str]) -> None:
+        """Note that an entry is gone, unless it is published again: the application was removed."""
+        if levels["application"] in self.applications:
+            self._cleared_ms.setdefault(levels["application"], now_ms())
+
+    def current(self, name: str) -> Application | None:
+        """Return an application that takes tasks; None for one that is not known, or was removed."""
+        return None if self._is_removed(name) else self.applications.get(name)
+
+    def _is_removed(self, name: str) -> bool:
+        cleared_ms = self._cleared_ms.get(name)
+        return cleared_ms is not None and now_ms() - cleared_ms >= HEALED_MS
 
     async def connected(self) -> None:
         """Expect the entries once more: the connection is new, and so may be the broker."""
@@ -51,10 +71,11 @@ class Catalogue:
         Raises:
             TaskRefusedError: `unknown-application` if the catalogue is complete, otherwise `not-ready`.
         """
-        while (found := self.applications.get(name)) is None:
+        while (found := self.current(name)) is None:
             now = now_ms()
             if self._is_connected() and now >= self._complete_at_ms:
-                refuse("unknown-application", unknown_application(name, self.applications))
+                known = [each for each in self.applications if not self._is_removed(each)]
+                refuse("unknown-application", unknown_application(name, known))
             if self._missing_since_ms is None:
                 self._missing_since_ms = now
             give_up_ms = self._missing_since_ms + PATIENCE_MS

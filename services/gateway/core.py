@@ -17,22 +17,21 @@ from typing import Final
 
 from splitplace.messages.application import Application, Variant
 from splitplace.messages.cluster import NodeState, StageFailure
+from splitplace.messages.second_run import SecondRun
 from splitplace.messages.task import TaskDecided, TaskPlaced, TaskResult
-from splitplace.services.gateway import partial
+from splitplace.services.gateway import partial, second_runs
 from splitplace.services.gateway.agenda import Agenda
 from splitplace.services.gateway.instructions import (
-    Announce,
     Cancel,
     Dispatch,
     Finish,
     Instruction,
     Settle,
     TerminalStatus,
-    unique,
 )
 from splitplace.services.gateway.loading import Loading
 from splitplace.services.gateway.progress import Deciders
-from splitplace.services.gateway.task import Ending, NewTask, RetryRules, Task
+from splitplace.services.gateway.task import Ending, NewTask, RetryRules, Task, announcement
 
 NO_REASONS: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -105,6 +104,13 @@ class GatewayCore:
             return self._after(task, self._pause(task, placed.reason, now_ms))
         return self._after(task, self._dispatch(task, placed, now_ms))
 
+    def second_run(self, second: SecondRun, now_ms: float) -> list[Instruction]:
+        """What is overdue of a running attempt runs a second time, on other nodes."""
+        task = self._current(second.task, second.attempt)
+        if task is None:
+            return []
+        return self._after(task, second_runs.begin(task, second, self._online, self.rules, now_ms))
+
     def moved(self, placed: TaskPlaced, now_ms: float) -> list[Instruction]:
         """Stages of an attempt that runs stand on other nodes from now on."""
         task = self._current(placed.task, placed.attempt)
@@ -123,7 +129,7 @@ class GatewayCore:
         if result.coverage < 1:
             return self._keep_partial(result, now_ms)
         task = self._current(result.task, result.attempt)
-        if task is None or task.placed is None or len(result.scores) != task.accepted.batch:
+        if task is None or task.placed is None or len(result.inputs) != task.accepted.batch:
             return []
         if not result.predicted:
             return self._finish(task, "failed", partial.NOT_FINITE, None, now_ms)
@@ -135,7 +141,7 @@ class GatewayCore:
         task = self._current(failure.task, failure.attempt)
         if task is None or task.phase not in {"running", "degraded"} or task.placed is None:
             return []
-        if failure.node not in {stage.node for stage in task.placed.stages}:
+        if failure.node not in task.needed_nodes:
             return []
         task.avoid_node(failure.node)
         trouble = f"{failure.node}: {failure.kind}: {failure.reason}"
@@ -163,9 +169,9 @@ class GatewayCore:
                     instructions += self._after(task, self._go_on_without(task, node, trouble, now_ms))
         return instructions
 
-    def note_nodes(self, nodes: Iterable[NodeState]) -> None:
+    def note_nodes(self, nodes: Iterable[NodeState], now_ms: float) -> None:
         """Note what nodes have loaded and load now: a task that waits for its fragment does not stall."""
-        self._loading.report(nodes)
+        self._loading.report(nodes, now_ms)
 
     def service_restarted(self, service: str, now_ms: float) -> list[Instruction]:
         """A service has lost what it held: partial outputs, or tasks it was to decide or place."""
@@ -214,8 +220,8 @@ class GatewayCore:
 
     def _is_excused(self, task: Task, now_ms: float) -> bool:
         """Whether an attempt waits for a fragment, or behind others that were decided or placed lately."""
-        since_ms = now_ms if self._loading.holds_up(task) else self._deciders.waits_since_ms(task.key)
-        task.retry_at_ms = max(task.retry_at_ms, since_ms + self.rules.patience_ms(task))
+        decided_ms = self._deciders.waits_since_ms(task.key) + self.rules.patience_ms(task)
+        task.retry_at_ms = max(task.retry_at_ms, decided_ms, self._loading.excused_until_ms(task, now_ms))
         return task.retry_at_ms > now_ms
 
     def _passed_over(self, keys: Iterable[str], now_ms: float) -> None:
@@ -252,23 +258,11 @@ class GatewayCore:
         self._deciders.announced(task.key)
         task.decided = None
         task.placed = None
+        task.second = None
         task.boots = {}
         task.lost = set()
         task.retry_at_ms = now_ms + self.rules.patience_ms(task)
-        known, grace_ms = task.accepted, self.rules.grace_ms
-        return [
-            Announce(
-                key=task.key,
-                attempt=task.attempt,
-                application=known.application,
-                batch=known.batch,
-                input_bytes=known.input_bytes,
-                deadline_ms=known.deadline_ms,
-                due_ms=task.due_ms,
-                avoid=task.avoid,
-                grace_ms=grace_ms if grace_ms < inf else None,
-            )
-        ]
+        return [announcement(task, self.rules)]
 
     def _pause(self, task: Task, reason: str, now_ms: float) -> list[Instruction]:
         """No placement is possible now: ask again soon, and allow all nodes."""
@@ -339,12 +333,12 @@ class GatewayCore:
     def _cancel(self, task: Task) -> list[Instruction]:
         if task.placed is None:
             return []
-        return [Cancel(task.key, task.attempt, unique(stage.node for stage in task.placed.stages))]
+        return [Cancel(task.key, task.attempt, task.nodes)]
 
     def _keep_partial(self, result: TaskResult, now_ms: float) -> list[Instruction]:
         """Keep a partial result of this or an earlier attempt, if it is the best: the inputs are the same."""
         task = self._tasks.get(result.task)
-        if task is None or result.attempt > task.attempt or len(result.scores) != task.accepted.batch:
+        if task is None or result.attempt > task.attempt or len(result.inputs) != task.accepted.batch:
             return []
         if not partial.is_better(result, task.partial, self.rules.least_coverage):
             return []
@@ -372,6 +366,8 @@ class GatewayCore:
         self._deciders.forget(task.key)
         self._agenda.forget(task.key)
         instructions: list[Instruction] = []
+        if task.second is not None:
+            instructions = self._cancel(task)  # the other run of each micro-batch is not wanted any more
         if status != "answered":
             instructions = self._cancel(task)
             if task.partial is not None:

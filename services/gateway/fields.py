@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from splitplace.messages.task import TaskRequest
+from splitplace.messages.task import TaskRequest, TaskTensor
 from splitplace.services.gateway.picture_files import from_base64
 
 MAX_NAMED = 5
@@ -124,7 +124,34 @@ def _files(value: Any) -> Any:  # noqa: ANN401
     return tuple(map(_bytes, files))
 
 
-_BINARY: Final = frozenset({"inputs", "images"})
+def _tensors(value: Any) -> Any:  # noqa: ANN401
+    """Take named tensors as a list, or as an object by their names."""
+    if isinstance(value, dict):
+        value = [
+            {**each, "name": name} if isinstance(each, dict) else each
+            for name, each in ((as_text(name), each) for name, each in value.items())
+        ]
+    if not isinstance(value, list | tuple):
+        raise ValueError("expected a list of objects with name, dtype, shape and data")  # noqa: TRY004
+    return tuple(map(_tensor, value))
+
+
+def _tensor(value: Any) -> Any:  # noqa: ANN401
+    if not isinstance(value, dict):
+        raise ValueError("expected objects with name, dtype, shape and data")  # noqa: TRY004
+    fields = {as_text(name): each for name, each in value.items()}
+    known = {
+        name: each for name, each in fields.items() if name in TaskTensor.model_fields and each is not None
+    }
+    for name in known.keys() - {"data"}:
+        known[name] = as_text(known[name])
+    for name, convert in (("shape", _whole_numbers), ("data", _bytes)):
+        if name in known:
+            known[name] = convert(known[name])
+    return known
+
+
+_BINARY: Final = frozenset({"inputs", "images", "sound", "tensors"})
 _CONVERSIONS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "version": _whole,
     "client": _name,
@@ -134,4 +161,6 @@ _CONVERSIONS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "labels": _whole_numbers,
     "inputs": _bytes,
     "images": _files,
+    "sound": _bytes,
+    "tensors": _tensors,
 }

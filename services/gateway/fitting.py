@@ -19,12 +19,18 @@ def misfit(result: TaskResult, task: Task, application: Application | None) -> s
     if result.attempt == task.attempt and task.placed is not None:
         if result.variant != task.placed.variant:
             return f"it is of variant {result.variant}, {task.placed.variant} was placed"
-        placed = {(stage.stage, stage.node) for stage in task.placed.stages}
+        second = task.second.placed.stages if task.second is not None else ()
+        placed = {(stage.stage, stage.node) for stage in (*task.placed.stages, *second)}
         strange = [report for report in result.stages if (report.stage, report.node) not in placed]
         if strange:
             return f"stage {strange[0].stage} was not placed on {strange[0].node}"
     if application is None:
         return None
+    kind = application.answers.kind
+    if (kind == "classification") != bool(result.scores) or any(
+        found is not None and found.kind != kind for found in result.findings
+    ):
+        return f"it is no result of {kind}"
     variant = next((known for known in application.variants if known.name == result.variant), None)
     return f"there is no variant {result.variant}" if variant is None else _misfit(result, variant)
 

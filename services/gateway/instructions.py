@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from splitplace.messages.second_run import SecondRun
 from splitplace.messages.task import TaskAccepted, TaskDecided, TaskPlaced, TaskResult
 from splitplace.policies.scoring import is_on_time
 
@@ -50,6 +51,8 @@ class Dispatch:
     placed: TaskPlaced
     expires_at_ms: float
     """After this nobody wants the answer; may be infinite."""
+    second: SecondRun | None = None
+    """Send these micro-batches alone, for their second run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,8 @@ class Cancel:
     key: str
     attempt: int
     nodes: tuple[str, ...]
+    micro_batches: tuple[int, ...] = ()
+    """Only these, where they wait for their first run; empty = all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,23 +6,23 @@ the catalogue is missing. `decode` is costly: run it in a thread.
 
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from splitplace.bus.incoming import RawReceived
+from splitplace.messages.answer_kinds import PLACED_KINDS
 from splitplace.messages.application import Application
-from splitplace.messages.frames import FrameError, decompress
-from splitplace.messages.limits import MAX_BATCH, MAX_TASK_INPUT_BYTES
+from splitplace.messages.limits import MAX_BATCH
 from splitplace.messages.names import SensorName
+from splitplace.messages.pictures import FITS, PictureInput, View
 from splitplace.messages.task import Deadline, TaskRequest
-from splitplace.messages.tensors import ITEM_BYTES, TensorSpec
-from splitplace.services.gateway import body, pictures
+from splitplace.services.gateway import body, pictures, sounds
+from splitplace.services.gateway.arrays import array_of, rows_of
+from splitplace.services.gateway.picture_files import are_tiny
 from splitplace.services.gateway.refusals import TaskIdentity, TaskRefusedError, refuse
 
 ANONYMOUS = "anonymous"
@@ -47,13 +47,18 @@ class Submission:
     """Hash of application and inputs: what makes two tasks of the same name the same task."""
     warnings: tuple[str, ...] = ()
     """What was ignored in its body."""
+    fit: str | None = None
+    """How its pictures are fitted, by body or user properties; None = as the application says."""
 
     @property
     def is_costly(self) -> bool:
         """Whether decoding it takes longer than handing it to a thread."""
         request = self.request
-        compressed = request.codec != "raw"
-        return request.images is not None or compressed or len(request.inputs or b"") > SMALL_BYTES
+        tensors = request.tensors or ()
+        compressed = "zstd" in {request.codec, *(tensor.codec for tensor in tensors)}
+        sent_bytes = len(request.inputs or request.sound or b"") + sum(len(tensor.data) for tensor in tensors)
+        pictures_are_large = request.images is not None and not are_tiny(request.images)
+        return pictures_are_large or compressed or sent_bytes > SMALL_BYTES
 
 
 SMALL_BYTES = 16 * 1024
@@ -67,12 +72,15 @@ class ValidTask:
     identity: TaskIdentity
     application: str
     inputs: NDArray[Any]
-    """Shape [batch, *application.input.shape], dtype of the application's input."""
+    """Shape [batch, *application.input.shape], dtype of the application's input; rows of bytes for several
+    inputs (`arrays.rows_of`)."""
     deadline_ms: float
     labels: tuple[int, ...] | None
     content: str
     warnings: tuple[str, ...] = ()
     """What was ignored in it, and done to its pictures."""
+    views: tuple[View, ...] = ()
+    """Where the input lies on each picture, where answers name places on it."""
 
 
 def identify(raw: RawReceived) -> TaskIdentity:
@@ -112,17 +120,20 @@ def read(raw: RawReceived, identity: TaskIdentity) -> Submission:
         request, ignored = body.parse(raw)
     except body.BodyRefusedError as error:
         refuse(error.kind, error.reason, _completed(identity, error.names, raw))
-    if (request.inputs is None) == (request.images is None):
-        reason = "give either `inputs` (raw array) or `images` (picture files), and not both"
+    given_inputs = sum(given is not None for given in (request.inputs, request.images, request.sound))
+    if given_inputs > 1 or not (given_inputs or request.tensors):
+        reason = "give one of `inputs` (raw array), `images` (picture files), `sound` (WAV file) or `tensors`"
         refuse("malformed", reason, _completed(identity, request, raw))
     application = raw.parameters.get("application", "")
+    fit = request.fit or raw.properties.user.get("fit")
     return Submission(
         identity=_named_in_body(identity, request, raw),
         application=application,
         request=request,
         deadline=raw.properties.user.get("deadline_ms"),
-        content=_content(application, request),
+        content=_content(application, request, fit),
         warnings=ignored,
+        fit=fit,
     )
 
 
@@ -134,12 +145,28 @@ def decode(submission: Submission, application: Application) -> ValidTask:
     """
     request = submission.request
     deadline_ms = _deadline(submission, application)
-    warnings = submission.warnings
+    warnings = (*((application.caution,) if application.caution else ()), *submission.warnings)
+    views: tuple[View, ...] = ()
+    inputs: NDArray[Any] | None
     if request.images is not None:
-        inputs, done = pictures.decode(request.images, application.input)
+        how = _fitted(submission, application)
+        inputs, done, views = pictures.decode(request.images, application.input, how)
+        warnings = (*warnings, *done)[:_MAX_WARNINGS]
+    elif request.sound is not None:
+        inputs, done = sounds.decode(request.sound, application.input, application.sound)
+        if application.states and len(inputs) > 1:
+            refuse("oversized-batch", "a state goes from window to window here: send one window a task")
         warnings = (*warnings, *done)[:_MAX_WARNINGS]
     else:
-        inputs = _array(request, application.input)
+        inputs = None if request.inputs is None else array_of(request, request.inputs, application.input)
+    if inputs is None or request.tensors or application.inputs:
+        inputs = rows_of(application, request.tensors or (), inputs)
+    if len(inputs) > application.most_inputs:
+        most = application.most_inputs
+        refuse(
+            "oversized-batch",
+            f"a batch of {len(inputs)}; the answers of this application have room for {most}",
+        )
     if request.labels is not None:
         _check_labels(request.labels, len(inputs), len(application.labels))
     return ValidTask(
@@ -150,22 +177,34 @@ def decode(submission: Submission, application: Application) -> ValidTask:
         labels=request.labels,
         content=submission.content,
         warnings=warnings,
+        views=views if application.answers.kind in PLACED_KINDS else (),
     )
 
 
 def announced_bytes(submission: Submission, application: Application) -> int:
-    """Return how many bytes of inputs a task will have before they are decoded, if it is valid."""
+    """Return how many bytes of inputs a task will have before they are decoded, if it is valid.
+
+    Raises:
+        TaskRefusedError: Its sound has no readable head.
+    """
     request = submission.request
     if request.images is not None:
-        return len(request.images) * application.input.bytes_per_image
+        return len(request.images) * application.input_bytes_per_image
+    if request.sound is not None and application.sound is not None:
+        windows = application.sound.windows(sounds.head_of(request.sound).samples, application.input)
+        return min(windows, MAX_BATCH) * application.input_bytes_per_image
     if request.codec != "raw" and request.shape:
-        return request.shape[0] * application.input.bytes_per_image
-    return len(request.inputs or b"")
+        return request.shape[0] * application.input_bytes_per_image
+    return len(request.inputs or b"") + sum(len(tensor.data) for tensor in request.tensors or ())
 
 
 def announced_batch(submission: Submission, application: Application) -> int:
-    """Return how many inputs a task will have before they are decoded, if it is valid."""
-    return max(1, announced_bytes(submission, application) // max(1, application.input.bytes_per_image))
+    """Return how many inputs a task will have before they are decoded, if it is valid.
+
+    Raises:
+        TaskRefusedError: Its sound has no readable head.
+    """
+    return max(1, announced_bytes(submission, application) // max(1, application.input_bytes_per_image))
 
 
 def announced_deadline_ms(submission: Submission, application: Application) -> float:
@@ -176,17 +215,23 @@ def announced_deadline_ms(submission: Submission, application: Application) -> f
         return application.default_deadline_ms
 
 
-def unknown_application(name: str, applications: Mapping[str, Application]) -> str:
+def unknown_application(name: str, applications: Iterable[str]) -> str:
     """Write the reason to refuse a task of an application that the catalogue does not hold."""
-    return f"no application {name[:80]!r}; there is: {', '.join(sorted(applications))}"
+    return f"no application {name[:80]!r}; there is: {', '.join(sorted(applications)) or 'none'}"
 
 
-def _content(application: str, request: TaskRequest) -> str:
+def _content(application: str, request: TaskRequest, fit: str | None) -> str:
     """Hash application and inputs. Deadline, labels and the encoding of the body do not count."""
     digest = hashlib.blake2b(application.encode(), digest_size=16)
-    for part in request.images if request.images is not None else (request.inputs or b"",):
+    if fit is not None:
+        digest.update(b"fit %s;" % fit.encode())
+    for part in request.images if request.images is not None else (request.inputs or request.sound or b"",):
         digest.update(b"%d;" % len(part))
         digest.update(part)
+    for tensor in request.tensors or ():
+        about = (tensor.name, tensor.dtype, tensor.shape, tensor.codec, len(tensor.data))
+        digest.update(f"{about};".encode())
+        digest.update(tensor.data)
     return digest.hexdigest()
 
 
@@ -223,6 +268,17 @@ def _named_in_body(identity: TaskIdentity, request: TaskRequest, raw: RawReceive
     return TaskIdentity(request.client or identity.client, request.task or identity.task)
 
 
+def _fitted(submission: Submission, application: Application) -> PictureInput:
+    """Return the preprocessing of the application, with the fit that the sensor asks for."""
+    how = application.pictures or pictures.PLAIN
+    fit = submission.fit
+    if fit is None:
+        return how
+    if fit not in FITS:
+        refuse("malformed", f"fit {fit[:40]!r}: one of {', '.join(FITS)}")
+    return how.model_copy(update={"fit": fit})
+
+
 def _deadline(submission: Submission, application: Application) -> float:
     if submission.request.deadline_ms is not None:
         return submission.request.deadline_ms
@@ -240,54 +296,3 @@ def _check_labels(labels: tuple[int, ...], batch: int, classes: int) -> None:
         refuse("bad-labels", f"{len(labels)} labels for {batch} inputs")
     if max(labels) >= classes:
         refuse("bad-labels", f"label {max(labels)}; this application has classes 0 to {classes - 1}")
-
-
-def _array(request: TaskRequest, spec: TensorSpec) -> NDArray[Any]:
-    encoded = request.inputs or b""
-    dtype = request.dtype or spec.dtype
-    if dtype != spec.dtype:
-        refuse("bad-dtype", f"dtype {dtype}; this application takes {spec.dtype}")
-    shape = request.shape if request.shape is not None else _guess_shape(request, spec)
-    if not shape or _without_ones(shape[1:]) != _without_ones(spec.shape):
-        refuse(
-            "bad-shape",
-            f"shape {list(shape)}; this application takes [batch, {', '.join(map(str, spec.shape))}]",
-        )
-    _check_batch(shape[0])
-    size = prod(shape) * ITEM_BYTES[dtype]
-    if size > MAX_TASK_INPUT_BYTES:
-        refuse("too-large", f"inputs of {size} bytes; the limit is {MAX_TASK_INPUT_BYTES}")
-    try:
-        data = decompress(encoded, size) if request.codec == "zstd" else encoded
-    except FrameError as error:
-        refuse("malformed", f"inputs: {error}")
-    if len(data) != size:
-        refuse("bad-shape", f"inputs hold {len(data)} bytes; shape {list(shape)} of {dtype} needs {size}")
-    array = np.frombuffer(data, dtype=dtype).reshape(shape[0], *spec.shape)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        refuse("malformed", "inputs hold NaN or infinity")
-    return array
-
-
-def _guess_shape(request: TaskRequest, spec: TensorSpec) -> tuple[int, ...]:
-    """Derive the shape from the number of raw bytes."""
-    if request.codec != "raw":
-        refuse("bad-shape", "compressed inputs need a shape")
-    count, rest = divmod(len(request.inputs or b""), spec.bytes_per_image)
-    if rest:
-        refuse(
-            "bad-shape",
-            (f"{len(request.inputs or b'')} bytes are not a multiple of one input's {spec.bytes_per_image}"),
-        )
-    return (count, *spec.shape)
-
-
-def _check_batch(count: int) -> None:
-    if count == 0:
-        refuse("empty-batch", "an empty batch")
-    if count > MAX_BATCH:
-        refuse("oversized-batch", f"a batch of {count}; the limit is {MAX_BATCH}")
-
-
-def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(dimension for dimension in shape if dimension != 1)

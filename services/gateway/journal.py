@@ -24,7 +24,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from splitplace.messages.base import Attempt, Name
 from splitplace.messages.names import SensorName, TaskKey
+from splitplace.messages.pictures import View
 from splitplace.messages.task import Answer, Deadline
+from splitplace.messages.trace_context import is_traceparent
 from splitplace.services.gateway import moments
 from splitplace.services.gateway.journal_file import CACHE_KIB, give_back
 from splitplace.services.gateway.journal_thread import JournalError, JournalThread
@@ -36,10 +38,11 @@ log = logging.getLogger(__name__)
 
 _COLUMNS = (
     "key, client, task, application, deadline_ms, accepted_unix_s, attempt, dtype, shape, inputs, labels,"
-    " content, boot, boot_s, response_topic, correlation_data, packed, warnings"
+    " content, boot, boot_s, views, response_topic, correlation_data, packed, warnings, traceparent"
 )
 _IS_OLD = "(CASE WHEN finished_boot = ? THEN finished_boot_s < ? ELSE finished_unix_s < ? END)"
-_REPLY_COLUMNS = "response_topic, correlation_data, packed, warnings"
+_REPLY_COLUMNS = "response_topic, correlation_data, packed, warnings, traceparent"
+_VIEWS: TypeAdapter[tuple[View, ...]] = TypeAdapter(tuple[View, ...])
 _DELIVERED, _UNDELIVERABLE = 1, 2
 _CHECKS: Mapping[str, TypeAdapter[Any]] = {
     "key": TypeAdapter(TaskKey),
@@ -61,6 +64,8 @@ class ReplyTo:
     """Whether the answer is msgpack, as the request was."""
     warnings: tuple[str, ...] = ()
     """What the sender should know beside the answer."""
+    traceparent: str | None = None
+    """The sender's span, given back with the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,8 @@ class Entry:
     """Run of the machine in which it was accepted; None in older journals."""
     boot_s: float = 0.0
     """When it was accepted, by the clock of that run."""
+    views: tuple[View, ...] = ()
+    """Where the input lies on each picture, where answers name places on it."""
 
     @property
     def accepted(self) -> Moment:
@@ -121,7 +128,7 @@ class Known:
 
 
 class Journal:
-    """An asynchronous context manager. Every method waits until its write is in the file."""
+    """An asynchronous context manager. Methods wait until their write is in the file, if they wait."""
 
     def __init__(
         self,
@@ -248,11 +255,15 @@ class Journal:
 
         return await self._thread.do(write)
 
-    async def delivered(self, key: str, *, taken: bool = True) -> None:
-        """Note that the broker has acknowledged the answer, or will never take it."""
+    def delivered(self, key: str, *, taken: bool = True) -> None:
+        """Note that the broker has acknowledged the answer, or will never take it.
+
+        Nobody waits for that: it goes with the next write. If the process dies first, the answer is published
+        once more, as it is when it dies before the broker's acknowledgement.
+        """
         sql = "UPDATE tasks SET delivered = ? WHERE key = ?"
         state = _DELIVERED if taken else _UNDELIVERABLE
-        await self._thread.do(lambda connection: connection.execute(sql, (state, key)).rowcount)
+        self._thread.do_with_next(lambda connection: connection.execute(sql, (state, key)).rowcount)
 
     async def forget(self) -> int:
         """Delete answers that are no longer kept, but none that must still be delivered. Return how many."""
@@ -279,7 +290,7 @@ class Journal:
                 try:
                     entries.append(_entry(row))
                 except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the others are not
-                    damaged.append(_quarantine(connection, (*row[:3], *row[-4:]), error))
+                    damaged.append(_quarantine(connection, (*row[:3], *row[-5:]), error))
             return tuple(entries), tuple(damaged)
 
         return await self._thread.do(read)
@@ -351,14 +362,16 @@ def _row(entry: Entry) -> tuple[Any, ...]:
         *(entry.key, entry.client, entry.task, entry.application, entry.deadline_ms),
         *(entry.accepted_unix_s, entry.attempt, str(entry.inputs.dtype), shape),
         *(np.ascontiguousarray(entry.inputs).tobytes(), labels, entry.content, entry.boot, entry.boot_s),
+        _VIEWS.dump_json(entry.views).decode() if entry.views else None,
         reply.response_topic,
         *(reply.correlation_data, int(reply.packed), json.dumps(reply.warnings) if reply.warnings else None),
+        reply.traceparent,
     )
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
     key, client, task, application, deadline_ms, accepted, attempt, dtype, shape, *more = row
-    inputs, labels, content, boot, boot_s, *reply = more
+    inputs, labels, content, boot, boot_s, views, *reply = more
     given = {"key": key, "client": client, "task": task, "application": application}
     for name, value in {**given, "deadline_ms": deadline_ms, "attempt": attempt}.items():
         _CHECKS[name].validate_python(value)
@@ -370,9 +383,11 @@ def _entry(row: tuple[Any, ...]) -> Entry:
         content=content,
         boot=boot,
         boot_s=boot_s or 0.0,
+        views=_VIEWS.validate_json(views) if views else (),
     )
 
 
 def _reply(row: list[Any] | tuple[Any, ...]) -> ReplyTo:
-    topic, data, packed, warnings = row or (None, None, 0, None)
-    return ReplyTo(topic, data, bool(packed), tuple(json.loads(warnings)) if warnings else ())
+    topic, data, packed, warnings, parent = row or (None, None, 0, None, None)
+    parent = parent if parent and is_traceparent(parent) else None
+    return ReplyTo(topic, data, bool(packed), tuple(json.loads(warnings)) if warnings else (), parent)

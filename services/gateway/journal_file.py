@@ -56,6 +56,8 @@ _ADDED_COLUMNS: Mapping[str, str] = {
     "boot_s": "REAL",
     "finished_boot": "TEXT",
     "finished_boot_s": "REAL",
+    "views": "TEXT",
+    "traceparent": "TEXT",
 }
 """Columns that older journals do not have; NULL there."""
 

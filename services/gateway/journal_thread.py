@@ -6,7 +6,8 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -19,6 +20,8 @@ from splitplace.storage.exclusive import exclusive
 log = logging.getLogger(__name__)
 
 OPEN_AGAIN_S = 1.0
+TAKEN_ALONG_S = 0.2
+"""How long what nobody waits for may wait for a transaction to take it along."""
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
@@ -36,6 +39,9 @@ class JournalThread:
         self._durable = durable
         self._is_own = is_own
         self._work: queue.SimpleQueue[tuple[Operation[Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
+        self._later: deque[Operation[Any]] = deque()
+        """What the next transaction takes along."""
+        self._is_flush_due = False
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._opened: Future[None] = Future()
         self._damaged: asyncio.Future[JournalError]
@@ -69,6 +75,30 @@ class JournalThread:
         """Finish what waits and close the file."""
         self._work.put(None)
         await asyncio.to_thread(self._thread.join)
+
+    def do_with_next(self, operation: Operation[Any]) -> None:
+        """Run an operation in the next transaction, or one of its own soon. Nobody waits for it.
+
+        It is lost if the process dies before that. If the transaction fails, it is tried again.
+        """
+        self._later.append(operation)
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            asyncio.get_running_loop().call_later(TAKEN_ALONG_S, self._flush)
+
+    def _flush(self) -> None:
+        self._is_flush_due = False
+        if self._later:  # no transaction has taken it along
+            done = asyncio.get_running_loop().create_future()
+            done.add_done_callback(self._flushed)
+            self._work.put((_nothing, done))
+
+    def _flushed(self, done: "asyncio.Future[None]") -> None:
+        if not done.cancelled() and done.exception() is not None:
+            self._flush_soon()
 
     async def do(self, operation: Operation[T]) -> T:
         """Run an operation and wait until it is committed. Raises JournalError."""
@@ -138,11 +168,13 @@ class JournalThread:
     def _commit(
         self, connection: sqlite3.Connection, batch: list[tuple[Operation[Any], asyncio.Future[Any]]]
     ) -> None:
+        later = [self._later.popleft() for _ in range(len(self._later))]
         began = time.perf_counter()
         results: list[tuple[asyncio.Future[Any], Any]] = []
         failures: list[tuple[asyncio.Future[Any], Exception]] = []
         try:
             connection.execute("BEGIN IMMEDIATE")
+            self._take_along(connection, later)
             for operation, done in batch:
                 try:
                     results.append((done, _in_savepoint(connection, operation)))
@@ -155,11 +187,12 @@ class JournalThread:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             results = []
+            self._later.extendleft(reversed(later))
             failures = [(done, error) for _, done in batch]
             self.failure = str(error)
         else:
             self.failure = ""
-            self.writes += len(results)
+            self.writes += len(results) + len(later)
             self.write_seconds += time.perf_counter() - began
         broken = next((error for _, error in failures if is_damage(error)), None)
         # All at once: each call wakes the event loop.
@@ -167,6 +200,16 @@ class JournalThread:
             loop.call_soon_threadsafe(self._tell, loop, results, failures)
         if broken is not None and not self._damaged.get_loop().is_closed():
             self._damaged.get_loop().call_soon_threadsafe(self._say_damaged, broken)
+
+    def _take_along(self, connection: sqlite3.Connection, later: Iterable[Operation[Any]]) -> None:
+        """Run what nobody waits for. Raises sqlite3.Error only where all of the transaction is lost."""
+        for operation in later:
+            try:
+                _in_savepoint(connection, operation)
+            except sqlite3.Error as error:
+                if not connection.in_transaction or is_damage(error):
+                    raise
+                log.warning("journal %s: %s", self._path, error)
 
     def _say_damaged(self, error: Exception) -> None:
         if not self._damaged.done():
@@ -185,6 +228,10 @@ class JournalThread:
         for done, failure in failures:
             if done.get_loop() is loop and not done.done():
                 done.set_exception(JournalError(f"journal {self._path}: {failure}"))
+
+
+def _nothing(_: sqlite3.Connection) -> None:
+    """Let a transaction happen."""
 
 
 def _in_savepoint(connection: sqlite3.Connection, operation: Operation[T]) -> T:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from splitplace.messages.application import INPUT, Variant
+from splitplace.messages.application import INPUT, Stage, Variant
 from splitplace.messages.task import TaskDecided, TaskPlaced, TaskResult
 
 NOT_FINITE = "the network gave NaN or infinity instead of an answer; another try would give the same"
@@ -29,9 +29,14 @@ def surviving_coverage(variant: Variant, placed: TaskPlaced, lost: Collection[st
         for stage in variant.stages:  # sources stand before their readers
             if stage.source in alive and stage.name in nodes and nodes[stage.name] not in lost:
                 alive.add(stage.name)
-        covered.append(sum(len(sink.classes) for sink in variant.sinks if sink.name in alive))
-    classes = sum(len(sink.classes) for sink in variant.sinks)
+        covered.append(sum(_weight(sink) for sink in variant.sinks if sink.name in alive))
+    classes = sum(_weight(sink) for sink in variant.sinks)
     return sum(covered) / len(covered) / classes if min(covered) else 0.0
+
+
+def _weight(sink: Stage) -> int:
+    """Return the classes of a last stage; 1 where an answer is not made of classes."""
+    return len(sink.classes) or 1
 
 
 def comes_too_late(decided: TaskDecided | None, slack_ms: float) -> bool:

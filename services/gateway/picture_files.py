@@ -1,6 +1,8 @@
 """Recognise picture files by their content, also in the ways in which they stand in text. Pure."""
 
 import binascii
+import struct
+from collections.abc import Sequence
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 """What is taken, in Pillow's names. Its other readers are never tried."""
@@ -16,24 +18,44 @@ _SIGNATURES = (
     b"MM\x00*",
 )
 _ENCODED = (b"iVBORw0KGg", b"/9j/", b"_9j_", b"R0lGOD", b"UklGR")
-"""How PNG, JPEG (in both alphabets), GIF and WebP begin in base64."""
+"""How PNG, JPEG (in both alphabets), GIF, and WebP or WAV begin in base64."""
 _DATA_URL = b"data:"
 _TO_STANDARD = bytes.maketrans(b"-_", b"+/")
 _WHITE_SPACE = b" \t\r\n"
 
+_TINY_PIXELS = 256 * 256
+_TINY_BYTES = 16 * 1024
+_PNG_HEADER = struct.Struct(">8sI4sII")
+"""Signature, size and name of the first chunk, width and height."""
+_COMPRESSED_CHUNKS = (b"zTXt", b"iTXt", b"iCCP")
+"""Chunks of a PNG that may be much larger than they look."""
 
-def is_picture(payload: bytes) -> bool:
-    """Whether bytes look like a picture file, or like one in base64 or a data URL."""
+
+def are_tiny(files: Sequence[bytes]) -> bool:
+    """Whether decoding takes less than handing it to a thread: PNGs that have few pixels, by their heads."""
+    pixels = 0
+    for content in files:
+        if len(content) < _PNG_HEADER.size or any(chunk in content for chunk in _COMPRESSED_CHUNKS):
+            return False
+        signature, _, first, width, height = _PNG_HEADER.unpack_from(content)
+        if signature != _SIGNATURES[0] or first != b"IHDR":
+            return False
+        pixels += width * height
+    return pixels <= _TINY_PIXELS and sum(map(len, files)) <= _TINY_BYTES
+
+
+def is_file(payload: bytes) -> bool:
+    """Whether bytes look like a picture file, or like one of those or a WAV file in base64 or a data URL."""
     is_webp = payload.startswith(b"RIFF") and payload[8:12] == b"WEBP"
     return is_webp or payload.startswith(_SIGNATURES) or _is_text(payload)
 
 
 def _is_text(payload: bytes) -> bool:
-    return payload[:64].lstrip().startswith((*_ENCODED, b"data:image/"))
+    return payload[:64].lstrip().startswith((*_ENCODED, b"data:image/", b"data:audio/"))
 
 
-def picture_file(payload: bytes) -> bytes:
-    """Return the file of a picture that may be in base64 or a data URL. Raises ValueError for bad base64."""
+def bare_file(payload: bytes) -> bytes:
+    """Return a file that may be in base64 or a data URL. Raises ValueError for bad base64."""
     return from_base64(payload.rstrip(b"\0")) if _is_text(payload) else payload
 
 

@@ -23,8 +23,10 @@ from splitplace.messages.limits import (
     MAX_TASK_INPUT_BYTES,
     MAX_TASK_PIXELS,
 )
+from splitplace.messages.pictures import PictureInput, View
 from splitplace.messages.tensors import TensorSpec
 from splitplace.services.gateway import containers
+from splitplace.services.gateway.framing import framed, note_scaling
 from splitplace.services.gateway.picture_files import FORMAT_NAMES, FORMATS
 from splitplace.services.gateway.refusals import refuse
 
@@ -32,12 +34,13 @@ SKIPPED_SHARE = 1 / 16
 """Cost of a JPEG pixel that draft decoding skips, in decoded pixels (measured: 8 ns against 90 ns)."""
 DRAFT_FACTOR = 2
 """A JPEG is decoded at no less than so many times the size that the network takes."""
-STRETCH_NOTED = 1.05
-"""Ratio of aspect ratios from which stretching is worth a warning."""
 LIGHT = 224
 """Mean grey value from which what is visible of a transparent picture counts as light."""
 MAX_NAMED = 5
 """Pictures that a warning names."""
+
+PLAIN = PictureInput()
+"""How pictures are fitted where an application says nothing."""
 
 _MODES = {1: "L", 3: "RGB"}
 _AXES = 3
@@ -62,10 +65,17 @@ class Pictures(NamedTuple):
     """Shape [pictures, channels, height, width]."""
     warnings: tuple[str, ...]
     """What was done to them."""
+    views: tuple[View, ...]
+    """Where the input lies on each upright picture."""
 
 
-def decode(files: tuple[bytes, ...], spec: TensorSpec) -> Pictures:
+def decode(files: tuple[bytes, ...], spec: TensorSpec, how: PictureInput = PLAIN) -> Pictures:
     """Decode picture files to inputs [len(files), *spec.shape].
+
+    Args:
+        files: Contents of the files.
+        spec: What the application takes.
+        how: How pictures are fitted into it.
 
     Raises:
         TaskRefusedError: unreadable, too many pixels, or not what the application takes.
@@ -82,12 +92,15 @@ def decode(files: tuple[bytes, ...], spec: TensorSpec) -> Pictures:
     _check_pixels(files, mode, size)
     batch = np.empty((len(files), *spec.shape), dtype=np.uint8)
     notes: dict[str, list[int]] = {}
+    views = []
     for index, content in enumerate(files):
         done: list[str] = []
-        batch[index] = _pixels(content, mode, size, done).reshape(-1, height, width)
+        pixels, view = _pixels(content, mode, size, how, done)
+        batch[index] = pixels.reshape(-1, height, width)
+        views.append(view)
         for note in done:
             notes.setdefault(note, []).append(index)
-    return Pictures(batch, tuple(_warnings(notes, len(files))))
+    return Pictures(batch, tuple(_warnings(notes, len(files))), tuple(views))
 
 
 def _warnings(notes: dict[str, list[int]], count: int) -> Iterator[str]:
@@ -139,13 +152,16 @@ def _draft_size(size: tuple[int, int]) -> tuple[int, int]:
     return side, side
 
 
-def _pixels(content: bytes, mode: str, size: tuple[int, int], done: list[str]) -> NDArray[np.uint8]:
+def _pixels(
+    content: bytes, mode: str, size: tuple[int, int], how: PictureInput, done: list[str]
+) -> tuple[NDArray[np.uint8], View]:
     """Decode a picture, channels first, at the size of the application's input.
 
     Args:
         content: its file.
         mode: Pillow's name of the colours to convert to.
         size: width and height to scale to.
+        how: how it is fitted into them.
         done: gets what was done to it.
     """
     with _opened(content) as picture:
@@ -162,15 +178,16 @@ def _pixels(content: bytes, mode: str, size: tuple[int, int], done: list[str]) -
             if (original[0] > original[1]) != (upright.width > upright.height):
                 original = original[1], original[0]
         plain = _eight_bits(upright)
-        scaled = plain.convert("RGBA" if plain.has_transparency_data else mode)
-        if scaled.size != size:
-            _note_scaling(original, size, done)
-            scaled = scaled.resize(size, Image.Resampling.BILINEAR)
+        coloured = plain.convert("RGBA" if plain.has_transparency_data else mode)
+        view = View.of(original, size, how)
+        if coloured.size != size:
+            note_scaling(original, size, how, done)
+        scaled = framed(coloured, view, size, how)
         converted = _without_transparency(scaled, done).convert(
             mode
         )  # last: layers of the full size cost much
     pixels = np.asarray(converted, dtype=np.uint8)
-    return pixels if mode == "L" else np.moveaxis(pixels, -1, 0)
+    return (pixels if mode == "L" else np.moveaxis(pixels, -1, 0)), view
 
 
 def _orientation(picture: Image.Image) -> int:
@@ -205,15 +222,6 @@ def _without_transparency(picture: Image.Image, done: list[str]) -> Image.Image:
     ground = Image.new("RGBA", layers.size, "black" if is_light else "white")
     done.append(f"laid on {'black' if is_light else 'white'}, because it is transparent")
     return Image.alpha_composite(ground, layers)
-
-
-def _note_scaling(original: tuple[int, int], size: tuple[int, int], done: list[str]) -> None:
-    """Note scaling that changes what the network sees."""
-    stretch = (original[0] / original[1]) / (size[0] / size[1])
-    if max(stretch, 1 / stretch) >= STRETCH_NOTED:
-        done.append(f"stretched from {original[0]} x {original[1]} to {size[0]} x {size[1]}")
-    elif original[0] * 2 <= size[0]:
-        done.append(f"enlarged from {original[0]} x {original[1]} to {size[0]} x {size[1]}")
 
 
 @contextmanager

@@ -122,7 +122,7 @@ class Reception:
             identity = submission.identity
             name = identity.client, identity.task
             self._refuse_copy(submission, raw)
-            application = self._catalogue.applications.get(submission.application)
+            application = self._catalogue.current(submission.application)
             if application is not None and name not in self._names and self._journal.is_new(*name):
                 key = self._take_place(submission, application, raw)
         except TaskRefusedError as refusal:
@@ -272,6 +272,7 @@ class Reception:
             labels=valid.labels,
             reply=replace(reply, warnings=(*reply.warnings, *valid.warnings)),
             content=valid.content,
+            views=valid.views,
         )
         try:
             known = await self._journal.accept(entry)

@@ -15,6 +15,7 @@ RefusalKind = Literal[
     "bad-dtype",
     "bad-labels",
     "bad-picture",
+    "bad-sound",
     "empty-batch",
     "oversized-batch",
     "retained",

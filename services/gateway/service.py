@@ -11,19 +11,21 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from splitplace.bus.connection import RawReceived, Received
+from splitplace.bus.exchange import Exchange
 from splitplace.bus.identity import Session
 from splitplace.bus.seldom import SeldomWarnings
 from splitplace.bus.service import Service, now_ms, software_version
 from splitplace.bus.subscriptions import Rest
 from splitplace.messages import topics
-from splitplace.messages.application import Application
 from splitplace.messages.cluster import CancelTask, ClusterState, NodeStatus, ServiceStatus, StageFailure
 from splitplace.messages.frames import GATEWAY_SENDER
 from splitplace.messages.groupings import GroupingError
 from splitplace.messages.metrics import RefusalMetrics
+from splitplace.messages.second_run import SecondRun
 from splitplace.messages.task import Answer, SettleTask, TaskDecided, TaskPlaced, TaskResult
 from splitplace.services.gateway import answers, moments
 from splitplace.services.gateway.admission import Admission, Limits
+from splitplace.services.gateway.alone import alone
 from splitplace.services.gateway.catalogue import Catalogue
 from splitplace.services.gateway.core import GatewayCore
 from splitplace.services.gateway.delivery import Delivery
@@ -34,6 +36,7 @@ from splitplace.services.gateway.journal import Damaged, Entry, Journal, Journal
 from splitplace.services.gateway.metrics import gateway_metrics
 from splitplace.services.gateway.reception import Reception
 from splitplace.services.gateway.retain_flag import RetainFlag
+from splitplace.services.gateway.sensor_figures import SensorFigures
 from splitplace.services.gateway.settings import GatewaySettings
 from splitplace.services.gateway.task import NewTask, RetryRules, unbegun
 from splitplace.services.gateway.under_way import UnderWay
@@ -58,7 +61,7 @@ MAX_ATTEMPT = 1000
 class Gateway:
     """The gateway: accepts tasks and drives each to its one answer."""
 
-    def __init__(self, settings: GatewaySettings, journal: Journal) -> None:
+    def __init__(self, settings: GatewaySettings, journal: Journal, exchange: Exchange | None = None) -> None:
         self._settings = settings
         self._journal = journal
         rules = RetryRules(
@@ -76,7 +79,7 @@ class Gateway:
         self._under_way = UnderWay(file, software_version())
         self._waiting: dict[str, NewTask] = {}
         """Accepted tasks that were not begun."""
-        self._service = Service(topics.GATEWAY, settings)
+        self._service = Service(topics.GATEWAY, settings, exchange=exchange)
         self._service.reports(lambda: journal.trouble)
         self._warnings = SeldomWarnings(log)
         self._bus = self._service.bus
@@ -91,6 +94,7 @@ class Gateway:
         )
         self._answers = self._service.connection("answers")
         self._delivery = Delivery(self._answers)
+        self._sensors = SensorFigures(self._service.figures, self._applications, self._admission)
         self._retain_flag = RetainFlag(self._service.boot)
         self._reception = Reception(
             settings,
@@ -100,7 +104,7 @@ class Gateway:
             self._under_way,
             retain_flag=self._retain_flag,
             begin=self._begin,
-            tell=self._delivery.tell,
+            tell=self._tell,
         )
         self._counts = self._reception.counts
         self._tensors = self._service.connection("tensors")
@@ -118,20 +122,25 @@ class Gateway:
 
     def _subscribe(self) -> None:
         bus = self._bus
+        self._service.figures.own(topics.METRICS_REFUSALS)
+        self._sensors.own()
         bus.on_connect(self._catalogue.connected)
         for topic in topics.TASKS:
             self._intake.subscribe_looking(
                 topic, self._look, workers=INTAKE_WORKERS, overflow=self._reception.turn_away
             )
         self._intake.subscribe_raw(topics.SERVICE_STATUS, self._retain_flag.on_status, service=topics.GATEWAY)
-        bus.subscribe(topics.JOB_DECIDED, self._on_decided)
-        bus.subscribe(topics.JOB_PLACED, self._on_placed)
-        bus.subscribe(topics.JOB_RESULT, self._on_result)
-        bus.subscribe(topics.NODE_FAILURE, self._on_failure)
-        bus.subscribe(topics.NODE_STATUS, self._on_node_status)
-        bus.subscribe(topics.CLUSTER_STATE, self._on_cluster)
-        bus.subscribe(topics.SERVICE_STATUS, self._on_service)
-        bus.subscribe(topics.APPLICATION, self._on_application)
+        bus.subscribe_at_once(topics.JOB_DECIDED, self._on_decided)
+        bus.subscribe_at_once(topics.JOB_PLACED, self._on_placed)
+        bus.subscribe_at_once(topics.JOB_SECOND_RUN, self._on_second_run)
+        bus.subscribe_at_once(topics.JOB_RESULT, self._on_result)
+        bus.subscribe_at_once(topics.NODE_FAILURE, self._on_failure)
+        bus.subscribe_at_once(topics.NODE_STATUS, self._on_node_status)
+        bus.subscribe_at_once(topics.CLUSTER_STATE, self._on_cluster)
+        bus.subscribe_at_once(topics.SERVICE_STATUS, self._on_service)
+        bus.subscribe_at_once(
+            topics.APPLICATION, self._catalogue.on_entry, cleared=self._catalogue.on_cleared
+        )
 
     # --- intake ------------------------------------------------------------------------------------
 
@@ -175,13 +184,16 @@ class Gateway:
 
     # --- stimuli -----------------------------------------------------------------------------------
 
-    async def _on_decided(self, received: Received[TaskDecided]) -> None:
+    def _on_decided(self, received: Received[TaskDecided]) -> None:
         self._carry_out(self._core.decided(received.message, now_ms()))
 
-    async def _on_placed(self, received: Received[TaskPlaced]) -> None:
+    def _on_placed(self, received: Received[TaskPlaced]) -> None:
         self._carry_out(self._core.placed(received.message, now_ms()))
 
-    async def _on_result(self, received: Received[TaskResult]) -> None:
+    def _on_second_run(self, received: Received[SecondRun]) -> None:
+        self._carry_out(self._core.second_run(received.message, now_ms()))
+
+    def _on_result(self, received: Received[TaskResult]) -> None:
         result = received.message
         task = self._core.tasks.get(result.task)
         problem = task and misfit(result, task, self._applications.get(task.accepted.application))
@@ -191,10 +203,10 @@ class Gateway:
             return
         self._carry_out(self._core.result(result, now_ms()))
 
-    async def _on_failure(self, received: Received[StageFailure]) -> None:
+    def _on_failure(self, received: Received[StageFailure]) -> None:
         self._carry_out(self._core.stage_failed(received.message, now_ms()))
 
-    async def _on_node_status(self, received: Received[NodeStatus]) -> None:
+    def _on_node_status(self, received: Received[NodeStatus]) -> None:
         status = received.message
         if status.online:
             self._nodes[status.node] = status.boot
@@ -202,14 +214,14 @@ class Gateway:
             del self._nodes[status.node]
         self._carry_out(self._core.nodes_online(self._nodes, now_ms()))
 
-    async def _on_cluster(self, received: Received[ClusterState]) -> None:
+    def _on_cluster(self, received: Received[ClusterState]) -> None:
         cluster = received.message
         self._nodes = {node.node: node.boot for node in cluster.usable}
         stalled = {node.node: node.stalled for node in cluster.nodes if node.stalled}
-        self._core.note_nodes(cluster.usable)
+        self._core.note_nodes(cluster.usable, now_ms())
         self._carry_out(self._core.nodes_online(self._nodes, now_ms(), stalled))
 
-    async def _on_service(self, received: Received[ServiceStatus]) -> None:
+    def _on_service(self, received: Received[ServiceStatus]) -> None:
         status = received.message
         if not status.online:
             return
@@ -217,9 +229,6 @@ class Gateway:
         self._services[status.service] = status.boot
         if before is not None and before != status.boot:
             self._carry_out(self._core.service_restarted(status.service, now_ms()))
-
-    async def _on_application(self, received: Received[Application]) -> None:
-        self._catalogue.add(received.message)
 
     def _on_time(self) -> None:
         self._carry_out(self._core.time_passed(now_ms()))
@@ -232,12 +241,13 @@ class Gateway:
         for instruction in instructions:
             match instruction:
                 case Announce():
-                    self._service.spawn(_alone(self._announce, instruction), "announcing an attempt")
+                    self._announce(instruction)
                 case Dispatch():
-                    self._service.spawn(_alone(self._dispatch, instruction), "dispatching a task")
-                case Cancel(key, attempt, nodes):
+                    self._service.spawn(alone(self._dispatch, instruction), "dispatching a task")
+                case Cancel(key, attempt, nodes, numbers):
                     for node in nodes:
-                        self._bus.send(topics.NODE_CANCEL, CancelTask(node=node, task=key, attempt=attempt))
+                        cancel = CancelTask(node=node, task=key, attempt=attempt, micro_batches=numbers)
+                        self._bus.send(topics.NODE_CANCEL, cancel)
                 case Settle(key):
                     self._bus.send(topics.JOB_SETTLE, SettleTask(task=key))
                 case Finish():
@@ -251,22 +261,33 @@ class Gateway:
         due_ms = min(self._core.next_due_ms, self._admission.next_due_ms)
         self._alarm.set(due_ms if due_ms < inf else None)
 
-    async def _announce(self, announce: Announce) -> None:
-        """Journal an attempt before anybody hears of it. The first stands in the journal already."""
+    def _announce(self, announce: Announce) -> None:
+        """Announce an attempt once it stands in the journal, as the first does already."""
         entry = self._entries.get(announce.key)
         if entry is not None and announce.attempt > entry.attempt:
-            await self._written(partial(self._journal.begin_attempt, announce.key, announce.attempt))
+            self._service.spawn(alone(self._announce_later, announce), "announcing an attempt")
+            return
+        try:
+            self._bus.send(topics.JOB_ACCEPTED, announce.message(now_ms()))
+        except Exception:  # it stalls and is tried again, and the others go on
+            log.exception("announcing an attempt")
+
+    async def _announce_later(self, announce: Announce) -> None:
+        """Journal an attempt before anybody hears of it."""
+        await self._written(partial(self._journal.begin_attempt, announce.key, announce.attempt))
         if self._core.is_current(announce.key, announce.attempt):
-            await self._bus.publish(topics.JOB_ACCEPTED, announce.message(now_ms()))
+            self._bus.send(topics.JOB_ACCEPTED, announce.message(now_ms()))
 
     async def _dispatch(self, dispatch: Dispatch) -> None:
         entry = self._entries.get(dispatch.key)
         application = self._applications.get(dispatch.application)
         if entry is None or application is None:
             return
-        expires_ms = dispatch.expires_at_ms - now_ms()
+        placed, second, expires_ms = dispatch.placed, dispatch.second, dispatch.expires_at_ms - now_ms()
         try:
-            frames = input_frames(application, dispatch.placed, entry.inputs, expires_ms, compress=False)
+            frames = input_frames(
+                application, placed, entry.inputs, expires_ms, compress=False, second=second
+            )
             pending: list[Awaitable[None]] = []
             for node, frame in frames:
                 pending.append(
@@ -276,29 +297,34 @@ class Gateway:
                     await asyncio.gather(*pending)
                     pending.clear()
             await asyncio.gather(*pending)
-        except KeyError as error:
-            log.warning("placement of %s does not fit its application: %s is missing", dispatch.key, error)
-        except GroupingError as error:
-            log.warning("placement of %s does not fit its application: %s", dispatch.key, error)
+        except (KeyError, GroupingError) as error:
+            log.warning("placement of %s does not fit its application: %r", dispatch.key, error)
 
     async def _finish(self, finish: Finish) -> None:
         entry = self._entries.pop(finish.key)
         application = self._applications.get(entry.application)
         try:
             answer = answers.answer(finish, entry, application)
-            outcome = answers.finished(finish, application, entry.labels)
+            outcome = answers.finished(finish, application, entry.labels, entry.reply.traceparent)
         except ValidationError as error:  # costs this task its result, and no other
             log.exception("the result of task %s cannot be expressed", entry.key)
             answer, outcome = answers.without_result(entry, f"its result is not valid: {error}"), None
         if await self._written(partial(self._journal.finish, entry.key, answer)):
             self._counts["finished"] += 1
+            self._sensors.count(answer, was_accepted=True)
             if outcome is not None:
                 self._bus.send(topics.JOB_FINISHED, outcome)
             await self._deliver(entry.key, answer, entry.reply)
 
+    def _tell(self, answer: Answer, reply: ReplyTo) -> None:
+        """Publish an answer that the journal does not wait for."""
+        if not answer.repeated:
+            self._sensors.count(answer, was_accepted=False)
+        self._delivery.tell(answer, reply)
+
     async def _deliver(self, key: str, answer: Answer, reply: ReplyTo) -> None:
         taken = await self._delivery.send(answer, reply)
-        await self._written(partial(self._journal.delivered, key, taken=taken))
+        self._journal.delivered(key, taken=taken)
 
     async def _written(self, write: Callable[[], Awaitable[T]]) -> T:
         """Write to the journal, however long the disk is full: nobody may hear of what it does not hold."""
@@ -353,20 +379,14 @@ class Gateway:
         metrics = gateway_metrics(
             self._counts, self._reception.refusals, self._core, self._admission.waiting, self._journal
         )
-        self._bus.send(topics.METRICS_GATEWAY, metrics)
+        self._service.figures.publish(topics.METRICS_GATEWAY, metrics)
         for reason, count in self._reception.refusals.items():
-            self._bus.send(topics.METRICS_REFUSALS, RefusalMetrics(reason=reason, count=count))
+            refused = RefusalMetrics(reason=reason, count=count)
+            self._service.figures.publish(topics.METRICS_REFUSALS, refused)
+        self._sensors.publish()
 
 
-async def _alone(work: Callable[[T], Awaitable[None]], instruction: T) -> None:
-    """Log an error in the work on one attempt: it stalls and is tried again, and the others go on."""
-    try:
-        await work(instruction)
-    except Exception:
-        log.exception("working on an attempt")
-
-
-async def serve(settings: GatewaySettings) -> None:
+async def serve(settings: GatewaySettings, exchange: Exchange | None = None) -> None:
     """Open the journal and run a gateway on it."""
     path = settings.journal_file
     async with Journal(
@@ -375,4 +395,4 @@ async def serve(settings: GatewaySettings) -> None:
         is_own=path == settings.paths.gateway_journal,
         keep_answers_s=settings.keep_answers_s,
     ) as journal:
-        await Gateway(settings, journal).run()
+        await Gateway(settings, journal, exchange).run()

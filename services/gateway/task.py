@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Final, Literal
 
+from splitplace.messages.second_run import SecondRun
 from splitplace.messages.task import TaskDecided, TaskPlaced, TaskResult
-from splitplace.services.gateway.instructions import Finish, TerminalStatus, unique
+from splitplace.services.gateway.instructions import Announce, Finish, TerminalStatus, unique
 
 Phase = Literal["deciding", "running", "degraded", "settling"]
 
@@ -99,6 +100,8 @@ class Task:
     """The decision of this attempt."""
     placed: TaskPlaced | None = None
     """The placement of this attempt; set in `running` and `degraded`, and kept in `settling`."""
+    second: SecondRun | None = None
+    """The second run of what is overdue of this attempt."""
     boots: dict[str, str] = field(default_factory=dict)
     """Boot id of each node that this attempt was sent to."""
     lost: set[str] = field(default_factory=set)
@@ -130,9 +133,20 @@ class Task:
 
     def took_part(self, result: TaskResult | None) -> tuple[str, ...]:
         """Return the nodes that took part; of a partial result, those from which something came."""
-        if result is not None and result.coverage < 1:
+        if result is not None and (result.coverage < 1 or self.second is not None):
             return unique(report.node for report in result.stages)
-        return unique(stage.node for stage in self.placed.stages) if self.placed else ()
+        return self.nodes
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """All nodes that this attempt was sent to."""
+        second = self.second.placed.stages if self.second is not None else ()
+        return unique(stage.node for stage in (*self.placed.stages, *second)) if self.placed else ()
+
+    @property
+    def needed_nodes(self) -> tuple[str, ...]:
+        """The nodes that this attempt still depends on: with a second run, those of it."""
+        return self.second.placed.nodes if self.second is not None else self.nodes
 
     def avoid_node(self, node: str) -> None:
         """Let further attempts avoid a node."""
@@ -148,6 +162,22 @@ class Task:
         if phase not in TRANSITIONS[self.phase]:
             raise AssertionError(f"{self.key}: no transition from {self.phase} to {phase}")
         self.phase = phase
+
+
+def announcement(task: Task, rules: RetryRules) -> Announce:
+    """Return the announcement of the present attempt."""
+    known = task.accepted
+    return Announce(
+        key=task.key,
+        attempt=task.attempt,
+        application=known.application,
+        batch=known.batch,
+        input_bytes=known.input_bytes,
+        deadline_ms=known.deadline_ms,
+        due_ms=task.due_ms,
+        avoid=task.avoid,
+        grace_ms=rules.grace_ms if rules.grace_ms < inf else None,
+    )
 
 
 def unbegun(task: NewTask, reason: str, now_ms: float) -> Finish:

@@ -12,8 +12,10 @@ from splitplace.messages.base import Part
 from splitplace.messages.cluster import ClusterState, PrepareFragments
 from splitplace.messages.limits import MAX_STAGES
 from splitplace.messages.pieces import PieceRun
-from splitplace.messages.task import StagePlacement, TaskDecided, TaskFinished, TaskPlaced
-from splitplace.policies.cluster import ClusterView
+from splitplace.messages.placing import ForeseenPlacement
+from splitplace.messages.second_run import SecondRun, TaskLagging
+from splitplace.messages.task import TaskDecided, TaskFinished, TaskPlaced
+from splitplace.policies.cluster import ClusterView, stage_work
 from splitplace.policies.ended import EndedTasks, forgotten_ms
 from splitplace.policies.placement import (
     Infeasible,
@@ -24,7 +26,10 @@ from splitplace.policies.placement import (
     Training,
     place,
 )
+from splitplace.policies.placement.earliest_finish import EarliestFinish
+from splitplace.policies.placement.foreseen import stage_placements
 from splitplace.policies.placement.objective import response_share
+from splitplace.policies.placement.second_runs import laggards, overdue_job, second_placement
 from splitplace.policies.placement.warm_up import warm_up
 from splitplace.policies.prediction import Job
 from splitplace.policies.scoring import mean, reward_of
@@ -48,12 +53,24 @@ class Placing:
     prepare: tuple[PrepareFragments, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class SecondPlacing:
+    """A second run to publish, and hints to nodes that have not loaded what they will need."""
+
+    second: SecondRun
+    prepare: tuple[PrepareFragments, ...] = ()
+
+
 @dataclass(slots=True)
 class _PlacedTask:
     attempt: int
     placing: Placing
+    due_ms: float
     forget_ms: float
     """When it is forgotten although its end was never heard."""
+    avoid: frozenset[str]
+    second: SecondPlacing | None = None
+    """The second run of what was overdue of it."""
 
 
 @dataclass(slots=True)
@@ -84,29 +101,45 @@ class PlacerCore:
     """Asks the placement policy and keeps the ledger of its placements."""
 
     def __init__(
-        self, policy: PlacementPolicy, *, warm_up: bool = True, cluster: ClusterView | None = None
+        self,
+        policy: PlacementPolicy,
+        *,
+        warm_up: bool = True,
+        second_runs: bool = True,
+        cluster: ClusterView | None = None,
     ) -> None:
         """A placer that knows no applications and no cluster yet.
 
         Args:
             policy: chooses nodes.
             warm_up: tell nodes with free memory what to load before a task needs it.
+            second_runs: run elsewhere a second time what is overdue.
             cluster: the view it keeps up to date, if somebody else reads it too.
         """
         self._policy = policy
         self._warms_up = warm_up
+        self._runs_again = second_runs
+        self._again = EarliestFinish()
         self._cluster = ClusterView() if cluster is None else cluster
         self._applications: dict[str, Application] = {}
+        self._removed: set[str] = set()
+        """Applications whose tasks only end: none is loaded ahead."""
         self._records: OrderedDict[str, _PlacedTask] = OrderedDict()
         self._ended = EndedTasks()
         self._interval = _Interval()
 
     def add_application(self, application: Application) -> list[PrepareFragments]:
         """Add or replace a catalogue entry. Returns hints for nodes that have room for its fragments."""
+        self._removed.discard(application.name)
         if self._applications.get(application.name) == application:
             return []
         self._applications[application.name] = application
         return self._warm_up(self._cluster.nodes)
+
+    def remove_application(self, name: str) -> None:
+        """Load nothing of an application ahead any more. Tasks that are under way are placed as before."""
+        if name in self._applications:
+            self._removed.add(name)
 
     def cluster(self, snapshot: ClusterState, now_ms: float) -> list[PrepareFragments]:
         """Apply the newest cluster state. Returns hints for nodes that are new in it."""
@@ -131,9 +164,24 @@ class PlacerCore:
             return known.placing if decided.attempt == known.attempt else None
         self._cluster.placed(decided.task, decided.attempt, (), now_ms)  # an earlier attempt is cancelled
         placing = self._place(decided, decided.variant, now_ms)
-        forget_ms = forgotten_ms(now_ms + decided.slack_ms, decided.grace_ms)
-        self._remember(decided.task, _PlacedTask(decided.attempt, placing, forget_ms))
+        due_ms = now_ms + decided.slack_ms
+        forget_ms = forgotten_ms(due_ms, decided.grace_ms)
+        avoid = frozenset(decided.avoid)
+        self._remember(decided.task, _PlacedTask(decided.attempt, placing, due_ms, forget_ms, avoid))
         return placing
+
+    def lagging(self, lagging: TaskLagging, now_ms: float) -> SecondPlacing | None:
+        """Place what is overdue of a task a second time; None if that is not worth it.
+
+        The same again if the message is a repetition.
+        """
+        known = self._records.get(lagging.task)
+        if not self._runs_again or known is None or known.attempt != lagging.attempt:
+            return None
+        application = self._applications.get(known.placing.placed.application)
+        if known.second is None and application is not None:
+            known.second = self._place_again(known, application, lagging, now_ms)
+        return known.second
 
     def finished(self, finished: TaskFinished, now_ms: float) -> None:
         """Learn from a task that ended."""
@@ -180,7 +228,8 @@ class PlacerCore:
     def _warm_up(self, names: Collection[str]) -> list[PrepareFragments]:
         if not self._warms_up or not names:
             return []
-        wanted = warm_up(self._applications.values(), self._cluster, names)
+        kept = [each for name, each in self._applications.items() if name not in self._removed]
+        wanted = warm_up(kept, self._cluster, names)
         return [
             PrepareFragments(
                 node=node,
@@ -202,12 +251,57 @@ class PlacerCore:
         due_ms = now_ms + decided.slack_ms
         start_ms = now_ms + HOPS_TO_DISPATCH * self._cluster.hop_ms
         request = PlacementRequest(decided.task, job, start_ms, due_ms, frozenset(decided.avoid))
-        found = place(self._policy, request, self._cluster, now_ms)
+        found = self._confirm(request, decided.foreseen, now_ms)
+        found = found or place(self._policy, request, self._cluster, now_ms)
         if isinstance(found, Infeasible):
             return self._refuse(decided, variant, found.reason)
-        prepare = self._hints(decided, found)
+        prepare = self._hints(decided.task, decided.attempt, found)
         self._cluster.placed(decided.task, decided.attempt, found.stage_work(), now_ms, due_ms=due_ms)
         return Placing(self._placed(decided, found), prepare)
+
+    def _place_again(
+        self, known: _PlacedTask, application: Application, lagging: TaskLagging, now_ms: float
+    ) -> SecondPlacing | None:
+        """Place what is overdue on nodes that have no part in it. The ledger keeps the first run, too."""
+        placed = known.placing.placed
+        if not placed.stages or lagging.micro_batches[-1] >= placed.micro_batch_count:
+            return None
+        job = overdue_job(application, placed, lagging.micro_batches)
+        if job is None:
+            return None
+        start_ms = now_ms + HOPS_TO_DISPATCH * self._cluster.hop_ms
+        avoid = known.avoid | laggards(placed, lagging.micro_batches)
+        request = PlacementRequest(lagging.task, job, start_ms, known.due_ms, avoid)
+        found = second_placement(self._again, request, self._cluster, now_ms)
+        if found is None:
+            return None
+        again = TaskPlaced(
+            task=lagging.task,
+            attempt=lagging.attempt,
+            application=application.name,
+            variant=placed.variant,
+            batch=job.batch,
+            micro_batch=job.micro_batch,
+            policy=self._again.name,
+            stages=stage_placements(found),
+            predicted_ms=found.prediction.response_ms,
+            reason=f"overdue on {', '.join(sorted(laggards(placed, lagging.micro_batches)))}"[:1000],
+        )
+        prepare = self._hints(lagging.task, lagging.attempt, found)
+        work = (*stage_work(application, placed), *found.stage_work())
+        self._cluster.placed(lagging.task, lagging.attempt, work, now_ms, due_ms=known.due_ms)
+        second = SecondRun(
+            task=lagging.task, attempt=lagging.attempt, micro_batches=lagging.micro_batches, placed=again
+        )
+        return SecondPlacing(second, prepare)
+
+    def _confirm(
+        self, request: PlacementRequest, foreseen: ForeseenPlacement | None, now_ms: float
+    ) -> Placement | Infeasible | None:
+        """Return the placement that the splitter has found, if it holds still."""
+        if foreseen is None:
+            return None
+        return self._policy.confirm(request, foreseen, self._cluster, now_ms)
 
     def _job(self, decided: TaskDecided, variant: str) -> Job | None:
         application = self._applications.get(decided.application)
@@ -227,16 +321,7 @@ class PlacerCore:
             batch=decided.batch,
             micro_batch=found.job.micro_batch,
             policy=self._policy.name,
-            stages=tuple(
-                StagePlacement(
-                    stage=share.stage,
-                    node=share.node,
-                    work_ms=share.work_ms,
-                    micro_batches=share.micro_batches,
-                    run=found.job.runs.get(share.stage),
-                )
-                for share in found.shares
-            ),
+            stages=stage_placements(found),
             predicted_ms=found.prediction.response_ms,
             reason=_reason(found)[:1000],
         )
@@ -257,7 +342,7 @@ class PlacerCore:
             )
         )
 
-    def _hints(self, decided: TaskDecided, found: Placement) -> tuple[PrepareFragments, ...]:
+    def _hints(self, task: str, attempt: int, found: Placement) -> tuple[PrepareFragments, ...]:
         missing: dict[str, dict[str, PieceRun | None]] = {}
         for share in found.shares:
             fragment = found.job.fragments[share.stage].sha256
@@ -266,10 +351,10 @@ class PlacerCore:
         return tuple(
             PrepareFragments(
                 node=node,
-                task=decided.task,
-                attempt=decided.attempt,
+                task=task,
+                attempt=attempt,
                 fragments=tuple(fragments),
-                application=decided.application,
+                application=found.job.application.name,
                 runs=tuple(fragments.values()) if any(fragments.values()) else (),
             )
             for node, fragments in missing.items()

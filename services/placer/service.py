@@ -2,20 +2,24 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from splitplace.bus.backlog import Backlog
 from splitplace.bus.connection import Received
+from splitplace.bus.exchange import Exchange
 from splitplace.bus.service import Service, now_ms
 from splitplace.messages.application import Application
 from splitplace.messages.cluster import ClusterState, PrepareFragments
+from splitplace.messages.second_run import TaskLagging
 from splitplace.messages.task import TaskDecided, TaskFinished
 from splitplace.messages.topics import (
     APPLICATION,
     CLUSTER_STATE,
     JOB_DECIDED,
     JOB_FINISHED,
+    JOB_LAGGING,
     JOB_PLACED,
+    JOB_SECOND_RUN,
     NODE_PREPARE,
     PLACER,
 )
@@ -30,61 +34,66 @@ log = logging.getLogger(__name__)
 class Placer:
     """Chooses a node for every stage of a decided task, and tells nodes which fragments to load."""
 
-    def __init__(self, settings: PlacerSettings) -> None:
+    def __init__(self, settings: PlacerSettings, exchange: Exchange | None = None) -> None:
         """A placer that does not run yet."""
         policy = placement_policy(settings.placement, seed=settings.seed, replicas=settings.replicas)
         self._settings = settings
-        self._core = PlacerCore(policy, warm_up=settings.warm_up)
-        self._backlog: Backlog[TaskDecided] = Backlog()
+        self._core = PlacerCore(policy, warm_up=settings.warm_up, second_runs=settings.second_runs)
+        self._backlog: Backlog[TaskDecided] = Backlog(self._place)
         self._state = StateFile(settings.paths.placer_state, self._core)
-        self._service = Service(PLACER, settings)
+        self._service = Service(PLACER, settings, exchange=exchange)
         self._service.reports(lambda: self._state.trouble)
         self._service.every(settings.save_every_s, self._state.save)
         self._service.every(settings.fine_tuning_s, self._end_period)
         self._bus = self._service.bus
-        self._bus.subscribe(JOB_DECIDED, self._on_decided)
-        self._bus.subscribe(JOB_FINISHED, self._on_finished)
-        self._bus.subscribe(CLUSTER_STATE, self._on_cluster)
-        self._bus.subscribe(APPLICATION, self._on_application)
+        self._bus.subscribe_at_once(JOB_DECIDED, self._on_decided)
+        self._bus.subscribe_at_once(JOB_LAGGING, self._on_lagging)
+        self._bus.subscribe_at_once(JOB_FINISHED, self._on_finished)
+        self._bus.subscribe_at_once(CLUSTER_STATE, self._on_cluster)
+        self._bus.subscribe_at_once(APPLICATION, self._on_application, cleared=self._on_removed)
 
     async def run(self) -> None:
         """Work until cancelled."""
         await self._state.restore()
-        self._service.spawn(self._place(), "placing")
         try:
             await self._service.run()
         finally:
             await self._state.save()
 
-    async def _on_decided(self, received: Received[TaskDecided]) -> None:
+    def _on_decided(self, received: Received[TaskDecided]) -> None:
         self._backlog.put(received.message)
 
-    async def _place(self) -> None:
-        """Place task after task."""
-        while True:
-            decided, left_ms = await self._backlog.get()
-            decided = decided.model_copy(update={"slack_ms": left_ms})
-            try:
-                placing = self._core.place(decided, now_ms())
-            except Exception:  # no message may end a service
-                log.exception("placing task %s", decided.task)
-                continue
+    def _place(self, decided: TaskDecided, left_ms: float) -> None:
+        decided = decided.model_copy(update={"slack_ms": left_ms})
+        try:
+            placing = self._core.place(decided, now_ms())
             if placing is not None:
                 self._bus.send(JOB_PLACED, placing.placed)
                 self._prepare(placing.prepare)
+        except Exception:  # no message may end a service
+            log.exception("placing task %s", decided.task)
 
-    async def _on_finished(self, received: Received[TaskFinished]) -> None:
+    def _on_lagging(self, received: Received[TaskLagging]) -> None:
+        placing = self._core.lagging(received.message, now_ms())
+        if placing is not None:
+            self._bus.send(JOB_SECOND_RUN, placing.second)
+            self._prepare(placing.prepare)
+
+    def _on_finished(self, received: Received[TaskFinished]) -> None:
         self._backlog.drop(received.message.task)
         self._core.finished(received.message, now_ms())
 
-    async def _on_cluster(self, received: Received[ClusterState]) -> None:
+    def _on_cluster(self, received: Received[ClusterState]) -> None:
         self._prepare(self._core.cluster(received.message, now_ms()))
 
-    async def _on_application(self, received: Received[Application]) -> None:
+    def _on_application(self, received: Received[Application]) -> None:
         """Add a catalogue entry. A cleared one is kept, lest a stray empty message make its tasks fail."""
         entry = received.message
         if entry.name == received.parameters["application"]:
             self._prepare(self._core.add_application(entry))
+
+    def _on_removed(self, levels: Mapping[str, str]) -> None:
+        self._core.remove_application(levels["application"])
 
     def _prepare(self, hints: Iterable[PrepareFragments]) -> None:
         for hint in hints:

@@ -27,6 +27,10 @@ class PlacerSettings(Settings):
     warm_up: CliImplicitFlag[bool] = Field(
         default=True, description="Let nodes with free memory load fragments before a task needs them."
     )
+    second_runs: CliImplicitFlag[bool] = Field(
+        default=True,
+        description="Run what is overdue of a task a second time, where that would be in time.",
+    )
     fine_tuning: CliImplicitFlag[bool] = Field(
         default=True, description="For `gobi` and `daso`: go on learning from the outcome of placements."
     )

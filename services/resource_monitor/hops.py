@@ -91,7 +91,7 @@ def _way_ms(
     for stage, state in zip(variant.stages, states, strict=True):
         if state is None:
             return None
-        size = batch * application.fragment(stage.fragment).input.bytes_per_image
+        size = batch * application.fragment(stage.fragment).input_bytes_per_image
         down = state.link_megabytes_per_second
         if before is None:
             total_ms += cost.transfer_ms(size, down)

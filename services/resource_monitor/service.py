@@ -6,6 +6,7 @@ import math
 from pydantic import ValidationError
 
 from splitplace.bus.connection import RawReceived, Received, parse
+from splitplace.bus.exchange import Exchange
 from splitplace.bus.service import Service, now_ms
 from splitplace.messages.application import Application
 from splitplace.messages.cluster import NodeInfo, NodeVitals, ServiceStatus
@@ -14,6 +15,7 @@ from splitplace.messages.metrics import ClusterMetrics, NodeMetrics
 from splitplace.messages.task import TaskFinished, TaskPlaced
 from splitplace.messages.topics import (
     APPLICATION,
+    AVAILABILITY_SYSTEM,
     CLUSTER_STATE,
     JOB_FINISHED,
     JOB_PLACED,
@@ -24,6 +26,7 @@ from splitplace.messages.topics import (
     NODE_VITALS,
     RESOURCE_MONITOR,
     SERVICE_STATUS,
+    SERVICES,
 )
 from splitplace.services.resource_monitor.core import (
     ResourceMonitorCore,
@@ -48,7 +51,7 @@ that no node lives."""
 class ResourceMonitor:
     """Turns heartbeats into the cluster state and into metrics."""
 
-    def __init__(self, settings: ResourceMonitorSettings) -> None:
+    def __init__(self, settings: ResourceMonitorSettings, exchange: Exchange | None = None) -> None:
         """A resource monitor that does not run yet."""
         self._core = ResourceMonitorCore(
             silent_after_ms=settings.silent_after_ms,
@@ -63,19 +66,23 @@ class ResourceMonitor:
         self._stalled: frozenset[str] = frozenset()
         self._services: dict[str, tuple[str, bool]] = {}
         """Boot id of each service, and whether it is online."""
-        self._service = Service(RESOURCE_MONITOR, settings)
+        self._service = Service(RESOURCE_MONITOR, settings, exchange=exchange)
         self._service.on_connect(self._publish_all_again)
         self._service.every(SILENCE_CHECK_PERIOD_S, self._notice_silence, online_only=True)
         self._service.every(METRICS_PERIOD_S, self._publish_metrics, online_only=True)
         self._alarm = self._service.alarm(self._publish_state)
+        self._figures = self._service.figures
+        self._figures.own(METRICS_NODE)
+        self._service.connection("system", availability=AVAILABILITY_SYSTEM.pattern)
+        self._is_available: bool | None = None
         self._bus = self._service.bus
         self._bus.subscribe_raw(NODE_STATUS, self._on_status)
-        self._bus.subscribe(NODE_INFO, self._on_info)
-        self._bus.subscribe(NODE_VITALS, self._on_vitals)
-        self._bus.subscribe(APPLICATION, self._on_application)
-        self._bus.subscribe(JOB_PLACED, self._on_placed)
-        self._bus.subscribe(JOB_FINISHED, self._on_finished)
-        self._bus.subscribe(SERVICE_STATUS, self._on_service)
+        self._bus.subscribe_at_once(NODE_INFO, self._on_info)
+        self._bus.subscribe_at_once(NODE_VITALS, self._on_vitals)
+        self._bus.subscribe_at_once(APPLICATION, self._on_application)
+        self._bus.subscribe_at_once(JOB_PLACED, self._on_placed)
+        self._bus.subscribe_at_once(JOB_FINISHED, self._on_finished)
+        self._bus.subscribe_at_once(SERVICE_STATUS, self._on_service)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -96,10 +103,10 @@ class ResourceMonitor:
             return
         self._note(members_changed=self._core.status(status, now_ms()))
 
-    async def _on_info(self, received: Received[NodeInfo]) -> None:
+    def _on_info(self, received: Received[NodeInfo]) -> None:
         self._note(members_changed=self._core.info(received.message, now_ms()))
 
-    async def _on_vitals(self, received: Received[NodeVitals]) -> None:
+    def _on_vitals(self, received: Received[NodeVitals]) -> None:
         self._note(members_changed=self._core.vitals(received.message, now_ms()))
 
     async def _notice_silence(self) -> None:
@@ -115,16 +122,16 @@ class ResourceMonitor:
 
     # --- what becomes of their work ----------------------------------------------------------------
 
-    async def _on_application(self, received: Received[Application]) -> None:
+    def _on_application(self, received: Received[Application]) -> None:
         self._core.add_application(received.message)
 
-    async def _on_placed(self, received: Received[TaskPlaced]) -> None:
+    def _on_placed(self, received: Received[TaskPlaced]) -> None:
         self._core.placed(received.message, now_ms())
 
-    async def _on_finished(self, received: Received[TaskFinished]) -> None:
+    def _on_finished(self, received: Received[TaskFinished]) -> None:
         self._core.finished(received.message, now_ms())
 
-    async def _on_service(self, received: Received[ServiceStatus]) -> None:
+    def _on_service(self, received: Received[ServiceStatus]) -> None:
         """Blame no node for what a service lost that went away or restarted."""
         status = received.message
         if self._services.get(status.service) != (status.boot, status.online):
@@ -150,10 +157,9 @@ class ResourceMonitor:
             self._publish_state_at(self._published_ms + IDLE_STATE_PERIOD_MS)
 
     async def _publish_all_again(self) -> None:
-        """Forget what is retained: the broker may be a new one."""
-        self._node_metrics.clear()
-        self._cluster_metrics = None
+        """Publish the state soon: the broker may be a new one."""
         self._core.forget_placements()
+        self._is_available = None
         self._publish_state_at(now_ms() if self._sequence else now_ms() + _SETTLE_MS)
 
     # --- metrics -----------------------------------------------------------------------------------
@@ -163,12 +169,21 @@ class ResourceMonitor:
         current = {metrics.node: metrics for metrics in self._core.node_metrics()}
         for name in self._node_metrics.keys() - current.keys():
             del self._node_metrics[name]
-            await self._bus.publish_raw(METRICS_NODE.at(node=name), b"", qos=0, retain=True)
+            self._figures.clear(METRICS_NODE, node=name)
         for name, metrics in current.items():
             if self._node_metrics.get(name) != metrics:
                 self._node_metrics[name] = metrics
-                await self._bus.publish(METRICS_NODE, metrics)
+                self._figures.publish(METRICS_NODE, metrics)
         cluster = self._core.cluster_metrics()
         if cluster != self._cluster_metrics:
             self._cluster_metrics = cluster
-            await self._bus.publish(METRICS_CLUSTER, cluster)
+            self._figures.publish(METRICS_CLUSTER, cluster)
+        await self._publish_availability(cluster)
+
+    async def _publish_availability(self, cluster: ClusterMetrics) -> None:
+        """Say whether the system can answer tasks."""
+        services = {name for name, (_, online) in self._services.items() if online} | {RESOURCE_MONITOR}
+        is_available = services >= set(SERVICES) and cluster.online > 0
+        if is_available != self._is_available:
+            self._is_available = is_available
+            await self._service.say(AVAILABILITY_SYSTEM.pattern, online=is_available)

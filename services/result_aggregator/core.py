@@ -17,16 +17,20 @@ from collections import OrderedDict, deque
 
 from splitplace.messages.application import Application
 from splitplace.messages.frames import FrameError, TensorHeader
-from splitplace.messages.limits import MEBIBYTE
+from splitplace.messages.limits import MAX_DEALT, MEBIBYTE
+from splitplace.messages.second_run import SecondRun, TaskLagging
 from splitplace.messages.task import TaskPlaced, TaskResult
 from splitplace.policies.ended import EndedTasks
-from splitplace.services.result_aggregator.merging import Condensed
-from splitplace.services.result_aggregator.outputs import TaskOutputs
+from splitplace.policies.lagging import Lagging
+from splitplace.services.result_aggregator.keeping import Kept, Unread
+from splitplace.services.result_aggregator.outputs import SecondPath, TaskOutputs
 
 MAX_TASKS = 4096
 MAX_BYTES = 64 * MEBIBYTE
 MAX_EARLY = 256
 """Outputs that wait for their catalogue entry or their placement."""
+MAX_EARLY_BYTES = 16 * MEBIBYTE
+"""Their memory."""
 MAX_PLACED_TASKS = 8192
 MAX_APPLICATIONS = 256
 MAX_REMEMBERED = 16_384
@@ -51,8 +55,10 @@ class ResultAggregatorCore:
         self._tasks: OrderedDict[str, TaskOutputs] = OrderedDict()
         self._finished = EndedTasks(keep_ms=REMEMBER_MS, most=MAX_REMEMBERED)
         self._placed: OrderedDict[str, dict[int, TaskPlaced]] = OrderedDict()
-        self._early: deque[tuple[TensorHeader, Condensed, float]] = deque(maxlen=MAX_EARLY)
+        self._early: deque[tuple[TensorHeader, Kept | Unread, float]] = deque(maxlen=MAX_EARLY)
         self._held_bytes = 0
+        self._lagging = Lagging()
+        self._second: dict[str, SecondPath] = {}
 
     def __len__(self) -> int:
         """Number of incomplete tasks."""
@@ -80,17 +86,74 @@ class ResultAggregatorCore:
         """
         if not placed.stages or placed.attempt <= self._finished.attempt(placed.task):
             return ()
-        self._placed.setdefault(placed.task, {}).setdefault(placed.attempt, placed)
+        attempts = self._placed.setdefault(placed.task, {})
+        if placed.attempt not in attempts:
+            attempts[placed.attempt] = placed
+            self._await(placed, now_ms)
         if len(self._placed) > MAX_PLACED_TASKS:
-            self._placed.popitem(last=False)
+            forgotten, _ = self._placed.popitem(last=False)
+            self._second.pop(forgotten, None)
         return self._add_early(now_ms)
+
+    def second_run(self, second: SecondRun) -> None:
+        """Note that what was overdue of an attempt runs a second time. The first such message counts."""
+        placed = self._placed.get(second.task, {}).get(second.attempt)
+        if placed is None or second.task in self._second:
+            return
+        application = self._applications.get(placed.application)
+        path = SecondPath.of(second, application) if application is not None else None
+        if path is None:
+            return
+        self._second[second.task] = path
+        held = self._tasks.get(second.task)
+        if held is not None and held.first.attempt == second.attempt:
+            held.second = path
+
+    def lagging(self, now_ms: float) -> list[TaskLagging]:
+        """Return the attempts whose outputs are overdue, each once."""
+        return [
+            TaskLagging(task=task, attempt=attempt, micro_batches=missing)
+            for task, attempt, missing in self._lagging.overdue(now_ms)
+        ]
+
+    @property
+    def lagging_at_ms(self) -> float:
+        """When `lagging` must be called next; infinite while nothing is awaited."""
+        return self._lagging.next_due_ms
+
+    def unread(self, application: str) -> tuple[TensorHeader, Unread] | None:
+        """Return an output that waits for this catalogue entry; None if none does.
+
+        Whoever adds the entry reads them first (`read`): that takes too long for an event loop.
+        """
+        for header, output, _ in self._early:
+            if header.application == application and isinstance(output, Unread):
+                return header, output
+        return None
+
+    def read(self, unread: Unread, kept: Kept | None) -> None:
+        """Replace an output that waits by what is kept of it; None drops it."""
+        early = list(self._early)
+        self._early.clear()
+        for header, output, ends_ms in early:
+            if output is not unread:
+                self._early.append((header, output, ends_ms))
+            elif kept is not None:
+                self._early.append((header, kept, ends_ms))
+
+    def application(self, name: str) -> Application | None:
+        """Return a catalogue entry; None if it is not known yet."""
+        return self._applications.get(name)
 
     def may_send(self, header: TensorHeader) -> bool:
         """Whether an output can be what the placement asks for, as far as that is known."""
         placed = self._placed.get(header.task, {}).get(header.attempt)
+        if header.second_run:
+            second = self._second.get(header.task)
+            return second is not None and second.leads_here(header)
         return placed is None or placed.runs(header.stage, header.micro_batch, header.sender)
 
-    def add(self, header: TensorHeader, output: Condensed, now_ms: float) -> TaskResult | None:
+    def add(self, header: TensorHeader, output: Kept | Unread, now_ms: float) -> TaskResult | None:
         """Add one output of one micro-batch.
 
         Returns:
@@ -104,20 +167,24 @@ class ResultAggregatorCore:
             return None
         application = self._applications.get(header.application)
         placed = self._placed.get(header.task, {}).get(header.attempt)
-        if application is None or placed is None:
-            self._early.append((header, output, now_ms + header.expires_ms))
+        if application is None or placed is None or isinstance(output, Unread):
+            self._wait(header, output, now_ms)
             return None
         task = self._tasks.get(header.task)
         if task is not None and header.attempt < task.first.attempt:
             return None
         if task is None or header.attempt > task.first.attempt:
             task = TaskOutputs.begin(header, application, placed, now_ms)
+            second = self._second.get(header.task)
+            if second is not None and second.run.attempt == header.attempt:
+                task.second = second
         elif task.has(header):
             return None
         task.check(header, output)
         replaced = self._tasks.get(header.task)
         self._drop(header.task)
         task.take(header, output)
+        self._lagging.came(header.task, header.attempt, header.micro_batch)
         if not task.missing:
             self._finished.add(header.task, header.attempt, now_ms)
             return task.result()
@@ -139,6 +206,8 @@ class ResultAggregatorCore:
         """Drop a task that the gateway has answered."""
         self._drop(task)
         self._placed.pop(task, None)
+        self._second.pop(task, None)
+        self._lagging.forget(task)
         self._finished.add(task, attempt, now_ms)
 
     def expire(self, now_ms: float) -> int:
@@ -148,6 +217,29 @@ class ResultAggregatorCore:
             self._drop(name)
         self._finished.forget(now_ms)
         return len(gone)
+
+    def _await(self, placed: TaskPlaced, now_ms: float) -> None:
+        """Notice when the outputs of an attempt are overdue. Branches have partial answers instead."""
+        self._second.pop(placed.task, None)
+        application = self._applications.get(placed.application)
+        if application is None or placed.predicted_ms is None or placed.micro_batch_count > MAX_DEALT:
+            return
+        variant = next((known for known in application.variants if known.name == placed.variant), None)
+        if variant is not None and len(variant.sinks) == 1:
+            self._lagging.await_outputs(
+                placed.task,
+                placed.attempt,
+                (placed.application, placed.variant),
+                micro_batches=placed.micro_batch_count,
+                expected_ms=placed.predicted_ms,
+                now_ms=now_ms,
+            )
+
+    def _wait(self, header: TensorHeader, output: Kept | Unread, now_ms: float) -> None:
+        """Keep an output for which the catalogue entry or the placement is missing."""
+        self._early.append((header, output, now_ms + header.expires_ms))
+        while sum(early.nbytes for _, early, _ in self._early) > MAX_EARLY_BYTES:
+            self._early.popleft()
 
     def _add_early(self, now_ms: float) -> tuple[TaskResult, ...]:
         """Add the outputs that waited, as far as everything is known now. Returns results."""

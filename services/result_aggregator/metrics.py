@@ -8,7 +8,8 @@ from typing import Literal
 from splitplace.messages.application import Application
 from splitplace.messages.metrics import TaskMetrics
 from splitplace.messages.task import TaskFinished
-from splitplace.policies.scoring import quantile, reward_of
+from splitplace.policies.promises import largest_error
+from splitplace.policies.scoring import mean, quantile, reward_of
 
 WINDOW = 1000
 """Most recent responses over which quantiles are taken."""
@@ -43,10 +44,14 @@ class _Board:
     responses_ms: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
     predicted_ratios: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
     """Actual over predicted times."""
+    promises: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    """Promised probabilities of an answer in time, and whether there was one."""
 
     def count(self, task: TaskFinished) -> None:
         self.statuses[task.status] = self.statuses.get(task.status, 0) + 1
         self.moved_bytes += task.moved_bytes
+        if task.promised is not None and task.variant is not None:
+            self.promises.append((task.promised, task.status == "answered" and task.on_time))
         if task.status != "answered":
             return  # equation 15 gives 0 without a result
         self.partial += task.coverage is not None and task.coverage < 1
@@ -82,6 +87,9 @@ class _Board:
             response_p95_ms=quantile(responses, 0.95),
             predicted_ratio_p50=quantile(ratios, 0.5),
             predicted_within=_ratio(sum(abs(ratio - 1) <= NEAR for ratio in ratios), len(ratios)),
+            promised=mean([said for said, _ in self.promises]),
+            promise_kept=mean([kept for _, kept in self.promises]),
+            promise_error=largest_error(self.promises),
             inputs=self.inputs,
             moved_bytes=min(_MOST, self.moved_bytes),
         )
@@ -116,10 +124,6 @@ class Scoreboard:
             if board is not None:
                 board.count(task)
                 self._changed.add(key)
-
-    def show_all_again(self) -> None:
-        """Mark all boards as changed: the broker may have lost what it retained."""
-        self._changed = set(self._boards)
 
     def news(self) -> Iterator[tuple[BoardKey, TaskMetrics]]:
         """Metrics of the boards that changed since the last call."""

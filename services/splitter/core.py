@@ -11,11 +11,13 @@ from splitplace.messages.application import Application
 from splitplace.messages.base import Part
 from splitplace.messages.cluster import ClusterState
 from splitplace.messages.groupings import GroupingError
+from splitplace.messages.placing import ForeseenPlacement
 from splitplace.messages.task import TaskAccepted, TaskDecided, TaskFinished, TaskPlaced
 from splitplace.policies.cluster import ClusterView, stage_work
 from splitplace.policies.correction import Correction
 from splitplace.policies.ended import EndedTasks, forgotten_ms
 from splitplace.policies.placement import Infeasible, Placement, PlacementPolicy, PlacementRequest, place
+from splitplace.policies.placement.foreseen import foreseen_of
 from splitplace.policies.prediction import Job, scheduled
 from splitplace.policies.splitting import Arm, Decision, SplitContext, SplitPolicy
 from splitplace.policies.state import Json, State, validated_state
@@ -31,6 +33,9 @@ MAX_ASKED_AGAIN = 4
 
 MAX_RECORDS = 10_000
 """Unfinished tasks that are remembered at most; the oldest are forgotten."""
+
+MAX_JOBS = 128
+"""Batches of applications whose jobs are kept."""
 
 
 @dataclass(slots=True)
@@ -65,7 +70,7 @@ class SplitterCore:
 
         Args:
             policy: decides.
-            placement: foresees what the placer will do; its placements are only used to predict.
+            placement: foresees what the placer will do, and hands it on as a hint.
             cluster: the view it keeps up to date, if it is not a plain one.
         """
         self._policy = policy
@@ -73,6 +78,8 @@ class SplitterCore:
         self._correction = Correction()
         self._cluster = ClusterView() if cluster is None else cluster
         self._applications: dict[str, Application] = {}
+        self._jobs: dict[tuple[str, int], dict[str, Job]] = {}
+        """What there is to choose from, by application and batch: what follows from a job is found once."""
         self._records: OrderedDict[str, _TrackedTask] = OrderedDict()
         self._ended = EndedTasks()
         self._waiting: dict[str, _TrackedTask] = {}
@@ -82,6 +89,7 @@ class SplitterCore:
     def add_applications(self, applications: Iterable[Application]) -> None:
         """Replace the catalogue."""
         self._applications = {application.name: application for application in applications}
+        self._jobs.clear()
 
     def cluster(self, snapshot: ClusterState, now_ms: float) -> list[TaskDecided]:
         """Apply the newest cluster state; decide waiting tasks that it makes possible."""
@@ -193,7 +201,7 @@ class SplitterCore:
         if application is None:
             unknown = Decision(None, f"no application {accepted.application}")
             return self._settle(record, unknown, now_ms, None)
-        jobs = {variant.name: Job(application, variant, accepted.batch) for variant in application.variants}
+        jobs = self._jobs_of(application, accepted.batch)
         foreseen = {name: self._foresee(record, job, now_ms) for name, job in jobs.items()}
         arms = tuple(self._arm(job, foreseen[name], now_ms) for name, job in jobs.items())
         context = SplitContext(
@@ -213,13 +221,26 @@ class SplitterCore:
             self._waiting[accepted.task] = record
             return []
         placement = foreseen.get(decision.variant) if decision.variant is not None else None
-        if decision.variant is not None and isinstance(placement, Placement):
+        hint = None
+        if isinstance(placement, Placement):
+            hint = foreseen_of(placement, self._cluster)
             work = placement.stage_work()
             self._cluster.placed(accepted.task, accepted.attempt, work, now_ms, due_ms=record.due_ms)
             record.context = context
             record.uncorrected_ms = placement.prediction.response_ms
             record.loads = self._must_load(placement)
-        return self._settle(record, decision, now_ms, context)
+        return self._settle(record, decision, now_ms, context, hint)
+
+    def _jobs_of(self, application: Application, batch: int) -> dict[str, Job]:
+        """Return a batch as each variant of its application."""
+        key = application.name, batch
+        jobs = self._jobs.get(key)
+        if jobs is None:
+            if len(self._jobs) >= MAX_JOBS:
+                del self._jobs[next(iter(self._jobs))]
+            jobs = {variant.name: Job(application, variant, batch) for variant in application.variants}
+            self._jobs[key] = jobs
+        return jobs
 
     def _must_load(self, placement: Placement) -> bool:
         return not all(
@@ -242,8 +263,6 @@ class SplitterCore:
         if isinstance(found, Infeasible):
             return Arm(variant.name, variant.kind, variant.accuracy, None, found.reason, found.temporary)
         foreseen_ms = found.prediction.response_ms
-        start_ms = now_ms + HOPS_TO_DISPATCH * self._cluster.hop_ms
-        alone = scheduled(self._cluster, found.job, found.shares, now_ms, start_ms=start_ms, idle=True)
         return Arm(
             variant.name,
             variant.kind,
@@ -251,12 +270,25 @@ class SplitterCore:
             self._correction.corrected_ms(job.application.name, variant.name, foreseen_ms),
             f"on {', '.join(found.node_names)}",
             foreseen_ms=foreseen_ms,
-            wait_ms=max(0.0, foreseen_ms - alone.prediction().response_ms),
+            wait_ms=self._wait_ms(found, now_ms),
             work_ms=sum(found.prediction.work_ms.values()),
         )
 
+    def _wait_ms(self, found: Placement, now_ms: float) -> float:
+        """Return how much of a predicted time is waiting for other tasks."""
+        if all(self._cluster.ready_ms(name, now_ms) <= now_ms for name in found.node_names):
+            return 0.0
+        start_ms = now_ms + HOPS_TO_DISPATCH * self._cluster.hop_ms
+        alone = scheduled(self._cluster, found.job, found.shares, now_ms, start_ms=start_ms, idle=True)
+        return max(0.0, found.prediction.response_ms - alone.prediction().response_ms)
+
     def _settle(
-        self, record: _TrackedTask, decision: Decision, now_ms: float, context: SplitContext | None
+        self,
+        record: _TrackedTask,
+        decision: Decision,
+        now_ms: float,
+        context: SplitContext | None,
+        foreseen: ForeseenPlacement | None = None,
     ) -> list[TaskDecided]:
         accepted = record.accepted
         arms = context.arms if context is not None else ()
@@ -279,6 +311,8 @@ class SplitterCore:
             grace_ms=accepted.grace_ms,
             propensity=decision.propensity,
             explored=decision.explored,
+            promised=decision.promised,
+            foreseen=foreseen,
         )
         return [record.decided]
 

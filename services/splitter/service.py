@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from splitplace.bus.backlog import Backlog
 from splitplace.bus.connection import Received
+from splitplace.bus.exchange import Exchange
 from splitplace.bus.service import Service, now_ms
 from splitplace.bus.upkeep import Upkeep
 from splitplace.errors import SplitPlaceError
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 class Splitter:
     """Chooses a variant for every accepted task, publishes the catalogue and serves fragment files."""
 
-    def __init__(self, settings: SplitterSettings) -> None:
+    def __init__(self, settings: SplitterSettings, exchange: Exchange | None = None) -> None:
         """A splitter that does not run yet."""
         policy = split_policy(
             settings.policy,
@@ -49,10 +50,10 @@ class Splitter:
         self._settings = settings
         foreseen = placement_policy("earliest-finish", replicas=settings.replicas)
         self._core = SplitterCore(policy, foreseen)
-        self._backlog: Backlog[TaskAccepted] = Backlog()
+        self._backlog: Backlog[TaskAccepted] = Backlog(self._decide)
         self._state = StateFile(settings.paths.splitter_state, self._core)
         self._store = settings.model_store
-        self._service = Service(SPLITTER, settings)
+        self._service = Service(SPLITTER, settings, exchange=exchange)
         self._broken: tuple[StoreError, ...] = ()
         """What of the model store cannot be used."""
         # An application that the store has and cannot read now stays on offer: it may be readable again.
@@ -66,10 +67,10 @@ class Splitter:
         self._service.every(settings.save_every_s, self._state.save)
         self._alarm = self._service.alarm(self._decide_waiting)
         self._bus = self._service.bus
-        self._bus.subscribe(JOB_ACCEPTED, self._on_accepted)
-        self._bus.subscribe(JOB_PLACED, self._on_placed)
-        self._bus.subscribe(JOB_FINISHED, self._on_finished)
-        self._bus.subscribe(CLUSTER_STATE, self._on_cluster)
+        self._bus.subscribe_at_once(JOB_ACCEPTED, self._on_accepted)
+        self._bus.subscribe_at_once(JOB_PLACED, self._on_placed)
+        self._bus.subscribe_at_once(JOB_FINISHED, self._on_finished)
+        self._bus.subscribe_at_once(CLUSTER_STATE, self._on_cluster)
         self._repository = Repository(self._service, self._store)
 
     async def run(self) -> None:
@@ -82,7 +83,6 @@ class Splitter:
             log.warning("%s: no application", self._store)
         self._core.add_applications(applications)
         await self._state.restore(self._settings.warm_start)
-        self._service.spawn(self._decide(), "deciding")
         try:
             await self._service.run()
         finally:
@@ -90,27 +90,24 @@ class Splitter:
 
     # --- tasks -------------------------------------------------------------------------------------
 
-    async def _on_accepted(self, received: Received[TaskAccepted]) -> None:
+    def _on_accepted(self, received: Received[TaskAccepted]) -> None:
         self._backlog.put(received.message)
 
-    async def _decide(self) -> None:
-        """Decide task after task."""
-        while True:
-            accepted, left_ms = await self._backlog.get()
-            accepted = accepted.model_copy(update={"slack_ms": left_ms})
-            try:
-                self._publish(self._core.accepted(accepted, now_ms()))
-            except Exception:  # no message may end a service
-                log.exception("deciding task %s", accepted.task)
+    def _decide(self, accepted: TaskAccepted, left_ms: float) -> None:
+        accepted = accepted.model_copy(update={"slack_ms": left_ms})
+        try:
+            self._publish(self._core.accepted(accepted, now_ms()))
+        except Exception:  # no message may end a service
+            log.exception("deciding task %s", accepted.task)
 
-    async def _on_placed(self, received: Received[TaskPlaced]) -> None:
+    def _on_placed(self, received: Received[TaskPlaced]) -> None:
         self._core.placed(received.message, now_ms())
 
-    async def _on_finished(self, received: Received[TaskFinished]) -> None:
+    def _on_finished(self, received: Received[TaskFinished]) -> None:
         self._backlog.drop(received.message.task)
         self._publish(self._core.finished(received.message, now_ms()))
 
-    async def _on_cluster(self, received: Received[ClusterState]) -> None:
+    def _on_cluster(self, received: Received[ClusterState]) -> None:
         self._publish(self._core.cluster(received.message, now_ms()))
 
     def _decide_waiting(self) -> None:

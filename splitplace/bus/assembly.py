@@ -26,13 +26,20 @@ class TensorKey(NamedTuple):
     is_output: bool
     path: tuple[str, ...]
     """Nodes that it came through: a forged tensor cannot take the place of the right one."""
+    second_run: bool
 
 
 def key_of(header: TensorHeader) -> TensorKey:
     """Return the key of a header's tensor."""
     path = tuple(report.node for report in header.trace)
     return TensorKey(
-        header.task, header.attempt, header.stage, header.micro_batch, header.route is None, path
+        header.task,
+        header.attempt,
+        header.stage,
+        header.micro_batch,
+        header.route is None,
+        path,
+        header.second_run,
     )
 
 
@@ -143,15 +150,15 @@ class TensorAssembly:
         return len(gone)
 
     def _begin(self, key: TensorKey, header: TensorHeader, now_ms: float) -> _Waiting:
-        if not self._has_room(header.encoded_bytes):
+        if not self._has_room(header.body_bytes):
             self.expire(now_ms)
-        if not self._has_room(header.encoded_bytes):
+        if not self._has_room(header.body_bytes):
             raise FrameError(
-                f"no room for {header.encoded_bytes} bytes: {len(self)} tensors already wait for chunks"
+                f"no room for {header.body_bytes} bytes: {len(self)} tensors already wait for chunks"
             )
         waiting = _Waiting(header.model_copy(update={"chunk": 0}), now_ms + header.expires_ms, now_ms)
         self._waiting[key] = waiting
-        self._reserved_bytes += header.encoded_bytes
+        self._reserved_bytes += header.body_bytes
         return waiting
 
     def _has_room(self, encoded_bytes: int) -> bool:
@@ -160,7 +167,7 @@ class TensorAssembly:
         )
 
     def _forget(self, key: TensorKey) -> None:
-        self._reserved_bytes -= self._waiting.pop(key).header.encoded_bytes
+        self._reserved_bytes -= self._waiting.pop(key).header.body_bytes
 
     def _remember(self, key: TensorKey, ends_ms: float, now_ms: float) -> None:
         self._completed[key] = min(ends_ms, now_ms + MAX_REMEMBER_MS)

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 ResultT = TypeVar("ResultT")
 
 _CANCEL_S = 1.0
-_TURN_MS = 2.0
+TURN_MS = 2.0
 """How long a worker may keep pings and other workers waiting, apart from a single item of its work."""
 
 
@@ -31,7 +31,7 @@ class Turn:
 
     async def end_if_over(self) -> None:
         """Let other tasks of the event loop run, if the turn was long enough."""
-        while now_ms() - self._began_ms > _TURN_MS:
+        while now_ms() - self._began_ms > TURN_MS:
             ended_ms = self._began_ms
             await asyncio.sleep(0)
             if self._began_ms == ended_ms:  # else another worker has begun the next turn

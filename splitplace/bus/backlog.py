@@ -1,6 +1,7 @@
 """What a service was told to do and has not done: the newest attempt at each task, in order of arrival."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from splitplace.bus.background import now_ms
@@ -32,10 +33,16 @@ WorkT = TypeVar("WorkT", bound=Attempted)
 class Backlog(Generic[WorkT]):
     """Messages that are handled one at a time, and dropped unread where nobody wants that any more."""
 
-    def __init__(self) -> None:
+    def __init__(self, handle: Callable[[WorkT, float], None]) -> None:
+        """An empty backlog.
+
+        Args:
+            handle: gets a message and the slack that is left of it, in ms. Must not fail.
+        """
+        self._handle = handle
         self._waiting: dict[str, tuple[WorkT, float]] = {}
         """Message and time of arrival, by task."""
-        self._news = asyncio.Event()
+        self._is_turn_due = False
         self.dropped = 0
         """Messages that were superseded, finished, or too late."""
 
@@ -51,22 +58,26 @@ class Backlog(Generic[WorkT]):
                 return
             del self._waiting[message.task]
         self._waiting[message.task] = message, now_ms()
-        self._news.set()
+        self._turn_soon()
 
     def drop(self, task: str) -> None:
         """Drop what waits about a task: it has ended."""
         if self._waiting.pop(task, None) is not None:
             self.dropped += 1
 
-    async def get(self) -> tuple[WorkT, float]:
-        """Return the next message and the slack that is left of it, in ms. Wait for one if there is none."""
-        await asyncio.sleep(0)  # what arrived meanwhile may supersede or end what waits
-        while True:
-            while self._waiting:
-                message, arrived_ms = self._waiting.pop(next(iter(self._waiting)))
-                left_ms = message.slack_ms - (now_ms() - arrived_ms)
-                if message.grace_ms is None or left_ms + message.grace_ms > 0:
-                    return message, left_ms
-                self.dropped += 1
-            self._news.clear()
-            await self._news.wait()
+    def _turn_soon(self) -> None:
+        if self._waiting and not self._is_turn_due:
+            self._is_turn_due = True  # in the next turn: what arrives before may supersede or end what waits
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """Handle the next message that is still wanted."""
+        self._is_turn_due = False
+        while self._waiting:
+            message, arrived_ms = self._waiting.pop(next(iter(self._waiting)))
+            left_ms = message.slack_ms - (now_ms() - arrived_ms)
+            if message.grace_ms is None or left_ms + message.grace_ms > 0:
+                self._turn_soon()
+                self._handle(message, left_ms)
+                return
+            self.dropped += 1

@@ -1,7 +1,8 @@
 """The aiomqtt client of a connection, with what aiomqtt does not offer.
 
-Manual acknowledgements, quick TCP acknowledgements, connection attempts that end with their socket: for these
-this module, and no other, uses the inside of aiomqtt and the paho client in it (docs/decisions/0004-bus.md).
+Manual and quick TCP acknowledgements, QoS 0 without an account, connection attempts that end with their
+socket: for these this module, and no other, uses the inside of aiomqtt and the paho client in it
+(docs/decisions/0004-bus.md).
 """
 
 import asyncio
@@ -57,8 +58,7 @@ _NOT_OUR_DOING = {
 }
 
 _TURN_S = 0.004
-"""Time of the processor after which reading lets others run. Time of the clock would be a packet or two on a
-busy machine, and each turn has its price."""
+"""CPU time after which reading lets others run. On a busy machine, clock time would be a packet or two."""
 
 
 class _LostSockets(logging.Filter):
@@ -128,9 +128,8 @@ class BrokerClient(aiomqtt.Client):
     @override
     async def __aenter__(self) -> Self:
         await super().__aenter__()
-        if (
-            self._closed_by is not None or self._client.socket() is None
-        ):  # aiomqtt forgets an end that comes with the broker's word
+        # aiomqtt forgets an end that comes with the broker's word.
+        if self._closed_by is not None or self._client.socket() is None:
             raise aiomqtt.MqttError("closed as soon as the broker had accepted it")
         return self
 
@@ -180,6 +179,12 @@ class BrokerClient(aiomqtt.Client):
         self._send_waiting()
         return True
 
+    def toss(self, publication: Publication) -> bool:
+        """Publish with QoS 0, without an account. Return False, without sending, if too much waits."""
+        if self._is_over or len(self._client._out_packet) >= _MAX_WAITING:  # noqa: SLF001
+            return False
+        return self._client.publish(*publication).rc == MQTTErrorCode.MQTT_ERR_SUCCESS
+
     def _send_waiting(self) -> None:
         while self._waiting and len(self._in_flight) < self._most_at_once:
             publication, ended = self._waiting.popleft()
@@ -225,8 +230,9 @@ class BrokerClient(aiomqtt.Client):
             self._send_waiting()
 
     async def sent(self) -> None:
-        """Wait until nothing is in flight."""
-        while (self._in_flight or self._waiting) and not self._is_over:  # noqa: ASYNC110 - set by callbacks of paho
+        """Wait until nothing is in flight or to be written."""
+        batches = self._batches
+        while not self._is_over and (self._in_flight or self._waiting or batches.wants_write):  # noqa: ASYNC110
             await asyncio.sleep(_SENT_POLL_S)
 
     def abandon(self) -> None:
@@ -263,9 +269,9 @@ class BrokerClient(aiomqtt.Client):
         properties: Properties | None = None,
     ) -> None:
         allowed = getattr(properties, "ReceiveMaximum", _MAX_IN_FLIGHT)
-        slots = min(allowed, _SLOTS)
+        slots = max(1, min(allowed // 2, _SLOTS))  # Mosquitto's default allows no more than our slots
         self._slots = asyncio.Semaphore(slots)
-        self._most_at_once = min(allowed, _MAX_IN_FLIGHT) - slots
+        self._most_at_once = max(1, min(allowed, _MAX_IN_FLIGHT) - slots)
         super()._on_connect(client, userdata, flags, reason_code, properties)
 
     @override

@@ -8,7 +8,7 @@ arrive, and a publication that was not acknowledged is sent again after a reconn
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
@@ -19,6 +19,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from splitplace.bus.background import BackgroundTasks
 from splitplace.bus.client import BrokerClient, TakenOverError, acknowledge
+from splitplace.bus.exchange import Exchange
 from splitplace.bus.handlers import Handlers
 from splitplace.bus.hints import hint
 from splitplace.bus.identity import NO_SESSION, ClientIdentity, Session
@@ -30,7 +31,7 @@ from splitplace.bus.reconnect import MANY_BRIEF, Reconnect
 from splitplace.bus.seldom import SeldomWarnings
 from splitplace.bus.settings import Settings
 from splitplace.bus.statistics import Statistics
-from splitplace.bus.subscriptions import QueuedMessage, Rest
+from splitplace.bus.subscriber import Subscriber
 from splitplace.messages.base import Message
 from splitplace.messages.topics import Topic
 
@@ -50,14 +51,11 @@ _FORGOTTEN_AFTER_S = 20.0
 _UNSUBSCRIBE_S = 1.0
 _LAST_WORDS_S = 1.0
 
-Handler = Callable[[Received[Any]], Awaitable[None]]
-RawHandler = Callable[[RawReceived], Awaitable[None]]
 
-
-class Bus:
+class Bus(Subscriber):
     """One MQTT 5 connection. Subscribe first, then enter it as an asynchronous context.
 
-    Each subscription has a queue and a worker of its own, so a slow handler holds up no other topic;
+    Each of `subscribe` has a queue and a worker of its own, so a slow handler holds up no other topic;
     messages of one subscription are handled in order.
     """
 
@@ -67,11 +65,12 @@ class Bus:
         identifier: str,
         *,
         secret: str = "",
-        will: tuple[str, Message] | None = None,
+        will: tuple[str, bytes] | None = None,
         session: Session = NO_SESSION,
         receive_maximum: int = RECEIVE_MAXIMUM,
         keepalive_s: int | None = None,
         losses: SeldomWarnings | None = None,
+        exchange: Exchange | None = None,
     ) -> None:
         """A bus that is not connected yet.
 
@@ -79,18 +78,20 @@ class Bus:
             settings: where the broker is.
             identifier: MQTT client id, unique among all clients of this prefix.
             secret: appended to the client id, and never logged: who knows the id can end the connection.
-            will: topic (without prefix) and retained message that the broker publishes if the process dies.
+            will: topic (without prefix) and retained payload that the broker publishes if the process dies.
             session: what the broker keeps while the connection is away.
             receive_maximum: unacknowledged messages that the broker may send.
             keepalive_s: the broker notices silence after 1.5 times this. None = as in the settings.
             losses: where lost connections are logged, shared by the connections of a part.
+            exchange: hands messages over to services in this process; None = all go through the broker.
         """
-        self.settings, self.statistics = settings, Statistics()
+        statistics = Statistics()
+        super().__init__(Handlers(settings.prefix, statistics, receive_maximum), exchange)
+        self.settings, self.statistics = settings, statistics
         alive = Keepalive(keepalive_s or settings.keepalive_s)
         self._identity = ClientIdentity(
             settings, identifier, secret, will, session, receive_maximum, alive, _FORGOTTEN_AFTER_S
         )
-        self._handlers = Handlers(settings.prefix, self.statistics, receive_maximum)
         self._on_connect: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._client: BrokerClient | None = None
         self._warnings, self._losses = SeldomWarnings(log), losses or SeldomWarnings(log)
@@ -106,59 +107,6 @@ class Bus:
         self._connected, self._connections = asyncio.Event(), 0
 
     # --- before connecting -------------------------------------------------------------------------
-
-    def subscribe(
-        self,
-        topic: Topic[MessageT],
-        handler: Callable[[Received[MessageT]], Awaitable[None]],
-        **parameters: str,
-    ) -> None:
-        """Hand every valid message of a topic to a handler, in order.
-
-        `parameters` fix levels of the topic; the others are wildcards. Broken messages, and those whose
-        fields contradict their topic, are counted and dropped.
-        """
-        self._handlers.add_valid(topic, handler, parameters)
-
-    def subscribe_raw(
-        self,
-        topic: Topic[Any],
-        handler: RawHandler,
-        *,
-        workers: int = 1,
-        overflow: Callable[[RawReceived], None] | None = None,
-        **parameters: str,
-    ) -> None:
-        """Hand every message of a topic to a handler that decodes it itself, whatever its size.
-
-        More than one worker handles that many messages at once, in no particular order. What does not fit in
-        the queue is handed to `overflow`, which must not block, and dropped.
-        """
-
-        async def handle(arrival: QueuedMessage) -> None:
-            await handler(arrival.raw(topic))
-
-        self._handlers.add(topic, handle, parameters, workers=workers, overflow=overflow)
-
-    def subscribe_looking(
-        self,
-        topic: Topic[Any],
-        look: Callable[[RawReceived], Rest | None],
-        *,
-        workers: int,
-        overflow: Callable[[RawReceived], None],
-        **parameters: str,
-    ) -> None:
-        """Look at every message of a topic as it is read, and leave to workers what that has left to do.
-
-        `look` must not block. It returns None if it has handled the message. `workers` and `overflow` are as
-        in `subscribe_raw`.
-        """
-
-        async def handle(_: QueuedMessage) -> None:
-            raise AssertionError("a look returns what is left to do")
-
-        self._handlers.add(topic, handle, parameters, workers=workers, overflow=overflow, look=look)
 
     def on_connect(self, callback: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Call this after every (re)connect. Publish retained messages again: the broker may be a new one."""
@@ -188,7 +136,7 @@ class Bus:
     # --- life --------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        for name, work in self._handlers.workers():
+        for name, work in self._handlers.start():
             self._tasks.spawn(work, name)
         self._tasks.spawn(self._stay_connected(), "connection")
         self._tasks.spawn(self._repeat_forgotten(), "repeating publications")
@@ -203,6 +151,7 @@ class Bus:
                 if self._client is not None:
                     await self._client.sent()
         await self._publications.stop()
+        self._handlers.stop()
         await self._tasks.stop()
 
     async def failed(self) -> NoReturn:
@@ -275,7 +224,8 @@ class Bus:
             self._tasks.spawn(callback(), "introduction")
 
     async def _subscribe(self, client: BrokerClient, name: str, qos: int) -> None:
-        options = self._identity.session.subscription(qos)
+        others_only = name in self._handlers.others_only
+        options = self._identity.session.subscription(qos, others_only=others_only)
         for code in await client.subscribe(f"{self.settings.prefix}/{name}", options=options):
             if isinstance(code, ReasonCode) and code.is_failure:
                 self.statistics.refused += 1
@@ -308,13 +258,26 @@ class Bus:
         took it, as `publish_raw` does.
         """
         name = topic.name_of(message, **parameters)
-        payload = message.model_dump_json().encode()
-        return await self.publish_raw(name, payload, qos=topic.qos, retain=topic.retain)
+        if self._is_handed_over(topic, name, message):
+            return True
+        return await self.publish_raw(name, topic.encoded(message), qos=topic.qos, retain=topic.retain)
 
     def send(self, topic: Topic[MessageT], message: MessageT, **parameters: str) -> None:
         """Publish without waiting. Dropped and counted if too many publications wait already."""
         name = topic.name_of(message, **parameters)
-        self.post(name, message.model_dump_json().encode(), qos=topic.qos, retain=topic.retain)
+        if self._is_handed_over(topic, name, message):
+            return
+        self.post(name, topic.encoded(message), qos=topic.qos, retain=topic.retain)
+
+    def _is_handed_over(self, topic: Topic[MessageT], name: str, message: MessageT) -> bool:
+        """Hand a message over to services in this process, if it is for them, and publish a copy."""
+        exchange = self._exchange
+        if exchange is None or not exchange.carries(topic):
+            return False
+        exchange.hand_over(topic, name, message)
+        copy, qos = topic.encoded(message), exchange.copy_qos(topic)
+        exchange.carrier(self).post(name, copy, qos=qos, retain=topic.retain)
+        return True
 
     async def send_frame(self, topic: Topic[Any], frame: bytes, **parameters: str) -> None:
         """Publish a binary frame and wait for the broker, which slows down a sender that is too fast."""
@@ -370,7 +333,5 @@ class Bus:
             absolute: whether the topic has its prefix.
             refused: called if the broker does not take it.
         """
-        if qos == 0 and not self._connected.is_set():
-            return
         name = topic if absolute else f"{self.settings.prefix}/{topic}"
         self._publisher.post(Publication(name, payload, qos, retain, properties), refused)

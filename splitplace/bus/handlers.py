@@ -1,17 +1,22 @@
 """Hands the messages of a connection to their handlers, and acknowledges them when those have finished."""
 
+import asyncio
+import contextvars
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from paho.mqtt.client import MQTTMessage
 from pydantic import ValidationError
 
-from splitplace.bus.background import now_ms
+from splitplace.bus.background import TURN_MS, now_ms
 from splitplace.bus.drain import Drain
 from splitplace.bus.incoming import RawReceived, Received, parse
 from splitplace.bus.statistics import Statistics
 from splitplace.bus.subscriptions import (
+    HandedOver,
     QueuedMessage,
     Receipts,
     Rest,
@@ -48,12 +53,22 @@ class Handlers:
         self._drain = Drain(receive_maximum)
         self._receive_maximum = receive_maximum
         self._room = Room()
+        self._inbox: deque[tuple[Subscription, HandedOver]] = deque()
+        """Messages from this process that are handled in the next turn of the loop."""
+        self._is_turn_due = False
+        self._context: contextvars.Context | None = None
+        """In which they are handled; None while nothing is handled."""
 
     @property
     def filters(self) -> dict[str, int]:
         """The wanted subscriptions, without prefix, with their quality of service."""
-        lasting = {entry.filter: entry.topic.qos for entry in self._subscriptions}
+        lasting = {entry.filter: entry.topic.qos for entry in self._subscriptions if not entry.is_local}
         return lasting | {watch.filter: watch.qos for watch in self._watches}
+
+    @property
+    def others_only(self) -> frozenset[str]:
+        """The wanted subscriptions, without prefix, that leave out what this connection publishes."""
+        return frozenset(entry.filter for entry in self._subscriptions if entry.others_only)
 
     def add(
         self,
@@ -64,10 +79,13 @@ class Handlers:
         workers: int = 1,
         overflow: Callable[[RawReceived], None] | None = None,
         look: Callable[[RawReceived], Rest | None] | None = None,
+        others_only: bool = False,
     ) -> None:
         """Handle the messages of a topic. See `Bus.subscribe` and its siblings."""
         chosen, pattern = subscription_filter(topic, parameters)
-        self._subscriptions.append(Subscription(topic, chosen, pattern, handle, workers, overflow, look))
+        self._subscriptions.append(
+            Subscription(topic, chosen, pattern, handle, workers, overflow, look, others_only)
+        )
 
     def add_valid(
         self,
@@ -83,6 +101,56 @@ class Handlers:
                 await handler(received)
 
         self.add(topic, handle, parameters)
+
+    def add_local(
+        self, topic: Topic[MessageT], handler: Callable[[Received[MessageT]], Awaitable[None]]
+    ) -> Callable[[str, Received[MessageT]], None]:
+        """Return what takes the messages of a topic from this process, for a handler."""
+        subscription = Subscription(topic, *subscription_filter(topic, {}), _never, 1, is_local=True)
+        self._subscriptions.append(subscription)
+
+        def take(name: str, received: Received[MessageT]) -> None:
+            self._statistics.received += 1
+            subscription.queue.put_nowait(HandedOver(name, partial(handler, received)))
+
+        return take
+
+    def add_at_once(
+        self,
+        topic: Topic[MessageT],
+        handler: Callable[[Received[MessageT]], Rest | None],
+        parameters: Mapping[str, str],
+        cleared: Callable[[Mapping[str, str]], None] | None = None,
+    ) -> None:
+        """Call a handler for the valid messages of a topic. See `Bus.subscribe_at_once`."""
+
+        def at_once(name: str, message: MQTTMessage) -> Rest | None:
+            if cleared is not None and not message.payload:
+                cleared(topic.match(name) or {})
+                return None
+            received = self._validate(topic, name, message)
+            return None if received is None else handler(received)
+
+        self._subscriptions.append(
+            Subscription(topic, *subscription_filter(topic, parameters), _never, 1, at_once=at_once)
+        )
+
+    def add_local_at_once(
+        self, topic: Topic[MessageT], handler: Callable[[Received[MessageT]], Rest | None]
+    ) -> Callable[[str, Received[MessageT]], None]:
+        """Return what takes the messages of a topic from this process, for a handler as in `add_at_once`.
+
+        They are handled in the next turn of the loop, in the order in which they came, whatever their topic.
+        """
+        subscription = Subscription(topic, *subscription_filter(topic, {}), _never, 1, is_local=True)
+        self._subscriptions.append(subscription)
+
+        def take(name: str, received: Received[MessageT]) -> None:
+            self._statistics.received += 1
+            self._inbox.append((subscription, HandedOver(name, partial(handler, received))))
+            self._turn_soon()
+
+        return take
 
     def watch(
         self,
@@ -105,11 +173,17 @@ class Handlers:
         """End a watch."""
         self._watches.remove(watch)
 
-    def workers(self) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
-        """Yield the work of each worker and its name."""
+    def start(self) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
+        """Begin to handle messages. Yield the work of each worker and its name."""
+        self._context = contextvars.copy_context()
+        self._turn_soon()
         for subscription in self._subscriptions:
             for _ in range(subscription.workers):
                 yield f"handling {subscription.filter}", self._work(subscription)
+
+    def stop(self) -> None:
+        """Handle nothing more that comes from this process."""
+        self._context = None
 
     # --- a connection ------------------------------------------------------------------------------
 
@@ -143,7 +217,7 @@ class Handlers:
                 self._statistics.rejected += 1
                 log.exception("handling a message on %s", name)
         for subscription in self._subscriptions:
-            if subscription.pattern.fullmatch(name):
+            if not subscription.is_local and subscription.pattern.fullmatch(name):
                 if self._is_left_to_workers(subscription, arrival):
                     return
                 break
@@ -156,6 +230,8 @@ class Handlers:
 
     def _is_left_to_workers(self, subscription: Subscription, arrival: QueuedMessage) -> bool:
         """Look at a message as it arrives. Return whether it waits for a worker now."""
+        if subscription.at_once is not None:
+            return self._is_left_at_once(subscription.at_once, subscription, arrival)
         raw = arrival.raw(subscription.topic) if subscription.look or subscription.overflow else None
         size = len(arrival.message.payload)
         has_room = self._room.take(size)
@@ -178,6 +254,47 @@ class Handlers:
             self._room.give_back(size)
         return is_left
 
+    def _is_left_at_once(
+        self,
+        at_once: Callable[[str, MQTTMessage], Rest | None],
+        subscription: Subscription,
+        arrival: QueuedMessage,
+    ) -> bool:
+        """Handle a message as it arrives. Return whether something of it waits for a worker now."""
+        try:
+            arrival.rest = at_once(arrival.name, arrival.message)
+        except Exception:  # as in `dispatch`
+            self._statistics.rejected += 1
+            log.exception("handling a message on %s", arrival.name)
+        if arrival.rest is None:
+            return False
+        if not self._room.take(len(arrival.message.payload)):
+            self._statistics.overflowed += 1
+            return False
+        subscription.queue.put_nowait(arrival)
+        return True
+
+    def _turn_soon(self) -> None:
+        if self._context is not None and self._inbox and not self._is_turn_due:
+            self._is_turn_due = True
+            asyncio.get_running_loop().call_soon(self._turn, context=self._context)
+
+    def _turn(self) -> None:
+        """Handle what was handed over, for a turn."""
+        self._is_turn_due = False
+        began_ms = now_ms()
+        while self._inbox and self._context is not None and now_ms() - began_ms <= TURN_MS:
+            subscription, arrival = self._inbox.popleft()
+            try:
+                rest = arrival.rest()
+            except Exception:  # as in `dispatch`
+                self._statistics.rejected += 1
+                log.exception("handling a message on %s", arrival.name)
+            else:
+                if rest is not None:
+                    subscription.queue.put_nowait(HandedOver(arrival.name, rest))
+        self._turn_soon()
+
     async def _work(self, subscription: Subscription) -> None:
         while True:
             # Neither `get` nor a handler that awaits nothing gives others a turn.
@@ -186,11 +303,13 @@ class Handlers:
             try:
                 if arrival.rest is not None:
                     await arrival.rest()
-                else:
+                elif isinstance(arrival, QueuedMessage):
                     await subscription.handle(arrival)
             except Exception:  # as in `dispatch`
                 self._statistics.rejected += 1
                 log.exception("handling a message on %s", arrival.name)
+            if isinstance(arrival, HandedOver):
+                continue
             self._room.give_back(len(arrival.message.payload))
             if arrival.receipts is self._receipts:
                 arrival.acknowledge()
@@ -202,3 +321,7 @@ class Handlers:
             self._statistics.rejected += 1
             log.debug("rejected a message on %s: %s", name, error)
             return None
+
+
+async def _never(_: QueuedMessage) -> None:
+    raise AssertionError("nothing waits for a worker but what a handler has left to do")

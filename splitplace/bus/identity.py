@@ -15,7 +15,6 @@ from splitplace.bus.client import BrokerClient, Receiver, TakenOverError
 from splitplace.bus.keepalive import Keepalive
 from splitplace.bus.settings import Settings
 from splitplace.messages import limits
-from splitplace.messages.base import Message
 
 _RETAIN_SEND = SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE
 _RETAIN_DO_NOT_SEND = SubscribeOptions.RETAIN_DO_NOT_SEND
@@ -36,10 +35,17 @@ class Session:
     live_only: bool = False
     """Ask the broker for nothing that it had kept, and for the retain flag as it was published."""
 
-    def subscription(self, qos: int) -> SubscribeOptions:
-        """Return the options of a subscription. The embedded broker ignores `live_only`."""
+    def subscription(self, qos: int, *, others_only: bool = False) -> SubscribeOptions:
+        """Return the options of a subscription. The embedded broker ignores all but `qos`.
+
+        Args:
+            qos: quality of service.
+            others_only: leave out what this connection publishes itself.
+        """
         handling = _RETAIN_DO_NOT_SEND if self.live_only else _RETAIN_SEND
-        return SubscribeOptions(qos=qos, retainAsPublished=self.live_only, retainHandling=handling)
+        return SubscribeOptions(
+            qos=qos, noLocal=others_only, retainAsPublished=self.live_only, retainHandling=handling
+        )
 
 
 NO_SESSION = Session()
@@ -55,7 +61,7 @@ class ClientIdentity:
     identifier: str
     """The client id without its secret end; for logs."""
     secret: str
-    will: tuple[str, Message] | None
+    will: tuple[str, bytes] | None
     session: Session
     receive_maximum: int
     keepalive: Keepalive
@@ -115,8 +121,7 @@ class ClientIdentity:
         properties.SessionExpiryInterval = self.session.expiry_s
         will = None
         if self.will is not None:
-            topic, message = self.will
-            payload = message.model_dump_json().encode()
+            topic, payload = self.will
             will = aiomqtt.Will(f"{self.settings.prefix}/{topic}", payload, qos=1, retain=True)
         password = self.settings.password
         return BrokerClient(

@@ -70,6 +70,8 @@ def parse(topic: Topic[MessageT], name: str, payload: bytes) -> Received[Message
     body = memoryview(b"")
     if topic.encoding == "frame":
         content, body = unpack(topic.message, payload)
+    elif topic.encoding == "word":
+        content = topic.message.model_validate({topic.word: payload.decode(errors="replace")})
     else:
         content = topic.message.model_validate_json(payload)
     forged = [key for key, value in parameters.items() if getattr(content, key, value) != value]

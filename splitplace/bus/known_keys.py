@@ -41,6 +41,7 @@ OF_PARTS = frozenset(
         "replicas",
         "run_limit_s",
         "save_every_s",
+        "second_runs",
         "seed",
         "silent_after_ms",
         "stall_ms",

@@ -9,9 +9,13 @@ import psutil
 
 def own_addresses() -> Sequence[str]:
     """Return the addresses of this device but loopback, the most useful first, then IPv4 before IPv6."""
+    try:
+        interfaces = psutil.net_if_addrs()
+    except OSError:  # a sandbox without netlink sockets
+        interfaces = {}
     found = [
         ip_address(address.address)
-        for interface in psutil.net_if_addrs().values()
+        for interface in interfaces.values()
         for address in interface
         if address.family in {socket.AF_INET, socket.AF_INET6} and "%" not in address.address
     ]

@@ -64,6 +64,9 @@ class Publisher:
 
     def post(self, publication: Publication, refused: Callable[[], None] | None = None) -> None:
         """Publish without waiting. `refused` is called if the broker does not take it."""
+        if publication.qos == 0:
+            self._toss(publication)
+            return
 
         async def later(strikes: int = 0) -> None:
             if not await self._repeat(publication, strikes) and refused is not None:
@@ -83,6 +86,16 @@ class Publisher:
 
         if client is None or not client.publish_at_once(publication, ended):
             self._spawn(later())
+
+    def _toss(self, publication: Publication) -> None:
+        """Publish with QoS 0. Dropped without a connection, and counted if too much waits to be written."""
+        client = self._client_now()
+        if client is None:
+            return
+        if client.toss(publication):
+            self._statistics.sent_bytes += len(publication.payload)
+        else:
+            self._statistics.overflowed += 1
 
     async def publish(self, publication: Publication) -> bool:
         """Publish and wait for the broker's word. Return whether it took the publication."""

@@ -14,17 +14,26 @@ from pydantic import ValidationError
 
 from splitplace.bus.background import Alarm, BackgroundTasks, PeriodicWork, now_ms
 from splitplace.bus.connection import RECEIVE_MAXIMUM, Bus, RawReceived, Statistics, parse
+from splitplace.bus.exchange import Exchange
+from splitplace.bus.figures import REPEAT_PERIOD_S, Figures
 from splitplace.bus.identity import NO_SESSION, Session
 from splitplace.bus.namesake import ANSWER_PAUSE_MS, NamesakeError, Rivals, Status, Verdict, check_name
 from splitplace.bus.seldom import SeldomWarnings
 from splitplace.bus.settings import Settings
-from splitplace.bus.supervisor import Supervisor
+from splitplace.bus.supervisor import ALIVE_EVERY_S, Supervisor
 from splitplace.bus.upkeep import REPAIR_PAUSE_MS
 from splitplace.messages.base import MAX_TEXT
 from splitplace.messages.cluster import NodeStatus, ServiceStatus
 from splitplace.messages.frames import FrameError
-from splitplace.messages.metrics import ServiceMetrics
-from splitplace.messages.topics import METRICS_SERVICE, NODE_STATUS, SERVICE_STATUS, Topic
+from splitplace.messages.metrics import OFFLINE, ONLINE, ServiceMetrics
+from splitplace.messages.topics import (
+    AVAILABILITY_NODE,
+    AVAILABILITY_SERVICE,
+    METRICS_SERVICE,
+    NODE_STATUS,
+    SERVICE_STATUS,
+    Topic,
+)
 from splitplace.storage.client_secret import draw_secret
 
 __all__ = ["Health", "Service", "new_boot_id", "now_ms", "software_version"]
@@ -33,7 +42,11 @@ log = logging.getLogger(__name__)
 
 Action = Callable[[], Coroutine[Any, Any, None]]
 
-_STATUS_TOPICS: Mapping[type[Status], Topic[Any]] = {ServiceStatus: SERVICE_STATUS, NodeStatus: NODE_STATUS}
+_STATUS_TOPICS: Mapping[type[Status], tuple[Topic[Any], Topic[Any]]] = {
+    ServiceStatus: (SERVICE_STATUS, AVAILABILITY_SERVICE),
+    NodeStatus: (NODE_STATUS, AVAILABILITY_NODE),
+}
+"""Where a part says whether it is online: as a message for the others, and as bare text."""
 
 METRICS_PERIOD_S = 2.0
 _GOODBYE_S = 1.0
@@ -75,16 +88,24 @@ class Service:
         service.every(5.0, state.save)
         await service.run()
 
-    While it runs, a retained status says that it is online. When the process dies, the broker says the
-    opposite; `run` says so itself on its way out, with the same boot id. An error in background work ends
-    `run`, so that a supervisor starts the process again; an error in a handler costs only its message.
+    While it runs, a retained status says that it is online, and so does its availability, as bare text. When
+    the process dies, the broker says the opposite; `run` says so itself on its way out, with the same boot
+    id. An error in background work ends `run`, so that a supervisor starts the process again; an error in a
+    handler costs only its message.
 
     Client ids end with a secret, new at every start, so that nobody can take a connection over. A connection
     whose session outlives the process is given one that was kept. Of two services with one name, one ends
     with a NamesakeError.
     """
 
-    def __init__(self, name: str, settings: Settings, *, status: Status | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        *,
+        status: Status | None = None,
+        exchange: Exchange | None = None,
+    ) -> None:
         """A service that is not connected yet.
 
         Args:
@@ -92,14 +113,18 @@ class Service:
             settings: where the broker is.
             status: what the broker publishes when the process dies. By default the `ServiceStatus` of this
                 name; then metrics of its connections are published, too.
+            exchange: hands messages over to services in this process, if there are any.
         """
         self.name = name
         self.settings = settings
         self._offline = status or ServiceStatus(
             service=name, boot=new_boot_id(), online=False, software=software_version()
         )
-        self._topic = _STATUS_TOPICS[type(self._offline)]
-        will = (self._topic.name_of(self._offline), self._offline)
+        self._topic, availability = _STATUS_TOPICS[type(self._offline)]
+        will = (self._topic.name_of(self._offline), self._topic.encoded(self._offline))
+        self._availability = availability.name_of(self._offline)
+        self._wills: dict[str, Bus] = {}
+        """Topics on which the broker says `offline` when a connection breaks; a connection has one will."""
         self._secret = draw_secret()
         self._rivals = Rivals(self._offline.boot)
         self._announced_ms = -math.inf
@@ -108,8 +133,18 @@ class Service:
         self._announcing = Alarm(self._announce_again)
         self._alarms: list[Alarm] = [self._announcing]
         self._losses = SeldomWarnings(log)
-        self.bus = Bus(settings, f"splitplace-{name}", secret=self._secret, will=will, losses=self._losses)
+        self._exchange = exchange
+        self.bus = Bus(
+            settings,
+            f"splitplace-{name}",
+            secret=self._secret,
+            will=will,
+            losses=self._losses,
+            exchange=exchange,
+        )
         """The connection for control messages."""
+        self.figures = Figures(self.bus)
+        """What it tells dashboards; gone with the process."""
         self._connections = [self.bus]
         self._background = BackgroundTasks()
         self._periodic: list[PeriodicWork] = []
@@ -121,9 +156,13 @@ class Service:
         self.bus.subscribe_raw(self._topic, self._on_own_status, **{level: getattr(self._offline, level)})
         if status is None:
             self.every(METRICS_PERIOD_S, self._publish_metrics, online_only=True)
+            self.every(REPEAT_PERIOD_S, self.figures.repeat, online_only=True)
+            self.on_connect(self.figures.publish_all_again)
         self._supervisor = Supervisor.found()
         if self._supervisor.feed_every_s is not None:
             self.every(self._supervisor.feed_every_s, self._feed_watchdog)
+        if self._supervisor.alive_file is not None:
+            self.every(ALIVE_EVERY_S, self._say_alive)
 
     # --- before it runs ----------------------------------------------------------------------------
 
@@ -134,6 +173,7 @@ class Service:
         session: Session = NO_SESSION,
         secret: str | None = None,
         receive_maximum: int = RECEIVE_MAXIMUM,
+        availability: str | None = None,
     ) -> Bus:
         """Add a connection, so that control messages do not wait behind bulk data.
 
@@ -144,16 +184,25 @@ class Service:
             session: what the broker keeps while the connection is away.
             secret: end of the client id, for a session that outlives the process; by default a new one.
             receive_maximum: unacknowledged messages that the broker may send.
+            availability: topic where the broker says `offline` when it breaks. By default that of this part
+                on the first connection.
         """
+        name = availability or (self._availability if self._availability not in self._wills else None)
         bus = Bus(
             self.settings,
             f"splitplace-{self.name}:{purpose}",  # no part may have a colon in its name
             secret=secret or self._secret,
+            will=None if name is None else (name, AVAILABILITY_SERVICE.encoded(OFFLINE)),
             session=session,
             receive_maximum=receive_maximum,
             losses=self._losses,
+            exchange=self._exchange,
         )
         self._connections.append(bus)
+        if name is not None:
+            self._wills[name] = bus
+        if name == self._availability:
+            bus.on_connect(self._say_available)
         return bus
 
     def on_connect(self, action: Action) -> None:
@@ -219,6 +268,8 @@ class Service:
             NamesakeError: another part of this name lives.
             Exception: what a background task raised.
         """
+        if self._availability not in self._wills:
+            self.connection("availability")
         await self._check_name()
         async with contextlib.AsyncExitStack() as stack:
             for bus in reversed(self._connections):
@@ -259,6 +310,17 @@ class Service:
         self._announced_ms = now_ms()
         online = {"online": True, "settled": self._rivals.announced(self._announced_ms)}
         await self.bus.publish(self._topic, self._offline.model_copy(update=online))
+        await self._say_available()
+
+    async def _say_available(self) -> None:
+        await self.connected()
+        if self._announced_ms > -math.inf and not self._is_leaving:
+            await self.say(self._availability, online=True)
+
+    async def say(self, availability: str, *, online: bool) -> None:
+        """Publish an availability, on the connection whose will takes it back."""
+        payload = AVAILABILITY_SERVICE.encoded(ONLINE if online else OFFLINE)
+        await self._wills[availability].publish_raw(availability, payload, qos=1, retain=True)
 
     def _announce_soon(self, pause_ms: float) -> None:
         """Announce ourselves again, this long after the last time; what is due before that stays so."""
@@ -298,8 +360,11 @@ class Service:
         self._is_leaving = True
         await self._background.stop()
         if self.bus.is_connected:
+            self.figures.clear_all()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_GOODBYE_S):
+                    for availability in self._wills:
+                        await self.say(availability, online=False)
                     await self.bus.publish(self._topic, self._offline)
         log.info("%s is offline", self.name)
 
@@ -311,6 +376,12 @@ class Service:
         health, limit_s = self.health, self._supervisor.watchdog_s or math.inf
         if not health.is_connected or health.late_ms < 1000 * limit_s:
             self._supervisor.feed()
+
+    async def _say_alive(self) -> None:
+        """Touch the file of the health check while the part is online and no periodic work hangs."""
+        is_online = self.health.is_connected and self._announced_ms > -math.inf and not self._is_leaving
+        if is_online and self.health.late_ms < _LATE_MS:
+            await asyncio.to_thread(self._supervisor.alive)
 
     async def _publish_metrics(self) -> None:
         seen = self.statistics
@@ -324,4 +395,4 @@ class Service:
             undeliverable=seen.undeliverable,
             trouble=self.health.trouble,
         )
-        self.bus.send(METRICS_SERVICE, metrics)
+        self.figures.publish(METRICS_SERVICE, metrics)

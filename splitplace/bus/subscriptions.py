@@ -119,6 +119,16 @@ class QueuedMessage:
             self.receipts.handled(self.receipt)
 
 
+@dataclass(frozen=True, slots=True)
+class HandedOver:
+    """A message from a service in the same process, on its way to its handler."""
+
+    name: str
+    """Topic without prefix."""
+    rest: Callable[[], Any]
+    """Handles it; awaited by a worker, or called in a turn of the loop."""
+
+
 @dataclass(slots=True)
 class Subscription:
     """A handler for the messages of a topic, with its own queue and workers."""
@@ -132,7 +142,13 @@ class Subscription:
     """Told of each message that is dropped because the queue is full."""
     look: Callable[[RawReceived], Rest | None] | None = None
     """Looks at each message as it arrives. Returns what a worker has to do; None if nothing is left."""
-    queue: asyncio.Queue[QueuedMessage] = field(default_factory=asyncio.Queue)
+    others_only: bool = False
+    """Whether the broker leaves out what this connection publishes, if it can."""
+    at_once: Callable[[str, MQTTMessage], Rest | None] | None = None
+    """Handles each message by its name as it arrives; returns as `look`."""
+    is_local: bool = False
+    """Whether its messages come from this process only, and not from the broker."""
+    queue: asyncio.Queue[QueuedMessage | HandedOver] = field(default_factory=asyncio.Queue)
     turn: Turn = field(default_factory=Turn)
     """Shared by its workers: many of them have no longer turn than one."""
 

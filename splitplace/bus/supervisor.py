@@ -1,7 +1,7 @@
-"""Tell systemd that a part is ready, and that it makes progress (sd_notify).
+"""Tell systemd that a part is ready, and that it makes progress (sd_notify); tell containers by a file.
 
-Only for the process that systemd has started: the address is taken out of the environment, so children do not
-speak for it.
+Only for the process that systemd or the container engine has started: what they said is taken out of the
+environment, so children do not speak for it.
 """
 
 import contextlib
@@ -9,6 +9,14 @@ import os
 import socket
 from collections.abc import MutableMapping
 from dataclasses import dataclass
+from pathlib import Path
+
+ALIVE_VARIABLE = "SPLITPLACE_ALIVE_FILE"
+"""Names the file that a part touches while it is online and makes progress: a health check that costs next to
+nothing looks how old it is."""
+
+ALIVE_EVERY_S = 5.0
+"""Period of touching that file."""
 
 _FEEDS_PER_PERIOD = 3
 """How often a watchdog is fed in the time after which it bites."""
@@ -22,6 +30,8 @@ class Supervisor:
     """Address of a Unix datagram socket; empty where nobody listens. `@` begins an abstract one."""
     watchdog_s: float | None = None
     """The process is killed when it is not fed for this long; None = never."""
+    alive_file: Path | None = None
+    """Touched while all is well; None = nobody looks."""
 
     @classmethod
     def found(
@@ -33,7 +43,8 @@ class Supervisor:
         meant_for = environment.pop("WATCHDOG_PID", "")
         is_for_us = meant_for in {"", str(os.getpid() if pid is None else pid)}
         is_watched = is_for_us and period_us.isdigit() and int(period_us) > 0
-        return cls(address, int(period_us) / 1e6 if is_watched else None)
+        alive = environment.pop(ALIVE_VARIABLE, "")
+        return cls(address, int(period_us) / 1e6 if is_watched else None, Path(alive) if alive else None)
 
     @property
     def feed_every_s(self) -> float | None:
@@ -48,6 +59,12 @@ class Supervisor:
     def feed(self) -> None:
         """Say that there is progress."""
         self._tell("WATCHDOG=1")
+
+    def alive(self) -> None:
+        """Touch the file that a health check looks at."""
+        if self.alive_file is not None:
+            with contextlib.suppress(OSError):  # a full disk shows in the file's age
+                self.alive_file.touch()
 
     def _tell(self, text: str) -> None:
         if not self.address:

@@ -99,7 +99,7 @@ def command(
                 time.sleep(_WATCH_S)
                 if facts and (now := certificate.stat().st_mtime_ns) != seen:
                     seen = now
-                    broker.reload()
+                    broker.restart()
             raise BrokerError(f"the broker ended: {broker.log_file.read_text(errors='replace')[-1000:]}")
     except KeyboardInterrupt:
         print("stopped")

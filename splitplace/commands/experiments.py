@@ -12,6 +12,7 @@ from splitplace.commands.shared.output import JsonOption, print_json
 from splitplace.commands.shared.places import paths
 from splitplace.commands.shared.progress import progress
 from splitplace.errors import ExitCode, MissingExtraError
+from splitplace.storage.paths import SHIPPED_STORE
 
 if TYPE_CHECKING:
     from splitplace.experiments.plan import Experiment
@@ -39,7 +40,7 @@ def command(
         str | None, typer.Option(help="Address of the dask scheduler or of the ray cluster.")
     ] = None,
     profile: Annotated[
-        Literal["paper", "store"] | None,
+        Literal["paper", "paper-bzip2", "store"] | None,
         typer.Option(
             help="Workload: that of the paper, or of the model store.", show_default="set by each experiment"
         ),
@@ -66,18 +67,33 @@ def command(
     policies: Annotated[
         str | None, typer.Option(help="Only these policies, with commas: mab+daso,rule+earliest-finish.")
     ] = None,
+    small: Annotated[
+        bool, typer.Option("--small", help="`live`: one repetition of two policies, in about two minutes.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Repeat the paper's experiments on the simulator.
 
     Writes a page for each experiment, with tables, pictures, comparisons with the paper, and CSV files. All
-    policies of an experiment meet the same arrivals, with several seeds. The
-    whole set takes about half an hour on two cores.
+    policies of an experiment meet the same arrivals, with several seeds. An
+    interrupted command goes on where it was if it is given again.
     """
     from splitplace.experiments import catalogue  # noqa: PLC0415 - not for the help
 
     if names == ["list"]:
         _print_list(catalogue, as_json=as_json)
+        return
+    if names == ["live"]:
+        from splitplace.commands.live.command import live  # noqa: PLC0415 - starts a whole system
+
+        live(
+            out or paths().pages,
+            store=store,
+            repetitions=seeds,
+            policies=policies,
+            small=small,
+            as_json=as_json,
+        )
         return
     chosen = _chosen(names, catalogue)
     only = _only(policies, chosen)
@@ -86,10 +102,11 @@ def command(
         from splitplace.experiments.backends import connect  # noqa: PLC0415
         from splitplace.experiments.running import RunCache, Workers  # noqa: PLC0415
         from splitplace.experiments.simulation import simulate, train_policies  # noqa: PLC0415
+        from splitplace.experiments.unfinished import unfinished_runs  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise MissingExtraError("splitplace experiments", str(error.name), "experiments") from error
     plan = session.SessionPlan(
-        experiments=chosen,
+        experiments=[session.adapted(each, [store] if store else [SHIPPED_STORE]) for each in chosen],
         scenario=_given(
             profile=profile,
             stores=(store,) if store else None,
@@ -101,14 +118,17 @@ def command(
         command=("splitplace", *sys.argv[1:]),
         commit=_commit(),
     )
-    cache = RunCache(train_policies, simulate, Workers(jobs, backend))
+    folder = out or paths().pages
+    kept = unfinished_runs(folder)
+    cache = RunCache(train_policies, simulate, Workers(jobs, backend), kept)
     try:
         with connect(backend, cluster), progress(session.simulations(plan, cache)) as step:
             pages = []
-            for page in session.conduct(plan, cache, out or paths().pages, lambda each: step(each.name)):
+            for page in session.conduct(plan, cache, folder, lambda each: step(each.name)):
                 pages.append(page)
                 if not as_json:
                     print(page, flush=True)
+        kept.forget()
     except ModuleNotFoundError as error:
         fail(f"--backend {backend} needs {error.name}: pip install {error.name}", ExitCode.PROBLEM)
     except ValueError as error:

@@ -15,7 +15,7 @@ _PARTS = "Parts"
 
 COMMANDS: Mapping[str, LazyCommand] = {
     "demo": LazyCommand(
-        "Watch a whole system at work: services, nodes, sensors, real images.",
+        "See why a network is split: a whole system at work, in three acts.",
         "splitplace.commands.demo.command:command",
         extra="edge",
     ),
@@ -23,7 +23,8 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "services": LazyCommand("Run all five services in this process.", "splitplace.commands.services:command"),
     "broker": LazyCommand("Run a broker with the right settings.", "splitplace.commands.broker:command"),
     "submit": LazyCommand(
-        "Send pictures or arrays as one task and print the answer.", "splitplace.commands.submit:command"
+        "Send pictures, arrays or a sound as one task and print the answer.",
+        "splitplace.commands.submit:command",
     ),
     "camera": LazyCommand(
         "Send the pictures of a camera, a video, a folder or a topic, and print the answers.",
@@ -32,11 +33,15 @@ COMMANDS: Mapping[str, LazyCommand] = {
     ),
     "status": LazyCommand("Show services and nodes.", "splitplace.commands.status:command"),
     "watch": LazyCommand(
-        "Show metrics and decisions as they come.", "splitplace.commands.watch.command:command"
+        "Say what happens and why, as it happens.", "splitplace.commands.watch.command:command"
     ),
     "dashboard": LazyCommand(
         "Show the system in a browser: is it well, which node is slow, why was this task late.",
         "splitplace.commands.dashboard.command:command",
+    ),
+    "home-assistant": LazyCommand(
+        "Tell Home Assistant by MQTT discovery what there is: applications, nodes, sensors, and a light.",
+        "splitplace.commands.home_assistant.command:command",
     ),
     "doctor": LazyCommand(
         "Find what is wrong with an installation, and say how to fix it.",
@@ -49,11 +54,30 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "secure": LazyCommand(
         "Users, certificates and access rules of the broker.", "splitplace.commands.secure.command:app"
     ),
+    "service": LazyCommand(
+        "Run a node, the services or the broker under systemd.", "splitplace.commands.service.command:app"
+    ),
+    "backup": LazyCommand(
+        "Copy what must not be lost into one file: journal, learners' state, users, networks of your own.",
+        "splitplace.commands.backup:backup_command",
+    ),
+    "restore": LazyCommand(
+        "Put back what a backup holds; all parts must be stopped.",
+        "splitplace.commands.backup:restore_command",
+    ),
     "simulate": LazyCommand(
         "Run policies on simulated hosts: eight hours take seconds.", "splitplace.commands.simulate:command"
     ),
     "experiments": LazyCommand(
         "Repeat the paper's experiments on the simulator.", "splitplace.commands.experiments:command"
+    ),
+    "plan": LazyCommand(
+        "Will my nodes make it? Predict hit rate and response by calibrated simulation.",
+        "splitplace.commands.plan.command:command",
+    ),
+    "calibrate": LazyCommand(
+        "Fit the simulator's hops and noise to the log of a live run, with the fit's error.",
+        "splitplace.commands.calibrate:command",
     ),
     "replay": LazyCommand(
         "Estimate from logged decisions how another split policy would do.",

@@ -1,7 +1,8 @@
 """`splitplace services`: all five services in one process, as `splitplace up` starts them.
 
-Each keeps its connections, its user and its sign of life, so that others see no difference. If one of them
-ends, so does the process: whoever has started it starts it again.
+Each keeps its connections, its user and its sign of life, so that others see no difference. What one tells
+another is handed over as it is, and published for everybody else. If one of them ends, so does the process:
+whoever has started it starts it again.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from splitplace.bus.exchange import Exchange
 from splitplace.bus.process import PART, run_until_signal
 from splitplace.bus.settings import Settings
 from splitplace.commands.shared.options import (
@@ -22,7 +24,14 @@ from splitplace.commands.shared.options import (
 )
 from splitplace.commands.shared.places import StateDirOption
 from splitplace.commands.shared.policy_option import PolicyOption, parse_pair
-from splitplace.messages.topics import GATEWAY, PLACER, RESOURCE_MONITOR, RESULT_AGGREGATOR, SPLITTER
+from splitplace.messages.topics import (
+    GATEWAY,
+    PLACER,
+    RESOURCE_MONITOR,
+    RESULT_AGGREGATOR,
+    SERVICES,
+    SPLITTER,
+)
 from splitplace.policies.pairs import PolicyPair
 from splitplace.services.gateway.service import serve
 from splitplace.services.gateway.settings import GatewaySettings
@@ -66,12 +75,13 @@ def parts(given: Mapping[str, Any], policy: PolicyPair | None) -> dict[str, Part
     placer = PlacerSettings.load(**given, **place)
     monitor = ResourceMonitorSettings.load(**given)
     aggregator = ResultAggregatorSettings.load(**given)
+    exchange = Exchange(SERVICES)
     return {
-        GATEWAY: Part(gateway, lambda: serve(gateway)),
-        SPLITTER: Part(splitter, lambda: Splitter(splitter).run()),
-        PLACER: Part(placer, lambda: Placer(placer).run()),
-        RESOURCE_MONITOR: Part(monitor, lambda: ResourceMonitor(monitor).run()),
-        RESULT_AGGREGATOR: Part(aggregator, lambda: ResultAggregator(aggregator).run()),
+        GATEWAY: Part(gateway, lambda: serve(gateway, exchange)),
+        SPLITTER: Part(splitter, lambda: Splitter(splitter, exchange).run()),
+        PLACER: Part(placer, lambda: Placer(placer, exchange).run()),
+        RESOURCE_MONITOR: Part(monitor, lambda: ResourceMonitor(monitor, exchange).run()),
+        RESULT_AGGREGATOR: Part(aggregator, lambda: ResultAggregator(aggregator, exchange).run()),
     }
 
 

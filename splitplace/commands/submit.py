@@ -3,7 +3,7 @@
 import asyncio
 import io
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +13,7 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from splitplace.bus.publication import RefusedError
 from splitplace.bus.settings import Settings
@@ -30,18 +31,23 @@ from splitplace.commands.shared.options import (
     PrefixOption,
     explain,
     fail,
+    fit_of,
     parse_duration_ms,
     settings_from,
 )
 from splitplace.commands.shared.output import JsonOption, cell, print_json
 from splitplace.commands.shared.tasks import OTHER_USER, check_gateway, task_publication
+from splitplace.commands.shared.wording import described
 from splitplace.errors import ConfigurationError, ExitCode, UnreachableError
 from splitplace.messages.base import Name
+from splitplace.messages.findings import AnyPrediction, FoundObjects, Prediction
 from splitplace.messages.limits import MAX_TASK_BYTES
+from splitplace.messages.pictures import FITS
 from splitplace.messages.task import Answer, TaskRequest
 from splitplace.messages.topics import ANSWER, GATEWAY, METRICS_SERVICE
 
 _EXTRA_PATIENCE_S = 5.0
+_SOUND = ".wav"
 _PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
 
@@ -50,7 +56,9 @@ class SubmissionError(ConfigurationError):
 
 
 def command(
-    files: Annotated[list[Path], typer.Argument(help="Pictures, one input each; or batches (`.npy`).")],
+    files: Annotated[
+        list[Path], typer.Argument(help="Pictures, one input each; batches (`.npy`); or a sound (`.wav`).")
+    ],
     *,
     app: Annotated[str, typer.Option(help="Name of the application, such as mnist.")],
     deadline: Annotated[
@@ -60,6 +68,10 @@ def command(
         str | None,
         typer.Option(help="True class numbers, such as 7,2,1. They measure accuracy and decide nothing."),
     ] = None,
+    fit: Annotated[
+        str,
+        typer.Option(help=f"How pictures are fitted: {', '.join(FITS)}. [default: as the application says]"),
+    ] = "",
     save: Annotated[
         Path | None,
         typer.Option(help="Picture with the answer drawn on it; of several, a folder for them."),
@@ -69,7 +81,7 @@ def command(
     credentials: CredentialsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Send pictures or arrays as one task and print the answer.
+    """Send pictures, arrays or a sound as one task and print the answer.
 
     Exits with 0 for an answer, on time or late; 3 if the task was refused or not valid; 4 if it expired or
     failed; 5 if no broker, gateway or answer was found.
@@ -77,6 +89,7 @@ def command(
     settings = settings_from(broker, prefix, credentials)
     _check_name(app)
     request = request_from(files, parse_duration_ms(deadline), _classes(labels))
+    request = request.model_copy(update={"fit": fit_of(fit)})
     answer = asyncio.run(ask(settings, app, request))
     if as_json:
         print_json(answer)
@@ -94,7 +107,7 @@ def request_from(files: Sequence[Path], deadline_ms: float, labels: Sequence[int
 
     Args:
         files: either pictures, one input each; or .npy arrays, each a batch `[N, ...]`, all of
-            one dtype.
+            one dtype; or one WAV file.
         deadline_ms: from the arrival at the gateway.
         labels: the true class of every input, where known.
 
@@ -106,9 +119,11 @@ def request_from(files: Sequence[Path], deadline_ms: float, labels: Sequence[int
     try:
         if suffixes <= _PICTURES:
             return TaskRequest(images=tuple(_content(file) for file in files), **shared)
+        if suffixes == {_SOUND} and len(files) == 1:
+            return TaskRequest(sound=_content(files[0]), **shared)
         if suffixes != {".npy"}:
             raise SubmissionError(
-                f"give either pictures ({', '.join(sorted(_PICTURES))}) or arrays (.npy), "
+                f"give pictures ({', '.join(sorted(_PICTURES))}), arrays (.npy) or one sound ({_SOUND}), "
                 f"not {', '.join(map(str, files[:3]))}"
             )
         array = np.concatenate([_array(file) for file in files])
@@ -220,21 +235,37 @@ def _draw(answer: Answer, files: Sequence[Path], request: TaskRequest, save: Pat
         raise SubmissionError(f"--save {save}: {error}") from error
 
 
+def _rows(prediction: AnyPrediction | None, truth: int | None) -> Iterator[tuple[Text, ...]]:
+    """Yield the lines of the table for one input, without its name."""
+    match prediction:
+        case None:
+            yield (cell("none: NaN or infinity", "red"),)
+        case Prediction():
+            row = cell(prediction.label), cell(f"{prediction.confidence:.3f}")
+            right = cell("right") if prediction.index == truth else cell("wrong", "red")
+            yield row if truth is None else (*row, right)
+            for other in prediction.top[1:]:
+                yield cell(other.label), cell(f"{other.confidence:.3f}")
+        case FoundObjects(objects=objects):
+            yield (cell(described(prediction)),)
+            for found in objects:
+                box = " ".join(f"{side:.0f}" for side in found.box)
+                yield (cell(f"{found.label} {found.confidence:.3f}  at {box}"),)
+        case _:
+            yield (cell(described(prediction)),)
+
+
 def _print(answer: Answer, files: Sequence[Path], request: TaskRequest) -> None:
     console = Console()
-    table = Table("input", "label", "confidence")
-    if request.labels:
+    is_classified = all(isinstance(found, Prediction | None) for found in answer.predictions)
+    table = Table("input", *(("label", "confidence") if is_classified else ("answer",)))
+    if request.labels and is_classified:
         table.add_column("truth")
     for index, prediction in enumerate(answer.predictions):
         name = files[index].name if request.images else str(index)
-        if prediction is None:
-            table.add_row(cell(name), cell("none: NaN or infinity", "red"))
-            continue
-        row = [cell(name), cell(prediction.label), cell(f"{prediction.confidence:.3f}")]
-        if request.labels:
-            right = prediction.index == request.labels[index]
-            row.append(cell("right") if right else cell("wrong", "red"))
-        table.add_row(*row)
+        truth = request.labels[index] if request.labels else None
+        for number, row in enumerate(_rows(prediction, truth)):
+            table.add_row(cell("" if number else name), *row)
     console.print(table)
     late = "" if answer.on_time else " [red](late)[/]"
     if answer.partial:

@@ -70,15 +70,14 @@ class Runs:
         return list(dict.fromkeys(policy for _, policy in self.by_seed))
 
     def applications(self) -> list[str]:
-        """Return the applications of the tasks, in alphabetical order."""
+        """Return the applications of the tasks, in alphabetical order; not those of the store without any."""
+        figures = [run.figures for runs in self.by_seed.values() for run in runs.values()]
         names = {
-            name.split(".")[1]
-            for runs in self.by_seed.values()
-            for run in runs.values()
-            for name in run.figures
-            if name.startswith(f"{_APPLICATIONS}.")
+            name.split(".")[1] for found in figures for name in found if name.startswith(f"{_APPLICATIONS}.")
         }
-        return sorted(names)
+        return sorted(
+            name for name in names if any(found.get(f"{_APPLICATIONS}.{name}.tasks", 1) for found in figures)
+        )
 
     def values(self, cell: Cell) -> dict[int, float]:
         """Return the values by seed, in the metric's printed unit, without runs that lack the figure."""

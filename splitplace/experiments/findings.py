@@ -1,8 +1,8 @@
 """Check the paper's statements against the runs, and word the results from the numbers."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 from splitplace.experiments.figures import Runs
 from splitplace.experiments.metrics import METRICS
@@ -55,8 +55,35 @@ def with_margin(estimate: Estimate | None, metric: Metric) -> str:
     return f"{number(estimate.mean, metric)}{margin}"
 
 
-def check(claim: Claim, runs: Runs) -> Finding:
-    """Decide a claim.
+def check(claim: Claim, runs: Runs, unlike: Collection[str] = ()) -> Finding:
+    """Decide a claim of the paper or an aim.
+
+    A claim of the paper is about its models. Where the verdict depends on a row that stands for another
+    model, it is `not comparable`.
+
+    Args:
+        claim: the statement.
+        runs: the runs.
+        unlike: rows whose arms are not those of the paper's model.
+    """
+    found = _check(claim, runs)
+    involved = {cell.policy for pair in claim.pairs for cell in pair} & set(unlike)
+    if claim.source != "paper" or not involved or found.verdict is None:
+        return found
+    fair = tuple(pair for pair in claim.pairs if not {cell.policy for cell in pair} & involved)
+    known = _check(replace(claim, pairs=fair), runs) if fair else None
+    if known is not None and known.verdict == found.verdict:
+        return found
+    names = " and ".join(sorted(involved))
+    others = f"; without them {_WORDS[known.verdict]}: {known.sentence}" if known and known.verdict else ""
+    return Finding(claim, "not comparable", f"arms of {names} are not the paper's{others}")
+
+
+_WORDS: dict[Verdict, str] = {"holds": "confirmed", "fails": "refuted", "undecided": "undecided"}
+
+
+def _check(claim: Claim, runs: Runs) -> Finding:
+    """Decide a claim whatever its rows stand for.
 
     A claim about several pairs holds if every pair holds, and fails if one fails. The intervals together have
     the usual confidence (Bonferroni).
@@ -70,7 +97,7 @@ def check(claim: Claim, runs: Runs) -> Finding:
     verdict = min(verdicts, key=("fails", "undecided", "holds").index)
     decisive = [pair for pair, its in zip(known, verdicts, strict=True) if its == verdict]
     worst = min(decisive, key=lambda pair: _clearance(pair[2].difference, claim))
-    which = {
+    which: dict[Verdict, str] = {
         "holds": f"the narrowest of {len(known)} comparisons, which all hold",
         "fails": f"the worst of the {len(decisive)} of {len(known)} comparisons that fail",
         "undecided": f"the worst of the {len(decisive)} of {len(known)} comparisons that stay undecided",

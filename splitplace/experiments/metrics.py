@@ -54,6 +54,7 @@ _ALL = (
     Metric("share.semantic", "semantic", "% of decisions", 100, 1),
     Metric("share.compressed", "compressed", "% of decisions", 100, 1),
     Metric("share.int8", "int8", "% of decisions", 100, 1),
+    Metric("share.early-exit", "early exit", "% of decisions", 100, 1),
 )
 
 

@@ -10,20 +10,31 @@ from typing import Any
 
 from splitplace.experiments import tables
 from splitplace.experiments.figures import Runs
-from splitplace.experiments.findings import against_reference, best, check, p_value
+from splitplace.experiments.findings import Finding, Tested, against_reference, best, check, p_value
 from splitplace.experiments.metrics import METRICS
 from splitplace.experiments.plan import ApplicationDots, Case, Experiment, PolicyRow
 from splitplace.experiments.plots import draw
+from splitplace.experiments.running import FIRST_SEED
 from splitplace.experiments.statistics import CONFIDENCE
+from splitplace.experiments.summary import commit_of, keep_verdicts, write_summary
 from splitplace.messages.application import VARIANT_KINDS
 from splitplace.simulator import Scenario, arms_of
 
 _UNMEASURED = (
     "`whole` and `compressed` of the paper's workload were not measured as such. They are the computing of "
-    "the layer fragments (`compressed` half of it) without packing what one fragment hands the next, which "
-    "is most of what layer fragments take, and need no more memory than the largest of them. How much of the "
-    "advantage of rows that may choose them comes from that is not known."
+    "the layer fragments (`compressed` half of it), without packing and without transfers between them, and "
+    "need no more memory than the largest of them. How much of the advantage of rows that may choose them "
+    "comes from that is not known."
 )
+
+_TESTS = "tests.csv"
+TestTable = tuple[str, str, str, list[Tested]]
+"""Case, reference and metric of a table of tests, and its rows."""
+_FEW_ROWS, _FEW_COLUMNS = 6, 4
+"""Size of the first table."""
+
+DERIVED = frozenset({"whole", "compressed"})
+"""Arms of the paper's workload whose costs are derived, not measured."""
 
 _DISTRIBUTIONS = ("splitplace", "numpy", "scipy", "matplotlib", "joblib")
 
@@ -37,12 +48,14 @@ class Origin:
         commit: commit of the source; None if unknown.
         scenario: settings of all cases that differ from the simulator's defaults.
         seeds: number of runs of each policy in each case.
+        first_seed: the first of these seeds.
     """
 
     command: Sequence[str]
     commit: str | None
     scenario: Mapping[str, Any]
     seeds: int
+    first_seed: int = FIRST_SEED
 
 
 def write(experiment: Experiment, runs: Runs, origin: Origin, folder: Path, notes: str = "") -> Path:
@@ -62,6 +75,8 @@ def write(experiment: Experiment, runs: Runs, origin: Origin, folder: Path, note
     attachments.mkdir(exist_ok=True)
     tables.write_runs(attachments / "runs.csv", runs)
     tables.write_summary(attachments / "summary.csv", runs, experiment.metrics)
+    tests = _all_tests(experiment, runs)
+    tables.write_tests(attachments / _TESTS, tests)
     pictures = [
         f"![{plot.caption}]({picture.relative_to(folder).as_posix()})\n\n*{plot.caption}*"
         for plot in experiment.plots
@@ -70,27 +85,39 @@ def write(experiment: Experiment, runs: Runs, origin: Origin, folder: Path, note
     sections = [
         f"# {experiment.title}",
         _introduction(experiment),
-        *_findings(experiment, runs),
+        *_short(experiment, runs),
+        *pictures[:1],
+        *_findings(experiment, runs, origin),
         *_results(experiment, runs, origin),
-        *pictures,
+        *pictures[1:],
         *_beside_paper(experiment, runs),
-        *_tests(experiment, runs),
+        *_tests(experiment, runs, tests),
         *_notes(notes),
         "## How it was made",
         _made(experiment, runs, origin),
     ]
+    keep_verdicts(_verdicts(experiment, runs, origin), attachments)
     page = folder / f"{experiment.name}.md"
     page.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
     return page
 
 
-def write_index(experiments: Iterable[Experiment], folder: Path) -> Path:
-    """Write `README.md`, a list of the experiments that have a page in the folder."""
+def write_index(experiments: Iterable[Experiment], folder: Path, in_words: str = "") -> Path:
+    """Write `README.md`, a list of the experiments that have a page in the folder, and `summary.md`.
+
+    Args:
+        experiments: all experiments.
+        folder: the folder.
+        in_words: beginning of the summary.
+    """
+    experiments = list(experiments)
+    write_summary(experiments, folder, in_words)
     rows = [
         [
             f"[{experiment.title}]({experiment.name}.md)",
             experiment.question,
             ", ".join(experiment.figures) or "–",
+            commit_of(folder / f"{experiment.name}.md"),
         ]
         for experiment in experiments
         if (folder / f"{experiment.name}.md").is_file()
@@ -98,7 +125,8 @@ def write_index(experiments: Iterable[Experiment], folder: Path) -> Path:
     text = [
         "# Results of the experiments",
         "Written by `splitplace experiments`. Each page says how it was made.",
-        tables.markdown(["page", "question", "in the paper"], rows),
+        "What holds of the paper, and of our aims: [summary.md](summary.md).",
+        tables.markdown(["page", "question", "in the paper", "commit"], rows),
     ]
     index = folder / "README.md"
     index.write_text("\n\n".join(text) + "\n", encoding="utf-8")
@@ -111,8 +139,36 @@ def _introduction(experiment: Experiment) -> str:
     return f"{experiment.question} In the paper: {', '.join(experiment.figures)}."
 
 
-def _findings(experiment: Experiment, runs: Runs) -> list[str]:
-    found = [check(claim, runs) for claim in experiment.claims]
+def _short(experiment: Experiment, runs: Runs) -> list[str]:
+    """Return the first table: a few rows and the first metrics, of one case."""
+    case = experiment.cases[0].name
+    if len(experiment.cases) == 1 and len(runs.policies()) <= _FEW_ROWS:
+        return []
+    table = tables.results(experiment, runs, case, rows_of=experiment.short, columns=_FEW_COLUMNS)
+    seeds = max(len(by_seed) for by_seed in runs.by_seed.values())
+    name = _of_case(experiment, case).removeprefix(", ")
+    where = f" {name[:1].upper()}{name[1:]}:" if len(experiment.cases) > 1 else ""
+    return [f"Means over {seeds} seeds ± half of the {CONFIDENCE:.0%} interval.{where}", table]
+
+
+def _unlike(experiment: Experiment, origin: Origin) -> frozenset[str]:
+    """Return the rows with arms whose costs were derived, not measured as the paper's."""
+    return frozenset(
+        row.name
+        for case in experiment.cases
+        for row in experiment.rows
+        if (scenario := _scenario_of(row, case, origin)).profile.startswith("paper")
+        and arms_of(scenario, row.policy.partition("+")[0]) & DERIVED
+    )
+
+
+def _verdicts(experiment: Experiment, runs: Runs, origin: Origin) -> list[Finding]:
+    unlike = _unlike(experiment, origin)
+    return [check(claim, runs, unlike) for claim in experiment.claims]
+
+
+def _findings(experiment: Experiment, runs: Runs, origin: Origin) -> list[str]:
+    found = _verdicts(experiment, runs, origin)
     leaders = [
         f"- {prefix}{best(runs, key, case.name, among=_without_oracles(runs, case.name))}"
         for case in experiment.cases
@@ -127,9 +183,11 @@ def _findings(experiment: Experiment, runs: Runs) -> list[str]:
     if found:
         sections.append(tables.findings(found))
         sections.append(
-            "*Confirmed*, *refuted*: the whole interval of the difference, paired by seed, is on that side. "
+            "*Confirmed* and *reached*, *refuted* and *missed*: the whole interval of the difference, paired "
+            "by seed, is on that side. "
             "For a statement about several comparisons the intervals are widened so that they hold together. "
-            "Oracles see what no policy can know and are not among the best."
+            "*Not comparable*: the verdict depends on a row whose arms are not the paper's. Oracles see what "
+            "no policy can know, and bounds are not policies; neither is among the best."
         )
     return sections
 
@@ -138,13 +196,13 @@ def _without_oracles(runs: Runs, case: str) -> list[str]:
     return [
         policy
         for policy in runs.policies()
-        if (case, policy) in runs.by_seed and not policy.startswith("oracle")
+        if (case, policy) in runs.by_seed and not policy.startswith(("oracle", tables.UPPER_BOUND_ROW))
     ]
 
 
 def _results(experiment: Experiment, runs: Runs, origin: Origin) -> list[str]:
     sections = [
-        "## Results",
+        "## All results",
         f"Means over runs ± half of the {CONFIDENCE:.0%} interval (Student's t).",
         *_choices(experiment, runs, origin),
     ]
@@ -176,7 +234,7 @@ def _choices(experiment: Experiment, runs: Runs, origin: Origin) -> list[str]:
     ]
     sections = ["Ways to split that each may choose:", "\n".join(lines)]
     offered = {arm for by_arms in rows_by_arms.values() for arms in by_arms for arm in arms.split(", ")}
-    if Scenario.model_validate(origin.scenario).profile == "paper" and offered & {"whole", "compressed"}:
+    if Scenario.model_validate(origin.scenario).profile.startswith("paper") and offered & DERIVED:
         sections.append(_UNMEASURED)
     return sections
 
@@ -184,11 +242,14 @@ def _choices(experiment: Experiment, runs: Runs, origin: Origin) -> list[str]:
 def _rows_by_arms(rows: Iterable[PolicyRow], case: Case, origin: Origin) -> dict[str, list[str]]:
     by_arms: dict[str, list[str]] = {}
     for row in rows:
-        own = {} if row.arms is None else {"arms": row.arms}
-        scenario = Scenario.model_validate({**origin.scenario, **case.changes, **own})
-        arms = arms_of(scenario, row.policy.partition("+")[0])
+        arms = arms_of(_scenario_of(row, case, origin), row.policy.partition("+")[0])
         by_arms.setdefault(", ".join(kind for kind in VARIANT_KINDS if kind in arms), []).append(row.name)
     return by_arms
+
+
+def _scenario_of(row: PolicyRow, case: Case, origin: Origin) -> Scenario:
+    own = {} if row.arms is None else {"arms": row.arms}
+    return Scenario.model_validate({**origin.scenario, **case.changes, **own})
 
 
 def _beside_paper(experiment: Experiment, runs: Runs) -> list[str]:
@@ -196,28 +257,30 @@ def _beside_paper(experiment: Experiment, runs: Runs) -> list[str]:
     return ["## Beside the paper", table] if table else []
 
 
-def _tests(experiment: Experiment, runs: Runs) -> list[str]:
+def _tests(experiment: Experiment, runs: Runs, found: Sequence[TestTable]) -> list[str]:
     explanation = (
         "Paired: the same seed gives all policies the same tasks at the same times. Wilcoxon's p cannot fall "
         f"below 2 / 2^n with n seeds: {p_value(_smallest_wilcoxon(runs))} here."
     )
-    sections: list[str] = []
-    for reference in experiment.references:
-        found = _tests_of(reference, experiment, runs)
-        if found:
-            sections += [f"## {reference} against the others", explanation, *found]
+    if not found:
+        return []
+    case, reference, metric, shown = found[0]
+    heading = f"{METRICS.of(metric).label}{_of_case(experiment, case)}"
+    sections = [f"## {reference} against the others", explanation, f"### {heading}"]
+    sections.append(tables.tests(shown, reference, metric))
+    if len(found) > 1:
+        sections.append(f"{len(found) - 1} more: [{_TESTS}]({experiment.name}/{_TESTS}).")
     return sections
 
 
-def _tests_of(reference: str, experiment: Experiment, runs: Runs) -> list[str]:
-    sections: list[str] = []
-    for case in experiment.cases:
-        for metric in experiment.tested:
-            found = against_reference(runs, reference, metric, case.name)
-            if found:
-                heading = f"{METRICS.of(metric).label}{_of_case(experiment, case.name)}"
-                sections += [f"### {heading}", tables.tests(found, reference, metric)]
-    return sections
+def _all_tests(experiment: Experiment, runs: Runs) -> list[TestTable]:
+    return [
+        (case.name, reference, metric, found)
+        for reference in experiment.references
+        for case in experiment.cases
+        for metric in experiment.tested
+        if (found := against_reference(runs, reference, metric, case.name))
+    ]
 
 
 def _of_case(experiment: Experiment, case: str) -> str:
@@ -241,7 +304,8 @@ def _smallest_wilcoxon(runs: Runs) -> float:
 def _made(experiment: Experiment, runs: Runs, origin: Origin) -> str:
     everything = [run for by_seed in runs.by_seed.values() for run in by_seed.values()]
     processor_s = sum(run.figures.get("cpu_s", 0.0) for run in everything)
-    seeds = f"{origin.seeds} seeds (0 to {origin.seeds - 1}) of each policy in each case"
+    last = origin.first_seed + origin.seeds - 1
+    seeds = f"{origin.seeds} seeds ({origin.first_seed} to {last}) of each policy in each case"
     cases = "; ".join(
         f"{case.name + ': ' if len(experiment.cases) > 1 else ''}{_settings(case.changes, 'no changes')}"
         for case in experiment.cases

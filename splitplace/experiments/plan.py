@@ -1,7 +1,7 @@
 """What an experiment is: cases, policies and seeds, plots, and the paper's claims about it."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -57,11 +57,13 @@ class PolicyRow:
         name: name of the row, unique within the experiment.
         policy: split+placement.
         arms: the arms; None = those of the case, or else the policy's own.
+        trained: whether it trains before the runs, if the experiment trains at all.
     """
 
     name: str
     policy: str
     arms: tuple[str, ...] | None = None
+    trained: bool = True
 
 
 @dataclass(frozen=True)
@@ -208,11 +210,13 @@ class Experiment:
         scenario: fields of the scenario for all cases and the training; options of the command override them.
         cases: settings of the simulator.
         plots: pictures.
+        short: rows of the first table, six or so; empty = all.
         claims: statements of the paper, or aims of ours.
         printed: the paper's numbers.
         references: rows that all others are tested against.
         tested: metrics of these tests.
         seeds: default number of runs of each policy in each case.
+        for_networks: returns the experiment with the networks of these names; None = it is always the same.
     """
 
     name: str
@@ -225,11 +229,13 @@ class Experiment:
     scenario: Mapping[str, Any] = field(default_factory=dict)
     cases: tuple[Case, ...] = (Case(),)
     plots: tuple[Plot, ...] = ()
+    short: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
     printed: Mapping[Cell, Printed] = field(default_factory=dict)
     references: tuple[str, ...] = ()
     tested: tuple[str, ...] = ("reward",)
     seeds: int = 5
+    for_networks: Callable[[Collection[str]], "Experiment"] | None = None
 
     @property
     def rows(self) -> tuple[PolicyRow, ...]:

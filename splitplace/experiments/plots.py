@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -25,7 +26,13 @@ from splitplace.experiments.statistics import Estimate, estimate
 
 _PANEL_INCHES = (4.2, 2.9)
 _MOST_COLUMNS = 3
-_DOTS_PER_INCH = 80
+_DOTS_PER_INCH = 110
+_CHARACTERS_PER_INCH = 14
+"""How much text of a legend fits into an inch."""
+_FENCE = 8.0
+"""Median deviations from the median beyond which a mean is drawn at the edge, with its number."""
+_LEAST_POINTS = 5
+"""Means that tell what is far from the others."""
 _ROW_SHARE = 0.7
 """Share of the distance between rows that the marks of one row take."""
 _COLOURS = 10
@@ -81,7 +88,10 @@ def _columns(count: int) -> int:
 def _legend(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if len(labels) > 1:
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5), frameon=False)
+        longest = max(len(label) for label in labels) + 6
+        room = int(figure.get_size_inches()[0] * _CHARACTERS_PER_INCH / longest)
+        columns = max(1, min(len(labels), room))
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
 
 
 def _rows(policies: Sequence[str], panels: Sequence[Axes]) -> None:
@@ -115,6 +125,30 @@ def _dots(axes: Axes, series: Series) -> None:
         )
 
 
+def _focus(axes: Axes, series: Series) -> None:
+    """Do not let one mean far from all others set the scale: draw it at the edge, with its number."""
+    points = [(row, value) for values in series.values() for row, value in enumerate(values) if value]
+    means = [value.mean for _, value in points]
+    if len(means) < _LEAST_POINTS:
+        return
+    middle = median(means)
+    reach = _FENCE * median([abs(mean - middle) for mean in means])
+    inside = [value for _, value in points if abs(value.mean - middle) <= reach]
+    if reach <= 0 or len(inside) == len(points):
+        return
+    least = min(value.mean - (value.margin or 0.0) for value in inside)
+    most = max(value.mean + (value.margin or 0.0) for value in inside)
+    margin = 0.08 * (most - least)
+    axes.set_xlim(least - margin, most + margin)
+    for row, value in points:
+        if abs(value.mean - middle) > reach:
+            left = value.mean < middle
+            text = f"← {value.mean:.3g}" if left else f"{value.mean:.3g} →"
+            place = 0.01 if left else 0.99
+            side = "left" if left else "right"
+            axes.text(place, row, text, transform=axes.get_yaxis_transform(), ha=side, va="center")
+
+
 def _dot_panels(plot: Dots, experiment: Experiment, runs: Runs) -> Figure:
     policies = runs.policies()
     figure, panels = _panels(len(plot.metrics), _tall(policies, len(experiment.cases)))
@@ -128,6 +162,7 @@ def _dot_panels(plot: Dots, experiment: Experiment, runs: Runs) -> Figure:
             _printed(axes, policies, key, experiment)
         else:
             _dots(axes, series)
+        _focus(axes, series)
         axes.set_title(METRICS.of(key).heading)
     _rows(policies, panels)
     _legend(figure, panels[0])

@@ -10,8 +10,9 @@ from splitplace.experiments import page
 from splitplace.experiments.catalogue import EXPERIMENTS
 from splitplace.experiments.plan import Experiment
 from splitplace.experiments.running import RunCache, requests_of
+from splitplace.storage.model_store import ModelStore
 
-COMMON: Final[Mapping[str, Any]] = {"training_intervals": 100, "rules": "paper"}
+COMMON: Final[Mapping[str, Any]] = {"training_intervals": 100, "rules": "paper", "drain_intervals": 30}
 """Fields of the scenario, unless the experiment or the command says otherwise."""
 
 
@@ -42,6 +43,13 @@ class SessionPlan:
     def seeds_of(self, experiment: Experiment) -> int:
         """Return the number of runs of each policy in each case."""
         return experiment.seeds if self.seeds is None else self.seeds
+
+
+def adapted(experiment: Experiment, stores: Sequence[Path]) -> Experiment:
+    """Return an experiment as it is with the networks of some folders. Raises StoreError."""
+    if experiment.for_networks is None:
+        return experiment
+    return experiment.for_networks(ModelStore(*stores).names())
 
 
 def simulations(plan: SessionPlan, cache: RunCache) -> int:
@@ -82,7 +90,7 @@ def conduct(
         )
         runs = cache.runs(requests)
         written = page.write(experiment, runs, origin, folder, notes_on(experiment.name))
-        page.write_index(EXPERIMENTS.values(), folder)
+        page.write_index(EXPERIMENTS.values(), folder, notes_on("summary"))
         yield written
 
 

@@ -10,6 +10,8 @@ from splitplace.policies.placement import PlacementPolicy
 from splitplace.policies.scoring import reward
 from splitplace.policies.splitting import SplitPolicy
 from splitplace.simulator import Result, Scenario, run, train
+from splitplace.simulator.oracle import UPPER_BOUND
+from splitplace.simulator.upper_bound import highest
 
 
 def train_policies(training: TrainingRun) -> TrainedPolicies:
@@ -52,6 +54,8 @@ def simulate(request: SimulationRequest, trained: TrainedPolicies | None) -> Run
         StoreError: the model store cannot be used.
     """
     scenario = request.scenario
+    if request.policy.startswith(f"{UPPER_BOUND}+"):
+        return Run(flatten(highest(scenario, request.seed)))
     recorded = scenario.model_copy(update={"records": True})
     result = run(recorded, request.policy, request.seed, learnt=trained.learnt if trained else None)
     plain = result.model_dump(exclude={"records"})

@@ -11,7 +11,8 @@ from scipy import stats
 CONFIDENCE = 0.95
 """Confidence of the printed intervals, unless a page says otherwise."""
 
-Verdict = Literal["holds", "fails", "undecided"]
+Verdict = Literal["holds", "fails", "undecided", "not comparable"]
+"""`not comparable`: it depends on a model that is not the one of the statement."""
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,17 @@ from splitplace.experiments.metrics import METRICS
 from splitplace.experiments.plan import BASE_CASE, Cell, Experiment
 from splitplace.experiments.statistics import Verdict
 
+UPPER_BOUND_ROW = "upper bound"
+"""Beginning of the names of rows that are no policies."""
+
 _VERDICTS: dict[Verdict | None, str] = {
     "holds": "**confirmed**",
     "fails": "**refuted**",
     "undecided": "undecided",
+    "not comparable": "not comparable",
     None: "not run",
 }
+_AIMS: dict[Verdict | None, str] = {**_VERDICTS, "holds": "**reached**", "fails": "**missed**"}
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -24,13 +29,23 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def results(experiment: Experiment, runs: Runs, case: str) -> str:
-    """Return the results of one case: a row per policy, a column per metric, the best means in bold."""
-    metrics = [key for key in experiment.metrics if _present(runs, case, key)]
+def results(
+    experiment: Experiment, runs: Runs, case: str, *, rows_of: Sequence[str] = (), columns: int | None = None
+) -> str:
+    """Return the results of one case: a row per policy, a column per metric, the best means in bold.
+
+    Args:
+        experiment: the experiment.
+        runs: its runs.
+        case: name of the case.
+        rows_of: rows to show; empty = all.
+        columns: number of metrics to show; None = all.
+    """
+    metrics = [key for key in experiment.metrics if _present(runs, case, key)][:columns]
     winners = {key: _winner(runs, case, key) for key in metrics}
     rows = []
     for policy in runs.policies():
-        if (case, policy) not in runs.by_seed:
+        if (case, policy) not in runs.by_seed or (rows_of and policy not in rows_of):
             continue
         cells = [
             (key, with_margin(runs.estimate(Cell(policy, key, case)), METRICS.of(key))) for key in metrics
@@ -48,7 +63,8 @@ def _winner(runs: Runs, case: str, key: str) -> str | None:
     means = {
         policy: estimate.mean
         for policy in runs.policies()
-        if (estimate := runs.estimate(Cell(policy, key, case))) is not None
+        if not policy.startswith(UPPER_BOUND_ROW)
+        and (estimate := runs.estimate(Cell(policy, key, case))) is not None
     }
     if better is None or not means:
         return None
@@ -105,7 +121,7 @@ def findings(found: Sequence[Finding]) -> str:
         [
             "the paper" if finding.claim.source == "paper" else "our aim",
             finding.claim.text,
-            _VERDICTS[finding.verdict],
+            (_VERDICTS if finding.claim.source == "paper" else _AIMS)[finding.verdict],
             finding.sentence,
         ]
         for finding in found
@@ -129,6 +145,25 @@ def tests(found: Sequence[Tested], reference: str, metric: str) -> str:
     ]
     header = [described.heading, "difference", "paired t: p", "Holm", "Wilcoxon: p", "Holm"]
     return markdown(header, rows)
+
+
+def write_tests(path: Path, found: Iterable[tuple[str, str, str, Sequence[Tested]]]) -> None:
+    """Write the tests of every reference by case, reference and metric, in printed units."""
+    rows = [
+        [
+            case,
+            reference,
+            tested.policy,
+            metric,
+            *map(_plain, (tested.comparison.difference.mean, tested.comparison.difference.margin)),
+            *map(_plain, (tested.comparison.t_test, tested.t_test)),
+            *map(_plain, (tested.comparison.wilcoxon, tested.wilcoxon)),
+        ]
+        for case, reference, metric, group in found
+        for tested in group
+    ]
+    header = ["case", "reference", "policy", "metric", "difference", "margin_95"]
+    _write(path, [*header, "t_p", "t_holm", "wilcoxon_p", "wilcoxon_holm"], rows)
 
 
 def write_runs(path: Path, runs: Runs) -> None:

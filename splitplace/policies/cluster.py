@@ -61,6 +61,10 @@ class _Placed:
     due_ms: float
     stale_ms: float
 
+    def repeats(self, attempt: int, work: tuple[StageWork, ...], due_ms: float) -> bool:
+        """Whether another note says the same."""
+        return (attempt, due_ms, work) == (self.attempt, self.due_ms, self.work)
+
 
 def _mean(column: Floats) -> float:
     """Return the mean over all nodes; 0 without nodes."""
@@ -78,25 +82,29 @@ class ClusterView:
         """A cluster that nothing is known of yet.
 
         Args:
-            exclusive: names of nodes where every task has fragments of its own, as the containers in the
-                paper; on all others, tasks share them.
+            exclusive: names of nodes where every task has fragments of its own and a share of the processor,
+                as the containers in the paper; on all others, tasks share fragments and take turns.
         """
         self._exclusive = frozenset(exclusive)
         self._nodes: dict[str, TrackedNode] = {}
         self._states: dict[str, NodeState] = {}
         self._ledger: dict[str, _Placed] = {}
-        self._known = False
+        self._sequence: int | None = None
+        self._latest: tuple[ClusterState | None, float] = None, nan
         self._hop_ms = cost.HOP_MS
         self._columns: ClusterColumns | None = None
 
     # --- what happens ----------------------------------------------------------------------------------
 
     def apply(self, snapshot: ClusterState, now_ms: float) -> None:
-        """Take over the monitor's newest view.
+        """Take over the monitor's newest view; at the same moment, the same one again changes nothing.
 
         Dead and stalled nodes vanish; restarted ones (new boot id) are idle.
         """
-        self._known = True
+        if snapshot is self._latest[0] and now_ms == self._latest[1]:
+            return
+        self._latest = snapshot, now_ms
+        self._sequence = snapshot.sequence
         self._hop_ms = cost.HOP_MS if snapshot.hop_ms is None else snapshot.hop_ms
         self._forget_stale(now_ms)
         nodes = {}
@@ -116,7 +124,7 @@ class ClusterView:
     def placed(
         self, task: str, attempt: int, work: Iterable[StageWork], now_ms: float, *, due_ms: float = inf
     ) -> None:
-        """Note the stages of a task on their nodes. Replaces an earlier note; an older attempt is ignored.
+        """Note the stages of a task on their nodes. Replaces another note; an older attempt is ignored.
 
         Args:
             task: its key.
@@ -126,12 +134,12 @@ class ClusterView:
             due_ms: the task's deadline; nodes run the earliest first.
         """
         before = self._ledger.get(task)
-        if before is not None and attempt < before.attempt:
+        placed_work = tuple(work)
+        if before is not None and (attempt < before.attempt or before.repeats(attempt, placed_work, due_ms)):
             return
         if before is not None:
             self._withdraw(task, before, now_ms, done=False)
         self._forget_stale(now_ms)
-        placed_work = tuple(work)
         if not placed_work:
             return
         end_ms = now_ms
@@ -155,7 +163,12 @@ class ClusterView:
     @property
     def known(self) -> bool:
         """Whether a snapshot has come yet."""
-        return self._known
+        return self._sequence is not None
+
+    @property
+    def sequence(self) -> int | None:
+        """Number of the newest snapshot; None before the first."""
+        return self._sequence
 
     @property
     def hop_ms(self) -> float:
@@ -183,7 +196,7 @@ class ClusterView:
         """Return when a node is expected to begin work that is placed on it now; at least `now_ms`.
 
         Nodes run the earliest deadline first. So only outstanding work due by `due_ms` comes before, and
-        what the node reported beyond the ledger.
+        what the node reported beyond the ledger. On an exclusive node all outstanding work does.
 
         Raises:
             KeyError: the node is not alive.
@@ -256,14 +269,7 @@ class ClusterView:
         Raises:
             KeyError: the node is not alive.
         """
-        node = self._nodes[name]
-        slow = cost.slowness(reference_score, node.state.score)
-        own = node.own_times(fragment.sha256)
-        gain = cost.together_gain(calls, float(node.state.threads), own.together)
-        return (
-            cost.call_ms(fragment.milliseconds_per_call, slow, own.call_ms) / gain,
-            cost.image_ms(fragment.milliseconds_per_image, slow, own.image_ms) / gain,
-        )
+        return self._nodes[name].speed(fragment, reference_score, calls)
 
     def reserves(self, name: str, sha256: str) -> bool:
         """Whether an outstanding task needs a fragment on a node. Raises KeyError for a node not alive."""
@@ -300,7 +306,9 @@ class ClusterView:
         ready_ms = self.fragment_ready_ms(node.state.node, fragment, now_ms)
         if fragment.sha256 not in node.loaded:
             node.arriving[fragment.sha256] = ready_ms
-        share = node.shares.setdefault(task, RemainingLoad(0.0, due_ms, []))
+        # Where tasks share the processor, urgent ones do not overtake: whatever runs there comes before.
+        order_ms = -inf if node.exclusive else due_ms
+        share = node.shares.setdefault(task, RemainingLoad(0.0, order_ms, []))
         work_ms = _occupied_ms(node, work)
         node.busy_until_ms = max(now_ms, node.busy_until_ms) + work_ms
         share.work_ms += work_ms

@@ -61,8 +61,8 @@ class ClusterColumns:
         self._everywhere: dict[str, bool] = {}
         self._prepared: dict[str, Flags] = {}
         self._needed_bytes: dict[str, Floats] = {}
-        self._times: dict[tuple[str, float], tuple[Floats, Floats, Floats]] = {}
-        """Time of a call, time of an image, and what calls at once gain."""
+        self._times: dict[tuple[str, float, int], tuple[Floats, Floats]] = {}
+        """Time of a call and time of an image, where so many calls wait together."""
         self._ratios: dict[str, Floats] = {}
         """What is left of its outputs when they are encoded."""
         self._reserved: dict[str, Flags] = {}
@@ -144,6 +144,10 @@ class ClusterColumns:
         for name in avoid & self.index.keys():
             usable[self.index[name]] = False
         return usable
+
+    def chosen(self, flags: Flags) -> list[str]:
+        """Return the names of the nodes for which a flag is set, in the order of the snapshot."""
+        return [name for name, flag in zip(self.names, flags.tolist(), strict=True) if flag]
 
     def ready_ms(self, now_ms: float, due_ms: float = inf) -> Floats:
         """Return when each node can begin work that is placed on it now: `ClusterView.ready_ms`."""
@@ -237,18 +241,16 @@ class ClusterColumns:
 
     def work_ms(self, fragment: Fragment, reference_score: float, calls: int, images: int) -> Floats:
         """Return [N] the computing time of some calls on so many images together; infinite without speed."""
-        times = self._times.get((fragment.sha256, reference_score))
+        times = self._times.get((fragment.sha256, reference_score, calls))
         if times is None:
             slow = cost.slowness(reference_score, self.score)
             own = np.array([node.own_times(fragment.sha256) for node in self._nodes]).reshape(-1, 3)
-            times = self._times[fragment.sha256, reference_score] = (
-                cost.call_ms(fragment.milliseconds_per_call, slow, own[:, 0]),
-                cost.image_ms(fragment.milliseconds_per_image, slow, own[:, 1]),
-                own[:, 2],
+            gain = cost.together_gain(calls, self._threads, own[:, 2])
+            times = self._times[fragment.sha256, reference_score, calls] = (
+                cost.call_ms(fragment.milliseconds_per_call, slow, own[:, 0]) / gain,
+                cost.image_ms(fragment.milliseconds_per_image, slow, own[:, 1]) / gain,
             )
-        each_call_ms, each_image_ms, together = times
-        gain = cost.together_gain(calls, self._threads, together)
-        return cost.work_ms(calls, images, each_call_ms / gain, each_image_ms / gain)
+        return cost.work_ms(calls, images, *times)
 
     # --- how the cluster's view keeps them -------------------------------------------------------------
 

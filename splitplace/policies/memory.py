@@ -6,6 +6,7 @@ weights.
 """
 
 from math import inf
+from typing import NamedTuple
 
 from splitplace.messages.application import Fragment
 from splitplace.messages.limits import MEBIBYTE
@@ -20,6 +21,8 @@ InceptionV3, MobileNetV2 and a vision transformer."""
 _PREPARING_NARROW = 2.4
 """The same where weights are stored narrower than they are in memory: all steps of widening are held."""
 _PREPARING_BYTES = 6 * MEBIBYTE
+_PREPARING_LARGEST = 1.2
+"""Private memory of a preparation that leaves weights as they are, as a multiple of the largest of them."""
 _ACTIVATIONS = 2.2
 """Private memory of a run, as a multiple of the tensors that live at once: 1.05 for ResNet50, 2.2 for a
 vision transformer, with the buffers of its products."""
@@ -45,13 +48,53 @@ def described_bytes(fragment: Fragment) -> int:
     return activation_bytes(fragment) + _SESSION_BYTES
 
 
+class Preparation(NamedTuple):
+    """How a fragment is prepared."""
+
+    private_bytes: int
+    """Private memory that it takes beyond a bare process."""
+    packed: bool
+    """Whether weights are laid out for the processor, so that runs are faster."""
+
+
 def preparing_bytes(fragment: Fragment) -> int:
-    """Return the private memory that preparing a fragment takes beyond a bare process; 0 if none does."""
+    """Return the private memory of a preparation with weights laid out for the processor; 0 if none is."""
     if not is_prepared(fragment):
         return 0
-    is_narrow = fragment.file_bytes < 0.75 * fragment.weight_bytes
-    factor = _PREPARING_NARROW if is_narrow else _PREPARING
+    factor = _PREPARING_NARROW if _is_narrow(fragment) else _PREPARING
     return max(int(factor * fragment.weight_bytes) + _PREPARING_BYTES, described_bytes(fragment))
+
+
+def least_preparing_bytes(fragment: Fragment) -> int:
+    """Return the private memory of a preparation that leaves weights as they are; 0 if none is needed.
+
+    Weights are written one after the other, so it holds the largest. Where its size is not known, or weights
+    are to be widened, all may have to be held.
+    """
+    usual = preparing_bytes(fragment)
+    if not usual or not fragment.largest_weight_bytes or _is_narrow(fragment):
+        return usual
+    least = int(_PREPARING_LARGEST * fragment.largest_weight_bytes) + _PREPARING_BYTES
+    return min(usual, max(least, described_bytes(fragment)))
+
+
+def preparation(fragment: Fragment, budget_bytes: float) -> Preparation:
+    """Return how a node prepares a fragment: laid out for its processor if its budget holds that."""
+    usual = preparing_bytes(fragment)
+    if usual <= budget_bytes:
+        return Preparation(usual, packed=True)
+    return Preparation(least_preparing_bytes(fragment), packed=False)
+
+
+def next_preparation(fragment: Fragment, lacked: Preparation, budget_bytes: int) -> Preparation | None:
+    """Return what to try after a preparation that lacked memory; None if the budget holds no other."""
+    if lacked.private_bytes < budget_bytes:
+        return lacked._replace(private_bytes=min(2 * lacked.private_bytes, budget_bytes))
+    return Preparation(least_preparing_bytes(fragment), packed=False) if lacked.packed else None
+
+
+def _is_narrow(fragment: Fragment) -> bool:
+    return fragment.file_bytes < 0.75 * fragment.weight_bytes
 
 
 def needed_bytes(fragment: Fragment, *, budget_bytes: float, own_bytes: int | None) -> float:
@@ -64,4 +107,9 @@ def needed_bytes(fragment: Fragment, *, budget_bytes: float, own_bytes: int | No
     """
     if own_bytes is not None:
         return own_bytes
-    return inf if preparing_bytes(fragment) > budget_bytes else described_bytes(fragment)
+    return inf if least_preparing_bytes(fragment) > budget_bytes else described_bytes(fragment)
+
+
+def megabytes(size: float) -> str:
+    """Return a size in MiB, the unit of `--memory-budget-mb`."""
+    return f"{size / MEBIBYTE:.3g} MiB"

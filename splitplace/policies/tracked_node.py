@@ -10,6 +10,9 @@ from splitplace.messages.cluster import FragmentTiming, NodeState, PreparedFragm
 from splitplace.policies import cost, memory
 from splitplace.policies.earlier_work import EarlierWork
 
+_MAX_SPEEDS = 4096
+"""Entries that a node keeps of what its calls take."""
+
 
 class OwnTimes(NamedTuple):
     """What a node has measured of a fragment, in ms; NaN before."""
@@ -26,6 +29,7 @@ class RemainingLoad:
 
     work_ms: float
     due_ms: float
+    """Its place in the order of work: its deadline, or before all deadlines where tasks take no turns."""
     fragments: list[Fragment]
 
 
@@ -63,20 +67,29 @@ class TrackedNode:
     """Memory of each fragment in `users`, as it was reckoned for the first of them."""
     reserved_bytes: int = 0
     """Memory of the fragments in `users`: once each, or once per user on an exclusive node."""
+    _speeds: dict[tuple[str, float, float, float, int], tuple[float, float]] = field(default_factory=dict)
+    """What `speed` has returned since the last report of other times."""
 
     def report(self, state: NodeState, now_ms: float) -> None:
         """Take over its newest heartbeat."""
         before = self.state
         if state is not before:
             self.state = state
-            if state.loaded != before.loaded:
+            if state.loaded is not before.loaded and state.loaded != before.loaded:
                 self.loaded = frozenset(state.loaded)
-            if state.prepared != before.prepared:
+            if state.prepared is not before.prepared and state.prepared != before.prepared:
                 self.prepared = _prepared(state)
-            if state.stored != before.stored:
+            if state.stored is not before.stored and state.stored != before.stored:
                 self.stored = frozenset(state.stored)
-            if state.timings != before.timings:
+            if state.timings is not before.timings and state.timings != before.timings:
                 self.timings = _timings(state)
+                self._speeds.clear()
+            if (state.score, state.threads, state.together) != (
+                before.score,
+                before.threads,
+                before.together,
+            ):
+                self._speeds.clear()
         self.heartbeat_ms = now_ms - state.silent_ms
         if self.arriving or state.loads:
             self._report_arriving(state)
@@ -118,6 +131,23 @@ class TrackedNode:
             return OwnTimes(nan, nan, self.state.together)
         call_ms = nan if timing.milliseconds_per_call is None else timing.milliseconds_per_call
         return OwnTimes(call_ms, timing.milliseconds_per_image, timing.together)
+
+    def speed(self, fragment: Fragment, reference_score: float, calls: int) -> tuple[float, float]:
+        """Return the time of a call and that of an image in it: `ClusterView.speed`."""
+        call_ms, image_ms = fragment.milliseconds_per_call, fragment.milliseconds_per_image
+        key = (fragment.sha256, call_ms, image_ms, reference_score, calls)
+        found = self._speeds.get(key)
+        if found is None:
+            slow = cost.slowness(reference_score, self.state.score)
+            own = self.own_times(fragment.sha256)
+            gain = cost.together_gain(calls, float(self.state.threads), own.together)
+            if len(self._speeds) >= _MAX_SPEEDS:
+                self._speeds.clear()
+            found = self._speeds[key] = (
+                cost.call_ms(call_ms, slow, own.call_ms) / gain,
+                cost.image_ms(image_ms, slow, own.image_ms) / gain,
+            )
+        return found
 
     def load_ms(self, file_bytes: float) -> float:
         """Return what loading a fragment of this size takes once its files are there; NaN if not known."""

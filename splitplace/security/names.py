@@ -11,11 +11,20 @@ from pydantic import TypeAdapter, ValidationError
 from splitplace.errors import ConfigurationError
 from splitplace.messages.base import Name
 from splitplace.messages.names import SensorName
-from splitplace.messages.topics import DASHBOARD, ENROLLER, NEWCOMER, NODE, OPERATOR, SENSOR, SERVICES
+from splitplace.messages.topics import (
+    DASHBOARD,
+    ENROLLER,
+    HOME_ASSISTANT,
+    NEWCOMER,
+    NODE,
+    OPERATOR,
+    SENSOR,
+    SERVICES,
+)
 
 SERVICE = "service"
-KINDS = (SERVICE, NODE, SENSOR, DASHBOARD, OPERATOR, ENROLLER, NEWCOMER)
-ADDABLE = (NODE, SENSOR, DASHBOARD, OPERATOR)
+KINDS = (SERVICE, NODE, SENSOR, DASHBOARD, HOME_ASSISTANT, OPERATOR, ENROLLER, NEWCOMER)
+ADDABLE = (NODE, SENSOR, DASHBOARD, HOME_ASSISTANT, OPERATOR)
 """Kinds that people add users of."""
 
 RESERVED = frozenset((*SERVICES, ENROLLER, OPERATOR, "anonymous", "broker", "authority"))

@@ -11,9 +11,11 @@ from splitplace.messages.frames import AGGREGATOR_INBOX, GATEWAY_SENDER
 from splitplace.messages.topics import (
     ANSWER,
     APPLICATION,
+    AVAILABILITY_NODE,
     DASHBOARD,
     ENROLLER,
     GATEWAY,
+    HOME_ASSISTANT,
     METRICS_SERVICE,
     NEWCOMER,
     NODE,
@@ -34,8 +36,14 @@ from splitplace.security.names import SERVICE
 Access = Literal["publish", "read", "subscribe"]
 """`read` is to subscribe and to receive; `subscribe` alone delivers only what may be read besides."""
 
+LEFT_BY_NODES = (NODE_STATUS, NODE_INFO, AVAILABILITY_NODE)
+"""What the broker keeps of a node that was removed."""
+
 CONTROL = "$CONTROL/dynamic-security/#"
 """Where the broker's plugin takes commands. Who may write there may do everything."""
+
+DISCOVERY = "homeassistant/#"
+"""Where Home Assistant looks for devices, and says that it has started."""
 
 DOCTOR = "doctor/#"
 """Where `splitplace doctor` tries the broker out."""
@@ -58,8 +66,7 @@ def rules(kind: str, name: str, prefix: str) -> tuple[Rule, ...]:
         prefix: first levels of all topics.
     """
     below = (Rule(rule.access, f"{prefix}/{rule.topic}") for rule in _RULES[kind](name))
-    control = (Rule("publish", CONTROL), Rule("read", CONTROL)) if kind == ENROLLER else ()
-    return tuple(sorted({*below, *control}))
+    return tuple(sorted({*below, *(Rule(*rule) for rule in _ELSEWHERE.get(kind, ()))}))
 
 
 def _service(name: str) -> Iterator[Rule]:
@@ -69,6 +76,9 @@ def _service(name: str) -> Iterator[Rule]:
         yield Rule("publish", f"{TASK_LEVEL}/#")
     for topic in (SERVICE_STATUS, METRICS_SERVICE):  # looking for namesakes, and its health check
         yield Rule("read", _filter(topic, {"service": name}))
+    for figures in all_topics():  # clears what an earlier process left there
+        if name in figures.publishers and figures.pattern.startswith(("metrics/", "latest/")):
+            yield Rule("read", _filter(figures, _own_levels(name)))
 
 
 def _own_levels(service: str) -> Mapping[str, str]:
@@ -101,6 +111,12 @@ def _dashboard(_: str) -> Iterator[Rule]:
             yield Rule("subscribe", f"{topic.pattern.partition('/')[0]}/#")
 
 
+def _home_assistant(name: str) -> Iterator[Rule]:
+    """Home Assistant is a dashboard that sees the labels of answers."""
+    yield from _dashboard(name)
+    yield from _read(HOME_ASSISTANT, {})
+
+
 def _operator(name: str) -> Iterator[Rule]:
     """An operator watches everything but pictures and tensors, tries the broker, and may send tasks."""
     yield from _dashboard(name)
@@ -113,7 +129,7 @@ def _enroller(_: str) -> Iterator[Rule]:
     """The enroller lets newcomers in, and clears what removed nodes have left behind."""
     yield from _published(ENROLLER, {})
     yield from _read(ENROLLER, {})
-    for topic in (NODE_STATUS, NODE_INFO):
+    for topic in LEFT_BY_NODES:
         yield Rule("publish", _filter(topic, {}))
 
 
@@ -127,10 +143,18 @@ _RULES = {
     NODE: _node,
     SENSOR: _sensor,
     DASHBOARD: _dashboard,
+    HOME_ASSISTANT: _home_assistant,
     OPERATOR: _operator,
     ENROLLER: _enroller,
     NEWCOMER: _newcomer,
 }
+
+
+_ELSEWHERE: Mapping[str, tuple[tuple[Access, str], ...]] = {
+    ENROLLER: (("publish", CONTROL), ("read", CONTROL)),
+    HOME_ASSISTANT: (("publish", DISCOVERY), ("read", DISCOVERY)),
+}
+"""Rules outside the prefix."""
 
 
 def _published(role: str, levels: Mapping[str, str]) -> Iterable[Rule]:

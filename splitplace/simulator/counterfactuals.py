@@ -8,8 +8,9 @@ from splitplace.policies.placement import PlacementRequest
 from splitplace.policies.prediction import on_nodes
 from splitplace.services.gateway import answers
 from splitplace.services.gateway.instructions import Finish, unique
+from splitplace.simulator.departure import Departure
 from splitplace.simulator.outputs import result_of
-from splitplace.simulator.simulation import Departure, Simulation
+from splitplace.simulator.simulation import Simulation
 from splitplace.simulator.twin import twin
 
 

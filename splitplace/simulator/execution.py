@@ -139,6 +139,8 @@ class Execution:
     began_ms: float
     slowness: float = 1.0
     """Factor on the measured times of the fragments, for this task."""
+    hop_ms: float = cost.HOP_MS
+    """Time of each of its hops through the broker."""
     runs: dict[str, StageRun] = field(default_factory=dict)
     """By stage; replicas of a stage by stage and host."""
     sinks_left: int = 0

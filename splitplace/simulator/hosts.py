@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from splitplace.errors import SplitPlaceError
 
-PRESETS = ("azure50", "pi3", "pi4", "pi5")
+PRESETS = ("azure50", "pi3", "pi4", "pi5", "mixed")
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from splitplace.messages.application import Application
 from splitplace.messages.cluster import ClusterState, FragmentTiming, NodeState
+from splitplace.policies.cost import HOP_MS
 from splitplace.simulator.execution import Machine
 from splitplace.simulator.world import World
 
@@ -31,20 +32,37 @@ class _Figures(NamedTuple):
     latency_ms: float
 
 
+_SELDOM = 4
+"""Number of the figures, from the first, that only failures and drift change."""
+
+_NO_QUEUE = (0.0, 0)
+
+
 class Monitor:
     """Watches the world as a live resource monitor watches heartbeats.
 
     Every host has every fragment on it, as after the paper's distribution at the start.
     """
 
-    def __init__(self, world: World, applications: Iterable[Application]) -> None:
+    def __init__(
+        self,
+        world: World,
+        applications: Iterable[Application],
+        hop_ms: float = HOP_MS,
+        *,
+        overcommit: float = 1.0,
+    ) -> None:
         """Watch a world.
 
         Args:
             world: the hosts.
             applications: whose fragments the hosts have.
+            hop_ms: what a hop through the broker takes, as measured.
+            overcommit: how many times their memory the hosts offer.
         """
+        self.hop_ms = hop_ms
         self._world = world
+        self._overcommit = overcommit
         self._fragments = {
             fragment.sha256: fragment.milliseconds_per_image * application.reference_score
             for application in applications
@@ -74,7 +92,7 @@ class Monitor:
         """Return the state of all hosts."""
         self._sequence += 1
         nodes = tuple([self._state(machine) for machine in self._world.machines.values()])
-        return ClusterState(sequence=self._sequence, nodes=nodes)
+        return ClusterState(sequence=self._sequence, hop_ms=self.hop_ms, nodes=nodes)
 
     def _state(self, machine: Machine) -> NodeState:
         name, processor = machine.name, machine.processor
@@ -83,43 +101,46 @@ class Monitor:
             name not in self._dead,
             self._scores[name],
             processor.score,
-            *_queue(machine),
+            *(_queue(machine) if machine.runs else _NO_QUEUE),
             processor.utilisation,
             machine.down.bytes_per_ms,
             machine.latency_ms,
         )
-        if figures != self._figures.get(name):
+        before = self._figures.get(name)
+        if figures != before:
             self._figures[name] = figures
-            self._said[name] = self._told(machine, figures)
+            self._said[name] = self._told(machine, figures, before)
         return self._said[name]
 
-    def _told(self, machine: Machine, figures: _Figures) -> NodeState:
-        drifted = abs(figures.speed / figures.score - 1) > NOTABLE
+    def _told(self, machine: Machine, figures: _Figures, before: _Figures | None) -> NodeState:
         news: dict[str, object] = {
-            "boot": f"{figures.boots:016x}",
-            "online": figures.online,
-            "score": figures.score,
             "queue_ms": figures.queue_ms,
             "queue_length": figures.queue_length,
             "cpu_ratio": figures.utilisation,
             "link_megabytes_per_second": figures.bytes_per_ms / 1000,
             "up_megabytes_per_second": figures.bytes_per_ms / 1000,
             "round_trip_ms": 2 * figures.latency_ms,
-            "timings": self._timings(figures.speed, machine.together) if drifted else (),
         }
-        before = self._said.get(machine.name)
+        if before is None or figures[:_SELDOM] != before[:_SELDOM]:
+            drifted = abs(figures.speed / figures.score - 1) > NOTABLE
+            news |= {
+                "boot": f"{figures.boots:016x}",
+                "online": figures.online,
+                "score": figures.score,
+                "timings": self._timings(figures.speed, machine.together) if drifted else (),
+            }
         if before is None:
             constant = {
                 "node": machine.name,
                 "silent_ms": 0.0,
-                "memory_budget_bytes": int(machine.memory_bytes),
+                "memory_budget_bytes": int(machine.memory_bytes * self._overcommit),
                 "loaded": self._loaded,
                 "threads": machine.threads,
                 "together": machine.together,
             }
             return NodeState.model_validate(constant | news)
         # Not validated: it does not come from outside, and half of the hosts have news in every snapshot.
-        return before.model_copy(update=news)
+        return self._said[machine.name].model_copy(update=news)
 
     def _timings(self, score: float, together: float) -> tuple[FragmentTiming, ...]:
         if (score, together) not in self._timings_at:
@@ -132,8 +153,6 @@ class Monitor:
 
 def _queue(machine: Machine) -> tuple[float, int]:
     """Computing time of what runs and waits on a host, and how many micro-batches that is."""
-    if not machine.runs:
-        return 0.0, 0
     work = machine.processor.queue_work + sum([run.waiting_work for run in machine.runs])
     length = sum([run.received - run.computed for run in machine.runs])
     return max(0.0, work / machine.processor.score), length

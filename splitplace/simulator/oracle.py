@@ -12,11 +12,15 @@ from splitplace.policies.prediction import Job
 from splitplace.policies.scoring import reward
 from splitplace.policies.splitting import Decision, SplitContext, SplitPolicy
 from splitplace.policies.state import State
-from splitplace.simulator.simulation import DISPATCH_MS, Departure, Simulation
+from splitplace.simulator.departure import DISPATCH_HOPS, Departure
+from splitplace.simulator.simulation import Simulation
 from splitplace.simulator.twin import twin
 
 ORACLE = "oracle"
 """Its name on the command line."""
+
+UPPER_BOUND = "upper-bound"
+"""Name of a row of experiments that is no policy: `simulator/upper_bound.py`."""
 
 LookAhead = Callable[[str, str], tuple[float, float] | None]
 
@@ -74,7 +78,7 @@ def sight_into(simulation: Simulation) -> LookAhead:
         task = simulation.tasks[key]
         application = simulation.applications[task.arrival.application]
         job = Job(application, application.variant(variant), task.arrival.batch)
-        start_ms = simulation.now_ms + DISPATCH_MS
+        start_ms = simulation.now_ms + DISPATCH_HOPS * simulation.monitor.hop_ms
         due_ms = task.arrival.at_ms + task.arrival.deadline_ms
         attempt = simulation.gateway.tasks[key]
         request = PlacementRequest(key, job, start_ms, due_ms, frozenset(attempt.avoid))

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from splitplace.messages.task import StagePlacement, TaskPlaced
+from splitplace.messages.placing import StagePlacement
+from splitplace.messages.task import TaskPlaced
 from splitplace.policies.cluster import ClusterView, StageWork
 from splitplace.policies.placement import ActiveJob, PlacementPolicy, Rearranging
 from splitplace.policies.prediction import predict

@@ -92,7 +92,7 @@ class Quality(_Frozen):
     reward: float | None
     """Equation 15."""
     accuracy: float | None
-    """Equation 13: mean over answered tasks."""
+    """Equation 13: mean over tasks that ended; one without an answer counts as 0."""
     sla_violation_rate: float | None
     """Equation 14."""
     response_intervals: Spread
@@ -167,7 +167,7 @@ def quality(
     return ApplicationResult(
         tasks=len(known),
         reward=mean_reward([(record.on_time, record.accuracy) for record in known]),
-        accuracy=mean([record.accuracy for record in answered]),
+        accuracy=mean([record.accuracy for record in known if record.status != "overdue"]),
         sla_violation_rate=violation_rate([record.on_time for record in known]),
         response_intervals=Spread(
             mean=mean(responses), p50=quantile(responses, 0.5), p95=quantile(responses, 0.95)

@@ -16,11 +16,11 @@ from splitplace.simulator import disturbances
 from splitplace.simulator.arrivals import Arrival, arrivals, replayed
 from splitplace.simulator.hosts import machines
 from splitplace.simulator.mobility import trace
-from splitplace.simulator.oracle import ORACLE, Oracle, sight_into
+from splitplace.simulator.oracle import ORACLE, UPPER_BOUND, Oracle, sight_into
 from splitplace.simulator.result import DecisionTime, Energy, Quality, Result, counts, quality
 from splitplace.simulator.scenario import Scenario
 from splitplace.simulator.simulation import Simulation
-from splitplace.simulator.workload import Workload, restricted
+from splitplace.simulator.workload import Workload, restricted, slowed
 from splitplace.simulator.world import Surroundings, World
 
 IntervalCallback = Callable[[SplitPolicy, PlacementPolicy, int], None]
@@ -43,6 +43,8 @@ def arms_of(scenario: Scenario, split: str) -> frozenset[str]:
     """
     if scenario.arms is not None:
         return frozenset(scenario.arms)
+    if split == UPPER_BOUND:
+        return frozenset(PAPER_ARMS)
     return frozenset(_split(split, "", training=False).kinds or PAPER_ARMS)
 
 
@@ -53,6 +55,8 @@ def run(
     *,
     learnt: Learnt | None = None,
     watch: IntervalCallback | None = None,
+    workload: Workload | None = None,
+    tasks: Sequence[Arrival] | None = None,
 ) -> Result:
     """Simulate.
 
@@ -63,6 +67,8 @@ def run(
             policies can be compared in pairs; and the same result but for `decision_ms`, `wall_s`, `cpu_s`.
         learnt: what the policies begin with; without it they train first for as long as the scenario says.
         watch: is called at the end of each interval, for progress or to see the learnt state.
+        workload: applications, instead of those of the scenario's profile.
+        tasks: what arrives, instead of what the scenario draws.
 
     Raises:
         ValueError: no such policy, or hosts, arrivals or traces that cannot be used.
@@ -70,10 +76,10 @@ def run(
     """
     began_s, began_cpu_s = perf_counter(), process_time()
     pair = parse_policy(policy, more_splits=(ORACLE,))
-    workload = restricted(scenario.workload(), arms_of(scenario, pair.split))
+    workload = workload_of(scenario, pair.split, workload)
     if learnt is None and scenario.training_intervals:
         learnt = train(scenario, policy, seed)
-    simulation = _simulation(scenario, workload, pair, f"{seed}", watch=watch)
+    simulation = _simulation(scenario, workload, pair, f"{seed}", watch=watch, tasks=tasks)
     if learnt is not None:
         simulation.splitter.restore(learnt.splitter)
         simulation.placement.restore(learnt.placement)
@@ -89,6 +95,8 @@ def experience(
     *,
     placement: PlacementPolicy | None = None,
     prepare: Callable[[Simulation], None] = lambda _: None,
+    workload: Workload | None = None,
+    tasks: Sequence[Arrival] | None = None,
 ) -> Simulation:
     """Run a simulation and return it, for callers that need the learnt policies rather than a result.
 
@@ -98,13 +106,15 @@ def experience(
         seed: of all random numbers.
         placement: replaces the one in `policy`.
         prepare: called with the simulation before it runs.
+        workload: applications, instead of those of the scenario's profile.
+        tasks: what arrives, instead of what the scenario draws.
 
     Raises:
         ValueError: as `run`.
     """
     pair = parse_policy(policy)
-    workload = restricted(scenario.workload(), arms_of(scenario, pair.split))
-    simulation = _simulation(scenario, workload, pair, seed, placement=placement)
+    workload = workload_of(scenario, pair.split, workload)
+    simulation = _simulation(scenario, workload, pair, seed, placement=placement, tasks=tasks)
     prepare(simulation)
     simulation.run()
     return simulation
@@ -123,8 +133,10 @@ def train(scenario: Scenario, policy: str, seed: int = 0, *, watch: IntervalCall
         ValueError: as `run`.
     """
     pair = parse_policy(policy, more_splits=(ORACLE,))
-    workload = restricted(scenario.workload(), arms_of(scenario, pair.split))
-    training_scenario = scenario.model_copy(update={"intervals": scenario.training_intervals, "drift": None})
+    workload = workload_of(scenario, pair.split)
+    training_scenario = scenario.model_copy(
+        update={"intervals": scenario.training_intervals, "drift": None, "drain_intervals": 0}
+    )
     simulation = _simulation(
         training_scenario, workload, pair, f"training {seed}", training=True, watch=watch
     )
@@ -146,7 +158,15 @@ def _placement(name: str, seed: str, scenario: Scenario) -> PlacementPolicy:
     return placement_policy(cast("PlacementName", name), seed=drawn, alpha=scenario.alpha, replicas=replicas)
 
 
-def _tasks(scenario: Scenario, workload: Workload, seed: str) -> Sequence[Arrival]:
+def workload_of(scenario: Scenario, split: str, given: Workload | None = None) -> Workload:
+    """Return the applications with the arms that may be chosen, as slow as the calibration says."""
+    workload = restricted(scenario.workload() if given is None else given, arms_of(scenario, split))
+    known = scenario.calibration
+    return workload if known is None else slowed(workload, known.work_factor)
+
+
+def tasks_of(scenario: Scenario, workload: Workload, seed: str) -> Sequence[Arrival]:
+    """Return what arrives in a run of a seed."""
     if scenario.replay is not None:
         return replayed(scenario.replay, workload)
     return arrivals(
@@ -170,12 +190,13 @@ def _simulation(
     training: bool = False,
     watch: IntervalCallback | None = None,
     placement: PlacementPolicy | None = None,
+    tasks: Sequence[Arrival] | None = None,
 ) -> Simulation:
     """Set up a simulation, with everything that will happen to its hosts.
 
-    `placement` replaces the one in `pair`.
+    `placement` replaces the one in `pair`, `tasks` those that the scenario draws.
     """
-    preset = machines(scenario.machines_name)
+    preset = scenario.cluster or machines(scenario.machines_name)
     surroundings = Surroundings(
         broker_megabytes_per_second=preset.broker.megabytes_per_second,
         discipline=scenario.discipline,
@@ -191,7 +212,7 @@ def _simulation(
         scenario,
         workload,
         World(preset.expand(scenario.hosts), surroundings),
-        _tasks(scenario, workload, seed),
+        tasks_of(scenario, workload, seed) if tasks is None else tasks,
         split=split,
         placement=placement,
         random=Random(f"work {seed}"),
@@ -221,9 +242,14 @@ def _result(
     records = simulation.records
     everything = quality(records, interval_ms, workload.applications)
     hosts = list(simulation.world.machines.values())
-    usages = [host.processor.measure() for host in hosts]
+    usages = simulation.usages
     joules = sum([usage.joules for usage in usages])
-    idle_joules = sum([host.processor.usage.powered_ms / 1000 * host.host.power_watts(0.0) for host in hosts])
+    idle_joules = sum(
+        [
+            usage.powered_ms / 1000 * host.host.power_watts(0.0)
+            for usage, host in zip(usages, hosts, strict=True)
+        ]
+    )
     hours = scenario.intervals * interval_ms / 3_600_000
     cost = hours * sum([host.host.dollars_per_hour for host in hosts])
     tasks = counts(records)
@@ -248,7 +274,7 @@ def _result(
         explored=sum(record.explored for record in records),
         migrations=sum(record.migrations for record in records),
         attempts=mean([record.attempts for record in records]),
-        objective=mean(simulation.accounts.objectives),
+        objective=mean(simulation.objectives),
         by_application={
             application.name: quality(
                 [record for record in records if record.application == application.name],

@@ -9,10 +9,13 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from splitplace.messages.limits import MAX_REPLICAS
+from splitplace.policies.cost import HOP_MS
 from splitplace.services.gateway.task import RetryRules
 from splitplace.simulator.arrivals import ArrivalPattern
+from splitplace.simulator.calibration import Calibration
+from splitplace.simulator.hosts import Machines
 from splitplace.simulator.processor import Discipline
-from splitplace.simulator.workload import Workload, paper, stored
+from splitplace.simulator.workload import PaperProfile, Workload, paper, stored
 from splitplace.storage.model_store import ModelStore
 from splitplace.storage.paths import SHIPPED_STORE
 
@@ -59,7 +62,7 @@ class Scenario(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     # --- tasks ---------------------------------------------------------------------------------
-    profile: Literal["paper", "store"] = "paper"
+    profile: Literal[PaperProfile, "store"] = "paper"
     stores: tuple[Path, ...] = (SHIPPED_STORE,)
     """`profile = "store"`: folders of networks; where two hold the same name, the first one's is used."""
     arms: tuple[str, ...] | None = None
@@ -73,15 +76,23 @@ class Scenario(BaseModel):
     """CSV file with arrivals, instead of random ones."""
     deadline_scale: Factor = 1.0
     intervals: Annotated[int, Field(ge=1, le=100_000)] = 100
+    drain_intervals: Annotated[int, Field(ge=0, le=100_000)] = 0
+    """Longest time after the last interval in which nothing arrives and tasks go on until they end. Energy,
+    cost and fairness are those of `intervals`."""
     interval_s: Factor | None = None
     work_scale: Factor | None = None
-    """`profile = "paper"`: factor on the work of every fragment, instead of the calibrated one."""
+    """Profiles of the paper: factor on the work of every fragment, instead of the calibrated one."""
     work_noise: Annotated[float, Field(ge=0, le=2)] = 0.1
     """Standard deviation of the logarithm of a task's work relative to the measured work of its fragments."""
+    calibration: Calibration | None = None
+    """Hops, time before the decision, work and their spread, as fitted to a live run. None: a hop takes
+    `cost.HOP_MS`, decisions are taken at once, and work differs by `work_noise`."""
 
     # --- hosts ------------------------------------------------------------------------------------
     machines: str | None = None
-    """A preset or a TOML file of hosts; None = `azure50` for the profile `paper`, `pi4` for `store`."""
+    """A preset or a TOML file of hosts; None = `azure50` for the paper's profiles, `pi4` for `store`."""
+    cluster: Machines | None = None
+    """The hosts themselves, instead of `machines`."""
     hosts: Annotated[int, Field(ge=1, le=4096)] = 50
     discipline: Discipline = "shared"
     through_broker: bool = False
@@ -89,6 +100,9 @@ class Scenario(BaseModel):
     compute_factor: Factor = 1.0
     network_factor: Factor = 1.0
     memory_factor: Factor = 1.0
+    overcommit: Factor = 1.0
+    """How many times their memory the hosts offer. Above 1, what does not fit is swapped, and computing is
+    slower."""
     extra_latency_ms: Annotated[float, Field(ge=0, le=60_000)] = 0.0
     """Added latency of every host, as for a distant cloud."""
     mobility: bool = True
@@ -101,14 +115,17 @@ class Scenario(BaseModel):
     # --- decisions -----------------------------------------------------------------------------
     mode: Literal["immediate", "interval"] = "immediate"
     """When decisions are taken: at once, or at the start of each interval as in the paper."""
+    rearrange: bool = True
+    """In interval mode: whether placement policies that can may move what runs."""
     training_intervals: Annotated[int, Field(ge=0, le=100_000)] = 0
     """Length of the training before the run, in a separate simulation with other random numbers."""
     replicas: Annotated[int, Field(ge=1, le=MAX_REPLICAS)] = 1
     """`earliest-finish`: most hosts that share a stage. As in the paper, one; the live default is 4."""
     monitor_s: Factor | None = None
     """Period of the resource monitor's reports; None = five per interval."""
-    rules: Literal["product", "paper"] = "product"
-    """When the gateway retries and when it gives up (`retry_rules`). `product`: as the live gateway.
+    rules: Literal["product", "live", "paper"] = "product"
+    """When the gateway retries and when it gives up (`retry_rules`). `live`: as the live gateway, whose
+    times suit tasks of about a second. `product`: the same, scaled to the deadlines of the workload.
     `paper`: late tasks are answered late, nothing stalls, and there are no partial answers."""
     alpha: Share = 0.5
     """Weight of energy in equation 10; beta = 1 - alpha weighs the response time."""
@@ -122,7 +139,9 @@ class Scenario(BaseModel):
             ValueError: the store is empty.
             StoreError: the store cannot be used.
         """
-        return paper(self.work_scale) if self.profile == "paper" else stored(ModelStore(*self.stores))
+        if self.profile == "store":
+            return stored(ModelStore(*self.stores))
+        return paper(self.work_scale, self.profile)
 
     def interval_ms(self, workload: Workload) -> float:
         """Length of an interval."""
@@ -146,6 +165,8 @@ class Scenario(BaseModel):
                 least_coverage=1.0,
             )
         live = RetryRules()
+        if self.rules == "live":
+            return live
         scale = max(application.default_deadline_ms for application in workload.applications) / 1000
         return replace(
             live,
@@ -155,9 +176,14 @@ class Scenario(BaseModel):
         )
 
     @property
+    def hop_ms(self) -> float:
+        """Time of a hop, as the resource monitor tells it."""
+        return HOP_MS if self.calibration is None else self.calibration.hop_ms
+
+    @property
     def machines_name(self) -> str:
         """Name of the preset or file of hosts."""
-        return self.machines or ("azure50" if self.profile == "paper" else "pi4")
+        return self.machines or ("pi4" if self.profile == "store" else "azure50")
 
 
 CLOUD = {"machines": "azure50", "extra_latency_ms": 150.0, "network_factor": 0.1, "mobility": False}

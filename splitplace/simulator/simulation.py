@@ -8,17 +8,16 @@ There are two clocks in step: the world's and this file's, so the world alone ca
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
-from math import exp, inf
+from math import inf
 from random import Random
 from time import perf_counter
 
-from splitplace.messages.task import TaskDecided, TaskFinished, TaskPlaced
+from splitplace.messages.task import TaskDecided, TaskFinished
 from splitplace.policies.cluster import ClusterView
-from splitplace.policies.cost import HOP_MS, RETURN_HOPS
+from splitplace.policies.cost import RETURN_HOPS
 from splitplace.policies.placement import ActiveJob, PlacementPolicy, placement_policy
-from splitplace.policies.prediction import Job, PlacedShare
 from splitplace.policies.splitting import SplitPolicy
 from splitplace.services.gateway import answers
 from splitplace.services.gateway.core import GatewayCore
@@ -27,56 +26,17 @@ from splitplace.services.gateway.task import NewTask
 from splitplace.services.splitter.core import SplitterCore
 from splitplace.simulator.accounting import Accounts, answered, record_of
 from splitplace.simulator.arrivals import Arrival
+from splitplace.simulator.departure import DISPATCH_HOPS, Departure, SimulatedTask, drawn
 from splitplace.simulator.events import EventQueue
 from splitplace.simulator.execution import Execution
 from splitplace.simulator.monitor import Monitor
 from splitplace.simulator.outputs import result_of
+from splitplace.simulator.processor import Usage
 from splitplace.simulator.rearranging import RearrangingPlacer
 from splitplace.simulator.result import TaskRecord
 from splitplace.simulator.scenario import Scenario
 from splitplace.simulator.workload import Workload
 from splitplace.simulator.world import World
-
-DISPATCH_MS = 2 * HOP_MS
-"""Decision to placer, placement to gateway."""
-
-SETTLE_MS = RETURN_HOPS * HOP_MS
-"""Question to the aggregator, partial result to the gateway."""
-
-
-@dataclass(frozen=True, slots=True)
-class SimulatedTask:
-    """A task that is not over."""
-
-    arrival: Arrival
-    slowness: float
-    """By what its work differs from its fragments' measured times."""
-
-
-@dataclass(frozen=True, slots=True)
-class Departure:
-    """A task whose inputs are about to be sent."""
-
-    task: SimulatedTask
-    attempt: int
-    job: Job
-    shares: Sequence[PlacedShare]
-
-    @property
-    def due_ms(self) -> float:
-        """The task's deadline."""
-        return self.task.arrival.at_ms + self.task.arrival.deadline_ms
-
-    def start(self, world: World) -> Execution:
-        """Send the inputs, in this world. Raises KeyError for a host that is not there."""
-        return world.start(
-            self.task.arrival.task,
-            self.attempt,
-            self.job,
-            self.shares,
-            due_ms=self.due_ms,
-            slowness=self.task.slowness,
-        )
 
 
 class Simulation:
@@ -115,9 +75,11 @@ class Simulation:
         self.gateway = GatewayCore(scenario.retry_rules(workload), self.applications)
         exclusive = [name for name, machine in world.machines.items() if machine.containers]
         foreseen = placement_policy("earliest-finish", replicas=scenario.replicas)
-        self.splitter = SplitterCore(split, foreseen, ClusterView(exclusive))
         self.view = ClusterView(exclusive)
-        """The cluster as the placer knows it."""
+        """The cluster as the placer knows it. The splitter hears the same, so it is kept once for both,
+        unless placements wait for an interval."""
+        apart = scenario.mode == "interval"
+        self.splitter = SplitterCore(split, foreseen, ClusterView(exclusive) if apart else self.view)
         self.placer = RearrangingPlacer(placement, self.view)
         self.placement = placement
         self.tasks: dict[str, SimulatedTask] = {}
@@ -125,13 +87,18 @@ class Simulation:
         self.departures: dict[str, Departure] = {}
         self.interval_ms = scenario.interval_ms(workload)
         self.end_ms = scenario.intervals * self.interval_ms
+        """When the last interval ends; tasks may go on for `drain_intervals` more."""
+        self.objectives: tuple[float, ...] = ()
+        """Equation 10 of each interval until `end_ms` in which a task ended."""
+        self.usages: tuple[Usage, ...] = ()
+        """What each host did until `end_ms`."""
         self.accounts = Accounts(world.machines.values(), self.interval_ms, scenario.alpha)
         self._scenario = scenario
         self._at_interval = at_interval
         self.splitter.add_applications(workload.applications)
         for application in workload.applications:
             self.placer.add_application(application)
-        self.monitor = Monitor(world, workload.applications)
+        self.monitor = Monitor(world, workload.applications, scenario.hop_ms, overcommit=scenario.overcommit)
         self._online: dict[str, str] = {}
         self._answers: dict[str, Execution] = {}
         """The execution that the best result of a task came from."""
@@ -139,9 +106,8 @@ class Simulation:
         """Attempts that wait for the next interval: to be decided, or to be placed."""
         self._splitter_wakes_ms = inf
         self._gateway_wakes_ms = inf
-        for task in tasks:
-            slowness = exp(random.gauss(0.0, scenario.work_noise)) if scenario.work_noise else 1.0
-            self.events.at(task.at_ms, partial(self._arrived, SimulatedTask(task, slowness)))
+        for task in drawn(tasks, scenario, random):
+            self.events.at(task.arrival.at_ms + task.intake_ms, partial(self._arrived, task))
 
     # --- the course of time ----------------------------------------------------------------------------
 
@@ -150,7 +116,24 @@ class Simulation:
         self.look()
         self._plan_look()
         self.events.at(self.interval_ms, partial(self._interval, 1))
-        while (next_ms := min(self.events.next_ms, self.world.events.next_ms)) <= self.end_ms:
+        self._run_until(self.end_ms)
+        self.objectives = tuple(self.accounts.objectives)
+        self.usages = tuple([replace(host.processor.measure()) for host in self.world.machines.values()])
+        if self.tasks and self._scenario.drain_intervals:
+            self._run_until(self.end_ms + self._scenario.drain_intervals * self.interval_ms, drain=True)
+        for key, task in self.tasks.items():
+            overdue = self.now_ms - task.arrival.at_ms > task.arrival.deadline_ms
+            left = self.gateway.tasks[key]
+            status = "overdue" if overdue else "unfinished"
+            self.records.append(
+                record_of(task.arrival, status, attempts=left.attempt, decided=left.decided)  # type: ignore[arg-type]
+            )
+
+    def _run_until(self, end_ms: float, *, drain: bool = False) -> None:
+        """Run to a moment; while draining, only as long as there are tasks."""
+        while (next_ms := min(self.events.next_ms, self.world.events.next_ms)) <= end_ms:
+            if drain and not self.tasks:
+                return
             if self.world.events.next_ms <= next_ms:
                 self.world.events.step()
                 if self.world.finished:
@@ -159,15 +142,8 @@ class Simulation:
             else:
                 self.world.events.pass_to(next_ms)
                 self.events.step()
-        self.world.events.pass_to(self.end_ms)
-        self.events.pass_to(self.end_ms)
-        for key, task in self.tasks.items():
-            overdue = self.end_ms - task.arrival.at_ms > task.arrival.deadline_ms
-            left = self.gateway.tasks[key]
-            status = "overdue" if overdue else "unfinished"
-            self.records.append(
-                record_of(task.arrival, status, attempts=left.attempt, decided=left.decided)  # type: ignore[arg-type]
-            )
+        self.world.events.pass_to(end_ms)
+        self.events.pass_to(end_ms)
 
     @property
     def now_ms(self) -> float:
@@ -228,7 +204,7 @@ class Simulation:
                     self.departures.pop(key, None)
                     self.world.cancel(key)
                 case Settle(key):
-                    self.events.after(SETTLE_MS, partial(self._settled, key))
+                    self.events.after(RETURN_HOPS * self.monitor.hop_ms, partial(self._settled, key))
                 case Finish():
                     self._finish(instruction)
         due_ms = self.gateway.next_due_ms
@@ -244,13 +220,10 @@ class Simulation:
             self._decide(announce)
 
     def _dispatch(self, dispatch: Dispatch) -> None:
-        task, placed = self.tasks[dispatch.key], dispatch.placed
-        application = self.applications[dispatch.application]
-        variant = application.variant(placed.variant)
-        job = Job(application, variant, task.arrival.batch, cut=placed.micro_batch)
-        departure = Departure(task, dispatch.attempt, job, _shares(placed))
+        task, application = self.tasks[dispatch.key], self.applications[dispatch.application]
+        departure = Departure.of(task, dispatch.attempt, application, dispatch.placed)
         self.departures[dispatch.key] = departure
-        self.events.after(DISPATCH_MS, partial(self._depart, dispatch.key, departure))
+        self.events.after(DISPATCH_HOPS * task.hop_ms, partial(self._depart, dispatch.key, departure))
 
     def _depart(self, key: str, departure: Departure) -> None:
         if self.departures.get(key) is departure:
@@ -362,7 +335,7 @@ class Simulation:
         training = self.placement.end_period(self.accounts.end_interval())
         if training is not None:
             training()()
-        if self._scenario.mode == "interval":
+        if self._scenario.mode == "interval" and self._scenario.rearrange:
             self._rearrange()
         held, self._held = self._held, []
         for waiting in held:
@@ -391,9 +364,3 @@ class Simulation:
             for stage in placed.stages:
                 self.world.migrate(placed.task, stage.stage, stage.node)
             self._carry_out(self.gateway.moved(placed, self.now_ms))
-
-
-def _shares(placed: TaskPlaced) -> tuple[PlacedShare, ...]:
-    return tuple(
-        [PlacedShare(share.stage, share.node, share.work_ms, share.micro_batches) for share in placed.stages]
-    )

@@ -63,6 +63,9 @@ CONDITIONS: Sequence[Mapping[str, Any]] = (
     {"rate": 12, "deadline_scale": 0.5, "arms": ALL_ARMS},
     {"rate": 3, "hosts": 10, "arms": ALL_ARMS},
 )
+PROFILE = "paper-bzip2"
+"""Workload of the training."""
+
 HELD_OUT = "held out"
 PLACED_BY: Sequence[PlacementName] = ("random", "earliest-finish", "round-robin")
 SURROGATES = ("gobi", "daso")
@@ -207,7 +210,9 @@ def collect(intervals: int, seed: str, weights: Mapping[str, Weights], turn: int
         surrogates = [surrogate(kind, its, number) for kind, its in weights.items()]
         leader = surrogates[(number + turn) % len(surrogates)] if surrogates else None
         mixture = Mixture(name, [*policies, *surrogates], leader)
-        scenario = Scenario.model_validate({"intervals": intervals, "rules": "paper", **condition})
+        scenario = Scenario.model_validate(
+            {"profile": PROFILE, "intervals": intervals, "rules": "paper", **condition}
+        )
         experience(scenario, "random+random", name, placement=mixture, prepare=mixture.watch)
         seen += Experience(
             {kind: its.samples for kind, its in mixture.happened.items()},
@@ -275,6 +280,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         weights = {name: pretrained_weights(name) for name in SURROGATES}
         _test(weights, arguments.intervals, f"check {arguments.seed}")
         return
+    arguments.out.mkdir(parents=True, exist_ok=True)
     seen = NOTHING
     for number in range(ROUNDS):
         seen += collect(arguments.intervals, f"round {number} of seed {arguments.seed}", weights, number)

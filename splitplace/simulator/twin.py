@@ -39,6 +39,7 @@ def _carry_over(execution: Execution, copy: World, links: dict[Link, Link]) -> N
         execution.due_ms,
         execution.began_ms,
         execution.slowness,
+        execution.hop_ms,
         sinks_left=execution.sinks_left,
     )
     copy.executions[execution.task] = again

@@ -2,24 +2,27 @@
 
 Batches are counted in **items**. In the profile `store` an item is an image. The paper's batches of 16,000 to
 64,000 images exceed the size of a task in the live system (1,024 inputs), and its containers run a batch in
-one go. So an item of the profile `paper` stands for `IMAGES_PER_ITEM` images, and a fragment computes the
+one go. So an item of the paper's profiles stands for `IMAGES_PER_ITEM` images, and a fragment computes the
 whole batch in one call.
 """
 
 import hashlib
 import tomllib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from importlib.resources import files
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from splitplace.messages.application import INPUT, Application, Fragment, Stage, Variant, VariantKind
 from splitplace.messages.limits import MAX_BATCH
+from splitplace.messages.pieces import NamedChain
 from splitplace.messages.tensors import TensorSpec
 from splitplace.policies.splitting import allows
 from splitplace.storage.model_store import ModelStore
+
+PaperProfile = Literal["paper", "paper-bzip2"]
 
 IMAGES_PER_ITEM = 64
 
@@ -53,6 +56,14 @@ class _Measured(BaseModel):
     in_mb: float
     out_mb: float
     rss_gb: float
+    raw_in_mb: float
+    raw_out_mb: float
+
+    def unpacked(self) -> Self:
+        """Return the fragment without packing: its computing alone, and tensors as they are."""
+        return self.model_copy(
+            update={"cpu_s": self.model_s, "in_mb": self.raw_in_mb, "out_mb": self.raw_out_mb}
+        )
 
 
 class _Accuracy(BaseModel):
@@ -73,11 +84,16 @@ class _Network(BaseModel):
     layers: Annotated[tuple[_Measured, ...], Field(min_length=1)]
     branch: _Measured
 
+    def unpacked(self) -> Self:
+        """Return the network without packing."""
+        layers = tuple(layer.unpacked() for layer in self.layers)
+        return self.model_copy(update={"layers": layers, "branch": self.branch.unpacked()})
+
 
 class _Profile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    work_scale: Annotated[float, Field(gt=0)]
+    work_scale: dict[PaperProfile, Annotated[float, Field(gt=0)]]
     reference_score: Annotated[float, Field(gt=0)]
     measured_images: int
     part_images: int
@@ -88,18 +104,21 @@ class _Profile(BaseModel):
     application: tuple[_Network, ...]
 
 
-def paper(work_scale: float | None = None) -> Workload:
+def paper(work_scale: float | None = None, profile_name: PaperProfile = "paper") -> Workload:
     """Return the paper's applications, as `profiles/paper.toml` describes them.
 
     Args:
         work_scale: factor on the work of every fragment; None = the calibrated one.
+        profile_name: whether fragments only compute, or pack what they send as the published code does.
     """
     text = files("splitplace.simulator").joinpath("profiles", "paper.toml").read_text(encoding="utf-8")
     profile = _Profile.model_validate(tomllib.loads(text))
-    if work_scale is not None:
-        profile = profile.model_copy(update={"work_scale": work_scale})
+    scale = profile.work_scale[profile_name] if work_scale is None else work_scale
+    networks = profile.application
+    if profile_name == "paper":
+        networks = tuple(network.unpacked() for network in networks)
     return Workload(
-        applications=tuple(_paper_application(profile, network) for network in profile.application),
+        applications=tuple(_paper_application(profile, network, scale) for network in networks),
         batch=(profile.batch_images[0] // IMAGES_PER_ITEM, profile.batch_images[1] // IMAGES_PER_ITEM),
         deadline_intervals={network.name: network.deadline_intervals for network in profile.application},
         interval_s=profile.interval_s,
@@ -148,12 +167,47 @@ def restricted(workload: Workload, arms: Collection[str]) -> Workload:
     return replace(workload, applications=tuple(applications))
 
 
-def _paper_application(profile: _Profile, network: _Network) -> Application:
+def slowed(workload: Workload, factor: Callable[[str], float]) -> Workload:
+    """Return the workload with other computing times, by a factor for each application."""
+    applications = tuple(
+        application.model_copy(
+            update={
+                "fragments": tuple(_slowed(each, factor(application.name)) for each in application.fragments),
+                "chains": tuple(_slowed_chain(each, factor(application.name)) for each in application.chains),
+            }
+        )
+        for application in workload.applications
+    )
+    return replace(workload, applications=applications)
+
+
+def _slowed(fragment: Fragment, factor: float) -> Fragment:
+    return fragment.model_copy(
+        update={
+            "milliseconds_per_image": factor * fragment.milliseconds_per_image,
+            "milliseconds_per_call": factor * fragment.milliseconds_per_call,
+        }
+    )
+
+
+def _slowed_chain(named: NamedChain, factor: float) -> NamedChain:
+    costs = tuple(
+        cost.model_copy(update={"milliseconds_per_image": factor * cost.milliseconds_per_image})
+        for cost in named.costs
+    )
+    return named.model_copy(update={"costs": costs})
+
+
+def _paper_application(profile: _Profile, network: _Network, scale: float) -> Application:
     """Build an application without validation, because its tensors exceed the limits of the live system."""
     first, last = network.layers[0], network.layers[-1]
     layers = [
         _fragment(
-            profile, f"{network.name}/layer-{number}", measured, measured.cpu_s, network.parameters // 4
+            profile,
+            f"{network.name}/layer-{number}",
+            measured,
+            scale * measured.cpu_s,
+            network.parameters // 4,
         )
         for number, measured in enumerate(network.layers)
     ]
@@ -162,7 +216,7 @@ def _paper_application(profile: _Profile, network: _Network) -> Application:
             profile,
             f"{network.name}/branch-{number}",
             network.branch,
-            network.branch.cpu_s,
+            scale * network.branch.cpu_s,
             network.branch_parameters,
         )
         for number in range(BRANCHES)
@@ -173,6 +227,8 @@ def _paper_application(profile: _Profile, network: _Network) -> Application:
         in_mb=first.in_mb,
         out_mb=last.out_mb,
         rss_gb=max(layer.rss_gb for layer in network.layers),
+        raw_in_mb=first.raw_in_mb,
+        raw_out_mb=last.raw_out_mb,
     )
     pruned = together.model_copy(
         update={
@@ -181,8 +237,8 @@ def _paper_application(profile: _Profile, network: _Network) -> Application:
         }
     )
     kept = round(network.parameters * profile.compressed_work)
-    whole = _fragment(profile, f"{network.name}/whole", together, together.cpu_s, network.parameters)
-    compressed = _fragment(profile, f"{network.name}/compressed", pruned, pruned.cpu_s, kept)
+    whole = _fragment(profile, f"{network.name}/whole", together, scale * together.cpu_s, network.parameters)
+    compressed = _fragment(profile, f"{network.name}/compressed", pruned, scale * pruned.cpu_s, kept)
     accuracy = network.accuracy
     every = tuple(range(BRANCHES))  # equal groups of classes; their members do not matter
     chain = [
@@ -245,7 +301,7 @@ def _fragment(profile: _Profile, name: str, measured: _Measured, cpu_s: float, p
         weight_bytes=4 * parameters,
         peak_memory_bytes=peak_bytes,
         flops_per_image=0.0,
-        milliseconds_per_image=1000 * cpu_s * profile.work_scale * per_item,
+        milliseconds_per_image=1000 * cpu_s * per_item,
         milliseconds_per_call=0.0,
         input=_tensor(measured.in_mb * MEGABYTE * per_item),
         output=_tensor(measured.out_mb * MEGABYTE * per_item),

@@ -92,6 +92,7 @@ class World:
         *,
         due_ms: float = inf,
         slowness: float = 1.0,
+        hop_ms: float = HOP_MS,
     ) -> Execution:
         """Send a task's inputs now. What goes to a dead host is lost.
 
@@ -102,8 +103,9 @@ class World:
             shares: the host of every stage, by the stage's name, or all replicas.
             due_ms: its deadline.
             slowness: by what its work differs from its fragments' measured times.
+            hop_ms: time of each of its hops.
         """
-        execution = Execution(task, attempt, job, due_ms, self.events.now_ms, slowness)
+        execution = Execution(task, attempt, job, due_ms, self.events.now_ms, slowness, hop_ms)
         every = range(len(job.micro_batches))
         placed = on_nodes(shares) if isinstance(shares, Mapping) else shares
         for stage in job.variant.stages:
@@ -150,7 +152,7 @@ class World:
         if run.lost or run.moving is not None or origin is target or run.computed >= len(run.numbers):
             return False
         waiting = sum([run.images(place) for place in range(run.computed, run.received)])
-        size = float(waiting * run.fragment.input.bytes_per_image)
+        size = float(waiting * run.fragment.input_bytes_per_image)
         if run.computation is not None:
             size += run.fragment.peak_memory_bytes
             run.left_work = origin.processor.stop(run.computation)
@@ -203,7 +205,7 @@ class World:
             return
         execution = run.execution
         if run.transfer is None and run.sent < len(run.inputs):
-            size = float(run.images(run.sent) * run.fragment.input.bytes_per_image)
+            size = float(run.images(run.sent) * run.fragment.input_bytes_per_image)
             execution.moved_bytes += size
             source = run.inputs[run.sent][1]
             links = self._links(source.machine if source is not None else None, run.machine)
@@ -240,11 +242,11 @@ class World:
         """Continue after the input of a micro-batch has left its sender."""
         run.transfer = None
         run.sent += 1
-        latency_ms = HOP_MS + run.machine.latency_ms
+        latency_ms = run.execution.hop_ms + run.machine.latency_ms
         source = run.inputs[run.sent - 1][1]
         if source is not None:
             sender = source.machine
-            size = run.images(run.sent - 1) * run.fragment.input.bytes_per_image
+            size = run.images(run.sent - 1) * run.fragment.input_bytes_per_image
             faster = max(sender.up.bytes_per_ms, run.machine.down.bytes_per_ms) / 1000
             latency_ms += sender.latency_ms + relay_ms(size, faster)
         self.events.after(latency_ms, partial(self._received, run))
@@ -277,7 +279,7 @@ class World:
     def _return(self, run: StageRun) -> None:
         """Send the outputs of a sink to the gateway, one after the other."""
         if run.returning is None and run.returned < run.computed:
-            size = float(run.images(run.returned) * run.fragment.output.bytes_per_image)
+            size = float(run.images(run.returned) * run.fragment.output_bytes_per_image)
             run.execution.moved_bytes += size
             run.returning = self.network.send(
                 size, self._links(run.machine, None), partial(self.returned, run)
@@ -295,7 +297,7 @@ class World:
 
     def arrive(self, run: StageRun) -> None:
         """Plan the arrival of the last output of a sink at the gateway."""
-        delay_ms = RETURN_HOPS * HOP_MS + run.machine.latency_ms
+        delay_ms = RETURN_HOPS * run.execution.hop_ms + run.machine.latency_ms
         self.events.after(delay_ms, partial(self._sink_through, run))
 
     def _sink_through(self, run: StageRun) -> None:

@@ -3,6 +3,7 @@
 Layout of each folder::
 
     <application>/manifest.json             an `Application` as JSON
+    <application>/previous.json             the one that it replaced, for `roll_back`
     <application>/pieces/<sha256>           every file of the pieces that the manifest describes
     <application>/fragments/<sha256>.onnx   every fragment that is one file, as SplitPlace 0.2 wrote them
 
@@ -29,6 +30,7 @@ from splitplace.messages.limits import MAX_CATALOGUE_BYTES, MAX_FILE_BYTES
 from splitplace.storage.replace import replace_file
 
 MANIFEST = "manifest.json"
+PREVIOUS = "previous.json"
 PIECES = "pieces"
 FRAGMENTS = "fragments"
 
@@ -142,9 +144,7 @@ class ModelStore:
                 continue
             try:
                 found |= {path.name: path / MANIFEST for path in folder.iterdir() if _is_application(path)}
-            except NotADirectoryError:
-                broken.append(StoreError(folder, "is not a folder"))
-            except FileNotFoundError:
+            except (NotADirectoryError, FileNotFoundError):
                 broken.append(StoreError(folder, "is not a folder"))
             except OSError as error:
                 broken.append(StoreError(folder, f"cannot be read: {error.strerror}"))
@@ -220,7 +220,7 @@ class ModelStore:
         """Return the folder with the files of an application's pieces. Raises StoreError as `folder` does."""
         return self.folder(name) / PIECES
 
-    def save(self, application: Application, files: Iterable[bytes]) -> None:
+    def save(self, application: Application, files: Iterable[bytes], *, keep_previous: bool = False) -> None:
         """Write an application with its files; files that it no longer names are removed.
 
         The manifest is replaced last and at once, so that a reader never sees one without its files. A crash
@@ -229,6 +229,8 @@ class ModelStore:
         Args:
             application: The application.
             files: Contents of exactly the files that it describes, in any order. They may be made one by one.
+            keep_previous: Whether `roll_back` can bring back the application that is replaced. The files of
+                one version back are kept.
 
         Raises:
             StoreError: `files` are not exactly those that the application describes, or the disk refuses.
@@ -246,13 +248,42 @@ class ModelStore:
                     replace_file(path, content)
             if len(saved) < len(paths):
                 raise StoreError(folder, _NOT_THOSE)  # noqa: TRY301
-            replace_file(folder / MANIFEST, f"{application.model_dump_json(indent=2)}\n".encode())
-            _remove_others(folder, set(paths.values()))
+            text = f"{application.model_dump_json(indent=2)}\n".encode()
+            if keep_previous:
+                _keep_previous(folder, text)
+            replace_file(folder / MANIFEST, text)
+            _remove_others(folder, _named(folder))
         except OSError as error:
             raise StoreError(folder, f"cannot be written: {error.strerror}") from error
         except StoreError:
             _remove_unnamed(folder)
             raise
+
+    def roll_back(self, name: str) -> Application:
+        """Put the version in place that the present one replaced, and keep the present one for the next call.
+
+        A crash in between leaves one of the two in place; the other one may be lost.
+
+        Returns:
+            The application that is in place now.
+
+        Raises:
+            StoreError: There is none of that name, no previous version with its files, or the disk refuses.
+        """
+        folder = self.folder(name)
+        previous = folder / PREVIOUS
+        if not previous.is_file():
+            raise StoreError(folder, "has no previous version; only `splitplace models add` keeps one")
+        found = _read_manifest(previous)
+        for path in _paths(folder, found).values():
+            verify(path, path.name)
+        now, before = _manifest_text(folder / MANIFEST), _manifest_text(previous)
+        try:
+            replace_file(folder / MANIFEST, before)
+            replace_file(previous, now)
+        except OSError as error:
+            raise StoreError(folder, f"cannot be written: {error.strerror}") from error
+        return found
 
     def remove(self, name: str) -> None:
         """Delete an application and its files, the manifest first.
@@ -284,6 +315,24 @@ def _paths(folder: Path, application: Application) -> dict[str, Path]:
     return {file.sha256: folder / PIECES / file.sha256 for file in application.files}
 
 
+def _named(folder: Path) -> set[Path]:
+    """Return the files of an application's folder that it or its previous version names."""
+    named: set[Path] = set()
+    for manifest in (folder / MANIFEST, folder / PREVIOUS):
+        with contextlib.suppress(StoreError):  # it is missing, or cannot be used
+            named.update(_paths(folder, _read_manifest(manifest)).values())
+    return named
+
+
+def _keep_previous(folder: Path, text: bytes) -> None:
+    """Keep the manifest that `text` is about to replace, unless it is the same. Raises OSError."""
+    with contextlib.suppress(StoreError):  # the first version, or one that cannot be used
+        _read_manifest(folder / MANIFEST)
+        before = _manifest_text(folder / MANIFEST)
+        if before != text:
+            replace_file(folder / PREVIOUS, before)
+
+
 def _holds(path: Path, content: bytes) -> bool:
     """Whether a file is there already, undamaged."""
     try:
@@ -306,8 +355,9 @@ def _remove_unnamed(folder: Path) -> None:
     """Remove what a save that failed has written, as far as that can be told."""
     with contextlib.suppress(OSError, StoreError):
         manifest = folder / MANIFEST
-        named = _paths(folder, _read_manifest(manifest)) if manifest.exists() else {}
-        _remove_others(folder, set(named.values()))
+        if manifest.exists():
+            _read_manifest(manifest)  # what cannot be read is left as it is
+        _remove_others(folder, _named(folder))
         folder.rmdir()
 
 

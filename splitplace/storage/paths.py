@@ -46,6 +46,11 @@ class Paths:
         return self.state_dir / "gateway.client-id"
 
     @property
+    def calibration(self) -> Path:
+        """Constants of the simulator, fitted to a run of this system."""
+        return self.state_dir / "calibration.json"
+
+    @property
     def dashboard_history(self) -> Path:
         """What the dashboard remembers of tasks and minutes, an SQLite database."""
         return self.state_dir / "dashboard.sqlite3"

@@ -17,6 +17,7 @@ from splitplace.messages.frames import AGGREGATOR_INBOX, GATEWAY_SENDER
 from splitplace.messages.topics import (
     DASHBOARD,
     GATEWAY,
+    HOME_ASSISTANT,
     NODE,
     SENSOR,
     SERVICES,
@@ -30,7 +31,13 @@ from tests.support.waiting import block_until
 pytestmark = pytest.mark.mosquitto
 
 PREFIX = "splitplace/v1"
-USERS = {**{name: name for name in SERVICES}, NODE: "node-1", SENSOR: "sensor-1", DASHBOARD: "dashboard"}
+USERS = {
+    **{name: name for name in SERVICES},
+    NODE: "node-1",
+    SENSOR: "sensor-1",
+    DASHBOARD: "dashboard",
+    HOME_ASSISTANT: "home-assistant",
+}
 COVERED = [topic for topic in all_topics() if topic.publishers[0] in USERS]
 """The file makes no users, so nobody joins by it (splitplace/security does better)."""
 NOT_AUTHORISED = ReasonCode(PacketTypes.PUBACK, "Not authorized")
@@ -134,8 +141,10 @@ def test_nobody_reads_the_answers_or_tensors_of_others(parts: dict[str, Part]) -
         f"{PREFIX}/tensor/{AGGREGATOR_INBOX}/{GATEWAY_SENDER}",
     ]
     assert all(gateway.may_publish(topic) for topic in private)
+    assert gateway.may_publish(f"{PREFIX}/latest/sensor/sensor-2")
     assert gateway.may_publish(f"{PREFIX}/answer/sensor-1/last")
     block_until(lambda: f"{PREFIX}/answer/sensor-1/last" in parts[SENSOR].received)
     # So the broker has dealt with the others too.
     for role in (SENSOR, NODE):
         assert not parts[role].received & set(private)
+    assert f"{PREFIX}/latest/sensor/sensor-2" not in parts[DASHBOARD].received

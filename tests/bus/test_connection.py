@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,11 +15,12 @@ import pytest
 from splitplace.bus.connection import Bus, RawReceived, Received
 from splitplace.bus.identity import TENSOR_SESSION
 from splitplace.bus.settings import Settings
-from splitplace.commands.processes.broker import Broker
+from splitplace.commands.processes import broker as broker_module
+from splitplace.commands.processes.broker import Broker, started_broker
 from splitplace.messages.cluster import CancelTask, NodeStatus, StageFailure
 from splitplace.messages.frames import FragmentHeader, pack
 from splitplace.messages.topics import FRAGMENT_CHUNK, NODE_CANCEL, NODE_FAILURE, NODE_STATUS, TASK_OF_CLIENT
-from tests.support.waiting import every, until
+from tests.support.waiting import PATIENCE_S, every, until
 
 BOOT = "0123456789abcdef"
 SHA256 = "ab" * 32
@@ -159,7 +161,8 @@ async def test_the_broker_publishes_the_will_of_a_bus_that_vanishes(broker_url: 
     settings = Settings(broker=broker_url)
     watcher, seen = Bus(settings, "watcher"), Recorder()
     watcher.subscribe(NODE_STATUS, seen)
-    dying = Bus(settings, "dying", will=(NODE_STATUS.at(node="n1"), status(online=False)), keepalive_s=1)
+    will = (NODE_STATUS.at(node="n1"), NODE_STATUS.encoded(status(online=False)))
+    dying = Bus(settings, "dying", will=will, keepalive_s=1)
     async with connected(watcher):
         await dying.__aenter__()
         await dying.connected()
@@ -424,3 +427,19 @@ async def test_many_workers_of_one_topic_have_no_longer_turn_than_one(mosquitto_
             sender.spawn_publication(sender.publish_raw(TASK_OF_CLIENT.at(application="a", client="c"), b"x"))
         await asyncio.wait_for(count_turns(), 60)
     assert turns >= flood / 4
+
+
+@pytest.mark.mosquitto
+@pytest.mark.parametrize("allowed", ["2", "20", "21", "300"])
+async def test_small_publications_need_no_more_than_the_broker_allows_in_flight(
+    allowed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """20 is Mosquitto's default: small ones waited for ever."""
+    few = {**broker_module.MOSQUITTO_SETTINGS, "max_inflight_messages": allowed}
+    monkeypatch.setattr(broker_module, "MOSQUITTO_SETTINGS", few)
+    with started_broker(tmp_path, kind="mosquitto") as broker:
+        async with Bus(Settings(broker=broker.url), "sender") as bus:
+            await bus.connected()
+            async with asyncio.timeout(PATIENCE_S):
+                await asyncio.gather(*(bus.publish_raw(f"job/{number}/x", b"x") for number in range(100)))
+            assert bus.statistics.reconnects == 0

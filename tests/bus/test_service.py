@@ -16,7 +16,14 @@ from splitplace.bus.service import Service, new_boot_id
 from splitplace.bus.settings import Settings
 from splitplace.commands.processes.broker import Broker
 from splitplace.messages.cluster import CancelTask, NodeStatus, ServiceStatus
-from splitplace.messages.topics import METRICS_SERVICE, NODE_CANCEL, NODE_STATUS, PLACER, SERVICE_STATUS
+from splitplace.messages.topics import (
+    AVAILABILITY_SERVICE,
+    METRICS_SERVICE,
+    NODE_CANCEL,
+    NODE_STATUS,
+    PLACER,
+    SERVICE_STATUS,
+)
 from tests.support.observer import Observer
 from tests.support.running import running
 from tests.support.waiting import until
@@ -53,6 +60,24 @@ async def test_a_service_that_is_killed_is_offline_with_its_boot_id(broker_url: 
             process.kill()
             will = await observer.until(SERVICE_STATUS, lambda status: not status.online, 10)
     assert will.boot == hello.boot
+
+
+async def test_availability_is_a_plain_word_that_the_broker_takes_back(broker_url: str) -> None:
+    observer = Observer(broker_url, raw=[AVAILABILITY_SERVICE])
+    async with observer.bus:
+        with service_process(broker_url, "await service.run()") as process:
+            await until(lambda: words(observer) == [b"online"], 20)
+            process.kill()
+            await until(lambda: words(observer) == [b"online", b"offline"], 10)
+        async with running(Service(PLACER, Settings(broker=broker_url)).run()):
+            await until(lambda: words(observer)[-1] == b"online")
+        await until(lambda: words(observer)[-1] == b"offline")
+
+
+def words(observer: Observer) -> list[bytes]:
+    """What was said of the placer, without repetitions."""
+    said = [raw.payload for raw in observer.payloads(AVAILABILITY_SERVICE)]
+    return [word for word, before in zip(said, [b"", *said], strict=False) if word != before]
 
 
 async def test_a_service_is_announced_again_to_a_new_broker_after_what_it_says_of_itself(
@@ -246,6 +271,41 @@ async def test_an_alarm_rings_at_the_time_it_was_last_moved_to() -> None:
     await until(lambda: len(rung) == 2)
     assert rung[1] - rung[0] >= 100
     await tasks.stop()
+
+
+async def test_an_alarm_that_is_moved_again_and_again_rings_once_at_the_last_time() -> None:
+    rung: list[float] = []
+    alarm = Alarm(lambda: rung.append(now_ms()))
+    alarm.set(now_ms())  # before it runs
+    tasks = BackgroundTasks()
+    tasks.spawn(alarm.run(), "alarm")
+    await until(lambda: rung)
+    began_ms = now_ms()
+    for due_ms in range(10, 110, 10):
+        alarm.set(began_ms + due_ms)
+    await until(lambda: len(rung) == 2)
+    assert rung[1] - began_ms >= 100
+    alarm.set(now_ms() + 20)
+    await tasks.stop()
+    clock, later = BackgroundTasks(), Alarm(lambda: rung.append(now_ms()))
+    clock.spawn(later.run(), "later alarm")
+    later.set(now_ms() + 40)
+    await until(lambda: len(rung) == 3)  # only this one
+    await clock.stop()
+    assert len(rung) == 3
+
+
+async def test_an_alarm_whose_action_fails_ends_the_service() -> None:
+    def doomed() -> None:
+        raise UnexpectedError
+
+    alarm = Alarm(doomed)
+    tasks = BackgroundTasks()
+    tasks.spawn(alarm.run(), alarm.name)
+    await asyncio.sleep(0)
+    alarm.set(now_ms())
+    with pytest.raises(UnexpectedError):
+        await tasks.failed()
 
 
 async def test_periodic_work_is_named_in_the_log_when_it_fails(caplog: pytest.LogCaptureFixture) -> None:

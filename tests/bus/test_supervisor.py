@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,59 @@ async def test_the_watchdog_starves_while_periodic_work_hangs(watched: Systemd, 
         assert watched.heard.count("WATCHDOG=1") <= fed + 1  # a feed that was under way
         freed.set()
         await until(lambda: watched.heard.count("WATCHDOG=1") > fed + 2)
+
+
+def test_children_do_not_say_that_their_parent_lives(tmp_path: Path) -> None:
+    environment = {"SPLITPLACE_ALIVE_FILE": str(tmp_path / "alive")}
+    Supervisor.found(environment).alive()
+    assert (environment, (tmp_path / "alive").exists()) == ({}, True)
+    Supervisor(alive_file=tmp_path / "no folder" / "alive").alive()  # and nothing breaks
+
+
+async def test_a_part_touches_its_file_while_it_is_online_and_not_before(
+    mosquitto_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("splitplace.bus.service.ALIVE_EVERY_S", 0.05)
+    file = tmp_path / "alive"
+    monkeypatch.setenv("SPLITPLACE_ALIVE_FILE", str(file))
+    service = Service("placer", Settings(broker="mqtt://127.0.0.1:9"))
+    rounds: list[int] = []
+    service.every(0.05, partial(_count, rounds))
+    async with running(service.run()):
+        await until(lambda: len(rounds) > 5)
+        assert not file.exists()
+    monkeypatch.setenv("SPLITPLACE_ALIVE_FILE", str(file))
+    service = Service("placer", Settings(broker=mosquitto_url))
+    async with running(service.run()):
+        await until(file.exists)
+        os.utime(file, (0, 0))
+        await until(lambda: file.stat().st_mtime > 0)
+
+
+async def _count(rounds: list[int]) -> None:
+    rounds.append(1)
+
+
+async def test_a_part_whose_work_hangs_does_not_touch_its_file(
+    mosquitto_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("splitplace.bus.service.ALIVE_EVERY_S", 0.05)
+    monkeypatch.setattr("splitplace.bus.service._LATE_MS", 200.0)
+    file = tmp_path / "alive"
+    monkeypatch.setenv("SPLITPLACE_ALIVE_FILE", str(file))
+    service = Service("placer", Settings(broker=mosquitto_url))
+    freed = asyncio.Event()
+    service.every(1000.0, partial(_hang, freed))
+    async with running(service.run()):
+        await service.connected()
+        await until(lambda: service.health.late_ms > 400.0)
+        file.unlink(missing_ok=True)
+        begun_ms = now_ms()
+        await until(lambda: now_ms() - begun_ms > 400.0)
+        assert not file.exists()
+        freed.set()
+        await until(file.exists)
+
+
+async def _hang(freed: asyncio.Event) -> None:
+    await freed.wait()

@@ -106,7 +106,7 @@ def test_a_hopeless_deadline_is_refused_with_the_reason(system: System, tmp_path
     ("arguments", "complaint"),
     [
         (("no-such.png", "--app", "tiny"), "No such file"),
-        (("picture-0.png", "batch.npy", "--app", "tiny"), "either pictures"),
+        (("picture-0.png", "batch.npy", "--app", "tiny"), "give pictures"),
         (("picture-0.png", "--app", "tiny", "--deadline", "soon"), "is not a duration"),
         (("picture-0.png", "--app", "tiny", "--labels", "one"), "is not a list of class numbers"),
         (("pickled.npy", "--app", "tiny"), "not a readable .npy array"),
@@ -153,6 +153,33 @@ def test_watch_prints_lines_where_there_is_no_terminal(system: System) -> None:
     shown = run("watch", "--seconds", "6", *at(system))
     assert shown.returncode == 0, shown.stderr
     assert "3 nodes, 0 tasks accepted" in shown.stdout
+
+
+def test_watch_follows_one_task_and_draws_its_path(system: System, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "splitplace", "watch", "--task", "submit-*", *at(system)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
+        (file,), _ = pictures(tmp_path, 1)
+        for _ in range(20):  # until one is sent after it has subscribed
+            if watching.poll() is not None:
+                break
+            run("submit", file, "--app", "tiny", "--deadline", "10s", *at(system))
+        output, errors = watching.communicate()
+    assert watching.returncode == 0, errors
+    assert "1 x tiny" in output
+    assert " on " in output
+    assert "answered in time" in output
+
+
+def test_watch_says_that_a_task_did_not_come(system: System) -> None:
+    shown = run("watch", "--task", "nobody.t1", "--seconds", "1", *at(system))
+    assert (shown.returncode, shown.stdout) == (1, "")
+    assert "task nobody.t1 has not ended meanwhile" in shown.stderr
+
+
+def test_watch_prints_either_lines_or_json(system: System) -> None:
+    shown = run("watch", "--plain", "--json", *at(system))
+    assert shown.returncode == 2
+    assert "exclude each other" in shown.stderr
 
 
 def test_the_answer_to_a_submitted_task_is_printed_as_json(system: System, tmp_path: Path) -> None:
@@ -208,36 +235,39 @@ def test_watch_prints_each_message_as_a_line_of_json_that_replay_reads(
     assert log.broken == 0
 
 
-def test_the_python_sensor_gets_an_answer_to_every_task(system: System, tmp_path: Path) -> None:
-    images, labels = tiny_images(50)
-    np.savez(tmp_path / "samples.npz", images=images[:, 0], labels=labels)
-    shown = subprocess.run(
-        [
-            *(sys.executable, "examples/sensor.py", *at(system), "--samples", str(tmp_path / "samples.npz")),
-            *("--application", "tiny", "--tasks", "25", "--rate", "20", "--tight-ms", "5000"),
-            *(
-                "--tightest",
-                "1",
-                "--loosest",
-                "2",
-                "--batch-max",
-                "6",
-                "--report",
-                str(tmp_path / "report.json"),
-            ),
-        ],
+def run_sensor(system: System, *arguments: str) -> str:
+    """Run the Python sensor to its end, and return what it printed."""
+    ended = subprocess.run(
+        [sys.executable, "examples/sensor.py", *at(system), "--application", "tiny", *arguments],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
         cwd=REPOSITORY,
     )
-    assert shown.returncode == 0, shown.stdout + shown.stderr
-    report = json.loads((tmp_path / "report.json").read_text())
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+def test_the_python_sensor_gets_an_answer_to_every_task(system: System, tmp_path: Path) -> None:
+    images, labels = tiny_images(50)
+    samples, report_file = tmp_path / "samples.npz", tmp_path / "report.json"
+    np.savez(samples, images=images[:, 0], labels=labels)
+    deadlines = ("--tight-ms", "5000", "--tightest", "1", "--loosest", "2")
+    tasks = ("--tasks", "25", "--rate", "20", "--batch-max", "6")
+    run_sensor(system, "--samples", str(samples), *tasks, *deadlines, "--report", str(report_file))
+    report = json.loads(report_file.read_text())
     assert {task["format"] for task in report} == {"msgpack", "json", "png"}
     assert [task["answers"] for task in report] == [1] * 25
     assert {task["status"] for task in report} == {"answered"}
     assert [task["right"] for task in report] == [task["batch"] for task in report]
+
+
+def test_the_python_sensor_prints_what_is_found_in_files(system: System, tmp_path: Path) -> None:
+    files, labels = pictures(tmp_path, 2)
+    shown = run_sensor(system, *files, "--deadline-ms", "20000")
+    found = [line.rpartition(" ")[0] for line in shown.splitlines()]
+    assert found == [f"{file}: {LABELS[label]}" for file, label in zip(files, labels, strict=True)]
 
 
 def test_the_python_sensor_imports_nothing_of_ours() -> None:

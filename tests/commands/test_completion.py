@@ -71,4 +71,4 @@ printf '%s\\n' "${COMPREPLY[@]}"
         timeout=60,
         check=True,
     )
-    assert shown.stdout.split() == ["resource-monitor", "result-aggregator"]
+    assert sorted(shown.stdout.split()) == ["resource-monitor", "restore", "result-aggregator"]

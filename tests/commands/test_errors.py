@@ -62,7 +62,7 @@ def test_a_broker_url_that_is_none_is_a_usage_error(
     ("arguments", "code", "sentence"),
     [
         (("submit", "none.png", "--app", "a"), 2, "none.png: No such file or directory"),
-        (("submit", "file", "--app", "a"), 2, "either pictures"),
+        (("submit", "file", "--app", "a"), 2, "give pictures"),
         (("submit", "array.npy", "--app", "a"), 2, "array.npy is not a readable .npy array"),
         (("submit", "picture.png", "--app", "a/b"), 2, "cannot be the name of an application"),
         (("submit", "picture.png", "--app", "a", "--deadline", "soon"), 2, "is not a duration like 300ms"),

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -43,6 +44,7 @@ def test_list_shows_both_stores_and_where_each_application_lies(
         "mnist": own / "mnist",
         "cifar100": SHIPPED_STORE / "cifar100",
         "fashionmnist": SHIPPED_STORE / "fashionmnist",
+        "resnet50": SHIPPED_STORE / "resnet50",
     }
     run("list")
     shown = capsys.readouterr().out
@@ -91,3 +93,23 @@ def test_an_archive_that_cannot_be_written_is_explained(
     assert "cannot be written" in capsys.readouterr().err
     run("export", "tiny", tmp_path / "tiny.zip")
     assert (tmp_path / "tiny.zip").is_file()
+
+
+def test_a_network_is_rolled_back_and_an_archive_has_only_the_version_in_place(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, elsewhere = ModelStore(own), ModelStore(tmp_path / "elsewhere")
+    old = store.application("tiny")
+    new = build_tiny_application(elsewhere.root, padding_bytes=50)
+    store.save(new, [elsewhere.file_path(file.sha256).read_bytes() for file in new.files], keep_previous=True)
+    (own / "tiny" / "samples.npz").write_bytes(b"images")
+    for wanted in (old, new):
+        run("rollback", "tiny")
+        assert "in place again: tiny" in capsys.readouterr().out
+        assert store.application("tiny") == wanted
+        run("export", "tiny", tmp_path / "tiny.zip")
+        with ZipFile(tmp_path / "tiny.zip") as archive:
+            names = {Path(name).name for name in archive.namelist()}
+        assert names == {"manifest.json", "samples.npz", *(file.sha256 for file in wanted.files)}
+    run("rollback", "mnist", code=1)
+    assert "no previous version" in capsys.readouterr().err

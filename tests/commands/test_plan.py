@@ -1,11 +1,14 @@
-"""The demo's nodes have three speeds, fit the machine, and do not all fit the whole network."""
+"""The demo's nodes have three speeds, fit the machine, and hold large networks in pieces only."""
+
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splitplace.commands.demo.plan import PlanError, plan_nodes
+from splitplace.commands.demo.plan import PlanError, largest_network, plan_nodes, whole_bytes
 from splitplace.messages.application import Application
+from splitplace.policies.memory import PREPARED_FROM_BYTES, preparing_bytes
 from tests.support.tiny_application import build_tiny_application
 
 
@@ -36,10 +39,19 @@ def test_all_shares_together_stay_well_below_the_cores(
     assert all(node.cpu_share > 0 for node in nodes)
 
 
-def test_the_whole_network_fits_fast_nodes_and_not_slow_ones(application: Application) -> None:
-    budgets = {node.name: node.memory_budget_bytes for node in plan_nodes(6, 2, [application])}
-    whole = largest(application, "whole")
-    assert budgets["slow-1"] < whole < budgets["medium-1"] < budgets["fast-1"]
+def test_no_node_can_hold_the_largest_network_and_fast_ones_hold_the_others(
+    application: Application, tmp_path: Path
+) -> None:
+    small = build_tiny_application(tmp_path, name="small", peak_memory_bytes=80_000)
+    budgets = {node.name: node.memory_budget_bytes for node in plan_nodes(6, 2, [small, application])}
+    assert largest_network([small, application]) is application
+    assert budgets["slow-1"] < budgets["medium-1"] < budgets["fast-1"] < largest(application, "whole")
+    assert budgets["fast-1"] > largest(small, "whole")
+
+
+def test_a_network_with_large_weights_needs_the_memory_of_its_preparation(tmp_path: Path) -> None:
+    heavy = build_tiny_application(tmp_path, weight_bytes=PREPARED_FROM_BYTES)
+    assert whole_bytes(heavy) == preparing_bytes(heavy.fragment(heavy.variant("whole").stages[0].fragment))
 
 
 def test_every_piece_of_a_split_network_fits_the_slowest_node(application: Application) -> None:
@@ -52,9 +64,15 @@ def test_fewer_than_six_nodes_are_refused(application: Application) -> None:
         plan_nodes(5, 2, [application])
 
 
-def test_an_application_that_is_not_really_split_is_refused(application: Application) -> None:
-    whole_only = application.model_copy(update={"variants": (application.variant("whole"),)})
-    assert plan_nodes(6, 2, [whole_only])  # it has no pieces: nothing of it needs to fit the slow nodes
-    chain_only = application.model_copy(update={"variants": (application.variant("layer"),)})
-    with pytest.raises(PlanError, match="no whole network"):
-        plan_nodes(6, 2, [chain_only])
+@pytest.mark.parametrize("kept", [("whole",), ("layer",)])
+def test_an_application_that_is_not_really_split_is_refused(
+    application: Application, kept: tuple[str, ...]
+) -> None:
+    variants = tuple(application.variant(name) for name in kept)
+    with pytest.raises(PlanError, match="not larger than the largest piece"):
+        plan_nodes(6, 2, [application.model_copy(update={"variants": variants})])
+
+
+def test_without_applications_there_is_no_plan() -> None:
+    with pytest.raises(PlanError, match="no application"):
+        plan_nodes(6, 2, [])

@@ -6,10 +6,11 @@ import pytest
 from rich.console import Console
 
 from splitplace.commands.watch.observation import Observation
-from splitplace.commands.watch.view import decision_line, line, page
+from splitplace.commands.watch.view import line, page
 from splitplace.messages.metrics import TaskMetrics
 from splitplace.messages.task import TaskDecided
 from tests.support.examples import node
+from tests.support.messages import finished
 
 EVIL = "in time \x1b]0;title\x07 [red]\x9b31m"
 
@@ -79,4 +80,11 @@ def test_a_reason_from_outside_is_shown_without_control_characters_and_markup(
 
 def test_the_same_is_said_in_one_line(observation: Observation) -> None:
     assert line(observation).startswith("2 nodes, 0 tasks accepted, 0 finished, hit rate ·")
-    assert decision_line(decided("it fits")) == "sensor.1: semantic for 4 x mnist, 250 ms left: it fits"
+
+
+def test_late_and_refused_tasks_are_marked(observation: Observation) -> None:
+    observation.apply(finished("sensor.2", on_time=False, response_ms=1500.0))
+    observation.apply(finished("sensor.3", status="refused", on_time=False, reason="no node has 6 MB"))
+    shown = drawn(observation)
+    assert [mark for mark in ("LATE", "1500 of 1000", "REFUSED") if mark not in shown] == []
+    assert "no node has" in shown

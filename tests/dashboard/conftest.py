@@ -1,12 +1,12 @@
 """A running system, its dashboard, and a real browser that looks at it."""
 
-import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
-from tests.support.dashboards import Dashboard, running_dashboard
+from tests.support.browsers import running_browser
+from tests.support.dashboards import Dashboard, calibrated, running_dashboard
 from tests.support.waiting import PATIENCE_S, block_until
 from tests.support.whole_system import Setup, System, running_system
 
@@ -21,7 +21,9 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 @pytest.fixture(scope="module")
 def dashboard(system: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboard]:
     """A dashboard that sees all of it."""
-    with running_dashboard(system.broker.url, tmp_path_factory.mktemp("dashboard")) as dashboard:
+    folder = tmp_path_factory.mktemp("dashboard")
+    calibrated(folder / "state", slowest=0.01, fastest=1e6)  # whatever the speed of this machine
+    with running_dashboard(system.broker.url, folder, "--pictures") as dashboard:
         dashboard.nodes = system.nodes
         block_until(dashboard.answers)
         yield dashboard
@@ -29,14 +31,10 @@ def dashboard(system: System, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture(scope="module")
 def browser(dashboard: Dashboard) -> Iterator[Browser]:
-    """Debian's Chromium, which CI installs."""
+    """A browser, started once the dashboard answers."""
     assert dashboard.url
-    path = shutil.which("chromium")
-    assert path, "no browser: apt-get install chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+    with running_browser() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -1,19 +1,28 @@
 """`splitplace up` runs a dashboard too, where it can."""
 
+import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from splitplace.bus.settings import Settings
-from splitplace.commands.dashboard import start
+from splitplace.commands.dashboard import command, start
+from splitplace.commands.dashboard.exposition import Exposition
+from splitplace.commands.dashboard.guard import Access
+from splitplace.commands.dashboard.history import open_history
 from splitplace.commands.dashboard.start import start_dashboard
+from splitplace.commands.dashboard.state import DashboardState
+from splitplace.commands.dashboard.web import Source
 from splitplace.commands.processes.children import Processes
+from splitplace.errors import ExitCode
 from tests.support.brokers import running_broker
 from tests.support.dashboards import Dashboard, free_port, running_dashboard
-from tests.support.waiting import block_until
+from tests.support.secured import splitplace
+from tests.support.waiting import PATIENCE_S, block_until
 
 
 @pytest.fixture
@@ -42,6 +51,21 @@ def test_it_is_started_otherwise(processes: Processes, monkeypatch: pytest.Monke
     assert list(processes.children) == ["dashboard"]
 
 
+async def test_it_ends_with_an_error_when_it_follows_the_system_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def follow(*_: object) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(command, "follow", follow)
+    with contextlib.closing(open_history(tmp_path / "history.sqlite3")) as history:
+        state, lock = DashboardState(started_s=0.0), asyncio.Lock()
+        source = Source(Settings(), state, history, lock, "1.2.3", Exposition(time.time))
+        with pytest.raises(RuntimeError, match="a fault"):
+            async with asyncio.timeout(PATIENCE_S):
+                await command._serve(source, Access(), start.HOST, free_port())
+
+
 def answers(dashboard: Dashboard) -> bool:
     with contextlib.suppress(OSError):
         return bool(dashboard.get("/api/now")[0])
@@ -65,3 +89,9 @@ def test_with_a_token_only_those_who_have_it_come_in(tmp_path: Path) -> None:
         log = "".join(dashboard.processes.children["dashboard"].last_lines())
         assert str(token_file) in log
         assert token not in log
+
+
+def test_traces_need_a_whole_address() -> None:
+    done = splitplace("dashboard", "--traces", "localhost:4318")
+    assert done.code == ExitCode.USAGE
+    assert "--traces localhost:4318: give a whole address" in done.errors

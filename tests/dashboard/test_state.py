@@ -1,17 +1,18 @@
 """The dashboard's model of a system."""
 
 from pathlib import Path
+from statistics import median
 
 import pytest
 
-from splitplace.commands.dashboard.health import health
+from splitplace.commands.dashboard.health import health, times_of_others
 from splitplace.commands.dashboard.history import MAX_DETAILED, History, open_history
 from splitplace.commands.dashboard.minutes import Minute, period
 from splitplace.commands.dashboard.state import GONE_S, MAX_SENSORS, MAX_TASKS, DashboardState
-from splitplace.commands.dashboard.tasks import timeline, why
 from splitplace.commands.dashboard.views import node_views, now_view, sensor_views, task_rows
+from splitplace.commands.shared.task_record import timeline, why
 from splitplace.messages.cluster import ClusterState, NodeState, NodeStatus, ServiceStatus, StageFailure
-from splitplace.messages.metrics import ServiceMetrics
+from splitplace.messages.metrics import NodeMetrics, SensorMetrics, ServiceMetrics
 from splitplace.messages.task import StageReport, VariantEstimate
 from splitplace.messages.topics import SERVICES
 from tests.support.message_examples import application
@@ -98,12 +99,103 @@ def test_a_node_that_computes_longer_than_expected_is_named(state: DashboardStat
     assert "c computes 3.0 times as long" in health(state, NOW_S, "1.0").why
 
 
+def run_some(state: DashboardState, executed: int) -> None:
+    """Let every node have run so many micro-batches."""
+    bytes_ = dict.fromkeys(("resident_bytes", "loaded_bytes", "sent_bytes", "received_bytes"), 0)
+    counts = {"queue_length": 0, "queue_ms": 0, "dropped": 0, "cpu_ratio": 0, "energy_joules": 0}
+    for name in state.nodes:
+        fields = {"node": name, "online": True, "executed": executed, "memory_budget_bytes": 10**9}
+        metrics = fields | bytes_ | counts | {"temperature_celsius": None, "throttled": None}
+        state.apply(f"metrics/node/{name}", NodeMetrics.model_validate(metrics), NOW_S)
+
+
+def timed(name: str, *milliseconds: float, score: float = 10.0) -> NodeState:
+    """A node that has measured these times of an image in so many fragments."""
+    timings = [
+        {"fragment": f"{number:064x}", "milliseconds_per_image": each}
+        for number, each in enumerate(milliseconds)
+    ]
+    return node(name, score=score, timings=tuple(timings))
+
+
+def test_a_node_that_everybody_knows_to_be_slow_is_still_named(state: DashboardState) -> None:
+    nodes = (timed("a", 20.0, 5.0), timed("b", 50.0, score=4.0), timed("c", 220.0, 4.5, 0.9))
+    state.apply("cluster/state", ClusterState(sequence=2, nodes=nodes), NOW_S)
+    run_some(state, 2)
+    assert times_of_others(state.nodes) == {}  # the first runs say little
+    run_some(state, 10)
+    assert times_of_others(state.nodes) == pytest.approx({"a": 0.58, "b": 0.15, "c": 5.95}, abs=0.1)
+    assert "c computes 6.0 times as long as expected" in health(state, NOW_S, "1.0").why
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 6])
+def test_a_node_is_compared_with_the_median_of_the_others(state: DashboardState, count: int) -> None:
+    took = dict(zip("cafbed", (40.0, 10.0, 30.0, 30.0, 80.0, 20.0), strict=True))
+    took = dict(list(took.items())[:count])
+    nodes = tuple(timed(name, each) for name, each in took.items())
+    state.apply("cluster/state", ClusterState(sequence=2, nodes=nodes), NOW_S)
+    run_some(state, 10)
+    expected = {
+        name: each / median(rest for other, rest in took.items() if other != name)
+        for name, each in took.items()
+    }
+    assert times_of_others(state.nodes) == pytest.approx(expected)
+
+
+def test_a_node_of_a_low_score_is_not_slow(state: DashboardState) -> None:
+    nodes = (timed("a", 20.0), timed("b", 200.0, score=1.0), timed("c", 10.0, score=20.0))
+    state.apply("cluster/state", ClusterState(sequence=2, nodes=nodes), NOW_S)
+    run_some(state, 10)
+    assert health(state, NOW_S, "1.0").light == "well"
+
+
 def test_a_flooding_sensor_is_named(state: DashboardState) -> None:
     for number in range(600):
         run_task(state, f"flooder.{number}", on_time=False)
     run_task(state, "quiet.1")
     found = health(state, NOW_S, "1.0")
     assert "flooder sends 10 of 10 tasks a second" in found.why
+
+
+def sensor_metrics(sensor: str, **counts: int) -> SensorMetrics:
+    names = ("finished", "answered", "on_time", "late", "refused", "invalid", "expired", "failed")
+    fields: dict[str, object] = {"late_ratio": None, "last_status": "refused", "last_response_ms": None}
+    given = dict.fromkeys(names, 0) | counts
+    return SensorMetrics.model_validate({"sensor": sensor, "name": sensor, **fields, **given})
+
+
+def test_a_flooding_sensor_is_named_although_all_of_its_tasks_are_refused(state: DashboardState) -> None:
+    state.apply("metrics/sensor/flooder", sensor_metrics("flooder", refused=500), NOW_S - 50, retained=True)
+    for number in range(60):
+        run_task(state, f"camera.{number}", NOW_S - number)
+    assert health(state, NOW_S, "1.0").light == "well"
+    for second in range(60):
+        refused = sensor_metrics("flooder", refused=500 + 20 * second, invalid=second)
+        state.apply("metrics/sensor/flooder", refused, NOW_S - 60 + second)
+    found = health(state, NOW_S, "1.0")
+    assert "flooder sends 21 of 22 tasks a second, and 21 a second are refused" in found.why
+    assert [each.sensor for each in sensor_views(state, NOW_S)] == ["camera", "flooder"]
+    flooder = sensor_views(state, NOW_S)[1]
+    assert (flooder.refused, flooder.last_outcome) == (500 + 20 * 59 + 59, "refused")
+
+
+def test_refused_tasks_of_sensors_beyond_the_bound_are_not_counted_again_and_again(
+    state: DashboardState,
+) -> None:
+    for number in range(MAX_SENSORS):
+        state.apply(f"metrics/sensor/s{number}", sensor_metrics(f"s{number}"), NOW_S)
+    for second in range(10):
+        refused = sensor_metrics("stranger", refused=500 + second)
+        state.apply("metrics/sensor/stranger", refused, NOW_S + second)
+    assert state.sent_lately(NOW_S + 10).total() == 0
+
+
+def test_who_was_refused_after_it_was_accepted_is_not_counted_twice(state: DashboardState) -> None:
+    for number in range(300):
+        run_task(state, f"camera.{number}", status="refused", on_time=False)
+        counts = {"finished": number + 1, "refused": number + 1}
+        state.apply("metrics/sensor/camera", sensor_metrics("camera", **counts), NOW_S)
+    assert state.sent_lately(NOW_S) == {"camera": 300}
 
 
 def test_a_busy_sensor_whose_tasks_are_on_time_is_no_flood(state: DashboardState) -> None:

@@ -9,9 +9,9 @@ import pytest
 from splitplace.edge_node.benchmark import interleaved_s, measure_gains, quick_s
 from splitplace.edge_node.gains import ONE_THREAD
 
-EQUAL_WITHIN = 0.15
-TRIES = 3
-"""On two cores with a load of 28, one try in four gave 16 to 38 %. Mean rates differed by a factor of two."""
+EQUAL_WITHIN = 0.45
+"""Virtual cores differ by a third while their host is busy. Mean rates differed by a factor of two."""
+TRIES = 5
 _NODE = """
 import sys
 from splitplace.edge_node.benchmark import measure_score

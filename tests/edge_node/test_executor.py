@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -12,12 +12,14 @@ import pytest
 from numpy.typing import NDArray
 
 from splitplace.bus.background import now_ms
-from splitplace.edge_node.call import Failure, Output
+from splitplace.edge_node.call import Failure
 from splitplace.edge_node.executor import OUTGOING_DEPTH, Done, Executor
 from splitplace.edge_node.gains import Gains
 from splitplace.edge_node.queue import JobQueue, MicroBatchJob, PushOutcome
 from splitplace.edge_node.runtime import FragmentRuntime
 from splitplace.edge_node.sessions import FragmentError
+from splitplace.messages.frames import EncodedBundle
+from splitplace.messages.pieces import NamedTensor
 from splitplace.messages.tensors import TensorSpec
 from tests.edge_node.jobs import FRAGMENTS, make_job
 from tests.support.waiting import PATIENCE_S, pass_time
@@ -29,8 +31,8 @@ Function = Callable[[NDArray[Any]], NDArray[Any]]
 class FunctionRuntime:
     """Looks like a loaded fragment."""
 
-    input = SPEC
-    output = SPEC
+    inputs = (NamedTensor(name="before", spec=SPEC),)
+    outputs = (NamedTensor(name="after", spec=SPEC),)
 
     def __init__(self, function: Function, *, has_all_cores: bool = False) -> None:
         self._function = function
@@ -38,9 +40,11 @@ class FunctionRuntime:
         self.modes: list[bool] = []
         """Whether each run had all cores."""
 
-    def run(self, batch: NDArray[Any], *, all_cores: bool = False) -> NDArray[Any]:
+    def run_bundle(
+        self, tensors: Mapping[str, NDArray[Any]], *, all_cores: bool = False
+    ) -> dict[str, NDArray[Any]]:
         self.modes.append(all_cores)
-        return self._function(batch)
+        return {"after": self._function(tensors["before"])}
 
 
 def runtime(function: Function = lambda batch: batch + 1) -> FragmentRuntime:
@@ -93,9 +97,10 @@ def test_a_job_starts_when_its_fragment_has_been_loaded() -> None:
         waited_ms = now_ms() - pushed_ms
         executor.add_session(FRAGMENTS[0], runtime())
         done = results.next()
-        assert isinstance(done.result, Output)
-        assert done.result.encoded == bytes([1] * 16)
-        assert (done.result.dtype, done.result.shape) == ("uint8", (1, 16))
+        assert isinstance(done.result, EncodedBundle)
+        assert done.result.body == bytes([1] * 16)
+        (sent,) = done.result.tensors
+        assert (sent.dtype, sent.shape) == ("uint8", (1, 16))
         assert done.queue_ms >= waited_ms
         assert executor.load().executed == 2
 
@@ -197,13 +202,13 @@ def test_a_job_that_fails_says_why_and_the_next_one_runs(
         assert failure.kind == kind
         assert failure.reason
         executor.push(job(fragment=FRAGMENTS[1], task="c.next"))
-        assert isinstance(results.next().result, Output)
+        assert isinstance(results.next().result, EncodedBundle)
         assert executor.load().executed == 1
 
 
 def test_an_output_too_big_to_travel_is_a_failure_before_it_is_computed() -> None:
     class Exploding(FunctionRuntime):
-        output = TensorSpec(dtype="float32", shape=(1 << 20, 32))
+        outputs = (NamedTensor(name="after", spec=TensorSpec(dtype="float32", shape=(1 << 20, 32))),)
 
     with running() as (executor, results):
         executor.add_session(
@@ -224,7 +229,7 @@ def test_a_job_of_an_unloaded_fragment_waits_for_it_to_come_back() -> None:
         executor.push(job())
         assert_computes_another(executor, results)
         executor.add_session(FRAGMENTS[0], loaded)
-        assert isinstance(results.next().result, Output)
+        assert isinstance(results.next().result, EncodedBundle)
 
 
 def test_stopping_does_not_wait_for_what_is_queued() -> None:

@@ -3,13 +3,12 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splitplace.edge_node.call import Output
 from splitplace.edge_node.executor import Done
 from splitplace.edge_node.outbox import shipments
-from splitplace.messages.frames import Route, TensorHeader, tensor_frames, unpack
+from splitplace.messages.frames import EncodedBundle, Route, SentTensor, TensorHeader, tensor_frames, unpack
 from tests.edge_node.jobs import FRAGMENTS, make_job
 
-OUTPUT = Output(codec="raw", encoded=bytes(8), dtype="float32", shape=(1, 2))
+OUTPUT = EncodedBundle((SentTensor(dtype="float32", shape=(1, 2), codec="raw", encoded_bytes=8),), bytes(8))
 ENDS = tuple(Route(stage=name, node=f"node-{name}", fragment=FRAGMENTS[1]) for name in ("left", "right"))
 
 
@@ -52,7 +51,7 @@ def test_every_header_that_is_sent_is_valid_to_its_receiver(
     now_ms: float, following: tuple[Route, ...]
 ) -> None:
     for shipment in shipments(done(*following), OUTPUT, "n1", now_ms):
-        for frame in tensor_frames(shipment.header, OUTPUT.encoded):
+        for frame in tensor_frames(shipment.header, OUTPUT.body):
             header, body = unpack(TensorHeader, frame)
             assert header == shipment.header
-            assert bytes(body) == OUTPUT.encoded
+            assert bytes(body) == OUTPUT.body

@@ -127,6 +127,22 @@ async def test_a_child_that_lacks_memory_gets_more_while_the_budget_has_some(tmp
         await load(made, made.fragments("whole")[0])
 
 
+async def test_where_the_budget_does_not_hold_laid_out_weights_they_are_left_as_they_are(
+    tmp_path: Path,
+) -> None:
+    only_plain = python(
+        f"import sys\nif sys.argv[-1] == 'packed': sys.exit({OUT_OF_MEMORY})\n"
+        "from splitplace.edge_node.stage.prepare import main\nmain()"
+    )
+    async with bench(tmp_path, weight_bytes=LARGE, budget_bytes=BUDGET, prepare=only_plain) as made:
+        (whole,) = made.fragments("whole")
+        await load(made, whole)
+        (key,) = made.disk.forms.made()
+        about = made.disk.forms.about(key)
+        assert about is not None
+        assert not about.packed
+
+
 async def test_a_fragment_that_the_whole_budget_does_not_suffice_for_fails_for_memory(tmp_path: Path) -> None:
     never = python(f"raise SystemExit({OUT_OF_MEMORY})")
     async with bench(tmp_path, weight_bytes=LARGE, budget_bytes=BUDGET, prepare=never) as made:

@@ -1,5 +1,7 @@
 """The queue of micro-batches: order, bounds, and what is dropped."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -171,3 +173,22 @@ def test_nothing_expired_and_nothing_unready_is_ever_popped(pushed: list[MicroBa
         assert job.route.fragment in ready
     queue.expire(float(now_ms))
     assert all(job.ends_ms > now_ms for job in drain(queue))
+
+
+def test_micro_batches_that_run_elsewhere_leave_the_queue_unless_they_are_of_the_second_run() -> None:
+    queue = JobQueue()
+    for number in range(4):
+        queue.push(make_job(micro_batch=number), 0.0)
+    queue.push(make_job(task="c.other", micro_batch=1), 0.0)
+    again = make_job(micro_batch=2)
+    header = again.header.model_copy(update={"second_run": True})
+    queue.push(replace(again, header=header), 0.0)
+    assert queue.cancel_first_run(again.header.task, 1, {1, 2}) == 2
+    left = [job.key for job in drain(queue)]
+    assert len(left) == 4
+    assert sorted((key.micro_batch, key.second_run) for key in left if key.task != "c.other") == [
+        (0, False),
+        (2, True),
+        (3, False),
+    ]
+    assert queue.is_wanted(again.header.task, 1)

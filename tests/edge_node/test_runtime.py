@@ -91,11 +91,14 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         load_fragment(tmp_path / "missing.onnx")
 
 
-def test_two_inputs_are_refused(tmp_path: Path) -> None:
+def test_two_inputs_are_a_bundle_and_no_single_array(tmp_path: Path) -> None:
     nodes = [helper.make_node("Add", ["a", "b"], ["sum"])]
     path = _save(tmp_path / "two.onnx", nodes, {"a": ["batch", 2], "b": ["batch", 2]}, ["sum"])
+    runtime = load_fragment(path)
+    ones = np.ones((3, 2), np.float32)
+    np.testing.assert_array_equal(runtime.run_bundle({"a": ones, "b": 2 * ones})["sum"], 3 * ones)
     with pytest.raises(FragmentError, match="2 inputs"):
-        load_fragment(path)
+        runtime.run(ones)
 
 
 @pytest.mark.parametrize("shape", [[1, 2], ["batch", "length"]], ids=["fixed batch", "free length"])

@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from splitplace.edge_node.gains import Gains
+from splitplace.edge_node.gains import ONE_THREAD, Gains
 from splitplace.edge_node.timings import Line, Timings
 from splitplace.messages.cluster import MAX_FRAGMENTS_LISTED
 
@@ -92,3 +92,40 @@ def test_only_a_bounded_number_of_fragments_is_reported() -> None:
     reported = timings.report()
     assert len(reported) == MAX_FRAGMENTS_LISTED
     assert reported[-1].fragment == f"{MAX_FRAGMENTS_LISTED + 4:064x}"
+
+
+def _after_a_throttle(*took_ms: float, images: int = 8) -> float:
+    """Return what a call on 8 images is taken for, after twenty of 80 ms and then others."""
+    timings = Timings()
+    for _ in range(20):
+        timings.add(F, 8, 80.0)
+    for each in took_ms:
+        timings.add(F, images, each)
+    return line(timings, gains=ONE_THREAD).of(8)
+
+
+def test_when_a_throttle_is_over_two_calls_are_enough_to_know_it() -> None:
+    assert _after_a_throttle(8.0, 8.0) == pytest.approx(8.0)
+    assert _after_a_throttle(8.0, 8.4, 8.2, 8.0) == pytest.approx(8.2, rel=0.05)
+
+
+def test_one_fast_call_among_others_changes_little() -> None:
+    assert _after_a_throttle(8.0) > 70.0
+    assert _after_a_throttle(8.0, 80.0, 8.0) > 60.0
+    assert _after_a_throttle(50.0, 50.0) > 70.0, "not so much faster that something must be over"
+
+
+def test_calls_of_a_much_smaller_size_say_nothing_of_a_throttle() -> None:
+    timings = Timings()
+    for _ in range(20):
+        timings.add(F, 32, 320.0)
+    for _ in range(2):
+        timings.add(F, 1, 1.0)
+    assert line(timings, gains=ONE_THREAD).of(32) > 250.0
+
+
+def test_a_node_that_slows_down_is_not_taken_for_slow_at_once() -> None:
+    timings = Timings()
+    for took_ms in [8.0] * 20 + [80.0] * 2:
+        timings.add(F, 8, took_ms)
+    assert 12.0 < line(timings, gains=ONE_THREAD).of(8) < 40.0

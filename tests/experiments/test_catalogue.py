@@ -5,8 +5,10 @@ import pytest
 from splitplace.experiments.catalogue import EXPERIMENTS, experiment
 from splitplace.experiments.metrics import METRICS
 from splitplace.experiments.plan import Cell, Courses, Experiment, Printed, TimeLines
+from splitplace.policies.memory import preparing_bytes
 from splitplace.policies.pairs import parse_policy
 from splitplace.simulator import Scenario
+from splitplace.simulator.hosts import machines
 
 every_experiment = pytest.mark.parametrize("each", EXPERIMENTS.values(), ids=EXPERIMENTS.keys())
 
@@ -44,7 +46,7 @@ def test_every_case_is_a_scenario_and_every_policy_is_one_that_can_be_simulated(
     for case in each.cases:
         Scenario.model_validate(case.changes)
     for row in each.rows:
-        assert "+".join(parse_policy(row.policy, more_splits=["oracle"])) == row.policy
+        assert "+".join(parse_policy(row.policy, more_splits=["oracle", "upper-bound"])) == row.policy
 
 
 @every_experiment
@@ -63,6 +65,20 @@ def test_every_figure_of_the_paper_leads_to_the_experiment_that_repeats_it(figur
 def test_figures_two_to_nineteen_that_show_measurements_are_all_repeated() -> None:
     names = {experiment(f"fig{number}").name for number in (2, *range(6, 20))}
     assert names == {"table4", "fig2", "fig6", "fig9", "fig10", "fig13", "fig16", "fig18", "fig19"}
+
+
+def test_the_network_of_real_size_fits_the_large_nodes_only_and_its_stages_fit_the_small_ones() -> None:
+    for case, whole_fits in zip(EXPERIMENTS["fig2-real"].cases, (False, True), strict=True):
+        scenario = Scenario.model_validate({**EXPERIMENTS["fig2-real"].scenario, **case.changes})
+        (network,) = (each for each in scenario.workload().applications if each.name in (scenario.mix or {}))
+        (host,) = machines(scenario.machines_name).host
+        room = 1e6 * host.memory_megabytes * scenario.memory_factor
+        needs = {
+            variant.name: max(preparing_bytes(network.fragment(stage.fragment)) for stage in variant.stages)
+            for variant in network.variants
+        }
+        assert (needs.pop("whole") <= room) == whole_fits
+        assert all(need <= room for need in needs.values())
 
 
 def test_an_unknown_name_is_an_error() -> None:

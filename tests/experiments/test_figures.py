@@ -48,3 +48,9 @@ def test_a_comparison_uses_the_seeds_that_both_have() -> None:
 def test_applications_are_found_in_the_names_of_figures() -> None:
     runs = runs_of({("base", "a"): {"by_application.b.reward": [1], "by_application.a.share.layer": [1]}})
     assert runs.applications() == ["a", "b"]
+
+
+def test_applications_without_a_task_are_left_out() -> None:
+    figures = {"a": 3, "b": 0}
+    runs = runs_of({("base", "p"): {f"by_application.{name}.tasks": [n] for name, n in figures.items()}})
+    assert runs.applications() == ["a"]

@@ -52,6 +52,25 @@ def test_more_comparisons_widen_the_interval_of_each() -> None:
     assert together.partition(";")[0] != alone
 
 
+def test_a_claim_of_the_paper_that_another_model_decides_is_not_comparable() -> None:
+    claim = highest("b", "a", "c")
+    runs = rewards(a=CLEAR, b=LOWER, c=[0.1, 0.1, 0.2, 0.1, 0.1])
+    found = check(claim, runs, unlike={"a"})
+    assert found.verdict == "not comparable"
+    assert found.sentence.startswith("arms of a are not the paper's; without them confirmed: b less c: ")
+    assert check(claim, runs, unlike={"c"}).verdict == "fails"
+
+
+def test_a_claim_of_the_paper_about_nothing_but_other_models_is_not_comparable() -> None:
+    found = check(highest("a", "b"), rewards(a=CLEAR, b=LOWER), unlike={"b"})
+    assert (found.verdict, found.sentence) == ("not comparable", "arms of b are not the paper's")
+
+
+def test_an_aim_of_ours_is_about_the_rows_as_they_are() -> None:
+    aim = extreme("a", Cell("a", "reward"), ("b",), highest=True, source="aim")
+    assert check(aim, rewards(a=CLEAR, b=LOWER), unlike={"a"}).verdict == "holds"
+
+
 def test_a_claim_about_a_policy_that_was_not_run_has_no_verdict() -> None:
     assert check(highest("a", "absent"), rewards(a=CLEAR)).verdict is None
 

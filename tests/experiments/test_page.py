@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from splitplace.experiments.figures import Run, Runs
 from splitplace.experiments.page import Origin, write
@@ -14,6 +15,7 @@ from splitplace.experiments.plan import (
     ApplicationDots,
     Case,
     Cell,
+    Claim,
     Courses,
     Dots,
     Experiment,
@@ -24,6 +26,8 @@ from splitplace.experiments.plan import (
     TimeLines,
     extreme,
 )
+from splitplace.experiments.plots import _focus, _legend
+from splitplace.experiments.statistics import Estimate
 
 EXPERIMENT = Experiment(
     name="small",
@@ -73,7 +77,9 @@ RUNS = Runs(
     }
 )
 
-ORIGIN = Origin(("splitplace", "experiments", "small", "--out", "a folder"), "abc1234", {"intervals": 4}, 3)
+ORIGIN = Origin(
+    ("splitplace", "experiments", "small", "--out", "a folder"), "abc1234", {"intervals": 4}, 3, 0
+)
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +137,34 @@ def test_the_papers_number_stands_beside_ours(page: str) -> None:
     assert "| rule, few | reward (of 100) | 94.18 | 91.00 ± 2.48 | 3.18 below the paper's (-3%)" in page
 
 
+def test_a_page_begins_with_a_few_rows_and_one_picture_before_the_verdicts(tmp_path: Path) -> None:
+    short = replace(EXPERIMENT, short=("rule",))
+    text = write(short, RUNS, ORIGIN, tmp_path).read_text(encoding="utf-8")
+    first, _, rest = text.partition("## What the numbers show")
+    assert [line.split("|")[1].strip() for line in first.splitlines() if line.startswith("| r")] == ["rule"]
+    assert first.count("![") == 1
+    assert "| random |" in rest
+
+
+def test_one_value_far_from_the_others_does_not_set_the_scale() -> None:
+    values = [Estimate(mean, 0.1, 3) for mean in (90.0, 91.0, 92.0, 93.0, 94.0, 20.0)]
+    axes = Figure().add_subplot()
+    _focus(axes, {"here": values})
+    low, high = axes.get_xlim()
+    assert 85 < low < 90
+    assert 94 < high < 99
+    assert [text.get_text() for text in axes.texts] == ["← 20"]
+
+
+def test_the_legend_has_as_many_columns_as_fit() -> None:
+    figure = Figure(figsize=(4.2, 3))
+    axes = figure.add_subplot()
+    for number in range(6):
+        axes.plot([0, 1], label=f"a policy with a long name {number}")
+    _legend(figure, axes)
+    assert figure.legends[0]._ncols == 1  # type: ignore[attr-defined]
+
+
 def test_claims_come_with_their_verdict(page: str) -> None:
     assert (
         "| the paper | rule is the best of them | **confirmed** | rule in few less random in few: +10.00"
@@ -138,9 +172,25 @@ def test_claims_come_with_their_verdict(page: str) -> None:
     )
 
 
-def test_the_reference_is_tested_in_every_case(page: str) -> None:
+def test_an_aim_is_reached_or_missed(tmp_path: Path) -> None:
+    few = (Cell("rule", "reward", "few"), Cell("random", "reward", "few"))
+    aims = (Claim("by 3", (few,), 3, source="aim"), Claim("by 30", (few,), 30, source="aim"))
+    text = write(replace(EXPERIMENT, claims=aims), RUNS, ORIGIN, tmp_path).read_text(encoding="utf-8")
+    assert "| our aim | by 3 | **reached** |" in text
+    assert "| our aim | by 30 | **missed** |" in text
+
+
+def test_the_reference_is_tested_in_every_case(folder: Path, page: str) -> None:
     assert "### reward, few" in page
-    assert "| rule less random | 0.00 ± 0.00 | 1.000 | 1.000 | 1.000 | 1.000 |" in page
+    assert "1 more: [tests.csv](small/tests.csv)." in page
+    with (folder / "small" / "tests.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["case"], row["reference"], row["policy"]) for row in rows] == [
+        ("few", "rule", "random"),
+        ("many", "rule", "random"),
+    ]
+    assert float(rows[0]["difference"]) == pytest.approx(10)
+    assert float(rows[1]["t_p"]) == 1
 
 
 def test_notes_by_hand_are_kept_apart_and_marked(page: str) -> None:
@@ -150,7 +200,7 @@ def test_notes_by_hand_are_kept_apart_and_marked(page: str) -> None:
 
 def test_every_picture_and_file_that_the_page_names_exists(folder: Path, page: str) -> None:
     targets = re.findall(r"\]\(([^)]+)\)", page)
-    assert len(targets) == 6 + 2
+    assert len(targets) == 6 + 3
     for target in targets:
         assert (folder / target).stat().st_size > 0
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from joblib.externals.loky import get_reusable_executor
@@ -57,7 +58,7 @@ def all_of(requests: Mapping[tuple[str, str], Mapping[int, SimulationRequest]]) 
 
 
 def test_every_policy_meets_every_case_with_every_seed() -> None:
-    requests = requests_of(EXPERIMENT, {"intervals": 4}, seeds=3)
+    requests = requests_of(EXPERIMENT, {"intervals": 4}, seeds=3, first_seed=0)
     assert list(requests) == [("few", "rule"), ("few", "random"), ("many", "rule"), ("many", "random")]
     assert requests["many", "random"][2] == SimulationRequest(
         Scenario(intervals=4, rate=9), "random", 2, None
@@ -65,11 +66,11 @@ def test_every_policy_meets_every_case_with_every_seed() -> None:
 
 
 def test_what_a_case_changes_wins_over_what_is_common() -> None:
-    assert requests_of(EXPERIMENT, {"rate": 5}, seeds=1)["few", "rule"][0].scenario.rate == 2
+    assert requests_of(EXPERIMENT, {"rate": 5}, seeds=1, first_seed=0)["few", "rule"][0].scenario.rate == 2
 
 
 def test_policies_can_be_restricted() -> None:
-    assert list(requests_of(EXPERIMENT, {}, seeds=1, only=("random", "unknown"))) == [
+    assert list(requests_of(EXPERIMENT, {}, seeds=1, only=("random", "unknown"), first_seed=0)) == [
         ("few", "random"),
         ("many", "random"),
     ]
@@ -78,7 +79,7 @@ def test_policies_can_be_restricted() -> None:
 @pytest.mark.parametrize("workers", [Workers(), Workers(2, "threading"), Workers(2, "loky")])
 def test_results_come_back_to_where_they_were_asked_for(workers: Workers) -> None:
     cache = RunCache(train_policies, simulate, workers)
-    requests = requests_of(EXPERIMENT, {}, seeds=2)
+    requests = requests_of(EXPERIMENT, {}, seeds=2, first_seed=0)
     cache.run(all_of(requests), lambda: None)
     runs = cache.runs(requests).by_seed
     assert {cell: [run.figures["reward"] for run in by_seed.values()] for cell, by_seed in runs.items()} == {
@@ -103,7 +104,7 @@ def test_the_same_simulation_is_done_only_once() -> None:
 
 def test_a_policy_learns_once_for_all_cases_and_elsewhere_than_in_them() -> None:
     cache = RunCache(train_policies, simulate, Workers(1, "threading"))
-    requests = requests_of(EXPERIMENT, {"rate": 6, "training_intervals": 9}, seeds=2)
+    requests = requests_of(EXPERIMENT, {"rate": 6, "training_intervals": 9}, seeds=2, first_seed=0)
     trainings, runs = cache.missing(all_of(requests))
     assert len(trainings) == 2 * 2
     assert len(runs) == 2 * 2 * 2
@@ -120,7 +121,7 @@ def test_a_policy_learns_once_for_all_cases_and_elsewhere_than_in_them() -> None
 
 def test_how_a_policy_decides_holds_for_its_training_too() -> None:
     experiment = replace(EXPERIMENT, cases=(Case("green", {"alpha": 0.9, "rate": 9}),))
-    request = requests_of(experiment, {"training_intervals": 9}, seeds=1)["green", "rule"][0]
+    request = requests_of(experiment, {"training_intervals": 9}, seeds=1, first_seed=0)["green", "rule"][0]
     assert request.training is not None
     assert request.training.scenario == Scenario(alpha=0.9, training_intervals=9)
     assert request.scenario == Scenario(alpha=0.9, rate=9)
@@ -132,7 +133,7 @@ def test_a_row_with_arms_of_its_own_has_them_in_its_training_too_whatever_the_ca
         more=(PolicyRow("rule (one arm)", "rule", ("layer",)),),
         cases=(Case("two arms", {"arms": ("layer", "semantic")}),),
     )
-    requests = requests_of(experiment, {"training_intervals": 9}, seeds=1)
+    requests = requests_of(experiment, {"training_intervals": 9}, seeds=1, first_seed=0)
     assert list(requests) == [("two arms", "rule"), ("two arms", "random"), ("two arms", "rule (one arm)")]
     request = requests["two arms", "rule (one arm)"][0]
     assert request.training is not None
@@ -146,9 +147,9 @@ def test_a_row_with_arms_of_its_own_has_them_in_its_training_too_whatever_the_ca
 
 def test_rows_are_kept_by_their_name_or_by_their_policy() -> None:
     experiment = replace(EXPERIMENT, more=(PolicyRow("rule (one arm)", "rule", ("layer",)),))
-    by_policy = requests_of(experiment, {}, seeds=1, only=["rule"])
+    by_policy = requests_of(experiment, {}, seeds=1, only=["rule"], first_seed=0)
     assert [name for case, name in by_policy if case == "few"] == ["rule", "rule (one arm)"]
-    by_name = requests_of(experiment, {}, seeds=1, only=["rule (one arm)"])
+    by_name = requests_of(experiment, {}, seeds=1, only=["rule (one arm)"], first_seed=0)
     assert [name for case, name in by_name if case == "few"] == ["rule (one arm)"]
 
 
@@ -171,13 +172,26 @@ def test_how_long_and_how_steady_a_simulation_is_does_not_matter_to_the_training
     assert TrainingRun(calm, "mab+daso", 0).key != TrainingRun(longer, "mab+daso", 0).key
 
 
+def test_the_folder_of_networks_counts_only_where_networks_are_read(tmp_path: Path) -> None:
+    here, there = Scenario(), Scenario(stores=(tmp_path,))
+    assert SimulationRequest(here, "mab+daso", 0).key == SimulationRequest(there, "mab+daso", 0).key
+    stored = Scenario(profile="store", stores=(tmp_path,))
+    elsewhere = Scenario(profile="store", stores=(tmp_path / "b",))
+    assert (
+        SimulationRequest(stored, "rule+random", 0).key != SimulationRequest(elsewhere, "rule+random", 0).key
+    )
+
+
 def test_an_oracle_learns_nothing() -> None:
     experiment = replace(EXPERIMENT, policies=("oracle+rule",))
     assert (
-        requests_of(experiment, {"training_intervals": 9}, seeds=1)["few", "oracle+rule"][0].training is None
+        requests_of(experiment, {"training_intervals": 9}, seeds=1, first_seed=0)["few", "oracle+rule"][
+            0
+        ].training
+        is None
     )
 
 
 def test_a_simulation_that_was_not_done_is_not_made_up() -> None:
     with pytest.raises(KeyError):
-        RunCache(train_policies, simulate).runs(requests_of(EXPERIMENT, {}, seeds=1))
+        RunCache(train_policies, simulate).runs(requests_of(EXPERIMENT, {}, seeds=1, first_seed=0))

@@ -13,9 +13,11 @@ import pytest
 from splitplace.experiments.catalogue import EXPERIMENTS
 from splitplace.experiments.plan import Experiment
 from splitplace.experiments.running import RunCache, SimulationRequest, TrainingRun, Workers, requests_of
-from splitplace.experiments.session import COMMON, SessionPlan, conduct, notes_on, simulations
+from splitplace.experiments.session import COMMON, SessionPlan, adapted, conduct, notes_on, simulations
 from splitplace.experiments.simulation import by_name, simulate, train_policies
 from splitplace.simulator import Scenario
+from splitplace.storage.model_store import ModelStore
+from splitplace.storage.paths import SHIPPED_STORE
 
 SMALL: dict[str, Any] = {"hosts": 4, "intervals": 12, "rate": 2, "training_intervals": 0}
 POLICIES = ("layer+earliest-finish", "semantic+earliest-finish")
@@ -64,7 +66,7 @@ def test_experiments_share_the_simulations_that_they_have_in_common(tmp_path: Pa
     cache = RunCache(train_policies, simulate, Workers(1, "threading"))
     first = replace(EXPERIMENTS["fig16"], cases=EXPERIMENTS["fig16"].cases[:1])
     second = replace(EXPERIMENTS["fig13"], cases=EXPERIMENTS["fig13"].cases[:1], plots=())
-    plan = SessionPlan([first, second], SMALL, seeds=2, policies=("rule+earliest-finish",))
+    plan = SessionPlan([first, second], SMALL, seeds=2, policies=("expected-reward+earliest-finish",))
     for_both = simulations(plan, cache)
     done: list[Experiment] = []
     pages = list(conduct(plan, cache, tmp_path, done.append))
@@ -79,7 +81,7 @@ def test_a_session_writes_a_page_for_each_experiment_that_has_runs(tmp_path: Pat
     pages = list(conduct(plan, cache, tmp_path / "out", lambda _: None))
     assert [page.name for page in pages] == ["fig2.md", "fig19.md"]
     index = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
-    assert re.findall(r"\]\((.+?)\)", index) == ["fig2.md", "fig19.md"]
+    assert re.findall(r"\]\((.+?)\)", index) == ["summary.md", "fig2.md", "fig19.md"]
     text = pages[0].read_text(encoding="utf-8")
     assert "| semantic+earliest-finish |" in text
     assert "| layer+earliest-finish less semantic+earliest-finish |" in text
@@ -109,7 +111,32 @@ def test_the_models_of_the_store_are_simulated_and_trained_on_pis() -> None:
         for name in simulate(SimulationRequest(short, "whole+earliest-finish", 0), None).figures
         if name.startswith("by_application.")
     }
-    assert names == {"cifar100", "fashionmnist", "mnist"}
+    assert names == {"cifar100", "fashionmnist", "mnist", "resnet50"}
+
+
+def test_figure_two_takes_the_families_of_real_size_that_the_store_has_and_names_the_others(
+    tmp_path: Path,
+) -> None:
+    store = ModelStore(tmp_path / "store")
+    for name, shipped in (("resnet50", "fashionmnist"), ("mobilenet", "mnist"), ("other", "mnist")):
+        application = ModelStore(SHIPPED_STORE).application(shipped).model_copy(update={"name": name})
+        files = [ModelStore(SHIPPED_STORE).file_path(each.sha256).read_bytes() for each in application.files]
+        store.save(application, files)
+    experiment = adapted(EXPERIMENTS["fig2-real"], [store.root])
+    assert experiment.scenario["mix"] == {"resnet50": 1.0, "mobilenet": 1.0}
+    assert "ResNet50-V2 and MobileNetV2" in experiment.title
+    assert "InceptionV3 is not among the networks" in experiment.question
+    plan = SessionPlan([experiment], {"stores": (store.root,), "intervals": 8, "rate": 3}, seeds=2)
+    (page,) = conduct(plan, RunCache(train_policies, simulate, Workers(1)), tmp_path / "out", lambda _: None)
+    text = page.read_text("utf-8")
+    assert "accuracy of resnet50 (%)" in text
+    assert "accuracy of mobilenet (%)" in text
+    assert "accuracy of other" not in text
+
+
+def test_other_experiments_are_the_same_whatever_the_store_has() -> None:
+    assert adapted(EXPERIMENTS["store"], [SHIPPED_STORE]) is EXPERIMENTS["store"]
+    assert adapted(EXPERIMENTS["fig2-real"], [SHIPPED_STORE]) == EXPERIMENTS["fig2-real"]
 
 
 def test_an_experiment_without_notes_gets_none() -> None:
@@ -162,7 +189,7 @@ def test_the_pages_that_were_written_are_printed_as_json(tmp_path: Path) -> None
 def test_an_unknown_experiment_is_refused_with_those_that_there_are() -> None:
     done = command("fig99")
     assert done.returncode == 2
-    assert "no experiment 'fig99'; known are table4, fig2" in done.stderr
+    assert "no experiment 'fig99'; known are table4, fig2, " in done.stderr
 
 
 def test_an_unknown_policy_is_refused(tmp_path: Path) -> None:

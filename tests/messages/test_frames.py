@@ -19,6 +19,7 @@ from splitplace.messages.frames import (
     FragmentHeader,
     FrameError,
     Route,
+    SentTensor,
     TensorHeader,
     chunk_body,
     decode_tensor,
@@ -29,6 +30,7 @@ from splitplace.messages.frames import (
     tensor_frames,
     unpack,
 )
+from splitplace.messages.pieces import PieceRun
 from splitplace.messages.task import StageReport
 from splitplace.messages.tensors import ITEM_BYTES
 from tests.support.message_examples import HASH, client_names, hashes, header_of, names, routes, tensors
@@ -111,24 +113,38 @@ def test_zstd_is_dropped_where_it_does_not_pay() -> None:
     assert encode_tensor(noise, compress=True) == ("raw", noise.tobytes())
 
 
-def test_the_greatest_route_of_a_variant_fits_the_header() -> None:
+def test_the_greatest_route_of_a_variant_and_the_largest_bundle_fit_the_header() -> None:
     """64 stages with the longest names, as a chain and as a star, before the first and after the last."""
     longest = "n" * 64
+    run = PieceRun(chain=longest, first=limits.MAX_PIECES - 1, end=limits.MAX_PIECES)
 
     def stage(following: tuple[Route, ...] = ()) -> Route:
-        return Route(stage=longest, node=longest, fragment=HASH, next=following)
+        return Route(stage=longest, node=longest, fragment=HASH, run=run, next=following)
 
     chain = stage()
     for _ in range(limits.MAX_STAGES - 1):
         chain = stage((chain,))
     star = stage((stage(),) * (limits.MAX_STAGES - 1))
     report = StageReport(stage=longest, node=longest, queue_ms=1e11 / 3, compute_ms=1e11 / 3)
-    array = np.zeros(1, np.uint8)
+    array = np.zeros((1,) * 9, np.float16)
+    several = [
+        SentTensor(
+            name=f"{number:n>{limits.MAX_BUNDLE_NAME_BYTES}}",
+            dtype="float16",
+            shape=(1024, *(1 << 20,) * limits.MAX_TENSOR_RANK),
+            codec="zstd",
+            encoded_bytes=limits.MAX_TENSOR_BYTES,
+        )
+        for number in range(limits.MAX_BUNDLE_TENSORS)
+    ]
     for route, trace in ((chain, ()), (star, ()), (None, (report,) * limits.MAX_STAGES)):
         header = header_of(
             array,
             "raw",
             b"\0",
+            name=several[0].name,
+            shape=several[0].shape,
+            more=tuple(several[1:]),
             route=route,
             trace=trace,
             stage=longest,
@@ -243,16 +259,22 @@ def test_hostile_msgpack_is_refused(packed: bytes) -> None:
         unpack(TensorHeader, struct.pack(">I", len(packed)) + packed)
 
 
-def test_the_deepest_route_a_header_can_hold_is_read_and_can_be_sent_on() -> None:
+def test_a_route_of_a_variant_is_read_and_can_be_sent_on_and_a_longer_one_is_refused() -> None:
     route: dict[str, Any] = {"stage": "s", "node": "n", "fragment": HASH}
-    for _ in range(160):
-        route = {"stage": "s", "node": "n", "fragment": HASH, "next": [route]}
     frame = valid_frame()
     (length,) = struct.unpack_from(">I", frame)
-    packed = msgpack.packb(msgpack.unpackb(frame[4 : 4 + length]) | {"route": route})
-    assert limits.MAX_HEADER_BYTES - 1000 < len(packed) <= limits.MAX_HEADER_BYTES
-    header, _ = unpack(TensorHeader, struct.pack(">I", len(packed)) + packed)
-    assert unpack(TensorHeader, pack(header, b""))[0] == header
+    fields = msgpack.unpackb(frame[4 : 4 + length])
+    deepest = 0
+    for depth in range(1, 400):
+        route = {"stage": "s", "node": "n", "fragment": HASH, "next": [route]}
+        packed = msgpack.packb(fields | {"route": route})
+        try:
+            header, _ = unpack(TensorHeader, struct.pack(">I", len(packed)) + packed)
+        except FrameError:
+            break
+        assert unpack(TensorHeader, pack(header, b""))[0] == header
+        deepest = depth
+    assert deepest == limits.MAX_STAGES - 1
 
 
 def test_a_header_that_claims_more_than_the_limit_is_not_even_looked_at() -> None:

@@ -16,8 +16,10 @@ from splitplace.messages.groupings import (
     free_chain,
     grouped,
 )
+from splitplace.messages.limits import MAX_TENSOR_BYTES
 from splitplace.messages.pieces import PieceRun
-from splitplace.messages.task import StagePlacement, TaskPlaced
+from splitplace.messages.placing import StagePlacement
+from splitplace.messages.task import TaskPlaced
 from tests.support.examples import three_ways
 from tests.support.free_stages import free_application
 
@@ -111,13 +113,27 @@ def test_fixed_stages_other_chains_and_too_many_stages_are_refused() -> None:
         as_placed(app, placed(app, [(0, 6)], variant="unknown"))
 
 
-def test_stages_begin_only_where_one_tensor_crosses() -> None:
+def test_a_stage_may_begin_where_several_tensors_cross() -> None:
     app = free_application(PIECES, wide=[2])
     named = free_chain(app, app.variant("layer"))
     assert named is not None
-    assert cut_places(named) == (1, 3, 4, 5)
-    with pytest.raises(GroupingError, match="several tensors"):
-        grouped(app, app.variant("layer"), [2])
+    assert cut_places(app, named) == (1, 2, 3, 4, 5)
+    first, last = grouped(app, app.variant("layer"), [2]).fragments.values()
+    assert first.outputs == last.inputs == named.chain.bundles[2]
+    assert first.output_bytes_per_image == last.input_bytes_per_image == 80
+    assert (first.inputs, last.outputs) == ((), ())
+
+
+def test_no_stage_begins_where_a_micro_batch_is_too_large_to_be_sent() -> None:
+    floats = MAX_TENSOR_BYTES // 4 // 16
+    app = free_application(3, crossing=[floats, floats // 2], wide=[2], micro_batch=16)
+    named = free_chain(app, app.variant("layer"))
+    assert named is not None
+    assert cut_places(app, named) == (1, 2)
+    app = free_application(3, crossing=[floats, floats // 2 + 1], wide=[2], micro_batch=16)
+    named = free_chain(app, app.variant("layer"))
+    assert named is not None
+    assert cut_places(app, named) == (1,)
 
 
 def test_only_the_pieces_of_a_chain_can_be_grouped_anew() -> None:
@@ -125,3 +141,20 @@ def test_only_the_pieces_of_a_chain_can_be_grouped_anew() -> None:
     layer = app.variant("layer").model_copy(update={"most_stages": 3})
     with pytest.raises(ValidationError, match="can be grouped anew"):
         Application.model_validate(dict(app, variants=(app.variant("whole"), layer)))
+
+
+def test_what_a_run_costs_is_the_sum_over_its_pieces() -> None:
+    application = free_application(9, image_ms=[0.1 * place for place in range(1, 10)])
+    (named,) = application.chains
+    for first in range(9):
+        for end, totals in enumerate(named.totals_from(first), first + 1):
+            costs, pieces = named.costs[first:end], named.chain.pieces[first:end]
+            files = {file.sha256: file.file_bytes for piece in pieces for file in piece.files}
+            assert totals.file_bytes == sum(files.values())
+            assert totals.weight_bytes == sum(cost.weight_bytes for cost in costs)
+            assert totals.activation_bytes_per_image == max(cost.activation_bytes_per_image for cost in costs)
+            assert totals.flops_per_image == pytest.approx(sum(cost.flops_per_image for cost in costs))
+            image_ms = sum(cost.milliseconds_per_image for cost in costs)
+            assert totals.milliseconds_per_image == pytest.approx(image_ms)
+            run = PieceRun(chain=named.name, first=first, end=end)
+            assert derived_fragment(application, run) == derived_fragment(application, run, totals)

@@ -10,7 +10,7 @@ from pydantic import AfterValidator
 
 from splitplace.messages.base import Part, Text, one_line
 from splitplace.messages.cluster import StageFailure
-from splitplace.messages.task import Prediction
+from splitplace.messages.findings import Prediction
 from splitplace.messages.topics import all_topics
 from splitplace.terminal import printable
 

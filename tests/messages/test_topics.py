@@ -1,5 +1,7 @@
 """The table of topics: every name leads to exactly one entry, and every entry is bounded."""
 
+import base64
+import json
 import re
 from itertools import combinations
 from typing import Any
@@ -7,16 +9,19 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from splitplace.messages import limits
 from splitplace.messages.application import Application
 from splitplace.messages.base import Message
 from splitplace.messages.cluster import ClusterState
+from splitplace.messages.findings import AnyPrediction
 from splitplace.messages.frames import AGGREGATOR_INBOX, GATEWAY_SENDER
-from splitplace.messages.task import TaskRequest
+from splitplace.messages.task import Answer, TaskRequest, TaskResult
 from splitplace.messages.topics import (
     DASHBOARD,
     ENROLLER,
+    HOME_ASSISTANT,
     NEWCOMER,
     NODE,
     SENSOR,
@@ -28,7 +33,7 @@ from splitplace.messages.topics import (
 from tests.support.message_examples import names
 
 TOPICS = list(all_topics())
-ROLES = {*SERVICES, NODE, SENSOR, DASHBOARD, ENROLLER, NEWCOMER}
+ROLES = {*SERVICES, NODE, SENSOR, DASHBOARD, HOME_ASSISTANT, ENROLLER, NEWCOMER}
 
 every_topic = pytest.mark.parametrize("topic", TOPICS, ids=lambda topic: topic.pattern)
 
@@ -105,7 +110,7 @@ def test_every_topic_is_bounded_below_what_the_broker_lets_through(topic: Topic[
 @every_topic
 def test_only_small_or_bounded_messages_are_retained(topic: Topic[Message]) -> None:
     if topic.retain:
-        assert topic.encoding == "json"
+        assert topic.encoding in {"json", "word"}
         if topic.message is not ClusterState:
             assert topic.max_bytes <= limits.MAX_CATALOGUE_BYTES
 
@@ -127,7 +132,7 @@ def largest(schema: dict[str, Any], definitions: dict[str, Any]) -> int:
     match schema:
         case {"$ref": reference}:
             return largest(definitions[reference.rsplit("/", 1)[1]], definitions)
-        case {"anyOf": choices}:
+        case {"anyOf": choices} | {"oneOf": choices}:
             return max(largest(choice, definitions) for choice in choices)
         case {"type": "object", "properties": fields}:
             return 2 + sum(len(name) + 4 + largest(field, definitions) for name, field in fields.items())
@@ -169,12 +174,62 @@ def test_the_measure_of_the_largest_message_is_not_too_small() -> None:
 
 @every_topic
 def test_the_largest_valid_message_fits_its_topic(topic: Topic[Message]) -> None:
-    """Three types can say more than their topic carries, and something else bounds each of them.
+    """Some types can say more than their topic carries, and something else bounds each of them.
 
     A task is bounded by its payload; a catalogue entry by the size of its manifest, which the store checks
-    before it is published; a cluster's state by the number of nodes and fragments (docs/limits.md).
+    before it is published; a cluster's state by the number of nodes and fragments (docs/limits.md); an
+    answer by what all its predictions share (the next test).
     """
-    if topic.message in {TaskRequest, Application, ClusterState} or topic.encoding == "frame":
+    if (
+        topic.message in {TaskRequest, Application, ClusterState, Answer, TaskResult}
+        or topic.encoding == "frame"
+    ):
         return
     schema = topic.message.model_json_schema()
     assert largest(schema, schema.get("$defs", {})) <= topic.max_bytes
+
+
+LONG = "\U0001f600" * 100
+"""A label that takes most bytes in JSON."""
+SCORED = {"label": LONG, "index": 100_000, "confidence": 0.123456}
+LARGEST_PREDICTIONS: dict[str, list[dict[str, Any]]] = {
+    "classification": [{**SCORED, "top": [SCORED] * 2}] * (limits.MAX_FOUND // 2),
+    "multi-label": [{"kind": "multi-label", "labels": [SCORED]}] * limits.MAX_FOUND,
+    "detection": [
+        {"kind": "detection", "objects": [{**SCORED, "box": [-99999999.99] * 4}] * limits.MAX_FOUND},
+        *[{"kind": "detection", "objects": []}] * (limits.MAX_BATCH - 1),
+    ],
+    "segmentation": [
+        {
+            "kind": "segmentation",
+            "png": base64.b64encode(bytes(limits.MAX_FINDING_BYTES)).decode(),
+            "regions": [{"label": LONG, "index": 255, "share": 1 / 3}] * limits.MAX_REGIONS,
+        }
+    ],
+    "embedding": [{"kind": "embedding", "values": [-1.234567e-38] * limits.MAX_FOUND_VALUES}],
+    "sequence": [{"kind": "sequence", "text": LONG[:16], "confidence": 1 / 3}] * limits.MAX_BATCH,
+    "tensors": [
+        {
+            "kind": "tensors",
+            "tensors": [
+                {
+                    "name": "n" * 256,
+                    "dtype": "float32",
+                    "shape": [limits.MAX_FINDING_BYTES // 4],
+                    "data": base64.b64encode(bytes(limits.MAX_FINDING_BYTES)).decode(),
+                }
+            ],
+        }
+    ],
+}
+"""As much of each kind as the result aggregator puts into one answer."""
+
+
+@pytest.mark.parametrize("kind", LARGEST_PREDICTIONS)
+def test_the_largest_answer_of_each_kind_fits(kind: str) -> None:
+    adapter = TypeAdapter(tuple[AnyPrediction, ...])
+    predictions = adapter.validate_json(json.dumps(LARGEST_PREDICTIONS[kind]))
+    rest = Answer.model_json_schema()
+    rest["properties"].pop("predictions")
+    room = limits.MAX_ANSWER_BYTES - largest(rest, rest["$defs"])
+    assert len(adapter.dump_json(predictions)) <= room

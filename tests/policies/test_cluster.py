@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from splitplace.messages.cluster import FragmentLoad
-from splitplace.messages.task import StagePlacement, TaskPlaced
+from splitplace.messages.placing import StagePlacement
+from splitplace.messages.task import TaskPlaced
 from splitplace.policies.cluster import MAX_OUTSTANDING, STALE_AFTER_MS, ClusterView, StageWork, stage_work
 from splitplace.policies.cost import FETCH_MS
 from tests.support.examples import cluster, fragment, node, sha, snapshot, three_ways
@@ -55,6 +56,18 @@ def test_only_work_with_an_earlier_deadline_stands_ahead() -> None:
     view.placed("c.tight", 1, [work("a", 10)], 0.0, due_ms=50)
     assert view.ready_ms("a", 0.0, due_ms=100) == 10.0
     assert view.ready_ms("a", 0.0, due_ms=20_000) == 110.0
+
+
+def test_where_tasks_share_the_processor_work_with_a_later_deadline_is_not_overtaken() -> None:
+    view = ClusterView(exclusive=["a"])
+    view.apply(snapshot(node("a"), node("b")), 0.0)
+    for name in ("a", "b"):
+        view.placed(f"c.{name}", 1, [work(name, 100)], 0.0, due_ms=10_000)
+    assert view.ready_ms("a", 0.0, due_ms=100) == 100.0
+    assert view.ready_ms("b", 0.0, due_ms=100) == 0.0
+    assert view.columns.ready_ms(0.0, 100).tolist() == [100.0, 0.0]
+    view.finished("c.a", 10.0)
+    assert view.ready_ms("a", 10.0, due_ms=100) == 10.0
 
 
 def test_what_a_node_reports_beyond_the_ledger_comes_on_top() -> None:

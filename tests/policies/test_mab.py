@@ -120,6 +120,34 @@ def test_without_gamma_q_is_the_sample_mean() -> None:
     assert q_of(mab, "semantic") == pytest.approx((3 * 0.9 + 2 * 0.4) / 5)
 
 
+def test_in_training_an_arm_that_is_chosen_rarely_does_not_stay_behind() -> None:
+    mab = bandit(training=True)
+    for _ in range(30):
+        run(mab, context(), "layer", 900.0)
+    run(mab, context(), "semantic", 10.0)
+    run(mab, context(), "semantic", 10.0)
+    assert q_of(mab, "layer") == pytest.approx(0.95)
+    assert q_of(mab, "semantic") == pytest.approx(0.9)  # rising from 0 by gamma, it would be .171
+
+
+def test_in_training_gamma_weighs_the_newest_once_it_is_more_than_the_mean_would_give_it() -> None:
+    mab = bandit(training=True, gamma=0.5)
+    for response_ms in (900.0, 1100.0, 900.0):
+        run(mab, context(), "semantic", response_ms)
+    assert q_of(mab, "semantic") == pytest.approx(0.5 * (0.9 + 0.4) / 2 + 0.5 * 0.9)
+
+
+def test_epsilon_ends_where_rho_exceeds_every_reward_however_long_the_training_is() -> None:
+    mab = bandit(training=True)
+    for situation in range(2000):
+        asked = context(deadline_ms=2000.0 if situation % 2 else 50.0)
+        run(mab, asked, "layer", 100.0)  # late in half of the cases
+        run(mab, asked, "semantic", 10.0, accuracy=0.9)
+    greatest = (0.95 + 0.45 + 0.95 + 0.95) / 4
+    assert mab.rho > greatest
+    assert 0.9**24 < mab.epsilon < 0.9**21
+
+
 def test_equations_7_and_8_move_epsilon_and_rho_only_when_the_mean_reward_passes_rho() -> None:
     mab = bandit(training=True, k=0.2, gamma=1.0)
     assert (mab.epsilon, mab.rho) == (1.0, 0.2)

@@ -14,7 +14,10 @@ from splitplace.policies.memory import (
     activation_bytes,
     described_bytes,
     is_prepared,
+    least_preparing_bytes,
     needed_bytes,
+    next_preparation,
+    preparation,
     preparing_bytes,
 )
 from tests.support import examples
@@ -39,6 +42,38 @@ def fragment(*, weight_mib: float, stored_mib: float | None = None, chain: bool 
 def test_preparing_holds_the_weights_once_and_narrow_ones_twice() -> None:
     assert 44 * MEBIBYTE < preparing_bytes(fragment(weight_mib=44)) <= BUDGET
     assert preparing_bytes(fragment(weight_mib=44, stored_mib=22)) > 88 * MEBIBYTE
+
+
+def with_largest(made: Fragment, mib: float) -> Fragment:
+    return made.model_copy(update={"largest_weight_bytes": int(mib * MEBIBYTE)})
+
+
+def test_weights_are_laid_out_for_the_processor_where_the_budget_holds_that() -> None:
+    large = with_largest(fragment(weight_mib=100), 9)
+    assert preparation(large, 200 * MEBIBYTE) == (preparing_bytes(large), True)
+    needed, packed = preparation(large, BUDGET)
+    assert not packed
+    assert 9 * MEBIBYTE < needed <= PRIVATE
+    assert needed_bytes(large, budget_bytes=BUDGET, own_bytes=None) == described_bytes(large)
+
+
+def test_what_lacked_memory_gets_more_and_is_then_left_as_it_is() -> None:
+    large = with_largest(fragment(weight_mib=44), 9)
+    tried = [preparation(large, BUDGET)]
+    while (more := next_preparation(large, tried[-1], BUDGET)) is not None:
+        tried.append(more)
+    assert [each.packed for each in tried] == sorted([each.packed for each in tried], reverse=True)
+    for packed in (True, False):
+        assert max(each.private_bytes for each in tried if each.packed == packed) == BUDGET
+
+
+def test_the_largest_weight_bounds_what_a_node_can_prepare() -> None:
+    large = fragment(weight_mib=100)
+    assert least_preparing_bytes(with_largest(large, 60)) > BUDGET
+    assert needed_bytes(with_largest(large, 60), budget_bytes=BUDGET, own_bytes=None) == inf
+    assert least_preparing_bytes(large) == preparing_bytes(large), "of old stores it is not known"
+    narrow = fragment(weight_mib=100, stored_mib=50)
+    assert least_preparing_bytes(with_largest(narrow, 9)) == preparing_bytes(narrow), "it is widened"
 
 
 def test_small_weights_are_not_prepared_and_are_held() -> None:

@@ -15,6 +15,7 @@ from splitplace.policies.placement import (
     Placement,
     PlacementName,
     PlacementRequest,
+    few_nodes,
     place,
     placement_policy,
 )
@@ -131,7 +132,7 @@ def test_nodes_to_avoid_are_avoided_unless_nobody_else_can() -> None:
         ([node("a", speed=0), node("b", link=0)], "none has a speed and a link", True),
         (
             [node("a", megabytes=2), node("b", megabytes=1)],
-            "needs 3 MB of memory, the largest node (a) has 2 MB",
+            "needs 2.86 MiB of memory, the largest node (a) has 1.91 MiB",
             False,
         ),
     ],
@@ -157,7 +158,7 @@ def test_memory_that_tasks_hold_comes_back(name: PlacementName) -> None:
     view.placed("c.other", 1, [StageWork("a", fragment("other", megabytes=70), 5.0)], 0.0)
     found = refused(placement_policy(name).place(request(app, "whole", 1), view, 0.0))
     assert found.temporary
-    assert "tasks that run leave 30 MB at most" in found.reason
+    assert "tasks that run leave 28.6 MiB at most" in found.reason
     view.finished("c.other", 1.0)
     placed(placement_policy(name).place(request(app, "whole", 1), view, 1.0))
 
@@ -279,6 +280,23 @@ def by_trying_all(wanted: PlacementRequest, view: ClusterView) -> float | None:
             response_ms = schedule.prediction().response_ms
             best = response_ms if best is None else min(best, response_ms)
     return best
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    variant=st.sampled_from(["whole", "layer", "semantic"]),
+    batch=st.sampled_from([1, 7, 40]),
+)
+def test_few_nodes_are_chosen_as_many_would_be(seed: int, variant: str, batch: int) -> None:
+    app = three_ways(megabytes=30, image_ms=3, call_ms=0.2)
+    view = random_view(seed, app)
+    wanted = request(app, variant, batch)
+    found = {}
+    for most in (0, 6):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(few_nodes, "FEW_NODES", most)
+            found[most] = placement_policy("earliest-finish").place(wanted, view, 0.0)
+    assert found[0] == found[6]
 
 
 @given(seed=st.integers(0, 10_000), variant=st.sampled_from(["whole", "layer", "semantic"]))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from splitplace.policies.splitting import Arm
 from splitplace.policies.splitting.ratios import (
     BINS,
+    NEWS,
     PRIOR_TASKS,
     PRIOR_TROUBLE,
     WINDOW_TASKS,
@@ -137,6 +138,29 @@ def test_what_was_long_ago_is_forgotten_and_uncertainty_comes_back() -> None:
     for _ in range(20):
         teach(ratios, 1.0)
     assert believed(ratios, LAYER).probability(1.5) > 0.6
+
+
+def test_a_distribution_is_computed_again_once_a_twentieth_of_what_it_rests_on_is_new() -> None:
+    ratios = Ratios()
+    for number in range(1, 41):  # while few are known, each outcome counts at once
+        teach(ratios, 1.0)
+        if number < 1 / NEWS:
+            assert believed(ratios, LAYER).own_tasks == pytest.approx(number, rel=0.1)
+    before = believed(ratios, LAYER)
+    teach(ratios, 8.0)
+    assert believed(ratios, LAYER).own_tasks == before.own_tasks
+    for _ in range(int(40 * NEWS)):
+        teach(ratios, 8.0)
+    assert believed(ratios, LAYER).probability(2.0) < before.probability(2.0)
+
+
+def test_what_a_new_variant_teaches_counts_at_once() -> None:
+    ratios = Ratios()
+    for _ in range(100):
+        teach(ratios, 1.0)
+    assert believed(ratios, LAYER).own_tasks > 0
+    teach(ratios, 4.0, arm=SEMANTIC)
+    assert believed(ratios, SEMANTIC).own_tasks == 1
 
 
 def test_a_task_without_variant_or_prediction_teaches_nothing() -> None:

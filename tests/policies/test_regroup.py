@@ -1,5 +1,6 @@
 """Stages are chosen when a task is placed: checked against every grouping on every node."""
 
+from dataclasses import replace
 from itertools import combinations, permutations
 
 import numpy as np
@@ -153,3 +154,15 @@ def test_a_grouping_that_has_no_room_any_more_is_searched_at_once() -> None:
     found = policy.place(request(app, "layer", 1, start_ms=1.0), view, 1.0)
     assert isinstance(found, Placement)
     assert len(found.shares) == 4
+
+
+def test_a_task_that_can_wait_loads_the_grouping_that_lasts() -> None:
+    app = free_application(PIECES, image_ms=(10.0,) * PIECES, weight_megabytes=10.0)
+    view = cluster(*(node(f"n{index}", load_ms=1000.0, megabytes=500.0) for index in range(PIECES)))
+    stages = {}
+    for due_ms in (2_500.0, 60_000.0):
+        asked = replace(request(app, "layer", 1), due_ms=due_ms)
+        found = EarliestFinish().place(asked, view, 0.0)
+        assert isinstance(found, Placement)
+        stages[due_ms] = len(found.shares)
+    assert stages[60_000.0] == 1 < stages[2_500.0]

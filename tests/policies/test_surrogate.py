@@ -76,9 +76,12 @@ def relaxed_placement(problem: Problem, seed: int = 0) -> Array:
     return powers
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_the_gradient_in_the_relaxed_placement_is_that_of_finite_differences(seed: int) -> None:
-    problem = in_double_precision(example())
+@pytest.mark.parametrize("variants", [("layer", "semantic"), ("layer",), ("semantic",), ("whole",)])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_gradient_in_the_relaxed_placement_is_that_of_finite_differences(
+    seed: int, variants: Sequence[str]
+) -> None:
+    problem = in_double_precision(example(variants=variants))
     surrogate, placement = SurrogateObjective(weights(seed), problem), relaxed_placement(problem, seed)
     gradient = surrogate.gradient(placement)
     for place in product(*map(range, placement.shape)):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.support.dashboards import Dashboard, running_dashboard
 from tests.support.secured import Shown, splitplace
@@ -86,6 +87,32 @@ def test_who_may_not_send_tasks_is_told_so_at_once(system: SecuredSystem, tmp_pa
     shown = run(system, "wall", "submit", str(tmp_path / "batch.npy"), "--app", "tiny")
     assert shown.code == 5
     assert "this user (wall) may not" in shown.errors
+
+
+def pictures(folder: Path) -> str:
+    """A folder with a picture in it."""
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(folder / "black.png")
+    return str(folder)
+
+
+@pytest.mark.parametrize("user", ["camera", "operator"])
+def test_a_camera_sends_with_the_credentials_of_its_user(
+    system: SecuredSystem, tmp_path: Path, user: str
+) -> None:
+    shown = run(system, user, "camera", pictures(tmp_path), "--app", "tiny", "--deadline", "30s", "--json")
+    assert shown.code == 0, shown.errors
+    (line,) = shown.out.splitlines()
+    answer = json.loads(line)["answer"]
+    assert (answer["client"], answer["status"]) == (user, "answered")
+
+
+@pytest.mark.parametrize("user", ["wall", "n1", "gateway"])
+def test_who_may_not_send_tasks_makes_no_camera_and_is_told_so(
+    system: SecuredSystem, tmp_path: Path, user: str
+) -> None:
+    shown = run(system, user, "camera", pictures(tmp_path), "--app", "tiny")
+    assert shown.code == 5
+    assert f"this user ({user}) may not" in shown.errors
 
 
 def test_a_dashboard_watches_and_a_sensor_does_not(system: SecuredSystem) -> None:

@@ -22,11 +22,14 @@ def test_the_readme_needs_at_most_six_commands() -> None:
         ["splitplace", "secure", "init"],
         ["splitplace", "broker"],
         ["splitplace", "up"],
-        *[["splitplace", "secure", "add"]] * 3,
+        *[["splitplace", "secure", "add"]] * 2,
+        ["splitplace", "camera", "~/pictures"],
     ]
 
 
-def test_the_commands_of_the_readme_make_a_secured_system_with_two_nodes_and_a_sensor(tmp_path: Path) -> None:
+def test_the_commands_of_the_readme_make_a_secured_system_with_two_nodes_a_sensor_and_a_camera(
+    tmp_path: Path,
+) -> None:
     assert shutil.which("unshare")
     assert shutil.which("ip"), "install iproute2"
     isolated = ("unshare", "--net") if os.geteuid() == 0 else ("unshare", "--map-root-user", "--net")
@@ -43,4 +46,8 @@ def test_the_commands_of_the_readme_make_a_secured_system_with_two_nodes_and_a_s
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads(done.stdout) == {"labels": ["7"], "nodes": ["cellar", "kitchen"]}
+    found = json.loads(done.stdout)
+    assert found["sensor"] == ["7"]
+    assert found["nodes"] == ["cellar", "kitchen"]
+    (line,) = found["camera"]
+    assert line.split()[:3] == ["pictures", "digit-7-3.png", "7"]

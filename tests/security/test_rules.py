@@ -2,9 +2,11 @@
 
 import pytest
 
+from splitplace.commands.secure.users import AddedKind
 from splitplace.messages.topics import (
     DASHBOARD,
     ENROLLER,
+    HOME_ASSISTANT,
     NEWCOMER,
     NODE,
     OPERATOR,
@@ -14,7 +16,7 @@ from splitplace.messages.topics import (
     TASK,
     all_topics,
 )
-from splitplace.security.names import SERVICE
+from splitplace.security.names import ADDABLE, SERVICE
 from splitplace.security.rules import CONTROL, Rule, rules
 
 P = "splitplace/v1"
@@ -60,13 +62,20 @@ def test_tensors_for_the_aggregator_are_read_by_it_alone() -> None:
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_service_announces_itself_and_nobody_else(service: str) -> None:
     statuses = {topic for topic in of(SERVICE, service, "publish") if "/service/" in topic}
-    assert statuses == {f"{P}/service/{service}/status", f"{P}/metrics/service/{service}"}
+    assert statuses == {
+        f"{P}/{topic}"
+        for topic in (
+            f"service/{service}/status",
+            f"metrics/service/{service}",
+            f"availability/service/{service}",
+        )
+    }
 
 
 def test_every_topic_has_a_writer_and_a_reader() -> None:
     """Except tasks without a sensor's name: where there are users, tasks are signed by their topic."""
     everybody = [*((SERVICE, name) for name in SERVICES), (NODE, "x"), (SENSOR, "x"), (DASHBOARD, "x")]
-    everybody += [(ENROLLER, ENROLLER), (NEWCOMER, "x")]
+    everybody += [(ENROLLER, ENROLLER), (NEWCOMER, "x"), (HOME_ASSISTANT, "x")]
     for access in ("publish", "read"):
         allowed = set().union(*(of(kind, name, access) for kind, name in everybody))
         for topic in all_topics():
@@ -74,6 +83,10 @@ def test_every_topic_has_a_writer_and_a_reader() -> None:
             name = name.replace("service/x", "service/gateway")
             if topic is not TASK or access == "read":
                 assert any(_matches(rule, f"{P}/{name}") for rule in allowed), (access, topic.pattern)
+
+
+def test_people_can_add_users_of_every_kind_that_is_for_them() -> None:
+    assert {kind.value for kind in AddedKind} == set(ADDABLE)
 
 
 def test_only_the_enroller_commands_the_broker() -> None:
@@ -96,6 +109,12 @@ def test_a_dashboard_only_reads_and_sees_neither_pictures_nor_answers() -> None:
     assert f"{P}/job/#" in of(DASHBOARD, "wall", "subscribe")
     assert f"{P}/job/+/decided" in read
     assert f"{P}/job/+/result" not in read
+
+
+def test_home_assistant_writes_its_own_topics_only_and_sees_labels_but_no_pictures() -> None:
+    assert of(HOME_ASSISTANT, "home", "publish") == {"homeassistant/#"}
+    more = of(HOME_ASSISTANT, "home", "read") - of(DASHBOARD, "home", "read")
+    assert more == {"homeassistant/#", f"{P}/latest/sensor/+", f"{P}/latest/application/+"}
 
 
 def test_all_rules_stand_below_the_prefix_but_those_of_the_enroller() -> None:

@@ -20,7 +20,7 @@ from splitplace.messages.topics import (
     all_topics,
 )
 from splitplace.security.names import SERVICE
-from splitplace.security.rules import rules
+from splitplace.security.rules import LEFT_BY_NODES, rules
 from tests.support.secured import PREFIX, Refused, Secured, Visitor, secure, secured_broker, visiting
 from tests.support.waiting import block_until
 
@@ -58,7 +58,7 @@ def name_of(topic: Topic[Any], service: str) -> str:
 def test_services_publish_what_the_table_says_and_nothing_else(
     topic: Topic[Message], parts: dict[str, Visitor]
 ) -> None:
-    cleared = ("node/{node}/status", "node/{node}/info")  # after a node was removed
+    cleared = [left.pattern for left in LEFT_BY_NODES]  # after a node was removed
     for name, part in parts.items():
         allowed = name in topic.publishers or (name == ENROLLER and topic.pattern in cleared)
         allowed |= name == GATEWAY and topic in TASKS  # deletes retained ones
@@ -134,3 +134,19 @@ def test_a_dashboard_subscribes_to_a_subtree_and_hears_only_what_is_for_it(secur
         assert splitter.may_publish(f"{PREFIX}/job/x/decided")
         block_until(lambda: wall.received)
         assert list(wall.received) == [f"{PREFIX}/job/x/decided"]
+
+
+def test_home_assistant_reads_labels_and_writes_its_own_topics_only(
+    secured: Secured, parts: dict[str, Visitor]
+) -> None:
+    assert secure(secured, "add", "home-assistant", "home").code == 0
+    label = f"{PREFIX}/latest/application/digits"
+    with visiting(secured, "home") as home:
+        assert home.may_subscribe(f"{PREFIX}/latest/application/+")
+        assert home.may_subscribe("homeassistant/#")
+        assert not home.may_subscribe(f"{PREFIX}/task/#")
+        assert parts[GATEWAY].may_publish(label)
+        assert home.may_publish("homeassistant/device/x/config")
+        assert not home.may_publish(label)
+        assert not home.may_publish(f"{PREFIX}/availability/system")
+        block_until(lambda: {label, "homeassistant/device/x/config"} <= set(home.received))

@@ -2,7 +2,7 @@
 
 from splitplace.simulator import Scenario, train
 
-SMALL = Scenario(hosts=4, rate=8, training_intervals=14)
+SMALL = Scenario(profile="paper-bzip2", hosts=4, rate=8, training_intervals=14)
 
 
 def test_another_weight_of_energy_teaches_the_surrogate_something_else() -> None:

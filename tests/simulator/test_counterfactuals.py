@@ -4,7 +4,9 @@ from math import inf
 from random import Random
 
 import pytest
+from typing_extensions import override
 
+from splitplace.messages.placing import ForeseenPlacement
 from splitplace.messages.task import TaskFinished
 from splitplace.policies.cluster import ClusterView
 from splitplace.policies.placement import Infeasible, Placement, PlacementRequest, placement_policy
@@ -30,6 +32,14 @@ class Foreseeing(EarliestFinish):
         self.foreseen: dict[str, tuple[TaskFinished, TaskFinished]] = {}
         self._random = placement_policy("random", seed=3)
 
+    @override
+    def confirm(
+        self, request: PlacementRequest, foreseen: ForeseenPlacement, cluster: ClusterView, now_ms: float
+    ) -> Placement | None:
+        """Place each task anew, so that each is played out."""
+        return None
+
+    @override
     def place(self, request: PlacementRequest, cluster: ClusterView, now_ms: float) -> Placement | Infeasible:
         found = super().place(request, cluster, now_ms)
         other = self._random.place(request, cluster, now_ms)

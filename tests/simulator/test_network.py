@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splitplace.simulator.events import EventQueue
+from splitplace.simulator.events import Action, Event, EventQueue
 from splitplace.simulator.network import Link, Network
 
 MEGABYTE = 1e6
@@ -45,6 +45,24 @@ def test_transfers_on_one_link_share_it() -> None:
     wires.send("x", 0, MEGABYTE, "a")
     wires.send("y", 500, MEGABYTE / 4, "a")
     assert wires.run() == pytest.approx({"y": 1000, "x": 1250})
+
+
+def test_a_burst_over_one_link_costs_few_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    wires, planned = Wires("a"), 0
+    plan = EventQueue.at
+
+    def counted(self: EventQueue, time_ms: float, action: Action) -> Event:
+        nonlocal planned
+        planned += 1
+        return plan(self, time_ms, action)
+
+    monkeypatch.setattr(EventQueue, "at", counted)
+    for number in range(100):
+        wires.send(f"{number}", 0, MEGABYTE + number, "a")
+    ended = wires.run()
+    assert ended["0"] == pytest.approx(100_000)
+    assert ended["99"] == pytest.approx(100 * 1000 + sum(range(100)) / 1000, rel=1e-6)
+    assert planned < 100 * 100 * 0.6  # each of 100 ends makes those that are left faster
 
 
 def test_the_most_crowded_link_sets_the_pace() -> None:

@@ -16,7 +16,7 @@ from splitplace.simulator.world import Surroundings, World
 
 def play(*tasks: Arrival, slow: float = 1.0) -> list[TaskRecord]:
     """What the oracle makes of some tasks on four hosts."""
-    scenario = Scenario(intervals=30, mobility=False, work_noise=0.0, work_scale=slow)
+    scenario = Scenario(profile="paper-bzip2", intervals=30, mobility=False, work_noise=0.0, work_scale=slow)
     oracle = Oracle()
     simulation = Simulation(
         scenario,

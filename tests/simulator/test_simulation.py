@@ -14,12 +14,13 @@ from splitplace.policies.splitting import split_policy
 from splitplace.services.gateway.task import RetryRules
 from splitplace.simulator import Drift, Failures, Result, Scenario, run
 from splitplace.simulator.arrivals import Arrival
+from splitplace.simulator.departure import DISPATCH_MS
 from splitplace.simulator.hosts import machines
-from splitplace.simulator.simulation import DISPATCH_MS, Simulation
+from splitplace.simulator.simulation import Simulation
 from splitplace.simulator.workload import restricted
 from splitplace.simulator.world import Surroundings, World
 
-SMALL = Scenario(hosts=8, intervals=6, rate=2, records=True)
+SMALL = Scenario(profile="paper-bzip2", hosts=8, intervals=6, rate=2, records=True)
 """Enough for every kind of event, little enough for a fraction of a second."""
 
 
@@ -143,7 +144,8 @@ def test_the_rules_of_the_product_keep_their_proportion_to_the_deadlines() -> No
 
 def set_up(placement: PlacementPolicy, *tasks: Arrival, arm: str = "layer", **changes: object) -> Simulation:
     """Eight hosts, a few tasks, nothing that disturbs them."""
-    scenario = Scenario.model_validate({"intervals": 12, "mobility": False, **changes})
+    usual = {"profile": "paper-bzip2", "intervals": 12, "mobility": False}
+    scenario = Scenario.model_validate({**usual, **changes})
     return Simulation(
         scenario,
         restricted(scenario.workload(), {arm}),
@@ -219,7 +221,9 @@ def test_tasks_wait_while_memory_is_held_by_others() -> None:
 
 @pytest.mark.parametrize("placement", ["random", "gobi", "daso", "earliest-finish"])
 def test_few_hosts_do_not_choke_on_containers_they_have_no_memory_for(placement: str) -> None:
-    scenario = Scenario(hosts=4, rate=8, intervals=15, work_scale=0.8)  # whatever the calibrated one is
+    scenario = Scenario(
+        profile="paper-bzip2", hosts=4, rate=8, intervals=15, work_scale=0.8
+    )  # whatever the calibrated one is
     result = run(scenario, f"semantic+{placement}", seed=1)
     assert result.tasks.answered > 0.75 * result.tasks.arrived  # it was a quarter when all were started
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from splitplace.messages.application import Application
 from splitplace.messages.limits import MAX_CATALOGUE_BYTES
 from splitplace.storage.model_store import PIECES, ModelStore, StoreError, sha256_of, verify
 from tests.support.earlier_store import build_earlier_application
@@ -220,3 +221,60 @@ def test_what_the_user_added_can_be_removed_and_what_is_shipped_cannot(
         two_folders.remove("neither")
     two_folders.remove("own")
     assert [application.name for application in two_folders.applications()] == ["both", "shipped"]
+
+
+def only_in(application: Application, other: Application) -> set[str]:
+    """Return the files of an application that another one does not have."""
+    return {file.sha256 for file in application.files} - {file.sha256 for file in other.files}
+
+
+def replaced(root: Path) -> tuple[ModelStore, Application, Application]:
+    """A store with an application that has replaced another one, and both of them: the old one first."""
+    old = build_tiny_application(root, padding_bytes=1000)
+    store = ModelStore(root)
+    new = build_tiny_application(root.with_name("elsewhere"), padding_bytes=2000)
+    other = ModelStore(root.with_name("elsewhere"))
+    store.save(new, [other.file_path(file.sha256).read_bytes() for file in new.files], keep_previous=True)
+    assert only_in(old, new)
+    return store, old, new
+
+
+def test_what_was_replaced_comes_back_and_so_does_what_replaced_it(tmp_path: Path) -> None:
+    store, old, new = replaced(tmp_path / "store")
+    for wanted in (old, new, old):
+        before = store.stamp()
+        assert store.roll_back("tiny") == wanted
+        assert store.application("tiny") == wanted
+        assert store.missing(wanted) == ()
+        assert store.stamp() != before
+
+
+def test_the_same_version_saved_again_does_not_displace_the_previous_one(tmp_path: Path) -> None:
+    store, old, new = replaced(tmp_path / "store")
+    for keep in (True, False):
+        store.save(new, [store.file_path(file.sha256).read_bytes() for file in new.files], keep_previous=keep)
+    assert store.roll_back("tiny") == old
+
+
+def test_only_one_version_is_kept(tmp_path: Path) -> None:
+    store, old, _ = replaced(tmp_path / "store")
+    third = build_tiny_application(tmp_path / "third", padding_bytes=3000)
+    contents = [ModelStore(tmp_path / "third").file_path(file.sha256).read_bytes() for file in third.files]
+    store.save(third, contents, keep_previous=True)
+    assert len(store.missing(old)) == len(only_in(old, third))
+
+
+def test_an_application_without_a_previous_version_stays_as_it_is(tmp_path: Path) -> None:
+    application = build_tiny_application(tmp_path)
+    store = ModelStore(tmp_path)
+    with pytest.raises(StoreError, match="no previous version"):
+        store.roll_back("tiny")
+    assert store.application("tiny") == application
+
+
+def test_a_previous_version_whose_files_are_damaged_is_refused(tmp_path: Path) -> None:
+    store, old, new = replaced(tmp_path / "store")
+    store.file_path(min(only_in(old, new))).write_bytes(b"damaged")
+    with pytest.raises(StoreError, match="expected"):
+        store.roll_back("tiny")
+    assert store.application("tiny") == new

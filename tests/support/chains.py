@@ -12,7 +12,15 @@ import onnx
 from onnx import TensorProto
 
 from splitplace.messages.application import Fragment
-from splitplace.messages.pieces import Chain, NamedChain, NamedTensor, OperatorSet, Piece, PieceCost
+from splitplace.messages.pieces import (
+    Chain,
+    NamedChain,
+    NamedTensor,
+    OperatorSet,
+    Piece,
+    PieceCost,
+    as_described,
+)
 from splitplace.messages.tensors import TensorSpec
 from splitplace.workshop.pieces.constants import with_constants_as_weights
 from splitplace.workshop.pieces.cut import CutChain, PieceFiles, all_files, cut_into_pieces
@@ -80,7 +88,7 @@ def run_of(chain: NamedChain, first: int = 0, end: int | None = None, **figures:
     """Return a run of pieces as a fragment; by default of the whole chain, with nominal figures."""
     end = len(chain.chain.pieces) if end is None else end
     stage = chain.chain.stage(first, end)
-    (source,), (target,) = stage.inputs, stage.outputs
+    (source, sources), (target, targets) = as_described(stage.inputs), as_described(stage.outputs)
     fields: dict[str, Any] = {
         "sha256": stage.sha256,
         "file_bytes": sum(file.file_bytes for file in stage.files),
@@ -89,8 +97,10 @@ def run_of(chain: NamedChain, first: int = 0, end: int | None = None, **figures:
         "flops_per_image": 100.0,
         "milliseconds_per_image": 0.01,
         "milliseconds_per_call": 0.05,
-        "input": source.spec,
-        "output": target.spec,
+        "input": source,
+        "output": target,
+        "inputs": sources,
+        "outputs": targets,
         "chain": chain.name,
         "first": first,
         "end": end,

@@ -20,6 +20,7 @@ from splitplace.bus.settings import Settings
 from splitplace.commands.processes.children import Processes
 from splitplace.commands.submit import ask
 from splitplace.messages.task import Answer, TaskRequest
+from splitplace.simulator.calibration import Calibration, Range, Reach
 from tests.support.waiting import PATIENCE_S
 
 
@@ -30,6 +31,21 @@ def picture() -> bytes:
     file = io.BytesIO()
     image.save(file, "png")
     return file.getvalue()
+
+
+def calibrated(folder: Path, slowest: float = 10.0, fastest: float = 10.0) -> Path:
+    """A state folder with a calibration that reaches nodes of these speeds in GFLOP/s."""
+    reach = Reach(
+        node_scores=Range(least=slowest, greatest=fastest),
+        batch=Range(least=1, greatest=8),
+        links=Range(least=1, greatest=100),
+        nodes=2,
+        applications=("digits",),
+    )
+    made = Calibration(measured_on="two nodes in a test", tasks=100, hop_ms=2.0, reach=reach)
+    folder.mkdir(exist_ok=True)
+    (folder / "calibration.json").write_text(made.model_dump_json())
+    return folder
 
 
 def elsewhere(work: Callable[[], Any]) -> Any:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from splitplace.messages.cluster import NodeInfo, NodeStatus, NodeVitals
-from splitplace.messages.task import TaskAccepted, TaskDecided, TaskFinished
+from splitplace.messages.task import TaskAccepted, TaskDecided, TaskFinished, TaskPlaced
 
 BOOTS = ("a" * 16, "b" * 16, "c" * 16)
 """Boot ids of three starts of a process."""
@@ -38,6 +38,23 @@ def decided(task: str = "c.t", **changes: Any) -> TaskDecided:
         "alternatives": (),
     }
     return TaskDecided.model_validate(fields | changes)
+
+
+def placed(task: str = "c.t", **changes: Any) -> TaskPlaced:
+    """A task of six inputs whose only stage runs on node `n1`."""
+    fields = {
+        "task": task,
+        "attempt": 1,
+        "application": "toy",
+        "variant": "whole",
+        "batch": 6,
+        "micro_batch": 6,
+        "policy": "earliest-finish",
+        "stages": ({"stage": "whole", "node": "n1", "work_ms": 1.0},),
+        "predicted_ms": None,
+        "reason": "",
+    }
+    return TaskPlaced.model_validate(fields | changes)
 
 
 def finished(task: str = "c.t", **changes: Any) -> TaskFinished:

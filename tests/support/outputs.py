@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from splitplace.messages.application import Application, Fragment, Stage, Variant
 from splitplace.messages.frames import TensorHeader
-from splitplace.messages.task import ClassScore, StagePlacement, StageReport, TaskPlaced, TaskResult
+from splitplace.messages.placing import StagePlacement
+from splitplace.messages.task import ClassScore, StageReport, TaskPlaced, TaskResult
 from splitplace.messages.tensors import TensorSpec
 from tests.support.chains import nominal_chains, nominal_run
 from tests.support.kinds import kind_named

@@ -2,7 +2,7 @@
 
     python -m tests.support.readme_commands FOLDER
 
-Each home stands for a machine. Prints JSON: labels of the answer to a sensor's task, and online nodes.
+Each home stands for a machine. Prints JSON: what sensor and camera were answered, and the online nodes.
 """
 
 import contextlib
@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -41,6 +42,10 @@ class Machine:
         """Variables of a user who has just installed SplitPlace."""
         search = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
         return {"HOME": str(self.home), "PATH": search, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+
+    def expanded(self, word: str) -> str:
+        """Put the home in the place of a tilde, as a shell does."""
+        return str(self.home / word.removeprefix("~/")) if word.startswith("~/") else word
 
     def run(self, words: Sequence[str]) -> str:
         """Run a command to its end; return what it prints."""
@@ -76,27 +81,26 @@ class Machine:
 
 
 def follow(folder: Path) -> dict[str, list[str]]:
-    """Type all commands; return labels and online nodes."""
-    init, broker, up, *adding = typed()
+    """Type all commands; return what sensor and camera are answered, and the online nodes."""
+    init, broker, up, adding_nodes, adding_sensors, camera = typed()
     hub = Machine(folder / "hub")
     hub.run(init)
+    pictures = hub.home / "pictures"
+    pictures.mkdir()
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(hub.running(broker))
         block_until(lambda: "mosquitto broker on mqtts" in log.read_text())
         stack.enter_context(hub.running(up))
-        credentials = ""
-        for words in adding:
-            shown = hub.run(words)
-            if "node" in words:
-                stack.enter_context(Machine(folder / words[-1]).running(shlex.split(shown)))
-            else:
-                credentials = shown.strip().rpartition(" ")[2]
+        for name, shown in zip(adding_nodes[4:], hub.run(adding_nodes).splitlines(), strict=True):
+            stack.enter_context(Machine(folder / name).running(shlex.split(shown)))
+        written = [line.rpartition(" ")[2] for line in hub.run(adding_sensors).splitlines()]
+        credentials = dict(zip(adding_sensors[4:], written, strict=True))
         submit = ("splitplace", "submit", PICTURE, "--app", "mnist", "--deadline", "5s", "--json")
         answers: list[dict[str, list[dict[str, str]]]] = []
 
         def is_answered() -> bool:
             with contextlib.suppress(AssertionError):  # no node has joined yet
-                answers.append(json.loads(hub.run((*submit, "--credentials", credentials))))
+                answers.append(json.loads(hub.run((*submit, "--credentials", credentials["door"]))))
             return bool(answers)
 
         def online() -> list[str]:
@@ -104,8 +108,15 @@ def follow(folder: Path) -> dict[str, list[str]]:
             return sorted(node["name"] for node in nodes if node["online"])
 
         block_until(is_answered, START_S)
-        block_until(lambda: len(online()) == len([words for words in adding if "node" in words]), START_S)
-        return {"labels": [each["label"] for each in answers[0]["predictions"]], "nodes": online()}
+        block_until(lambda: len(online()) == len(adding_nodes[4:]), START_S)
+        shutil.copy(PICTURE, pictures)
+        log = stack.enter_context(hub.running([hub.expanded(word) for word in camera]))
+        block_until(lambda: " ms" in log.read_text(), START_S)
+        return {
+            "sensor": [each["label"] for each in answers[0]["predictions"]],
+            "camera": [line for line in log.read_text().splitlines() if Path(PICTURE).name in line],
+            "nodes": online(),
+        }
 
 
 if __name__ == "__main__":

@@ -83,9 +83,13 @@ class Visitor:
     password: str | None
     authority: str
     client_id: str = ""
+    session_s: int | None = None
+    """How long the broker keeps the session of one that is away; None for a session that begins anew."""
     will: tuple[str, bytes] | None = None
     received: dict[str, bytes] = field(default_factory=dict)
     is_gone: bool = False
+    has_session: bool = False
+    """Whether the broker has kept a session from before."""
 
     def __post_init__(self) -> None:
         self._connected: queue.Queue[ReasonCode] = queue.Queue()
@@ -102,13 +106,19 @@ class Visitor:
         self._client.tls_set_context(ssl.create_default_context(cadata=self.authority))
         if self.will is not None:
             self._client.will_set(*self.will, qos=1, retain=True)
-        self._client.on_connect = lambda _client, _data, _flags, reason, _more: self._connected.put(reason)
+        self._client.on_connect = self._on_connect
         self._client.on_message = self._on_message
         self._client.on_publish = lambda _client, _data, _id, reason, _more: self._acknowledged.put(reason)
         self._client.on_subscribe = lambda _client, _data, _id, codes, _more: self._granted.put(
             not codes[0].is_failure
         )
         self._client.on_disconnect = self._on_disconnect
+
+    def _on_connect(
+        self, _client: object, _data: object, flags: paho.ConnectFlags, reason: ReasonCode, _more: object
+    ) -> None:
+        self.has_session = flags.session_present
+        self._connected.put(reason)
 
     def _on_message(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
         self.received[message.topic] = bytes(message.payload)
@@ -118,7 +128,12 @@ class Visitor:
 
     def connect(self) -> "Visitor":
         """Raises Refused."""
-        self._client.connect(self.facts.hosts[0], self.facts.port)
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        if self.session_s is not None:
+            properties.SessionExpiryInterval = self.session_s
+        self._client.connect(
+            self.facts.hosts[0], self.facts.port, clean_start=self.session_s is None, properties=properties
+        )
         self._client.loop_start()
         reason = self._connected.get(timeout=WAIT_S)
         if reason.is_failure:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import msgpack
 
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_S
 
 PREFIX = "splitplace/v1"
 _CONNECT, _CONNACK, _PUBLISH, _SUBSCRIBE, _SUBACK = 0x10, 0x20, 0x30, 0x82, 0x90
@@ -32,6 +32,8 @@ class Told:
     deadline_s: float
     answer: dict[str, Any] | None = None
     told_s: float = float("inf")
+    heard: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set with the answer."""
 
     @property
     def status(self) -> str:
@@ -82,6 +84,7 @@ class SwarmSensor(asyncio.Protocol):
         told = self.tasks.get(answer["task"])
         if told is not None and told.answer is None:
             told.answer, told.told_s = answer, asyncio.get_running_loop().time()
+            told.heard.set()
 
     def ask(self, application: str, image: bytes, deadline_s: float) -> Told:
         """Publish one picture and return where its answer will stand."""
@@ -133,7 +136,8 @@ class Swarm:
 
     async def _answered(self, sensor: SwarmSensor, application: str, image: bytes, deadline_s: float) -> Told:
         told = sensor.ask(application, image, deadline_s)
-        await until(lambda: told.answer is not None)
+        async with asyncio.timeout(PATIENCE_S):  # a look now and then would delay the sensor's next task
+            await told.heard.wait()
         return told
 
 

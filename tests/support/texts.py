@@ -8,7 +8,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[2]
 FOLDERS = (
     *("splitplace", "services", "messages", "edge_node"),
-    *("tests", "benchmarks", "nemesis", "examples", "deploy", "mosquitto", "docs", ".ci"),
+    *("tests", "benchmarks", "nemesis", "examples", "deploy", "mosquitto", "docs", "website", ".ci"),
 )
 SUFFIXES = {
     *(".py", ".md", ".sh", ".toml", ".yaml", ".json", ".conf"),

@@ -58,6 +58,7 @@ class Setup:
     fragment_memory_bytes: int = 100_000
     node_broker: str | None = None
     """Where nodes find the broker, if their link is a special one."""
+    placer_options: tuple[str, ...] = ()
     together: bool = False
     """Whether the services share a process, which is then called `services`."""
 
@@ -93,6 +94,7 @@ class System:
                 *("--store", str(folder / "store")),
                 *("--state-dir", str(folder / "state"), "--policy", setup.policy),
             ),
+            topics.PLACER: setup.placer_options,
         }
         for service, module in MODULES.items():
             self._start(service, (module, *options.get(service, ())))

@@ -25,6 +25,8 @@ from tests.support.whole_system import LONG_DEADLINE_MS, MODULES, NODES, System,
 pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 
 MESSAGES = 100_000
+DEADLINE_MS = 4 * LONG_DEADLINE_MS
+"""A task that comes while the flood is being read counts as sent when the flood began."""
 LEVELS = {
     "application": ("tiny", "nothing", "ü"),
     "client": ("camera", "_"),
@@ -115,7 +117,7 @@ def test_after_a_flood_of_noise_on_every_topic_the_next_good_task_is_answered(sy
             assert min(sent.values()) > 1000
             async with sensor_of(system) as sensor:
                 for _ in range(5):
-                    await sensor.ask(4, LONG_DEADLINE_MS)
+                    await sensor.ask(4, DEADLINE_MS)
                 await until(lambda: not sensor.unanswered())
                 assert sensor.check() == {"answered": 5}
             everybody = len(MODULES) + len(NODES) + 1

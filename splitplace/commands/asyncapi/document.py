@@ -8,6 +8,7 @@ from splitplace.commands.asyncapi.message_schemas import message_schemas
 from splitplace.messages import limits
 from splitplace.messages.base import PROTOCOL_VERSION
 from splitplace.messages.topics import ANSWER, SENSOR, Topic, all_topics
+from splitplace.messages.trace_context import TRACEPARENT
 
 PREFIX = "splitplace/v1"
 _MQTT_BINDING = "0.2.0"
@@ -20,6 +21,7 @@ PARAMETERS = {
     "hexadecimal digits for each byte.",
     "more": "Any number of further levels.",
     "node": "Name of an edge node.",
+    "sensor": "Name of a sensor in the letters of a task key; `~others` stands for all beyond the bound.",
     "receiver": "Name of the edge node that the route names; `_aggregator` is the result aggregator's inbox.",
     "sender": "Name of the edge node that the trace names last; `_gateway` is the gateway.",
     "service": "`gateway`, `splitter`, `placer`, `resource-monitor` or `result-aggregator`.",
@@ -135,6 +137,9 @@ def _messages(topic: Topic[Any]) -> dict[str, dict[str, Any]]:
                 "x-frame-header": schema,
             }
         }
+    if topic.encoding == "word":
+        field = {"$ref": f"#/components/schemas/{kind}/properties/{topic.word}"}
+        return {kind: {"name": kind, "summary": summary, "contentType": "text/plain", "payload": field}}
     return {kind: {"name": kind, "summary": summary, "contentType": "application/json", "payload": schema}}
 
 
@@ -165,6 +170,8 @@ def _user_properties() -> dict[str, Any]:
             "task": text | {"description": "The sensor's own id for the task; the same id, the same answer."},
             "deadline_ms": text
             | {"description": f"{limits.MIN_DEADLINE_MS:g} to {limits.MAX_DEADLINE_MS:g} milliseconds."},
+            TRACEPARENT: text
+            | {"description": "The sensor's span (W3C Trace Context); returned unchanged with the answer."},
         },
     }
 

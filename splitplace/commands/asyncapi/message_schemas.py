@@ -40,9 +40,18 @@ def message_schemas(ref_template: str = "#/components/schemas/{model}") -> dict[
         documentation = field_documentation(classes[name])
         schema["description"] = inspect.cleandoc(classes[name].__doc__ or "")
         schema["title"] = name
+        schema.get("properties", {}).update(_computed(classes[name]))
         for field, text in documentation.items():
             schema["properties"][field] = _described(schema["properties"][field], text)
     return dict(sorted(schemas.items()))
+
+
+def _computed(kind: type[BaseModel]) -> dict[str, Any]:
+    """Return the schemas of fields that are sent, but made from others."""
+    if not kind.model_computed_fields:
+        return {}
+    sent = kind.model_json_schema(mode="serialization", schema_generator=_Schemas)["properties"]
+    return {field: sent[field] for field in kind.model_computed_fields}
 
 
 def field_documentation(kind: type[BaseModel]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from splitplace.messages import limits
 from splitplace.messages.base import Name, Sha256
 from splitplace.messages.names import TaskKey
 from splitplace.messages.topics import Topic, all_topics
+from splitplace.messages.trace_context import TraceParent
 
 _INTRODUCTION = f"""# Topics and messages
 
@@ -31,7 +32,9 @@ Client, task id and deadline may stand in the topic, in the body, or in MQTT 5 u
 `task`, `deadline_ms`); what is nowhere is made up, and the deadline is the application's default. The answer
 goes to the response topic with the request's correlation data, where an MQTT 5 client gives them, else to
 `answer/<client>/<task>`. It is JSON, or msgpack where the task declared the content type
-`application/msgpack`. A task id that was sent before gives the stored answer again, never a second run.
+`application/msgpack`. A user property `traceparent` (W3C Trace Context) comes back with the answer, and the
+trace of the task belongs to it. A task id that was sent before gives the stored answer again, never a second
+run.
 """
 
 _PATTERNS: dict[str, str] = {
@@ -40,9 +43,12 @@ _PATTERNS: dict[str, str] = {
         (Name, "name"),
         (TaskKey, "task key: sensor, task and incarnation, joined by dots"),
         (Sha256, "64 hexadecimal digits"),
+        (TraceParent, "`traceparent` of W3C Trace Context"),
     )
 }
 """Descriptions of the patterns of strings."""
+
+_ENCODINGS = {"task": "three forms", "json": "JSON", "frame": "binary frame", "word": "bare text"}
 
 
 def markdown() -> str:
@@ -70,7 +76,7 @@ def _topic_tables() -> Iterator[str]:
 
 def _row(topic: Topic[Any]) -> tuple[str, ...]:
     kind = topic.message.__name__
-    encoding = {"task": "three forms", "json": "JSON", "frame": "binary frame"}[topic.encoding]
+    encoding = _ENCODINGS[topic.encoding]
     return (
         f"`{topic.pattern}`",
         f"[{kind}](#{kind.lower()}), {encoding}",
@@ -108,16 +114,24 @@ def _type(schema: dict[str, Any]) -> str:
     match schema:
         case {"$ref": name}:
             return f"[{name}](#{name.lower()})"
-        case {"allOf": choices} | {"anyOf": choices}:
+        case {"allOf": choices} | {"anyOf": choices} | {"oneOf": choices}:
             return " or ".join(_type(choice) for choice in choices)
         case {"const": value}:
             return f"`{value}`"
         case {"enum": values}:
             return " or ".join(f"`{value}`" for value in values)
-        case {"type": "array", "items": items}:
-            return f"up to {schema['maxItems']:,} of {_type(items)}"
+        case {"type": "array"}:
+            return _array(schema)
         case _:
             return _text(schema) if schema["type"] == "string" else _number(schema)
+
+
+def _array(schema: dict[str, Any]) -> str:
+    match schema:
+        case {"prefixItems": [first, *others]}:
+            return f"{1 + len(others)} of {_type(first)}"
+        case _:
+            return f"up to {schema['maxItems']:,} of {_type(schema['items'])}"
 
 
 def _text(schema: dict[str, Any]) -> str:

@@ -22,6 +22,7 @@ from splitplace.commands.shared.options import (
     settings_from,
 )
 from splitplace.commands.shared.output import JsonOption, cell, print_json
+from splitplace.commands.shared.wording import described
 from splitplace.messages.base import Name
 from splitplace.messages.names import SensorName
 from splitplace.messages.task import Answer
@@ -114,9 +115,7 @@ class _Told:
                 said = f"{answer.status}: {answer.reason}"
             else:
                 late = "" if answer.on_time else " (late)"
-                said = (
-                    f"{prediction.label} {prediction.confidence:.3f}  {answer.response_ms or 0:.0f} ms{late}"
-                )
+                said = f"{described(prediction)}  {answer.response_ms or 0:.0f} ms{late}"
             console.print(cell(f"{self.camera}  {frame.name}  {said}"))
         if self.folder is not None:
             try:

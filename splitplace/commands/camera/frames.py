@@ -71,6 +71,7 @@ class Waiting:
         self.replaced = 0
         """Frames that a newer one has replaced."""
         self._frame: Frame | None = None
+        self._taken: Frame | None = None
         self._is_closed = False
         self._changed = asyncio.Condition()
 
@@ -90,9 +91,15 @@ class Waiting:
             self._changed.notify_all()
 
     async def take(self) -> Frame | None:
-        """Return the next frame; None after the last one."""
+        """Return the next frame, or again the one that was not settled; None after the last one."""
+        if self._taken is not None:
+            return self._taken
         async with self._changed:
             await self._changed.wait_for(lambda: self._frame is not None or self._is_closed)
-            frame, self._frame = self._frame, None
+            self._taken, self._frame = self._frame, None
             self._changed.notify_all()
-            return frame
+            return self._taken
+
+    def settle(self) -> None:
+        """Say that the frame that was taken has its answer, or is not wanted any more."""
+        self._taken = None

@@ -46,6 +46,11 @@ class Source(Protocol):
         ...
 
     @property
+    def is_endless(self) -> bool:
+        """Whether frames come until somebody ends the command."""
+        ...
+
+    @property
     def name(self) -> str:
         """What the camera is called unless the user says."""
         ...
@@ -66,6 +71,11 @@ class Folder:
     def is_live(self) -> bool:
         """Never: each picture is sent."""
         return False
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether it is followed."""
+        return self.follows
 
     @property
     def name(self) -> str:
@@ -98,6 +108,11 @@ class Video:
     def is_live(self) -> bool:
         """Whether it is a camera, not a file."""
         return self._scheme in _NETWORK or self._is_device
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether it is a camera."""
+        return self.is_live
 
     @property
     def name(self) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-import msgpack
 from pydantic import ValidationError
 
 from splitplace.bus.client import BrokerClient
@@ -15,10 +14,10 @@ from splitplace.bus.settings import Settings
 from splitplace.commands.camera.frames import Chooser, Frame, Waiting
 from splitplace.commands.camera.sources import Source, picture_of_topic
 from splitplace.commands.shared.client import connected, may_not_read, may_not_write, subscribe
-from splitplace.commands.shared.tasks import OTHER_USER, check_gateway, task_publication
+from splitplace.commands.shared.tasks import OTHER_USER, check_gateway, picture_publication
 from splitplace.errors import UnreachableError
 from splitplace.messages.limits import MAX_TASK_BYTES
-from splitplace.messages.task import Answer, TaskRequest
+from splitplace.messages.task import Answer
 from splitplace.messages.topics import ANSWER
 
 _PATIENCE_S = 5.0
@@ -47,9 +46,14 @@ class Camera:
         """Whether its frames come whether or not they are taken."""
         return self.source is None or self.source.is_live
 
+    @property
+    def is_endless(self) -> bool:
+        """Whether frames come until somebody ends the command."""
+        return self.source is None or self.source.is_endless
+
 
 async def watch(settings: Settings, camera: Camera, on_answer: OnAnswer, waiting: Waiting) -> None:
-    """Send frames until the source ends. A live camera goes on where the broker was away for a while.
+    """Send frames until the source ends. An endless one goes on where the broker was away for a while.
 
     Raises:
         UnreachableError: There is no broker or gateway, or the user may not send or read.
@@ -66,8 +70,10 @@ async def watch(settings: Settings, camera: Camera, on_answer: OnAnswer, waiting
                     await _serve(client, settings, camera, on_answer, waiting)
                     return
             except UnreachableError:
-                if not was_connected or not camera.is_live:
+                if not was_connected or not camera.is_endless:
                     raise
+                if camera.is_live:
+                    waiting.settle()
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
     finally:
@@ -137,7 +143,7 @@ async def _read(
             future = pending.pop(topic.rpartition("/")[2], None)
             if future is not None:
                 with suppress(ValidationError, ValueError):
-                    future.set_result(Answer.model_validate(msgpack.unpackb(payload, use_list=False)))
+                    future.set_result(Answer.model_validate_json(payload))
 
 
 @dataclass(frozen=True)
@@ -158,14 +164,16 @@ class _Sending:
             content = await asyncio.to_thread(frame.content)
             is_small = len(content) <= MAX_TASK_BYTES
             self.on_answer(frame, content, await self._answer(content) if is_small else None)
+            waiting.settle()
 
     async def _answer(self, content: bytes) -> Answer | None:
         camera = self.camera
         shown = "" if self.name == camera.name else f"{camera.name}-"
         task = f"{shown}{secrets.token_hex(8)}"
         future = self.pending[task] = asyncio.get_running_loop().create_future()
-        request = TaskRequest(images=(content,), deadline_ms=camera.deadline_ms)
-        publication = task_publication(self.settings, camera.application, self.name, task, request)
+        publication = picture_publication(
+            self.settings, camera.application, self.name, task, content, camera.deadline_ms
+        )
         try:
             await self.client.publish_once(publication)
         except RefusedError as error:

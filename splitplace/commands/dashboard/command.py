@@ -6,14 +6,16 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import uvicorn
 
 from splitplace.bus.hints import is_loopback
 from splitplace.bus.service import software_version
+from splitplace.commands.dashboard.exposition import Exposition
 from splitplace.commands.dashboard.follow import follow, keep, write_ended
+from splitplace.commands.dashboard.gallery import Gallery
 from splitplace.commands.dashboard.guard import Access
 from splitplace.commands.dashboard.history import open_history
 from splitplace.commands.dashboard.minutes import MINUTE_S
@@ -22,7 +24,12 @@ from splitplace.commands.dashboard.state import HOUR_MINUTES, DashboardState
 from splitplace.commands.dashboard.web import Source, web_app
 from splitplace.commands.shared.options import BrokerOption, CredentialsOption, PrefixOption, settings_from
 from splitplace.commands.shared.places import StateDirOption, paths
+from splitplace.commands.shared.task_record import TaskRecord
+from splitplace.errors import ConfigurationError, MissingExtraError
 from splitplace.storage.client_secret import kept_secret
+
+if TYPE_CHECKING:
+    from splitplace.commands.dashboard.traces import Traces
 
 
 def command(
@@ -40,6 +47,20 @@ def command(
     allow_try: Annotated[
         bool, typer.Option("--try/--no-try", help="Whether the page Try may send test tasks.")
     ] = True,
+    pictures: Annotated[
+        bool,
+        typer.Option(
+            "--pictures/--no-pictures",
+            help="Whether the last pictures of tasks are kept in memory and shown, with what was found.",
+        ),
+    ] = False,
+    traces: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Send an OpenTelemetry trace of each task to this collector (OTLP over HTTP, port 4318).",
+        ),
+    ] = None,
     broker: BrokerOption = None,
     prefix: PrefixOption = None,
     credentials: CredentialsOption = None,
@@ -50,6 +71,7 @@ def command(
     Listens on this machine only, unless told otherwise. Keeps a bounded history in the state folder.
     """
     settings = settings_from(broker, prefix, credentials)
+    tracing = _tracing(traces) if traces else None
     folder = paths(state_dir)
     wanted = (not is_loopback(host) or settings.username is not None) if token is None else token
     secret = kept_secret(folder.dashboard_token) if wanted else None
@@ -59,7 +81,19 @@ def command(
     now_s = time.time()
     state = DashboardState(started_s=now_s)
     state.minutes.extend(history.minutes(now_s - HOUR_MINUTES * MINUTE_S))
-    source = Source(settings, state, history, asyncio.Lock(), software_version())
+    exposition = Exposition(time.time)
+    exposition.is_connected = lambda: state.connected
+
+    def ended(record: TaskRecord) -> None:
+        exposition.count(record)
+        if tracing is not None:
+            tracing.add(record, state.applications.get(record.application), time.time())
+
+    state.on_end = ended
+    gallery = Gallery() if pictures else None
+    source = Source(
+        settings, state, history, asyncio.Lock(), software_version(), exposition, gallery, state_dir
+    )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn ends by raising the signal again
     try:
         with contextlib.suppress(KeyboardInterrupt):
@@ -67,6 +101,19 @@ def command(
     finally:
         write_ended(state, history)
         history.close()
+        if tracing is not None:
+            tracing.close()
+
+
+def _tracing(url: str) -> "Traces":
+    """Return where traces go. Raises ConfigurationError, MissingExtraError."""
+    if not url.startswith(("http://", "https://")):
+        raise ConfigurationError(f"--traces {url}: give a whole address, such as http://127.0.0.1:4318")
+    try:
+        from splitplace.commands.dashboard.traces import to_collector  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("splitplace dashboard --traces", str(error.name), "traces") from error
+    return to_collector(url)
 
 
 def _with_token(secret: str | None, file: Path) -> str:
@@ -90,12 +137,16 @@ async def _serve(source: Source, access: Access, host: str, port: int) -> None:
     )
     server = uvicorn.Server(config)
     work = [
-        asyncio.create_task(follow(source.settings, source.state)),
+        asyncio.create_task(follow(source.settings, source.state, source.exposition, source.gallery)),
         asyncio.create_task(keep(source.state, source.history, source.lock)),
     ]
+    for each in work:  # neither ends by itself: without it, pages would show what was, as if it still were
+        each.add_done_callback(lambda _: setattr(server, "should_exit", True))
     try:
         await server.serve()
     finally:
         for each in work:
             each.cancel()
-        await asyncio.gather(*work, return_exceptions=True)
+        for ended in await asyncio.gather(*work, return_exceptions=True):
+            if isinstance(ended, Exception):
+                raise ended

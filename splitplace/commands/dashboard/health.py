@@ -1,6 +1,5 @@
 """One light for a system, and what to do: the rules of `doctor`, and more that need a history. Pure."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -26,6 +25,9 @@ SLOW_WORK = 2.0
 """Computing time over the expected one from which a node counts as slow."""
 _MOST_OF_ALL = 0.5
 _FLOOD_PER_SECOND = 5.0
+_MANY_REFUSED_PER_SECOND = 1.0
+_LEAST_MS = 1.0
+"""Fragments that take less say little about the speed of a node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,16 +132,52 @@ def slow_nodes(online: dict[str, NodeRecord]) -> Check:
     """Check that nodes compute about as fast as was expected of them, and are not throttled."""
     name = "speed of nodes"
     slow = []
+    beside_others = times_of_others(online)
     for node, record in online.items():
         ratios = record.work_ratios
+        lately = median(ratios) if len(ratios) >= ENOUGH_TASKS else 0.0
+        times = max(lately, beside_others.get(node, 0.0))
         if record.metrics is not None and record.metrics.throttled:
             slow.append(f"{node} is throttled (heat or power)")
-        elif len(ratios) >= ENOUGH_TASKS and median(ratios) >= SLOW_WORK:
-            slow.append(f"{node} computes {median(ratios):.1f} times as long as expected")
+        elif times >= SLOW_WORK:
+            slow.append(f"{node} computes {times:.1f} times as long as expected")
     if not slow:
         return Check(name, "ok", "as expected")
     remedy = "look for other programs on that node (top), heat, or a weak power supply"
     return Check(name, "warn", "; ".join(slow), remedy)
+
+
+def times_of_others(online: dict[str, NodeRecord]) -> dict[str, float]:
+    """Return how many times as long as on the other nodes the same fragments take on each node.
+
+    By what nodes measured, at equal speed in the reference benchmark. So a node is told to be slow also when
+    everybody expects it to be and gives it no more work. Nodes without a fragment in common,
+    and those that have run few micro-batches, are not compared.
+    """
+    costs: dict[str, dict[str, float]] = {}
+    for node, record in online.items():
+        state, metrics = record.state, record.metrics
+        is_known = metrics is not None and metrics.executed >= ENOUGH_TASKS  # the first runs take longer
+        for timing in state.timings if state is not None and is_known else ():
+            took_ms = timing.milliseconds_per_image + (timing.milliseconds_per_call or 0.0)
+            if took_ms >= _LEAST_MS and state is not None and state.score:
+                costs.setdefault(timing.fragment, {})[node] = took_ms * state.score
+    ratios: dict[str, list[float]] = {}
+    for of_nodes in costs.values():
+        if len(of_nodes) > 1:
+            for node, of_others in _medians_of_others(of_nodes).items():
+                ratios.setdefault(node, []).append(of_nodes[node] / of_others)
+    return {node: median(each) for node, each in ratios.items()}
+
+
+def _medians_of_others(costs: dict[str, float]) -> dict[str, float]:
+    """Return for each of at least two nodes the median of the others; all are sorted only once."""
+    nodes = sorted(costs, key=costs.__getitem__)
+    low, high = (len(nodes) - 2) // 2, (len(nodes) - 1) // 2  # the middle of what is left without one
+    return {
+        node: (costs[nodes[low + (low >= rank)]] + costs[nodes[high + (high >= rank)]]) / 2
+        for rank, node in enumerate(nodes)
+    }
 
 
 def slow_links(online: dict[str, NodeRecord]) -> Check:
@@ -161,17 +199,19 @@ def slow_links(online: dict[str, NodeRecord]) -> Check:
 def flood(state: DashboardState, now_s: float) -> Check:
     """Check that no sensor crowds out the others."""
     name = "sensors"
-    minute = [sensor for at_s, sensor in state.arrivals if now_s - at_s <= 60]  # noqa: PLR2004 - a minute
-    if not minute:
+    sent = state.sent_lately(now_s)
+    if not sent:
         return Check(name, "ok", "no task in the last minute")
-    (busiest, count), *others = Counter(minute).most_common()
+    (busiest, count), *others = sent.most_common()
     per_second = count / 60
-    crowded = period(state.last_minutes(2, now_s)).hit_rate
-    is_flood = per_second >= _FLOOD_PER_SECOND and count > _MOST_OF_ALL * len(minute)
-    if is_flood and crowded is not None and crowded < GOOD_HIT_RATE:
-        finding = (
-            f"{busiest} sends {per_second:.0f} of {len(minute) / 60:.0f} tasks a second, and tasks are late"
-        )
+    refused = sum(each for _, _, each in state.turned_away) / 60
+    hit_rate = period(state.last_minutes(2, now_s)).hit_rate
+    is_late = hit_rate is not None and hit_rate < GOOD_HIT_RATE
+    is_flood = per_second >= _FLOOD_PER_SECOND and count > _MOST_OF_ALL * sent.total()
+    is_refused = refused >= _MANY_REFUSED_PER_SECOND
+    if is_flood and (is_late or is_refused):
+        harm = f"{refused:.0f} a second are refused" if is_refused else "tasks are late"
+        finding = f"{busiest} sends {per_second:.0f} of {sent.total() / 60:.0f} tasks a second, and {harm}"
         return Check(name, "warn", finding, f"let {busiest} send less often, or add nodes")
     return Check(name, "ok", f"{len(others) + 1} sent tasks in the last minute")
 

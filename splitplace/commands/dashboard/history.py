@@ -35,6 +35,11 @@ def open_history(path: Path) -> "History":
         return History(path)
 
 
+def _literal(name: str) -> str:
+    """Return a pattern of GLOB that only this name fits."""
+    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in name)
+
+
 class History:
     """One file, one writer."""
 
@@ -73,8 +78,9 @@ class History:
             database.execute("DELETE FROM minutes WHERE minute < ?", ((now_s - MINUTES_S) // MINUTE_S,))
 
     def task(self, task: str) -> bytes | None:
-        """Return a task as JSON."""
-        found = self._database.execute("SELECT content FROM tasks WHERE task = ?", (task,)).fetchone()
+        """Return a task as JSON: by its key, or the last one that a sensor sent under an id."""
+        query = "SELECT content FROM tasks WHERE task = ? OR task GLOB ? ORDER BY at DESC LIMIT 1"
+        found = self._database.execute(query, (task, f"{_literal(task)}.*")).fetchone()
         return zlib.decompress(found[0]) if found else None
 
     def minutes(self, since_s: float) -> list[Minute]:

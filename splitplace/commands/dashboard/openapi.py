@@ -4,8 +4,8 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter
 
-from splitplace.commands.dashboard import views
-from splitplace.commands.dashboard.tasks import TaskRow, TaskView
+from splitplace.commands.dashboard import decisions, on_request, views
+from splitplace.commands.shared.task_record import TaskRow, TaskView
 from splitplace.messages.task import Answer
 
 _REF = "#/components/schemas/{model}"
@@ -23,6 +23,30 @@ _GETS: Final[tuple[tuple[str, str, Any, tuple[str, ...]], ...]] = (
     ("/api/networks", "All applications, with their variants.", list[views.NetworkView], ()),
     ("/api/sensors", "Sensors, the most recent first.", list[views.SensorView], ()),
     ("/api/decisions", "Outcomes of each variant.", list[views.DecisionView], ()),
+    (
+        "/api/tasks/{task}/other-deadlines",
+        "How the task would have been split with other deadlines.",
+        tuple[on_request.OtherDeadline, ...],
+        (),
+    ),
+    (
+        "/api/decisions/over-time",
+        "Variants over time, predictions beside outcomes, promises kept.",
+        decisions.DecisionsOverTime,
+        (),
+    ),
+    (
+        "/api/decisions/replay",
+        "What another policy would have earned on the last tasks.",
+        on_request.ReplayView,
+        ("policy",),
+    ),
+    (
+        "/api/what-if",
+        "The last hour's tasks with other nodes, another policy or deadline, by calibrated simulation.",
+        on_request.WhatIf,
+        ("remove", "add", "policy", "deadline_ms"),
+    ),
     ("/api/history", "Outcomes by the minute, for up to a month.", list[dict[str, int]], ("hours",)),
 )
 
@@ -40,6 +64,13 @@ def document(software: str) -> dict[str, Any]:
         paths[path] = {
             "get": {"summary": summary, "parameters": parameters, "responses": _answer(kind, schemas)}
         }
+    paths["/api/tasks/{task}/picture"] = {
+        "get": {
+            "summary": "The picture of a task with what was found in it, where pictures are kept.",
+            "parameters": [{"name": "task", "in": "path", "required": True, "schema": {"type": "string"}}],
+            "responses": {"200": {"description": "A picture", "content": {"image/jpeg": {}}}},
+        }
+    }
     paths["/api/events"] = {
         "get": {
             "summary": "Server-sent events, one a second: now, cluster, and the tasks that changed.",

@@ -1,11 +1,12 @@
 """What the topics of a running system show, folded into a bounded model. Pure: each call names its time."""
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from splitplace.commands.dashboard.minutes import MINUTE_S, Minute
-from splitplace.commands.dashboard.tasks import AttemptRecord, TaskRecord
+from splitplace.commands.shared.task_record import AttemptRecord, TaskMessage, TaskRecord
 from splitplace.messages.application import Application
 from splitplace.messages.base import Message
 from splitplace.messages.cluster import (
@@ -19,21 +20,27 @@ from splitplace.messages.cluster import (
 from splitplace.messages.metrics import (
     ClusterMetrics,
     GatewayMetrics,
+    LatestAnswer,
     NodeMetrics,
     RefusalMetrics,
+    SensorMetrics,
     ServiceMetrics,
     TaskMetrics,
 )
+from splitplace.messages.names import OTHER_SENSORS, readable
 from splitplace.messages.task import TaskAccepted, TaskDecided, TaskFinished, TaskPlaced
 from splitplace.messages.topics import (
     METRICS_APPLICATION,
     METRICS_DECISION,
     METRICS_NODE,
     METRICS_REFUSALS,
+    METRICS_SENSOR,
     NODE_INFO,
     NODE_STATUS,
     SERVICE_STATUS,
 )
+
+MessageT = TypeVar("MessageT", bound=Message)
 
 MAX_TASKS = 600
 MAX_SENSORS = 500
@@ -97,12 +104,20 @@ class DashboardState:
     tasks: dict[str, TaskRecord] = field(default_factory=dict)
     """The last of them, oldest first."""
     sensors: dict[str, SensorRecord] = field(default_factory=dict)
+    sensor_metrics: dict[str, SensorMetrics] = field(default_factory=dict)
+    """What the gateway counts of each sensor."""
+    latest: dict[str, LatestAnswer] = field(default_factory=dict)
+    """The last answer to each sensor, where the broker lets this dashboard read it."""
     minutes: deque[Minute] = field(default_factory=lambda: deque(maxlen=HOUR_MINUTES))
     arrivals: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=_MAX_RECENT))
-    """Time and sensor of the tasks of the last minute."""
+    """Time and sensor of the tasks that were accepted in the last minute."""
+    turned_away: deque[tuple[float, str, int]] = field(default_factory=lambda: deque(maxlen=_MAX_RECENT))
+    """Time, sensor and number of the tasks that were not, as the gateway counts them."""
     changes: int = 0
     ended: list[TaskRecord] = field(default_factory=list)
     """Tasks that ended since the history took the last ones."""
+    on_end: Callable[[TaskRecord], None] = field(default=lambda _: None)
+    """Called with each task that ends, once."""
 
     def apply(self, topic: str, message: Message, now_s: float, *, retained: bool = False) -> None:
         """Take in a message.
@@ -127,6 +142,8 @@ class DashboardState:
                 self.service_metrics[message.service] = (message, known[1] if retained else now_s)
             case Application():
                 self.applications[message.name] = message
+            case SensorMetrics():
+                self._apply_sensor(message, now_s, retained=retained)
             case _:
                 self._apply_metrics(topic, message)
 
@@ -139,6 +156,9 @@ class DashboardState:
                     record.status = None
         if found := SERVICE_STATUS.match(topic):
             self.services.pop(found["service"], None)
+        if found := METRICS_SENSOR.match(topic):
+            self.sensor_metrics.pop(readable(found["sensor"]), None)
+            self.latest.pop(readable(found["sensor"]), None)
         if topic.startswith("application/"):
             self.applications.pop(topic.partition("/")[2], None)
         self.forget(now_s)
@@ -150,6 +170,16 @@ class DashboardState:
                 del self.nodes[name]
         while self.arrivals and now_s - self.arrivals[0][0] > _RECENT_S:
             self.arrivals.popleft()
+        while self.turned_away and now_s - self.turned_away[0][0] > _RECENT_S:
+            self.turned_away.popleft()
+
+    def sent_lately(self, now_s: float) -> Counter[str]:
+        """Return the tasks that each sensor sent in the last minute, also those that were turned away."""
+        self.forget(now_s)
+        sent = Counter(sensor for _, sensor in self.arrivals)
+        for _, sensor, count in self.turned_away:
+            sent[sensor] += count
+        return sent
 
     def lost(self, why: str) -> None:
         """Note that the broker is gone, and why."""
@@ -165,9 +195,7 @@ class DashboardState:
         first = int(now_s // MINUTE_S) - count + 1
         return [each for each in self.minutes if each.minute >= first]
 
-    def _apply_task(
-        self, message: TaskAccepted | TaskDecided | TaskPlaced | TaskFinished | StageFailure, now_s: float
-    ) -> None:
+    def _apply_task(self, message: TaskMessage, now_s: float) -> None:
         record = self.tasks.get(message.task)
         if record is None:
             if isinstance(message, StageFailure):
@@ -179,22 +207,8 @@ class DashboardState:
                 del self.tasks[next(iter(self.tasks))]
         self.changes += 1
         record.change = self.changes
-        if isinstance(message, TaskAccepted):
-            record.accepted = record.accepted or message
-            return
-        if isinstance(message, TaskFinished):
-            if record.finished is None:
-                record.finished = message
-                self._end(record, message, now_s)
-            return
-        attempt = record.attempts.setdefault(message.attempt, AttemptRecord())
-        match message:
-            case TaskDecided():
-                attempt.decided = message
-            case TaskPlaced():
-                attempt.placed = message
-            case StageFailure():
-                attempt.failures.append(message)
+        if record.take(message) and isinstance(message, TaskFinished):
+            self._end(record, message, now_s)
 
     def _end(self, record: TaskRecord, end: TaskFinished, now_s: float) -> None:
         minute = int(now_s // MINUTE_S)
@@ -202,6 +216,7 @@ class DashboardState:
             self.minutes.append(Minute(minute))
         self.minutes[-1].add(end)
         self.ended.append(record)
+        self.on_end(record)
         del self.ended[:-MAX_TASKS]
         sensor = self.sensors.pop(record.sensor, None) or SensorRecord()
         self.sensors[record.sensor] = sensor  # the latest stands last
@@ -237,6 +252,16 @@ class DashboardState:
                 record.seen_s = now_s
         self.forget(now_s)
 
+    def _apply_sensor(self, message: SensorMetrics, now_s: float, *, retained: bool) -> None:
+        if message.sensor == OTHER_SENSORS:
+            return
+        sensor = readable(message.sensor)
+        before = self.sensor_metrics.get(sensor)
+        self._keep(self.sensor_metrics, sensor, message)
+        more = message.turned_away - (before.turned_away if before else 0)
+        if more > 0 and not retained and sensor in self.sensor_metrics:
+            self.turned_away.append((now_s, sensor, more))
+
     def _apply_metrics(self, topic: str, message: Message) -> None:
         match message:
             case TaskMetrics():
@@ -250,7 +275,13 @@ class DashboardState:
                 self.gateway = message
             case ClusterMetrics():
                 self.cluster = message
+            case LatestAnswer() if topic.startswith("latest/sensor/"):
+                self._keep(self.latest, readable(message.sensor), message)
             case RefusalMetrics() if METRICS_REFUSALS.match(topic):
                 self.refusals[message.reason] = message.count
             case _:
                 pass
+
+    def _keep(self, kept: dict[str, MessageT], sensor: str, message: MessageT) -> None:
+        if sensor in kept or len(kept) < MAX_SENSORS:
+            kept[sensor] = message

@@ -1,14 +1,14 @@
 """What the pages and `/api` show, made from the state. Pure."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from splitplace.commands.dashboard.health import Health, health
 from splitplace.commands.dashboard.minutes import Period, period
-from splitplace.commands.dashboard.state import HOUR_MINUTES, DashboardState, NodeRecord
-from splitplace.commands.dashboard.tasks import TaskRow, row
-from splitplace.messages.application import Application
+from splitplace.commands.dashboard.state import HOUR_MINUTES, DashboardState, NodeRecord, SensorRecord
+from splitplace.commands.shared.task_record import TaskRow, row
+from splitplace.messages.application import Application, Variant
 from splitplace.messages.metrics import TaskMetrics
 
 _RATE_S = 10.0
@@ -69,6 +69,8 @@ class VariantView:
     kind: str
     accuracy: float
     accuracy_images: int
+    milliseconds: float
+    """Time of one input on the reference node, along the longest way through its stages, without sending."""
     stages: tuple[tuple[str, str, int], ...]
     """Name, source and peak memory in bytes."""
 
@@ -83,12 +85,14 @@ class NetworkView:
     labels: int
     default_deadline_ms: float
     variants: tuple[VariantView, ...]
+    pieces: tuple[tuple[str, int, int], ...]
+    """Chains of pieces: name, number of pieces, bytes of their files."""
     metrics: TaskMetrics | None
 
 
 @dataclass(frozen=True, slots=True)
 class SensorView:
-    """A sensor, since the dashboard started."""
+    """A sensor, since the dashboard started; what it had refused and late, since the gateway did."""
 
     sensor: str
     application: str
@@ -101,7 +105,22 @@ class SensorView:
     last_outcome: str
     seen_s: float
     per_minute: int
-    """Tasks accepted in the last minute."""
+    """Tasks sent in the last minute, also those that were refused."""
+    under_way: int
+    """Accepted tasks without an answer: a sensor may hold as many as are free for all."""
+    quota: int | None
+    """Tasks that it may have under way while others have theirs."""
+    quota_ratio: float | None
+    """How much of its quota it uses, of tasks or of bytes."""
+    late_ratio: float | None
+    """Share of its tasks without an answer before their deadline, as the gateway counts."""
+    label: str | None
+    """That of its last answer, where this dashboard may read it."""
+    confidence: float | None
+    last_reason: str
+    """Why the last answer was what it was."""
+    picture: str
+    """Key of its last picture; empty if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +216,7 @@ def network_views(state: DashboardState) -> list[NetworkView]:
                     variant.kind,
                     variant.accuracy,
                     variant.accuracy_images,
+                    _longest_ms(each, variant),
                     tuple(
                         (stage.name, stage.source, each.fragment(stage.fragment).peak_memory_bytes)
                         for stage in variant.stages
@@ -204,31 +224,79 @@ def network_views(state: DashboardState) -> list[NetworkView]:
                 )
                 for variant in each.variants
             ),
+            pieces=tuple(
+                (
+                    known.name,
+                    len(known.chain.pieces),
+                    sum(piece.graph_bytes + piece.weights_bytes for piece in known.chain.pieces),
+                )
+                for known in each.chains
+            ),
             metrics=state.by_application.get(each.name),
         )
         for _, each in sorted(state.applications.items())
     ]
 
 
-def sensor_views(state: DashboardState, now_s: float) -> list[SensorView]:
-    """Return the page Sensors, the most recent first."""
-    state.forget(now_s)
-    minute = Counter(sensor for _, sensor in state.arrivals)
+def _longest_ms(application: Application, variant: Variant) -> float:
+    ends: dict[str, float] = {}
+    for stage in variant.stages:
+        fragment = application.fragment(stage.fragment)
+        own = fragment.milliseconds_per_call + fragment.milliseconds_per_image
+        ends[stage.name] = ends.get(stage.source, 0.0) + own
+    return max(ends.values())
+
+
+def sensor_views(
+    state: DashboardState, now_s: float, picture_of: Callable[[str], str] = lambda _: ""
+) -> list[SensorView]:
+    """Return the page Sensors, the most recent first.
+
+    Args:
+        state: what is known.
+        now_s: seconds since 1970.
+        picture_of: returns the key of the last picture of a sensor, empty if there is none.
+    """
+    per_minute = state.sent_lately(now_s)
+    under_way = Counter(each.sensor for each in state.tasks.values() if each.finished is None)
+    strangers = [name for name in state.sensor_metrics if name not in state.sensors]
     return [
-        SensorView(
-            sensor=name,
-            application=each.application,
-            finished=each.outcomes.total(),
-            on_time=each.outcomes["on time"],
-            late=each.outcomes["late"],
-            refused=each.outcomes["refused"],
-            lost=each.outcomes["expired"] + each.outcomes["failed"],
-            last_outcome=each.last_outcome,
-            seen_s=each.seen_s,
-            per_minute=minute[name],
+        _sensor_view(
+            state,
+            name,
+            per_minute=per_minute[name],
+            under_way=under_way[name],
+            picture=picture_of(name),
         )
-        for name, each in reversed(state.sensors.items())
+        for name in (*reversed(state.sensors), *strangers)
     ]
+
+
+def _sensor_view(
+    state: DashboardState, name: str, *, per_minute: int, under_way: int, picture: str
+) -> SensorView:
+    record = state.sensors.get(name) or SensorRecord()
+    metrics, latest = state.sensor_metrics.get(name), state.latest.get(name)
+    return SensorView(
+        sensor=name,
+        application=record.application or (latest.application if latest else None) or "",
+        finished=record.outcomes.total(),
+        on_time=record.outcomes["on time"],
+        late=record.outcomes["late"],
+        refused=max(record.outcomes["refused"], metrics.refused + metrics.invalid if metrics else 0),
+        lost=record.outcomes["expired"] + record.outcomes["failed"],
+        last_outcome=record.last_outcome or (metrics.last_status if metrics else ""),
+        seen_s=record.seen_s,
+        per_minute=per_minute,
+        under_way=under_way,
+        quota=metrics.quota if metrics else None,
+        quota_ratio=metrics.quota_ratio if metrics else None,
+        late_ratio=metrics.late_ratio if metrics else None,
+        label=latest.label if latest else None,
+        confidence=latest.confidence if latest else None,
+        last_reason=latest.reason if latest else "",
+        picture=picture,
+    )
 
 
 def decision_views(state: DashboardState) -> list[DecisionView]:

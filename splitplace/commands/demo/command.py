@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -9,13 +10,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from splitplace.commands.demo.deadlines import DeadlinesError, read_deadlines
+from splitplace.commands.demo.options import DemoError, DemoOptions
 from splitplace.commands.demo.plan import MIN_NODES, PlanError
-from splitplace.commands.demo.run import Demo, DemoError, DemoOptions, write_summary
+from splitplace.commands.demo.run import Demo, write_summary
 from splitplace.commands.demo.summary import faults
 from splitplace.commands.demo.system import remove
 from splitplace.commands.demo.table import table
 from splitplace.commands.processes.broker import BrokerError
 from splitplace.commands.shared.options import fail
+from splitplace.commands.shared.output import JsonOption, print_json
 from splitplace.commands.shared.places import StateDirOption, StoreOption, model_store, paths
 from splitplace.commands.shared.policy_option import PolicyOption, parse_pair
 from splitplace.commands.watch.recording import RecordingError
@@ -25,7 +29,8 @@ from splitplace.policies.splitting.arms import allows, parse_arms
 from splitplace.storage.model_store import ModelStore, StoreError
 from splitplace.workshop.datasets import DatasetError
 
-DEMO_ARMS = "whole,layer,semantic,compressed"
+_FAILURES = (DemoError, PlanError, DatasetError, StoreError, BrokerError, RecordingError, DeadlinesError)
+DEMO_ARMS = "whole,layer,semantic"
 
 
 def command(
@@ -38,7 +43,8 @@ def command(
     arms: Annotated[
         str,
         typer.Option(
-            help="Variants to choose among, or all. int8 is excluded by default: it nearly always wins."
+            help="Variants to choose among from the second act on, or all. Smaller networks (compressed, "
+            "int8) are left out by default: they nearly always win."
         ),
     ] = DEMO_ARMS,
     seed: Annotated[int, typer.Option(help="Seed of the sensors' random choices.")] = 0,
@@ -48,6 +54,12 @@ def command(
     summary: Annotated[Path | None, typer.Option(help="JSON file to write the figures to.")] = None,
     log: Annotated[
         Path | None, typer.Option(help="Append decisions and outcomes to this file, for splitplace replay.")
+    ] = None,
+    deadlines: Annotated[
+        Path | None,
+        typer.Option(
+            help="Take the deadlines from this file, so that demos are comparable; write it if it is missing."
+        ),
     ] = None,
     data: Annotated[
         Path | None,
@@ -60,15 +72,20 @@ def command(
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep logs and journal even if the demo succeeds.")
     ] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Print lines, also on a terminal.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Watch a whole system at work: services, nodes, sensors, real images.
+    """See why a network is split: a whole system at work, in three acts.
 
-    Starts a broker, the five services, edge nodes of three speeds and a sensor for each application, each in
-    its own process, and shows what they do. Ends by itself, prints the figures and leaves nothing running.
+    Starts a broker, the five services, edge nodes of three speeds and sensors with real images, each in its
+    own process. A network that no node can hold is refused as a whole, answered when it is split, and still
+    answered when a node is killed; small networks come last. Ends by itself, prints the figures and leaves
+    nothing running. `--json` prints the figures as `--summary` writes them; the words go to standard error.
     Exits with 1 if a task got no answer or a process died.
     """
     networks = model_store(store)
     _check(arms, networks, summary)
+    _check_deadlines(deadlines)
     folder = paths(state_dir).demos / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     options = DemoOptions(
         tasks=tasks,
@@ -79,26 +96,42 @@ def command(
         folder=folder,
         data=data,
         log=log,
+        deadlines=deadlines,
         policy=parse_pair(policy),
         arms=arms,
+        plain=plain,
+        as_json=as_json,
     )
     try:
         figures = Demo(options).run()
-    except (DemoError, PlanError, DatasetError, StoreError, BrokerError, RecordingError) as error:
+    except _FAILURES as error:
         fail(f"{error}\nlogs: {folder}", ExitCode.PROBLEM)
     except (KeyboardInterrupt, asyncio.CancelledError):
         remove(folder)
         fail("stopped", ExitCode.PROBLEM)
-    Console().print(table(figures))
+    if as_json:
+        print_json(figures)
+    else:
+        Console().print(table(figures))
     if summary is not None:
         write_summary(figures, summary)
     broken = faults(figures)
     if broken:
         fail(f"{'; '.join(broken)}\nlogs: {folder}", ExitCode.PROBLEM)
     if keep:
-        print(f"logs: {folder}")
+        print(f"logs: {folder}", file=sys.stderr if as_json else sys.stdout)
     else:
         remove(folder)
+
+
+def _check_deadlines(file: Path | None) -> None:
+    """Refuse a file that cannot be read, or a folder in which none can be written."""
+    if file is None:
+        return
+    if not file.parent.is_dir():
+        fail(f"--deadlines: {file.parent} is not a folder", ExitCode.USAGE)
+    if file.exists():
+        read_deadlines(file)
 
 
 def _check(arms: str, store: ModelStore, summary: Path | None) -> None:

@@ -1,11 +1,12 @@
-"""Plan the nodes of a demo: three speeds, and memory that not every whole network fits. Pure."""
+"""Plan the nodes of a demo: three speeds, and no memory for the largest network as a whole. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from splitplace.errors import SplitPlaceError
-from splitplace.messages.application import Application, Fragment, Variant
+from splitplace.messages.application import Application, Variant
 from splitplace.messages.limits import MEBIBYTE
+from splitplace.policies.memory import described_bytes, preparing_bytes
 
 MIN_NODES = 6
 
@@ -18,6 +19,12 @@ parallel branches only run in parallel if no node waits for another's processor.
 
 _COMFORT = 1.2
 """Memory budget over what must fit."""
+
+_TOO_SMALL = 0.95
+"""Largest memory budget, as a share of what the largest network needs as a whole."""
+
+_PIECES = 3
+"""Pieces of the largest network for which fast nodes have room, unless that is room for the whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +46,26 @@ class PlanError(SplitPlaceError, ValueError):
     """The demo cannot be planned."""
 
 
+def largest_network(applications: Iterable[Application]) -> Application:
+    """Return the application whose whole network needs most memory. Raises PlanError without applications."""
+    found = max(applications, key=whole_bytes, default=None)
+    if found is None:
+        raise PlanError("no application")
+    return found
+
+
+def whole_bytes(application: Application) -> int:
+    """Return the memory that a node needs for the whole network; 0 if there is no such variant."""
+    return max(
+        (_needed(application, each) for each in application.variants if each.kind == "whole"), default=0
+    )
+
+
 def plan_nodes(count: int, cores: int, applications: Sequence[Application]) -> tuple[NodePlan, ...]:
     """Return nodes of three speeds in a mix as even as `count` allows, fast ones first.
 
-    Slow nodes can hold every piece of the split networks, one at a time, but not the whole network of the
-    application with the largest one; medium nodes can just hold that; fast nodes have room for several.
+    No node can hold the largest network as a whole, and every node can hold each of its pieces, one at a
+    time. Fast nodes can hold each smaller network as a whole, unless it is nearly as large as the largest.
 
     Args:
         count: Number of nodes.
@@ -51,7 +73,7 @@ def plan_nodes(count: int, cores: int, applications: Sequence[Application]) -> t
         applications: What the nodes will run.
 
     Raises:
-        PlanError: Fewer than six nodes, or no application has a whole network larger than the pieces.
+        PlanError: Fewer than six nodes, or the largest network is no larger than the pieces.
     """
     if count < MIN_NODES:
         raise PlanError(f"the demo needs at least {MIN_NODES} nodes, two of each speed")
@@ -68,22 +90,28 @@ def plan_nodes(count: int, cores: int, applications: Sequence[Application]) -> t
 
 def _budgets(applications: Sequence[Application]) -> dict[str, int]:
     """Return the memory in bytes for each speed."""
-    wholes, pieces = [0], [0]
-    for application in applications:
-        for variant in application.variants:
-            sizes = [fragment.peak_memory_bytes for fragment in _fragments(application, variant)]
-            (wholes if len(sizes) == 1 else pieces).append(max(sizes))
-    whole, piece = max(wholes), max(pieces)
-    if piece >= whole:
+    large = largest_network(applications)
+    whole = whole_bytes(large)
+    pieces = [
+        _needed(application, variant)
+        for application in applications
+        for variant in application.variants
+        if variant.kind in ("layer", "semantic")
+    ]
+    piece = max(pieces, default=0)
+    most = int(_TOO_SMALL * whole)
+    if not any(variant.kind in ("layer", "semantic") for variant in large.variants) or piece >= most:
         raise PlanError(
-            f"no whole network (largest {whole} bytes) is larger than the largest piece ({piece} bytes)"
+            f"{large.name}: its whole network ({whole} bytes) is not larger than the largest piece "
+            f"({piece} bytes) of all networks"
         )
-    return {
-        "fast": int(3 * whole * _COMFORT),
-        "medium": int(whole * _COMFORT),
-        "slow": min(int(piece * _COMFORT), (piece + whole) // 2),
-    }
+    others = max((whole_bytes(each) for each in applications if each is not large), default=0)
+    fast = min(most, int(_COMFORT * max(_PIECES * piece, others)))
+    slow = min(int(piece * _COMFORT), (piece + most) // 2)
+    return {"fast": fast, "medium": max(slow, (fast + slow) // 2), "slow": slow}
 
 
-def _fragments(application: Application, variant: Variant) -> list[Fragment]:
-    return [application.fragment(stage.fragment) for stage in variant.stages]
+def _needed(application: Application, variant: Variant) -> int:
+    """Return the memory that the largest stage of a variant needs on a node."""
+    fragments = [application.fragment(stage.fragment) for stage in variant.stages]
+    return max(max(preparing_bytes(each), described_bytes(each)) for each in fragments)

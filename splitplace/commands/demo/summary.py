@@ -35,6 +35,8 @@ class SensorTask(BaseModel):
     on_time: bool
     response_ms: float | None
     elapsed_ms: float | None
+    published_s: float = 0.0
+    """On the sensor's own clock."""
     partial: bool = False
     right: Annotated[int, Field(ge=0)]
 
@@ -79,18 +81,19 @@ def summarise(
     accepted = frozenset(map(sensor_key, accepted))
     finished = {sensor_key(key): event for key, event in finished.items()}
     return {
-        **_figures(everything, accepted, finished),
+        **figures(everything, accepted, finished),
         "by_application": {
-            application: _figures(tasks, accepted, finished) for application, tasks in sorted(sent.items())
+            application: figures(tasks, accepted, finished) for application, tasks in sorted(sent.items())
         },
         "reasons": {name: decided[name].reason for name in sorted(decided)},
         "formats": dict(Counter(task.format for task in everything)),
     }
 
 
-def _figures(
+def figures(
     tasks: Sequence[SensorTask], accepted: frozenset[str], finished: Mapping[str, TaskFinished]
 ) -> dict[str, Any]:
+    """Return the figures of some tasks; keys of accepted and finished ones are without incarnation."""
     results = [task for task in tasks if task.status == "answered"]
     inputs = sum(task.batch for task in results)
     states = Counter(task.status for task in tasks)

@@ -27,8 +27,9 @@ def start_services(
     *,
     policy: PolicyPair | None,
     arms: str,
+    names: Sequence[str] = SERVICES,
 ) -> None:
-    """Start all five services, with their files below `folder`.
+    """Start services, with their files below `folder`.
 
     Args:
         processes: Where the processes are started.
@@ -37,6 +38,7 @@ def start_services(
         folder: For journal and state.
         policy: Split and placement policy; None leaves them to the services' settings.
         arms: Variants to choose among.
+        names: The services to start; by default all five.
     """
     state = ["--state-dir", str(folder / "state")]
     chosen = policy_flags(policy)
@@ -45,7 +47,7 @@ def start_services(
         SPLITTER: [*_store_flags(store), *chosen.get(SPLITTER, ()), "--arms", arms],
         PLACER: [*chosen.get(PLACER, ())],
     }
-    for name in SERVICES:
+    for name in names:
         processes.start(name, [*_python(name), *_shared(settings), *state, *own_flags.get(name, [])])
 
 
@@ -72,6 +74,7 @@ def start_sensor(
     processes: Processes,
     settings: Settings,
     *,
+    name: str,
     application: str,
     samples: Path,
     tasks: int,
@@ -80,12 +83,13 @@ def start_sensor(
     report: Path,
     batch_max: int,
     deadline: TightDeadline | None,
+    loosest: float,
 ) -> Child:
-    """Start the sensor of one application: a program that imports nothing of this package."""
+    """Start a sensor of one application: a program that imports nothing of this package."""
     flags = {
         "--broker": settings.broker,
         "--prefix": settings.prefix,
-        "--name": f"sensor-{application}",
+        "--name": name,
         "--application": application,
         "--samples": str(samples),
         "--tasks": str(tasks),
@@ -93,11 +97,12 @@ def start_sensor(
         "--seed": str(seed),
         "--report": str(report),
         "--batch-max": str(batch_max),
+        "--loosest": str(loosest),
     }
     if deadline is not None:
         flags |= {"--tight-ms": str(deadline.ms), "--tight-ms-per-image": str(deadline.ms_per_image)}
     arguments = [part for flag in flags.items() for part in flag]
-    return processes.start(f"sensor-{application}", [sys.executable, str(SENSOR), *arguments])
+    return processes.start(name, [sys.executable, str(SENSOR), *arguments])
 
 
 def remove(folder: Path) -> None:

@@ -35,7 +35,7 @@ def table(summary: Mapping[str, Any]) -> RenderableType:
     if "refused" in summary["reasons"]:
         decisions.add_row("refused", str(summary["tasks"]["refused"]), Text(summary["reasons"]["refused"]))
     nodes = Table("node", title="Nodes", title_justify="left")
-    for heading in ("CPU share", "GFLOP/s", "memory MB", "micro-batches run"):
+    for heading in ("CPU share", "GFLOP/s", "memory MiB", "micro-batches run"):
         nodes.add_column(heading, justify="right")
     for node in summary["nodes"]:
         nodes.add_row(

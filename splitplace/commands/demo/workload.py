@@ -55,15 +55,27 @@ def tight_deadline(application: Application, nodes: Iterable[NodeState]) -> Tigh
         The deadline, or None if no variant can run on them.
     """
     cluster = ClusterView()
-    fragments = tuple(fragment.sha256 for fragment in application.fragments)
-    idle = {"silent_ms": 0.0, "queue_ms": 0.0, "queue_length": 0, "loaded": fragments, "timings": ()}
-    state = ClusterState(sequence=0, nodes=tuple(node.model_copy(update=idle) for node in nodes))
-    cluster.apply(state, 0.0)
+    cluster.apply(ClusterState(sequence=0, nodes=tuple(idle(application, node) for node in nodes)), 0.0)
     one, many = (_fastest_ms(application, batch, cluster) for batch in (1, _MANY))
     if one is None or many is None:
         return None
     per_image = max(0.0, many - one) / (_MANY - 1)
     return TightDeadline(OVERHEAD_MS + SAFETY * max(0.0, one - per_image), SAFETY * per_image)
+
+
+def idle(application: Application, node: NodeState) -> NodeState:
+    """Return a node as it would be with all fragments loaded and nothing to do."""
+    fragments = tuple(fragment.sha256 for fragment in application.fragments)
+    changes = {
+        "silent_ms": 0.0,
+        "queue_ms": 0.0,
+        "queue_length": 0,
+        "round_trip_ms": 0.0,  # as measured while everything starts at once
+        "loads": (),
+        "loaded": fragments,
+        "timings": (),
+    }
+    return node.model_copy(update=changes)
 
 
 def _fastest_ms(application: Application, batch: int, cluster: ClusterView) -> float | None:

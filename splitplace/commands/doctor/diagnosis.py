@@ -142,6 +142,8 @@ def versions(own: str, status: SystemReport) -> Check:
     different = {
         name: said for name, said in others.items() if said is not None and said.split(",")[0] not in same
     }
+    if not others:
+        return Check("versions", "ok", f"{own}; there is no service or node to compare it with")
     if not different:
         return Check("versions", "ok", f"{own} everywhere ({len(others)} services and nodes)")
     named = ", ".join(f"{name} has {said}" for name, said in sorted(different.items()))

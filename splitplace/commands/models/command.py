@@ -35,6 +35,9 @@ COMMANDS: Mapping[str, LazyCommand] = {
         "convert", "convert", "Bring applications that SplitPlace 0.2 wrote into the present form."
     ),
     "export": _command("export", "store", "Write an application as one archive."),
+    "rollback": _command(
+        "rollback", "store", "Put back the version of an application that `models add` replaced."
+    ),
     "remove": _command("remove", "store", "Delete an application that you added, with its fragments."),
 }
 """Subcommands of `splitplace models`."""

@@ -1,10 +1,10 @@
 """`splitplace models inspect`: where a network can be cut, and how it is best divided."""
 
-import re
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 import onnx
 import typer
@@ -17,32 +17,44 @@ from splitplace.messages.application import Application
 from splitplace.storage.model_store import ModelStore, StoreError
 from splitplace.storage.replace import replace_file
 from splitplace.workshop.cutting.balance import Device, Target
-from splitplace.workshop.cutting.inspection import Inspection, balance, inspect
-from splitplace.workshop.cutting.layer_split import Transport, cut
-from splitplace.workshop.onnx.joining import greatest_difference
+from splitplace.workshop.onnx.told_shapes import with_told_shapes
+from splitplace.workshop.packing.evaluation import is_cut_whole
 from splitplace.workshop.packing.pieces_of import future_pieces, stored_pieces
+from splitplace.workshop.pieces.chain import MeasuredNetwork, measured
+from splitplace.workshop.pieces.inspection import balance, inspect
 from splitplace.workshop.pieces.loaded import stage_model
+from splitplace.workshop.report.cuts import stored_cuts
 from splitplace.workshop.report.drawing import draw
-from splitplace.workshop.report.tables import pieces_table, points_table, stages_table, verdict
-from splitplace.workshop.user_networks.from_onnx import adopt, prepared
+from splitplace.workshop.report.tables import pieces_table, places_table, stages_table, verdict
+from splitplace.workshop.user_networks.differences import chain_differences
+from splitplace.workshop.user_networks.from_onnx import Wishes, adopt, prepared
+from splitplace.workshop.user_networks.heads import HeadWishes
 from splitplace.workshop.user_networks.preprocessing import Preprocessing
 from splitplace.workshop.user_networks.reading import read_onnx
-from splitplace.workshop.user_networks.source import samples, source_of
+from splitplace.workshop.user_networks.source import source_of
 
 _BYTES_PER_MS = 1000.0
 """Bytes in a millisecond at 1 MB/s."""
 _MEGABYTE = 1e6
 _STAGES = 3
-_TRIAL_IMAGES = 4
+_TRIAL_INPUTS = 4
 _SMALL_SIDE = 96
 _SMALL_BATCH, _LARGE_BATCH = 16, 2
-_CHAIN = re.compile(r"layer(-\d+)?")
-"""Variants that are chains of the whole network."""
 
 
 def inspect_command(
     network: Annotated[str, typer.Argument(help="An application in the store, or FILE.onnx.")],
     *,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input", help="Sizes that a file leaves open: 3x480x640 or images=3x480x640; again for another."
+        ),
+    ] = None,
+    values: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="An input of a file that always has one value, like rate=16000."),
+    ] = None,
     stages: Annotated[
         int | None, typer.Option(min=1, help="Fragments of the chain. [default: 3, or one for each speed]")
     ] = None,
@@ -57,7 +69,8 @@ def inspect_command(
         float | None, typer.Option(min=0, help="MB that a stage may need on its node. [default: any]")
     ] = None,
     micro_batch: Annotated[
-        int | None, typer.Option(min=1, help="Images in a call. [default: 16, or 2 of large pictures]")
+        int | None,
+        typer.Option(min=1, help="Inputs in a call. [default: as stored; else 16, 2 if large]"),
     ] = None,
     drawing: Annotated[
         Path | None, typer.Option("--draw", help="Also draw the network and its cuts into this SVG file.")
@@ -67,19 +80,20 @@ def inspect_command(
 ) -> None:
     """Show a network's pieces, where it can be cut, and what each stage costs.
 
-    Every segment between two places to cut is timed on this machine first; that takes some seconds.
+    What lies between two places to cut is timed on this machine first; that takes some seconds.
     """
     models = model_store(store)
     target = _target(speeds, bandwidth, memory)
-    application, model = _load(network, models)
-    wanted = stages or (len(target.nodes) if len(target.nodes) > 1 else _STAGES)
-    batch = micro_batch or _usual_batch(model)
+    loaded = _load(network, shape or (), values or (), models)
+    application, batch = loaded.application, micro_batch or loaded.micro_batch
+    places = measured(loaded.model)
+    wanted = stages or (len(target.nodes) if len(target.nodes) > 1 else min(_STAGES, len(places.places) + 1))
     name = application.name if application else Path(network).stem
-    found = inspect(model, name=name, stages=wanted, target=target, micro_batch=batch)
+    found = inspect(places, name=name, stages=wanted, target=target, micro_batch=batch)
     if application and application.chains:
         pieces = stored_pieces(application, batch)
     else:
-        pieces = future_pieces(name, model, batch)
+        pieces = future_pieces(name, places, batch)
     found = replace(found, pieces=pieces)
     if drawing is not None:
         replace_file(drawing, draw(found).encode())
@@ -88,28 +102,45 @@ def inspect_command(
         return
     console = Console()
     console.print(pieces_table(found))
-    console.print(points_table(found))
+    console.print(places_table(found))
     console.print(stages_table(found))
     console.print(verdict(found.plan))
-    console.print(_differences(model, found))
+    console.print(_differences(places, found.plan.cuts, 1 if loaded.one_by_one else _TRIAL_INPUTS))
     if application:
-        _print_chains(console, found, application, models, batch)
+        _print_chains(console, places, application)
     if drawing is not None:
         console.print(f"drawn: {drawing}", markup=False)
 
 
-def _load(network: str, store: ModelStore) -> tuple[Application | None, onnx.ModelProto]:
+@dataclass(frozen=True)
+class _Loaded:
+    """A network to inspect."""
+
+    model: onnx.ModelProto
+    application: Application | None
+    """None for a file."""
+    micro_batch: int
+    one_by_one: bool
+    """Whether it may have to be run on one input at a time."""
+
+
+def _load(network: str, sizes: Sequence[str], values: Sequence[str], store: ModelStore) -> _Loaded:
     """Return a network by the name of its application, or from a file."""
     if network.endswith(".onnx"):
-        file, _ = prepared(read_onnx(Path(network)))
+        wishes = Wishes(input=",".join(sizes), values=tuple(values), head=HeadWishes("tensors"))
+        file, _ = prepared(read_onnx(Path(network)), wishes)
         source = source_of(file)
         pixels = Preprocessing.for_channels(source.spec.shape[0], (), (), 1.0) if source.is_pictures else None
-        return None, adopt(file, pixels).model
+        adopted = adopt(file, pixels, replace(wishes, input="", values=()))
+        usual = 1 if adopted.one_by_one else _usual_batch(adopted.model)
+        return _Loaded(adopted.model, None, usual, adopted.one_by_one)
     application = next((each for each in store.applications() if each.name == network), None)
     if application is None:
         raise StoreError(store.root, f"has no application {network!r}; a file's name ends with .onnx")
-    whole = application.variant("whole").stages[0]
-    return application, stage_model(store, application, application.fragment(whole.fragment))
+    whole = application.variant("whole")
+    model = stage_model(store, application, application.fragment(whole.stages[0].fragment))
+    model = with_told_shapes(model)  # pieces tell the shapes of what crosses between them, not within
+    return _Loaded(model, application, whole.micro_batch, whole.micro_batch == 1)
 
 
 def _target(speeds: str, bandwidth: float | None, memory: float | None) -> Target:
@@ -131,32 +162,23 @@ def _usual_batch(model: onnx.ModelProto) -> int:
     return _SMALL_BATCH if max(sides, default=0) <= _SMALL_SIDE else _LARGE_BATCH
 
 
-def _differences(model: onnx.ModelProto, found: Inspection) -> str:
-    """Say how far the chain's logits are from the whole's, by what crosses the cuts."""
-    images = samples(source_of(model).spec, _TRIAL_IMAGES)
-    exact, rounded = (
-        greatest_difference(model, cut(model, found.plan.tensors, transport), images)
-        for transport in get_args(Transport)
-    )
+def _differences(network: MeasuredNetwork, cuts: tuple[int, ...], count: int) -> str:
+    """Say how far the chain's outputs are from the whole's, by what crosses the cuts."""
+    found = chain_differences(network, cuts, count)
     return (
-        f"Logits of the chain differ from the whole's by at most {exact:.1e}, and by {rounded:.1e} with "
-        f"float16 between the stages ({_TRIAL_IMAGES} random pictures)."
+        f"Outputs of the chain differ from the whole's by at most {found['float32']:.1e}, and by "
+        f"{found['float16']:.1e} with float16 between the stages (random inputs, {count})."
     )
 
 
-def _print_chains(
-    console: Console, found: Inspection, application: Application, store: ModelStore, micro_batch: int
-) -> None:
+def _print_chains(console: Console, network: MeasuredNetwork, application: Application) -> None:
     """Compare the chains in the store with the best ones."""
     for variant in application.variants:
-        if not _CHAIN.fullmatch(variant.name):
+        if not is_cut_whole(variant):
             continue
-        fragments = [
-            stage_model(store, application, application.fragment(stage.fragment)) for stage in variant.stages
-        ]
-        held = balance(found, fragments, micro_batch=micro_batch)
+        held = balance(network, stored_cuts(network, application, variant))
         console.print(
-            f"{variant.name} in the store: the slowest of {len(fragments)} stages computes "
+            f"{variant.name} in the store: the slowest of {len(variant.stages)} stages computes "
             f"{held.slowest_ms:.3f} ms an image here, in the best possible cut {held.best_ms:.3f} ms "
             f"({held.ratio:.2f}x)"
         )

@@ -11,12 +11,10 @@ from splitplace.commands.models.store import ApplicationArgument
 from splitplace.commands.shared.output import JsonOption, print_json
 from splitplace.commands.shared.places import StoreOption, model_store
 from splitplace.errors import ExitCode
-from splitplace.messages.application import Application
 from splitplace.workshop.cutting.profile import reference_score
-from splitplace.workshop.datasets import PUBLISHED, DatasetError, Subset, load_published
-from splitplace.workshop.datasets.image_folder import read_image_folder
 from splitplace.workshop.packing.description import timed
 from splitplace.workshop.packing.evaluation import discrepancies, evaluate
+from splitplace.workshop.packing.pictures import labelled_pictures
 from splitplace.workshop.pieces.loaded import stage_runtime
 from splitplace.workshop.report.tables import profile_table, variants_table
 
@@ -26,7 +24,10 @@ def evaluate_command(
     *,
     data: Annotated[Path, typer.Option(help="The data set's files, or a folder of pictures for each class.")],
     dataset: Annotated[
-        str, typer.Option(help="The published set that DATA holds. [default: that of the application's name]")
+        str,
+        typer.Option(
+            help="The published set that DATA holds. [default: that of its name, or of its classes]"
+        ),
     ] = "",
     store: StoreOption = None,
     as_json: JsonOption = False,
@@ -37,7 +38,7 @@ def evaluate_command(
     if a stored accuracy is not reproduced.
     """
     models = model_store(store)
-    images = _images(models.application(application), data, dataset)
+    images = labelled_pictures(models.application(application), data, dataset)
     found, results = evaluate(models, application, images)
     problems = list(discrepancies(found, results))
     if as_json:
@@ -71,13 +72,3 @@ def profile_command(
     console.print(profile_table(stored, now))
     if write:
         console.print(f"written: {models.folder(now.name)}", markup=False)
-
-
-def _images(application: Application, data: Path, dataset: str) -> Subset:
-    name = dataset or (application.name if application.name in PUBLISHED else "")
-    if not name:
-        channels, height, width = application.input.shape
-        return read_image_folder(data, application.labels, (channels, height, width))
-    if name not in PUBLISHED:
-        raise DatasetError(f"--dataset is one of {', '.join(PUBLISHED)}")
-    return load_published(name, data).test

@@ -20,7 +20,7 @@ from splitplace.workshop.report.cuts import DiagramError, cut_diagrams
 from splitplace.workshop.report.groups import (
     GroupConfusion,
     group_confusions,
-    labelled_pictures,
+    pictures_of,
     several_sinks,
 )
 
@@ -77,7 +77,7 @@ def _chapter(models: ModelStore, application: Application, folders: Sequence[Pat
     confusions: tuple[GroupConfusion, ...] = ()
     if several_sinks(application) and folders:
         try:
-            pictures = labelled_pictures(application, folders)
+            pictures = pictures_of(application, folders)
             load = partial(stage_runtime, models, application)
             confusions = tuple(group_confusions(application, load, pictures))
         except DatasetError as error:

@@ -1,4 +1,4 @@
-"""`splitplace models list | export | remove`: the commands that need nothing but the store."""
+"""`splitplace models list | export | rollback | remove`: the commands that need nothing but the store."""
 
 import sys
 import zipfile
@@ -13,7 +13,7 @@ from splitplace.commands.shared.output import JsonOption, print_json
 from splitplace.commands.shared.places import StoreOption, model_store
 from splitplace.messages.application import Variant
 from splitplace.messages.limits import MEBIBYTE
-from splitplace.storage.model_store import ModelStore, StoreError
+from splitplace.storage.model_store import PREVIOUS, ModelStore, StoreError
 from splitplace.storage.paths import SHIPPED_STORE
 from splitplace.terminal import printable
 
@@ -68,16 +68,32 @@ def export_command(
 ) -> None:
     """Write an application as one archive.
 
-    Unpack it into the model store of another machine to have it there.
+    Unpack it into the model store of another machine to have it there. The version that it replaced is left
+    out.
     """
-    folder = model_store(store).folder(application)
+    models = model_store(store)
+    folder, pieces = models.folder(application), models.pieces_folder(application)
+    named = {pieces / file.sha256 for file in models.application(application).files}
+    others = {folder / PREVIOUS, *pieces.glob("*")} - named
     try:
         with zipfile.ZipFile(archive, "w") as file:  # the weights do not compress
-            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            for path in sorted(path for path in folder.rglob("*") if path.is_file() and path not in others):
                 file.write(path, path.relative_to(folder.parent))
     except OSError as error:
         raise StoreError(archive, f"cannot be written: {error.strerror}") from error
     Console().print(f"written: {archive}, {archive.stat().st_size / MEBIBYTE:.1f} MB", markup=False)
+
+
+def rollback_command(application: ApplicationArgument, *, store: StoreOption = None) -> None:
+    """Put back the version of an application that `models add` replaced.
+
+    A system that runs takes it over: tasks that are under way end as they began. Given again, it brings back
+    the newer version.
+    """
+    models = model_store(store)
+    found = models.roll_back(application)
+    variants = ", ".join(variant.name for variant in found.variants)
+    Console().print(f"in place again: {application} with {variants}; the other version is kept", markup=False)
 
 
 def remove_command(

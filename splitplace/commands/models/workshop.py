@@ -94,5 +94,6 @@ def _bench(recipe: Recipe, data: Path, checkpoints: Path | None, device: str) ->
             dataset,
             (checkpoints or paths().trainings) / recipe.name,
             progress,
+            model_store(None),
             device or default_device(),
         )

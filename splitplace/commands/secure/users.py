@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
@@ -23,10 +24,9 @@ from splitplace.errors import ConfigurationError
 from splitplace.messages.topics import (
     DASHBOARD,
     ENROLLER,
+    HOME_ASSISTANT,
     NEWCOMER,
     NODE,
-    NODE_INFO,
-    NODE_STATUS,
     OPERATOR,
     SENSOR,
 )
@@ -34,6 +34,7 @@ from splitplace.security.dynamic_security import User, describe_client
 from splitplace.security.names import SERVICE, check_name, newcomer_login, next_login
 from splitplace.security.passwords import draw_password
 from splitplace.security.register import Login, Note, kind_of
+from splitplace.security.rules import LEFT_BY_NODES
 from splitplace.security.tokens import Token, draw_secret
 from splitplace.storage.credentials import ONLY_OWNER, Credentials
 from splitplace.storage.replace import replace_file
@@ -49,6 +50,7 @@ class AddedKind(StrEnum):
     NODE = NODE
     SENSOR = SENSOR
     DASHBOARD = DASHBOARD
+    HOME_ASSISTANT = HOME_ASSISTANT
     OPERATOR = OPERATOR
 
 
@@ -96,7 +98,9 @@ class _System:
 
 def add_command(
     kind: Annotated[AddedKind, typer.Argument(help="What it is.")],
-    name: Annotated[str, typer.Argument(help="What it is called in topics. One name belongs to one kind.")],
+    names: Annotated[
+        list[str], typer.Argument(help="What it is called in topics. One name belongs to one kind.")
+    ],
     *,
     client_id: Annotated[
         str | None,
@@ -112,33 +116,53 @@ def add_command(
 ) -> None:
     """Let somebody in: a node by a joining token, others by a file of credentials.
 
-    The broker must run. A token is good for one node and one use: `splitplace node --join TOKEN`.
+    The broker must run. A token is good for one node and one use: `splitplace node --join TOKEN`. Several
+    names of one kind make several users, each with a token or a file of its own.
     """
-    check_name(kind, name)
-    if client_id is not None and kind not in {AddedKind.SENSOR, AddedKind.DASHBOARD}:
+    for name in names:
+        check_name(kind, name)
+    if len(set(names)) < len(names):
+        raise ConfigurationError("a name stands there twice; each belongs to one user")
+    if client_id is not None and kind not in {
+        AddedKind.SENSOR,
+        AddedKind.DASHBOARD,
+        AddedKind.HOME_ASSISTANT,
+    }:
         raise ConfigurationError(f"--client-id: a {kind} has several connections, so any id must do")
+    if client_id is not None and len(names) > 1:
+        raise ConfigurationError("--client-id is for one user: add the others with a command of their own")
     system = _System(secured_folder(paths(state_dir)))
-    asyncio.run(_add(system, kind.value, name, client_id or "", parse_duration_ms(valid) / 1000, qr=qr))
+    asyncio.run(_add(system, kind.value, names, client_id or "", parse_duration_ms(valid) / 1000, qr=qr))
 
 
-async def _add(system: _System, kind: str, name: str, client_id: str, valid_s: float, *, qr: bool) -> None:
+async def _add(
+    system: _System, kind: str, names: Sequence[str], client_id: str, valid_s: float, *, qr: bool
+) -> None:
     async with controlling(system.settings) as control:
         known = await control.logins()
-        taken_by = kind_of(name, [each for each in known if each.kind != NEWCOMER])
-        if taken_by is None and kind != NODE:
-            taken_by = kind_of(name, known) and NODE  # invited, and may come any moment
-        if taken_by is not None:
-            raise ConfigurationError(
-                f"{name!r} is a {taken_by} already: one name belongs to one kind, and to one user "
-                f"(splitplace secure rotate {name} makes a new password, splitplace secure remove {name} "
-                "frees the name)"
-            )
-        if kind == NODE:
-            _show_token(await system.invite(control, name, valid_s), qr=qr)
-            return
-        user = User(kind, name, name, draw_password(), client_id)
-        await system.add(control, user, url=system.facts.url, note=Note())
-    print(f"{name} may come in as {kind}; its credentials, for nobody else: {system.folder.users.file(name)}")
+        for name in names:
+            _check_free(name, kind, known)
+        for name in names:
+            if kind == NODE:
+                _show_token(await system.invite(control, name, valid_s), qr=qr)
+                continue
+            user = User(kind, name, name, draw_password(), client_id)
+            await system.add(control, user, url=system.facts.url, note=Note())
+            file = system.folder.users.file(name)
+            print(f"{name} may come in as {kind}; its credentials, for nobody else: {file}")
+
+
+def _check_free(name: str, kind: str, known: Sequence[Login]) -> None:
+    """Raise ConfigurationError where somebody has the name already."""
+    taken_by = kind_of(name, [each for each in known if each.kind != NEWCOMER])
+    if taken_by is None and kind != NODE:
+        taken_by = kind_of(name, known) and NODE  # invited, and may come any moment
+    if taken_by is not None:
+        raise ConfigurationError(
+            f"{name!r} is a {taken_by} already: one name belongs to one kind, and to one user "
+            f"(splitplace secure rotate {name} makes a new password, splitplace secure remove {name} "
+            "frees the name)"
+        )
 
 
 def list_command(*, as_json: JsonOption = False, state_dir: StateDirOption = None) -> None:
@@ -192,7 +216,7 @@ async def _remove(system: _System, name: str) -> None:
             raise ConfigurationError(f"{name} is a part of the system: splitplace secure rotate {name}")
         await control.remove(gone)
         if any(each.kind == NODE for each in gone):
-            await control.clear((NODE_STATUS.at(node=name), NODE_INFO.at(node=name)))
+            await control.clear(tuple(topic.at(node=name) for topic in LEFT_BY_NODES))
 
 
 def rotate_command(
@@ -225,10 +249,8 @@ def rotate_command(
     if name == BROKER:
         facts = Facts.load(folder.facts)
         Authority.load(folder.authority).sign_broker(facts.hosts, folder.broker)
-        print(
-            "the broker has a new certificate; `splitplace broker` takes it at once, without losing anybody"
-        )
-        print("(any other Mosquitto: copy broker.pem and broker.key, then send it SIGHUP)")
+        print("the broker has a new certificate; `splitplace broker` restarts with it and keeps messages")
+        print("(any other Mosquitto: copy broker.pem and broker.key, then restart it)")
         return
     system = _System(folder)
     overlap_s = 0.0 if overlap in {"0", "0s"} else parse_duration_ms(overlap) / 1000

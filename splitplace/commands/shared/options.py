@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from splitplace.bus.discovery import FindingSettings, with_broker
 from splitplace.bus.settings import Settings
-from splitplace.errors import ExitCode
+from splitplace.errors import ConfigurationError, ExitCode
+from splitplace.messages.pictures import FITS, Fit
 from splitplace.terminal import printable
 
 _BROKER_HELP = "URL of the broker: `mqtt://HOST:PORT`, or `mqtts://` for TLS."
@@ -91,3 +92,11 @@ def fail(reason: str, code: ExitCode) -> NoReturn:
     """Print the reason on standard error, and exit."""
     print(printable(reason), file=sys.stderr)
     raise typer.Exit(code)
+
+
+def fit_of(text: str) -> Fit | None:
+    """Return what `--fit` says. Raises ConfigurationError."""
+    found = next((fit for fit in FITS if fit == text), None)
+    if text and found is None:
+        raise ConfigurationError(f"--fit is one of {', '.join(FITS)}")
+    return found

@@ -19,13 +19,31 @@ OTHER_USER = "send as a sensor or operator (splitplace secure add sensor NAME, t
 def task_publication(
     settings: Settings, application: str, client: str, task: str, request: TaskRequest
 ) -> Publication:
-    """Return a task in msgpack. Any MQTT 5 client can send it: response topic, correlation data."""
+    """Return a task in msgpack, whose answer is msgpack too. Any MQTT 5 client can send it."""
+    properties = _properties(settings, client, task)
+    properties.ContentType = "application/msgpack"
+    payload = msgpack.packb(request.model_dump(exclude_none=True))
+    return Publication(_topic(settings, application, client, task), payload, properties=properties)
+
+
+def picture_publication(  # noqa: PLR0917 - as above
+    settings: Settings, application: str, client: str, task: str, picture: bytes, deadline_ms: float
+) -> Publication:
+    """Return a bare picture as a task, whose answer is JSON, for whatever listens."""
+    properties = _properties(settings, client, task)
+    properties.UserProperty = [("deadline_ms", f"{deadline_ms:g}")]
+    return Publication(_topic(settings, application, client, task), picture, properties=properties)
+
+
+def _properties(settings: Settings, client: str, task: str) -> Properties:
     properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
     properties.ResponseTopic = f"{settings.prefix}/{ANSWER.at(client=client, task=task)}"
     properties.CorrelationData = task.encode()
-    properties.ContentType = "application/msgpack"
-    topic = f"{settings.prefix}/{TASK_NAMED.at(application=application, client=client, task=task)}"
-    return Publication(topic, msgpack.packb(request.model_dump(exclude_none=True)), properties=properties)
+    return properties
+
+
+def _topic(settings: Settings, application: str, client: str, task: str) -> str:
+    return f"{settings.prefix}/{TASK_NAMED.at(application=application, client=client, task=task)}"
 
 
 async def check_gateway(client: BrokerClient, settings: Settings) -> None:

@@ -2,19 +2,22 @@
 
 import asyncio
 import contextlib
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from splitplace.bus.settings import Settings
-from splitplace.commands.shared.options import BrokerOption, CredentialsOption, PrefixOption, settings_from
-from splitplace.commands.shared.output import JsonOption, print_json
-from splitplace.commands.watch.observation import Observation, observe
-from splitplace.commands.watch.recording import Recorder, recording
-from splitplace.commands.watch.screen import shown
-from splitplace.messages.base import Message
+from splitplace.commands.shared.options import (
+    BrokerOption,
+    CredentialsOption,
+    PrefixOption,
+    fail,
+    settings_from,
+)
+from splitplace.commands.shared.output import JsonOption
+from splitplace.commands.watch.recording import recording
+from splitplace.commands.watch.watching import Watching, WatchOptions
+from splitplace.errors import ExitCode
 
 
 def command(
@@ -29,35 +32,28 @@ def command(
         Path | None,
         typer.Option(help="Append decisions and task ends to this file, for `splitplace replay`."),
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="Show the path of the next task of this id and end: ID, SENSOR.ID, or SENSOR.*.",
+            show_default="all",
+        ),
+    ] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="Print lines, also on a terminal.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show metrics and decisions as they come.
+    """Say what happens and why, as it happens.
 
-    Counts of tasks and decisions start at zero; the other figures come from the services. Without a terminal
-    it prints a line every five seconds. `--json` prints each message as one line with `topic` and `payload`.
+    A line tells how each task ended and why; late and refused ones are marked. Nodes and services that come
+    and go are told. Counts of tasks and decisions start at zero; the other figures come from the services.
+    On a terminal all of it is a page, unless `--plain` is given. `--json` prints each message as one line
+    with `topic` and `payload`.
     """
+    if plain and as_json:
+        fail("--plain and --json exclude each other", ExitCode.USAGE)
     settings = settings_from(broker, prefix, credentials)
     with contextlib.suppress(KeyboardInterrupt), recording(record) as recorder:
-        asyncio.run(_watch(settings, seconds, recorder, as_json=as_json))
-
-
-async def _watch(
-    settings: Settings, seconds: float | None, recorder: Recorder | None, *, as_json: bool
-) -> None:
-    observation = Observation()
-
-    def take(topic: str, message: Message) -> None:
-        if recorder is not None:
-            recorder.take(topic, message)
-        if as_json:
-            print_json({"topic": topic, "payload": message}, indent=None)
-
-    async with contextlib.AsyncExitStack() as stack:
-        if as_json:
-            print(f"watching {settings.broker}, {settings.prefix} (Ctrl-C ends)", file=sys.stderr)
-        else:
-            title = f"{settings.broker}, {settings.prefix} (Ctrl-C ends)"
-            await stack.enter_async_context(shown(observation, title))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await observe(settings, observation, on_message=take)
+        watching = Watching(settings, recorder, WatchOptions(task, plain, as_json))
+        asyncio.run(watching.run(seconds))
+        if not watching.found:
+            fail(f"task {task} has not ended meanwhile; start this before the task is sent", ExitCode.PROBLEM)

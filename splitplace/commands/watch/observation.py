@@ -3,27 +3,39 @@
 `Observation` is fed by `observe` from the broker, and shown by `splitplace.commands.watch.view`.
 """
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from splitplace.bus.settings import Settings
 from splitplace.commands.shared.client import connected, may_not_read, read, subscribe
+from splitplace.commands.shared.task_record import TaskMessage, TaskRecord
 from splitplace.errors import UnreachableError
+from splitplace.messages.application import Application
 from splitplace.messages.base import Message
-from splitplace.messages.cluster import ClusterState, NodeInfo, NodeState, ServiceStatus
-from splitplace.messages.metrics import ClusterMetrics, GatewayMetrics, NodeMetrics, TaskMetrics
+from splitplace.messages.cluster import ClusterState, NodeInfo, NodeState, ServiceStatus, StageFailure
+from splitplace.messages.metrics import (
+    ClusterMetrics,
+    GatewayMetrics,
+    NodeMetrics,
+    RefusalMetrics,
+    TaskMetrics,
+)
 from splitplace.messages.task import TaskAccepted, TaskDecided, TaskFinished
 from splitplace.messages.topics import (
+    APPLICATION,
     CLUSTER_STATE,
     JOB_ACCEPTED,
     JOB_DECIDED,
     JOB_FINISHED,
+    JOB_PLACED,
     METRICS_CLUSTER,
     METRICS_GATEWAY,
     METRICS_NODE,
+    METRICS_REFUSALS,
     METRICS_TASKS,
+    NODE_FAILURE,
     NODE_INFO,
     SERVICE_STATUS,
     Topic,
@@ -32,18 +44,23 @@ from splitplace.messages.topics import (
 TOPICS: tuple[Topic[Any], ...] = (
     JOB_ACCEPTED,
     JOB_DECIDED,
+    JOB_PLACED,
     JOB_FINISHED,
     CLUSTER_STATE,
     NODE_INFO,
+    NODE_FAILURE,
     SERVICE_STATUS,
+    APPLICATION,
     METRICS_TASKS,
     METRICS_GATEWAY,
+    METRICS_REFUSALS,
     METRICS_NODE,
     METRICS_CLUSTER,
 )
 
 _REMEMBERED = 100_000
-_RECENT = 8
+_RECORDS = 2_000
+"""Tasks that are remembered with all that was said about them."""
 
 
 @dataclass
@@ -64,7 +81,11 @@ class Observation:
     """Decisions for each variant, retries included."""
     examples: dict[str, TaskDecided] = field(default_factory=dict)
     """The first decision for each variant."""
-    recent: deque[TaskDecided] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    applications: dict[str, Application] = field(default_factory=dict)
+    records: dict[str, TaskRecord] = field(default_factory=dict)
+    """The last 2,000 tasks, oldest first."""
+    refusals: dict[str, int] = field(default_factory=dict)
+    """Tasks that were refused at intake since the gateway started, by reason."""
 
     @property
     def on_time(self) -> int:
@@ -76,8 +97,10 @@ class Observation:
         """Share of finished tasks that were on time; None before the first."""
         return self.on_time / len(self.finished) if self.finished else None
 
-    def apply(self, message: Message) -> None:  # noqa: C901 - one case for each kind of message
+    def apply(self, message: Message) -> None:
         """Update the observation with a message."""
+        if isinstance(message, TaskMessage):
+            self._apply_task(message)
         match message:
             case TaskAccepted() if len(self.accepted) < _REMEMBERED:
                 self.accepted.setdefault(message.task, message)
@@ -85,15 +108,30 @@ class Observation:
                 variant = message.variant or "refused"
                 self.decided[variant] += 1
                 self.examples.setdefault(variant, message)
-                self.recent.append(message)
             case TaskFinished() if len(self.finished) < _REMEMBERED:
                 self.finished.setdefault(message.task, message)
+            case TaskMetrics() | GatewayMetrics() | NodeMetrics() | ClusterMetrics() | RefusalMetrics():
+                self._apply_metrics(message)
+            case _:
+                self._apply_parts(message)
+
+    def _apply_parts(self, message: Message) -> None:
+        match message:
             case ClusterState():
                 self.nodes = {node.node: node for node in message.nodes}
             case NodeInfo():
                 self.infos[message.node] = message
             case ServiceStatus():
                 self.services[message.service] = message
+            case Application():
+                self.applications[message.name] = message
+            case _:
+                pass
+
+    def _apply_metrics(
+        self, message: TaskMetrics | GatewayMetrics | NodeMetrics | ClusterMetrics | RefusalMetrics
+    ) -> None:
+        match message:
             case TaskMetrics():
                 self.tasks = message
             case GatewayMetrics():
@@ -102,8 +140,18 @@ class Observation:
                 self.node_metrics[message.node] = message
             case ClusterMetrics():
                 self.cluster = message
-            case _:
-                pass
+            case RefusalMetrics():
+                self.refusals[message.reason] = message.count
+
+    def _apply_task(self, message: TaskMessage) -> None:
+        record = self.records.get(message.task)
+        if record is None:
+            if isinstance(message, StageFailure):
+                return  # its application is not known
+            record = self.records[message.task] = TaskRecord(message.task, message.application, 0.0)
+            while len(self.records) > _RECORDS:
+                del self.records[next(iter(self.records))]
+        record.take(message)
 
 
 async def observe(

@@ -1,23 +1,29 @@
-"""A log of decisions and task ends for `splitplace replay`: JSON lines of topic and payload.
+"""A log of decisions, task ends and nodes for `replay` and `calibrate`: JSON lines of topic and payload.
 
 `splitplace watch --json` and `mosquitto_sub -t 'splitplace/v1/job/#' -F %J` write lines that `Log` reads too.
 """
 
 import contextlib
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from pydantic_core import from_json
 
 from splitplace.bus.connection import parse
 from splitplace.errors import SplitPlaceError
 from splitplace.messages.base import Message
+from splitplace.messages.cluster import ClusterState
 from splitplace.messages.earlier import complete_decision, complete_event
 from splitplace.messages.limits import MAX_CONTROL_BYTES
 from splitplace.messages.task import TaskDecided, TaskFinished
-from splitplace.messages.topics import JOB_DECIDED, JOB_FINISHED
+from splitplace.messages.topics import CLUSTER_STATE, JOB_DECIDED, JOB_FINISHED
+
+STATE_EVERY_S = 10.0
+"""Seconds between two states of the cluster in a log."""
 
 MAX_LINE_BYTES = 2 * MAX_CONTROL_BYTES
 _LEVELS = 3
@@ -29,24 +35,31 @@ class RecordingError(SplitPlaceError):
 
 
 class Recorder:
-    """Write decisions and task ends as they come, and flush each."""
+    """Write decisions and task ends as they come, states of the cluster now and then, and flush each."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: TextIO, clock: Callable[[], float] = time.time) -> None:
         self._file = file
+        self._clock = clock
+        self._next_state_s = 0.0
 
     def take(self, topic: str, message: Message) -> None:
-        """Write a message if it is a decision or a task end. Raises RecordingError.
+        """Write a message if it is a decision, a task end or a state that is due. Raises RecordingError.
 
         Args:
             topic: where it arrived, with or without prefix.
             message: any message.
         """
-        if isinstance(message, TaskDecided | TaskFinished):
-            try:
-                self._file.write(f'{{"topic":{json.dumps(topic)},"payload":{message.model_dump_json()}}}\n')
-                self._file.flush()
-            except OSError as error:
-                raise _unwritable(self._file.name, error) from error
+        now_s = self._clock()
+        if isinstance(message, ClusterState) and now_s >= self._next_state_s:
+            self._next_state_s = now_s + STATE_EVERY_S
+        elif not isinstance(message, TaskDecided | TaskFinished):
+            return
+        where = json.dumps(topic)
+        try:
+            self._file.write(f'{{"at":{now_s:.3f},"topic":{where},"payload":{message.model_dump_json()}}}\n')
+            self._file.flush()
+        except OSError as error:
+            raise _unwritable(self._file.name, error) from error
 
 
 @contextlib.contextmanager
@@ -77,23 +90,42 @@ class Log:
 
     def events(self) -> Iterator[TaskDecided | TaskFinished]:
         """Return decisions and task ends in the order of the file. Raises OSError."""
+        for _, message in self.entries():
+            if not isinstance(message, ClusterState):
+                yield message
+
+    def entries(self) -> Iterator[tuple[float | None, TaskDecided | TaskFinished | ClusterState]]:
+        """Return the same and states of the cluster, each with its time in Unix seconds. Raises OSError.
+
+        The time is None where the log does not tell it.
+        """
         with self._path.open("rb") as file:
             while line := file.readline(MAX_LINE_BYTES):
                 try:
-                    event = _event(line)
+                    content = from_json(line)
+                    event, at_s = _event(content), _time_of(content)
                 except (ValueError, KeyError, TypeError, AttributeError):
                     self.broken += 1
                 else:
                     if event is not None:
-                        yield event
+                        yield at_s, event
 
 
-def _event(line: bytes) -> TaskDecided | TaskFinished | None:
+def _time_of(content: dict[str, Any]) -> float | None:
+    """Return when a line was written, as `Recorder` or `mosquitto_sub -F %J` says."""
+    at, text = content.get("at"), content.get("tst")
+    if isinstance(at, int | float):
+        return float(at)
+    return datetime.fromisoformat(text).timestamp() if isinstance(text, str) else None
+
+
+def _event(content: dict[str, Any]) -> TaskDecided | TaskFinished | ClusterState | None:
     """Parse a line as strictly as a message from the broker. Return None for another topic."""
-    content = from_json(line)
     name = "/".join(content["topic"].split("/")[-_LEVELS:])
     if JOB_DECIDED.match(name) is not None:
         return parse(JOB_DECIDED, name, complete_decision(content["payload"])).message
+    if name.endswith(CLUSTER_STATE.filter):
+        return parse(CLUSTER_STATE, CLUSTER_STATE.filter, json.dumps(content["payload"]).encode()).message
     if JOB_FINISHED.match(name) is not None:
         return parse(JOB_FINISHED, name, complete_event(content["payload"])).message
     return None

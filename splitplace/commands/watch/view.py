@@ -8,13 +8,16 @@ from rich.table import Table
 from rich.text import Text
 
 from splitplace.commands.shared.output import cell
+from splitplace.commands.shared.task_record import TaskRecord
 from splitplace.commands.watch.observation import Observation
+from splitplace.commands.watch.words import mark, name_of
 from splitplace.messages.cluster import NodeState
 from splitplace.messages.limits import MEBIBYTE
-from splitplace.messages.names import readable
-from splitplace.messages.task import TaskDecided
 
 _MISSING = "·"
+_RECENT = 8
+"""Tasks on the page."""
+_STYLES = {"in time": "green", "LATE": "yellow", "open": "dim"}
 
 
 def page(observation: Observation, title: str) -> RenderableType:
@@ -22,7 +25,7 @@ def page(observation: Observation, title: str) -> RenderableType:
     return Group(
         Text(title, style="bold"),
         Text(""),
-        _nodes(observation),
+        nodes_table(observation),
         _tasks(observation),
         _decisions(observation),
     )
@@ -39,15 +42,8 @@ def line(observation: Observation) -> str:
     )
 
 
-def decision_line(decided: TaskDecided) -> str:
-    """Return one decision with its reason, in one line."""
-    return (
-        f"{readable(decided.task)}: {decided.variant or 'refused'} for {decided.batch} x "
-        f"{decided.application}, {decided.slack_ms:.0f} ms left: {decided.reason}"
-    )
-
-
-def _nodes(observation: Observation) -> Table:
+def nodes_table(observation: Observation) -> Table:
+    """Return the nodes with what they hold and do."""
     table = _table("Nodes")
     table.add_column("node", overflow="fold")
     table.add_column("state", no_wrap=True)
@@ -123,20 +119,31 @@ def _tasks(observation: Observation) -> Table:
 def _decisions(observation: Observation) -> Table:
     counts = ", ".join(f"{name} {count}" for name, count in sorted(observation.decided.items()))
     table = _table(f"Decisions: {counts or 'none yet'}")
-    table.add_column("task", no_wrap=True)
-    table.add_column("batch", justify="right")
-    table.add_column("slack ms", justify="right")
-    table.add_column("decision")
-    table.add_column("reason", ratio=1)
-    for decided in observation.recent:
+    table.add_column("", no_wrap=True)
+    table.add_column("task", overflow="fold")
+    table.add_column("ms of ms", justify="right", no_wrap=True)
+    table.add_column("decision", overflow="fold")
+    table.add_column("why", ratio=1)
+    for record in list(observation.records.values())[-_RECENT:]:
+        said, end = mark(record), record.finished
+        decided, known = record.last.decided, record.finished or record.accepted
+        due = _milliseconds(known.deadline_ms if known else None)
         table.add_row(
-            readable(decided.task),
-            str(decided.batch),
-            f"{decided.slack_ms:.0f}",
-            decided.variant or "refused",
-            cell(decided.reason),
+            Text(said, _STYLES.get(said, "red")),
+            name_of(record),
+            f"{_milliseconds(end.response_ms if end else None)} of {due}",
+            (end.variant if end else decided.variant if decided else None) or _MISSING,
+            cell(_reason(record)),
         )
     return table
+
+
+def _reason(record: TaskRecord) -> str:
+    """Return why it ended badly, else why it was run as it was."""
+    decided, end = record.last.decided, record.finished
+    if end is not None and end.status != "answered":
+        return end.reason
+    return decided.reason if decided else ""
 
 
 def _ratio(value: float | None) -> str:

@@ -4,8 +4,10 @@ import re
 from collections.abc import Mapping
 
 from splitplace.experiments.catalogue.beyond import ARMS, DRIFT, FAILURES, INTERVAL
-from splitplace.experiments.catalogue.comparison import FIG2, FIG6, TABLE4
+from splitplace.experiments.catalogue.comparison import BZIP2, FIG2, FIG6, TABLE4
+from splitplace.experiments.catalogue.mixed import GRADIENT, MIXED
 from splitplace.experiments.catalogue.own import STORE
+from splitplace.experiments.catalogue.real import FIG2_REAL
 from splitplace.experiments.catalogue.sensitivity import FIG9, FIG10
 from splitplace.experiments.catalogue.surroundings import FIG13, FIG16, FIG18, FIG19
 from splitplace.experiments.plan import Experiment
@@ -15,21 +17,25 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     for experiment in (
         TABLE4,
         FIG2,
+        FIG2_REAL,
         FIG6,
-        FIG9,
-        FIG10,
-        FIG13,
-        FIG16,
         FIG18,
         FIG19,
         DRIFT,
-        FAILURES,
         ARMS,
         INTERVAL,
+        MIXED,
+        GRADIENT,
         STORE,
+        BZIP2,
+        FAILURES,
+        FIG10,
+        FIG16,
+        FIG13,
+        FIG9,
     )
 }
-"""By name."""
+"""By name: what decides most first, the longest last, because an interrupted command keeps finished pages."""
 
 
 def experiment(name: str) -> Experiment:

@@ -16,23 +16,25 @@ from splitplace.experiments.plan import (
 RATES = (6, 12, 24)
 """Tasks per interval: a light load, a full load, and more than the hosts can process."""
 
-_ALL_ARMS = (*EVERY_ARM, "int8")
-"""Some applications of the store also have an eight-bit network."""
+ALL_ARMS = (*EVERY_ARM, "int8", "early-exit")
+"""Some applications of the store also have an eight-bit network, or exits after some of their layers."""
 
 
-def _with_every_arm(policy: str) -> PolicyRow:
-    return PolicyRow(f"{policy} (every arm)", policy, _ALL_ARMS)
+def with_every_arm(policy: str) -> PolicyRow:
+    """Return the row of a policy that may choose every arm of the store."""
+    return PolicyRow(f"{policy} (every arm)", policy, ALL_ARMS)
 
 
-_DEFAULT = _with_every_arm(OURS)
+_DEFAULT = with_every_arm(OURS)
 _POLICIES = ("whole+earliest-finish", "semantic+earliest-finish", "mc+gobi", SPLITPLACE, OURS)
 _MORE = (
-    _with_every_arm(SPLITPLACE),
-    _with_every_arm("rule+earliest-finish"),
+    with_every_arm(SPLITPLACE),
+    with_every_arm("rule+earliest-finish"),
     _DEFAULT,
-    _with_every_arm(OURS_WITH_DASO),
+    with_every_arm(OURS_WITH_DASO),
 )
 """There is no oracle here: with long queues, its look-ahead takes longer than all other runs together."""
+_SHORT = ("rule+earliest-finish (every arm)", _DEFAULT.name)
 _RIVALS = (*_POLICIES, *(row.name for row in _MORE))
 
 
@@ -65,16 +67,13 @@ STORE = Experiment(
         *MERIT,
         "response_intervals.p95",
         "tasks.refused",
-        "share.whole",
-        "share.layer",
-        "share.semantic",
-        "share.compressed",
-        "share.int8",
+        *(f"share.{kind}" for kind in ALL_ARMS),
     ),
     plots=(
         Lines("rate", MERIT, "Figures of merit against load", "tasks per interval", logarithmic=True),
         ApplicationDots("applications", MERIT, "By application, 12 tasks per interval", _case(12)),
     ),
+    short=("whole+earliest-finish", "semantic+earliest-finish", SPLITPLACE, OURS, *_SHORT),
     claims=tuple(
         claim
         for rate in RATES

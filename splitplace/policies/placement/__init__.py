@@ -6,10 +6,11 @@ from typing import Literal
 
 import numpy as np
 
-from splitplace.policies.placement.daso import SurrogatePlacement
+from splitplace.policies.placement.daso import Search, SurrogatePlacement
 from splitplace.policies.placement.earliest_finish import EarliestFinish
 from splitplace.policies.placement.exact import Exact
 from splitplace.policies.placement.genetic import Genetic
+from splitplace.policies.placement.guarded import Guarded
 from splitplace.policies.placement.interface import (
     ActiveJob,
     Infeasible,
@@ -42,7 +43,18 @@ __all__ = [
     "placement_policy",
 ]
 
-PlacementName = Literal["earliest-finish", "random", "round-robin", "exact", "genetic", "gobi", "daso"]
+PlacementName = Literal[
+    "earliest-finish",
+    "random",
+    "round-robin",
+    "exact",
+    "genetic",
+    "gobi",
+    "daso",
+    "daso-no-gradient",
+    "daso-warm-start",
+    "daso-guarded",
+]
 
 MOST_REPLICAS = 4
 """Nodes that share a stage at most, where nothing else is set."""
@@ -55,6 +67,15 @@ PLACEMENT_POLICIES: Mapping[PlacementName, Callable[[Random, float, int], Placem
     "genetic": lambda random, *_: Genetic(random),
     "gobi": lambda random, alpha, _: _by_surrogate(random, alpha, decision_aware=False),
     "daso": lambda random, alpha, _: _by_surrogate(random, alpha, decision_aware=True),
+    "daso-no-gradient": lambda random, alpha, _: _by_surrogate(
+        random, alpha, decision_aware=True, search="no-gradient"
+    ),
+    "daso-warm-start": lambda random, alpha, _: _by_surrogate(
+        random, alpha, decision_aware=True, search="warm-start"
+    ),
+    "daso-guarded": lambda random, alpha, replicas: Guarded(
+        _by_surrogate(random, alpha, decision_aware=True), EarliestFinish(replicas), random
+    ),
 }
 
 
@@ -72,8 +93,10 @@ def placement_policy(
     return PLACEMENT_POLICIES[name](Random(seed), alpha, replicas)
 
 
-def _by_surrogate(random: Random, alpha: float, *, decision_aware: bool) -> SurrogatePlacement:
+def _by_surrogate(
+    random: Random, alpha: float, *, decision_aware: bool, search: Search = "gradient"
+) -> SurrogatePlacement:
     generator = np.random.default_rng(random.getrandbits(32))
     name = "daso" if decision_aware else "gobi"
     weights = pretrained_weights(name)
-    return SurrogatePlacement(weights, generator, decision_aware=decision_aware, alpha=alpha)
+    return SurrogatePlacement(weights, generator, decision_aware=decision_aware, alpha=alpha, search=search)

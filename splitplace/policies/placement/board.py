@@ -49,7 +49,7 @@ class Board:
         self._held = np.array([columns.shared(fragment.sha256) for fragment in fragments])
         """[S, N] Where a stage needs no more memory: its fragment is there already."""
         self._fits = usable & (self._held | (self._needed_bytes <= self._free_bytes))
-        self._input_bytes = np.array([fragment.input.bytes_per_image for fragment in fragments])
+        self._input_bytes = np.array([fragment.input_bytes_per_image for fragment in fragments])
         self._returns_ms = self._all_returns_ms()
         start_ms = schedule.start_ms
         self._inputs_ms = self._received_ms(
@@ -61,7 +61,7 @@ class Board:
         """Return [N] the time to bring the last output of each sink to the gateway."""
         job = self.schedule.job
         sinks = [stage.name for stage in job.variant.sinks]
-        last_bytes = np.array([job.fragments[name].output.bytes_per_image for name in sinks])
+        last_bytes = np.array([job.fragments[name].output_bytes_per_image for name in sinks])
         last_bytes *= job.micro_batches[-1]
         returns_ms = last_bytes[:, None] * self.columns.up_byte_ms + self.columns.latency_ms
         returns_ms += RETURN_HOPS * self.schedule.cluster.hop_ms

@@ -8,6 +8,7 @@ from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal
 
 import numpy as np
 from typing_extensions import override
@@ -42,6 +43,10 @@ from splitplace.policies.placement.training import PlacementSample, fit, predict
 from splitplace.policies.placement.weights import weights_of, weights_state
 from splitplace.policies.prediction import on_nodes, scheduled
 from splitplace.policies.state import State
+
+Search = Literal["gradient", "no-gradient", "warm-start"]
+"""From a guess by predicted times along the gradient; the guess as it is; along the gradient from where the
+latest task of the same kind stands (P_t-1 of equation 12). All end with the best moves of single stages."""
 
 FINE_TUNING_STEPS = 10
 FINE_TUNING_RATE = 5e-4
@@ -102,6 +107,7 @@ class SurrogatePlacement(PlacementPolicy, Rearranging):
         alpha: float = ALPHA,
         fine_tuning: bool = True,
         keep: int = MAX_SAMPLES,
+        search: Search = "gradient",
     ) -> None:
         """Make a policy from a trained surrogate.
 
@@ -112,8 +118,14 @@ class SurrogatePlacement(PlacementPolicy, Rearranging):
             alpha: weight of energy in equation 10.
             fine_tuning: whether `end_period` asks for training.
             keep: number of the newest tasks to train on.
+            search: how placements are searched.
         """
         self.name = "daso" if decision_aware else "gobi"
+        if search != "gradient":
+            self.name += f"-{search}"
+        self._search = search
+        self._previous: dict[tuple[str, str], Mapping[str, str]] = {}
+        """Latest placement of each application and variant."""
         self._weights = dict(weights)
         self._random = random
         self._decision_aware = decision_aware
@@ -135,13 +147,15 @@ class SurrogatePlacement(PlacementPolicy, Rearranging):
         if len(hopeless):
             return no_room(request, cluster, problem.stages[hopeless[0]])
         columns, surrogate = cluster.columns, SurrogateObjective(self._weights, problem)
-        chosen = self._best(surrogate, problem, columns, self._first_guess(problem))
+        first = self._where_it_was if self._search == "warm-start" else self._first_guess
+        chosen = self._best(surrogate, problem, columns, first(problem, request, columns))
         if (chosen < 0).any():
             return no_room(request, cluster, problem.stages[int(chosen.argmin())])
         nodes = {stage.name: columns.names[node] for stage, node in zip(problem.stages, chosen, strict=True)}
         schedule = scheduled(
             cluster, request.job, on_nodes(nodes), now_ms, start_ms=request.start_ms, due_ms=request.due_ms
         )
+        self._previous[request.job.application.name, request.job.variant.name] = nodes
         self._note(request, problem, surrogate.placed(one_hot(chosen, surrogate.node_count)), chosen)
         return Placement.of(schedule)
 
@@ -206,17 +220,29 @@ class SurrogatePlacement(PlacementPolicy, Rearranging):
             decision_aware=self._decision_aware,
         )
 
-    def _first_guess(self, problem: Problem) -> Array:
+    def _where_it_was(self, problem: Problem, request: PlacementRequest, columns: ClusterColumns) -> Array:
+        """Return the logits of P_t-1: where the latest task of the same kind stands; of the first, noise."""
+        logits = self._random.normal(0, JITTER, problem.time.shape).astype(np.float32)
+        before = self._previous.get((request.job.application.name, request.job.variant.name), {})
+        for row, stage in enumerate(problem.stages):
+            node = columns.index.get(before.get(stage.name, ""))
+            if node is not None:
+                logits[row, node] += STAY
+        return logits
+
+    def _first_guess(self, problem: Problem, *_: object) -> Array:
         """Return logits for new stages: higher where they are done sooner, with a little noise."""
         sooner = -np.log(problem.time + problem.waiting / problem.unit[:, None] + np.float32(1e-6))
         return sooner + self._random.normal(0, JITTER, sooner.shape).astype(np.float32)
 
-    @staticmethod
     def _best(
-        surrogate: SurrogateObjective, problem: Problem, columns: ClusterColumns, guess: Array
+        self, surrogate: SurrogateObjective, problem: Problem, columns: ClusterColumns, guess: Array
     ) -> Chosen:
         """Return what the search finds; if that does not fit, the rounded first guess."""
-        for placement in (mirror_ascent(surrogate, guess, problem.allowed), softmax(guess)):
+        starts = [softmax(guess)]
+        if self._search != "no-gradient":
+            starts.insert(0, mirror_ascent(surrogate, guess, problem.allowed))
+        for placement in starts:
             room = FreeMemory(problem, columns)
             chosen = rounded(placement, problem, room)
             if (chosen >= 0).all():

@@ -8,17 +8,20 @@ from typing_extensions import override
 
 from splitplace.messages.application import Stage
 from splitplace.messages.limits import MAX_DEALT, MAX_PLACED
+from splitplace.messages.placing import ForeseenPlacement
 from splitplace.policies.cluster import ClusterView
 from splitplace.policies.cost import HOP_MS, Flags
+from splitplace.policies.placement import few_nodes
 from splitplace.policies.placement.board import Board, ahead
 from splitplace.policies.placement.feasibility import no_room, no_usable_node
+from splitplace.policies.placement.foreseen import confirmed
 from splitplace.policies.placement.interface import (
     Infeasible,
     Placement,
     PlacementRequest,
     StatelessPlacement,
 )
-from splitplace.policies.placement.regroup import Regrouper
+from splitplace.policies.placement.regroup import Regrouper, can_wait, loads
 from splitplace.policies.prediction import Job, Offer, StageSchedule
 
 LEAST_GAIN = 0.05
@@ -54,23 +57,35 @@ class EarliestFinish(StatelessPlacement):
         self._regrouper = Regrouper()
 
     @override
+    def confirm(
+        self, request: PlacementRequest, foreseen: ForeseenPlacement, cluster: ClusterView, now_ms: float
+    ) -> Placement | None:
+        """Take over what the splitter has found by the same search, where nothing has changed."""
+        return confirmed(request, foreseen, cluster, now_ms, replicas=self._replicas)
+
+    @override
     def place(self, request: PlacementRequest, cluster: ClusterView, now_ms: float) -> Placement | Infeasible:
         """Choose deterministically."""
         usable = cluster.columns.usable(request.avoid)
         if not np.count_nonzero(usable):
             return no_usable_node(request, cluster)
-        board = _board(request, cluster, now_ms, usable)
         regrouped = self._regrouper.schedule(request, cluster, now_ms, usable)
-        best = board.schedule
-        without_room = board.put_all()
-        if without_room is not None:
-            packed = _largest_first(request, cluster, now_ms, usable) or regrouped
-            if packed is None:
-                return no_room(request, cluster, without_room)
-            best = packed
-        if len(request.job.variant.stages) > 1:
-            best = _on_a_single_node(request, cluster, now_ms, board, best)
-        if regrouped is not None and regrouped.prediction().response_ms < best.prediction().response_ms:
+        best = _among_few(request, cluster, now_ms, usable)
+        if best is None:
+            board = _board(request, cluster, now_ms, usable)
+            best = board.schedule
+            without_room = board.put_all()
+            if without_room is not None:
+                packed = _largest_first(request, cluster, now_ms, usable) or regrouped
+                if packed is None:
+                    return no_room(request, cluster, without_room)
+                best = packed
+            if len(request.job.variant.stages) > 1:
+                best = _on_a_single_node(request, cluster, now_ms, board, best)
+        if regrouped is not None and (
+            (loads(best) and can_wait(regrouped))  # what is loaded now serves the tasks that follow
+            or regrouped.prediction().response_ms < best.prediction().response_ms
+        ):
             best = regrouped
         job = best.job
         most = min(self._replicas, MAX_PLACED // len(job.variant.stages))
@@ -86,6 +101,28 @@ def _schedule(request: PlacementRequest, cluster: ClusterView, now_ms: float) ->
 
 def _board(request: PlacementRequest, cluster: ClusterView, now_ms: float, usable: Flags) -> Board:
     return Board(_schedule(request, cluster, now_ms), usable)
+
+
+def _among_few(
+    request: PlacementRequest, cluster: ClusterView, now_ms: float, usable: Flags
+) -> StageSchedule | None:
+    """Return the best schedule where few nodes may be used; None if they are many, or lack memory."""
+    if np.count_nonzero(usable) > few_nodes.FEW_NODES:
+        return None
+    names = cluster.columns.chosen(usable)
+    best = _schedule(request, cluster, now_ms)
+    if few_nodes.put_where_first(best, names) is not None:
+        return None
+    if len(request.job.variant.stages) == 1 or len(names) == 1:
+        return best
+    best_ms = best.prediction().response_ms
+    for name in names:
+        alone = _schedule(request, cluster, now_ms)
+        if few_nodes.put_all_on(alone, name):
+            alone_ms = alone.prediction().response_ms
+            if ahead(now_ms + alone_ms, now_ms + best_ms):
+                best, best_ms = alone, alone_ms
+    return best
 
 
 def _largest_first(

@@ -4,7 +4,7 @@ import numpy as np
 
 from splitplace.messages.application import Stage
 from splitplace.policies.cluster import ClusterView
-from splitplace.policies.memory import preparing_bytes
+from splitplace.policies.memory import least_preparing_bytes, megabytes
 from splitplace.policies.placement.interface import Infeasible, PlacementRequest
 from splitplace.policies.prediction import StageSchedule
 
@@ -43,16 +43,12 @@ def no_room(request: PlacementRequest, cluster: ClusterView, stage: Stage) -> In
     largest, freest = int(budgets.argmax()), int(free.argmax())
     needed = float(needs[largest])
     if np.isinf(needed):
-        needed = preparing_bytes(fragment)
-    wanted = f"{request.job.variant.name}: stage {stage.name} needs {_megabytes(needed)} of memory"
+        needed = least_preparing_bytes(fragment)
+    wanted = f"{request.job.variant.name}: stage {stage.name} needs {megabytes(needed)} of memory"
     if needed > budgets[largest]:
-        there = f"the largest node ({columns.names[largest]}) has {_megabytes(budgets[largest])}"
+        there = f"the largest node ({columns.names[largest]}) has {megabytes(budgets[largest])}"
         return Infeasible(f"{wanted}, {there}", temporary=False)
     if (free >= budgets).all():
         return Infeasible(f"{wanted} beside its other stages: the nodes are too small", temporary=False)
-    left = f"{_megabytes(max(0.0, free[freest]))} at most (on {columns.names[freest]})"
+    left = f"{megabytes(max(0.0, free[freest]))} at most (on {columns.names[freest]})"
     return Infeasible(f"{wanted}, tasks that run leave {left}", temporary=True)
-
-
-def _megabytes(size: float) -> str:
-    return f"{size / 1e6:.3g} MB"

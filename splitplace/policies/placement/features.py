@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from splitplace.messages.application import INPUT, Fragment, Stage, VariantKind
-from splitplace.messages.tensors import TensorSpec
 from splitplace.policies.cluster_columns import ClusterColumns
 from splitplace.policies.cost import Flags, Floats
 from splitplace.policies.prediction import Job
@@ -57,9 +56,9 @@ class PlacingJob:
         """The stages with work still to do."""
         return tuple(stage for stage in self.job.variant.stages if self.share(stage.name) > 0)
 
-    def moved_bytes(self, stage: Stage, tensor: TensorSpec) -> float:
+    def moved_bytes(self, stage: Stage, bytes_per_image: int) -> float:
         """Return the size of a stage's remaining inputs or outputs, in bytes."""
-        return self.share(stage.name) * self.job.batch * tensor.bytes_per_image
+        return self.share(stage.name) * self.job.batch * bytes_per_image
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +135,13 @@ def build_problem(
     times[0] = np.minimum(work_ms / unit_ms, _MOST_TIME)
     ready_ms = np.array([columns.fragment_ready_ms(fragment, now_ms) for _, _, fragment in rows])
     times[1] = np.minimum((ready_ms - now_ms) / unit_ms, _MOST_TIME)
-    inputs = np.array([[placing.moved_bytes(stage, fragment.input)] for placing, stage, fragment in rows])
+    inputs = np.array(
+        [[placing.moved_bytes(stage, fragment.input_bytes_per_image)] for placing, stage, fragment in rows]
+    )
     times[2] = np.minimum(inputs / unit_ms * columns.byte_ms, _MOST_TIME)
-    outputs = np.array([[placing.moved_bytes(stage, fragment.output)] for placing, stage, fragment in rows])
+    outputs = np.array(
+        [[placing.moved_bytes(stage, fragment.output_bytes_per_image)] for placing, stage, fragment in rows]
+    )
     times[3] = np.minimum(outputs / unit_ms * columns.byte_ms, _MOST_TIME)
     times[4] = waiting_ms / unit_ms
 
@@ -210,7 +213,7 @@ def _stage_features(placing: PlacingJob) -> list[tuple[float, ...]]:
             siblings[stage.source] / len(variant.stages),
             float(stage.source == INPUT),
             float(stage.name in job.sinks),
-            log(job.fragments[stage.name].input.bytes_per_image / job.application.input.bytes_per_image),
+            log(job.fragments[stage.name].input_bytes_per_image / job.application.input_bytes_per_image),
         )
         for stage in placing.open_stages
     ]

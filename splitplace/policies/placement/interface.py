@@ -9,6 +9,7 @@ from typing import Self
 from typing_extensions import override
 
 from splitplace.messages.limits import MAX_DEADLINE_MS
+from splitplace.messages.placing import ForeseenPlacement
 from splitplace.messages.task import TaskFinished
 from splitplace.policies.cluster import ClusterView, StageWork
 from splitplace.policies.prediction import Estimate, Job, PlacedShare, StageSchedule
@@ -121,6 +122,19 @@ class PlacementPolicy(ABC):
     @abstractmethod
     def place(self, request: PlacementRequest, cluster: ClusterView, now_ms: float) -> Placement | Infeasible:
         """Choose a node for every stage, none of them in `request.avoid`. The ledger stays as it is."""
+
+    def confirm(
+        self,
+        request: PlacementRequest,  # noqa: ARG002
+        foreseen: ForeseenPlacement,  # noqa: ARG002
+        cluster: ClusterView,  # noqa: ARG002
+        now_ms: float,  # noqa: ARG002
+    ) -> Placement | None:
+        """Return the placement that the splitter has found, if this policy would choose it now.
+
+        None: search. That is the answer of policies that do not choose as the splitter does.
+        """
+        return None
 
     @abstractmethod
     def learn(self, outcome: TaskFinished) -> None:

@@ -1,7 +1,7 @@
 """Stages and nodes together: group the pieces of a variant's chain for a few candidate nodes. Pure."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
 from statistics import median
@@ -11,10 +11,11 @@ import numpy as np
 
 from splitplace.messages.application import Application, Fragment
 from splitplace.messages.groupings import GroupedVariant, cut_places, derived_fragment, free_chain, grouped
-from splitplace.messages.pieces import NamedChain, PieceRun
+from splitplace.messages.pieces import NamedChain, PieceRun, bundle_bytes
 from splitplace.policies.cluster import ClusterView
 from splitplace.policies.cost import Flags, Floats
-from splitplace.policies.memory import described_bytes, preparing_bytes
+from splitplace.policies.memory import described_bytes, least_preparing_bytes
+from splitplace.policies.placement import few_nodes
 from splitplace.policies.placement.board import Board
 from splitplace.policies.placement.grouping import MAX_NODES, Grouping, NodeColumns, PieceCosts, Source, group
 from splitplace.policies.placement.interface import PlacementRequest
@@ -28,6 +29,10 @@ CANDIDATES = 10
 """Nodes that are compared, if their memory is enough."""
 OF_A_KIND = 3
 """Candidates of equal nodes before those of other kinds have their turn."""
+LOADING_ONCE = 0.001
+"""How much loading counts for a grouping that lasts: between two that are as fast, the sooner loaded."""
+PATIENCE = 0.25
+"""Share of its slack that a task may wait for one."""
 UNKNOWN = 64 * "0"
 """Hash of a fragment that no node has."""
 _LEAST_SCORE = 1e-9
@@ -50,20 +55,21 @@ class RunTable:
     memory_bytes: Floats
     """[U, U] Memory that a run needs where it is not loaded."""
     preparing_bytes: Floats
-    """[U, U] Memory that preparing a run takes."""
+    """[U, U] Memory that preparing a run takes at least."""
     crossing_bytes: Floats
     """[U + 1] What crosses at each place, for an image."""
 
     @classmethod
     def of(cls, application: Application, named: NamedChain) -> Self:
         """Derive all runs of a chain: a few hundred hashes for a large network."""
-        places = (0, *cut_places(named), len(named.chain.pieces))
+        places = (0, *cut_places(application, named), len(named.chain.pieces))
         units = range(len(places) - 1)
         runs = {}
         for first in units:
+            totals = tuple(named.totals_from(places[first]))
             for last in units[first:]:
                 run = PieceRun(chain=named.name, first=places[first], end=places[last + 1])
-                fragment = derived_fragment(application, run)
+                fragment = derived_fragment(application, run, totals[run.end - run.first - 1])
                 runs[fragment.sha256] = first, last, fragment
         by_run = {(first, last): fragment for first, last, fragment in runs.values()}
         bundles = [named.chain.bundles[place] for place in places]
@@ -73,8 +79,8 @@ class RunTable:
             tuple(by_run[unit, unit] for unit in units),
             _matrix(by_run, lambda fragment: fragment.file_bytes),
             _matrix(by_run, described_bytes),
-            _matrix(by_run, preparing_bytes),
-            np.array([sum(tensor.spec.bytes_per_image for tensor in bundle) for bundle in bundles], float),
+            _matrix(by_run, least_preparing_bytes),
+            np.array([bundle_bytes(bundle) for bundle in bundles], float),
         )
 
 
@@ -88,10 +94,11 @@ def _matrix(runs: Mapping[tuple[int, int], Fragment], figure: Callable[[Fragment
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A grouping that was the best when it was searched."""
+    """The groupings that were the best when they were searched."""
 
     application: Application
-    grouped: GroupedVariant
+    groupings: tuple[GroupedVariant, ...]
+    """For tasks that can wait, and for those that cannot; only one where nothing needs to be loaded."""
     found_ms: float
     until_ms: float
 
@@ -120,13 +127,16 @@ class Regrouper:
         key = application.name, job.variant.name, job.batch
         last = self._found.get(key)
         if last is not None and last.application is application and last.found_ms <= now_ms < last.until_ms:
-            again = _on_best_nodes(request, last.grouped, cluster, now_ms, usable)
-            if again is not None:
-                return again
-        schedule = self._search(request, cluster, now_ms, usable, self._table(application, named))
-        if schedule is None or schedule.job.grouped is None:
+            again = (_on_best_nodes(request, known, cluster, now_ms, usable) for known in last.groupings)
+            schedule = _chosen(again)
+            if schedule is not None:
+                return schedule
+        found = self._search(request, cluster, now_ms, usable, self._table(application, named))
+        schedule = _chosen(found)
+        if schedule is None:
             return None
-        self._found[key] = _Found(application, schedule.job.grouped, now_ms, now_ms + USED_FOR_MS)
+        groupings = tuple(each.job.grouped for each in found if each.job.grouped is not None)
+        self._found[key] = _Found(application, groupings, now_ms, now_ms + USED_FOR_MS)
         if len(self._found) > MAX_FOUND:
             del self._found[next(iter(self._found))]
         return schedule
@@ -134,23 +144,21 @@ class Regrouper:
     @staticmethod
     def _search(
         request: PlacementRequest, cluster: ClusterView, now_ms: float, usable: Flags, table: RunTable
-    ) -> StageSchedule | None:
-        job = request.job
+    ) -> list[StageSchedule]:
+        """Return the schedule for a task that can wait for loading, if there is one, and the quickest."""
         ranked = _candidates(table, request, cluster, now_ms, usable)
         chosen = ranked[:CANDIDATES]
-        found = _grouping(table, request, cluster, now_ms, chosen)
-        if found is None and len(ranked) > CANDIDATES:  # the memory of a few is not enough
+        quickest = _scheduled(table, request, cluster, now_ms, chosen)
+        if quickest is None and len(ranked) > CANDIDATES:  # the memory of a few is not enough
             chosen = ranked
-            found = _grouping(table, request, cluster, now_ms, chosen)
-        if found is None:
-            return None
-        cuts = [table.places[stage.first_piece] for stage in found.stages[1:]]
-        again = job.regrouped(grouped(job.application, job.variant, cuts))
-        schedule = StageSchedule(cluster, again, now_ms, request.start_ms, request.due_ms)
-        names = cluster.columns.names
-        for stage, planned in zip(again.variant.stages, found.stages, strict=True):
-            schedule.put(stage, schedule.offer(stage, names[chosen[planned.node]]))
-        return schedule
+            quickest = _scheduled(table, request, cluster, now_ms, chosen)
+        if quickest is None:
+            return []
+        if not isfinite(request.due_ms) or not loads(quickest):
+            return [quickest]
+        # Many small stages on many nodes are loaded soonest, and stay slow for all tasks that follow.
+        lasting = _scheduled(table, request, cluster, now_ms, chosen, loading=LOADING_ONCE)
+        return [quickest] if lasting is None else [lasting, quickest]
 
     def _table(self, application: Application, named: NamedChain) -> RunTable:
         key = application.name, named.name
@@ -160,13 +168,65 @@ class Regrouper:
         return known[1]
 
 
+def _scheduled(
+    table: RunTable,
+    request: PlacementRequest,
+    cluster: ClusterView,
+    now_ms: float,
+    chosen: Sequence[int],
+    *,
+    loading: float = 1.0,
+) -> StageSchedule | None:
+    """Return the best grouping on the chosen nodes; None if none fits. Loading counts `loading` times."""
+    found = _grouping(table, request, cluster, now_ms, chosen, loading=loading)
+    if found is None:
+        return None
+    job = request.job
+    cuts = [table.places[stage.first_piece] for stage in found.stages[1:]]
+    again = job.regrouped(grouped(job.application, job.variant, cuts))
+    schedule = StageSchedule(cluster, again, now_ms, request.start_ms, request.due_ms)
+    names = cluster.columns.names
+    for stage, planned in zip(again.variant.stages, found.stages, strict=True):
+        schedule.put(stage, schedule.offer(stage, names[chosen[planned.node]]))
+    return schedule
+
+
+def loads(schedule: StageSchedule) -> bool:
+    """Whether a node must load a stage first."""
+    fragments = schedule.job.fragments
+    return not all(
+        schedule.cluster.is_loaded(offer.node, fragments[stage].sha256)
+        for stage, offer in schedule.offers.items()
+    )
+
+
+def _chosen(schedules: Iterable[StageSchedule | None]) -> StageSchedule | None:
+    """Return the first for which the task can wait, else the last; None if there are none."""
+    last = None
+    for schedule in schedules:
+        if schedule is not None:
+            last = schedule
+            if can_wait(schedule):
+                break
+    return last
+
+
+def can_wait(schedule: StageSchedule) -> bool:
+    """Whether the task has time for a grouping that must be loaded first; not without a deadline."""
+    end_ms = max(offer.end_ms for offer in schedule.offers.values())
+    slack_ms = schedule.due_ms - schedule.now_ms
+    return isfinite(slack_ms) and end_ms - schedule.now_ms <= PATIENCE * slack_ms
+
+
 def _on_best_nodes(
     request: PlacementRequest, known: GroupedVariant, cluster: ClusterView, now_ms: float, usable: Flags
 ) -> StageSchedule | None:
     """Return a known grouping with each stage where it ends first; None if a stage fits nowhere."""
     schedule = StageSchedule(cluster, request.job.regrouped(known), now_ms, request.start_ms, request.due_ms)
-    board = Board(schedule, usable)
-    return schedule if board.put_all() is None else None
+    names = cluster.columns.chosen(usable)
+    if len(names) <= few_nodes.FEW_NODES:
+        return schedule if few_nodes.put_where_first(schedule, names) is None else None
+    return schedule if Board(schedule, usable).put_all() is None else None
 
 
 def _candidates(
@@ -209,7 +269,13 @@ def _holds(table: RunTable, cluster: ClusterView, name: str) -> bool:
 
 
 def _grouping(
-    table: RunTable, request: PlacementRequest, cluster: ClusterView, now_ms: float, chosen: Sequence[int]
+    table: RunTable,
+    request: PlacementRequest,
+    cluster: ClusterView,
+    now_ms: float,
+    chosen: Sequence[int],
+    *,
+    loading: float,
 ) -> Grouping | None:
     job, columns = request.job, cluster.columns
     names = [columns.names[index] for index in chosen]
@@ -220,7 +286,7 @@ def _grouping(
         PieceCosts(
             work_ms=images * np.array([image_ms for _, image_ms in speeds]),
             call_ms=np.array([call_ms for call_ms, _ in speeds]),
-            load_ms=load_ms,
+            load_ms=loading * load_ms,
             needed_bytes=needed_bytes,
             crossing_bytes=images * table.crossing_bytes,
         ),

@@ -12,7 +12,9 @@ Unknown is how reliable such a prediction is. So that is learnt (`Ratios`), and 
    idle system. On an overloaded one it decides: light arms win, although each task by itself would fare
    better with a heavy one.
 3. **Refusal** only if every arm costs others more than it can earn, and others are there now.
-4. **Exploration** is needed only because the ratio of an arm that is not chosen stays unknown. With
+4. **What is said** of P is corrected by how often the same came true before (`Promises`); decisions use it as
+   it is.
+5. **Exploration** is needed only because the ratio of an arm that is not chosen stays unknown. With
    probability `EXPLORATION` another arm is chosen, but only one that may be better than the best (upper
    bound) and is unlikely to be much worse (lower bound).
 """
@@ -27,9 +29,17 @@ from typing_extensions import override
 
 from splitplace.messages.base import NonNegative, Part
 from splitplace.messages.task import TaskFinished
+from splitplace.policies.promises import Promises
 from splitplace.policies.scoring import reward
 from splitplace.policies.splitting.congestion import Congestion
-from splitplace.policies.splitting.interface import Arm, Decision, SplitContext, SplitPolicy, nothing_can_run
+from splitplace.policies.splitting.interface import (
+    Arm,
+    Decision,
+    Pending,
+    SplitContext,
+    SplitPolicy,
+    nothing_can_run,
+)
 from splitplace.policies.splitting.ratios import WINDOW_TASKS, Ratios, load_of
 from splitplace.policies.state import Json, State, validated_state
 
@@ -69,6 +79,7 @@ class _SavedState(Part):
     """The saved state."""
 
     ratios: dict[str, Json]
+    promises: dict[str, Json] = Field(default_factory=dict)
     late: Annotated[NonNegative, Field(ge=1)]
     late_answered: NonNegative
     congestion: dict[str, Json]
@@ -92,6 +103,9 @@ class ExpectedReward(SplitPolicy):
         """Tasks that were not answered in time, and how many of them were answered late; begins undecided."""
         self._late_answered = 1.0
         self._congestion = Congestion()
+        self._promises = Promises()
+        self._said = Pending[float]()
+        """Probabilities of the decided tasks, before their correction."""
 
     # --- deciding --------------------------------------------------------------------------------------
 
@@ -105,7 +119,8 @@ class ExpectedReward(SplitPolicy):
         best = max(prospects.values(), key=lambda prospect: prospect.net)
         scores = {variant: prospect.net for variant, prospect in prospects.items()}
         if best.net <= 0 and load_of(context, context.slack_ms) > 0:
-            reason = f"{_described(best, context)}: others would lose {best.cost:.2f}"
+            promised = self._promises.corrected(context.application, best.on_time)
+            reason = f"{_described(best, context, promised)}: others would lose {best.cost:.2f}"
             return Decision(None, reason, scores=scores)
         others = [
             prospect for prospect in prospects.values() if prospect is not best and _is_safe(prospect, best)
@@ -114,12 +129,15 @@ class ExpectedReward(SplitPolicy):
         if others and self._random.random() < EXPLORATION:
             chosen, propensity = self._random.choice(others), EXPLORATION / len(others)
         self._observe(context, next(arm for arm, _ in feasible if arm.variant == chosen.variant), chosen)
+        self._said.put(context.task, chosen.on_time)
+        promised = self._promises.corrected(context.application, chosen.on_time)
         return Decision(
             chosen.variant,
-            f"{_described(chosen, context)}{'' if chosen is best else ', tried to learn'}",
+            f"{_described(chosen, context, promised)}{'' if chosen is best else ', tried to learn'}",
             scores=scores,
             propensity=propensity,
             explored=chosen is not best,
+            promised=promised,
         )
 
     def _prospect(self, context: SplitContext, arm: Arm, predicted_ms: float, price: float) -> Prospect:
@@ -160,8 +178,12 @@ class ExpectedReward(SplitPolicy):
 
     @override
     def learn(self, context: SplitContext, outcome: TaskFinished) -> None:
+        said = self._said.take(context.task)
         if outcome.variant is None:
             return
+        if said is not None:
+            in_time = outcome.status == "answered" and outcome.on_time
+            self._promises.learn(context.application, said, came_true=in_time)
         self._ratios.learn(context, outcome)
         answered = outcome.status == "answered"
         if not (answered and outcome.on_time):
@@ -173,6 +195,7 @@ class ExpectedReward(SplitPolicy):
     def state(self) -> State:
         return {
             "ratios": dict(self._ratios.state()),
+            "promises": dict(self._promises.state()),
             "late": self._late,
             "late_answered": self._late_answered,
             "congestion": dict(self._congestion.state()),
@@ -182,6 +205,7 @@ class ExpectedReward(SplitPolicy):
     def restore(self, state: State) -> None:
         saved = validated_state(_SavedState, state)
         self._ratios.restore(saved.ratios)
+        self._promises.restore(saved.promises)
         self._congestion.restore(saved.congestion)
         self._late = saved.late
         self._late_answered = saved.late_answered
@@ -193,8 +217,8 @@ def _is_safe(prospect: Prospect, best: Prospect) -> bool:
     return prospect.net + margin > best.net and prospect.net - margin > best.net - MOST_RISKED
 
 
-def _described(prospect: Prospect, context: SplitContext) -> str:
+def _described(prospect: Prospect, context: SplitContext, promised: float) -> str:
     return (
-        f"{prospect.variant} is in time with probability {prospect.on_time:.2f} "
+        f"{prospect.variant} is in time with probability {promised:.2f} "
         f"({max(0.0, context.slack_ms):.0f} ms are left), expected reward {prospect.own_reward:.2f}"
     )

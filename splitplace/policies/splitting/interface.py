@@ -94,6 +94,8 @@ class Decision:
     """Probability of exactly this decision in this context, in (0, 1]."""
     explored: bool = False
     """Whether it was made to learn although another choice looked better."""
+    promised: float | None = None
+    """Probability of an answer in time, as far as the policy can tell; None = it does not say."""
 
 
 class SplitPolicy(ABC):

@@ -15,7 +15,7 @@ So a variant that was never run here is judged by how its like fares elsewhere, 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import erf, log, log2, sqrt
-from typing import Annotated, Self
+from typing import Annotated, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +53,9 @@ LOAD_SHARES = (0.05, 0.25)
 """Borders of the load bins: mean backlog as a share of the prediction."""
 
 LOADS = len(LOAD_SHARES) + 1
+
+NEWS = 0.05
+"""Outcomes, as a share of the tasks that a distribution rests on, after which it is computed again."""
 
 _NEGLIGIBLE = 1e-3
 _BORDERS = np.arange(BINS + 1) / BINS_PER_OCTAVE + LEAST_OCTAVE
@@ -139,6 +142,18 @@ class _Table:
         }
 
 
+class _Posteriors(NamedTuple):
+    """The distributions of an application, by variant and load."""
+
+    survival: Vector
+    """Shape (variants, `LOADS`, `BINS` + 1)."""
+    tasks: Vector
+    """How many tasks each rests on, with those of its priors; shape (variants, `LOADS`), as the next one."""
+    own_tasks: Vector
+    until: int
+    """Number of outcomes up to which they are used."""
+
+
 class _CountsMemory(Part):
     """Bins that are not empty."""
 
@@ -169,22 +184,21 @@ class Ratios:
     def __init__(self) -> None:
         self._everywhere = _Table()
         self._applications: dict[str, _Table] = {}
-        self._beliefs: dict[str, tuple[Vector, Vector]] = {}
-        """Posteriors and the tasks they rest on, by application; computed since the last outcome."""
+        self._beliefs: dict[str, _Posteriors] = {}
+        """By application."""
+        self._outcomes = 0
 
     def belief(self, context: SplitContext, arm: Arm) -> Belief:
         """Return the distribution of an arm's ratio now."""
-        table = self._applications.get(context.application)
-        if table is None or arm.variant not in table.variants:
-            survival, _ = self._elsewhere([arm.variant])
-            return Belief(survival[0], PRIOR_TASKS, 0.0)
-        if context.application not in self._beliefs:
-            survival, tasks = posterior(table.counts.sum(axis=1), *self._elsewhere(table.variants))
-            self._beliefs[context.application] = posterior(table.counts, survival[:, None], tasks[:, None])
-        survival, tasks = self._beliefs[context.application]
+        table = self._applications.setdefault(context.application, _Table())
+        for each in context.arms:  # all at once: what follows is computed for all variants together
+            table.index(each.variant)
+        known = self._beliefs.get(context.application)
+        if known is None or known.until < self._outcomes or len(known.tasks) < len(table.variants):
+            known = self._beliefs[context.application] = self._posteriors(table)
         place, load = table.variants.index(arm.variant), load_of(context, arm.predicted_ms or 0.0)
-        own_tasks = float(table.counts[place, load].sum())
-        return Belief(survival[place, load], float(tasks[place, load]), own_tasks)
+        own_tasks = float(known.own_tasks[place, load])
+        return Belief(known.survival[place, load], float(known.tasks[place, load]), own_tasks)
 
     def learn(self, context: SplitContext, outcome: TaskFinished) -> None:
         """Learn from an outcome. A task that did not run or had no prediction is ignored."""
@@ -196,7 +210,7 @@ class Ratios:
         load = load_of(context, arm.predicted_ms)
         for table in (self._everywhere, self._applications.setdefault(context.application, _Table())):
             table.count(arm.variant, load, ratio, censored=outcome.status != "answered")
-        self._beliefs.clear()
+        self._outcomes += 1
 
     def state(self) -> State:
         """Return all counts."""
@@ -209,6 +223,13 @@ class Ratios:
         self._everywhere = _table(memory.everywhere)
         self._applications = {name: _table(table) for name, table in memory.applications.items()}
         self._beliefs.clear()
+
+    def _posteriors(self, table: _Table) -> _Posteriors:
+        """Return the distributions of an application now."""
+        elsewhere, tasks_elsewhere = posterior(table.counts.sum(axis=1), *self._elsewhere(table.variants))
+        survival, tasks = posterior(table.counts, elsewhere[:, None], tasks_elsewhere[:, None])
+        own_tasks = table.counts.sum(axis=(2, 3))
+        return _Posteriors(survival, tasks, own_tasks, self._outcomes + int(NEWS * own_tasks.sum()))
 
     def _elsewhere(self, variants: Sequence[str]) -> tuple[Vector, Vector]:
         """Return posteriors of variants over all applications, and the tasks they rest on."""

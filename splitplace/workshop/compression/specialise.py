@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from splitplace.workshop.compression.pruning import prune
-from splitplace.workshop.networks.resnet_v2 import ResNetV2
+from splitplace.workshop.networks.common import Classifier
 from splitplace.workshop.training.semantic import Branches, Groups
 
 MARGIN = 0.9
 """Share of 1/k of the work that a branch may have: narrow layers take more time than their FLOPs suggest."""
 
 
-def specialised_branches(whole: ResNetV2, groups: Groups, images: NDArray[Any]) -> Branches:
+def specialised_branches(whole: Classifier, groups: Groups, images: NDArray[Any]) -> Branches:
     """Make one branch for each of k groups, with at most `MARGIN` / k of the whole network's operations.
 
     The same network and images always give the same branches. They need fine-tuning: see
@@ -38,7 +38,7 @@ def specialised_branches(whole: ResNetV2, groups: Groups, images: NDArray[Any]) 
     return Branches(groups, lambda _: next(remaining))
 
 
-def headed(whole: ResNetV2, group: tuple[int, ...]) -> ResNetV2:
+def headed(whole: Classifier, group: tuple[int, ...]) -> Classifier:
     """Copy a network with a head for only some of its classes."""
     network = copy.deepcopy(whole)
     rows = list(group)

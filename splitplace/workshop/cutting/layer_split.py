@@ -7,13 +7,13 @@ nodes and weights of the whole unchanged, so the chain equals the whole by const
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
 import onnx
 from onnx import TensorProto, helper
 
 from splitplace.errors import SplitPlaceError
 from splitplace.workshop.onnx.batch_size import BATCH_SIZE, batch_size_nodes
+from splitplace.workshop.onnx.branches import reads
 from splitplace.workshop.onnx.file import BATCH
 from splitplace.workshop.onnx.graph import Graph
 
@@ -21,9 +21,6 @@ FLOAT16_SHARE = 0.5
 """Tensors travel between nodes as float16: half the bytes of float32."""
 AFTER_RELU_SHARE = 0.5
 """Share that compression leaves of a tensor after a ReLU, about half of whose values are zero."""
-
-Transport = Literal["float32", "float16"]
-"""Type in which a fragment passes its output to the next one."""
 
 
 @dataclass(frozen=True)
@@ -71,29 +68,30 @@ def cut_points(model: onnx.ModelProto) -> tuple[CutPoint, ...]:
     return tuple(points)
 
 
-def cut(
-    model: onnx.ModelProto, tensors: Sequence[str], transport: Transport = "float32"
-) -> tuple[onnx.ModelProto, ...]:
+def cut(model: onnx.ModelProto, tensors: Sequence[str]) -> tuple[onnx.ModelProto, ...]:
     """Cut a model at the given tensors.
 
     Args:
         model: The whole network.
         tensors: Names from `cut_points`, in order.
-        transport: With `float16`, a fragment with float32 output ends with a cast to float16, and the next
-            one starts with a cast back. That halves the bytes, but rounds, and values above 65504 become
-            infinite.
 
     Returns:
         One fragment more than there are tensors.
+
+    Raises:
+        CutError: The network has several inputs or outputs.
     """
     graph = Graph(model)
+    if len(graph.inputs) > 1 or len(graph.outputs) > 1:
+        raise CutError(
+            "only networks of one input and one output are cut where a single tensor crosses; this one has "
+            f"{len(graph.inputs)} and {len(graph.outputs)}"
+        )
     ends = (graph.input, *tensors, graph.output)
-    return tuple(_fragment(model, graph, first, last, transport) for first, last in pairwise(ends))
+    return tuple(_fragment(model, graph, first, last) for first, last in pairwise(ends))
 
 
-def _fragment(
-    model: onnx.ModelProto, graph: Graph, first: str, last: str, transport: Transport
-) -> onnx.ModelProto:
+def _fragment(model: onnx.ModelProto, graph: Graph, first: str, last: str) -> onnx.ModelProto:
     """Extract the part of a model that computes one tensor from another."""
     # `onnx.utils.Extractor` selects the same nodes and weights: at all cuts of the shipped networks its
     # result, once corrected, is the same byte for byte. The corrections would be longer than this code: it
@@ -103,14 +101,7 @@ def _fragment(
     if any(BATCH_SIZE in node.input for node in nodes):
         nodes = [*batch_size_nodes(first), *nodes]
     source, result = _end(graph, first), _end(graph, last)
-    if transport == "float16":
-        if first != graph.input and _is_float32(source):
-            source = _as_float16(source)
-            nodes.insert(0, helper.make_node("Cast", [source.name], [first], to=TensorProto.FLOAT))
-        if last != graph.output and _is_float32(result):
-            result = _as_float16(result)
-            nodes.append(helper.make_node("Cast", [last], [result.name], to=TensorProto.FLOAT16))
-    read = {name for node in nodes for name in node.input}
+    read = {name for node in nodes for name in reads(node)}
     weights = [tensor for tensor in model.graph.initializer if tensor.name in read]
     fragment = onnx.ModelProto(
         ir_version=model.ir_version, opset_import=model.opset_import, producer_name=model.producer_name
@@ -125,22 +116,10 @@ def _nodes_between(nodes: Sequence[onnx.NodeProto], first: str, last: str) -> li
     found = []
     for node in reversed(nodes):
         if needed.intersection(node.output) and not {first, BATCH_SIZE}.intersection(node.output):
-            needed.update(node.input)
+            needed.update(reads(node))
             found.append(node)
     return found[::-1]
 
 
 def _end(graph: Graph, name: str) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, graph.element_type(name), [BATCH, *graph.shape(name)])
-
-
-def _is_float32(value: onnx.ValueInfoProto) -> bool:
-    return bool(value.type.tensor_type.elem_type == TensorProto.FLOAT)
-
-
-def _as_float16(value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
-    halved = onnx.ValueInfoProto()
-    halved.CopyFrom(value)
-    halved.name = f"{value.name}.float16"
-    halved.type.tensor_type.elem_type = TensorProto.FLOAT16
-    return halved

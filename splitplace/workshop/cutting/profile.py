@@ -1,20 +1,15 @@
 """Measure fragments as a node runs them: ONNX Runtime, one thread."""
 
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from splitplace.edge_node.benchmark import measure_score
-from splitplace.edge_node.runtime import FragmentRuntime, load_fragment
+from splitplace.edge_node.runtime import FragmentRuntime
 from splitplace.messages.tensors import TensorSpec
-from splitplace.workshop.onnx.file import file_content
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 ROUNDS = 40
@@ -38,12 +33,6 @@ def reference_score() -> float:
     return measure_score(SCORE_S)
 
 
-def segment_times(models: Sequence[onnx.ModelProto], batch: int) -> tuple[float, ...]:
-    """Return the best time of each fragment in ms per image, in calls of `batch` images."""
-    with _loaded([file_content(model) for model in models]) as runtimes:
-        return tuple(best[0] / batch for best in _best_milliseconds(runtimes, [batch]))
-
-
 def time_runtimes(
     runtimes: Sequence[FragmentRuntime], batches: Sequence[int] = BATCHES
 ) -> tuple[Timing, ...]:
@@ -63,32 +52,24 @@ def fit(milliseconds: Sequence[float], batches: Sequence[int]) -> Timing:
     return Timing(round(float(per_call), 4), round(float(per_image), 4))
 
 
-@contextmanager
-def _loaded(files: Sequence[bytes]) -> Iterator[list[FragmentRuntime]]:
-    with tempfile.TemporaryDirectory() as folder:
-        runtimes = []
-        for index, content in enumerate(files):
-            path = Path(folder) / f"{index}.onnx"
-            path.write_bytes(content)
-            runtimes.append(load_fragment(path))
-        yield runtimes
-
-
 def _best_milliseconds(runtimes: Sequence[FragmentRuntime], batches: Sequence[int]) -> list[list[float]]:
     """Return the least time of a call, for each fragment and batch size.
 
     Each round times all of them, so that a disturbance affects all alike. The clock is the CPU time of the
     calling thread, in which a one-thread session computes; the time of other processes does not count.
     """
-    inputs = [[_example(runtime.input, batch) for batch in batches] for runtime in runtimes]
+    inputs = [
+        [{tensor.name: _example(tensor.spec, batch) for tensor in runtime.inputs} for batch in batches]
+        for runtime in runtimes
+    ]
     best = [[float("inf")] * len(batches) for _ in runtimes]
     began, done = time.monotonic(), 0
     while done < ROUNDS and (done < LEAST_ROUNDS or time.monotonic() < began + MOST_SECONDS):
         done += 1
-        for runtime, arrays, least in zip(runtimes, inputs, best, strict=True):
-            for index, array in enumerate(arrays):
+        for runtime, bundles, least in zip(runtimes, inputs, best, strict=True):
+            for index, bundle in enumerate(bundles):
                 started = time.thread_time()
-                runtime.run(array)
+                runtime.run_bundle(bundle)
                 least[index] = min(least[index], 1000 * (time.thread_time() - started))
     return best
 

@@ -26,6 +26,10 @@ class Subset:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def first(self, count: int) -> "Subset":
+        """Return at most `count` images from the beginning."""
+        return Subset(self.images[:count], self.labels[:count])
+
 
 @dataclass(frozen=True)
 class Dataset:

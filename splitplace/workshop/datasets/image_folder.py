@@ -1,31 +1,34 @@
 """Read a folder of pictures: a subfolder for each class, named as the class, with PNG, JPEG or WebP files."""
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from splitplace.messages.limits import MAX_IMAGE_PIXELS
+from splitplace.messages.pictures import PictureInput
+from splitplace.messages.tensors import TensorSpec
+from splitplace.services.gateway.pictures import decode
+from splitplace.services.gateway.refusals import TaskRefusedError
 from splitplace.workshop.datasets.dataset import Dataset, DatasetError, Subset
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 MAX_BYTES = 8 << 30
 """Limit for the decoded pictures together."""
-_MODES = {1: "L", 3: "RGB"}
 _TRAINING_AND_VALIDATION = (0.8, 0.1)
 """Shares of each class's pictures for training and validation; the rest is for the test."""
 
 
-def read_image_folder(folder: Path, labels: Sequence[str], shape: tuple[int, int, int]) -> Subset:
-    """Read every picture, scaled as the gateway scales the pictures of sensors.
+def read_image_folder(
+    folder: Path, labels: Sequence[str], shape: tuple[int, int, int], how: PictureInput | None = None
+) -> Subset:
+    """Read every picture, decoded and fitted by the gateway's own code.
 
     Args:
         folder: Folder with a subfolder for each class.
         labels: Names of the classes, in the order of their numbers. A class may have no folder.
         shape: Channels (1 or 3), height and width of the result.
+        how: How pictures are fitted; None = stretched.
 
     Raises:
         DatasetError: There is no picture, a subfolder is not named like a class, or a file is not a picture.
@@ -52,7 +55,8 @@ def read_image_folder(folder: Path, labels: Sequence[str], shape: tuple[int, int
         )
     if len(files) * int(np.prod(shape)) > MAX_BYTES:
         raise DatasetError(f"{folder}: {len(files)} pictures of {shape} take more than {MAX_BYTES} bytes")
-    images = np.stack([_picture(path, shape) for path, _ in files])
+    spec = TensorSpec(dtype="uint8", shape=shape)
+    images = np.stack([_picture(path, spec, how or PictureInput()) for path, _ in files])
     return Subset(images, np.array([number for _, number in files], np.int64))
 
 
@@ -74,24 +78,9 @@ def split(subset: Subset, seed: int) -> Dataset:
     return Dataset(*(Subset(subset.images[chosen], subset.labels[chosen]) for chosen in subsets))
 
 
-def _picture(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    channels, height, width = shape
+def _picture(path: Path, spec: TensorSpec, how: PictureInput) -> NDArray[np.uint8]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns about what is checked here
-            with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as picture:
-                _check_size(picture)  # before its pixels are unpacked
-                converted = picture.convert(_MODES[channels])
-                if converted.size != (width, height):
-                    converted = converted.resize((width, height), Image.Resampling.BILINEAR)
-                pixels = np.asarray(converted, np.uint8)
-    except (OSError, ValueError, SyntaxError, EOFError, KeyError, Image.DecompressionBombError) as error:
+        pixels: NDArray[np.uint8] = decode((path.read_bytes(),), spec, how).inputs[0]
+    except (OSError, TaskRefusedError) as error:
         raise DatasetError(f"{path}: is not a readable picture: {error}") from error
-    return pixels[np.newaxis] if channels == 1 else np.moveaxis(pixels, -1, 0)
-
-
-def _check_size(picture: Image.Image) -> None:
-    if picture.width * picture.height > MAX_IMAGE_PIXELS:
-        raise ValueError(
-            f"it has {picture.width} x {picture.height} pixels; at most {MAX_IMAGE_PIXELS} are read"
-        )
+    return pixels

@@ -90,5 +90,4 @@ def load_held_out(name: str, folder: Path, count: int) -> Subset:
     archive = folder / f"{name}.npz"
     if name == "cifar100" and archive.exists():  # avoid decoding thousands of pictures for a few
         return read_held_out_pictures(archive, facts, count)
-    held_out = load_published(name, folder).validation
-    return Subset(held_out.images[:count], held_out.labels[:count])
+    return load_published(name, folder).validation.first(count)

@@ -1,4 +1,6 @@
-"""What all networks share: the normalisation of pixels and the scaling of widths."""
+"""What all networks share: their form, the normalisation of pixels, the scaling of widths."""
+
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +11,19 @@ the backward pass of channels-last tensors."""
 _MIN_ROUNDED_SHARE = 0.9
 
 
+class Classifier(nn.Module, ABC):
+    """A network from images in bytes to logits: normalised pixels, features, a linear layer."""
+
+    pixels: "Pixels"
+    classifier: nn.Linear
+
+    @abstractmethod
+    def features(self, images: Tensor) -> Tensor:
+        """Map `uint8` or `float32[N, C, H, W]` with values 0 to 255 to features `float32[N, F]`."""
+
+
 class Pixels(nn.Module):
-    """Subtract each channel's mean and divide by its standard deviation.
+    """Subtract each channel's mean, divide by its standard deviation, and enlarge the pictures if asked to.
 
     This is the first step of every network and part of what is exported. The constants belong to the data
     set: they stand in the code and are not saved in checkpoints.
@@ -19,16 +32,24 @@ class Pixels(nn.Module):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, mean: tuple[float, ...], deviation: tuple[float, ...]) -> None:
-        """Store mean and deviation, both in bytes (0 to 255), one value per channel."""
+    def __init__(self, mean: tuple[float, ...], deviation: tuple[float, ...], zoom: float = 1.0) -> None:
+        """Store mean and deviation, both in bytes (0 to 255), one value per channel.
+
+        Pictures of H x W pixels become `zoom` times as high and as wide, by bilinear interpolation.
+        """
         super().__init__()
         self.channels = len(mean)
+        self.zoom = zoom
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(deviation).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map `uint8` or `float32[N, C, H, W]` with values 0 to 255 to normalised `float32[N, C, H, W]`."""
-        return (images.float() - self.mean) / self.deviation
+        """Map `uint8` or `float32[N, C, H, W]`, 0 to 255, to normalised `float32[N, C, zoom H, zoom W]`."""
+        normalised: Tensor = (images.float() - self.mean) / self.deviation
+        if self.zoom == 1:
+            return normalised
+        size = [round(side * self.zoom) for side in images.shape[2:]]
+        return nn.functional.interpolate(normalised, size, mode="bilinear", align_corners=False)
 
 
 def scaled(channels: int, multiplier: float) -> int:

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
-from splitplace.workshop.networks.common import Pixels, scaled
+from splitplace.workshop.networks.common import Classifier, Pixels, scaled
 
 MIN_SIDE_FOR_PRINTED_STEM = 75
 """The printed stem divides the sides by eight; from this side on, that is enough for all reductions."""
@@ -43,7 +44,7 @@ class Concatenation(nn.Module):
         return torch.cat([branch(features) for branch in self.branches], dim=1)
 
 
-class InceptionV3(nn.Module):
+class InceptionV3(Classifier):
     """Inception-v3 from images in bytes to logits."""
 
     def __init__(self, outputs: int, *, pixels: Pixels, side: int = 299, width: float = 1.0) -> None:
@@ -81,6 +82,7 @@ class InceptionV3(nn.Module):
         self.dropout = nn.Dropout(DROPOUT)
         self.classifier = nn.Linear(channels, outputs)
 
+    @override
     def features(self, images: Tensor) -> Tensor:
         """Map `uint8` or `float32[N, C, H, W]` with values 0 to 255 to features `float32[N, F]`."""
         maps: Tensor = self.blocks(self.stem(self.pixels(images)))

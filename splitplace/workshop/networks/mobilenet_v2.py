@@ -1,10 +1,12 @@
 """MobileNetV2 (Sandler et al. 2018): inverted residuals and linear bottlenecks."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
+from typing_extensions import override
 
-from splitplace.workshop.networks.common import Pixels, scaled
+from splitplace.workshop.networks.common import Classifier, Pixels, scaled
 
 LARGEST_SMALL_SIDE = 64
 """Up to this side the first two halvings of the printed network are left out: they are meant for 224."""
@@ -55,10 +57,18 @@ class InvertedResidual(nn.Module):
         return features + output if self.carries else output
 
 
-class MobileNetV2(nn.Module):
+class MobileNetV2(Classifier):
     """Images in bytes to logits."""
 
-    def __init__(self, outputs: int, *, pixels: Pixels, side: int = 224, width: float = 1.0) -> None:
+    def __init__(
+        self,
+        outputs: int,
+        *,
+        pixels: Pixels,
+        side: int = 224,
+        width: float = 1.0,
+        groups: Sequence[Group] = GROUPS,
+    ) -> None:
         """Draws random weights: 3.5 million for pictures of 224 and 1000 classes.
 
         Args:
@@ -66,6 +76,7 @@ class MobileNetV2(nn.Module):
             pixels: Channels of the pictures, and how their values are normalised.
             side: Of the pictures, in pixels; small ones are halved two times less.
             width: Multiplier of all widths; of the last layer only where it is greater than 1, as printed.
+            groups: Groups of blocks; fewer make a network for tests.
         """
         super().__init__()
         small = side <= LARGEST_SMALL_SIDE
@@ -73,7 +84,7 @@ class MobileNetV2(nn.Module):
         channels = scaled(STEM_CHANNELS, width)
         self.stem = _convolution(pixels.channels, channels, 3, stride=1 if small else 2)
         blocks = []
-        for group in GROUPS:
+        for group in groups:
             keeps_sides = small and group is FIRST_HALVING
             after = scaled(group.channels, width)
             for index in range(group.blocks):
@@ -86,6 +97,7 @@ class MobileNetV2(nn.Module):
         self.dropout = nn.Dropout(DROPOUT)
         self.classifier = nn.Linear(last, outputs)
 
+    @override
     def features(self, images: Tensor) -> Tensor:
         """Map `uint8` or `float32[N, C, H, W]` with values 0 to 255 to features `float32[N, F]`."""
         maps: Tensor = self.head(self.blocks(self.stem(self.pixels(images))))

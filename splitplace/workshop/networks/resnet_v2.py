@@ -8,8 +8,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
-from splitplace.workshop.networks.common import CHANNEL_MULTIPLE, Pixels, scaled
+from splitplace.workshop.networks.common import CHANNEL_MULTIPLE, Classifier, Pixels, scaled
 
 Stem = Literal["full", "halving", "quartering"]
 """How the stem reduces the picture's sides: not at all (3x3, stride 1), to a half (3x3, stride 2), or to a
@@ -73,7 +74,7 @@ class PreActivationBottleneck(nn.Module):
         return output
 
 
-class ResNetV2(nn.Module):
+class ResNetV2(Classifier):
     """ResNet-v2 from images in bytes to logits. The normalisation of pixels is part of the network.
 
     Every group of blocks except the first halves the sides of the maps.
@@ -120,6 +121,7 @@ class ResNetV2(nn.Module):
         self.norm = nn.BatchNorm2d(outs[-1])
         self.classifier = nn.Linear(outs[-1], outputs)
 
+    @override
     def features(self, images: Tensor) -> Tensor:
         """Map `uint8` or `float32[N, C, H, W]` with values 0 to 255 to features `float32[N, F]`."""
         maps = torch.relu(self.norm(self.blocks(self.stem(self.pixels(images)))))

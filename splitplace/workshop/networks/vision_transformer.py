@@ -2,8 +2,9 @@
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
-from splitplace.workshop.networks.common import Pixels, scaled
+from splitplace.workshop.networks.common import Classifier, Pixels, scaled
 
 LARGEST_SMALL_SIDE = 64
 SMALL_PATCH = 4
@@ -53,7 +54,7 @@ class EncoderBlock(nn.Module):
         return output
 
 
-class VisionTransformer(nn.Module):
+class VisionTransformer(Classifier):
     """Vision transformer from images in bytes to logits. It accepts pictures of one size only."""
 
     def __init__(
@@ -86,6 +87,7 @@ class VisionTransformer(nn.Module):
         self.norm = nn.LayerNorm(channels, eps=_EPSILON)
         self.classifier = nn.Linear(channels, outputs)
 
+    @override
     def features(self, images: Tensor) -> Tensor:
         """Map `uint8` or `float32[N, C, side, side]`, 0 to 255, to the class token `float32[N, F]`."""
         patches = self.patches(self.pixels(images)).flatten(2).transpose(1, 2)

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from splitplace.edge_node.stage import joining
+from splitplace.workshop.onnx.branches import inner_graphs, reads
+from splitplace.workshop.onnx.sessions import session_of
 
 BATCH_SIZE = joining.BATCH_SIZE
 """Name of the tensor `int64[1]` that holds the number of images."""
@@ -37,7 +38,7 @@ def with_plain_sizes(model: onnx.ModelProto) -> onnx.ModelProto:
     one, all sizes are constant.
 
     Args:
-        model: One input, with all dimensions but the first fixed, and no control flow.
+        model: Its inputs have all dimensions but the first fixed. One with branches stays as it is.
 
     Returns:
         A changed copy, or the model itself if it computes no sizes.
@@ -46,7 +47,7 @@ def with_plain_sizes(model: onnx.ModelProto) -> onnx.ModelProto:
         ValueError: ONNX Runtime cannot run the model.
     """
     sizes = _computed_sizes(model.graph)
-    if not sizes:
+    if not sizes or any(any(inner_graphs(node)) for node in model.graph.node):
         return model
     lines = {
         name: line
@@ -87,7 +88,7 @@ def remove_unused(graph: onnx.GraphProto) -> None:
     for node in reversed(graph.node):
         if needed.intersection(node.output):
             kept.append(node)
-            needed.update(node.input)
+            needed.update(reads(node))
     weights = [tensor for tensor in graph.initializer if tensor.name in needed]
     del graph.node[:], graph.initializer[:]
     graph.node.extend(reversed(kept))
@@ -136,7 +137,7 @@ class _Line:
 
 def _computed_sizes(graph: onnx.GraphProto) -> list[str]:
     """Return, in topological order, all tensors that depend on the input only through sizes."""
-    data = {value.name for value in graph.input} - {tensor.name for tensor in graph.initializer}
+    data = {value.name for value in _inputs(graph)}
     sizes: list[str] = []
     for node in graph.node:
         if node.op_type not in _ASKING and data.intersection(node.input):
@@ -144,6 +145,16 @@ def _computed_sizes(graph: onnx.GraphProto) -> list[str]:
         elif node.op_type in _ASKING or set(sizes).intersection(node.input):
             sizes.extend(name for name in node.output if name)
     return sizes
+
+
+def _inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    weights = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in weights]
+
+
+def _spec(tensor: onnx.TypeProto.Tensor) -> tuple[list[int], np.dtype[Any]]:
+    shape = [dimension.dim_value for dimension in tensor.shape.dim[1:]]
+    return shape, helper.tensor_dtype_to_np_dtype(tensor.elem_type)
 
 
 def _measured(model: onnx.ModelProto, names: Sequence[str]) -> Iterator[tuple[Array, ...]]:
@@ -155,17 +166,11 @@ def _measured(model: onnx.ModelProto, names: Sequence[str]) -> Iterator[tuple[Ar
     del asking.graph.output[:]
     asking.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     remove_unused(asking.graph)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-    shape = [dimension.dim_value for dimension in tensor.shape.dim[1:]]
+    specs = {value.name: _spec(value.type.tensor_type) for value in _inputs(model.graph)}
     try:
-        session = ort.InferenceSession(
-            asking.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        session = session_of(asking)
         runs = [
-            session.run(None, {model.graph.input[0].name: _noise(seed, batch, shape, dtype)})
+            session.run(None, {name: _noise(seed, batch, *spec) for name, spec in specs.items()})
             for seed, batch in zip(_TRIED, batches, strict=True)
         ]
     except Exception as error:  # ONNX Runtime's C++ exceptions share no base class

@@ -21,7 +21,7 @@ from splitplace.messages.limits import MAX_STAGES
 from splitplace.messages.pieces import NamedChain
 from splitplace.messages.tensors import TensorSpec
 from splitplace.workshop.cutting.profile import Timing
-from splitplace.workshop.onnx.graph import GraphError
+from splitplace.workshop.onnx.inference import GraphError
 from splitplace.workshop.packing.description import described, with_costs, with_times
 from splitplace.workshop.packing.earlier import EarlierApplication
 from splitplace.workshop.packing.evaluation import EQUAL_LOGITS, difference
@@ -29,7 +29,8 @@ from splitplace.workshop.packing.merging import merged
 from splitplace.workshop.packing.telling import Told, tell_nobody
 from splitplace.workshop.pieces.chain import SegmentTimes, measured, timed_chain, write_files
 from splitplace.workshop.pieces.constants import ConstantError, with_constants_as_weights
-from splitplace.workshop.pieces.cut import PieceCutError, piece_places
+from splitplace.workshop.pieces.cut import PieceCutError, cut_numbers
+from splitplace.workshop.pieces.places import piece_places
 from splitplace.workshop.pieces.times import segment_milliseconds
 
 TRIAL_IMAGES = 4
@@ -74,9 +75,8 @@ class _Converted:
         write_files(self.folder, timed.cut)
         chain = timed.cut.chain
         self.chains[name] = with_costs(self.folder, name, chain, timed.milliseconds)
-        places = [bundle[0].name for bundle in chain.bundles]
         for hashes, tensors in cut_by.items():
-            ends = [0, *(places.index(tensor) for tensor in tensors), len(chain.pieces)]
+            ends = [0, *cut_numbers(chain, tensors), len(chain.pieces)]
             for index, sha256 in enumerate(hashes):
                 self.runs.setdefault(sha256, _Run(name, ends[index], ends[index + 1]))
 
@@ -172,8 +172,8 @@ def _crossing(parts: tuple[onnx.ModelProto, ...]) -> tuple[str, ...]:
 def _cuts_of(whole: onnx.ModelProto, parts: tuple[onnx.ModelProto, ...]) -> tuple[str, ...] | None:
     """Return the tensors at which a network is cut to give these fragments; None if they are of another."""
     tensors = _crossing(parts)
-    places = [point.tensor for point in piece_places(with_constants_as_weights(whole))]
-    positions = [places.index(tensor) for tensor in tensors if tensor in places]
+    places = [place.tensors for place in piece_places(with_constants_as_weights(whole))]
+    positions = [places.index((tensor,)) for tensor in tensors if (tensor,) in places]
     if len(positions) < len(tensors) or positions != sorted(set(positions)):
         return None
     weights = {weight.name: weight for weight in whole.graph.initializer}

@@ -6,7 +6,7 @@ from pathlib import Path
 from splitplace.edge_node.runtime import FragmentRuntime
 from splitplace.messages.application import Application, Fragment
 from splitplace.messages.limits import MEBIBYTE
-from splitplace.messages.pieces import Chain, NamedChain, PieceCost
+from splitplace.messages.pieces import Chain, NamedChain, PieceCost, as_described
 from splitplace.workshop.cutting.profile import BATCHES, Timing, time_runtimes
 from splitplace.workshop.onnx.graph import Graph
 from splitplace.workshop.packing.telling import Told, tell_nobody
@@ -20,7 +20,13 @@ Load = Callable[[Fragment], FragmentRuntime]
 
 
 def described(
-    folder: Path, chain: NamedChain, first: int = 0, end: int | None = None, *, micro_batch: int
+    folder: Path,
+    chain: NamedChain,
+    first: int = 0,
+    end: int | None = None,
+    *,
+    micro_batch: int,
+    whole: Graph | None = None,
 ) -> Fragment:
     """Describe a run of pieces; its times are still 0.
 
@@ -30,6 +36,7 @@ def described(
         first: Number of the first piece.
         end: Number of the piece after the last one; None for all.
         micro_batch: Images for which the peak memory is stated.
+        whole: The network that was cut, where it is at hand.
 
     Returns:
         The description. FLOPs, weights and peak memory come from the graph: the peak is the weights plus the
@@ -41,8 +48,8 @@ def described(
     """
     last = len(chain.chain.pieces) if end is None else end
     stage = chain.chain.stage(first, last)
-    graph = Graph(joined_graph(folder, stage))
-    (source,), (result,) = stage.inputs, stage.outputs
+    graph = Graph(joined_graph(folder, stage), whole)
+    (source, sources), (result, results) = as_described(stage.inputs), as_described(stage.outputs)
     return Fragment(
         sha256=stage.sha256,
         file_bytes=sum(file.file_bytes for file in stage.files),
@@ -51,15 +58,20 @@ def described(
         flops_per_image=float(graph.flops_per_image),
         milliseconds_per_image=0.0,
         milliseconds_per_call=0.0,
-        input=source.spec,
-        output=result.spec,
+        input=source,
+        output=result,
+        inputs=sources,
+        outputs=results,
         chain=chain.name,
         first=first,
         end=last,
+        largest_weight_bytes=graph.largest_weight_bytes,
     )
 
 
-def with_costs(folder: Path, name: str, chain: Chain, milliseconds: Sequence[float]) -> NamedChain:
+def with_costs(
+    folder: Path, name: str, chain: Chain, milliseconds: Sequence[float], whole: Graph | None = None
+) -> NamedChain:
     """Return a chain with the costs of its pieces.
 
     Args:
@@ -67,6 +79,7 @@ def with_costs(folder: Path, name: str, chain: Chain, milliseconds: Sequence[flo
         name: Name of the chain.
         chain: The chain.
         milliseconds: Time of each piece for one image.
+        whole: The network that was cut, where it is at hand.
 
     Raises:
         PieceError: A file is missing or damaged.
@@ -74,13 +87,14 @@ def with_costs(folder: Path, name: str, chain: Chain, milliseconds: Sequence[flo
     """
     costs = []
     for index, time_ms in enumerate(milliseconds):
-        graph = Graph(joined_graph(folder, chain.stage(index, index + 1)))
+        graph = Graph(joined_graph(folder, chain.stage(index, index + 1)), whole)
         costs.append(
             PieceCost(
                 milliseconds_per_image=round(time_ms, 4),
                 weight_bytes=graph.weight_bytes,
                 activation_bytes_per_image=graph.peak_activation_bytes_per_image,
                 flops_per_image=float(graph.flops_per_image),
+                largest_weight_bytes=graph.largest_weight_bytes,
             )
         )
     return NamedChain(name=name, chain=chain, costs=tuple(costs))

@@ -1,5 +1,6 @@
 """Run variants from their files, merge as the result aggregator does, and measure the answers."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitplace.messages.application import INPUT, Application, Variant
+from splitplace.messages.tensors import TensorSpec
 from splitplace.storage.model_store import ModelStore, verify
 from splitplace.workshop.datasets import Subset
 from splitplace.workshop.packing.description import Load
@@ -21,6 +23,12 @@ BOTTLENECK = "layer-bottleneck"
 EQUAL_LOGITS = 1e-4
 """Greatest difference of logits at which a chain counts as equal to the network it was cut from. Where logits
 are larger than 1, it is a share of the largest."""
+
+_EXCHANGED = 0.01
+"""Share of the candidates of a detector, or of the pixels of a map, that rounding may exchange."""
+
+_SURE = 0.05
+"""Confidence from which a candidate of a detector counts when two lists are compared."""
 
 ACCURACY_TOLERANCE = 0.0005
 """Five images of ten thousand: processors differ in rounding."""
@@ -41,29 +49,50 @@ class Measured:
 
 def variant_logits(
     application: Application, variant: Variant, load: Load, images: NDArray[Any]
-) -> NDArray[np.float32]:
-    """Compute the logits `float32[N, classes]` of a variant, in micro-batches, stage by stage.
+) -> NDArray[Any]:
+    """Compute the logits `float32[N, classes]` of a variant, or its first output. See `variant_outputs`."""
+    return variant_outputs(application, variant, load, [images])[0]
+
+
+def variant_outputs(
+    application: Application, variant: Variant, load: Load, inputs: Sequence[NDArray[Any]]
+) -> tuple[NDArray[Any], ...]:
+    """Compute the logits `float32[N, classes]` of a variant, or its outputs, in micro-batches.
 
     Args:
         application: The application.
         variant: The variant to run.
         load: Function that loads a fragment.
-        images: A batch of task inputs.
+        inputs: A batch of each of its inputs, in the order of the manifest.
 
     Raises:
         FragmentError: A fragment does not load, or does not fit its source.
     """
     runtimes = {stage.name: load(application.fragment(stage.fragment)) for stage in variant.stages}
-    classes = sum(len(stage.classes) for stage in variant.sinks)
-    logits = np.empty((len(images), classes), np.float32)
-    for start in range(0, len(images), variant.micro_batch):
+    count = len(inputs[0])
+    made = [np.empty((count, *spec.shape), spec.dtype) for spec in _answer_specs(application, variant)]
+    for start in range(0, count, variant.micro_batch):
         part = slice(start, start + variant.micro_batch)
-        tensors: dict[str, NDArray[Any]] = {INPUT: images[part]}
+        tensors: dict[str, list[NDArray[Any]]] = {INPUT: [array[part] for array in inputs]}
         for stage in variant.stages:
-            tensors[stage.name] = runtimes[stage.name].run(tensors[stage.source])
+            runtime = runtimes[stage.name]
+            names = [tensor.name for tensor in runtime.inputs]
+            handed_on = runtime.run_bundle(dict(zip(names, tensors[stage.source], strict=True)))
+            tensors[stage.name] = list(handed_on.values())
         for stage in variant.sinks:
-            logits[part, list(stage.classes)] = tensors[stage.name]
-    return logits
+            if application.outputs:
+                for array, found in zip(made, tensors[stage.name], strict=True):
+                    array[part] = found
+            else:
+                made[0][part, list(stage.classes)] = tensors[stage.name][0]
+    return tuple(made)
+
+
+def _answer_specs(application: Application, variant: Variant) -> list[TensorSpec]:
+    """Return what a variant gives for an input: its outputs, or a number for each class."""
+    if application.outputs:
+        return [tensor.spec for tensor in application.outputs]
+    return [TensorSpec(dtype="float32", shape=(sum(len(stage.classes) for stage in variant.sinks),))]
 
 
 def difference(logits: NDArray[Any], expected: NDArray[Any]) -> float:
@@ -71,10 +100,61 @@ def difference(logits: NDArray[Any], expected: NDArray[Any]) -> float:
     return float(np.abs(logits - expected).max() / max(1.0, float(np.abs(expected).max())))
 
 
+def difference_of_kind(application: Application, found: NDArray[Any], expected: NDArray[Any]) -> float:
+    """Return how much outputs differ where answers are no classes.
+
+    Candidates, maps and symbols are chosen among values, so a difference in rounding may exchange two that
+    are alike. So of candidates the confidences are compared, and one place in a hundred may differ.
+    """
+    kind = application.answers.kind
+    if kind == "detection":
+        confidences = np.abs(found[..., 4]), np.abs(expected[..., 4])
+        moved = float(np.mean([_exchanged(*pair) for pair in zip(found, expected, strict=True)]))
+        return max(difference(*confidences), moved if moved > _EXCHANGED else 0.0)
+    if found.dtype.kind != "f":
+        changed = float((found != expected).mean())
+        return changed if changed > (_EXCHANGED if kind == "segmentation" else 0) else 0.0
+    return difference(found[..., 1], expected[..., 1]) if kind == "sequence" else difference(found, expected)
+
+
+def _exchanged(found: NDArray[Any], expected: NDArray[Any]) -> float:
+    """Return the share of the sure candidates of one picture that stand in only one of two lists."""
+    lists = [
+        Counter(map(tuple, rows[np.abs(rows[:, 4]) >= _SURE][:, [0, 1, 2, 3, 5]].round().tolist()))
+        for rows in (found, expected)
+    ]
+    either = sum((lists[0] | lists[1]).values())
+    return 1 - sum((lists[0] & lists[1]).values()) / either if either else 0.0
+
+
+def compared(
+    application: Application, load: Load, inputs: Sequence[NDArray[Any]], told: Told = tell_nobody
+) -> tuple[Measured, ...]:
+    """Run every variant of an application on the same inputs, and tell how far it is from `whole`.
+
+    Nothing says which answers are right, so accuracies are 0.
+    """
+    whole = variant_outputs(application, application.variant("whole"), load, inputs)
+    results = []
+    for variant in application.variants:
+        told(f"measuring {variant.name} on {len(inputs[0])} inputs")
+        found = whole if variant.name == "whole" else variant_outputs(application, variant, load, inputs)
+        pairs = list(zip(found, whole, strict=True))
+        if application.outputs:
+            apart = max(difference_of_kind(application, *pair) for pair in pairs)
+        else:
+            apart = difference(*pairs[0])
+        results.append(Measured(variant.name, 0.0, len(inputs[0]), apart, tuple(0.0 for _ in variant.sinks)))
+    return tuple(results)
+
+
 def measure(
     application: Application, load: Load, subset: Subset, told: Told = tell_nobody
 ) -> tuple[Measured, ...]:
-    """Run every variant of an application on the same images. One variant must be named `whole`."""
+    """Run every variant of an application on the same images and count the right classes.
+
+    One variant must be named `whole`. Answers that are no classes have no accuracy: see `compared`.
+    """
     whole = variant_logits(application, application.variant("whole"), load, subset.images)
     results = []
     for variant in application.variants:

@@ -9,25 +9,33 @@ import onnx
 
 from splitplace.edge_node.runtime import FragmentRuntime, load_stage
 from splitplace.errors import SplitPlaceError
+from splitplace.messages.answer_kinds import AnswerKind
 from splitplace.messages.application import (
     INPUT,
     Application,
     Fragment,
     Scores,
     Stage,
+    StateTensor,
     Variant,
     VariantKind,
 )
-from splitplace.messages.pieces import NamedChain
+from splitplace.messages.limits import MAX_STAGES
+from splitplace.messages.pictures import PictureInput
+from splitplace.messages.pieces import NamedChain, SeveralTensors
+from splitplace.messages.sound import SoundInput
 from splitplace.messages.tensors import TensorSpec
 from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.cutting.profile import reference_score
 from splitplace.workshop.datasets import Subset
+from splitplace.workshop.onnx.graph import Graph, without_weights
 from splitplace.workshop.onnx.narrow import Storage, narrowed
 from splitplace.workshop.packing.description import described, timed, with_costs
 from splitplace.workshop.packing.evaluation import EQUAL_LOGITS, Measured, is_cut_whole, measure
 from splitplace.workshop.packing.telling import Told, tell_nobody
 from splitplace.workshop.pieces.chain import MeasuredNetwork, measured, timed_chain, write_files
+from splitplace.workshop.pieces.cut import cut_numbers
+from splitplace.workshop.pieces.places import Cut
 
 MICRO_BATCH = 16
 """Images per micro-batch: 4 to 16 keep a pipeline of small pictures busy."""
@@ -48,6 +56,14 @@ class Heading:
     default_deadline_ms: float = 1000.0
     scores: Scores = "softmax"
     unknown_below: float = 0.0
+    pictures: PictureInput | None = None
+    sound: SoundInput | None = None
+    answer: AnswerKind | None = None
+    outputs: SeveralTensors = ()
+    inputs: SeveralTensors = ()
+    """All inputs, where there are several; `input` is the first."""
+    states: tuple[StateTensor, ...] = ()
+    caution: str = ""
 
 
 class Packer:
@@ -77,16 +93,17 @@ class Packer:
         self.variants: list[Variant] = []
         self._told = told
         self._chains: dict[str, NamedChain] = {}
+        self._wholes: dict[str, Graph] = {}
         self._fragments: dict[str, Fragment] = {}
-        self._every_class = tuple(range(len(heading.labels)))
+        self._every_class = () if heading.outputs else tuple(range(len(heading.labels)))
 
-    def add_network(self, name: str, model: onnx.ModelProto, cuts: Collection[str] = ()) -> None:
+    def add_network(self, name: str, model: onnx.ModelProto, cuts: Collection[Cut] = ()) -> None:
         """Cut a network into pieces and write them.
 
         Args:
             name: Name of the chain.
-            model: One input, one output, batch first.
-            cuts: Tensors at which variants will cut it.
+            model: Its inputs and outputs are batches.
+            cuts: Where variants will cut it.
 
         Raises:
             PieceCutError: It cannot be cut there, or a piece is larger than a node accepts.
@@ -95,29 +112,59 @@ class Packer:
         self._told(f"timing the layers of {name}")
         self.add_measured(name, measured(narrowed(model, self.storage)), cuts)
 
-    def add_measured(self, name: str, network: MeasuredNetwork, cuts: Collection[str] = ()) -> None:
-        """Cut a network whose layers are timed already. See `add_network`."""
-        chain = timed_chain(network, cuts)
+    def add_measured(
+        self, name: str, network: MeasuredNetwork, cuts: Collection[Cut] = (), *, only: bool = False
+    ) -> None:
+        """Cut a network whose layers are timed already; with `only`, nowhere else. See `add_network`."""
+        chain = timed_chain(network, cuts, only=only)
         self._told(f"writing {name} in {len(chain.cut.files)} pieces")
         write_files(self.folder, chain.cut)
-        self._chains[name] = with_costs(self.folder, name, chain.cut.chain, chain.milliseconds)
+        whole = Graph(without_weights(network.model))
+        self._wholes[name] = whole
+        self._chains[name] = with_costs(self.folder, name, chain.cut.chain, chain.milliseconds, whole)
 
     def add_single(self, name: str, kind: VariantKind, network: str | None = None) -> None:
         """Add a variant that is a whole network on one node; by default the network of its name."""
         self._add(name, kind, [self._stage(name, network or name, (), INPUT, self._every_class)])
 
-    def add_chain(self, name: str, network: str, cuts: Sequence[str], most_stages: int | None = None) -> None:
+    def add_exit(self, name: str, model: onnx.ModelProto, network: str) -> None:
+        """Add a variant that is the beginning of a network with a head of its own: an early exit.
+
+        Its pieces are those of the network, up to the exit, and one of its own, so nodes store what both
+        share once. Placements may group them.
+
+        Args:
+            name: Name of the variant and of its chain.
+            model: The network up to the exit, whose tensors have the names that they have in the network.
+            network: Name of the network; it was added with a cut at `exit_place` of the model.
+
+        Raises:
+            PackingError: The pieces before the exit are not those of the network.
+        """
+        whole = self._chains[network].chain
+        crossing = [tuple(tensor.name for tensor in bundle) for bundle in whole.bundles[1:-1]]
+        last = exit_place(model)
+        if (last,) not in crossing:
+            raise PackingError(f"{name}: {network} is not cut at {last}")
+        places = crossing[: crossing.index((last,)) + 1]
+        self._told(f"timing the layers of {name}")
+        self.add_measured(name, measured(narrowed(model, self.storage)), places, only=True)
+        shared = self._chains[name].chain.pieces[: len(places)]
+        if shared != whole.pieces[: len(places)]:
+            raise PackingError(f"{name}: its pieces differ from those of {network}")
+        self._add(name, "early-exit", [self._stage(name, name, (), INPUT, self._every_class)], MAX_STAGES)
+
+    def add_chain(self, name: str, network: str, cuts: Sequence[Cut], most_stages: int | None = None) -> None:
         """Add a variant that is a network cut at some of the tensors that it was added with.
 
         Args:
             name: Name of the variant.
             network: Name of the network.
-            cuts: Tensors between its stages.
+            cuts: What crosses between its stages.
             most_stages: Stages into which placements may group its pieces anew; None = never.
         """
         chain = self._chains[network].chain
-        crossing = [bundle[0].name for bundle in chain.bundles]
-        ends = (0, *(crossing.index(tensor) for tensor in cuts), len(chain.pieces))
+        ends = (0, *cut_numbers(chain, cuts), len(chain.pieces))
         stages = [
             self._stage(
                 f"{name}-{index}",
@@ -143,7 +190,8 @@ class Packer:
 
     def fragment(self, network: str, first: int = 0, end: int | None = None) -> Fragment:
         """Describe a run of pieces of a network; its times are still 0."""
-        return described(self.folder, self._chains[network], first, end, micro_batch=self.micro_batch)
+        chain, whole = self._chains[network], self._wholes[network]
+        return described(self.folder, chain, first, end, micro_batch=self.micro_batch, whole=whole)
 
     def load(self, fragment: Fragment) -> FragmentRuntime:
         """Load a fragment from the files written so far."""
@@ -160,6 +208,13 @@ class Packer:
             default_deadline_ms=self.heading.default_deadline_ms,
             scores=self.heading.scores,
             unknown_below=self.heading.unknown_below,
+            pictures=self.heading.pictures,
+            sound=self.heading.sound,
+            answer=self.heading.answer,
+            outputs=self.heading.outputs,
+            inputs=self.heading.inputs,
+            states=self.heading.states,
+            caution=self.heading.caution,
             reference_score=0.0,
             variants=tuple(self.variants),
             fragments=tuple(self._fragments.values()),
@@ -192,10 +247,34 @@ class Packer:
         self.variants.append(variant)
 
 
+def exit_place(model: onnx.ModelProto) -> str:
+    """Return the tensor at which a residual network up to an early exit is left: the last sum.
+
+    Raises:
+        PackingError: The network has no sum.
+    """
+    sums: list[str] = [node.output[0] for node in Graph(model).nodes if node.op_type == "Add"]
+    if not sums:
+        raise PackingError("the network up to the exit has no residual connection")
+    return sums[-1]
+
+
 def pack(
-    packer: Packer, store: ModelStore, test: Subset, told: Told = tell_nobody
+    packer: Packer,
+    store: ModelStore,
+    test: Subset,
+    told: Told = tell_nobody,
+    *,
+    keep_previous: bool = False,
 ) -> tuple[Application, tuple[Measured, ...]]:
     """Measure the files to be written on the test images, and write the application.
+
+    Args:
+        packer: What was packed.
+        store: Where it is written.
+        test: Images with labels.
+        told: What hears of progress.
+        keep_previous: Whether the application that it replaces can be brought back.
 
     Raises:
         PackingError: A chain's logits differ from those of the whole network.
@@ -203,7 +282,7 @@ def pack(
     draft = timed_draft(packer, told)
     results = measured_on(packer, draft, test, told)
     application = with_accuracies(draft, results)
-    store.save(application, packer.contents())
+    store.save(application, packer.contents(), keep_previous=keep_previous)
     return application, results
 
 

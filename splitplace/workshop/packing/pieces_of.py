@@ -1,14 +1,10 @@
 """List the pieces of an application, or those that a network would be cut into."""
 
-import onnx
-
 from splitplace.messages.application import Application
 from splitplace.messages.pieces import NamedChain
-from splitplace.workshop.cutting.inspection import InspectedPiece
-from splitplace.workshop.cutting.layer_split import cut
-from splitplace.workshop.onnx.graph import Graph, without_weights
-from splitplace.workshop.pieces.chain import SegmentTimes, chosen_places, measured
-from splitplace.workshop.pieces.times import segment_milliseconds
+from splitplace.workshop.onnx.graph import Graph
+from splitplace.workshop.pieces.chain import MeasuredNetwork, chosen_places
+from splitplace.workshop.pieces.inspection import InspectedPiece
 
 
 def stored_pieces(application: Application, micro_batch: int) -> tuple[InspectedPiece, ...]:
@@ -40,32 +36,33 @@ def _of_chain(application: Application, chain: NamedChain, micro_batch: int) -> 
     ]
 
 
-def future_pieces(
-    name: str, model: onnx.ModelProto, micro_batch: int, measure: SegmentTimes = segment_milliseconds
-) -> tuple[InspectedPiece, ...]:
-    """Return the pieces that `models add` would cut a network into.
+def future_pieces(name: str, network: MeasuredNetwork, micro_batch: int) -> tuple[InspectedPiece, ...]:
+    """Return the pieces that `models add` would cut a network into, without those of its variants' cuts.
 
     Raises:
         GraphError: The graph does not tell a shape or size that is needed.
-        ConstantError: The network makes weights that are too large.
     """
-    network = measured(model, measure)
-    places = chosen_places(network)
-    tensors = [network.tensors[place] for place in places]
-    ends = [0, *(place + 1 for place in places), len(network.milliseconds)]
+    chosen = chosen_places(network)
+    places = [network.places[number] for number in chosen]
+    ends = [0, *(number + 1 for number in chosen), len(network.milliseconds)]
+    graph = Graph(network.model)
+    crossing = [*((place.tensors, place.bytes_per_image) for place in places), _answer(graph)]
     pieces = []
-    for index, part in enumerate(cut(without_weights(network.model), tensors)):
-        graph = Graph(part)
-        memory = graph.weight_bytes + micro_batch * graph.peak_activation_bytes_per_image
+    for index, cost in enumerate(graph.spans([place.end for place in places])):
         pieces.append(
             InspectedPiece(
                 chain=name,
                 number=index + 1,
                 milliseconds=sum(network.milliseconds[ends[index] : ends[index + 1]]),
-                weight_bytes=graph.weight_bytes,
-                memory_bytes=memory,
-                crossing=(graph.output,),
-                crossing_bytes=graph.bytes_per_image(graph.output),
+                weight_bytes=cost.weight_bytes,
+                memory_bytes=cost.weight_bytes + micro_batch * cost.activation_bytes_per_image,
+                crossing=crossing[index][0],
+                crossing_bytes=crossing[index][1],
             )
         )
     return tuple(pieces)
+
+
+def _answer(graph: Graph) -> tuple[tuple[str, ...], int]:
+    """Return the outputs of a network, and their bytes for an image."""
+    return graph.outputs, sum(graph.bytes_per_image(name) for name in graph.outputs)

@@ -11,19 +11,22 @@ import onnx
 from numpy.typing import NDArray
 
 from splitplace.edge_node.stage.pieces import joined_from
-from splitplace.edge_node.stage.session import joined_session
+from splitplace.edge_node.stage.session import Tensors, joined_session
 from splitplace.storage.replace import replace_file
-from splitplace.workshop.cutting.balance import Target
-from splitplace.workshop.cutting.layer_split import CutPoint, cut
-from splitplace.workshop.cutting.plan import plan_chain
-from splitplace.workshop.onnx.graph import Graph, without_weights
+from splitplace.workshop.cutting.balance import Chain, Device, Target, partition
+from splitplace.workshop.cutting.layer_split import CutError
+from splitplace.workshop.onnx.graph import Graph
 from splitplace.workshop.pieces.bounds import Segments, piece_bounds
 from splitplace.workshop.pieces.constants import with_constants_as_weights
-from splitplace.workshop.pieces.cut import CutChain, PieceCutError, all_files, cut_into_pieces, piece_places
+from splitplace.workshop.pieces.cut import CutChain, PieceCutError, all_files, cut_into_pieces
+from splitplace.workshop.pieces.places import Cut, Place, crossing, piece_places
 from splitplace.workshop.pieces.times import segment_milliseconds
 
-SegmentTimes = Callable[[onnx.ModelProto, Sequence[str]], Sequence[float]]
-"""From a network and the tensors between its segments to ms per image."""
+SegmentTimes = Callable[[onnx.ModelProto, Sequence[int]], Sequence[float]]
+"""From a network and the numbers of nodes before each place to ms per image of the segments between."""
+
+WEIGHTS_SHARE = 1.6
+"""A stage of n holds at most this, divided by n, of a network's weights, where the places allow it."""
 
 
 @dataclass(frozen=True)
@@ -31,21 +34,33 @@ class MeasuredNetwork:
     """A network with its constants as weights, timed between all places where it can be cut."""
 
     model: onnx.ModelProto
-    points: tuple[CutPoint, ...]
+    places: tuple[Place, ...]
     milliseconds: tuple[float, ...]
-    """Time of each of the `len(points) + 1` segments for one image."""
+    """Time of each of the `len(places) + 1` segments for one image."""
+    weight_bytes: tuple[int, ...]
+    """Weights of each of the segments."""
+
+    def place_of(self, cut: Cut) -> int:
+        """Return the number of the place where these tensors cross. Raises PieceCutError if there is none."""
+        wanted = frozenset(crossing(cut))
+        for number, place in enumerate(self.places):
+            if wanted == frozenset(place.tensors):
+                return number
+        raise PieceCutError(f"the network cannot be cut at {'+'.join(crossing(cut))!r}")
 
     @property
-    def tensors(self) -> tuple[str, ...]:
-        """Names of the tensors at the places."""
-        return tuple(point.tensor for point in self.points)
+    def segments(self) -> Chain:
+        """The segments, to be balanced."""
+        return Chain(
+            self.milliseconds, [place.sent_bytes_per_image for place in self.places], self.weight_bytes
+        )
 
 
 def measured(model: onnx.ModelProto, measure: SegmentTimes = segment_milliseconds) -> MeasuredNetwork:
     """Find all places where a network can be cut, and time what lies between them.
 
     Args:
-        model: One input, one output, batch first. It is not changed.
+        model: The network, batch first. It is not changed.
         measure: Function that times the segments.
 
     Raises:
@@ -53,37 +68,47 @@ def measured(model: onnx.ModelProto, measure: SegmentTimes = segment_millisecond
         ConstantError: The network makes weights that are too large.
     """
     whole = with_constants_as_weights(model)
-    points = piece_places(whole)
-    return MeasuredNetwork(whole, points, tuple(measure(whole, [point.tensor for point in points])))
+    places = piece_places(whole)
+    ends = [place.end for place in places]
+    costs = Graph(whole).spans(ends)
+    return MeasuredNetwork(
+        whole, places, tuple(measure(whole, ends)), tuple(cost.weight_bytes for cost in costs)
+    )
 
 
-def chosen_places(network: MeasuredNetwork, required: Collection[str] = ()) -> tuple[int, ...]:
-    """Return the places between pieces that `piece_bounds` chooses, ascending indices of `points`.
+def chosen_places(network: MeasuredNetwork, required: Collection[Cut] = ()) -> tuple[int, ...]:
+    """Return the places between pieces that `piece_bounds` chooses, ascending indices of `places`.
 
     Raises:
-        PieceCutError: A required tensor is no place to cut.
+        PieceCutError: A required cut is no place.
     """
-    missing = set(required).difference(network.tensors)
-    if missing:
-        raise PieceCutError(f"the network cannot be cut at {min(missing)!r}")
-    parts = cut(without_weights(network.model), network.tensors)
     return piece_bounds(
         Segments(
             milliseconds=network.milliseconds,
-            weight_bytes=[Graph(part).weight_bytes for part in parts],
-            crossing_bytes=[point.sent_bytes_per_image for point in network.points],
-            required=[network.tensors.index(name) for name in required],
+            weight_bytes=network.weight_bytes,
+            crossing_bytes=[place.sent_bytes_per_image for place in network.places],
+            required=[network.place_of(cut) for cut in required],
         )
     )
 
 
-def balanced_cuts(network: MeasuredNetwork, stages: int) -> tuple[str, ...]:
-    """Return the tensors at which to cut a network so that the slowest of its stages is as fast as possible.
+def balanced_cuts(network: MeasuredNetwork, stages: int) -> tuple[tuple[str, ...], ...]:
+    """Return where to cut a network so that the slowest of its stages is as fast as possible.
+
+    No stage holds much more than its share of the weights (`WEIGHTS_SHARE`), where the places allow that.
 
     Raises:
-        CutError: The network has too few places where a single tensor crosses.
+        CutError: The network has too few places.
     """
-    return plan_chain(network.model, network.points, network.milliseconds, stages, Target()).tensors
+    chain = network.segments
+    if chain.places + 1 < stages:
+        raise CutError(f"the graph has {chain.places} places to cut, too few for {stages} stages")
+    no_bytes = [0.0] * chain.places
+    alike = Target((Device(slowdown=1.0),), tolerance=0.0)
+    least = partition(Chain(network.weight_bytes, no_bytes), stages, alike).pace_ms
+    most = max(least, WEIGHTS_SHARE / stages * sum(network.weight_bytes))
+    best = partition(chain, stages, Target((Device(memory_bytes=most * (1 + 1e-9)),)))
+    return tuple(network.places[number].tensors for number in best.cuts)
 
 
 @dataclass(frozen=True)
@@ -95,24 +120,29 @@ class TimedChain:
     """Time of each piece for one image, inside a run of the whole."""
 
 
-def timed_chain(network: MeasuredNetwork, required: Collection[str] = ()) -> TimedChain:
+def timed_chain(
+    network: MeasuredNetwork, required: Collection[Cut] = (), *, only: bool = False
+) -> TimedChain:
     """Cut a measured network into pieces.
 
     Args:
         network: From `measured`.
-        required: Tensors at which it must be cut, because a variant is cut there.
+        required: Where it must be cut, because a variant is cut there.
+        only: Whether it is cut nowhere else.
 
     Raises:
-        PieceCutError: A required tensor is no place to cut, or a piece is larger than a node accepts.
+        PieceCutError: A required cut is no place, or a piece is larger than a node accepts.
     """
     places = chosen_places(network, required)
-    chain = cut_into_pieces(network.model, [network.tensors[place] for place in places])
+    if only:
+        places = tuple(sorted(network.place_of(cut) for cut in required))
+    chain = cut_into_pieces(network.model, [network.places[place].tensors for place in places])
     ends = (0, *(place + 1 for place in places), len(network.milliseconds))
     return TimedChain(chain, tuple(sum(network.milliseconds[a:b]) for a, b in pairwise(ends)))
 
 
 def chain_of(
-    model: onnx.ModelProto, required: Collection[str] = (), measure: SegmentTimes = segment_milliseconds
+    model: onnx.ModelProto, required: Collection[Cut] = (), measure: SegmentTimes = segment_milliseconds
 ) -> CutChain:
     """Measure a network and cut it into pieces. See `measured` and `timed_chain` for arguments and errors."""
     return timed_chain(measured(model, measure), required).cut
@@ -129,25 +159,40 @@ def write_files(folder: Path, *chains: CutChain) -> None:
             replace_file(folder / sha256, content)
 
 
-def run_stages(folder: Path, chain: CutChain, cuts: Sequence[int], images: NDArray[Any]) -> NDArray[Any]:
-    """Run a written chain in stages on a batch of images and return the output of the last one.
+def run_bundles(
+    folder: Path,
+    chain: CutChain,
+    cuts: Sequence[int],
+    inputs: Tensors,
+    *,
+    handed_on: Callable[[NDArray[Any]], NDArray[Any]] = lambda tensor: tensor,
+) -> Tensors:
+    """Run a written chain in stages, and return the outputs of the last one by name.
 
     Args:
         folder: Folder with the files.
         chain: The chain.
         cuts: Numbers of pieces at which stages begin, ascending; none for one stage.
-        images: The first stage's input.
+        inputs: The first stage's inputs by name, batch first.
+        handed_on: What becomes of each tensor between two stages.
 
     Raises:
         PieceError: The pieces do not fit together.
         splitplace.edge_node.sessions.FragmentError: A node cannot load or run a stage.
     """
-    (first,) = chain.chain.bundles[0]
-    tensors = {first.name: images}
-    for stage in chain.chain.stages(tuple(cuts)):
+    tensors = inputs
+    for number, stage in enumerate(chain.chain.stages(tuple(cuts))):
+        if number:
+            tensors = {name: handed_on(tensor) for name, tensor in tensors.items()}
         tensors = joined_session(stage, joined_from(folder, stage), folder).run(tensors)
+    return tensors
+
+
+def run_stages(folder: Path, chain: CutChain, cuts: Sequence[int], images: NDArray[Any]) -> NDArray[Any]:
+    """Run a chain of one input and one output as `run_bundles` does. Return that output."""
+    (first,) = chain.chain.bundles[0]
     (last,) = chain.chain.bundles[-1]
-    return tensors[last.name]
+    return run_bundles(folder, chain, cuts, {first.name: images})[last.name]
 
 
 def is_equal(folder: Path, chain: CutChain, images: NDArray[Any], expected: NDArray[Any]) -> bool:

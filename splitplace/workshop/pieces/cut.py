@@ -1,23 +1,28 @@
 """Cut a network into a chain of pieces.
 
-A piece holds the nodes and weights between two places where one tensor crosses. What depends on no picture
-(weights, what is computed from weights, sizes) belongs to the first piece that reads it. Later pieces have
-copies of their own under other names, so that any run of pieces is complete and makes no tensor twice. The
-number of images (`BATCH_SIZE`) is computed by the head of a stage.
+A piece holds the nodes and weights between two places where a bundle of tensors crosses. What depends on no
+picture (weights, what is computed from weights, sizes) belongs to the first piece that reads it. Later pieces
+have copies of their own under other names, so that any run of pieces is complete and makes no tensor twice.
+The number of images (`BATCH_SIZE`) is computed by the head of a stage.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import cast, get_args
 
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from splitplace.edge_node.stage.joining import BATCH_SIZE
 from splitplace.errors import SplitPlaceError
-from splitplace.messages.limits import MAX_FILE_BYTES, MAX_GRAPH_FILE_BYTES, SMALL_WEIGHT_BYTES
+from splitplace.messages.limits import (
+    MAX_BUNDLE_NAME_BYTES,
+    MAX_FILE_BYTES,
+    MAX_GRAPH_FILE_BYTES,
+    SMALL_WEIGHT_BYTES,
+)
 from splitplace.messages.pieces import (
     WEIGHT_ALIGNMENT,
     Chain,
@@ -26,12 +31,13 @@ from splitplace.messages.pieces import (
     OperatorSet,
     Piece,
 )
-from splitplace.messages.tensors import DType, TensorSpec
-from splitplace.workshop.cutting.layer_split import CutPoint, cut_points
+from splitplace.messages.tensors import TensorSpec
+from splitplace.workshop.onnx.branches import reads, rename
 from splitplace.workshop.onnx.graph import Graph
+from splitplace.workshop.pieces.places import Cut, crossing, sent_as
 
 _COPY = "splitplace.piece"
-_DTYPES: tuple[DType, ...] = get_args(DType)
+_SHORT = "splitplace.crossing."
 
 
 class PieceCutError(SplitPlaceError):
@@ -56,48 +62,57 @@ class CutChain:
     files: tuple[PieceFiles, ...]
 
 
-def piece_places(model: onnx.ModelProto) -> tuple[CutPoint, ...]:
-    """Return every place where a network can be cut into pieces, in order.
+def cut_into_pieces(model: onnx.ModelProto, cuts: Sequence[Cut]) -> CutChain:
+    """Cut a network at some places.
 
-    Those are its cut points whose tensor has a type that can be sent.
-
-    Raises:
-        GraphError: The graph does not tell the shape of such a tensor.
-    """
-    graph = Graph(model)
-    return tuple(point for point in cut_points(model) if _dtype(graph, point.tensor) is not None)
-
-
-def cut_into_pieces(model: onnx.ModelProto, tensors: Sequence[str]) -> CutChain:
-    """Cut a network at the given tensors.
+    Tensors that cross together get short names where theirs are long: each frame carries them.
 
     Args:
-        model: The whole network: one input, one output, batch first, as `constants.with_constants_as_weights`
-            returns it. It is not changed.
-        tensors: Names from `piece_places`, in order.
+        model: The whole network, batch first, as `constants.with_constants_as_weights` returns it. It is not
+            changed.
+        cuts: What crosses at each place, in order, as `Place.tensors`.
 
     Raises:
-        PieceCutError: A piece is larger than a node accepts, or a tensor is no place to cut.
+        PieceCutError: A piece is larger than a node accepts, or the network cannot be cut there.
     """
-    cutter = _Cutter(model)
-    files = tuple(_files(index, body) for index, body in enumerate(cutter.bodies(tensors)))
+    bundles = [crossing(cut) for cut in cuts]
+    cutter = _Cutter(model, bundles)
+    files = tuple(_files(index, body) for index, body in enumerate(cutter.bodies()))
+    ends = (cutter.graph.inputs, *bundles, cutter.graph.outputs)
     chain = Chain(
         ir_version=model.ir_version,
         opsets=tuple(
             OperatorSet(domain=_domain(opset.domain), version=opset.version) for opset in model.opset_import
         ),
         pieces=tuple(part.piece for part in files),
-        bundles=tuple((cutter.tensor(name),) for name in (cutter.graph.input, *tensors, cutter.graph.output)),
+        bundles=tuple(tuple(cutter.tensor(name) for name in bundle) for bundle in ends),
     )
     return CutChain(chain, files)
+
+
+def cut_numbers(chain: Chain, cuts: Iterable[Cut]) -> tuple[int, ...]:
+    """Return the number of the piece that begins at each cut. Raises PieceCutError if none does."""
+    names = [frozenset(tensor.name for tensor in bundle) for bundle in chain.bundles]
+    wanted = [crossing(cut) for cut in cuts]
+    found = []
+    for bundle in wanted:
+        short = _short_names(bundle) if len(bundle) > 1 else {}
+        inner = frozenset(short.get(name, name) for name in bundle)
+        if inner not in names[1:-1]:
+            raise PieceCutError(f"the chain is not cut at {'+'.join(bundle)!r}")
+        found.append(names.index(inner, 1))
+    return tuple(found)
 
 
 class _Cutter:
     """Divides the nodes of a model among pieces."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, bundles: Sequence[tuple[str, ...]]) -> None:
         self.graph = Graph(model)
         computed = {id(node) for node in self.graph.nodes}
+        self._bundles = bundles
+        together = [self.graph.inputs, *bundles, self.graph.outputs]
+        self._short = _short_names({name for bundle in together if len(bundle) > 1 for name in bundle})
         self._weights = {tensor.name: tensor for tensor in model.graph.initializer}
         self._aside = [node for node in model.graph.node if id(node) not in computed]
         """Nodes that depend on no picture, in topological order."""
@@ -107,17 +122,19 @@ class _Cutter:
 
     def tensor(self, name: str) -> NamedTensor:
         """Describe a tensor that crosses. Raise PieceCutError if its type cannot be sent."""
-        dtype = _dtype(self.graph, name)
+        dtype = sent_as(self.graph, name)
         if dtype is None:
             raise PieceCutError(f"the tensor {name!r} is of a type that nodes cannot send")
-        return NamedTensor(name=name, spec=TensorSpec(dtype=dtype, shape=self.graph.shape(name)))
+        spec = TensorSpec(dtype=dtype, shape=self.graph.shape(name))
+        return NamedTensor(name=self._short.get(name, name), spec=spec)
 
-    def bodies(self, tensors: Sequence[str]) -> Iterator[onnx.ModelProto]:
+    def bodies(self) -> Iterator[onnx.ModelProto]:
         """Yield the models of the pieces, with nothing but nodes and weights: one at a time in memory."""
-        position = {name: index for index, node in enumerate(self.graph.nodes) for name in node.output}
-        ends = [position.get(name, -1) + 1 for name in tensors]
-        if 0 in ends or ends != sorted(set(ends)):
-            raise PieceCutError(f"{list(tensors)} are not tensors of the network, in order")
+        after = {live: number for number, live in enumerate(self.graph.live(), start=1)}
+        ends = [after.get(frozenset(bundle), 0) for bundle in self._bundles]
+        if 0 in ends or ends != sorted(set(ends)) or len(self.graph.nodes) in ends:
+            shown = ", ".join("+".join(bundle) for bundle in self._bundles)
+            raise PieceCutError(f"{shown[:500]} are not what crosses at places of the network, in order")
         bounds = pairwise((0, *ends, len(self.graph.nodes)))
         for index, (first, end) in enumerate(bounds):
             yield self._body(index, self.graph.nodes[first:end])
@@ -125,14 +142,14 @@ class _Cutter:
     def _body(self, index: int, nodes: Sequence[onnx.NodeProto]) -> onnx.ModelProto:
         aside, weights = self._needed(nodes)
         names = [*weights, *(name for node in aside for name in node.output if name)]
-        renamed = {name: f"{_COPY}{index}.{name}" for name in names if name in self._taken}
+        copies = {name: f"{_COPY}{index}.{name}" for name in names if name in self._taken}
+        renamed = {**self._short, **copies}
         self._taken.update(names)
         body = onnx.ModelProto()
         for node in (*aside, *nodes):
             copy = body.graph.node.add()
             copy.CopyFrom(node)
-            for part in (copy.input, copy.output):
-                part[:] = [renamed.get(name, name) for name in part]
+            rename(copy, renamed)
             for note in ("name", "doc_string", "metadata_props"):
                 copy.ClearField(note)
         for name in weights:
@@ -145,14 +162,14 @@ class _Cutter:
 
     def _needed(self, nodes: Sequence[onnx.NodeProto]) -> tuple[list[onnx.NodeProto], list[str]]:
         """Return the nodes beside the data flow, and the weights, that the given nodes need, in order."""
-        wanted = [name for node in nodes for name in node.input]
+        wanted = [name for node in nodes for name in reads(node)]
         needed: set[str] = set()
         while wanted:
             name = wanted.pop()
             if name in needed or name == BATCH_SIZE:
                 continue
             if name in self._made_aside:
-                wanted.extend(self._made_aside[name].input)
+                wanted.extend(reads(self._made_aside[name]))
             elif name not in self._weights:
                 continue
             needed.add(name)
@@ -210,9 +227,13 @@ def _raw(tensor: onnx.TensorProto) -> bytes:
     return converted
 
 
-def _dtype(graph: Graph, name: str) -> DType | None:
-    found = helper.tensor_dtype_to_np_dtype(graph.element_type(name)).name
-    return next((dtype for dtype in _DTYPES if dtype == found), None)
+def _short_names(names: Iterable[str]) -> Mapping[str, str]:
+    """Return another name for each that is too long for a bundle."""
+    return {
+        name: f"{_SHORT}{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+        for name in names
+        if len(name.encode()) > MAX_BUNDLE_NAME_BYTES
+    }
 
 
 def _domain(domain: str) -> OperatorDomain:

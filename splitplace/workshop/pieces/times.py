@@ -13,15 +13,18 @@ import re
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
+from numpy.typing import NDArray
 from onnx import helper
 
+from splitplace.workshop.onnx.branches import reads, rename
 from splitplace.workshop.onnx.graph import Graph
+from splitplace.workshop.onnx.sessions import session_of, session_options
 
 ROUNDS = 20
 _WARM_UP = 2
@@ -29,44 +32,82 @@ _NUMBER = re.compile(r"splitplace\.(\d+)")
 _KERNEL = "_kernel_time"
 
 
-def segment_milliseconds(
-    model: onnx.ModelProto, tensors: Sequence[str], images: int = 1
-) -> tuple[float, ...]:
+def segment_milliseconds(model: onnx.ModelProto, ends: Sequence[int], images: int = 1) -> tuple[float, ...]:
     """Return the time of each segment of a network, in ms for one image, in one thread.
 
-    Kernels that ONNX Runtime adds without a name of the graph count to the segment before them.
+    Kernels of fused nodes count to the layer among them; those that ONNX Runtime adds count to the segment
+    before them.
 
     Args:
         model: The network, small enough for one file.
-        tensors: The tensors between neighbouring segments, in order.
+        ends: Numbers of nodes of the data flow before each place between segments, ascending.
         images: Images in a run.
     """
-    numbered, starts = _numbered(model, tensors)
+    numbered = _numbered(model)
     with tempfile.TemporaryDirectory() as folder:
         profile, run_ms = _profile(numbered, Path(folder), images)
         events = json.loads(profile.read_text(encoding="utf-8"))
-    rounds: list[dict[int, float]] = []
+    graph = Graph(model)
+    numbers = {
+        event["name"]: number
+        for event in events
+        if _is_kernel(event) and (number := _number(event["name"], graph)) is not None
+    }
+    layers = _layers(graph, set(numbers.values()))
+    rounds: list[dict[int, float]] = [defaultdict(float)]
     segment = 0
     for event in events:
         if event.get("name") == "model_run":  # at the end of a run
             rounds.append(defaultdict(float))
-            continue
-        if event.get("cat") != "Node" or not event["name"].endswith(_KERNEL):
-            continue
-        found = _NUMBER.search(event["name"])
-        if found is not None:
-            segment = int(np.searchsorted(starts, int(found[1]), side="right"))
-        if not rounds:
-            rounds.append(defaultdict(float))
-        rounds[-1][segment] += event["dur"]
+        elif _is_kernel(event):
+            if event["name"] in numbers:
+                layer = layers[numbers[event["name"]]]
+                segment = int(np.searchsorted(ends, layer, side="right"))
+            rounds[-1][segment] += event["dur"]
     timed = [times for times in rounds if times][_WARM_UP:]
-    least = [min(times[index] for times in timed) for index in range(len(tensors) + 1)]
+    least = [min(times[index] for times in timed) for index in range(len(ends) + 1)]
     total = sum(least) or 1.0
     return tuple(share / total * run_ms / images for share in least)
 
 
-def _numbered(model: onnx.ModelProto, tensors: Sequence[str]) -> tuple[onnx.ModelProto, list[int]]:
-    """Return the model with its nodes and their outputs numbered, and where each segment starts.
+def _is_kernel(event: Mapping[str, Any]) -> bool:
+    return event.get("cat") == "Node" and event["name"].endswith(_KERNEL)
+
+
+def _number(kernel: str, graph: Graph) -> int | None:
+    """Return the number of the node that a kernel is named after; None if ONNX Runtime added it."""
+    found = _NUMBER.search(kernel)
+    if found is not None:
+        return int(found[1])
+    made = (
+        number
+        for number, node in enumerate(graph.nodes)
+        if any(kernel.startswith(name) for name in node.output if name in graph.outputs)
+    )
+    return next(made, None)
+
+
+def _layers(graph: Graph, kernels: Collection[int]) -> Mapping[int, int]:
+    """Return for each kernel the node whose time it is.
+
+    A kernel is named after the last of the nodes that were fused into it, such as the ReLU behind a
+    convolution. Its time is that of the layer among them: the last one that reads a matrix of weights. Nodes
+    that have no kernel of their own were fused.
+    """
+    made_by = {name: number for number, node in enumerate(graph.nodes) for name in node.output if name}
+    is_layer = graph.matrices()
+    found = {}
+    for kernel in kernels:
+        fused = [kernel] if kernel < len(graph.nodes) else []
+        for number in fused:  # grows
+            makers = (made_by.get(name, kernel) for name in reads(graph.nodes[number]))
+            fused += [maker for maker in makers if maker not in {*kernels, *fused}]
+        found[kernel] = max((number for number in fused if is_layer[number]), default=kernel)
+    return found
+
+
+def _numbered(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with its nodes and their outputs numbered.
 
     Nodes beside the data flow get the number of the first node that reads them.
     """
@@ -78,7 +119,7 @@ def _numbered(model: onnx.ModelProto, tensors: Sequence[str]) -> tuple[onnx.Mode
     fixed = {value.name for value in (*model.graph.input, *model.graph.output)}
     names: dict[str, str] = {}
     first_reader = {
-        name: index for index, node in reversed(list(enumerate(graph.nodes))) for name in node.input
+        name: index for index, node in reversed(list(enumerate(graph.nodes))) for name in reads(node)
     }
     for index, node in enumerate(changed.graph.node):
         number = next((position[name] for name in node.output if name in position), None)
@@ -89,27 +130,32 @@ def _numbered(model: onnx.ModelProto, tensors: Sequence[str]) -> tuple[onnx.Mode
             if name and name not in fixed:
                 names[name] = f"{node.name}.{output}"
     for node in changed.graph.node:
-        for part in (node.input, node.output):
-            part[:] = [names.get(name, name) for name in part]
-    return changed, [position[name] + 1 for name in tensors]
+        rename(node, names)
+    return changed
 
 
 def _profile(model: onnx.ModelProto, folder: Path, images: int) -> tuple[Path, float]:
     """Run a model some times. Return the file with the profile, and the least CPU time of a run in ms."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
+    options = session_options()
     options.inter_op_num_threads = 1
-    options.log_severity_level = 4
     options.enable_profiling = True
     options.profile_file_prefix = str(folder / "profile")
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    tensor = model.graph.input[0].type.tensor_type
-    shape = [images, *(dimension.dim_value for dimension in tensor.shape.dim[1:])]
-    noise = np.random.default_rng(0).integers(0, 100, shape)
-    batch = noise.astype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    session = session_of(model, options)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    batch = {
+        value.name: _noise(value.type.tensor_type, images)
+        for value in model.graph.input
+        if value.name not in weights
+    }
     run_ms = []
     for _ in range(_WARM_UP + ROUNDS):
         began = time.thread_time()
-        session.run(None, {session.get_inputs()[0].name: batch})
+        session.run(None, batch)
         run_ms.append(1000 * (time.thread_time() - began))
     return Path(session.end_profiling()), min(run_ms)
+
+
+def _noise(tensor: onnx.TypeProto.Tensor, images: int) -> NDArray[Any]:
+    shape = [images, *(dimension.dim_value for dimension in tensor.shape.dim[1:])]
+    noise = np.random.default_rng(0).integers(0, 100, shape)
+    return noise.astype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))

@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
+import onnx
+from numpy.typing import NDArray
 
 from splitplace.messages.application import Application
 from splitplace.messages.limits import MAX_STAGES
@@ -17,7 +20,7 @@ from splitplace.workshop.datasets import PUBLISHED
 from splitplace.workshop.onnx.export import export_network
 from splitplace.workshop.onnx.narrow import narrowed
 from splitplace.workshop.packing.evaluation import BOTTLENECK, Measured
-from splitplace.workshop.packing.packer import Heading, Packer, pack
+from splitplace.workshop.packing.packer import Heading, Packer, exit_place, pack
 from splitplace.workshop.packing.telling import Told
 from splitplace.workshop.pieces.chain import balanced_cuts, measured
 from splitplace.workshop.recipes.recipes import RecipePart
@@ -43,7 +46,8 @@ class Trained:
 
     whole: Whole
     semantic: Semantic
-    compressed: Derived
+    compressed: Derived | None
+    """None if the recipe has no compressed variant."""
     bottleneck: Derived | None
     """None if the recipe has no bottlenecks."""
 
@@ -53,8 +57,9 @@ class Trained:
         curves = {
             "Whole network": self.whole.curve,
             "Branches": self.semantic.curve,
-            "Compressed network": self.compressed.curve,
         }
+        if self.compressed is not None:
+            curves["Compressed network"] = self.compressed.curve
         if self.bottleneck is not None:
             curves["Network with bottlenecks"] = self.bottleneck.curve
         return curves
@@ -101,7 +106,7 @@ def build(bench: Workbench, store: ModelStore) -> Built:
     trained = Trained(
         whole,
         semantic=train_semantic(bench, whole.network),
-        compressed=train_compressed(bench, whole.network),
+        compressed=train_compressed(bench, whole.network) if bench.recipe.compressed_schedule else None,
         bottleneck=train_bottleneck(bench, whole.network) if bench.recipe.bottlenecks else None,
     )
     told: Told = bench.progress.console.print
@@ -132,14 +137,18 @@ def fill(bench: Workbench, trained: Trained, folder: Path, told: Told) -> Packer
     told("timing the layers of whole")
     network = measured(narrowed(whole, recipe.storage))
     cuts = balanced_cuts(network, recipe.stages)
-    packer.add_measured("whole", network, cuts)
+    exits = _exits(trained.whole, example)
+    packer.add_measured("whole", network, [*cuts, *(exit_place(model) for model in exits)])
     packer.add_single("whole", "whole")
     packer.add_chain("layer", "whole", cuts, MAX_STAGES)
+    for number, model in enumerate(exits, start=1):
+        packer.add_exit(f"early-exit-{number}", model, "whole")
     semantic = trained.semantic
     branches = [export_network(branch, example) for branch in semantic.branches.branches]
     packer.add_branches("semantic", branches, semantic.groups)
-    packer.add_network("compressed", export_network(trained.compressed.network, example))
-    packer.add_single("compressed", "compressed")
+    if trained.compressed is not None:
+        packer.add_network("compressed", export_network(trained.compressed.network, example))
+        packer.add_single("compressed", "compressed")
     if trained.bottleneck is not None:
         model = export_network(trained.bottleneck.network, example)
         crossing = bottlenecks(model)
@@ -149,3 +158,10 @@ def fill(bench: Workbench, trained: Trained, folder: Path, told: Told) -> Packer
         packer.add_network("int8", quantize(whole, bench.data.validation.images[:CALIBRATION_IMAGES]))
         packer.add_single("int8", "int8")
     return packer
+
+
+def _exits(whole: Whole, example: NDArray[Any]) -> list[onnx.ModelProto]:
+    """Export the network up to each of its early exits."""
+    if whole.exits is None:
+        return []
+    return [export_network(whole.exits.up_to(number), example) for number in range(len(whole.exits.after))]

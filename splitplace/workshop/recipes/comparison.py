@@ -33,10 +33,10 @@ from splitplace.workshop.training.semantic import (
     Branches,
     Groups,
     branch_loss,
-    branch_of,
     class_similarity,
     group_classes,
     index_groups,
+    shares_of_answers,
 )
 
 FragmentCosts = Mapping[int, Fragment]
@@ -103,7 +103,7 @@ def compare(trial: Trial) -> tuple[Row, ...]:
     """Train the whole network and then the branches of every method; return a row for each."""
     recipe, classes = trial.recipe, len(trial.recipe.labels)
     torch.manual_seed(trial.schedule.seed)
-    whole = recipe.network(classes, recipe.widths)
+    whole = recipe.whole()
     trial.train("whole", whole, None, whole)
     similarity = class_similarity(in_batches(whole.features, trial.training.images), trial.training.labels)
     groupings = {
@@ -114,7 +114,7 @@ def compare(trial: Trial) -> tuple[Row, ...]:
     for method in METHODS:
         groups = groupings[method.grouping]
         torch.manual_seed(trial.schedule.seed)
-        branches = Branches(groups, lambda outputs: recipe.network(outputs, recipe.branch_widths))
+        branches = Branches(groups, recipe.branch)
         trial.train(method.name, branches, method, whole)
         networks.append((method.name, branches, groups))
     trial.progress.console.print("measuring")
@@ -133,8 +133,8 @@ def _costs(recipe: Recipe, branch_outputs: set[int]) -> tuple[FragmentCosts, Fra
     classes = len(recipe.labels)
     sizes = sorted(branch_outputs)
     networks = [
-        recipe.network(classes, recipe.widths),
-        *(recipe.network(outputs, recipe.branch_widths) for outputs in sizes),
+        recipe.whole(),
+        *(recipe.branch(outputs) for outputs in sizes),
     ]
     example = np.zeros((2, *PUBLISHED[recipe.dataset].shape), np.uint8)
     heading = Heading("comparison", "", recipe.labels, TensorSpec(dtype="uint8", shape=example.shape[1:]))
@@ -155,13 +155,12 @@ def _costs(recipe: Recipe, branch_outputs: set[int]) -> tuple[FragmentCosts, Fra
 
 
 def _row(name: str, network: nn.Module, groups: Groups, costs: FragmentCosts, images: Subset) -> Row:
-    answers = in_batches(network, images.images).argmax(axis=1)
-    owners = branch_of(groups)
+    accuracy, wrong_branch = shares_of_answers(network, groups, images)
     return Row(
         name=name,
         branches=len(groups),
-        accuracy=float((answers == images.labels).mean()),
-        wrong_branch=float((owners[answers] != owners[images.labels]).mean()),
+        accuracy=accuracy,
+        wrong_branch=wrong_branch,
         fragments=tuple(costs[len(group)] for group in groups),
     )
 
@@ -210,18 +209,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         trial = Trial(
             recipe=recipe,
             schedule=replace(shortened(recipe.schedule, arguments.epochs), seed=arguments.seed),
-            training=_first(data.training, arguments.images),
-            validation=_first(data.validation, arguments.validation),
+            training=data.training.first(arguments.images),
+            validation=data.validation.first(arguments.validation),
             checkpoints=arguments.checkpoints / recipe.name / f"{recipe.branches}-branches",
             progress=progress,
         )
         rows = compare(trial)
     console.print(table(rows, f"{recipe.title}, {arguments.images} images, {arguments.epochs} epochs"))
     return 0
-
-
-def _first(subset: Subset, count: int) -> Subset:
-    return Subset(subset.images[:count], subset.labels[:count])
 
 
 if __name__ == "__main__":

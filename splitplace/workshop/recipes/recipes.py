@@ -5,9 +5,12 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from splitplace.workshop.compression.bottleneck import Narrowing
-from splitplace.workshop.datasets import CLASS_NAMES
-from splitplace.workshop.networks.common import Pixels
-from splitplace.workshop.networks.resnet_v2 import ResNetV2, Stem
+from splitplace.workshop.datasets import CLASS_NAMES, PUBLISHED
+from splitplace.workshop.networks.common import Classifier, Pixels
+from splitplace.workshop.networks.designs import Design, ResNet, Scaled
+from splitplace.workshop.networks.inception_v3 import InceptionV3
+from splitplace.workshop.networks.mobilenet_v2 import MobileNetV2
+from splitplace.workshop.networks.resnet_v2 import PRINTED_BLOCKS, PRINTED_WIDTHS
 from splitplace.workshop.onnx.narrow import Storage
 from splitplace.workshop.training.loop import Augmentation, TrainingSchedule
 
@@ -29,16 +32,17 @@ class Recipe:
     """Mean of the training pixels, in bytes, one value per channel."""
     deviation: tuple[float, ...]
     """Standard deviation of the training pixels, likewise."""
-    blocks: tuple[int, ...]
-    widths: tuple[int, ...]
-    branch_widths: tuple[int, ...]
-    """Chosen so that a branch has at most .9 / `branches` of the whole network's operations."""
+    design: Design
+    """The whole network."""
+    branch_design: Design
+    """Branches that start from random weights. A branch has at most .9 / `branches` of the whole network's
+    operations."""
     augmentation: Augmentation
     schedule: TrainingSchedule
     semantic_schedule: TrainingSchedule
     """Training of the branches: as long as `schedule` if they start from random weights."""
-    compressed_schedule: TrainingSchedule
-    """Fine-tuning of the pruned network: shorter and with a lower learning rate."""
+    compressed_schedule: TrainingSchedule | None
+    """Fine-tuning of the pruned network: shorter and with a lower learning rate; None = no such variant."""
     second_schedule: TrainingSchedule | None = None
     """A second training of the whole network, starting where the first ended."""
     bottleneck_schedule: TrainingSchedule = ONE_EPOCH
@@ -48,10 +52,21 @@ class Recipe:
     """Share of the whole network's operations that pruning keeps."""
     int8: bool = True
     """Whether the application has a variant with eight-bit arithmetic."""
-    stem: Stem = "full"
+    side: int = 0
+    """Side to which every network enlarges the pictures first; 0 = their own."""
+    teacher: str = ""
+    """Application whose whole network the new one also learns from, with half of the weight; empty = none."""
+    early_exits: tuple[int, ...] = ()
+    """Numbers of blocks of the whole network after which it is trained to answer, too."""
+    exit_share: float = 0.3
+    """Weight of the loss of each early exit, where that of the last layer is 1."""
+    bfloat16: bool = False
+    """Whether the whole network is trained with bfloat16 arithmetic, which newer CPUs compute faster."""
+    distilled: bool = True
+    """Whether branches also learn the whole network's answers, which takes long if it is large."""
     branches: int = 3
     specialised: bool = False
-    """Whether branches start as the pruned whole network; else from random weights in `branch_widths`."""
+    """Whether branches start as the pruned whole network; else from random weights in `branch_design`."""
     stages: int = 3
     """Fragments of the chain."""
     label_smoothing: float = 0.0
@@ -64,10 +79,19 @@ class Recipe:
         """Names of the classes."""
         return CLASS_NAMES[self.dataset]
 
-    def network(self, outputs: int, widths: tuple[int, ...]) -> ResNetV2:
-        """Build a network with random weights."""
-        pixels = Pixels(self.mean, self.deviation)
-        return ResNetV2(outputs, widths=widths, blocks=self.blocks, pixels=pixels, stem=self.stem)
+    def whole(self) -> Classifier:
+        """Build the whole network with random weights."""
+        return self.network(self.design, len(self.labels))
+
+    def branch(self, outputs: int) -> Classifier:
+        """Build a branch with random weights."""
+        return self.network(self.branch_design, outputs)
+
+    def network(self, design: Design, outputs: int) -> Classifier:
+        """Build a network with random weights for the pictures of the data set."""
+        own_side = PUBLISHED[self.dataset].shape[-1]
+        side = self.side or own_side
+        return design.build(outputs, Pixels(self.mean, self.deviation, side / own_side), side)
 
     def with_budget(self, *, epochs: int | None, seed: int | None) -> "Recipe":
         """Return the recipe with at most `epochs` epochs or another seed, for experiments."""
@@ -82,7 +106,7 @@ class Recipe:
             schedule=within(self.schedule),
             second_schedule=within(self.second_schedule) if self.second_schedule else None,
             semantic_schedule=within(self.semantic_schedule),
-            compressed_schedule=within(self.compressed_schedule),
+            compressed_schedule=within(self.compressed_schedule) if self.compressed_schedule else None,
             bottleneck_schedule=within(self.bottleneck_schedule),
         )
 
@@ -96,10 +120,8 @@ RECIPES: Mapping[str, Recipe] = {
             dataset="mnist",
             mean=(33.3,),
             deviation=(78.6,),
-            stem="halving",
-            blocks=(2, 2, 2),
-            widths=(32, 64, 112),
-            branch_widths=(16, 32, 64),
+            design=ResNet((32, 64, 112), (2, 2, 2), "halving"),
+            branch_design=ResNet((16, 32, 64), (2, 2, 2), "halving"),
             augmentation=Augmentation(),
             schedule=TrainingSchedule(epochs=9),
             semantic_schedule=TrainingSchedule(epochs=9),
@@ -112,9 +134,8 @@ RECIPES: Mapping[str, Recipe] = {
             dataset="fashionmnist",
             mean=(72.9,),
             deviation=(90.0,),
-            blocks=(1, 2, 2),
-            widths=(24, 64, 128),
-            branch_widths=(16, 32, 64),
+            design=ResNet((24, 64, 128), (1, 2, 2)),
+            branch_design=ResNet((16, 32, 64), (1, 2, 2)),
             specialised=True,
             augmentation=Augmentation(degrees=5, scale=0.1, shift_pixels=2, mirror=True),
             schedule=TrainingSchedule(
@@ -132,10 +153,9 @@ RECIPES: Mapping[str, Recipe] = {
             dataset="cifar100",
             mean=(129.3, 124.1, 112.4),
             deviation=(68.2, 65.4, 70.4),
-            blocks=(1, 2, 2, 2),
-            widths=(24, 64, 128, 256),
+            design=ResNet((24, 64, 128, 256), (1, 2, 2, 2)),
             branches=2,
-            branch_widths=(16, 40, 88, 168),
+            branch_design=ResNet((16, 40, 88, 168), (1, 2, 2, 2)),
             specialised=True,
             augmentation=Augmentation(degrees=10, scale=0.15, shift_pixels=3, mirror=True),
             schedule=TrainingSchedule(
@@ -150,6 +170,62 @@ RECIPES: Mapping[str, Recipe] = {
             compressed_schedule=TrainingSchedule(epochs=3, peak_learning_rate=0.03, sides=(28, 32, 32)),
             int8=False,
             label_smoothing=0.1,
+        ),
+        Recipe(
+            name="resnet50",
+            title="Clothes (FashionMNIST), with ResNet50-V2",
+            dataset="fashionmnist",
+            mean=(72.9,),
+            deviation=(90.0,),
+            design=ResNet(PRINTED_WIDTHS, PRINTED_BLOCKS, "halving", bottlenecks=True),
+            early_exits=(7, 13),
+            bfloat16=True,
+            branch_design=ResNet((16, 32, 64, 96), (1, 1, 1, 1), "halving", bottlenecks=True),
+            distilled=False,
+            augmentation=Augmentation(degrees=0, scale=0, shift_pixels=2, mirror=True),
+            schedule=TrainingSchedule(epochs=10, peak_learning_rate=0.1),
+            semantic_schedule=TrainingSchedule(
+                epochs=10, peak_learning_rate=0.1, sides=(*(20,) * 3, *(24,) * 2)
+            ),
+            compressed_schedule=None,
+            int8=False,
+            label_smoothing=0.1,
+        ),
+        Recipe(
+            name="mobilenet",
+            title="Clothes (FashionMNIST), with MobileNetV2",
+            dataset="fashionmnist",
+            mean=(72.9,),
+            deviation=(90.0,),
+            side=32,
+            design=Scaled(MobileNetV2),
+            branch_design=Scaled(MobileNetV2, 0.4),
+            specialised=True,
+            teacher="resnet50",
+            bfloat16=True,
+            augmentation=Augmentation(degrees=0, scale=0, shift_pixels=2, mirror=True),
+            schedule=TrainingSchedule(epochs=10, peak_learning_rate=0.1, sides=(*(20,) * 4, *(24,) * 3)),
+            semantic_schedule=TrainingSchedule(epochs=3, peak_learning_rate=0.05, sides=(20, 24)),
+            compressed_schedule=TrainingSchedule(epochs=2, peak_learning_rate=0.02, sides=(24,)),
+            int8=False,
+        ),
+        Recipe(
+            name="inception",
+            title="Clothes (FashionMNIST), with InceptionV3",
+            dataset="fashionmnist",
+            mean=(72.9,),
+            deviation=(90.0,),
+            side=75,
+            design=Scaled(InceptionV3),
+            branch_design=Scaled(InceptionV3, 0.5),
+            specialised=True,
+            teacher="resnet50",
+            bfloat16=True,
+            augmentation=Augmentation(degrees=0, scale=0, shift_pixels=2, mirror=True),
+            schedule=TrainingSchedule(epochs=8, peak_learning_rate=0.1),
+            semantic_schedule=TrainingSchedule(epochs=2, peak_learning_rate=0.05),
+            compressed_schedule=TrainingSchedule(epochs=1, peak_learning_rate=0.02),
+            int8=False,
         ),
     )
 }

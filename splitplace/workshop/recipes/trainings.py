@@ -1,22 +1,31 @@
 """Train the networks of a recipe: the whole network, then those that learn from it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.progress import Progress
 from torch import Tensor, nn
 
+from splitplace.errors import ConfigurationError
+from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.compression.bottleneck import insert_bottlenecks
 from splitplace.workshop.compression.pruning import prune
 from splitplace.workshop.compression.specialise import specialised_branches
 from splitplace.workshop.datasets import Dataset
+from splitplace.workshop.networks.common import Classifier
+from splitplace.workshop.networks.early_exits import EarlyExits
 from splitplace.workshop.networks.resnet_v2 import ResNetV2
 from splitplace.workshop.recipes.recipes import Recipe
+from splitplace.workshop.recipes.teacher import soft_targets
 from splitplace.workshop.training.loop import Epoch, Loss, TrainingSchedule, in_batches, train
 from splitplace.workshop.training.semantic import (
     Branches,
     Groups,
+    branch_loss,
     class_similarity,
     distillation,
     group_classes,
@@ -38,12 +47,24 @@ class Workbench:
     checkpoints: Path
     """Folder of checkpoints: interrupted trainings resume from them, finished ones are only read."""
     progress: Progress
+    store: ModelStore
+    """Where teachers are."""
     device: str = "cpu"
 
+    def targets(self) -> NDArray[np.float32]:
+        """Return what the whole network learns from labels and teacher."""
+        self.progress.console.print(f"answers of {self.recipe.teacher} to the training images")
+        return soft_targets(self.store, self.recipe.teacher, self.data.training, self.checkpoints)
+
     def train(
-        self, name: str, network: nn.Module, loss: Loss, schedule: TrainingSchedule
+        self,
+        name: str,
+        network: nn.Module,
+        loss: Loss,
+        schedule: TrainingSchedule,
+        targets: Callable[[], NDArray[np.float32]] | None = None,
     ) -> tuple[Epoch, ...]:
-        """Train one network; `name` is the name of its checkpoint."""
+        """Train one network; `name` is the name of its checkpoint. `targets`: see `training.loop.train`."""
         return train(
             network,
             loss,
@@ -54,6 +75,7 @@ class Workbench:
             checkpoint=self.checkpoints / f"{name}.pt",
             progress=self.progress,
             device=self.device,
+            targets=targets,
         )
 
 
@@ -61,8 +83,10 @@ class Workbench:
 class Whole:
     """The whole network in evaluation mode, with its training curve."""
 
-    network: ResNetV2
+    network: Classifier
     curve: tuple[Epoch, ...]
+    exits: EarlyExits | None = None
+    """The network with its early exits, if it was trained with some."""
 
 
 @dataclass(frozen=True)
@@ -83,21 +107,47 @@ class Derived:
 
 
 def train_whole(bench: Workbench) -> Whole:
-    """Train the whole network from random weights."""
+    """Train the whole network from random weights, together with its early exits.
+
+    Raises:
+        ConfigurationError: The recipe has early exits, but its network is no residual network.
+        StoreError: The recipe has a teacher that is not in the store.
+    """
     recipe = bench.recipe
     torch.manual_seed(recipe.schedule.seed)
-    network = recipe.network(len(recipe.labels), recipe.widths)
-
-    def loss(images: Tensor, labels: Tensor) -> Tensor:
-        return nn.functional.cross_entropy(network(images), labels, label_smoothing=recipe.label_smoothing)
-
-    curve = bench.train("whole", network, loss, recipe.schedule)
+    network = recipe.whole()
+    exits = _with_exits(network, recipe)
+    loss = _loss_of_whole(recipe, network, exits, bench.device)
+    trained = exits or network
+    targets = bench.targets if recipe.teacher else None
+    curve = bench.train("whole", trained, loss, recipe.schedule, targets)
     if recipe.second_schedule is not None:
-        curve += bench.train("whole-2", network, loss, recipe.second_schedule)
-    return Whole(network, curve)
+        curve += bench.train("whole-2", trained, loss, recipe.second_schedule, targets)
+    return Whole(network, curve, exits)
 
 
-def train_semantic(bench: Workbench, whole: ResNetV2) -> Semantic:
+def _with_exits(network: Classifier, recipe: Recipe) -> EarlyExits | None:
+    if not recipe.early_exits:
+        return None
+    if not isinstance(network, ResNetV2):
+        raise ConfigurationError(f"the recipe of {recipe.name} has early exits; they need a residual network")
+    return EarlyExits(network, recipe.early_exits)
+
+
+def _loss_of_whole(recipe: Recipe, network: Classifier, exits: EarlyExits | None, device: str) -> Loss:
+    def loss(images: Tensor, target: Tensor) -> Tensor:
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=recipe.bfloat16):
+            every = exits.all_logits(images) if exits else [network(images)]
+        *early, last = (
+            nn.functional.cross_entropy(logits.float(), target, label_smoothing=recipe.label_smoothing)
+            for logits in every
+        )
+        return last + recipe.exit_share * sum(early, last.new_zeros(()))
+
+    return loss
+
+
+def train_semantic(bench: Workbench, whole: Classifier) -> Semantic:
     """Train the branches together, on the labels and on the whole network's answers."""
     recipe = bench.recipe
     training = bench.data.training
@@ -109,22 +159,27 @@ def train_semantic(bench: Workbench, whole: ResNetV2) -> Semantic:
     if recipe.specialised:
         branches = specialised_branches(whole, groups, training.images[:CALIBRATION_IMAGES])
     else:
-        branches = Branches(groups, lambda outputs: recipe.network(outputs, recipe.branch_widths))
-    teacher = whole.to(bench.device)
-    loss = distillation(branches, teacher)
+        branches = Branches(groups, recipe.branch)
+    loss = distillation(branches, whole.to(bench.device)) if recipe.distilled else branch_loss(branches)
     curve = bench.train(f"semantic-{recipe.branches}", branches, loss, recipe.semantic_schedule)
     whole.to("cpu")
     return Semantic(branches, groups, curve)
 
 
-def train_compressed(bench: Workbench, whole: ResNetV2) -> Derived:
-    """Prune the whole network and fine-tune the result on the whole network's answers."""
+def train_compressed(bench: Workbench, whole: Classifier) -> Derived:
+    """Prune the whole network and fine-tune the result on the whole network's answers.
+
+    Raises:
+        ConfigurationError: The recipe has no such variant.
+    """
     recipe = bench.recipe
+    if recipe.compressed_schedule is None:
+        raise ConfigurationError(f"the recipe of {recipe.name} has no compressed variant")
     network = prune(whole, bench.data.training.images[:CALIBRATION_IMAGES], recipe.compressed_flops)
     return _fine_tuned(bench, "compressed", network, whole, recipe.compressed_schedule)
 
 
-def train_bottleneck(bench: Workbench, whole: ResNetV2) -> Derived:
+def train_bottleneck(bench: Workbench, whole: Classifier) -> Derived:
     """Insert bottlenecks into the whole network and fine-tune it on the whole network's answers."""
     recipe = bench.recipe
     images = bench.data.training.images[:CALIBRATION_IMAGES]
@@ -133,7 +188,7 @@ def train_bottleneck(bench: Workbench, whole: ResNetV2) -> Derived:
 
 
 def _fine_tuned(
-    bench: Workbench, name: str, network: nn.Module, whole: ResNetV2, schedule: TrainingSchedule
+    bench: Workbench, name: str, network: nn.Module, whole: Classifier, schedule: TrainingSchedule
 ) -> Derived:
     loss = distillation(network, whole.to(bench.device))
     curve = bench.train(name, network, loss, schedule)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Final
 from xml.etree import ElementTree as ET
 
-from splitplace.workshop.cutting.inspection import Inspection, Segment, describe
-from splitplace.workshop.cutting.plan import PlannedStage
+from splitplace.workshop.pieces.inspection import Inspection, Segment, describe
+from splitplace.workshop.pieces.plan import PlannedStage
 from splitplace.workshop.report.tables import size
 
 _WIDTH: Final = 980
@@ -32,7 +32,7 @@ class _Row:
 
     segments: tuple[Segment, ...]
     bytes_after: int
-    """Size of the output tensor for one image; 0 at the end."""
+    """Size of what crosses after it for one image; 0 at the end."""
 
     @property
     def flops(self) -> int:
@@ -85,12 +85,17 @@ def draw(inspection: Inspection) -> str:
         top += tall
         if index + 1 < len(plan.stages):
             crossing = (
-                f"cut: {size(group[-1].bytes_after)} an image, {size(stage.sent_bytes_per_image)} on the wire"
+                f"cut: {_tensors(stage)}{size(group[-1].bytes_after)} an image, "
+                f"{size(stage.sent_bytes_per_image)} on the wire"
             )
             _draw_cut(svg, top + _CUT_GAP // 2, crossing)
             top += _CUT_GAP
     ET.indent(svg)
     return ET.tostring(svg, encoding="unicode") + "\n"
+
+
+def _tensors(stage: PlannedStage) -> str:
+    return "" if len(stage.outputs) == 1 else f"{len(stage.outputs)} tensors, "
 
 
 def _rows(inspection: Inspection, stage: PlannedStage) -> list[_Row]:
@@ -101,7 +106,7 @@ def _rows(inspection: Inspection, stage: PlannedStage) -> list[_Row]:
         if has_work and any(inspection.segments[other].flops_per_image for other in groups[-1]):
             groups.append([])
         groups[-1].append(index)
-    sizes = [*(point.bytes_per_image for point in inspection.points), 0]
+    sizes = [*(place.bytes_per_image for place in inspection.places), 0]
     return [_Row(tuple(inspection.segments[index] for index in group), sizes[group[-1]]) for group in groups]
 
 

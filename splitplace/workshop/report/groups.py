@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitplace.messages.application import Application, Variant
-from splitplace.workshop.datasets import PUBLISHED, DatasetError, Subset, load_published
-from splitplace.workshop.datasets.image_folder import read_image_folder
+from splitplace.workshop.datasets import DatasetError, Subset
 from splitplace.workshop.packing.description import Load
 from splitplace.workshop.packing.evaluation import variant_logits
+from splitplace.workshop.packing.pictures import labelled_pictures
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,11 @@ def _accuracies(right: NDArray[np.bool_], group: NDArray[np.int64], groups: int)
     return tuple(float(part.mean()) if len(part) else 0.0 for part in of_group)
 
 
-def labelled_pictures(application: Application, folders: Sequence[Path]) -> Subset:
+def pictures_of(application: Application, folders: Sequence[Path]) -> Subset:
     """Read labelled test pictures of an application from the first folder that holds some.
 
     Args:
-        application: If a published data set has its name, that is read; else a folder of pictures per class.
+        application: The application.
         folders: Folders to try, in order.
 
     Raises:
@@ -103,14 +103,7 @@ def labelled_pictures(application: Application, folders: Sequence[Path]) -> Subs
     reasons = []
     for folder in folders:
         try:
-            return _read(application, folder)
+            return labelled_pictures(application, folder)
         except DatasetError as error:
             reasons.append(str(error))
     raise DatasetError("; ".join(reasons))
-
-
-def _read(application: Application, folder: Path) -> Subset:
-    if application.name in PUBLISHED:
-        return load_published(application.name, folder).test
-    channels, height, width = application.input.shape
-    return read_image_folder(folder, application.labels, (channels, height, width))

@@ -152,7 +152,7 @@ def _stages(application: Application) -> str:
                     f"{fragment.milliseconds_per_image:.3f}",
                     f"{fragment.milliseconds_per_call:.3f}",
                     f"{fragment.flops_per_image / 1e6:.1f}",
-                    f"{fragment.output.bytes_per_image:,}",
+                    f"{fragment.output_bytes_per_image:,}",
                     size(fragment.file_bytes),
                     size(fragment.weight_bytes),
                     size(fragment.peak_memory_bytes),

@@ -6,9 +6,9 @@ from itertools import accumulate
 from rich.table import Table
 
 from splitplace.messages.application import Application, Fragment, Variant
-from splitplace.workshop.cutting.inspection import Inspection
-from splitplace.workshop.cutting.plan import CutPlan
 from splitplace.workshop.packing.evaluation import Measured
+from splitplace.workshop.pieces.inspection import Inspection
+from splitplace.workshop.pieces.plan import CutPlan
 
 _KILO, _MEGA = 1e3, 1e6
 COLUMNS = (
@@ -109,35 +109,35 @@ def pieces_table(inspection: Inspection) -> Table:
     return table
 
 
-def points_table(inspection: Inspection) -> Table:
-    """Return a table of the cut points, with the share of FLOPs and time before each.
+def places_table(inspection: Inspection) -> Table:
+    """Return a table of the places to cut, with the share of FLOPs and time before each.
 
     Marked are places where one piece ends and the next begins, and where the plan cuts; in brackets where
     that is within a piece. Without known pieces, only the cuts are marked.
     """
     first = inspection.pieces[0].chain if inspection.pieces else ""
-    bounds = {name for piece in inspection.pieces if piece.chain == first for name in piece.crossing}
-    table = Table(
-        title=f"{inspection.name}: {len(inspection.points)} places where one tensor crosses", box=None
-    )
+    bounds = {frozenset(piece.crossing) for piece in inspection.pieces if piece.chain == first}
+    title = f"{inspection.name}: {len(inspection.places)} places to cut"
+    table = Table(title=title, box=None, padding=(0, 1, 0, 0))
     table.add_column("cut", justify="right", no_wrap=True, min_width=3)
     table.add_column("", no_wrap=True, min_width=5)
-    table.add_column("after", no_wrap=True, max_width=26)
-    for heading in ("an image", "on wire", "FLOPs", "time"):
+    table.add_column("after", no_wrap=True, max_width=24)
+    for heading in ("tensors", "an image", "on wire", "FLOPs", "time"):
         table.add_column(heading, justify="right", no_wrap=True, min_width=6)
     flops = list(accumulate(segment.flops_per_image for segment in inspection.segments))
     times = list(accumulate(segment.milliseconds for segment in inspection.segments))
-    for index, point in enumerate(inspection.points):
+    for index, place in enumerate(inspection.places):
         table.add_row(
             str(index + 1),
             _mark(
-                is_cut=index in inspection.cuts,
-                is_bound=point.tensor in bounds,
+                is_cut=index in inspection.plan.cuts,
+                is_bound=frozenset(place.tensors) in bounds,
                 has_pieces=bool(inspection.pieces),
             ),
             inspection.segments[index].label,
-            size(point.bytes_per_image),
-            size(point.sent_bytes_per_image),
+            str(len(place.points)),
+            size(place.bytes_per_image),
+            size(place.sent_bytes_per_image),
             f"{_share(flops[index], flops[-1]):.1%}",
             f"{_share(times[index], times[-1]):.1%}",
         )

@@ -33,12 +33,12 @@ def training_report(built: Built, recipe: Recipe) -> str:
         f"- Data: {facts.name}. The first {facts.held_out:,} training images are held out for validation;",
         f"  the other {trained_on:,} are trained on. The {results[0].images:,} test images had no part in",
         "  training or in its choices: the files beside this report are measured on them.",
-        f"- Whole network: pre-activation residual network, widths {recipe.widths}, blocks {recipe.blocks}.",
-        f"- Branches: {_beginning(recipe)}, trained together under one softmax and with",
-        f"  the whole network's answers: {recipe.semantic_schedule}.",
+        f"- Whole network: {recipe.design}{_enlarged(recipe)}.",
+        f"- Branches: {_beginning(recipe)}, trained together under one softmax{_teacher(recipe)}:",
+        f"  {recipe.semantic_schedule}.",
         "- Chain: the whole network's own graph, cut so that its slowest part is as fast as possible,",
         "  by measured times.",
-        f"- Compressed: the whole network pruned to {recipe.compressed_flops:.0%} of its operations.",
+        *_optional(recipe),
         *(f"- Bottleneck after {part}: {to.channels} channels of bytes." for part, to in narrowed),
         f"- Weights are stored as {recipe.storage}, nodes compute with float32.",
         f"- Schedule: {schedule}.",
@@ -86,7 +86,7 @@ def _groups(application: Application) -> list[str]:
 
 def _curve(curve: Sequence[Epoch]) -> list[str]:
     return markdown(
-        ("epoch", "training loss", "validation accuracy", "seconds"),
+        ("epoch", "training loss", "validation accuracy", "CPU seconds"),
         (
             (
                 str(number),
@@ -99,7 +99,38 @@ def _curve(curve: Sequence[Epoch]) -> list[str]:
     )
 
 
+def _enlarged(recipe: Recipe) -> str:
+    return f", which first enlarges the pictures to {recipe.side} pixels a side" if recipe.side else ""
+
+
+def _teacher(recipe: Recipe) -> str:
+    return " and with the whole network's answers" if recipe.distilled else ""
+
+
+def _optional(recipe: Recipe) -> list[str]:
+    """Describe what only some recipes have."""
+    lines = []
+    if recipe.compressed_schedule is not None:
+        lines.append(
+            f"- Compressed: the whole network pruned to {recipe.compressed_flops:.0%} of its operations."
+        )
+    if recipe.early_exits:
+        after = " and ".join(map(str, recipe.early_exits))
+        lines.append(
+            f"- Early exits after blocks {after}, trained with the whole network; their losses have weight "
+            f"{recipe.exit_share}."
+        )
+    if recipe.teacher:
+        lines.append(
+            f"- The whole network learnt the labels and, with half of the weight, the answers of the whole "
+            f"network of `{recipe.teacher}`."
+        )
+    if recipe.bfloat16:
+        lines.append("- The whole network was trained with matrix products in bfloat16.")
+    return lines
+
+
 def _beginning(recipe: Recipe) -> str:
     if recipe.specialised:
         return "the whole network with the head of each group, pruned"
-    return f"the same of widths {recipe.branch_widths} from random weights"
+    return f"{recipe.branch_design}, from random weights"

@@ -1,4 +1,4 @@
-"""One training loop for every network: SGD with a one-cycle learning rate, resumable after each epoch."""
+"""One training loop for every network: SGD with a one-cycle learning rate, resumable at any time."""
 
 import math
 import time
@@ -17,7 +17,11 @@ from splitplace.storage.replace import replacing
 from splitplace.workshop.datasets import Subset
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Maps augmented images `float32[N, C, H, W]` and labels `int64[N]` to the scalar to minimise."""
+"""Maps augmented images `float32[N, C, H, W]` and what to learn, labels `int64[N]` or probabilities
+`float32[N, classes]`, to the scalar to minimise."""
+
+SAVE_EVERY_S = 240.0
+"""Time between two checkpoints within an epoch, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,21 @@ class Epoch(NamedTuple):
     training_loss: float
     validation_accuracy: float
     seconds: float
+    """CPU time of the process."""
+
+
+class PartialEpoch(NamedTuple):
+    """The part of an epoch that is over."""
+
+    step: int
+    """Number of batches."""
+    loss: float
+    """Sum over their images."""
+    seconds: float
+    generator: Tensor
+    """State of the generator of augmentations."""
+    dropout: Tensor
+    """State of torch's own generator on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +110,13 @@ def train(
     checkpoint: Path,
     progress: Progress,
     device: str = "cpu",
+    targets: Callable[[], NDArray[np.float32]] | None = None,
 ) -> tuple[Epoch, ...]:
     """Train `network` in place, resuming an interrupted training from its checkpoint.
 
     Every epoch draws its order and augmentation from the seed and the epoch's number, so a resumed training
-    ends with the same weights as an uninterrupted one. The network is left on the CPU in evaluation mode.
+    ends with the same weights as an uninterrupted one (on a GPU, only where it resumes after an epoch). The
+    network is left on the CPU in evaluation mode.
 
     Args:
         network: Maps images to logits over all classes.
@@ -104,9 +125,12 @@ def train(
         training: Images to learn from.
         validation: Images on which the curve is measured.
         augmentation: Random transformation of the training images.
-        checkpoint: File written after each epoch. A file of another schedule or network is ignored.
+        checkpoint: File written after each epoch and every few minutes. A file of another schedule or
+            network is ignored.
         progress: Display for the progress.
         device: Torch device, `cpu` or `cuda`. Other networks that the loss calls must be on it too.
+        targets: Returns probabilities `[N, classes]` to learn instead of the labels of the training images.
+            Called only if there is something to train.
 
     Returns:
         The training curve, one point per epoch.
@@ -120,43 +144,69 @@ def train(
         optimizer, schedule.peak_learning_rate, total_steps=steps * schedule.epochs
     )
     state = Checkpoint(checkpoint, schedule, {"network": network, "optimizer": optimizer, "rate": rate})
-    curve = state.load()
+    curve, begun = state.load()
     own_side = training.images.shape[-1]
-    bar = progress.add_task(checkpoint.stem, total=schedule.epochs * steps, completed=len(curve) * steps)
+    labels = training.labels.astype(np.int64)
+    target_of_each = labels if targets is None or finished(curve, schedule, own_side) else targets()
+    done = len(curve) * steps + (begun.step if begun else 0)
+    bar = progress.add_task(checkpoint.stem, total=schedule.epochs * steps, completed=done)
     while not finished(curve, schedule, own_side):
         epoch = len(curve)
-        started = time.perf_counter()
         network.train()
-        total = 0.0
-        generator = torch.Generator().manual_seed(schedule.seed * 1000 + epoch)
+        generator = _seeded_generator(schedule.seed * 1000 + epoch)
         side = schedule.side(epoch, own_side)
         order = torch.randperm(len(training), generator=generator).numpy()
-        for start in range(0, len(training), schedule.batch):
-            chosen = order[start : start + schedule.batch]
+        first, total, seconds = 0, 0.0, 0.0
+        if begun:
+            first, total, seconds = begun[:3]
+            generator.set_state(begun.generator)
+            torch.set_rng_state(begun.dropout)
+        started, saved = time.process_time() - seconds, time.monotonic()
+        for step in range(first, steps):
+            chosen = order[step * schedule.batch : (step + 1) * schedule.batch]
             pictures = torch.from_numpy(training.images[chosen]).to(device)
             images = augmentation(pictures, generator, side)
-            labels = torch.from_numpy(training.labels[chosen].astype(np.int64)).to(device)
-            value = loss(images.contiguous(memory_format=torch.channels_last), labels)
+            target = torch.from_numpy(target_of_each[chosen]).to(device)
+            value = loss(images.contiguous(memory_format=torch.channels_last), target)
             optimizer.zero_grad()
             value.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             rate.step()
             total += value.item() * len(chosen)
             progress.advance(bar)
+            if time.monotonic() - saved >= SAVE_EVERY_S:
+                seconds = time.process_time() - started
+                state.save(
+                    curve,
+                    PartialEpoch(step + 1, total, seconds, generator.get_state(), torch.get_rng_state()),
+                )
+                progress.console.print(
+                    f"{checkpoint.stem}: epoch {epoch + 1}, step {step + 1}/{steps}, "
+                    f"training loss {total / min((step + 1) * schedule.batch, len(training)):.4f}, "
+                    f"{seconds:.0f} CPU s"
+                )
+                saved = time.monotonic()
+        begun = None
         network.eval()
         answers = in_batches(network, validation.images, device=device).argmax(axis=1)
         accuracy = float((answers == validation.labels).mean())
-        curve.append(Epoch(total / len(training), accuracy, time.perf_counter() - started))
+        curve.append(Epoch(total / len(training), accuracy, time.process_time() - started))
         state.save(curve, best=best_epoch(curve, schedule, own_side) == epoch)
         progress.console.print(
             f"{checkpoint.stem}: epoch {epoch + 1}/{schedule.epochs}, "
             f"training loss {curve[-1].training_loss:.4f}, "
-            f"validation accuracy {accuracy:.4f}, {curve[-1].seconds:.0f} s"
+            f"validation accuracy {accuracy:.4f}, {curve[-1].seconds:.0f} CPU s"
         )
     if schedule.patience:
         state.load_best()
     network.to("cpu").eval()
     return tuple(curve)
+
+
+def _seeded_generator(seed: int) -> torch.Generator:
+    """Seed torch's own generator, from which dropout draws, and return another one for everything else."""
+    torch.manual_seed(seed)
+    return torch.Generator().manual_seed(seed)
 
 
 def best_epoch(curve: Sequence[Epoch], schedule: TrainingSchedule, own_side: int) -> int | None:
@@ -192,21 +242,22 @@ def in_batches(
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state of a training, written to disk after each epoch."""
+    """The state of a training, written to disk after each epoch and within it."""
 
     path: Path
     schedule: TrainingSchedule
     parts: dict[str, Any]
     """Objects with a `state_dict`: network, optimizer, learning rate."""
 
-    def load(self) -> list[Epoch]:
-        """Restore the parts from the checkpoint and return the curve so far; empty if there is none."""
+    def load(self) -> tuple[list[Epoch], PartialEpoch | None]:
+        """Restore the parts from the checkpoint; return the curve so far and the epoch that has begun."""
         stored = self._stored()
         if stored is None:
-            return []
+            return [], None
         for name, part in self.parts.items():
             part.load_state_dict(stored[name])
-        return [Epoch(*point) for point in stored["curve"]]
+        begun = stored.get("begun")
+        return [Epoch(*point) for point in stored["curve"]], PartialEpoch(*begun) if begun else None
 
     def load_best(self) -> None:
         """Restore the network's weights after its best epoch."""
@@ -214,13 +265,17 @@ class Checkpoint:
         if stored is not None and "best" in stored:
             self.parts["network"].load_state_dict(stored["best"])
 
-    def save(self, curve: Sequence[Epoch], *, best: bool) -> None:
+    def save(self, curve: Sequence[Epoch], begun: PartialEpoch | None = None, *, best: bool = False) -> None:
         """Replace the file atomically. It holds the weights of the best epoch beside those of the last."""
         states = {name: part.state_dict() for name, part in self.parts.items()}
         if self.schedule.patience:
             stored = None if best else self._stored()
             states["best"] = states["network"] if stored is None else stored["best"]
-        facts = {"schedule": asdict(self.schedule), "curve": [tuple(point) for point in curve]}
+        facts = {
+            "schedule": asdict(self.schedule),
+            "curve": [tuple(point) for point in curve],
+            "begun": tuple(begun) if begun else None,
+        }
         with replacing(self.path) as file:
             torch.save(states | facts, file)
 

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from splitplace.workshop.training.loop import Loss
+from splitplace.workshop.datasets import Subset
+from splitplace.workshop.training.loop import Loss, in_batches
 
 Groups = tuple[tuple[int, ...], ...]
 
@@ -100,6 +101,14 @@ def branch_of(groups: Groups) -> NDArray[np.int64]:
     for number, group in enumerate(groups):
         owners[list(group)] = number
     return owners
+
+
+def shares_of_answers(network: nn.Module, groups: Groups, subset: Subset) -> tuple[float, float]:
+    """Return the shares of images whose answer is right, and whose answer is a class of a wrong branch."""
+    answers = in_batches(network, subset.images).argmax(axis=1)
+    owners = branch_of(groups)
+    right, astray = answers == subset.labels, owners[answers] != owners[subset.labels]
+    return float(right.mean()), float(astray.mean())
 
 
 def distillation(

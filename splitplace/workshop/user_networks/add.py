@@ -8,16 +8,17 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import onnx
 
+from splitplace.messages.answer_kinds import AnswerKind, MultiLabel
 from splitplace.messages.application import Application
 from splitplace.messages.limits import MAX_STAGES
 from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.datasets import Subset
 from splitplace.workshop.onnx.graph import Graph
-from splitplace.workshop.packing.evaluation import Measured
+from splitplace.workshop.packing.evaluation import Measured, compared
 from splitplace.workshop.packing.packer import (
     Heading,
     Packer,
-    measured_on,
+    check_chains,
     pack,
     timed_draft,
     with_stated_accuracy,
@@ -26,13 +27,15 @@ from splitplace.workshop.packing.telling import Told, tell_nobody
 from splitplace.workshop.pieces.chain import balanced_cuts, measured
 from splitplace.workshop.user_networks.from_onnx import Adopted, check_bounds
 from splitplace.workshop.user_networks.reading import UserNetworkError
-from splitplace.workshop.user_networks.source import samples
+from splitplace.workshop.user_networks.trial import samples_of
 
+USUAL_STAGES = 3
+"""Fragments of a chain where nobody says another number."""
 SMALL_PICTURE = 96 * 96
 """Number of pixels up to which micro-batches have `SMALL_BATCH` images, else `LARGE_BATCH`."""
 SMALL_BATCH = 16
 LARGE_BATCH = 2
-_TRIAL_IMAGES = 4
+_TRIAL_INPUTS = 4
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,18 @@ class AddRequest:
     name: str
     title: str
     labels: tuple[str, ...]
-    stages: tuple[int, ...] = (3,)
-    """Number of fragments of each chain. The first chain is named `layer`, the others `layer-<number>`."""
+    stages: tuple[int, ...] | None = None
+    """Number of fragments of each chain. The first chain is named `layer`, the others `layer-<number>`.
+    None = one chain of `USUAL_STAGES`, or of as many as the network can be cut into."""
     default_deadline_ms: float = 1000.0
     micro_batch: int | None = None
     """Images per micro-batch; None = chosen by the size of the pictures."""
     unknown_below: float = 0.0
     """Confidence below which an answer's label is `unknown`."""
+    caution: str = ""
+    """What every answer warns of."""
+    answer: AnswerKind | None = None
+    """Declaration of answers that are classes; None = the best class."""
 
 
 def add(
@@ -82,30 +90,42 @@ def add(
     check_bounds(whole)
     graph = Graph(whole)
     outputs = graph.shape(graph.output)
-    if outputs != (len(request.labels),):
+    if network.made is None and outputs != (len(request.labels),):
         raise UserNetworkError(
             f"the network has {list(outputs)} outputs, but there are {len(request.labels)} labels"
         )
     heading = Heading(
         name=request.name,
         title=request.title,
-        labels=request.labels,
+        labels=request.labels if network.made is None else network.made.labels,
         input=network.input,
         default_deadline_ms=request.default_deadline_ms,
-        scores=network.scores,
+        scores="sigmoid" if isinstance(request.answer, MultiLabel) else network.scores,
+        pictures=network.pictures,
+        sound=network.sound,
+        answer=request.answer if network.made is None else network.made.answer,
+        outputs=() if network.made is None else network.made.outputs,
+        inputs=network.inputs,
+        states=network.states,
+        caution=request.caution,
         unknown_below=request.unknown_below,
     )
+    if isinstance(request.answer, MultiLabel) and network.kind in {"softmax", "log-softmax"}:
+        raise UserNetworkError(
+            f"its outputs are shares of one ({network.kind}), so one label is right: leave --kind out"
+        )
     micro_batch = _micro_batch(network, request)
     with TemporaryDirectory(prefix="splitplace-") as folder:
         packer = Packer(heading, Path(folder), micro_batch, told=told)
         _fill(packer, whole, request.stages, told)
         if isinstance(answers, Subset):
-            return pack(packer, store, answers, told)
+            return pack(packer, store, answers, told, keep_previous=True)
         draft = timed_draft(packer, told)
-        images = samples(network.input, _TRIAL_IMAGES)
-        results = measured_on(packer, draft, Subset(images, np.zeros(_TRIAL_IMAGES, np.int64)), told)
+        inputs = samples_of(network.named_inputs, _TRIAL_INPUTS)
+        results = compared(draft, packer.load, list(inputs.values()), told)
+        check_chains(draft, results)
         application = with_stated_accuracy(draft, answers)
-        store.save(application, packer.contents())
+        store.save(application, packer.contents(), keep_previous=True)
     return application, [replace(result, accuracy=answers, images=0) for result in results]
 
 
@@ -118,15 +138,18 @@ def _micro_batch(network: Adopted, request: AddRequest) -> int:
     return request.micro_batch or (SMALL_BATCH if small else LARGE_BATCH)
 
 
-def _fill(packer: Packer, whole: onnx.ModelProto, stages: Sequence[int], told: Told) -> None:
+def _fill(packer: Packer, whole: onnx.ModelProto, stages: Sequence[int] | None, told: Told) -> None:
     """Add the network, whole and as chains with so many stages, all of the same pieces."""
     told("timing the layers")
     network = measured(whole)
+    if stages is None:
+        most = len(network.places) + 1
+        stages = (min(USUAL_STAGES, most),) if most > 1 else ()
     chains = {
         "layer" if index == 0 else f"layer-{count}": balanced_cuts(network, count)
         for index, count in enumerate(stages)
     }
-    packer.add_measured("whole", network, {tensor for cuts in chains.values() for tensor in cuts})
+    packer.add_measured("whole", network, {cut for cuts in chains.values() for cut in cuts})
     packer.add_single("whole", "whole")
     for name, cuts in chains.items():
         packer.add_chain(name, "whole", cuts, MAX_STAGES if name == "layer" else len(cuts) + 1)

@@ -88,7 +88,7 @@ def _columns(output: NDArray[np.float32]) -> int:
     if output.ndim < 1 or len(sides) > 1:
         raise UserNetworkError(
             f"the output for {len(output)} inputs is {output.dtype}{list(output.shape)}: not one number for "
-            "each class, so it is no classifier; SplitPlace answers with classes only"
+            "each class, so it is no classifier; say what it gives with --kind (tensors takes anything)"
         )
     return sides[0] if sides else 1
 

@@ -4,25 +4,16 @@ That process sees the user's packages under their own names (`models`, `utils`, 
 this one has imported. Only the ONNX file and a line of JSON come back. This module needs no torch.
 """
 
-import importlib.util
-import json
-import subprocess
-import sys
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import onnx
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from splitplace.errors import MissingExtraError
+from splitplace.workshop.user_networks.child import exported_by
 from splitplace.workshop.user_networks.preprocessing import Preprocessing
 from splitplace.workshop.user_networks.reading import UserNetworkError
 
 CHILD = "splitplace.workshop.user_networks.torch_child"
-REQUEST_FILE = "request.json"
-NETWORK_FILE = "network.onnx"
-REPORT_FILE = "report.json"
 
 
 @dataclass(frozen=True)
@@ -71,25 +62,5 @@ def export_torch(request: TorchRequest) -> onnx.ModelProto:
         raise UserNetworkError(
             f"{request.builder!r} is neither FILE.py:FUNCTION nor PACKAGE.MODULE:FUNCTION, nor an ONNX file"
         )
-    if importlib.util.find_spec("torch") is None:
-        raise MissingExtraError(request.builder, "torch", "models")
-    with tempfile.TemporaryDirectory(prefix="splitplace-") as name:
-        folder = Path(name)
-        (folder / REQUEST_FILE).write_bytes(REQUEST.dump_json(request))
-        # -P keeps the current folder out of the way until all of ours is imported.
-        command = [sys.executable, "-P", "-m", CHILD, name]
-        ended = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=2, check=False)  # noqa: S603
-        problem = _report(folder, request, ended.returncode).problem
-        if problem is not None:
-            raise UserNetworkError(problem)
-        return onnx.load_model(folder / NETWORK_FILE, load_external_data=False)
-
-
-def _report(folder: Path, request: TorchRequest, code: int) -> TorchReport:
-    try:
-        return REPORT.validate_json((folder / REPORT_FILE).read_bytes())
-    except (OSError, ValidationError, json.JSONDecodeError) as error:
-        how = f"signal {-code} (is there enough memory?)" if code < 0 else f"exit code {code}"
-        raise UserNetworkError(
-            f"the process that loads {request.builder} ended with {how} and no report"
-        ) from error
+    model, _ = exported_by(CHILD, request.builder, REQUEST.dump_json(request), REPORT)
+    return model

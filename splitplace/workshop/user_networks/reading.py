@@ -4,11 +4,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import onnx
+import onnx.inliner
 from onnx import TensorProto
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor
 
 from splitplace.errors import SplitPlaceError
 from splitplace.messages.limits import MEBIBYTE
+from splitplace.workshop.onnx.branches import inner_graphs
 
 OLDEST_OPSET = 7
 """Oldest operator set that ONNX Runtime promises to run."""
@@ -26,6 +28,11 @@ class UserNetworkError(SplitPlaceError):
     """The network cannot be used; the message says why and what would help."""
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of an error, at most 200 letters."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+
+
 def read_onnx(path: Path) -> onnx.ModelProto:
     """Read a file, and the weights that it keeps in files of its own folder.
 
@@ -39,14 +46,54 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     try:
         model: onnx.ModelProto = onnx.load_model(path, load_external_data=False)
     except Exception as error:  # protobuf's errors share no base class with those of files
-        raise UserNetworkError(f"{path} cannot be read as an ONNX model: {_first_line(error)}") from error
+        raise UserNetworkError(f"{path} cannot be read as an ONNX model: {first_line(error)}") from error
     _load_weights_beside(model, path)
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
+    for value in inputs:
+        for side in value.type.tensor_type.shape.dim:
+            if side.dim_value < 0:  # some exporters write -1 for an open size
+                side.Clear()
     del model.graph.input[:]  # early files name each weight among the inputs as well
     model.graph.input.extend(inputs)
     model.ir_version = max(model.ir_version, _OLDEST_IR_WITHOUT_DOUBLES)
     return model
+
+
+def in_one_graph(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model without functions of its own: what they do stands where they are called.
+
+    Sets of operators that nothing uses are left out. A model without either is returned as it is.
+
+    Raises:
+        UserNetworkError: They call themselves, or one of them is missing.
+    """
+    if model.functions:
+        try:
+            model = onnx.inliner.inline_local_functions(model)
+        except Exception as error:  # the inliner's C++ exceptions share no base class
+            raise UserNetworkError(f"its functions cannot be put in place: {first_line(error)}") from error
+    used = {_domain(node.domain) for node in _nodes(model.graph)} | {""}
+    unused = [item for item in model.opset_import if _domain(item.domain) not in used]
+    if not unused:
+        return model
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    kept = [item for item in model.opset_import if _domain(item.domain) in used]
+    del changed.opset_import[:]
+    changed.opset_import.extend(kept)
+    return changed
+
+
+def _domain(domain: str) -> str:
+    return "" if domain == "ai.onnx" else domain
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for inner in inner_graphs(node):
+            yield from _nodes(inner)
 
 
 def in_readable_opset(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -63,12 +110,15 @@ def in_readable_opset(model: onnx.ModelProto) -> onnx.ModelProto:
             f"the model uses opset {opset}; ONNX Runtime runs {OLDEST_OPSET} and newer: export it again"
         )
     try:
-        return onnx.version_converter.convert_version(model, CONVERTED_OPSET)
+        converted: onnx.ModelProto = onnx.version_converter.convert_version(model, CONVERTED_OPSET)
     except Exception as error:  # the converter's C++ exceptions share no base class
         raise UserNetworkError(
             f"the model uses opset {opset}, and onnx cannot convert it to {CONVERTED_OPSET} "
-            f"({_first_line(error)}): export it again with opset {PLAIN_OPSET} or newer"
+            f"({first_line(error)}): export it again with opset {PLAIN_OPSET} or newer"
         ) from error
+    del converted.metadata_props[:]
+    converted.metadata_props.extend(model.metadata_props)
+    return converted
 
 
 def opset_of(model: onnx.ModelProto) -> int:
@@ -76,23 +126,27 @@ def opset_of(model: onnx.ModelProto) -> int:
     return next((item.version for item in model.opset_import if item.domain in {"", "ai.onnx"}), 0)
 
 
-def with_sides(model: onnx.ModelProto, name: str, sides: Sequence[int]) -> onnx.ModelProto:
-    """Return a model whose input has these sizes after the batch; shapes that follow are forgotten.
+def with_sides(
+    model: onnx.ModelProto, name: str, sides: Sequence[int], axis: int | None = 0
+) -> onnx.ModelProto:
+    """Return a model whose input has these sizes beside the batch; shapes that follow are forgotten.
 
     Args:
         model: The model. It is not changed.
         name: The input.
-        sides: Its sizes after the batch, in the model's order.
+        sides: Its sizes beside the batch, in the model's order.
+        axis: The axis of the batch; None where the input has none.
     """
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
     (value,) = (each for each in changed.graph.input if each.name == name)
-    dimensions = value.type.tensor_type.shape.dim
-    for dimension, side in zip(dimensions[1:], sides, strict=True):
+    dimensions = enumerate(value.type.tensor_type.shape.dim)
+    for dimension, side in zip([each for at, each in dimensions if at != axis], sides, strict=True):
         dimension.dim_value = side
     del changed.graph.value_info[:]
     for output in changed.graph.output:
-        output.type.tensor_type.ClearField("shape")
+        for dimension in output.type.tensor_type.shape.dim[1:]:
+            dimension.Clear()
     return changed
 
 
@@ -116,7 +170,7 @@ def _load_weights_beside(model: onnx.ModelProto, path: Path) -> None:
             load_external_data_for_tensor(tensor, str(folder))
         except Exception as error:  # of files, and those of onnx's checks
             raise UserNetworkError(
-                f"{path}: the weight {tensor.name[:80]!r} cannot be read: {_first_line(error)}"
+                f"{path}: the weight {tensor.name[:80]!r} cannot be read: {first_line(error)}"
             ) from error
         tensor.data_location = TensorProto.DEFAULT
         del tensor.external_data[:]
@@ -130,9 +184,5 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _tensors(inner)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+        for inner in inner_graphs(node):
+            yield from _tensors(inner)

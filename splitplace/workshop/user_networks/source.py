@@ -1,4 +1,4 @@
-"""The one input of a user's network: what it is, and what sensors send for it."""
+"""The inputs of a user's network: what they are, and what sensors send for them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from splitplace.messages.limits import MAX_BUNDLE_NAME_BYTES
 from splitplace.messages.tensors import DType, TensorSpec
 from splitplace.workshop.user_networks.reading import UserNetworkError, with_sides
 
@@ -18,7 +19,7 @@ _CHANNELS = {1, 3}
 """Numbers of channels of pictures that sensors can send as files."""
 _AXES = 3
 _PICTURE_TYPES = {TensorProto.UINT8, TensorProto.FLOAT, TensorProto.FLOAT16}
-_SENT: dict[int, DType] = {
+SENT: dict[int, DType] = {
     TensorProto.UINT8: "uint8",
     TensorProto.INT8: "int8",
     TensorProto.INT32: "int32",
@@ -32,28 +33,33 @@ _SENT: dict[int, DType] = {
     TensorProto.UINT32: "int64",
     TensorProto.UINT64: "int64",
     TensorProto.DOUBLE: "float32",
+    TensorProto.BFLOAT16: "float32",
 }
+"""The type in which each element type of ONNX is sent."""
 _COARSE = 8
 """Patches of a sample picture along each side."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """The input of a network."""
+    """An input of a network."""
 
     name: str
     element: int
     """Its element type, a number of `onnx.TensorProto.DataType`."""
     sides: tuple[int, ...]
-    """Its sizes after the batch, in the model's order."""
+    """Its sizes beside the batch, in the model's order."""
     batch: int
     """The batch size that the file fixes; 0 = free."""
+    axis: int | None = 0
+    """The axis of the batch; None where it has none."""
 
     @property
     def is_pictures(self) -> bool:
         """Whether it is pictures of one or three channels, with the channels first or last."""
         return (
-            len(self.sides) == _AXES
+            self.axis == 0
+            and len(self.sides) == _AXES
             and self.element in _PICTURE_TYPES
             and bool(_CHANNELS.intersection((self.sides[0], self.sides[-1])))
         )
@@ -69,69 +75,129 @@ class Source:
         if self.is_pictures:
             shape = (self.sides[2], *self.sides[:2]) if self.is_channels_last else self.sides
             return TensorSpec(dtype="uint8", shape=shape)
-        return TensorSpec(dtype=_SENT[self.element], shape=self.sides)
+        return self.array
+
+    @property
+    def array(self) -> TensorSpec:
+        """What sensors send where it is no picture: an array of what the model reads."""
+        return TensorSpec(dtype=SENT[self.element], shape=self.sides)
+
+
+def inputs_of(model: onnx.ModelProto) -> tuple[onnx.ValueInfoProto, ...]:
+    """Return the inputs that are no weights. Raises UserNetworkError if there are none."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = tuple(value for value in model.graph.input if value.name not in weights)
+    if not inputs:
+        raise UserNetworkError("the model has no inputs")
+    other = next((value.name for value in inputs if not value.type.HasField("tensor_type")), None)
+    if other is not None:
+        raise UserNetworkError(f"the input {other!r} is no tensor, so it cannot be sent")
+    return inputs
 
 
 def sized(model: onnx.ModelProto, said: str = "") -> tuple[onnx.ModelProto, tuple[str, ...]]:
-    """Return a model with all sizes of its input fixed but the batch, and notes for people.
+    """Return a model with all sizes of its inputs fixed but the batch, and notes for people.
 
     Args:
-        model: One input. It is not changed.
-        said: The sizes, as in `3x480x640` or `images=3x480x640`: channels, height and width of pictures,
-            else in the model's order; empty where the file says them.
+        model: The network. It is not changed.
+        said: The sizes, as in `3x480x640` or `images=3x480x640`, several after commas: channels, height and
+            width of pictures, else in the model's order; empty where the file says them.
 
     Raises:
-        UserNetworkError: It has other inputs, a size stays open, or the file says another one.
+        UserNetworkError: An input is named that it does not have, a size stays open, or the file says
+            another one.
     """
-    value = only_input(model)
-    name, _, sizes = said.rpartition("=")
-    if name and name != value.name:
-        raise UserNetworkError(f"--input names {name!r}, but the network's input is {value.name!r}")
-    tensor = value.type.tensor_type
-    sides = tuple(dimension.dim_value for dimension in tensor.shape.dim[1:])
+    values = inputs_of(model)
+    wanted = _said_by_input(said, [value.name for value in values])
+    axes = batch_axes(model)
     notes: tuple[str, ...] = ()
-    if sizes:
-        wanted = _wanted(sizes, sides)
-    else:
-        wanted, notes = _usual(value.name, sides, tensor.elem_type)
-    clash = any(side not in {0, size} for side, size in zip(sides, wanted, strict=True))
-    if clash:
-        raise UserNetworkError(
-            f"--input is {said}, but the file says {'x'.join(str(s or '?') for s in sides)}"
-        )
-    return (model if wanted == sides else with_sides(model, value.name, wanted)), notes
+    for value, axis in zip(values, axes, strict=True):
+        tensor = value.type.tensor_type
+        sizes = wanted.get(value.name, "")
+        if _is_whole_shape(sizes, tensor):
+            axis = None  # noqa: PLW2901 - it has no batch, as is said
+        sides = tuple(side.dim_value for at, side in enumerate(tensor.shape.dim) if at != axis)
+        more: tuple[str, ...] = ()
+        if sizes:
+            fixed = _wanted(sizes, sides)
+        else:
+            fixed, more = _usual(value.name, sides, tensor.elem_type)
+        if any(side not in {0, size} for side, size in zip(sides, fixed, strict=True)):
+            shown = "x".join(str(side or "?") for side in sides)
+            raise UserNetworkError(f"--input is {said}, but the file says {shown}")
+        notes = (*notes, *more)
+        if fixed != sides:
+            model = with_sides(model, value.name, fixed, axis)
+    return model, notes
+
+
+def batch_axes(model: onnx.ModelProto) -> tuple[int | None, ...]:
+    """Return the axis of each input that is its batch; None for those that have none.
+
+    The batch is what the first axis of an output is called, else the first axis of the first input, unless
+    its size is fixed and no output has it. Of each input it is the axis of that name; else the first, if
+    that is open; else the only open one; else the one that has the size of the batch.
+    """
+    values = inputs_of(model)
+    first = values[0].type.tensor_type.shape.dim
+    made = [value.type.tensor_type.shape.dim for value in model.graph.output]
+    names = {side.dim_param for value in values for side in value.type.tensor_type.shape.dim}
+    name = next((sides[0].dim_param for sides in made if sides and sides[0].dim_param in names - {""}), "")
+    if name:
+        return tuple(_batch_axis(value, name, 1) for value in values)
+    if not first or not _is_batch(first, made):
+        return (None,) * len(values)
+    size = first[0].dim_value or 1
+    return (0, *(_batch_axis(value, first[0].dim_param, size) for value in values[1:]))
+
+
+def _is_batch(first: Sequence[Any], made: Sequence[Sequence[Any]]) -> bool:
+    """Whether the first axis of the first input is a batch, rather than a part of one input."""
+    size = first[0].dim_value
+    if size in {0, 1}:
+        return True
+    is_picture = len(first) == _AXES + 1 and first[1].dim_value in _CHANNELS
+    return is_picture or (len(first) > 1 and any(sides and sides[0].dim_value == size for sides in made))
+
+
+def _batch_axis(value: onnx.ValueInfoProto, name: str, size: int) -> int | None:
+    dimensions = value.type.tensor_type.shape.dim
+    named = [at for at, side in enumerate(dimensions) if name and side.dim_param == name]
+    free = [at for at, side in enumerate(dimensions) if not side.dim_value]
+    alike = [at for at, side in enumerate(dimensions) if side.dim_value == size]
+    for found in (named, free[:1] if 0 in free or len(free) == 1 else [], alike):
+        if found:
+            return found[0]
+    return None
+
+
+def sources_of(model: onnx.ModelProto) -> tuple[Source, ...]:
+    """Return the inputs of a model whose sizes are fixed: the first of pictures, then the others in order.
+
+    Raises:
+        UserNetworkError: It has none, or one of a type that cannot be sent.
+    """
+    values = inputs_of(model)
+    found = [_source(value, axis) for value, axis in zip(values, batch_axes(model), strict=True)]
+    first = next((source for source in found if source.is_pictures), found[0])
+    return (first, *(source for source in found if source is not first))
 
 
 def source_of(model: onnx.ModelProto) -> Source:
-    """Return the input of a model whose sizes are fixed.
+    """Return the first input of a model whose sizes are fixed, as `sources_of` does."""
+    return sources_of(model)[0]
 
-    Raises:
-        UserNetworkError: It has other inputs, or of a type that cannot be sent.
-    """
-    value = only_input(model)
+
+def _source(value: onnx.ValueInfoProto, axis: int | None) -> Source:
     tensor = value.type.tensor_type
-    if tensor.elem_type not in _SENT:
+    if tensor.elem_type not in SENT:
         raise UserNetworkError(
             f"the input {value.name!r} is of type {TensorProto.DataType.Name(tensor.elem_type)}, "
             "which sensors cannot send; numbers and bytes can be sent"
         )
-    dimensions = tensor.shape.dim
-    if not dimensions:
-        raise UserNetworkError(f"the input {value.name!r} has no batch dimension")
-    sides = tuple(dimension.dim_value for dimension in dimensions[1:])
-    return Source(value.name, tensor.elem_type, sides, dimensions[0].dim_value)
-
-
-def only_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
-    """Return the one input. Raises UserNetworkError if there are several or none."""
-    weights = {tensor.name for tensor in model.graph.initializer}
-    inputs: list[onnx.ValueInfoProto] = [value for value in model.graph.input if value.name not in weights]
-    if len(inputs) != 1:
-        raise UserNetworkError(
-            f"the model has {len(inputs)} inputs ({', '.join(value.name for value in inputs)[:200]}); "
-            "a task has one"
-        )
-    return inputs[0]
+    sizes = [dimension.dim_value for dimension in tensor.shape.dim]
+    batch = 1 if axis is None else sizes.pop(axis)
+    return Source(value.name, tensor.elem_type, tuple(sizes), batch, axis)
 
 
 def samples(spec: TensorSpec, count: int, seed: int = 0) -> NDArray[Any]:
@@ -152,9 +218,31 @@ def samples(spec: TensorSpec, count: int, seed: int = 0) -> NDArray[Any]:
     return random.standard_normal(shape).astype(spec.dtype)
 
 
+def short_name(name: str, otherwise: str) -> str:
+    """Return a name that frames can carry: the network's own, if it is not too long."""
+    return name if 0 < len(name.encode()) <= MAX_BUNDLE_NAME_BYTES else otherwise
+
+
+def _said_by_input(said: str, names: Sequence[str]) -> dict[str, str]:
+    """Return the sizes that are said, by input. Sizes without a name are those of the first."""
+    found: dict[str, str] = {}
+    for part in filter(None, said.split(",")):
+        name, _, sizes = part.rpartition("=")
+        if name and name not in names:
+            known = ", ".join(map(repr, names))
+            raise UserNetworkError(f"--input names {name!r}, but the network's input is {known[:300]}")
+        found[name or names[0]] = sizes
+    return found
+
+
+def _is_whole_shape(sizes: str, tensor: onnx.TypeProto.Tensor) -> bool:
+    """Whether the sizes that are said are those of all axes, so that none is left for a batch."""
+    return bool(sizes) and len(sizes.split("x")) == len(tensor.shape.dim) != _AXES + 1
+
+
 def reading_cast(source: Source) -> int | None:
     """Return the type that the first stage casts what is sent to; None where it is sent as it is read."""
-    sent = helper.np_dtype_to_tensor_dtype(np.dtype(_SENT[source.element]))
+    sent = helper.np_dtype_to_tensor_dtype(np.dtype(SENT[source.element]))
     return source.element if sent != source.element else None
 
 

@@ -2,7 +2,7 @@
 
     python -P -m splitplace.workshop.user_networks.torch_child FOLDER
 
-Reads `request.json` in the folder and writes `network.onnx` and `report.json` (see `from_torch`).
+`child` says what is in the folder.
 """
 
 import importlib.util
@@ -26,15 +26,8 @@ from torch import Tensor, nn
 import splitplace
 from splitplace.workshop.networks.common import Pixels
 from splitplace.workshop.onnx.export import export_network
-from splitplace.workshop.user_networks.from_torch import (
-    NETWORK_FILE,
-    REPORT,
-    REPORT_FILE,
-    REQUEST,
-    REQUEST_FILE,
-    TorchReport,
-    TorchRequest,
-)
+from splitplace.workshop.user_networks.child import answer
+from splitplace.workshop.user_networks.from_torch import REPORT, REQUEST, TorchReport, TorchRequest
 from splitplace.workshop.user_networks.preprocessing import Preprocessing
 from splitplace.workshop.user_networks.reading import UserNetworkError
 
@@ -56,12 +49,13 @@ class _ReadingBytes(nn.Module):
         return logits
 
 
-def export(request: TorchRequest) -> onnx.ModelProto:
+def export(request: TorchRequest) -> tuple[onnx.ModelProto, TorchReport]:
     """Build the network and export it.
 
     Raises:
         UserNetworkError: The user's code failed (the text has its traceback), or gives something else.
     """
+    _make_way(request.place)
     with _told(f"{request.place} cannot be imported; what it imports must be installed, or lie beside it"):
         module = (
             _module_of_file(Path(request.place))
@@ -74,7 +68,7 @@ def export(request: TorchRequest) -> onnx.ModelProto:
     network = _built(build, request)
     if request.weights is not None:
         load_weights(network, Path(request.weights))
-    return _exported(network, request)
+    return _exported(network, request), TorchReport(None)
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
@@ -107,9 +101,9 @@ def _exported(network: nn.Module, request: TorchRequest) -> onnx.ModelProto:
     advice = f"the network does not run on pictures {list(request.shape)}; is --input right?"
     with _told(advice), torch.inference_mode():
         logits = reading(torch.from_numpy(example))
-    if not isinstance(logits, Tensor) or logits.ndim != 2:  # noqa: PLR2004 - images and classes
+    if not isinstance(logits, Tensor) or logits.ndim < 2 or len(logits) != len(example):  # noqa: PLR2004
         raise UserNetworkError(
-            f"the network gives {getattr(logits, 'shape', type(logits))}, expected logits [2, classes]"
+            f"the network gives {getattr(logits, 'shape', type(logits))}, expected one tensor [2, ...]"
         )
     try:
         return export_network(reading, example)
@@ -170,16 +164,8 @@ def _make_way(place: str) -> None:
 
 def main() -> None:
     """Do what the request in the folder asks for."""
-    folder = Path(sys.argv[1])
-    request = REQUEST.validate_json((folder / REQUEST_FILE).read_bytes())
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of packages that nothing here needs
-    _make_way(request.place)
-    try:
-        onnx.save_model(export(request), folder / NETWORK_FILE)
-        report = TorchReport(None)
-    except UserNetworkError as error:
-        report = TorchReport(str(error))
-    (folder / REPORT_FILE).write_bytes(REPORT.dump_json(report))
+    answer(REQUEST, REPORT, export, TorchReport)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ async def test_the_newest_frame_replaces_the_one_that_waits() -> None:
     for number in range(3):
         await waiting.put(_frame(number), replaces=True)
     frame = await waiting.take()
+    waiting.settle()
     assert frame is not None
     assert frame.at_s == 2
     assert waiting.replaced == 2
@@ -61,6 +62,7 @@ async def test_a_recorded_frame_waits_for_its_turn_and_none_is_lost() -> None:
         group.create_task(put_all())
         taken = []
         while (frame := await waiting.take()) is not None:
+            waiting.settle()
             taken.append(frame.at_s)
     assert taken == [0, 1, 2, 3, 4]
     assert waiting.replaced == 0

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from onnx import helper
 
 from splitplace.edge_node.graph_check import GraphRefusedError
 from splitplace.edge_node.stage.body import PieceError
@@ -20,7 +21,9 @@ from splitplace.edge_node.stage.prepare import MODEL
 from splitplace.edge_node.stage.prepared import FormTooLargeError, PreparedForms
 from splitplace.edge_node.stage.preparer import MEASURE, PREPARE, Limits, Preparer
 from splitplace.edge_node.stage.session import joined_session, prepared_session
-from tests.support.small_pieces import Written, answers, noise, written_pieces
+from splitplace.workshop.pieces.chain import write_files
+from splitplace.workshop.pieces.cut import cut_into_pieces
+from tests.support.small_pieces import Written, answers, model_of, noise, weight, written_pieces
 from tests.support.waiting import pass_time
 
 PLENTY = 1 << 30
@@ -146,11 +149,17 @@ def test_a_child_that_ends_badly_is_a_clear_error_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def children() -> set[psutil.Process]:
+    """Return the children of this process; tests before may have left helpers of multiprocessing."""
+    return set(psutil.Process(os.getpid()).children())
+
+
 def test_a_child_that_takes_too_long_is_killed(written: Written, tmp_path: Path) -> None:
+    before = children()
     ours = preparer(written, tmp_path, *python(ENDLESS))
     with pytest.raises(PrepareKilledError, match=r"took longer than 0\.2 s"):
         ours.prepare(written.whole, [1], Limits(PLENTY, timeout_s=0.2))
-    assert psutil.Process(os.getpid()).children() == []
+    assert children() <= before
 
 
 def test_what_onnx_runtime_refuses_is_told_with_its_reason(written: Written, tmp_path: Path) -> None:
@@ -166,6 +175,49 @@ def test_the_child_imports_no_more_than_it_needs() -> None:
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"
+
+
+def products(folder: Path, side: int = 768, layers: int = 16) -> Written:
+    """Products with matrices of 2.25 MiB, 36 MiB in all."""
+    random, source = np.random.default_rng(0), "flat"
+    shape = noise(1).shape[1:]
+    nodes = [helper.make_node("Flatten", ["images"], ["pixels"])]
+    nodes.append(helper.make_node("MatMul", ["pixels", "first"], ["flat"]))
+    weights = [weight("first", 0.02 * random.standard_normal((int(np.prod(shape)), side)))]
+    for index in range(layers):
+        weights.append(weight(f"w{index}", 0.05 * random.standard_normal((side, side))))
+        nodes.append(helper.make_node("MatMul", [source, f"w{index}"], [f"m{index}"]))
+        nodes.append(helper.make_node("Relu", [f"m{index}"], [f"r{index}"]))
+        source = f"r{index}"
+    nodes.append(helper.make_node("Identity", [source], ["logits"]))
+    cut = cut_into_pieces(model := model_of(nodes, weights, list(shape), [side]), [])
+    write_files(folder, cut)
+    return Written(model, cut, folder)
+
+
+def test_a_plain_form_takes_a_fraction_of_the_memory_and_gives_the_same_answers(tmp_path: Path) -> None:
+    here = products(tmp_path / "pieces")
+    images = noise(3)
+    loaded = {}
+    for packed in (True, False):
+        ours = preparer(here, tmp_path / f"forms-{packed}")
+        form = ours.prepare(here.whole, [1], Limits(PLENTY, packed=packed))
+        assert form.packed == packed
+        found = ours.find(here.whole, [1])
+        assert found is not None
+        assert found.packed == packed
+        (output,) = prepared_session(here.whole, form.model, packed=packed).run({"images": images}).values()
+        np.testing.assert_allclose(output, answers(here.model, images), rtol=1e-4, atol=1e-4)
+        loaded[packed] = form.memory.loaded_bytes
+        if not packed:
+            again = ours.prepare(here.whole, [8], Limits(PLENTY))
+            assert not again.packed, "it is measured as it was made"
+    weights = sum(piece.weights_bytes for piece in here.cut.chain.pieces)
+    assert loaded[False] < weights / 4, "the session has no copy of them"
+    with pytest.raises(PrepareMemoryError):
+        preparer(here, tmp_path / "packed").prepare(here.whole, [1], Limits(weights // 2))
+    small = Limits(weights // 2, packed=False)
+    assert not preparer(here, tmp_path / "plain").prepare(here.whole, [1], small).packed
 
 
 def test_a_form_is_measured_for_each_size_of_micro_batch(written: Written, tmp_path: Path) -> None:
@@ -214,9 +266,10 @@ def test_a_form_that_the_disk_has_no_room_for_is_refused_while_it_is_written(tmp
 
 
 def test_closing_ends_the_child_and_refuses_what_comes_later(written: Written, tmp_path: Path) -> None:
+    before = children()
     ours = preparer(written, tmp_path, *python(ENDLESS))
     waiting = ours.begin(written.whole, [1], FREELY)
-    while not psutil.Process(os.getpid()).children():
+    while not children() - before:
         assert not waiting.done()
         pass_time(0.01)
     ours.close()
@@ -224,7 +277,7 @@ def test_closing_ends_the_child_and_refuses_what_comes_later(written: Written, t
         waiting.result(60)
     with pytest.raises(PrepareError, match="the node is stopping"):
         ours.prepare(written.whole, [1], FREELY)
-    assert psutil.Process(os.getpid()).children() == []
+    assert children() <= before
     assert list(tmp_path.iterdir()) == []
 
 

@@ -19,9 +19,9 @@ from splitplace.messages.application import Application
 from splitplace.messages.cluster import ServiceStatus
 from splitplace.messages.frames import TensorHeader, chunk_body, decode_tensor
 from splitplace.messages.pieces import PieceRun
+from splitplace.messages.placing import StagePlacement
 from splitplace.messages.task import (
     ClassScore,
-    StagePlacement,
     TaskAccepted,
     TaskDecided,
     TaskFinished,

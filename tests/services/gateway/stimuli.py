@@ -1,24 +1,28 @@
 """Stimuli for the gateway's core and journal, about a task of the example application `tiny`."""
 
+import inspect
 from collections.abc import Iterable
 
 import numpy as np
 
 from splitplace.messages.cluster import StageFailure
-from splitplace.messages.task import (
-    ClassScore,
-    StagePlacement,
-    TaskDecided,
-    TaskPlaced,
-    TaskResult,
-    VariantEstimate,
-)
+from splitplace.messages.placing import StagePlacement
+from splitplace.messages.task import ClassScore, TaskDecided, TaskPlaced, TaskResult, VariantEstimate
+from splitplace.services.gateway.core import GatewayCore
 from splitplace.services.gateway.instructions import Instruction
 from splitplace.services.gateway.journal import Entry, ReplyTo
 from splitplace.services.gateway.task import NewTask
 
 BOOT = "0" * 16
 OTHER_BOOT = "1" * 16
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+NAMES = tuple(
+    name
+    for name, method in inspect.getmembers(GatewayCore, inspect.isfunction)
+    if not name.startswith("_") and inspect.signature(method).return_annotation == list[Instruction]
+)
+"""The methods of the core that answer a stimulus with instructions."""
 
 
 def task(key: str = "camera.1", deadline_ms: float = 1000.0, batch: int = 2) -> NewTask:
@@ -113,5 +117,5 @@ def entry(number: int = 1, labels: tuple[int, ...] | None = (3, 1)) -> Entry:
         attempt=1,
         inputs=np.arange(8, dtype=np.uint8).reshape(2, 1, 2, 2),
         labels=labels,
-        reply=ReplyTo("home/answers", b"42", packed=True),
+        reply=ReplyTo("home/answers", b"42", packed=True, traceparent=TRACEPARENT),
     )

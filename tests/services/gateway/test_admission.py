@@ -103,6 +103,31 @@ def test_a_sensor_holds_at_most_as_much_as_is_free(system: Serial) -> None:
     assert system.send("third", 1e6).startswith("third")
 
 
+@pytest.mark.parametrize("others", [0, 1, 300, 1998, 1999, 2000])
+@pytest.mark.parametrize("own", [0, 1, 200])
+def test_the_quota_that_is_told_is_the_one_that_is_kept(others: int, own: int) -> None:
+    system = Serial(Admission(Limits(tasks=2000, input_bytes=1e9)))
+    for number in range(others):
+        system.send(f"other{number}", 1e6)
+    for _ in range(own):
+        system.send("camera", 1e6)
+    said = system.admission.quota("camera")
+    for _ in range(2000):
+        system.send("camera", 1e6)
+    kept = system.admission.quota("camera")
+    assert (kept.tasks, kept.share) == (said.most_tasks, 1)
+    assert said.share == (said.tasks / said.most_tasks if said.most_tasks else 1)
+
+
+def test_bytes_use_up_a_quota_too() -> None:
+    admission = Admission(Limits(tasks=100, input_bytes=1000))
+    admission.add("a.1", "a", kind="digits", batch=1, input_bytes=400, due_ms=1e6)
+    assert admission.quota("a").share == pytest.approx(800 / 1000)
+    assert list(admission.holders) == ["a"]
+    admission.ended("a.1", 1.0, answered=True)
+    assert (admission.quota("a").share, list(admission.holders)) == (0, [])
+
+
 def test_ids_that_are_free_again_can_be_used_by_others() -> None:
     system = Serial(Admission(Limits(tasks=1, input_bytes=1e6)))
     assert system.send("a", 1000.0).startswith("a")

@@ -187,7 +187,7 @@ async def test_a_journal_gives_back_the_space_of_what_it_forgets(tmp_path: Path)
         assert largest > 20 * inputs.nbytes
         for number in range(20):
             await journal.finish(f"camera.{number}", answer(number))
-            await journal.delivered(f"camera.{number}")
+            journal.delivered(f"camera.{number}")
         assert await journal.forget() == 20
     async with Journal(path, durable=False) as journal:
         assert journal.size_bytes < largest / 10
@@ -221,7 +221,7 @@ async def finished(path: Path, clock: Clock) -> AsyncIterator[Journal]:
     async with Journal(path, durable=False, keep_answers_s=3600.0, clock=clock) as journal:
         await journal.accept(entry())
         await journal.finish("camera.1", answer())
-        await journal.delivered("camera.1")
+        journal.delivered("camera.1")
         yield journal
 
 

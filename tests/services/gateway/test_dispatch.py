@@ -5,7 +5,8 @@ import pytest
 
 from splitplace.messages.frames import Route, TensorHeader, decode_tensor, unpack
 from splitplace.messages.groupings import grouped
-from splitplace.messages.task import StagePlacement, TaskPlaced
+from splitplace.messages.placing import StagePlacement
+from splitplace.messages.task import TaskPlaced
 from splitplace.services.gateway.dispatch import input_frames, routes
 from tests.support.free_stages import free_application
 from tests.support.outputs import logits_application

@@ -11,7 +11,7 @@ import pytest
 from splitplace.bus.incoming import RawReceived, RequestProperties
 from splitplace.messages.task import TaskRequest
 from splitplace.services.gateway.body import Body, parse
-from splitplace.services.gateway.picture_files import from_base64, is_picture, picture_file
+from splitplace.services.gateway.picture_files import bare_file, from_base64, is_file
 from splitplace.services.gateway.refusals import TaskRefusedError
 
 PNG = b"\x89PNG\r\n\x1a\n\xfb\xff\xbf rest"
@@ -127,8 +127,8 @@ def test_a_picture_alone_may_be_base64_or_a_data_url(content_type: str | None) -
     "begin", [b"\xff\xd8\xff\xe0", b"GIF89a", b"RIFF\x00\x00\x00\x00WEBP", b"BM", b"II*\0", b"MM\0*"]
 )
 def test_pictures_are_known_by_their_first_bytes(begin: bytes) -> None:
-    assert is_picture(begin + bytes(20))
-    assert picture_file(begin) == begin
+    assert is_file(begin + bytes(20))
+    assert bare_file(begin) == begin
 
 
 def test_large_data_is_decoded_in_time_that_grows_with_its_size_alone() -> None:

@@ -14,10 +14,13 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from splitplace.bus.connection import RawReceived, RequestProperties
+from splitplace.messages.answer_kinds import Detection
+from splitplace.messages.application import Application
 from splitplace.messages.limits import MAX_BATCH, MAX_TASK_BYTES
+from splitplace.messages.pictures import PictureInput, View
 from splitplace.services.gateway.intake import ANONYMOUS, ValidTask, decode, identify, read
 from splitplace.services.gateway.refusals import TaskIdentity, TaskRefusedError
 from tests.support.message_examples import application
@@ -35,8 +38,8 @@ def raw(
     )
 
 
-def submit(message: RawReceived) -> ValidTask:
-    return decode(read(message, identify(message)), APPLICATION)
+def submit(message: RawReceived, application: Application = APPLICATION) -> ValidTask:
+    return decode(read(message, identify(message)), application)
 
 
 def refusal(message: RawReceived) -> TaskRefusedError:
@@ -113,6 +116,12 @@ def test_a_bare_picture_of_any_size_and_colour_becomes_one_input(kind: str, mode
     assert abs(int(inputs[0, 0, 14, 14]) - 77) <= 2
 
 
+def test_what_an_application_warns_of_stands_first_in_every_answer() -> None:
+    careful = APPLICATION.model_copy(update={"caution": "the weights of this network are random"})
+    assert submit(raw(as_json()), careful).warnings[0] == careful.caution
+    assert careful.caution not in submit(raw(as_json())).warnings
+
+
 def test_several_pictures_are_one_batch() -> None:
     files = tuple(base64.b64encode(picture()).decode() for _ in range(3))
     assert len(submit(raw(json.dumps({"images": files}).encode())).inputs) == 3
@@ -122,6 +131,25 @@ def test_a_bare_picture_takes_its_deadline_from_a_user_property() -> None:
     properties = RequestProperties(user={"deadline_ms": "250", "client": "door", "task": "7"})
     admission = submit(raw(picture(), properties=properties))
     assert (admission.deadline_ms, admission.identity) == (250.0, TaskIdentity("door", "7"))
+
+
+def test_a_sensor_says_how_its_pictures_are_fitted() -> None:
+    wide = picture(8, 4)
+    detector = APPLICATION.model_copy(update={"answer": Detection()})
+    packed = {"inputs": None, "shape": None, "images": [wide]}
+    asked = raw(wide, properties=RequestProperties(user={"fit": "pad"}))
+    for message, fit in (
+        (raw(wide), "stretch"),
+        (asked, "pad"),
+        (raw(as_msgpack(**packed, fit="crop")), "crop"),
+    ):
+        (view,) = submit(message, detector).views
+        assert view == View.of(
+            (8, 4), (SPEC.shape[2], SPEC.shape[1]), PictureInput.model_validate({"fit": fit})
+        )
+    assert submit(asked).content != submit(raw(wide)).content  # another task, with another answer
+    unknown = raw(wide, properties=RequestProperties(user={"fit": "squeeze"}))
+    assert "one of stretch, crop, pad" in refusal(unknown).reason
 
 
 def test_names_come_from_topic_or_body_and_are_made_up_where_missing() -> None:
@@ -227,8 +255,28 @@ def test_a_full_batch_of_pictures_passes_the_bounds_of_both_encodings() -> None:
     )
 
 
-def test_pictures_are_never_decoded_on_the_event_loop() -> None:
-    assert read(raw(picture()), TaskIdentity("door", "7")).is_costly
+def is_costly(*files: bytes) -> bool:
+    payload = as_msgpack(inputs=None, shape=None, images=list(files))
+    return read(raw(payload), TaskIdentity("door", "7")).is_costly
+
+
+def png(width: int, height: int, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", (width, height)).save(buffer, "PNG", **options)
+    return buffer.getvalue()
+
+
+def test_only_pngs_of_a_few_pixels_are_decoded_on_the_event_loop() -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_text("comment", "x" * 100_000, zip=True)
+    assert not is_costly(png(28, 28))
+    assert is_costly(png(4096, 4096))  # 17 KB of zeros
+    assert is_costly(*[png(128, 128)] * 5)
+    assert is_costly(png(28, 28, pnginfo=text))
+    assert is_costly(png(28, 28)[:20])
+    buffer = io.BytesIO()
+    Image.new("L", (28, 28)).save(buffer, "JPEG")
+    assert is_costly(buffer.getvalue())
 
 
 def test_the_content_of_a_task_is_its_application_and_inputs_and_not_how_they_are_sent() -> None:

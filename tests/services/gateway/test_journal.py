@@ -11,7 +11,9 @@ import pytest
 
 from splitplace.messages.task import Answer
 from splitplace.services.gateway.journal import Journal, JournalError, Known
+from splitplace.services.gateway.journal_thread import JournalThread
 from tests.services.gateway.stimuli import entry
+from tests.support.waiting import until
 
 
 def answer(status: str = "answered", number: int = 1) -> Answer:
@@ -79,8 +81,48 @@ async def test_an_answer_is_undelivered_until_the_broker_had_it(tmp_path: Path) 
         (left,), _ = await journal.undelivered()
         assert (left.answer, left.reply) == (answer(), entry().reply)
         assert await journal.unfinished() == ((), ())
-        await journal.delivered("camera.1")
+        journal.delivered("camera.1")
         assert await journal.undelivered() == ((), ())
+
+
+def is_delivered(path: Path) -> bool:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return bool(connection.execute("SELECT delivered FROM tasks").fetchone()[0])
+
+
+async def test_a_delivery_is_written_soon_although_nothing_else_is(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    async with Journal(path, durable=False) as journal:
+        await journal.accept(entry())
+        await journal.finish("camera.1", answer())
+        journal.delivered("camera.1")
+        await until(lambda: is_delivered(path))
+
+
+async def test_a_delivery_is_written_before_the_journal_closes(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    async with Journal(path, durable=False) as journal:
+        await journal.accept(entry())
+        await journal.finish("camera.1", answer())
+        journal.delivered("camera.1")
+    assert is_delivered(path)
+
+
+async def test_a_delivery_whose_transaction_fails_is_written_later(tmp_path: Path) -> None:
+    def fail(connection: sqlite3.Connection) -> None:
+        connection.execute("ROLLBACK")  # as SQLite does where the disk is full
+        raise sqlite3.OperationalError("database or disk is full")
+
+    thread = JournalThread(tmp_path / "journal", durable=False)
+    done: list[int] = []
+    await thread.start()
+    try:
+        thread.do_with_next(lambda _: done.append(1))
+        with pytest.raises(JournalError, match="full"):
+            await thread.do(fail)
+        await until(lambda: len(done) == 2 and not thread.failure)
+    finally:
+        await thread.stop()
 
 
 async def test_only_old_delivered_answers_are_forgotten(tmp_path: Path) -> None:
@@ -89,7 +131,7 @@ async def test_only_old_delivered_answers_are_forgotten(tmp_path: Path) -> None:
             await journal.accept(entry(number))
         await journal.finish("camera.1", answer())
         await journal.finish("camera.2", answer(number=2))
-        await journal.delivered("camera.1")
+        journal.delivered("camera.1")
         assert await journal.forget() == 0
     async with Journal(tmp_path / "journal", durable=False, keep_answers_s=0.0) as journal:
         assert await journal.forget() == 1
@@ -150,7 +192,7 @@ async def test_a_task_id_is_new_again_when_its_answer_is_no_longer_kept(tmp_path
         await journal.accept(replace(entry(), key="camera.1.aaaaaaaa"))
         await journal.finish("camera.1.aaaaaaaa", answer())
         assert await journal.accept(entry()) == Known(answer())
-        await journal.delivered("camera.1.aaaaaaaa")
+        journal.delivered("camera.1.aaaaaaaa")
         assert await journal.accept(replace(entry(), key="camera.1.bbbbbbbb")) is None
 
 
@@ -188,7 +230,7 @@ async def test_a_row_that_cannot_be_read_is_put_aside_and_the_others_are_read(tm
         (left_answer,), (broken,) = await journal.undelivered()
         assert (left_answer.key, broken.key, broken.reply) == ("camera.5", "camera.4", entry().reply)
         for row in (*damaged, broken):
-            await journal.delivered(row.key)
+            journal.delivered(row.key)
         assert (await journal.unfinished())[1] == ()
         assert (await journal.undelivered())[1] == ()
         await journal.forget()

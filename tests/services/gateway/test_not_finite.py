@@ -1,5 +1,6 @@
 """What a sensor hears when a network gives NaN: the reason, at once, and for the inputs concerned only."""
 
+from splitplace.messages.findings import Prediction
 from splitplace.messages.task import ClassScore, TaskResult
 from splitplace.services.gateway import answers
 from splitplace.services.gateway.core import GatewayCore
@@ -38,7 +39,7 @@ def test_an_input_without_finite_output_has_no_prediction_and_the_others_keep_th
     answer = answers.answer(finish, entry(), application())
     assert answer.status == "answered"
     first, second = answer.predictions
-    assert first is not None
+    assert isinstance(first, Prediction)
     assert (first.index, first.confidence) == (1, 0.9)
     assert second is None
     assert (answer.partial, answer.coverage) == (True, 0.5)

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from splitplace.messages.task import StagePlacement, TaskPlaced, TaskResult
+from splitplace.messages.placing import StagePlacement
+from splitplace.messages.task import TaskPlaced, TaskResult
 from splitplace.services.gateway import answers
 from splitplace.services.gateway.core import GatewayCore
 from splitplace.services.gateway.instructions import Cancel, Finish, Settle

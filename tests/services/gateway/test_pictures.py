@@ -33,7 +33,7 @@ def saved(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 
 def seen(content: bytes, spec: TensorSpec = GREY) -> tuple[np.ndarray[Any, Any], tuple[str, ...]]:
-    inputs, warnings = decode((content,), spec)
+    inputs, warnings, _ = decode((content,), spec)
     return inputs[0], warnings
 
 

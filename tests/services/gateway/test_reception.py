@@ -1,12 +1,15 @@
 """What becomes of tasks that the gateway does not simply take, on a real broker."""
 
+import asyncio
 import contextlib
+import itertools
 import json
 import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +37,7 @@ from tests.services.gateway.live_gateway import (
 )
 from tests.services.gateway.stimuli import entry
 from tests.support.brokers import running_broker
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_S, until
 
 
 async def publish_catalogue(stand_in: StandIn) -> None:
@@ -57,6 +60,38 @@ async def test_a_valid_task_waits_for_the_catalogue(
         assert (await sensor.answer())["task"] == "2"
         await publish_catalogue(stand_in)
         assert (await sensor.answer())["status"] == "answered"
+
+
+async def status_until(sensor: Sensor, status: str) -> dict[str, Any]:
+    """Send task after task until one ends so: the gateway hears of its catalogue on another connection."""
+    async with asyncio.timeout(PATIENCE_S):
+        for number in itertools.count():
+            await sensor.ask(packed(), f"task/digits/camera/{status}-{number}")
+            answer = await sensor.answer()
+            if answer["status"] == status:
+                return answer
+    raise AssertionError
+
+
+async def test_an_application_that_is_removed_takes_no_tasks_and_ends_those_under_way(
+    settings: GatewaySettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue, "HEALED_MS", 0.0)
+    async with system(settings.model_copy(update={"stall_ms": 1e6})) as (stand_in, sensor):
+        stand_in.silent = True
+        await sensor.ask(packed(deadline_ms=60_000.0), "task/digits/camera/before")
+        await until(lambda: len(stand_in.frames) == len(IMAGES))
+        (accepted,) = stand_in.accepted
+        stand_in.silent = False
+        await clear_catalogue(sensor)
+        refusal = await status_until(sensor, "invalid")
+        assert "no application 'digits'" in refusal["reason"]
+        await stand_in.send_result(accepted.task, accepted.attempt)
+        ended = await sensor.answer()
+        assert (ended["task"], ended["status"]) == ("before", "answered")
+        assert ended["predictions"][0]["label"] == APPLICATION.labels[0]
+        await publish_catalogue(stand_in)
+        await status_until(sensor, "answered")
 
 
 async def test_without_a_catalogue_no_task_is_invalid(

@@ -24,6 +24,8 @@ from tests.services.gateway.live_gateway import (
     sensor_at,
     system,
 )
+from tests.services.gateway.stimuli import TRACEPARENT
+from tests.support.observer import Observer
 from tests.support.waiting import until
 
 
@@ -54,6 +56,17 @@ async def test_an_answer_goes_to_the_response_topic_with_its_correlation_data(
         message = await sensor.message()
         correlation_data = getattr(message.properties, "CorrelationData", None)
         assert (message.topic.value, correlation_data) == ("home/answers", b"42")
+
+
+async def test_the_trace_of_a_sensor_comes_back_with_its_answer_and_with_the_end_of_the_task(
+    settings: GatewaySettings,
+) -> None:
+    async with system(settings) as (stand_in, sensor):
+        await sensor.ask(packed(), UserProperty=("traceparent", TRACEPARENT))
+        message = await sensor.message()
+        assert getattr(message.properties, "UserProperty", None) == [("traceparent", TRACEPARENT)]
+        await until(lambda: stand_in.finished)
+        assert stand_in.finished[0].traceparent == TRACEPARENT
 
 
 async def test_who_declares_msgpack_is_answered_in_msgpack(settings: GatewaySettings) -> None:
@@ -251,3 +264,21 @@ async def test_an_answer_waits_until_the_journal_can_be_written(
         await sensor.ask(packed())
         assert (await sensor.answer())["status"] == "answered"
         assert failures < 0
+
+
+async def test_dashboards_hear_what_each_sensor_got(settings: GatewaySettings) -> None:
+    observer = Observer(
+        settings, topics.METRICS_SENSOR, topics.LATEST_OF_SENSOR, topics.LATEST_OF_APPLICATION
+    )
+    async with system(settings) as (_, sensor), observer.bus:
+        await observer.bus.connected()
+        await sensor.ask(packed(), "task/digits/front door/1")
+        await sensor.answer()
+        await sensor.ask(b"noise", "task/digits/front door/2")
+        await sensor.answer()
+        figures = await observer.until(topics.METRICS_SENSOR, lambda said: said.finished and said.invalid)
+        assert (figures.sensor, figures.name) == ("front~20door", "front door")
+        assert (figures.finished, figures.on_time, figures.invalid) == (1, 1, 1)
+        latest = await observer.until(topics.LATEST_OF_APPLICATION)
+        assert (latest.label, latest.confidence, latest.name) == ("zero", 0.9, "front door")
+        await observer.until(topics.LATEST_OF_SENSOR, lambda said: said.status == "invalid")

@@ -4,7 +4,6 @@ A simulation with failures is recorded: every stimulus of its core, with time an
 stimulus comes to the live shell as it would over MQTT, at the same time. The instructions must be the same.
 """
 
-import inspect
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
@@ -32,13 +31,8 @@ from splitplace.simulator.scenario import Failures
 from splitplace.simulator.simulation import Simulation
 from splitplace.simulator.workload import restricted
 from splitplace.simulator.world import Surroundings, World
+from tests.services.gateway import stimuli
 from tests.support import examples
-
-STIMULI = [
-    name
-    for name, method in inspect.getmembers(GatewayCore, inspect.isfunction)
-    if not name.startswith("_") and "now_ms" in inspect.signature(method).parameters
-]
 
 
 class Moment(NamedTuple):
@@ -70,7 +64,7 @@ def recorded(core: GatewayCore) -> list[Moment]:
 
         setattr(core, name, call)
 
-    for name in STIMULI:
+    for name in stimuli.NAMES:
         record(name)
     return history
 
@@ -163,8 +157,8 @@ async def test_one_history_makes_both_shells_do_the_same(
             case "time_passed":
                 live._on_time()
             case "nodes_online":
-                await live._on_cluster(received(cluster(moment.about)))
+                live._on_cluster(received(cluster(moment.about)))
             case name:
-                await handlers[name](received(moment.about))
+                handlers[name](received(moment.about))
         assert repeated[-1] == moment
     assert len(repeated) == len(history)

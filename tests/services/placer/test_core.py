@@ -96,7 +96,7 @@ def test_where_nothing_is_feasible_the_stages_are_empty_and_the_reason_says_why(
     assert unknown.prepare == ()
     assert unknown.placed.reason == "the state of the cluster is not known yet"
     made.cluster(snapshot(node("a", megabytes=1)), 0.0)
-    assert "the largest node (a) has 1 MB" in made_of(made.place(decided("c.1"), 0.0)).placed.reason
+    assert "the largest node (a) has 0.954 MiB" in made_of(made.place(decided("c.1"), 0.0)).placed.reason
 
 
 def test_what_is_not_in_the_catalogue_cannot_be_placed() -> None:
@@ -113,6 +113,15 @@ def test_random_placement_is_an_option() -> None:
     made.cluster(snapshot(*(node(name, loaded=[sha("x")]) for name in "abcdef")), 0.0)
     nodes = {made_of(made.place(decided(f"c.{index}"), 0.0)).placed.stages[0].node for index in range(40)}
     assert nodes == set("abcdef")
+
+
+def test_a_removed_application_is_not_loaded_ahead_until_it_comes_back() -> None:
+    made = placer()
+    made.remove_application(APP.name)
+    assert made.cluster(snapshot(node("a")), 0.0) == []
+    made_of(made.place(decided(), 1.0))  # a task that was decided before
+    made.add_application(APP)
+    assert {hint.node for hint in made.cluster(snapshot(node("a"), node("b")), 2.0)} == {"b"}
 
 
 def test_nodes_warm_up_once_when_they_or_an_application_are_new() -> None:

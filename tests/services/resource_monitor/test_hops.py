@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from splitplace.messages.cluster import NodeState
-from splitplace.messages.task import StagePlacement, StageReport, TaskFinished, TaskPlaced
+from splitplace.messages.placing import StagePlacement
+from splitplace.messages.task import StageReport, TaskFinished, TaskPlaced
 from splitplace.services.resource_monitor.hops import FEWEST, HOPS_BESIDE_STAGES, HopMeter
 from tests.support import messages
 from tests.support.examples import PIXELS, node, three_ways

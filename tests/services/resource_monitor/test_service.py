@@ -8,14 +8,18 @@ from collections.abc import AsyncIterator
 import pytest
 
 from splitplace.commands.processes.broker import Broker
-from splitplace.messages.cluster import ClusterState
+from splitplace.messages.cluster import ClusterState, ServiceStatus
 from splitplace.messages.topics import (
+    AVAILABILITY_SYSTEM,
     CLUSTER_STATE,
     METRICS_CLUSTER,
     METRICS_NODE,
     NODE_INFO,
     NODE_STATUS,
     NODE_VITALS,
+    RESOURCE_MONITOR,
+    SERVICE_STATUS,
+    SERVICES,
 )
 from splitplace.services.resource_monitor.service import ResourceMonitor
 from splitplace.services.resource_monitor.settings import ResourceMonitorSettings
@@ -76,6 +80,31 @@ async def test_joins_wills_and_restarts_are_told_at_once(broker_url: str) -> Non
             await observer.publish(NODE_STATUS, node_status(name, SECOND, online=False))
             seconds.append(await until(lambda: name not in observer.online))  # noqa: B023
     assert statistics.median(seconds) < 0.2, "heartbeats alone are told every 0.5 s"
+
+
+async def test_the_system_is_available_while_all_services_and_a_node_are_there(mosquitto_url: str) -> None:
+    watcher = Observer(mosquitto_url, AVAILABILITY_SYSTEM, identifier="watcher")
+
+    async def say(*, online: bool) -> None:
+        for name in set(SERVICES) - {RESOURCE_MONITOR}:
+            await watcher.publish(
+                SERVICE_STATUS, ServiceStatus(service=name, boot=FIRST, online=online, software="1")
+            )
+
+    async with watcher.bus:
+        async with observed(mosquitto_url) as observer:
+            await say(online=True)
+            assert (await watcher.until(AVAILABILITY_SYSTEM)).state == "offline"
+            await observer.join("n1")
+            await watcher.until(AVAILABILITY_SYSTEM, lambda said: said.state == "online")
+            watcher.forget()
+            await say(online=False)
+            await watcher.until(AVAILABILITY_SYSTEM, lambda said: said.state == "offline")
+            await say(online=True)
+            await observer.join("n1")  # it was silent meanwhile
+            await watcher.until(AVAILABILITY_SYSTEM, lambda said: said.state == "online")
+            watcher.forget()
+        assert (await watcher.until(AVAILABILITY_SYSTEM)).state == "offline", "the monitor has ended"
 
 
 @pytest.mark.serial

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from splitplace.messages.cluster import FragmentLoad, NodeVitals, RunningJob
-from splitplace.messages.task import StagePlacement, StageReport, TaskPlaced
+from splitplace.messages.placing import StagePlacement
+from splitplace.messages.task import StageReport, TaskPlaced
 from splitplace.services.resource_monitor.core import ResourceMonitorCore
 from splitplace.services.resource_monitor.work import (
     MAX_DOUBTS,

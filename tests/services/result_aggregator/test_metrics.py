@@ -120,7 +120,7 @@ def test_a_task_that_is_reported_twice_counts_once() -> None:
     assert boards(finished(1), finished(2), finished(1))[ALL].finished == 2
 
 
-def test_only_boards_that_changed_are_news_until_all_are_asked_for_again() -> None:
+def test_only_boards_that_changed_are_news() -> None:
     scoreboard = Scoreboard()
     scoreboard.count(finished(1))
     scoreboard.count(finished(2, variant="layer"))
@@ -128,8 +128,6 @@ def test_only_boards_that_changed_are_news_until_all_are_asked_for_again() -> No
     assert list(scoreboard.news()) == []
     scoreboard.count(finished(3))
     assert {key for key, _ in scoreboard.news()} == {ALL, ("application", "app"), ("decision", "whole")}
-    scoreboard.show_all_again()
-    assert len(list(scoreboard.news())) == 4
 
 
 def test_applications_and_their_variants_are_shown_before_anything_is_counted() -> None:

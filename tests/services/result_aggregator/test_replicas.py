@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from splitplace.messages.frames import FrameError, TensorHeader
-from splitplace.messages.task import StagePlacement, TaskPlaced
+from splitplace.messages.placing import StagePlacement
+from splitplace.messages.task import TaskPlaced
 from splitplace.services.result_aggregator.core import ResultAggregatorCore
 from splitplace.services.result_aggregator.merging import condense
 from tests.services.result_aggregator.feeding import knowing

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from splitplace.messages.application import Application
 from splitplace.messages.cluster import NodeState
-from splitplace.messages.task import StagePlacement, TaskDecided, TaskPlaced
+from splitplace.messages.placing import StagePlacement
+from splitplace.messages.task import TaskDecided, TaskPlaced
 from splitplace.policies.placement import placement_policy
 from splitplace.policies.splitting import Decision, SplitContext, SplitName, split_policy
 from splitplace.policies.splitting.fixed import Fixed
@@ -166,7 +167,7 @@ def test_layer_is_chosen_where_the_whole_network_fits_no_node() -> None:
     assert decided.variant == "layer"
     whole = decided.alternatives[0]
     assert whole.predicted_ms is None
-    assert "needs 90 MB of memory, the largest node" in whole.note
+    assert "needs 85.8 MiB of memory, the largest node" in whole.note
 
 
 def test_tasks_accepted_together_are_spread_before_any_is_placed() -> None:
@@ -258,7 +259,7 @@ def test_a_refused_task_that_cannot_be_helped_by_waiting_is_answered_at_once() -
     decided = one(made.accepted(accepted(), 0.0))
     assert decided.variant is None
     assert decided.predicted_ms is None
-    assert "needs 3 MB of memory, the largest node (a) has 1 MB" in decided.reason
+    assert "needs 2.86 MiB of memory, the largest node (a) has 0.954 MiB" in decided.reason
 
 
 def test_an_unknown_application_is_refused() -> None:

@@ -1,6 +1,5 @@
 """Cutting a graph where one tensor crosses."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import networkx as nx
@@ -10,12 +9,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
+from onnx import helper
 
 from splitplace.edge_node.runtime import load_fragment
-from splitplace.workshop.cutting.balance import Target
-from splitplace.workshop.cutting.layer_split import CutError, CutPoint, cut, cut_points
-from splitplace.workshop.cutting.plan import plan_chain
+from splitplace.workshop.cutting.layer_split import cut, cut_points
 from splitplace.workshop.networks.common import Pixels
 from splitplace.workshop.networks.vision_transformer import VisionTransformer
 from splitplace.workshop.onnx.export import export_network
@@ -42,19 +39,16 @@ def _run(folder: Path, models: tuple[onnx.ModelProto, ...], array: np.ndarray) -
     return array
 
 
-def balanced_chain(
-    model: onnx.ModelProto, points: Sequence[CutPoint], stages: int
-) -> tuple[onnx.ModelProto, ...]:
-    """Cut where `plan_chain` says, if all segments take equally long."""
-    return cut(model, plan_chain(model, points, [1.0] * (len(points) + 1), stages, Target()).tensors)
+def evenly_cut(model: onnx.ModelProto, stages: int) -> tuple[onnx.ModelProto, ...]:
+    points = [point.tensor for point in cut_points(model)]
+    return cut(model, [points[len(points) * number // stages] for number in range(1, stages)])
 
 
 @pytest.mark.parametrize("stages", [2, 3, 5])
 def test_the_joined_fragments_answer_as_the_whole(
     whole: onnx.ModelProto, tmp_path: Path, stages: int
 ) -> None:
-    points = cut_points(whole)
-    chain = balanced_chain(whole, points, stages)
+    chain = evenly_cut(whole, stages)
     assert len(chain) == stages
     images = random_images(9)
     expected = _run(tmp_path, (whole,), images)
@@ -73,8 +67,7 @@ def test_every_cut_point_works_and_all_at_once_too(whole: onnx.ModelProto, tmp_p
 
 
 def test_work_and_weights_of_the_fragments_add_up_to_the_whole(whole: onnx.ModelProto) -> None:
-    points = cut_points(whole)
-    chain = balanced_chain(whole, points, 3)
+    chain = evenly_cut(whole, 3)
     graphs = [Graph(model) for model in chain]
     assert sum(graph.flops_per_image for graph in graphs) == Graph(whole).flops_per_image
     assert all(0 < graph.weight_bytes < Graph(whole).weight_bytes for graph in graphs)
@@ -94,39 +87,6 @@ def test_no_cut_lies_inside_a_residual_block() -> None:
         ("a", 40, True),
         ("b", 40, False),
     ]
-
-
-def test_float16_is_cast_inside_the_fragments_and_only_between_them(
-    whole: onnx.ModelProto, tmp_path: Path
-) -> None:
-    points = [point.tensor for point in cut_points(whole)]
-    chosen = [points[4], points[-2]]
-    fragments = cut(whole, chosen, transport="float16")
-    runtimes = []
-    for index, fragment in enumerate(fragments):
-        path = tmp_path / f"{index}.onnx"
-        path.write_bytes(file_content(fragment))
-        runtimes.append(load_fragment(path))
-    assert [(each.input.dtype, each.output.dtype) for each in runtimes] == [
-        ("uint8", "float16"),
-        ("float16", "float16"),
-        ("float16", "float32"),
-    ]
-    images = array = random_images(5)
-    for runtime in runtimes:
-        array = runtime.run(array)
-    expected = _run(tmp_path, (whole,), images)
-    difference = np.abs(array - expected).max()
-    assert 0 < difference < 0.01 * np.ptp(expected)
-
-
-def test_bytes_that_cross_are_left_as_they_are() -> None:
-    nodes = [
-        helper.make_node("Cast", ["x"], ["a"], to=TensorProto.UINT8),
-        helper.make_node("Cast", ["a"], ["y"], to=TensorProto.FLOAT),
-    ]
-    fragments = cut(onnx_model(nodes, ["batch", 10]), ["a"], transport="float16")
-    assert [[node.op_type for node in fragment.graph.node] for fragment in fragments] == [["Cast"], ["Cast"]]
 
 
 def test_a_transformer_is_cut_although_its_class_token_needs_the_size_of_the_batch(tmp_path: Path) -> None:
@@ -177,5 +137,3 @@ def test_a_graph_that_carries_its_input_to_the_end_has_no_cut() -> None:
         [helper.make_node("Relu", ["x"], ["a"]), helper.make_node("Add", ["a", "x"], ["y"])], ["batch", 10]
     )
     assert cut_points(model) == ()
-    with pytest.raises(CutError, match="0 places"):
-        balanced_chain(model, (), 2)

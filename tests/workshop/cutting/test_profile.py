@@ -1,15 +1,19 @@
 """Measuring fragments."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from splitplace.edge_node.runtime import FragmentRuntime
+from splitplace.edge_node.runtime import FragmentRuntime, load_fragment
+from splitplace.edge_node.stage.session import Tensors
+from splitplace.messages.pieces import NamedTensor
 from splitplace.messages.tensors import TensorSpec
-from splitplace.workshop.cutting.profile import LEAST_ROUNDS, Timing, fit, segment_times, time_runtimes
+from splitplace.workshop.cutting.profile import LEAST_ROUNDS, Timing, fit, time_runtimes
+from splitplace.workshop.onnx.file import file_content
 from tests.support.small_networks import exported_small_network
 
 
@@ -17,14 +21,14 @@ class _Worker(FragmentRuntime):
     """Computes for 4 ms a call and 1 ms an image."""
 
     def __init__(self) -> None:
-        self.input = TensorSpec(dtype="float32", shape=(2,))
+        self.inputs = (NamedTensor(name="x", spec=TensorSpec(dtype="float32", shape=(2,))),)
 
     @override
-    def run(self, array: NDArray[Any], *, all_cores: bool = False) -> NDArray[Any]:
-        end = time.thread_time() + 0.004 + 0.001 * len(array)
+    def run_bundle(self, tensors: Tensors, *, all_cores: bool = False) -> dict[str, NDArray[Any]]:
+        end = time.thread_time() + 0.004 + 0.001 * len(tensors["x"])
         while time.thread_time() < end:
             pass
-        return array
+        return dict(tensors)
 
 
 def test_it_finds_what_a_call_and_what_an_image_costs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,16 +57,20 @@ def test_large_networks_are_timed_less_often(monkeypatch: pytest.MonkeyPatch) ->
 
     class Counting(_Worker):
         @override
-        def run(self, array: NDArray[Any], *, all_cores: bool = False) -> NDArray[Any]:
-            calls.append(len(array))
-            return super().run(array, all_cores=all_cores)
+        def run_bundle(self, tensors: Tensors, *, all_cores: bool = False) -> dict[str, NDArray[Any]]:
+            calls.append(len(tensors["x"]))
+            return super().run_bundle(tensors, all_cores=all_cores)
 
     time_runtimes([Counting()], batches=(1,))
     assert calls == [1] * LEAST_ROUNDS
 
 
-def test_a_heavier_network_takes_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_larger_batch_takes_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("splitplace.workshop.cutting.profile.ROUNDS", 5)
-    model = exported_small_network()
-    light, heavy = segment_times([model, model], 2), segment_times([model, model], 64)
-    assert 64 * min(heavy) > 4 * 2 * max(light)
+    path = tmp_path / "network.onnx"
+    path.write_bytes(file_content(exported_small_network()))
+    runtimes = [load_fragment(path)] * 2
+    light, heavy = time_runtimes(runtimes, (2,)), time_runtimes(runtimes, (64,))
+    assert min(64 * each.per_image + each.per_call for each in heavy) > 4 * max(
+        2 * each.per_image + each.per_call for each in light
+    )

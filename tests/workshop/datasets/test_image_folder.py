@@ -59,6 +59,6 @@ def test_what_is_no_folder_of_pictures_is_refused(folder: Path, tmp_path: Path) 
 
 
 def test_a_picture_that_unpacks_to_too_much_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("splitplace.workshop.datasets.image_folder.MAX_IMAGE_PIXELS", 700)
-    with pytest.raises(DatasetError, match="at most 700 are read"):
+    monkeypatch.setattr("splitplace.services.gateway.pictures.MAX_IMAGE_PIXELS", 700)
+    with pytest.raises(DatasetError, match="720 pixels; at most 700"):
         read_image_folder(folder, LABELS, (3, 8, 8))

@@ -6,6 +6,8 @@ import torch
 from splitplace.workshop.networks.catalogue import NETWORKS, PRINTED_SIDES, network
 from splitplace.workshop.networks.common import Pixels, scaled
 from splitplace.workshop.networks.resnet_v2 import ResNetV2, stem_for
+from splitplace.workshop.onnx.export import export_network
+from splitplace.workshop.onnx.sessions import session_of
 
 PUBLISHED_MILLIONS = {
     "resnet50_v2": 25.5,
@@ -41,6 +43,16 @@ def test_every_network_takes_small_pictures_of_any_channels(name: str, side: int
     assert features.ndim == 2
     assert logits.shape == (2, 7)
     assert logits.isfinite().all()
+
+
+def test_pictures_are_enlarged_before_the_first_layer_by_the_exported_network_too() -> None:
+    pixels = Pixels((33.3,), (78.6,), zoom=32 / 28)
+    images = torch.full((2, 1, 28, 28), 112, dtype=torch.uint8)
+    torch.testing.assert_close(pixels(images), torch.full((2, 1, 32, 32), 1.0), atol=1e-2, rtol=0)
+    images = torch.randint(0, 256, images.shape, dtype=torch.uint8)
+    exported = session_of(export_network(pixels, images.numpy()))
+    (found,) = exported.run(None, {"images": images[:1].numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), pixels(images[:1]), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

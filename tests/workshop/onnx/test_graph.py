@@ -11,7 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch.utils.flop_counter import FlopCounterMode
 
 from splitplace.workshop.onnx.export import export_network
-from splitplace.workshop.onnx.graph import Graph, GraphError
+from splitplace.workshop.onnx.graph import Graph
+from splitplace.workshop.onnx.inference import GraphError
 from splitplace.workshop.onnx.narrow import narrowed
 from tests.support.small_networks import EXAMPLE, onnx_model, small_network
 
@@ -197,14 +198,20 @@ def test_shapes_that_contradict_each_other_are_refused() -> None:
         Graph(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
 
 
-def test_branches_and_loops_are_refused() -> None:
+def test_a_loop_is_one_node_and_what_it_reads_from_outside_is_alive() -> None:
+    value = helper.make_tensor_value_info
     inner = helper.make_graph(
-        [helper.make_node("Neg", ["x"], ["inner"])],
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Neg", ["before"], ["after"])],
         "inner",
-        [],
-        [helper.make_tensor_value_info("inner", TensorProto.FLOAT, ["batch", 4])],
+        [
+            value("round", TensorProto.INT64, []),
+            value("go", TensorProto.BOOL, []),
+            value("before", TensorProto.FLOAT, ["batch", 4]),
+        ],
+        [value("on", TensorProto.BOOL, []), value("after", TensorProto.FLOAT, ["batch", 4])],
     )
-    node = helper.make_node("If", ["condition"], ["y"], then_branch=inner, else_branch=inner)
-    condition = numpy_helper.from_array(np.array([True]), "condition")
-    with pytest.raises(GraphError, match="branches and loops"):
-        Graph(onnx_model([node], ["batch", 4], [condition]))
+    node = helper.make_node("Loop", ["", "condition", "x"], ["y"], body=inner)
+    condition = numpy_helper.from_array(np.array(1, np.bool_), "condition")
+    graph = Graph(onnx_model([node], ["batch", 4], [condition]))
+    assert [each.op_type for each in graph.nodes] == ["Loop"]
+    assert graph.peak_activation_bytes_per_image >= 4 * 4

@@ -34,9 +34,9 @@ from tests.support.earlier_store import Earlier, build_earlier_application, narr
 from tests.support.small_pieces import noise
 
 
-def alike(_: onnx.ModelProto, tensors: Sequence[str]) -> list[float]:
+def alike(_: onnx.ModelProto, ends: Sequence[int]) -> list[float]:
     """Stands for a clock: segments that are each worth a piece."""
-    return [1.0] * (len(tensors) + 1)
+    return [1.0] * (len(ends) + 1)
 
 
 def pieces_of(store: ModelStore, folder: Path, name: str = "old") -> Application:

@@ -23,9 +23,9 @@ from tests.support.small_pieces import answers
 HEADING = Heading("small", "Small", tuple("0123456789"), TensorSpec(dtype="uint8", shape=(1, 28, 28)))
 
 
-def alike(_: onnx.ModelProto, tensors: Sequence[str]) -> list[float]:
+def alike(_: onnx.ModelProto, ends: Sequence[int]) -> list[float]:
     """Stands for a clock."""
-    return [0.5] * (len(tensors) + 1)
+    return [0.5] * (len(ends) + 1)
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_a_stage_is_a_model_again_with_and_without_its_weights(whole: NamedChain
 def packed(folder: Path, storage: str = "float32") -> Packer:
     packer = Packer(HEADING, folder, 4, storage)  # type: ignore[arg-type]
     network = measured(exported_small_network(), alike)
-    cut = network.tensors[len(network.tensors) // 2]
+    cut = network.places[len(network.places) // 2].tensors
     packer.add_measured("whole", network, [cut])
     packer.add_single("whole", "whole")
     packer.add_chain("layer", "whole", [cut])

@@ -19,9 +19,10 @@ SAMPLED = sorted(path.parent.name for path in STORE.glob("*/samples.npz") if pat
 LEAST_ACCURACY: Mapping[str, Mapping[str, float]] = {
     "mnist": {"whole": 0.992, "layer": 0.992, "semantic": 0.987, "compressed": 0.985},
     "fashionmnist": {"whole": 0.93, "layer": 0.93, "semantic": 0.915, "compressed": 0.91},
+    "resnet50": {"whole": 0.935, "layer": 0.935, "semantic": 0.91, "early-exit-1": 0.92},
     "cifar100": {"whole": 0.62, "layer": 0.62, "semantic": 0.57, "compressed": 0.57},
 }
-MAX_STORE_BYTES = 20_000_000
+MAX_STORE_BYTES = 40_000_000
 
 
 @pytest.fixture(params=sorted(APPLICATIONS))

@@ -10,13 +10,14 @@ from splitplace.messages import limits
 from splitplace.messages.pieces import WEIGHT_ALIGNMENT
 from splitplace.workshop.pieces import cut as cutting
 from splitplace.workshop.pieces.chain import chain_of, is_equal, run_stages, write_files
-from splitplace.workshop.pieces.cut import CutChain, PieceCutError, cut_into_pieces, piece_places
+from splitplace.workshop.pieces.cut import CutChain, PieceCutError, cut_into_pieces
+from splitplace.workshop.pieces.places import piece_places
 from tests.support.small_networks import exported_small_network, random_images
 from tests.support.small_pieces import answers, model_of, noise, small_convolutions, weight
 
 
-def tensors_of(model: onnx.ModelProto) -> list[str]:
-    return [point.tensor for point in piece_places(model)]
+def tensors_of(model: onnx.ModelProto) -> list[tuple[str, ...]]:
+    return [place.tensors for place in piece_places(model)]
 
 
 def graphs(cut: CutChain) -> list[onnx.GraphProto]:

@@ -17,6 +17,7 @@ from splitplace.messages.application import VariantKind
 from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.compression.bottleneck import Narrowing
 from splitplace.workshop.datasets import load_published
+from splitplace.workshop.networks.designs import ResNet
 from splitplace.workshop.packing.evaluation import BOTTLENECK, Measured, variant_logits
 from splitplace.workshop.packing.packer import PackingError, check_chains
 from splitplace.workshop.pieces.loaded import stage_runtime
@@ -38,9 +39,8 @@ def _run(*arguments: str | Path) -> int:
 def _small_recipe() -> Iterator[None]:
     small = replace(
         RECIPES["mnist"],
-        blocks=(2, 2),
-        widths=(8, 24),
-        branch_widths=(8, 8),
+        design=ResNet((8, 24), (2, 2), "halving"),
+        branch_design=ResNet((8, 8), (2, 2), "halving"),
         branches=2,
         schedule=TrainingSchedule(epochs=1),
         semantic_schedule=TrainingSchedule(epochs=1),
@@ -119,6 +119,18 @@ def test_a_build_can_be_evaluated_and_damage_is_noticed(store: Path, small_mnist
     fragment = next((store / "mnist" / "pieces").iterdir())
     fragment.write_bytes(fragment.read_bytes()[:-1] + b"\0")
     assert _run(*command) == 1
+
+
+def test_an_application_of_another_name_is_measured_on_the_published_set_of_its_classes(
+    store: Path, small_mnist: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = ModelStore(store)
+    digits = models.application("mnist").model_copy(update={"name": "my-digits"})
+    models.save(digits, [models.file_path(file.sha256).read_bytes() for file in digits.files])
+    assert _run("evaluate", "my-digits", "--store", store, "--data", small_mnist) == 0
+    capsys.readouterr()
+    assert _run("evaluate", "my-digits", "--store", store, "--data", store) == 1
+    assert "not named like a class" in capsys.readouterr().err
 
 
 def test_the_accuracy_of_a_variant_is_that_of_its_class_groups_together(

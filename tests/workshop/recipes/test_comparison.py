@@ -11,6 +11,7 @@ from rich.progress import Progress
 from splitplace.messages.application import Fragment
 from splitplace.messages.tensors import TensorSpec
 from splitplace.workshop.cutting import profile
+from splitplace.workshop.networks.designs import ResNet
 from splitplace.workshop.recipes.comparison import METHODS, Trial, compare, main, shortened
 from splitplace.workshop.recipes.comparison_table import Row, table
 from splitplace.workshop.recipes.recipes import RECIPES
@@ -59,7 +60,11 @@ def test_every_method_is_trained_and_measured_beside_the_whole_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(profile, "ROUNDS", 1)
-    recipe = replace(RECIPES["mnist"], widths=(16, 16, 16), branch_widths=(8, 8, 8), blocks=(1, 1, 1))
+    recipe = replace(
+        RECIPES["mnist"],
+        design=ResNet((16, 16, 16), (1, 1, 1), "halving"),
+        branch_design=ResNet((8, 8, 8), (1, 1, 1), "halving"),
+    )
     with Progress(disable=True) as progress:
         trial = Trial(
             recipe=recipe,

@@ -24,7 +24,7 @@ from splitplace.workshop.onnx.graph import Graph
 from splitplace.workshop.pieces.loaded import stage_model
 from splitplace.workshop.report.cuts import DiagramError, cut_diagrams
 from splitplace.workshop.report.figures import confusion_matrix, group_accuracies, trade_off
-from splitplace.workshop.report.groups import GroupConfusion, group_confusion, labelled_pictures
+from splitplace.workshop.report.groups import GroupConfusion, group_confusion, pictures_of
 from splitplace.workshop.report.page import Chapter, report_page
 from splitplace.workshop.report.times import BATCH, times_of
 from tests.support.chains import contents, cut_at, named, run_of
@@ -35,9 +35,9 @@ SVG = "{http://www.w3.org/2000/svg}"
 COUNTED = GroupConfusion("semantic", ("left", "right"), np.array([[8, 2], [0, 10]]), (0.7, 1.0), (0.8, 0.9))
 
 
-def by_flops(pieces: Sequence[onnx.ModelProto], micro_batch: int) -> list[float]:
+def by_flops(model: onnx.ModelProto, ends: Sequence[int]) -> list[float]:
     """Stands for a clock."""
-    return [Graph(model).flops_per_image / 1e6 + 0.001 / micro_batch for model in pieces]
+    return [flops / 1e6 + 0.001 for flops in Graph(model).flops_between(ends)]
 
 
 def images_of(page: str) -> list[ET.Element]:
@@ -204,9 +204,9 @@ def test_a_chain_of_another_network_is_not_drawn(cut_store: tuple[ModelStore, Ap
 
 def test_pictures_come_from_the_first_folder_that_holds_some(small_mnist: Path, tmp_path: Path) -> None:
     application = ModelStore(SHIPPED_STORE).application("mnist")
-    assert len(labelled_pictures(application, [tmp_path, small_mnist])) == 100
+    assert len(pictures_of(application, [tmp_path, small_mnist])) == 100
     with pytest.raises(DatasetError, match="does not hold mnist"):
-        labelled_pictures(application, [tmp_path])
+        pictures_of(application, [tmp_path])
 
 
 def run(*arguments: object) -> int:
@@ -217,7 +217,7 @@ def run(*arguments: object) -> int:
 
 @pytest.fixture
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("splitplace.workshop.cutting.profile.ROUNDS", 1)
+    monkeypatch.setattr("splitplace.workshop.pieces.times.ROUNDS", 1)
 
 
 @pytest.mark.usefixtures("_quick")

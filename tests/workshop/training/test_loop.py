@@ -2,13 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
 
 from splitplace.workshop.networks.resnet_v2 import ResNetV2
+from splitplace.workshop.training import loop
 from splitplace.workshop.training.loop import (
     Augmentation,
     Epoch,
@@ -31,6 +34,8 @@ def _train_all(
     *,
     stop_after: int | None = None,
     unlearn_after: int | None = None,
+    dropout: float = 0.0,
+    targets: NDArray[np.float32] | None = None,
 ) -> tuple[ResNetV2, tuple[Epoch, ...]]:
     data = easy_dataset()
     torch.manual_seed(schedule.seed)
@@ -44,7 +49,7 @@ def _train_all(
             raise _InterruptedError
         if unlearn_after is not None and calls > unlearn_after:
             labels = (labels + 1) % 10
-        return nn.functional.cross_entropy(network(images), labels)
+        return nn.functional.cross_entropy(nn.functional.dropout(network(images), dropout), labels)
 
     with Progress(console=Console(quiet=True)) as progress:
         curve = train(
@@ -56,6 +61,7 @@ def _train_all(
             augmentation=Augmentation(),
             checkpoint=checkpoint,
             progress=progress,
+            targets=None if targets is None else lambda: targets,
         )
     return network, curve
 
@@ -81,6 +87,60 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(tmp_path: 
     resumed, _ = _train(tmp_path / "resumed.pt", schedule)
     for name, value in straight.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_a_training_that_ends_within_an_epoch_resumes_at_its_last_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dropout draws from the generator of torch itself."""
+    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
+    schedule = TrainingSchedule(epochs=2, batch=50)
+    straight = _with_dropout(tmp_path / "straight.pt", schedule)
+    for stop_after in (3, 2):
+        with pytest.raises(_InterruptedError):
+            _with_dropout(tmp_path / "resumed.pt", schedule, stop_after=stop_after)
+    resumed = _with_dropout(tmp_path / "resumed.pt", schedule, stop_after=3)
+    for name, value in straight.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
+
+
+def _with_dropout(checkpoint: Path, schedule: TrainingSchedule, stop_after: int = 8) -> ResNetV2:
+    """Train for at most `stop_after` steps; two epochs have eight."""
+    network, _ = _train_all(checkpoint, schedule, stop_after=stop_after, dropout=0.3)
+    return network
+
+
+def test_probabilities_are_learnt_instead_of_labels(tmp_path: Path) -> None:
+    """Every image is to be taken for the next class."""
+    next_class = np.eye(10, dtype=np.float32)[(easy_dataset().training.labels + 1) % 10]
+    schedule = TrainingSchedule(epochs=8, batch=20)
+    network, _ = _train_all(tmp_path / "network.pt", schedule, targets=next_class)
+    validation = easy_dataset().validation
+    answers = in_batches(network, validation.images).argmax(axis=1)
+    assert (answers == (validation.labels + 1) % 10).mean() > 0.6
+
+
+def test_targets_of_a_finished_training_are_not_made(tmp_path: Path) -> None:
+    schedule = TrainingSchedule(epochs=1, batch=50)
+    finished_network, _ = _train_all(tmp_path / "network.pt", schedule)
+    network = untrained_network()
+
+    def never() -> NDArray[np.float32]:
+        raise AssertionError
+
+    with Progress(disable=True) as progress:
+        train(
+            network,
+            lambda images, _: network(images).sum(),
+            schedule,
+            training=easy_dataset().training,
+            validation=easy_dataset().validation,
+            augmentation=Augmentation(),
+            checkpoint=tmp_path / "network.pt",
+            progress=progress,
+            targets=never,
+        )
+    torch.testing.assert_close(network.state_dict(), finished_network.state_dict())
 
 
 def test_a_checkpoint_of_another_schedule_is_passed_over(tmp_path: Path) -> None:

@@ -101,9 +101,12 @@ def test_an_onnx_file_is_cut_measured_and_can_be_evaluated_exported_and_removed(
         "logits",
         "--stages",
         "3,2",
+        "--memory",
+        "48",
         *store,
     )
     assert _run(*command) == 0
+    assert "a node of 48 MiB holds it whole" in capsys.readouterr().out
     application = ModelStore(user / "store").application("colours")
     assert [(variant.name, len(variant.stages)) for variant in application.variants] == [
         ("whole", 1),
@@ -155,7 +158,7 @@ def test_it_says_on_standard_error_what_it_does(user: Path, capsys: pytest.Captu
     assert _run("add", f"{user / 'my_model.py'}:build", *labels, *arguments) == 0
     said = capsys.readouterr().err
     steps = [f"building and exporting {user / 'my_model.py'}:build", "timing the layers", "writing whole in"]
-    places = [said.index(step) for step in (*steps, "fragments", "measuring layer on 4 pictures")]
+    places = [said.index(step) for step in (*steps, "fragments", "measuring layer on 4 inputs")]
     assert places == sorted(places)
 
 
@@ -221,3 +224,44 @@ def test_what_cannot_be_added_is_refused_with_the_reason(
     assert _run("add", network, *labels, *more, "--store", "store") in {1, 2}
     assert reason in capsys.readouterr().err
     assert not (user / "store").exists()
+
+
+def test_preprocessing_is_recorded_named_and_shown(user: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wide = Image.new("RGB", (64, 16), (200, 0, 0))
+    wide.paste((0, 0, 200), (24, 0, 40, 16))
+    wide.save(user / "wide.png")
+    command = ("add", user / "colours.onnx", "--labels", user / "labels.txt", "--accuracy", "0.5")
+    flags = ("--output-kind", "logits", "--store", user / "store", "--preview", user / "wide.png")
+    assert _run(*command, *flags) == 0
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert "RGB, 0 to 1, stretch, bilinear (not recognised: values from 0 to 1 are taken" in said
+    assert "what it sees of wide.png: colours-sees-wide.png (the picture was stretched" in said
+    with Image.open(user / "colours-sees-wide.png") as seen:
+        assert (seen.size, seen.getpixel((0, 8))) == ((16, 16), (200, 0, 0))
+
+    assert _run(*command, *flags, "--crop", "1", "--white", "255", "--std", "2") == 0
+    assert "as said by --std, --white, --crop" in capsys.readouterr().out.replace("\n", " ")
+    with Image.open(user / "colours-sees-wide.png") as seen:
+        assert seen.getpixel((0, 8)) == (0, 0, 200)
+    pictures = ModelStore(user / "store").application("colours").pictures
+    assert pictures is not None
+    assert (pictures.fit, pictures.white, pictures.deviation) == ("crop", 255.0, (2.0, 2.0, 2.0))
+
+
+def test_labels_come_from_the_file_where_it_names_them(
+    user: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("add", user / "named.onnx", "--accuracy", "0.5", "--store", user / "store")
+    model = _channel_means()
+    onnx.save_model(model, user / "named.onnx")
+    assert _run(*command) != 0
+    assert "say them with --labels" in capsys.readouterr().err
+    helper.set_model_props(
+        model, {"author": "Ultralytics", "task": "classify", "names": "{0: 'r', 1: 'g', 2: 'b'}"}
+    )
+    onnx.save_model(model, user / "named.onnx")
+    assert _run(*command, "--output-kind", "logits") == 0
+    application = ModelStore(user / "store").application("named")
+    assert application.labels == ("r", "g", "b")
+    assert application.pictures is not None
+    assert application.pictures.fit == "crop"

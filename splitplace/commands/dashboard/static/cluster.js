@@ -4,13 +4,11 @@ import { T } from "./texts.js";
 export function clusterPage({ cluster, tasks }, chosen) {
   const placed = tasks.filter((task) => task.nodes.length);
   const task = placed.find((each) => each.task === chosen) ?? placed[0];
-  const pick = el("label", {}, T.cluster.choose, el("select", { id: "path-of", onchange: (event) => { location.hash = `#/cluster/${encodeURIComponent(event.target.value)}`; } },
-    placed.slice(0, 50).map((each) => el("option", { value: each.task, selected: each === task }, `${each.name} (${each.outcome})`))));
   return [
     el("h1", {}, T.pages.cluster),
     cluster.length === 0 ? el("p", {}, T.cluster.none) : keptMap(cluster, task),
     task ? el("p", {}, T.cluster.path(""), taskLink(task.task, task.name), `: ${task.nodes.join(" → ")}`) : null,
-    placed.length ? pick : null,
+    placed.length ? choice([...new Set([...placed.slice(0, 50), task])], task) : null,
     nodeList(cluster),
   ].filter(Boolean);
 }
@@ -51,7 +49,21 @@ function texts(node) {
   ];
 }
 
-let list = null, listed = "", drawn = null, drawnOf = "";
+let list = null, listed = "", drawn = null, drawnOf = "", choose = null;
+
+function choice(placed, task) {
+  choose ??= el("select", { id: "path-of", onchange: (event) => { location.hash = `#/cluster/${encodeURIComponent(event.target.value)}`; } });
+  if (document.activeElement !== choose) { // not under somebody's hands
+    placed.forEach((each, i) => {
+      const option = choose.options[i] ?? choose.appendChild(el("option")), text = `${each.name} (${each.outcome})`;
+      if (option.value !== each.task) option.value = each.task;
+      if (option.text !== text) option.text = text;
+    });
+    choose.length = placed.length;
+    choose.value = task.task;
+  }
+  return choose.parentElement ?? el("label", {}, T.cluster.choose, choose);
+}
 
 function nodeList(cluster) {
   const names = JSON.stringify(cluster.map((node) => node.node)), roots = cluster.map(nodeCard);
@@ -66,25 +78,32 @@ function nodeList(cluster) {
 }
 
 function keptMap(cluster, task) {
-  const of = JSON.stringify([cluster.map((node) => [node.node, node.online]), task?.nodes]);
-  if (drawnOf !== of) [drawn, drawnOf] = [map(cluster, task), of];
-  return drawn;
+  const of = JSON.stringify(cluster.map((node) => [node.node, node.online]));
+  if (drawnOf !== of) [drawn, drawnOf] = [map(cluster), of];
+  follow(drawn, task ? task.nodes.filter((name) => drawn.places.has(name)) : []);
+  return drawn.root;
 }
 
-function map(cluster, task) {
+// The map is kept; only the path through it is drawn anew.
+function follow({ path, places, rects, middle }, stops) {
+  path.setAttribute("d", stops.length ? `M${[middle, ...stops.map((name) => places.get(name)), middle].join("L")}` : "");
+  for (const [name, rect] of rects) rect.classList.toggle("part", stops.includes(name));
+}
+
+function map(cluster) {
   const height = Math.min(600, 220 + 12 * cluster.length), cx = 400, cy = height / 2, places = new Map();
   cluster.forEach((node, i) => {
     const angle = (2 * Math.PI * i) / cluster.length - Math.PI / 2;
     places.set(node.node, [cx + 300 * Math.cos(angle), cy + (cy - 40) * Math.sin(angle)]);
   });
-  const stops = task ? task.nodes.map((name) => places.get(name)).filter(Boolean) : [];
-  const path = stops.length ? `M${cx},${cy} ` + stops.map(([x, y]) => `L${x},${y}`).join(" ") + ` L${cx},${cy}` : null;
-  return svg("svg", { viewBox: `0 0 800 ${height}`, role: "img", "aria-label": T.cluster.map, id: "map" },
-    path ? svg("path", { class: "path", d: path }) : null,
+  const path = svg("path", { class: "path" }), rects = new Map();
+  const root = svg("svg", { viewBox: `0 0 800 ${height}`, role: "img", "aria-label": T.cluster.map, id: "map" }, path,
     svg("circle", { class: "node", cx, cy, r: 24 }), svg("text", { x: cx, y: cy + 4, "text-anchor": "middle" }, T.cluster.broker),
     cluster.map((node) => {
-      const [x, y] = places.get(node.node), part = task?.nodes.includes(node.node);
-      return svg("g", {}, svg("rect", { class: `node${part ? " part" : ""}${node.online ? "" : " gone"}`, x: x - 55, y: y - 16, width: 110, height: 32, rx: 6 }),
+      const [x, y] = places.get(node.node);
+      rects.set(node.node, svg("rect", { class: `node${node.online ? "" : " gone"}`, x: x - 55, y: y - 16, width: 110, height: 32, rx: 6 }));
+      return svg("g", {}, rects.get(node.node),
         svg("text", { x, y: y + 4, "text-anchor": "middle" }, node.node.length > 15 ? `${node.node.slice(0, 14)}…` : node.node), svg("title", {}, node.node));
     }));
+  return { root, path, places, rects, middle: [cx, cy] };
 }

@@ -3,14 +3,17 @@ import { T } from "./texts.js";
 import { nowPage } from "./now.js";
 import { clusterPage } from "./cluster.js";
 import { tasksPage, taskPage } from "./tasks.js";
-import { decisionsPage, networksPage, sensorsPage, tryPage } from "./others.js";
+import { decisionsPage } from "./decisions.js";
+import { networksPage, sensorsPage, tryPage } from "./others.js";
+import { whatIfPage } from "./whatif.js";
 
-const MAX_TASKS = 200, SLOW_PAGE_MS = 5000;
+const MAX_TASKS = 200, SLOW_PAGE_MS = 5000, KEPT_MEASURES = 1000;
 const data = { now: null, cluster: [], tasks: [] };
 const main = document.getElementById("page"), light = document.getElementById("light");
 const live = { now: () => nowPage(data), cluster: (id) => clusterPage(data, id), tasks: () => tasksPage(data, () => draw(true)) };
 const asked = { decisions: decisionsPage, networks: networksPage, sensors: sensorsPage };
-let timer = null;
+const forms = { try: tryPage, whatif: whatIfPage };
+let timer = null, updates = 0;
 
 function where() {
   const [page, id] = location.hash.replace(/^#\//, "").split("/");
@@ -30,11 +33,10 @@ function patch(parent, children) {
 // What has the keyboard keeps it when a page is drawn anew.
 const keyOf = (element) => element.id || element.getAttribute("href") || element.getAttribute("aria-label");
 
-function show(children, { force = false } = {}) {
-  const held = document.activeElement;
+function show(children, { force = false, scrolled = scrollY, held = document.activeElement } = {}) {
   const inside = held && held !== main && main.contains(held);
   if (!force && inside && ["SELECT", "INPUT"].includes(held.tagName)) return; // not under somebody's hands
-  const key = inside ? keyOf(held) : null, scrolled = scrollY;
+  const key = inside ? keyOf(held) : null;
   patch(main, children);
   if (key && !main.contains(document.activeElement)) [...main.querySelectorAll("[id], a, [tabindex], select")].find((each) => keyOf(each) === key)?.focus({ preventScroll: true });
   if (scrolled) scrollTo(0, scrolled);
@@ -43,8 +45,10 @@ function show(children, { force = false } = {}) {
 function draw(force = false) {
   const { page, id } = where();
   if (data.now && live[page] && !(page === "tasks" && id)) {
-    const start = performance.now();
-    show(live[page](id), { force });
+    // Read before anything is written: else the page is laid out twice, and a row that moves loses the keyboard.
+    const start = performance.now(), scrolled = scrollY, held = document.activeElement;
+    show(live[page](id), { force, scrolled, held });
+    if (++updates % KEPT_MEASURES === 0) performance.clearMeasures("update"); // a page may be open for weeks
     performance.measure("update", { start });
   }
 }
@@ -58,7 +62,7 @@ async function open() {
   const here = location.hash;
   const fill = async () => {
     try {
-      const children = page === "tasks" ? await taskPage(id) : page === "try" ? await tryPage() : await asked[page]();
+      const children = page === "tasks" ? await taskPage(id) : forms[page] ? await forms[page]() : await asked[page]();
       if (location.hash === here) show(children);
     } catch (error) { show([el("h1", {}, T.pages[page]), el("p", { class: "broken" }, error.message)]); }
   };
@@ -77,9 +81,15 @@ function take(update) {
   const changed = new Map(update.tasks.map((task) => [task.task, task]));
   const kept = data.tasks.map((task) => { const newer = changed.get(task.task); changed.delete(task.task); return newer ?? task; });
   data.tasks = [...changed.values(), ...kept].slice(0, MAX_TASKS);
-  light.className = `light ${update.now.health.light}`;
-  light.textContent = T.light[update.now.health.light];
+  say(update.now.health.light, T.light[update.now.health.light]);
   draw();
+}
+
+// Written only where it differs: a change here makes the browser lay out the page before it is drawn.
+function say(shade, text) {
+  if (light.textContent === text) return;
+  light.className = `light ${shade}`;
+  light.textContent = text;
 }
 
 let events = null;
@@ -89,8 +99,7 @@ function listen() {
   const own = events = new EventSource("/api/events");
   events.onmessage = (event) => take(JSON.parse(event.data));
   events.onerror = () => {
-    light.className = "light broken";
-    light.textContent = T.lost;
+    say("broken", T.lost);
     data.tasks = [];
     if (own === events && own.readyState === EventSource.CLOSED && !document.hidden) setTimeout(listen, 2000);
   };

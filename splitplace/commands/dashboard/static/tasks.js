@@ -1,13 +1,38 @@
-import { el, svg, percent, ms, number, table, tableRow, taskLink, get } from "./dom.js";
+import { el, svg, percent, ms, number, table, get } from "./dom.js";
+import { otherDeadlines } from "./others.js";
 import { T } from "./texts.js";
 
 const SHOWN = 50;
-const rowsOf = new WeakMap();
+const HEADINGS = [[T.tasks.task], [T.tasks.application], [T.tasks.outcome], [T.tasks.variant], [T.tasks.nodes], [T.tasks.response, true], [T.tasks.deadline, true], [T.tasks.predicted, true]];
+let list = null, shown = [];
 
-// A row is made once for each state of a task.
-function keptRow(task, make) {
-  if (!rowsOf.has(task)) rowsOf.set(task, tableRow(make(), [false, false, false, false, false, true, true, true]));
-  return rowsOf.get(task);
+// The list is kept, and a row whose task is no longer shown is written anew: fifty tasks a second may come.
+function taskList(tasks) {
+  list ??= table(T.tasks.list, HEADINGS, []);
+  const body = list.querySelector("tbody"), wanted = new Set(tasks.map((task) => task.task));
+  const rowOf = new Map(shown.filter((row) => wanted.has(row.task)).map((row) => [row.task, row]));
+  const free = shown.filter((row) => !wanted.has(row.task) && !row.root.contains(document.activeElement));
+  shown = tasks.map((task) => write(rowOf.get(task.task) ?? free.shift() ?? emptyRow(), task));
+  shown.forEach(({ root }, i) => { if (body.childNodes[i] !== root) body.insertBefore(root, body.childNodes[i] ?? null); });
+  while (body.childNodes.length > shown.length) body.lastChild.remove();
+  return list;
+}
+
+function emptyRow() {
+  const link = el("a"), outcome = el("span"), cells = HEADINGS.map(([, number]) => el("td", { class: number ? "number" : null }));
+  cells[0].append(link);
+  cells[2].append(outcome);
+  return { root: el("tr", {}, cells), fields: [link, cells[1], outcome, ...cells.slice(3)], texts: [] };
+}
+
+function write(row, task) {
+  if (row.task !== task.task) row.fields[0].href = `#/tasks/${encodeURIComponent(task.task)}`;
+  row.task = task.task;
+  const texts = [task.name, task.application, task.outcome, task.variant ?? T.none, task.nodes.join(" → "), ms(task.response_ms), ms(task.deadline_ms), ms(task.predicted_ms)];
+  texts.forEach((text, i) => { if (row.texts[i] !== text) row.fields[i].textContent = text; });
+  if (row.texts[2] !== task.outcome) row.fields[2].className = shade(task.outcome);
+  row.texts = texts;
+  return row;
 }
 
 const filters = { outcome: "", sensor: "", application: "", order: "" };
@@ -26,9 +51,7 @@ export function tasksPage({ tasks }, redraw) {
       select("sensor", T.tasks.sensor, all.concat(values("sensor").map((each) => [each, each]))),
       select("application", T.tasks.application, all.concat(values("application").map((each) => [each, each]))),
       select("order", T.tasks.order, [["", T.tasks.newest], ["slowest", T.tasks.slowest]])),
-    rows.length === 0 ? el("p", {}, T.tasks.empty) : table(T.tasks.list,
-      [[T.tasks.task], [T.tasks.application], [T.tasks.outcome], [T.tasks.variant], [T.tasks.nodes], [T.tasks.response, true], [T.tasks.deadline, true], [T.tasks.predicted, true]],
-      rows.slice(0, SHOWN).map((task) => keptRow(task, () => ({ cells: [taskLink(task.task, task.name), task.application, el("span", { class: shade(task.outcome) }, task.outcome), task.variant, task.nodes.join(" → "), ms(task.response_ms), ms(task.deadline_ms), ms(task.predicted_ms)] })))),
+    rows.length === 0 ? el("p", {}, tasks.length ? T.tasks.noMatch : T.tasks.empty) : taskList(rows.slice(0, SHOWN)),
   ];
 }
 
@@ -39,10 +62,12 @@ export async function taskPage(id) {
   let task;
   try { task = await get(`/api/tasks/${encodeURIComponent(id)}`); } catch (error) { return [el("h1", {}, T.pages.tasks), back, el("p", {}, error.message)]; }
   const { row } = task;
+  const others = await get(`/api/tasks/${encodeURIComponent(id)}/other-deadlines`).catch(() => []);
   return [
     el("h1", {}, row.name), back,
     el("p", {}, el("span", { class: shade(row.outcome) }, row.outcome), ` · ${row.application} · ${row.sensor} · `, el("a", { href: `#/cluster/${encodeURIComponent(row.task)}` }, T.tasks.seePath)),
     el("h2", {}, T.tasks.why), el("p", { id: "why" }, task.why),
+    task.picture ? [el("h2", {}, T.tasks.picture), el("img", { class: "found", alt: T.tasks.picture, src: `/api/tasks/${encodeURIComponent(row.task)}/picture` })] : [],
     task.bars.length ? [el("h2", {}, T.tasks.timeline), timeline(task), legend()] : [],
     task.attempts.map((attempt) => [
       el("h2", {}, T.tasks.attempt(attempt.number)),
@@ -52,6 +77,7 @@ export async function taskPage(id) {
       attempt.alternatives.length ? table(T.tasks.alternatives, [[T.tasks.variant], [T.tasks.predicted, true], [T.tasks.accuracy, true], [T.tasks.score, true], [T.tasks.note]],
         attempt.alternatives.map((each) => ({ chosen: each.variant === attempt.variant, cells: [each.variant, ms(each.predicted_ms), percent(each.accuracy), number(each.score, 3), each.note] }))) : null,
     ]),
+    others.length ? otherDeadlines(others) : null,
   ].flat(2).filter(Boolean);
 }
 

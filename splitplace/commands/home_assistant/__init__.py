@@ -1,0 +1,1 @@
+"""The command `home-assistant`: tell Home Assistant by MQTT discovery what there is."""

@@ -1,0 +1,150 @@
+"""Run a user's network on inputs that look like real ones: each alone, then several together."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper
+
+from splitplace.messages.pieces import NamedTensor
+from splitplace.messages.tensors import TensorSpec
+from splitplace.workshop.onnx.sessions import session_of
+from splitplace.workshop.user_networks.reading import PLAIN_OPSET, UserNetworkError, first_line
+from splitplace.workshop.user_networks.source import samples, sources_of
+
+Arrays = Mapping[str, NDArray[Any]]
+"""Arrays by the names of their tensors."""
+
+SAME_ANSWER = 1e-3
+"""Greatest accepted difference between the outputs for an input alone and in a batch."""
+
+
+def run_of(model: onnx.ModelProto, inputs: Arrays) -> dict[str, NDArray[Any]]:
+    """Return the outputs of a model by name. Raises UserNetworkError if ONNX Runtime refuses."""
+    try:
+        session = session_of(model)
+        names = [output.name for output in session.get_outputs()]
+        taken = {value.name for value in session.get_inputs()}
+        made = session.run(names, {name: array for name, array in inputs.items() if name in taken})
+    except Exception as error:  # ONNX Runtime's C++ exceptions share no base class
+        raise UserNetworkError(
+            f"ONNX Runtime cannot run the model: {first_line(error)}{_advice(inputs)}"
+        ) from error
+    if other := next((name for name, array in zip(names, made, strict=True) if not _is_array(array)), None):
+        raise UserNetworkError(f"the output {other!r} is no tensor: choose others with --output")
+    return dict(zip(names, map(np.asarray, made), strict=True))
+
+
+def samples_of(inputs: Sequence[NamedTensor], count: int) -> dict[str, NDArray[Any]]:
+    """Return so many samples of each input, batch first.
+
+    Half of the last one's floats are 0: what a network chooses among values has another size then.
+    """
+    found = {}
+    for seed, tensor in enumerate(inputs):
+        array = samples(tensor.spec, count, seed)
+        if array.dtype.kind == "f" and array.ndim > 1:
+            array[-1] *= np.random.default_rng(seed).integers(0, 2, array.shape[1:]).astype(array.dtype)
+        found[tensor.name] = array
+    return found
+
+
+class Alone:
+    """Runs models on some inputs, one at a time: what a network answers does not depend on a batch then."""
+
+    def __init__(self, inputs: Arrays) -> None:
+        """Use these inputs, batch first."""
+        self.inputs = inputs
+        self.count = len(next(iter(inputs.values())))
+
+    def __call__(self, model: onnx.ModelProto) -> NDArray[Any]:
+        """Return the first output `[inputs, ...]`. Raises UserNetworkError if ONNX Runtime refuses."""
+        return next(iter(self.outputs(model).values()))
+
+    def first(self) -> Arrays:
+        """Return the first input alone."""
+        return {name: array[:1] for name, array in self.inputs.items()}
+
+    def outputs(self, model: onnx.ModelProto) -> dict[str, NDArray[Any]]:
+        """Return every output `[inputs, ...]` by name.
+
+        Raises:
+            UserNetworkError: ONNX Runtime refuses, or the size of an output depends on the input.
+        """
+        rows = [
+            run_of(model, {name: array[at : at + 1] for name, array in self.inputs.items()})
+            for at in range(self.count)
+        ]
+        for name, array in rows[0].items():
+            if not array.ndim or len(array) != 1:
+                raise UserNetworkError(
+                    f"the output {name!r} for one input is {array.dtype}{list(array.shape)}: its first "
+                    "dimension is not the batch"
+                )
+            if any(row[name].shape != array.shape for row in rows) or not array.size:
+                raise UserNetworkError(
+                    f"the output {name!r} has no size of its own ({_sizes(rows, name)}): it depends on the "
+                    "input, or is empty; choose others with --output"
+                )
+        return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+
+def problem_of_batches(model: onnx.ModelProto, inputs: Arrays, expected: Arrays) -> str:
+    """Return why a network cannot be run on several inputs at once; empty if it can.
+
+    Equal is what differs by no more than a share of the largest value: larger ones are rounded more.
+    """
+    try:
+        together = run_of(model, inputs)
+    except UserNetworkError as error:
+        return f"it does not take several ({str(error)[:120]})"
+    count = len(next(iter(inputs.values())))
+    for name, array in expected.items():
+        found = together[name]
+        if found.shape != array.shape:
+            return f"its output for {count} is {list(found.shape)}"
+        wide, exact = found.astype(np.float64), array.astype(np.float64)
+        if np.abs(wide - exact).max() > SAME_ANSWER * max(1.0, float(np.abs(exact).max())):
+            return "its answer to an input depends on the others of the batch"
+    return ""
+
+
+def check_conversion(original: onnx.ModelProto, converted: onnx.ModelProto) -> None:
+    """Raise UserNetworkError unless a converted model gives what the original does."""
+    inputs = {}
+    for source in sources_of(original):
+        sides = list(source.sides)
+        if source.axis is not None:
+            sides.insert(source.axis, source.batch or 1)
+        if source.is_pictures:
+            values: NDArray[Any] = np.random.default_rng(0).uniform(0, 1, sides)
+        else:
+            values = samples(TensorSpec(dtype=source.array.dtype, shape=tuple(sides)), 1)[0]
+        inputs[source.name] = values.astype(helper.tensor_dtype_to_np_dtype(source.element))
+    first, second = run_of(original, inputs), run_of(converted, inputs)
+    for name, array in first.items():
+        if array.shape != second[name].shape or not np.allclose(array, second[name], rtol=1e-3, atol=1e-5):
+            raise UserNetworkError(
+                "converted to a newer opset, the model gives other answers: export it with opset "
+                f"{PLAIN_OPSET} or newer"
+            )
+
+
+def _is_array(made: object) -> bool:
+    return isinstance(made, np.ndarray | np.generic | int | float)
+
+
+def _sizes(rows: Sequence[Arrays], name: str) -> str:
+    return ", ".join(dict.fromkeys("x".join(map(str, row[name].shape[1:])) or "1" for row in rows))
+
+
+def _advice(inputs: Arrays) -> str:
+    """Return what may help where a number chooses what a network does."""
+    numbers = [
+        name for name, array in inputs.items() if array.size == len(array) and array.dtype.kind in "iub"
+    ]
+    if len(inputs) < 2 or not numbers:  # noqa: PLR2004 - a number beside something else
+        return ""
+    return f" (if {numbers[0]!r} is always the same number, say it: --set {numbers[0]}=NUMBER)"

@@ -1,0 +1,61 @@
+"""Eight-bit networks in the forms of ONNX Runtime's quantiser answer, whole and cut, as the file does."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+from onnx import save_model
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_dynamic, quantize_static
+
+from splitplace.commands.main import main
+from splitplace.storage.model_store import ModelStore
+from splitplace.workshop.packing.evaluation import variant_logits
+from splitplace.workshop.pieces.loaded import stage_runtime
+from tests.support.network_cases import CASES, SIDE
+
+
+class _Pictures(CalibrationDataReader):  # type: ignore[misc] # it has no types
+    def __init__(self) -> None:
+        random = np.random.default_rng(0)
+        shape = (1, 3, SIDE, SIDE)
+        self._left: Iterator[NDArray[np.float32]] = iter(
+            [random.uniform(0, 1, shape).astype(np.float32) for _ in range(4)]
+        )
+
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+        picture = next(self._left, None)
+        return None if picture is None else {"x": picture}
+
+
+@pytest.mark.parametrize("form", ["dynamic", "QDQ", "QOperator"])
+def test_a_quantised_network_answers_as_the_file(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("splitplace.workshop.cutting.profile.ROUNDS", 2)
+    monkeypatch.setattr("splitplace.workshop.cutting.profile.SCORE_S", 0.05)
+    monkeypatch.chdir(tmp_path)
+    Path("labels.txt").write_text("a\nb\nc\nd\n")
+    save_model(CASES["long_skip"](), "float.onnx")
+    if form == "dynamic":
+        quantize_dynamic("float.onnx", "case.onnx")
+    else:
+        quantize_static("float.onnx", "case.onnx", _Pictures(), quant_format=QuantFormat[form])
+    with pytest.raises(SystemExit) as end:
+        main(
+            ["models", "add", "case.onnx", "--labels", "labels.txt", "--accuracy", "0.5", "--store", "store"]
+        )
+    assert end.value.code == 0
+    store = ModelStore(Path("store"))
+    application = store.application("case")
+    images = np.random.default_rng(1).integers(0, 256, (3, 3, SIDE, SIDE), dtype=np.uint8)
+    session = ort.InferenceSession("case.onnx", providers=["CPUExecutionProvider"])
+    rows = [session.run(None, {"x": (images[row : row + 1] / 255).astype(np.float32)})[0] for row in range(3)]
+    expected = np.concatenate([np.asarray(row) for row in rows])
+    for variant in application.variants:
+        logits = variant_logits(application, variant, partial(stage_runtime, store, application), images)
+        steps = 0.02 * float(np.abs(expected).max())  # rounding of the input may move a value by a step
+        np.testing.assert_allclose(logits, expected, atol=steps)

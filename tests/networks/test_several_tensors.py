@@ -1,0 +1,267 @@
+"""Networks with several inputs and outputs answer, whole and cut, as ONNX Runtime does on the file."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+
+from splitplace.commands.main import main
+from splitplace.messages.application import Application
+from splitplace.storage.model_store import ModelStore
+from splitplace.workshop.packing.evaluation import variant_outputs
+from splitplace.workshop.pieces.loaded import stage_runtime
+from tests.support.several_tensors import SEVERAL, lstm
+
+COUNT = 3
+CLASSES = ("--labels", "labels.txt", "--accuracy", "0.5")
+
+
+@pytest.fixture(autouse=True)
+def _few_rounds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("splitplace.workshop.cutting.profile.ROUNDS", 2)
+    monkeypatch.setattr("splitplace.workshop.cutting.profile.SCORE_S", 0.05)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "labels.txt").write_text("a\nb\nc\nd\n")
+
+
+def _added(case: str, *flags: str) -> Application:
+    onnx.save_model(SEVERAL[case](), "case.onnx")
+    with pytest.raises(SystemExit) as end:
+        main(["models", "add", "case.onnx", *flags, "--store", "store"])
+    assert end.value.code == 0
+    return ModelStore(Path("store")).application("case")
+
+
+def _inputs(application: Application) -> dict[str, NDArray[Any]]:
+    """Make some inputs as a task brings them, batch first, by their names."""
+    random = np.random.default_rng(7)
+    named = {tensor.name: tensor.spec for tensor in application.inputs} or {"": application.input}
+    return {
+        name: random.integers(0, 2 if "int64" in spec.dtype else 200, (COUNT, *spec.shape)).astype(spec.dtype)
+        if "int" in spec.dtype
+        else random.standard_normal((COUNT, *spec.shape)).astype(spec.dtype)
+        for name, spec in named.items()
+    }
+
+
+def _served(application: Application, variant: str, inputs: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    load = partial(stage_runtime, ModelStore(Path("store")), application)
+    found = variant_outputs(application, application.variant(variant), load, list(inputs.values()))
+    return list(found)
+
+
+def _of_file(feeds: list[dict[str, NDArray[Any]]]) -> list[list[NDArray[Any]]]:
+    """Return what the file itself gives for each input alone."""
+    session = ort.InferenceSession("case.onnx", providers=["CPUExecutionProvider"])
+    return [[np.asarray(made) for made in session.run(None, feed)] for feed in feeds]
+
+
+@pytest.mark.parametrize(
+    ("case", "flags"),
+    [
+        ("two_rows", CLASSES),
+        ("tokens_and_mask", (*CLASSES, "--input", "ids=12", "--input", "mask=12")),
+        ("loop", CLASSES),
+        ("function", CLASSES),
+        ("contributed", CLASSES),
+        ("fixed_reshape", CLASSES),
+        ("odd_names", ()),
+        ("wide_types", ()),
+    ],
+)
+def test_each_input_is_answered_as_by_the_file(case: str, flags: tuple[str, ...]) -> None:
+    application = _added(case, *flags)
+    inputs = _inputs(application)
+    types = {value.name: value for value in onnx.load("case.onnx").graph.input}
+    feeds = []
+    for row in range(COUNT):
+        arrays = [array[row : row + 1] for array in inputs.values()]
+        feeds.append({
+            name: array.astype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+            for (name, value), array in zip(types.items(), arrays, strict=True)
+        })  # fmt: skip
+    expected = [np.concatenate(arrays) for arrays in zip(*_of_file(feeds), strict=True)]
+    for variant in application.variants:
+        for found, exact in zip(_served(application, variant.name, inputs), expected, strict=True):
+            np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-5)
+
+
+def test_a_picture_is_the_first_input_and_the_rest_are_arrays() -> None:
+    application = _added("picture_and_numbers", *CLASSES, "--input", "picture=3x32x32")
+    first, second = application.inputs
+    assert (first.name, first.spec.dtype, first.spec.shape) == ("picture", "uint8", (3, 32, 32))
+    assert (second.name, second.spec.dtype, second.spec.shape) == ("numbers", "float32", (5,))
+    inputs = _inputs(application)
+    feed = {"picture": (inputs["picture"] / 255).astype(np.float32), "numbers": inputs["numbers"]}
+    ((expected,),) = _of_file([feed])
+    for variant in application.variants:
+        (found,) = _served(application, variant.name, inputs)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", ["lstm", "lstm_of_one"])
+def test_a_state_is_recognised_and_comes_back_to_the_next_call(case: str) -> None:
+    application = _added(case)
+    assert [(state.input, state.output) for state in application.states] == [("h0", "hn"), ("c0", "cn")]
+    assert [tensor.name for tensor in application.outputs] == ["y", "hn", "cn"]
+    steps = np.random.default_rng(1).standard_normal((4, 1, 5, 6)).astype(np.float32)
+    ours = [np.zeros((1, *tensor.spec.shape), np.float32) for tensor in application.inputs[1:]]
+    theirs = [np.zeros((1, 1, 8), np.float32)] * 2
+    for step in steps:
+        ((expected, *theirs),) = _of_file([{"x": step, "h0": theirs[0], "c0": theirs[1]}])
+        inputs = dict(zip(("x", "h0", "c0"), (step, *ours), strict=True))
+        found, *ours = _served(application, "whole", inputs)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert np.abs(ours[0]).max() > 0
+
+
+def test_a_state_of_free_batch_is_run_together() -> None:
+    application = _added("lstm")
+    assert application.variants[0].micro_batch > 1
+    inputs = _inputs(application)
+    feed = {name: np.moveaxis(array, 0, 1) if name != "x" else array for name, array in inputs.items()}
+    ((expected, hn, cn),) = _of_file([feed])
+    found = _served(application, "whole", inputs)
+    for ours, exact in zip(found, (expected, np.moveaxis(hn, 1, 0), np.moveaxis(cn, 1, 0)), strict=True):
+        np.testing.assert_allclose(ours, exact, rtol=1e-4, atol=1e-5)
+
+
+def test_a_state_may_be_said_where_names_do_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = lstm()
+    names = {"h0": "a", "c0": "b", "hn": "made", "cn": "kept"}
+    for node in model.graph.node:
+        for part in (node.input, node.output):
+            part[:] = [names.get(name, name) for name in part]
+    for value in (*model.graph.input, *model.graph.output):
+        value.name = names.get(value.name, value.name)
+    monkeypatch.setitem(SEVERAL, "renamed", lambda: model)
+    assert not _added("renamed").states
+    said = _added("renamed", "--state", "a=made", "--state", "b=kept").states
+    assert [(state.input, state.output) for state in said] == [("a", "made"), ("b", "kept")]
+
+
+def test_one_number_for_all_of_a_batch_is_sent_with_each_input_or_set_once() -> None:
+    application = _added("gain", *CLASSES)
+    assert [tensor.spec.shape for tensor in application.inputs] == [(16,), ()]
+    assert application.variants[0].micro_batch == 1
+    inputs = _inputs(application)
+    feeds = [
+        {"x": inputs["x"][row : row + 1], "gain": np.asarray(inputs["gain"][row])} for row in range(COUNT)
+    ]
+    expected = np.concatenate([made for (made,) in _of_file(feeds)])
+    np.testing.assert_allclose(_served(application, "whole", inputs)[0], expected, rtol=1e-4, atol=1e-5)
+
+    fixed = _added("gain", *CLASSES, "--set", "gain=2.5")
+    assert not fixed.inputs
+    ((expected,),) = _of_file([{"x": inputs["x"], "gain": np.array(2.5, np.float32)}])
+    np.testing.assert_allclose(_served(fixed, "whole", {"x": inputs["x"]})[0], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("command", "case", "flags", "reason"),
+    [
+        (("evaluate", "case", "--data", "."), "two_rows", CLASSES, "takes float32 [16], float32 [8], so"),
+        (
+            ("evaluate", "case", "--data", "."),
+            "function",
+            CLASSES,
+            "takes float32 [16], so labelled pictures",
+        ),
+        (("evaluate", "case", "--data", "."), "lstm", (), "answers with tensors"),
+    ],
+)
+def test_commands_for_pictures_or_one_input_say_that_they_are(
+    command: tuple[str, ...],
+    case: str,
+    flags: tuple[str, ...],
+    reason: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _added(case, *flags)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        main(["models", *command, "--store", "store"])
+    assert end.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert reason in line
+
+
+@pytest.mark.parametrize(("case", "flags"), [("lstm", ()), ("two_rows", CLASSES), ("gain", CLASSES)])
+def test_networks_of_several_inputs_are_inspected(
+    case: str, flags: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _added(case, *flags)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        main(["models", "inspect", "case", "--store", "store"])
+    assert end.value.code == 0
+    assert "places to cut" in capsys.readouterr().out
+
+
+def test_an_input_without_a_batch_is_sent_as_it_is() -> None:
+    application = _added("sound_without_batch", *CLASSES)
+    assert application.input.shape == (400,)
+    inputs = _inputs(application)
+    expected = np.concatenate([made for (made,) in _of_file([{"x": row} for row in inputs[""]])])
+    np.testing.assert_allclose(_served(application, "whole", inputs)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("case", "flags", "reason"),
+    [
+        ("tokens_and_mask", CLASSES, "say the open sizes with --input"),
+        ("tokens_and_mask", (*CLASSES, "--input", "tokens=12"), "'ids', 'mask'"),
+        ("endless_loop", CLASSES, "no constant number of turns"),
+        ("unknown_operator", CLASSES, "not a registered function"),
+        ("size_of_values", ("--kind", "tensors"), "depends on the input"),
+        ("lstm", ("--kind", "tensors", "--state", "x=y"), "is no input of the type of an output"),
+        ("gain", (*CLASSES, "--set", "level=1"), "none of its inputs"),
+        ("gain", (*CLASSES, "--set", "gain=loud"), "is no number"),
+        ("tokens_and_mask", (*CLASSES, "--set", "mask=.5"), "is of type int64, which has no .5"),
+        ("tokens_and_mask", (*CLASSES, "--set", "mask=inf"), "is of type int64, which has no inf"),
+        ("tokens_and_mask", (*CLASSES, "--set", "mask=1e19"), "is of type int64, which has no 1e19"),
+        ("lstm", CLASSES, "choose one with --output"),
+        (
+            "picture_and_numbers",
+            ("--labels", "labels.txt", "--data", ".", "--input", "picture=3x32x32"),
+            "takes uint8 [3, 32, 32], float32 [5], not just a picture",
+        ),
+    ],
+)
+def test_what_cannot_be_added_says_why_in_one_line(
+    case: str, flags: tuple[str, ...], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    onnx.save_model(SEVERAL[case](), "case.onnx")
+    with pytest.raises(SystemExit) as end:
+        main(["models", "add", "case.onnx", *flags, "--store", "store"])
+    assert end.value.code != 0
+    (line,) = [text for text in capsys.readouterr().err.splitlines() if not text.startswith("case: ")]
+    assert reason in line
+    assert not Path("store", "case").exists()
+
+
+@pytest.mark.parametrize(
+    ("case", "flags", "said"),
+    [
+        ("loop", CLASSES, ()),
+        ("contributed", CLASSES, ()),
+        ("lstm", (), ()),
+        ("gain", (*CLASSES, "--set", "gain=2.5"), ("--set", "gain=2.5")),
+    ],
+)
+def test_what_was_added_is_inspected_in_the_store_and_as_a_file(
+    case: str, flags: tuple[str, ...], said: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _added(case, *flags)
+    for network in (("case",), ("case.onnx", *said)):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main(["models", "inspect", *network, "--store", "store"])
+        shown = capsys.readouterr()
+        assert end.value.code == 0, shown.err
+        assert "Outputs of the chain differ from the whole's by at most" in " ".join(shown.out.split())

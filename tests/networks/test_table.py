@@ -1,0 +1,67 @@
+"""Files in the forms that real ones have are added, or refused in one line that says what helps."""
+
+from pathlib import Path
+
+import onnx
+import pytest
+
+from splitplace.commands.main import main
+from splitplace.storage.model_store import ModelStore
+from tests.support.network_cases import CASES
+
+ACCURACY = ("--accuracy", "0.5")
+ADDED = "added"
+
+
+@pytest.fixture(autouse=True)
+def _few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("splitplace.workshop.cutting.profile.ROUNDS", 2)
+    monkeypatch.setattr("splitplace.workshop.cutting.profile.SCORE_S", 0.05)
+
+
+@pytest.mark.parametrize(
+    ("case", "flags", "outcome"),
+    [
+        ("softmax_last", ACCURACY, ADDED),
+        ("softmax_then_identity", ACCURACY, ADDED),
+        ("sigmoid_last", ACCURACY, ADDED),
+        ("sigmoid_last", ("--kind", "multi-label", *ACCURACY), ADDED),
+        ("softmax_last", ("--kind", "multi-label", *ACCURACY), "one label is right"),
+        ("opset_11", ACCURACY, ADDED),
+        ("free_sides", (*ACCURACY, "--input", "3x16x16"), ADDED),
+        ("weights_in_constants", ACCURACY, ADDED),
+        ("float16", ACCURACY, ADDED),
+        ("map_output", ACCURACY, "no classifier"),
+        ("map_output", ("--kind", "segmentation"), ADDED),
+        ("map_output", ("--kind", "tensors"), ADDED),
+        ("map_output", ("--kind", "embedding"), ADDED),
+        ("map_output", ("--kind", "detection"), "a detector gives"),
+        ("two_outputs", ACCURACY, "choose one with --output"),
+        ("two_outputs", (*ACCURACY, "--output", "y"), ADDED),
+        ("long_skip", ACCURACY, ADDED),
+        ("int_tokens", ACCURACY, ADDED),
+    ],
+)
+def test_a_network_is_added_or_refused_in_one_line(
+    case: str,
+    flags: tuple[str, ...],
+    outcome: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "case.onnx"
+    onnx.save_model(CASES[case](), file)
+    (tmp_path / "labels.txt").write_text("a\nb\nc\nd\n")
+    store = tmp_path / "store"
+    labels = ("--labels", str(tmp_path / "labels.txt"))
+    with pytest.raises(SystemExit) as end:
+        main(["models", "add", str(file), *labels, *flags, "--store", str(store), "--stages", "2"])
+    said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("case: ")]
+    if outcome == ADDED:
+        assert (end.value.code, said) == (0, [])
+        assert ModelStore(store).application("case").variants
+    else:
+        assert end.value.code != 0
+        (line,) = said
+        assert outcome in line
+        assert not (store / "case").exists()

@@ -1,0 +1,81 @@
+"""The placer places what is overdue of a task a second time."""
+
+import pytest
+
+from splitplace.messages.second_run import TaskLagging
+from splitplace.policies.placement import placement_policy
+from splitplace.services.placer.core import PlacerCore, SecondPlacing
+from tests.support.examples import all_of, node, snapshot, three_ways
+from tests.support.messages import decided, finished
+
+APP = three_ways(image_ms=10)
+
+
+def placer(*, second_runs: bool = True, names: str = "ab", loaded: bool = True) -> PlacerCore:
+    """A placer that has placed a task of three micro-batches on node a."""
+    made = PlacerCore(placement_policy("earliest-finish"), second_runs=second_runs)
+    made.add_application(APP)
+    held = all_of(APP) if loaded else ()
+    states = [node("a", speed=1.5, loaded=all_of(APP)), *(node(name, loaded=held) for name in names[1:])]
+    made.cluster(snapshot(*states), 0.0)
+    placing = made.place(decided(batch=10, slack_ms=5000.0), 0.0)
+    assert placing is not None
+    assert placing.placed.nodes == ("a",)
+    return made
+
+
+def lagging(attempt: int = 1, numbers: tuple[int, ...] = (1, 2)) -> TaskLagging:
+    return TaskLagging(task="c.t", attempt=attempt, micro_batches=numbers)
+
+
+def made_of(placing: SecondPlacing | None) -> SecondPlacing:
+    assert placing is not None
+    return placing
+
+
+def test_what_is_overdue_is_placed_on_another_node() -> None:
+    placing = made_of(placer().lagging(lagging(), 100.0))
+    second = placing.second
+    assert (second.task, second.attempt, second.micro_batches) == ("c.t", 1, (1, 2))
+    assert (second.placed.nodes, second.placed.batch, second.placed.micro_batch) == (("b",), 6, 4)
+    assert second.placed.reason == "overdue on a"
+    assert placing.prepare == ()
+
+
+def test_a_repetition_gets_the_same_second_run() -> None:
+    made = placer()
+    assert made.lagging(lagging(), 100.0) is made.lagging(lagging(numbers=(2,)), 200.0)
+
+
+def test_nodes_that_lack_the_fragment_are_told_to_prepare_it() -> None:
+    (hint,) = made_of(placer(loaded=False).lagging(lagging(), 0.0)).prepare
+    assert (hint.node, hint.task, hint.application) == ("b", "c.t", APP.name)
+
+
+def test_both_runs_count_in_the_ledger() -> None:
+    made = placer(names="abc")
+    made.lagging(lagging(), 0.0)
+    placing = made.place(decided("c.next", batch=10, slack_ms=5000.0), 0.0)
+    assert placing is not None
+    assert placing.placed.nodes == ("c",)
+
+
+@pytest.mark.parametrize(
+    "message", [lagging(attempt=2), lagging(numbers=(2, 3)), lagging().model_copy(update={"task": "c.other"})]
+)
+def test_what_was_not_placed_so_has_no_second_run(message: TaskLagging) -> None:
+    assert placer().lagging(message, 100.0) is None
+
+
+def test_a_task_that_has_ended_has_no_second_run() -> None:
+    made = placer()
+    made.finished(finished(), 50.0)
+    assert made.lagging(lagging(), 100.0) is None
+
+
+def test_nothing_runs_twice_where_that_is_switched_off() -> None:
+    assert placer(second_runs=False).lagging(lagging(), 100.0) is None
+
+
+def test_nothing_runs_twice_without_another_node() -> None:
+    assert placer(names="a").lagging(lagging(), 100.0) is None

@@ -1,0 +1,138 @@
+"""A node that slows down in mid-task costs no deadline that the others can keep."""
+
+import asyncio
+import contextlib
+import secrets
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+
+from splitplace.bus.connection import Bus, Received
+from splitplace.commands.processes.broker import available_kind
+from splitplace.messages import topics
+from splitplace.messages.second_run import SecondRun
+from splitplace.messages.task import TaskPlaced
+from tests.support.waiting import every, until
+from tests.support.whole_system import LONG_DEADLINE_MS, Sensor, Setup, System, running_system, sensor_of
+
+pytestmark = [pytest.mark.system, pytest.mark.serial]
+
+BATCH = 512
+ROUNDS = 10
+SLOW = ("--cpu-share", "0.01", "--pacing")
+"""Nodes so slow that a batch of a tiny network keeps them for some time."""
+TURN_S, TURNS = 0.06, 10
+"""A throttled node runs in one turn and stands still in nine."""
+PART = 0.2
+"""When the node is throttled, in times of what a task usually takes."""
+DEADLINE = 3.0
+"""Deadline of a task, in times of what is usual without throttling."""
+
+
+@dataclass
+class Watcher:
+    """The placements and second runs that were published."""
+
+    placed: list[TaskPlaced] = field(default_factory=list)
+    seconds: list[SecondRun] = field(default_factory=list)
+
+    def has_more_than(self, placements: int) -> bool:
+        return len(self.placed) > placements
+
+
+@contextlib.asynccontextmanager
+async def watching(system: System) -> AsyncIterator[Watcher]:
+    watcher = Watcher()
+
+    async def on_placed(received: Received[TaskPlaced]) -> None:
+        watcher.placed.append(received.message)
+
+    async def on_second(received: Received[SecondRun]) -> None:
+        watcher.seconds.append(received.message)
+
+    bus = Bus(system.settings, f"watcher-{secrets.token_hex(4)}")
+    bus.subscribe(topics.JOB_PLACED, on_placed)
+    bus.subscribe(topics.JOB_SECOND_RUN, on_second)
+    async with bus:
+        await bus.connected()
+        yield watcher
+
+
+@contextlib.asynccontextmanager
+async def throttled(system: System, node: str) -> AsyncIterator[None]:
+    """Let a node's process run a tenth of the time only."""
+
+    async def throttle() -> None:
+        turns = count()
+        async for _ in every(TURN_S):
+            turn = next(turns) % TURNS
+            if turn in {0, TURNS - 1}:
+                system.send(node, signal.SIGCONT if turn else signal.SIGSTOP)
+
+    throttling = asyncio.create_task(throttle())
+    try:
+        yield
+    finally:
+        throttling.cancel()
+        await asyncio.gather(throttling, return_exceptions=True)
+        system.send(node, signal.SIGCONT)
+
+
+async def asked(sensor: Sensor, deadline_ms: float) -> dict[str, Any]:
+    """Send a task and return its answer."""
+    name = f"t{len(sensor.sent)}"
+    await sensor.ask(BATCH, deadline_ms)
+    await until(lambda: bool(sensor.answers[name]))
+    return sensor.answers[name][0]
+
+
+async def share_in_time(system: System) -> tuple[float, int]:
+    """Throttle a node of each task in mid-task. Returns the share that is in time, and second runs."""
+    async with watching(system) as watcher, sensor_of(system) as sensor:
+        usual_ms = median([(await asked(sensor, LONG_DEADLINE_MS))["response_ms"] for _ in range(5)])
+        in_time = 0
+        for _ in range(ROUNDS):
+            before = len(watcher.placed)
+            asking = asyncio.create_task(asked(sensor, DEADLINE * usual_ms))
+            await until(partial(watcher.has_more_than, before))
+            last = max(watcher.placed[-1].stages, key=lambda stage: stage.work_ms)
+            async for passed_s in every(PART * usual_ms / 1000):
+                if passed_s:
+                    break
+            async with throttled(system, last.node):
+                answer = await asking
+            in_time += answer["on_time"]
+            await asked(sensor, LONG_DEADLINE_MS)  # until the node has caught up
+        ends = sensor.check()
+        assert sum(ends.values()) == len(sensor.sent)
+        return in_time / ROUNDS, len(watcher.seconds)
+
+
+def setup(*placer_options: str) -> Setup:
+    return Setup(
+        policy="whole",
+        node_options=SLOW,
+        placer_options=placer_options,
+        stall_ms=20_000.0,
+    )
+
+
+def test_tasks_of_a_node_that_slows_down_are_in_time(tmp_path: Path) -> None:
+    with running_system(tmp_path, available_kind(), setup()) as system:
+        share, seconds = asyncio.run(share_in_time(system))
+    assert share >= 0.9
+    assert seconds >= 0.8 * ROUNDS
+
+
+def test_without_second_runs_they_are_late(tmp_path: Path) -> None:
+    with running_system(tmp_path, available_kind(), setup("--no-second-runs")) as system:
+        share, seconds = asyncio.run(share_in_time(system))
+    assert share < 0.2
+    assert seconds == 0

@@ -1,0 +1,76 @@
+"""A network of several outputs is added while the system runs, and its state goes on from call to call."""
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+
+from splitplace.bus.settings import Settings
+from splitplace.commands.main import main
+from splitplace.commands.submit import ask
+from splitplace.messages.findings import FoundTensor, FoundTensors
+from splitplace.messages.task import Answer, TaskRequest, TaskTensor
+from tests.support.several_tensors import lstm
+from tests.support.waiting import PATIENCE_S
+from tests.support.whole_system import Setup, System, running_system
+
+pytestmark = [pytest.mark.system, pytest.mark.serial]
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> Iterator[System]:
+    with running_system(tmp_path, "mosquitto", Setup(nodes=("n1", "n2"))) as started:
+        yield started
+
+
+def _request(step: NDArray[np.float32], state: Sequence[FoundTensor]) -> TaskRequest:
+    """Return a task of one step, with the state as the answer before gave it."""
+    tensors = tuple(
+        TaskTensor(name=each.name, dtype=each.dtype, shape=each.shape, data=each.data) for each in state
+    )
+    return TaskRequest(
+        inputs=step.tobytes(),
+        shape=step.shape,
+        dtype="float32",
+        tensors=tensors or None,
+        deadline_ms=40_000.0,
+    )
+
+
+def _answered(system: System, request: TaskRequest) -> Answer:
+    settings = Settings(broker=system.broker.url)
+    end_s = time.monotonic() + PATIENCE_S
+    answer = asyncio.run(ask(settings, "lstm", request))
+    while answer.status != "answered" and time.monotonic() < end_s:  # the splitter looks at its store
+        answer = asyncio.run(ask(settings, "lstm", request))
+    return answer
+
+
+def test_a_state_that_is_sent_back_goes_on_as_in_the_file(
+    system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("splitplace.workshop.cutting.profile.ROUNDS", 2)
+    monkeypatch.setattr("splitplace.workshop.cutting.profile.SCORE_S", 0.1)
+    file = tmp_path / "lstm.onnx"
+    onnx.save_model(lstm(), file)
+    with pytest.raises(SystemExit) as end:
+        main(["models", "add", str(file), "--store", str(tmp_path / "store")])
+    assert end.value.code == 0
+    session = ort.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    h0 = c0 = np.zeros((1, 1, 8), np.float32)
+    state: Sequence[FoundTensor] = ()
+    for step in np.random.default_rng(1).standard_normal((3, 1, 5, 6)).astype(np.float32):
+        expected, h0, c0 = (np.asarray(made) for made in session.run(None, {"x": step, "h0": h0, "c0": c0}))
+        answer = _answered(system, _request(step, state))
+        assert answer.status == "answered", answer.reason
+        (found,) = answer.predictions
+        assert isinstance(found, FoundTensors)
+        assert [tensor.name for tensor in found.tensors] == ["y", "hn", "cn"]
+        result, *state = found.tensors
+        np.testing.assert_allclose(np.frombuffer(result.data, np.float32), expected[0], rtol=1e-4, atol=1e-5)
