@@ -163,6 +163,15 @@ def test_what_a_new_variant_teaches_counts_at_once() -> None:
     assert believed(ratios, SEMANTIC).own_tasks == 1
 
 
+def test_a_question_leaves_no_trace() -> None:
+    ratios = Ratios()
+    teach(ratios, 2.0)
+    before = ratios.state()
+    believed(ratios, SEMANTIC)
+    believed(ratios, LAYER, "other")
+    assert ratios.state() == before
+
+
 def test_a_task_without_variant_or_prediction_teaches_nothing() -> None:
     ratios = Ratios()
     asked = context()

@@ -134,6 +134,14 @@ class _Table:
         self.counts *= 1 - 1 / WINDOW_TASKS
         self.counts[place, load, int(censored), min(BINS - 1, int(_position(ratio)))] += 1
 
+    def counts_of(self, variants: Sequence[str]) -> Vector:
+        """Return the counts of variants, zeros of those never counted; shape (variants, `LOADS`, 2, `BINS`)."""
+        counts = np.zeros((len(variants), LOADS, 2, BINS))
+        for row, variant in enumerate(variants):
+            if variant in self.variants:
+                counts[row] = self.counts[self.variants.index(variant)]
+        return counts
+
     def state(self) -> dict[str, Json]:
         """Return the counts by variant and load."""
         return {
@@ -145,6 +153,8 @@ class _Table:
 class _Posteriors(NamedTuple):
     """The distributions of an application, by variant and load."""
 
+    rows: dict[str, int]
+    """Where each variant stands in the arrays."""
     survival: Vector
     """Shape (variants, `LOADS`, `BINS` + 1)."""
     tasks: Vector
@@ -190,15 +200,21 @@ class Ratios:
 
     def belief(self, context: SplitContext, arm: Arm) -> Belief:
         """Return the distribution of an arm's ratio now."""
-        table = self._applications.setdefault(context.application, _Table())
-        for each in context.arms:  # all at once: what follows is computed for all variants together
-            table.index(each.variant)
         known = self._beliefs.get(context.application)
-        if known is None or known.until < self._outcomes or len(known.tasks) < len(table.variants):
-            known = self._beliefs[context.application] = self._posteriors(table)
-        place, load = table.variants.index(arm.variant), load_of(context, arm.predicted_ms or 0.0)
-        own_tasks = float(known.own_tasks[place, load])
-        return Belief(known.survival[place, load], float(known.tasks[place, load]), own_tasks)
+        if (
+            known is None
+            or known.until < self._outcomes
+            or any(each.variant not in known.rows for each in context.arms)
+        ):
+            variants = dict.fromkeys(
+                (*(known.rows if known else ()), *(each.variant for each in context.arms))
+            )
+            known = self._beliefs[context.application] = self._posteriors(
+                context.application, tuple(variants)
+            )
+        row, load = known.rows[arm.variant], load_of(context, arm.predicted_ms or 0.0)
+        own_tasks = float(known.own_tasks[row, load])
+        return Belief(known.survival[row, load], float(known.tasks[row, load]), own_tasks)
 
     def learn(self, context: SplitContext, outcome: TaskFinished) -> None:
         """Learn from an outcome. A task that did not run or had no prediction is ignored."""
@@ -224,20 +240,18 @@ class Ratios:
         self._applications = {name: _table(table) for name, table in memory.applications.items()}
         self._beliefs.clear()
 
-    def _posteriors(self, table: _Table) -> _Posteriors:
-        """Return the distributions of an application now."""
-        elsewhere, tasks_elsewhere = posterior(table.counts.sum(axis=1), *self._elsewhere(table.variants))
-        survival, tasks = posterior(table.counts, elsewhere[:, None], tasks_elsewhere[:, None])
-        own_tasks = table.counts.sum(axis=(2, 3))
-        return _Posteriors(survival, tasks, own_tasks, self._outcomes + int(NEWS * own_tasks.sum()))
-
-    def _elsewhere(self, variants: Sequence[str]) -> tuple[Vector, Vector]:
-        """Return posteriors of variants over all applications, and the tasks they rest on."""
-        counts = np.zeros((len(variants), 2, BINS))
-        for row, variant in enumerate(variants):
-            if variant in self._everywhere.variants:
-                counts[row] = self._everywhere.counts[self._everywhere.variants.index(variant)].sum(axis=0)
-        return posterior(counts, _FIRST, np.full(len(variants), PRIOR_TASKS))
+    def _posteriors(self, application: str, variants: Sequence[str]) -> _Posteriors:
+        """Return the distributions of an application's variants now, all of them at once."""
+        counts = self._applications.get(application, _Table()).counts_of(variants)
+        everywhere = self._everywhere.counts_of(variants).sum(axis=1)
+        first_tasks = np.full(len(variants), PRIOR_TASKS)
+        elsewhere, tasks_elsewhere = posterior(
+            counts.sum(axis=1), *posterior(everywhere, _FIRST, first_tasks)
+        )
+        survival, tasks = posterior(counts, elsewhere[:, None], tasks_elsewhere[:, None])
+        own_tasks = counts.sum(axis=(2, 3))
+        rows = {variant: row for row, variant in enumerate(variants)}
+        return _Posteriors(rows, survival, tasks, own_tasks, self._outcomes + int(NEWS * own_tasks.sum()))
 
 
 def load_of(context: SplitContext, time_ms: float) -> int:
