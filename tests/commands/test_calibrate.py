@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from splitplace.commands.main import main
 from splitplace.commands.watch.recording import STATE_EVERY_S, Log, Recorder
 from splitplace.messages.cluster import ClusterState
 from splitplace.messages.task import TaskDecided
@@ -17,6 +16,7 @@ from splitplace.simulator.arrivals import Arrival
 from splitplace.simulator.calibration import read_calibration
 from splitplace.storage.model_store import ModelStore
 from splitplace.storage.paths import SHIPPED_STORE
+from tests.support.commands import exit_code
 from tests.support.logs import log_of
 from tests.support.questions import CALIBRATION, cluster, question
 
@@ -43,9 +43,7 @@ def _topic(message: Any) -> str:
 
 
 def calibrate(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(["calibrate", *arguments])
-    return int(ended.value.code or 0)
+    return exit_code("calibrate", *arguments)
 
 
 def test_constants_are_fitted_checked_and_written(

@@ -19,7 +19,6 @@ from splitplace.bus.settings import Settings
 from splitplace.commands.demo.course import READY_S
 from splitplace.commands.demo.options import DemoError, DemoOptions
 from splitplace.commands.demo.run import Demo
-from splitplace.commands.main import main
 from splitplace.commands.processes.broker import available_kind, free_port, started_broker
 from splitplace.commands.processes.cpu_shares import cpu_shares, find_hierarchy
 from splitplace.commands.shared.client import connected
@@ -34,6 +33,7 @@ from splitplace.policies.splitting import SPLIT_POLICIES
 from splitplace.services.placer.settings import PlacerSettings
 from splitplace.services.splitter.settings import SplitterSettings
 from splitplace.storage.model_store import ModelStore
+from tests.support.commands import exit_code
 from tests.support.settings import settings_from_flags
 from tests.support.tiny_application import build_tiny_application, tiny_images
 from tests.support.waiting import block_until
@@ -198,9 +198,7 @@ def test_an_unknown_pair_of_policies_is_a_usage_error(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as ended:
-        main([command, "--policy", "mab+best"])
-    assert ended.value.code == 2
+    assert exit_code(command, "--policy", "mab+best") == 2
     assert "no placement policy 'best'" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from splitplace.commands.main import COMMANDS, main
+from splitplace.commands.main import COMMANDS
 from splitplace.commands.models.command import COMMANDS as MODELS
 from splitplace.commands.secure.command import COMMANDS as SECURE
 from splitplace.commands.shared.lazy_group import LazyCommand, load
 from splitplace.errors import MissingExtraError
+from tests.support.commands import exit_code
 
 LOADED = """
 import sys
@@ -108,16 +109,12 @@ def test_an_unknown_command_is_a_usage_error_with_a_suggestion() -> None:
 def test_an_unknown_option_is_a_usage_error(
     name: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main([*name, "--no-such-option"])
-    assert ended.value.code == 2
+    assert exit_code(*name, "--no-such-option") == 2
     assert "No such option: --no-such-option" in capsys.readouterr().err
 
 
 def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["--version"])
-    assert ended.value.code == 0
+    assert exit_code("--version") == 0
     assert capsys.readouterr().out.strip()[0].isdigit()
 
 

@@ -8,8 +8,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from splitplace.commands.main import main
 from tests.support.branching_networks import detector, unet
+from tests.support.commands import exit_code
 
 CHANNELS, SIDE, CLASSES = 8, 12, 5
 
@@ -45,9 +45,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as exit_info:
-        main(["models", "inspect", *map(str, arguments)])
-    return int(exit_info.value.code or 0)
+    return exit_code("models", "inspect", *arguments)
 
 
 def test_a_file_is_shown_with_its_cut_points_and_a_plan_for_unlike_nodes(
@@ -85,9 +83,7 @@ def test_an_application_whose_stages_hand_on_several_tensors_is_compared_and_dra
         ("inspect", "unet", "--store", "store"),
         ("report", "unet", "--store", "store", "--out", "page"),
     ):
-        with pytest.raises(SystemExit) as end:
-            main(["models", *command])
-        assert end.value.code == 0
+        assert exit_code("models", *command) == 0
         shown = capsys.readouterr().out
         assert command[0] != "inspect" or "layer in the store: the slowest of 4 stages computes" in shown
     page = Path("page", "index.html").read_text("utf-8")

@@ -6,9 +6,9 @@ from zipfile import ZipFile
 
 import pytest
 
-from splitplace.commands.main import main
 from splitplace.storage.model_store import ModelStore
 from splitplace.storage.paths import SHIPPED_STORE
+from tests.support.commands import exit_code, measure_quickly
 from tests.support.tiny_application import build_tiny_application
 
 
@@ -23,9 +23,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*arguments: object, code: int = 0) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["models", *map(str, arguments)])
-    assert (ended.value.code or 0) == code
+    assert exit_code("models", *arguments) == code
 
 
 def listed(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Path]:
@@ -75,8 +73,7 @@ def test_removing_an_own_network_brings_the_shipped_one_back_and_that_stays(
 def test_times_of_this_machine_are_stored_in_the_own_store(
     own: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("splitplace.workshop.cutting.profile.ROUNDS", 1)
-    monkeypatch.setattr("splitplace.workshop.cutting.profile.SCORE_S", 0.05)
+    measure_quickly(monkeypatch)
     run("remove", "mnist", "--yes")
     shipped = ModelStore(SHIPPED_STORE).application("mnist")
     run("profile", "mnist", "--write")

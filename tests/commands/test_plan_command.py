@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from splitplace.commands.main import main
+from tests.support.commands import exit_code
 from tests.support.questions import CALIBRATION, REACH
 
 FEW = ("--seeds", "2", "--tasks", "20", "--arms", "whole")
@@ -21,9 +21,7 @@ def calibration(tmp_path: Path) -> Path:
 
 
 def plan(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(["plan", *arguments])
-    return int(ended.value.code or 0)
+    return exit_code("plan", *arguments)
 
 
 def asked(

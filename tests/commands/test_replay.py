@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from splitplace.commands.main import main
 from splitplace.commands.watch.recording import Log, RecordingError, recording
 from splitplace.messages.task import TaskAccepted, TaskDecided, TaskFinished
 from splitplace.policies.splitting import split_policy
+from tests.support.commands import exit_code
 from tests.support.split_examples import context, outcome
 
 DRAWN = 0.5
@@ -50,9 +50,7 @@ def write(path: Path, propensity: float) -> Path:
 
 
 def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(["replay", *arguments])
-    return int(ended.value.code or 0)
+    return exit_code("replay", *arguments)
 
 
 def test_a_policy_is_estimated_from_a_log(log: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from splitplace.commands.main import main
 from splitplace.messages.application import Application
 from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.packing.evaluation import variant_logits
 from splitplace.workshop.pieces.loaded import stage_runtime
+from tests.support.commands import exit_code
 
 NETWORK = """
 import torch
@@ -78,8 +78,6 @@ data = SimpleNamespace(resolve_data_config=lambda _, model: {
 
 @pytest.fixture(autouse=True)
 def _user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("splitplace.workshop.cutting.profile.ROUNDS", 2)
-    monkeypatch.setattr("splitplace.workshop.cutting.profile.SCORE_S", 0.05)
     monkeypatch.chdir(tmp_path)
     path = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
     monkeypatch.setenv("PYTHONPATH", path)  # the process that exports finds what stands in for packages
@@ -101,10 +99,7 @@ def stand_in() -> Callable[[], None]:
 
 
 def _run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as end:
-        main(["models", "add", *arguments, "--store", "store"])
-    assert isinstance(end.value.code, int)
-    return end.value.code
+    return exit_code("models", "add", *arguments, "--store", "store")
 
 
 def _application(name: str) -> Application:

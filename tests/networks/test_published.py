@@ -14,12 +14,12 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
-from splitplace.commands.main import main
 from splitplace.messages.application import Application
 from splitplace.messages.sound import SoundInput
 from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.packing.evaluation import variant_outputs
 from splitplace.workshop.pieces.loaded import stage_runtime
+from tests.support.commands import exit_code
 
 FOLDER = Path(os.environ.get("SPLITPLACE_NETWORKS", ""))
 IMAGENET = ("--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225")
@@ -65,9 +65,8 @@ def _added(case: Published, folder: Path) -> Application:
         (folder / "labels.txt").write_text("".join(f"class {number}\n" for number in range(case.labels)))
         flags += ["--labels", str(folder / "labels.txt"), "--accuracy", "0.5"]
     store = folder / "store"
-    with pytest.raises(SystemExit) as end:
-        main(["models", "add", str(FOLDER / case.file), "--name", "case", *flags, "--store", str(store)])
-    assert end.value.code == 0
+    added = (FOLDER / case.file, "--name", "case", *flags)
+    assert exit_code("models", "add", *added, "--store", store) == 0
     return ModelStore(store).application("case")
 
 

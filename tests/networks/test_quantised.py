@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from onnx import save_model
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_dynamic, quantize_static
 
-from splitplace.commands.main import main
 from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.packing.evaluation import variant_logits
 from splitplace.workshop.pieces.loaded import stage_runtime
+from tests.support.commands import exit_code
 from tests.support.network_cases import CASES, SIDE
 
 
@@ -32,23 +32,15 @@ class _Pictures(CalibrationDataReader):  # type: ignore[misc] # it has no types
 
 
 @pytest.mark.parametrize("form", ["dynamic", "QDQ", "QOperator"])
-def test_a_quantised_network_answers_as_the_file(
-    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("splitplace.workshop.cutting.profile.ROUNDS", 2)
-    monkeypatch.setattr("splitplace.workshop.cutting.profile.SCORE_S", 0.05)
-    monkeypatch.chdir(tmp_path)
-    Path("labels.txt").write_text("a\nb\nc\nd\n")
+@pytest.mark.usefixtures("labels")
+def test_a_quantised_network_answers_as_the_file(form: str) -> None:
     save_model(CASES["long_skip"](), "float.onnx")
     if form == "dynamic":
         quantize_dynamic("float.onnx", "case.onnx")
     else:
         quantize_static("float.onnx", "case.onnx", _Pictures(), quant_format=QuantFormat[form])
-    with pytest.raises(SystemExit) as end:
-        main(
-            ["models", "add", "case.onnx", "--labels", "labels.txt", "--accuracy", "0.5", "--store", "store"]
-        )
-    assert end.value.code == 0
+    classes = ("--labels", "labels.txt", "--accuracy", "0.5")
+    assert exit_code("models", "add", "case.onnx", *classes, "--store", "store") == 0
     store = ModelStore(Path("store"))
     application = store.application("case")
     images = np.random.default_rng(1).integers(0, 256, (3, 3, SIDE, SIDE), dtype=np.uint8)

@@ -10,30 +10,22 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
-from splitplace.commands.main import main
 from splitplace.messages.application import Application
 from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.packing.evaluation import variant_outputs
 from splitplace.workshop.pieces.loaded import stage_runtime
+from tests.support.commands import exit_code
 from tests.support.several_tensors import SEVERAL, lstm
 
 COUNT = 3
 CLASSES = ("--labels", "labels.txt", "--accuracy", "0.5")
 
-
-@pytest.fixture(autouse=True)
-def _few_rounds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("splitplace.workshop.cutting.profile.ROUNDS", 2)
-    monkeypatch.setattr("splitplace.workshop.cutting.profile.SCORE_S", 0.05)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "labels.txt").write_text("a\nb\nc\nd\n")
+pytestmark = pytest.mark.usefixtures("labels")
 
 
 def _added(case: str, *flags: str) -> Application:
     onnx.save_model(SEVERAL[case](), "case.onnx")
-    with pytest.raises(SystemExit) as end:
-        main(["models", "add", "case.onnx", *flags, "--store", "store"])
-    assert end.value.code == 0
+    assert exit_code("models", "add", "case.onnx", *flags, "--store", "store") == 0
     return ModelStore(Path("store")).application("case")
 
 
@@ -184,9 +176,7 @@ def test_commands_for_pictures_or_one_input_say_that_they_are(
 ) -> None:
     _added(case, *flags)
     capsys.readouterr()
-    with pytest.raises(SystemExit) as end:
-        main(["models", *command, "--store", "store"])
-    assert end.value.code == 1
+    assert exit_code("models", *command, "--store", "store") == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert reason in line
 
@@ -197,9 +187,7 @@ def test_networks_of_several_inputs_are_inspected(
 ) -> None:
     _added(case, *flags)
     capsys.readouterr()
-    with pytest.raises(SystemExit) as end:
-        main(["models", "inspect", "case", "--store", "store"])
-    assert end.value.code == 0
+    assert exit_code("models", "inspect", "case", "--store", "store") == 0
     assert "places to cut" in capsys.readouterr().out
 
 
@@ -237,9 +225,7 @@ def test_what_cannot_be_added_says_why_in_one_line(
     case: str, flags: tuple[str, ...], reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     onnx.save_model(SEVERAL[case](), "case.onnx")
-    with pytest.raises(SystemExit) as end:
-        main(["models", "add", "case.onnx", *flags, "--store", "store"])
-    assert end.value.code != 0
+    assert exit_code("models", "add", "case.onnx", *flags, "--store", "store") != 0
     (line,) = [text for text in capsys.readouterr().err.splitlines() if not text.startswith("case: ")]
     assert reason in line
     assert not Path("store", "case").exists()
@@ -260,8 +246,7 @@ def test_what_was_added_is_inspected_in_the_store_and_as_a_file(
     _added(case, *flags)
     for network in (("case",), ("case.onnx", *said)):
         capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main(["models", "inspect", *network, "--store", "store"])
+        code = exit_code("models", "inspect", *network, "--store", "store")
         shown = capsys.readouterr()
-        assert end.value.code == 0, shown.err
+        assert code == 0, shown.err
         assert "Outputs of the chain differ from the whole's by at most" in " ".join(shown.out.split())

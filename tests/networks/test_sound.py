@@ -9,33 +9,25 @@ import onnxruntime as ort
 import pytest
 
 from splitplace.bus.incoming import RawReceived, RequestProperties
-from splitplace.commands.main import main
 from splitplace.messages.application import Application
 from splitplace.messages.sound import SoundInput
 from splitplace.services.gateway.intake import decode, identify, read
 from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.packing.evaluation import variant_outputs
 from splitplace.workshop.pieces.loaded import stage_runtime
+from tests.support.commands import exit_code
 from tests.support.several_tensors import SEVERAL
 from tests.support.sounds import FLOAT, wav
 
 RATE_HZ, WINDOW = 16_000, 400
 CLASSES = ("--labels", "labels.txt", "--accuracy", "0.5")
 
-
-@pytest.fixture(autouse=True)
-def _few_rounds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("splitplace.workshop.cutting.profile.ROUNDS", 2)
-    monkeypatch.setattr("splitplace.workshop.cutting.profile.SCORE_S", 0.05)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "labels.txt").write_text("a\nb\nc\nd\n")
+pytestmark = pytest.mark.usefixtures("labels")
 
 
 def _add(case: str, *flags: str) -> int:
     onnx.save_model(SEVERAL[case](), "case.onnx")
-    with pytest.raises(SystemExit) as end:
-        main(["models", "add", "case.onnx", *CLASSES, *flags, "--store", "store"])
-    return int(end.value.code or 0)
+    return exit_code("models", "add", "case.onnx", *CLASSES, *flags, "--store", "store")
 
 
 def _added(case: str, *flags: str) -> Application:

@@ -5,18 +5,12 @@ from pathlib import Path
 import onnx
 import pytest
 
-from splitplace.commands.main import main
 from splitplace.storage.model_store import ModelStore
+from tests.support.commands import exit_code
 from tests.support.network_cases import CASES
 
 ACCURACY = ("--accuracy", "0.5")
 ADDED = "added"
-
-
-@pytest.fixture(autouse=True)
-def _few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("splitplace.workshop.cutting.profile.ROUNDS", 2)
-    monkeypatch.setattr("splitplace.workshop.cutting.profile.SCORE_S", 0.05)
 
 
 @pytest.mark.parametrize(
@@ -54,14 +48,13 @@ def test_a_network_is_added_or_refused_in_one_line(
     (tmp_path / "labels.txt").write_text("a\nb\nc\nd\n")
     store = tmp_path / "store"
     labels = ("--labels", str(tmp_path / "labels.txt"))
-    with pytest.raises(SystemExit) as end:
-        main(["models", "add", str(file), *labels, *flags, "--store", str(store), "--stages", "2"])
+    code = exit_code("models", "add", file, *labels, *flags, "--store", store, "--stages", "2")
     said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("case: ")]
     if outcome == ADDED:
-        assert (end.value.code, said) == (0, [])
+        assert (code, said) == (0, [])
         assert ModelStore(store).application("case").variants
     else:
-        assert end.value.code != 0
+        assert code != 0
         (line,) = said
         assert outcome in line
         assert not (store / "case").exists()

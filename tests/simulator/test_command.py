@@ -3,16 +3,14 @@ from pathlib import Path
 
 import pytest
 
-from splitplace.commands.main import main
+from tests.support.commands import exit_code
 
 FEW = ("--hosts", "4", "--intervals", "3", "--rate", "2")
 
 
 def run(*arguments: str) -> int:
     """Exit code of `splitplace simulate`."""
-    with pytest.raises(SystemExit) as ended:
-        main(["simulate", *FEW, *arguments])
-    return int(ended.value.code or 0)
+    return exit_code("simulate", *FEW, *arguments)
 
 
 def test_a_simulation_is_printed_as_json_with_every_figure(capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,8 +77,6 @@ def test_settings_of_the_file_hold_where_no_flag_is_given(
 ) -> None:
     file = tmp_path / "scenario.json"
     file.write_text('{"rate": 3, "hosts": 4, "intervals": 2}')
-    with pytest.raises(SystemExit) as ended:
-        main(["simulate", "--policy", "semantic+random", "--scenario", str(file), "--json"])
-    assert ended.value.code == 0
+    assert exit_code("simulate", "--policy", "semantic+random", "--scenario", str(file), "--json") == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["rate"], result["hosts"], result["intervals"]) == (3, 4, 2)

@@ -8,8 +8,8 @@ import onnx
 import pytest
 from PIL import Image
 
-from splitplace.commands.main import main
 from splitplace.commands.shared.drawing import colour_of
+from tests.support.commands import exit_code, measure_quickly
 from tests.support.pictures import squares
 from tests.support.square_finder import square_finder
 from tests.support.waiting import PATIENCE_S
@@ -26,28 +26,20 @@ def system(tmp_path: Path) -> Iterator[System]:
         yield started
 
 
-def run(*arguments: str | Path) -> int:
-    with pytest.raises(SystemExit) as end:
-        main(list(map(str, arguments)))
-    assert isinstance(end.value.code, int)
-    return end.value.code
-
-
 def test_a_photo_comes_back_with_boxes_in_its_own_pixels(
     system: System, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("splitplace.workshop.cutting.profile.ROUNDS", 2)
-    monkeypatch.setattr("splitplace.workshop.cutting.profile.SCORE_S", 0.1)
+    measure_quickly(monkeypatch)
     onnx.save_model(square_finder(), tmp_path / "squares.onnx")
     (tmp_path / "labels.txt").write_text("square\n")
     (tmp_path / "photo.png").write_bytes(squares(480, 360, *PLACES, side=80))
     added = ("--labels", tmp_path / "labels.txt", "--kind", "detection", "--fit", "pad", "--padding", "20")
-    assert run("models", "add", tmp_path / "squares.onnx", *added, "--store", tmp_path / "store") == 0
+    assert exit_code("models", "add", tmp_path / "squares.onnx", *added, "--store", tmp_path / "store") == 0
     sent = ("submit", tmp_path / "photo.png", "--app", "squares", "--deadline", "40s", "--json")
     broker = ("--broker", system.broker.url, "--save", tmp_path / "out.png")
     for _ in range(int(PATIENCE_S)):  # until the splitter has looked at its store
         capsys.readouterr()
-        code = run(*sent, *broker)
+        code = exit_code(*sent, *broker)
         answer = json.loads(capsys.readouterr().out)
         if code == 0:
             break

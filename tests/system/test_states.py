@@ -12,10 +12,10 @@ import pytest
 from numpy.typing import NDArray
 
 from splitplace.bus.settings import Settings
-from splitplace.commands.main import main
 from splitplace.commands.submit import ask
 from splitplace.messages.findings import FoundTensor, FoundTensors
 from splitplace.messages.task import Answer, TaskRequest, TaskTensor
+from tests.support.commands import exit_code, measure_quickly
 from tests.support.several_tensors import lstm
 from tests.support.waiting import PATIENCE_S
 from tests.support.whole_system import Setup, System, running_system
@@ -55,13 +55,10 @@ def _answered(system: System, request: TaskRequest) -> Answer:
 def test_a_state_that_is_sent_back_goes_on_as_in_the_file(
     system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("splitplace.workshop.cutting.profile.ROUNDS", 2)
-    monkeypatch.setattr("splitplace.workshop.cutting.profile.SCORE_S", 0.1)
+    measure_quickly(monkeypatch)
     file = tmp_path / "lstm.onnx"
     onnx.save_model(lstm(), file)
-    with pytest.raises(SystemExit) as end:
-        main(["models", "add", str(file), "--store", str(tmp_path / "store")])
-    assert end.value.code == 0
+    assert exit_code("models", "add", file, "--store", tmp_path / "store") == 0
     session = ort.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     h0 = c0 = np.zeros((1, 1, 8), np.float32)
     state: Sequence[FoundTensor] = ()

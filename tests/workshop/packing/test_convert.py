@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from typing_extensions import override
 
-from splitplace.commands.main import main
 from splitplace.edge_node.runtime import FragmentRuntime, load_fragment
 from splitplace.edge_node.stage.pieces import joined_from
 from splitplace.edge_node.stage.session import joined_session
@@ -30,6 +29,7 @@ from splitplace.workshop.packing.earlier import earlier_application, earlier_fil
 from splitplace.workshop.packing.evaluation import variant_logits
 from splitplace.workshop.packing.merging import merged
 from splitplace.workshop.pieces.loaded import stage_runtime
+from tests.support.commands import exit_code
 from tests.support.earlier_store import Earlier, build_earlier_application, narrow_network
 from tests.support.small_pieces import noise
 
@@ -68,9 +68,7 @@ def earlier_logits(before: Earlier, variant: dict[str, Any]) -> NDArray[Any]:
 
 
 def run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as caught:
-        main(["models", *map(str, arguments)])
-    return int(caught.value.code or 0)
+    return exit_code("models", *arguments)
 
 
 def without_ids(variant: dict[str, Any]) -> dict[str, Any]:

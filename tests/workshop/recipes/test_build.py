@@ -12,7 +12,6 @@ from typing import cast
 import numpy as np
 import pytest
 
-from splitplace.commands.main import main
 from splitplace.messages.application import VariantKind
 from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.compression.bottleneck import Narrowing
@@ -23,16 +22,14 @@ from splitplace.workshop.packing.packer import PackingError, check_chains
 from splitplace.workshop.pieces.loaded import stage_runtime
 from splitplace.workshop.recipes.recipes import RECIPES, Recipe
 from splitplace.workshop.training.loop import TrainingSchedule
+from tests.support.commands import exit_code, measure_quickly
 from tests.support.message_examples import application
 from tests.support.small_networks import published_small_mnist
 
 
 def _run(*arguments: str | Path) -> int:
     """Exit code of `splitplace models ...`."""
-    with pytest.raises(SystemExit) as end:
-        main(["models", *map(str, arguments)])
-    assert isinstance(end.value.code, int)
-    return end.value.code
+    return exit_code("models", *arguments)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -50,8 +47,7 @@ def _small_recipe() -> Iterator[None]:
         compressed_flops=0.8,
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("splitplace.workshop.cutting.profile.ROUNDS", 2)
-        patch.setattr("splitplace.workshop.cutting.profile.SCORE_S", 0.1)
+        measure_quickly(patch)
         patch.setitem(cast("dict[str, Recipe]", RECIPES), "mnist", small)
         yield
 

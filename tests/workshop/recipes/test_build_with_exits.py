@@ -8,7 +8,6 @@ from typing import cast
 import pytest
 import torch
 
-from splitplace.commands.main import main
 from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.datasets import load_published
 from splitplace.workshop.networks.designs import ResNet
@@ -18,6 +17,7 @@ from splitplace.workshop.packing.evaluation import variant_logits
 from splitplace.workshop.pieces.loaded import stage_runtime
 from splitplace.workshop.recipes.recipes import RECIPES, Recipe
 from splitplace.workshop.training.loop import TrainingSchedule
+from tests.support.commands import exit_code, measure_quickly
 from tests.support.small_networks import published_small_mnist
 
 SMALL = replace(
@@ -39,14 +39,11 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ModelStore
     """The store, the checkpoints and the data of a finished build."""
     folder = tmp_path_factory.mktemp("exits")
     with pytest.MonkeyPatch.context() as patch, published_small_mnist(folder / "mnist") as data:
-        patch.setattr("splitplace.workshop.cutting.profile.ROUNDS", 2)
-        patch.setattr("splitplace.workshop.cutting.profile.SCORE_S", 0.1)
+        measure_quickly(patch)
         patch.setitem(cast("dict[str, Recipe]", RECIPES), "mnist", SMALL)
         store, checkpoints = folder / "store", folder / "checkpoints"
         places = ("--data", data, "--store", store, "--checkpoints", checkpoints)
-        with pytest.raises(SystemExit) as end:
-            main(["models", "build", "mnist", *map(str, places)])
-        assert end.value.code == 0
+        assert exit_code("models", "build", "mnist", *places) == 0
         yield ModelStore(store), checkpoints, data
 
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 from rich.progress import Progress
 
-from splitplace.commands.main import main
 from splitplace.errors import ConfigurationError
 from splitplace.storage.model_store import ModelStore, StoreError
 from splitplace.storage.paths import SHIPPED_STORE
@@ -26,6 +25,7 @@ from splitplace.workshop.recipes.recipes import RECIPES, Recipe
 from splitplace.workshop.recipes.teacher import SHARE, soft_targets
 from splitplace.workshop.recipes.trainings import Workbench, train_whole
 from splitplace.workshop.training.loop import TrainingSchedule
+from tests.support.commands import exit_code, measure_quickly
 from tests.support.small_networks import easy_dataset, easy_subset, published_small_mnist
 
 MILLIONS_OF_WEIGHTS = {"resnet50": 23.5, "mobilenet": 2.2, "inception": 21.8}
@@ -116,8 +116,7 @@ def test_early_exits_of_another_family_are_refused(tmp_path: Path) -> None:
 @pytest.fixture
 def small_recipe() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("splitplace.workshop.cutting.profile.ROUNDS", 2)
-        patch.setattr("splitplace.workshop.cutting.profile.SCORE_S", 0.1)
+        measure_quickly(patch)
         patch.setattr("splitplace.workshop.compression.pruning.STEPS", 10)
         patch.setitem(cast("dict[str, Recipe]", RECIPES), "mobilenet", SMALL)
         yield
@@ -127,12 +126,8 @@ def small_recipe() -> Iterator[None]:
 def test_a_mobilenet_is_built_whole_cut_branched_and_pruned(tmp_path: Path) -> None:
     with published_small_mnist(tmp_path / "mnist") as data:
         places = ("--data", data, "--store", tmp_path / "store", "--checkpoints", tmp_path / "checkpoints")
-        with pytest.raises(SystemExit) as end:
-            main(["models", "build", "mobilenet", *map(str, places)])
-        assert end.value.code == 0
-        with pytest.raises(SystemExit) as end:
-            main(["models", "evaluate", "mobilenet", "--data", str(data), "--store", str(tmp_path / "store")])
-        assert end.value.code == 0
+        assert exit_code("models", "build", "mobilenet", *places) == 0
+        assert exit_code("models", "evaluate", "mobilenet", *places[:4]) == 0
     application = ModelStore(tmp_path / "store").application("mobilenet")
     shapes = {variant.name: [stage.source for stage in variant.stages] for variant in application.variants}
     assert shapes == {

@@ -13,7 +13,6 @@ import numpy as np
 import onnx
 import pytest
 
-from splitplace.commands.main import main
 from splitplace.messages.application import Application, Fragment, Stage, Variant
 from splitplace.storage.model_store import ModelStore
 from splitplace.storage.paths import SHIPPED_STORE
@@ -28,6 +27,7 @@ from splitplace.workshop.report.groups import GroupConfusion, group_confusion, p
 from splitplace.workshop.report.page import Chapter, report_page
 from splitplace.workshop.report.times import BATCH, times_of
 from tests.support.chains import contents, cut_at, named, run_of
+from tests.support.commands import exit_code
 from tests.support.examples import chain, fragment, star, three_ways
 from tests.support.small_networks import exported_small_network
 
@@ -210,9 +210,7 @@ def test_pictures_come_from_the_first_folder_that_holds_some(small_mnist: Path, 
 
 
 def run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as exit_info:
-        main(["models", "report", *map(str, arguments)])
-    return int(exit_info.value.code or 0)
+    return exit_code("models", "report", *arguments)
 
 
 @pytest.fixture
