@@ -6,12 +6,11 @@ from math import inf
 
 from typing_extensions import override
 
-from splitplace.messages.task import TaskFinished
 from splitplace.policies.placement import Placement, PlacementRequest, place
 from splitplace.policies.prediction import Job
 from splitplace.policies.scoring import reward
-from splitplace.policies.splitting import Decision, SplitContext, SplitPolicy
-from splitplace.policies.state import State
+from splitplace.policies.splitting import Decision, SplitContext
+from splitplace.policies.splitting.interface import StatelessSplit
 from splitplace.simulator.departure import DISPATCH_HOPS, Departure
 from splitplace.simulator.simulation import Simulation
 from splitplace.simulator.twin import twin
@@ -25,7 +24,7 @@ UPPER_BOUND = "upper-bound"
 LookAhead = Callable[[str, str], tuple[float, float] | None]
 
 
-class Oracle(SplitPolicy):
+class Oracle(StatelessSplit):
     """Choose the variant with the highest total reward of all running tasks, the new one included.
 
     It tries every variant on a copy of the world, with the actual future work, until all running tasks end.
@@ -53,18 +52,6 @@ class Oracle(SplitPolicy):
         best = max(seen, key=lambda variant: (round(seen[variant][0], 9), -seen[variant][1]))
         rewards = {variant: gained for variant, (gained, _) in seen.items()}
         return Decision(best, f"the future is best with {best}", scores=rewards)
-
-    @override
-    def learn(self, context: SplitContext, outcome: TaskFinished) -> None:
-        pass
-
-    @override
-    def state(self) -> State:
-        return {}
-
-    @override
-    def restore(self, state: State) -> None:
-        pass
 
 
 def _blind(task: str, variant: str) -> None:

@@ -26,6 +26,7 @@ from splitplace.commands.watch.observation import Observation
 from splitplace.messages.application import Application
 from splitplace.messages.placing import StagePlacement
 from splitplace.messages.task import TaskPlaced
+from tests.commands.sensor_tasks import sent
 from tests.support.examples import node
 from tests.support.messages import accepted, decided, finished, placed
 from tests.support.tiny_application import build_tiny_application
@@ -37,26 +38,6 @@ TIGHT = TightDeadline(10.0, 1.0)
 @pytest.fixture(scope="module")
 def application(tmp_path_factory: pytest.TempPathFactory) -> Application:
     return build_tiny_application(tmp_path_factory.mktemp("store"), milliseconds_per_image=1.0)
-
-
-def sent(number: int, **changes: Any) -> SensorTask:
-    usual: dict[str, Any] = {
-        "client": "s",
-        "task": f"t{number}",
-        "format": "json",
-        "batch": 10,
-        "deadline_ms": 100.0,
-        "answers": 1,
-        "status": "answered",
-        "reason": "because",
-        "decision": "layer",
-        "on_time": True,
-        "response_ms": 50.0,
-        "elapsed_ms": 60.0,
-        "published_s": float(number),
-        "right": 9,
-    }
-    return SensorTask(**{**usual, **changes})
 
 
 def part(*tasks: SensorTask) -> Mapping[str, Any]:

@@ -9,25 +9,7 @@ from rich.console import Console
 from splitplace.commands.demo.summary import SensorTask, faults, summarise
 from splitplace.commands.demo.table import table
 from splitplace.messages.task import TaskDecided, TaskFinished
-
-
-def sent(number: int, **changes: Any) -> SensorTask:
-    usual: dict[str, Any] = {
-        "client": "s",
-        "task": f"t{number}",
-        "format": "json",
-        "batch": 10,
-        "deadline_ms": 100.0,
-        "answers": 1,
-        "status": "answered",
-        "reason": "because",
-        "decision": "whole",
-        "on_time": True,
-        "response_ms": 50.0,
-        "elapsed_ms": 60.0,
-        "right": 9,
-    }
-    return SensorTask(**{**usual, **changes})
+from tests.commands.sensor_tasks import sent
 
 
 def finished(number: int, variant: str | None) -> TaskFinished:

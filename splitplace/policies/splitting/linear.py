@@ -9,9 +9,12 @@ from typing import Annotated
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
+from typing_extensions import override
 
 from splitplace.messages.base import Name, Part
-from splitplace.policies.splitting.interface import SplitContext
+from splitplace.messages.task import TaskFinished
+from splitplace.policies.scoring import reward_of
+from splitplace.policies.splitting.interface import SplitContext, SplitPolicy
 from splitplace.policies.state import Json, State, StateError, validated_state
 
 Vector = npt.NDArray[np.float64]
@@ -152,3 +155,23 @@ class LinearModels:
 
     def _arm(self, variant: str) -> LinearArm:
         return self.arms.get(variant) or LinearArm()
+
+
+class LinearBandit(SplitPolicy):
+    """A policy that learns a linear model of each arm's reward."""
+
+    def __init__(self) -> None:
+        self._models = LinearModels()
+
+    @override
+    def learn(self, context: SplitContext, outcome: TaskFinished) -> None:
+        if outcome.variant is not None:
+            self._models.learn(context, outcome.variant, reward_of(outcome))
+
+    @override
+    def state(self) -> State:
+        return self._models.state()
+
+    @override
+    def restore(self, state: State) -> None:
+        self._models.restore(state)

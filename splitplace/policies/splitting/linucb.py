@@ -2,11 +2,8 @@
 
 from typing_extensions import override
 
-from splitplace.messages.task import TaskFinished
-from splitplace.policies.scoring import reward_of
-from splitplace.policies.splitting.interface import Decision, SplitContext, SplitPolicy, nothing_can_run
-from splitplace.policies.splitting.linear import LinearModels
-from splitplace.policies.state import State
+from splitplace.policies.splitting.interface import Decision, SplitContext, nothing_can_run
+from splitplace.policies.splitting.linear import LinearBandit
 
 ALPHA = 1.0
 """Standard deviations by which an uncertain arm is favoured, in units of the reward's noise.
@@ -15,13 +12,10 @@ Below about .7 an arm that was never tried could not outbid one that always earn
 """
 
 
-class LinUcb(SplitPolicy):
+class LinUcb(LinearBandit):
     """The arm whose expected reward plus `ALPHA` standard deviations is highest."""
 
     name = "linucb"
-
-    def __init__(self) -> None:
-        self._models = LinearModels()
 
     @override
     def decide(self, context: SplitContext) -> Decision:
@@ -35,16 +29,3 @@ class LinUcb(SplitPolicy):
         best = max(expected for expected, _ in estimates.values())
         reason = f"expected reward {mean:.2f} +- {deviation * ALPHA:.2f}, the highest upper bound"
         return Decision(chosen, reason, scores=scores, explored=mean < best)
-
-    @override
-    def learn(self, context: SplitContext, outcome: TaskFinished) -> None:
-        if outcome.variant is not None:
-            self._models.learn(context, outcome.variant, reward_of(outcome))
-
-    @override
-    def state(self) -> State:
-        return self._models.state()
-
-    @override
-    def restore(self, state: State) -> None:
-        self._models.restore(state)

@@ -135,7 +135,7 @@ class _Table:
         self.counts[place, load, int(censored), min(BINS - 1, int(_position(ratio)))] += 1
 
     def counts_of(self, variants: Sequence[str]) -> Vector:
-        """Return the counts of variants, zeros of those never counted; shape (variants, `LOADS`, 2, `BINS`)."""
+        """Return counts of variants, zeros of those never counted; shape (variants, `LOADS`, 2, `BINS`)."""
         counts = np.zeros((len(variants), LOADS, 2, BINS))
         for row, variant in enumerate(variants):
             if variant in self.variants:

@@ -6,11 +6,8 @@ from random import Random
 
 from typing_extensions import override
 
-from splitplace.messages.task import TaskFinished
-from splitplace.policies.scoring import reward_of
-from splitplace.policies.splitting.interface import Decision, SplitContext, SplitPolicy, nothing_can_run
-from splitplace.policies.splitting.linear import LinearModels
-from splitplace.policies.state import State
+from splitplace.policies.splitting.interface import Decision, SplitContext, nothing_can_run
+from splitplace.policies.splitting.linear import LinearBandit
 
 NOISE = 0.3
 """Standard deviation of a reward around its expectation (a reward that is 0 or 1 has at most .5)."""
@@ -19,14 +16,14 @@ _STEPS = 200
 _WIDTH = 5.0
 
 
-class Thompson(SplitPolicy):
+class Thompson(LinearBandit):
     """Draws a reward for each arm from its posterior, and takes the arm with the highest draw."""
 
     name = "thompson"
 
     def __init__(self, random: Random) -> None:
+        super().__init__()
         self._random = random
-        self._models = LinearModels()
 
     @override
     def decide(self, context: SplitContext) -> Decision:
@@ -45,19 +42,6 @@ class Thompson(SplitPolicy):
             propensity=probability_of_highest(mean, sigma, others),
             explored=mean < max(expected for expected, _ in beliefs.values()),
         )
-
-    @override
-    def learn(self, context: SplitContext, outcome: TaskFinished) -> None:
-        if outcome.variant is not None:
-            self._models.learn(context, outcome.variant, reward_of(outcome))
-
-    @override
-    def state(self) -> State:
-        return self._models.state()
-
-    @override
-    def restore(self, state: State) -> None:
-        self._models.restore(state)
 
 
 def probability_of_highest(mean: float, sigma: float, others: Sequence[tuple[float, float]]) -> float:

@@ -189,11 +189,22 @@ async def gateway_at(settings: GatewaySettings) -> AsyncIterator[asyncio.Task[No
 
 
 @contextlib.asynccontextmanager
-async def system(settings: GatewaySettings) -> AsyncIterator[tuple[StandIn, Sensor]]:
-    stand_in = StandIn(settings)
-    async with stand_in.bus, gateway_at(settings), sensor_at(settings) as sensor:
-        await until(lambda: stand_in.gateways)
+async def all_others(
+    settings: GatewaySettings, *, has_catalogue: bool = True
+) -> AsyncIterator[tuple[StandIn, Sensor]]:
+    """A system without its gateway."""
+    stand_in = StandIn(settings, has_catalogue=has_catalogue)
+    async with stand_in.bus, sensor_at(settings) as sensor:
         yield stand_in, sensor
+
+
+@contextlib.asynccontextmanager
+async def system(
+    settings: GatewaySettings, *, has_catalogue: bool = True
+) -> AsyncIterator[tuple[StandIn, Sensor]]:
+    async with all_others(settings, has_catalogue=has_catalogue) as others, gateway_at(settings):
+        await until(lambda: others[0].gateways)
+        yield others
 
 
 async def assert_next_answer_is_that_of_the_next_task(stand_in: StandIn, sensor: Sensor) -> None:

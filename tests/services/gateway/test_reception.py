@@ -30,9 +30,9 @@ from tests.services.gateway.live_gateway import (
     PREFIX,
     Sensor,
     StandIn,
+    all_others,
     gateway_at,
     packed,
-    sensor_at,
     system,
 )
 from tests.services.gateway.stimuli import entry
@@ -52,9 +52,7 @@ async def test_a_valid_task_waits_for_the_catalogue(
     settings: GatewaySettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(catalogue, "PATIENCE_MS", 1e6)
-    stand_in = StandIn(settings, has_catalogue=False)
-    async with stand_in.bus, gateway_at(settings), sensor_at(settings) as sensor:
-        await until(lambda: stand_in.gateways)
+    async with system(settings, has_catalogue=False) as (stand_in, sensor):
         await sensor.ask(packed(deadline_ms=60_000.0))
         await sensor.ask(b"noise", "task/digits/camera/2")
         assert (await sensor.answer())["task"] == "2"
@@ -99,9 +97,7 @@ async def test_without_a_catalogue_no_task_is_invalid(
 ) -> None:
     monkeypatch.setattr(catalogue, "PATIENCE_MS", 50.0)
     monkeypatch.setattr(recent_refusals, "COPIES_WITHIN_MS", 0.0)
-    stand_in = StandIn(settings, has_catalogue=False)
-    async with stand_in.bus, gateway_at(settings), sensor_at(settings) as sensor:
-        await until(lambda: stand_in.gateways)
+    async with system(settings, has_catalogue=False) as (stand_in, sensor):
         for _ in range(3):
             await sensor.ask(packed())
             refusal = await sensor.answer()
@@ -143,9 +139,7 @@ async def test_a_known_task_gets_its_stored_answer_before_anybody_looks_at_the_c
         first = await sensor.answer()
         await clear_catalogue(sensor)
     monkeypatch.setattr(catalogue, "PATIENCE_MS", 0.0)
-    stand_in = StandIn(settings, has_catalogue=False)
-    async with stand_in.bus, gateway_at(settings), sensor_at(settings) as sensor:
-        await until(lambda: stand_in.gateways)
+    async with system(settings, has_catalogue=False) as (_, sensor):
         await sensor.ask(packed())
         assert await sensor.answer() == {**first, "repeated": True}
 
@@ -259,8 +253,7 @@ async def test_a_task_that_comes_while_the_gateway_is_away_is_answered_by_the_ne
     settings: GatewaySettings,
 ) -> None:
     """The broker keeps it under the client id whose secret the state folder keeps."""
-    stand_in = StandIn(settings)
-    async with stand_in.bus, sensor_at(settings) as sensor:
+    async with all_others(settings) as (stand_in, sensor):
         async with gateway_at(settings):
             await until(lambda: stand_in.gateways)
         secret = settings.paths.gateway_client_id.read_text()
@@ -274,8 +267,7 @@ async def test_a_task_that_the_broker_had_kept_is_never_run(
     settings: GatewaySettings, broker_kind: StartedKind
 ) -> None:
     """The embedded broker sends it at each connection: it is refused once. Mosquitto keeps it to itself."""
-    stand_in = StandIn(settings)
-    async with stand_in.bus, sensor_at(settings) as sensor:
+    async with all_others(settings) as (stand_in, sensor):
         await sensor.client.publish(f"{PREFIX}/task/digits/camera/1", packed(), qos=1, retain=True)
         async with gateway_at(settings):
             if broker_kind == "embedded":
@@ -292,8 +284,7 @@ async def test_a_task_that_the_broker_had_kept_is_never_run(
 async def test_a_live_task_with_the_retain_flag_runs_once_and_hears_nothing_else_later(
     settings: GatewaySettings, broker_kind: StartedKind
 ) -> None:
-    stand_in = StandIn(settings)
-    async with stand_in.bus, sensor_at(settings) as sensor:
+    async with all_others(settings) as (stand_in, sensor):
         async with gateway_at(settings):
             await until(lambda: stand_in.gateways)
             await sensor.client.publish(f"{PREFIX}/task/digits/camera/1", packed(), qos=1, retain=True)
@@ -314,8 +305,7 @@ async def test_a_live_task_with_the_retain_flag_runs_once_and_hears_nothing_else
 async def test_a_retained_task_from_while_the_gateway_was_away_runs_and_its_repetition_is_answered_again(
     settings: GatewaySettings,
 ) -> None:
-    stand_in = StandIn(settings)
-    async with stand_in.bus, sensor_at(settings) as sensor:
+    async with all_others(settings) as (stand_in, sensor):
         async with gateway_at(settings):
             await until(lambda: stand_in.gateways)
         await sensor.client.publish(f"{PREFIX}/task/digits/camera/1", packed(), qos=1, retain=True)
@@ -341,7 +331,7 @@ async def test_a_task_from_before_the_clock_was_set_is_answered(settings: Gatewa
     async with Journal(settings.journal_file, durable=False) as journal:
         await journal.accept(entry_of(1, accepted_unix_s=0.0))
         await journal.accept(entry_of(2, accepted_unix_s=1e12))
-    async with sensor_at(settings) as sensor, StandIn(settings).bus, gateway_at(settings):
+    async with all_others(settings) as (_, sensor), gateway_at(settings):
         statuses = {answer["task"]: answer["status"] for answer in [await sensor.answer() for _ in range(2)]}
     assert statuses["1"] == "expired"
     assert statuses["2"] in {"answered", "expired"}
@@ -359,7 +349,7 @@ async def test_a_damaged_row_is_answered_once_and_the_others_go_on(settings: Gat
     with contextlib.closing(sqlite3.connect(settings.journal_file)) as database:
         database.execute("UPDATE tasks SET inputs = x'00' WHERE task = '1'")
         database.commit()
-    async with sensor_at(settings) as sensor, StandIn(settings).bus, gateway_at(settings):
+    async with all_others(settings) as (_, sensor), gateway_at(settings):
         heard = {answer["task"]: answer for answer in [await sensor.answer() for _ in range(2)]}
         assert heard["2"]["status"] == "answered"
         assert heard["1"]["status"] == "failed"

@@ -18,6 +18,7 @@ from tests.services.gateway.live_gateway import (
     IMAGES,
     PREFIX,
     StandIn,
+    all_others,
     assert_next_answer_is_that_of_the_next_task,
     gateway_at,
     packed,
@@ -198,9 +199,8 @@ async def test_a_restarted_aggregator_costs_an_attempt_and_not_the_answer(settin
 
 
 async def test_a_restarted_gateway_finishes_what_it_had_accepted(settings: GatewaySettings) -> None:
-    stand_in = StandIn(settings)
-    stand_in.silent = True
-    async with stand_in.bus, sensor_at(settings) as sensor:
+    async with all_others(settings) as (stand_in, sensor):
+        stand_in.silent = True
         async with gateway_at(settings):
             await until(lambda: stand_in.gateways)
             await sensor.ask(packed(deadline_ms=10_000.0))
