@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 from splitplace.workshop.compression.bottleneck import Narrowing
@@ -111,6 +112,10 @@ class Recipe:
         )
 
 
+_clothes = partial(Recipe, dataset="fashionmnist", mean=(72.9,), deviation=(90.0,))
+_SHIFTED = Augmentation(degrees=0, scale=0, shift_pixels=2, mirror=True)
+"""Pictures are moved and mirrored, neither turned nor scaled."""
+
 RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
@@ -128,12 +133,9 @@ RECIPES: Mapping[str, Recipe] = {
             compressed_schedule=TrainingSchedule(epochs=2, peak_learning_rate=0.02),
             bottlenecks={"blocks.1": Narrowing(8), "blocks.3": Narrowing(8)},
         ),
-        Recipe(
+        _clothes(
             name="fashionmnist",
             title="Clothes (FashionMNIST)",
-            dataset="fashionmnist",
-            mean=(72.9,),
-            deviation=(90.0,),
             design=ResNet((24, 64, 128), (1, 2, 2)),
             branch_design=ResNet((16, 32, 64), (1, 2, 2)),
             specialised=True,
@@ -171,18 +173,15 @@ RECIPES: Mapping[str, Recipe] = {
             int8=False,
             label_smoothing=0.1,
         ),
-        Recipe(
+        _clothes(
             name="resnet50",
             title="Clothes (FashionMNIST), with ResNet50-V2",
-            dataset="fashionmnist",
-            mean=(72.9,),
-            deviation=(90.0,),
             design=ResNet(PRINTED_WIDTHS, PRINTED_BLOCKS, "halving", bottlenecks=True),
             early_exits=(7, 13),
             bfloat16=True,
             branch_design=ResNet((16, 32, 64, 96), (1, 1, 1, 1), "halving", bottlenecks=True),
             distilled=False,
-            augmentation=Augmentation(degrees=0, scale=0, shift_pixels=2, mirror=True),
+            augmentation=_SHIFTED,
             schedule=TrainingSchedule(epochs=10, peak_learning_rate=0.1),
             semantic_schedule=TrainingSchedule(
                 epochs=10, peak_learning_rate=0.1, sides=(*(20,) * 3, *(24,) * 2)
@@ -191,37 +190,31 @@ RECIPES: Mapping[str, Recipe] = {
             int8=False,
             label_smoothing=0.1,
         ),
-        Recipe(
+        _clothes(
             name="mobilenet",
             title="Clothes (FashionMNIST), with MobileNetV2",
-            dataset="fashionmnist",
-            mean=(72.9,),
-            deviation=(90.0,),
             side=32,
             design=Scaled(MobileNetV2),
             branch_design=Scaled(MobileNetV2, 0.4),
             specialised=True,
             teacher="resnet50",
             bfloat16=True,
-            augmentation=Augmentation(degrees=0, scale=0, shift_pixels=2, mirror=True),
+            augmentation=_SHIFTED,
             schedule=TrainingSchedule(epochs=10, peak_learning_rate=0.1, sides=(*(20,) * 4, *(24,) * 3)),
             semantic_schedule=TrainingSchedule(epochs=3, peak_learning_rate=0.05, sides=(20, 24)),
             compressed_schedule=TrainingSchedule(epochs=2, peak_learning_rate=0.02, sides=(24,)),
             int8=False,
         ),
-        Recipe(
+        _clothes(
             name="inception",
             title="Clothes (FashionMNIST), with InceptionV3",
-            dataset="fashionmnist",
-            mean=(72.9,),
-            deviation=(90.0,),
             side=75,
             design=Scaled(InceptionV3),
             branch_design=Scaled(InceptionV3, 0.5),
             specialised=True,
             teacher="resnet50",
             bfloat16=True,
-            augmentation=Augmentation(degrees=0, scale=0, shift_pixels=2, mirror=True),
+            augmentation=_SHIFTED,
             schedule=TrainingSchedule(epochs=8, peak_learning_rate=0.1),
             semantic_schedule=TrainingSchedule(epochs=2, peak_learning_rate=0.05),
             compressed_schedule=TrainingSchedule(epochs=1, peak_learning_rate=0.02),
