@@ -24,6 +24,8 @@ from tests.support.whole_system import NODES, Setup, System, running_system
 pytestmark = pytest.mark.system
 
 REPOSITORY = Path(__file__).parents[2]
+SENSOR = "examples/sensor.py"
+DEMO_SENSOR = "splitplace/commands/demo/sensor.py"
 
 
 @pytest.fixture(scope="module", params=["mosquitto", "embedded"])
@@ -235,27 +237,30 @@ def test_watch_prints_each_message_as_a_line_of_json_that_replay_reads(
     assert log.broken == 0
 
 
-def run_sensor(system: System, *arguments: str) -> str:
-    """Run the Python sensor to its end, and return what it printed."""
+def printed(*command: str, variables: dict[str, str] | None = None) -> str:
+    """Run a program to its end, and return what it printed."""
     ended = subprocess.run(
-        [sys.executable, "examples/sensor.py", *at(system), "--application", "tiny", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        cwd=REPOSITORY,
+        command, capture_output=True, text=True, timeout=60, check=False, cwd=REPOSITORY, env=variables
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
 
 
-def test_the_python_sensor_gets_an_answer_to_every_task(system: System, tmp_path: Path) -> None:
+def run_sensor(program: str, system: System, *arguments: str) -> str:
+    """Run a sensor written in Python, and return what it printed."""
+    return printed(sys.executable, program, *at(system), "--application", "tiny", *arguments)
+
+
+def test_the_sensor_of_the_demo_gets_an_answer_to_every_task(system: System, tmp_path: Path) -> None:
     images, labels = tiny_images(50)
     samples, report_file = tmp_path / "samples.npz", tmp_path / "report.json"
     np.savez(samples, images=images[:, 0], labels=labels)
     deadlines = ("--tight-ms", "5000", "--tightest", "1", "--loosest", "2")
     tasks = ("--tasks", "25", "--rate", "20", "--batch-max", "6")
-    run_sensor(system, "--samples", str(samples), *tasks, *deadlines, "--report", str(report_file))
+    shown = run_sensor(
+        DEMO_SENSOR, system, "--samples", str(samples), *tasks, *deadlines, "--report", str(report_file)
+    )
+    assert shown.startswith("25 sent, 25 answered; ")
     report = json.loads(report_file.read_text())
     assert {task["format"] for task in report} == {"msgpack", "json", "png"}
     assert [task["answers"] for task in report] == [1] * 25
@@ -265,40 +270,30 @@ def test_the_python_sensor_gets_an_answer_to_every_task(system: System, tmp_path
 
 def test_the_python_sensor_prints_what_is_found_in_files(system: System, tmp_path: Path) -> None:
     files, labels = pictures(tmp_path, 2)
-    shown = run_sensor(system, *files, "--deadline-ms", "20000")
+    shown = run_sensor(SENSOR, system, *files, "--deadline-ms", "20000")
     found = [line.rpartition(" ")[0] for line in shown.splitlines()]
     assert found == [f"{file}: {LABELS[label]}" for file, label in zip(files, labels, strict=True)]
 
 
-def test_the_python_sensor_imports_nothing_of_ours() -> None:
+@pytest.mark.parametrize("sensor", [SENSOR, DEMO_SENSOR])
+def test_the_python_sensors_import_nothing_of_ours(sensor: str) -> None:
     program = (
-        "import sys; sys.path.insert(0, 'examples'); import sensor; "
+        f"import sys; sys.path.insert(0, {str(Path(sensor).parent)!r}); import sensor; "
         "ours = {'splitplace', 'messages', 'services', 'edge_node', 'pydantic'}; "
         "print(sorted(ours & set(sys.modules)))"
     )
-    command = [sys.executable, "-P", "-c", program]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY)
-    assert shown.stdout.strip() == "[]"
+    assert printed(sys.executable, "-P", "-c", program).strip() == "[]"
 
 
 def test_the_shell_sensor_prints_the_answer(system: System, tmp_path: Path) -> None:
     (file,), (label,) = pictures(tmp_path, 1)
-    shown = subprocess.run(
-        ["examples/sensor.sh", file, "9000"],
-        env={
-            "PATH": "/usr/bin:/bin",
-            "BROKER_HOST": system.broker.host,
-            "BROKER_PORT": str(system.broker.port),
-            "APPLICATION": "tiny",
-        },
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        cwd=REPOSITORY,
-    )
-    assert shown.returncode == 0, shown.stderr
-    answer = json.loads(shown.stdout)
+    variables = {
+        "PATH": "/usr/bin:/bin",
+        "BROKER_HOST": system.broker.host,
+        "BROKER_PORT": str(system.broker.port),
+        "APPLICATION": "tiny",
+    }
+    answer = json.loads(printed("examples/sensor.sh", file, "9000", variables=variables))
     assert (answer["status"], answer["predictions"][0]["index"]) == ("answered", label)
 
 

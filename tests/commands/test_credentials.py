@@ -15,7 +15,7 @@ from splitplace.commands.shared.credentials import hand_on_credentials
 from splitplace.errors import ConfigurationError
 from tests.support.waiting import block_until
 
-SENSOR = Path(__file__).parents[2] / "examples" / "sensor.py"
+ROOT = Path(__file__).parents[2]
 
 
 def test_credentials_of_a_url_reach_children_as_variables(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,10 +72,19 @@ def test_no_child_of_up_has_the_password_in_its_command_line(
     assert not any("swordfish" in text for text in everything)
 
 
-def test_the_sensor_takes_user_name_and_password_from_its_url(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("program", "needed"),
+    [
+        ("examples/sensor.py", [__file__]),
+        ("splitplace/commands/demo/sensor.py", ["--samples", "none.npz"]),
+    ],
+)
+def test_sensors_take_user_name_and_password_from_their_url(
+    program: str, needed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("SPLITPLACE_USERNAME", "SPLITPLACE_PASSWORD"):
         monkeypatch.delenv(name, raising=False)
-    sensor = runpy.run_path(str(SENSOR), run_name="sensor")
-    arguments = sensor["parse"](["--broker", "mqtt://anna:se%40cret@127.0.0.1:9", "--samples", "none.npz"])
+    sensor = runpy.run_path(str(ROOT / program), run_name="sensor")
+    arguments = sensor["parse"](["--broker", "mqtt://anna:se%40cret@127.0.0.1:9", *needed])
     client = sensor["Sensor"](arguments)._client
     assert (client._username, client._password) == (b"anna", b"se@cret")

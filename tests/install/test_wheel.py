@@ -68,11 +68,6 @@ def test_the_wheel_holds_every_file_of_the_package_and_no_other(wheel: Path) -> 
     assert {path for path in recorded(wheel) if path.startswith("splitplace/")} == {
         path.replace("/./", "/") for path in expected
     }
-    with zipfile.ZipFile(wheel) as archive:
-        assert (
-            archive.read("splitplace/commands/demo/sensor.py")
-            == (ROOT / "examples" / "sensor.py").read_bytes()
-        )
 
 
 def test_a_wheel_built_without_the_source_distribution_is_the_same(wheel: Path, tmp_path: Path) -> None:

@@ -42,8 +42,7 @@ def test_each_kind_of_answer_is_told_in_words(prediction: dict[str, Any] | None,
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ([], "either files or --samples"),
-        (["photo.jpg", "--samples", "samples.npz"], "either files or --samples"),
+        ([], "the following arguments are required: files"),
         (["no-such-photo.jpg"], "no-such-photo.jpg: no such file"),
     ],
 )

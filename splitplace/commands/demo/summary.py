@@ -19,7 +19,7 @@ DECISIONS = ("whole", "layer", "semantic")
 
 
 class SensorTask(BaseModel):
-    """One line of the sensor's report (examples/sensor.py says what the fields mean)."""
+    """One line of the sensor's report (`sensor.py` says what the fields mean)."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

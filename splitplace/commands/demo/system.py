@@ -16,7 +16,6 @@ from splitplace.policies.pairs import PolicyPair
 from splitplace.storage.model_store import ModelStore
 
 SENSOR = Path(__file__).with_name("sensor.py")
-"""In a checkout, a link to `examples/sensor.py`."""
 
 
 def start_services(
