@@ -27,6 +27,7 @@ from tests.support.waiting import pass_time
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
+UNITS = ROOT / "splitplace" / "commands" / "service"
 DOCKERFILES = sorted(DEPLOY.glob("Dockerfile.*"))
 
 
@@ -218,12 +219,12 @@ def test_mosquitto_lets_the_largest_task_through() -> None:
 def unit(name: str) -> ConfigParser:
     parser = ConfigParser(strict=False, interpolation=None)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
-    parser.read_string((DEPLOY / f"splitplace-{name}.service").read_text(encoding="utf-8"))
+    parser.read_string((UNITS / f"splitplace-{name}.service").read_text(encoding="utf-8"))
     return parser
 
 
 def test_the_systemd_unit_starts_a_node_and_sets_variables_it_knows() -> None:
-    text = (DEPLOY / "splitplace-node.service").read_text(encoding="utf-8")
+    text = (UNITS / "splitplace-node.service").read_text(encoding="utf-8")
     service = unit("node")["Service"]
     assert service["ExecStart"].split()[1:] == ["node"]
     known = {f"SPLITPLACE_{name.upper()}" for name in NodeSettings.model_fields} | {"SPLITPLACE_CONFIG"}

@@ -26,7 +26,7 @@ EXTRAS = "edge,broker,secure"
 PREFIX = "/opt/splitplace"
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-UNITS = sorted((ROOT / "deploy").glob("*.service"))
+UNITS = sorted((ROOT / "splitplace" / "commands" / "service").glob("*.service"))
 DOCUMENTS = "/usr/share/doc/splitplace"
 LAUNCHER = f"#!{PREFIX}/bin/python3\nfrom splitplace.commands.main import main\n\nmain()\n"
 NODE_SETTINGS = HERE / "node.toml"
@@ -75,9 +75,7 @@ def configuration(environment: Path, wheel: Path, architecture: str, python: str
         {"src": str(ROOT / "LICENSE"), "dst": f"{DOCUMENTS}/copyright"},
         {"src": str(ROOT / "docs/raspberry-pi.md"), "dst": f"{DOCUMENTS}/raspberry-pi.md"},
     ]
-    contents += [
-        {"src": str(each.resolve()), "dst": f"/usr/lib/systemd/system/{each.name}"} for each in UNITS
-    ]
+    contents += [{"src": str(each), "dst": f"/usr/lib/systemd/system/{each.name}"} for each in UNITS]
     return {
         "name": "splitplace",
         "arch": architecture,

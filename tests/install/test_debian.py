@@ -16,6 +16,7 @@ from splitplace.commands.service.units import PACKAGED_PROGRAM, UNITS
 from tests.support.texts import ROOT
 
 FOLDER = ROOT / "deploy" / "debian"
+SHIPPED = ROOT / "splitplace" / "commands" / "service"
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +63,12 @@ def test_a_package_names_version_architecture_and_the_python_that_its_wheels_are
     assert "python3 (>= 3.11), python3 (<< 3.12)" in fields
 
 
-def test_a_package_holds_the_units_of_deploy_and_the_program_that_they_start(
-    package: Path, tmp_path: Path
-) -> None:
+def test_a_package_holds_the_units_and_the_program_that_they_start(package: Path, tmp_path: Path) -> None:
     subprocess.run(["dpkg-deb", "--extract", package, tmp_path], check=True)
     units = tmp_path / "usr" / "lib" / "systemd" / "system"
     assert {each.name for each in units.iterdir()} == set(UNITS.values())
     for name in UNITS.values():
-        assert (units / name).read_bytes() == (ROOT / "deploy" / name).read_bytes()
+        assert (units / name).read_bytes() == (SHIPPED / name).read_bytes()
         assert f"ExecStart={PACKAGED_PROGRAM} " in (units / name).read_text()
     assert (tmp_path / PACKAGED_PROGRAM.lstrip("/")).is_file()
     assert (tmp_path / "usr" / "bin" / "splitplace").readlink() == Path(PACKAGED_PROGRAM)

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """A sensor of the demo: sends batches of labelled images with deadlines, and keeps every answer.
 
-A plain MQTT 5 client, a program of its own that imports nothing of SplitPlace (examples/sensor.py is shorter).
-It sends tasks as msgpack, as JSON and as bare PNGs, at random moments, with batches from one image to
-`--batch-max` and deadlines from hopeless to loose, and prints how many answers were right and in time:
+A plain MQTT 5 client, a program of its own that imports nothing of SplitPlace. It sends tasks as msgpack, as
+JSON and as bare PNGs, at random moments, with batches from one image to `--batch-max` and deadlines from
+hopeless to loose, and prints how many answers were right and in time. examples/sensor.py is a shorter one.
 
     python splitplace/commands/demo/sensor.py --samples splitplace/shipped_store/mnist/samples.npz --tasks 20
 """

@@ -1,1 +1,1 @@
-"""`splitplace service`: parts under systemd. The units are here; `deploy/` links to them."""
+"""`splitplace service`: parts under systemd. The units are here."""
