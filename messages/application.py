@@ -38,6 +38,7 @@ from splitplace.messages.limits import (
     MAX_STORED_PIECES,
     MAX_TENSOR_BYTES,
 )
+from splitplace.messages.measured_memory import MeasuredMemory
 from splitplace.messages.pictures import PictureInput
 from splitplace.messages.pieces import (
     ChainStage,
@@ -104,6 +105,8 @@ class Fragment(Part):
     """Number of the piece after its last one."""
     largest_weight_bytes: Bytes = 0
     """Memory of the largest of its weights; 0 = not known."""
+    memory: MeasuredMemory | None = None
+    """What it takes, if that was measured; else it follows from its weights and tensors."""
 
     @property
     def input_bytes_per_image(self) -> int:

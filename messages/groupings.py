@@ -11,6 +11,7 @@ from itertools import islice, pairwise
 from splitplace.errors import SplitPlaceError
 from splitplace.messages.application import INPUT, Application, Fragment, Stage, Variant
 from splitplace.messages.limits import MAX_TENSOR_BYTES
+from splitplace.messages.measured_memory import MeasuredRun, foreseen_memory
 from splitplace.messages.pieces import NamedChain, PieceRun, RunTotals, as_described, bundle_bytes
 from splitplace.messages.placing import StagePlacement
 from splitplace.messages.task import TaskPlaced
@@ -77,12 +78,12 @@ def derived_fragment(application: Application, run: PieceRun, totals: RunTotals 
     if totals is None:
         *_, totals = islice(named.totals_from(run.first), run.end - run.first)
     described = [known for known in application.fragments if known.chain == run.chain]
-    images = _micro_batch(application, run.chain)
+    activation_bytes = _micro_batch(application, run.chain) * totals.activation_bytes_per_image
     return Fragment(
         sha256=stage.sha256,
         file_bytes=totals.file_bytes,
         weight_bytes=totals.weight_bytes,
-        peak_memory_bytes=totals.weight_bytes + images * totals.activation_bytes_per_image,
+        peak_memory_bytes=totals.weight_bytes + activation_bytes,
         flops_per_image=totals.flops_per_image,
         milliseconds_per_image=totals.milliseconds_per_image,
         largest_weight_bytes=totals.largest_weight_bytes,
@@ -94,7 +95,16 @@ def derived_fragment(application: Application, run: PieceRun, totals: RunTotals 
         chain=run.chain,
         first=run.first,
         end=run.end,
+        memory=foreseen_memory(_measured(described), totals.weight_bytes, activation_bytes),
     )
+
+
+def _measured(fragments: Iterable[Fragment]) -> list[MeasuredRun]:
+    return [
+        MeasuredRun(each.weight_bytes, each.peak_memory_bytes - each.weight_bytes, each.memory)
+        for each in fragments
+        if each.memory is not None
+    ]
 
 
 def grouped(application: Application, variant: Variant, cuts: Sequence[int]) -> GroupedVariant:

@@ -82,6 +82,9 @@ MAX_TENSOR_RANK = 8
 
 MAX_CHUNKS = MAX_TENSOR_BYTES // CHUNK_BYTES + 1
 
+PREPARED_FROM_BYTES = 16 * MEBIBYTE
+"""Weights from which on a fragment is prepared. Below, the process that prepares it costs more than it saves:
+to start it takes a second of a whole core, and ten on a node that has a tenth of one."""
 MAX_FILE_BYTES = 256 * MEBIBYTE
 """Largest file that a node fetches."""
 

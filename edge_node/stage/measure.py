@@ -1,4 +1,4 @@
-"""The child process that loads a prepared stage, runs it, and says how much private memory that takes.
+"""The child process that loads a stage, runs it, and says how much private memory that takes.
 
     python -m splitplace.edge_node.stage.measure PARENT MEMORY_BYTES MODEL
 
@@ -14,9 +14,10 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypedDict
+from typing import Any, NotRequired, Self, TypedDict
 
 import numpy as np
+import onnxruntime as ort
 from numpy.typing import NDArray
 
 from splitplace.edge_node import sessions
@@ -42,6 +43,8 @@ class Wanted(TypedDict):
     inputs: list[Input]
     packed: bool
     """Whether its weights are laid out for this processor."""
+    weights: NotRequired[str]
+    """Folder with the weights of its pieces, where the stage is joined and not prepared."""
     micro_batches: list[int]
     """Ascending: memory that a small one has left is reused by a larger one, or counts."""
 
@@ -77,10 +80,10 @@ def main() -> None:
 
 
 def measured(model: Path, wanted: Wanted, memory_bytes: int) -> Measured:
-    """Load and run a prepared stage.
+    """Load and run a stage.
 
     Args:
-        model: The prepared model; its weights lie beside it.
+        model: The prepared model, whose weights lie beside it, or the joined one.
         wanted: Its inputs, and the micro-batches to run.
         memory_bytes: Private memory that it may use.
 
@@ -93,7 +96,7 @@ def measured(model: Path, wanted: Wanted, memory_bytes: int) -> Measured:
     base_bytes = private_bytes()
     child.limit_memory(memory_bytes)
     with _Peak() as peak:
-        session = sessions.load(model, sessions.prepared_options(threads=1, packed=wanted["packed"]))
+        session = _loaded(model, wanted)
         loading_bytes = peak.take()
         sessions.give_back_memory()
         loaded_bytes = private_bytes()
@@ -119,6 +122,13 @@ def measured(model: Path, wanted: Wanted, memory_bytes: int) -> Measured:
         loaded_bytes=max(0, loaded_bytes - base_bytes),
         runs=runs,
     )
+
+
+def _loaded(model: Path, wanted: Wanted) -> ort.InferenceSession:
+    """Load the stage as a node does."""
+    if "weights" in wanted:
+        return sessions.load(model.read_bytes(), sessions.session_options(1, Path(wanted["weights"])))
+    return sessions.load(model, sessions.prepared_options(threads=1, packed=wanted["packed"]))
 
 
 def private_bytes(process: int | str = "self") -> int:

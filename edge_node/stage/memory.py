@@ -7,10 +7,7 @@ from pydantic import Field
 
 from splitplace.messages.base import Bytes, Milliseconds, Part
 from splitplace.messages.limits import MAX_BATCH, MEBIBYTE
-
-_SPREAD = 1.05
-_SPREAD_BYTES = 1 * MEBIBYTE
-"""Measurements of one stage differ by so much (seen: 0.3 MiB and 2 %)."""
+from splitplace.policies.memory import reserved_bytes
 
 _FORM = 1.1
 _FORM_BYTES = 1 * MEBIBYTE
@@ -56,7 +53,7 @@ class StageMemory(Part):
         else:
             last = self.runs[-1]
             measured = last.private_bytes * micro_batch / last.micro_batch
-        return int(_SPREAD * max(measured, self.loading_bytes)) + _SPREAD_BYTES
+        return reserved_bytes(max(measured, self.loading_bytes))
 
 
 def form_bytes(weight_bytes: int) -> int:

@@ -6,6 +6,8 @@ Reads the joined model from standard input. Writes `MODEL` and `WEIGHTS` into th
 what becomes of weights: `packed` lays them out for this processor, and holds all of them while it does so.
 `plain` leaves them as they are, and holds about the largest; runs are slower then, by some 10 to 20 %. The
 mapped stage holds none of them. In a process of its own that memory is gone when it ends.
+
+Writes to standard output how much private memory the bare process has, in bytes.
 """
 
 import sys
@@ -15,6 +17,7 @@ import onnxruntime as ort
 
 from splitplace.edge_node.sessions import NO_PACKING, session_options
 from splitplace.edge_node.stage.child import limit_files, limit_memory, work_for
+from splitplace.edge_node.stage.measure import private_bytes
 from splitplace.messages.limits import SMALL_WEIGHT_BYTES
 
 MODEL = "stage.onnx"
@@ -28,6 +31,7 @@ def main() -> None:
     parent, memory_bytes, file_bytes, pieces, form, layout = sys.argv[1:]
 
     def work() -> None:
+        print(private_bytes())  # noqa: T201 - read by the node
         model = sys.stdin.buffer.read()
         limit_files(int(file_bytes))
         limit_memory(int(memory_bytes))

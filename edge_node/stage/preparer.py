@@ -7,6 +7,7 @@ from collections.abc import Collection
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pydantic import ValidationError
 
@@ -49,6 +50,8 @@ class Prepared:
     seconds: float = 0.0
     peak_bytes: int = 0
     """Greatest private memory of the child that prepared, looked at every 10 ms; 0 if none did."""
+    preparing_bytes: int = 0
+    """The same beyond what the bare child has."""
 
 
 @dataclass(frozen=True)
@@ -145,14 +148,14 @@ class Preparer:
         found = self.find(stage, micro_batches)
         if found is not None:
             return found
-        key, began, peak_bytes = key_of(stage), time.monotonic(), 0
+        key, began, written = key_of(stage), time.monotonic(), Ended(b"", 0)
         model = self._forms.find(key)
         if model is None:
             joined = joined_from(self._pieces, stage)
             check_stage(joined, self._max_tensor_bytes)
             with self._forms.making(key, form_bytes) as form:
                 form.packed = limits.packed
-                peak_bytes = self._write(joined, stage, form.folder, limits)
+                written = self._write(joined, stage, form.folder, limits)
                 form.memory = self._measured(form.folder / MODEL, stage, micro_batches, limits)
         else:
             about = self._forms.about(key)
@@ -164,12 +167,18 @@ class Preparer:
         seconds = time.monotonic() - began
         log.info(
             "prepared stage %s (%s) in %.1f s, peak %.1f MiB",
-            *(key[:12], PACKED if made.packed else PLAIN, seconds, peak_bytes / 2**20),
+            *(key[:12], PACKED if made.packed else PLAIN, seconds, written.peak_bytes / 2**20),
         )
-        return replace(made, was_there=False, seconds=seconds, peak_bytes=peak_bytes)
+        return replace(
+            made,
+            was_there=False,
+            seconds=seconds,
+            peak_bytes=written.peak_bytes,
+            preparing_bytes=max(0, written.peak_bytes - _bare_bytes(written.answer)),
+        )
 
-    def _write(self, joined: bytes, stage: ChainStage, folder: Path, limits: Limits) -> int:
-        """Have a stage optimised and written into a folder. Return the child's peak of private memory."""
+    def _write(self, joined: bytes, stage: ChainStage, folder: Path, limits: Limits) -> Ended:
+        """Have a stage optimised and written into a folder."""
         room_bytes = self._forms.room_bytes
         layout = PACKED if limits.packed else PLAIN
         arguments = (str(room_bytes), str(self._pieces), str(folder), layout)
@@ -179,20 +188,46 @@ class Preparer:
             raise FormTooLargeError(too_large(room_bytes + 1, room_bytes)) from error
         if not (folder / MODEL).exists():
             raise PrepareError("the preparation wrote no model")
-        return ended.peak_bytes
+        return ended
+
+    def measure_joined(
+        self, stage: ChainStage, micro_batches: Collection[int], limits: Limits
+    ) -> StageMemory:
+        """Have a stage loaded as it is, and run, in a child process. Blocks. Raises as `prepare` does."""
+        sizes = tuple(sorted({1, *micro_batches}))
+        return self._children.submit(lambda: self._measured_joined(stage, sizes, limits)).result()
+
+    def _measured_joined(
+        self, stage: ChainStage, micro_batches: tuple[int, ...], limits: Limits
+    ) -> StageMemory:
+        joined = joined_from(self._pieces, stage)
+        check_stage(joined, self._max_tensor_bytes)
+        with TemporaryDirectory() as folder:
+            model = Path(folder) / MODEL
+            model.write_bytes(joined)
+            return self._measured(model, stage, micro_batches, limits, self._pieces)
 
     def _measured(
-        self, model: Path, stage: ChainStage, micro_batches: tuple[int, ...], limits: Limits
+        self,
+        model: Path,
+        stage: ChainStage,
+        micro_batches: tuple[int, ...],
+        limits: Limits,
+        pieces: Path | None = None,
     ) -> StageMemory:
-        """Have a prepared stage loaded and run. This also shows that it can be, before the node does it."""
+        """Have a stage loaded and run. This also shows that it can be, before the node does it."""
         inputs = [
             Input(name=tensor.name, dtype=tensor.spec.dtype, shape=list(tensor.spec.shape))
             for tensor in stage.inputs
         ]
-        wanted = json.dumps(Wanted(inputs=inputs, packed=limits.packed, micro_batches=list(micro_batches)))
+        wanted = Wanted(inputs=inputs, packed=limits.packed, micro_batches=list(micro_batches))
+        if pieces is not None:
+            wanted["weights"] = str(pieces)
         weights = model.with_name(WEIGHTS)
         mapped_bytes = weights.stat().st_size if weights.exists() else 0
-        ended = self._run(self._measure_command, (str(model),), wanted.encode(), limits, mapped_bytes)
+        ended = self._run(
+            self._measure_command, (str(model),), json.dumps(wanted).encode(), limits, mapped_bytes
+        )
         try:
             return StageMemory.model_validate_json(ended.answer)
         except ValidationError as error:
@@ -209,6 +244,11 @@ class Preparer:
             mapped_bytes=mapped_bytes,
             timeout_s=limits.timeout_s,
         )
+
+
+def _bare_bytes(answer: bytes) -> int:
+    """Return the private memory that a child had before it began, from what it wrote."""
+    return int(answer) if answer.strip().isdigit() else 0
 
 
 def _weights_bytes(stage: ChainStage) -> int:

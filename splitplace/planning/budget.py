@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from splitplace.errors import SplitPlaceError
-from splitplace.messages.application import Application, Fragment
+from splitplace.messages.application import Application
 from splitplace.messages.groupings import cut_places, derived_fragment, free_chain
 from splitplace.messages.pieces import PieceRun
-from splitplace.policies.memory import described_bytes, least_preparing_bytes, megabytes
+from splitplace.policies.memory import least_budget_bytes, megabytes
 
 
 class BudgetError(SplitPlaceError, ValueError):
@@ -24,11 +24,6 @@ class BudgetStage:
     last: int
     bytes: int
     """The memory budget that its node needs: to prepare it, and to run a micro-batch."""
-
-
-def least_bytes(fragment: Fragment) -> int:
-    """Return the smallest memory budget of a node that can prepare and run a fragment."""
-    return max(least_preparing_bytes(fragment), described_bytes(fragment))
 
 
 def fewest_stages(application: Application, budget_bytes: float) -> tuple[BudgetStage, ...]:
@@ -47,7 +42,7 @@ def fewest_stages(application: Application, budget_bytes: float) -> tuple[Budget
         return _uncut(application, budget_bytes)
     places = (0, *cut_places(application, named), len(named.chain.pieces))
     needed = {
-        (first, end): least_bytes(
+        (first, end): least_budget_bytes(
             derived_fragment(application, PieceRun(chain=named.name, first=first, end=end))
         )
         for first, end in combinations(places, 2)
@@ -81,7 +76,7 @@ def _too_large(needed: Mapping[tuple[int, int], int], start: int, budget_bytes: 
 
 def _uncut(application: Application, budget_bytes: float) -> tuple[BudgetStage, ...]:
     fragment = application.fragment(application.variants[0].stages[0].fragment)
-    size = least_bytes(fragment)
+    size = least_budget_bytes(fragment)
     if size > budget_bytes:
         raise BudgetError(
             f"it cannot be cut and needs {megabytes(size)}, a node has {megabytes(budget_bytes)}"

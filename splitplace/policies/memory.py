@@ -9,11 +9,8 @@ from math import inf
 from typing import NamedTuple
 
 from splitplace.messages.application import Fragment
-from splitplace.messages.limits import MEBIBYTE
-
-PREPARED_FROM_BYTES = 16 * MEBIBYTE
-"""Weights from which on a fragment is prepared. Below, the process that prepares it costs more than it saves:
-to start it takes a second of a whole core, and ten on a node that has a tenth of one."""
+from splitplace.messages.limits import MEBIBYTE, PREPARED_FROM_BYTES
+from splitplace.messages.measured_memory import MeasuredMemory
 
 _PREPARING = 1.2
 """Private memory of the preparing process, as a multiple of the weights in memory. Enough for ResNet50,
@@ -28,6 +25,9 @@ _ACTIVATIONS = 2.2
 vision transformer, with the buffers of its products."""
 _SESSION_BYTES = 4 * MEBIBYTE
 """Private memory of a mapped fragment before it runs (measured: 2 to 3 MiB)."""
+_SPREAD = 1.05
+_SPREAD_BYTES = 1 * MEBIBYTE
+"""Measurements of one fragment differ by so much (seen: 0.3 MiB and 2 %)."""
 
 
 def is_prepared(fragment: Fragment) -> bool:
@@ -35,14 +35,25 @@ def is_prepared(fragment: Fragment) -> bool:
     return fragment.chain is not None and fragment.weight_bytes >= PREPARED_FROM_BYTES
 
 
+def reserved_bytes(measured_bytes: float) -> int:
+    """Return what to reserve where so much was measured."""
+    return int(_SPREAD * measured_bytes) + _SPREAD_BYTES
+
+
 def activation_bytes(fragment: Fragment) -> int:
-    """Return the memory of a further run of a loaded fragment at the same time, as described."""
+    """Return the memory of a further run of a loaded fragment at the same time, as its manifest says."""
+    memory = _measured(fragment)
+    if memory is not None:
+        return max(0, described_bytes(fragment) - memory.loaded_bytes)
     described = max(0, fragment.peak_memory_bytes - fragment.weight_bytes)
     return int(_ACTIVATIONS * described) if is_prepared(fragment) else described
 
 
 def described_bytes(fragment: Fragment) -> int:
-    """Return the private memory of a loaded fragment that follows from its manifest."""
+    """Return the private memory of a loaded fragment: what its manifest measured, or what follows from it."""
+    memory = _measured(fragment)
+    if memory is not None:
+        return reserved_bytes(max(memory.running_bytes, memory.loading_bytes))
     if not is_prepared(fragment):
         return fragment.peak_memory_bytes
     return activation_bytes(fragment) + _SESSION_BYTES
@@ -61,6 +72,9 @@ def preparing_bytes(fragment: Fragment) -> int:
     """Return the private memory of a preparation with weights laid out for the processor; 0 if none is."""
     if not is_prepared(fragment):
         return 0
+    memory = _measured(fragment)
+    if memory is not None:
+        return max(reserved_bytes(memory.preparing_bytes), described_bytes(fragment))
     factor = _PREPARING_NARROW if _is_narrow(fragment) else _PREPARING
     return max(int(factor * fragment.weight_bytes) + _PREPARING_BYTES, described_bytes(fragment))
 
@@ -78,6 +92,11 @@ def least_preparing_bytes(fragment: Fragment) -> int:
     return min(usual, max(least, described_bytes(fragment)))
 
 
+def least_budget_bytes(fragment: Fragment) -> int:
+    """Return the smallest memory budget of a node that can prepare and run a fragment."""
+    return max(least_preparing_bytes(fragment), described_bytes(fragment))
+
+
 def preparation(fragment: Fragment, budget_bytes: float) -> Preparation:
     """Return how a node prepares a fragment: laid out for its processor if its budget holds that."""
     usual = preparing_bytes(fragment)
@@ -91,6 +110,14 @@ def next_preparation(fragment: Fragment, lacked: Preparation, budget_bytes: int)
     if lacked.private_bytes < budget_bytes:
         return lacked._replace(private_bytes=min(2 * lacked.private_bytes, budget_bytes))
     return Preparation(least_preparing_bytes(fragment), packed=False) if lacked.packed else None
+
+
+def _measured(fragment: Fragment) -> MeasuredMemory | None:
+    """Return the memory that was measured of a fragment, if it was loaded as nodes load it."""
+    memory = fragment.memory
+    if memory is None or (memory.preparing_bytes > 0) != is_prepared(fragment):
+        return None
+    return memory
 
 
 def _is_narrow(fragment: Fragment) -> bool:

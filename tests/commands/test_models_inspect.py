@@ -100,6 +100,7 @@ def test_the_chains_of_an_application_are_compared_with_the_best(
     assert "whole 1 " in shown
     assert " layer " in shown, "the chain that is cut after a piece"
     assert "layer in the store: the slowest of 3 stages computes" in shown
+    assert "mnist: memory of a node for each stage" in shown
 
 
 @pytest.mark.parametrize(

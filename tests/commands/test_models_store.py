@@ -70,7 +70,7 @@ def test_removing_an_own_network_brings_the_shipped_one_back_and_that_stays(
     assert (SHIPPED_STORE / "mnist" / "manifest.json").is_file()
 
 
-def test_times_of_this_machine_are_stored_in_the_own_store(
+def test_times_and_memory_of_this_machine_are_stored_in_the_own_store(
     own: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measure_quickly(monkeypatch)
@@ -80,7 +80,9 @@ def test_times_of_this_machine_are_stored_in_the_own_store(
     assert listed(capsys)["mnist"] == own / "mnist"
     assert ModelStore(SHIPPED_STORE).application("mnist") == shipped
     names = [fragment.sha256 for fragment in shipped.fragments]
-    assert [fragment.sha256 for fragment in ModelStore(own).application("mnist").fragments] == names
+    written = ModelStore(own).application("mnist")
+    assert [fragment.sha256 for fragment in written.fragments] == names
+    assert all(fragment.memory is not None for fragment in written.fragments)
 
 
 def test_an_archive_that_cannot_be_written_is_explained(

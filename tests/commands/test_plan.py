@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from splitplace.commands.demo.plan import PlanError, largest_network, plan_nodes, whole_bytes
 from splitplace.messages.application import Application
-from splitplace.policies.memory import PREPARED_FROM_BYTES, preparing_bytes
+from splitplace.messages.limits import PREPARED_FROM_BYTES
+from splitplace.policies.memory import preparing_bytes
 from tests.support.tiny_application import build_tiny_application
 
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from splitplace.messages.cluster import CancelTask, PrepareFragments
 from splitplace.messages.frames import Route
+from splitplace.messages.limits import PREPARED_FROM_BYTES
 from splitplace.messages.topics import NODE_CANCEL, NODE_INFO, NODE_PREPARE, NODE_STATUS
-from splitplace.policies.memory import PREPARED_FROM_BYTES
 from tests.edge_node.wide_application import WIDTH, build_wide_application
 from tests.edge_node.world import routes, world
 from tests.support.observer import Observer

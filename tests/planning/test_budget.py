@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from splitplace.messages.groupings import grouped
 from splitplace.messages.limits import MEBIBYTE
-from splitplace.planning.budget import BudgetError, fewest_stages, least_bytes
+from splitplace.planning.budget import BudgetError, fewest_stages
+from splitplace.policies.memory import least_budget_bytes
 from tests.support.examples import three_ways
 from tests.support.free_stages import free_application
 
@@ -24,7 +25,7 @@ def test_there_are_as_few_stages_as_there_can_be(weight_megabytes: float, budget
         for count in range(PIECES)
         for cuts in combinations(range(1, PIECES), count)
         if all(
-            least_bytes(fragment) <= budget
+            least_budget_bytes(fragment) <= budget
             for fragment in grouped(app, app.variant("layer"), cuts).fragments.values()
         )
     ]
@@ -37,7 +38,7 @@ def test_there_are_as_few_stages_as_there_can_be(weight_megabytes: float, budget
     assert (found[0].first, found[-1].last) == (0, PIECES - 1)
     assert all(after.first == before.last + 1 for before, after in pairwise(found))
     fragments = grouped(app, app.variant("layer"), [stage.first for stage in found[1:]]).fragments.values()
-    assert [stage.bytes for stage in found] == [least_bytes(fragment) for fragment in fragments]
+    assert [stage.bytes for stage in found] == [least_budget_bytes(fragment) for fragment in fragments]
 
 
 def test_more_stages_than_a_placement_may_make_are_refused() -> None:

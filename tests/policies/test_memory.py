@@ -8,12 +8,14 @@ import pytest
 from splitplace.messages.application import Fragment
 from splitplace.messages.cluster import NodeState, PreparedFragment
 from splitplace.messages.limits import MEBIBYTE
+from splitplace.messages.measured_memory import MeasuredMemory
 from splitplace.policies import cost
 from splitplace.policies.cluster import ClusterView, StageWork
 from splitplace.policies.memory import (
     activation_bytes,
     described_bytes,
     is_prepared,
+    least_budget_bytes,
     least_preparing_bytes,
     needed_bytes,
     next_preparation,
@@ -103,6 +105,42 @@ def test_a_node_that_has_measured_a_fragment_knows_and_one_too_small_to_prepare_
     own_bytes = None if own_mib is None else own_mib * MEBIBYTE
     needed = needed_bytes(fragment(weight_mib=weight_mib), budget_bytes=BUDGET, own_bytes=own_bytes)
     assert needed == expected_mib * MEBIBYTE
+
+
+def with_memory(
+    made: Fragment, *, preparing: float = 0, loading: float = 1, loaded: float = 1, running: float = 14
+) -> Fragment:
+    figures = {
+        "preparing_bytes": preparing,
+        "loading_bytes": loading,
+        "loaded_bytes": loaded,
+        "running_bytes": running,
+    }
+    memory = MeasuredMemory(**{name: int(mib * MEBIBYTE) for name, mib in figures.items()})
+    return made.model_copy(update={"memory": memory})
+
+
+def test_what_was_measured_when_the_network_was_added_counts_instead_of_what_follows_from_its_tensors() -> (
+    None
+):
+    large = with_memory(fragment(weight_mib=44), preparing=90)
+    assert 14 * MEBIBYTE < described_bytes(large) < 16 * MEBIBYTE
+    assert 90 * MEBIBYTE < preparing_bytes(large) < 100 * MEBIBYTE
+    assert 13 * MEBIBYTE < activation_bytes(large) < 15 * MEBIBYTE
+    assert needed_bytes(large, budget_bytes=BUDGET, own_bytes=None) == inf, "it is too small to prepare it"
+    assert least_budget_bytes(large) == preparing_bytes(large)
+
+
+def test_the_peak_while_loading_counts_where_it_is_greater_than_that_of_a_run() -> None:
+    assert described_bytes(with_memory(fragment(weight_mib=4), loading=30)) > 30 * MEBIBYTE
+
+
+def test_a_figure_of_a_fragment_that_was_loaded_otherwise_does_not_count() -> None:
+    for made in (fragment(weight_mib=44), with_memory(fragment(weight_mib=4), preparing=9)):
+        joined = with_memory(made) if made.memory is None else made
+        bare = made.model_copy(update={"memory": None})
+        assert described_bytes(joined) == described_bytes(bare)
+        assert preparing_bytes(joined) == preparing_bytes(bare)
 
 
 def node(name: str, *, budget_bytes: int = BUDGET, load_ms: float | None = None, **told: Any) -> NodeState:

@@ -62,6 +62,22 @@ def noise(images: int = 3, seed: int = 0) -> NDArray[np.float32]:
     return np.random.default_rng(seed).standard_normal((images, 3, SIDE, SIDE)).astype(np.float32)
 
 
+def products_of_matrices(side: int = 768, layers: int = 16) -> onnx.ModelProto:
+    """Return a network of products with matrices of 2.25 MiB, 36 MiB in all."""
+    random, source = np.random.default_rng(0), "flat"
+    shape = noise(1).shape[1:]
+    nodes = [helper.make_node("Flatten", ["images"], ["pixels"])]
+    nodes.append(helper.make_node("MatMul", ["pixels", "first"], ["flat"]))
+    weights = [weight("first", 0.02 * random.standard_normal((int(np.prod(shape)), side)))]
+    for index in range(layers):
+        weights.append(weight(f"w{index}", 0.05 * random.standard_normal((side, side))))
+        nodes.append(helper.make_node("MatMul", [source, f"w{index}"], [f"m{index}"]))
+        nodes.append(helper.make_node("Relu", [f"m{index}"], [f"r{index}"]))
+        source = f"r{index}"
+    nodes.append(helper.make_node("Identity", [source], ["logits"]))
+    return model_of(nodes, weights, list(shape), [side])
+
+
 def answers(model: onnx.ModelProto, images: NDArray[Any]) -> NDArray[Any]:
     """What ONNX Runtime alone answers with the network in one file."""
     options = ort.SessionOptions()

@@ -10,6 +10,7 @@ from splitplace.commands.dashboard.state import HOUR_MINUTES, DashboardState, No
 from splitplace.commands.shared.task_record import TaskRow, row
 from splitplace.messages.application import Application, Variant
 from splitplace.messages.metrics import TaskMetrics
+from splitplace.policies.memory import described_bytes
 
 _RATE_S = 10.0
 RECENT_TASKS = 200
@@ -218,7 +219,7 @@ def network_views(state: DashboardState) -> list[NetworkView]:
                     variant.accuracy_images,
                     _longest_ms(each, variant),
                     tuple(
-                        (stage.name, stage.source, each.fragment(stage.fragment).peak_memory_bytes)
+                        (stage.name, stage.source, described_bytes(each.fragment(stage.fragment)))
                         for stage in variant.stages
                     ),
                 )

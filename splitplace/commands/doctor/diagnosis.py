@@ -10,6 +10,7 @@ from splitplace.bus.hints import OPEN_TO_ALL, is_loopback
 from splitplace.commands.shared.system_report import SystemReport
 from splitplace.messages.application import Application, Variant
 from splitplace.messages.limits import MAX_PACKET_BYTES, MEBIBYTE
+from splitplace.policies.memory import least_budget_bytes
 
 Level = Literal["ok", "warn", "fail"]
 
@@ -224,7 +225,7 @@ def memory(application: Application, budgets: Mapping[str, int]) -> Check:
 
 
 def _largest_fragment(application: Application, variant: Variant) -> int:
-    return max(application.fragment(stage.fragment).peak_memory_bytes for stage in variant.stages)
+    return max(least_budget_bytes(application.fragment(stage.fragment)) for stage in variant.stages)
 
 
 def catalogue(local: Sequence[str], announced: Sequence[str]) -> Check:

@@ -19,13 +19,13 @@ from splitplace.storage.replace import replace_file
 from splitplace.workshop.cutting.balance import Device, Target
 from splitplace.workshop.onnx.told_shapes import with_told_shapes
 from splitplace.workshop.packing.evaluation import is_cut_whole
-from splitplace.workshop.packing.pieces_of import future_pieces, stored_pieces
+from splitplace.workshop.packing.pieces_of import future_pieces, stored_pieces, stored_stages
 from splitplace.workshop.pieces.chain import MeasuredNetwork, measured
 from splitplace.workshop.pieces.inspection import balance, inspect
 from splitplace.workshop.pieces.loaded import stage_model
 from splitplace.workshop.report.cuts import stored_cuts
 from splitplace.workshop.report.drawing import draw
-from splitplace.workshop.report.tables import pieces_table, places_table, stages_table, verdict
+from splitplace.workshop.report.tables import memory_table, pieces_table, places_table, stages_table, verdict
 from splitplace.workshop.user_networks.differences import chain_differences
 from splitplace.workshop.user_networks.from_onnx import Wishes, adopt, prepared
 from splitplace.workshop.user_networks.heads import HeadWishes
@@ -91,10 +91,9 @@ def inspect_command(
     name = application.name if application else Path(network).stem
     found = inspect(places, name=name, stages=wanted, target=target, micro_batch=batch)
     if application and application.chains:
-        pieces = stored_pieces(application, batch)
+        found = replace(found, pieces=stored_pieces(application, batch), stored=stored_stages(application))
     else:
-        pieces = future_pieces(name, places, batch)
-    found = replace(found, pieces=pieces)
+        found = replace(found, pieces=future_pieces(name, places, batch))
     if drawing is not None:
         replace_file(drawing, draw(found).encode())
     if as_json:
@@ -102,6 +101,8 @@ def inspect_command(
         return
     console = Console()
     console.print(pieces_table(found))
+    if found.stored:
+        console.print(memory_table(found))
     console.print(places_table(found))
     console.print(stages_table(found))
     console.print(verdict(found.plan))

@@ -14,6 +14,7 @@ from splitplace.errors import ExitCode
 from splitplace.workshop.cutting.profile import reference_score
 from splitplace.workshop.packing.description import timed
 from splitplace.workshop.packing.evaluation import discrepancies, evaluate
+from splitplace.workshop.packing.memory import with_memory
 from splitplace.workshop.packing.pictures import labelled_pictures
 from splitplace.workshop.pieces.loaded import stage_runtime
 from splitplace.workshop.report.tables import profile_table, variants_table
@@ -59,10 +60,14 @@ def profile_command(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Time an application's fragments on this machine, in one thread."""
+    """Measure time and memory of an application's fragments on this machine, in one thread.
+
+    Nodes and placement count with this memory until a node has measured a fragment itself.
+    """
     models = model_store(store)
     stored = models.application(application)
     now = timed(stored, partial(stage_runtime, models, stored), reference_score())
+    now = with_memory(now, models.pieces_folder(stored.name))
     if write:
         models.save(now, (models.file_path(file.sha256).read_bytes() for file in now.files))
     if as_json:

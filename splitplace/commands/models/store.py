@@ -13,6 +13,7 @@ from splitplace.commands.shared.output import JsonOption, print_json
 from splitplace.commands.shared.places import StoreOption, model_store
 from splitplace.messages.application import Variant
 from splitplace.messages.limits import MEBIBYTE
+from splitplace.policies.memory import described_bytes
 from splitplace.storage.model_store import PREVIOUS, ModelStore, StoreError
 from splitplace.storage.paths import SHIPPED_STORE
 from splitplace.terminal import printable
@@ -52,7 +53,7 @@ def list_command(*, store: StoreOption = None, as_json: JsonOption = False) -> N
                 str(len(fragments)),
                 _accuracy(variant),
                 " + ".join(f"{fragment.milliseconds_per_image:.2f}" for fragment in fragments),
-                " + ".join(f"{fragment.peak_memory_bytes / MEBIBYTE:.1f}" for fragment in fragments),
+                " + ".join(f"{described_bytes(fragment) / MEBIBYTE:.1f}" for fragment in fragments),
             )
     console = Console()
     console.print(table)

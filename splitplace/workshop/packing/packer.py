@@ -32,6 +32,7 @@ from splitplace.workshop.onnx.graph import Graph, without_weights
 from splitplace.workshop.onnx.narrow import Storage, narrowed
 from splitplace.workshop.packing.description import described, timed, with_costs
 from splitplace.workshop.packing.evaluation import EQUAL_LOGITS, Measured, is_cut_whole, measure
+from splitplace.workshop.packing.memory import with_memory
 from splitplace.workshop.packing.telling import Told, tell_nobody
 from splitplace.workshop.pieces.chain import MeasuredNetwork, measured, timed_chain, write_files
 from splitplace.workshop.pieces.cut import cut_numbers
@@ -287,10 +288,10 @@ def pack(
 
 
 def timed_draft(packer: Packer, told: Told = tell_nobody) -> Application:
-    """Return the application with its fragments timed on this machine; its accuracies are still 0."""
+    """Return the application with its fragments measured on this machine; its accuracies are still 0."""
     told("measuring the speed of this machine")
     score = reference_score()
-    return timed(packer.draft(), packer.load, score, told)
+    return with_memory(timed(packer.draft(), packer.load, score, told), packer.folder, told)
 
 
 def measured_on(

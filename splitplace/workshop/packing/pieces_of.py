@@ -2,9 +2,10 @@
 
 from splitplace.messages.application import Application
 from splitplace.messages.pieces import NamedChain
+from splitplace.policies.memory import described_bytes, least_budget_bytes
 from splitplace.workshop.onnx.graph import Graph
 from splitplace.workshop.pieces.chain import MeasuredNetwork, chosen_places
-from splitplace.workshop.pieces.inspection import InspectedPiece
+from splitplace.workshop.pieces.inspection import InspectedPiece, StoredStage
 
 
 def stored_pieces(application: Application, micro_batch: int) -> tuple[InspectedPiece, ...]:
@@ -12,6 +13,25 @@ def stored_pieces(application: Application, micro_batch: int) -> tuple[Inspected
     return tuple(
         piece for chain in application.chains for piece in _of_chain(application, chain, micro_batch)
     )
+
+
+def stored_stages(application: Application) -> tuple[StoredStage, ...]:
+    """Return the stages of all variants, with the memory that nodes and placement count with."""
+    found = []
+    for variant in application.variants:
+        for stage in variant.stages:
+            fragment = application.fragment(stage.fragment)
+            found.append(
+                StoredStage(
+                    variant=variant.name,
+                    stage=stage.name,
+                    weight_bytes=fragment.weight_bytes,
+                    budget_bytes=least_budget_bytes(fragment),
+                    private_bytes=described_bytes(fragment),
+                    is_measured=fragment.memory is not None,
+                )
+            )
+    return tuple(found)
 
 
 def _of_chain(application: Application, chain: NamedChain, micro_batch: int) -> list[InspectedPiece]:

@@ -60,6 +60,21 @@ class InspectedPiece:
 
 
 @dataclass(frozen=True)
+class StoredStage:
+    """A stage of an application's variant, and the memory that a node needs for it."""
+
+    variant: str
+    stage: str
+    weight_bytes: int
+    budget_bytes: int
+    """The smallest memory budget of a node that can prepare and run it."""
+    private_bytes: int
+    """What a node reserves for it once it is loaded, until the node has measured it itself."""
+    is_measured: bool
+    """Whether that was measured when the application was added; else it follows from weights and tensors."""
+
+
+@dataclass(frozen=True)
 class Inspection:
     """A network as a chain of segments, with a plan for dividing it."""
 
@@ -71,6 +86,8 @@ class Inspection:
     plan: CutPlan
     pieces: tuple[InspectedPiece, ...] = ()
     """The pieces of the network and, for an application, of its other networks."""
+    stored: tuple[StoredStage, ...] = ()
+    """The stages of an application's variants."""
 
 
 def inspect(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from html import escape
 
 from splitplace.messages.application import Application, Stage, Variant
+from splitplace.policies.memory import described_bytes
 from splitplace.workshop.report import figures
 from splitplace.workshop.report.cuts import TARGET
 from splitplace.workshop.report.groups import GroupConfusion, several_sinks
@@ -140,6 +141,7 @@ def _stages(application: Application) -> str:
         "file",
         "weights",
         "peak",
+        "on a node",
     )
     rows = []
     for variant in application.variants:
@@ -156,9 +158,13 @@ def _stages(application: Application) -> str:
                     size(fragment.file_bytes),
                     size(fragment.weight_bytes),
                     size(fragment.peak_memory_bytes),
+                    size(described_bytes(fragment)),
                 )
             )
-    return _table(columns, rows)
+    return _table(columns, rows) + _note(
+        "Peak: weights and live tensors. On a node: the private memory that it reserves, as measured when "
+        "the network was added, until it has measured it itself. Weights that are mapped do not count."
+    )
 
 
 def _groups(application: Application, variant: Variant) -> str:

@@ -6,6 +6,7 @@ from itertools import accumulate
 from rich.table import Table
 
 from splitplace.messages.application import Application, Fragment, Variant
+from splitplace.policies.memory import described_bytes
 from splitplace.workshop.packing.evaluation import Measured
 from splitplace.workshop.pieces.inspection import Inspection
 from splitplace.workshop.pieces.plan import CutPlan
@@ -34,10 +35,10 @@ def variants_table(application: Application, results: Sequence[Measured]) -> Tab
 
 
 def profile_table(stored: Application, now: Application) -> Table:
-    """Return a table of each fragment's times on this machine, beside the stored ones."""
+    """Return a table of each fragment's times and memory on this machine, beside the stored ones."""
     title = f"{now.name}: benchmark score {now.reference_score} here, {stored.reference_score} stored"
     table = Table("variant", "stage", title=title, box=None, padding=(0, 1, 0, 0))
-    for heading in ("ms/image", "stored", "ms/call", "stored"):
+    for heading in ("ms/image", "stored", "ms/call", "stored", "memory", "stored"):
         table.add_column(heading, justify="right")
     for variant in now.variants:
         for (name, fragment), (_, before) in zip(
@@ -50,6 +51,8 @@ def profile_table(stored: Application, now: Application) -> Table:
                 f"{before.milliseconds_per_image:.3f}",
                 f"{fragment.milliseconds_per_call:.3f}",
                 f"{before.milliseconds_per_call:.3f}",
+                size(described_bytes(fragment)),
+                size(described_bytes(before)),
             )
     return table
 
@@ -106,6 +109,20 @@ def pieces_table(inspection: Inspection) -> Table:
             size(piece.crossing_bytes),
             ", ".join(piece.cut_by),
         )
+    return table
+
+
+def memory_table(inspection: Inspection) -> Table:
+    """Return a table of the memory that a node needs for each stage in the store."""
+    table = Table(title=f"{inspection.name}: memory of a node for each stage", box=None)
+    for heading in ("variant", "stage"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("weights", "least budget", "loaded and running"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for each in inspection.stored:
+        sizes = map(size, (each.weight_bytes, each.budget_bytes, each.private_bytes))
+        table.add_row(each.variant, each.stage, *sizes, "measured" if each.is_measured else "reckoned")
     return table
 
 

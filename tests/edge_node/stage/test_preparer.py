@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from onnx import helper
 
 from splitplace.edge_node.graph_check import GraphRefusedError
 from splitplace.edge_node.stage.body import PieceError
@@ -23,7 +22,7 @@ from splitplace.edge_node.stage.preparer import MEASURE, PREPARE, Limits, Prepar
 from splitplace.edge_node.stage.session import joined_session, prepared_session
 from splitplace.workshop.pieces.chain import write_files
 from splitplace.workshop.pieces.cut import cut_into_pieces
-from tests.support.small_pieces import Written, answers, model_of, noise, weight, written_pieces
+from tests.support.small_pieces import Written, answers, noise, products_of_matrices, written_pieces
 from tests.support.waiting import pass_time
 
 PLENTY = 1 << 30
@@ -177,20 +176,9 @@ def test_the_child_imports_no_more_than_it_needs() -> None:
     assert result.stdout.strip() == "set()"
 
 
-def products(folder: Path, side: int = 768, layers: int = 16) -> Written:
-    """Products with matrices of 2.25 MiB, 36 MiB in all."""
-    random, source = np.random.default_rng(0), "flat"
-    shape = noise(1).shape[1:]
-    nodes = [helper.make_node("Flatten", ["images"], ["pixels"])]
-    nodes.append(helper.make_node("MatMul", ["pixels", "first"], ["flat"]))
-    weights = [weight("first", 0.02 * random.standard_normal((int(np.prod(shape)), side)))]
-    for index in range(layers):
-        weights.append(weight(f"w{index}", 0.05 * random.standard_normal((side, side))))
-        nodes.append(helper.make_node("MatMul", [source, f"w{index}"], [f"m{index}"]))
-        nodes.append(helper.make_node("Relu", [f"m{index}"], [f"r{index}"]))
-        source = f"r{index}"
-    nodes.append(helper.make_node("Identity", [source], ["logits"]))
-    cut = cut_into_pieces(model := model_of(nodes, weights, list(shape), [side]), [])
+def products(folder: Path) -> Written:
+    """Products with 36 MiB of matrices, in one piece."""
+    cut = cut_into_pieces(model := products_of_matrices(), [])
     write_files(folder, cut)
     return Written(model, cut, folder)
 

@@ -117,6 +117,7 @@ def test_an_onnx_file_is_cut_measured_and_can_be_evaluated_exported_and_removed(
         assert (variant.accuracy, variant.accuracy_images) == (1.0, 9)
     assert application.labels == ("red", "green", "blue")
 
+    assert all(fragment.memory is not None for fragment in application.fragments)
     assert _run("evaluate", "colours", *pictures, *store) == 0
     assert _run("profile", "colours", "--write", *store) == 0
     assert ModelStore(user / "store").application("colours").variants == application.variants
