@@ -3,8 +3,9 @@
 Needs the extra `models`.
 
 *Stage*: the largest of three stages of ResNet50, cut where their times are equal, in a control group with
-what a node was promised: an idle node, a bare child process, and the budget. It is loaded and run again and
-again, and prepared anew every now and then. The same stage joined, without preparation, stands beside it.
+what a node was promised: an idle node, a bare child process, and the budget, which is what `models add`
+measures and writes into the manifest. The stage is loaded and run again and again, and prepared anew every now
+and then. The same stage joined, without preparation, stands beside it.
 
 *Nodes*: a network of 350 MB, eight nodes with a budget of 64 MiB, each in a group of its own, and tasks that
 pass through all of them.
@@ -50,6 +51,7 @@ from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.networks.catalogue import PRINTED_SIDES, network
 from splitplace.workshop.onnx.export import export_network
 from splitplace.workshop.onnx.graph import Graph, SpanCost
+from splitplace.workshop.packing.memory import with_memory
 from splitplace.workshop.pieces.chain import chain_of, run_stages, write_files
 from splitplace.workshop.pieces.constants import with_constants_as_weights
 from splitplace.workshop.pieces.cut import CutChain, all_files
@@ -86,12 +88,18 @@ def prove_stage(folder: Path, loads: int) -> None:
     application, cut = in_stages(exported("resnet50_v2"), "resnet50", 3, by_time=True)
     largest = max(application.fragments, key=lambda fragment: fragment.weight_bytes)
     write_files(folder / "stage" / FILES, cut)
+    reckoned = preparing_bytes(largest), described_bytes(largest)
+    application = with_memory(application, folder / "stage" / FILES)
+    largest = application.fragment(largest.sha256)
     (folder / "stage" / "application.json").write_text(application.model_dump_json())
     budget = max(preparing_bytes(largest), described_bytes(largest))
     limit = PROCESS_BYTES + CHILD_BYTES + budget
     print(
         f"ResNet50, stages of {', '.join(_mib(each.weight_bytes) for each in application.fragments)} MiB. "
-        f"Largest: budget {_mib(budget)} MiB, limit of the group {_mib(limit)} MiB.",
+        f"Largest: budget {_mib(budget)} MiB, limit of the group {_mib(limit)} MiB.\n"
+        f"Promised by the manifest, to prepare and to run: {_mib(preparing_bytes(largest))} and "
+        f"{_mib(described_bytes(largest))} MiB, measured; {' and '.join(map(_mib, reckoned))} MiB, from its "
+        "weights and tensors.",
         flush=True,
     )
     for kind, count in (("prepared", loads), ("joined", 3)):
