@@ -4,8 +4,8 @@ Needs the extra `models`.
 
 *Stage*: the largest of three stages of ResNet50, cut where their times are equal, in a control group with
 what a node was promised: an idle node, a bare child process, and the budget, which is what `models add`
-measures and writes into the manifest. The stage is loaded and run again and again, and prepared anew every now
-and then. The same stage joined, without preparation, stands beside it.
+measures and writes into the manifest. The stage is loaded and run again and again, and prepared anew every
+now and then. The same stage joined, without preparation, stands beside it.
 
 *Nodes*: a network of 350 MB, eight nodes with a budget of 64 MiB, each in a group of its own, and tasks that
 pass through all of them.

@@ -49,7 +49,8 @@ from splitplace.messages.pieces import (
     bundle_bytes,
 )
 from splitplace.messages.sound import SoundInput
-from splitplace.messages.tensors import TensorName, TensorSpec
+from splitplace.messages.states import StateTensor
+from splitplace.messages.tensors import TensorSpec
 
 INPUT: Literal["input"] = "input"
 """The reserved `source` of a stage that reads the task's own input."""
@@ -177,15 +178,6 @@ class Variant(Part):
                 )
             seen.add(stage.name)
         return self
-
-
-class StateTensor(Part):
-    """What a network hands to its own next call: the sender gets it back and sends it again."""
-
-    input: TensorName
-    """The input that reads it; zeros where the sender has none yet."""
-    output: TensorName
-    """The output that makes the next one, of the same type and shape."""
 
 
 class Application(Message):

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from splitplace.messages.application import Application, StateTensor
+from splitplace.messages.application import Application
 from splitplace.messages.pieces import NamedTensor
+from splitplace.messages.states import StateTensor
 from splitplace.messages.tensors import TensorSpec
 from tests.support.bundle_applications import app_of
 from tests.support.message_examples import LOGITS

@@ -16,7 +16,6 @@ from splitplace.messages.application import (
     Fragment,
     Scores,
     Stage,
-    StateTensor,
     Variant,
     VariantKind,
 )
@@ -24,6 +23,7 @@ from splitplace.messages.limits import MAX_STAGES
 from splitplace.messages.pictures import PictureInput
 from splitplace.messages.pieces import NamedChain, SeveralTensors
 from splitplace.messages.sound import SoundInput
+from splitplace.messages.states import StateTensor
 from splitplace.messages.tensors import TensorSpec
 from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.cutting.profile import reference_score

@@ -7,11 +7,12 @@ import onnx
 from onnx import TensorProto, helper
 
 from splitplace.edge_node.graph_check import GraphRefusedError, check_bytes
-from splitplace.messages.application import Scores, StateTensor
+from splitplace.messages.application import Scores
 from splitplace.messages.limits import MAX_BUNDLE_TENSORS, MEBIBYTE
 from splitplace.messages.pictures import PictureInput
 from splitplace.messages.pieces import NamedTensor, SeveralTensors
 from splitplace.messages.sound import SoundInput
+from splitplace.messages.states import StateTensor
 from splitplace.messages.tensors import TensorSpec
 from splitplace.workshop.onnx.batch_size import with_plain_sizes
 from splitplace.workshop.onnx.file import BATCH, finish

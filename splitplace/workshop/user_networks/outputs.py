@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from splitplace.messages.application import StateTensor
 from splitplace.messages.pieces import NamedTensor
+from splitplace.messages.states import StateTensor
 from splitplace.workshop.onnx.branches import reads, rename
 from splitplace.workshop.user_networks.reading import UserNetworkError, opset_of
 from splitplace.workshop.user_networks.trial import Alone, run_of

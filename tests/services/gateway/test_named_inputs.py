@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from splitplace.bus.incoming import RawReceived, RequestProperties
-from splitplace.messages.application import Application, StateTensor
+from splitplace.messages.application import Application
 from splitplace.messages.frames import TensorHeader, decode_bundle, unpack
 from splitplace.messages.pieces import NamedTensor
 from splitplace.messages.placing import StagePlacement
+from splitplace.messages.states import StateTensor
 from splitplace.messages.task import TaskPlaced, TaskTensor
 from splitplace.messages.tensors import TensorSpec
 from splitplace.services.gateway.arrays import arrays_of, rows_of

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from splitplace.bus.incoming import RawReceived, RequestProperties
-from splitplace.messages.application import Application, StateTensor
+from splitplace.messages.application import Application
 from splitplace.messages.limits import MAX_BATCH, MAX_TASK_BYTES
 from splitplace.messages.pieces import NamedTensor
 from splitplace.messages.sound import SoundInput
+from splitplace.messages.states import StateTensor
 from splitplace.messages.tensors import TensorSpec
 from splitplace.services.gateway.intake import (
     ValidTask,

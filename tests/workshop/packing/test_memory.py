@@ -37,7 +37,7 @@ def pieces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def draft(pieces: Path) -> Application:
-    """36 MiB of weights, whole and in three stages, of which two are too small to be prepared."""
+    """36 MiB of weights, whole and in three stages; two are too small to be prepared."""
     spec = TensorSpec(dtype="float32", shape=noise(1).shape[1:])
     heading = Heading("products", "Products", tuple(map(str, range(CLASSES))), spec)
     packer = Packer(heading, pieces, 4)
