@@ -26,7 +26,9 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "train": _command("train", "workshop", "Train one network of a shipped application."),
     "evaluate": _command("evaluate", "measure", "Measure an application again on labelled pictures."),
     "profile": _command(
-        "profile", "measure", "Time an application's fragments on this machine, in one thread."
+        "profile",
+        "measure",
+        "Measure time and memory of an application's fragments on this machine, in one thread.",
     ),
     "report": _command(
         "report", "report", "Write a page with pictures: accuracy against time, groups, cuts, sizes."
