@@ -191,7 +191,7 @@ class Application(Message):
     input: TensorSpec
     """What a task brings for each input; the first of `inputs` where that is several tensors."""
     inputs: SeveralTensors = ()
-    """All that a task brings, by name, where that is several tensors. Pictures are for the first."""
+    """All that a task brings, by name, where that is several. A picture without a name is for the first."""
     outputs: SeveralTensors = ()
     """The tensors of an answer; empty where an answer is one of the labels."""
     states: Annotated[tuple[StateTensor, ...], Field(max_length=MAX_BUNDLE_TENSORS)] = ()

@@ -61,8 +61,16 @@ class TaskTensor(Part):
     shape: SentShape | None = None
     """Batch first; without a batch it is one of a batch of one."""
     codec: Literal["raw", "zstd"] = "raw"
-    data: bytes
+    data: bytes | None = None
     """C-ordered, little-endian: base64 in JSON, bytes in msgpack."""
+    images: Annotated[tuple[bytes, ...], Field(min_length=1, max_length=MAX_BATCH)] | None = None
+    """Picture files instead, one for each input of the batch."""
+
+    @model_validator(mode="after")
+    def _has_one_content(self) -> Self:
+        if (self.data is None) == (self.images is None):
+            raise ValueError(f"{self.name[:80]!r}: give `data` (raw array) or `images` (picture files)")
+        return self
 
 
 class TaskRequest(Message):
@@ -71,9 +79,8 @@ class TaskRequest(Message):
     `inputs` are the raw bytes of a C-ordered array of `shape`, batch first (base64 in JSON, bytes in
     msgpack), zstd-compressed where `codec` says so. Alternatively `images` holds one picture file per input
     (PNG, JPEG, WebP, GIF, BMP or TIFF), or `sound` a WAV file, whose windows are the inputs. Only one of
-    these may be given. An application that takes several tensors gets them in `tensors`; the first of them
-    may be in `images`, `inputs` or `sound`. Fields that are not known are
-    ignored.
+    these may be given. An application that takes several tensors gets them in `tensors`, as arrays or picture
+    files; the first of them may be in `images`, `inputs` or `sound`. Fields that are not known are ignored.
     """
 
     model_config = ConfigDict(val_json_bytes="base64", ser_json_bytes="base64")

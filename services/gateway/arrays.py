@@ -17,7 +17,7 @@ from splitplace.messages.application import Application
 from splitplace.messages.frames import Codec, FrameError, decompress
 from splitplace.messages.limits import MAX_BATCH, MAX_TASK_INPUT_BYTES
 from splitplace.messages.pieces import NamedTensor
-from splitplace.messages.task import TaskTensor
+from splitplace.messages.task import TaskRequest, TaskTensor
 from splitplace.messages.tensors import ITEM_BYTES, DType, TensorSpec
 from splitplace.services.gateway.refusals import refuse
 
@@ -114,7 +114,7 @@ def named_inputs(application: Application) -> tuple[NamedTensor, ...]:
 
 
 def rows_of(
-    application: Application, tensors: Sequence[TaskTensor], first: NDArray[Any] | None
+    application: Application, tensors: Sequence[TaskTensor], given: Mapping[str, NDArray[Any]]
 ) -> NDArray[Any]:
     """Return the inputs of a task as one array: as it is for one input, else a row of bytes for each image.
 
@@ -122,14 +122,14 @@ def rows_of(
 
     Args:
         application: What takes them.
-        tensors: Those that the task names.
-        first: The first input, where it came as pictures or without a name.
+        tensors: Those that the task names; picture files among them are left out.
+        given: Inputs that came as pictures, or without a name, by their names.
 
     Raises:
         TaskRefusedError: One is missing, unknown, given twice, or of another type, shape or number of images.
     """
     wanted = named_inputs(application)
-    arrays = _given(application, tensors, first)
+    arrays = _given(application, tensors, given)
     images = len(next(iter(arrays.values())))
     specs = {tensor.name: tensor.spec for tensor in wanted}
     for state in application.states:
@@ -147,17 +147,48 @@ def rows_of(
     return np.concatenate([_bytes_of(arrays[tensor.name]) for tensor in wanted], axis=1)
 
 
+def input_name(application: Application, name: str) -> str:
+    """Return the input that a tensor of a task is for: its own name, or that of the state that it comes from.
+
+    Raises:
+        TaskRefusedError: There is none.
+    """
+    names = [tensor.name for tensor in named_inputs(application)]
+    found = next((state.input for state in application.states if state.output == name), name)
+    found = name if name in names else found
+    if found not in names:
+        refuse("malformed", f"no input {name[:80]!r}; there is: {', '.join(names)}"[:800])
+    return found
+
+
+def pictures_of(application: Application, request: TaskRequest) -> dict[str, tuple[bytes, ...]]:
+    """Return the picture files of a task by the inputs that they are for.
+
+    Raises:
+        TaskRefusedError: An input is not known or given twice.
+    """
+    files = {}
+    if request.images is not None:
+        files[named_inputs(application)[0].name] = request.images
+    for tensor in request.tensors or ():
+        if tensor.images is not None:
+            name = input_name(application, tensor.name)
+            if name in files:
+                refuse("malformed", f"the input {name!r} is given twice")
+            files[name] = tensor.images
+    return files
+
+
 def _given(
-    application: Application, tensors: Sequence[TaskTensor], first: NDArray[Any] | None
+    application: Application, tensors: Sequence[TaskTensor], given: Mapping[str, NDArray[Any]]
 ) -> dict[str, NDArray[Any]]:
     """Return the inputs that a task brings, at least one."""
     specs = {tensor.name: tensor.spec for tensor in named_inputs(application)}
-    states = {state.output: state.input for state in application.states}
-    arrays: dict[str, NDArray[Any]] = {} if first is None else {next(iter(specs)): first}
+    arrays = dict(given)
     for tensor in tensors:
-        name = tensor.name if tensor.name in specs else states.get(tensor.name, tensor.name)
-        if name not in specs:
-            refuse("malformed", f"no input {tensor.name[:80]!r}; there is: {', '.join(specs)}"[:800])
+        if tensor.data is None:
+            continue
+        name = input_name(application, tensor.name)
         if name in arrays:
             refuse("malformed", f"the input {name!r} is given twice")
         arrays[name] = array_of(_as_batch(tensor, specs[name]), tensor.data, specs[name], repr(name))

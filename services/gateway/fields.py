@@ -132,7 +132,7 @@ def _tensors(value: Any) -> Any:  # noqa: ANN401
             for name, each in ((as_text(name), each) for name, each in value.items())
         ]
     if not isinstance(value, list | tuple):
-        raise ValueError("expected a list of objects with name, dtype, shape and data")  # noqa: TRY004
+        raise ValueError("expected a list of objects with name, dtype, shape and data, or name and images")  # noqa: TRY004
     return tuple(map(_tensor, value))
 
 
@@ -140,12 +140,14 @@ def _tensor(value: Any) -> Any:  # noqa: ANN401
     if not isinstance(value, dict):
         raise ValueError("expected objects with name, dtype, shape and data")  # noqa: TRY004
     fields = {as_text(name): each for name, each in value.items()}
+    if "image" in fields:
+        fields.setdefault("images", fields.pop("image"))
     known = {
         name: each for name, each in fields.items() if name in TaskTensor.model_fields and each is not None
     }
-    for name in known.keys() - {"data"}:
+    for name in known.keys() - {"data", "images"}:
         known[name] = as_text(known[name])
-    for name, convert in (("shape", _whole_numbers), ("data", _bytes)):
+    for name, convert in (("shape", _whole_numbers), ("data", _bytes), ("images", _files)):
         if name in known:
             known[name] = convert(known[name])
     return known

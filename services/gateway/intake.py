@@ -8,6 +8,7 @@ import hashlib
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from numpy.typing import NDArray
@@ -16,12 +17,13 @@ from pydantic import TypeAdapter, ValidationError
 from splitplace.bus.incoming import RawReceived
 from splitplace.messages.answer_kinds import PLACED_KINDS
 from splitplace.messages.application import Application
-from splitplace.messages.limits import MAX_BATCH
+from splitplace.messages.limits import MAX_BATCH, MAX_TASK_INPUT_BYTES
 from splitplace.messages.names import SensorName
 from splitplace.messages.pictures import FITS, PictureInput, View
-from splitplace.messages.task import Deadline, TaskRequest
+from splitplace.messages.task import Deadline, TaskRequest, TaskTensor
+from splitplace.messages.tensors import ITEM_BYTES
 from splitplace.services.gateway import body, pictures, sounds
-from splitplace.services.gateway.arrays import array_of, rows_of
+from splitplace.services.gateway.arrays import array_of, named_inputs, pictures_of, rows_of
 from splitplace.services.gateway.picture_files import are_tiny
 from splitplace.services.gateway.refusals import TaskIdentity, TaskRefusedError, refuse
 
@@ -56,8 +58,10 @@ class Submission:
         request = self.request
         tensors = request.tensors or ()
         compressed = "zstd" in {request.codec, *(tensor.codec for tensor in tensors)}
-        sent_bytes = len(request.inputs or request.sound or b"") + sum(len(tensor.data) for tensor in tensors)
-        pictures_are_large = request.images is not None and not are_tiny(request.images)
+        arrays_bytes = sum(len(tensor.data or b"") for tensor in tensors)
+        sent_bytes = len(request.inputs or request.sound or b"") + arrays_bytes
+        files = [*(request.images or ()), *(file for tensor in tensors for file in tensor.images or ())]
+        pictures_are_large = bool(files) and not are_tiny(files)
         return pictures_are_large or compressed or sent_bytes > SMALL_BYTES
 
 
@@ -146,21 +150,24 @@ def decode(submission: Submission, application: Application) -> ValidTask:
     request = submission.request
     deadline_ms = _deadline(submission, application)
     warnings = (*((application.caution,) if application.caution else ()), *submission.warnings)
+    specs = {tensor.name: tensor.spec for tensor in named_inputs(application)}
+    first = next(iter(specs))
+    given: dict[str, NDArray[Any]] = {}
     views: tuple[View, ...] = ()
-    inputs: NDArray[Any] | None
-    if request.images is not None:
+    if files := pictures_of(application, request):
         how = _fitted(submission, application)
-        inputs, done, views = pictures.decode(request.images, application.input, how)
-        warnings = (*warnings, *done)[:_MAX_WARNINGS]
-    elif request.sound is not None:
-        inputs, done = sounds.decode(request.sound, application.input, application.sound)
-        if application.states and len(inputs) > 1:
+        for name, (decoded, done, seen) in pictures.decode_named(files, specs, how).items():
+            given[name] = decoded
+            warnings = (*warnings, *done)
+            views = seen if name == first else views
+    if request.sound is not None:
+        given[first], done = sounds.decode(request.sound, application.input, application.sound)
+        if application.states and len(given[first]) > 1:
             refuse("oversized-batch", "a state goes from window to window here: send one window a task")
-        warnings = (*warnings, *done)[:_MAX_WARNINGS]
-    else:
-        inputs = None if request.inputs is None else array_of(request, request.inputs, application.input)
-    if inputs is None or request.tensors or application.inputs:
-        inputs = rows_of(application, request.tensors or (), inputs)
+        warnings = (*warnings, *done)
+    elif request.inputs is not None:
+        given[first] = array_of(request, request.inputs, application.input)
+    inputs = rows_of(application, request.tensors or (), given)
     if len(inputs) > application.most_inputs:
         most = application.most_inputs
         refuse(
@@ -176,7 +183,7 @@ def decode(submission: Submission, application: Application) -> ValidTask:
         deadline_ms=deadline_ms,
         labels=request.labels,
         content=submission.content,
-        warnings=warnings,
+        warnings=warnings[:_MAX_WARNINGS],
         views=views if application.answers.kind in PLACED_KINDS else (),
     )
 
@@ -195,7 +202,17 @@ def announced_bytes(submission: Submission, application: Application) -> int:
         return min(windows, MAX_BATCH) * application.input_bytes_per_image
     if request.codec != "raw" and request.shape:
         return request.shape[0] * application.input_bytes_per_image
-    return len(request.inputs or b"") + sum(len(tensor.data) for tensor in request.tensors or ())
+    tensors = request.tensors or ()
+    if files := max((len(tensor.images or ()) for tensor in tensors), default=0):
+        return files * application.input_bytes_per_image
+    return len(request.inputs or b"") + sum(map(_announced_bytes, tensors))
+
+
+def _announced_bytes(tensor: TaskTensor) -> int:
+    """Return how many bytes an array of a task will have."""
+    if tensor.codec == "raw" or tensor.shape is None:
+        return len(tensor.data or b"")
+    return min(prod(tensor.shape) * ITEM_BYTES[tensor.dtype or "uint8"], MAX_TASK_INPUT_BYTES)
 
 
 def announced_batch(submission: Submission, application: Application) -> int:
@@ -229,9 +246,11 @@ def _content(application: str, request: TaskRequest, fit: str | None) -> str:
         digest.update(b"%d;" % len(part))
         digest.update(part)
     for tensor in request.tensors or ():
-        about = (tensor.name, tensor.dtype, tensor.shape, tensor.codec, len(tensor.data))
+        files = tensor.images or (tensor.data or b"",)
+        about = (tensor.name, tensor.dtype, tensor.shape, tensor.codec, *map(len, files))
         digest.update(f"{about};".encode())
-        digest.update(tensor.data)
+        for file in files:
+            digest.update(file)
     return digest.hexdigest()
 
 

@@ -9,7 +9,7 @@ Run it in a thread: a picture of 16 megapixels takes tens of milliseconds.
 import io
 import struct
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
@@ -80,16 +80,57 @@ def decode(files: tuple[bytes, ...], spec: TensorSpec, how: PictureInput = PLAIN
     Raises:
         TaskRefusedError: unreadable, too many pixels, or not what the application takes.
     """
-    if spec.dtype != "uint8" or len(spec.shape) != _AXES or spec.shape[0] not in _MODES:
-        refuse(
-            "bad-picture",
-            f"this application takes {spec.dtype} {list(spec.shape)}, not pictures; send `inputs`",
-        )
-    if len(files) * spec.bytes_per_image > MAX_TASK_INPUT_BYTES:
-        refuse("too-large", f"{len(files)} pictures exceed {MAX_TASK_INPUT_BYTES} bytes of inputs")
+    _check_bounds({"": files}, {"": spec})
+    return _decoded(files, spec, how)
+
+
+def decode_named(
+    files: Mapping[str, tuple[bytes, ...]], specs: Mapping[str, TensorSpec], how: PictureInput = PLAIN
+) -> dict[str, Pictures]:
+    """Decode the pictures of several inputs. All of them together are bounded as those of one.
+
+    Args:
+        files: Contents of the files, by input.
+        specs: What the application takes, by input.
+        how: How pictures are fitted into it.
+
+    Raises:
+        TaskRefusedError: as `decode`.
+    """
+    _check_bounds(files, specs)
+    found = {name: _decoded(contents, specs[name], how) for name, contents in files.items()}
+    if len(files) > 1:
+        found = {
+            name: each._replace(warnings=tuple(f"{name}: {note}" for note in each.warnings))
+            for name, each in found.items()
+        }
+    return found
+
+
+def _check_bounds(files: Mapping[str, tuple[bytes, ...]], specs: Mapping[str, TensorSpec]) -> None:
+    """Refuse what is no picture for its input, or costs too much, before anything is decoded."""
+    size = count = 0
+    for name, contents in files.items():
+        spec = specs[name]
+        if spec.dtype != "uint8" or len(spec.shape) != _AXES or spec.shape[0] not in _MODES:
+            taker = f"the input {name!r}" if len(specs) > 1 else "this application"
+            otherwise = "an array" if len(specs) > 1 else "`inputs`"
+            taken = f"{spec.dtype} {list(spec.shape)}"
+            refuse("bad-picture", f"{taker} takes {taken}, not pictures; send {otherwise}")
+        count += len(contents)
+        size += len(contents) * spec.bytes_per_image
+    if size > MAX_TASK_INPUT_BYTES:
+        refuse("too-large", f"{count} pictures exceed {MAX_TASK_INPUT_BYTES} bytes of inputs")
+    cost = 0.0
+    for name, contents in files.items():
+        channels, height, width = specs[name].shape
+        cost = _pixels_to_decode(contents, _MODES[channels], (width, height), cost)
+
+
+def _decoded(files: tuple[bytes, ...], spec: TensorSpec, how: PictureInput) -> Pictures:
+    """Decode pictures whose bounds were checked."""
     channels, height, width = spec.shape
     mode, size = _MODES[channels], (width, height)
-    _check_pixels(files, mode, size)
     batch = np.empty((len(files), *spec.shape), dtype=np.uint8)
     notes: dict[str, list[int]] = {}
     views = []
@@ -119,9 +160,8 @@ def _named(pictures: list[int]) -> str:
     return f"picture{'s' if len(pictures) > 1 else ''} {named}"
 
 
-def _check_pixels(files: Iterable[bytes], mode: str, size: tuple[int, int]) -> None:
-    """Add up what decoding will cost by the headers, before anything is decoded."""
-    total = 0.0
+def _pixels_to_decode(files: Iterable[bytes], mode: str, size: tuple[int, int], total: float) -> float:
+    """Add to a total what decoding will cost, by the headers alone. Refuse what is too much."""
     for content in files:
         with _opened(content) as picture:
             pixels = picture.width * picture.height
@@ -140,6 +180,7 @@ def _check_pixels(files: Iterable[bytes], mode: str, size: tuple[int, int]) -> N
                 "bad-picture",
                 f"the pictures have more than {MAX_TASK_PIXELS} pixels to decode; send several tasks",
             )
+    return total
 
 
 def _has_draft(picture: Image.Image) -> bool:

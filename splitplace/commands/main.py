@@ -24,7 +24,7 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "broker": LazyCommand("Run a broker with the right settings.", "splitplace.commands.broker:command"),
     "submit": LazyCommand(
         "Send pictures, arrays or a sound as one task and print the answer.",
-        "splitplace.commands.submit:command",
+        "splitplace.commands.submit.command:command",
     ),
     "camera": LazyCommand(
         "Send the pictures of a camera, a video, a folder or a topic, and print the answers.",

@@ -11,7 +11,7 @@ from splitplace.bus.settings import Settings
 from splitplace.commands.doctor.diagnosis import versions
 from splitplace.commands.shared.client import connected
 from splitplace.commands.shared.system_report import SystemReport, look, report_on
-from splitplace.commands.submit import ask
+from splitplace.commands.submit.asking import ask
 from splitplace.errors import UnreachableError
 from splitplace.messages.cluster import NodeStatus, ServiceStatus
 from splitplace.messages.metrics import ServiceMetrics

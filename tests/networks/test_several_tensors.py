@@ -96,6 +96,58 @@ def test_a_picture_is_the_first_input_and_the_rest_are_arrays() -> None:
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+def _pictures(inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return what the file reads of bytes, as mean .25 and deviation .5 make it; arrays stay as they are."""
+    return {
+        name: ((array / 255 - 0.25) / 0.5).astype(np.float32) if array.dtype == np.uint8 else array
+        for name, array in inputs.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("flags", "pictures"),
+    [
+        ((), ["left", "right"]),
+        (("--picture", "left"), ["left"]),
+        (("--picture", "mask", "--picture", "right"), ["mask", "right"]),
+        (("--picture", "right", "--picture", "left", "--picture", "mask"), ["right", "left", "mask"]),
+    ],
+    ids=str,
+)
+def test_pictures_of_one_type_and_size_are_pictures_or_those_that_are_said(
+    flags: tuple[str, ...], pictures: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    application = _added("two_pictures", "--kind", "tensors", "--mean", "0.25", "--std", "0.5", *flags)
+    told = f"pictures, all prepared alike: {', '.join(pictures)} ("
+    assert (told in capsys.readouterr().out) == (len(pictures) > 1)
+    bytes_ = [tensor.name for tensor in application.inputs if tensor.spec.dtype == "uint8"]
+    assert application.inputs[0].name == pictures[0]
+    assert sorted(bytes_) == sorted(pictures)
+    inputs = _inputs(application)
+    ((expected,),) = _of_file([_pictures(inputs)])
+    for variant in application.variants:
+        (found,) = _served(application, variant.name, inputs)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (("--picture", "up"), "it is none of its inputs: left, right, mask"),
+        (("--picture", "left", "--arrays"), "contradict each other"),
+        (("--picture", "left", "--picture", "mask", "--mean", ".1,.2,.3"), "the pictures 'mask': mean and"),
+    ],
+)
+def test_pictures_that_are_said_and_do_not_fit_are_refused(
+    flags: tuple[str, ...], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    onnx.save_model(SEVERAL["two_pictures"](), "case.onnx")
+    with pytest.raises(SystemExit) as end:
+        main(["models", "add", "case.onnx", "--kind", "tensors", *flags, "--store", "store"])
+    assert end.value.code
+    assert reason in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize("case", ["lstm", "lstm_of_one"])
 def test_a_state_is_recognised_and_comes_back_to_the_next_call(case: str) -> None:
     application = _added(case)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from splitplace.bus.settings import Settings
 from splitplace.commands.processes.children import Processes
-from splitplace.commands.submit import ask
+from splitplace.commands.submit.asking import ask
 from splitplace.messages.task import Answer, TaskRequest
 from splitplace.simulator.calibration import Calibration, Range, Reach
 from tests.support.waiting import PATIENCE_S

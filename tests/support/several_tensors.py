@@ -71,6 +71,25 @@ def picture_and_numbers() -> onnx.ModelProto:
     return _model(nodes, inputs, [("y", FLOAT, ["N", 4])], _weights(c=(8, 3, 3, 3), w=(13, 4)))
 
 
+def two_pictures() -> onnx.ModelProto:
+    """Two pictures of one size, and a mask of one channel after them: what differs, and the mean of all."""
+    nodes = [
+        _node("Sub", ["left", "right"], "d"),
+        _node("Mul", ["d", "mask"], "m"),
+        _node("Conv", ["m", "c"], "f"),
+        _node("Relu", ["f"], "g"),
+        _node("GlobalAveragePool", ["g"], "p"),
+        _node("Flatten", ["p"], "q"),
+        _node("Gemm", ["q", "w"], "y"),
+    ]
+    inputs: list[Value] = [
+        ("left", FLOAT, ["N", 3, 16, 16]),
+        ("right", FLOAT, ["N", 3, 16, 16]),
+        ("mask", FLOAT, ["N", 1, 16, 16]),
+    ]
+    return _model(nodes, inputs, [("y", FLOAT, ["N", 4])], _weights(c=(8, 3, 3, 3), w=(8, 4)))
+
+
 def tokens_and_mask() -> onnx.ModelProto:
     """Tokens and their mask, both int64 of an open length, to four classes."""
     nodes = [
@@ -271,6 +290,7 @@ SEVERAL: dict[str, Callable[[], onnx.ModelProto]] = {
     for each in (
         two_rows,
         picture_and_numbers,
+        two_pictures,
         tokens_and_mask,
         lstm,
         lstm_of_one,

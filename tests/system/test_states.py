@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from splitplace.bus.settings import Settings
-from splitplace.commands.submit import ask
+from splitplace.commands.submit.asking import ask
 from splitplace.messages.findings import FoundTensor, FoundTensors
 from splitplace.messages.task import Answer, TaskRequest, TaskTensor
 from tests.support.commands import exit_code, measure_quickly

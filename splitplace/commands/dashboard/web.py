@@ -28,7 +28,7 @@ from splitplace.commands.dashboard.state import DashboardState
 from splitplace.commands.shared.drawing import DrawingError
 from splitplace.commands.shared.options import explain
 from splitplace.commands.shared.task_record import TaskRecord, TaskRow, chosen, view
-from splitplace.commands.submit import ask
+from splitplace.commands.submit.asking import ask
 from splitplace.errors import SplitPlaceError
 from splitplace.messages.base import Name
 from splitplace.messages.limits import MAX_DEADLINE_MS, MAX_TASK_BYTES, MIN_DEADLINE_MS

@@ -81,6 +81,12 @@ def add_command(
             "--state", help="INPUT=OUTPUT that comes back at the next call. [default: recognised by names]"
         ),
     ] = None,
+    picture: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Input that is a picture; again for others. [default: the first, and those like it]"
+        ),
+    ] = None,
     arrays: Annotated[
         bool, typer.Option(help="It takes arrays, even where their shape is that of pictures.")
     ] = False,
@@ -228,6 +234,7 @@ def add_command(
             values=tuple(values or []),
             states=tuple(states or []),
             are_arrays=arrays,
+            pictures=tuple(picture or []),
         )
         with telling(chosen) as told:
             package = PackageRequest(network, str(weights) if weights is not None else None, random_weights)

@@ -85,9 +85,11 @@ def _onnx(  # noqa: PLR0917 - as above
     wishes = replace(wishes, head=flags.head_wishes(kind, chosen))
     model, notes = prepared(file, wishes)
     notes = (*notes, f"its answers are of the kind {kind}: {rule}")
-    source = source_of(model)
+    source = source_of(model, wishes.first)
     rest = replace(wishes, input="", output="", values=())
-    if wishes.are_arrays or not source.is_pictures:
+    if wishes.are_arrays and wishes.pictures:
+        raise UserNetworkError("--arrays and --picture contradict each other: leave one out")
+    if wishes.are_arrays or not (source.is_pictures or wishes.pictures):
         if said.names:
             raise UserNetworkError(
                 f"its input {source.name!r} is no picture here: leave out what is said of pixels"

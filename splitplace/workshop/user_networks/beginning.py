@@ -1,6 +1,6 @@
 """Make the inputs of a user's network of what sensors send, and free its batch."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,7 @@ def put_reading_in_front(
     model: onnx.ModelProto,
     sources: Sequence[Source],
     preprocessing: Preprocessing | None,
-    *,
-    is_picture: bool,
+    pictures: Collection[str],
 ) -> tuple[NamedTensor, ...]:
     """Change a model in place so that it reads what sensors send. Return what they send, in order.
 
@@ -32,23 +31,26 @@ def put_reading_in_front(
         model: The network.
         sources: Its inputs, in the order in which sensors name them.
         preprocessing: Conversion of pictures from bytes; None where it reads bytes.
-        is_picture: Whether the first input is pictures; the others are arrays.
+        pictures: Names of the inputs that are pictures; the others are arrays.
+
+    Raises:
+        UserNetworkError: The preprocessing does not fit the channels of one of them.
     """
     graph = model.graph
     given: list[NamedTensor] = []
     nodes: list[onnx.NodeProto] = []
     kept = list(graph.node)
     for number, source in enumerate(sources):
-        pictures = is_picture and not number
+        is_picture = source.name in pictures
         name, inner = INPUT, source.name
         if len(sources) > 1:
             name, inner = short_name(source.name, f"input-{number + 1}"), f"{INPUT}.{number}.{source.name}"
             for node in kept:
                 rename(node, {source.name: inner})
-        steps, weights = _reading(source, preprocessing, (name, inner), is_picture=pictures)
+        steps, weights = _reading(source, preprocessing, (name, inner), is_picture=is_picture)
         nodes += steps
         graph.initializer.extend(weights)
-        given.append(NamedTensor(name=name, spec=source.spec if pictures else source.array))
+        given.append(NamedTensor(name=name, spec=source.spec if is_picture else source.array))
     nodes += kept
     del graph.node[:], graph.input[:], graph.value_info[:]
     graph.node.extend(nodes)
@@ -136,7 +138,7 @@ def _reading(
     weights: list[onnx.TensorProto] = []
     current, last = ends
     if is_picture and preprocessing is not None:
-        steps, weights = _of_pictures(source, preprocessing)
+        steps, weights = _of_pictures(source, _for_channels(preprocessing, source), last)
     elif not is_picture and (element := reading_cast(source)) is not None:
         steps.append(("Cast", [], {"to": element}))
     if is_picture and source.is_channels_last:
@@ -158,16 +160,24 @@ def _reading(
     return nodes, weights
 
 
+def _for_channels(preprocessing: Preprocessing, source: Source) -> Preprocessing:
+    """Return the preprocessing of one input of pictures: others may have other channels."""
+    try:
+        return preprocessing.with_channels(source.spec.shape[0])
+    except ValueError as error:
+        raise UserNetworkError(f"the pictures {source.name!r}: {error}") from error
+
+
 def _of_pictures(
-    source: Source, preprocessing: Preprocessing
+    source: Source, preprocessing: Preprocessing, made: str
 ) -> tuple[list[tuple[str, list[str], dict[str, Any]]], list[onnx.TensorProto]]:
     """Return operators, with weights, from bytes `[N, C, H, W]` in RGB to what a network reads."""
     steps: list[tuple[str, list[str], dict[str, Any]]] = []
     weights: list[onnx.TensorProto] = []
 
     def add(operator: str, name: str, values: NDArray[Any], **attributes: int) -> None:
-        weights.append(numpy_helper.from_array(values, f"{INPUT}.{name}"))
-        steps.append((operator, [f"{INPUT}.{name}"], attributes))
+        weights.append(numpy_helper.from_array(values, f"{INPUT}.{made}.{name}"))
+        steps.append((operator, [f"{INPUT}.{made}.{name}"], attributes))
 
     if preprocessing.is_bgr:
         add("Gather", "order", np.array([2, 1, 0]), axis=1)

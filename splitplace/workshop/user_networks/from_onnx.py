@@ -1,5 +1,6 @@
 """Adapt a user's ONNX file: what sensors send in, logits out, any batch size where the network allows it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ from splitplace.workshop.user_networks.ending import OutputKind, end_with_logits
 from splitplace.workshop.user_networks.heads import HeadWishes, MadeHead, append_head
 from splitplace.workshop.user_networks.outputs import (
     outputs_batch_first,
+    states_by_name,
     states_of,
     with_outputs,
     without_unread_inputs,
@@ -34,7 +36,7 @@ from splitplace.workshop.user_networks.reading import (
     in_readable_opset,
     opset_of,
 )
-from splitplace.workshop.user_networks.source import Source, sized, sources_of
+from splitplace.workshop.user_networks.source import Source, pictures_among, sized, sources_of
 from splitplace.workshop.user_networks.trial import (
     Alone,
     check_conversion,
@@ -101,6 +103,13 @@ class Wishes:
     """Outputs that are read again at the next call, as INPUT=OUTPUT; empty = recognise them."""
     are_arrays: bool = False
     """Whether sensors send arrays, even where an input could be pictures."""
+    pictures: tuple[str, ...] = ()
+    """Inputs that are pictures, the first one first; empty = recognise them."""
+
+    @property
+    def first(self) -> str:
+        """The input that comes first; empty = the first of pictures."""
+        return self.pictures[0] if self.pictures else ""
 
 
 def prepared(model: onnx.ModelProto, wishes: Wishes = Wishes()) -> tuple[onnx.ModelProto, tuple[str, ...]]:
@@ -145,13 +154,18 @@ def adopt(model: onnx.ModelProto, preprocessing: Preprocessing | None, wishes: W
     if changed is model:
         changed = onnx.ModelProto()
         changed.CopyFrom(model)
-    sources = sources_of(changed)
-    is_picture = sources[0].is_pictures and not wishes.are_arrays
-    if is_picture and sources[0].element != TensorProto.UINT8 and preprocessing is None:
+    sources = sources_of(changed, wishes.first)
+    pictures = () if wishes.are_arrays else _pictures(changed, sources, wishes)
+    if preprocessing is None and any(
+        source.element != TensorProto.UINT8 for source in sources if source.name in pictures
+    ):
         raise UserNetworkError(
             "the model reads floats: give the preprocessing from bytes (mean and deviation)"
         )
-    given = put_reading_in_front(changed, sources, preprocessing, is_picture=is_picture)
+    if len(pictures) > 1:
+        alike = "as is said" if wishes.pictures else f"{pictures[0]} and what has its type and size"
+        notes = (*notes, f"pictures, all prepared alike: {', '.join(pictures)} ({alike}; --picture NAME)")
+    given = put_reading_in_front(changed, sources, preprocessing, pictures)
     alone = Alone(samples_of(given, _TRIED))
     problem = next((_unbatched(source) for source in sources if source.axis is None), "")
     problem = problem or _freed(changed, sources[0].batch, alone)
@@ -179,6 +193,12 @@ def adopt(model: onnx.ModelProto, preprocessing: Preprocessing | None, wishes: W
         (*notes, *_about_inputs(given)),
         inputs=given if len(given) > 1 else (),
     )
+
+
+def _pictures(model: onnx.ModelProto, sources: Sequence[Source], wishes: Wishes) -> tuple[str, ...]:
+    outputs = [output.name for output in model.graph.output]
+    states = states_by_name([source.name for source in sources], outputs, wishes.states)
+    return pictures_among(sources, wishes.pictures, states)
 
 
 def _with_head(  # noqa: PLR0917 - what is known so far

@@ -150,6 +150,13 @@ def _add_batch(model: onnx.ModelProto, name: str) -> None:
     append_to_output(model, name, "Unsqueeze", axes)
 
 
+def states_by_name(inputs: Sequence[str], outputs: Sequence[str], said: Sequence[str] = ()) -> set[str]:
+    """Return the inputs that may be states, by what the user says, or by the names of inputs and outputs."""
+    if said:
+        return {pair.partition("=")[0] for pair in said}
+    return {name for name in inputs if any(_is_next(name, output) for output in outputs)}
+
+
 def states_of(
     inputs: Sequence[NamedTensor], outputs: Sequence[NamedTensor], said: Sequence[str] = ()
 ) -> tuple[StateTensor, ...]:

@@ -1,7 +1,7 @@
 """How the bytes of pictures become the input that a user's network expects. Needs no torch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _COLOURS = 3
 
@@ -49,6 +49,23 @@ class Preprocessing:
         if is_bgr and channels != _COLOURS:
             raise ValueError(f"BGR means three channels; the network has {channels}")
         return cls(tuple(filled[0]), tuple(filled[1]), largest, is_bgr, is_inverted)
+
+    def with_channels(self, channels: int) -> "Preprocessing":
+        """Return it for pictures of another number of channels.
+
+        Raises:
+            ValueError: The channels differ in mean or deviation.
+        """
+        if channels == len(self.mean):
+            return self
+        if len({*self.mean}) > 1 or len({*self.deviation}) > 1:
+            raise ValueError(f"mean and deviation are of {len(self.mean)} channels, these have {channels}")
+        return replace(
+            self,
+            mean=self.mean[:1] * channels,
+            deviation=self.deviation[:1] * channels,
+            is_bgr=self.is_bgr and channels == _COLOURS,
+        )
 
     @property
     def mean_bytes(self) -> tuple[float, ...]:

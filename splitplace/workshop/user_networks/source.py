@@ -1,6 +1,6 @@
 """The inputs of a user's network: what they are, and what sensors send for them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -171,21 +171,55 @@ def _batch_axis(value: onnx.ValueInfoProto, name: str, size: int) -> int | None:
     return None
 
 
-def sources_of(model: onnx.ModelProto) -> tuple[Source, ...]:
+def sources_of(model: onnx.ModelProto, first: str = "") -> tuple[Source, ...]:
     """Return the inputs of a model whose sizes are fixed: the first of pictures, then the others in order.
+
+    Args:
+        model: The network.
+        first: Name of the input that is the first instead; empty = none.
 
     Raises:
         UserNetworkError: It has none, or one of a type that cannot be sent.
     """
     values = inputs_of(model)
     found = [_source(value, axis) for value, axis in zip(values, batch_axes(model), strict=True)]
-    first = next((source for source in found if source.is_pictures), found[0])
-    return (first, *(source for source in found if source is not first))
+    begin = next((source for source in found if source.is_pictures), found[0])
+    begin = next((source for source in found if source.name == first), begin)
+    return (begin, *(source for source in found if source is not begin))
 
 
-def source_of(model: onnx.ModelProto) -> Source:
+def source_of(model: onnx.ModelProto, first: str = "") -> Source:
     """Return the first input of a model whose sizes are fixed, as `sources_of` does."""
-    return sources_of(model)[0]
+    return sources_of(model, first)[0]
+
+
+def pictures_among(
+    sources: Sequence[Source], said: Sequence[str], states: Collection[str]
+) -> tuple[str, ...]:
+    """Return which inputs are pictures that sensors send as files.
+
+    Args:
+        sources: The inputs, in the order of `sources_of`.
+        said: Names that the user says; empty = the first, and those of its type and size that are no states.
+        states: Names of the inputs that are states.
+
+    Raises:
+        UserNetworkError: An input that is said is none, or no picture.
+    """
+    known = {source.name: source for source in sources}
+    for name in said:
+        if name not in known:
+            raise UserNetworkError(f"--picture {name}: it is none of its inputs: {', '.join(known)[:300]}")
+        if not known[name].is_pictures:
+            shown = "x".join(map(str, known[name].sides))
+            raise UserNetworkError(f"--picture {name}: {shown} is no picture of one or three channels")
+    if said:
+        return tuple(said)
+    first = sources[0]
+    if not first.is_pictures:
+        return ()
+    alike = [each for each in sources[1:] if (each.element, each.sides) == (first.element, first.sides)]
+    return (first.name, *(each.name for each in alike if each.is_pictures and each.name not in states))
 
 
 def _source(value: onnx.ValueInfoProto, axis: int | None) -> Source:

@@ -146,7 +146,7 @@ def test_other_inputs_are_another_task() -> None:
 def test_any_run_of_rows_is_these_images_of_all_inputs(images: int, data: st.DataObject) -> None:
     given_ = arrays(images)
     tensors = [TaskTensor(name=name, data=array.tobytes()) for name, array in given_.items()]
-    rows = rows_of(APP, tensors, None)
+    rows = rows_of(APP, tensors, {})
     start = data.draw(st.integers(0, images - 1))
     end = data.draw(st.integers(start + 1, images))
     same(arrays_of(APP, rows[start:end]), {name: array[start:end] for name, array in given_.items()})
@@ -154,7 +154,7 @@ def test_any_run_of_rows_is_these_images_of_all_inputs(images: int, data: st.Dat
 
 def test_each_micro_batch_carries_all_inputs_under_their_names() -> None:
     given_ = arrays(3)
-    rows = rows_of(APP, [TaskTensor(name=n, data=a.tobytes()) for n, a in given_.items()], None)
+    rows = rows_of(APP, [TaskTensor(name=n, data=a.tobytes()) for n, a in given_.items()], {})
     placed = TaskPlaced(
         task="c.t",
         attempt=1,

@@ -1,0 +1,1 @@
+"""`splitplace submit` and what it consists of."""
