@@ -22,11 +22,12 @@ HEALED_MS = 3000.0
 class Catalogue:
     """Applications by name. Tasks from the broker may overtake its retained entries."""
 
-    def __init__(self, is_connected: Callable[[], bool]) -> None:
+    def __init__(self, is_connected: Callable[[], bool], connections: Callable[[], int]) -> None:
         """Start empty.
 
         Args:
             is_connected: whether the connection on which entries come is up.
+            connections: how often it was made.
         """
         self.applications: dict[str, Application] = {}
         """Not to be changed from outside. Removed ones stay: tasks that are under way end as they began."""
@@ -36,12 +37,21 @@ class Catalogue:
         self._news = asyncio.Event()
         self._cleared_ms: dict[str, float] = {}
         """When entries were cleared."""
+        self._connections = connections
+        self._came_on: dict[str, int] = {}
+        """The number of the connection on which each entry came last."""
+        self._last_came = (0, 0.0)
+        """That of the last entry, and when it came."""
 
     def on_entry(self, received: Received[Application]) -> None:
         """Note a new or changed entry."""
         application = received.message
         self.applications[application.name] = application
         self._cleared_ms.pop(application.name, None)
+        # What the broker keeps comes at once, while the next connection is still being made.
+        number = self._connections() + (not self._is_connected())
+        self._came_on[application.name] = number
+        self._last_came = number, now_ms()
         self._complete_at_ms = now_ms() + SETTLE_MS
         self._missing_since_ms = None
         self._news.set()
@@ -56,8 +66,12 @@ class Catalogue:
         return None if self._is_removed(name) else self.applications.get(name)
 
     def _is_removed(self, name: str) -> bool:
-        cleared_ms = self._cleared_ms.get(name)
-        return cleared_ms is not None and now_ms() - cleared_ms >= HEALED_MS
+        cleared_ms = self._cleared_ms.get(name, inf)
+        if self._is_connected() and self._came_on.get(name, 0) < self._connections() <= self._last_came[0]:
+            # Others came on this connection, this one did not: it was removed while there was none. Where none
+            # comes, the broker is new, and the splitter away.
+            cleared_ms = min(cleared_ms, self._last_came[1])
+        return now_ms() - cleared_ms >= HEALED_MS
 
     async def connected(self) -> None:
         """Expect the entries once more: the connection is new, and so may be the broker."""

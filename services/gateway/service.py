@@ -83,7 +83,7 @@ class Gateway:
         self._service.reports(lambda: journal.trouble)
         self._warnings = SeldomWarnings(log)
         self._bus = self._service.bus
-        self._catalogue = Catalogue(lambda: self._bus.is_connected)
+        self._catalogue = Catalogue(lambda: self._bus.is_connected, lambda: self._bus.connections)
         self._applications = self._catalogue.applications
         self._core = GatewayCore(rules, self._applications)
         # Tasks have a connection of their own: the broker keeps them while the gateway is away, and a

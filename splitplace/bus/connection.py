@@ -104,7 +104,9 @@ class Bus(Subscriber):
             forgotten_after_s=_FORGOTTEN_AFTER_S,
         )
         self._tasks, self._publications = BackgroundTasks(), BackgroundTasks()
-        self._connected, self._connections = asyncio.Event(), 0
+        self._connected = asyncio.Event()
+        self.connections = 0
+        """How often a connection was made."""
 
     # --- before connecting -------------------------------------------------------------------------
 
@@ -172,7 +174,7 @@ class Bus(Subscriber):
         while True:
             began_s, accepted_s = clock(), None
             try:
-                if not self._connections:
+                if not self.connections:
                     await self._identity.forget(reconnect.patience_s)
                 connection = self._identity.connected(reconnect.patience_s, self._handlers)
                 async with connection as client:
@@ -218,8 +220,8 @@ class Bus(Subscriber):
             subscribed |= dict(wanted)
         self._client = client
         self._connected.set()
-        self.statistics.reconnects += self._connections > 0
-        self._connections += 1
+        self.statistics.reconnects += self.connections > 0
+        self.connections += 1
         for callback in self._on_connect:
             self._tasks.spawn(callback(), "introduction")
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from splitplace.commands.submit.request import SubmissionError, read_arrays, request_from
+from splitplace.commands.submit.request import Arrays, SubmissionError, read_arrays, request_from
 from splitplace.commands.submit.saving import (
     read_state,
     save_arrays,
@@ -72,7 +72,7 @@ def test_arrays_keep_type_and_shape_by_name_whatever_their_order_in_memory() -> 
 
 
 def test_an_archive_brings_all_its_arrays_by_name_and_what_is_named_takes_their_place() -> None:
-    earlier = {"state": np.full((1, 2), 7, np.float16), "rows": np.zeros(1, np.int8)}
+    earlier: Arrays = {"state": np.full((1, 2), 7, np.float16), "rows": np.zeros(1, np.int8)}
     asked = request_from([Path("both.npz")], 1000.0, named=["rows=rows.npy"], state=earlier)
     tensors = {tensor.name: tensor for tensor in asked.request.tensors or ()}
     assert tensors.keys() == {"rows", "state", "rate"}

@@ -54,7 +54,7 @@ def _picture(name: str, seed: int) -> NDArray[np.float32]:
     """Write a picture, and return it as the network reads it."""
     pixels = np.random.default_rng(seed).integers(0, 256, (16, 16, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(name)
-    return np.moveaxis(pixels.astype(np.float32) / 255, -1, 0)[None]
+    return np.moveaxis((pixels / 255).astype(np.float32), -1, 0)[None]
 
 
 def test_two_pictures_by_name_and_a_state_from_call_to_call_are_answered_as_by_the_file(

@@ -15,6 +15,7 @@ from splitplace.services.gateway import recent_refusals
 from splitplace.services.gateway.journal import Journal, JournalError
 from splitplace.services.gateway.settings import GatewaySettings
 from tests.services.gateway.live_gateway import (
+    APPLICATION,
     IMAGES,
     PREFIX,
     StandIn,
@@ -226,6 +227,31 @@ async def test_tasks_survive_a_broker_that_is_killed(broker: Broker, tmp_path: P
         broker.start()
         async with sensor_at(settings) as sensor:
             assert (await sensor.answer())["status"] == "answered"
+
+
+async def test_an_application_that_is_gone_after_a_break_takes_no_tasks(
+    broker: Broker, tmp_path: Path
+) -> None:
+    settings = GatewaySettings(broker=broker.url, journal=tmp_path / "journal")
+    stand_in = StandIn(settings)
+    async with stand_in.bus, gateway_at(settings):
+        await until(lambda: stand_in.gateways)
+        cats = APPLICATION.model_copy(update={"name": "cats"})
+        await stand_in.bus.publish(topics.APPLICATION, cats, application="cats")
+        async with sensor_at(settings) as sensor:
+            await sensor.ask(packed(deadline_ms=20_000.0), "task/cats/camera/first")
+            assert (await sensor.answer())["status"] == "answered"
+            stand_in.gateways.clear()
+            broker.kill()
+        broker.start()  # keeps nothing; only the other application is published again
+        await until(lambda: stand_in.gateways)
+        async with sensor_at(settings) as sensor:
+            for number in range(1000):
+                await sensor.ask(packed(deadline_ms=20_000.0), f"task/cats/camera/{number}")
+                if (answer := await sensor.answer())["status"] == "invalid":
+                    break
+            assert answer["reason"] == "no application 'cats'; there is: digits"
+            await assert_next_answer_is_that_of_the_next_task(stand_in, sensor)
 
 
 async def test_while_the_journal_cannot_be_written_tasks_are_refused_and_later_answered(
