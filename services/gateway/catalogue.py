@@ -68,8 +68,8 @@ class Catalogue:
     def _is_removed(self, name: str) -> bool:
         cleared_ms = self._cleared_ms.get(name, inf)
         if self._is_connected() and self._came_on.get(name, 0) < self._connections() <= self._last_came[0]:
-            # Others came on this connection, this one did not: it was removed while there was none. Where none
-            # comes, the broker is new, and the splitter away.
+            # Others came on this connection, this one did not: it was removed while there was none. Where
+            # none comes, the broker is new, and the splitter away.
             cleared_ms = min(cleared_ms, self._last_came[1])
         return now_ms() - cleared_ms >= HEALED_MS
 

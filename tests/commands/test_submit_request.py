@@ -15,8 +15,8 @@ from splitplace.commands.submit.saving import (
     states_of,
     tensors_of,
 )
-from splitplace.messages.application import StateTensor
 from splitplace.messages.findings import FoundTensor, FoundTensors
+from splitplace.messages.states import StateTensor
 from splitplace.messages.task import Answer
 from tests.support.predictions import FOUND
 

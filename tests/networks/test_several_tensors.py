@@ -142,9 +142,7 @@ def test_pictures_that_are_said_and_do_not_fit_are_refused(
     flags: tuple[str, ...], reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     onnx.save_model(SEVERAL["two_pictures"](), "case.onnx")
-    with pytest.raises(SystemExit) as end:
-        main(["models", "add", "case.onnx", "--kind", "tensors", *flags, "--store", "store"])
-    assert end.value.code
+    assert exit_code("models", "add", "case.onnx", "--kind", "tensors", *flags, "--store", "store") != 0
     assert reason in " ".join(capsys.readouterr().err.split())
 
 

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from splitplace.commands.main import main
 from splitplace.commands.submit.request import read_arrays
+from tests.support.commands import exit_code, measure_quickly
 from tests.support.several_tensors import SEVERAL
 from tests.support.waiting import PATIENCE_S
 from tests.support.whole_system import Setup, System, running_system
@@ -22,22 +22,15 @@ pytestmark = [pytest.mark.system, pytest.mark.serial]
 
 @pytest.fixture
 def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
-    monkeypatch.setattr("splitplace.workshop.cutting.profile.ROUNDS", 2)
-    monkeypatch.setattr("splitplace.workshop.cutting.profile.SCORE_S", 0.1)
+    measure_quickly(monkeypatch)
     monkeypatch.chdir(tmp_path)
     with running_system(tmp_path, "mosquitto", Setup(nodes=("n1", "n2"))) as started:
         yield started
 
 
-def _code(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as end:
-        main(arguments)
-    return int(end.value.code or 0)
-
-
 def _added(case: str, *flags: str) -> ort.InferenceSession:
     onnx.save_model(SEVERAL[case](), f"{case}.onnx")
-    assert _code("models", "add", f"{case}.onnx", "--kind", "tensors", *flags, "--store", "store") == 0
+    assert exit_code("models", "add", f"{case}.onnx", "--kind", "tensors", *flags, "--store", "store") == 0
     return ort.InferenceSession(f"{case}.onnx", providers=["CPUExecutionProvider"])
 
 
@@ -45,7 +38,7 @@ def _submit(system: System, *arguments: str) -> None:
     """Ask until there is an answer: the splitter looks at its store from time to time."""
     end_s = time.monotonic() + PATIENCE_S
     task = ("submit", *arguments, "--deadline", "40s", "--broker", system.broker.url)
-    while (code := _code(*task)) != 0 and time.monotonic() < end_s:
+    while (code := exit_code(*task)) != 0 and time.monotonic() < end_s:
         assert code == 3
     assert code == 0
 
@@ -82,5 +75,5 @@ def test_two_pictures_by_name_and_a_state_from_call_to_call_are_answered_as_by_t
         np.testing.assert_allclose(read_arrays(Path(f"{number}.npz"))["y"], expected, rtol=1e-4, atol=1e-5)
     assert sorted(read_arrays(Path("state.npz"))) == ["c0", "h0"]
     wrong = ("submit", "left.png", "--app", "two-pictures", "--state", "s.npz", "--broker", system.broker.url)
-    assert _code(*wrong) == 2
+    assert exit_code(*wrong) == 2
     assert not Path("s.npz").exists()

@@ -34,10 +34,10 @@ from splitplace.commands.submit.saving import (
     tensors_of,
 )
 from splitplace.errors import ExitCode
-from splitplace.messages.application import StateTensor
 from splitplace.messages.base import Name
 from splitplace.messages.findings import AnyPrediction, FoundObjects, Prediction
 from splitplace.messages.pictures import FITS
+from splitplace.messages.states import StateTensor
 from splitplace.messages.task import Answer
 
 

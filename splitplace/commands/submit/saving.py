@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from splitplace.commands.shared.drawing import DrawingError, drawn
 from splitplace.commands.submit.request import ARRAYS, Arrays, Asked, SubmissionError, read_arrays
-from splitplace.messages.application import StateTensor
 from splitplace.messages.findings import FoundTensors
+from splitplace.messages.states import StateTensor
 from splitplace.messages.task import Answer
 from splitplace.storage.replace import replacing
 
