@@ -1,6 +1,6 @@
 """One light for a system, and what to do: the rules of `doctor`, and more that need a history. Pure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median
 from typing import Literal
@@ -214,8 +214,3 @@ def flood(state: DashboardState, now_s: float) -> Check:
         finding = f"{busiest} sends {per_second:.0f} of {sent.total() / 60:.0f} tasks a second, and {harm}"
         return Check(name, "warn", finding, f"let {busiest} send less often, or add nodes")
     return Check(name, "ok", f"{len(others) + 1} sent tasks in the last minute")
-
-
-def first_remedies(checks: Sequence[Check]) -> list[str]:
-    """Return what to do, the most urgent first."""
-    return [each.remedy for each in checks if each.remedy]

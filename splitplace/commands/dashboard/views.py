@@ -13,7 +13,6 @@ from splitplace.messages.metrics import TaskMetrics
 from splitplace.policies.memory import described_bytes
 
 _RATE_S = 10.0
-RECENT_TASKS = 200
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,11 +60,6 @@ def read_image_folder(
     return Subset(images, np.array([number for _, number in files], np.int64))
 
 
-def class_folders(folder: Path) -> tuple[str, ...]:
-    """Return the class names: those of the subfolders, in alphabetical order."""
-    return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir()))
-
-
 def split(subset: Subset, seed: int) -> Dataset:
     """Divide at random into training, validation and test, each with its share of every class."""
     random = np.random.default_rng(seed)
