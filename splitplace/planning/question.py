@@ -16,7 +16,7 @@ from splitplace.simulator.scenario import Scenario
 from splitplace.simulator.workload import Workload
 
 Pattern = Literal["poisson", "steady"]
-"""`poisson`: at any moment, as many independent sensors; `steady`: at equal distances, as one camera."""
+"""`poisson`: at random moments, as many sensors send; `steady`: at equal intervals, as a camera does."""
 
 DEFAULT_POLICY = "expected-reward+earliest-finish"
 MONITOR_S = 0.5
