@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -156,34 +157,6 @@ def assert_tells_the_acts(output: str, summary: dict[str, Any]) -> None:
     assert "\x1b" not in output
 
 
-def test_a_demo_runs_with_the_policies_that_were_asked_for_and_logs_their_decisions(
-    store: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "deadlines.json").write_text('{"tiny": {"ms": 60.0, "ms_per_image": 5.0}}')
-    flags = (
-        *("--tasks", "10", "--policy", "mab+daso", "--log", "log.jsonl", "--summary", "figures.json"),
-        *("--deadlines", "deadlines.json", "--json"),
-    )
-    process = start(store, tmp_path, *flags)
-    output, errors = process.communicate(timeout=END_S)
-    assert process.returncode == 0, output + errors
-    assert json.loads(output) == json.loads((tmp_path / "figures.json").read_text())
-    assert "Act 3" in errors
-    events = list(Log(tmp_path / "log.jsonl").events())
-    decisions = [event for event in events if isinstance(event, TaskDecided)]
-    assert {decided.policy for decided in decisions} == {"mab"}
-    assert all(decided.alternatives for decided in decisions)
-    ends = {event.task for event in events if isinstance(event, TaskFinished)}
-    deadlines_ms = [
-        event.deadline_ms
-        for event in events
-        if isinstance(event, TaskFinished) and not event.task.startswith("first-")
-    ]
-    assert all(0.7 * 65 <= deadline_ms <= 26 * (60 + 5 * 128) for deadline_ms in deadlines_ms)
-    assert ends >= {decided.task for decided in decisions} != set()
-    assert json.loads((tmp_path / "figures.json").read_text())["policy"] == "mab+daso"
-
-
 def test_splitter_and_placer_understand_the_flags_of_every_pair() -> None:
     for split in SPLIT_POLICIES:
         for placement in PLACEMENT_POLICIES:
@@ -247,19 +220,69 @@ def test_a_demo_fails_when_a_process_dies(
     assert alive == []
 
 
-def test_demos_on_a_shared_broker_do_not_meet_and_leave_nothing_retained(store: Path, tmp_path: Path) -> None:
-    with started_broker(tmp_path / "broker") as broker:
-        folders = [tmp_path / name for name in ("one", "two")]
-        for folder in folders:
-            folder.mkdir()
-        flags = ("--tasks", "6", "--broker", broker.url, "--summary", "figures.json")
-        processes = [start(store, folder, *flags) for folder in folders]
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A demo that has run to its end."""
+
+    folder: Path
+    output: str
+    errors: str
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Its figures."""
+        figures: dict[str, Any] = json.loads((self.folder / "figures.json").read_text())
+        return figures
+
+
+@pytest.fixture(scope="module")
+def shared(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Ended, Ended, list[str]]]:
+    """Two demos on one broker, the first with other policies and deadlines; then what is retained."""
+    folders = [tmp_path_factory.mktemp(name) for name in ("one", "two")]
+    (folders[0] / "deadlines.json").write_text('{"tiny": {"ms": 60.0, "ms_per_image": 5.0}}')
+    other = ("--policy", "mab+daso", "--log", "log.jsonl", "--deadlines", "deadlines.json", "--json")
+    with started_broker(tmp_path_factory.mktemp("broker")) as broker:
+        flags = ("--broker", broker.url, "--summary", "figures.json")
+        processes = [
+            start(store, folders[0], "--tasks", "10", *flags, *other),
+            start(store, folders[1], "--tasks", "6", *flags),
+        ]
+        ended = []
         for process, folder in zip(processes, folders, strict=True):
             output, errors = process.communicate(timeout=END_S)
             assert process.returncode == 0, output + errors
-            summary = json.loads((folder / "figures.json").read_text())
-            assert (summary["tasks"]["sent"], summary["broker"]["kind"]) == (6, "given")
-        assert retained_topics(broker.url) == []
+            ended.append(Ended(folder, output, errors))
+        yield ended[0], ended[1], retained_topics(broker.url)
+
+
+def test_a_demo_runs_with_the_policies_that_were_asked_for_and_logs_their_decisions(
+    shared: tuple[Ended, Ended, list[str]],
+) -> None:
+    demo, _, _ = shared
+    assert json.loads(demo.output) == demo.summary
+    assert "Act 3" in demo.errors
+    events = list(Log(demo.folder / "log.jsonl").events())
+    decisions = [event for event in events if isinstance(event, TaskDecided)]
+    assert {decided.policy for decided in decisions} == {"mab"}
+    assert all(decided.alternatives for decided in decisions)
+    ends = {event.task for event in events if isinstance(event, TaskFinished)}
+    deadlines_ms = [
+        event.deadline_ms
+        for event in events
+        if isinstance(event, TaskFinished) and not event.task.startswith("first-")
+    ]
+    assert all(0.7 * 65 <= deadline_ms <= 26 * (60 + 5 * 128) for deadline_ms in deadlines_ms)
+    assert ends >= {decided.task for decided in decisions} != set()
+    assert demo.summary["policy"] == "mab+daso"
+
+
+def test_demos_on_a_shared_broker_do_not_meet_and_leave_nothing_retained(
+    shared: tuple[Ended, Ended, list[str]],
+) -> None:
+    one, two, retained = shared
+    sent = [(demo.summary["tasks"]["sent"], demo.summary["broker"]["kind"]) for demo in (one, two)]
+    assert sent == [(10, "given"), (6, "given")]
+    assert retained == []
 
 
 def test_without_applications_there_is_no_demo(tmp_path: Path) -> None:
@@ -307,21 +330,9 @@ def retained_topics(url: str) -> list[str]:
     ],
 )
 def test_what_would_fail_at_the_end_is_refused_at_the_beginning(
-    store: Path, flags: tuple[str, ...], reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    store: Path, flags: tuple[str, ...], reason: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    command = [
-        sys.executable,
-        "-m",
-        "splitplace",
-        "demo",
-        "--store",
-        str(store),
-        "--state-dir",
-        "state",
-        *flags,
-    ]
-    shown = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert shown.returncode == ExitCode.USAGE
-    assert reason in shown.stderr
-    assert not (tmp_path / "state").exists()
+    state = tmp_path / "state"
+    assert exit_code("demo", "--store", store, "--state-dir", state, *flags) == ExitCode.USAGE
+    assert reason in capsys.readouterr().err
+    assert not state.exists()

@@ -11,6 +11,9 @@ from collections.abc import AsyncIterator, Callable
 PATIENCE_S = 60.0
 """Ends tests that hang; what a busy machine needs at worst."""
 _POLL_S = 0.005
+_MOST_POLL_S = 0.05
+_POLL_SHARE = 0.05
+"""Of the time that was waited already: looking costs time that those who are waited for could use."""
 
 
 async def until(condition: Callable[[], object], seconds: float = PATIENCE_S) -> float:
@@ -19,17 +22,22 @@ async def until(condition: Callable[[], object], seconds: float = PATIENCE_S) ->
     start = clock()
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - what is awaited comes from outside and sets no event
-            await asyncio.sleep(_POLL_S)
+            await asyncio.sleep(_pause_s(clock() - start))
     return clock() - start
 
 
 def block_until(condition: Callable[[], object], seconds: float = PATIENCE_S) -> None:
     """Wait as `until` does, where no event loop runs. Raises TimeoutError."""
-    end = time.monotonic() + seconds
+    start = time.monotonic()
     while not condition():
-        if time.monotonic() > end:
+        waited_s = time.monotonic() - start
+        if waited_s > seconds:
             raise TimeoutError(f"still waiting after {seconds} s")
-        time.sleep(_POLL_S)
+        time.sleep(_pause_s(waited_s))
+
+
+def _pause_s(waited_s: float) -> float:
+    return min(_POLL_S + _POLL_SHARE * waited_s, _MOST_POLL_S)
 
 
 def pass_time(seconds: float) -> None:
