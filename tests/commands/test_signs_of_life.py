@@ -8,7 +8,9 @@ import pytest
 from splitplace.bus.connection import Bus
 from splitplace.bus.service import Service
 from splitplace.bus.settings import Settings
+from splitplace.commands import submit
 from splitplace.commands.doctor.diagnosis import versions
+from splitplace.commands.shared import client
 from splitplace.commands.shared.client import connected
 from splitplace.commands.shared.system_report import SystemReport, look, report_on
 from splitplace.commands.submit.asking import ask
@@ -42,21 +44,29 @@ async def leave_behind(settings: Settings) -> None:
         await bus.publish(NODE_STATUS, NodeStatus(node="n1", boot=BOOT, online=True))
 
 
+@pytest.fixture
+def nobody_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody speaks, the time to wait for it does not matter."""
+    monkeypatch.setattr(client, "SPEAKS_WITHIN_S", 0.5)
+    monkeypatch.setattr(submit, "SPEAKS_WITHIN_S", 0.5)
+
+
 async def report(settings: Settings) -> SystemReport:
-    async with connected(settings, "test") as client:
-        return report_on(await look(client, settings))
+    async with connected(settings, "test") as connection:
+        return report_on(await look(connection, settings))
 
 
-async def test_a_system_that_is_gone_is_offline_although_its_status_is_retained(broker_url: str) -> None:
-    settings = Settings(broker=broker_url)
+@pytest.mark.usefixtures("nobody_speaks")
+async def test_a_system_that_is_gone_is_offline_although_its_status_is_retained(mosquitto_url: str) -> None:
+    settings = Settings(broker=mosquitto_url)
     await leave_behind(settings)
     seen = await report(settings)
     assert seen.missing == SERVICES
     assert [(node.name, node.online) for node in seen.nodes] == [("n1", False)]
 
 
-async def test_a_service_that_speaks_among_leftovers_is_online(broker_url: str) -> None:
-    settings = Settings(broker=broker_url)
+async def test_a_service_that_speaks_among_leftovers_is_online(mosquitto_url: str) -> None:
+    settings = Settings(broker=mosquitto_url)
     await leave_behind(settings)
     service = Service(GATEWAY, settings)
     async with running(service.run()):
@@ -64,8 +74,11 @@ async def test_a_service_that_speaks_among_leftovers_is_online(broker_url: str) 
         assert set((await report(settings)).missing) == set(SERVICES) - {GATEWAY}
 
 
-async def test_who_submits_to_a_gateway_that_is_gone_is_told_so_before_the_deadline(broker_url: str) -> None:
-    settings = Settings(broker=broker_url)
+@pytest.mark.usefixtures("nobody_speaks")
+async def test_who_submits_to_a_gateway_that_is_gone_is_told_so_before_the_deadline(
+    mosquitto_url: str,
+) -> None:
+    settings = Settings(broker=mosquitto_url)
     await leave_behind(settings)
     request = TaskRequest(images=(b"x",), deadline_ms=60_000)
     async with asyncio.timeout(20):
@@ -73,6 +86,7 @@ async def test_who_submits_to_a_gateway_that_is_gone_is_told_so_before_the_deadl
             await ask(settings, "tiny", request)
 
 
+@pytest.mark.usefixtures("nobody_speaks")
 @pytest.mark.parametrize("version", [1, 3])
 async def test_parts_that_are_not_understood_are_named_with_their_version(
     version: int, mosquitto_url: str
