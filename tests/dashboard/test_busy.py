@@ -14,7 +14,7 @@ from tests.support.waiting import PATIENCE_S, block_until
 pytestmark = [pytest.mark.system, pytest.mark.serial]
 
 PATIENT_MS = PATIENCE_S * 1000
-UPDATES = 12
+UPDATES = 6
 MOST_TABLES = 5.0
 """Script time of an update, as multiples of the time that a table of fifty tasks takes to be made anew: some
 1 to 1.5 ms, where the aim for an update is 8 ms (`python -m benchmarks.dashboard`)."""
