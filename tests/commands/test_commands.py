@@ -31,7 +31,9 @@ DEMO_SENSOR = "splitplace/commands/demo/sensor.py"
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """On the broker of those who install none; `tests/security` runs commands on Mosquitto."""
-    with running_system(tmp_path_factory.mktemp("system"), "embedded", Setup(policy="rule")) as running:
+    with running_system(
+        tmp_path_factory.mktemp("system"), "embedded", Setup("rule", together=True)
+    ) as running:
         yield running
 
 
@@ -138,13 +140,13 @@ def test_status_shows_services_and_nodes(system: System) -> None:
 
 
 def test_the_doctor_finds_nothing_wrong(system: System) -> None:
-    shown = run("doctor", "--store", str(system.journal.parent / "store"), *at(system))
+    shown = run("doctor", "--store", str(system.store), *at(system))
     assert (shown.returncode, "fail " in shown.stdout) == (0, False), shown.stdout
 
 
 def test_the_doctor_sees_a_file_that_was_changed(system: System, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    subprocess.run(["cp", "-r", str(system.journal.parent / "store"), str(store)], check=True)
+    subprocess.run(["cp", "-r", str(system.store), str(store)], check=True)
     file = next(store.glob("tiny/pieces/*"))
     file.write_bytes(file.read_bytes() + b"x")
     shown = run("doctor", "--store", str(store), *at(system))
@@ -210,7 +212,7 @@ def test_a_picture_that_cannot_be_read_is_not_valid(system: System, tmp_path: Pa
 
 
 def test_the_checks_of_the_doctor_are_printed_as_json(system: System) -> None:
-    shown = run("doctor", "--json", "--store", str(system.journal.parent / "store"), *at(system))
+    shown = run("doctor", "--json", "--store", str(system.store), *at(system))
     checks = json.loads(shown.stdout)["checks"]
     assert (shown.returncode, shown.stderr) == (0, "")
     assert {"broker", "services", "nodes", "model store"} <= {check["name"] for check in checks}

@@ -14,7 +14,8 @@ from tests.support.whole_system import Setup, System, running_system
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """Five services and three nodes."""
-    with running_system(tmp_path_factory.mktemp("system"), "embedded", Setup(node_options=())) as system:
+    setup = Setup(node_options=(), together=True)
+    with running_system(tmp_path_factory.mktemp("system"), "embedded", setup) as system:
         yield system
 
 

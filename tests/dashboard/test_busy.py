@@ -11,7 +11,7 @@ from splitplace.commands.processes.broker import mosquitto_path, started_broker
 from tests.support.dashboards import Dashboard, running_dashboard
 from tests.support.waiting import PATIENCE_S, block_until
 
-pytestmark = [pytest.mark.system, pytest.mark.serial]
+pytestmark = pytest.mark.system
 
 PATIENT_MS = PATIENCE_S * 1000
 UPDATES = 6
@@ -100,6 +100,7 @@ def _table_s(browser: Browser) -> float:
     return took_s / count
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("name", ["now", "cluster", "tasks"])
 def test_an_update_takes_little_script_time_and_the_page_does_not_grow(
     dashboard: Dashboard, browser: Browser, page: Page, name: str

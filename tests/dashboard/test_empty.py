@@ -11,7 +11,7 @@ from splitplace.commands.processes.broker import started_broker
 from tests.support.dashboards import Dashboard, running_dashboard
 from tests.support.waiting import PATIENCE_S, block_until
 
-pytestmark = [pytest.mark.system, pytest.mark.serial]
+pytestmark = pytest.mark.system
 
 PATIENT_MS = PATIENCE_S * 1000
 

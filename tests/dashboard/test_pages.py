@@ -22,7 +22,7 @@ from tests.support.messages import finished
 from tests.support.waiting import PATIENCE_S
 from tests.support.whole_system import System
 
-pytestmark = [pytest.mark.system, pytest.mark.serial]
+pytestmark = pytest.mark.system
 
 HOSTILE = '<img src=x onerror="document.title=1"><script>document.title=1</script>'
 HOSTILE_KEY = task_key("<b>bold</b>", "1", "0123abcd")

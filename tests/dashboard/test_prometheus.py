@@ -88,7 +88,6 @@ def prometheus(dashboard: Dashboard, tmp_path_factory: pytest.TempPathFactory) -
         yield server
 
 
-@pytest.mark.serial
 @pytest.mark.parametrize("query", QUERIES)
 def test_every_query_of_the_board_has_an_answer(query: str, prometheus: Prometheus) -> None:
     if any(name in query for name in MAY_BE_EMPTY):
@@ -97,7 +96,6 @@ def test_every_query_of_the_board_has_an_answer(query: str, prometheus: Promethe
         block_until(lambda: prometheus.has(query))
 
 
-@pytest.mark.serial
 def test_rules_are_evaluated_and_a_healthy_system_fires_no_alert(prometheus: Prometheus) -> None:
     def rules() -> list[Any]:
         return [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]

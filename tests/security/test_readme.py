@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.readme_commands import ROOT, typed
 
-pytestmark = [pytest.mark.mosquitto, pytest.mark.system, pytest.mark.serial]
+pytestmark = [pytest.mark.mosquitto, pytest.mark.system]
 
 OWN_NETWORK = 'ip link set lo up && ip address add 192.0.2.10/24 dev lo && exec "$@"'
 """An address of its own, so that the commands may use the ports that they use by default."""

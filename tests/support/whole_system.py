@@ -70,6 +70,7 @@ class System:
         self.broker = broker
         self.nodes = setup.nodes
         self.settings = Settings(broker=broker.url)
+        self.store = folder / "store"
         self.journal = folder / "journal.sqlite3"
         self._processes = processes
         if setup.together:
@@ -82,7 +83,7 @@ class System:
             self._start(node, ("splitplace.edge_node", *where, *setup.node_options), setup.node_broker)
 
     def _start_together(self, folder: Path, setup: Setup) -> None:
-        settings = (f"SPLITPLACE_STORE={folder / 'store'}", f"SPLITPLACE_STALL_MS={setup.stall_ms}")
+        settings = (f"SPLITPLACE_STORE={self.store}", f"SPLITPLACE_STALL_MS={setup.stall_ms}")
         options = ("--state-dir", str(folder / "state"), "--policy", f"{setup.policy}+earliest-finish")
         command = ("env", *settings, sys.executable, "-m", "splitplace", "services", *options)
         self._processes.start("services", (*command, "--broker", self.broker.url))
@@ -91,7 +92,7 @@ class System:
         options: Mapping[str, Sequence[str]] = {
             topics.GATEWAY: ("--journal", str(self.journal), "--stall-ms", str(setup.stall_ms)),
             topics.SPLITTER: (
-                *("--store", str(folder / "store")),
+                *("--store", str(self.store)),
                 *("--state-dir", str(folder / "state"), "--policy", setup.policy),
             ),
             topics.PLACER: setup.placer_options,

@@ -15,14 +15,14 @@ from tests.support.square_finder import square_finder
 from tests.support.waiting import PATIENCE_S
 from tests.support.whole_system import Setup, System, running_system
 
-pytestmark = [pytest.mark.system, pytest.mark.serial]
+pytestmark = pytest.mark.system
 
 PLACES = [(140, 80), (300, 240)]
 
 
 @pytest.fixture
 def system(tmp_path: Path) -> Iterator[System]:
-    with running_system(tmp_path, "mosquitto", Setup(nodes=("n1", "n2"))) as started:
+    with running_system(tmp_path, "mosquitto", Setup(nodes=("n1", "n2"), together=True)) as started:
         yield started
 
 

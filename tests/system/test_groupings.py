@@ -22,7 +22,9 @@ async def test_tasks_are_answered_by_stages_that_no_manifest_describes(tmp_path:
         running_broker("mosquitto", tmp_path / "broker") as broker,
         Processes(tmp_path / "logs") as processes,
     ):
-        system = System(tmp_path, broker, processes, Setup("layer", ("n1", "n2"), node_options=()))
+        system = System(
+            tmp_path, broker, processes, Setup("layer", ("n1", "n2"), node_options=(), together=True)
+        )
         placed: list[TaskPlaced] = []
         bus = Bus(system.settings, "onlooker")
 

@@ -14,7 +14,7 @@ from splitplace.messages.task import TaskPlaced
 from tests.support.waiting import until
 from tests.support.whole_system import LONG_DEADLINE_MS, Setup, System, running_system, sensor_of
 
-pytestmark = [pytest.mark.system, pytest.mark.serial]
+pytestmark = pytest.mark.system
 
 BATCH = 512
 SLOW = ("--cpu-share", "0.02", "--pacing")
@@ -24,7 +24,7 @@ FOUR = (*THREE, "n4")
 
 
 def setup(policy: str, *nodes: str) -> Setup:
-    return Setup(policy=policy, nodes=nodes, node_options=SLOW, stall_ms=20_000.0)
+    return Setup(policy=policy, nodes=nodes, node_options=SLOW, stall_ms=20_000.0, together=True)
 
 
 @contextlib.asynccontextmanager
