@@ -4,9 +4,9 @@ import asyncio
 import json
 import random
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import paho.mqtt.client as mqtt
 import pytest
@@ -24,7 +24,8 @@ from tests.support.whole_system import LONG_DEADLINE_MS, MODULES, NODES, System,
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 
-MESSAGES = 100_000
+MESSAGES: Mapping[StartedKind, int] = {"mosquitto": 100_000, "embedded": 20_000}
+"""What is refused does not depend on the broker, and the embedded one drops most of a flood."""
 DEADLINE_MS = 4 * LONG_DEADLINE_MS
 """A task that comes while the flood is being read counts as sent when the flood began."""
 LEVELS = {
@@ -40,10 +41,10 @@ LEVELS = {
 }
 
 
-@pytest.fixture(params=["mosquitto", "embedded"])
-def system(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[System]:
+@pytest.fixture
+def system(broker_kind: StartedKind, tmp_path: Path) -> Iterator[System]:
     """A system of its own for each kind of broker."""
-    with running_system(tmp_path, cast("StartedKind", request.param)) as running:
+    with running_system(tmp_path, broker_kind) as running:
         yield running
 
 
@@ -108,20 +109,24 @@ class Rejections:
         self.by_source["invalid tasks"] = json.loads(raw.payload)["invalid"]
 
 
-def test_after_a_flood_of_noise_on_every_topic_the_next_good_task_is_answered(system: System) -> None:
+def test_after_a_flood_of_noise_on_every_topic_the_next_good_task_is_answered(
+    system: System, broker_kind: StartedKind
+) -> None:
+    count = MESSAGES[broker_kind]
+
     async def scenario() -> None:
         rejections = Rejections(system.settings)
         async with rejections.bus:
-            sent = await asyncio.to_thread(flood, system.settings, MESSAGES)
-            assert sum(sent.values()) >= MESSAGES
-            assert min(sent.values()) > 1000
+            sent = await asyncio.to_thread(flood, system.settings, count)
+            assert sum(sent.values()) == count
+            assert min(sent.values()) > count / 100
             async with sensor_of(system) as sensor:
                 for _ in range(5):
                     await sensor.ask(4, DEADLINE_MS)
                 await until(lambda: not sensor.unanswered())
                 assert sensor.check() == {"answered": 5}
             everybody = len(MODULES) + len(NODES) + 1
-            await until(lambda: sum(count > 100 for count in rejections.by_source.values()) >= everybody)
+            await until(lambda: sum(each > 100 for each in rejections.by_source.values()) >= everybody)
 
     asyncio.run(scenario())
     assert system.dead() == []
