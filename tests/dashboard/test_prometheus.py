@@ -25,6 +25,7 @@ RULES = DEPLOY / "prometheus" / "splitplace.rules.yml"
 QUERIES = [target["expr"] for panel in BOARD["panels"] for target in panel["targets"]]
 MAY_BE_EMPTY = ("temperature_celsius", "throttled", "refusals_total")
 """What a machine does not measure, and what did not happen."""
+RATE = "sum(rate(splitplace_response_seconds_count[1m])) > 0"
 
 
 class Prometheus:
@@ -77,15 +78,14 @@ def prometheus(dashboard: Dashboard, tmp_path_factory: pytest.TempPathFactory) -
         )
         server = Prometheus(port)
         block_until(lambda: server.has('up{job="splitplace"} == 1'))
-
-        def grows() -> bool:
-            """A series that appears with its last value has no rate: tasks must end between two scrapes."""
-            assert dashboard.ask().status == "answered"
-            return server.has("sum(rate(splitplace_response_seconds_count[1m])) > 0")
-
-        block_until(grows)
+        # A series that appears with its first tasks has no rate until there are more.
+        block_until(lambda: _answers(dashboard) and server.has(RATE))
         block_until(lambda: server.has("splitplace_sensor_late_ratio"))
         yield server
+
+
+def _answers(dashboard: Dashboard) -> bool:
+    return dashboard.ask().status == "answered"
 
 
 @pytest.mark.parametrize("query", QUERIES)

@@ -15,7 +15,7 @@ from tests.support.whole_system import LONG_DEADLINE_MS, START_S, Setup, System,
 
 pytestmark = pytest.mark.system
 
-BYTES_PER_S = 200_000.0
+BYTES_PER_S = 400_000.0
 FILE_BYTES = 300_000
 STALL_MS = 300.0
 
