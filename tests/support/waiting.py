@@ -13,7 +13,7 @@ PATIENCE_S = 60.0
 _POLL_S = 0.005
 _MOST_POLL_S = 0.05
 _POLL_SHARE = 0.05
-"""Of the time that was waited already: looking costs time that those who are waited for could use."""
+"""A share of the time waited so far: looking costs time that those who are waited for could use."""
 
 
 async def until(condition: Callable[[], object], seconds: float = PATIENCE_S) -> float:
