@@ -63,7 +63,7 @@ CONDITIONS: Sequence[Mapping[str, Any]] = (
     {"rate": 12, "deadline_scale": 0.5, "arms": ALL_ARMS},
     {"rate": 3, "hosts": 10, "arms": ALL_ARMS},
 )
-PROFILE = "paper-bzip2"
+PROFILE = "paper"
 """Workload of the training."""
 
 HELD_OUT = "held out"

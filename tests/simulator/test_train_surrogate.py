@@ -13,7 +13,7 @@ from splitplace.simulator import train_surrogate
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    conditions = ({"rate": 3, "hosts": 4, "arms": ("layer", "semantic")}, {"rate": 8, "hosts": 6})
+    conditions = ({"rate": 3, "hosts": 12, "arms": ("layer", "semantic")}, {"rate": 4, "hosts": 16})
     monkeypatch.setattr(train_surrogate, "CONDITIONS", conditions)
 
 
@@ -23,7 +23,7 @@ def test_it_writes_weights_that_repeat_by_seed_and_prints_how_well_they_foresee(
 ) -> None:
     for name in ("once", "twice"):
         (tmp_path / name).mkdir()
-        train_surrogate.main(["--intervals", "6", "--steps", "20", "--out", str(tmp_path / name)])
+        train_surrogate.main(["--intervals", "12", "--steps", "20", "--out", str(tmp_path / name)])
     for name in ("gobi.json", "daso.json"):
         once, twice = ((tmp_path / folder / name).read_text() for folder in ("once", "twice"))
         assert once == twice

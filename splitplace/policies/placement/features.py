@@ -107,7 +107,8 @@ def build_problem(
         now_ms: the present moment.
         waiting_ms: [N] work of each node before any of these stages.
         usable: [N] nodes that may be chosen.
-        decision_aware: whether split decision, accuracy and slack are inputs (DASO), or not (GOBI).
+        decision_aware: whether the shape of the variant, its kind and accuracy, and the slack are inputs
+            (DASO), or not (GOBI). Without them, stages differ by their work and their tensors alone.
     """
     rows = [
         (placing, stage, placing.job.fragments[stage.name])
@@ -152,7 +153,9 @@ def build_problem(
     features[:, :, 7] = np.minimum(memory[:, None] / np.maximum(free, 1.0), 1.0)
     features[:, :, 8] = reserved
     features[:, :, PAIR_FEATURES] = (mean_ms / solo_ms[task])[:, None]
-    stage_features = [task_features for placing in jobs for task_features in _stage_features(placing)]
+    stage_features = [
+        of_stage for placing in jobs for of_stage in _stage_features(placing, decision_aware=decision_aware)
+    ]
     features[:, :, PAIR_FEATURES + 1 :] = np.array(stage_features)[:, None, :]
 
     urgency = np.log(slack_ms / solo_ms)
@@ -197,9 +200,15 @@ def _sources(placing: PlacingJob, start: int) -> npt.NDArray[np.intp]:
     return np.array([places.get(stage.source, -1) for stage in placing.open_stages], dtype=np.intp)
 
 
-def _stage_features(placing: PlacingJob) -> list[tuple[float, ...]]:
-    """Return the features of each open stage beside its share of the work: its place in the tree."""
+def _stage_features(placing: PlacingJob, *, decision_aware: bool) -> list[tuple[float, ...]]:
+    """Return the features of each open stage beside its share of the work: its place in the tree.
+
+    The shape of a variant tells the decision. So all but the share that is still to do are 0 unless
+    decision-aware.
+    """
     job, variant = placing.job, placing.job.variant
+    if not decision_aware:
+        return [(placing.share(stage.name), *(0.0,) * (STAGE_FEATURES - 2)) for stage in placing.open_stages]
     depths: dict[str, int] = {INPUT: 0}
     for stage in variant.stages:
         depths[stage.name] = depths[stage.source] + 1
@@ -222,10 +231,10 @@ def _stage_features(placing: PlacingJob) -> list[tuple[float, ...]]:
 def _task_features(
     placing: PlacingJob, urgency: float, load: float, *, decision_aware: bool
 ) -> tuple[float, ...]:
-    """Return the features of a task; those of the decision are 0 unless decision-aware."""
-    variant = placing.job.variant
-    size = len(variant.stages)
-    common = (log(size), len(variant.sinks) / size, float(np.log1p(load)))
+    """Return the features of a task; all but the load are 0 unless decision-aware."""
+    variant, crowd = placing.job.variant, float(np.log1p(load))
     if not decision_aware:
-        return (*common, *(0.0,) * (len(KINDS) + 2))
-    return (*common, *(float(variant.kind == kind) for kind in KINDS), urgency, variant.accuracy)
+        return (0.0, 0.0, crowd, *(0.0,) * (len(KINDS) + 2))
+    size = len(variant.stages)
+    shape = (log(size), len(variant.sinks) / size)
+    return (*shape, crowd, *(float(variant.kind == kind) for kind in KINDS), urgency, variant.accuracy)
