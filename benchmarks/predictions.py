@@ -11,12 +11,13 @@ that is allowed, else a proxy), and runs large tasks one after the other.
 import argparse
 import asyncio
 import contextlib
+import json
 import math
 import random
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ from splitplace.commands.processes.cpu_shares import cpu_shares
 from splitplace.messages import topics
 from splitplace.messages.application import Application
 from splitplace.messages.cluster import ClusterState
-from splitplace.messages.task import Answer, TaskFinished
+from splitplace.messages.second_run import SecondRun
+from splitplace.messages.task import Answer, TaskFinished, TaskPlaced
 from splitplace.storage.model_store import ModelStore
 from splitplace.storage.paths import SHIPPED_STORE
 from tests.edge_node.wide_application import build_wide_application
@@ -47,6 +49,8 @@ NEAR = 0.4
 IMAGES_PER_MEGABIT = 0.4
 """Largest batch over a link: an image has 400 KB."""
 MOST_IMAGES = 16
+FEW, MANY = 4, 16
+"""Batches of the table's lines begin here."""
 VITALS_S = 1.5
 """Time in which a node tells what it has measured."""
 GONE_S = 4.0
@@ -59,6 +63,11 @@ class Outcomes:
     """What became known of the tasks."""
 
     finished: dict[str, TaskFinished] = field(default_factory=dict)
+    placed: dict[str, TaskPlaced] = field(default_factory=dict)
+    others: dict[str, int] = field(default_factory=dict)
+    """Tasks that were under way when one was placed."""
+    again: set[str] = field(default_factory=set)
+    """Tasks that ran a second time elsewhere."""
     answers: dict[str, asyncio.Future[Answer]] = field(default_factory=dict)
     cluster: ClusterState | None = None
 
@@ -71,6 +80,8 @@ class Sensor:
         self.outcomes = Outcomes()
         self.bus.subscribe_raw(topics.ANSWER, self._on_answer, client=CLIENT)
         self.bus.subscribe(topics.JOB_FINISHED, self._on_finished)
+        self.bus.subscribe(topics.JOB_PLACED, self._on_placed)
+        self.bus.subscribe(topics.JOB_SECOND_RUN, self._on_second_run)
         self.bus.subscribe(topics.CLUSTER_STATE, self._on_cluster)
 
     async def _on_answer(self, raw: RawReceived) -> None:
@@ -81,6 +92,14 @@ class Sensor:
 
     async def _on_finished(self, received: Received[TaskFinished]) -> None:
         self.outcomes.finished[received.message.task] = received.message
+
+    async def _on_placed(self, received: Received[TaskPlaced]) -> None:
+        key, known = received.message.task, self.outcomes
+        known.others[key] = sum(other not in known.finished for other in known.placed)
+        known.placed[key] = received.message
+
+    async def _on_second_run(self, received: Received[SecondRun]) -> None:
+        self.outcomes.again.add(received.message.task)
 
     async def _on_cluster(self, received: Received[ClusterState]) -> None:
         self.outcomes.cluster = received.message
@@ -166,22 +185,54 @@ async def mixed(arguments: argparse.Namespace, folder: Path, broker: Broker, pro
             await asyncio.gather(*asking)
             await asyncio.sleep(1.0)
             ended = sorted(sensor.outcomes.finished.items())
-            report([task for _, task in ended[arguments.warm_up :]])
+            counted = [task for _, task in ended[arguments.warm_up :]]
+            report(counted, sensor.outcomes)
+            if arguments.details is not None:
+                lines = [details(task, sensor.outcomes) for task in counted]
+                arguments.details.write_text("\n".join(map(json.dumps, lines)) + "\n")
 
 
-def report(tasks: Iterable[TaskFinished]) -> None:
-    """Print a line for each variant and one for all."""
+def details(task: TaskFinished, outcomes: Outcomes) -> dict[str, Any]:
+    """Return what became known of a task."""
+    placed = outcomes.placed.get(task.task)
+    return {
+        "finished": task.model_dump(mode="json"),
+        "placed": placed.model_dump(mode="json") if placed else None,
+        "others": outcomes.others.get(task.task),
+        "again": task.task in outcomes.again,
+    }
+
+
+def traits(task: TaskFinished, outcomes: Outcomes) -> Iterator[str]:
+    """Yield what a task has in common with others: a line of the table for each."""
+    yield f"variant {task.variant}"
+    yield f"batch {'1 to 3' if task.batch < FEW else '4 to 15' if task.batch < MANY else '16 to 64'}"
+    placed, others = outcomes.placed.get(task.task), outcomes.others.get(task.task, 0)
+    yield f"others under way {'0' if not others else '1' if others == 1 else '2 and more'}"
+    if placed is not None:
+        kind = "replicas" if any(stage.micro_batches for stage in placed.stages) else ""
+        nodes = placed.nodes
+        yield f"nodes {nodes[0] if len(nodes) == 1 else 'several'}{', replicas' if kind else ''}"
+    if task.task in outcomes.again:
+        yield "ran a second time"
+    if task.attempt > 1:
+        yield "later attempts"
+    yield "all"
+
+
+def report(tasks: Iterable[TaskFinished], outcomes: Outcomes) -> None:
+    """Print a line for each trait, and one for all."""
     ratios: dict[str, list[float]] = defaultdict(list)
     for task in tasks:
         if task.predicted_ratio is not None:
-            for row in (str(task.variant), "all"):
+            for row in traits(task, outcomes):
                 ratios[row].append(task.predicted_ratio)
-    print(f"{'variant':>16}{'tasks':>7}{'median':>8}{'5 %':>7}{'95 %':>7}{'within 40 %':>13}")
+    print(f"{'':>28}{'tasks':>7}{'median':>8}{'5 %':>7}{'95 %':>7}{'within 40 %':>13}")
     for row in sorted(ratios, key=lambda name: (name == "all", name)):
         found = np.array(ratios[row])
         near = float(np.mean(np.abs(found - 1) <= NEAR))
         low, median, high = np.quantile(found, (0.05, 0.5, 0.95))
-        print(f"{row:>16}{len(found):7}{median:8.2f}{low:7.2f}{high:7.2f}{100 * near:11.0f} %", flush=True)
+        print(f"{row:>28}{len(found):7}{median:8.2f}{low:7.2f}{high:7.2f}{100 * near:11.0f} %", flush=True)
 
 
 async def over_links(
@@ -237,6 +288,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1.0, help="tasks a second")
     parser.add_argument("--batch-max", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--details", type=Path, help="write a line of JSON for each task of the mixed load")
     parser.add_argument("--link-tasks", type=int, default=8, help="tasks for each link")
     parser.add_argument("--link-warm-up", type=int, default=3, help="tasks before that are not counted")
     parser.add_argument("--megabits", type=float, nargs="+", default=[], help="links to measure instead")

@@ -23,12 +23,11 @@ from splitplace.edge_node.stage.preparer import TIMEOUT_S
 from splitplace.messages.base import Name
 from splitplace.messages.limits import MEBIBYTE
 from splitplace.messages.topics import NODE
+from splitplace.policies.cost import COMPRESS_BELOW_MEGABYTES_PER_SECOND
 from splitplace.storage.credentials import Credentials, CredentialsError
 
 LOOPBACK_MEGABYTES_PER_SECOND = 1000.0
 NETWORK_MEGABYTES_PER_SECOND = 100.0
-COMPRESS_BELOW_MEGABYTES_PER_SECOND = 150.0
-"""On faster links zstd costs more time than it saves (measured)."""
 
 MOST_QUEUE_MB = 128.0
 ASSUMED_MB = 740.0

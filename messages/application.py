@@ -106,6 +106,8 @@ class Fragment(Part):
     """Number of the piece after its last one."""
     largest_weight_bytes: Bytes = 0
     """Memory of the largest of its weights; 0 = not known."""
+    output_ratio: Ratio = 1.0
+    """Share of its outputs that is left when nodes compress them; 1 where that was not measured."""
     memory: MeasuredMemory | None = None
     """What it takes, if that was measured; else it follows from its weights and tensors."""
 

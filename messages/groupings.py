@@ -87,6 +87,7 @@ def derived_fragment(application: Application, run: PieceRun, totals: RunTotals 
         flops_per_image=totals.flops_per_image,
         milliseconds_per_image=totals.milliseconds_per_image,
         largest_weight_bytes=totals.largest_weight_bytes,
+        output_ratio=totals.output_ratio,
         milliseconds_per_call=max([known.milliseconds_per_call for known in described], default=0.0),
         input=source,
         output=result,

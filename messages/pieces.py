@@ -13,7 +13,7 @@ from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from splitplace.messages.base import Bytes, Milliseconds, Name, NonNegative, Part, Sha256
+from splitplace.messages.base import Bytes, Milliseconds, Name, NonNegative, Part, Ratio, Sha256
 from splitplace.messages.limits import MAX_BUNDLE_NAME_BYTES, MAX_BUNDLE_TENSORS, MAX_PIECES
 from splitplace.messages.tensors import TensorName, TensorSpec
 
@@ -178,6 +178,8 @@ class PieceCost(Part):
     flops_per_image: NonNegative
     largest_weight_bytes: Bytes = 0
     """Memory of the largest of its weights; 0 = not known."""
+    output_ratio: Ratio = 1.0
+    """Share of its outputs that is left when nodes compress them; 1 where that was not measured."""
 
 
 class RunTotals(NamedTuple):
@@ -192,6 +194,8 @@ class RunTotals(NamedTuple):
     milliseconds_per_image: float
     largest_weight_bytes: int
     """0 = not known of all pieces."""
+    output_ratio: float
+    """Of its last piece."""
 
 
 class NamedChain(Part):
@@ -218,7 +222,8 @@ class NamedChain(Part):
             milliseconds += cost.milliseconds_per_image
             largest = max(largest, cost.largest_weight_bytes)
             is_known = is_known and (cost.largest_weight_bytes > 0 or not cost.weight_bytes)
-            yield RunTotals(files, weights, activation, flops, milliseconds, largest if is_known else 0)
+            known_largest = largest if is_known else 0
+            yield RunTotals(files, weights, activation, flops, milliseconds, known_largest, cost.output_ratio)
 
     @model_validator(mode="after")
     def _has_costs(self) -> Self:

@@ -236,15 +236,15 @@ class ClusterView:
             )
         return cost.fragment_ready_ms(now_ms, node.arriving.get(fragment.sha256, nan), fetching_ms)
 
-    def output_ratio(self, name: str, sha256: str) -> float:
+    def output_ratio(self, name: str, fragment: Fragment) -> float:
         """Return what is left of a fragment's outputs when a node has encoded them, 0 to 1.
 
-        As the node has measured it, else as others have, else 1.
+        As the node has measured it, else as others have, else as the manifest says where nodes compress.
 
         Raises:
             KeyError: the node is not alive.
         """
-        return float(self.columns.output_ratio(sha256)[self.columns.index[name]])
+        return float(self.columns.output_ratio(fragment)[self.columns.index[name]])
 
     def is_loaded(self, name: str, sha256: str) -> bool:
         """Whether a node reported a fragment as loaded. Raises KeyError for a node that is not alive."""

@@ -83,7 +83,10 @@ class ClusterColumns:
         states = [node.state for node in self._nodes]
         self.link[:] = [state.link_megabytes_per_second for state in states]
         self.byte_ms[:] = cost.transfer_ms(1, self.link)
-        self.up_byte_ms[:] = cost.transfer_ms(1, np.array([state.up for state in states], dtype=np.float64))
+        up_byte_ms = cost.transfer_ms(1, np.array([state.up for state in states], dtype=np.float64))
+        if not np.array_equal(up_byte_ms, self.up_byte_ms):
+            self._ratios.clear()
+        self.up_byte_ms[:] = up_byte_ms
         self.latency_ms[:] = [state.latency_ms for state in states]
         budgets = [state.memory_budget_bytes for state in states]
         if self.memory_bytes.tolist() != budgets:
@@ -228,16 +231,23 @@ class ClusterColumns:
         """Return where the files of a fragment are."""
         return np.array([sha256 in node.stored for node in self._nodes], dtype=bool)
 
-    def output_ratio(self, sha256: str) -> Floats:
+    def output_ratio(self, fragment: Fragment) -> Floats:
         """Return what is left of a fragment's outputs when each node has encoded them."""
+        sha256 = fragment.sha256
         if sha256 not in self._ratios:
             timings = [node.timings.get(sha256) for node in self._nodes]
             measured = [None if timing is None else timing.output_ratio for timing in timings]
             known = [ratio for ratio in measured if ratio is not None]
-            others = sum(known) / len(known) if known else 1.0
-            ratios = [others if ratio is None else ratio for ratio in measured]
-            self._ratios[sha256] = np.array(ratios, dtype=np.float64)
+            others = sum(known) / len(known) if known else np.where(self.compress, fragment.output_ratio, 1.0)
+            own = np.array([nan if ratio is None else ratio for ratio in measured])
+            self._ratios[sha256] = np.where(np.isnan(own), others, own)
         return self._ratios[sha256]
+
+    @property
+    def compress(self) -> Flags:
+        """Which nodes compress what they send, unless they were told otherwise."""
+        slow: Flags = self.up_byte_ms > cost.transfer_ms(1, cost.COMPRESS_BELOW_MEGABYTES_PER_SECOND)
+        return slow
 
     def work_ms(self, fragment: Fragment, reference_score: float, calls: int, images: int) -> Floats:
         """Return [N] the computing time of some calls on so many images together; infinite without speed."""

@@ -39,6 +39,8 @@ MAP_MS = 50.0
 A node reports its own time once it has loaded one.
 """
 
+COMPRESS_BELOW_MEGABYTES_PER_SECOND = 150.0
+"""Nodes compress what they send over slower links; on faster ones zstd costs more time than it saves."""
 _LEAST_MS = 1e-300
 """Stands for 0 ms, so that a node without speed takes infinitely long for it as well."""
 

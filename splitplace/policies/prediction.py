@@ -217,7 +217,7 @@ class StageSchedule:
             return transfer_ms(size, down), self.cluster.hop_ms + state.latency_ms
         sender = self.offers[stage.source].node
         source = self.cluster.nodes[sender]
-        size *= self.cluster.output_ratio(sender, self.job.fragments[stage.source].sha256)
+        size *= self.cluster.output_ratio(sender, self.job.fragments[stage.source])
         relay = relay_ms(size * self.job.micro_batch, max(source.up, down))
         way_ms = self.cluster.hop_ms + source.latency_ms + state.latency_ms + relay
         return transfer_ms(size, min(source.up, down)), way_ms
@@ -274,7 +274,7 @@ class StageSchedule:
         if stage.source == INPUT:
             return [ReadyInput(self.start_ms, images) for images in sizes]
         source = self.offers[stage.source]
-        sent = self.job.fragments[stage.source].sha256
+        sent = self.job.fragments[stage.source]
         links = {
             share.node: (*self._sending(share.node), self.cluster.output_ratio(share.node, sent))
             for share in source.shares

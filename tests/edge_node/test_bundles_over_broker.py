@@ -41,7 +41,7 @@ def build_application(model: onnx.ModelProto, root: Path) -> Application:
     folder = root / "pieces"
     folder.mkdir(parents=True)
     write_files(folder, timed.cut)
-    chain = with_costs(folder, "net", timed.cut.chain, timed.milliseconds)
+    chain = with_costs(folder, "net", timed)
     ends = [0, *cut_numbers(chain.chain, cuts), len(chain.costs)]
     describe = partial(described, folder, chain, micro_batch=MICRO_BATCH)
     fragments = tuple(describe(first, end) for first, end in pairwise(ends))

@@ -6,7 +6,7 @@ operations, so that only nodes that may win need an exact offer.
 
 import numpy as np
 
-from splitplace.messages.application import INPUT, Stage
+from splitplace.messages.application import INPUT, Fragment, Stage
 from splitplace.messages.limits import CHUNK_BYTES
 from splitplace.policies.cost import RETURN_HOPS, Flags, Floats
 from splitplace.policies.prediction import Offer, StageSchedule
@@ -67,9 +67,9 @@ class Board:
         returns_ms += RETURN_HOPS * self.schedule.cluster.hop_ms
         return dict(zip(sinks, returns_ms, strict=True))
 
-    def _source(self, stage: Stage) -> str:
+    def _source(self, stage: Stage) -> Fragment:
         """Return the fragment whose outputs a stage reads."""
-        return self.schedule.job.fragments[stage.source].sha256
+        return self.schedule.job.fragments[stage.source]
 
     def fits(self, stage: Stage) -> Flags:
         """Return [N] which usable nodes have memory for a stage, beside those put there."""

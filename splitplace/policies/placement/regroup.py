@@ -58,6 +58,8 @@ class RunTable:
     """[U, U] Memory that preparing a run takes at least."""
     crossing_bytes: Floats
     """[U + 1] What crosses at each place, for an image."""
+    output_ratios: Floats
+    """[U + 1] Share of it that is left when nodes compress it."""
 
     @classmethod
     def of(cls, application: Application, named: NamedChain) -> Self:
@@ -81,6 +83,7 @@ class RunTable:
             _matrix(by_run, described_bytes),
             _matrix(by_run, least_preparing_bytes),
             np.array([bundle_bytes(bundle) for bundle in bundles], float),
+            np.array([1.0, *(named.costs[place - 1].output_ratio for place in places[1:-1]), 1.0]),
         )
 
 
@@ -282,13 +285,14 @@ def _grouping(
     speeds = [_speeds(table, request, cluster, name) for name in names]
     load_ms, needed_bytes = _holdings(table, cluster, now_ms, names)
     images = job.micro_batch
+    left = 1 - (1 - table.output_ratios) * columns.compress[chosen].mean()
     return group(
         PieceCosts(
             work_ms=images * np.array([image_ms for _, image_ms in speeds]),
             call_ms=np.array([call_ms for call_ms, _ in speeds]),
             load_ms=loading * load_ms,
             needed_bytes=needed_bytes,
-            crossing_bytes=images * table.crossing_bytes,
+            crossing_bytes=images * left * table.crossing_bytes,
         ),
         NodeColumns(
             ready_ms=columns.ready_ms(now_ms, request.due_ms)[chosen],

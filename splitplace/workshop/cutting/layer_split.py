@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import onnx
-from onnx import TensorProto, helper
+from onnx import helper
 
 from splitplace.errors import SplitPlaceError
 from splitplace.workshop.onnx.batch_size import BATCH_SIZE, batch_size_nodes
@@ -17,10 +17,9 @@ from splitplace.workshop.onnx.branches import reads
 from splitplace.workshop.onnx.file import BATCH
 from splitplace.workshop.onnx.graph import Graph
 
-FLOAT16_SHARE = 0.5
-"""Tensors travel between nodes as float16: half the bytes of float32."""
-AFTER_RELU_SHARE = 0.5
-"""Share that compression leaves of a tensor after a ReLU, about half of whose values are zero."""
+AFTER_RELU_SHARE = 0.6
+"""Share that compression leaves of a tensor after a ReLU, about half of whose values are zero, before it was
+measured."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +29,18 @@ class CutPoint:
     tensor: str
     bytes_per_image: int
     """Size of the tensor as computed."""
-    after_relu: bool
-    is_float32: bool = True
-    """Whether the tensor can be narrowed to float16 for transport."""
+    sent_share: float = 1.0
+    """Share of it that is left when nodes compress it: measured, or expected."""
 
     @property
     def sent_bytes_per_image(self) -> float:
-        """Estimated size on the wire, for one image."""
-        narrowed = FLOAT16_SHARE if self.is_float32 else 1.0
-        return self.bytes_per_image * narrowed * (AFTER_RELU_SHARE if self.after_relu else 1.0)
+        """Size on the wire, for one image."""
+        return self.bytes_per_image * self.sent_share
+
+
+def expected_share(*, after_relu: bool) -> float:
+    """Return the share of a tensor that is expected to be left when nodes compress it."""
+    return AFTER_RELU_SHARE if after_relu else 1.0
 
 
 class CutError(SplitPlaceError):
@@ -62,9 +64,8 @@ def cut_points(model: onnx.ModelProto) -> tuple[CutPoint, ...]:
         if len(live) == 1 and live.issubset(node.output):
             (tensor,) = live
             if graph.is_batch_first(tensor):
-                is_float32 = graph.element_type(tensor) == TensorProto.FLOAT
-                size = graph.bytes_per_image(tensor)
-                points.append(CutPoint(tensor, size, graph.is_after_relu(node), is_float32))
+                share = expected_share(after_relu=graph.is_after_relu(node))
+                points.append(CutPoint(tensor, graph.bytes_per_image(tensor), share))
     return tuple(points)
 
 

@@ -74,7 +74,7 @@ class _Converted:
         timed = timed_chain(measured(model, self.measure), required)
         write_files(self.folder, timed.cut)
         chain = timed.cut.chain
-        self.chains[name] = with_costs(self.folder, name, chain, timed.milliseconds)
+        self.chains[name] = with_costs(self.folder, name, timed)
         for hashes, tensors in cut_by.items():
             ends = [0, *cut_numbers(chain, tensors), len(chain.pieces)]
             for index, sha256 in enumerate(hashes):

@@ -6,10 +6,11 @@ from pathlib import Path
 from splitplace.edge_node.runtime import FragmentRuntime
 from splitplace.messages.application import Application, Fragment
 from splitplace.messages.limits import MEBIBYTE
-from splitplace.messages.pieces import Chain, NamedChain, PieceCost, as_described
+from splitplace.messages.pieces import NamedChain, PieceCost, as_described
 from splitplace.workshop.cutting.profile import BATCHES, Timing, time_runtimes
 from splitplace.workshop.onnx.graph import Graph
 from splitplace.workshop.packing.telling import Told, tell_nobody
+from splitplace.workshop.pieces.chain import TimedChain
 from splitplace.workshop.pieces.loaded import joined_graph
 
 MOST_WEIGHT_BYTES = 512 * MEBIBYTE
@@ -66,27 +67,25 @@ def described(
         first=first,
         end=last,
         largest_weight_bytes=graph.largest_weight_bytes,
+        output_ratio=chain.costs[last - 1].output_ratio,
     )
 
 
-def with_costs(
-    folder: Path, name: str, chain: Chain, milliseconds: Sequence[float], whole: Graph | None = None
-) -> NamedChain:
+def with_costs(folder: Path, name: str, timed: TimedChain, whole: Graph | None = None) -> NamedChain:
     """Return a chain with the costs of its pieces.
 
     Args:
         folder: Folder with the files of the chain.
         name: Name of the chain.
-        chain: The chain.
-        milliseconds: Time of each piece for one image.
+        timed: The chain, and the time of each piece.
         whole: The network that was cut, where it is at hand.
 
     Raises:
         PieceError: A file is missing or damaged.
         GraphError: The graph does not tell a shape or size that is needed.
     """
-    costs = []
-    for index, time_ms in enumerate(milliseconds):
+    chain, costs = timed.cut.chain, []
+    for index, (time_ms, ratio) in enumerate(zip(timed.milliseconds, timed.output_ratios, strict=True)):
         graph = Graph(joined_graph(folder, chain.stage(index, index + 1)), whole)
         costs.append(
             PieceCost(
@@ -95,6 +94,7 @@ def with_costs(
                 activation_bytes_per_image=graph.peak_activation_bytes_per_image,
                 flops_per_image=float(graph.flops_per_image),
                 largest_weight_bytes=graph.largest_weight_bytes,
+                output_ratio=round(ratio, 4),
             )
         )
     return NamedChain(name=name, chain=chain, costs=tuple(costs))

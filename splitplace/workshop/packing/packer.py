@@ -122,7 +122,7 @@ class Packer:
         write_files(self.folder, chain.cut)
         whole = Graph(without_weights(network.model))
         self._wholes[name] = whole
-        self._chains[name] = with_costs(self.folder, name, chain.cut.chain, chain.milliseconds, whole)
+        self._chains[name] = with_costs(self.folder, name, chain, whole)
 
     def add_single(self, name: str, kind: VariantKind, network: str | None = None) -> None:
         """Add a variant that is a whole network on one node; by default the network of its name."""

@@ -20,6 +20,7 @@ from splitplace.workshop.pieces.bounds import Segments, piece_bounds
 from splitplace.workshop.pieces.constants import with_constants_as_weights
 from splitplace.workshop.pieces.cut import CutChain, PieceCutError, all_files, cut_into_pieces
 from splitplace.workshop.pieces.places import Cut, Place, crossing, piece_places
+from splitplace.workshop.pieces.sizes import sent_shares
 from splitplace.workshop.pieces.times import segment_milliseconds
 
 SegmentTimes = Callable[[onnx.ModelProto, Sequence[int]], Sequence[float]]
@@ -69,6 +70,8 @@ def measured(model: onnx.ModelProto, measure: SegmentTimes = segment_millisecond
     """
     whole = with_constants_as_weights(model)
     places = piece_places(whole)
+    shares = sent_shares(whole, dict.fromkeys(name for place in places for name in place.tensors))
+    places = tuple(place.with_shares(shares) for place in places)
     ends = [place.end for place in places]
     costs = Graph(whole).spans(ends)
     return MeasuredNetwork(
@@ -118,6 +121,8 @@ class TimedChain:
     cut: CutChain
     milliseconds: tuple[float, ...]
     """Time of each piece for one image, inside a run of the whole."""
+    output_ratios: tuple[float, ...]
+    """Share of the outputs of each piece that is left when nodes compress them."""
 
 
 def timed_chain(
@@ -138,7 +143,12 @@ def timed_chain(
         places = tuple(sorted(network.place_of(cut) for cut in required))
     chain = cut_into_pieces(network.model, [network.places[place].tensors for place in places])
     ends = (0, *(place + 1 for place in places), len(network.milliseconds))
-    return TimedChain(chain, tuple(sum(network.milliseconds[a:b]) for a, b in pairwise(ends)))
+    cut = [network.places[place] for place in places]
+    return TimedChain(
+        chain,
+        tuple(sum(network.milliseconds[a:b]) for a, b in pairwise(ends)),
+        (*(place.sent_bytes_per_image / max(1, place.bytes_per_image) for place in cut), 1.0),
+    )
 
 
 def chain_of(

@@ -6,16 +6,16 @@ between two nodes that read a matrix of weights, the one where the fewest bytes 
 tensor crosses are all kept.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import onnx
-from onnx import TensorProto, helper
+from onnx import helper
 
 from splitplace.messages.limits import MAX_BUNDLE_TENSORS
 from splitplace.messages.tensors import DType
-from splitplace.workshop.cutting.layer_split import CutPoint
+from splitplace.workshop.cutting.layer_split import CutPoint, expected_share
 from splitplace.workshop.onnx.graph import Graph
 from splitplace.workshop.onnx.inference import GraphError
 
@@ -46,8 +46,15 @@ class Place:
 
     @property
     def sent_bytes_per_image(self) -> float:
-        """Estimated size on the wire, for one image."""
+        """Size on the wire, for one image."""
         return sum(point.sent_bytes_per_image for point in self.points)
+
+    def with_shares(self, shares: Mapping[str, float]) -> "Place":
+        """Return the place with the shares of tensors that were measured."""
+        points = tuple(
+            replace(point, sent_share=shares.get(point.tensor, point.sent_share)) for point in self.points
+        )
+        return replace(self, points=points)
 
 
 def crossing(cut: Cut) -> tuple[str, ...]:
@@ -106,5 +113,4 @@ def _point(graph: Graph, name: str, *, after_relu: bool) -> CutPoint | None:
             return None
     except GraphError:
         return None
-    is_float32 = graph.element_type(name) == TensorProto.FLOAT
-    return CutPoint(name, graph.bytes_per_image(name), after_relu, is_float32)
+    return CutPoint(name, graph.bytes_per_image(name), expected_share(after_relu=after_relu))

@@ -83,10 +83,7 @@ def test_no_cut_lies_inside_a_residual_block() -> None:
         ],
         ["batch", 10],
     )
-    assert [(point.tensor, point.bytes_per_image, point.after_relu) for point in cut_points(model)] == [
-        ("a", 40, True),
-        ("b", 40, False),
-    ]
+    assert [(point.tensor, point.bytes_per_image) for point in cut_points(model)] == [("a", 40), ("b", 40)]
 
 
 def test_a_transformer_is_cut_although_its_class_token_needs_the_size_of_the_batch(tmp_path: Path) -> None:
@@ -129,7 +126,7 @@ def test_a_tensor_after_a_relu_is_expected_to_compress_better() -> None:
         helper.make_node("Neg", ["b"], ["y"]),
     ]
     after_relu, dense = cut_points(onnx_model(nodes, ["batch", 10]))
-    assert (after_relu.sent_bytes_per_image, dense.sent_bytes_per_image) == (10, 20)
+    assert after_relu.sent_bytes_per_image < dense.sent_bytes_per_image == 40
 
 
 def test_a_graph_that_carries_its_input_to_the_end_has_no_cut() -> None:

@@ -32,7 +32,7 @@ def alike(_: onnx.ModelProto, ends: Sequence[int]) -> list[float]:
 def whole(tmp_path: Path) -> NamedChain:
     timed = timed_chain(measured(exported_small_network(), alike))
     write_files(tmp_path, timed.cut)
-    return with_costs(tmp_path, "whole", timed.cut.chain, timed.milliseconds)
+    return with_costs(tmp_path, "whole", timed)
 
 
 def test_a_description_fits_the_pieces_it_comes_with(whole: NamedChain, tmp_path: Path) -> None:

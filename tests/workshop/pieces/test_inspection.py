@@ -35,7 +35,7 @@ def by_flops(model: onnx.ModelProto, ends: Sequence[int]) -> list[float]:
 
 
 def inspected(network: MeasuredNetwork, stages: int = 3) -> Inspection:
-    target = Target((Device(slowdown=2.0),))
+    target = Target((Device(slowdown=2.0, link_bytes_per_ms=50_000.0),))
     return inspect(network, name="small & fine", stages=stages, target=target, micro_batch=4)
 
 
