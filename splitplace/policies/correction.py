@@ -26,7 +26,10 @@ class _SavedState(RootModel[dict[str, dict[str, Annotated[float, Field(ge=LEAST,
 
 
 class Correction:
-    """Exponential moving average of actual / predicted response time, as in equation 2 of the paper."""
+    """Moving average of the logarithm of actual / predicted response time (of the ratio in the paper).
+
+    A task that takes four times as long weighs no more than one that takes a quarter.
+    """
 
     def __init__(self) -> None:
         """A correction that has seen nothing: every factor is 1."""
@@ -49,7 +52,8 @@ class Correction:
         before = factors.pop(variant, 1.0)
         for other, factor in factors.items():
             factors[other] = factor + FADE * (1 - factor)
-        factors[variant] = before + NEWEST_WEIGHT * (seen - before)
+        # The mean of logarithms: half of the tasks then take longer than predicted, half less.
+        factors[variant] = before * (seen / before) ** NEWEST_WEIGHT
 
     def state(self) -> State:
         """Return all factors, by application and variant."""

@@ -15,7 +15,7 @@ def test_without_experience_a_prediction_stands() -> None:
 def test_one_observation_moves_the_factor_by_its_weight() -> None:
     correction = Correction()
     correction.learn("mnist", "whole", 50.0, 100.0)
-    assert correction.factor("mnist", "whole") == pytest.approx(1 + NEWEST_WEIGHT * (2 - 1))
+    assert correction.factor("mnist", "whole") == pytest.approx(2**NEWEST_WEIGHT)
     assert correction.factor("mnist", "layer") == 1.0
     assert correction.factor("fashion", "whole") == 1.0
 
@@ -62,3 +62,11 @@ def test_a_broken_state_is_refused_and_changes_nothing(broken: dict[str, Json]) 
     with pytest.raises(StateError):
         correction.restore(broken)
     assert correction.state() == before
+
+
+def test_tasks_that_take_twice_and_half_as_long_in_turn_leave_predictions_in_the_middle() -> None:
+    correction = Correction()
+    for _ in range(100):
+        correction.learn("mnist", "whole", 50.0, 100.0)
+        correction.learn("mnist", "whole", 50.0, 25.0)
+    assert correction.factor("mnist", "whole") == pytest.approx(1.0, abs=0.1)

@@ -162,6 +162,25 @@ def test_what_compression_saves_is_foreseen_also_where_only_others_have_measured
     assert plain - known == pytest.approx(0.75 * 4 * FEATURES_BYTES / 1000)
 
 
+@pytest.mark.parametrize(("up", "saved"), [(1.0, 0.75), (1e6, 0.0)])
+def test_what_the_manifest_says_of_compression_counts_on_links_on_which_nodes_compress(
+    up: float, saved: float
+) -> None:
+    app = three_ways(image_ms=0.0)
+    first = app.variant("layer").stages[0].fragment
+    measured = tuple(
+        each.model_copy(update={"output_ratio": 0.25 if each.sha256 == first else 1.0})
+        for each in app.fragments
+    )
+    states = [node(name, link=1e9, up=up, loaded=all_of(app)) for name in "bc"]
+    nodes = {"layer-0": "b", "layer-1": "c", "layer-2": "c"}
+    plain, known = (
+        predict(cluster(*states), job(each, "layer", 4), nodes, 0.0).response_ms
+        for each in (app, app.model_copy(update={"fragments": measured}))
+    )
+    assert plain - known == pytest.approx(saved * 4 * FEATURES_BYTES / (1000 * up), abs=1e-6)
+
+
 def test_what_a_node_has_to_do_already_and_what_it_must_fetch_come_first() -> None:
     app = three_ways(image_ms=10)
     view = cluster(node("a", loaded=all_of(app)), node("b"))

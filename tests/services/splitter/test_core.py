@@ -9,6 +9,7 @@ from splitplace.messages.application import Application
 from splitplace.messages.cluster import NodeState
 from splitplace.messages.placing import StagePlacement
 from splitplace.messages.task import TaskDecided, TaskPlaced
+from splitplace.policies.correction import NEWEST_WEIGHT
 from splitplace.policies.placement import placement_policy
 from splitplace.policies.splitting import Decision, SplitContext, SplitName, split_policy
 from splitplace.policies.splitting.fixed import Fixed
@@ -275,7 +276,7 @@ def test_predictions_are_corrected_by_what_answers_took() -> None:
     assert first.predicted_ms
     made.finished(finished_after(first, 100.0 + 2 * first.predicted_ms), 500.0)
     second = one(made.accepted(accepted("c.2"), 1000.0))
-    assert second.predicted_ms == pytest.approx(1.2 * first.predicted_ms)
+    assert second.predicted_ms == pytest.approx(2**NEWEST_WEIGHT * first.predicted_ms)
     made.finished(finished_after(second, 9999.0, status="expired"), 1500.0)
     made.finished(finished_after(second, 9999.0), 1600.0)  # came twice
     third = one(made.accepted(accepted("c.3"), 2000.0))
@@ -292,7 +293,7 @@ def test_learnt_state_survives_a_restart() -> None:
     assert again.state() == made.state()
     again.cluster(snapshot(ready("a")), 0.0)
     assert one(again.accepted(accepted("c.2"), 0.0)).predicted_ms == pytest.approx(
-        1.4 * (first.predicted_ms or 0)
+        3**NEWEST_WEIGHT * (first.predicted_ms or 0)
     )
 
 

@@ -30,6 +30,7 @@ from splitplace.messages.topics import (
     SERVICE_STATUS,
     SPLITTER,
 )
+from splitplace.policies.correction import NEWEST_WEIGHT
 from splitplace.policies.placement import placement_policy
 from splitplace.policies.splitting import split_policy
 from splitplace.services.splitter.core import SplitterCore
@@ -214,7 +215,9 @@ async def test_a_task_is_decided_with_the_cluster_and_learnt_from(
         saved = tmp_path / "state" / "splitter.json"
         await observer.publish(JOB_FINISHED, finished_after(decided, 3 * decided.predicted_ms))
         await until(lambda: saved.exists() and json.loads(saved.read_text())["correction"])
-        assert json.loads(saved.read_text())["correction"]["toy"]["whole"] == pytest.approx(1.4, abs=0.01)
+        assert json.loads(saved.read_text())["correction"]["toy"]["whole"] == pytest.approx(
+            3**NEWEST_WEIGHT, abs=0.01
+        )
 
 
 async def test_learnt_state_is_saved_on_the_way_out_and_used_after_a_restart(
@@ -231,7 +234,7 @@ async def test_learnt_state_is_saved_on_the_way_out_and_used_after_a_restart(
             await observer.publish(JOB_FINISHED, finished_after(decided, 3 * decided.predicted_ms))
             await observer.publish(JOB_ACCEPTED, accepted(f"{task}-after"))
             await observer.until_decided(2)
-    assert predictions[1] == pytest.approx(1.4 * predictions[0], rel=1e-2)
+    assert predictions[1] == pytest.approx(3**NEWEST_WEIGHT * predictions[0], rel=1e-2)
 
 
 async def test_a_bandit_begins_with_the_memory_of_another_run_and_then_keeps_its_own(
