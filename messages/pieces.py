@@ -195,7 +195,7 @@ class RunTotals(NamedTuple):
     largest_weight_bytes: int
     """0 = not known of all pieces."""
     output_ratio: float
-    """Of its last piece."""
+    """Share of the outputs of its last piece that compression leaves."""
 
 
 class NamedChain(Part):
