@@ -11,10 +11,10 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from splitplace.commands.main import main
 from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.packing.evaluation import variant_logits
 from splitplace.workshop.pieces.loaded import stage_runtime
+from tests.support.commands import exit_code, measure_quickly
 from tests.support.small_pieces import small_convolutions
 
 MODEL = """
@@ -41,16 +41,12 @@ def nothing():
 
 
 def _run(*arguments: str | Path) -> int:
-    with pytest.raises(SystemExit) as end:
-        main(["models", *map(str, arguments)])
-    assert isinstance(end.value.code, int)
-    return end.value.code
+    return exit_code("models", *arguments)
 
 
 @pytest.fixture(autouse=True)
 def _few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("splitplace.workshop.cutting.profile.ROUNDS", 2)
-    monkeypatch.setattr("splitplace.workshop.cutting.profile.SCORE_S", 0.1)
+    measure_quickly(monkeypatch)
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from splitplace.commands.main import main
 from splitplace.messages.application import Application
 from splitplace.messages.findings import (
     Finding,
@@ -26,22 +25,19 @@ from splitplace.services.result_aggregator.finding import findings
 from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.packing.evaluation import variant_logits
 from splitplace.workshop.pieces.loaded import stage_runtime
+from tests.support.commands import exit_code, measure_quickly
 from tests.support.pictures import squares
 from tests.support.square_finder import SIDE, square_finder
 
 
 @pytest.fixture(autouse=True)
 def _few_rounds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("splitplace.workshop.cutting.profile.ROUNDS", 2)
-    monkeypatch.setattr("splitplace.workshop.cutting.profile.SCORE_S", 0.1)
+    measure_quickly(monkeypatch)
     monkeypatch.chdir(tmp_path)
 
 
 def run(*arguments: str | Path) -> int:
-    with pytest.raises(SystemExit) as end:
-        main(["models", *map(str, arguments)])
-    assert isinstance(end.value.code, int)
-    return end.value.code
+    return exit_code("models", *arguments)
 
 
 def added(model: onnx.ModelProto, labels: str, *flags: str) -> Application:
