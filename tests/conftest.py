@@ -28,10 +28,14 @@ TURNS = pytest.StashKey[Path]()
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Run a selection of single tests in this process, where debuggers work, and all else on every core."""
+    """Run a selection of single tests in this process, where debuggers work, and all else on every core.
+
+    Many tests wait for processes and brokers most of the time, so there are more workers than cores.
+    """
     if config.option.keyword or any("::" in argument for argument in config.args):
         return 0
-    return min(len(os.sched_getaffinity(0)), MAX_WORKERS)
+    cores = len(os.sched_getaffinity(0))
+    return min(cores + cores // 2, MAX_WORKERS)
 
 
 def pytest_configure(config: pytest.Config) -> None:
