@@ -190,6 +190,8 @@ class PrepareFragments(Message):
     """The pieces of each fragment; None where a manifest describes it."""
     when_idle: bool = False
     """Whether no task needs them yet: load them into free memory while nothing is to be computed."""
+    gives_way: Annotated[tuple[Sha256, ...], Field(max_length=MAX_FRAGMENTS_LISTED)] = ()
+    """With `when_idle`: loaded fragments that make room for them unless a task uses them."""
 
 
 class CancelTask(Message):

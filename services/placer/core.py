@@ -4,13 +4,12 @@ All times are points on the caller's clock, in ms.
 """
 
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from splitplace.messages.application import Application
 from splitplace.messages.base import Part
 from splitplace.messages.cluster import ClusterState, PrepareFragments
-from splitplace.messages.limits import MAX_STAGES
 from splitplace.messages.pieces import PieceRun
 from splitplace.messages.placing import ForeseenPlacement
 from splitplace.messages.second_run import SecondRun, TaskLagging
@@ -28,18 +27,17 @@ from splitplace.policies.placement import (
 )
 from splitplace.policies.placement.earliest_finish import EarliestFinish
 from splitplace.policies.placement.foreseen import stage_placements
+from splitplace.policies.placement.loading import DemandLoading
 from splitplace.policies.placement.objective import response_share
 from splitplace.policies.placement.second_runs import laggards, overdue_job, second_placement
 from splitplace.policies.placement.warm_up import warm_up
 from splitplace.policies.prediction import Job
 from splitplace.policies.scoring import mean, reward_of
 from splitplace.policies.state import Json, State, validated_state
+from splitplace.services.placer.hints import loading_hints, warm_up_hints
 
 HOPS_TO_DISPATCH = 1
 """Placement to gateway: then the inputs are sent."""
-
-WARM_UP_TASK = "placer.warm-up"
-"""Task key in hints that no task caused."""
 
 MAX_RECORDS = 10_000
 """Unfinished tasks that are remembered at most; the oldest are forgotten."""
@@ -106,6 +104,7 @@ class PlacerCore:
         *,
         warm_up: bool = True,
         second_runs: bool = True,
+        loading: DemandLoading | None = None,
         cluster: ClusterView | None = None,
     ) -> None:
         """A placer that knows no applications and no cluster yet.
@@ -114,11 +113,13 @@ class PlacerCore:
             policy: chooses nodes.
             warm_up: tell nodes with free memory what to load before a task needs it.
             second_runs: run elsewhere a second time what is overdue.
+            loading: decides anew now and then what nodes hold, by demand; None = the warm-up alone.
             cluster: the view it keeps up to date, if somebody else reads it too.
         """
         self._policy = policy
         self._warms_up = warm_up
         self._runs_again = second_runs
+        self._loading = loading
         self._again = EarliestFinish()
         self._cluster = ClusterView() if cluster is None else cluster
         self._applications: dict[str, Application] = {}
@@ -158,6 +159,8 @@ class PlacerCore:
         message is a repetition.
         """
         known = self._records.get(decided.task)
+        if self._loading is not None and known is None:
+            self._loading.decided(decided, now_ms)
         if decided.variant is None or decided.task in self._ended:
             return None
         if known is not None and decided.attempt <= known.attempt:
@@ -209,6 +212,23 @@ class PlacerCore:
             )
         )
 
+    def plan_loading(self, now_ms: float) -> Callable[[], Callable[[], list[PrepareFragments]]] | None:
+        """Plan what nodes should hold, by the demand to come; None if there is nothing to plan.
+
+        Returns:
+            What may take seconds and needs nothing of this placer, for a thread. It returns what to call
+            afterwards for the hints to nodes; none where no plan was found.
+        """
+        programme = self._loading and self._loading.plan(self._loaded_ahead(), self._cluster, now_ms)
+        if not programme:
+            return None
+
+        def solve() -> Callable[[], list[PrepareFragments]]:
+            held = programme.solve()
+            return lambda: [] if held is None else self._load(held)
+
+        return solve
+
     def state(self) -> State:
         """Return what to save."""
         return {"policy": self._policy.name, "learnt": dict(self._policy.state())}
@@ -228,19 +248,15 @@ class PlacerCore:
     def _warm_up(self, names: Collection[str]) -> list[PrepareFragments]:
         if not self._warms_up or not names:
             return []
-        kept = [each for name, each in self._applications.items() if name not in self._removed]
-        wanted = warm_up(kept, self._cluster, names)
-        return [
-            PrepareFragments(
-                node=node,
-                task=WARM_UP_TASK,
-                attempt=1,
-                fragments=fragments[start : start + MAX_STAGES],
-                when_idle=True,
-            )
-            for node, fragments in wanted.items()
-            for start in range(0, len(fragments), MAX_STAGES)
-        ]
+        return warm_up_hints(warm_up(self._loaded_ahead(), self._cluster, names))
+
+    def _loaded_ahead(self) -> list[Application]:
+        return [each for name, each in self._applications.items() if name not in self._removed]
+
+    def _load(self, held: Mapping[str, tuple[str, ...]]) -> list[PrepareFragments]:
+        """Return hints for what a plan wants nodes to hold."""
+        assert self._loading is not None  # noqa: S101 - it has made the plan
+        return loading_hints(self._loading.changes(held, self._loaded_ahead(), self._cluster))
 
     def _place(self, decided: TaskDecided, variant: str, now_ms: float) -> Placing:
         job = self._job(decided, variant)
@@ -257,6 +273,8 @@ class PlacerCore:
             return self._refuse(decided, variant, found.reason)
         prepare = self._hints(decided.task, decided.attempt, found)
         self._cluster.placed(decided.task, decided.attempt, found.stage_work(), now_ms, due_ms=due_ms)
+        if self._loading is not None:
+            self._loading.placed(found.job)
         return Placing(self._placed(decided, found), prepare)
 
     def _place_again(

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 
 from splitplace.bus.backlog import Backlog
 from splitplace.bus.connection import Received
@@ -24,6 +25,7 @@ from splitplace.messages.topics import (
     PLACER,
 )
 from splitplace.policies.placement import placement_policy
+from splitplace.policies.placement.loading import DemandLoading
 from splitplace.services.placer.core import PlacerCore
 from splitplace.services.placer.settings import PlacerSettings
 from splitplace.storage.state_file import StateFile
@@ -38,13 +40,23 @@ class Placer:
         """A placer that does not run yet."""
         policy = placement_policy(settings.placement, seed=settings.seed, replicas=settings.replicas)
         self._settings = settings
-        self._core = PlacerCore(policy, warm_up=settings.warm_up, second_runs=settings.second_runs)
+        by_demand = settings.warm_up and settings.loading == "demand"
+        self._core = PlacerCore(
+            policy,
+            warm_up=settings.warm_up,
+            second_runs=settings.second_runs,
+            loading=DemandLoading(1000 * settings.loading_s) if by_demand else None,
+        )
         self._backlog: Backlog[TaskDecided] = Backlog(self._place)
         self._state = StateFile(settings.paths.placer_state, self._core)
         self._service = Service(PLACER, settings, exchange=exchange)
         self._service.reports(lambda: self._state.trouble)
         self._service.every(settings.save_every_s, self._state.save)
         self._service.every(settings.fine_tuning_s, self._end_period)
+        if by_demand:
+            without_solver = _without_solver()
+            self._service.reports(lambda: without_solver)
+            self._service.every(settings.loading_s, self._plan_loading)
         self._bus = self._service.bus
         self._bus.subscribe_at_once(JOB_DECIDED, self._on_decided)
         self._bus.subscribe_at_once(JOB_LAGGING, self._on_lagging)
@@ -99,9 +111,23 @@ class Placer:
         for hint in hints:
             self._bus.send(NODE_PREPARE, hint)
 
+    async def _plan_loading(self) -> None:
+        """Decide anew what nodes hold, in a thread: decisions go on."""
+        solve = self._core.plan_loading(now_ms())
+        if solve is not None:
+            adopt = await asyncio.to_thread(solve)
+            self._prepare(adopt())
+
     async def _end_period(self) -> None:
         """Train the policy on the period's tasks (line 14 of algorithm 1), in a thread: decisions go on."""
         training = self._core.end_period()
         if training is not None and self._settings.fine_tuning:
             adopt = await asyncio.to_thread(training)
             adopt()
+
+
+def _without_solver() -> str:
+    """Return what is wrong where loading by demand has no solver; empty if it has one."""
+    if find_spec("scipy") is not None:
+        return ""
+    return "`loading = demand` needs scipy: install splitplace with the extra `experiments`"

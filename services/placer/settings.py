@@ -9,6 +9,7 @@ from splitplace.bus.settings import Settings
 from splitplace.messages.limits import MAX_REPLICAS
 from splitplace.messages.topics import PLACER
 from splitplace.policies.placement import MOST_REPLICAS, PlacementName
+from splitplace.policies.placement.loading import LoadingName
 
 
 class PlacerSettings(Settings):
@@ -26,6 +27,14 @@ class PlacerSettings(Settings):
     seed: int = Field(0, description="Seed of random numbers.")
     warm_up: CliImplicitFlag[bool] = Field(
         default=True, description="Let nodes with free memory load fragments before a task needs them."
+    )
+    loading: LoadingName = Field(
+        "rarest",
+        description="What nodes load ahead: what the fewest hold, or what the demand to come asks for "
+        "(needs scipy, from the extra `experiments`).",
+    )
+    loading_s: float = Field(
+        10.0, gt=0, description="With `loading = demand`: seconds between two plans of what nodes hold."
     )
     second_runs: CliImplicitFlag[bool] = Field(
         default=True,

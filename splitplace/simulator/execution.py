@@ -7,6 +7,7 @@ from math import inf
 from splitplace.messages.application import Fragment, Stage
 from splitplace.policies import cost
 from splitplace.policies.prediction import Job
+from splitplace.simulator.holdings import Holdings
 from splitplace.simulator.hosts import Host
 from splitplace.simulator.network import Link, Transfer
 from splitplace.simulator.processor import Computation, Processor
@@ -30,6 +31,8 @@ class Machine:
     boots: int = 1
     runs: dict["StageRun", None] = field(default_factory=dict)
     """Stages that are placed on it and not finished."""
+    holdings: Holdings | None = None
+    """What it has loaded; None = everything."""
 
     @property
     def containers(self) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from splitplace.messages.application import Application
-from splitplace.messages.cluster import ClusterState, FragmentTiming, NodeState
+from splitplace.messages.cluster import MAX_FRAGMENTS_LISTED, ClusterState, FragmentTiming, NodeState
 from splitplace.policies.cost import HOP_MS
 from splitplace.simulator.execution import Machine
 from splitplace.simulator.world import World
@@ -30,6 +30,8 @@ class _Figures(NamedTuple):
     utilisation: float
     bytes_per_ms: float
     latency_ms: float
+    changes: int
+    """How often what it has loaded has changed."""
 
 
 _SELDOM = 4
@@ -41,7 +43,8 @@ _NO_QUEUE = (0.0, 0)
 class Monitor:
     """Watches the world as a live resource monitor watches heartbeats.
 
-    Every host has every fragment on it, as after the paper's distribution at the start.
+    Every host has every fragment on it, as after the paper's distribution at the start, unless loading is
+    simulated.
     """
 
     def __init__(
@@ -105,6 +108,7 @@ class Monitor:
             processor.utilisation,
             machine.down.bytes_per_ms,
             machine.latency_ms,
+            0 if machine.holdings is None else machine.holdings.changes,
         )
         before = self._figures.get(name)
         if figures != before:
@@ -128,6 +132,11 @@ class Monitor:
                 "online": figures.online,
                 "score": figures.score,
                 "timings": self._timings(figures.speed, machine.together) if drifted else (),
+            }
+        if machine.holdings is not None:
+            news |= {
+                "loaded": machine.holdings.loaded[-MAX_FRAGMENTS_LISTED:],
+                "stored": machine.holdings.stored[-MAX_FRAGMENTS_LISTED:],
             }
         if before is None:
             constant = {

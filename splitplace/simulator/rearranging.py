@@ -6,6 +6,7 @@ from splitplace.messages.placing import StagePlacement
 from splitplace.messages.task import TaskPlaced
 from splitplace.policies.cluster import ClusterView, StageWork
 from splitplace.policies.placement import ActiveJob, PlacementPolicy, Rearranging
+from splitplace.policies.placement.loading import DemandLoading
 from splitplace.policies.prediction import predict
 from splitplace.services.placer.core import PlacerCore, Placing
 
@@ -13,14 +14,23 @@ from splitplace.services.placer.core import PlacerCore, Placing
 class RearrangingPlacer(PlacerCore):
     """A placer whose policy may move stages at the end of a scheduling interval, if it is `Rearranging`."""
 
-    def __init__(self, policy: PlacementPolicy, cluster: ClusterView) -> None:
-        """A placer without warm-up that knows no applications yet.
+    def __init__(
+        self,
+        policy: PlacementPolicy,
+        cluster: ClusterView,
+        *,
+        warm_up: bool = False,
+        loading: DemandLoading | None = None,
+    ) -> None:
+        """A placer that knows no applications yet.
 
         Args:
             policy: chooses nodes.
             cluster: the view it keeps up to date.
+            warm_up: tell nodes with free memory what to load.
+            loading: decides anew now and then what nodes hold.
         """
-        super().__init__(policy, warm_up=False, cluster=cluster)
+        super().__init__(policy, warm_up=warm_up, loading=loading, cluster=cluster)
 
     def rearrange(self, active: Sequence[ActiveJob], now_ms: float) -> list[TaskPlaced]:
         """Return the placements of tasks whose stages should move; the ledger counts on them from now on.

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from math import inf
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from splitplace.messages.limits import MAX_REPLICAS
 from splitplace.policies.cost import HOP_MS
+from splitplace.policies.placement.loading import LoadingName
 from splitplace.services.gateway.task import RetryRules
 from splitplace.simulator.arrivals import ArrivalPattern
 from splitplace.simulator.calibration import Calibration
@@ -100,6 +101,12 @@ class Scenario(BaseModel):
     compute_factor: Factor = 1.0
     network_factor: Factor = 1.0
     memory_factor: Factor = 1.0
+    loading: LoadingName | None = None
+    """What decides what hosts load ahead, as the placer's setting of this name. Hosts then begin with nothing,
+    and loading takes memory and time (`simulator/holdings.py`). None: every host has every fragment. Needs the
+    discipline `deadline`; not for the policy `oracle`, whose copies of the world have everything loaded."""
+    loading_s: Factor | None = None
+    """With `loading = "demand"`: seconds between two plans; None = ten intervals."""
     overcommit: Factor = 1.0
     """How many times their memory the hosts offer. Above 1, what does not fit is swapped, and computing is
     slower."""
@@ -131,6 +138,13 @@ class Scenario(BaseModel):
     """Weight of energy in equation 10; beta = 1 - alpha weighs the response time."""
     records: bool = False
     """Whether the result holds a record of every task."""
+
+    @model_validator(mode="after")
+    def _loads_like_nodes(self) -> Self:
+        """Containers of one task each, which share the processor, are no loaded fragments."""
+        if self.loading is not None and self.discipline != "deadline":
+            raise ValueError("loading is simulated with the discipline `deadline` only")
+        return self
 
     def workload(self) -> Workload:
         """Return the applications and how tasks are drawn.

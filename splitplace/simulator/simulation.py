@@ -29,6 +29,7 @@ from splitplace.simulator.arrivals import Arrival
 from splitplace.simulator.departure import DISPATCH_HOPS, Departure, SimulatedTask, drawn
 from splitplace.simulator.events import EventQueue
 from splitplace.simulator.execution import Execution
+from splitplace.simulator.loading import Loader
 from splitplace.simulator.monitor import Monitor
 from splitplace.simulator.outputs import result_of
 from splitplace.simulator.processor import Usage
@@ -80,12 +81,15 @@ class Simulation:
         unless placements wait for an interval."""
         apart = scenario.mode == "interval"
         self.splitter = SplitterCore(split, foreseen, ClusterView(exclusive) if apart else self.view)
-        self.placer = RearrangingPlacer(placement, self.view)
+        self.interval_ms = scenario.interval_ms(workload)
+        self.loader = Loader(scenario, world, self.interval_ms)
+        self.placer = RearrangingPlacer(
+            placement, self.view, warm_up=scenario.loading is not None, loading=self.loader.by_demand
+        )
         self.placement = placement
         self.tasks: dict[str, SimulatedTask] = {}
         """Unfinished tasks by key."""
         self.departures: dict[str, Departure] = {}
-        self.interval_ms = scenario.interval_ms(workload)
         self.end_ms = scenario.intervals * self.interval_ms
         """When the last interval ends; tasks may go on for `drain_intervals` more."""
         self.objectives: tuple[float, ...] = ()
@@ -115,6 +119,7 @@ class Simulation:
         """Run to the end; afterwards `records` holds every task."""
         self.look()
         self._plan_look()
+        self.loader.plan_regularly(self.placer, self.events, self.applications)
         self.events.at(self.interval_ms, partial(self._interval, 1))
         self._run_until(self.end_ms)
         self.objectives = tuple(self.accounts.objectives)
@@ -294,7 +299,7 @@ class Simulation:
     def look(self) -> None:
         """The monitor tells splitter, placer and gateway of the hosts."""
         snapshot = self.monitor.snapshot()
-        self.placer.cluster(snapshot, self.now_ms)
+        self.loader.load(self.placer.cluster(snapshot, self.now_ms), self.applications)
         decided = self.splitter.cluster(snapshot, self.now_ms)
         online = {node.node: node.boot for node in snapshot.nodes if node.online}
         if online != self._online:

@@ -14,6 +14,7 @@ from splitplace.policies.cost import HOP_MS, RETURN_HOPS, relay_ms
 from splitplace.policies.prediction import Job, PlacedShare, on_nodes
 from splitplace.simulator.events import EventQueue
 from splitplace.simulator.execution import Execution, Machine, StageRun
+from splitplace.simulator.holdings import Holdings
 from splitplace.simulator.hosts import Host
 from splitplace.simulator.network import Link, Network
 from splitplace.simulator.processor import Discipline, Footprint, HostMemory, Processor
@@ -81,6 +82,23 @@ class World:
             nominal_latency_ms=latency_ms,
         )
 
+    def simulate_loading(self, overcommit: float) -> None:
+        """Let hosts have only what they load, which takes time and memory. Nothing may run yet.
+
+        Args:
+            overcommit: how many times their memory they offer.
+        """
+        for machine in self.machines.values():
+            machine.holdings = Holdings(
+                machine.memory_bytes * overcommit,
+                self.events,
+                self.network,
+                self._links(None, machine),
+                in_use=partial(_in_use, machine),
+                is_idle=partial(_is_idle, machine),
+                on_load=partial(self._pump_all, machine),
+            )
+
     # --- what is asked of it ---------------------------------------------------------------------------
 
     def start(
@@ -120,6 +138,7 @@ class World:
                 execution.runs[key] = run
                 if machine.online:
                     machine.runs[run] = None
+                    self._can_run(run)
                 for source in sources:
                     source.children.append(run)
         execution.sinks_left = sum([not run.children for run in execution.runs.values()])
@@ -135,7 +154,7 @@ class World:
         execution = self.executions.pop(task, None)
         for run in execution.runs.values() if execution else ():
             self._halt(run)
-            run.machine.runs.pop(run, None)
+            self._leave(run)
 
     def migrate(self, task: str, stage: str, node: str) -> bool:
         """Move a stage to another host, with its state and the inputs it has. Return whether it can.
@@ -161,7 +180,7 @@ class World:
         if run.transfer is not None:
             self.network.stop(run.transfer)  # the micro-batch at hand is sent anew, to the new host
             run.transfer = None
-        del origin.runs[run]
+        self._leave(run)
         run.machine = target
         target.runs[run] = None
         execution.migrations += 1
@@ -180,6 +199,8 @@ class World:
             for run in execution.runs.values():
                 if run.machine is machine and run.owes:
                     self._lose(run)
+        if machine.holdings is not None:
+            machine.holdings.lose()
         machine.processor.set_powered(powered=False)
 
     def recover(self, node: str) -> None:
@@ -210,7 +231,7 @@ class World:
             source = run.inputs[run.sent][1]
             links = self._links(source.machine if source is not None else None, run.machine)
             run.transfer = self.network.send(size, links, partial(self.sent, run))
-        if run.computation is None and run.computed < run.received:
+        if run.computation is None and run.computed < run.received and self._can_run(run):
             work = run.left_work if run.left_work is not None else execution.work(run, run.computed)
             run.left_work = None
             run.began_ms = self.events.now_ms
@@ -274,7 +295,9 @@ class World:
         if run.computed < len(run.numbers):
             self.pump(run)
         elif run.children:
-            run.machine.runs.pop(run, None)
+            self._leave(run)
+        if run.machine.holdings is not None:
+            run.machine.holdings.go_on()
 
     def _return(self, run: StageRun) -> None:
         """Send the outputs of a sink to the gateway, one after the other."""
@@ -290,7 +313,7 @@ class World:
         run.returning = None
         run.returned += 1
         if run.returned == len(run.numbers):
-            run.machine.runs.pop(run, None)
+            self._leave(run)
             self.arrive(run)
         else:
             self._return(run)
@@ -315,6 +338,20 @@ class World:
         run.moving = None
         self.pump(run)
 
+    def _can_run(self, run: StageRun) -> bool:
+        """Whether the fragment of a stage is loaded; else that begins, and the stage goes on afterwards."""
+        return run.machine.holdings is None or run.machine.holdings.use(run.fragment)
+
+    def _pump_all(self, machine: Machine) -> None:
+        for run in tuple(machine.runs):
+            self.pump(run)
+
+    def _leave(self, run: StageRun) -> None:
+        """Take a stage off its host."""
+        run.machine.runs.pop(run, None)
+        if run.machine.holdings is not None:
+            run.machine.holdings.go_on()
+
     def _lose(self, run: StageRun) -> None:
         """Lose a stage and what it was sending."""
         run.lost = True
@@ -335,3 +372,12 @@ class World:
         if run.computation is not None:
             run.machine.processor.stop(run.computation)
         run.transfer = run.returning = run.moving = run.computation = None
+
+
+def _in_use(machine: Machine) -> set[str]:
+    """Return hashes of the fragments of stages that stand on a host."""
+    return {run.fragment.sha256 for run in machine.runs}
+
+
+def _is_idle(machine: Machine) -> bool:
+    return machine.online and not machine.processor.running

@@ -30,11 +30,9 @@ def warm_up(
     Returns:
         Hashes of fragments by node; nodes with nothing to load are left out.
     """
-    turns = zip_longest(*map(_cheapest_first, applications))
-    fragments = (fragment for fragment in chain.from_iterable(turns) if fragment is not None)
-    catalogue = list({fragment.sha256: fragment for fragment in fragments}.values())
+    catalogue = catalogue_of(applications)
     held = {
-        name: {fragment.sha256 for fragment in catalogue if _is_held(cluster, name, fragment)}
+        name: {fragment.sha256 for fragment in catalogue if is_held(cluster, name, fragment)}
         for name in cluster.nodes
     }
     holders = Counter(chain.from_iterable(held.values()))
@@ -45,11 +43,39 @@ def warm_up(
         used_bytes = sum(needed[sha256] for sha256 in held[name])
         free_bytes = cluster.nodes[name].memory_budget_bytes - used_bytes
         rarest = sorted((fragment.sha256 for fragment in missing), key=lambda sha256: holders[sha256])
-        chosen = _fill(rarest, needed, free_bytes)
+        chosen = fill(rarest, needed, free_bytes)
         holders.update(chosen)
         if chosen and name in names:
             wanted[name] = chosen
     return wanted
+
+
+def catalogue_of(applications: Iterable[Application]) -> list[Fragment]:
+    """Return every fragment once: applications take turns, each with the variant of least work first."""
+    turns = zip_longest(*map(_cheapest_first, applications))
+    fragments = (fragment for fragment in chain.from_iterable(turns) if fragment is not None)
+    return list({fragment.sha256: fragment for fragment in fragments}.values())
+
+
+def is_held(cluster: ClusterView, name: str, fragment: Fragment) -> bool:
+    """Whether a node holds a fragment, or will for an outstanding task."""
+    return cluster.is_loaded(name, fragment.sha256) or cluster.reserves(name, fragment.sha256)
+
+
+def fill(fragments: Iterable[str], needed: Mapping[str, float], free_bytes: float) -> tuple[str, ...]:
+    """Return as many fragments as fit, in this order.
+
+    Args:
+        fragments: their hashes.
+        needed: the memory that each needs, in bytes.
+        free_bytes: memory to fill.
+    """
+    chosen = []
+    for sha256 in fragments:
+        if needed[sha256] <= free_bytes:
+            free_bytes -= needed[sha256]
+            chosen.append(sha256)
+    return tuple(chosen)
 
 
 def _cheapest_first(application: Application) -> list[Fragment]:
@@ -61,18 +87,3 @@ def _cheapest_first(application: Application) -> list[Fragment]:
 
     variants = sorted(application.variants, key=work)
     return [fragments[stage.fragment] for variant in variants for stage in variant.stages]
-
-
-def _is_held(cluster: ClusterView, name: str, fragment: Fragment) -> bool:
-    """Whether a node holds a fragment, or will for an outstanding task."""
-    return cluster.is_loaded(name, fragment.sha256) or cluster.reserves(name, fragment.sha256)
-
-
-def _fill(fragments: Iterable[str], needed: Mapping[str, float], free_bytes: float) -> tuple[str, ...]:
-    """Return as many fragments as fit, in this order."""
-    chosen = []
-    for sha256 in fragments:
-        if needed[sha256] <= free_bytes:
-            free_bytes -= needed[sha256]
-            chosen.append(sha256)
-    return tuple(chosen)
