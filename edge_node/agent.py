@@ -255,13 +255,13 @@ class Agent:
 
     def _on_prepare(self, received: Received[PrepareFragments]) -> None:
         wanted = received.message
-        if wanted.when_idle:
-            self._loader.want_when_idle(wanted.fragments)
-            return
         for fragment, run in zip_longest(wanted.fragments, wanted.runs[: len(wanted.fragments)]):
             if run is not None and wanted.application is not None:
                 self._catalogue.add_run(fragment, wanted.application, run)
-            self._loader.want(fragment)
+            if not wanted.when_idle:
+                self._loader.want(fragment)
+        if wanted.when_idle:
+            self._loader.want_when_idle(wanted.fragments, wanted.gives_way)
 
     def _on_cancel(self, received: Received[CancelTask]) -> None:
         cancelled = received.message

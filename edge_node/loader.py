@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from splitplace.bus.background import now_ms
 from splitplace.edge_node.catalogue import Catalogue, Described
+from splitplace.edge_node.changes import Changes
 from splitplace.edge_node.download import DownloadError
 from splitplace.edge_node.executor import Executor
 from splitplace.edge_node.fragment_store import FragmentStore
@@ -21,7 +22,7 @@ from splitplace.edge_node.gains import ONE_THREAD, Gains
 from splitplace.edge_node.graph_check import GraphRefusedError
 from splitplace.edge_node.load_times import LoadTimes
 from splitplace.edge_node.memory import MemoryBudget
-from splitplace.edge_node.opening import Changes, LoadError, Opener, Stopwatch
+from splitplace.edge_node.opening import LoadError, Opener, Stopwatch
 from splitplace.edge_node.quarantine import Quarantine
 from splitplace.edge_node.sessions import FragmentError
 from splitplace.edge_node.stage.body import PieceError
@@ -93,6 +94,8 @@ class Loader:
         self._loading: dict[str, asyncio.Task[None]] = {}
         self._hints: dict[str, None] = {}
         """Fragments to load while nothing is computed, in this order."""
+        self._gives_way: dict[str, None] = {}
+        """Loaded fragments that make room for these."""
         self._idle_task: asyncio.Task[None] | None = None
         self._idle_fetch: str | None = None
         """The fragment that is being fetched because it may be needed later."""
@@ -190,6 +193,7 @@ class Loader:
     def want(self, fragment: str) -> None:
         """Load a fragment unless it is loaded; mark it as used."""
         self._hints.pop(fragment, None)
+        self._gives_way.pop(fragment, None)
         self._budget.use(fragment)
         if fragment == self._idle_fetch:
             self._idle_fetch = None  # from now on a task needs it
@@ -211,8 +215,17 @@ class Loader:
             del self._began_ms[fragment]
             self._hints[fragment] = None
 
-    def want_when_idle(self, fragments: Iterable[str]) -> None:
-        """Load fragments one by one while nothing is computed, if they fit into free memory."""
+    def want_when_idle(self, fragments: Iterable[str], gives_way: Iterable[str] = ()) -> None:
+        """Load fragments one by one while nothing is computed, if they fit into free memory.
+
+        Args:
+            fragments: their hashes.
+            gives_way: what may be unloaded for them, until a task needs it again. If it was to be loaded ahead,
+                it is not any more.
+        """
+        self._gives_way = dict.fromkeys(gives_way)
+        for fragment in self._gives_way:
+            self._hints.pop(fragment, None)
         for fragment in fragments:
             is_there = fragment in self._loading or self._executor.has_session(fragment)
             if not is_there and len(self._hints) < MAX_HINTS:
@@ -241,7 +254,7 @@ class Loader:
                     described = await self._described(sha256)
                     if self._store.trouble or self._quarantine.refusal(sha256):
                         continue
-                    fits = await self._opener.fits_beside(described)
+                    fits = await self._fits(described)
                     is_there = sha256 in self._loading or self._executor.has_session(sha256)
                     if fits and not is_there:
                         self._idle_fetch = sha256
@@ -249,6 +262,17 @@ class Loader:
                         await asyncio.wait([self._loading[sha256]])
         finally:
             self._idle_task = None
+
+    async def _fits(self, described: Described) -> bool:
+        """Whether a fragment can be loaded, if need be in place of some that give way and are not busy."""
+        while not (fits := await self._opener.fits_beside(described)):
+            spare = self._gives_way.keys() & set(self.loaded) - self._executor.busy() - set(self._loading)
+            sha256 = next((each for each in self._gives_way if each in spare), None)
+            if sha256 is None:
+                break
+            del self._gives_way[sha256]
+            await self._opener.unload(sha256)
+        return fits
 
     async def _try_to_load(self, sha256: str) -> None:
         failed: LoadError | None = None

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from splitplace.bus.background import now_ms
 from splitplace.edge_node.catalogue import Described
+from splitplace.edge_node.changes import Changes
 from splitplace.edge_node.executor import Executor
 from splitplace.edge_node.fragment_store import FragmentStore
 from splitplace.edge_node.gains import Gains
@@ -56,22 +57,6 @@ class LoadError(SplitPlaceError):
         super().__init__(reason)
         self.reason = reason
         self.kind: FailureKind = kind
-
-
-class Changes:
-    """Wakes those who wait for anything to change."""
-
-    def __init__(self) -> None:
-        self._changed = asyncio.Event()
-
-    def note(self) -> None:
-        """Wake them."""
-        self._changed.set()
-
-    async def wait(self) -> None:
-        """Wait for the next change."""
-        self._changed.clear()
-        await self._changed.wait()
 
 
 class Stopwatch:
@@ -190,6 +175,11 @@ class Opener:
         """Give back what was reserved for a fragment that is not loaded."""
         self._budget.release(sha256)
         self._unmap(sha256)
+
+    async def unload(self, sha256: str) -> None:
+        """Unload a fragment that no job waits for, and give its memory back."""
+        self._budget.release(sha256)
+        await self._unload([sha256])
 
     async def fits_beside(self, described: Described) -> bool:
         """Whether a fragment can be prepared and loaded without unloading another."""
@@ -371,10 +361,13 @@ class Opener:
                 f"fragment {sha256[:12]} needs {needed} bytes of memory, {free} are free, the rest is busy",
                 "memory",
             ) from None
-        sessions = [self._executor.remove_session(fragment) for fragment in evicted]
+        await self._unload(evicted)
+
+    async def _unload(self, fragments: Sequence[str]) -> None:
+        sessions = [self._executor.remove_session(fragment) for fragment in fragments]
         if sessions:
             await asyncio.to_thread(_free, sessions)
-        for fragment in evicted:
+        for fragment in fragments:
             self._unmap(fragment)
 
     def _unmap(self, sha256: str) -> None:

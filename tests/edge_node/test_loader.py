@@ -210,3 +210,44 @@ def with_another_output(application: Application) -> Application:
             "variants": (variant.model_copy(update={"stages": (stage,)}),),
         }
     )
+
+
+async def test_what_is_to_be_loaded_ahead_takes_the_room_of_what_gives_way(tmp_path: Path) -> None:
+    async with bench(tmp_path, budget_bytes=4 * FRAGMENT_BYTES) as made:
+        (whole,) = made.fragments("whole")
+        layers = made.fragments("layer")
+        made.loader.want(whole)
+        await until(lambda: made.loader.loaded == (whole,))
+        made.loader.want_when_idle(layers, gives_way=[whole])
+        await until(lambda: set(made.loader.loaded) == set(layers))
+        assert not made.executor.has_session(whole)
+        made.loader.want(whole)  # it can be loaded again
+        await until(lambda: whole in made.loader.loaded)
+    assert not made.failures
+
+
+async def test_what_a_task_uses_gives_no_way(tmp_path: Path) -> None:
+    async with bench(tmp_path, budget_bytes=4 * FRAGMENT_BYTES) as made:
+        (whole,) = made.fragments("whole")
+        first, second, _ = made.fragments("layer")
+        made.loader.want(whole)
+        await until(lambda: made.loader.loaded == (whole,))
+        made.executor.push(make_job(task="c.t", fragment=whole, ends_ms=BIG))
+        made.loader.want_when_idle([first, second], gives_way=[whole])
+        made.loader.want(whole)
+        made.executor.cancel("c.t", 1)
+        made.loader.something_changed()
+        await until(lambda: first in made.loader.loaded)
+        await until(lambda: made.loader._idle_task is None)  # it has considered all
+        assert set(made.loader.loaded) == {whole, first}
+    assert not made.failures
+
+
+async def test_what_gives_way_is_not_loaded_ahead_any_more(tmp_path: Path) -> None:
+    async with bench(tmp_path) as made:
+        first, second, _ = made.fragments("layer")
+        made.loader.want_when_idle([first, second])
+        made.loader.want_when_idle([], gives_way=[first])
+        await until(lambda: made.loader._idle_task is None)  # it has considered all
+        assert made.loader.loaded == (second,)
+    assert not made.failures
