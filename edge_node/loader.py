@@ -220,7 +220,7 @@ class Loader:
 
         Args:
             fragments: their hashes.
-            gives_way: what may be unloaded for them, until a task needs it again. If it was to be loaded ahead,
+            gives_way: what may be unloaded for them, until a task needs it again. If it was to be loaded,
                 it is not any more.
         """
         self._gives_way = dict.fromkeys(gives_way)

@@ -31,7 +31,7 @@ TIME_LIMIT_S = 5.0
 
 MAX_BRANCHES = 200
 
-GAP = 0.005
+GAP = 0.001
 """Share of the best possible value that a solution may miss."""
 
 BUSIEST = 0.8
