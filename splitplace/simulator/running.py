@@ -219,6 +219,8 @@ def _simulation(
         at_interval=partial(watch, split, placement) if watch else None,
     )
     if isinstance(split, Oracle):
+        if scenario.loading is not None:
+            raise ValueError("the policy oracle takes everything as loaded: leave out `loading`")
         split.look_ahead = sight_into(simulation)
     if scenario.mobility:
         disturbances.move(simulation, trace(scenario.mobility_trace), Random(f"mobility {seed}"))

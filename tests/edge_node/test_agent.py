@@ -162,6 +162,22 @@ async def test_prepared_fragments_are_loaded_before_any_tensor_comes(
     assert not w.outside.failures
 
 
+async def test_loaded_fragments_give_way_to_what_is_to_be_loaded_ahead(
+    mosquitto_url: str, tmp_path: Path
+) -> None:
+    async with world(mosquitto_url, tmp_path) as w:
+        await w.start_node("n1", memory_budget_mb=0.4)  # the whole is described as 300 kB, a part as 100 kB
+        (whole,) = (stage.fragment for stage in w.application.variant("whole").stages)
+        layers = tuple(stage.fragment for stage in w.application.variant("layer").stages)
+        prepare = PrepareFragments(node="n1", task="c.t", attempt=1, fragments=(whole,), when_idle=True)
+        await w.outside.bus.publish(NODE_PREPARE, prepare)
+        await until(lambda: w.vitals("n1").loaded == (whole,), 20)
+        prepare = prepare.model_copy(update={"fragments": layers, "gives_way": (whole,)})
+        await w.outside.bus.publish(NODE_PREPARE, prepare)
+        await until(lambda: set(w.vitals("n1").loaded) == set(layers), 20)
+    assert not w.outside.failures
+
+
 async def test_a_cancelled_task_is_not_computed_though_its_tensors_come_later(
     mosquitto_url: str, tmp_path: Path
 ) -> None:

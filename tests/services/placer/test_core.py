@@ -2,10 +2,14 @@ import json
 
 import pytest
 
+from splitplace.messages.pieces import PieceRun
 from splitplace.policies.placement import PlacementName, placement_policy
 from splitplace.policies.placement.daso import LEAST_SAMPLES
+from splitplace.policies.placement.loading import DemandLoading, NodeChange
+from splitplace.policies.placement.loading_programme import Programme
 from splitplace.policies.state import StateError
 from splitplace.services.placer.core import PlacerCore, Placing
+from splitplace.services.placer.hints import WARM_UP_TASK, loading_hints
 from tests.support.examples import all_of, node, sha, snapshot, three_ways
 from tests.support.messages import decided, finished
 
@@ -140,6 +144,50 @@ def test_warming_up_can_be_switched_off() -> None:
     made = PlacerCore(placement_policy("earliest-finish"), warm_up=False)
     made.add_application(APP)
     assert made.cluster(snapshot(node("a")), 0.0) == []
+
+
+def test_without_loading_by_demand_there_is_nothing_to_plan() -> None:
+    made = placer()
+    made.cluster(snapshot(node("a", megabytes=4)), 0.0)
+    made_of(made.place(decided(), 1.0))
+    assert made.plan_loading(2.0) is None
+
+
+def test_what_is_asked_for_takes_the_place_of_what_is_not() -> None:
+    made = PlacerCore(placement_policy("earliest-finish"), loading=DemandLoading(1000.0))
+    made.add_application(APP)
+    whole = APP.variant("whole").stages[0].fragment
+    layers = tuple(stage.fragment for stage in APP.variant("layer").stages)
+    made.cluster(snapshot(node("a", megabytes=3.5, loaded=layers)), 0.0)
+    assert made.plan_loading(0.0) is None  # nothing was asked yet
+    for number in range(50):
+        made.place(decided(f"c.{number}", variant=None), 0.0)  # refused ones are asked for as well
+    solve = made.plan_loading(1.0)
+    assert solve is not None
+    (hint,) = solve()()
+    assert (hint.node, hint.task, hint.when_idle) == ("a", WARM_UP_TASK, True)
+    assert whole in hint.fragments
+    assert hint.gives_way == layers
+
+
+def test_a_plan_that_was_not_found_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = PlacerCore(placement_policy("earliest-finish"), loading=DemandLoading(1000.0))
+    made.add_application(APP)
+    made.cluster(snapshot(node("a", megabytes=3.5)), 0.0)
+    made.place(decided(), 0.0)
+    monkeypatch.setattr(Programme, "solve", lambda _: None)
+    solve = made.plan_loading(1.0)
+    assert solve is not None
+    assert solve()() == []
+
+
+def test_hints_for_runs_of_pieces_name_their_application() -> None:
+    run = PieceRun(chain="net", first=0, end=3)
+    change = NodeChange("a", (sha("x"), sha("y")), (sha("z"),), {sha("y"): ("toy", run)})
+    described, derived = loading_hints([change])
+    assert (described.fragments, described.application, described.runs) == ((sha("x"),), None, ())
+    assert (derived.fragments, derived.application, derived.runs) == ((sha("y"),), "toy", (run,))
+    assert described.gives_way == derived.gives_way == (sha("z"),)
 
 
 def test_a_state_is_restored_only_by_the_policy_that_wrote_it() -> None:

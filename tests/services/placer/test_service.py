@@ -21,6 +21,7 @@ from splitplace.messages.topics import (
 )
 from splitplace.policies.placement import PlacementName, placement_policy
 from splitplace.policies.placement.daso import LEAST_SAMPLES
+from splitplace.policies.placement.loading import LoadingName
 from splitplace.services.placer.service import Placer
 from splitplace.services.placer.settings import PlacerSettings
 from tests.support.examples import all_of, node, snapshot, three_ways
@@ -68,6 +69,7 @@ async def observed(
     state_dir: Path | None = None,
     placement: PlacementName = "earliest-finish",
     replicas: int = 2,
+    loading: LoadingName = "rarest",
 ) -> AsyncIterator[PlacerObserver]:
     """An observer of a running placer."""
     settings = PlacerSettings(
@@ -76,6 +78,8 @@ async def observed(
         replicas=replicas,
         state_dir=state_dir,
         placement=placement,
+        loading=loading,
+        loading_s=0.2,
         save_every_s=0.05,
         fine_tuning_s=0.05,
     )
@@ -103,6 +107,17 @@ async def test_nodes_with_free_memory_are_told_what_to_load_before_any_task_come
         hint = await observer.until(NODE_PREPARE)
         assert [hint.node for hint in observer.heard(NODE_PREPARE)] == ["a"]
         assert set(hint.fragments) == set(all_of(APP))
+
+
+async def test_nodes_are_told_to_load_what_is_asked_for_in_place_of_what_is_not(broker_url: str) -> None:
+    whole = APP.variant("whole").stages[0].fragment
+    layers = tuple(stage.fragment for stage in APP.variant("layer").stages)
+    async with observed(broker_url, warm_up=True, loading="demand") as observer:
+        await observer.describe(APP, node("a", megabytes=3.5, loaded=layers))
+        await observer.until_placed("c.1")
+        hint = await observer.until(NODE_PREPARE, lambda hint: bool(hint.gives_way))
+        assert (hint.node, hint.when_idle, hint.gives_way) == ("a", True, layers)
+        assert hint.fragments[0] == whole
 
 
 async def test_the_catalogue_and_the_cluster_are_known_again_after_a_restart(mosquitto_url: str) -> None:
