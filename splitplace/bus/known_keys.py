@@ -27,6 +27,8 @@ OF_PARTS = frozenset(
         "link_megabytes_per_second",
         "look_every_s",
         "mab_mode",
+        "loading",
+        "loading_s",
         "margin",
         "max_attempts",
         "max_input_mb",

@@ -51,6 +51,14 @@ def command(
     ] = None,
     pattern: Annotated[str | None, typer.Option(help="Arrivals: poisson, bursty or intervals.")] = None,
     replay: Annotated[Path | None, typer.Option(help="CSV file of arrivals.")] = None,
+    loading: Annotated[
+        str | None,
+        typer.Option(
+            help="Hosts begin with nothing, and load ahead what the fewest hold (rarest) or what is asked "
+            "for (demand).",
+            show_default="every host has everything",
+        ),
+    ] = None,
     training: Annotated[int | None, typer.Option(help="Intervals in which policies learn first.")] = None,
     records: Annotated[
         bool, typer.Option("--records", help="Add a record of each task to the JSON.")
@@ -73,6 +81,7 @@ def command(
         "arms": tuple(arms.split(",")) if arms else None,
         "pattern": pattern,
         "replay": replay,
+        "loading": loading,
         "training_intervals": training,
         "records": records or None,
     }
