@@ -1,8 +1,8 @@
 """The fragments that a simulated host has in memory, kept as a node keeps them.
 
 Only where a scenario asks for it (`Scenario.loading`); else every host has every fragment from the beginning.
-To load one, its files cross the host's link, unless they are there; then it takes `cost.FETCH_MS`. Files stay
-on the disk. Loading does not slow computing, and what is fetched ahead is not put off when a task comes.
+To load one, its files cross the host's link, unless they are there, and stay on the disk; `load_ms` says what
+it takes then. It does not slow computing, and what is fetched ahead is not put off when a task comes.
 """
 
 from collections import OrderedDict
@@ -14,6 +14,14 @@ from splitplace.policies.memory import described_bytes
 from splitplace.simulator.events import Event, EventQueue
 from splitplace.simulator.network import Link, Network, Transfer
 
+MEASURED_ON = 100.0
+"""Score of the machine on which `cost.FETCH_MS` was measured, in GFLOP/s: a PC, of which a core was free."""
+
+
+def load_ms(score: float) -> float:
+    """Return what a host of this score takes to load a fragment whose files are there."""
+    return FETCH_MS * MEASURED_ON / score
+
 
 class Holdings:
     """What one host has loaded: what tasks need at once, what may be needed while nothing is computed."""
@@ -21,6 +29,7 @@ class Holdings:
     def __init__(
         self,
         budget_bytes: float,
+        load_ms: float,
         events: EventQueue,
         network: Network,
         links: tuple[Link, ...],
@@ -33,6 +42,7 @@ class Holdings:
 
         Args:
             budget_bytes: memory for fragments.
+            load_ms: time to load a fragment whose files are there.
             events: the clock.
             network: brings files.
             links: what they cross.
@@ -42,6 +52,7 @@ class Holdings:
         """
         self.changes = 0
         """How often `loaded` has changed."""
+        self.load_ms = load_ms
         self._budget_bytes = budget_bytes
         self._events = events
         self._network = network
@@ -144,7 +155,7 @@ class Holdings:
 
         def fetched() -> None:
             self._stored[sha256] = None
-            self._loading[sha256] = self._events.after(FETCH_MS, loaded)
+            self._loading[sha256] = self._events.after(self.load_ms, loaded)
 
         def loaded() -> None:
             del self._loading[sha256]

@@ -136,6 +136,7 @@ class Monitor:
         if machine.holdings is not None:
             news |= {
                 "loaded": machine.holdings.loaded[-MAX_FRAGMENTS_LISTED:],
+                "load_ms": machine.holdings.load_ms,
                 "stored": machine.holdings.stored[-MAX_FRAGMENTS_LISTED:],
             }
         if before is None:

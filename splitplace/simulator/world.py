@@ -14,7 +14,7 @@ from splitplace.policies.cost import HOP_MS, RETURN_HOPS, relay_ms
 from splitplace.policies.prediction import Job, PlacedShare, on_nodes
 from splitplace.simulator.events import EventQueue
 from splitplace.simulator.execution import Execution, Machine, StageRun
-from splitplace.simulator.holdings import Holdings
+from splitplace.simulator.holdings import Holdings, load_ms
 from splitplace.simulator.hosts import Host
 from splitplace.simulator.network import Link, Network
 from splitplace.simulator.processor import Discipline, Footprint, HostMemory, Processor
@@ -91,6 +91,7 @@ class World:
         for machine in self.machines.values():
             machine.holdings = Holdings(
                 machine.memory_bytes * overcommit,
+                load_ms(machine.processor.score),
                 self.events,
                 self.network,
                 self._links(None, machine),

@@ -4,15 +4,14 @@ import pytest
 from pydantic import ValidationError
 
 from splitplace.messages.application import Fragment
-from splitplace.policies.cost import FETCH_MS
 from splitplace.policies.memory import described_bytes
 from splitplace.simulator import Failures, Scenario
 from splitplace.simulator.execution import Machine
-from splitplace.simulator.holdings import Holdings
+from splitplace.simulator.holdings import Holdings, load_ms
 from splitplace.simulator.running import experience, run
 from splitplace.simulator.simulation import Simulation
 from splitplace.simulator.world import World
-from tests.simulator.worlds import fragment, job, world
+from tests.simulator.worlds import SCORE, fragment, job, world
 
 MEGABYTE = 1_000_000
 HALF_A_MEGABYTE_MS = 500.0
@@ -64,7 +63,7 @@ def test_a_task_waits_until_its_fragment_is_fetched_and_loaded_and_the_next_one_
     one = piece("one")
     made.start("c.1", 1, job([one]), {"s0": "a"})
     first_ms = end_of(made, "c.1")
-    assert first_ms >= HALF_A_MEGABYTE_MS + FETCH_MS
+    assert first_ms >= HALF_A_MEGABYTE_MS + load_ms(SCORE)
     assert holdings.loaded == (one.sha256,)
     began_ms = made.events.now_ms
     made.start("c.2", 1, job([one]), {"s0": "a"})

@@ -1,8 +1,8 @@
 """Which fragments each node should hold, as a mixed-integer programme over the demand to come. Pure.
 
 As in Proteus (ASPLOS 2024), what is loaded where follows from the demand: the greatest expected reward that
-memory and computing time of the nodes allow. Its variables, for nodes n, fragments f, and the stages s of each
-way (one variant) to answer each group of tasks:
+memory and computing time of the nodes allow. Variables, for nodes n, fragments f, and the stages s of a way
+(one variant) to answer a group of tasks:
 
 * `x[n, f]`, 0 or 1: whether n holds f.
 * `y[s, n]`: how many of the tasks, in a second, have stage s computed on n; only where n holds its fragment.
