@@ -102,9 +102,9 @@ class Scenario(BaseModel):
     network_factor: Factor = 1.0
     memory_factor: Factor = 1.0
     loading: LoadingName | None = None
-    """What decides what hosts load ahead, as the placer's setting of this name. Hosts begin with nothing then,
-    and loading takes memory and time (`simulator/holdings.py`). None: every host has every fragment. Needs
-    the discipline `deadline`; not for the policy `oracle`, whose copies of the world have all loaded."""
+    """What decides what hosts load ahead, as the placer's setting of this name. Hosts begin with nothing, and
+    loading takes memory and time (`simulator/holdings.py`). None: every host has every fragment. Needs the
+    discipline `deadline`; not for the policy `oracle`, whose copies of the world have all loaded."""
     loading_s: Factor | None = None
     """With `loading = "demand"`: seconds between two plans; None = ten intervals."""
     overcommit: Factor = 1.0
