@@ -10,7 +10,7 @@ from splitplace.policies.placement.loading_programme import Programme
 from splitplace.policies.state import StateError
 from splitplace.services.placer.core import PlacerCore, Placing
 from splitplace.services.placer.hints import WARM_UP_TASK, loading_hints
-from tests.support.examples import all_of, node, sha, snapshot, three_ways
+from tests.support.examples import all_of, application, chain, fragment, node, sha, snapshot, three_ways
 from tests.support.messages import decided, finished
 
 APP = three_ways(image_ms=10)
@@ -155,10 +155,10 @@ def test_without_loading_by_demand_there_is_nothing_to_plan() -> None:
 
 def test_what_is_asked_for_takes_the_place_of_what_is_not() -> None:
     made = PlacerCore(placement_policy("earliest-finish"), loading=DemandLoading(1000.0))
-    made.add_application(APP)
-    whole = APP.variant("whole").stages[0].fragment
-    layers = tuple(stage.fragment for stage in APP.variant("layer").stages)
-    made.cluster(snapshot(node("a", megabytes=3.5, loaded=layers)), 0.0)
+    other = fragment("other", megabytes=3)
+    for each in (APP, application([other], [chain("whole", [other])], name="other")):
+        made.add_application(each)
+    made.cluster(snapshot(node("a", megabytes=3.5, loaded=[other.sha256])), 0.0)
     assert made.plan_loading(0.0) is None  # nothing was asked yet
     for number in range(50):
         made.place(decided(f"c.{number}", variant=None), 0.0)  # refused ones are asked for as well
@@ -166,8 +166,8 @@ def test_what_is_asked_for_takes_the_place_of_what_is_not() -> None:
     assert solve is not None
     (hint,) = solve()()
     assert (hint.node, hint.task, hint.when_idle) == ("a", WARM_UP_TASK, True)
-    assert whole in hint.fragments
-    assert hint.gives_way == layers
+    assert set(hint.fragments) <= set(all_of(APP))
+    assert hint.gives_way == (other.sha256,)
 
 
 def test_a_plan_that_was_not_found_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

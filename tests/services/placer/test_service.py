@@ -24,7 +24,7 @@ from splitplace.policies.placement.daso import LEAST_SAMPLES
 from splitplace.policies.placement.loading import LoadingName
 from splitplace.services.placer.service import Placer
 from splitplace.services.placer.settings import PlacerSettings
-from tests.support.examples import all_of, node, snapshot, three_ways
+from tests.support.examples import all_of, application, chain, fragment, node, snapshot, three_ways
 from tests.support.messages import decided, finished
 from tests.support.observer import Observer
 from tests.support.running import running
@@ -110,14 +110,15 @@ async def test_nodes_with_free_memory_are_told_what_to_load_before_any_task_come
 
 
 async def test_nodes_are_told_to_load_what_is_asked_for_in_place_of_what_is_not(broker_url: str) -> None:
-    whole = APP.variant("whole").stages[0].fragment
-    layers = tuple(stage.fragment for stage in APP.variant("layer").stages)
+    other = fragment("other", megabytes=3)
+    never_asked = application([other], [chain("whole", [other])], name="other")
     async with observed(broker_url, warm_up=True, loading="demand") as observer:
-        await observer.describe(APP, node("a", megabytes=3.5, loaded=layers))
+        await observer.publish(APPLICATION, never_asked, application=never_asked.name)
+        await observer.describe(APP, node("a", megabytes=3.5, loaded=[other.sha256]))
         await observer.until_placed("c.1")
         hint = await observer.until(NODE_PREPARE, lambda hint: bool(hint.gives_way))
-        assert (hint.node, hint.when_idle, hint.gives_way) == ("a", True, layers)
-        assert hint.fragments[0] == whole
+        assert (hint.node, hint.when_idle, hint.gives_way) == ("a", True, (other.sha256,))
+        assert set(hint.fragments) <= set(all_of(APP))
 
 
 async def test_the_catalogue_and_the_cluster_are_known_again_after_a_restart(mosquitto_url: str) -> None:
