@@ -15,7 +15,7 @@ from splitplace.simulator.events import Event, EventQueue
 from splitplace.simulator.network import Link, Network, Transfer
 
 MEASURED_ON = 100.0
-"""Score of the machine on which `cost.FETCH_MS` was measured, in GFLOP/s: a PC, of which a core was free."""
+"""Score of the machine on which `cost.FETCH_MS` was measured, in GFLOP/s: a PC with a free core."""
 
 
 def load_ms(score: float) -> float:
