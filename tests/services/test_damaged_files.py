@@ -5,7 +5,7 @@ import contextlib
 import json
 import logging
 import shutil
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,17 +65,24 @@ def store(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _parts_speak_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("splitplace.bus.service.METRICS_PERIOD_S", 0.1)
+
+
+def work(service: str, url: str, folder: Path) -> Coroutine[Any, Any, None]:
+    """What a splitter or placer does until its end."""
+    given: dict[str, Any] = {"broker": url, "state_dir": folder / "state"}
+    if service == SPLITTER:
+        return Splitter(SplitterSettings(store=folder / "store", **given)).run()
+    return Placer(PlacerSettings(**given)).run()
+
+
 @contextlib.asynccontextmanager
 async def part(service: str, url: str, folder: Path) -> AsyncIterator[Observer]:
     """A running splitter or placer that was heard once."""
-    given: dict[str, Any] = {"broker": url, "state_dir": folder / "state"}
     observer = Observer(url, METRICS_SERVICE, APPLICATION, FRAGMENT_MISSING)
-    work = (
-        Splitter(SplitterSettings(store=folder / "store", **given)).run()
-        if service == SPLITTER
-        else Placer(PlacerSettings(**given)).run()
-    )
-    async with observer.bus, running(work):
+    async with observer.bus, running(work(service, url, folder)):
         await observer.until(METRICS_SERVICE, lambda said: said.service == service, PATIENCE_S)
         yield observer
 
@@ -114,8 +121,8 @@ async def test_a_state_folder_that_is_none_is_an_error_that_says_what_to_do(
 ) -> None:
     (tmp_path / "state").touch()
     with pytest.raises(ConfigurationError, match=r"state: is not a folder; choose another"):
-        async with asyncio.timeout(20), part(service, mosquitto_url, tmp_path):
-            pytest.fail("it runs")
+        async with asyncio.timeout(PATIENCE_S):
+            await work(service, mosquitto_url, tmp_path)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
