@@ -134,7 +134,7 @@ async def test_an_application_is_added_replaced_and_removed_while_the_system_run
     broker_url: str, tmp_path: Path, application: Application
 ) -> None:
     watcher = Observer(broker_url, raw=[APPLICATION], identifier="watcher")
-    async with watcher.bus, observed(broker_url, tmp_path) as observer:
+    async with watcher.bus, observed(broker_url, tmp_path, look_every_s=0.1) as observer:
         store = _store_below(tmp_path)
         shutil.copytree(store / "toy", store / "more")
         manifest = store / "more" / MANIFEST
