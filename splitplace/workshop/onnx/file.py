@@ -2,16 +2,25 @@
 
 import onnx
 
+from splitplace.workshop.onnx.light import without_weights
+
 BATCH = "batch"
 """Name of the free first dimension."""
 
 
 def finish(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Infer all shapes, strip the exporter's notes (they contain local file paths) and check the model."""
+    """Infer all shapes, strip the exporter's notes (they contain local file paths) and check the model.
+
+    The model is changed in place, and returned.
+    """
     _strip(model)
-    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    bare, _ = without_weights(model)
+    inferred = onnx.shape_inference.infer_shapes(bare, strict_mode=True, data_prop=True)
     onnx.checker.check_model(inferred, full_check=True)
-    return inferred
+    for field in ("value_info", "output"):
+        model.graph.ClearField(field)
+        getattr(model.graph, field).MergeFrom(getattr(inferred.graph, field))
+    return model
 
 
 def file_content(model: onnx.ModelProto) -> bytes:

@@ -10,12 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from splitplace.workshop.onnx.batch_size import BATCH_SIZE
 from splitplace.workshop.onnx.branches import inner_graphs, inner_weights, reads
-from splitplace.workshop.onnx.inference import (
-    LARGE_WEIGHT_BYTES,
-    GraphError,
-    inferred_types,
-    types_of_part,
-)
+from splitplace.workshop.onnx.inference import GraphError, inferred_types, types_of_part
+from splitplace.workshop.onnx.light import LARGE_WEIGHT_BYTES
 
 _PRODUCTS = {"Gemm": (0, 1), "MatMul": (0, 1), "MatMulInteger": (0, 1), "QLinearMatMul": (0, 3)}
 """Matrix products, and the positions of their two factors among the inputs."""

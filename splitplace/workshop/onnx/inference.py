@@ -7,11 +7,10 @@ from onnx import TensorProto, helper
 
 from splitplace.errors import SplitPlaceError
 from splitplace.workshop.onnx.file import BATCH
+from splitplace.workshop.onnx.light import LARGE_WEIGHT_BYTES
 
 PROBE_BATCH = 997
 """Batch size for shape inference: a prime that is unlikely to be the size of another dimension."""
-LARGE_WEIGHT_BYTES = 4096
-"""Weights above this size are not shapes or axes, so shape inference does not need their values."""
 
 
 class GraphError(SplitPlaceError, ValueError):

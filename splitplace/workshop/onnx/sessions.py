@@ -3,6 +3,10 @@
 import onnx
 import onnxruntime as ort
 
+from splitplace.workshop.onnx.light import LARGE_MODEL_BYTES, as_file
+
+_PROVIDERS = ["CPUExecutionProvider"]
+
 
 def session_options() -> ort.SessionOptions:
     """Return options for one thread, and for silence: errors are raised anyway."""
@@ -14,6 +18,8 @@ def session_options() -> ort.SessionOptions:
 
 def session_of(model: onnx.ModelProto, options: ort.SessionOptions | None = None) -> ort.InferenceSession:
     """Load a model; `options` are those of `session_options` unless given. Raises ONNX Runtime's errors."""
-    return ort.InferenceSession(
-        model.SerializeToString(), options or session_options(), providers=["CPUExecutionProvider"]
-    )
+    chosen = options or session_options()
+    if model.ByteSize() <= LARGE_MODEL_BYTES:
+        return ort.InferenceSession(model.SerializeToString(), chosen, providers=_PROVIDERS)
+    with as_file(model) as place:
+        return ort.InferenceSession(str(place), chosen, providers=_PROVIDERS)

@@ -1,6 +1,7 @@
 """Adapt a user's ONNX file: what sensors send in, logits out, any batch size where the network allows it."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from splitplace.messages.states import StateTensor
 from splitplace.messages.tensors import TensorSpec
 from splitplace.workshop.onnx.batch_size import with_plain_sizes
 from splitplace.workshop.onnx.file import BATCH, finish
+from splitplace.workshop.onnx.light import without_weights
 from splitplace.workshop.onnx.told_shapes import with_told_shapes
 from splitplace.workshop.user_networks.beginning import free_batch, put_reading_in_front, with_values
 from splitplace.workshop.user_networks.ending import OutputKind, end_with_logits
@@ -293,10 +295,13 @@ def check_bounds(model: onnx.ModelProto) -> None:
     Raises:
         UserNetworkError: The model holds such loops, or tensors that are too large.
     """
-    try:
-        known = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except (ValueError, RuntimeError, onnx.shape_inference.InferenceError):
-        known = model  # what does not fit together is said by others, better
+    known, weights = without_weights(model)
+    # What does not fit together is said by others, better.
+    with suppress(ValueError, RuntimeError, onnx.shape_inference.InferenceError):
+        known = onnx.shape_inference.infer_shapes(known, data_prop=True)
+    own = [value for value in known.graph.input if value.name not in weights]
+    del known.graph.input[:]  # the bound is of tensors inside, not of weights
+    known.graph.input.extend(own)
     try:
         check_bytes(known.SerializeToString(), MAX_INNER_TENSOR_BYTES)
     except GraphRefusedError as error:

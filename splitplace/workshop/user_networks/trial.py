@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import helper
 
@@ -23,18 +24,32 @@ SAME_ANSWER = 1e-3
 
 def run_of(model: onnx.ModelProto, inputs: Arrays) -> dict[str, NDArray[Any]]:
     """Return the outputs of a model by name. Raises UserNetworkError if ONNX Runtime refuses."""
+    return runs_of(model, [inputs])[0]
+
+
+def runs_of(model: onnx.ModelProto, batches: Sequence[Arrays]) -> list[dict[str, NDArray[Any]]]:
+    """Return the outputs of a model for each batch, by name. Raises UserNetworkError as `run_of`."""
     try:
         session = session_of(model)
+    except Exception as error:  # ONNX Runtime's C++ exceptions share no base class
+        raise _refused(error, batches[0]) from error
+    return [_run(session, inputs) for inputs in batches]
+
+
+def _run(session: ort.InferenceSession, inputs: Arrays) -> dict[str, NDArray[Any]]:
+    try:
         names = [output.name for output in session.get_outputs()]
         taken = {value.name for value in session.get_inputs()}
         made = session.run(names, {name: array for name, array in inputs.items() if name in taken})
     except Exception as error:  # ONNX Runtime's C++ exceptions share no base class
-        raise UserNetworkError(
-            f"ONNX Runtime cannot run the model: {first_line(error)}{_advice(inputs)}"
-        ) from error
+        raise _refused(error, inputs) from error
     if other := next((name for name, array in zip(names, made, strict=True) if not _is_array(array)), None):
         raise UserNetworkError(f"the output {other!r} is no tensor: choose others with --output")
     return dict(zip(names, map(np.asarray, made), strict=True))
+
+
+def _refused(error: Exception, inputs: Arrays) -> UserNetworkError:
+    return UserNetworkError(f"ONNX Runtime cannot run the model: {first_line(error)}{_advice(inputs)}")
 
 
 def samples_of(inputs: Sequence[NamedTensor], count: int) -> dict[str, NDArray[Any]]:
@@ -73,10 +88,10 @@ class Alone:
         Raises:
             UserNetworkError: ONNX Runtime refuses, or the size of an output depends on the input.
         """
-        rows = [
-            run_of(model, {name: array[at : at + 1] for name, array in self.inputs.items()})
-            for at in range(self.count)
-        ]
+        rows = runs_of(
+            model,
+            [{name: array[at : at + 1] for name, array in self.inputs.items()} for at in range(self.count)],
+        )
         for name, array in rows[0].items():
             if not array.ndim or len(array) != 1:
                 raise UserNetworkError(
