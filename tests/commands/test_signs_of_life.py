@@ -8,11 +8,11 @@ import pytest
 from splitplace.bus.connection import Bus
 from splitplace.bus.service import Service
 from splitplace.bus.settings import Settings
-from splitplace.commands import submit
 from splitplace.commands.doctor.diagnosis import versions
 from splitplace.commands.shared import client
 from splitplace.commands.shared.client import connected
 from splitplace.commands.shared.system_report import SystemReport, look, report_on
+from splitplace.commands.submit import asking
 from splitplace.commands.submit.asking import ask
 from splitplace.errors import UnreachableError
 from splitplace.messages.cluster import NodeStatus, ServiceStatus
@@ -48,7 +48,7 @@ async def leave_behind(settings: Settings) -> None:
 def nobody_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nobody speaks, the time to wait for it does not matter."""
     monkeypatch.setattr(client, "SPEAKS_WITHIN_S", 0.5)
-    monkeypatch.setattr(submit, "SPEAKS_WITHIN_S", 0.5)
+    monkeypatch.setattr(asking, "SPEAKS_WITHIN_S", 0.5)
 
 
 async def report(settings: Settings) -> SystemReport:
