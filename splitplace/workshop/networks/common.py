@@ -1,9 +1,14 @@
 """What all networks share: their form, the normalisation of pixels, the scaling of widths."""
 
 from abc import ABC, abstractmethod
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+Stem = Literal["full", "halving", "quartering"]
+"""How the first layers reduce the sides of the pictures: not at all, to a half, or to a quarter, as printed
+for pictures of 224. A residual network's are 3x3 with stride 1 or 2, or 7x7 with stride 2 and pooling."""
 
 CHANNEL_MULTIPLE = 8
 """Channels come in multiples of this. Vector units prefer it, and with fewer channels torch 2.13 crashes in

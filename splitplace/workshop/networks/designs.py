@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from splitplace.workshop.networks.common import Classifier, Pixels
+from splitplace.workshop.networks.common import Classifier, Pixels, Stem
 from splitplace.workshop.networks.inception_v3 import InceptionV3
 from splitplace.workshop.networks.mobilenet_v2 import MobileNetV2
 from splitplace.workshop.networks.resnet_v2 import (
     PreActivationBlock,
     PreActivationBottleneck,
     ResNetV2,
-    Stem,
 )
 
 
@@ -50,15 +49,30 @@ class ResNet:
 
 
 @dataclass(frozen=True)
-class Scaled:
-    """Published networks whose widths are all multiplied by a number."""
+class MobileNet:
+    """MobileNetV2 with all widths multiplied by a number."""
 
-    family: type[MobileNetV2 | InceptionV3]
+    width: float = 1.0
+    stem: Stem | None = None
+    """None = by the side of the pictures."""
+
+    def build(self, outputs: int, pixels: Pixels, side: int) -> Classifier:
+        """See `Design`."""
+        return MobileNetV2(outputs, pixels=pixels, side=side, width=self.width, stem=self.stem)
+
+    def __str__(self) -> str:
+        return f"MobileNetV2 of {self.width:g} times its published widths"
+
+
+@dataclass(frozen=True)
+class Inception:
+    """InceptionV3 with all widths multiplied by a number."""
+
     width: float = 1.0
 
     def build(self, outputs: int, pixels: Pixels, side: int) -> Classifier:
         """See `Design`."""
-        return self.family(outputs, pixels=pixels, side=side, width=self.width)
+        return InceptionV3(outputs, pixels=pixels, side=side, width=self.width)
 
     def __str__(self) -> str:
-        return f"{self.family.__name__} of {self.width:g} times its published widths"
+        return f"InceptionV3 of {self.width:g} times its published widths"

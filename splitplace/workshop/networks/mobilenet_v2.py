@@ -6,10 +6,10 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from typing_extensions import override
 
-from splitplace.workshop.networks.common import Classifier, Pixels, scaled
+from splitplace.workshop.networks.common import Classifier, Pixels, Stem, scaled
 
 LARGEST_SMALL_SIDE = 64
-"""Up to this side the first two halvings of the printed network are left out: they are meant for 224."""
+"""Up to this side the stem is `full` unless one is asked for: the printed reductions are meant for 224."""
 STEM_CHANNELS = 32
 LAST_CHANNELS = 1280
 DROPOUT = 0.2
@@ -67,6 +67,7 @@ class MobileNetV2(Classifier):
         pixels: Pixels,
         side: int = 224,
         width: float = 1.0,
+        stem: Stem | None = None,
         groups: Sequence[Group] = GROUPS,
     ) -> None:
         """Draws random weights: 3.5 million for pictures of 224 and 1000 classes.
@@ -74,18 +75,20 @@ class MobileNetV2(Classifier):
         Args:
             outputs: Number of logits.
             pixels: Channels of the pictures, and how their values are normalised.
-            side: Of the pictures, in pixels; small ones are halved two times less.
+            side: Of the pictures, in pixels.
             width: Multiplier of all widths; of the last layer only where it is greater than 1, as printed.
+            stem: How many of the first two halvings stay: none, one, or both (`quartering`, as printed).
+                None = by the side of the pictures.
             groups: Groups of blocks; fewer make a network for tests.
         """
         super().__init__()
-        small = side <= LARGEST_SMALL_SIDE
+        stem = stem or ("full" if side <= LARGEST_SMALL_SIDE else "quartering")
         self.pixels = pixels
         channels = scaled(STEM_CHANNELS, width)
-        self.stem = _convolution(pixels.channels, channels, 3, stride=1 if small else 2)
+        self.stem = _convolution(pixels.channels, channels, 3, stride=1 if stem == "full" else 2)
         blocks = []
         for group in groups:
-            keeps_sides = small and group is FIRST_HALVING
+            keeps_sides = stem != "quartering" and group is FIRST_HALVING
             after = scaled(group.channels, width)
             for index in range(group.blocks):
                 stride = 1 if index or keeps_sides else group.stride

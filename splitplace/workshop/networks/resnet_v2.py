@@ -4,17 +4,12 @@ Numbers of blocks and channels are those printed in He et al. 2015, "Deep residu
 """
 
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from splitplace.workshop.networks.common import CHANNEL_MULTIPLE, Classifier, Pixels, scaled
-
-Stem = Literal["full", "halving", "quartering"]
-"""How the stem reduces the picture's sides: not at all (3x3, stride 1), to a half (3x3, stride 2), or to a
-quarter (7x7, stride 2, and pooling: as printed for pictures of 224)."""
+from splitplace.workshop.networks.common import CHANNEL_MULTIPLE, Classifier, Pixels, Stem, scaled
 
 LARGEST_SMALL_SIDE = 64
 LARGEST_MEDIUM_SIDE = 128

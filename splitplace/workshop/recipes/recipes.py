@@ -8,9 +8,7 @@ from typing import Literal
 from splitplace.workshop.compression.bottleneck import Narrowing
 from splitplace.workshop.datasets import CLASS_NAMES, PUBLISHED
 from splitplace.workshop.networks.common import Classifier, Pixels
-from splitplace.workshop.networks.designs import Design, ResNet, Scaled
-from splitplace.workshop.networks.inception_v3 import InceptionV3
-from splitplace.workshop.networks.mobilenet_v2 import MobileNetV2
+from splitplace.workshop.networks.designs import Design, Inception, MobileNet, ResNet
 from splitplace.workshop.networks.resnet_v2 import PRINTED_BLOCKS, PRINTED_WIDTHS
 from splitplace.workshop.onnx.narrow import Storage
 from splitplace.workshop.training.loop import Augmentation, TrainingSchedule
@@ -194,23 +192,22 @@ RECIPES: Mapping[str, Recipe] = {
             name="mobilenet",
             title="Clothes (FashionMNIST), with MobileNetV2",
             side=32,
-            design=Scaled(MobileNetV2),
-            branch_design=Scaled(MobileNetV2, 0.4),
+            design=MobileNet(stem="halving"),
+            branch_design=MobileNet(0.4, "halving"),
             specialised=True,
             teacher="resnet50",
-            bfloat16=True,
             augmentation=_SHIFTED,
-            schedule=TrainingSchedule(epochs=10, peak_learning_rate=0.1, sides=(*(20,) * 4, *(24,) * 3)),
-            semantic_schedule=TrainingSchedule(epochs=3, peak_learning_rate=0.05, sides=(20, 24)),
-            compressed_schedule=TrainingSchedule(epochs=2, peak_learning_rate=0.02, sides=(24,)),
+            schedule=TrainingSchedule(epochs=10, peak_learning_rate=0.1),
+            semantic_schedule=TrainingSchedule(epochs=3, peak_learning_rate=0.05),
+            compressed_schedule=TrainingSchedule(epochs=2, peak_learning_rate=0.02),
             int8=False,
         ),
         _clothes(
             name="inception",
             title="Clothes (FashionMNIST), with InceptionV3",
             side=75,
-            design=Scaled(InceptionV3),
-            branch_design=Scaled(InceptionV3, 0.5),
+            design=Inception(),
+            branch_design=Inception(0.5),
             specialised=True,
             teacher="resnet50",
             bfloat16=True,

@@ -17,7 +17,7 @@ from splitplace.storage.paths import SHIPPED_STORE
 from splitplace.workshop.compression.pruning import flops_per_image
 from splitplace.workshop.datasets import PUBLISHED, Dataset
 from splitplace.workshop.networks.common import Classifier, Pixels
-from splitplace.workshop.networks.designs import Scaled
+from splitplace.workshop.networks.designs import MobileNet
 from splitplace.workshop.networks.mobilenet_v2 import GROUPS, MobileNetV2
 from splitplace.workshop.packing.evaluation import variant_logits
 from splitplace.workshop.pieces.loaded import stage_runtime
@@ -39,7 +39,7 @@ FEW_GROUPS = [group._replace(blocks=1) for group in (GROUPS[0], GROUPS[2], GROUP
 
 
 @dataclass(frozen=True)
-class Shallow(Scaled):
+class Shallow(MobileNet):
     """Four blocks, between which maps are halved: seconds to train and export."""
 
     def build(self, outputs: int, pixels: Pixels, side: int) -> Classifier:
@@ -49,7 +49,7 @@ class Shallow(Scaled):
 SMALL = replace(
     RECIPES["mobilenet"],
     dataset="mnist",
-    design=Shallow(MobileNetV2, 0.2),
+    design=Shallow(0.2),
     teacher=TEACHER,
     branches=2,
     schedule=ONE_EPOCH,
