@@ -130,7 +130,7 @@ def test_a_broker_dies_with_a_parent_that_is_killed(kind: StartedKind, tmp_path:
     finally:
         parent.kill()
         parent.communicate()
-    gone, _ = psutil.wait_procs([child], timeout=5)
+    gone, _ = psutil.wait_procs([child], timeout=60)
     assert gone == [child]
 
 

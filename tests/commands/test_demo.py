@@ -201,7 +201,7 @@ def test_a_demo_that_is_killed_leaves_no_process_behind(
     process, children = running
     process.kill()
     process.communicate()
-    _, alive = psutil.wait_procs(children, timeout=5)
+    _, alive = psutil.wait_procs(children, timeout=END_S)
     assert alive == []
     with cpu_shares():
         pass  # the next user of CPU shares removes what the kill has left in the kernel

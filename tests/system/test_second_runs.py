@@ -131,7 +131,7 @@ def test_tasks_of_a_node_that_slows_down_are_in_time(tmp_path: Path) -> None:
     with running_system(tmp_path, available_kind(), setup()) as system:
         share, seconds = asyncio.run(share_in_time(system))
     assert share >= IN_TIME
-    assert seconds >= 0.8 * ROUNDS
+    assert seconds >= ROUNDS / 2  # some rounds are in time without one
 
 
 def test_without_second_runs_they_are_late(tmp_path: Path) -> None:
