@@ -46,12 +46,13 @@ def test_a_broker_with_the_usual_queue_is_seen_to_drop(
 def test_a_broker_with_small_packets_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = {**MOSQUITTO_SETTINGS, "max_packet_size": "2000000"}
     monkeypatch.setattr(broker_module, "MOSQUITTO_SETTINGS", small)
-    monkeypatch.setattr("splitplace.commands.doctor.broker_probe.WAIT_S", 1.0)
     with (
         started_broker(tmp_path, kind="mosquitto") as broker,
         BrokerProbe(Settings(broker=broker.url)) as probe,
     ):
         assert probe.greeting.max_packet_bytes == 2_000_000
+        # Only now: a busy machine may need longer to connect.
+        monkeypatch.setattr("splitplace.commands.doctor.broker_probe.WAIT_S", 2.0)
         with pytest.raises(ProbeError):
             probe.round_trip(MAX_TASK_BYTES)
 
@@ -77,10 +78,11 @@ def test_a_user_without_rights_is_told(tmp_path: Path, monkeypatch: pytest.Monke
     acl = tmp_path / "acl"
     acl.write_text("topic read splitplace/#\n")
     monkeypatch.setattr(broker_module, "MOSQUITTO_SETTINGS", {**MOSQUITTO_SETTINGS, "acl_file": str(acl)})
-    monkeypatch.setattr("splitplace.commands.doctor.broker_probe.WAIT_S", 0.5)
     with (
         started_broker(tmp_path, kind="mosquitto") as broker,
         BrokerProbe(Settings(broker=broker.url)) as probe,
-        pytest.raises(ProbeError, match="may this user"),
     ):
-        probe.round_trip(10)
+        # Only now: a busy machine may need longer to connect.
+        monkeypatch.setattr("splitplace.commands.doctor.broker_probe.WAIT_S", 2.0)
+        with pytest.raises(ProbeError, match="may this user"):
+            probe.round_trip(10)
