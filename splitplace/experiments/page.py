@@ -328,4 +328,11 @@ def _made(experiment: Experiment, runs: Runs, origin: Origin) -> str:
 
 
 def _settings(settings: Mapping[str, Any], otherwise: str) -> str:
-    return ", ".join(f"{name} {value}" for name, value in settings.items()) or otherwise
+    return ", ".join(f"{name} {_plain(value)}" for name, value in settings.items()) or otherwise
+
+
+def _plain(value: object) -> str:
+    """Return a value as a person writes it; folders of networks are paths."""
+    if isinstance(value, tuple) and value and all(isinstance(part, Path) for part in value):
+        return " ".join(map(str, value))
+    return str(value)
