@@ -212,7 +212,7 @@ RECIPES: Mapping[str, Recipe] = {
             teacher="resnet50",
             bfloat16=True,
             augmentation=_SHIFTED,
-            schedule=TrainingSchedule(epochs=8, peak_learning_rate=0.1),
+            schedule=TrainingSchedule(epochs=5, peak_learning_rate=0.1),
             semantic_schedule=TrainingSchedule(epochs=2, peak_learning_rate=0.05),
             compressed_schedule=TrainingSchedule(epochs=1, peak_learning_rate=0.02),
             int8=False,
