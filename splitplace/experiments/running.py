@@ -9,13 +9,19 @@ from joblib import Parallel, delayed, parallel_config
 from splitplace.experiments.figures import Run, Runs
 from splitplace.experiments.plan import Case, Experiment, PolicyRow
 from splitplace.simulator import Learnt, Scenario, arms_of
-from splitplace.simulator.oracle import UPPER_BOUND
+from splitplace.simulator.oracle import ORACLE, UPPER_BOUND
 
 FIRST_SEED = 200
 """Seeds count from here. Constants and weights were chosen with seeds below 200, which appear in no table."""
 
 POLICY_FIELDS = frozenset({"arms", "alpha", "mode", "training_intervals"})
 """Fields of a scenario that say how policies decide and learn. They hold for the training too."""
+
+ALL_KNOWING = frozenset({ORACLE, UPPER_BOUND})
+ALWAYS_THE_SAME = frozenset({"whole", "layer", "semantic", "compressed"})
+"""Split policies that ask nothing that is learnt."""
+STATELESS = frozenset({"earliest-finish", "random", "round-robin"})
+"""Placement policies that learn nothing."""
 
 
 @dataclass(frozen=True)
@@ -252,7 +258,7 @@ def _scenarios(common: Mapping[str, Any], case: Case, row: PolicyRow) -> tuple[S
 
 
 def _training_run(scenario: Scenario, policy: str, seed: int) -> TrainingRun | None:
-    """Return the training of a policy; None for oracles and bounds, which have nothing to learn."""
-    if not scenario.training_intervals or policy.startswith(("oracle+", f"{UPPER_BOUND}+")):
-        return None
-    return TrainingRun(scenario, policy, seed)
+    """Return the training of a policy; None for one that has nothing to learn."""
+    split, _, placement = policy.partition("+")
+    learns = split not in ALL_KNOWING and not (split in ALWAYS_THE_SAME and placement in STATELESS)
+    return TrainingRun(scenario, policy, seed) if learns and scenario.training_intervals else None

@@ -163,6 +163,7 @@ class Monitor:
 
 def _queue(machine: Machine) -> tuple[float, int]:
     """Computing time of what runs and waits on a host, and how many micro-batches that is."""
-    work = machine.processor.queue_work + sum([run.waiting_work for run in machine.runs])
-    length = sum([run.received - run.computed for run in machine.runs])
+    waiting = [run for run in machine.runs if run.received > run.computed]
+    work = machine.processor.queue_work + sum([run.waiting_work for run in waiting])
+    length = sum([run.received - run.computed for run in waiting])
     return max(0.0, work / machine.processor.score), length

@@ -10,6 +10,8 @@ from joblib.externals.loky import get_reusable_executor
 from splitplace.experiments.figures import Run
 from splitplace.experiments.plan import Case, Experiment, PolicyRow
 from splitplace.experiments.running import (
+    ALWAYS_THE_SAME,
+    STATELESS,
     RunCache,
     SimulationRequest,
     TrainedPolicies,
@@ -17,7 +19,7 @@ from splitplace.experiments.running import (
     Workers,
     requests_of,
 )
-from splitplace.simulator import Drift, Learnt, Scenario
+from splitplace.simulator import Drift, Learnt, Scenario, run, train
 
 EXPERIMENT = Experiment(
     name="small",
@@ -182,14 +184,31 @@ def test_the_folder_of_networks_counts_only_where_networks_are_read(tmp_path: Pa
     )
 
 
-def test_an_oracle_learns_nothing() -> None:
-    experiment = replace(EXPERIMENT, policies=("oracle+rule",))
-    assert (
-        requests_of(experiment, {"training_intervals": 9}, seeds=1, first_seed=0)["few", "oracle+rule"][
-            0
-        ].training
-        is None
-    )
+@pytest.mark.parametrize(
+    ("policy", "trains"),
+    [
+        ("oracle+gobi", False),
+        ("upper-bound+earliest-finish", False),
+        ("semantic+earliest-finish", False),
+        ("semantic+gobi", True),
+        ("rule+earliest-finish", True),  # the splitter corrects its predictions
+    ],
+)
+def test_what_has_nothing_to_learn_is_not_trained(policy: str, *, trains: bool) -> None:
+    experiment = replace(EXPERIMENT, policies=(policy,))
+    requests = requests_of(experiment, {"training_intervals": 9}, seeds=1, first_seed=0)
+    assert (requests["few", policy][0].training is not None) == trains
+
+
+@pytest.mark.parametrize("split", sorted(ALWAYS_THE_SAME))
+@pytest.mark.parametrize("placement", sorted(STATELESS))
+def test_training_would_change_nothing_where_it_is_left_out(split: str, placement: str) -> None:
+    policy = f"{split}+{placement}"
+    scenario = Scenario(hosts=6, rate=3, intervals=3, training_intervals=4, records=True)
+    taught = run(scenario, policy, learnt=train(scenario, policy))
+    untaught = run(scenario.model_copy(update={"training_intervals": 0}), policy)
+    measured = {"decision_ms", "wall_s", "cpu_s"}
+    assert taught.model_dump(exclude=measured) == untaught.model_dump(exclude=measured)
 
 
 def test_a_simulation_that_was_not_done_is_not_made_up() -> None:

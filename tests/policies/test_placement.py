@@ -113,6 +113,16 @@ def test_a_big_late_stage_gets_the_one_node_it_fits_although_an_early_one_wanted
     assert placed(earliest(app, "layer", 4, view)).nodes == {"layer-0": "small", "layer-1": "big"}
 
 
+def test_a_stage_that_fits_nowhere_is_named_however_many_nodes_there_are() -> None:
+    small = fragment("small", megabytes=10, output=FEATURES)
+    large = fragment("large", megabytes=90, source=FEATURES, output=LOGITS)
+    app = application([small, large], [chain("layer", [small, large])])
+    nodes = [node(f"n{index}", megabytes=50, loaded=all_of(app)) for index in range(few_nodes.FEW_NODES + 1)]
+    found = refused(earliest(app, "layer", 1, cluster(*nodes)))
+    assert "stage layer-1 needs 85.8 MiB" in found.reason
+    assert not found.temporary
+
+
 def test_nodes_to_avoid_are_avoided_unless_nobody_else_can() -> None:
     app = three_ways()
     policy = placement_policy("earliest-finish")

@@ -9,6 +9,7 @@ import numpy as np
 from splitplace.messages.application import INPUT, Fragment, Stage
 from splitplace.messages.limits import CHUNK_BYTES
 from splitplace.policies.cost import RETURN_HOPS, Flags, Floats
+from splitplace.policies.placement.room import Room
 from splitplace.policies.prediction import Offer, StageSchedule
 
 _ROUNDING = 1e-12
@@ -23,12 +24,13 @@ def ahead(soonest_ms: float, end_ms: float) -> bool:
 class Board:
     """A schedule and its cluster as arrays: rows are the job's S stages, columns the N nodes."""
 
-    def __init__(self, schedule: StageSchedule, usable: Flags) -> None:
+    def __init__(self, schedule: StageSchedule, usable: Flags, room: Room | None = None) -> None:
         """Make a board for an empty schedule.
 
         Args:
             schedule: holds the stages that were put; all must be put through the board.
             usable: [N] nodes that may be used.
+            room: the memory of the nodes, if the caller has it already.
         """
         columns, job = schedule.cluster.columns, schedule.job
         stages = job.variant.stages
@@ -42,13 +44,7 @@ class Board:
         """[N] When each node is free, after the stages that were put on it."""
         calls = (job.application.reference_score, len(job.micro_batches), job.batch)
         self._work_ms = np.array([columns.work_ms(fragment, *calls) for fragment in fragments])
-        self._free_bytes = columns.free_bytes()
-        self._needed_bytes = np.array([columns.needed_bytes(fragment) for fragment in fragments])
-        """[S, N] What a stage takes on each node; infinite where it cannot be prepared."""
-        self._most_bytes: Floats = self._needed_bytes.max(axis=0)
-        self._held = np.array([columns.shared(fragment.sha256) for fragment in fragments])
-        """[S, N] Where a stage needs no more memory: its fragment is there already."""
-        self._fits = usable & (self._held | (self._needed_bytes <= self._free_bytes))
+        self._room = Room(job, columns, usable) if room is None else room
         self._input_bytes = np.array([fragment.input_bytes_per_image for fragment in fragments])
         self._returns_ms = self._all_returns_ms()
         start_ms = schedule.start_ms
@@ -73,8 +69,7 @@ class Board:
 
     def fits(self, stage: Stage) -> Flags:
         """Return [N] which usable nodes have memory for a stage, beside those put there."""
-        fits: Flags = self._fits[self._row[stage.name]]
-        return fits
+        return self._room.fits(stage)
 
     def work_ms(self, stage: Stage) -> Floats:
         """Return [N] the computing time of a stage on each node."""
@@ -290,14 +285,4 @@ class Board:
 
     def _occupy(self, stage: Stage, index: int, until_ms: float) -> None:
         self.free_ms[index] = until_ms
-        row = self._row[stage.name]
-        if self._held[row, index]:
-            return
-        self._free_bytes[index] -= self._needed_bytes[row, index]
-        for other in self.schedule.job.variant.stages:
-            if other.fragment == stage.fragment:
-                self._held[self._row[other.name], index] = True
-        if self._usable[index] and self._free_bytes[index] < self._most_bytes[index]:
-            self._fits[:, index] = self._held[:, index] | (
-                self._needed_bytes[:, index] <= self._free_bytes[index]
-            )
+        self._room.put(stage, index)

@@ -22,6 +22,7 @@ from splitplace.policies.placement.interface import (
     StatelessPlacement,
 )
 from splitplace.policies.placement.regroup import Regrouper, can_wait, loads
+from splitplace.policies.placement.room import Room
 from splitplace.policies.prediction import Job, Offer, StageSchedule
 
 LEAST_GAIN = 0.05
@@ -72,7 +73,10 @@ class EarliestFinish(StatelessPlacement):
         regrouped = self._regrouper.schedule(request, cluster, now_ms, usable)
         best = _among_few(request, cluster, now_ms, usable)
         if best is None:
-            board = _board(request, cluster, now_ms, usable)
+            room = Room(request.job, cluster.columns, usable)
+            if regrouped is None and (nowhere := room.without) is not None:
+                return no_room(request, cluster, nowhere)
+            board = Board(_schedule(request, cluster, now_ms), usable, room)
             best = board.schedule
             without_room = board.put_all()
             if without_room is not None:
