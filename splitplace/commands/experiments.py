@@ -70,6 +70,12 @@ def command(
     small: Annotated[
         bool, typer.Option("--small", help="`live`: one repetition of two policies, in about two minutes.")
     ] = False,
+    shaped: Annotated[
+        bool,
+        typer.Option(
+            "--shaped", help="`live`: each node has a link of 12, 6 or 3 MB/s; root on Linux, ip, tc."
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Repeat the paper's experiments on the simulator.
@@ -92,6 +98,7 @@ def command(
             repetitions=seeds,
             policies=policies,
             small=small,
+            shaped=shaped,
             as_json=as_json,
         )
         return

@@ -35,6 +35,8 @@ class DemoOptions:
     """Split and placement policy; None leaves them to the services' settings."""
     arms: str = "all"
     """Variants to choose among, from the second act on."""
+    shaped: bool = False
+    """Whether each node has a link of its own speed instead of the loopback."""
     plain: bool = False
     """Whether to print lines also on a terminal."""
     as_json: bool = False

@@ -13,6 +13,9 @@ MIN_NODES = 6
 _SHARES = {"fast": 0.28, "medium": 0.16, "slow": 0.10}
 """Share of one core by speed. Two nodes of each speed: 1.08 cores."""
 
+_LINKS = {"fast": 12.0, "medium": 6.0, "slow": 3.0}
+"""MB/s by speed, where links are shaped: Ethernet of 100 Mbit/s, and Wi-Fi near and far."""
+
 _USABLE = 0.55
 """Share of all cores for all nodes together. The services, the broker and the sensors need the rest, and
 parallel branches only run in parallel if no node waits for another's processor."""
@@ -35,6 +38,8 @@ class NodePlan:
     cpu_share: float
     """Share of one core."""
     memory_budget_bytes: int
+    link_megabytes_per_second: float
+    """Speed of its link, where links are shaped."""
 
     @property
     def memory_budget_mb(self) -> float:
@@ -84,7 +89,8 @@ def plan_nodes(count: int, cores: int, applications: Sequence[Application]) -> t
     nodes = []
     for speed in speeds:
         numbers[speed] += 1
-        nodes.append(NodePlan(f"{speed}-{numbers[speed]}", round(_SHARES[speed] * scale, 4), budgets[speed]))
+        share = round(_SHARES[speed] * scale, 4)
+        nodes.append(NodePlan(f"{speed}-{numbers[speed]}", share, budgets[speed], _LINKS[speed]))
     return tuple(nodes)
 
 

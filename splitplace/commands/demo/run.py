@@ -26,6 +26,7 @@ from splitplace.commands.demo.system import start_services
 from splitplace.commands.processes.broker import FoundBroker, found_broker
 from splitplace.commands.processes.children import Processes
 from splitplace.commands.processes.cpu_shares import CpuShares, cpu_shares
+from splitplace.commands.processes.shaped_links import shaped_links
 from splitplace.commands.shared.client import clear_retained
 from splitplace.commands.shared.credentials import hand_on_credentials
 from splitplace.commands.watch.observation import Observation, observe
@@ -88,11 +89,13 @@ class Demo:
         Raises:
             DemoError: A process died, or the system did not become ready.
             BrokerError: There is no broker.
+            LinkError: Links are to be shaped, which this machine or user cannot do.
         """
         started = time.monotonic()
         folder = self.options.folder
         with ExitStack() as stack:
-            broker = stack.enter_context(found_broker(self.options.broker, folder / "broker"))
+            links = stack.enter_context(shaped_links(self._speeds()))
+            broker = stack.enter_context(found_broker(self.options.broker, folder / "broker", links.host))
             # A prefix of its own keeps demos that share a broker apart.
             prefix = f"splitplace/demo-{secrets.token_hex(4)}"
             settings = Settings.load(broker=broker.url, prefix=prefix)
@@ -101,13 +104,18 @@ class Demo:
             if broker.kind == "given":
                 stack.callback(_tidy_up, settings)
             shares = stack.enter_context(cpu_shares())
-            system = stack.enter_context(Processes(folder / "log"))
+            system = stack.enter_context(Processes(folder / "log", links.within))
             sensors = stack.enter_context(Processes(folder / "log"))
             start_services(
                 system, settings, self.store, folder, policy=self.options.policy, arms=self.first_arms
             )
             asyncio.run(self._observed(settings, broker, shares, system, sensors))
             return self.summary(broker, shares, time.monotonic() - started)
+
+    def _speeds(self) -> dict[str, float]:
+        """Return the speed of each node's link, where they are shaped."""
+        plans = self.plans if self.options.shaped else ()
+        return {plan.name: plan.link_megabytes_per_second for plan in plans}
 
     async def _observed(
         self,

@@ -7,6 +7,7 @@ from pathlib import Path
 from splitplace.commands.demo.options import DemoError
 from splitplace.commands.live.run import POLICIES, SMALL_POLICIES, SMALL_TASKS, TASKS, conduct
 from splitplace.commands.processes.broker import BrokerError
+from splitplace.commands.processes.shaped_links import LinkError
 from splitplace.commands.shared.options import fail
 from splitplace.commands.shared.output import print_json
 from splitplace.commands.shared.places import model_store, paths
@@ -26,6 +27,7 @@ def live(
     repetitions: int | None,
     policies: str | None,
     small: bool,
+    shaped: bool,
     as_json: bool,
 ) -> None:
     """Run real systems for recorded tasks, simulate the same, and write the page."""
@@ -37,7 +39,9 @@ def live(
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
     folder = paths().demos / f"live-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-    words = ["splitplace experiments live", *(["--small"] if small else [])]
+    words = ["splitplace experiments live"]
+    words += ["--small"] if small else []
+    words += ["--shaped"] if shaped else []
     words += [f"--policies {policies}"] if policies else []
     words += [f"--seeds {repetitions}"] if repetitions else []
     with telling("live") as step:
@@ -49,10 +53,11 @@ def live(
                 policies=chosen,
                 repetitions=count,
                 tasks=SMALL_TASKS if small else TASKS,
+                shaped=shaped,
                 command=" ".join(words),
                 step=step,
             )
-        except (DemoError, BrokerError, StoreError, CalibrationError) as error:
+        except (DemoError, BrokerError, LinkError, StoreError, CalibrationError) as error:
             fail(f"{error}\nlogs: {folder}", ExitCode.PROBLEM)
     if as_json:
         print_json({"pages": [str(page)]})

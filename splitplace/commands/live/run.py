@@ -108,7 +108,15 @@ class RecordedRun(Demo):
 
     @override
     def summary(self, broker: FoundBroker, shares: CpuShares, wall_s: float) -> dict[str, Any]:
-        return {"cpu_shares": shares.mechanism, "broker": broker.kind, "wall_s": wall_s}
+        links = [f"{plan.name} {plan.link_megabytes_per_second:g}" for plan in self.plans]
+        return {
+            "cpu_shares": shares.mechanism,
+            "broker": broker.kind,
+            "links": f"shaped in both directions, MB/s: {', '.join(links)}"
+            if self.options.shaped
+            else "the loopback, not shaped",
+            "wall_s": wall_s,
+        }
 
     def ends(self) -> Run:
         """Return how the tasks ended; one without an answer was not in time."""
@@ -132,6 +140,7 @@ def conduct(
     policies: Sequence[str],
     repetitions: int,
     tasks: int,
+    shaped: bool,
     command: str,
     step: Callable[[str], None],
 ) -> Path:
@@ -144,11 +153,13 @@ def conduct(
         policies: split+placement; the first is what others are tested against.
         repetitions: of each policy.
         tasks: in each run.
+        shaped: whether each node has a link of its own speed instead of the loopback.
         command: what makes the page anew.
         step: called with what is done next.
 
     Raises:
         DemoError: a process died, or a system did not become ready.
+        LinkError: links cannot be shaped here.
         CalibrationError: too few tasks went well to fit the simulator.
     """
     files = out / "live"
@@ -163,7 +174,7 @@ def conduct(
             loads.append(os.getloadavg()[0])
             log = files / f"{policy.replace('+', '-')}-{repetition + 1}.jsonl"
             log.unlink(missing_ok=True)
-            run = RecordedRun(_options(store, folder, policy, log), arrivals)
+            run = RecordedRun(_options(store, folder, policy, log, shaped=shaped), arrivals)
             if not arrivals:
                 arrivals += drawn(run.applications, tasks=tasks, rate=RATE, score=TIGHT_SCORE, seed=0)
                 write_arrivals(arrivals, files / "arrivals.csv")
@@ -197,7 +208,7 @@ def _fitted(
     return logged, fit(logged, applications, measured_on=words)
 
 
-def _options(store: ModelStore, folder: Path, policy: str, log: Path) -> DemoOptions:
+def _options(store: ModelStore, folder: Path, policy: str, log: Path, *, shaped: bool) -> DemoOptions:
     return DemoOptions(
         tasks=0,
         nodes=NODES,
@@ -208,6 +219,7 @@ def _options(store: ModelStore, folder: Path, policy: str, log: Path) -> DemoOpt
         log=log,
         policy=parse_policy(policy),
         arms=_ARMS,
+        shaped=shaped,
     )
 
 
@@ -268,7 +280,7 @@ def _facts(
     live = (
         f"Live: broker ({shown.get('broker')}), five services and {NODES} nodes as processes on a machine "
         f"with {os.cpu_count()} cores; CPU shares by {shown.get('cpu_shares')}; memory by budgets. "
-        "Links are the loopback: not shaped."
+        f"Links: {shown.get('links')}."
     )
     tasks = (
         f"{len(arrivals)} tasks a run at {RATE:g} a second, from `live/arrivals.csv`, with absolute "

@@ -356,8 +356,8 @@ class FoundBroker:
 
 
 @contextlib.contextmanager
-def found_broker(url: str | None, folder: Path) -> Iterator[FoundBroker]:
-    """Use the broker at `url` as it is; without one, run a broker (see `started_broker`).
+def found_broker(url: str | None, folder: Path, host: str = LOOPBACK) -> Iterator[FoundBroker]:
+    """Use the broker at `url` as it is; without one, run a broker on `host` (see `started_broker`).
 
     Raises:
         BrokerError: None is given and none can be started.
@@ -365,5 +365,5 @@ def found_broker(url: str | None, folder: Path) -> Iterator[FoundBroker]:
     if url is not None:
         yield FoundBroker("given", url, None)
         return
-    with started_broker(folder) as broker:
+    with started_broker(folder, host=host) as broker:
         yield FoundBroker(broker.kind, broker.url, broker)

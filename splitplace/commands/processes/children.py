@@ -8,10 +8,10 @@ import contextlib
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 from splitplace.commands.processes.dies_with_parent import tied_to_this_process
@@ -119,9 +119,15 @@ class Child:
 class Processes:
     """The children of one command. As a context manager, ends them all, last started first."""
 
-    def __init__(self, log_folder: Path) -> None:
-        """Make `log_folder` if it is missing."""
+    def __init__(self, log_folder: Path, within: Mapping[str, Sequence[str]] = MappingProxyType({})) -> None:
+        """Make `log_folder` if it is missing.
+
+        Args:
+            log_folder: for the log of each child.
+            within: a command, by a child's name, that becomes the child's (see `ShapedLinks`).
+        """
         self.log_folder = log_folder
+        self._within = within
         self.children: dict[str, Child] = {}
         log_folder.mkdir(parents=True, exist_ok=True)
 
@@ -136,6 +142,7 @@ class Processes:
         Raises:
             FileNotFoundError: There is no such command.
         """
+        command = [*self._within.get(name, ()), *command]
         executable = shutil.which(command[0])
         if executable is None:
             raise FileNotFoundError(command[0])
