@@ -205,10 +205,10 @@ def test_what_has_nothing_to_learn_is_not_trained(policy: str, *, trains: bool) 
 def test_training_would_change_nothing_where_it_is_left_out(split: str, placement: str) -> None:
     policy = f"{split}+{placement}"
     scenario = Scenario(hosts=6, rate=3, intervals=3, training_intervals=4, records=True)
-    taught = run(scenario, policy, learnt=train(scenario, policy))
-    untaught = run(scenario.model_copy(update={"training_intervals": 0}), policy)
+    trained = run(scenario, policy, learnt=train(scenario, policy))
+    untrained = run(scenario.model_copy(update={"training_intervals": 0}), policy)
     measured = {"decision_ms", "wall_s", "cpu_s"}
-    assert taught.model_dump(exclude=measured) == untaught.model_dump(exclude=measured)
+    assert trained.model_dump(exclude=measured) == untrained.model_dump(exclude=measured)
 
 
 def test_a_simulation_that_was_not_done_is_not_made_up() -> None:
