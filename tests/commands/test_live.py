@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from splitplace.commands.live.compared import TaskEnd, compared, hit_rate, mcnemar, page
+from splitplace.commands.live.compared import ENOUGH, TaskEnd, compared, hit_rate, mcnemar, page, reliability
 from splitplace.commands.live.recorded import LEAST_MS, LOOSEST, drawn, write_arrivals
 from splitplace.commands.live.run import SIMULATIONS, simulated_ends
 from splitplace.planning.logged import logged_run
@@ -68,13 +68,32 @@ def test_each_policy_has_live_and_simulated_figures_and_a_paired_test() -> None:
 
 def test_the_page_says_whether_the_aim_was_reached_and_the_order_kept() -> None:
     good, bad = ends([True] * 18 + [False] * 2), ends([True] * 8 + [False] * 12)
-    near = page(compared({"a": [good], "b": [bad]}, {"a": [good], "b": [bad]}), ["a fact"], "make it")
+    near = page(compared({"a": [good], "b": [bad]}, {"a": [good], "b": [bad]}), [], ["a fact"], "make it")
     assert "Largest difference: 0.0 points: reached. The order of the policies is\nthe same." in near
     assert "- a fact" in near
-    far = page(compared({"a": [good], "b": [bad]}, {"a": [bad], "b": [good]}), [], "make it")
+    far = page(compared({"a": [good], "b": [bad]}, {"a": [bad], "b": [good]}), [], [], "make it")
     assert (
         "Largest difference: 50.0 points: **missed**. The order of the policies is\n**not the same**." in far
     )
+
+
+def test_promises_are_counted_by_what_was_promised() -> None:
+    honest = [(0.9, number % 10 > 0) for number in range(ENOUGH)]
+    rash = [(0.6, False)] * ENOUGH
+    few = [(0.1, True)]
+    low, middle, high = reliability([*honest, *rash, *few])
+    assert [(each.low, each.decisions) for each in (low, middle, high)] == [
+        (0.0, 1),
+        (0.5, ENOUGH),
+        (0.9, ENOUGH),
+    ]
+    assert [each.error for each in (low, middle, high)] == pytest.approx([-0.9, 0.6, 0.0])
+    assert middle.kept == 0.0
+
+    rows = compared({"a": [ends([True])]}, {"a": [ends([True])]})
+    assert "there: 60.0 points: **missed**" in page(rows, [low, middle, high], [], "make it")
+    assert "there: 0.0 points: reached" in page(rows, [low, high], [], "make it")
+    assert "there: no bin has so many" in page(rows, [low], [], "make it")
 
 
 def test_recorded_tasks_are_simulated_on_the_nodes_of_the_log() -> None:

@@ -2,13 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import comb
+from itertools import pairwise
+from math import comb, inf
 from statistics import fmean, stdev
 
 from splitplace.policies.scoring import mean, mean_reward, quantile
 
 AIM = 0.05
-"""Difference between simulated and live hit rate that is aimed at."""
+"""Difference between simulated and live hit rate that is aimed at, and between promised and kept."""
+
+BORDERS = (0.2, 0.5, 0.8, 0.9, 0.98)
+"""Probabilities between which promises are counted together."""
+ENOUGH = 30
+"""Promises in a bin from which on the aim counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,34 @@ class Row:
     def error(self) -> float:
         """Simulated less live hit rate."""
         return self.simulated_hit_rate - self.live_hit_rate
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Live decisions that promised an answer in time with a probability from `low` on."""
+
+    low: float
+    decisions: int
+    promised: float
+    """Mean probability."""
+    kept: float
+    """Share that came true."""
+
+    @property
+    def error(self) -> float:
+        """Promised less kept."""
+        return self.promised - self.kept
+
+
+def reliability(promises: Sequence[tuple[float, bool]]) -> list[Bin]:
+    """Return the bins that hold promises: probabilities, and whether each came true."""
+    bins = []
+    for low, high in pairwise((0.0, *BORDERS, inf)):
+        those = [(promised, kept) for promised, kept in promises if low <= promised < high]
+        if those:
+            promised, kept = (fmean(values) for values in zip(*those, strict=True))
+            bins.append(Bin(low, len(those), promised, kept))
+    return bins
 
 
 def hit_rate(run: Run) -> float:
@@ -104,11 +138,12 @@ def _responses(ends: Sequence[TaskEnd]) -> tuple[float | None, float | None]:
     return quantile(known, 0.5), quantile(known, 0.95)
 
 
-def page(rows: Sequence[Row], facts: Sequence[str], command: str) -> str:
+def page(rows: Sequence[Row], bins: Sequence[Bin], facts: Sequence[str], command: str) -> str:
     """Return the page in Markdown.
 
     Args:
         rows: from `compared`.
+        bins: from `reliability`; none if no policy promised anything.
         facts: how the runs were made, and what a reader must know.
         command: what makes the page anew.
     """
@@ -124,6 +159,7 @@ def page(rows: Sequence[Row], facts: Sequence[str], command: str) -> str:
         largest=f"{100 * largest:.1f}",
         reached=reached,
         order=order,
+        promises=_promises(bins),
         facts="\n".join(f"- {fact}" for fact in facts),
     )
 
@@ -144,7 +180,35 @@ Aim: within {aim} points. Largest difference: {largest} points: {reached}. The o
 p is that of McNemar's exact test against the first policy, on pairs of the same task. Tasks of one run share
 its queues, so it is optimistic.
 
-{facts}
+{promises}{facts}
+"""
+
+
+def _promises(bins: Sequence[Bin]) -> str:
+    if not bins:
+        return ""
+    counted = [abs(each.error) for each in bins if each.decisions >= ENOUGH]
+    lines = [
+        f"| {each.low:g} | {each.decisions} | {each.promised:.3f} | {each.kept:.3f} | {each.error:+.3f} |"
+        for each in bins
+    ]
+    reached = "reached" if counted and max(counted) <= AIM else "**missed**"
+    largest = f"{100 * max(counted):.1f} points: {reached}" if counted else "no bin has so many"
+    return _PROMISES.format(bins="\n".join(lines), aim=f"{100 * AIM:.0f}", enough=ENOUGH, largest=largest)
+
+
+_PROMISES = """## In time with probability P
+
+All live decisions that said so, by P:
+
+| P from | decisions | promised | came true | difference |
+|---|---|---|---|---|
+{bins}
+
+Aim: within {aim} points in every bin of {enough} decisions or more. Largest difference there: {largest}.
+
+## How it was made
+
 """
 
 

@@ -18,7 +18,7 @@ from splitplace.bus.settings import Settings
 from splitplace.commands.demo.options import DemoOptions
 from splitplace.commands.demo.run import Demo
 from splitplace.commands.demo.system import remove
-from splitplace.commands.live.compared import Row, Run, TaskEnd, compared, page
+from splitplace.commands.live.compared import Row, Run, TaskEnd, compared, page, reliability
 from splitplace.commands.live.recorded import drawn, write_arrivals
 from splitplace.commands.processes.broker import FoundBroker
 from splitplace.commands.processes.children import Processes
@@ -191,7 +191,8 @@ def conduct(
     rows = compared(live, simulated)
     facts = _facts(rows, logged, fitted, arrivals, shown=shown, loads=loads)
     written = out / "live.md"
-    written.write_text(page(rows, facts, command), encoding="utf-8")
+    bins = reliability(_promises(files, policies))
+    written.write_text(page(rows, bins, facts, command), encoding="utf-8")
     return written
 
 
@@ -200,12 +201,26 @@ def _fitted(
 ) -> tuple[LoggedRun, Calibration]:
     """Fit the simulator to the first policy's logs; to all logs where these hold too little."""
     for used in (policies[:1], policies):
-        logs = [each for policy in used for each in sorted(files.glob(f"{_file(policy)}-*.jsonl"))]
-        logged = _merged([logged_run(Log(each).entries()) for each in logs])
+        logged = _logged(files, used)
         words = f"{len(logged.tasks)} tasks of this experiment under {', '.join(used)}"
         with contextlib.suppress(CalibrationError):
             return logged, fit(logged, applications, measured_on=words)
     return logged, fit(logged, applications, measured_on=words)
+
+
+def _logged(files: Path, policies: Sequence[str]) -> LoggedRun:
+    """Return all repetitions of some policies together."""
+    logs = [each for policy in policies for each in sorted(files.glob(f"{_file(policy)}-*.jsonl"))]
+    return _merged([logged_run(Log(each).entries()) for each in logs])
+
+
+def _promises(files: Path, policies: Sequence[str]) -> list[tuple[float, bool]]:
+    """Return what was promised of tasks at their only decision, and whether it came true."""
+    return [
+        (task.decided.promised, task.on_time)
+        for task in _logged(files, policies).tasks
+        if task.decided.promised is not None and task.decided.attempt == task.finished.attempt
+    ]
 
 
 def _options(store: ModelStore, folder: Path, policy: str, log: Path, *, shaped: bool) -> DemoOptions:
