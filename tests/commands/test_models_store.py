@@ -70,7 +70,7 @@ def test_removing_an_own_network_brings_the_shipped_one_back_and_that_stays(
     assert (SHIPPED_STORE / "mnist" / "manifest.json").is_file()
 
 
-def test_times_and_memory_of_this_machine_are_stored_in_the_own_store(
+def test_measurements_of_this_machine_are_stored_in_the_own_store(
     own: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measure_quickly(monkeypatch)
@@ -83,6 +83,18 @@ def test_times_and_memory_of_this_machine_are_stored_in_the_own_store(
     written = ModelStore(own).application("mnist")
     assert [fragment.sha256 for fragment in written.fragments] == names
     assert all(fragment.memory is not None for fragment in written.fragments)
+    assert written.reference_score != shipped.reference_score
+
+
+def test_times_stay_where_only_the_rest_is_to_be_measured(own: Path) -> None:
+    build_tiny_application(own)
+    stored = ModelStore(own).application("tiny")
+    run("profile", "tiny", "--write", "--keep-times")
+    written = ModelStore(own).application("tiny")
+    assert written.reference_score == stored.reference_score
+    for before, now in zip(stored.fragments, written.fragments, strict=True):
+        assert now.memory is not None
+        assert now.milliseconds_per_image == before.milliseconds_per_image
 
 
 def test_an_archive_that_cannot_be_written_is_explained(

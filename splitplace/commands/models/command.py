@@ -28,7 +28,7 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "profile": _command(
         "profile",
         "measure",
-        "Measure time and memory of an application's fragments on this machine, in one thread.",
+        "Measure an application's fragments: time in one thread, memory, what compression leaves of outputs.",
     ),
     "report": _command(
         "report", "report", "Write a page with pictures: accuracy against time, groups, cuts, sizes."

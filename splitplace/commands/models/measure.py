@@ -16,6 +16,7 @@ from splitplace.workshop.packing.description import timed
 from splitplace.workshop.packing.evaluation import discrepancies, evaluate
 from splitplace.workshop.packing.memory import with_memory
 from splitplace.workshop.packing.pictures import labelled_pictures
+from splitplace.workshop.packing.ratios import with_output_ratios
 from splitplace.workshop.pieces.loaded import stage_runtime
 from splitplace.workshop.report.tables import profile_table, variants_table
 
@@ -57,17 +58,22 @@ def profile_command(
     application: ApplicationArgument,
     *,
     write: Annotated[bool, typer.Option("--write", help="Store what was measured.")] = False,
+    keep_times: Annotated[
+        bool, typer.Option("--keep-times", help="Keep the stored times, and measure the rest.")
+    ] = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure time and memory of an application's fragments on this machine, in one thread.
+    """Measure an application's fragments: time in one thread, memory, what compression leaves of outputs.
 
-    Nodes and placement count with this memory until a node has measured a fragment itself.
+    Nodes and placement count with these until a node has measured a fragment itself.
     """
     models = model_store(store)
     stored = models.application(application)
-    now = timed(stored, partial(stage_runtime, models, stored), reference_score())
-    now = with_memory(now, models.pieces_folder(stored.name))
+    pieces = models.pieces_folder(stored.name)
+    now = with_memory(with_output_ratios(stored, pieces), pieces)
+    if not keep_times:
+        now = timed(now, partial(stage_runtime, models, stored), reference_score())
     if write:
         models.save(now, (models.file_path(file.sha256).read_bytes() for file in now.files))
     if as_json:

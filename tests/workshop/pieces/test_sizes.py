@@ -14,6 +14,7 @@ from splitplace.messages.groupings import derived_fragment
 from splitplace.messages.pieces import PieceRun
 from splitplace.messages.tensors import TensorSpec
 from splitplace.workshop.packing.packer import Heading, Packer
+from splitplace.workshop.packing.ratios import with_output_ratios
 from splitplace.workshop.pieces.chain import measured, timed_chain, write_files
 from splitplace.workshop.pieces.sizes import sent_shares
 from tests.support.small_networks import exported_small_network, random_images
@@ -70,7 +71,25 @@ def test_a_manifest_has_the_share_of_every_stage_also_of_those_that_are_grouped_
     packer.add_chain("layer", "whole", [cut], 4)
     application = packer.draft()
     costs = application.chain("whole").costs
+    assert costs[0].output_ratio < 1.0
     assert costs[-1].output_ratio == 1.0, "answers are small"
     for end in range(1, len(costs)):
         run = PieceRun(chain="whole", first=0, end=end)
         assert derived_fragment(application, run).output_ratio == costs[end - 1].output_ratio
+
+
+def test_ratios_of_a_stored_application_are_those_of_its_network(tmp_path: Path) -> None:
+    spec = TensorSpec(dtype="uint8", shape=(1, 28, 28))
+    packer = Packer(Heading("small", "Small", tuple("0123456789"), spec), tmp_path, 4)
+    network = measured(exported_small_network(), alike)
+    cut = network.places[0].tensors
+    packer.add_measured("whole", network, [cut])
+    packer.add_chain("layer", "whole", [cut], 4)
+    made = packer.draft()
+    (chain,) = made.chains
+    unmeasured = chain.model_copy(
+        update={"costs": tuple(cost.model_copy(update={"output_ratio": 1.0}) for cost in chain.costs)}
+    )
+    fragments = tuple(each.model_copy(update={"output_ratio": 1.0}) for each in made.fragments)
+    older = made.model_copy(update={"chains": (unmeasured,), "fragments": fragments})
+    assert with_output_ratios(older, tmp_path) == made
