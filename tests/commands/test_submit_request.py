@@ -1,6 +1,7 @@
 """Files and flags of `splitplace submit` become one task, and what its answer brings is kept."""
 
 import re
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,10 @@ def test_an_archive_brings_all_its_arrays_by_name_and_what_is_named_takes_their_
     assert tensors["state"].data == np.ones((1, 2), np.float16).tobytes()
 
 
+def _npy(head: str) -> bytes:
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", 118) + head.ljust(117).encode() + b"\n"
+
+
 @pytest.mark.parametrize(
     ("named", "reason"),
     [
@@ -90,7 +95,11 @@ def test_an_archive_brings_all_its_arrays_by_name_and_what_is_named_takes_their_
         (["left=s.wav"], "a sound is the first input"),
         (["left=both.npz"], "both.npz has no array 'left'; it has state, rate"),
         (["left=wide.npy"], "--input left: arrays of float64 cannot be sent; save it as one of uint8"),
-        (["left=object.npy"], "not a readable .npy array"),
+        (["left=object.npy"], "not a readable .npy array: it holds Python objects"),
+        (["left=nested.npy"], "not a readable .npy array"),
+        (["left=vast.npy"], "not a readable .npy array"),
+        (["left=one-array.npz"], "it holds one array; name it .npy"),
+        (["left=several.npy"], "it holds arrays by name; name it .npz"),
         (["left=text.npz"], "text.npz is not a readable .npz of arrays"),
         (["left=rows.npy", "left=more.npy"], "do not fit together"),
         ([f"{'a' * 600}=rows.npy"], "not a valid task: name"),
@@ -102,6 +111,12 @@ def test_what_makes_no_task_is_said_in_a_line(named: list[str], reason: str) -> 
     np.save("object.npy", np.array([{}]), allow_pickle=True)
     np.save("more.npy", np.zeros((2, 4), np.float32))
     Path("text.npz").write_text("text")
+    Path("nested.npy").write_bytes(_npy("(" * 100))
+    Path("vast.npy").write_bytes(
+        _npy("{'descr': '<f4', 'fortran_order': False, 'shape': (4398046511104,), }")
+    )
+    Path("one-array.npz").write_bytes(Path("more.npy").read_bytes())
+    Path("several.npy").write_bytes(Path("both.npz").read_bytes())
     with pytest.raises(SubmissionError, match=re.escape(reason)):
         request_from((), 1000.0, named=named)
 

@@ -14,7 +14,7 @@ from splitplace.commands.models.networks import adopted_network, read_labels
 from splitplace.commands.models.preview import write_preview
 from splitplace.commands.models.said import Said, interpolation_of
 from splitplace.commands.models.sound_flags import SoundFlags
-from splitplace.commands.shared.options import fit_of, parse_duration_ms
+from splitplace.commands.shared.options import explain, fit_of, parse_duration_ms
 from splitplace.commands.shared.places import WrittenStoreOption, model_store
 from splitplace.commands.shared.progress import telling
 from splitplace.errors import ConfigurationError
@@ -262,7 +262,7 @@ def add_command(
             answers = _pictures(data, dataset, request.labels, adopted) if data is not None else stated
             application, results = add(adopted, request, models, answers, told)
     except ValidationError as error:
-        raise UserNetworkError(f"not a valid application: {error}") from error
+        raise UserNetworkError(f"not a valid application: {explain(error)[:300]}") from error
     console = Console()
     console.print(variants_table(application, results))
     for note in adopted.notes:

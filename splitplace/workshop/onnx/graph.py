@@ -19,6 +19,15 @@ _CONVOLUTIONS = {"Conv": 1, "ConvInteger": 1, "QLinearConv": 3, "ConvTranspose":
 """Convolutions, and the position of the weight among the inputs."""
 _CHOOSING = {"NonMaxSuppression", "NonZero", "Compress", "Unique"}
 """Operators whose output has as many rows as the input makes them choose. Loops and branches may, too."""
+_HOLDING = {
+    "Optional",
+    "SequenceConstruct",
+    "SequenceEmpty",
+    "SequenceInsert",
+    "SequenceMap",
+    "SplitToSequence",
+}
+"""Operators whose output is no tensor, so it has no size."""
 _NOT_FOLDED = {"DequantizeLinear"}
 """Operators that ONNX Runtime keeps even if their inputs are constant, as part of integer operators."""
 
@@ -86,7 +95,11 @@ class Graph:
         """Return the tensors without a known shape that come of an operator which chooses among values."""
         chosen: set[str] = set()
         for node in self.nodes:
-            if node.op_type in _CHOOSING or any(inner_graphs(node)) or chosen.intersection(reads(node)):
+            if (
+                node.op_type in _CHOOSING | _HOLDING
+                or any(inner_graphs(node))
+                or chosen.intersection(reads(node))
+            ):
                 chosen.update(name for name in node.output if not self._is_told(name))
         return frozenset(chosen)
 

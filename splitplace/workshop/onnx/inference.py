@@ -95,7 +95,9 @@ def _types_for(
         raise GraphError(f"the graph's shapes do not fit together: {error}") from error
     types = {tensor.name: _type_of(tensor) for tensor in inferred.initializer}
     for value in (*inferred.input, *inferred.value_info, *inferred.output):
-        types[value.name] = value.type.tensor_type
+        is_told = value.type.tensor_type.HasField("shape")
+        if is_told or value.name not in types:  # an output may be told as a tensor inside
+            types[value.name] = value.type.tensor_type
     return types
 
 

@@ -62,21 +62,22 @@ def _unknown(model: onnx.ModelProto) -> tuple[str, ...]:
 def _runs(
     model: onnx.ModelProto, names: Sequence[str], batches: Sequence[int]
 ) -> list[list[NDArray[Any] | None]]:
-    """Return the values of some tensors at each batch size; None for what is no array."""
+    """Return the values of some tensors at each batch size; None for what is no tensor."""
     asking = onnx.ModelProto()
     asking.CopyFrom(model)
     del asking.graph.output[:]
     asking.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     try:
         session = session_of(asking)
-        return [
-            [
-                made if isinstance(made, np.ndarray) else None
-                for made in session.run(
-                    None, {value.name: _noise(value, batch, seed) for value in _inputs(model.graph)}
-                )
-            ]
+        # What an optional holds looks like an array, too.
+        are_tensors = [output.type.startswith("tensor(") for output in session.get_outputs()]
+        runs = [
+            session.run(None, {value.name: _noise(value, batch, seed) for value in _inputs(model.graph)})
             for seed, batch in enumerate(batches)
+        ]
+        return [
+            [made if is_tensor else None for made, is_tensor in zip(run, are_tensors, strict=True)]
+            for run in runs
         ]
     except Exception as error:  # ONNX Runtime's C++ exceptions share no base class
         raise ValueError(f"the network does not run with batches of {list(batches)}: {error}") from error

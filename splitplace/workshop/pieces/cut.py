@@ -38,6 +38,8 @@ from splitplace.workshop.pieces.places import Cut, crossing, sent_as
 
 _COPY = "splitplace.piece"
 _SHORT = "splitplace.crossing."
+_MAX_NAME_BYTES = 512
+"""Longest name in a manifest."""
 
 
 class PieceCutError(SplitPlaceError):
@@ -96,7 +98,7 @@ def cut_numbers(chain: Chain, cuts: Iterable[Cut]) -> tuple[int, ...]:
     wanted = [crossing(cut) for cut in cuts]
     found = []
     for bundle in wanted:
-        short = _short_names(bundle) if len(bundle) > 1 else {}
+        short = _short_names(bundle)
         inner = frozenset(short.get(name, name) for name in bundle)
         if inner not in names[1:-1]:
             raise PieceCutError(f"the chain is not cut at {'+'.join(bundle)!r}")
@@ -112,7 +114,7 @@ class _Cutter:
         computed = {id(node) for node in self.graph.nodes}
         self._bundles = bundles
         together = [self.graph.inputs, *bundles, self.graph.outputs]
-        self._short = _short_names({name for bundle in together if len(bundle) > 1 for name in bundle})
+        self._short = {name: short for bundle in together for name, short in _short_names(bundle).items()}
         self._weights = {tensor.name: tensor for tensor in model.graph.initializer}
         self._aside = [node for node in model.graph.node if id(node) not in computed]
         """Nodes that depend on no picture, in topological order."""
@@ -227,12 +229,13 @@ def _raw(tensor: onnx.TensorProto) -> bytes:
     return converted
 
 
-def _short_names(names: Iterable[str]) -> Mapping[str, str]:
-    """Return another name for each that is too long for a bundle."""
+def _short_names(bundle: Sequence[str]) -> Mapping[str, str]:
+    """Return another name for each that is too long: each frame carries those of several tensors."""
+    most = MAX_BUNDLE_NAME_BYTES if len(bundle) > 1 else _MAX_NAME_BYTES
     return {
         name: f"{_SHORT}{hashlib.sha256(name.encode()).hexdigest()[:16]}"
-        for name in names
-        if len(name.encode()) > MAX_BUNDLE_NAME_BYTES
+        for name in bundle
+        if len(name.encode()) > most
     }
 
 

@@ -12,6 +12,7 @@ import json
 import re
 import tempfile
 import time
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -62,7 +63,7 @@ def segment_milliseconds(model: onnx.ModelProto, ends: Sequence[int], images: in
         elif _is_kernel(event):
             if event["name"] in numbers:
                 layer = layers[numbers[event["name"]]]
-                segment = int(np.searchsorted(ends, layer, side="right"))
+                segment = bisect_right(ends, layer)
             rounds[-1][segment] += event["dur"]
     timed = [times for times in rounds if times][_WARM_UP:]
     least = [min(times[index] for times in timed) for index in range(len(ends) + 1)]
@@ -101,7 +102,7 @@ def _layers(graph: Graph, kernels: Collection[int]) -> Mapping[int, int]:
         fused = [kernel] if kernel < len(graph.nodes) else []
         for number in fused:  # grows
             makers = (made_by.get(name, kernel) for name in reads(graph.nodes[number]))
-            fused += [maker for maker in makers if maker not in {*kernels, *fused}]
+            fused += [maker for maker in makers if maker not in kernels and maker not in fused]
         found[kernel] = max((number for number in fused if is_layer[number]), default=kernel)
     return found
 

@@ -42,6 +42,7 @@ from splitplace.workshop.user_networks.source import Source, pictures_among, siz
 from splitplace.workshop.user_networks.trial import (
     Alone,
     check_conversion,
+    check_repeatable,
     problem_of_batches,
     run_of,
     samples_of,
@@ -169,6 +170,7 @@ def adopt(model: onnx.ModelProto, preprocessing: Preprocessing | None, wishes: W
         notes = (*notes, f"pictures, all prepared alike: {', '.join(pictures)} ({alike}; --picture NAME)")
     given = put_reading_in_front(changed, sources, preprocessing, pictures)
     alone = Alone(samples_of(given, _TRIED))
+    check_repeatable(changed, alone.first())
     problem = next((_unbatched(source) for source in sources if source.axis is None), "")
     problem = problem or _freed(changed, sources[0].batch, alone)
     problem = outputs_batch_first(changed, alone) or problem
@@ -303,6 +305,8 @@ def check_bounds(model: onnx.ModelProto) -> None:
     del known.graph.input[:]  # the bound is of tensors inside, not of weights
     known.graph.input.extend(own)
     try:
+        check_bytes(known.SerializeToString(), MAX_INNER_TENSOR_BYTES)
+        known.graph.ClearField("value_info")  # nodes are not told the lengths of what a Scan goes over
         check_bytes(known.SerializeToString(), MAX_INNER_TENSOR_BYTES)
     except GraphRefusedError as error:
         raise UserNetworkError(f"no node would run this network: {error}") from error

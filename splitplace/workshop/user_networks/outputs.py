@@ -16,6 +16,21 @@ from splitplace.workshop.user_networks.trial import Alone, run_of
 
 _DIRECTIONS = {"in", "out", "input", "output", "next", "new", "prev", "past", "present", "old", "cur", "last"}
 """Words in the names of states that say which way they go."""
+_WIDER = {
+    **dict.fromkeys(
+        (
+            TensorProto.BFLOAT16,
+            TensorProto.FLOAT8E4M3FN,
+            TensorProto.FLOAT8E4M3FNUZ,
+            TensorProto.FLOAT8E5M2,
+            TensorProto.FLOAT8E5M2FNUZ,
+        ),
+        TensorProto.FLOAT,
+    ),
+    TensorProto.INT4: TensorProto.INT8,
+    TensorProto.UINT4: TensorProto.UINT8,
+}
+"""Types that numpy does not have, and what they are cast to."""
 _AXES_AS_INPUT = 13
 """Operator set from which on `Unsqueeze` takes its axes as an input."""
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
@@ -90,9 +105,10 @@ def outputs_batch_first(model: onnx.ModelProto, alone: Alone) -> str:
         UserNetworkError: ONNX Runtime cannot run it.
     """
     for output in model.graph.output:
-        if output.type.tensor_type.elem_type == TensorProto.BFLOAT16:  # which numpy does not have
-            append_to_output(model, output.name, "Cast", to=TensorProto.FLOAT)
-            output.type.tensor_type.elem_type = TensorProto.FLOAT
+        wider = _WIDER.get(output.type.tensor_type.elem_type)
+        if wider is not None:
+            append_to_output(model, output.name, "Cast", to=wider)
+            output.type.tensor_type.elem_type = wider
     one = run_of(model, alone.first())
     try:
         several = run_of(model, alone.inputs)

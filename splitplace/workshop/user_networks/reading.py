@@ -1,5 +1,6 @@
 """Read ONNX files as people have them: weights beside the file, old operator sets, sizes left open."""
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -8,9 +9,12 @@ import onnx.inliner
 from onnx import TensorProto
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor
 
+from splitplace.edge_node.graph_check import GraphRefusedError, check_bytes
 from splitplace.errors import SplitPlaceError
 from splitplace.messages.limits import MEBIBYTE
 from splitplace.workshop.onnx.branches import inner_graphs
+from splitplace.workshop.onnx.light import without_weights
+from splitplace.workshop.user_networks.tidying import UntidyError, tidied
 
 OLDEST_OPSET = 7
 """Oldest operator set that ONNX Runtime promises to run."""
@@ -22,6 +26,10 @@ MAX_NETWORK_BYTES = 2047 * MEBIBYTE
 """Largest network that is read, weights in other files included: a protobuf message has less than 2 GiB."""
 _OLDEST_IR_WITHOUT_DOUBLES = 4
 """From this version of the format on, a weight need not stand among the inputs."""
+_ANY_BYTES = 1 << 62
+"""Limit of tensors where only functions and loops are checked."""
+_PLACE_IN_SOURCE = re.compile(r"/onnxruntime_src/\S+:\d+ .*?\)(?: const)? (?=[A-Z\[])")
+"""Where ONNX Runtime's errors say which of its own functions found them."""
 
 
 class UserNetworkError(SplitPlaceError):
@@ -30,7 +38,8 @@ class UserNetworkError(SplitPlaceError):
 
 def first_line(error: Exception) -> str:
     """Return the first line of an error, at most 200 letters."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return _PLACE_IN_SOURCE.sub("", line)[:200]
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:
@@ -47,6 +56,12 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         model: onnx.ModelProto = onnx.load_model(path, load_external_data=False)
     except Exception as error:  # protobuf's errors share no base class with those of files
         raise UserNetworkError(f"{path} cannot be read as an ONNX model: {first_line(error)}") from error
+    if not model.HasField("graph"):
+        raise UserNetworkError(f"{path} holds no network")
+    try:
+        tidied(model, MAX_NETWORK_BYTES)
+    except UntidyError as error:
+        raise UserNetworkError(f"{path}: {error}") from error
     _load_weights_beside(model, path)
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
@@ -66,9 +81,13 @@ def in_one_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     Sets of operators that nothing uses are left out. A model without either is returned as it is.
 
     Raises:
-        UserNetworkError: They call themselves, or one of them is missing.
+        UserNetworkError: They call themselves, become too many operators, or one of them is missing.
     """
     if model.functions:
+        try:
+            check_bytes(without_weights(model)[0].SerializeToString(), _ANY_BYTES)
+        except GraphRefusedError as error:  # before they are put in place: that may take any time and memory
+            raise UserNetworkError(f"no node would run this network: {error}") from error
         try:
             model = onnx.inliner.inline_local_functions(model)
         except Exception as error:  # the inliner's C++ exceptions share no base class
@@ -154,7 +173,7 @@ def _load_weights_beside(model: onnx.ModelProto, path: Path) -> None:
     folder = path.resolve().parent
     outside = [tensor for tensor in _tensors(model.graph) if tensor.data_location == TensorProto.EXTERNAL]
     total = path.stat().st_size
-    for file in dict.fromkeys(ExternalDataInfo(tensor).location for tensor in outside):
+    for file in dict.fromkeys(_location(tensor, path) for tensor in outside):
         place = folder / file
         if place.resolve().parent != folder:
             raise UserNetworkError(f"{path} keeps weights in {file!r}: only files of its own folder are read")
@@ -174,6 +193,15 @@ def _load_weights_beside(model: onnx.ModelProto, path: Path) -> None:
             ) from error
         tensor.data_location = TensorProto.DEFAULT
         del tensor.external_data[:]
+
+
+def _location(tensor: onnx.TensorProto, path: Path) -> str:
+    try:
+        return str(ExternalDataInfo(tensor).location)
+    except ValueError as error:
+        raise UserNetworkError(
+            f"{path}: it is not said where the weight {tensor.name[:80]!r} lies: {first_line(error)}"
+        ) from error
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

@@ -225,9 +225,12 @@ def pictures_among(
 def _source(value: onnx.ValueInfoProto, axis: int | None) -> Source:
     tensor = value.type.tensor_type
     if tensor.elem_type not in SENT:
+        known = TensorProto.DataType.values()
+        element = tensor.elem_type
+        shown = TensorProto.DataType.Name(element) if element in known else f"number {element}"
         raise UserNetworkError(
-            f"the input {value.name!r} is of type {TensorProto.DataType.Name(tensor.elem_type)}, "
-            "which sensors cannot send; numbers and bytes can be sent"
+            f"the input {value.name!r} is of type {shown}, which sensors cannot send; "
+            "numbers and bytes can be sent"
         )
     sizes = [dimension.dim_value for dimension in tensor.shape.dim]
     batch = 1 if axis is None else sizes.pop(axis)

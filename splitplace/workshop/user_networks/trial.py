@@ -20,6 +20,16 @@ Arrays = Mapping[str, NDArray[Any]]
 
 SAME_ANSWER = 1e-3
 """Greatest accepted difference between the outputs for an input alone and in a batch."""
+_RANDOM = {
+    "Bernoulli",
+    "Multinomial",
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+}
+_DROPOUT_INPUTS = 2
+"""Inputs of a `Dropout` that is not told whether it is trained."""
 
 
 def run_of(model: onnx.ModelProto, inputs: Arrays) -> dict[str, NDArray[Any]]:
@@ -45,7 +55,13 @@ def _run(session: ort.InferenceSession, inputs: Arrays) -> dict[str, NDArray[Any
         raise _refused(error, inputs) from error
     if other := next((name for name, array in zip(names, made, strict=True) if not _is_array(array)), None):
         raise UserNetworkError(f"the output {other!r} is no tensor: choose others with --output")
-    return dict(zip(names, map(np.asarray, made), strict=True))
+    found = dict(zip(names, map(np.asarray, made), strict=True))
+    if other := next((name for name, array in found.items() if array.dtype.kind not in "biuf"), None):
+        held = "text" if found[other].dtype.kind in "OSU" else found[other].dtype
+        raise UserNetworkError(
+            f"the output {other!r} is {held}, which no answer holds: choose others with --output"
+        )
+    return found
 
 
 def _refused(error: Exception, inputs: Arrays) -> UserNetworkError:
@@ -145,6 +161,24 @@ def check_conversion(original: onnx.ModelProto, converted: onnx.ModelProto) -> N
                 "converted to a newer opset, the model gives other answers: export it with opset "
                 f"{PLAIN_OPSET} or newer"
             )
+
+
+def check_repeatable(model: onnx.ModelProto, inputs: Arrays) -> None:
+    """Raise UserNetworkError if a network gives an input another answer each time."""
+    random = [node.op_type for node in model.graph.node if _is_random(node)]
+    if not random:
+        return
+    first, second = runs_of(model, [inputs, inputs])
+    if any(not np.allclose(array, second[name], SAME_ANSWER, SAME_ANSWER) for name, array in first.items()):
+        raise UserNetworkError(
+            f"its answer to an input is another one each time ({', '.join(dict.fromkeys(random))[:100]}): "
+            "export it for inference, or with its random numbers as an input"
+        )
+
+
+def _is_random(node: onnx.NodeProto) -> bool:
+    is_training = node.op_type == "Dropout" and len(node.input) > _DROPOUT_INPUTS
+    return is_training or (not node.domain and node.op_type in _RANDOM)
 
 
 def _is_array(made: object) -> bool:

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -183,6 +184,54 @@ def test_other_formats_are_never_opened() -> None:
 def test_a_gif_of_nothing_but_comments_is_not_opened(block: bytes) -> None:
     head = b"GIF89a" + struct.pack("<HHBBB", 28, 28, 0, 0, 0)
     assert containers.trouble(head + block * (8_000_000 // len(block)))
+
+
+def _chunk(name: bytes, content: bytes = b"") -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def _in_two(content: bytes, at: int, between: bytes) -> bytes:
+    return content[:at] + between + content[at:]
+
+
+def _tiff(strips: int, fields: int) -> bytes:
+    """Return the head of a TIFF."""
+    about = [(273, 4, strips, 200), *((tag, 3, 1, 1) for tag in range(300, 299 + fields))]
+    head = b"II*\0" + struct.pack("<IH", 8, len(about))
+    return head + b"".join(struct.pack("<HHII", *field) for field in about) + bytes(4 * strips)
+
+
+PNG, JPEG, GIF = (saved(corner(), kind) for kind in ("PNG", "JPEG", "GIF"))
+MANY = 100_000
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        _in_two(PNG, 33, _chunk(b"teST") * MANY),
+        _in_two(PNG, len(PNG) - 12, _chunk(b"teST") * MANY),
+        _in_two(PNG, 33, _chunk(b"IDAT") * MANY),
+        _in_two(JPEG, 2, b"\xff" * MANY),
+        _in_two(JPEG, 2, b"\xff\x00" * MANY),
+        _in_two(JPEG, 2, b"\xff\xe2\x00\x02" * MANY),
+        _in_two(JPEG, 2, b"\xff\xfe\x00\x01" * MANY),
+        _in_two(JPEG, 4, b"\x00" * MANY),
+        _in_two(GIF, len(GIF) - 1, b"!\xfe\x00" * MANY),
+        _in_two(GIF, len(GIF) - 1, b"!\xfe" + b"\x01a" * MANY + b"\x00"),
+        _tiff(MANY, 8),
+        _tiff(1, 5000),
+    ],
+    ids=range(12),
+)
+def test_a_picture_of_endless_parts_is_not_opened(content: bytes) -> None:
+    assert containers.trouble(content)
+    assert refusal(content)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "TIFF"])
+def test_a_picture_as_large_as_a_task_is_opened(kind: str) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (1500, 1500, 3), dtype=np.uint8)
+    assert containers.trouble(saved(Image.fromarray(noise), kind)) is None
 
 
 @pytest.mark.parametrize("quality", [1, 100])
