@@ -63,6 +63,8 @@ def array_of(sent: SentArray, encoded: bytes, spec: TensorSpec, what: str = "inp
     if dtype != spec.dtype:
         refuse("bad-dtype", f"{what}: dtype {dtype}; this application takes {spec.dtype}")
     shape = sent.shape if sent.shape is not None else _guess_shape(sent, encoded, spec, what)
+    if shape == spec.shape and shape[:1] != (1,):
+        shape = (1, *shape)  # one input without a batch, or a tensor of an answer
     if not shape or _without_ones(shape[1:]) != _without_ones(spec.shape):
         refuse(
             "bad-shape",
@@ -191,7 +193,7 @@ def _given(
         name = input_name(application, tensor.name)
         if name in arrays:
             refuse("malformed", f"the input {name!r} is given twice")
-        arrays[name] = array_of(_as_batch(tensor, specs[name]), tensor.data, specs[name], repr(name))
+        arrays[name] = array_of(tensor, tensor.data, specs[name], repr(name))
     if not arrays:
         refuse("malformed", f"no inputs; this application takes {', '.join(specs)}"[:800])
     return arrays
@@ -207,13 +209,6 @@ def arrays_of(application: Application, rows: NDArray[Any]) -> Mapping[str, NDAr
         part = np.ascontiguousarray(rows[:, start:end]).view(tensor.spec.dtype)
         found[tensor.name] = part.reshape(len(rows), *tensor.spec.shape)
     return found
-
-
-def _as_batch(tensor: TaskTensor, spec: TensorSpec) -> TaskTensor:
-    """Take a tensor of an answer, which has no batch dimension, as a batch of one."""
-    if tensor.shape is not None and tensor.shape == spec.shape and tensor.shape[:1] != (1,):
-        return tensor.model_copy(update={"shape": (1, *spec.shape)})
-    return tensor
 
 
 def _bytes_of(array: NDArray[Any]) -> NDArray[np.uint8]:

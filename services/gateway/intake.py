@@ -59,10 +59,11 @@ class Submission:
         tensors = request.tensors or ()
         compressed = "zstd" in {request.codec, *(tensor.codec for tensor in tensors)}
         arrays_bytes = sum(len(tensor.data or b"") for tensor in tensors)
-        sent_bytes = len(request.inputs or request.sound or b"") + arrays_bytes
+        sent_bytes = len(request.inputs or b"") + arrays_bytes
         files = [*(request.images or ()), *(file for tensor in tensors for file in tensor.images or ())]
         pictures_are_large = bool(files) and not are_tiny(files)
-        return pictures_are_large or compressed or sent_bytes > SMALL_BYTES
+        has_sound = request.sound is not None  # a few bytes of another rate become many
+        return pictures_are_large or has_sound or compressed or sent_bytes > SMALL_BYTES
 
 
 SMALL_BYTES = 16 * 1024
@@ -198,7 +199,7 @@ def announced_bytes(submission: Submission, application: Application) -> int:
     if request.images is not None:
         return len(request.images) * application.input_bytes_per_image
     if request.sound is not None and application.sound is not None:
-        windows = application.sound.windows(sounds.head_of(request.sound).samples, application.input)
+        windows = sounds.windows_of(sounds.head_of(request.sound), application.input, application.sound)
         return min(windows, MAX_BATCH) * application.input_bytes_per_image
     if request.codec != "raw" and request.shape:
         return request.shape[0] * application.input_bytes_per_image

@@ -6,6 +6,7 @@ floats nor the extensible form that recorders write, and walks over millions of 
 
 import struct
 from collections.abc import Iterator
+from importlib.util import find_spec
 from math import prod
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from splitplace.services.gateway.refusals import refuse
 MAX_CHUNKS = 64
 """Most chunks of a file that are looked at."""
 MAX_CHANNELS = 64
+MAX_RATE_HZ = 1_000_000
 
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _RIFF = struct.Struct("<4sI4s")
@@ -92,6 +94,8 @@ def head_of(content: bytes) -> Head:
                 )
             if not 1 <= channels <= MAX_CHANNELS:
                 refuse("bad-sound", f"a WAV file of {channels} channels; 1 to {MAX_CHANNELS} are read")
+            if not 1 <= rate_hz <= MAX_RATE_HZ:
+                refuse("bad-sound", f"a WAV file of {rate_hz} Hz; 1 to {MAX_RATE_HZ} are read")
             return Head(rate_hz, channels, kind, bits, start, size // (channels * bits // 8))
     return refuse("bad-sound", "a WAV file without format or samples")
 
@@ -105,30 +109,31 @@ def decode(content: bytes, window: TensorSpec, how: SoundInput | None) -> Sounds
         how: How sound is cut into it; None = it takes no sound.
 
     Raises:
-        TaskRefusedError: It is not readable, of another rate, or too long.
+        TaskRefusedError: It is not readable, too long, or of another rate where nothing resamples it.
     """
     if how is None:
         refuse("bad-sound", f"this application takes {window.dtype} {list(window.shape)}, not sound")
     head = head_of(content)
-    if head.rate_hz != how.rate_hz:
+    if head.rate_hz != how.rate_hz and not can_resample():
         refuse(
             "bad-sound",
-            f"sound of {head.rate_hz} Hz; this application takes {how.rate_hz} Hz "
-            f"(ffmpeg -i IN -ar {how.rate_hz} -ac 1 OUT.wav converts it)",
+            f"sound of {head.rate_hz} Hz; this application takes {how.rate_hz} Hz (ffmpeg -i IN "
+            f"-ar {how.rate_hz} -ac 1 OUT.wav converts it; the gateway does with the extra `sound`)",
         )
     if not head.samples:
         refuse("empty-batch", "a sound without samples")
-    count, length = how.windows(head.samples, window), prod(window.shape)
+    count, length = windows_of(head, window, how), prod(window.shape)
     most = min(MAX_BATCH, MAX_TASK_INPUT_BYTES // window.bytes_per_image)
     if count > most:
         longest_s = (length + (most - 1) * how.hop) / how.rate_hz
         refuse("oversized-batch", f"a sound of {count} windows; the limit is {most}, {longest_s:.1f} s")
     covered = length + (count - 1) * how.hop
     samples = np.zeros(covered, np.float32)
-    kept = min(covered, head.samples)
-    samples[:kept] = _mono(content, head)[:kept]
-    if not np.isfinite(samples).all():
+    made = _mono(content, head)
+    if not np.isfinite(made).all():
         refuse("bad-sound", "the sound holds NaN, infinity or values without measure")
+    made = _at_rate(made, head.rate_hz, how.rate_hz)[:covered]
+    samples[: len(made)] = made
     windows = sliding_window_view(samples, length)[:: how.hop] * np.float32(how.full_scale)
     if np.dtype(window.dtype).kind == "i":
         bounds = np.iinfo(window.dtype)
@@ -137,14 +142,39 @@ def decode(content: bytes, window: TensorSpec, how: SoundInput | None) -> Sounds
     return Sounds(inputs, tuple(_done(head, how, count, length)))
 
 
+def windows_of(head: Head, window: TensorSpec, how: SoundInput) -> int:
+    """Return the number of windows of a sound."""
+    return how.windows(_length(head, how), window)
+
+
+def can_resample() -> bool:
+    """Whether sound of another rate is taken: an extra brings what resamples it."""
+    return find_spec("soxr") is not None
+
+
+def _length(head: Head, how: SoundInput) -> int:
+    """Return the number of samples of a channel at the rate that is wanted."""
+    return -(-head.samples * how.rate_hz // head.rate_hz)
+
+
+def _at_rate(samples: NDArray[np.float32], rate_hz: int, wanted_hz: int) -> NDArray[np.float32]:
+    if rate_hz == wanted_hz:
+        return samples
+    import soxr  # noqa: PLC0415 - an extra
+
+    return np.asarray(soxr.resample(samples, rate_hz, wanted_hz), np.float32)
+
+
 def _done(head: Head, how: SoundInput, count: int, length: int) -> Iterator[str]:
     """Yield what was done to a sound, for its sender."""
+    if head.rate_hz != how.rate_hz:
+        yield f"the sound was resampled from {head.rate_hz} to {how.rate_hz} Hz"
     if head.channels > 1:
         yield f"the sound was mixed from {head.channels} channels to one"
     if count > 1:
         size, step = (f"{1000 * samples / how.rate_hz:g} ms" for samples in (length, how.hop))
         yield f"the sound was cut into {count} windows of {size}, one every {step}"
-    missing = length + (count - 1) * how.hop - head.samples
+    missing = length + (count - 1) * how.hop - _length(head, how)
     if missing > 0:
         yield f"the last window was filled up with {1000 * missing / how.rate_hz:g} ms of silence"
 

@@ -26,6 +26,7 @@ from splitplace.workshop.pieces.loaded import stage_model
 from splitplace.workshop.report.cuts import stored_cuts
 from splitplace.workshop.report.drawing import draw
 from splitplace.workshop.report.tables import memory_table, pieces_table, places_table, stages_table, verdict
+from splitplace.workshop.user_networks.add import usual_micro_batch
 from splitplace.workshop.user_networks.differences import chain_differences
 from splitplace.workshop.user_networks.from_onnx import Wishes, adopt, prepared
 from splitplace.workshop.user_networks.heads import HeadWishes
@@ -38,8 +39,6 @@ _BYTES_PER_MS = 1000.0
 _MEGABYTE = 1e6
 _STAGES = 3
 _TRIAL_INPUTS = 4
-_SMALL_SIDE = 96
-_SMALL_BATCH, _LARGE_BATCH = 16, 2
 
 
 def inspect_command(
@@ -70,7 +69,7 @@ def inspect_command(
     ] = None,
     micro_batch: Annotated[
         int | None,
-        typer.Option(min=1, help="Inputs in a call. [default: as stored; else 16, 2 if large]"),
+        typer.Option(min=1, help="Inputs in a call. [default: as stored; else by their size]"),
     ] = None,
     drawing: Annotated[
         Path | None, typer.Option("--draw", help="Also draw the network and its cuts into this SVG file.")
@@ -159,8 +158,8 @@ def _target(speeds: str, bandwidth: float | None, memory: float | None) -> Targe
 
 
 def _usual_batch(model: onnx.ModelProto) -> int:
-    sides = [side.dim_value for side in model.graph.input[0].type.tensor_type.shape.dim[2:]]
-    return _SMALL_BATCH if max(sides, default=0) <= _SMALL_SIDE else _LARGE_BATCH
+    sides = model.graph.input[0].type.tensor_type.shape.dim[2:]
+    return usual_micro_batch([side.dim_value for side in sides])
 
 
 def _differences(network: MeasuredNetwork, cuts: tuple[int, ...], count: int) -> str:

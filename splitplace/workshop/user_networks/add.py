@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import onnx
 
 from splitplace.messages.answer_kinds import AnswerKind, MultiLabel
@@ -31,10 +31,8 @@ from splitplace.workshop.user_networks.trial import samples_of
 
 USUAL_STAGES = 3
 """Fragments of a chain where nobody says another number."""
-SMALL_PICTURE = 96 * 96
-"""Number of pixels up to which micro-batches have `SMALL_BATCH` images, else `LARGE_BATCH`."""
-SMALL_BATCH = 16
-LARGE_BATCH = 2
+_MICRO_BATCHES = ((96 * 96, 16), (320 * 320, 2))
+"""Inputs in a micro-batch by most pixels of each. Larger ones go alone: what they become takes memory."""
 _TRIAL_INPUTS = 4
 
 
@@ -134,8 +132,12 @@ def _micro_batch(network: Adopted, request: AddRequest) -> int:
         if request.micro_batch not in {None, 1}:
             raise UserNetworkError("the network is run on one input at a time: leave --micro-batch out")
         return 1
-    small = np.prod(network.input.shape[1:]) <= SMALL_PICTURE
-    return request.micro_batch or (SMALL_BATCH if small else LARGE_BATCH)
+    return request.micro_batch or usual_micro_batch(network.input.shape[1:])
+
+
+def usual_micro_batch(sides: Sequence[int]) -> int:
+    """Return how many inputs a micro-batch has where nobody says it; `sides` are height and width."""
+    return next((count for most, count in _MICRO_BATCHES if prod(sides) <= most), 1)
 
 
 def _fill(packer: Packer, whole: onnx.ModelProto, stages: Sequence[int] | None, told: Told) -> None:

@@ -178,7 +178,9 @@ def _load_weights_beside(model: onnx.ModelProto, path: Path) -> None:
         if place.resolve().parent != folder:
             raise UserNetworkError(f"{path} keeps weights in {file!r}: only files of its own folder are read")
         if not place.is_file():
-            raise UserNetworkError(f"{path} keeps weights in {file!r}, which is not in its folder")
+            # Caches of downloads keep links whose files have other names.
+            advice = ": copy what the links lead to into one folder (cp -L)" if path.is_symlink() else ""
+            raise UserNetworkError(f"{path} keeps weights in {file!r}, which is not in its folder{advice}")
         total += place.stat().st_size
     if total > MAX_NETWORK_BYTES:
         raise UserNetworkError(

@@ -100,6 +100,14 @@ def test_the_first_input_may_come_without_its_name() -> None:
     assert np.array_equal(found["sound"], given_["sound"])
 
 
+def test_one_input_may_come_without_a_batch() -> None:
+    one = arrays(1)
+    bare = [sent(name, array[0]) for name, array in one.items()]
+    same(arrays_of(APP, task({"tensors": bare}).inputs), one)
+    first = {"inputs": one["sound"].tobytes(), "dtype": "float32", "shape": [5], "tensors": bare[1:]}
+    same(arrays_of(APP, task(first).inputs), one)
+
+
 def test_shape_and_type_may_be_left_out() -> None:
     listed = [{"name": name, "data": array.tobytes()} for name, array in arrays().items()]
     same(arrays_of(APP, task({"tensors": listed}).inputs), arrays())

@@ -21,6 +21,7 @@ from splitplace.messages.pieces import NamedTensor
 from splitplace.messages.sound import SoundInput
 from splitplace.messages.states import StateTensor
 from splitplace.messages.tensors import TensorSpec
+from splitplace.services.gateway import sounds
 from splitplace.services.gateway.intake import (
     ValidTask,
     announced_batch,
@@ -165,7 +166,19 @@ def test_samples_have_the_type_and_scale_that_the_network_takes(
     assert (valid.inputs.dtype.name, valid.inputs.tolist()) == (dtype, [[expected]])
 
 
-def test_another_rate_is_refused_with_the_one_that_is_wanted() -> None:
+@pytest.mark.parametrize("rate_hz", [8000, 44_100, 48_000])
+def test_sound_of_another_rate_is_resampled(rate_hz: int) -> None:
+    times = np.arange(rate_hz // 10) / rate_hz
+    task = sent(wav(np.sin(2 * np.pi * 440 * times), rate_hz))
+    assert task.inputs.shape == (4, WINDOW)
+    exact = np.sin(2 * np.pi * 440 * np.arange(4 * WINDOW) / RATE_HZ)
+    inner = slice(200, -200)  # a filter sees silence beyond both ends
+    np.testing.assert_allclose(task.inputs.ravel()[inner], exact[inner], atol=0.01)
+    assert f"the sound was resampled from {rate_hz} to {RATE_HZ} Hz" in task.warnings
+
+
+def test_another_rate_is_refused_with_the_one_that_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sounds, "can_resample", lambda: False)
     kind, reason = refusal(wav(TONE, 44_100))
     assert kind == "bad-sound"
     assert "sound of 44100 Hz; this application takes 16000 Hz" in reason

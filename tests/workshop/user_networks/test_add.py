@@ -14,6 +14,7 @@ from PIL import Image
 from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.packing.evaluation import variant_logits
 from splitplace.workshop.pieces.loaded import stage_runtime
+from splitplace.workshop.user_networks.add import usual_micro_batch
 from tests.support.commands import exit_code, measure_quickly
 from tests.support.small_pieces import small_convolutions
 
@@ -147,6 +148,13 @@ def test_a_network_may_be_larger_than_a_file_of_a_node(
         <= most
         < sum(file.file_bytes for file in application.files)
     )
+
+
+@pytest.mark.parametrize(
+    ("sides", "count"), [((), 16), ((28, 28), 16), ((224, 224), 2), ((320, 320), 2), ((480, 640), 1)]
+)
+def test_larger_pictures_are_run_fewer_at_a_time(sides: tuple[int, ...], count: int) -> None:
+    assert usual_micro_batch(sides) == count
 
 
 def test_it_says_on_standard_error_what_it_does(user: Path, capsys: pytest.CaptureFixture[str]) -> None:
