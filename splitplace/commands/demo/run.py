@@ -45,6 +45,8 @@ class Demo:
 
     first_arms = WHOLE
     """Arms of the splitter when it starts."""
+    preferred = False
+    """Whether nodes have their CPU shares before other work on this machine gets time."""
 
     def __init__(self, options: DemoOptions) -> None:
         """Check what is needed before anything is started.
@@ -104,6 +106,8 @@ class Demo:
             if broker.kind == "given":
                 stack.callback(_tidy_up, settings)
             shares = stack.enter_context(cpu_shares())
+            if self.preferred:
+                shares.prefer()
             system = stack.enter_context(Processes(folder / "log", links.within))
             sensors = stack.enter_context(Processes(folder / "log"))
             start_services(

@@ -66,6 +66,7 @@ class RecordedRun(Demo):
     """A demo whose sensor replays recorded arrivals."""
 
     first_arms = _ARMS
+    preferred = True
 
     def __init__(self, options: DemoOptions, arrivals: Sequence[Arrival]) -> None:
         """Prepare a run; raises as `Demo` does."""
@@ -294,7 +295,8 @@ def _facts(
     factors = ", ".join(f"{name} x {factor:.2f}" for name, factor in sorted(fitted.work_factors.items()))
     live = (
         f"Live: broker ({shown.get('broker')}), five services and {NODES} nodes as processes on a machine "
-        f"with {os.cpu_count()} cores; CPU shares by {shown.get('cpu_shares')}; memory by budgets. "
+        f"with {os.cpu_count()} cores; CPU shares by {shown.get('cpu_shares')}, which nodes "
+        "have before other work gets time where it is a control group; memory by budgets. "
         f"Links: {shown.get('links')}."
     )
     tasks = (
