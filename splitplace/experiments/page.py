@@ -27,6 +27,8 @@ _UNMEASURED = (
     "comes from that is not known."
 )
 
+_LIVE = "live.md"
+"""Page of `splitplace experiments live`, which takes an hour of a machine that does nothing else."""
 _TESTS = "tests.csv"
 TestTable = tuple[str, str, str, list[Tested]]
 """Case, reference and metric of a table of tests, and its rows."""
@@ -127,6 +129,7 @@ def write_index(experiments: Iterable[Experiment], folder: Path, in_words: str =
         "Written by `splitplace experiments`. Each page says how it was made.",
         "What holds of the paper, and of our aims: [summary.md](summary.md).",
         tables.markdown(["page", "question", "in the paper", "commit"], rows),
+        *(["Real processes beside the simulator: [live.md](live.md)."] if (folder / _LIVE).is_file() else []),
     ]
     index = folder / "README.md"
     index.write_text("\n\n".join(text) + "\n", encoding="utf-8")

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from splitplace.experiments.findings import Finding
+from splitplace.experiments.page import write_index
 from splitplace.experiments.plan import Claim, Experiment
 from splitplace.experiments.summary import VERDICTS, commit_of, keep_verdicts, write_summary
 
@@ -53,3 +54,9 @@ def test_the_commit_is_the_one_that_the_page_names(tmp_path: Path) -> None:
     assert commit_of(page) == "abc123"
     page.write_text("- Python 3.11\n", encoding="utf-8")
     assert commit_of(page) == "–"
+
+
+def test_the_index_leads_to_the_page_of_real_processes_if_there_is_one(tmp_path: Path) -> None:
+    assert "live.md" not in write_index([ABSENT], tmp_path).read_text(encoding="utf-8")
+    (tmp_path / "live.md").write_text("# Live and simulated\n", encoding="utf-8")
+    assert "[live.md](live.md)" in write_index([ABSENT], tmp_path).read_text(encoding="utf-8")
