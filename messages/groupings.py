@@ -142,6 +142,33 @@ def as_placed(application: Application, placed: TaskPlaced) -> GroupedVariant:
     return with_stages(application, placed.variant, placed.stages)
 
 
+def as_placed_again(application: Application, placed: TaskPlaced) -> GroupedVariant:
+    """Return the stages of a second run: all, or those of some branches.
+
+    Raises:
+        GroupingError: As `placed_variant`; or the stages are not those of branches.
+    """
+    whole = as_placed(application, placed)
+    names = {share.stage for share in placed.stages}
+    some = whole.variant.model_copy(
+        update={"stages": tuple(stage for stage in whole.variant.stages if stage.name in names)}
+    )
+    sinks = {stage.name for stage in whole.variant.sinks}
+    if names != {name for sink in sinks & names for name in path_to(whole.variant, sink)}:
+        raise GroupingError(f"{placed.variant}: {', '.join(sorted(names))} are not the stages of branches")
+    return GroupedVariant(some, whole.fragments, whole.runs)
+
+
+def path_to(variant: Variant, name: str) -> tuple[str, ...]:
+    """Return the stages from the input to the stage `name`, in their order. Raises KeyError."""
+    sources = {stage.name: stage.source for stage in variant.stages}
+    path, source = [name], sources[name]
+    while source != INPUT:
+        path.append(source)
+        source = sources[source]
+    return tuple(path[::-1])
+
+
 def with_stages(application: Application, name: str, stages: Iterable[StagePlacement]) -> GroupedVariant:
     """Return a variant, by its name, with the stages that were placed. Raises as `placed_variant` does."""
     try:

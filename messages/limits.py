@@ -42,6 +42,9 @@ MAX_DEADLINE_MS = 24 * 3600 * 1000.0
 MAX_CONTROL_BYTES = 256 * KIBIBYTE
 """Largest JSON message between services and nodes."""
 
+MAX_SECOND_RUN_BYTES = 2 * MEBIBYTE
+"""Largest second run: as many placements as its branches need."""
+
 MAX_CATALOGUE_BYTES = 1 * MEBIBYTE
 """Largest retained application description."""
 
@@ -103,6 +106,9 @@ MAX_MICRO_BATCHES = MAX_BATCH
 
 MAX_DEALT = 128
 """Most micro-batches of a task whose stages have replicas: a placement names each of them."""
+
+MAX_SECOND_PARTS = 8
+"""Most placements of a second run; variants whose branches need more have none."""
 
 MAX_NODES = 4096
 """Most nodes in one cluster snapshot."""

@@ -1,12 +1,14 @@
 """A second run of the micro-batches of a task whose outputs are overdue: who notices, and where they run."""
 
+from functools import cached_property
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from splitplace.messages.base import Attempt, Message
-from splitplace.messages.limits import MAX_DEALT
+from splitplace.messages.base import Attempt, Message, Name, Part
+from splitplace.messages.limits import MAX_DEALT, MAX_SECOND_PARTS, MAX_STAGES
 from splitplace.messages.names import TaskKey
+from splitplace.messages.placing import StagePlacement
 from splitplace.messages.task import TaskPlaced
 
 MicroBatches = Annotated[
@@ -15,34 +17,36 @@ MicroBatches = Annotated[
 """Numbers of micro-batches, ascending."""
 
 
-class TaskLagging(Message):
-    """The outputs of these micro-batches are overdue. On `job/<task>/lagging`."""
+class OverdueOutputs(Part):
+    """What is overdue of a task, or of one of its branches."""
 
-    task: TaskKey
-    attempt: Attempt
+    branch: Name | None = None
+    """The last stage, where the variant has several."""
     micro_batches: MicroBatches
 
 
-class SecondRun(Message):
-    """Where the micro-batches that are overdue run a second time. On `job/<task>/second-run`.
-
-    It belongs to the same attempt. Of each micro-batch the output that comes first counts.
-    """
+class TaskLagging(Message):
+    """These outputs are overdue. On `job/<task>/lagging`."""
 
     task: TaskKey
     attempt: Attempt
+    outputs: Annotated[tuple[OverdueOutputs, ...], Field(min_length=1, max_length=MAX_STAGES)]
+
+
+class SecondPart(Part):
+    """Where some micro-batches run a second time."""
+
     micro_batches: MicroBatches
     """As the first placement numbers them."""
     placed: TaskPlaced
-    """A placement of these alone; it numbers them from 0, in their order."""
+    """A placement of these alone; it numbers them from 0, in their order. Of a variant with branches, it has
+    the stages of those that run again."""
 
     @model_validator(mode="after")
     def _places_each(self) -> Self:
         numbers = self.micro_batches
         if list(numbers) != sorted(set(numbers)):
             raise ValueError("the micro-batches must be different and ascending")
-        if (self.placed.task, self.placed.attempt) != (self.task, self.attempt):
-            raise ValueError("the placement is of another task or attempt")
         if self.placed.micro_batch_count != len(numbers):
             raise ValueError(f"{self.placed.micro_batch_count} are placed of {len(numbers)} micro-batches")
         return self
@@ -52,3 +56,39 @@ class SecondRun(Message):
         if micro_batch not in self.micro_batches:
             return None
         return self.placed.paths()[self.micro_batches.index(micro_batch)].get(stage)
+
+
+class SecondRun(Message):
+    """Where the outputs that are overdue are computed a second time. On `job/<task>/second-run`.
+
+    It belongs to the same attempt. Of each output the one that comes first counts.
+    """
+
+    task: TaskKey
+    attempt: Attempt
+    parts: Annotated[tuple[SecondPart, ...], Field(min_length=1, max_length=MAX_SECOND_PARTS)]
+    """One, or one for the branches of each root stage."""
+
+    @model_validator(mode="after")
+    def _is_of_one_attempt(self) -> Self:
+        if any((part.placed.task, part.placed.attempt) != (self.task, self.attempt) for part in self.parts):
+            raise ValueError("a placement is of another task or attempt")
+        names = [name for part in self.parts for name in {share.stage for share in part.placed.stages}]
+        if len(set(names)) < len(names):
+            raise ValueError("two parts have a stage in common")
+        return self
+
+    @cached_property
+    def micro_batches(self) -> tuple[int, ...]:
+        """The micro-batches of all parts, ascending."""
+        return tuple(sorted({number for part in self.parts for number in part.micro_batches}))
+
+    @property
+    def stages(self) -> tuple[StagePlacement, ...]:
+        """The stages of all parts, on their nodes."""
+        return tuple(share for part in self.parts for share in part.placed.stages)
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """All nodes that take part, each once."""
+        return tuple(dict.fromkeys(share.node for share in self.stages))

@@ -137,6 +137,7 @@ JOB_SECOND_RUN = Topic(
     (PLACER,),
     (GATEWAY, RESULT_AGGREGATOR, DASHBOARD),
     "Where overdue micro-batches run a second time.",
+    max_bytes=limits.MAX_SECOND_RUN_BYTES,
 )
 JOB_RESULT = Topic(
     "job/{task}/result",

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from splitplace.messages.application import Application, Stage
 from splitplace.messages.frames import Route, TensorHeader, encode_bundle, tensor_frames
-from splitplace.messages.groupings import GroupedVariant, as_placed
-from splitplace.messages.second_run import SecondRun
+from splitplace.messages.groupings import GroupedVariant, as_placed, as_placed_again
+from splitplace.messages.second_run import SecondPart
 from splitplace.messages.task import TaskPlaced
 from splitplace.services.gateway.arrays import arrays_of
 
@@ -44,7 +44,7 @@ def input_frames(
     expires_ms: float,
     *,
     compress: bool,
-    second: SecondRun | None = None,
+    second: SecondPart | None = None,
 ) -> Iterator[tuple[str, bytes]]:
     """Node and frame, micro-batch by micro-batch, so that all branches and the whole chain start early.
 
@@ -56,7 +56,7 @@ def input_frames(
         inputs: [batch, *application.input.shape]; rows of several inputs, from `arrays.rows_of`.
         expires_ms: time that is left until nobody wants the answer.
         compress: try zstd on the inputs.
-        second: send these micro-batches alone, for their second run.
+        second: send these micro-batches alone, to the stages of their second run.
 
     Raises:
         KeyError: a stage has no node.
@@ -71,7 +71,7 @@ def input_frames(
         ]
         inputs, placed, numbers = np.concatenate(kept), second.placed, second.micro_batches
         starts = range(0, len(inputs), placed.micro_batch)
-    grouped = as_placed(application, placed)
+    grouped = as_placed(application, placed) if second is None else as_placed_again(application, placed)
     known: dict[tuple[tuple[str, str], ...], tuple[Route, ...]] = {}
     paths = placed.paths()
     for index, start in enumerate(starts):

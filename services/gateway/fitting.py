@@ -19,7 +19,7 @@ def misfit(result: TaskResult, task: Task, application: Application | None) -> s
     if result.attempt == task.attempt and task.placed is not None:
         if result.variant != task.placed.variant:
             return f"it is of variant {result.variant}, {task.placed.variant} was placed"
-        second = task.second.placed.stages if task.second is not None else ()
+        second = task.second.stages if task.second is not None else ()
         placed = {(stage.stage, stage.node) for stage in (*task.placed.stages, *second)}
         strange = [report for report in result.stages if (report.stage, report.node) not in placed]
         if strange:

@@ -22,9 +22,9 @@ def begin(
         rules: when to give up.
         now_ms: the present moment.
     """
-    if task.phase != "running" or task.placed is None or task.second is not None:
+    if task.phase not in {"running", "degraded"} or task.placed is None or task.second is not None:
         return []
-    nodes = set(second.placed.nodes)
+    nodes = set(second.nodes)
     if second.micro_batches[-1] >= task.placed.micro_batch_count or (online and not nodes <= online.keys()):
         return []
     task.second = second

@@ -5,6 +5,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
+from itertools import chain
 from math import inf
 from typing import TypeVar
 
@@ -285,8 +286,9 @@ class Gateway:
             return
         placed, second, expires_ms = dispatch.placed, dispatch.second, dispatch.expires_at_ms - now_ms()
         try:
-            frames = input_frames(
-                application, placed, entry.inputs, expires_ms, compress=False, second=second
+            frames = chain.from_iterable(
+                input_frames(application, placed, entry.inputs, expires_ms, compress=False, second=part)
+                for part in (second.parts if second is not None else (None,))
             )
             pending: list[Awaitable[None]] = []
             for node, frame in frames:

@@ -140,13 +140,13 @@ class Task:
     @property
     def nodes(self) -> tuple[str, ...]:
         """All nodes that this attempt was sent to."""
-        second = self.second.placed.stages if self.second is not None else ()
+        second = self.second.stages if self.second is not None else ()
         return unique(stage.node for stage in (*self.placed.stages, *second)) if self.placed else ()
 
     @property
     def needed_nodes(self) -> tuple[str, ...]:
         """The nodes that this attempt still depends on: with a second run, those of it."""
-        return self.second.placed.nodes if self.second is not None else self.nodes
+        return self.second.nodes if self.second is not None else self.nodes
 
     def avoid_node(self, node: str) -> None:
         """Let further attempts avoid a node."""

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from splitplace.messages.application import Application
 from splitplace.messages.base import Part
 from splitplace.messages.cluster import ClusterState, PrepareFragments
-from splitplace.messages.pieces import PieceRun
 from splitplace.messages.placing import ForeseenPlacement
-from splitplace.messages.second_run import SecondRun, TaskLagging
+from splitplace.messages.second_run import TaskLagging
 from splitplace.messages.task import TaskDecided, TaskFinished, TaskPlaced
-from splitplace.policies.cluster import ClusterView, stage_work
+from splitplace.policies.cluster import ClusterView
 from splitplace.policies.ended import EndedTasks, forgotten_ms
 from splitplace.policies.placement import (
     Infeasible,
@@ -29,15 +28,12 @@ from splitplace.policies.placement.earliest_finish import EarliestFinish
 from splitplace.policies.placement.foreseen import stage_placements
 from splitplace.policies.placement.loading import DemandLoading
 from splitplace.policies.placement.objective import response_share
-from splitplace.policies.placement.second_runs import laggards, overdue_job, second_placement
 from splitplace.policies.placement.warm_up import warm_up
 from splitplace.policies.prediction import Job
 from splitplace.policies.scoring import mean, reward_of
 from splitplace.policies.state import Json, State, validated_state
-from splitplace.services.placer.hints import loading_hints, warm_up_hints
-
-HOPS_TO_DISPATCH = 1
-"""Placement to gateway: then the inputs are sent."""
+from splitplace.services.placer.hints import loading_hints, missing_hints, warm_up_hints
+from splitplace.services.placer.second_runs import HOPS_TO_DISPATCH, SecondPlacing, place_again
 
 MAX_RECORDS = 10_000
 """Unfinished tasks that are remembered at most; the oldest are forgotten."""
@@ -48,14 +44,6 @@ class Placing:
     """A placement to publish, and hints to nodes that have not loaded what they will need."""
 
     placed: TaskPlaced
-    prepare: tuple[PrepareFragments, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class SecondPlacing:
-    """A second run to publish, and hints to nodes that have not loaded what they will need."""
-
-    second: SecondRun
     prepare: tuple[PrepareFragments, ...] = ()
 
 
@@ -271,7 +259,7 @@ class PlacerCore:
         found = found or place(self._policy, request, self._cluster, now_ms)
         if isinstance(found, Infeasible):
             return self._refuse(decided, variant, found.reason)
-        prepare = self._hints(decided.task, decided.attempt, found)
+        prepare = missing_hints(self._cluster, decided.task, decided.attempt, found)
         self._cluster.placed(decided.task, decided.attempt, found.stage_work(), now_ms, due_ms=due_ms)
         if self._loading is not None:
             self._loading.placed(found.job)
@@ -280,38 +268,19 @@ class PlacerCore:
     def _place_again(
         self, known: _PlacedTask, application: Application, lagging: TaskLagging, now_ms: float
     ) -> SecondPlacing | None:
-        """Place what is overdue on nodes that have no part in it. The ledger keeps the first run, too."""
         placed = known.placing.placed
-        if not placed.stages or lagging.micro_batches[-1] >= placed.micro_batch_count:
+        if not placed.stages:
             return None
-        job = overdue_job(application, placed, lagging.micro_batches)
-        if job is None:
-            return None
-        start_ms = now_ms + HOPS_TO_DISPATCH * self._cluster.hop_ms
-        avoid = known.avoid | laggards(placed, lagging.micro_batches)
-        request = PlacementRequest(lagging.task, job, start_ms, known.due_ms, avoid)
-        found = second_placement(self._again, request, self._cluster, now_ms)
-        if found is None:
-            return None
-        again = TaskPlaced(
-            task=lagging.task,
-            attempt=lagging.attempt,
-            application=application.name,
-            variant=placed.variant,
-            batch=job.batch,
-            micro_batch=job.micro_batch,
-            policy=self._again.name,
-            stages=stage_placements(found),
-            predicted_ms=found.prediction.response_ms,
-            reason=f"overdue on {', '.join(sorted(laggards(placed, lagging.micro_batches)))}"[:1000],
+        return place_again(
+            application,
+            placed,
+            lagging,
+            self._again,
+            self._cluster,
+            now_ms=now_ms,
+            due_ms=known.due_ms,
+            avoid=known.avoid,
         )
-        prepare = self._hints(lagging.task, lagging.attempt, found)
-        work = (*stage_work(application, placed), *found.stage_work())
-        self._cluster.placed(lagging.task, lagging.attempt, work, now_ms, due_ms=known.due_ms)
-        second = SecondRun(
-            task=lagging.task, attempt=lagging.attempt, micro_batches=lagging.micro_batches, placed=again
-        )
-        return SecondPlacing(second, prepare)
 
     def _confirm(
         self, request: PlacementRequest, foreseen: ForeseenPlacement | None, now_ms: float
@@ -358,24 +327,6 @@ class PlacerCore:
                 predicted_ms=None,
                 reason=reason[:1000],
             )
-        )
-
-    def _hints(self, task: str, attempt: int, found: Placement) -> tuple[PrepareFragments, ...]:
-        missing: dict[str, dict[str, PieceRun | None]] = {}
-        for share in found.shares:
-            fragment = found.job.fragments[share.stage].sha256
-            if not self._cluster.is_loaded(share.node, fragment):
-                missing.setdefault(share.node, {})[fragment] = found.job.runs.get(share.stage)
-        return tuple(
-            PrepareFragments(
-                node=node,
-                task=task,
-                attempt=attempt,
-                fragments=tuple(fragments),
-                application=found.job.application.name,
-                runs=tuple(fragments.values()) if any(fragments.values()) else (),
-            )
-            for node, fragments in missing.items()
         )
 
     def _remember(self, task: str, record: _PlacedTask) -> None:

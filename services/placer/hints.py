@@ -4,6 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from splitplace.messages.cluster import MAX_FRAGMENTS_LISTED, PrepareFragments
 from splitplace.messages.limits import MAX_STAGES
+from splitplace.messages.pieces import PieceRun
+from splitplace.policies.cluster import ClusterView
+from splitplace.policies.placement import Placement
 from splitplace.policies.placement.loading import NodeChange
 
 WARM_UP_TASK = "placer.warm-up"
@@ -13,6 +16,28 @@ WARM_UP_TASK = "placer.warm-up"
 def warm_up_hints(wanted: Mapping[str, tuple[str, ...]]) -> list[PrepareFragments]:
     """Return hints to load fragments, by node, into free memory."""
     return [_hint(node, part) for node, fragments in wanted.items() for part in _parts(fragments)]
+
+
+def missing_hints(
+    cluster: ClusterView, task: str, attempt: int, found: Placement
+) -> tuple[PrepareFragments, ...]:
+    """Return hints to nodes that have not loaded what they will need for a task."""
+    missing: dict[str, dict[str, PieceRun | None]] = {}
+    for share in found.shares:
+        fragment = found.job.fragments[share.stage].sha256
+        if not cluster.is_loaded(share.node, fragment):
+            missing.setdefault(share.node, {})[fragment] = found.job.runs.get(share.stage)
+    return tuple(
+        PrepareFragments(
+            node=node,
+            task=task,
+            attempt=attempt,
+            fragments=tuple(fragments),
+            application=found.job.application.name,
+            runs=tuple(fragments.values()) if any(fragments.values()) else (),
+        )
+        for node, fragments in missing.items()
+    )
 
 
 def loading_hints(changes: Iterable[NodeChange]) -> list[PrepareFragments]:

@@ -18,10 +18,10 @@ from collections import OrderedDict, deque
 from splitplace.messages.application import Application
 from splitplace.messages.frames import FrameError, TensorHeader
 from splitplace.messages.limits import MAX_DEALT, MEBIBYTE
-from splitplace.messages.second_run import SecondRun, TaskLagging
+from splitplace.messages.second_run import OverdueOutputs, SecondRun, TaskLagging
 from splitplace.messages.task import TaskPlaced, TaskResult
 from splitplace.policies.ended import EndedTasks
-from splitplace.policies.lagging import Lagging
+from splitplace.policies.lagging import ONLY, Lagging
 from splitplace.services.result_aggregator.keeping import Kept, Unread
 from splitplace.services.result_aggregator.outputs import SecondPath, TaskOutputs
 
@@ -112,8 +112,15 @@ class ResultAggregatorCore:
     def lagging(self, now_ms: float) -> list[TaskLagging]:
         """Return the attempts whose outputs are overdue, each once."""
         return [
-            TaskLagging(task=task, attempt=attempt, micro_batches=missing)
-            for task, attempt, missing in self._lagging.overdue(now_ms)
+            TaskLagging(
+                task=each.task,
+                attempt=each.attempt,
+                outputs=tuple(
+                    OverdueOutputs(branch=branch or None, micro_batches=numbers)
+                    for branch, numbers in each.missing.items()
+                ),
+            )
+            for each in self._lagging.overdue(now_ms)
         ]
 
     @property
@@ -184,7 +191,8 @@ class ResultAggregatorCore:
         replaced = self._tasks.get(header.task)
         self._drop(header.task)
         task.take(header, output)
-        self._lagging.came(header.task, header.attempt, header.micro_batch)
+        branch = task.sink_of(header) if len(task.sinks) > 1 else ONLY
+        self._lagging.came(header.task, header.attempt, header.micro_batch, branch)
         if not task.missing:
             self._finished.add(header.task, header.attempt, now_ms)
             return task.result()
@@ -219,18 +227,20 @@ class ResultAggregatorCore:
         return len(gone)
 
     def _await(self, placed: TaskPlaced, now_ms: float) -> None:
-        """Notice when the outputs of an attempt are overdue. Branches have partial answers instead."""
+        """Notice when the outputs of an attempt are overdue."""
         self._second.pop(placed.task, None)
         application = self._applications.get(placed.application)
         if application is None or placed.predicted_ms is None or placed.micro_batch_count > MAX_DEALT:
             return
         variant = next((known for known in application.variants if known.name == placed.variant), None)
-        if variant is not None and len(variant.sinks) == 1:
+        if variant is not None:
+            sinks = [sink.name for sink in variant.sinks]
             self._lagging.await_outputs(
                 placed.task,
                 placed.attempt,
                 (placed.application, placed.variant),
                 micro_batches=placed.micro_batch_count,
+                branches=sinks if len(sinks) > 1 else (ONLY,),
                 expected_ms=placed.predicted_ms,
                 now_ms=now_ms,
             )

@@ -6,12 +6,12 @@ from math import fsum
 from typing import Self
 
 from splitplace.messages.answer_kinds import Classification
-from splitplace.messages.application import INPUT, Application, Stage, Variant
+from splitplace.messages.application import Application, Stage, Variant
 from splitplace.messages.findings import Finding
 from splitplace.messages.frames import FrameError, TensorHeader
-from splitplace.messages.groupings import GroupingError, placed_variant
+from splitplace.messages.groupings import GroupingError, as_placed_again, path_to, placed_variant
 from splitplace.messages.limits import MAX_BATCH
-from splitplace.messages.second_run import SecondRun
+from splitplace.messages.second_run import SecondPart, SecondRun
 from splitplace.messages.task import ClassScore, StageReport, TaskPlaced, TaskResult
 from splitplace.services.result_aggregator.keeping import Kept, fits, merge
 
@@ -23,28 +23,31 @@ _MOST_BYTES = 2**53
 
 @dataclass(frozen=True, slots=True)
 class SecondPath:
-    """The stages and nodes of a second run. Variants whose outputs are merged have none."""
+    """The stages and nodes of a second run."""
 
     run: SecondRun
-    variant: Variant
+    parts: Sequence[tuple[SecondPart, Variant]]
+    """Each with its stages."""
 
     @classmethod
     def of(cls, second: SecondRun, application: Application) -> Self | None:
         """Return the path of a second run; None if it does not fit the application."""
         try:
-            variant = placed_variant(application, second.placed)
+            return cls(
+                second, [(part, as_placed_again(application, part.placed).variant) for part in second.parts]
+            )
         except GroupingError:
             return None
-        return cls(second, variant) if len(variant.sinks) == 1 else None
 
     def leads_here(self, header: TensorHeader) -> bool:
         """Whether an output came along this path."""
-        (sink,) = self.variant.sinks
         came = [(report.stage, report.node) for report in header.trace]
-        stages = _path_to(self.variant, sink)
-        return header.stage == sink.name and came == [
-            (stage, self.run.node_of(stage, header.micro_batch)) for stage in stages
-        ]
+        return any(
+            came
+            == [(stage, part.node_of(stage, header.micro_batch)) for stage in path_to(variant, header.stage)]
+            for part, variant in self.parts
+            if any(header.stage == sink.name for sink in variant.sinks)
+        )
 
 
 @dataclass(slots=True)
@@ -102,9 +105,9 @@ class TaskOutputs:
 
     def has(self, header: TensorHeader) -> bool:
         """Whether this output has come before."""
-        return self._sink_of(header) in self.outputs.get(header.micro_batch, {})
+        return self.sink_of(header) in self.outputs.get(header.micro_batch, {})
 
-    def _sink_of(self, header: TensorHeader) -> str:
+    def sink_of(self, header: TensorHeader) -> str:
         """Return the last stage whose output this is; those of a second run may have other names."""
         if header.second_run and self.second is not None and len(self.sinks) == 1:
             return next(iter(self.sinks))
@@ -123,7 +126,7 @@ class TaskOutputs:
             first.micro_batches,
         ):
             raise FrameError(f"{where}: contradicts the outputs before it")
-        sink = self.sinks.get(self._sink_of(header))
+        sink = self.sinks.get(self.sink_of(header))
         if sink is None or header.micro_batch >= header.micro_batches:
             raise FrameError(f"{where}: {header.variant} gives no such output")
         if not fits(output, self.application):
@@ -139,12 +142,12 @@ class TaskOutputs:
             return
         came = [(report.stage, report.node) for report in header.trace]
         nodes = self.paths[header.micro_batch] if header.micro_batch < len(self.paths) else {}
-        if came != [(stage, nodes.get(stage)) for stage in _path_to(self.variant, sink)]:
+        if came != [(stage, nodes.get(stage)) for stage in path_to(self.variant, sink.name)]:
             raise FrameError(f"{where}: it came through {came}, which was not placed so")
 
     def take(self, header: TensorHeader, output: Kept) -> None:
         """Keep an output that was checked."""
-        self.outputs.setdefault(header.micro_batch, {})[self._sink_of(header)] = output
+        self.outputs.setdefault(header.micro_batch, {})[self.sink_of(header)] = output
         self.rows[header.micro_batch] = output.rows
         self.missing -= 1
         self.held_bytes += output.nbytes + _OVERHEAD_BYTES
@@ -190,7 +193,7 @@ class TaskOutputs:
         )
 
     def _reports(self) -> Iterator[StageReport]:
-        again = self.second.run.placed.stages if self.second is not None else ()
+        again = self.second.run.stages if self.second is not None else ()
         known = dict.fromkeys((share.stage, share.node) for share in (*self.placed.stages, *again))
         for stage, node in known:
             reports = self.reports.get((stage, node), {}).values()
@@ -201,13 +204,3 @@ class TaskOutputs:
                     queue_ms=min(_MOST_MS, fsum(report.queue_ms for report in reports)),
                     compute_ms=min(_MOST_MS, fsum(report.compute_ms for report in reports)),
                 )
-
-
-def _path_to(variant: Variant, sink: Stage) -> list[str]:
-    """Return the stages from the input to a last stage, in their order."""
-    sources = {stage.name: stage.source for stage in variant.stages}
-    path, name = [sink.name], sources[sink.name]
-    while name != INPUT:
-        path.append(name)
-        name = sources[name]
-    return path[::-1]

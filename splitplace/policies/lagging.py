@@ -8,8 +8,10 @@ everything takes longer than predicted does not run everything twice.
 
 import heapq
 from collections import OrderedDict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import inf
+from typing import NamedTuple
 
 USUAL = 1.4
 """Multiple of the predicted time at which a task of an unknown variant is overdue."""
@@ -24,6 +26,18 @@ STEP = 0.02
 MAX_WATCHED = 4096
 MAX_VARIANTS = 1024
 
+ONLY = ""
+"""Stands for the last stage where there is only one: a second run may group the stages otherwise."""
+
+
+class Overdue(NamedTuple):
+    """What is overdue of an attempt."""
+
+    task: str
+    attempt: int
+    missing: Mapping[str, tuple[int, ...]]
+    """Micro-batches whose outputs have not come, ascending, by last stage."""
+
 
 @dataclass(slots=True)
 class _Watched:
@@ -31,7 +45,8 @@ class _Watched:
 
     attempt: int
     variant: tuple[str, str]
-    missing: set[int]
+    missing: dict[str, set[int]]
+    """Micro-batches whose outputs have not come, by last stage; none of them is empty."""
     due_ms: float = field(default=inf)
     """When it is overdue; infinite once that was told."""
 
@@ -52,6 +67,7 @@ class Lagging:
         variant: tuple[str, str],
         *,
         micro_batches: int,
+        branches: Iterable[str] = (ONLY,),
         expected_ms: float,
         now_ms: float,
     ) -> None:
@@ -61,7 +77,8 @@ class Lagging:
             task: its key.
             attempt: number of the attempt.
             variant: names of application and variant.
-            micro_batches: how many outputs come.
+            micro_batches: how many outputs come of each branch.
+            branches: names of the last stages, where there are several.
             expected_ms: predicted time until the last of them.
             now_ms: the present moment.
         """
@@ -69,7 +86,8 @@ class Lagging:
         if known is not None and known.attempt >= attempt:
             return
         due_ms = now_ms + self.multiple(variant) * expected_ms + EXTRA_MS
-        self._watched[task] = _Watched(attempt, variant, set(range(micro_batches)), due_ms)
+        missing = {branch: set(range(micro_batches)) for branch in branches}
+        self._watched[task] = _Watched(attempt, variant, missing, due_ms)
         self._watched.move_to_end(task)
         heapq.heappush(self._agenda, (due_ms, task))
         while len(self._watched) > MAX_WATCHED:
@@ -78,12 +96,14 @@ class Lagging:
             self._agenda = [(each.due_ms, key) for key, each in self._watched.items() if each.due_ms < inf]
             heapq.heapify(self._agenda)
 
-    def came(self, task: str, attempt: int, micro_batch: int) -> None:
+    def came(self, task: str, attempt: int, micro_batch: int, branch: str = ONLY) -> None:
         """Note an output."""
         watched = self._watched.get(task)
-        if watched is None or watched.attempt != attempt:
+        if watched is None or watched.attempt != attempt or branch not in watched.missing:
             return
-        watched.missing.discard(micro_batch)
+        watched.missing[branch].discard(micro_batch)
+        if not watched.missing[branch]:
+            del watched.missing[branch]
         if not watched.missing:
             del self._watched[task]
             self._learn(watched.variant, late=watched.due_ms == inf)
@@ -103,14 +123,15 @@ class Lagging:
             heapq.heappop(self._agenda)
         return self._agenda[0][0] if self._agenda else inf
 
-    def overdue(self, now_ms: float) -> list[tuple[str, int, tuple[int, ...]]]:
-        """Return task, attempt and missing micro-batches of what is overdue now, each attempt once."""
+    def overdue(self, now_ms: float) -> list[Overdue]:
+        """Return what is overdue now, each attempt once."""
         found = []
         while self.next_due_ms <= now_ms and self._agenda:
             _, task = heapq.heappop(self._agenda)
             watched = self._watched[task]
             watched.due_ms = inf
-            found.append((task, watched.attempt, tuple(sorted(watched.missing))))
+            missing = {branch: tuple(sorted(numbers)) for branch, numbers in watched.missing.items()}
+            found.append(Overdue(task, watched.attempt, missing))
         return found
 
     def _is_current(self, due_ms: float, task: str) -> bool:

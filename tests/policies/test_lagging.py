@@ -5,7 +5,17 @@ from random import Random
 
 import pytest
 
-from splitplace.policies.lagging import EXTRA_MS, LEAST, MAX_WATCHED, MOST, SHARE, USUAL, Lagging
+from splitplace.policies.lagging import (
+    EXTRA_MS,
+    LEAST,
+    MAX_WATCHED,
+    MOST,
+    ONLY,
+    SHARE,
+    USUAL,
+    Lagging,
+    Overdue,
+)
 
 VARIANT = ("app", "whole")
 
@@ -24,9 +34,27 @@ def test_what_has_not_come_is_overdue_once() -> None:
     lagging.came("c.t", 1, 2)
     assert lagging.next_due_ms == DUE_MS
     assert lagging.overdue(DUE_MS - 1) == []
-    assert lagging.overdue(DUE_MS) == [("c.t", 1, (0, 1, 3))]
+    assert lagging.overdue(DUE_MS) == [Overdue("c.t", 1, {ONLY: (0, 1, 3)})]
     assert lagging.overdue(DUE_MS + 1000) == []
     assert lagging.next_due_ms == inf
+
+
+def test_of_several_branches_those_are_named_that_are_missing() -> None:
+    lagging = Lagging()
+    lagging.await_outputs(
+        "c.t", 1, VARIANT, micro_batches=3, branches=("b1", "b2", "b3"), expected_ms=100.0, now_ms=0.0
+    )
+    for number in range(3):
+        lagging.came("c.t", 1, number, "b2")
+    lagging.came("c.t", 1, 0, "b1")
+    lagging.came("c.t", 1, 0, "b3")
+    lagging.came("c.t", 1, 1, "no-branch")
+    assert lagging.overdue(DUE_MS) == [Overdue("c.t", 1, {"b1": (1, 2), "b3": (1, 2)})]
+    for branch in ("b1", "b3"):
+        for number in (1, 2):
+            assert lagging.multiple(VARIANT) == USUAL
+            lagging.came("c.t", 1, number, branch)
+    assert lagging.multiple(VARIANT) > USUAL, "learnt once all outputs have come"
 
 
 def test_a_task_whose_outputs_have_all_come_is_never_overdue() -> None:
@@ -51,7 +79,7 @@ def test_a_new_attempt_replaces_the_old_one_and_nothing_else_does() -> None:
     lagging.came("c.t", 1, 0)
     lagging.await_outputs("c.t", 3, VARIANT, micro_batches=1, expected_ms=100.0, now_ms=50.0)
     assert lagging.overdue(DUE_MS) == []
-    assert lagging.overdue(DUE_MS + 50.0) == [("c.t", 3, (0,))]
+    assert lagging.overdue(DUE_MS + 50.0) == [Overdue("c.t", 3, {ONLY: (0,)})]
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 1.5, 2.5])

@@ -5,12 +5,20 @@ from math import inf
 import pytest
 
 from splitplace.messages.cluster import NodeState
+from splitplace.messages.limits import MAX_SECOND_PARTS
 from splitplace.messages.placing import StagePlacement
+from splitplace.messages.second_run import OverdueOutputs
 from splitplace.messages.task import TaskPlaced
 from splitplace.policies.placement import Placement, PlacementRequest
 from splitplace.policies.placement.earliest_finish import EarliestFinish
-from splitplace.policies.placement.second_runs import laggards, overdue_job, second_placement
+from splitplace.policies.placement.second_runs import (
+    OverdueWork,
+    is_worth_it,
+    laggards,
+    overdue_work,
+)
 from tests.support.examples import all_of, cluster, node, three_ways
+from tests.support.outputs import logits_application
 
 APP = three_ways(image_ms=10)
 
@@ -41,11 +49,21 @@ def ready(name: str, queue_ms: float = 0.0) -> NodeState:
     return node(name, loaded=all_of(APP), queue_ms=queue_ms)
 
 
+def of(*numbers: int, branch: str | None = None) -> OverdueOutputs:
+    return OverdueOutputs(branch=branch, micro_batches=numbers)
+
+
+def stages_of(work: OverdueWork) -> list[str]:
+    return [stage.name for stage in work.job.variant.stages]
+
+
 def found_on(*nodes: NodeState, avoid: str = "slow", due_ms: float = inf) -> Placement | None:
-    job = overdue_job(APP, placed(("slow", None)), (2, 3))
-    assert job is not None
-    request = PlacementRequest("c.t", job, 0.0, due_ms, frozenset({avoid}))
-    return second_placement(EarliestFinish(), request, cluster(*nodes), 0.0)
+    (work,) = overdue_work(APP, placed(("slow", None)), (of(2, 3),))
+    request = PlacementRequest("c.t", work.job, 0.0, due_ms, frozenset({avoid}))
+    view = cluster(*nodes)
+    waits_ms = {name: view.ready_ms(name, 0.0) for name in view.nodes}
+    found = EarliestFinish().place(request, view, 0.0)
+    return found if is_worth_it(found, request, waits_ms, 0.0) and isinstance(found, Placement) else None
 
 
 @pytest.mark.parametrize(
@@ -55,19 +73,65 @@ def found_on(*nodes: NodeState, avoid: str = "slow", due_ms: float = inf) -> Pla
 def test_the_job_has_the_micro_batches_that_are_overdue(
     numbers: tuple[int, ...], sizes: tuple[int, ...]
 ) -> None:
-    job = overdue_job(APP, placed(("slow", None)), numbers)
-    assert job is not None
-    assert job.micro_batches == sizes
+    (work,) = overdue_work(APP, placed(("slow", None)), (of(*numbers),))
+    assert (work.micro_batches, work.job.micro_batches) == (numbers, sizes)
 
 
-def test_variants_with_branches_have_partial_answers_instead() -> None:
-    assert overdue_job(APP, placed(("a", None), ("b", None), variant="semantic"), (0,)) is None
+BRANCHES = tuple(stage.name for stage in APP.variant("semantic").stages)
+STAR = placed(("a", None), ("b", None), variant="semantic")
 
 
-def test_nodes_that_micro_batches_pass_may_be_the_slow_ones() -> None:
-    assert laggards(placed(("a", (0, 1)), ("b", (2, 3))), (2,)) == {"b"}
-    assert laggards(placed(("a", (0, 1)), ("b", (2, 3))), (1, 2)) == {"a", "b"}
-    assert laggards(placed(("a", None), ("b", None), ("c", None), variant="layer"), (3,)) == {"a", "b", "c"}
+def test_each_branch_runs_again_with_its_own_micro_batches() -> None:
+    first, second = overdue_work(APP, STAR, (of(0, 2, branch=BRANCHES[0]), of(3, branch=BRANCHES[1])))
+    assert (stages_of(first), first.micro_batches) == ([BRANCHES[0]], (0, 2))
+    assert (stages_of(second), second.micro_batches, second.job.batch) == ([BRANCHES[1]], (3,), 2)
+    assert set(first.job.fragments) == {BRANCHES[0]}
+
+
+def test_branches_that_share_a_stage_run_again_together() -> None:
+    app = logits_application()
+    first = placed(("a", None)).model_copy(update={"application": app.name, "variant": "tree"})
+    (alone,) = overdue_work(app, first, (of(1, branch="right"),))
+    assert stages_of(alone) == ["trunk", "middle", "right"]
+    (both,) = overdue_work(app, first, (of(1, branch="right"), of(0, branch="left")))
+    assert (len(stages_of(both)), both.micro_batches) == (4, (0, 1))
+
+
+def test_more_branches_than_a_message_holds_do_not_run_again() -> None:
+    known = APP.variant("semantic")
+    names = [f"branch-{number}" for number in range(MAX_SECOND_PARTS + 1)]
+    stages = tuple(known.stages[0].model_copy(update={"name": name}) for name in names)
+    app = APP.model_copy(update={"variants": (known.model_copy(update={"stages": stages}),)})
+    overdue = tuple(of(0, branch=name) for name in names)
+    assert overdue_work(app, STAR, overdue) == ()
+    assert len(overdue_work(app, STAR, overdue[1:])) == MAX_SECOND_PARTS
+
+
+@pytest.mark.parametrize(
+    ("first", "overdue"),
+    [
+        (STAR, of(0)),
+        (STAR, of(0, branch="no-branch")),
+        (STAR, of(4, branch=BRANCHES[0])),
+        (placed(("a", None)), of(0, branch="whole-0")),
+        (placed(("a", None)).model_copy(update={"variant": "gone"}), of(0)),
+    ],
+)
+def test_what_was_not_placed_is_not_run_again(first: TaskPlaced, overdue: OverdueOutputs) -> None:
+    assert overdue_work(APP, first, (overdue,)) == ()
+
+
+def test_nodes_that_overdue_outputs_come_through_may_be_the_slow_ones() -> None:
+    shared = placed(("a", (0, 1)), ("b", (2, 3)))
+    assert laggards(APP, shared, (of(2),)) == {"b"}
+    assert laggards(APP, shared, (of(1, 2),)) == {"a", "b"}
+    chain = placed(("a", None), ("b", None), ("c", None), variant="layer")
+    assert laggards(APP, chain, (of(3),)) == {"a", "b", "c"}
+
+
+def test_nodes_whose_branches_have_come_are_not_slow() -> None:
+    assert laggards(APP, STAR, (of(0, 1, branch=BRANCHES[0]),)) == {"a"}
+    assert laggards(APP, STAR, tuple(of(0, branch=name) for name in BRANCHES)) == {"a", "b"}
 
 
 def test_it_runs_on_a_free_node() -> None:

@@ -59,6 +59,7 @@ class Setup:
     node_broker: str | None = None
     """Where nodes find the broker, if their link is a special one."""
     placer_options: tuple[str, ...] = ()
+    monitor_options: tuple[str, ...] = ()
     together: bool = False
     """Whether the services share a process, which is then called `services`."""
 
@@ -96,6 +97,7 @@ class System:
                 *("--state-dir", str(folder / "state"), "--policy", setup.policy),
             ),
             topics.PLACER: setup.placer_options,
+            topics.RESOURCE_MONITOR: setup.monitor_options,
         }
         for service, module in MODULES.items():
             self._start(service, (module, *options.get(service, ())))

@@ -24,7 +24,8 @@ from tests.support.whole_system import LONG_DEADLINE_MS, Sensor, Setup, System, 
 
 pytestmark = [pytest.mark.system, pytest.mark.serial]
 
-BATCH = 512
+BATCH = {"whole": 512, "semantic": 256}
+"""Two branches have twice the micro-batches."""
 ROUNDS = 10
 SLOW = ("--cpu-share", "0.01", "--pacing")
 """Nodes so slow that a batch of a tiny network keeps them for some time."""
@@ -88,22 +89,25 @@ async def throttled(system: System, node: str) -> AsyncIterator[None]:
         system.send(node, signal.SIGCONT)
 
 
-async def asked(sensor: Sensor, deadline_ms: float) -> dict[str, Any]:
+async def asked(sensor: Sensor, batch: int, deadline_ms: float) -> dict[str, Any]:
     """Send a task and return its answer."""
     name = f"t{len(sensor.sent)}"
-    await sensor.ask(BATCH, deadline_ms)
+    await sensor.ask(batch, deadline_ms)
     await until(lambda: bool(sensor.answers[name]))
     return sensor.answers[name][0]
 
 
-async def share_in_time(system: System, rounds: int = ROUNDS) -> tuple[float, int]:
+async def share_in_time(system: System, batch: int, rounds: int = ROUNDS) -> tuple[float, int]:
     """Throttle a node of each task in mid-task. Returns the share that is in time, and second runs."""
+    ask = partial(asked, batch=batch)
     async with watching(system) as watcher, sensor_of(system) as sensor:
-        usual_ms = median([(await asked(sensor, LONG_DEADLINE_MS))["response_ms"] for _ in range(5)])
+        usual_ms = median(
+            [(await ask(sensor, deadline_ms=LONG_DEADLINE_MS))["response_ms"] for _ in range(5)]
+        )
         in_time = 0
         for _ in range(rounds):
             before = len(watcher.placed)
-            asking = asyncio.create_task(asked(sensor, DEADLINE * usual_ms))
+            asking = asyncio.create_task(ask(sensor, deadline_ms=DEADLINE * usual_ms))
             await until(partial(watcher.has_more_than, before))
             last = max(watcher.placed[-1].stages, key=lambda stage: stage.work_ms)
             async for passed_s in every(PART * usual_ms / 1000):
@@ -111,31 +115,34 @@ async def share_in_time(system: System, rounds: int = ROUNDS) -> tuple[float, in
                     break
             async with throttled(system, last.node):
                 answer = await asking
-            in_time += answer["on_time"]
-            await asked(sensor, LONG_DEADLINE_MS)  # until the node has caught up
+            in_time += answer["on_time"] and not answer["partial"]
+            await ask(sensor, deadline_ms=LONG_DEADLINE_MS)  # until the node has caught up
         ends = sensor.check()
         assert sum(ends.values()) == len(sensor.sent)
         return in_time / rounds, len(watcher.seconds)
 
 
-def setup(*placer_options: str) -> Setup:
+def setup(policy: str, *placer_options: str) -> Setup:
     return Setup(
-        policy="whole",
+        policy=policy,
+        monitor_options=("--silent-after-ms", "60000"),  # a slow node is not dead
         node_options=SLOW,
         placer_options=placer_options,
         stall_ms=20_000.0,
     )
 
 
-def test_tasks_of_a_node_that_slows_down_are_in_time(tmp_path: Path) -> None:
-    with running_system(tmp_path, available_kind(), setup()) as system:
-        share, seconds = asyncio.run(share_in_time(system))
+@pytest.mark.parametrize("policy", ["whole", "semantic"])
+def test_tasks_of_a_node_that_slows_down_are_in_time(tmp_path: Path, policy: str) -> None:
+    with running_system(tmp_path, available_kind(), setup(policy)) as system:
+        share, seconds = asyncio.run(share_in_time(system, BATCH[policy]))
     assert share >= IN_TIME
     assert seconds >= ROUNDS / 2  # some rounds are in time without one
 
 
-def test_without_second_runs_they_are_late(tmp_path: Path) -> None:
-    with running_system(tmp_path, available_kind(), setup("--no-second-runs")) as system:
-        share, seconds = asyncio.run(share_in_time(system, rounds=3))
+@pytest.mark.parametrize("policy", ["whole", "semantic"])
+def test_without_second_runs_they_are_late(tmp_path: Path, policy: str) -> None:
+    with running_system(tmp_path, available_kind(), setup(policy, "--no-second-runs")) as system:
+        share, seconds = asyncio.run(share_in_time(system, BATCH[policy], rounds=3))
     assert share < 0.5
     assert seconds == 0

@@ -1,59 +1,106 @@
-"""Where the micro-batches of a task that are overdue run a second time, if anywhere.
+"""Where the outputs of a task that are overdue are computed a second time, if anywhere.
 
-They run on nodes that have no part in what is overdue, and only if that is in time and costs others little:
+That is on nodes that have no part in what is overdue, and only if it is in time and costs others little:
 the nodes must be almost free. So a cluster that is busy everywhere runs nothing twice.
 """
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from math import inf
 
-from splitplace.messages.application import Application
+from splitplace.messages.application import Application, Variant
+from splitplace.messages.groupings import path_to
+from splitplace.messages.limits import MAX_SECOND_PARTS
+from splitplace.messages.second_run import OverdueOutputs
 from splitplace.messages.task import TaskPlaced
-from splitplace.policies.cluster import ClusterView
-from splitplace.policies.placement.interface import Infeasible, Placement, PlacementPolicy, PlacementRequest
+from splitplace.policies.placement.interface import Infeasible, Placement, PlacementRequest
 from splitplace.policies.prediction import Job
 
 BUSY_SHARE = 0.25
 """Most of the predicted time of a second run that may be waiting for other work on its nodes."""
 
 
-def laggards(placed: TaskPlaced, micro_batches: tuple[int, ...]) -> frozenset[str]:
-    """Return the nodes that micro-batches pass; one at least is behind."""
+@dataclass(frozen=True, slots=True)
+class OverdueWork:
+    """What is to be computed again of branches that share a root stage, or of all stages."""
+
+    micro_batches: tuple[int, ...]
+    """Numbers of the placement, ascending."""
+    job: Job
+    """These micro-batches alone, and the stages that lead to what is overdue."""
+
+
+def laggards(
+    application: Application, placed: TaskPlaced, overdue: Iterable[OverdueOutputs]
+) -> frozenset[str]:
+    """Return the nodes that overdue outputs come through; one at least is behind."""
+    variant = application.variant(placed.variant)
     paths = placed.paths()
-    return frozenset(node for number in micro_batches for node in paths[number].values())
+    return frozenset(
+        node
+        for each in overdue
+        for number in each.micro_batches
+        for stage, node in paths[number].items()
+        if each.branch is None or stage in path_to(variant, each.branch)
+    )
 
 
-def overdue_job(application: Application, placed: TaskPlaced, micro_batches: tuple[int, ...]) -> Job | None:
-    """Return a job of some micro-batches of a task alone; None if the application has no such variant.
+def overdue_work(
+    application: Application, placed: TaskPlaced, overdue: tuple[OverdueOutputs, ...]
+) -> tuple[OverdueWork, ...]:
+    """Return what is to be computed again; nothing if the application or the placement has no such outputs,
+    or the branches are too many for a message.
 
-    They must be ascending numbers of the placement. All but the last of a task are of the same size.
-    """
-    variant = next((known for known in application.variants if known.name == placed.variant), None)
-    if variant is None or len(variant.sinks) != 1:
-        return None
-    last = placed.micro_batch_count - 1
-    rest = placed.batch - last * placed.micro_batch
-    batch = placed.micro_batch * len(micro_batches)
-    if last in micro_batches:
-        batch += rest - placed.micro_batch
-    return Job(application, variant, batch, cut=placed.micro_batch)
-
-
-def second_placement(
-    policy: PlacementPolicy, request: PlacementRequest, cluster: ClusterView, now_ms: float
-) -> Placement | None:
-    """Return where a job runs a second time; None if that would come too late or disturb others.
+    Branches that share a stage are computed again together.
 
     Args:
-        policy: chooses; it must not cut the job otherwise.
+        application: its manifest.
+        placed: where the task runs. All micro-batches but the last are of the same size.
+        overdue: the outputs.
+    """
+    variant = next((known for known in application.variants if known.name == placed.variant), None)
+    if variant is None or any(each.micro_batches[-1] >= placed.micro_batch_count for each in overdue):
+        return ()
+    sinks = {sink.name for sink in variant.sinks}
+    if not {each.branch for each in overdue} <= (sinks if len(sinks) > 1 else {None}):
+        return ()
+    by_root: dict[str, list[OverdueOutputs]] = {}
+    for each in overdue:
+        by_root.setdefault(path_to(variant, each.branch)[0] if each.branch else "", []).append(each)
+    if len(by_root) > MAX_SECOND_PARTS:
+        return ()
+    return tuple(_work(application, variant, placed, several) for several in by_root.values())
+
+
+def _work(
+    application: Application, variant: Variant, placed: TaskPlaced, overdue: list[OverdueOutputs]
+) -> OverdueWork:
+    numbers = tuple(sorted({number for each in overdue for number in each.micro_batches}))
+    wanted = {name for each in overdue if each.branch for name in path_to(variant, each.branch)}
+    if wanted:
+        stages = tuple(stage for stage in variant.stages if stage.name in wanted)
+        variant = variant.model_copy(update={"stages": stages})
+    last = placed.micro_batch_count - 1
+    batch = placed.micro_batch * len(numbers)
+    if last in numbers:
+        batch += placed.batch - last * placed.micro_batch - placed.micro_batch
+    return OverdueWork(numbers, Job(application, variant, batch, cut=placed.micro_batch))
+
+
+def is_worth_it(
+    found: Placement | Infeasible, request: PlacementRequest, waits_ms: Mapping[str, float], now_ms: float
+) -> bool:
+    """Whether a job is to run a second time as it was placed: in time, and without disturbing others.
+
+    Args:
+        found: where it would run.
         request: the job of what is overdue; `avoid` has the laggards.
-        cluster: what the nodes are busy with.
+        waits_ms: how long work on each node waits for that of others.
         now_ms: the present moment.
     """
-    found = policy.place(request, cluster, now_ms)
     if isinstance(found, Infeasible) or found.job.micro_batch != request.job.micro_batch:
-        return None
+        return False
     response_ms = found.prediction.response_ms
     if response_ms == inf or now_ms + response_ms > request.due_ms:
-        return None
-    waits_ms = max(cluster.ready_ms(name, now_ms) - now_ms for name in found.node_names)
-    return found if waits_ms <= BUSY_SHARE * response_ms else None
+        return False
+    return max(waits_ms[name] for name in found.node_names) <= BUSY_SHARE * response_ms

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from splitplace.messages.placing import StagePlacement
+from splitplace.messages.second_run import SecondPart, SecondRun
 from splitplace.messages.task import TaskPlaced, TaskResult
 from splitplace.services.gateway import answers
 from splitplace.services.gateway.core import GatewayCore
@@ -99,6 +100,18 @@ def test_the_part_with_the_greatest_coverage_of_any_attempt_is_kept() -> None:
     finish = the_end(core.time_passed(980.0))
     assert finish.result == partly(0.5)
     assert "n2 died" in finish.reason
+
+
+def test_a_lost_branch_that_runs_again_in_time_makes_the_answer_full() -> None:
+    core = running(predicted_ms=SLOW_MS)
+    assert core.nodes_online({"n1": BOOT, "n3": BOOT}, 500.0) == []
+    assert core.tasks["camera.1"].phase == "degraded"
+    again = star(nodes=("n1", "n3"))
+    again = again.model_copy(update={"stages": again.stages[1:]})
+    second = SecondRun(task="camera.1", attempt=1, parts=(SecondPart(micro_batches=(0,), placed=again),))
+    assert kinds(core.second_run(second, 510.0)) == ["Cancel", "Dispatch"]
+    assert core.tasks["camera.1"].needed_nodes == ("n3",)
+    assert the_end(core.result(result().model_copy(update={"variant": "semantic"}), 900.0)).on_time
 
 
 @pytest.mark.parametrize("changes", [{"attempt": 2}, {"batch": 3}, {"key": "camera.2"}])

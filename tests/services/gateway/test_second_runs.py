@@ -7,7 +7,7 @@ import pytest
 
 from splitplace.messages.frames import TensorHeader, decode_tensor, unpack
 from splitplace.messages.placing import StagePlacement
-from splitplace.messages.second_run import SecondRun
+from splitplace.messages.second_run import SecondPart, SecondRun
 from splitplace.messages.task import StageReport, TaskPlaced
 from splitplace.services.gateway.core import GatewayCore
 from splitplace.services.gateway.dispatch import input_frames
@@ -20,7 +20,9 @@ from tests.support.outputs import logits_application
 
 def second(attempt: int = 1, node: str = "n2", numbers: tuple[int, ...] = (0,)) -> SecondRun:
     again = placed(attempt, (node,)).model_copy(update={"batch": len(numbers), "micro_batch": 1})
-    return SecondRun(task="camera.1", attempt=attempt, micro_batches=numbers, placed=again)
+    return SecondRun(
+        task="camera.1", attempt=attempt, parts=(SecondPart(micro_batches=numbers, placed=again),)
+    )
 
 
 ONLINE = {"n1": BOOT, "n2": BOOT, "n3": BOOT}
@@ -117,7 +119,7 @@ def test_frames_of_a_second_run_keep_their_numbers() -> None:
         changes = {"application": "app", "batch": batch, "micro_batch": 2, "stages": stages}
         return placed().model_copy(update=changes)
 
-    run = SecondRun(task="camera.1", attempt=1, micro_batches=(1, 3), placed=whole(3, "b"))
+    run = SecondPart(micro_batches=(1, 3), placed=whole(3, "b"))
     frames = list(
         input_frames(logits_application(), whole(7, "a"), inputs, 100.0, compress=False, second=run)
     )
@@ -126,3 +128,33 @@ def test_frames_of_a_second_run_keep_their_numbers() -> None:
         header, body = unpack(TensorHeader, frame)
         assert (header.micro_batch, header.micro_batches, header.second_run) == (number, 4, True)
         assert np.array_equal(decode_tensor(header, body), inputs[2 * number : 2 * number + 2])
+
+
+def test_frames_of_a_second_run_go_to_its_branches_alone() -> None:
+    inputs = np.arange(4 * 8, dtype=np.uint8).reshape(4, 8)
+
+    def tree(batch: int, node: str, *names: str) -> TaskPlaced:
+        stages = tuple(StagePlacement(stage=name, node=f"{node}-{name}", work_ms=1.0) for name in names)
+        changes = {"application": "app", "variant": "tree", "batch": batch, "micro_batch": 2}
+        return placed().model_copy(update=changes | {"stages": stages})
+
+    first = tree(4, "first", "trunk", "left", "middle", "right")
+    run = SecondPart(micro_batches=(1,), placed=tree(2, "other", "trunk", "middle", "right"))
+    ((node, frame),) = input_frames(logits_application(), first, inputs, 100.0, compress=False, second=run)
+    header, _ = unpack(TensorHeader, frame)
+    route = header.route
+    assert (node, header.micro_batch) == ("other-trunk", 1)
+    assert route is not None
+    (middle,) = route.next
+    (right,) = middle.next
+    assert (middle.node, right.node, right.next) == ("other-middle", "other-right", ())
+
+
+def test_parts_of_a_second_run_are_of_its_attempt_and_share_no_stage() -> None:
+    one = second(numbers=(0,)).parts[0]
+    with pytest.raises(ValueError, match="in common"):
+        SecondRun(task="camera.1", attempt=1, parts=(one, one))
+    with pytest.raises(ValueError, match="another task or attempt"):
+        SecondRun(task="camera.1", attempt=2, parts=(one,))
+    with pytest.raises(ValueError, match="are placed of"):
+        SecondPart(micro_batches=(0, 1), placed=one.placed)

@@ -2,9 +2,10 @@
 
 import pytest
 
-from splitplace.messages.second_run import TaskLagging
+from splitplace.messages.second_run import OverdueOutputs, SecondPart, TaskLagging
 from splitplace.policies.placement import placement_policy
-from splitplace.services.placer.core import PlacerCore, SecondPlacing
+from splitplace.services.placer.core import PlacerCore
+from splitplace.services.placer.second_runs import SecondPlacing
 from tests.support.examples import all_of, node, snapshot, three_ways
 from tests.support.messages import decided, finished
 
@@ -24,8 +25,16 @@ def placer(*, second_runs: bool = True, names: str = "ab", loaded: bool = True) 
     return made
 
 
-def lagging(attempt: int = 1, numbers: tuple[int, ...] = (1, 2)) -> TaskLagging:
-    return TaskLagging(task="c.t", attempt=attempt, micro_batches=numbers)
+def lagging(
+    attempt: int = 1, numbers: tuple[int, ...] = (1, 2), branches: tuple[str | None, ...] = (None,)
+) -> TaskLagging:
+    outputs = tuple(OverdueOutputs(branch=branch, micro_batches=numbers) for branch in branches)
+    return TaskLagging(task="c.t", attempt=attempt, outputs=outputs)
+
+
+def only_part(placing: SecondPlacing) -> SecondPart:
+    (part,) = placing.second.parts
+    return part
 
 
 def made_of(placing: SecondPlacing | None) -> SecondPlacing:
@@ -35,11 +44,39 @@ def made_of(placing: SecondPlacing | None) -> SecondPlacing:
 
 def test_what_is_overdue_is_placed_on_another_node() -> None:
     placing = made_of(placer().lagging(lagging(), 100.0))
-    second = placing.second
-    assert (second.task, second.attempt, second.micro_batches) == ("c.t", 1, (1, 2))
-    assert (second.placed.nodes, second.placed.batch, second.placed.micro_batch) == (("b",), 6, 4)
-    assert second.placed.reason == "overdue on a"
+    second, part = placing.second, only_part(placing)
+    assert (second.task, second.attempt, part.micro_batches) == ("c.t", 1, (1, 2))
+    assert (part.placed.nodes, part.placed.batch, part.placed.micro_batch) == (("b",), 6, 4)
+    assert part.placed.reason == "overdue on a"
     assert placing.prepare == ()
+
+
+def branched(made: PlacerCore) -> dict[str, str]:
+    """Place the next attempt in two branches. Returns the node of each."""
+    placing = made.place(decided("c.t", attempt=2, variant="semantic", batch=10, slack_ms=5000.0), 0.0)
+    assert placing is not None
+    nodes = {share.stage: share.node for share in placing.placed.stages}
+    assert len(set(nodes.values())) == len(nodes) == 2
+    return nodes
+
+
+def test_only_the_branch_that_is_overdue_is_placed_again() -> None:
+    made = placer(names="abcd")
+    nodes = branched(made)
+    branch = next(iter(nodes))
+    part = only_part(made_of(made.lagging(lagging(2, branches=(branch,)), 100.0)))
+    (share,) = part.placed.stages
+    assert share.stage == branch
+    assert share.node != nodes[branch]
+    assert part.placed.reason == f"overdue on {nodes[branch]}"
+
+
+def test_branches_are_placed_one_after_the_other_so_they_share_what_is_free() -> None:
+    made = placer(names="abcd")
+    nodes = branched(made)
+    parts = made_of(made.lagging(lagging(2, branches=tuple(nodes)), 100.0)).second.parts
+    assert [part.placed.stages[0].stage for part in parts] == list(nodes)
+    assert {part.placed.stages[0].node for part in parts} == {*"abcd"} - {*nodes.values()}
 
 
 def test_a_repetition_gets_the_same_second_run() -> None:

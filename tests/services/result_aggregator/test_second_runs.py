@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from splitplace.messages.frames import FrameError, TensorHeader
 from splitplace.messages.placing import StagePlacement
-from splitplace.messages.second_run import SecondRun
+from splitplace.messages.second_run import OverdueOutputs, SecondPart, SecondRun
 from splitplace.messages.task import StageReport, TaskPlaced, TaskResult
 from splitplace.policies.lagging import EXTRA_MS, USUAL
 from splitplace.services.result_aggregator.core import ResultAggregatorCore
@@ -19,6 +19,8 @@ from tests.support.outputs import assert_right, outputs_of, placed_as, random_lo
 
 Output = tuple[TensorHeader, NDArray[Any]]
 LOGITS = random_logits(14)
+SPREAD = {"s0": (0, 2), "s1": (1,)}
+"""Micro-batches of each branch that run again."""
 DUE_MS = 100 * USUAL + EXTRA_MS
 
 
@@ -27,14 +29,17 @@ def first_placement(variant: str = "whole") -> TaskPlaced:
     return placed_as(header).model_copy(update={"batch": 14, "micro_batch": 4, "predicted_ms": 100.0})
 
 
-def second_run(*numbers: int, variant: str = "whole") -> SecondRun:
+def second_run(*numbers: int, variant: str = "whole", only: tuple[str, ...] = ()) -> SecondRun:
     """The stages of micro-batches that are all full, on nodes whose names begin with `other`."""
     first = first_placement(variant)
     stages = tuple(
-        StagePlacement(stage=stage.stage, node=f"other-{stage.stage}", work_ms=1.0) for stage in first.stages
+        StagePlacement(stage=stage.stage, node=f"other-{stage.stage}", work_ms=1.0)
+        for stage in first.stages
+        if not only or stage.stage in only
     )
     placed = first.model_copy(update={"batch": 4 * len(numbers), "stages": stages})
-    return SecondRun(task=first.task, attempt=1, micro_batches=numbers, placed=placed)
+    part = SecondPart(micro_batches=numbers, placed=placed)
+    return SecondRun(task=first.task, attempt=1, parts=(part,))
 
 
 def again(output: Output) -> Output:
@@ -65,12 +70,67 @@ def test_an_attempt_that_is_overdue_is_told_once_with_what_is_missing() -> None:
     assert aggregation.lagging_at_ms == DUE_MS
     assert aggregation.lagging(DUE_MS - 1) == []
     (lagging,) = aggregation.lagging(DUE_MS)
-    assert (lagging.attempt, lagging.micro_batches) == (1, (2, 3))
+    assert (lagging.attempt, lagging.outputs) == (1, (OverdueOutputs(micro_batches=(2, 3)),))
     assert aggregation.lagging(DUE_MS + 1) == []
 
 
-def test_tasks_with_branches_and_finished_ones_are_never_overdue() -> None:
-    assert placed_core("star").lagging(1e9) == []
+def test_branches_that_are_overdue_are_named() -> None:
+    aggregation = placed_core("tree")
+    for output in outputs_of(LOGITS, "tree"):
+        if output[0].stage == "left" or output[0].micro_batch == 0:
+            give(aggregation, output)
+    (lagging,) = aggregation.lagging(DUE_MS)
+    assert lagging.outputs == (OverdueOutputs(branch="right", micro_batches=(1, 2, 3)),)
+
+
+@given(order=st.permutations(range(8)))
+def test_a_branch_that_runs_again_completes_the_others(order: list[int]) -> None:
+    """The outputs of one branch come from its second run, along with some that came before."""
+    aggregation = placed_core("tree")
+    aggregation.second_run(second_run(0, 1, 2, variant="tree", only=("trunk", "middle", "right")))
+    outputs = outputs_of(LOGITS, "tree")
+    lefts = [output for output in outputs if output[0].stage == "left"]
+    rights = [output for output in outputs if output[0].stage == "right"]
+    sent = [*lefts, *(again(output) for output in rights[:3]), rights[3]]
+    results = [result for index in order if (result := give(aggregation, sent[index])) is not None]
+    (result,) = results
+    assert_right(result, LOGITS)
+    nodes = {report.node for report in result.stages}
+    assert {"node-left", "other-right", "node-right"} <= nodes
+    assert "other-left" not in nodes
+
+
+@given(order=st.permutations(range(8)))
+def test_each_branch_may_have_a_second_run_of_its_own(order: list[int]) -> None:
+    aggregation = placed_core("star")
+    zero, one = (second_run(*numbers, variant="star", only=(name,)) for name, numbers in SPREAD.items())
+    aggregation.second_run(zero.model_copy(update={"parts": (*zero.parts, *one.parts)}))
+    sent = [
+        again(output) if output[0].micro_batch in SPREAD[output[0].stage] else output
+        for output in outputs_of(LOGITS, "star")
+    ]
+    results = [result for index in order if (result := give(aggregation, sent[index])) is not None]
+    (result,) = results
+    assert_right(result, LOGITS)
+
+
+@pytest.mark.parametrize("only", [("trunk", "middle"), ("right",), ("trunk", "right"), ("trunk", "other")])
+def test_a_second_run_of_stages_that_are_no_branches_is_ignored(only: tuple[str, ...]) -> None:
+    aggregation = placed_core("tree")
+    aggregation.second_run(second_run(0, variant="tree", only=only))
+    right = next(output for output in outputs_of(LOGITS, "tree") if output[0].stage == "right")
+    assert not aggregation.may_send(again(right)[0])
+
+
+def test_a_branch_that_was_not_placed_again_has_no_second_output() -> None:
+    aggregation = placed_core("tree")
+    aggregation.second_run(second_run(0, variant="tree", only=("trunk", "left")))
+    left, right = outputs_of(LOGITS, "tree")[:2]
+    assert aggregation.may_send(again(left)[0])
+    assert not aggregation.may_send(again(right)[0])
+
+
+def test_finished_tasks_are_never_overdue() -> None:
     aggregation = placed_core()
     aggregation.finish("sensor.1", 1, 10.0)
     assert aggregation.lagging(1e9) == []

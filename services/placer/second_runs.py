@@ -1,0 +1,93 @@
+"""Places what is overdue of a task a second time. Pure."""
+
+from dataclasses import dataclass
+
+from splitplace.messages.application import Application
+from splitplace.messages.cluster import PrepareFragments
+from splitplace.messages.second_run import SecondPart, SecondRun, TaskLagging
+from splitplace.messages.task import TaskPlaced
+from splitplace.policies.cluster import ClusterView, stage_work
+from splitplace.policies.placement import Infeasible, Placement, PlacementPolicy, PlacementRequest
+from splitplace.policies.placement.foreseen import stage_placements
+from splitplace.policies.placement.second_runs import is_worth_it, laggards, overdue_work
+from splitplace.services.placer.hints import missing_hints
+
+HOPS_TO_DISPATCH = 1
+"""Placement to gateway: then the inputs are sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class SecondPlacing:
+    """A second run to publish, and hints to nodes that have not loaded what they will need."""
+
+    second: SecondRun
+    prepare: tuple[PrepareFragments, ...] = ()
+
+
+def place_again(
+    application: Application,
+    placed: TaskPlaced,
+    lagging: TaskLagging,
+    policy: PlacementPolicy,
+    cluster: ClusterView,
+    *,
+    now_ms: float,
+    due_ms: float,
+    avoid: frozenset[str],
+) -> SecondPlacing | None:
+    """Place what is overdue on nodes that have no part in it; None if some of it cannot be in time there.
+
+    The ledger of the cluster then has both runs.
+
+    Args:
+        application: the manifest.
+        placed: the first run.
+        lagging: what is overdue of it.
+        policy: chooses the nodes.
+        cluster: what the nodes are busy with.
+        now_ms: the present moment.
+        due_ms: when the task must be answered.
+        avoid: nodes that failed the task before.
+    """
+    parts = overdue_work(application, placed, lagging.outputs)
+    if not parts:
+        return None
+    behind = laggards(application, placed, lagging.outputs)
+    start_ms = now_ms + HOPS_TO_DISPATCH * cluster.hop_ms
+    waits_ms = {name: cluster.ready_ms(name, now_ms) - now_ms for name in cluster.nodes}
+    work = first_work = stage_work(application, placed)
+    made: list[Placement] = []
+    for part in parts:
+        request = PlacementRequest(lagging.task, part.job, start_ms, due_ms, avoid | behind)
+        found = policy.place(request, cluster, now_ms)
+        if isinstance(found, Infeasible) or not is_worth_it(found, request, waits_ms, now_ms):
+            if made:
+                cluster.placed(lagging.task, lagging.attempt, first_work, now_ms, due_ms=due_ms)
+            return None
+        made.append(found)
+        work = (*work, *found.stage_work())
+        cluster.placed(lagging.task, lagging.attempt, work, now_ms, due_ms=due_ms)
+    second = SecondRun(
+        task=lagging.task,
+        attempt=lagging.attempt,
+        parts=tuple(
+            SecondPart(
+                micro_batches=part.micro_batches,
+                placed=TaskPlaced(
+                    task=lagging.task,
+                    attempt=lagging.attempt,
+                    application=application.name,
+                    variant=placed.variant,
+                    batch=part.job.batch,
+                    micro_batch=part.job.micro_batch,
+                    policy=policy.name,
+                    stages=stage_placements(found),
+                    predicted_ms=found.prediction.response_ms,
+                    reason=f"overdue on {', '.join(sorted(behind))}"[:1000],
+                ),
+            )
+            for part, found in zip(parts, made, strict=True)
+        ),
+    )
+    hints = (missing_hints(cluster, lagging.task, lagging.attempt, found) for found in made)
+    return SecondPlacing(second, tuple(hint for several in hints for hint in several))
