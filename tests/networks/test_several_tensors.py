@@ -263,6 +263,8 @@ def test_an_input_without_a_batch_is_sent_as_it_is() -> None:
         ("tokens_and_mask", (*CLASSES, "--set", "mask=.5"), "is of type int64, which has no .5"),
         ("tokens_and_mask", (*CLASSES, "--set", "mask=inf"), "is of type int64, which has no inf"),
         ("tokens_and_mask", (*CLASSES, "--set", "mask=1e19"), "is of type int64, which has no 1e19"),
+        ("gain", (*CLASSES, "--set", "gain=nan"), "which has no nan"),
+        ("gain", (*CLASSES, "--state", "gain=y"), "--kind tensors does"),
         ("lstm", CLASSES, "choose one with --output"),
         (
             "picture_and_numbers",

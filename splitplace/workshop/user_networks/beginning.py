@@ -101,6 +101,8 @@ def _filled(value: onnx.ValueInfoProto, number: str, pair: str) -> NDArray[Any]:
         is_known = wide in {0, 1}
     elif dtype.kind in "iu":
         is_known = wide.is_integer() and np.iinfo(dtype).min <= wide <= np.iinfo(dtype).max
+    elif dtype.kind == "f":
+        is_known = np.isinf(wide) or abs(wide) <= np.finfo(dtype).max
     if not is_known:
         raise UserNetworkError(f"--set {pair}: {value.name!r} is of type {dtype}, which has no {number}")
     return np.full([side.dim_value or 1 for side in tensor.shape.dim], wide, dtype)

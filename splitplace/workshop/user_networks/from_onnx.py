@@ -176,6 +176,8 @@ def adopt(model: onnx.ModelProto, preprocessing: Preprocessing | None, wishes: W
     problem = outputs_batch_first(changed, alone) or problem
     if wishes.head is not None:
         return _with_head(changed, given, alone, notes, wishes, problem)
+    if wishes.states:
+        raise UserNetworkError("--state: an answer of classes brings no state; --kind tensors does")
     ending = end_with_logits(changed, alone, wishes.output_kind)
     notes = (*notes, f"its output is taken for {ending.kind}: {ending.recognised_by}")
     expected = alone.outputs(changed)
