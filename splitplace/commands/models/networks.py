@@ -50,6 +50,11 @@ def adopted_network(  # noqa: PLR0917 - what the command was given, in its order
         wishes = replace(wishes, are_arrays=wishes.are_arrays or sound.rate_hz is not None)
         adopted, chosen, kind = _onnx(read_onnx(Path(network)), wishes, said, flags, labels)
         return sound.added_to(adopted), chosen, kind
+    if not network.rpartition(":")[0]:
+        raise UserNetworkError(
+            f"{network[:200]!r} is neither FILE.onnx, FILE.pt2, torchvision:NAME nor timm:NAME, and no "
+            "FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION"
+        )
     if not wishes.input:
         raise UserNetworkError("say the shape of its pictures, like --input 3x32x32")
     sides = _sides(wishes.input)

@@ -11,7 +11,6 @@ from pydantic import TypeAdapter
 
 from splitplace.workshop.user_networks.child import exported_by
 from splitplace.workshop.user_networks.preprocessing import Preprocessing
-from splitplace.workshop.user_networks.reading import UserNetworkError
 
 CHILD = "splitplace.workshop.user_networks.torch_child"
 
@@ -58,9 +57,5 @@ def export_torch(request: TorchRequest) -> onnx.ModelProto:
         UserNetworkError: The code, the network or its weights are of no use.
         MissingExtraError: torch is not installed.
     """
-    if not request.place:
-        raise UserNetworkError(
-            f"{request.builder!r} is neither FILE.py:FUNCTION nor PACKAGE.MODULE:FUNCTION, nor an ONNX file"
-        )
     model, _ = exported_by(CHILD, request.builder, REQUEST.dump_json(request), REPORT)
     return model

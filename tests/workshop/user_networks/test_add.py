@@ -213,7 +213,8 @@ def test_torch_code_with_its_weights_answers_as_it_does_in_torch(user: Path) -> 
         ("my_model.py:absent", ("--accuracy", "1", "--input", "3x16x16"), "has no function absent"),
         ("my_model.py:nothing", ("--accuracy", "1", "--input", "3x16x16"), "gives int"),
         ("my_model.py:build", ("--accuracy", "1", "--input", "1x16x16"), "does not run on pictures"),
-        ("my_model.py", ("--accuracy", "1", "--input", "3x16x16"), "neither FILE.py:FUNCTION"),
+        ("my_model.py", ("--accuracy", "1", "--input", "3x16x16"), "no FILE.py:FUNCTION"),
+        ("model.tflite", ("--accuracy", "1"), "neither FILE.onnx"),
         (
             "my_model.py:build",
             ("--accuracy", "1", "--input", "3x16x16", "--weights", "two.txt"),
