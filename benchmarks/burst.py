@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from splitplace.bus.cluster import subscribe_cluster
 from splitplace.bus.connection import Bus, Received
 from splitplace.bus.settings import Settings
 from splitplace.commands.processes.broker import started_broker
@@ -155,8 +156,8 @@ async def online(settings: Settings) -> AsyncIterator[None]:
     bus, nodes, services = Bus(settings, "benchmark"), asyncio.Event(), asyncio.Event()
     seen = set()
 
-    async def on_cluster(received: Received[ClusterState]) -> None:
-        if sum(node.online for node in received.message.nodes) == len(NODES):
+    def on_cluster(state: ClusterState) -> None:
+        if sum(node.online for node in state.nodes) == len(NODES):
             nodes.set()
 
     async def on_service(received: Received[ServiceStatus]) -> None:
@@ -165,7 +166,7 @@ async def online(settings: Settings) -> AsyncIterator[None]:
         if len(seen) == len(SERVICES):
             services.set()
 
-    bus.subscribe(topics.CLUSTER_STATE, on_cluster)
+    subscribe_cluster(bus, on_cluster)
     bus.subscribe(topics.SERVICE_STATUS, on_service)
     async with bus:
         await asyncio.wait_for(asyncio.gather(nodes.wait(), services.wait()), 60.0)

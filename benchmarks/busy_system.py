@@ -12,7 +12,6 @@ from splitplace.messages.metrics import ServiceMetrics
 from splitplace.messages.placing import StagePlacement
 from splitplace.messages.task import StageReport, VariantEstimate
 from splitplace.messages.topics import (
-    CLUSTER_STATE,
     JOB_ACCEPTED,
     JOB_DECIDED,
     JOB_FINISHED,
@@ -22,6 +21,7 @@ from splitplace.messages.topics import (
     SERVICE_STATUS,
     SERVICES,
 )
+from tests.support.cluster_parts import publish_cluster
 from tests.support.messages import accepted, decided, finished, placed
 
 NODES = 100
@@ -89,7 +89,7 @@ class BusySystem:
                     heartbeat = ServiceMetrics.model_validate({"service": service, **counts})
                     await bus.publish(METRICS_SERVICE, heartbeat)
                 nodes = tuple(node(each, number % 7, self.fault) for each in range(NODES))
-                await bus.publish(CLUSTER_STATE, ClusterState(sequence=number, nodes=nodes))
+                await publish_cluster(bus, ClusterState(sequence=number, nodes=nodes))
                 for _ in range(TASKS_PER_SECOND if self.is_busy.is_set() else 0):
                     await self._task(bus, number)
                     number += 1

@@ -23,7 +23,7 @@ from splitplace.commands.processes.broker import available_kind, started_broker
 from splitplace.commands.processes.children import Processes
 from splitplace.messages import topics
 from splitplace.messages.application import Application
-from splitplace.messages.cluster import NodeVitals, PrepareFragments
+from splitplace.messages.cluster import NodeInfo, NodeVitals, PrepareFragments
 from splitplace.messages.frames import FragmentHeader
 from splitplace.messages.limits import MAX_STAGES, MEBIBYTE
 from splitplace.storage.model_store import ModelStore, sha256_of
@@ -57,13 +57,17 @@ class Observer:
         self.bus = Bus(settings, "benchmark", receive_maximum=64)
         self.progress = Progress()
         self.applications: dict[str, Application] = {}
+        self.bus.subscribe(topics.NODE_INFO, self._on_info)
         self.bus.subscribe(topics.NODE_VITALS, self._on_vitals)
         self.bus.subscribe(topics.FRAGMENT_CHUNK, self._on_chunk)
         self.bus.subscribe(topics.APPLICATION, self._on_application)
 
+    async def _on_info(self, received: Received[NodeInfo]) -> None:
+        self.progress.stored[received.message.node] = frozenset(received.message.stored)
+        self.progress.news.set()
+
     async def _on_vitals(self, received: Received[NodeVitals]) -> None:
         vitals = received.message
-        self.progress.stored[vitals.node] = frozenset(vitals.stored)
         self.progress.received_bytes[vitals.node] = vitals.received_bytes
         self.progress.news.set()
 

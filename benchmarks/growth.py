@@ -137,8 +137,8 @@ class Services:
         state = cluster(self._application, nodes)
         for node in state.nodes:
             self.monitor.status(node_status(node.node, node.boot), now_ms)
-            self.monitor.info(node_info(node.node, node.boot), now_ms)
-            self.monitor.vitals(node_vitals(node.node, node.boot, loaded=node.loaded), now_ms)
+            self.monitor.info(node_info(node.node, node.boot, loaded=node.loaded), now_ms)
+            self.monitor.vitals(node_vitals(node.node, node.boot), now_ms)
         self.know(state, now_ms)
 
 

@@ -18,7 +18,8 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
-from splitplace.bus.connection import Bus, RawReceived, Received
+from splitplace.bus.cluster import subscribe_cluster
+from splitplace.bus.connection import Bus, RawReceived
 from splitplace.bus.settings import Settings
 from splitplace.commands.processes.broker import started_broker
 from splitplace.commands.processes.children import Processes
@@ -62,14 +63,14 @@ class OneAtATime:
         self.online = 0
         self._answer: asyncio.Future[Answer] | None = None
         self.bus.subscribe_raw(topics.ANSWER, self._on_answer, client="benchmark")
-        self.bus.subscribe(topics.CLUSTER_STATE, self._on_cluster)
+        subscribe_cluster(self.bus, self._on_cluster)
 
     async def _on_answer(self, raw: RawReceived) -> None:
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(Answer.model_validate_json(raw.payload))
 
-    async def _on_cluster(self, received: Received[ClusterState]) -> None:
-        self.online = sum(node.online for node in received.message.nodes)
+    def _on_cluster(self, state: ClusterState) -> None:
+        self.online = sum(node.online for node in state.nodes)
 
     async def ask(self, application: str, name: str, image: NDArray[np.uint8]) -> tuple[Answer, float]:
         """Send one task; return its answer and the response time in ms seen by the sensor."""

@@ -22,6 +22,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
+from splitplace.bus.cluster import subscribe_cluster
 from splitplace.bus.connection import Bus, Received
 from splitplace.bus.settings import Settings
 from splitplace.commands.processes.broker import available_kind, started_broker
@@ -104,10 +105,10 @@ class Pipeline:
         self.online = 0
         self.bus = Bus(settings, "benchmark")
         self.bus.subscribe(topics.TENSOR, self._on_output, receiver=AGGREGATOR_INBOX)
-        self.bus.subscribe(topics.CLUSTER_STATE, self._on_cluster)
+        subscribe_cluster(self.bus, self._on_cluster)
 
-    async def _on_cluster(self, received: Received[ClusterState]) -> None:
-        self.online = sum(node.online for node in received.message.nodes)
+    def _on_cluster(self, state: ClusterState) -> None:
+        self.online = sum(node.online for node in state.nodes)
 
     async def _on_output(self, received: Received[TensorHeader]) -> None:
         header = received.message

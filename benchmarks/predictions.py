@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.shaping import shaped_link
+from splitplace.bus.cluster import subscribe_cluster
 from splitplace.bus.connection import Bus, RawReceived, Received
 from splitplace.bus.settings import Settings
 from splitplace.commands.processes.broker import Broker, available_kind, started_broker
@@ -82,7 +83,7 @@ class Sensor:
         self.bus.subscribe(topics.JOB_FINISHED, self._on_finished)
         self.bus.subscribe(topics.JOB_PLACED, self._on_placed)
         self.bus.subscribe(topics.JOB_SECOND_RUN, self._on_second_run)
-        self.bus.subscribe(topics.CLUSTER_STATE, self._on_cluster)
+        subscribe_cluster(self.bus, self._on_cluster)
 
     async def _on_answer(self, raw: RawReceived) -> None:
         answer = Answer.model_validate_json(raw.payload)
@@ -101,8 +102,8 @@ class Sensor:
     async def _on_second_run(self, received: Received[SecondRun]) -> None:
         self.outcomes.again.add(received.message.task)
 
-    async def _on_cluster(self, received: Received[ClusterState]) -> None:
-        self.outcomes.cluster = received.message
+    def _on_cluster(self, state: ClusterState) -> None:
+        self.outcomes.cluster = state
 
     async def until_ready(self, nodes: int, fragments: int) -> None:
         """Wait until the nodes are online and have loaded this many fragments each."""

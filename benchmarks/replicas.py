@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.predictions import Sensor, inputs, node_command
+from splitplace.bus.cluster import subscribe_cluster
 from splitplace.bus.connection import Bus, Received
 from splitplace.bus.service import now_ms
 from splitplace.bus.settings import Settings
@@ -57,7 +58,7 @@ class Placers:
         self.bus = Bus(settings, "benchmark-placer")
         self.bus.subscribe(topics.JOB_DECIDED, self._on_decided)
         self.bus.subscribe(topics.JOB_FINISHED, self._on_finished)
-        self.bus.subscribe(topics.CLUSTER_STATE, self._on_cluster)
+        subscribe_cluster(self.bus, self._on_cluster)
         for core in self._cores.values():
             core.add_application(application)
 
@@ -80,10 +81,10 @@ class Placers:
         for core in self._cores.values():
             core.finished(received.message, now_ms())
 
-    async def _on_cluster(self, received: Received[ClusterState]) -> None:
+    def _on_cluster(self, state: ClusterState) -> None:
         for core in self._cores.values():
-            for hint in core.cluster(received.message, now_ms()):
-                await self.bus.publish(topics.NODE_PREPARE, hint)
+            for hint in core.cluster(state, now_ms()):
+                self.bus.send(topics.NODE_PREPARE, hint)
 
 
 class Network:

@@ -2,19 +2,17 @@
 
 import asyncio
 import logging
-import platform
 import time
 from collections.abc import Callable, Iterator
 from itertools import zip_longest
 from math import inf
 
-import onnxruntime as ort
-
 from splitplace.bus.assembly import TensorAssembly
 from splitplace.bus.connection import Received
 from splitplace.bus.identity import TENSOR_SESSION
-from splitplace.bus.service import Service, new_boot_id, now_ms, software_version
+from splitplace.bus.service import Service, new_boot_id, now_ms
 from splitplace.bus.upkeep import Upkeep
+from splitplace.edge_node.about import about
 from splitplace.edge_node.available_memory import room_for_fragments
 from splitplace.edge_node.call import Failure
 from splitplace.edge_node.catalogue import Catalogue
@@ -25,6 +23,7 @@ from splitplace.edge_node.lending import ActivationLender
 from splitplace.edge_node.link_meter import LinkMeter
 from splitplace.edge_node.loader import Loader
 from splitplace.edge_node.memory import MemoryBudget
+from splitplace.edge_node.news import News
 from splitplace.edge_node.outbox import Outbox
 from splitplace.edge_node.own_speed import OwnSpeed
 from splitplace.edge_node.quarantine import Quarantine
@@ -103,17 +102,9 @@ class Agent:
         self._rejected = 0
         self._executed_before = 0
         self._loop = asyncio.get_running_loop()
-        self._info = NodeInfo(
-            node=self._node,
-            boot=self._boot,
-            score=speed.score,
-            cores=settings.cores,
-            cpu_share=settings.cpu_share,
-            memory_budget_bytes=settings.memory_budget_bytes,
-            encode_megabytes_per_second=encode_megabytes_per_second,
-            platform=platform.platform()[:200],
-            software=f"splitplace {software_version()}, ONNX Runtime {ort.__version__}",
-        )
+        self._info = about(settings, self._boot, speed.score, encode_megabytes_per_second)
+        """What it offered when it was told last."""
+        self._news = News()
 
         status = NodeStatus(node=self._node, boot=self._boot, online=False)
         self._service = Service(f"node-{self._node}", settings, status=status)
@@ -320,13 +311,14 @@ class Agent:
     # --- info and vitals ---------------------------------------------------------------------------
 
     async def _publish_info(self) -> None:
-        alone, began_ms = self._link.sending(), now_ms()
+        info, alone, began_ms = self._info, self._link.sending(), now_ms()
+        self._news.told(info, began_ms)
         try:
-            await self._own_info.publish({NODE_INFO.name_of(self._info): self._info})
+            await self._own_info.publish({NODE_INFO.name_of(info): info})
         except BaseException:
             self._link.given_up()
             raise
-        self._link.acknowledged(1, began_ms, now_ms(), alone=alone)
+        self._link.acknowledged(len(NODE_INFO.encoded(info)), began_ms, now_ms(), alone=alone)
 
     def _beat_soon(self) -> None:
         """Send the next heartbeat early: who waits for a fragment must know that it is being loaded."""
@@ -337,10 +329,15 @@ class Agent:
             self._service.spawn(self._publish_vitals(), "early heartbeat")
 
     async def _publish_vitals(self) -> None:
+        """Send a heartbeat, after news of the offer: what is loaded is told before its loading ends."""
         self._beat_ms = now_ms()
         sample, files, prepared = await asyncio.to_thread(self._sample)
-        stored = self._catalogue.stored(files)
-        await self._control.publish(NODE_VITALS, self._vitals(sample, stored, prepared))
+        info, vitals = self._offer(self._catalogue.stored(files), prepared), self._vitals(sample)
+        if self._news.is_due(info, now_ms()):
+            self._info = info
+            self._service.spawn(self._publish_info(), "info")
+            await asyncio.sleep(0)  # no heartbeat waits for the broker
+        await self._control.publish(NODE_VITALS, vitals)
 
     def _sample(self) -> tuple[VitalsSample, tuple[str, ...], tuple[PreparedFragment, ...]]:
         """Return use of the device, files on disk, and what is prepared. Blocks: reads /proc and the disk."""
@@ -355,11 +352,25 @@ class Agent:
         refused = [f"fragment {fragment[:12]} is put aside" for fragment in self._quarantine.refused()]
         return "; ".join([*filter(None, [self._store.trouble]), *refused])[:1000]
 
-    def _vitals(
-        self, sample: VitalsSample, stored: tuple[str, ...], prepared: tuple[PreparedFragment, ...]
-    ) -> NodeVitals:
-        load, seen, link = self._executor.load(), self._service.statistics, self._link.figures()
-        self._executor.compress = self._settings.compress_at(link.up_megabytes_per_second)
+    def _offer(self, stored: tuple[str, ...], prepared: tuple[PreparedFragment, ...]) -> NodeInfo:
+        return self._info.model_copy(
+            update={
+                "loaded": self._loader.loaded[-MAX_FRAGMENTS_LISTED:],
+                "stored": stored[:MAX_FRAGMENTS_LISTED],
+                "prepared": prepared[:MAX_FRAGMENTS_LISTED],
+                "speed": self._speed.speed.message,
+                "timings": self._outbox.ratios.added_to(self._executor.load().timings),
+                "load_ms": self._loader.load_ms,
+                "load_ms_per_megabyte": self._loader.load_ms_per_megabyte,
+                "map_ms": self._loader.map_ms,
+                "link": self._link.figures(),
+            }
+        )
+
+    def _vitals(self, sample: VitalsSample) -> NodeVitals:
+        load, seen = self._executor.load(), self._service.statistics
+        up = self._link.figures().up_megabytes_per_second
+        self._executor.compress = self._settings.compress_at(up)
         return NodeVitals(
             node=self._node,
             boot=self._boot,
@@ -368,17 +379,8 @@ class Agent:
             resident_bytes=sample.resident_bytes,
             loaded_bytes=self._loader.loaded_bytes,
             mapped_bytes=self._loader.mapped_bytes,
-            loaded=self._loader.loaded[-MAX_FRAGMENTS_LISTED:],
-            stored=stored[:MAX_FRAGMENTS_LISTED],
-            prepared=prepared[:MAX_FRAGMENTS_LISTED],
             queue_length=load.queue_length,
             queue_ms=load.queue_ms,
-            speed=self._speed.speed.message,
-            timings=self._outbox.ratios.added_to(load.timings),
-            load_ms=self._loader.load_ms,
-            load_ms_per_megabyte=self._loader.load_ms_per_megabyte,
-            map_ms=self._loader.map_ms,
-            link=link,
             running=load.running,
             loading=self._loader.loading,
             loads=self._loader.loads[:MAX_FRAGMENTS_LISTED],

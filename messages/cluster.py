@@ -38,25 +38,6 @@ class NodeStatus(Message):
     """Whether no other node of this name was heard for a while: a newcomer of the name then gives way."""
 
 
-class NodeInfo(Message):
-    """A node's capacity, measured by itself at start; retained on `node/<id>/info`."""
-
-    node: Name
-    boot: BootId
-    score: NonNegative
-    """Effective speed in GFLOP/s of the reference benchmark on all its cores, under its CPU share."""
-    cores: Annotated[int, Field(ge=1, le=4096)]
-    cpu_share: NonNegative | None
-    """Share of one core it is limited to; None = unlimited."""
-    memory_budget_bytes: Bytes
-    """Bytes that loaded fragments may take together."""
-    encode_megabytes_per_second: NonNegative
-    """Speed of its tensor codec."""
-    platform: Words
-    software: Words
-    """Versions of splitplace and ONNX Runtime."""
-
-
 AtLeastOne = Annotated[float, Field(ge=1, le=4096, allow_inf_nan=False)]
 
 
@@ -122,8 +103,45 @@ class PreparedFragment(Part):
     """Weights that it maps beside that: page cache, which gives way where memory is short."""
 
 
+class NodeInfo(Message):
+    """What a node offers: its capacity, what it holds and has measured; retained on `node/<id>/info`.
+
+    Told again when something of it has changed enough to matter.
+    """
+
+    node: Name
+    boot: BootId
+    score: NonNegative
+    """At start: effective GFLOP/s of the reference benchmark on all its cores, under its CPU share."""
+    cores: Annotated[int, Field(ge=1, le=4096)]
+    cpu_share: NonNegative | None
+    """Share of one core it is limited to; None = unlimited."""
+    memory_budget_bytes: Bytes
+    """Bytes that loaded fragments may take together."""
+    encode_megabytes_per_second: NonNegative
+    """Speed of its tensor codec."""
+    platform: Words
+    software: Words
+    """Versions of splitplace and ONNX Runtime."""
+    loaded: Annotated[tuple[Sha256, ...], Field(max_length=MAX_FRAGMENTS_LISTED)]
+    stored: Annotated[tuple[Sha256, ...], Field(max_length=MAX_FRAGMENTS_LISTED)]
+    """Fragments on its disk."""
+    prepared: Annotated[tuple[PreparedFragment, ...], Field(max_length=MAX_FRAGMENTS_LISTED)] = ()
+    """Fragments that it can map without preparing them first."""
+    speed: NodeSpeed | None = None
+    """None: as `score` says, one micro-batch at a time."""
+    timings: Annotated[tuple[FragmentTiming, ...], Field(max_length=MAX_FRAGMENTS_LISTED)]
+    load_ms: Milliseconds | None = None
+    """Time to prepare and load a fragment whose files are there, beside that of its size; None before."""
+    load_ms_per_megabyte: Milliseconds = 0.0
+    """What each megabyte of its files adds."""
+    map_ms: Milliseconds | None = None
+    """Moving average of the time to load a fragment that is prepared; None before the first."""
+    link: LinkFigures = LinkFigures()
+
+
 class NodeVitals(Message):
-    """A heartbeat on `node/<id>/vitals`; missing ones mean the node is dead."""
+    """A heartbeat on `node/<id>/vitals`: how busy a node is. Missing ones mean that it is dead."""
 
     node: Name
     boot: BootId
@@ -135,24 +153,9 @@ class NodeVitals(Message):
     """Private memory reserved by loaded fragments, out of the memory budget."""
     mapped_bytes: Bytes = 0
     """Weights that loaded fragments map beside that: page cache."""
-    loaded: Annotated[tuple[Sha256, ...], Field(max_length=MAX_FRAGMENTS_LISTED)]
-    stored: Annotated[tuple[Sha256, ...], Field(max_length=MAX_FRAGMENTS_LISTED)]
-    """Fragments on its disk."""
-    prepared: Annotated[tuple[PreparedFragment, ...], Field(max_length=MAX_FRAGMENTS_LISTED)] = ()
-    """Fragments that it can map without preparing them first, most recently used first."""
     queue_length: Count
     queue_ms: Milliseconds
     """Expected time until all waiting and running micro-batches are computed."""
-    speed: NodeSpeed | None = None
-    """None: as in its info, one micro-batch at a time."""
-    timings: Annotated[tuple[FragmentTiming, ...], Field(max_length=MAX_FRAGMENTS_LISTED)]
-    load_ms: Milliseconds | None = None
-    """Time to prepare and load a fragment whose files are there, beside that of its size; None before."""
-    load_ms_per_megabyte: Milliseconds = 0.0
-    """What each megabyte of its files adds."""
-    map_ms: Milliseconds | None = None
-    """Moving average of the time to load a fragment that is prepared; None before the first."""
-    link: LinkFigures = LinkFigures()
     running: RunningJob | None = None
     """None while nothing is computed."""
     loading: Count = 0
@@ -221,14 +224,30 @@ class StageFailure(Message):
     reason: Text
 
 
-class NodeState(Part):
-    """The resource monitor's view of one node."""
+class NodeLoad(Part):
+    """How busy a node is."""
+
+    node: Name
+    silent_ms: Milliseconds
+    """Since its last heartbeat."""
+    queue_ms: Milliseconds
+    queue_length: Count
+    cpu_ratio: Ratio
+    loads: Annotated[tuple[FragmentLoad, ...], Field(max_length=MAX_FRAGMENTS_LISTED)] = ()
+    """Fragments that are being fetched or loaded there."""
+
+
+class NodeState(Message):
+    """The resource monitor's view of one node.
+
+    It is retained on `cluster/node/<id>` as that of an idle node: how busy it is stands in `cluster/members`.
+    """
 
     node: Name
     boot: BootId
     online: bool
-    silent_ms: Milliseconds
-    """Since its last heartbeat."""
+    silent_ms: Milliseconds = 0.0
+    """Since its last heartbeat; 0 where it is idle."""
     score: NonNegative
     threads: Annotated[int, Field(ge=1, le=4096)] = 1
     """Micro-batches that it may compute at once."""
@@ -240,9 +259,9 @@ class NodeState(Part):
     """Fragments that it can map without preparing them first."""
     mapped_bytes: Bytes = 0
     """Weights that its loaded fragments map beside the memory budget."""
-    queue_ms: Milliseconds
-    queue_length: Count
-    cpu_ratio: Ratio
+    queue_ms: Milliseconds = 0.0
+    queue_length: Count = 0
+    cpu_ratio: Ratio = 0.0
     link_megabytes_per_second: NonNegative
     """Speed of its link, from the broker."""
     up_megabytes_per_second: NonNegative | None = None
@@ -282,8 +301,22 @@ class NodeState(Part):
         return frozenset(load.fragment for load in self.loads)
 
 
+class ClusterMembers(Message):
+    """Which nodes there are, and how busy they are; retained on `cluster/members`.
+
+    It ends what the resource monitor says at one moment. Who is not named is gone, whatever is retained.
+    """
+
+    sequence: Count
+    hop_ms: Milliseconds | None = None
+    """Time from process to process through the broker, without bytes; None = not measured yet."""
+    nodes: Annotated[tuple[Name, ...], Field(max_length=MAX_NODES)]
+    busy: Annotated[tuple[NodeLoad, ...], Field(max_length=MAX_NODES)]
+    """Nodes that have something to do. All others are idle."""
+
+
 class ClusterState(Message):
-    """All nodes at one moment; retained on `cluster/state`."""
+    """All nodes at one moment, put together from what the resource monitor says; on no topic."""
 
     sequence: Count
     hop_ms: Milliseconds | None = None

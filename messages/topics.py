@@ -10,10 +10,11 @@ from splitplace.messages.application import Application
 from splitplace.messages.base import Message
 from splitplace.messages.cluster import (
     CancelTask,
-    ClusterState,
+    ClusterMembers,
     FragmentMissing,
     FragmentRequest,
     NodeInfo,
+    NodeState,
     NodeStatus,
     NodeVitals,
     PrepareFragments,
@@ -171,7 +172,7 @@ NODE_INFO = Topic(
     NodeInfo,
     (NODE,),
     (RESOURCE_MONITOR, NODE, DASHBOARD),
-    "Capacity, measured at start.",
+    "What it offers, whenever that changes.",
     retain=True,
 )
 NODE_VITALS = Topic("node/{node}/vitals", NodeVitals, (NODE,), (RESOURCE_MONITOR, NODE), "Heartbeat.", qos=0)
@@ -183,12 +184,20 @@ NODE_FAILURE = Topic(
     "node/{node}/failure", StageFailure, (NODE,), (GATEWAY, DASHBOARD), "A stage could not run here."
 )
 
-CLUSTER_STATE = Topic(
-    "cluster/state",
-    ClusterState,
+CLUSTER_NODE = Topic(
+    "cluster/node/{node}",
+    NodeState,
+    (RESOURCE_MONITOR,),
+    (SPLITTER, PLACER, GATEWAY, RESOURCE_MONITOR, DASHBOARD),
+    "What is known of a node, whenever it changes.",
+    retain=True,
+)
+CLUSTER_MEMBERS = Topic(
+    "cluster/members",
+    ClusterMembers,
     (RESOURCE_MONITOR,),
     (SPLITTER, PLACER, GATEWAY, DASHBOARD),
-    "All nodes at one moment.",
+    "Which nodes there are, and how busy they are.",
     retain=True,
     max_bytes=limits.MAX_TASK_BYTES,
 )
@@ -360,35 +369,24 @@ METRICS_SERVICE = Topic(
     max_bytes=limits.MAX_METRIC_BYTES,
 )
 
-AVAILABILITY_NODE = Topic(
-    "availability/node/{node}",
-    Availability,
-    (NODE,),
-    (DASHBOARD,),
-    "Whether a node is there; last will.",
-    encoding="word",
-    retain=True,
-    max_bytes=limits.MAX_METRIC_BYTES,
-)
-AVAILABILITY_SERVICE = Topic(
-    "availability/service/{service}",
-    Availability,
-    SERVICES,
-    (DASHBOARD,),
-    "Whether a service is there; last will.",
-    encoding="word",
-    retain=True,
-    max_bytes=limits.MAX_METRIC_BYTES,
-)
-AVAILABILITY_SYSTEM = Topic(
-    "availability/system",
-    Availability,
-    (RESOURCE_MONITOR,),
-    (DASHBOARD,),
-    "Whether all services and a node are there; last will.",
-    encoding="word",
-    retain=True,
-    max_bytes=limits.MAX_METRIC_BYTES,
+
+def _availability(pattern: str, publishers: tuple[str, ...], summary: str) -> Topic[Availability]:
+    return Topic(
+        pattern,
+        Availability,
+        publishers,
+        (DASHBOARD,),
+        f"{summary}; last will.",
+        encoding="word",
+        retain=True,
+        max_bytes=limits.MAX_METRIC_BYTES,
+    )
+
+
+AVAILABILITY_NODE = _availability("availability/node/{node}", (NODE,), "Whether a node is there")
+AVAILABILITY_SERVICE = _availability("availability/service/{service}", SERVICES, "Whether a service is there")
+AVAILABILITY_SYSTEM = _availability(
+    "availability/system", (RESOURCE_MONITOR,), "Whether all services and a node are there"
 )
 
 

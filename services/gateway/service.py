@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from splitplace.bus.cluster import subscribe_cluster
 from splitplace.bus.connection import RawReceived, Received
 from splitplace.bus.exchange import Exchange
 from splitplace.bus.identity import Session
@@ -137,7 +138,7 @@ class Gateway:
         bus.subscribe_at_once(topics.JOB_RESULT, self._on_result)
         bus.subscribe_at_once(topics.NODE_FAILURE, self._on_failure)
         bus.subscribe_at_once(topics.NODE_STATUS, self._on_node_status)
-        bus.subscribe_at_once(topics.CLUSTER_STATE, self._on_cluster)
+        subscribe_cluster(bus, self._on_cluster)
         bus.subscribe_at_once(topics.SERVICE_STATUS, self._on_service)
         bus.subscribe_at_once(
             topics.APPLICATION, self._catalogue.on_entry, cleared=self._catalogue.on_cleared
@@ -215,8 +216,7 @@ class Gateway:
             del self._nodes[status.node]
         self._carry_out(self._core.nodes_online(self._nodes, now_ms()))
 
-    def _on_cluster(self, received: Received[ClusterState]) -> None:
-        cluster = received.message
+    def _on_cluster(self, cluster: ClusterState) -> None:
         self._nodes = {node.node: node.boot for node in cluster.usable}
         stalled = {node.node: node.stalled for node in cluster.nodes if node.stalled}
         self._core.note_nodes(cluster.usable, now_ms())

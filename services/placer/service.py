@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 
 from splitplace.bus.backlog import Backlog
+from splitplace.bus.cluster import subscribe_cluster
 from splitplace.bus.connection import Received
 from splitplace.bus.exchange import Exchange
 from splitplace.bus.service import Service, now_ms
@@ -15,7 +16,6 @@ from splitplace.messages.second_run import TaskLagging
 from splitplace.messages.task import TaskDecided, TaskFinished
 from splitplace.messages.topics import (
     APPLICATION,
-    CLUSTER_STATE,
     JOB_DECIDED,
     JOB_FINISHED,
     JOB_LAGGING,
@@ -61,7 +61,7 @@ class Placer:
         self._bus.subscribe_at_once(JOB_DECIDED, self._on_decided)
         self._bus.subscribe_at_once(JOB_LAGGING, self._on_lagging)
         self._bus.subscribe_at_once(JOB_FINISHED, self._on_finished)
-        self._bus.subscribe_at_once(CLUSTER_STATE, self._on_cluster)
+        subscribe_cluster(self._bus, self._on_cluster)
         self._bus.subscribe_at_once(APPLICATION, self._on_application, cleared=self._on_removed)
 
     async def run(self) -> None:
@@ -95,8 +95,8 @@ class Placer:
         self._backlog.drop(received.message.task)
         self._core.finished(received.message, now_ms())
 
-    def _on_cluster(self, received: Received[ClusterState]) -> None:
-        self._prepare(self._core.cluster(received.message, now_ms()))
+    def _on_cluster(self, state: ClusterState) -> None:
+        self._prepare(self._core.cluster(state, now_ms()))
 
     def _on_application(self, received: Received[Application]) -> None:
         """Add a catalogue entry. A cleared one is kept, lest a stray empty message make its tasks fail."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from splitplace.messages.application import Application
-from splitplace.messages.cluster import ClusterState, LinkFigures, NodeInfo, NodeState, NodeStatus, NodeVitals
+from splitplace.messages.cluster import ClusterState, NodeInfo, NodeState, NodeStatus, NodeVitals
 from splitplace.messages.limits import MAX_NODES
 from splitplace.messages.metrics import ClusterMetrics, NodeMetrics
 from splitplace.messages.task import TaskFinished, TaskPlaced
@@ -53,9 +53,9 @@ class _Node:
     @property
     def score(self) -> float:
         """What it says of its speed, newest first; 0 if unknown."""
-        if self.vitals is not None and self.vitals.speed is not None:
-            return self.vitals.speed.score
-        return self.info.score if self.info is not None else 0.0
+        if self.info is None:
+            return 0.0
+        return self.info.score if self.info.speed is None else self.info.speed.score
 
     @property
     def membership(self) -> tuple[bool, str | None]:
@@ -110,7 +110,7 @@ class ResourceMonitorCore:
         return node.membership != before
 
     def info(self, info: NodeInfo, now_ms: float) -> bool:
-        """Note what a node can do. It is retained, so it does not tell whether the node lives."""
+        """Note what a node offers. It is retained, so it does not tell whether the node lives."""
         node = self._find(info.node, now_ms)
         if node is None or _is_superseded(node, info.boot, now_ms):
             return False
@@ -209,12 +209,12 @@ class ResourceMonitorCore:
         """Metrics of every node that has joined once; of an offline node, its last ones."""
         for name, node in self._nodes.items():
             if node.info is not None and node.vitals is not None:
-                vitals = node.vitals
+                vitals, link, speed = node.vitals, node.info.link, node.info.speed
                 yield NodeMetrics(
                     node=name,
                     online=node.online,
                     score=node.score,
-                    threads=vitals.speed.threads if vitals.speed else 1,
+                    threads=speed.threads if speed else 1,
                     cpu_ratio=vitals.cpu_ratio,
                     resident_bytes=vitals.resident_bytes,
                     loaded_bytes=vitals.loaded_bytes,
@@ -226,9 +226,9 @@ class ResourceMonitorCore:
                     dropped=vitals.dropped,
                     sent_bytes=vitals.sent_bytes,
                     received_bytes=vitals.received_bytes,
-                    up_megabytes_per_second=vitals.link.up_megabytes_per_second,
-                    down_megabytes_per_second=vitals.link.down_megabytes_per_second,
-                    round_trip_ms=vitals.link.round_trip_ms,
+                    up_megabytes_per_second=link.up_megabytes_per_second,
+                    down_megabytes_per_second=link.down_megabytes_per_second,
+                    round_trip_ms=link.round_trip_ms,
                     temperature_celsius=vitals.temperature_celsius,
                     throttled=vitals.throttled,
                     energy_joules=vitals.energy_joules,
@@ -289,10 +289,8 @@ class ResourceMonitorCore:
 
     def _state(self, name: str, node: _Node, info: NodeInfo, now_ms: float, least_score: float) -> NodeState:
         """Return the view of a node; where its score is not trusted, it counts as the slowest of all."""
-        vitals = node.vitals
-        link = vitals.link if vitals else LinkFigures()
+        vitals, link, speed = node.vitals, info.link, info.speed
         score = node.score if self._work.is_trusted(name) else min(node.score, least_score)
-        speed = vitals.speed if vitals else None
         return NodeState(
             node=name,
             boot=node.boot or info.boot,
@@ -302,8 +300,8 @@ class ResourceMonitorCore:
             threads=speed.threads if speed else 1,
             together=speed.together if speed else 1.0,
             memory_budget_bytes=info.memory_budget_bytes,
-            loaded=vitals.loaded if vitals else (),
-            prepared=vitals.prepared if vitals else (),
+            loaded=info.loaded,
+            prepared=info.prepared,
             mapped_bytes=vitals.mapped_bytes if vitals else 0,
             queue_ms=vitals.queue_ms if vitals else 0.0,
             queue_length=vitals.queue_length if vitals else 0,
@@ -311,11 +309,11 @@ class ResourceMonitorCore:
             link_megabytes_per_second=_known(link.down_megabytes_per_second, self._link),
             up_megabytes_per_second=link.up_megabytes_per_second,
             round_trip_ms=_known(link.round_trip_ms, 0.0),
-            timings=vitals.timings if vitals else (),
-            load_ms=vitals.load_ms if vitals else None,
-            load_ms_per_megabyte=vitals.load_ms_per_megabyte if vitals else 0.0,
-            stored=tuple([each for each in vitals.stored if each not in vitals.loaded]) if vitals else (),
-            map_ms=vitals.map_ms if vitals else None,
+            timings=info.timings,
+            load_ms=info.load_ms,
+            load_ms_per_megabyte=info.load_ms_per_megabyte,
+            stored=tuple([each for each in info.stored if each not in info.loaded]),
+            map_ms=info.map_ms,
             loads=vitals.loads if vitals else (),
             stalled=self._work.stalled(name, now_ms)[:1000] if node.online else "",
             trouble=vitals.trouble if vitals else "",

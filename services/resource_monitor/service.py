@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Iterable
 
 from pydantic import ValidationError
 
@@ -10,13 +11,16 @@ from splitplace.bus.exchange import Exchange
 from splitplace.bus.service import Service, now_ms
 from splitplace.messages.application import Application
 from splitplace.messages.cluster import NodeInfo, NodeVitals, ServiceStatus
+from splitplace.messages.cluster_parts import ClusterTeller, is_busy
 from splitplace.messages.frames import FrameError
+from splitplace.messages.limits import MAX_NODES
 from splitplace.messages.metrics import ClusterMetrics, NodeMetrics
 from splitplace.messages.task import TaskFinished, TaskPlaced
 from splitplace.messages.topics import (
     APPLICATION,
     AVAILABILITY_SYSTEM,
-    CLUSTER_STATE,
+    CLUSTER_MEMBERS,
+    CLUSTER_NODE,
     JOB_FINISHED,
     JOB_PLACED,
     METRICS_CLUSTER,
@@ -28,9 +32,7 @@ from splitplace.messages.topics import (
     SERVICE_STATUS,
     SERVICES,
 )
-from splitplace.services.resource_monitor.core import (
-    ResourceMonitorCore,
-)
+from splitplace.services.resource_monitor.core import ResourceMonitorCore
 from splitplace.services.resource_monitor.settings import ResourceMonitorSettings
 
 log = logging.getLogger(__name__)
@@ -38,8 +40,8 @@ log = logging.getLogger(__name__)
 SILENCE_CHECK_PERIOD_S = 0.1
 METRICS_PERIOD_S = 1.0
 STATE_PERIOD_MS = 500.0
-"""Time between two cluster states while nodes report."""
-IDLE_STATE_PERIOD_MS = 2000.0
+"""Time between two cluster states while nodes are busy."""
+IDLE_STATE_PERIOD_MS = 5000.0
 """Time between two cluster states while nothing changes."""
 _GATHER_MS = 20.0
 """Time between two cluster states while members change: nodes that start together are published together."""
@@ -58,6 +60,9 @@ class ResourceMonitor:
             forget_after_ms=settings.forget_after_s * 1000,
             link_megabytes_per_second=settings.link_megabytes_per_second,
         )
+        self._teller = ClusterTeller(idle_ms=IDLE_STATE_PERIOD_MS)
+        self._leftovers: set[str] = set()
+        """Nodes that the broker had kept something about."""
         self._sequence = 0
         self._published_ms = math.inf
         self._state_due_ms = math.inf
@@ -83,6 +88,7 @@ class ResourceMonitor:
         self._bus.subscribe_at_once(JOB_PLACED, self._on_placed)
         self._bus.subscribe_at_once(JOB_FINISHED, self._on_finished)
         self._bus.subscribe_at_once(SERVICE_STATUS, self._on_service)
+        self._bus.subscribe_raw(CLUSTER_NODE, self._on_own_state, others_only=True)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -107,7 +113,10 @@ class ResourceMonitor:
         self._note(members_changed=self._core.info(received.message, now_ms()))
 
     def _on_vitals(self, received: Received[NodeVitals]) -> None:
-        self._note(members_changed=self._core.vitals(received.message, now_ms()))
+        vitals = received.message
+        members_changed = self._core.vitals(vitals, now_ms())
+        if members_changed or is_busy(vitals) or self._teller.is_busy(vitals.node):
+            self._note(members_changed=members_changed)
 
     async def _notice_silence(self) -> None:
         if self._core.tick(now_ms()):
@@ -150,15 +159,36 @@ class ResourceMonitor:
         self._alarm.set(due_ms)
 
     def _publish_state(self) -> None:
-        if self._bus.is_connected:  # else it is due with the next connection
+        """Publish what has changed, if anything has."""
+        if not self._bus.is_connected:  # it is due with the next connection
+            return
+        self._published_ms = now_ms()
+        state = self._core.cluster(self._sequence + 1, self._published_ms)
+        telling = self._teller.tell(state, self._published_ms)
+        if telling is not None:
             self._sequence += 1
-            self._published_ms = now_ms()
-            self._bus.send(CLUSTER_STATE, self._core.cluster(self._sequence, self._published_ms))
-            self._publish_state_at(self._published_ms + IDLE_STATE_PERIOD_MS)
+            for node in telling.nodes:
+                self._bus.send(CLUSTER_NODE, node)
+            self._bus.send(CLUSTER_MEMBERS, telling.members)
+            self._clear({*telling.gone, *self._leftovers})
+            self._leftovers.clear()
+        self._publish_state_at(self._published_ms + IDLE_STATE_PERIOD_MS)
+
+    async def _on_own_state(self, received: RawReceived) -> None:
+        """Note what an earlier process left."""
+        if received.retained and received.payload and len(self._leftovers) < MAX_NODES:
+            self._leftovers.add(received.parameters["node"])
+
+    def _clear(self, names: Iterable[str]) -> None:
+        """Take away what the broker has kept of nodes that are not there."""
+        for name in names:
+            if not self._teller.is_told(name):
+                self._bus.post(CLUSTER_NODE.at(node=name), b"", retain=True)
 
     async def _publish_all_again(self) -> None:
         """Publish the state soon: the broker may be a new one."""
         self._core.forget_placements()
+        self._teller.forget()
         self._is_available = None
         self._publish_state_at(now_ms() if self._sequence else now_ms() + _SETTLE_MS)
 

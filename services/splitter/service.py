@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable
 
 from splitplace.bus.backlog import Backlog
+from splitplace.bus.cluster import subscribe_cluster
 from splitplace.bus.connection import Received
 from splitplace.bus.exchange import Exchange
 from splitplace.bus.service import Service, now_ms
@@ -16,7 +17,6 @@ from splitplace.messages.cluster import ClusterState
 from splitplace.messages.task import TaskAccepted, TaskDecided, TaskFinished, TaskPlaced
 from splitplace.messages.topics import (
     APPLICATION,
-    CLUSTER_STATE,
     JOB_ACCEPTED,
     JOB_DECIDED,
     JOB_FINISHED,
@@ -70,7 +70,7 @@ class Splitter:
         self._bus.subscribe_at_once(JOB_ACCEPTED, self._on_accepted)
         self._bus.subscribe_at_once(JOB_PLACED, self._on_placed)
         self._bus.subscribe_at_once(JOB_FINISHED, self._on_finished)
-        self._bus.subscribe_at_once(CLUSTER_STATE, self._on_cluster)
+        subscribe_cluster(self._bus, self._on_cluster)
         self._repository = Repository(self._service, self._store)
 
     async def run(self) -> None:
@@ -107,8 +107,8 @@ class Splitter:
         self._backlog.drop(received.message.task)
         self._publish(self._core.finished(received.message, now_ms()))
 
-    def _on_cluster(self, received: Received[ClusterState]) -> None:
-        self._publish(self._core.cluster(received.message, now_ms()))
+    def _on_cluster(self, state: ClusterState) -> None:
+        self._publish(self._core.cluster(state, now_ms()))
 
     def _decide_waiting(self) -> None:
         self._publish(self._core.decide_waiting(now_ms()))

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from splitplace.bus.incoming import Received
 from splitplace.messages.base import Message
 from splitplace.messages.topics import (
-    CLUSTER_STATE,
+    CLUSTER_MEMBERS,
+    CLUSTER_NODE,
     JOB_ACCEPTED,
     JOB_DECIDED,
     JOB_FINISHED,
@@ -38,7 +39,8 @@ HANDED_OVER = (
     JOB_RESULT,
     JOB_SETTLE,
     JOB_FINISHED,
-    CLUSTER_STATE,
+    CLUSTER_NODE,
+    CLUSTER_MEMBERS,
 )
 """Topics that only services publish on, and that nobody needs to watch for what others put there."""
 

@@ -6,7 +6,7 @@ from splitplace.bus.service import Service
 from splitplace.bus.settings import Settings
 from splitplace.messages.task import SettleTask
 from splitplace.messages.topics import (
-    CLUSTER_STATE,
+    CLUSTER_NODE,
     GATEWAY,
     JOB_PLACED,
     JOB_SETTLE,
@@ -46,7 +46,7 @@ def test_only_what_everybody_publishes_here_is_handed_over() -> None:
 
 def test_copies_are_sure_to_arrive_where_a_service_elsewhere_reads_them() -> None:
     assert Exchange(SERVICES).copy_qos(JOB_SETTLE) == 0
-    assert Exchange(SERVICES).copy_qos(CLUSTER_STATE) == 1, "the broker keeps it"
+    assert Exchange(SERVICES).copy_qos(CLUSTER_NODE) == 1, "the broker keeps it"
     assert Exchange({GATEWAY, RESOURCE_MONITOR}).copy_qos(JOB_SETTLE) == 1
 
 

@@ -16,6 +16,7 @@ from splitplace.simulator.arrivals import Arrival
 from splitplace.simulator.calibration import read_calibration
 from splitplace.storage.model_store import ModelStore
 from splitplace.storage.paths import SHIPPED_STORE
+from tests.support.cluster_parts import parts_of
 from tests.support.commands import exit_code
 from tests.support.logs import log_of
 from tests.support.questions import CALIBRATION, cluster, question
@@ -109,3 +110,23 @@ def test_times_that_mosquitto_sub_writes_are_read(entries: list[LogEntry], tmp_p
     ((at_s, message),) = Log(log).entries()
     assert message == decided
     assert at_s == datetime(2026, 11, 29, 4, 0, 0, 500_000, tzinfo=UTC).timestamp()
+
+
+def test_the_parts_of_the_cluster_that_mosquitto_sub_writes_are_put_together(
+    entries: list[LogEntry], tmp_path: Path
+) -> None:
+    state = next(message for _, message in entries if isinstance(message, ClusterState))
+    nodes, members = parts_of(state)
+    log = tmp_path / "log.jsonl"
+    names = [f"splitplace/v1/cluster/node/{node.node}" for node in nodes]
+    log.write_text(
+        "".join(
+            json.dumps({"topic": name, "payload": part.model_dump(mode="json")}) + "\n"
+            for name, part in zip((*names, "splitplace/v1/cluster/members"), (*nodes, members), strict=True)
+        )
+    )
+    ((_, message),) = Log(log).entries()
+    assert isinstance(message, ClusterState)
+    assert [(node.node, node.timings) for node in message.nodes] == [
+        (node.node, node.timings) for node in state.nodes
+    ]

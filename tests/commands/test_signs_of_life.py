@@ -27,6 +27,7 @@ from splitplace.messages.topics import (
     SERVICE_STATUS,
     SERVICES,
 )
+from tests.support.messages import node_info
 from tests.support.running import running
 
 BOOT = "0123456789abcdef"
@@ -112,3 +113,15 @@ async def test_parts_that_are_not_understood_are_named_with_their_version(
     check = versions("0.2", seen)
     assert check.level == "fail"
     assert "node kit (splitplace 9.1.0[2J) is not understood" in check.finding
+
+
+@pytest.mark.usefixtures("nobody_speaks")
+async def test_a_node_whose_info_does_not_tell_what_it_holds_is_named(mosquitto_url: str) -> None:
+    """Nodes told that in their heartbeats once."""
+    settings = Settings(broker=mosquitto_url)
+    info = node_info("old").model_dump(mode="json", exclude={"loaded", "stored", "timings"})
+    async with Bus(settings, "leaver") as bus:
+        await bus.publish_raw(NODE_INFO.at(node="old"), json.dumps(info).encode(), retain=True)
+    (named,) = (await report(settings)).strangers
+    assert named.name == "node old"
+    assert "loaded" in named.reason

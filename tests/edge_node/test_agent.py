@@ -22,7 +22,7 @@ async def test_one_node_runs_a_whole_network_and_says_what_it_cost(broker_url: s
         await w.outside.send(route, images)
         await until(lambda: w.outside.outputs, 20)
         header = w.outside.header("whole")
-        vitals = await w.next_vitals("n1")
+        vitals, info = await w.next_vitals("n1"), w.info("n1")
     np.testing.assert_array_equal(w.outside.output("whole"), right_answers(images))
     assert header.route is None
     assert [(report.stage, report.node) for report in header.trace] == [("whole", "n1")]
@@ -30,10 +30,10 @@ async def test_one_node_runs_a_whole_network_and_says_what_it_cost(broker_url: s
     assert header.moved_bytes == images.nbytes
     assert 0 < header.expires_ms < 30_000
     assert vitals.executed == 1
-    assert vitals.loaded == (route.fragment,)
-    assert set(vitals.stored) == w.sharing(route.fragment)
+    assert info.loaded == (route.fragment,)
+    assert set(info.stored) == w.sharing(route.fragment)
     assert vitals.loaded_bytes == w.application.fragment(route.fragment).peak_memory_bytes
-    assert [timing.fragment for timing in vitals.timings] == [route.fragment]
+    assert [timing.fragment for timing in info.timings] == [route.fragment]
 
 
 async def test_a_node_prepares_a_fragment_with_large_weights_and_tells_what_it_measured(
@@ -47,20 +47,20 @@ async def test_a_node_prepares_a_fragment_with_large_weights_and_tells_what_it_m
         await w.outside.send(route, images)
         await until(lambda: w.outside.outputs, 60)
         np.testing.assert_array_equal(w.outside.output("whole"), right_answers(images))
-        vitals = await w.next_vitals("n1")
-        (told,) = vitals.prepared
+        vitals, info = await w.next_vitals("n1"), w.info("n1")
+        (told,) = info.prepared
         assert told.fragment == route.fragment
         assert vitals.loaded_bytes == told.private_bytes > 0
         assert vitals.mapped_bytes == told.mapped_bytes
-        assert vitals.load_ms is not None
-        assert vitals.map_ms is None
+        assert info.load_ms is not None
+        assert info.map_ms is None
         await w.stop_node("n1")
         await w.start_node("n1", memory_budget_mb=64)
         await w.outside.send(route, images, task="client.later")
         await until(lambda: len(w.outside.outputs) == 2, 60)
-        vitals = await w.next_vitals("n1")
-        assert vitals.load_ms is None
-        assert vitals.map_ms is not None
+        info = await w.next_info("n1")
+        assert info.load_ms is None
+        assert info.map_ms is not None
 
 
 async def test_nodes_join_pieces_and_those_that_share_some_store_both(
@@ -73,12 +73,12 @@ async def test_nodes_join_pieces_and_those_that_share_some_store_both(
         await w.outside.send(route, images)
         await until(lambda: w.outside.outputs, 20)
         np.testing.assert_array_equal(w.outside.output("layer-2"), right_answers(images))
-        assert set((await w.next_vitals("n2")).stored) == {route.next[0].fragment}
+        assert set((await w.next_info("n2")).stored) == {route.next[0].fragment}
         (whole,) = routes(application.variant("whole"), ["n2"])
         await w.outside.send(whole, images)
         await until(lambda: len(w.outside.outputs) == 2, 20)
         np.testing.assert_array_equal(w.outside.output("whole"), right_answers(images))
-        assert set((await w.next_vitals("n2")).stored) == w.sharing(whole.fragment)
+        assert set((await w.next_info("n2")).stored) == w.sharing(whole.fragment)
         asked = [request.fragment for request in w.repository.requests if request.node == "n2"]
         assert sorted(asked) == sorted(w.files(whole.fragment)), "each file once"
 
@@ -158,7 +158,7 @@ async def test_prepared_fragments_are_loaded_before_any_tensor_comes(
         fragments = tuple(stage.fragment for stage in w.application.variant("layer").stages)
         prepare = PrepareFragments(node="n1", task="c.t", attempt=1, fragments=fragments)
         await w.outside.bus.publish(NODE_PREPARE, prepare)
-        await until(lambda: set(w.vitals("n1").loaded) == set(fragments), 20)
+        await until(lambda: set(w.info("n1").loaded) == set(fragments), 20)
     assert not w.outside.failures
 
 
@@ -171,10 +171,10 @@ async def test_loaded_fragments_give_way_to_what_is_to_be_loaded_ahead(
         layers = tuple(stage.fragment for stage in w.application.variant("layer").stages)
         prepare = PrepareFragments(node="n1", task="c.t", attempt=1, fragments=(whole,), when_idle=True)
         await w.outside.bus.publish(NODE_PREPARE, prepare)
-        await until(lambda: w.vitals("n1").loaded == (whole,), 20)
+        await until(lambda: w.info("n1").loaded == (whole,), 20)
         prepare = prepare.model_copy(update={"fragments": layers, "gives_way": (whole,)})
         await w.outside.bus.publish(NODE_PREPARE, prepare)
-        await until(lambda: set(w.vitals("n1").loaded) == set(layers), 20)
+        await until(lambda: set(w.info("n1").loaded) == set(layers), 20)
     assert not w.outside.failures
 
 
@@ -249,13 +249,11 @@ async def test_fragments_take_turns_where_the_budget_holds_only_one(
         for number in range(3):
             await w.outside.send(route, images, task=f"c.{number}")
         await until(lambda: len(w.outside.outputs) == 3, 30)
-        vitals = await w.next_vitals("n1")
+        vitals, info = await w.next_vitals("n1"), w.info("n1")
     for number in range(3):
         np.testing.assert_array_equal(w.outside.output("layer-2", task=f"c.{number}"), right_answers(images))
-    assert len(vitals.loaded) == 1
-    assert set(vitals.stored) == w.sharing(
-        *(stage.fragment for stage in w.application.variant("layer").stages)
-    )
+    assert len(info.loaded) == 1
+    assert set(info.stored) == w.sharing(*(stage.fragment for stage in w.application.variant("layer").stages))
     assert vitals.loaded_bytes == 100_000
 
 
@@ -283,7 +281,7 @@ async def test_heartbeats_keep_their_rhythm_while_the_node_computes(
         await until(lambda: w.outside.outputs, 60)
         beats = len(w.outside.vitals) - seen
         await w.next_vitals("slow")
-        timing = w.vitals("slow").timings[0].milliseconds_per_image
+        timing = w.info("slow").timings[0].milliseconds_per_image
     compute_ms = w.outside.header("relu").trace[0].compute_ms
     assert compute_ms > 300
     assert beats >= compute_ms / 200, "a heartbeat every 100 ms was asked for"
@@ -301,5 +299,5 @@ async def test_what_a_node_says_of_itself_is_said_again_when_it_was_damaged(
             observer.forget()
             for topic in (NODE_STATUS, NODE_INFO):
                 await observer.publish_raw(topic.at(node="n1"), damage, retain=True)
-            assert await observer.until(NODE_INFO) == info
+            assert (await observer.until(NODE_INFO)).boot == info.boot
             assert (await observer.until(NODE_STATUS)).online

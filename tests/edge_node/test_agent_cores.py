@@ -46,12 +46,12 @@ async def test_a_node_gives_the_right_answers_whichever_way_it_uses_its_cores(
         for number in range(count):  # they wait until the last one has come
             await w.outside.send(route, images, micro_batch=number, micro_batches=count)
         await until(lambda: len(w.outside.outputs) == 1 + count, 30)
-        vitals = await w.next_vitals("n1")
+        vitals, info = await w.next_vitals("n1"), w.info("n1")
     for number in range(count):
         np.testing.assert_array_equal(w.outside.output("whole", micro_batch=number), right_answers(images))
     assert vitals.executed == len(modes) == 1 + count
-    assert vitals.speed == NodeSpeed(score=80.0, threads=2, speed_up=1.6, together=1.2)
-    (timing,) = vitals.timings
+    assert info.speed == NodeSpeed(score=80.0, threads=2, speed_up=1.6, together=1.2)
+    (timing,) = info.timings
     assert timing.milliseconds_per_call is not None
     assert 1 <= timing.together <= 1.92
 
@@ -70,7 +70,7 @@ async def test_a_node_says_that_it_has_become_slower_and_that_it_has_recovered(
         await w.start_node("n1", gains=gains[0])
 
         def said() -> float:
-            speed = w.vitals("n1").speed
+            speed = w.info("n1").speed
             assert speed is not None
             return speed.score
 

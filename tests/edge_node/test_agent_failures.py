@@ -235,4 +235,4 @@ async def test_a_network_that_might_never_end_is_refused_when_it_is_loaded(
         (failure,) = w.outside.failures
         assert failure.kind == "fragment"
         assert "turns" in failure.reason
-        assert w.vitals("n1").loaded == ()
+        assert w.info("n1").loaded == ()

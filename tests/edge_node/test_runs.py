@@ -92,4 +92,4 @@ async def test_a_hint_prepares_pieces_that_no_manifest_describes(mosquitto_url: 
             runs=tuple(found.runs[name] for name in fragments),
         )
         await w.outside.bus.publish(NODE_PREPARE, hint)
-        await until(lambda: set(w.vitals("n1").loaded) == set(fragments.values()), 30)
+        await until(lambda: set(w.info("n1").loaded) == set(fragments.values()), 30)

@@ -208,6 +208,14 @@ class World:
     def vitals(self, name: str) -> NodeVitals:
         return [vitals for vitals in self.outside.vitals if vitals.node == name][-1]
 
+    def info(self, name: str) -> NodeInfo:
+        return [info for info in self.outside.infos if info.node == name][-1]
+
+    async def next_info(self, name: str) -> NodeInfo:
+        """What a node offers, as it says before its next heartbeat."""
+        await self.next_vitals(name)
+        return self.info(name)
+
     async def next_vitals(self, name: str) -> NodeVitals:
         seen = len(self.outside.vitals)
         await until(lambda: any(vitals.node == name for vitals in self.outside.vitals[seen:]), 20)

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from splitplace.messages import limits
 from splitplace.messages.application import Application
 from splitplace.messages.base import Message
-from splitplace.messages.cluster import ClusterState
+from splitplace.messages.cluster import ClusterMembers
 from splitplace.messages.findings import AnyPrediction
 from splitplace.messages.frames import AGGREGATOR_INBOX, GATEWAY_SENDER
 from splitplace.messages.task import Answer, TaskRequest, TaskResult
@@ -111,7 +111,7 @@ def test_every_topic_is_bounded_below_what_the_broker_lets_through(topic: Topic[
 def test_only_small_or_bounded_messages_are_retained(topic: Topic[Message]) -> None:
     if topic.retain:
         assert topic.encoding in {"json", "word"}
-        if topic.message is not ClusterState:
+        if topic.message is not ClusterMembers:
             assert topic.max_bytes <= limits.MAX_CATALOGUE_BYTES
 
 
@@ -177,11 +177,11 @@ def test_the_largest_valid_message_fits_its_topic(topic: Topic[Message]) -> None
     """Some types can say more than their topic carries, and something else bounds each of them.
 
     A task is bounded by its payload; a catalogue entry by the size of its manifest, which the store checks
-    before it is published; a cluster's state by the number of nodes and fragments (docs/limits.md); an
+    before it is published; how busy a cluster is by its nodes and what they load (docs/limits.md); an
     answer by what all its predictions share (the next test).
     """
     if (
-        topic.message in {TaskRequest, Application, ClusterState, Answer, TaskResult}
+        topic.message in {TaskRequest, Application, ClusterMembers, Answer, TaskResult}
         or topic.encoding == "frame"
     ):
         return

@@ -109,6 +109,9 @@ def node_info(node: str = "n1", boot: str = BOOTS[0], **changes: Any) -> NodeInf
         "encode_megabytes_per_second": 900.0,
         "platform": "test",
         "software": "test",
+        "loaded": ("0" * 64,),
+        "stored": (),
+        "timings": (),
     }
     return NodeInfo.model_validate(fields | changes)
 
@@ -122,11 +125,8 @@ def node_vitals(node: str = "n1", boot: str = BOOTS[0], **changes: Any) -> NodeV
         "cpu_ratio": 0.5,
         "resident_bytes": 100,
         "loaded_bytes": 10,
-        "loaded": ("0" * 64,),
-        "stored": (),
         "queue_length": 2,
         "queue_ms": 7.0,
-        "timings": (),
         "executed": 5,
         "dropped": 1,
         "rejected": 0,

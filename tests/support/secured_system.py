@@ -62,10 +62,12 @@ def _wait_until_ready(system: SecuredSystem) -> None:
         assert operator.may_subscribe(f"{PREFIX}/cluster/#")
 
         def is_complete() -> bool:
-            said = {topic: json.loads(payload) for topic, payload in dict(operator.received).items()}
+            said = {
+                topic: json.loads(payload) for topic, payload in dict(operator.received).items() if payload
+            }
             services = [said.get(f"{PREFIX}/service/{name}/status", {}).get("online") for name in SERVICES]
-            nodes = said.get(f"{PREFIX}/cluster/state", {}).get("nodes", [])
-            return all(services) and {node["node"] for node in nodes if node["online"]} == set(NODES)
+            nodes = [said.get(f"{PREFIX}/cluster/node/{name}", {}).get("online") for name in NODES]
+            return all(services) and all(nodes)
 
         block_until(is_complete, START_S)
 

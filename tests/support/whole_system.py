@@ -18,6 +18,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
+from splitplace.bus.cluster import subscribe_cluster
 from splitplace.bus.connection import Bus, RawReceived, Received
 from splitplace.bus.settings import Settings
 from splitplace.commands.processes.broker import Broker, StartedKind
@@ -185,11 +186,11 @@ async def observed(system: System) -> AsyncIterator[Observer]:
         change = observer.services.add if received.message.online else observer.services.discard
         change(received.message.service)
 
-    async def on_cluster(received: Received[ClusterState]) -> None:
-        observer.online = {node.node for node in received.message.nodes if node.online}
+    def on_cluster(state: ClusterState) -> None:
+        observer.online = {node.node for node in state.nodes if node.online}
 
     bus.subscribe(topics.SERVICE_STATUS, on_service)
-    bus.subscribe(topics.CLUSTER_STATE, on_cluster)
+    subscribe_cluster(bus, on_cluster)
     async with bus:
         yield observer
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from splitplace.bus.connection import Bus, Received
+from splitplace.bus.cluster import subscribe_cluster
+from splitplace.bus.connection import Bus
 from splitplace.messages import topics
 from splitplace.messages.cluster import ClusterState, NodeState
 from splitplace.storage.model_store import ModelStore
@@ -28,13 +29,12 @@ async def a_liar(system: System, fragments: tuple[str, ...]) -> AsyncIterator[li
     """A fast node with all fragments loaded that only beats; gives the cluster states that come meanwhile."""
     states: list[ClusterState] = []
 
-    async def on_state(received: Received[ClusterState]) -> None:
-        states.append(received.message)
-
     bus = Bus(system.settings, f"liar-{secrets.token_hex(4)}")
-    bus.subscribe(topics.CLUSTER_STATE, on_state)
-    info = node_info(LIAR).model_copy(update={"score": SCORE, "memory_budget_bytes": 1 << 30})
-    idle = {"queue_length": 0, "queue_ms": 0.0, "executed": 0, "loaded": fragments}
+    subscribe_cluster(bus, states.append)
+    info = node_info(LIAR).model_copy(
+        update={"score": SCORE, "memory_budget_bytes": 1 << 30, "loaded": fragments}
+    )
+    idle = {"queue_length": 0, "queue_ms": 0.0, "executed": 0}
 
     async def beat() -> None:
         async for _ in every(BEAT_S):

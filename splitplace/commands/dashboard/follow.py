@@ -17,13 +17,15 @@ from splitplace.commands.shared.client import connected, may_not_read, read, sub
 from splitplace.commands.shared.task_record import TaskView, view
 from splitplace.errors import UnreachableError
 from splitplace.messages.base import Message
+from splitplace.messages.cluster import ClusterMembers, NodeState
 from splitplace.messages.topics import (
     ANSWER,
     APPLICATION,
     AVAILABILITY_NODE,
     AVAILABILITY_SERVICE,
     AVAILABILITY_SYSTEM,
-    CLUSTER_STATE,
+    CLUSTER_MEMBERS,
+    CLUSTER_NODE,
     JOB_ACCEPTED,
     JOB_DECIDED,
     JOB_FINISHED,
@@ -56,7 +58,8 @@ TOPICS: tuple[Topic[Any], ...] = (
     NODE_STATUS,
     NODE_INFO,
     NODE_FAILURE,
-    CLUSTER_STATE,
+    CLUSTER_NODE,
+    CLUSTER_MEMBERS,
     SERVICE_STATUS,
     APPLICATION,
     METRICS_TASKS,
@@ -136,7 +139,11 @@ def take(state: DashboardState, name: str, payload: bytes, now_s: float, *, reta
     for topic in (*TOPICS, LATEST_OF_SENSOR):
         message: Message | None = read(topic, name, payload)
         if message is not None:
-            state.apply(name, message, now_s, retained=retained)
+            whole: Message | None = message
+            if isinstance(message, NodeState | ClusterMembers):
+                whole = state.assembly.take(message)
+            if whole is not None:
+                state.apply(name, whole, now_s, retained=retained)
             return message
     return None
 

@@ -17,6 +17,7 @@ from splitplace.messages.cluster import (
     ServiceStatus,
     StageFailure,
 )
+from splitplace.messages.cluster_parts import ClusterAssembly
 from splitplace.messages.metrics import (
     ClusterMetrics,
     GatewayMetrics,
@@ -94,6 +95,8 @@ class DashboardState:
     service_metrics: dict[str, tuple[ServiceMetrics, float]] = field(default_factory=dict)
     """With the time of the last that was no leftover."""
     nodes: dict[str, NodeRecord] = field(default_factory=dict)
+    assembly: ClusterAssembly = field(default_factory=ClusterAssembly)
+    """What was told of the cluster."""
     applications: dict[str, Application] = field(default_factory=dict)
     tasks_metrics: TaskMetrics | None = None
     by_application: dict[str, TaskMetrics] = field(default_factory=dict)

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from splitplace.bus.settings import Settings
-from splitplace.commands.shared.client import connected, may_not_read, retained
+from splitplace.commands.shared.client import cluster_seen, connected, may_not_read, retained
 from splitplace.commands.shared.places import model_store, paths
 from splitplace.errors import ConfigurationError, MissingExtraError, SplitPlaceError
 from splitplace.messages.application import Application
 from splitplace.messages.cluster import ClusterState
-from splitplace.messages.topics import APPLICATION, CLUSTER_STATE
+from splitplace.messages.topics import APPLICATION, CLUSTER_MEMBERS, CLUSTER_NODE
 from splitplace.planning.kinds import Cluster, NodeKind, from_states, known_kinds, parse_nodes
 from splitplace.simulator.calibration import Calibration, read_calibration, shipped_calibration
 from splitplace.storage.model_store import StoreError
@@ -105,7 +105,7 @@ def this_machine() -> NodeKind:
 
 async def _ask(settings: Settings) -> tuple[ClusterState | None, Sequence[Application]]:
     async with connected(settings, "plan") as client:
-        seen = await retained(client, settings, (CLUSTER_STATE, APPLICATION))
+        seen = await retained(client, settings, (CLUSTER_NODE, CLUSTER_MEMBERS, APPLICATION))
     if seen.unreadable:
         raise SourceError(f"{may_not_read(settings, seen.unreadable)}: plan as an operator")
-    return next(iter(seen.messages(CLUSTER_STATE)), None), tuple(seen.messages(APPLICATION))
+    return cluster_seen(seen), tuple(seen.messages(APPLICATION))

@@ -21,8 +21,10 @@ from splitplace.bus.settings import Settings
 from splitplace.commands.shared.options import explain
 from splitplace.errors import UnreachableError
 from splitplace.messages.base import Message
+from splitplace.messages.cluster import ClusterState
+from splitplace.messages.cluster_parts import ClusterAssembly
 from splitplace.messages.frames import FrameError
-from splitplace.messages.topics import Topic
+from splitplace.messages.topics import CLUSTER_MEMBERS, CLUSTER_NODE, Topic
 from splitplace.storage.client_secret import draw_secret
 
 MessageT = TypeVar("MessageT", bound=Message)
@@ -168,6 +170,17 @@ class Seen:
                     except FrameError as error:
                         found[name] = str(error)
         return found
+
+
+def cluster_seen(seen: Seen) -> ClusterState | None:
+    """Return the state of the cluster by all that was seen; None if the resource monitor said nothing."""
+    assembly = ClusterAssembly()
+    for node in seen.messages(CLUSTER_NODE):
+        assembly.take(node)
+    state = None
+    for members in seen.messages(CLUSTER_MEMBERS):
+        state = assembly.take(members) or assembly.take(members)  # the second time it waits for nobody
+    return state
 
 
 def read(topic: Topic[MessageT], name: str, payload: bytes) -> MessageT | None:

@@ -10,10 +10,11 @@ from typing import Any
 import aiomqtt
 
 from splitplace.bus.settings import Settings
-from splitplace.commands.shared.client import Seen, retained, wait_for
+from splitplace.commands.shared.client import Seen, cluster_seen, retained, wait_for
 from splitplace.messages.base import PROTOCOL_VERSION, one_line
 from splitplace.messages.topics import (
-    CLUSTER_STATE,
+    CLUSTER_MEMBERS,
+    CLUSTER_NODE,
     METRICS_SERVICE,
     NODE_INFO,
     NODE_STATUS,
@@ -29,7 +30,8 @@ TOPICS: tuple[Topic[Any], ...] = (
     NODE_STATUS,
     NODE_VITALS,
     NODE_INFO,
-    CLUSTER_STATE,
+    CLUSTER_NODE,
+    CLUSTER_MEMBERS,
 )
 """What `report_on` reads."""
 
@@ -136,15 +138,17 @@ def _node_lives(seen: Seen, node: str) -> bool:
     """Whether a node, or the resource monitor of it, spoke while we listened."""
     if seen.is_fresh(NODE_VITALS.at(node=node)):
         return True
-    states = {state.node: state.online for cluster in seen.messages(CLUSTER_STATE) for state in cluster.nodes}
-    return seen.is_fresh(CLUSTER_STATE.at()) and states.get(node, False)
+    members = next(iter(seen.messages(CLUSTER_MEMBERS)), None)
+    is_member = members is not None and node in members.nodes and seen.is_fresh(CLUSTER_MEMBERS.at())
+    return is_member and any(state.online for state in seen.messages(CLUSTER_NODE) if state.node == node)
 
 
 def report_on(seen: Seen) -> SystemReport:
     """Return what the messages of a system say. Whoever is silent is offline, whatever is retained."""
     services = {message.service: message for message in seen.messages(SERVICE_STATUS)}
     infos = {message.node: message for message in seen.messages(NODE_INFO)}
-    states = {node.node: node for cluster in seen.messages(CLUSTER_STATE) for node in cluster.nodes}
+    cluster = cluster_seen(seen)
+    states = {node.node: node for node in cluster.nodes} if cluster else {}
     troubles = {message.service: message.trouble for message in seen.messages(METRICS_SERVICE)}
     nodes = []
     for status in seen.messages(NODE_STATUS):

@@ -14,7 +14,15 @@ from splitplace.commands.shared.task_record import TaskMessage, TaskRecord
 from splitplace.errors import UnreachableError
 from splitplace.messages.application import Application
 from splitplace.messages.base import Message
-from splitplace.messages.cluster import ClusterState, NodeInfo, NodeState, ServiceStatus, StageFailure
+from splitplace.messages.cluster import (
+    ClusterMembers,
+    ClusterState,
+    NodeInfo,
+    NodeState,
+    ServiceStatus,
+    StageFailure,
+)
+from splitplace.messages.cluster_parts import ClusterAssembly
 from splitplace.messages.metrics import (
     ClusterMetrics,
     GatewayMetrics,
@@ -25,7 +33,8 @@ from splitplace.messages.metrics import (
 from splitplace.messages.task import TaskAccepted, TaskDecided, TaskFinished
 from splitplace.messages.topics import (
     APPLICATION,
-    CLUSTER_STATE,
+    CLUSTER_MEMBERS,
+    CLUSTER_NODE,
     JOB_ACCEPTED,
     JOB_DECIDED,
     JOB_FINISHED,
@@ -46,7 +55,8 @@ TOPICS: tuple[Topic[Any], ...] = (
     JOB_DECIDED,
     JOB_PLACED,
     JOB_FINISHED,
-    CLUSTER_STATE,
+    CLUSTER_NODE,
+    CLUSTER_MEMBERS,
     NODE_INFO,
     NODE_FAILURE,
     SERVICE_STATUS,
@@ -57,6 +67,9 @@ TOPICS: tuple[Topic[Any], ...] = (
     METRICS_NODE,
     METRICS_CLUSTER,
 )
+
+CLUSTER_STATE = "cluster/state"
+"""Under this name the state of the cluster stands in logs; until 0.2 it was a topic."""
 
 _REMEMBERED = 100_000
 _RECORDS = 2_000
@@ -166,8 +179,10 @@ async def observe(
         settings: where to listen.
         observation: is fed.
         on_connect: called once all topics are subscribed.
-        on_message: called with the topic (without prefix) of every valid message, and the message.
+        on_message: called with the topic (without prefix) of every valid message, and the message. The
+            parts of the cluster's state are put together first, as `cluster/state`.
     """
+    assembly = ClusterAssembly()
     async with connected(settings, "watch") as client:
         denied = [topic.filter for topic in TOPICS if not await subscribe(client, settings, topic.filter)]
         if denied:
@@ -177,6 +192,8 @@ async def observe(
         async for message in client.messages:
             name = message.topic.value.removeprefix(f"{settings.prefix}/")
             content = _content(name, message.payload)
+            if isinstance(content, NodeState | ClusterMembers):
+                name, content = CLUSTER_STATE, assembly.take(content)
             if content is not None:
                 observation.apply(content)
                 if on_message is not None:

@@ -14,13 +14,15 @@ from typing import Any, TextIO
 from pydantic_core import from_json
 
 from splitplace.bus.connection import parse
+from splitplace.commands.watch.observation import CLUSTER_STATE
 from splitplace.errors import SplitPlaceError
 from splitplace.messages.base import Message
 from splitplace.messages.cluster import ClusterState
+from splitplace.messages.cluster_parts import ClusterAssembly
 from splitplace.messages.earlier import complete_decision, complete_event
 from splitplace.messages.limits import MAX_CONTROL_BYTES
 from splitplace.messages.task import TaskDecided, TaskFinished
-from splitplace.messages.topics import CLUSTER_STATE, JOB_DECIDED, JOB_FINISHED
+from splitplace.messages.topics import CLUSTER_MEMBERS, CLUSTER_NODE, JOB_DECIDED, JOB_FINISHED
 
 STATE_EVERY_S = 10.0
 """Seconds between two states of the cluster in a log."""
@@ -99,11 +101,12 @@ class Log:
 
         The time is None where the log does not tell it.
         """
+        assembly = ClusterAssembly()
         with self._path.open("rb") as file:
             while line := file.readline(MAX_LINE_BYTES):
                 try:
                     content = from_json(line)
-                    event, at_s = _event(content), _time_of(content)
+                    event, at_s = _event(content, assembly), _time_of(content)
                 except (ValueError, KeyError, TypeError, AttributeError):
                     self.broken += 1
                 else:
@@ -119,13 +122,23 @@ def _time_of(content: dict[str, Any]) -> float | None:
     return datetime.fromisoformat(text).timestamp() if isinstance(text, str) else None
 
 
-def _event(content: dict[str, Any]) -> TaskDecided | TaskFinished | ClusterState | None:
-    """Parse a line as strictly as a message from the broker. Return None for another topic."""
+def _event(
+    content: dict[str, Any], assembly: ClusterAssembly
+) -> TaskDecided | TaskFinished | ClusterState | None:
+    """Parse a line as strictly as a message from the broker. Return None for another topic.
+
+    A state of the cluster is whole, or put together from its parts.
+    """
     name = "/".join(content["topic"].split("/")[-_LEVELS:])
     if JOB_DECIDED.match(name) is not None:
         return parse(JOB_DECIDED, name, complete_decision(content["payload"])).message
-    if name.endswith(CLUSTER_STATE.filter):
-        return parse(CLUSTER_STATE, CLUSTER_STATE.filter, json.dumps(content["payload"]).encode()).message
+    if name.endswith(CLUSTER_STATE):
+        return ClusterState.model_validate_json(json.dumps(content["payload"]))
+    if CLUSTER_NODE.match(name) is not None:
+        return assembly.take(parse(CLUSTER_NODE, name, json.dumps(content["payload"]).encode()).message)
+    if name.endswith(CLUSTER_MEMBERS.pattern):
+        members = parse(CLUSTER_MEMBERS, CLUSTER_MEMBERS.pattern, json.dumps(content["payload"]).encode())
+        return assembly.take(members.message)
     if JOB_FINISHED.match(name) is not None:
         return parse(JOB_FINISHED, name, complete_event(content["payload"])).message
     return None

@@ -31,6 +31,7 @@ from splitplace.messages.task import (
 from splitplace.services.gateway.service import serve
 from splitplace.services.gateway.settings import GatewaySettings
 from tests.support import examples
+from tests.support.cluster_parts import publish_cluster
 from tests.support.message_examples import application
 from tests.support.waiting import PATIENCE_S, until
 
@@ -77,7 +78,7 @@ class StandIn:
     async def nodes(self, *online: str, boot: str = BOOT) -> None:
         """Publish a cluster of these nodes."""
         states = [examples.node(name).model_copy(update={"boot": boot}) for name in online]
-        await self.bus.publish(topics.CLUSTER_STATE, examples.snapshot(*states))
+        await publish_cluster(self.bus, examples.snapshot(*states))
 
     async def _on_accepted(self, received: Received[TaskAccepted]) -> None:
         task = received.message

@@ -157,7 +157,7 @@ async def test_one_history_makes_both_shells_do_the_same(
             case "time_passed":
                 live._on_time()
             case "nodes_online":
-                live._on_cluster(received(cluster(moment.about)))
+                live._on_cluster(cluster(moment.about))
             case name:
                 handlers[name](received(moment.about))
         assert repeated[-1] == moment

@@ -11,7 +11,6 @@ from splitplace.messages.cluster import NodeState
 from splitplace.messages.task import TaskPlaced
 from splitplace.messages.topics import (
     APPLICATION,
-    CLUSTER_STATE,
     JOB_DECIDED,
     JOB_FINISHED,
     JOB_PLACED,
@@ -24,6 +23,7 @@ from splitplace.policies.placement.daso import LEAST_SAMPLES
 from splitplace.policies.placement.loading import LoadingName
 from splitplace.services.placer.service import Placer
 from splitplace.services.placer.settings import PlacerSettings
+from tests.support.cluster_parts import publish_cluster
 from tests.support.examples import all_of, application, chain, fragment, node, snapshot, three_ways
 from tests.support.messages import decided, finished
 from tests.support.observer import Observer
@@ -42,7 +42,7 @@ class PlacerObserver(Observer):
     async def describe(self, application: Application, *nodes: NodeState) -> None:
         """Publish a catalogue entry and the state of the cluster."""
         await self.publish(APPLICATION, application, application=application.name)
-        await self.publish(CLUSTER_STATE, snapshot(*nodes))
+        await publish_cluster(self.bus, snapshot(*nodes))
 
     async def ask(self, task: str, attempt: int = 1, application: str = APP.name) -> TaskPlaced:
         """Decide a task and wait for its placement, which may have no stages."""

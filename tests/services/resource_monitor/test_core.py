@@ -64,7 +64,7 @@ def test_a_node_joins_when_status_and_info_are_known_in_either_order(
 def test_what_a_node_measured_of_its_link_replaces_what_is_assumed() -> None:
     tracker = joined()
     link = LinkFigures(down_megabytes_per_second=1.25, round_trip_ms=6.0)
-    tracker.vitals(node_vitals("n1", FIRST, link=link), 100.0)
+    tracker.info(node_info("n1", FIRST, link=link), 100.0)
     (state,) = tracker.cluster(1, 100.0).nodes
     assert (state.link_megabytes_per_second, state.up, state.round_trip_ms) == (1.25, 1.25, 6.0)
     assert state.latency_ms == 3.0
@@ -95,7 +95,7 @@ def test_the_newest_speed_of_a_node_counts() -> None:
     (state,) = tracker.cluster(1, 0.0).nodes
     assert (state.score, state.threads, state.together) == (50.0, 1, 1.0)
     speed = NodeSpeed(score=20.0, threads=4, speed_up=2.5, together=1.4)
-    tracker.vitals(node_vitals(speed=speed), 1.0)
+    tracker.info(node_info(speed=speed), 1.0)
     (state,) = tracker.cluster(2, 1.0).nodes
     assert (state.score, state.threads, state.together) == (20.0, 4, 1.4)
 
@@ -147,7 +147,7 @@ def test_a_restart_is_told_by_its_boot_id_and_the_late_will_of_the_earlier_boot_
 def test_a_restarted_node_has_lost_what_it_had_loaded() -> None:
     tracker = joined()
     tracker.status(node_status(boot=SECOND), 10.0)
-    tracker.info(node_info(boot=SECOND), 10.0)
+    tracker.info(node_info(boot=SECOND, loaded=()), 10.0)
     (state,) = tracker.cluster(1, 10.0).nodes
     assert (state.loaded, state.queue_ms, state.boot) == ((), 0.0, SECOND)
 

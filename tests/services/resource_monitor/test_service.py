@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from splitplace.bus.cluster import subscribe_cluster
 from splitplace.commands.processes.broker import Broker
 from splitplace.messages.cluster import ClusterState, ServiceStatus
 from splitplace.messages.topics import (
     AVAILABILITY_SYSTEM,
-    CLUSTER_STATE,
+    CLUSTER_NODE,
     METRICS_CLUSTER,
     METRICS_NODE,
     NODE_INFO,
@@ -23,6 +24,7 @@ from splitplace.messages.topics import (
 )
 from splitplace.services.resource_monitor.service import ResourceMonitor
 from splitplace.services.resource_monitor.settings import ResourceMonitorSettings
+from tests.support.examples import node
 from tests.support.messages import BOOTS, node_info, node_status, node_vitals
 from tests.support.observer import Observer
 from tests.support.running import running
@@ -34,13 +36,11 @@ FIRST, SECOND, _ = BOOTS
 class MonitorObserver(Observer):
     """Plays nodes and listens to what the monitor publishes."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url, CLUSTER_STATE, METRICS_CLUSTER, raw=(METRICS_NODE,))
-
-    @property
-    def states(self) -> list[ClusterState]:
+    def __init__(self, url: str, identifier: str = "observer") -> None:
+        super().__init__(url, METRICS_CLUSTER, raw=(METRICS_NODE,), identifier=identifier)
+        self.states: list[ClusterState] = []
         """All cluster states so far."""
-        return self.heard(CLUSTER_STATE)
+        subscribe_cluster(self.bus, self.states.append)
 
     @property
     def online(self) -> dict[str, str]:
@@ -64,7 +64,7 @@ async def observed(url: str) -> AsyncIterator[MonitorObserver]:
     """An observer of a running monitor that has published its first state."""
     observer = MonitorObserver(url)
     async with observer.bus, running(ResourceMonitor(ResourceMonitorSettings(broker=url)).run()):
-        await observer.until(CLUSTER_STATE)
+        await until(lambda: observer.states)
         yield observer
 
 
@@ -136,10 +136,39 @@ async def test_heartbeats_are_passed_on_twice_a_second_and_as_metrics(mosquitto_
 
 
 @pytest.mark.serial
-async def test_the_state_is_told_every_two_seconds_when_nothing_happens(mosquitto_url: str) -> None:
+async def test_the_state_is_told_every_five_seconds_when_nothing_happens(mosquitto_url: str) -> None:
     async with observed(mosquitto_url) as observer:
-        seconds = await until(lambda: len(observer.states) == 2)
-        assert 1.5 < seconds < 2.6
+        seconds = await until(lambda: len(observer.states) == 2, 8.0)
+        assert 4.5 < seconds < 5.6
+
+
+@pytest.mark.serial
+async def test_heartbeats_of_idle_nodes_are_not_passed_on(mosquitto_url: str) -> None:
+    async with observed(mosquitto_url) as observer:
+        await observer.join("n1")
+        await until(lambda: observer.online == {"n1": FIRST})
+        idle = node_vitals("n1", queue_length=0, queue_ms=0.0, cpu_ratio=0.01)
+        await observer.publish(NODE_VITALS, idle)
+        await until(lambda: observer.states[-1].nodes[0].cpu_ratio == 0.0)
+        before = len(observer.states)
+        beats = iter(range(20))
+        async for _ in every(0.1):
+            if next(beats, None) is None:
+                break
+            await observer.publish(NODE_VITALS, idle)
+        assert len(observer.states) - before <= 1
+
+
+async def test_what_an_earlier_monitor_left_of_nodes_that_are_gone_is_cleared(broker_url: str) -> None:
+    left, watcher = node("ghost"), Observer(broker_url, raw=(CLUSTER_NODE,), identifier="watcher")
+    async with watcher.bus:
+        await watcher.publish(CLUSTER_NODE, left)
+        async with observed(broker_url) as observer:
+            await until(lambda: any(not raw.payload for raw in watcher.payloads(CLUSTER_NODE)))
+            await observer.join("n1")
+            await until(lambda: observer.online == {"n1": FIRST})
+        cleared = [raw.parameters["node"] for raw in watcher.payloads(CLUSTER_NODE) if not raw.payload]
+        assert cleared == ["ghost"], "what is told of a living node stays"
 
 
 async def test_a_monitor_that_starts_later_learns_what_nodes_have_retained_before_it_speaks(
@@ -164,6 +193,10 @@ async def test_a_node_taken_away_for_good_leaves_no_metrics_behind(mosquitto_url
         await observer.publish_raw(NODE_STATUS.at(node="n1"), b"", retain=True)
         await until(lambda: observer.metrics["n1"] == b"")
         await until(lambda: observer.states[-1].nodes == ())
+        late = MonitorObserver(mosquitto_url, "late")
+        async with late.bus:
+            await until(lambda: late.states)
+            assert late.states[0].nodes == ()
 
 
 async def test_noise_and_forged_messages_change_nothing(mosquitto_url: str) -> None:

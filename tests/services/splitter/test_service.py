@@ -20,7 +20,6 @@ from splitplace.messages.limits import CHUNK_BYTES
 from splitplace.messages.task import TaskDecided
 from splitplace.messages.topics import (
     APPLICATION,
-    CLUSTER_STATE,
     FRAGMENT_CHUNK,
     FRAGMENT_MISSING,
     FRAGMENT_REQUEST,
@@ -39,6 +38,7 @@ from splitplace.services.splitter.settings import SplitterSettings
 from splitplace.storage import state_file as memory
 from splitplace.storage.model_store import MANIFEST, ModelStore, sha256_of
 from tests.support.chains import nominal_chain
+from tests.support.cluster_parts import publish_cluster
 from tests.support.examples import all_of, chain, fragment, node, sha, snapshot
 from tests.support.examples import application as made_up
 from tests.support.messages import accepted, finished_after
@@ -206,7 +206,7 @@ async def test_a_task_is_decided_with_the_cluster_and_learnt_from(
     broker_url: str, tmp_path: Path, application: Application
 ) -> None:
     async with observed(broker_url, tmp_path, save_every_s=0.05) as observer:
-        await observer.publish(CLUSTER_STATE, snapshot(node("a", loaded=all_of(application))))
+        await publish_cluster(observer.bus, snapshot(node("a", loaded=all_of(application))))
         await observer.publish(JOB_ACCEPTED, accepted("c.1"))
         await until(lambda: observer.decided)
         decided = observer.decided[0]
@@ -226,7 +226,7 @@ async def test_learnt_state_is_saved_on_the_way_out_and_used_after_a_restart(
     predictions = []
     for task in ("c.1", "c.2"):
         async with observed(mosquitto_url, tmp_path, save_every_s=1000) as observer:
-            await observer.publish(CLUSTER_STATE, snapshot(node("a", loaded=all_of(application))))
+            await publish_cluster(observer.bus, snapshot(node("a", loaded=all_of(application))))
             await observer.publish(JOB_ACCEPTED, accepted(task))
             decided = (await observer.until_decided(1))[0]
             assert decided.predicted_ms is not None
@@ -260,7 +260,7 @@ async def test_a_bandit_begins_with_the_memory_of_another_run_and_then_keeps_its
     own = tmp_path / "state" / "splitter.json"
     for times in (1, 2):
         async with observed(mosquitto_url, tmp_path, **settings) as observer:
-            await observer.publish(CLUSTER_STATE, snapshot(node("a", loaded=all_of(application))))
+            await publish_cluster(observer.bus, snapshot(node("a", loaded=all_of(application))))
             await observer.publish(JOB_ACCEPTED, accepted(f"c.{times}", deadline_ms=600.0))
             decided = (await observer.until_decided(1))[0]
             assert decided.scores["whole"] == pytest.approx(0.9, abs=0.2)
@@ -286,7 +286,7 @@ async def test_a_task_that_comes_before_the_cluster_is_known_waits_or_is_refused
         assert observer.decided[0].task == "c.short"
         assert observer.decided[0].variant is None
         assert 0.2 < loop.time() - begin < 1.0
-        await observer.publish(CLUSTER_STATE, snapshot(node("a", loaded=all_of(application))))
+        await publish_cluster(observer.bus, snapshot(node("a", loaded=all_of(application))))
         await until(lambda: len(observer.decided) == 2)
         assert (observer.decided[1].task, observer.decided[1].variant) == ("c.long", "whole")
 
