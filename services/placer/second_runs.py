@@ -6,7 +6,7 @@ from splitplace.messages.application import Application
 from splitplace.messages.cluster import PrepareFragments
 from splitplace.messages.second_run import SecondPart, SecondRun, TaskLagging
 from splitplace.messages.task import TaskPlaced
-from splitplace.policies.cluster import ClusterView, stage_work
+from splitplace.policies.cluster import ClusterView, StageWork, stage_work
 from splitplace.policies.placement import Infeasible, Placement, PlacementPolicy, PlacementRequest
 from splitplace.policies.placement.foreseen import stage_placements
 from splitplace.policies.placement.second_runs import is_worth_it, laggards, overdue_work
@@ -55,7 +55,8 @@ def place_again(
     behind = laggards(application, placed, lagging.outputs)
     start_ms = now_ms + HOPS_TO_DISPATCH * cluster.hop_ms
     waits_ms = {name: cluster.ready_ms(name, now_ms) - now_ms for name in cluster.nodes}
-    work = first_work = stage_work(application, placed)
+    first_work = stage_work(application, placed)
+    work: tuple[StageWork, ...] = ()
     made: list[Placement] = []
     for part in parts:
         request = PlacementRequest(lagging.task, part.job, start_ms, due_ms, avoid | behind)
@@ -66,7 +67,9 @@ def place_again(
             return None
         made.append(found)
         work = (*work, *found.stage_work())
+        # Without the first run: on these nodes it is done, and noted anew it would count in full.
         cluster.placed(lagging.task, lagging.attempt, work, now_ms, due_ms=due_ms)
+    cluster.placed(lagging.task, lagging.attempt, (*first_work, *work), now_ms, due_ms=due_ms)
     second = SecondRun(
         task=lagging.task,
         attempt=lagging.attempt,
