@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -200,12 +200,20 @@ def from_states(states: Iterable[NodeState], *, broker_link: float = BROKER_LINK
                 basis="measured by the node itself",
             ),
         )
-        for state in states
-        if state.online and state.score > 0
+        for state in measured(states)
     ]
-    if not groups:
-        raise NodesError("no node of this system is online and has measured its speed")
     return _cluster(groups, broker_link)
+
+
+def measured(states: Iterable[NodeState]) -> Sequence[NodeState]:
+    """Return the nodes that are online and know their speed. Raises NodesError if there are none."""
+    found = [state for state in states if state.online and state.score > 0]
+    if not found:
+        raise NodesError(
+            "no node of this system is online and has measured its speed: start one with "
+            "splitplace node --node NAME (splitplace status shows them)"
+        )
+    return found
 
 
 def _items(text: str) -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from splitplace.planning.question import Question
 from splitplace.policies.cluster import ClusterView
 from splitplace.policies.memory import described_bytes, is_prepared
-from splitplace.policies.placement import Infeasible, PlacementRequest, place, placement_policy
+from splitplace.policies.placement import Infeasible, Placement, PlacementRequest, place, placement_policy
 from splitplace.policies.prediction import Job
 from splitplace.policies.splitting import allows
 from splitplace.simulator.monitor import Monitor
@@ -58,18 +58,23 @@ def standing(question: Question) -> tuple[StandingVariant, ...]:
         if isinstance(placed, Infeasible):
             found.append(StandingVariant(variant.name, variant.accuracy, reason=placed.reason))
             continue
-        stages = []
-        for stage in placed.job.variant.stages:
-            fragment = placed.job.fragments[stage.name]
-            nodes = tuple(dict.fromkeys(share.node for share in placed.shares if share.stage == stage.name))
-            mapped = fragment.weight_bytes if is_prepared(fragment) else 0
-            stages.append(StandingStage(stage.name, nodes, described_bytes(fragment), mapped))
         found.append(
             StandingVariant(
                 variant.name,
                 variant.accuracy,
-                tuple(stages),
+                stages_of(placed),
                 placed.prediction.response_ms + known.intake.median,
             )
         )
     return tuple(found)
+
+
+def stages_of(placed: Placement) -> tuple[StandingStage, ...]:
+    """Return the stages of a placement with their nodes and what they need there."""
+    stages = []
+    for stage in placed.job.variant.stages:
+        fragment = placed.job.fragments[stage.name]
+        nodes = tuple(dict.fromkeys(share.node for share in placed.shares if share.stage == stage.name))
+        mapped = fragment.weight_bytes if is_prepared(fragment) else 0
+        stages.append(StandingStage(stage.name, nodes, described_bytes(fragment), mapped))
+    return tuple(stages)

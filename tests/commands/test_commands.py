@@ -139,6 +139,20 @@ def test_status_shows_services_and_nodes(system: System) -> None:
     assert all(name in shown.stdout for name in NODES)
 
 
+def test_an_application_is_inspected_on_the_running_nodes(system: System) -> None:
+    shown = run("models", "inspect", "tiny", "--from-system", *at(system))
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.startswith("On your 3 nodes: ")
+    found: dict[str, Any] = json.loads(run("models", "inspect", "tiny", "--json", *at(system)).stdout)
+    assert [node["name"] for node in found["nodes"]] == list(NODES)
+    for variant in found["variants"]:
+        assert f"{variant['variant']}: one input " in shown.stdout
+        assert {node for stage in variant["stages"] for node in stage["nodes"]} <= set(NODES)
+        assert 0 < variant["predicted_ms"] <= variant["micro_batch_ms"]
+    unknown = run("models", "inspect", "unheard-of", *at(system))
+    assert (unknown.returncode, "there are: tiny" in unknown.stderr) == (2, True)
+
+
 def test_the_doctor_finds_nothing_wrong(system: System) -> None:
     shown = run("doctor", "--store", str(system.store), *at(system))
     assert (shown.returncode, "fail " in shown.stdout) == (0, False), shown.stdout

@@ -1,6 +1,6 @@
 """`splitplace models inspect`: where a network can be cut, and how it is best divided."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
@@ -10,6 +10,8 @@ import onnx
 import typer
 from rich.console import Console
 
+from splitplace.commands.models.on_nodes import show_on_nodes
+from splitplace.commands.shared.options import BrokerOption, CredentialsOption, PrefixOption, settings_from
 from splitplace.commands.shared.output import JsonOption, print_json
 from splitplace.commands.shared.places import StoreOption, model_store
 from splitplace.errors import ConfigurationError
@@ -74,13 +76,38 @@ def inspect_command(
     drawing: Annotated[
         Path | None, typer.Option("--draw", help="Also draw the network and its cuts into this SVG file.")
     ] = None,
+    from_system: Annotated[
+        bool,
+        typer.Option(
+            "--from-system", help="What each variant would take on the nodes of the running system."
+        ),
+    ] = False,
     store: StoreOption = None,
+    broker: BrokerOption = None,
+    prefix: PrefixOption = None,
+    credentials: CredentialsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show a network's pieces, where it can be cut, and what each stage costs.
 
-    What lies between two places to cut is timed on this machine first; that takes some seconds.
+    What lies between two places to cut is timed on this machine first; that takes some seconds. With
+    --from-system or --broker, a running system is asked instead: what each variant would take on its nodes,
+    were they idle, and why one fits nowhere.
     """
+    if from_system or broker is not None:
+        given = {
+            "--input": shape,
+            "--set": values,
+            "--stages": stages,
+            "--speeds": speeds,
+            "--bandwidth": bandwidth,
+            "--memory": memory,
+            "--micro-batch": micro_batch,
+            "--draw": drawing,
+        }
+        _refuse_beside_system(name for name, value in given.items() if value)
+        show_on_nodes(network, settings_from(broker, prefix, credentials), store, as_json=as_json)
+        return
     models = model_store(store)
     target = _target(speeds, bandwidth, memory)
     loaded = _load(network, shape or (), values or (), models)
@@ -110,6 +137,12 @@ def inspect_command(
         _print_chains(console, places, application)
     if drawing is not None:
         console.print(f"drawn: {drawing}", markup=False)
+
+
+def _refuse_beside_system(names: Iterable[str]) -> None:
+    """Refuse flags that are about this machine. Raises ConfigurationError."""
+    if said := ", ".join(names):
+        raise ConfigurationError(f"{said}: not with --from-system, whose nodes are as they are")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from splitplace.commands.plan.sources import chosen_calibration, found_network, nodes_and_networks
+from splitplace.commands.plan.sources import chosen_calibration, nodes_and_networks
 from splitplace.commands.plan.words import Plan, as_json_value, print_plan
 from splitplace.commands.shared.options import (
     BrokerOption,
@@ -24,6 +24,7 @@ from splitplace.commands.shared.options import (
 from splitplace.commands.shared.output import JsonOption, print_json
 from splitplace.commands.shared.places import StateDirOption, StoreOption
 from splitplace.commands.shared.progress import telling
+from splitplace.commands.shared.running_system import found_network
 from splitplace.errors import ConfigurationError, ExitCode
 from splitplace.planning.advice import changes, verdict
 from splitplace.planning.forecast import Simulator, forecast, simulate

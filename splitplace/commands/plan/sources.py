@@ -1,26 +1,18 @@
 """Where a plan takes nodes, networks and calibration from: flags, files, this machine, a running system."""
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
 from splitplace.bus.settings import Settings
-from splitplace.commands.shared.client import cluster_seen, connected, may_not_read, retained
-from splitplace.commands.shared.places import model_store, paths
-from splitplace.errors import ConfigurationError, MissingExtraError, SplitPlaceError
+from splitplace.commands.shared.places import paths, stored_applications
+from splitplace.commands.shared.running_system import ask_system
+from splitplace.errors import MissingExtraError
 from splitplace.messages.application import Application
-from splitplace.messages.cluster import ClusterState
-from splitplace.messages.topics import APPLICATION, CLUSTER_MEMBERS, CLUSTER_NODE
 from splitplace.planning.kinds import Cluster, NodeKind, from_states, known_kinds, parse_nodes
 from splitplace.simulator.calibration import Calibration, read_calibration, shipped_calibration
-from splitplace.storage.model_store import StoreError
 
 HERE = "here"
 """The kind of node that this machine would be."""
-
-
-class SourceError(SplitPlaceError):
-    """A running system does not tell what a plan needs."""
 
 
 def nodes_and_networks(
@@ -29,44 +21,21 @@ def nodes_and_networks(
     """Return the nodes and the networks of a plan.
 
     Args:
-        nodes: what `--nodes` says; None asks the system.
-        settings: where the running system is; None where nobody is asked.
+        nodes: what `--nodes` says.
+        settings: where the running system is; given instead of `nodes`.
         store: the folder of `--store`. Its networks go before those of the system.
 
     Raises:
         SplitPlaceError: something cannot be read or understood.
     """
-    told: tuple[ClusterState | None, Sequence[Application]] = (None, ())
     if settings is not None:
-        told = asyncio.run(_ask(settings))
-    state, applications = told
-    if store is not None or settings is None:
-        try:
-            applications, _ = model_store(store).usable()
-        except StoreError as error:
-            raise ConfigurationError(str(error)) from error
-    if nodes is not None:
-        kinds = dict(known_kinds())
-        if HERE in nodes:
-            kinds[HERE] = this_machine()
-        return parse_nodes(nodes, kinds), applications
-    if state is None:
-        raise SourceError(
-            "the system says nothing of its nodes: is its resource monitor running (splitplace status)?"
-        )
-    return from_states(state.nodes), applications
-
-
-def found_network(name: str, applications: Sequence[Application]) -> Application:
-    """Return the application of a name. Raises ConfigurationError."""
-    for each in applications:
-        if each.name == name:
-            return each
-    known = ", ".join(sorted(each.name for each in applications)) or "none"
-    raise ConfigurationError(
-        f"there is no application {name!r}; there are: {known} "
-        "(splitplace models add brings a network of your own)"
-    )
+        state, applications = ask_system(settings, "plan", store)
+        return from_states(state.nodes), applications
+    applications, given = stored_applications(store), nodes or ""
+    kinds = dict(known_kinds())
+    if HERE in given:
+        kinds[HERE] = this_machine()
+    return parse_nodes(given, kinds), applications
 
 
 def chosen_calibration(file: Path | None, state_dir: Path | None) -> Calibration:
@@ -101,11 +70,3 @@ def this_machine() -> NodeKind:
         link=100.0,
         basis="measured now",
     )
-
-
-async def _ask(settings: Settings) -> tuple[ClusterState | None, Sequence[Application]]:
-    async with connected(settings, "plan") as client:
-        seen = await retained(client, settings, (CLUSTER_NODE, CLUSTER_MEMBERS, APPLICATION))
-    if seen.unreadable:
-        raise SourceError(f"{may_not_read(settings, seen.unreadable)}: plan as an operator")
-    return cluster_seen(seen), tuple(seen.messages(APPLICATION))

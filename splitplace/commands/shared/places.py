@@ -1,5 +1,6 @@
 """Options and settings about where files lie (docs/files.md)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,7 +8,9 @@ import typer
 from typing_extensions import override
 
 from splitplace.bus.settings import StoreSettings
-from splitplace.storage.model_store import ModelStore
+from splitplace.errors import ConfigurationError
+from splitplace.messages.application import Application
+from splitplace.storage.model_store import ModelStore, StoreError
 from splitplace.storage.paths import Paths
 
 StoreOption = Annotated[
@@ -29,6 +32,14 @@ StateDirOption = Annotated[
 def model_store(store: Path | None) -> ModelStore:
     """Return the networks of `--store`, else those that the settings name. Raises ConfigurationError."""
     return ModelStore(store) if store else _settings().model_store
+
+
+def stored_applications(store: Path | None) -> Sequence[Application]:
+    """Return the applications of `--store`, else those that can be used here. Raises ConfigurationError."""
+    try:
+        return model_store(store).usable()[0]
+    except StoreError as error:
+        raise ConfigurationError(str(error)) from error
 
 
 def paths(state_dir: Path | None = None) -> Paths:
