@@ -59,8 +59,8 @@ class Recipe:
     """Numbers of blocks of the whole network after which it is trained to answer, too."""
     exit_share: float = 0.3
     """Weight of the loss of each early exit, where that of the last layer is 1."""
-    bfloat16: bool = False
-    """Whether the whole network is trained with bfloat16 arithmetic, which newer CPUs compute faster."""
+    bfloat16: frozenset[RecipePart] = frozenset()
+    """Networks that are trained with bfloat16 arithmetic, which newer CPUs compute faster."""
     distilled: bool = True
     """Whether branches also learn the whole network's answers, which takes long if it is large."""
     branches: int = 3
@@ -176,7 +176,7 @@ RECIPES: Mapping[str, Recipe] = {
             title="Clothes (FashionMNIST), with ResNet50-V2",
             design=ResNet(PRINTED_WIDTHS, PRINTED_BLOCKS, "halving", bottlenecks=True),
             early_exits=(7, 13),
-            bfloat16=True,
+            bfloat16=frozenset({"whole"}),
             branch_design=ResNet((16, 32, 64, 96), (1, 1, 1, 1), "halving", bottlenecks=True),
             distilled=False,
             augmentation=_SHIFTED,
@@ -210,11 +210,11 @@ RECIPES: Mapping[str, Recipe] = {
             branch_design=Inception(0.5),
             specialised=True,
             teacher="resnet50",
-            bfloat16=True,
+            bfloat16=frozenset({"whole", "semantic", "compressed"}),
             augmentation=_SHIFTED,
-            schedule=TrainingSchedule(epochs=5, peak_learning_rate=0.1),
-            semantic_schedule=TrainingSchedule(epochs=2, peak_learning_rate=0.05),
-            compressed_schedule=TrainingSchedule(epochs=1, peak_learning_rate=0.02),
+            schedule=TrainingSchedule(epochs=8, peak_learning_rate=0.03),
+            semantic_schedule=TrainingSchedule(epochs=2, peak_learning_rate=0.02),
+            compressed_schedule=TrainingSchedule(epochs=1, peak_learning_rate=0.01),
             int8=False,
         ),
     )

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from splitplace.workshop.datasets import Dataset
 from splitplace.workshop.networks.common import Classifier
 from splitplace.workshop.networks.early_exits import EarlyExits
 from splitplace.workshop.networks.resnet_v2 import ResNetV2
-from splitplace.workshop.recipes.recipes import Recipe
+from splitplace.workshop.recipes.recipes import Recipe, RecipePart
 from splitplace.workshop.recipes.teacher import soft_targets
 from splitplace.workshop.training.loop import Epoch, Loss, TrainingSchedule, in_batches, train
 from splitplace.workshop.training.semantic import (
@@ -50,6 +51,11 @@ class Workbench:
     store: ModelStore
     """Where teachers are."""
     device: str = "cpu"
+
+    def arithmetic(self, part: RecipePart) -> torch.autocast:
+        """Return the context in which the networks of a training compute: bfloat16 if the recipe says so."""
+        enabled = part in self.recipe.bfloat16
+        return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=enabled)
 
     def targets(self) -> NDArray[np.float32]:
         """Return what the whole network learns from labels and teacher."""
@@ -117,7 +123,7 @@ def train_whole(bench: Workbench) -> Whole:
     torch.manual_seed(recipe.schedule.seed)
     network = recipe.whole()
     exits = _with_exits(network, recipe)
-    loss = _loss_of_whole(recipe, network, exits, bench.device)
+    loss = _loss_of_whole(bench, network, exits)
     trained = exits or network
     targets = bench.targets if recipe.teacher else None
     curve = bench.train("whole", trained, loss, recipe.schedule, targets)
@@ -134,9 +140,11 @@ def _with_exits(network: Classifier, recipe: Recipe) -> EarlyExits | None:
     return EarlyExits(network, recipe.early_exits)
 
 
-def _loss_of_whole(recipe: Recipe, network: Classifier, exits: EarlyExits | None, device: str) -> Loss:
+def _loss_of_whole(bench: Workbench, network: Classifier, exits: EarlyExits | None) -> Loss:
+    recipe = bench.recipe
+
     def loss(images: Tensor, target: Tensor) -> Tensor:
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=recipe.bfloat16):
+        with bench.arithmetic("whole"):
             every = exits.all_logits(images) if exits else [network(images)]
         *early, last = (
             nn.functional.cross_entropy(logits.float(), target, label_smoothing=recipe.label_smoothing)
@@ -160,7 +168,10 @@ def train_semantic(bench: Workbench, whole: Classifier) -> Semantic:
         branches = specialised_branches(whole, groups, training.images[:CALIBRATION_IMAGES])
     else:
         branches = Branches(groups, recipe.branch)
-    loss = distillation(branches, whole.to(bench.device)) if recipe.distilled else branch_loss(branches)
+    of_branches = (
+        distillation(branches, whole.to(bench.device)) if recipe.distilled else branch_loss(branches)
+    )
+    loss = _computed_in(bench.arithmetic("semantic"), of_branches)
     curve = bench.train(f"semantic-{recipe.branches}", branches, loss, recipe.semantic_schedule)
     whole.to("cpu")
     return Semantic(branches, groups, curve)
@@ -188,12 +199,24 @@ def train_bottleneck(bench: Workbench, whole: Classifier) -> Derived:
 
 
 def _fine_tuned(
-    bench: Workbench, name: str, network: nn.Module, whole: Classifier, schedule: TrainingSchedule
+    bench: Workbench,
+    name: Literal["compressed", "bottleneck"],
+    network: nn.Module,
+    whole: Classifier,
+    schedule: TrainingSchedule,
 ) -> Derived:
-    loss = distillation(network, whole.to(bench.device))
+    loss = _computed_in(bench.arithmetic(name), distillation(network, whole.to(bench.device)))
     curve = bench.train(name, network, loss, schedule)
     whole.to("cpu")
     return Derived(network, curve)
+
+
+def _computed_in(arithmetic: torch.autocast, loss: Loss) -> Loss:
+    def computed(images: Tensor, target: Tensor) -> Tensor:
+        with arithmetic:
+            return loss(images, target)
+
+    return computed
 
 
 def default_device() -> str:

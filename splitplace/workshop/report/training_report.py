@@ -126,7 +126,8 @@ def _optional(recipe: Recipe) -> list[str]:
             f"network of `{recipe.teacher}`."
         )
     if recipe.bfloat16:
-        lines.append("- The whole network was trained with matrix products in bfloat16.")
+        parts = ", ".join(sorted(recipe.bfloat16))
+        lines.append(f"- Trained with matrix products in bfloat16: {parts}.")
     return lines
 
 

@@ -149,11 +149,11 @@ def branch_loss(
     owners = torch.from_numpy(branch_of(groups))
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:
-        logits = student(images)
+        logits = student(images).float()
         value = nn.functional.cross_entropy(logits, labels)
         if teacher is not None:
             with torch.no_grad():
-                target = torch.softmax(teacher(images) / temperature, dim=1)
+                target = torch.softmax(teacher(images).float() / temperature, dim=1)
             imitation = nn.functional.cross_entropy(logits / temperature, target) * temperature**2
             value = (1 - share) * value + share * imitation
         if groups:

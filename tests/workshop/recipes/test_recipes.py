@@ -56,6 +56,7 @@ SMALL = replace(
     semantic_schedule=ONE_EPOCH,
     compressed_schedule=ONE_EPOCH,
     compressed_flops=0.8,
+    bfloat16=frozenset({"semantic", "compressed"}),
 )
 
 
@@ -113,6 +114,15 @@ def test_early_exits_of_another_family_are_refused(tmp_path: Path) -> None:
         train_whole(_bench(recipe, tmp_path, easy_dataset(20)))
 
 
+def test_only_the_parts_that_the_recipe_names_compute_in_bfloat16(tmp_path: Path) -> None:
+    bench = _bench(replace(SMALL, bfloat16=frozenset({"semantic"})), tmp_path, easy_dataset(20))
+    layer = torch.nn.Linear(2, 2)
+    with bench.arithmetic("semantic"):
+        assert layer(torch.ones(1, 2)).dtype == torch.bfloat16
+    with bench.arithmetic("whole"):
+        assert layer(torch.ones(1, 2)).dtype == torch.float32
+
+
 @pytest.fixture
 def small_recipe() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
@@ -139,4 +149,5 @@ def test_a_mobilenet_is_built_whole_cut_branched_and_pruned(tmp_path: Path) -> N
     assert application.input.shape == (1, 28, 28), "the network enlarges the pictures"
     report = (tmp_path / "store" / "mobilenet" / "TRAINING.md").read_text("utf-8")
     assert "Whole network: MobileNetV2 of 0.2 times its published widths, which first enlarges" in report
+    assert "in bfloat16: compressed, semantic." in report
     assert f"the answers of the whole network of `{TEACHER}`" in report.replace("\n", " ")
