@@ -7,6 +7,7 @@ its disk hangs, a network loops without end, its tensors do not reach it, or it 
 - A placement came to nothing, and the node has done nothing since. Of a chain, only the first such node is to
   blame: the ones behind it got no input.
 - Placement after placement comes to nothing, although the node says that it works.
+- Placement after placement is answered by a second run on other nodes, and it has done nothing meanwhile.
 
 In the first case it is stalled until a heartbeat says otherwise. In the others it is suspended for a time
 that doubles, and then tried again, on probation, until a task that it took part in is answered. Where this
@@ -50,7 +51,8 @@ MAX_SUSPENDED_MS = 300_000.0
 """The first suspension and the longest; each is twice the one before."""
 
 MAX_DOUBTS = 5
-"""Placements in a row that came to nothing, until a node that says it works is suspended."""
+"""Doubtful placements in a row until a node is suspended: they came to nothing although it says that it
+works, or others answered while it did nothing."""
 
 MAX_PLACEMENTS = 10_000
 
@@ -91,6 +93,8 @@ class _Placement:
     """When it is judged."""
     stages: tuple[tuple[str, str, str], ...]
     """Name, source and node, sources before their readers."""
+    is_answered: bool = False
+    """Whether the task was answered, with the help of nodes that it was not placed on."""
 
 
 @dataclass(slots=True)
@@ -153,7 +157,7 @@ class WorkWatch:
             for report in finished.stages:
                 self._trust(report.node)
         if finished.in_full:
-            self._placements.get(finished.task, {}).pop(finished.attempt, None)
+            self._answered(finished)
         self._end(finished.task, now_ms)
 
     def forget_placements(self) -> None:
@@ -206,11 +210,25 @@ class WorkWatch:
             return {}
         return {stage.name: stage.source for stage in variant.stages}
 
+    def _answered(self, finished: TaskFinished) -> None:
+        """End an attempt that succeeded. After a second run, its own nodes are judged when it is due."""
+        attempts = self._placements.get(finished.task, {})
+        placement = attempts.get(finished.attempt)
+        if placement is None:
+            return
+        helped = {report.node for report in finished.stages}
+        if all(node in helped for _, _, node in placement.stages):
+            del attempts[finished.attempt]
+        else:
+            placement.is_answered = True
+
     def _end(self, task: str, now_ms: float, before: float = inf) -> None:
         """End attempts: those that had too little time say nothing of their nodes."""
         attempts = self._placements.get(task, {})
         for attempt in [attempt for attempt in attempts if attempt < before]:
             placement = attempts[attempt]
+            if placement.is_answered:
+                continue
             if now_ms < placement.least_ms:
                 del attempts[attempt]
             placement.due_ms = min(placement.due_ms, now_ms)
@@ -229,7 +247,7 @@ class WorkWatch:
     def _judge(self, placement: _Placement, now_ms: float) -> None:
         idle: set[str] = set()
         """Stages with a node that sent nothing: what reads them may have got no input."""
-        blamed, took_part = set(), set()
+        blamed, took_part = set[str](), set[str]()
         for name, source, node in placement.stages:
             worker = self._workers.get(node)
             if source in idle or worker is None or worker.since_ms > placement.placed_ms:
@@ -240,13 +258,20 @@ class WorkWatch:
                 idle.add(name)
                 if worker.heard_ms >= placement.due_ms:
                     blamed.add(node)
+        if placement.is_answered:
+            self._doubt(blamed, now_ms, by_silence=True)
+            return
         for node in blamed:
             self._suspend(self._workers[node], now_ms, by_silence=True)
-        for node in took_part if not blamed else ():
+        if not blamed:
+            self._doubt(took_part, now_ms, by_silence=False)
+
+    def _doubt(self, nodes: set[str], now_ms: float, *, by_silence: bool) -> None:
+        for node in nodes:
             worker = self._workers[node]
             worker.doubts += 1
             if worker.doubts >= MAX_DOUBTS:
-                self._suspend(worker, now_ms, by_silence=False)
+                self._suspend(worker, now_ms, by_silence=by_silence)
 
     def _acquit(self, now_ms: float) -> None:
         """Lift all suspensions where most nodes are suspended: then the fault lies elsewhere."""

@@ -209,7 +209,8 @@ async def test_a_restarted_gateway_finishes_what_it_had_accepted(settings: Gatew
         stand_in.silent = False
         async with gateway_at(settings):
             answer = await sensor.answer()
-            assert (answer["status"], answer["attempt"]) == ("answered", 2)
+            assert answer["status"] == "answered"
+            assert answer["attempt"] >= 2, "a slow machine may have begun the second before the restart"
             await assert_next_answer_is_that_of_the_next_task(stand_in, sensor)
 
 

@@ -245,6 +245,37 @@ def test_answers_in_between_end_the_doubts() -> None:
     assert cluster.stalled() == set()
 
 
+def test_a_node_that_does_nothing_is_suspended_when_second_runs_answer_for_it_again_and_again() -> None:
+    cluster = Cluster("liar", "n2")
+    for number in range(MAX_DOUBTS):
+        assert cluster.stalled() == set()
+        cluster.place("liar", variant="whole", task=f"c.{number}")
+        cluster.watch.finished(finished(f"c.{number}", stages=reports("n2")), cluster.now_ms)
+        cluster.beats(2, "n2")
+    assert cluster.stalled() == {"liar"}
+    assert not cluster.watch.is_trusted("liar")
+    cluster.beats(1, "liar", "n2")
+    assert cluster.stalled() == set()
+
+
+def test_a_node_that_works_is_not_suspended_because_second_runs_were_faster() -> None:
+    cluster = Cluster("slow", "n2")
+    for number in range(2 * MAX_DOUBTS):
+        cluster.place("slow", variant="whole", task=f"c.{number}")
+        cluster.watch.finished(finished(f"c.{number}", stages=reports("n2")), cluster.now_ms)
+        cluster.beats(2, "slow", "n2")
+    assert cluster.stalled() == set()
+
+
+def test_of_a_chain_that_a_second_run_answered_the_first_node_that_did_nothing_is_doubted() -> None:
+    cluster = Cluster("first", "second", "n3", "n4")
+    for number in range(MAX_DOUBTS):
+        cluster.place("first", "second", task=f"c.{number}")
+        cluster.watch.finished(finished(f"c.{number}", stages=reports("n3", "n4")), cluster.now_ms)
+        cluster.beats(2, "n3", "n4")
+    assert cluster.stalled() == {"first"}
+
+
 def test_nobody_is_blamed_for_what_a_service_lost() -> None:
     cluster = Cluster("n1")
     cluster.place("n1", variant="whole")
