@@ -14,6 +14,7 @@ from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.packing.evaluation import variant_outputs
 from splitplace.workshop.pieces.loaded import stage_runtime
 from tests.support.commands import exit_code
+from tests.support.odd_networks import doubling
 
 CLASSES = ("--labels", "labels.txt", "--accuracy", "0.5")
 X = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 6])
@@ -42,20 +43,7 @@ def _node(operator: str, *names: str, **attributes: Any) -> onnx.NodeProto:
 
 
 def _loop() -> onnx.ModelProto:
-    body = helper.make_graph(
-        [_node("Identity", "go", "goes"), _node("Add", "v", "v", "twice")],
-        "body",
-        [
-            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
-            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("v", TensorProto.FLOAT, None),
-        ],
-        [
-            helper.make_tensor_value_info("goes", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("twice", TensorProto.FLOAT, None),
-        ],
-    )
-    return _model(helper.make_node("Loop", ["turns", "", "t"], ["y"], body=body))
+    return _model(helper.make_node("Loop", ["turns", "", "t"], ["y"], body=doubling()))
 
 
 def _scan() -> onnx.ModelProto:

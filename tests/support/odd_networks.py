@@ -60,7 +60,7 @@ def endless() -> list[onnx.NodeProto]:
 def doubling() -> onnx.GraphProto:
     """Return the body of a `Loop` that doubles a tensor in each turn."""
     return helper.make_graph(
-        [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Add", ["v", "v"], ["w"])],
+        [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Add", ["v", "v"], ["twice"])],
         "body",
         [
             helper.make_tensor_value_info("turn", TensorProto.INT64, []),
@@ -69,7 +69,7 @@ def doubling() -> onnx.GraphProto:
         ],
         [
             helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("w", TensorProto.FLOAT, None),
+            helper.make_tensor_value_info("twice", TensorProto.FLOAT, None),
         ],
     )
 
