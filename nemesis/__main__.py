@@ -40,6 +40,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rate", type=float, default=8.0, help="tasks a second (default: 8)")
     parser.add_argument("--nodes", type=int, default=4, help="edge nodes (default: 4)")
+    parser.add_argument(
+        "--processes", action="store_true", help="each service as a process of its own (default: one for all)"
+    )
     parser.add_argument("--starved", type=int, default=0, help="processes that burn a core all the time")
     parser.add_argument(
         "--starve-from",
@@ -85,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plan = Plan(
         *(given.minutes, given.seed, given.faults, given.rate, given.nodes, given.starved, given.gap_s),
         starve_from_s=60 * given.starve_from,
+        apart=given.processes,
     )
     if given.poisons:
         plan = dataclasses.replace(plan, poisons=given.poisons)

@@ -13,6 +13,8 @@ FAMILIES: tuple[Family, ...] = get_args(Family)
 BROKER = "broker"
 GATEWAY = "gateway"
 SERVICES = (GATEWAY, "splitter", "placer", "resource-monitor", "result-aggregator")
+TOGETHER = "services"
+"""The process that all services share."""
 
 NET_FAULTS = (
     *("latency", "bandwidth", "blackhole", "blackhole-up", "blackhole-down"),
@@ -52,6 +54,7 @@ def schedule(
     seed: int,
     families: Sequence[Family],
     *,
+    services: Sequence[str],
     nodes: Sequence[str],
     poisons: Sequence[str],
     length_s: float,
@@ -62,12 +65,13 @@ def schedule(
     Args:
         seed: equal seeds and arguments give equal schedules.
         families: what to draw from.
+        services: names of the services' processes.
         nodes: names of the edge nodes.
         poisons: names of the hostile messages.
         length_s: seconds of disturbance.
         gap_s: mean seconds between two beginnings. Faults may overlap: the second often hits the recovery.
     """
-    draw = _Draw(random.Random(seed), (*SERVICES, *nodes), nodes, poisons)
+    draw = _Draw(random.Random(seed), (*services, *nodes), nodes, poisons)
     faults: list[Fault] = []
     at_s = draw.rng.uniform(0.0, gap_s)
     while families and at_s < length_s - SHORTEST_PAUSE_S:

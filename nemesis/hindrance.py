@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from nemesis import history as records
-from nemesis.faults import BROKER, GATEWAY
+from nemesis.faults import BROKER, GATEWAY, TOGETHER
 
 _BROKER_FORGETS_S = 3.0
 """A gateway that lives takes a task from the broker sooner. What it has not taken dies with the broker."""
@@ -105,7 +105,7 @@ def _hinders(fault: records.FaultBegan) -> bool:
     family = fault.fault.partition(":")[0]
     if family in {"poison", "starve", "clone"}:
         return False
-    return family == "disk" or bool({BROKER, GATEWAY} & set(fault.targets))
+    return family == "disk" or bool({BROKER, GATEWAY, TOGETHER} & set(fault.targets))
 
 
 def allowed_until_s(began_s: float, due_s: float, hindrances: Sequence[Window]) -> float:

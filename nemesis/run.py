@@ -11,7 +11,7 @@ from typing import Any
 
 import aiomqtt
 
-from nemesis.faults import Family, Fault, schedule
+from nemesis.faults import SERVICES, TOGETHER, Family, Fault, schedule
 from nemesis.history import FaultBegan, Heard, History, Probed, Sent
 from nemesis.injector import Injector, burner, end_all, small_file_system, unmount
 from nemesis.poison import POISONS
@@ -46,6 +46,13 @@ class Plan:
     warm_up_s: float = 10.0
     starve_from_s: float = 0.0
     """When the burners begin, from the start of the disturbance."""
+    apart: bool = False
+    """Whether each service is a process of its own, as with `splitplace up --processes`."""
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """Names of the services' processes."""
+        return SERVICES if self.apart else (TOGETHER,)
 
     @property
     def node_names(self) -> list[str]:
@@ -57,6 +64,7 @@ class Plan:
         return schedule(
             self.seed,
             self.families,
+            services=self.services,
             nodes=self.node_names,
             poisons=self.poisons,
             length_s=60 * self.minutes,
@@ -91,7 +99,14 @@ async def run(
         history.note(f"disk faults are left out: cannot mount a small file system here ({reason})")
         quota, families = None, tuple(family for family in families if family != "disk")
     plan = Plan(**{**plan.__dict__, "families": families})
-    system = System(folder, history, nodes=plan.node_names, proxied="net" in plan.families, state_dir=quota)
+    system = System(
+        folder,
+        history,
+        services=plan.services,
+        nodes=plan.node_names,
+        proxied="net" in plan.families,
+        state_dir=quota,
+    )
     try:
         await system.start()
         await _with_system(plan, system, history, applications, say)

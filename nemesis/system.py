@@ -1,4 +1,4 @@
-"""The product as separate processes that can be hit one by one: a broker, five services, some edge nodes.
+"""The product as processes that can be hit one by one: a broker, the services together or apart, edge nodes.
 
 A supervisor of its own starts again what ends, as systemd or a container platform would.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from nemesis.faults import BROKER, GATEWAY, SERVICES
+from nemesis.faults import BROKER
 from nemesis.history import History, PartEnded, PartStarted
 from nemesis.proxy import LOOPBACK, Link
 
@@ -99,6 +99,7 @@ class System:
         folder: Path,
         history: History,
         *,
+        services: Iterable[str],
         nodes: Iterable[str],
         proxied: bool,
         state_dir: Path | None = None,
@@ -109,18 +110,20 @@ class System:
         Args:
             folder: for logs and state.
             history: where starts and unexpected ends are noted.
+            services: names of their processes, which are the commands that start them.
             nodes: names of the edge nodes.
             proxied: whether every part reaches the broker through a link of its own.
             state_dir: state of the services; by default below `folder`.
             program: the command line of the product.
         """
         self.folder = folder
+        self._services = tuple(services)
         self.nodes = tuple(nodes)
         self.state_dir = state_dir or folder / "state"
         self.broker_port = free_port()
         self.parts: dict[str, Part] = {}
         self.links: dict[str, Link] = (
-            {name: Link(self.broker_port) for name in (*SERVICES, *self.nodes)} if proxied else {}
+            {name: Link(self.broker_port) for name in (*self._services, *self.nodes)} if proxied else {}
         )
         self._history = history
         self._program = program
@@ -129,12 +132,7 @@ class System:
     @property
     def journal(self) -> Path:
         """The gateway's journal."""
-        return self.folder / "gateway.sqlite3" if self._quota is None else self._quota / "gateway.sqlite3"
-
-    @property
-    def _quota(self) -> Path | None:
-        """The small file system that the disk fault fills, where there is one."""
-        return None if self.state_dir == self.folder / "state" else self.state_dir
+        return self.state_dir / "gateway.sqlite3"
 
     async def start(self) -> None:
         """Start broker, services and nodes. Raises StartError if the broker does not listen."""
@@ -145,9 +143,8 @@ class System:
         await self._broker_listens()
         for link in self.links.values():
             await link.start()
-        for name in SERVICES:
-            extra = ["--journal", str(self.journal)] if name == GATEWAY else []
-            self._add(name, [name, *self._connection(name), "--state-dir", str(self.state_dir), *extra])
+        for name in self._services:
+            self._add(name, [name, *self._connection(name), "--state-dir", str(self.state_dir)])
         for name in self.nodes:
             self._add(name, self.node_command(name, self.folder / "nodes"))
         for part in self.parts.values():

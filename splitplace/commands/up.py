@@ -27,15 +27,13 @@ from splitplace.commands.shared.options import (
     PrefixOption,
 )
 from splitplace.commands.shared.places import StateDirOption, paths
-from splitplace.commands.shared.policy_option import PolicyOption, parse_pair, policy_flags
+from splitplace.commands.shared.policy_option import PolicyOption, parse_pair
+from splitplace.commands.shared.service_processes import TOGETHER, ApartOption, service_processes
 from splitplace.errors import ConfigurationError
 from splitplace.messages.topics import ENROLLER, GATEWAY, SERVICES
-from splitplace.policies.pairs import PolicyPair
 from splitplace.storage.secured import UsersFolder
 from splitplace.terminal import printable
 
-TOGETHER = "services"
-"""The process that all services share."""
 _WATCH_S = 0.2
 
 
@@ -94,9 +92,7 @@ def command(
     folder: Annotated[
         Path | None, typer.Option(help="Folder of the logs.", show_default="log in the state folder")
     ] = None,
-    apart: Annotated[
-        bool, typer.Option("--processes", help="Run each service as a process of its own: more memory.")
-    ] = False,
+    apart: ApartOption = False,
 ) -> None:
     """Run all five services.
 
@@ -121,7 +117,7 @@ def command(
     supervisor = Supervisor.found()  # before any child has its environment
     with Processes(folder or paths(state_dir).logs) as processes, _announced(settings, wanted=lan):
         try:
-            for name, flags in _chosen(pair, apart=apart).items():
+            for name, flags in service_processes(pair, apart=apart).items():
                 _start(processes, name, ["-m", "splitplace", name, *shared, *flags])
             if settings.credentials is not None:
                 _start_enroller(processes, UsersFolder(settings.credentials.parent))
@@ -139,14 +135,6 @@ def command(
 def _dashboard_flags(settings: Settings, state_dir: Path | None) -> list[str]:
     flags = ["--broker", settings.broker, "--prefix", settings.prefix]
     return flags if state_dir is None else [*flags, "--state-dir", str(state_dir)]
-
-
-def _chosen(policy: PolicyPair | None, *, apart: bool) -> dict[str, Sequence[str]]:
-    """Return the processes of the services, with the flags of each."""
-    if apart:
-        own = policy_flags(policy)
-        return {name: own.get(name, ()) for name in SERVICES}
-    return {TOGETHER: () if policy is None else ("--policy", f"{policy.split}+{policy.placement}")}
 
 
 def _start(processes: Processes, name: str, arguments: Sequence[str]) -> None:

@@ -42,8 +42,8 @@ from tests.support.waiting import block_until
 pytestmark = pytest.mark.system
 
 REPOSITORY = Path(__file__).parents[2]
-PROCESSES = 1 + 5 + 6
-"""Broker, services and nodes; a sensor comes on top."""
+PROCESSES = 1 + 1 + 6
+"""Broker, the services' process and nodes; a sensor comes on top."""
 END_S = 300.0
 """Ends tests that hang; what a busy machine needs at worst."""
 
@@ -212,10 +212,10 @@ def test_a_demo_fails_when_a_process_dies(
     running: Running,
 ) -> None:
     process, children = running
-    victim = next(child for child in children if child.cmdline()[2:4] == ["splitplace", "placer"])
+    victim = next(child for child in children if child.cmdline()[2:4] == ["splitplace", "services"])
     victim.kill()
     _, errors = process.communicate(timeout=END_S)
-    assert (process.returncode, "placer ended with signal 9" in errors) == (1, True), errors
+    assert (process.returncode, "services ended with signal 9" in errors) == (1, True), errors
     _, alive = psutil.wait_procs(children, timeout=1)
     assert alive == []
 
@@ -237,14 +237,17 @@ class Ended:
 
 @pytest.fixture(scope="module")
 def shared(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Ended, Ended, list[str]]]:
-    """Two demos on one broker, the first with other policies and deadlines; then what is retained."""
+    """Two demos on one broker; then what is retained.
+
+    The first has other policies and deadlines, and its services are processes of their own.
+    """
     folders = [tmp_path_factory.mktemp(name) for name in ("one", "two")]
     (folders[0] / "deadlines.json").write_text('{"tiny": {"ms": 60.0, "ms_per_image": 5.0}}')
     other = ("--policy", "mab+daso", "--log", "log.jsonl", "--deadlines", "deadlines.json", "--json")
     with started_broker(tmp_path_factory.mktemp("broker")) as broker:
         flags = ("--broker", broker.url, "--summary", "figures.json")
         processes = [
-            start(store, folders[0], "--tasks", "10", *flags, *other),
+            start(store, folders[0], "--tasks", "10", "--processes", *flags, *other),
             start(store, folders[1], "--tasks", "6", *flags),
         ]
         ended = []
@@ -282,6 +285,7 @@ def test_demos_on_a_shared_broker_do_not_meet_and_leave_nothing_retained(
     one, two, retained = shared
     sent = [(demo.summary["tasks"]["sent"], demo.summary["broker"]["kind"]) for demo in (one, two)]
     assert sent == [(10, "given"), (6, "given")]
+    assert [demo.summary["processes"] for demo in (one, two)] == [True, False]
     assert retained == []
 
 

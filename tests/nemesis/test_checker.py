@@ -117,8 +117,9 @@ def test_an_answer_after_deadline_grace_and_allowance_is_late() -> None:
     assert verdict.worst_lateness_s == pytest.approx(1.0)
 
 
-def test_downtime_of_the_gateway_and_its_recovery_prolong_the_deadline() -> None:
-    down = fault(11.0, 16.0, "gateway")
+@pytest.mark.parametrize("part", ["gateway", "services"])
+def test_downtime_of_the_gateway_and_its_recovery_prolong_the_deadline(part: str) -> None:
+    down = fault(11.0, 16.0, part)
     assert found(sent(), acknowledged(), heard(19.4), row(), *down) == []
     assert found(sent(), acknowledged(), heard(20.0), row(), *down) == ["late"]
 

@@ -2,14 +2,28 @@
 
 import pytest
 
-from nemesis.faults import BROKER, FAMILIES, LONGEST_PAUSE_S, NET_FAULTS, Family, Fault, schedule
+from nemesis.faults import (
+    BROKER,
+    FAMILIES,
+    LONGEST_PAUSE_S,
+    NET_FAULTS,
+    SERVICES,
+    TOGETHER,
+    Family,
+    Fault,
+    schedule,
+)
 
 NODES = ("n1", "n2", "n3")
 POISONS = ("bomb", "lie", "maps")
 
 
-def faults_of(*families: Family, seed: int = 1, length_s: float = 600.0) -> list[Fault]:
-    return schedule(seed, families, nodes=NODES, poisons=POISONS, length_s=length_s, gap_s=1.0)
+def faults_of(
+    *families: Family, seed: int = 1, length_s: float = 600.0, services: tuple[str, ...] = SERVICES
+) -> list[Fault]:
+    return schedule(
+        seed, families, services=services, nodes=NODES, poisons=POISONS, length_s=length_s, gap_s=1.0
+    )
 
 
 def test_equal_seeds_give_equal_schedules_and_others_do_not() -> None:
@@ -46,6 +60,12 @@ def test_two_at_once_are_two_and_all_are_all_with_the_broker() -> None:
     assert {len(fault.targets) for fault in faults_of("all")} == {5 + len(NODES) + 1}
     assert all(BROKER in fault.targets for fault in faults_of("all"))
     assert {fault.targets for fault in faults_of("broker")} == {(BROKER,)}
+
+
+def test_services_that_share_a_process_are_hit_as_one() -> None:
+    faults = faults_of("kill", "net", "double", services=(TOGETHER,))
+    assert {target for fault in faults for target in fault.targets} == {TOGETHER, *NODES}
+    assert faults_of("all", services=(TOGETHER,))[0].targets == (TOGETHER, *NODES, BROKER)
 
 
 def test_no_families_give_no_faults() -> None:

@@ -22,6 +22,7 @@ from splitplace.commands.shared.options import fail
 from splitplace.commands.shared.output import JsonOption, print_json
 from splitplace.commands.shared.places import StateDirOption, StoreOption, model_store, paths
 from splitplace.commands.shared.policy_option import PolicyOption, parse_pair
+from splitplace.commands.shared.service_processes import ApartOption
 from splitplace.commands.watch.recording import RecordingError
 from splitplace.errors import ExitCode
 from splitplace.messages.limits import MAX_NODES
@@ -72,13 +73,14 @@ def command(
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep logs and journal even if the demo succeeds.")
     ] = False,
+    apart: ApartOption = False,
     plain: Annotated[bool, typer.Option("--plain", help="Print lines, also on a terminal.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """See why a network is split: a whole system at work, in three acts.
 
-    Starts a broker, the five services, edge nodes of three speeds and sensors with real images, each in its
-    own process. A network that no node can hold is refused as a whole, answered when it is split, and still
+    Starts a broker, the five services (as `splitplace up` does), edge nodes of three speeds and sensors with
+    real images. A network that no node can hold is refused as a whole, answered when it is split, and still
     answered when a node is killed; small networks come last. Ends by itself, prints the figures and leaves
     nothing running. `--json` prints the figures as `--summary` writes them; the words go to standard error.
     Exits with 1 if a task got no answer or a process died.
@@ -99,6 +101,7 @@ def command(
         deadlines=deadlines,
         policy=parse_pair(policy),
         arms=arms,
+        apart=apart,
         plain=plain,
         as_json=as_json,
     )

@@ -36,6 +36,7 @@ from splitplace.commands.demo.system import start_nodes, start_sensor, start_ser
 from splitplace.commands.demo.workload import TightDeadline, largest_batch, tight_deadline
 from splitplace.commands.processes.children import Child, Processes
 from splitplace.commands.processes.cpu_shares import CpuShares
+from splitplace.commands.shared.service_processes import TOGETHER
 from splitplace.commands.shared.task_path import path_lines
 from splitplace.commands.watch.observation import Observation
 from splitplace.messages.application import Application
@@ -293,11 +294,13 @@ class Course:
             write_deadlines(file, self._deadlines)
 
     async def _allow_splits(self) -> None:
-        """Start the splitter anew, with the variants that were asked for."""
-        before = self._seen.services[SPLITTER].boot
+        """Start the splitter anew, with the variants that were asked for, and what shares its process."""
+        name, services = (SPLITTER, [SPLITTER]) if self._options.apart else (TOGETHER, SERVICES)
+        seen = self._seen.services
+        before = {each: seen[each].boot for each in services}
         self.stage.doing(lambda: "the splitter starts again, with all its variants")
-        self.leaving.add(SPLITTER)
-        await asyncio.to_thread(self._system.stop, [SPLITTER])
+        self.leaving.add(name)
+        await asyncio.to_thread(self._system.stop, [name])
         start_services(
             self._system,
             self._settings,
@@ -305,11 +308,12 @@ class Course:
             self._options.folder,
             policy=self._options.policy,
             arms=self._options.arms,
-            names=[SPLITTER],
+            apart=self._options.apart,
+            only=name,
         )
-        self.leaving.discard(SPLITTER)
-        await self._wait(lambda: [] if self._seen.services[SPLITTER].boot != before else [SPLITTER])
-        await self._ready([SPLITTER])
+        self.leaving.discard(name)
+        await self._wait(lambda: [each for each in services if seen[each].boot == before[each]])
+        await self._ready([*services, *(plan.name for plan in self._plans)])
 
     async def _ready(self, names: Collection[str]) -> None:
         await self._wait(lambda: self._missing(names))
@@ -320,7 +324,9 @@ class Course:
                 await _until(lambda: not missing())
         except TimeoutError:
             names = missing()
-            said = "\n".join(f"{name}: {self._system.children[name].last_lines()[-1:]}" for name in names)
+            children = self._system.children
+            logs = dict.fromkeys(name if name in children else TOGETHER for name in names)
+            said = "\n".join(f"{name}: {children[name].last_lines()[-1:]}" for name in logs)
             raise DemoError(f"not ready after {READY_S:.0f} s: {', '.join(names)}\n{said}") from None
 
     def _missing(self, names: Collection[str]) -> list[str]:

@@ -35,6 +35,8 @@ class DemoOptions:
     """Split and placement policy; None leaves them to the services' settings."""
     arms: str = "all"
     """Variants to choose among, from the second act on."""
+    apart: bool = False
+    """Whether each service is a process of its own."""
     shaped: bool = False
     """Whether each node has a link of its own speed instead of the loopback."""
     plain: bool = False

@@ -111,7 +111,13 @@ class Demo:
             system = stack.enter_context(Processes(folder / "log", links.within))
             sensors = stack.enter_context(Processes(folder / "log"))
             start_services(
-                system, settings, self.store, folder, policy=self.options.policy, arms=self.first_arms
+                system,
+                settings,
+                self.store,
+                folder,
+                policy=self.options.policy,
+                arms=self.first_arms,
+                apart=self.options.apart,
             )
             asyncio.run(self._observed(settings, broker, shares, system, sensors))
             return self.summary(broker, shares, time.monotonic() - started)
@@ -167,6 +173,7 @@ class Demo:
             "cpu_shares": shares.mechanism,
             "broker": {"kind": broker.kind, "url": broker.url},
             "policy": "+".join(self.options.policy) if self.options.policy else None,
+            "processes": self.options.apart,
             "seed": self.options.seed,
             "wall_s": round(wall_s, 1),
             "software": software_version(),

@@ -10,8 +10,8 @@ from splitplace.commands.demo.plan import NodePlan
 from splitplace.commands.demo.workload import TightDeadline
 from splitplace.commands.processes.children import Child, Processes
 from splitplace.commands.processes.cpu_shares import CpuShares
-from splitplace.commands.shared.policy_option import policy_flags
-from splitplace.messages.topics import GATEWAY, NODE, PLACER, SERVICES, SPLITTER
+from splitplace.commands.shared.service_processes import service_processes
+from splitplace.messages.topics import NODE
 from splitplace.policies.pairs import PolicyPair
 from splitplace.storage.model_store import ModelStore
 
@@ -26,7 +26,8 @@ def start_services(
     *,
     policy: PolicyPair | None,
     arms: str,
-    names: Sequence[str] = SERVICES,
+    apart: bool,
+    only: str | None = None,
 ) -> None:
     """Start services, with their files below `folder`.
 
@@ -37,17 +38,15 @@ def start_services(
         folder: For journal and state.
         policy: Split and placement policy; None leaves them to the services' settings.
         arms: Variants to choose among.
-        names: The services to start; by default all five.
+        apart: Whether each is a process of its own.
+        only: The one process to start; by default all.
     """
     state = ["--state-dir", str(folder / "state")]
-    chosen = policy_flags(policy)
-    own_flags = {
-        GATEWAY: ["--journal", str(folder / "gateway.sqlite3")],
-        SPLITTER: [*_store_flags(store), *chosen.get(SPLITTER, ()), "--arms", arms],
-        PLACER: [*chosen.get(PLACER, ())],
-    }
-    for name in names:
-        processes.start(name, [*_python(name), *_shared(settings), *state, *own_flags.get(name, [])])
+    variables = {**_store_variable(store), "SPLITPLACE_ARMS": arms}
+    for name, flags in service_processes(policy, apart=apart).items():
+        if only in {None, name}:
+            command = [*_python(name), *_shared(settings), *state, *flags]
+            processes.start(name, command, variables=variables)
 
 
 def start_nodes(
@@ -109,10 +108,10 @@ def remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _store_flags(store: ModelStore) -> list[str]:
-    """Return flags that show the splitter the same networks, although its state folder differs."""
-    flag = "--store" if store.folders == (store.root,) else "--own-store"
-    return [flag, str(store.root.absolute())]
+def _store_variable(store: ModelStore) -> dict[str, str]:
+    """Return what shows the splitter the same networks, although its state folder differs."""
+    name = "SPLITPLACE_STORE" if store.folders == (store.root,) else "SPLITPLACE_OWN_STORE"
+    return {name: str(store.root.absolute())}
 
 
 def _python(part: str) -> list[str]:

@@ -5,6 +5,7 @@ of the end. The kernel kills the children if the parent is killed (`dies_with_pa
 """
 
 import contextlib
+import os
 import shutil
 import subprocess
 import time
@@ -42,11 +43,20 @@ class Death:
 class Child:
     """One child process."""
 
-    def __init__(self, name: str, command: Sequence[str], log_file: Path, *, restart: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        log_file: Path,
+        *,
+        restart: bool,
+        variables: Mapping[str, str],
+    ) -> None:
         self.name = name
         self.command = tuple(command)
         self.log_file = log_file
         self.restart = restart
+        self._variables = variables
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._pause_s = 0.0
@@ -71,6 +81,7 @@ class Child:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 process_group=0,
+                env=os.environ | self._variables,
             )
         self._started = time.monotonic()
         self._restart_at = None
@@ -131,13 +142,21 @@ class Processes:
         self.children: dict[str, Child] = {}
         log_folder.mkdir(parents=True, exist_ok=True)
 
-    def start(self, name: str, command: Sequence[str], *, restart: bool = False) -> Child:
+    def start(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        restart: bool = False,
+        variables: Mapping[str, str] = MappingProxyType({}),
+    ) -> Child:
         """Start a child.
 
         Args:
             name: Name of the child; its log is `<name>.log`.
             command: An absolute path or a name on the PATH, and its arguments.
             restart: Whether `check` starts it again when it dies.
+            variables: Of its environment, beside those of this process.
 
         Raises:
             FileNotFoundError: There is no such command.
@@ -147,7 +166,7 @@ class Processes:
         if executable is None:
             raise FileNotFoundError(command[0])
         log_file = self.log_folder / f"{name}.log"
-        child = Child(name, [executable, *command[1:]], log_file, restart=restart)
+        child = Child(name, [executable, *command[1:]], log_file, restart=restart, variables=variables)
         child.start()
         self.children[name] = child
         return child
