@@ -163,6 +163,8 @@ async def mixed(arguments: argparse.Namespace, folder: Path, broker: Broker, pro
     }
     random_ = random.Random(arguments.seed)
     with cpu_shares() as shares:
+        if arguments.prefer:
+            shares.prefer()
         async with system(folder, broker, processes, options) as sensor:
             for name, share in SHARES.items():
                 pacing = ("--pacing",) if shares.mechanism == "pacing" else ()
@@ -289,6 +291,9 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1.0, help="tasks a second")
     parser.add_argument("--batch-max", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--prefer", action="store_true", help="nodes get their shares before other work (as root)"
+    )
     parser.add_argument("--details", type=Path, help="write a line of JSON for each task of the mixed load")
     parser.add_argument("--link-tasks", type=int, default=8, help="tasks for each link")
     parser.add_argument("--link-warm-up", type=int, default=3, help="tasks before that are not counted")

@@ -1,4 +1,4 @@
-"""A second run of the micro-batches of a task whose outputs are overdue: who notices, and where they run."""
+"""A second run of micro-batches whose outputs are overdue or lost: who notices, and where they run."""
 
 from functools import cached_property
 from typing import Annotated, Self
@@ -25,12 +25,22 @@ class OverdueOutputs(Part):
     micro_batches: MicroBatches
 
 
+class LostReplica(Message):
+    """A running attempt has lost a node that shares its stages. On `job/<task>/lost-replica`."""
+
+    task: TaskKey
+    attempt: Attempt
+    node: Name
+
+
 class TaskLagging(Message):
-    """These outputs are overdue. On `job/<task>/lagging`."""
+    """These outputs are overdue, or will not come. On `job/<task>/lagging`."""
 
     task: TaskKey
     attempt: Attempt
     outputs: Annotated[tuple[OverdueOutputs, ...], Field(min_length=1, max_length=MAX_STAGES)]
+    lost: Name | None = None
+    """The replica that was lost before it gave them; None = they are overdue."""
 
 
 class SecondPart(Part):
@@ -59,7 +69,7 @@ class SecondPart(Part):
 
 
 class SecondRun(Message):
-    """Where the outputs that are overdue are computed a second time. On `job/<task>/second-run`.
+    """Where outputs that are overdue or lost are computed a second time. On `job/<task>/second-run`.
 
     It belongs to the same attempt. Of each output the one that comes first counts.
     """
@@ -68,6 +78,8 @@ class SecondRun(Message):
     attempt: Attempt
     parts: Annotated[tuple[SecondPart, ...], Field(min_length=1, max_length=MAX_SECOND_PARTS)]
     """One, or one for the branches of each root stage."""
+    lost: Name | None = None
+    """The replica that these outputs were to come from; None = all that was missing has a second run."""
 
     @model_validator(mode="after")
     def _is_of_one_attempt(self) -> Self:

@@ -34,7 +34,7 @@ from splitplace.messages.metrics import (
     ServiceMetrics,
     TaskMetrics,
 )
-from splitplace.messages.second_run import SecondRun, TaskLagging
+from splitplace.messages.second_run import LostReplica, SecondRun, TaskLagging
 from splitplace.messages.task import (
     Answer,
     SettleTask,
@@ -129,15 +129,18 @@ JOB_PLACED = Topic(
     (GATEWAY, SPLITTER, RESULT_AGGREGATOR, RESOURCE_MONITOR, DASHBOARD),
     "Which node runs which stage.",
 )
+JOB_LOST_REPLICA = Topic(
+    "job/{task}/lost-replica", LostReplica, (GATEWAY,), (RESULT_AGGREGATOR, DASHBOARD), "A replica is gone."
+)
 JOB_LAGGING = Topic(
-    "job/{task}/lagging", TaskLagging, (RESULT_AGGREGATOR,), (PLACER, DASHBOARD), "Outputs are overdue."
+    "job/{task}/lagging", TaskLagging, (RESULT_AGGREGATOR,), (PLACER, DASHBOARD), "Outputs are late or lost."
 )
 JOB_SECOND_RUN = Topic(
     "job/{task}/second-run",
     SecondRun,
     (PLACER,),
     (GATEWAY, RESULT_AGGREGATOR, DASHBOARD),
-    "Where overdue micro-batches run a second time.",
+    "Where overdue or lost micro-batches run a second time.",
     max_bytes=limits.MAX_SECOND_RUN_BYTES,
 )
 JOB_RESULT = Topic(

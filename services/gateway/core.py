@@ -209,14 +209,21 @@ class GatewayCore:
             instructions += self._finish(task, "expired", why, None, now_ms)
         elif now_ms >= self.rules.hand_over_at_ms(task):
             instructions += self._finish(task, "expired", task.trouble, None, now_ms)
-        elif now_ms >= task.retry_at_ms and not self._is_excused(task, now_ms):
-            trouble = task.trouble if task.phase == "deciding" else ""
-            nodes = task.took_part(None)
-            if self._online.keys() - {*nodes, *task.avoid}:  # else there would be no node left to try
-                for node in nodes:
-                    task.avoid_node(node)
-            instructions += self._retry(task, trouble or "nothing moved for too long", now_ms)
+        elif now_ms >= task.retry_at_ms:
+            instructions += self._on_stall(task, now_ms)
         return instructions
+
+    def _on_stall(self, task: Task, now_ms: float) -> list[Instruction]:
+        if second_runs.is_awaited(task):
+            return self._degrade_or_retry(task, task.trouble, now_ms)
+        if self._is_excused(task, now_ms):
+            return []
+        trouble = task.trouble if task.phase == "deciding" else ""
+        nodes = task.took_part(None)
+        if self._online.keys() - {*nodes, *task.avoid}:  # else there would be no node left to try
+            for node in nodes:
+                task.avoid_node(node)
+        return self._retry(task, trouble or "nothing moved for too long", now_ms)
 
     def _is_excused(self, task: Task, now_ms: float) -> bool:
         """Whether an attempt waits for a fragment, or behind others that were decided or placed lately."""
@@ -299,9 +306,13 @@ class GatewayCore:
         return variant if variant is not None and partial.has_branches(variant) else None
 
     def _go_on_without(self, task: Task, node: str, trouble: str, now_ms: float) -> list[Instruction]:
-        """A node is lost to this attempt: wait for the other branches, or try again."""
+        """A node is lost to this attempt: others do its work, or it goes on without, or it ends."""
         task.lost.add(node)
         task.boots.pop(node, None)
+        asked = second_runs.ask_instead_of(task, node, trouble, self.rules, now_ms)
+        return asked or self._degrade_or_retry(task, trouble, now_ms)
+
+    def _degrade_or_retry(self, task: Task, trouble: str, now_ms: float) -> list[Instruction]:
         if task.phase == "settling":
             return []
         variant = self._branches(task)
@@ -365,15 +376,12 @@ class GatewayCore:
         del self._tasks[task.key]
         self._deciders.forget(task.key)
         self._agenda.forget(task.key)
-        instructions: list[Instruction] = []
-        if task.second is not None:
-            instructions = self._cancel(task)  # the other run of each micro-batch is not wanted any more
-        if status != "answered":
-            instructions = self._cancel(task)
-            if task.partial is not None:
-                decision = task.decided.reason if task.decided else ""
-                status, result = "answered", task.partial
-                reason = partial.reason(result, task.trouble, decision)
+        # After an answer, the other run of each micro-batch is not wanted any more.
+        instructions = self._cancel(task) if status != "answered" or task.second is not None else []
+        if status != "answered" and task.partial is not None:
+            decision = task.decided.reason if task.decided else ""
+            status, result = "answered", task.partial
+            reason = partial.reason(result, task.trouble, decision)
         return [
             *instructions,
             Finish(

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from splitplace.messages.second_run import SecondRun
+from splitplace.messages.second_run import LostReplica, SecondRun
 from splitplace.messages.task import TaskAccepted, TaskDecided, TaskPlaced, TaskResult
 from splitplace.policies.scoring import is_on_time
 
@@ -105,7 +105,7 @@ class Finish:
         return self.decided.variant if self.decided else None
 
 
-Instruction = Announce | Dispatch | Cancel | Settle | Finish
+Instruction = Announce | Dispatch | Cancel | LostReplica | Settle | Finish
 
 
 def unique(names: Iterable[str]) -> tuple[str, ...]:

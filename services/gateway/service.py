@@ -23,7 +23,7 @@ from splitplace.messages.cluster import CancelTask, ClusterState, NodeStatus, Se
 from splitplace.messages.frames import GATEWAY_SENDER
 from splitplace.messages.groupings import GroupingError
 from splitplace.messages.metrics import RefusalMetrics
-from splitplace.messages.second_run import SecondRun
+from splitplace.messages.second_run import LostReplica, SecondRun
 from splitplace.messages.task import Answer, SettleTask, TaskDecided, TaskPlaced, TaskResult
 from splitplace.services.gateway import answers, moments
 from splitplace.services.gateway.admission import Admission, Limits
@@ -40,7 +40,7 @@ from splitplace.services.gateway.reception import Reception
 from splitplace.services.gateway.retain_flag import RetainFlag
 from splitplace.services.gateway.sensor_figures import SensorFigures
 from splitplace.services.gateway.settings import GatewaySettings
-from splitplace.services.gateway.task import NewTask, RetryRules, unbegun
+from splitplace.services.gateway.task import NewTask, unbegun
 from splitplace.services.gateway.under_way import UnderWay
 from splitplace.storage.client_secret import kept_secret
 
@@ -66,12 +66,6 @@ class Gateway:
     def __init__(self, settings: GatewaySettings, journal: Journal, exchange: Exchange | None = None) -> None:
         self._settings = settings
         self._journal = journal
-        rules = RetryRules(
-            grace_ms=settings.grace_ms,
-            max_attempts=settings.max_attempts,
-            stall_ms=settings.stall_ms,
-            least_coverage=settings.least_coverage,
-        )
         self._entries: dict[str, Entry] = {}
         self._nodes: dict[str, str] = {}
         self._services: dict[str, str] = {}
@@ -87,7 +81,7 @@ class Gateway:
         self._bus = self._service.bus
         self._catalogue = Catalogue(lambda: self._bus.is_connected, lambda: self._bus.connections)
         self._applications = self._catalogue.applications
-        self._core = GatewayCore(rules, self._applications)
+        self._core = GatewayCore(settings.retry_rules, self._applications)
         # Tasks have a connection of their own: the broker keeps them while the gateway is away, and a
         # flood of them does not hold up control messages. So have answers: where the broker closes the
         # connection over one of them, everything else goes on.
@@ -249,6 +243,8 @@ class Gateway:
                     for node in nodes:
                         cancel = CancelTask(node=node, task=key, attempt=attempt, micro_batches=numbers)
                         self._bus.send(topics.NODE_CANCEL, cancel)
+                case LostReplica():
+                    self._bus.send(topics.JOB_LOST_REPLICA, instruction)
                 case Settle(key):
                     self._bus.send(topics.JOB_SETTLE, SettleTask(task=key))
                 case Finish():

@@ -7,6 +7,10 @@ from pydantic import Field
 
 from splitplace.bus.settings import Settings
 from splitplace.messages.topics import GATEWAY
+from splitplace.services.gateway.task import RetryRules
+
+REPLACE_MS = 300.0
+"""Enough for a few messages between services; where it is not, the next attempt begins."""
 
 
 class GatewaySettings(Settings):
@@ -39,6 +43,17 @@ class GatewaySettings(Settings):
     keep_answers_s: float = Field(
         3600.0, ge=0, description="Seconds for which a task that is sent again gets its old answer."
     )
+
+    @property
+    def retry_rules(self) -> RetryRules:
+        """When to try again and when to give up."""
+        return RetryRules(
+            grace_ms=self.grace_ms,
+            max_attempts=self.max_attempts,
+            stall_ms=self.stall_ms,
+            replace_ms=REPLACE_MS,
+            least_coverage=self.least_coverage,
+        )
 
     @property
     def journal_file(self) -> Path:

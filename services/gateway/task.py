@@ -34,6 +34,8 @@ class RetryRules:
     """Retry a task after this time without progress; doubles with each attempt."""
     predicted_factor: float = 3.0
     """A task may take this many times its prediction before it counts as stalled."""
+    replace_ms: float = 0.0
+    """How long an attempt that has lost a replica waits for a second run of its work; 0: not at all."""
     pause_ms: float = 200.0
     """Pause before the next attempt where no placement was possible; grows with the number of attempts."""
     max_pause_ms: float = inf
@@ -101,7 +103,7 @@ class Task:
     placed: TaskPlaced | None = None
     """The placement of this attempt; set in `running` and `degraded`, and kept in `settling`."""
     second: SecondRun | None = None
-    """The second run of what is overdue of this attempt."""
+    """The second run of what is overdue or lost of this attempt."""
     boots: dict[str, str] = field(default_factory=dict)
     """Boot id of each node that this attempt was sent to."""
     lost: set[str] = field(default_factory=set)
@@ -145,8 +147,13 @@ class Task:
 
     @property
     def needed_nodes(self) -> tuple[str, ...]:
-        """The nodes that this attempt still depends on: with a second run, those of it."""
-        return self.second.nodes if self.second is not None else self.nodes
+        """The nodes that this attempt still depends on: with a second run, those of it.
+
+        Where that stands in for a lost replica, the others of the first run are needed as well.
+        """
+        if self.second is None or self.second.lost is None:
+            return self.second.nodes if self.second is not None else self.nodes
+        return tuple(node for node in self.nodes if node != self.second.lost)
 
     def avoid_node(self, node: str) -> None:
         """Let further attempts avoid a node."""

@@ -1,4 +1,4 @@
-"""Places what is overdue of a task a second time. Pure."""
+"""Places what is overdue or lost of a task a second time. Pure."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,12 @@ from splitplace.messages.task import TaskPlaced
 from splitplace.policies.cluster import ClusterView, StageWork, stage_work
 from splitplace.policies.placement import Infeasible, Placement, PlacementPolicy, PlacementRequest
 from splitplace.policies.placement.foreseen import stage_placements
-from splitplace.policies.placement.second_runs import is_worth_it, laggards, overdue_work
+from splitplace.policies.placement.second_runs import (
+    disturbs_others,
+    is_in_time,
+    laggards,
+    overdue_work,
+)
 from splitplace.services.placer.hints import missing_hints
 
 HOPS_TO_DISPATCH = 1
@@ -37,6 +42,7 @@ def place_again(
 ) -> SecondPlacing | None:
     """Place what is overdue on nodes that have no part in it; None if some of it cannot be in time there.
 
+    What was lost with a replica may run on any other node, busy or not: else all of the task would run again.
     The ledger of the cluster then has both runs.
 
     Args:
@@ -52,7 +58,8 @@ def place_again(
     parts = overdue_work(application, placed, lagging.outputs)
     if not parts:
         return None
-    behind = laggards(application, placed, lagging.outputs)
+    lost = lagging.lost
+    behind = frozenset({lost}) if lost is not None else laggards(application, placed, lagging.outputs)
     start_ms = now_ms + HOPS_TO_DISPATCH * cluster.hop_ms
     waits_ms = {name: cluster.ready_ms(name, now_ms) - now_ms for name in cluster.nodes}
     first_work = stage_work(application, placed)
@@ -61,7 +68,11 @@ def place_again(
     for part in parts:
         request = PlacementRequest(lagging.task, part.job, start_ms, due_ms, avoid | behind)
         found = policy.place(request, cluster, now_ms)
-        if isinstance(found, Infeasible) or not is_worth_it(found, request, waits_ms, now_ms):
+        if (
+            isinstance(found, Infeasible)
+            or not is_in_time(found, request, now_ms)
+            or (lost is None and disturbs_others(found, waits_ms))
+        ):
             if made:
                 cluster.placed(lagging.task, lagging.attempt, first_work, now_ms, due_ms=due_ms)
             return None
@@ -86,11 +97,12 @@ def place_again(
                     policy=policy.name,
                     stages=stage_placements(found),
                     predicted_ms=found.prediction.response_ms,
-                    reason=f"overdue on {', '.join(sorted(behind))}"[:1000],
+                    reason=f"{'lost' if lost else 'overdue'} on {', '.join(sorted(behind))}"[:1000],
                 ),
             )
             for part, found in zip(parts, made, strict=True)
         ),
+        lost=lost,
     )
     hints = (missing_hints(cluster, lagging.task, lagging.attempt, found) for found in made)
     return SecondPlacing(second, tuple(hint for several in hints for hint in several))

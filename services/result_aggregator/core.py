@@ -14,14 +14,16 @@ decides whether to use it (docs/decisions/0012-partial-answers.md).
 
 import contextlib
 from collections import OrderedDict, deque
+from collections.abc import Mapping
 
 from splitplace.messages.application import Application
 from splitplace.messages.frames import FrameError, TensorHeader
 from splitplace.messages.limits import MAX_DEALT, MEBIBYTE
-from splitplace.messages.second_run import OverdueOutputs, SecondRun, TaskLagging
+from splitplace.messages.second_run import LostReplica, OverdueOutputs, SecondRun, TaskLagging
 from splitplace.messages.task import TaskPlaced, TaskResult
 from splitplace.policies.ended import EndedTasks
 from splitplace.policies.lagging import ONLY, Lagging
+from splitplace.policies.placement.second_runs import outputs_through
 from splitplace.services.result_aggregator.keeping import Kept, Unread
 from splitplace.services.result_aggregator.outputs import SecondPath, TaskOutputs
 
@@ -112,16 +114,21 @@ class ResultAggregatorCore:
     def lagging(self, now_ms: float) -> list[TaskLagging]:
         """Return the attempts whose outputs are overdue, each once."""
         return [
-            TaskLagging(
-                task=each.task,
-                attempt=each.attempt,
-                outputs=tuple(
-                    OverdueOutputs(branch=branch or None, micro_batches=numbers)
-                    for branch, numbers in each.missing.items()
-                ),
-            )
+            TaskLagging(task=each.task, attempt=each.attempt, outputs=_outputs(each.missing))
             for each in self._lagging.overdue(now_ms)
         ]
+
+    def lost(self, lost: LostReplica) -> TaskLagging | None:
+        """Return what will not come of an attempt, because a node is gone; None if that is nothing."""
+        placed = self._placed.get(lost.task, {}).get(lost.attempt)
+        application = self._applications.get(placed.application) if placed is not None else None
+        if placed is None or application is None:
+            return None
+        missing = _outputs(self._lagging.missing(lost.task, lost.attempt))
+        outputs = outputs_through(application, placed, missing, lost.node)
+        if not outputs:
+            return None
+        return TaskLagging(task=lost.task, attempt=lost.attempt, outputs=outputs, lost=lost.node)
 
     @property
     def lagging_at_ms(self) -> float:
@@ -269,3 +276,11 @@ class ResultAggregatorCore:
         task = self._tasks.pop(name, None)
         if task is not None:
             self._held_bytes -= task.held_bytes
+
+
+def _outputs(missing: Mapping[str, tuple[int, ...]]) -> tuple[OverdueOutputs, ...]:
+    """Return micro-batches by last stage as a message has them."""
+    return tuple(
+        OverdueOutputs(branch=None if branch == ONLY else branch, micro_batches=numbers)
+        for branch, numbers in missing.items()
+    )

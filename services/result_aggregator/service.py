@@ -16,12 +16,13 @@ from splitplace.messages.application import Application
 from splitplace.messages.frames import AGGREGATOR_INBOX, Buffer, FrameError, TensorHeader, decode_bundle
 from splitplace.messages.limits import KIBIBYTE
 from splitplace.messages.metrics import TaskMetrics
-from splitplace.messages.second_run import SecondRun
+from splitplace.messages.second_run import LostReplica, SecondRun
 from splitplace.messages.task import SettleTask, TaskFinished, TaskPlaced, TaskResult
 from splitplace.messages.topics import (
     APPLICATION,
     JOB_FINISHED,
     JOB_LAGGING,
+    JOB_LOST_REPLICA,
     JOB_PLACED,
     JOB_RESULT,
     JOB_SECOND_RUN,
@@ -78,6 +79,7 @@ class ResultAggregator:
         # On this connection, because it has a session: without its placement an output counts for nothing.
         tensors.subscribe_at_once(JOB_PLACED, self._on_placed)
         tensors.subscribe_at_once(JOB_SECOND_RUN, self._on_second_run)
+        self._bus.subscribe_at_once(JOB_LOST_REPLICA, self._on_lost_replica)
         self._alarm = self._service.alarm(self._tell_lagging)
 
     async def run(self) -> None:
@@ -152,6 +154,11 @@ class ResultAggregator:
         for lagging in self._core.lagging(now_ms()):
             self._bus.send(JOB_LAGGING, lagging)
         self._set_alarm()
+
+    def _on_lost_replica(self, received: Received[LostReplica]) -> None:
+        lagging = self._core.lost(received.message)
+        if lagging is not None:
+            self._bus.send(JOB_LAGGING, lagging)
 
     def _set_alarm(self) -> None:
         due_ms = self._core.lagging_at_ms

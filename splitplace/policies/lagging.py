@@ -108,6 +108,13 @@ class Lagging:
             del self._watched[task]
             self._learn(watched.variant, late=watched.due_ms == inf)
 
+    def missing(self, task: str, attempt: int) -> Mapping[str, tuple[int, ...]]:
+        """Return the micro-batches of an attempt whose outputs have not come, ascending, by last stage."""
+        watched = self._watched.get(task)
+        if watched is None or watched.attempt != attempt:
+            return {}
+        return {branch: tuple(sorted(numbers)) for branch, numbers in watched.missing.items()}
+
     def forget(self, task: str) -> None:
         """Await nothing of a task any more."""
         self._watched.pop(task, None)
@@ -130,8 +137,7 @@ class Lagging:
             _, task = heapq.heappop(self._agenda)
             watched = self._watched[task]
             watched.due_ms = inf
-            missing = {branch: tuple(sorted(numbers)) for branch, numbers in watched.missing.items()}
-            found.append(Overdue(task, watched.attempt, missing))
+            found.append(Overdue(task, watched.attempt, self.missing(task, watched.attempt)))
         return found
 
     def _is_current(self, due_ms: float, task: str) -> bool:

@@ -13,8 +13,10 @@ from splitplace.policies.placement import Placement, PlacementRequest
 from splitplace.policies.placement.earliest_finish import EarliestFinish
 from splitplace.policies.placement.second_runs import (
     OverdueWork,
-    is_worth_it,
+    disturbs_others,
+    is_in_time,
     laggards,
+    outputs_through,
     overdue_work,
 )
 from tests.support.examples import all_of, cluster, node, three_ways
@@ -63,7 +65,13 @@ def found_on(*nodes: NodeState, avoid: str = "slow", due_ms: float = inf) -> Pla
     view = cluster(*nodes)
     waits_ms = {name: view.ready_ms(name, 0.0) for name in view.nodes}
     found = EarliestFinish().place(request, view, 0.0)
-    return found if is_worth_it(found, request, waits_ms, 0.0) and isinstance(found, Placement) else None
+    if (
+        isinstance(found, Placement)
+        and is_in_time(found, request, 0.0)
+        and not disturbs_others(found, waits_ms)
+    ):
+        return found
+    return None
 
 
 @pytest.mark.parametrize(
@@ -132,6 +140,15 @@ def test_nodes_that_overdue_outputs_come_through_may_be_the_slow_ones() -> None:
 def test_nodes_whose_branches_have_come_are_not_slow() -> None:
     assert laggards(APP, STAR, (of(0, 1, branch=BRANCHES[0]),)) == {"a"}
     assert laggards(APP, STAR, tuple(of(0, branch=name) for name in BRANCHES)) == {"a", "b"}
+
+
+def test_what_a_replica_still_owed_is_known_by_its_micro_batches() -> None:
+    shared = placed(("a", (0, 1)), ("b", (2, 3)))
+    assert outputs_through(APP, shared, (of(1, 2, 3),), "a") == (of(1),)
+    assert outputs_through(APP, shared, (of(2, 3),), "a") == ()
+    assert outputs_through(APP, STAR, tuple(of(0, branch=name) for name in BRANCHES), "b") == (
+        of(0, branch=BRANCHES[1]),
+    )
 
 
 def test_it_runs_on_a_free_node() -> None:

@@ -1,4 +1,4 @@
-"""Nodes share a large batch: answers are the network's, and a dead replica costs an attempt, no answer."""
+"""Nodes share a large batch: answers are the network's, and a dead replica costs its share of the work."""
 
 import contextlib
 import secrets
@@ -74,7 +74,7 @@ def three(tmp_path: Path) -> Iterator[System]:
         yield running
 
 
-async def test_a_dead_replica_costs_an_attempt_and_no_answer(three: System) -> None:
+async def test_the_others_do_the_work_of_a_dead_replica_in_the_same_attempt(three: System) -> None:
     async with placements(three) as placed, sensor_of(three) as sensor:
         await sensor.ask(BATCH, LONG_DEADLINE_MS)
         await until(lambda: shared(placed))
@@ -83,6 +83,6 @@ async def test_a_dead_replica_costs_an_attempt_and_no_answer(three: System) -> N
         await until(lambda: not sensor.unanswered())
         assert sensor.check() == {"answered": 1}
         (answer,) = sensor.answers["t0"]
-        assert answer["attempt"] > 1
-        assert victim not in answer["nodes"]
+        assert answer["attempt"] == 1
+        assert {*answer["nodes"]} >= {*THREE} - {victim}
         assert len(answer["predictions"]) == BATCH

@@ -13,7 +13,7 @@ from splitplace.messages.groupings import path_to
 from splitplace.messages.limits import MAX_SECOND_PARTS
 from splitplace.messages.second_run import OverdueOutputs
 from splitplace.messages.task import TaskPlaced
-from splitplace.policies.placement.interface import Infeasible, Placement, PlacementRequest
+from splitplace.policies.placement.interface import Placement, PlacementRequest
 from splitplace.policies.prediction import Job
 
 BUSY_SHARE = 0.25
@@ -34,15 +34,50 @@ def laggards(
     application: Application, placed: TaskPlaced, overdue: Iterable[OverdueOutputs]
 ) -> frozenset[str]:
     """Return the nodes that overdue outputs come through; one at least is behind."""
-    variant = application.variant(placed.variant)
     paths = placed.paths()
     return frozenset(
         node
         for each in overdue
         for number in each.micro_batches
-        for stage, node in paths[number].items()
-        if each.branch is None or stage in path_to(variant, each.branch)
+        for node in _nodes(application, placed, each.branch, paths[number])
     )
+
+
+def outputs_through(
+    application: Application, placed: TaskPlaced, missing: Iterable[OverdueOutputs], node: str
+) -> tuple[OverdueOutputs, ...]:
+    """Return those of the missing outputs that come through a node."""
+    paths = placed.paths()
+    through = (
+        (
+            each.branch,
+            tuple(
+                number
+                for number in each.micro_batches
+                if node in _nodes(application, placed, each.branch, paths[number])
+            ),
+        )
+        for each in missing
+    )
+    return tuple(
+        OverdueOutputs(branch=branch, micro_batches=numbers) for branch, numbers in through if numbers
+    )
+
+
+def _nodes(
+    application: Application, placed: TaskPlaced, branch: str | None, path: Mapping[str, str]
+) -> set[str]:
+    """Return the nodes that an output of a micro-batch comes through.
+
+    Args:
+        application: its manifest.
+        placed: where the task runs.
+        branch: the last stage, where there are several.
+        path: the node of every stage for this micro-batch.
+    """
+    if branch is None:
+        return set(path.values())
+    return {path[stage] for stage in path_to(application.variant(placed.variant), branch)}
 
 
 def overdue_work(
@@ -87,20 +122,20 @@ def _work(
     return OverdueWork(numbers, Job(application, variant, batch, cut=placed.micro_batch))
 
 
-def is_worth_it(
-    found: Placement | Infeasible, request: PlacementRequest, waits_ms: Mapping[str, float], now_ms: float
-) -> bool:
-    """Whether a job is to run a second time as it was placed: in time, and without disturbing others.
+def is_in_time(found: Placement, request: PlacementRequest, now_ms: float) -> bool:
+    """Whether a job that is to run a second time ends before its deadline where it was placed.
 
     Args:
         found: where it would run.
-        request: the job of what is overdue; `avoid` has the laggards.
-        waits_ms: how long work on each node waits for that of others.
+        request: the job of what is overdue or lost.
         now_ms: the present moment.
     """
-    if isinstance(found, Infeasible) or found.job.micro_batch != request.job.micro_batch:
-        return False
     response_ms = found.prediction.response_ms
-    if response_ms == inf or now_ms + response_ms > request.due_ms:
+    if found.job.micro_batch != request.job.micro_batch or response_ms == inf:
         return False
-    return max(waits_ms[name] for name in found.node_names) <= BUSY_SHARE * response_ms
+    return now_ms + response_ms <= request.due_ms
+
+
+def disturbs_others(found: Placement, waits_ms: Mapping[str, float]) -> bool:
+    """Whether a second run would wait for the work of others, by how long that takes on each node."""
+    return max(waits_ms[name] for name in found.node_names) > BUSY_SHARE * found.prediction.response_ms

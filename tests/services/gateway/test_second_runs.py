@@ -7,12 +7,12 @@ import pytest
 
 from splitplace.messages.frames import TensorHeader, decode_tensor, unpack
 from splitplace.messages.placing import StagePlacement
-from splitplace.messages.second_run import SecondPart, SecondRun
+from splitplace.messages.second_run import LostReplica, SecondPart, SecondRun
 from splitplace.messages.task import StageReport, TaskPlaced
 from splitplace.services.gateway.core import GatewayCore
 from splitplace.services.gateway.dispatch import input_frames
 from splitplace.services.gateway.fitting import misfit
-from splitplace.services.gateway.instructions import Cancel, Dispatch, Finish
+from splitplace.services.gateway.instructions import Announce, Cancel, Dispatch, Finish
 from splitplace.services.gateway.task import RetryRules
 from tests.services.gateway.stimuli import BOOT, OTHER_BOOT, decided, failure, kinds, placed, result, task
 from tests.support.outputs import logits_application
@@ -95,6 +95,80 @@ def test_the_answer_names_who_gave_it_and_drops_the_other_run() -> None:
     assert isinstance(finish, Finish)
     assert finish.nodes == ("n2",)
     assert core.result(given, 201.0) == []
+
+
+def sharing() -> GatewayCore:
+    """A task of two micro-batches that n1 and n2 share."""
+    core = GatewayCore(RetryRules(replace_ms=WAIT_MS))
+    core.nodes_online(ONLINE, 0.0)
+    core.accept(task(), 0.0)
+    core.decided(decided(), 0.0)
+    shares = tuple(
+        StagePlacement(stage="s0", node=node, work_ms=1.0, micro_batches=(number,))
+        for number, node in enumerate(("n1", "n2"))
+    )
+    core.placed(placed().model_copy(update={"micro_batch": 1, "stages": shares}), 0.0)
+    return core
+
+
+WAIT_MS = 300.0
+LOST = LostReplica(task="camera.1", attempt=1, node="n1")
+
+
+def without(*names: str) -> dict[str, str]:
+    return {name: boot for name, boot in ONLINE.items() if name not in names}
+
+
+def instead(node: str = "n3") -> SecondRun:
+    return second(node=node).model_copy(update={"lost": "n1"})
+
+
+def test_the_work_of_a_lost_replica_is_asked_for_and_sent_to_others() -> None:
+    core = sharing()
+    assert core.nodes_online(without("n1"), 100.0) == [LOST]
+    leave, dispatch = core.second_run(instead(), 110.0)
+    assert leave == Cancel("camera.1", 1, ("n1", "n2"), (0,))
+    assert isinstance(dispatch, Dispatch)
+    assert core.time_passed(100.0 + WAIT_MS) == []
+    assert kinds(core.result(result(), 500.0)) == ["Cancel", "Finish"]
+
+
+def test_a_replica_that_fails_is_lost_as_well() -> None:
+    core = sharing()
+    assert core.stage_failed(failure("n1"), 100.0) == [LOST]
+    assert core.tasks["camera.1"].avoid == ("n1",)
+
+
+def test_where_no_second_run_comes_the_next_attempt_begins_and_avoids_nobody_else() -> None:
+    core = sharing()
+    core.nodes_online(without("n1"), 100.0)
+    assert core.next_due_ms == 100.0 + WAIT_MS
+    assert core.time_passed(99.0 + WAIT_MS) == []
+    cancel, announce = core.time_passed(100.0 + WAIT_MS)
+    assert kinds((cancel,)) == ["Cancel"]
+    assert isinstance(announce, Announce)
+    assert (announce.attempt, announce.avoid) == (2, ())
+    assert core.tasks["camera.1"].trouble == "node n1 died while it worked on this"
+    assert core.second_run(instead(), 500.0) == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "gone"), [((), "n2"), ((instead("n3"),), "n2"), ((instead("n3"),), "n3")]
+)
+def test_a_second_loss_costs_the_attempt(seconds: tuple[SecondRun, ...], gone: str) -> None:
+    core = sharing()
+    core.nodes_online(without("n1"), 100.0)
+    for each in seconds:
+        core.second_run(each, 110.0)
+    assert kinds(core.nodes_online(without("n1", gone), 120.0)) == ["Cancel", "Announce"]
+
+
+def test_a_node_that_has_all_micro_batches_of_a_stage_costs_the_attempt() -> None:
+    core = GatewayCore(RetryRules(replace_ms=WAIT_MS))
+    core.nodes_online(ONLINE, 0.0)
+    core.accept(task(), 0.0)
+    core.placed(placed(nodes=("n1", "n2")), 0.0)
+    assert kinds(core.nodes_online(without("n1"), 100.0)) == ["Cancel", "Announce"]
 
 
 def test_a_result_of_both_runs_fits_and_one_of_a_stranger_does_not() -> None:

@@ -12,16 +12,18 @@ from tests.support.messages import decided, finished
 APP = three_ways(image_ms=10)
 
 
-def placer(*, second_runs: bool = True, names: str = "ab", loaded: bool = True) -> PlacerCore:
+def placer(
+    *, second_runs: bool = True, names: str = "ab", loaded: bool = True, replicas: int = 1
+) -> PlacerCore:
     """A placer that has placed a task of three micro-batches on node a."""
-    made = PlacerCore(placement_policy("earliest-finish"), second_runs=second_runs)
+    made = PlacerCore(placement_policy("earliest-finish", replicas=replicas), second_runs=second_runs)
     made.add_application(APP)
     held = all_of(APP) if loaded else ()
     states = [node("a", speed=1.5, loaded=all_of(APP)), *(node(name, loaded=held) for name in names[1:])]
     made.cluster(snapshot(*states), 0.0)
     placing = made.place(decided(batch=10, slack_ms=5000.0), 0.0)
     assert placing is not None
-    assert placing.placed.nodes == ("a",)
+    assert replicas > 1 or placing.placed.nodes == ("a",)
     return made
 
 
@@ -112,6 +114,30 @@ def test_a_task_that_has_ended_has_no_second_run() -> None:
 
 def test_nothing_runs_twice_where_that_is_switched_off() -> None:
     assert placer(second_runs=False).lagging(lagging(), 100.0) is None
+
+
+def test_what_is_lost_with_a_replica_is_placed_on_any_other_node() -> None:
+    """Also on the one that is busy with the same task, where nothing else is free."""
+    made = placer(names="abc", replicas=3)
+    placing = made.place(decided("c.t", attempt=2, batch=64, slack_ms=5000.0), 0.0)
+    assert placing is not None
+    assert {*placing.placed.nodes} == {*"abc"}
+    lost = placing.placed.nodes[-1]
+    numbers = next(share.micro_batches for share in placing.placed.stages if share.node == lost)
+    assert numbers
+    told = lagging(2, numbers)
+    assert made.lagging(told, 10.0) is None, "not enough room for a second run of what is only overdue"
+    second = made_of(made.lagging(told.model_copy(update={"lost": lost}), 10.0)).second
+    (part,) = second.parts
+    assert second.lost == lost
+    assert part.micro_batches == numbers
+    assert lost not in part.placed.nodes
+    assert part.placed.reason == f"lost on {lost}"
+
+
+def test_what_is_lost_and_cannot_be_in_time_is_left_to_the_next_attempt() -> None:
+    told = lagging().model_copy(update={"lost": "a"})
+    assert placer().lagging(told, 4990.0) is None
 
 
 def test_nothing_runs_twice_without_another_node() -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from splitplace.messages.frames import FrameError, TensorHeader
 from splitplace.messages.placing import StagePlacement
-from splitplace.messages.second_run import OverdueOutputs, SecondPart, SecondRun
+from splitplace.messages.second_run import LostReplica, OverdueOutputs, SecondPart, SecondRun
 from splitplace.messages.task import StageReport, TaskPlaced, TaskResult
 from splitplace.policies.lagging import EXTRA_MS, USUAL
 from splitplace.services.result_aggregator.core import ResultAggregatorCore
@@ -72,6 +72,31 @@ def test_an_attempt_that_is_overdue_is_told_once_with_what_is_missing() -> None:
     (lagging,) = aggregation.lagging(DUE_MS)
     assert (lagging.attempt, lagging.outputs) == (1, (OverdueOutputs(micro_batches=(2, 3)),))
     assert aggregation.lagging(DUE_MS + 1) == []
+
+
+def test_what_a_lost_replica_has_not_given_is_told_at_once() -> None:
+    aggregation = knowing()
+    first = first_placement()
+    shares = {"near": (0, 2), "far": (1, 3)}
+    stages = tuple(
+        StagePlacement(stage="whole", node=node, work_ms=1.0, micro_batches=numbers)
+        for node, numbers in shares.items()
+    )
+    aggregation.place(first.model_copy(update={"stages": stages}), 0.0)
+
+    def told(node: str, attempt: int = 1) -> tuple[OverdueOutputs, ...]:
+        lagging = aggregation.lost(LostReplica(task=first.task, attempt=attempt, node=node))
+        assert lagging is None or lagging.lost == node
+        return lagging.outputs if lagging is not None else ()
+
+    assert told("far") == (OverdueOutputs(micro_batches=(1, 3)),)
+    header, logits = outputs_of(LOGITS, "whole")[1]
+    report = StageReport(stage="whole", node="far", queue_ms=0.0, compute_ms=1.0)
+    give(aggregation, (header.model_copy(update={"trace": (report,)}), logits))
+    assert told("far") == (OverdueOutputs(micro_batches=(3,)),)
+    assert told("stranger") == told("far", attempt=2) == ()
+    aggregation.finish(first.task, 1, 10.0)
+    assert told("far") == ()
 
 
 def test_branches_that_are_overdue_are_named() -> None:
