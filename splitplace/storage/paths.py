@@ -86,6 +86,11 @@ class Paths:
         return self.state_dir / "trainings"
 
     @property
+    def unfinished(self) -> Path:
+        """What `splitplace models add` has made of networks that it was interrupted at."""
+        return self.state_dir / "unfinished"
+
+    @property
     def pages(self) -> Path:
         """Reports and result pages that were not given another folder."""
         return self.state_dir / "pages"

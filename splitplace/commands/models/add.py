@@ -15,7 +15,7 @@ from splitplace.commands.models.preview import write_preview
 from splitplace.commands.models.said import Said, interpolation_of
 from splitplace.commands.models.sound_flags import SoundFlags
 from splitplace.commands.shared.options import explain, fit_of, parse_duration_ms
-from splitplace.commands.shared.places import WrittenStoreOption, model_store
+from splitplace.commands.shared.places import WrittenStoreOption, model_store, paths
 from splitplace.commands.shared.progress import telling
 from splitplace.errors import ConfigurationError
 from splitplace.messages.answer_kinds import KINDS, Kind
@@ -260,7 +260,8 @@ def add_command(
             seen = _seen(preview, chosen, adopted)
             request = replace(request, labels=classes, answer=flags.declaration(found))
             answers = _pictures(data, dataset, request.labels, adopted) if data is not None else stated
-            application, results = add(adopted, request, models, answers, told)
+            folder = paths().unfinished
+            application, results = add(adopted, request, models, answers, told, unfinished_folder=folder)
     except ValidationError as error:
         raise UserNetworkError(f"not a valid application: {explain(error)[:300]}") from error
     console = Console()

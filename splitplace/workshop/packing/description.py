@@ -1,7 +1,11 @@
 """Describe chains and fragments from their files, and time them."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Final
+
+from pydantic import TypeAdapter
 
 from splitplace.edge_node.runtime import FragmentRuntime
 from splitplace.messages.application import Application, Fragment
@@ -10,6 +14,7 @@ from splitplace.messages.pieces import NamedChain, PieceCost, as_described
 from splitplace.workshop.cutting.profile import BATCHES, Timing, time_runtimes
 from splitplace.workshop.onnx.graph import Graph
 from splitplace.workshop.packing.telling import Told, tell_nobody
+from splitplace.workshop.packing.unfinished import NOTHING, Unfinished
 from splitplace.workshop.pieces.chain import TimedChain
 from splitplace.workshop.pieces.loaded import joined_graph
 
@@ -18,6 +23,8 @@ MOST_WEIGHT_BYTES = 512 * MEBIBYTE
 
 Load = Callable[[Fragment], FragmentRuntime]
 """A function that loads a fragment of an application."""
+
+_TIMINGS: Final[TypeAdapter[Sequence[Timing]]] = TypeAdapter(Sequence[Timing])
 
 
 def described(
@@ -105,6 +112,7 @@ def timed(
     load: Load,
     score: float,
     told: Told = tell_nobody,
+    kept: Unfinished = NOTHING,
 ) -> Application:
     """Return the application with its fragments timed again on this machine.
 
@@ -115,6 +123,7 @@ def timed(
         load: Function that loads a fragment.
         score: Benchmark score of this machine, from `reference_score`.
         told: Function that is told what is being done.
+        kept: What an interrupted run has measured, and this one measures.
     """
     weights = sum(fragment.weight_bytes for fragment in application.fragments)
     at_once = len(application.fragments) if weights <= MOST_WEIGHT_BYTES else 1
@@ -125,8 +134,15 @@ def timed(
     while len(timings) < len(application.fragments):
         some = application.fragments[len(timings) : len(timings) + at_once]
         told(f"timing {len(some)} of {len(application.fragments)} fragments")
-        timings += time_runtimes([load(fragment) for fragment in some], batches)
+        about = ([fragment.sha256 for fragment in some], batches)
+        measure = partial(_timings, some, load, batches)
+        found: Sequence[Timing] = kept.once("times", about, _TIMINGS, measure)
+        timings += found
     return with_times(application, timings, score)
+
+
+def _timings(fragments: Sequence[Fragment], load: Load, batches: Sequence[int]) -> Sequence[Timing]:
+    return time_runtimes([load(fragment) for fragment in fragments], batches)
 
 
 def with_times(application: Application, timings: Sequence[Timing], score: float) -> Application:

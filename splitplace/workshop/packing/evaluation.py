@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from splitplace.storage.model_store import ModelStore, verify
 from splitplace.workshop.datasets import Subset
 from splitplace.workshop.packing.description import Load
 from splitplace.workshop.packing.telling import Told, tell_nobody
+from splitplace.workshop.packing.unfinished import NOTHING, Unfinished
 from splitplace.workshop.pieces.loaded import stage_runtime
 
 BOTTLENECK = "layer-bottleneck"
@@ -149,20 +151,28 @@ def compared(
 
 
 def measure(
-    application: Application, load: Load, subset: Subset, told: Told = tell_nobody
+    application: Application,
+    load: Load,
+    subset: Subset,
+    told: Told = tell_nobody,
+    kept: Unfinished = NOTHING,
 ) -> tuple[Measured, ...]:
     """Run every variant of an application on the same images and count the right classes.
 
     One variant must be named `whole`. Answers that are no classes have no accuracy: see `compared`.
     """
-    whole = variant_logits(application, application.variant("whole"), load, subset.images)
+    images = sha256(subset.images.tobytes()).hexdigest() if kept is not NOTHING else ""
+
+    def logits_of(variant: Variant) -> NDArray[Any]:
+        told(f"measuring {variant.name} on {len(subset)} pictures")
+        about = (images, variant.micro_batch, [stage.fragment for stage in variant.stages])
+        compute = partial(variant_logits, application, variant, load, subset.images)
+        return kept.array_once("logits", about, compute)
+
+    whole = logits_of(application.variant("whole"))
     results = []
     for variant in application.variants:
-        told(f"measuring {variant.name} on {len(subset)} pictures")
-        if variant.name == "whole":
-            logits = whole
-        else:
-            logits = variant_logits(application, variant, load, subset.images)
+        logits = whole if variant.name == "whole" else logits_of(variant)
         right = logits.argmax(axis=1) == subset.labels
         results.append(
             Measured(

@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import onnx
+from pydantic import TypeAdapter
 
 from splitplace.edge_node.runtime import FragmentRuntime, load_stage
 from splitplace.errors import SplitPlaceError
@@ -34,6 +35,7 @@ from splitplace.workshop.packing.description import described, timed, with_costs
 from splitplace.workshop.packing.evaluation import EQUAL_LOGITS, Measured, is_cut_whole, measure
 from splitplace.workshop.packing.memory import with_memory
 from splitplace.workshop.packing.telling import Told, tell_nobody
+from splitplace.workshop.packing.unfinished import NOTHING, Unfinished
 from splitplace.workshop.pieces.chain import MeasuredNetwork, measured, timed_chain, write_files
 from splitplace.workshop.pieces.cut import cut_numbers
 from splitplace.workshop.pieces.places import Cut
@@ -267,6 +269,7 @@ def pack(
     told: Told = tell_nobody,
     *,
     keep_previous: bool = False,
+    kept: Unfinished = NOTHING,
 ) -> tuple[Application, tuple[Measured, ...]]:
     """Measure the files to be written on the test images, and write the application.
 
@@ -276,29 +279,35 @@ def pack(
         test: Images with labels.
         told: What hears of progress.
         keep_previous: Whether the application that it replaces can be brought back.
+        kept: What an interrupted run has measured, and this one measures.
 
     Raises:
         PackingError: A chain's logits differ from those of the whole network.
     """
-    draft = timed_draft(packer, told)
-    results = measured_on(packer, draft, test, told)
+    draft = timed_draft(packer, told, kept)
+    results = measured_on(packer, draft, test, told, kept)
     application = with_accuracies(draft, results)
     store.save(application, packer.contents(), keep_previous=keep_previous)
     return application, results
 
 
-def timed_draft(packer: Packer, told: Told = tell_nobody) -> Application:
+def timed_draft(packer: Packer, told: Told = tell_nobody, kept: Unfinished = NOTHING) -> Application:
     """Return the application with its fragments measured on this machine; its accuracies are still 0."""
     told("measuring the speed of this machine")
-    score = reference_score()
-    return with_memory(timed(packer.draft(), packer.load, score, told), packer.folder, told)
+    score = kept.once("score", None, TypeAdapter(float), reference_score)
+    draft = timed(packer.draft(), packer.load, score, told, kept)
+    return with_memory(draft, packer.folder, told, kept)
 
 
 def measured_on(
-    packer: Packer, draft: Application, images: Subset, told: Told = tell_nobody
+    packer: Packer,
+    draft: Application,
+    images: Subset,
+    told: Told = tell_nobody,
+    kept: Unfinished = NOTHING,
 ) -> tuple[Measured, ...]:
     """Run every variant from its files. Raise PackingError if a chain does not equal the whole."""
-    results = measure(draft, packer.load, images, told)
+    results = measure(draft, packer.load, images, told, kept)
     check_chains(draft, results)
     return results
 

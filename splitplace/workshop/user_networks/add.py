@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Final
 
 import onnx
+from pydantic import TypeAdapter
 
 from splitplace.messages.answer_kinds import AnswerKind, MultiLabel
 from splitplace.messages.application import Application
@@ -24,7 +26,9 @@ from splitplace.workshop.packing.packer import (
     with_stated_accuracy,
 )
 from splitplace.workshop.packing.telling import Told, tell_nobody
+from splitplace.workshop.packing.unfinished import Unfinished, unfinished
 from splitplace.workshop.pieces.chain import balanced_cuts, measured
+from splitplace.workshop.pieces.times import segment_milliseconds
 from splitplace.workshop.user_networks.from_onnx import Adopted, check_bounds
 from splitplace.workshop.user_networks.reading import UserNetworkError
 from splitplace.workshop.user_networks.trial import samples_of
@@ -34,6 +38,7 @@ USUAL_STAGES = 3
 _MICRO_BATCHES = ((96 * 96, 16), (320 * 320, 2))
 """Inputs in a micro-batch by most pixels of each. Larger ones go alone: what they become takes memory."""
 _TRIAL_INPUTS = 4
+_TIMES: Final = TypeAdapter(tuple[float, ...])
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,8 @@ def add(
     store: ModelStore,
     answers: Subset | float,
     told: Told = tell_nobody,
+    *,
+    unfinished_folder: Path | None = None,
 ) -> tuple[Application, Sequence[Measured]]:
     """Cut a network, measure its fragments and write the application.
 
@@ -73,6 +80,8 @@ def add(
         answers: Labelled pictures to measure the accuracy on; or the accuracy that its maker states, which is
             then recorded as measured on 0 images.
         told: Function that is told what is being done.
+        unfinished_folder: Folder that keeps what is made and measured, for the next run should this one be
+            interrupted; None keeps nothing.
 
     Returns:
         The application, and the measurements of every variant. Without pictures, random ones are used to
@@ -113,12 +122,12 @@ def add(
             f"its outputs are shares of one ({network.kind}), so one label is right: leave --kind out"
         )
     micro_batch = _micro_batch(network, request)
-    with TemporaryDirectory(prefix="splitplace-") as folder:
-        packer = Packer(heading, Path(folder), micro_batch, told=told)
-        _fill(packer, whole, request.stages, told)
+    with unfinished(unfinished_folder, whole, told) as kept:
+        packer = Packer(heading, kept.pieces, micro_batch, told=told)
+        _fill(packer, whole, request.stages, told, kept)
         if isinstance(answers, Subset):
-            return pack(packer, store, answers, told, keep_previous=True)
-        draft = timed_draft(packer, told)
+            return pack(packer, store, answers, told, keep_previous=True, kept=kept)
+        draft = timed_draft(packer, told, kept)
         inputs = samples_of(network.named_inputs, _TRIAL_INPUTS)
         results = compared(draft, packer.load, list(inputs.values()), told)
         check_chains(draft, results)
@@ -140,10 +149,16 @@ def usual_micro_batch(sides: Sequence[int]) -> int:
     return next((count for most, count in _MICRO_BATCHES if prod(sides) <= most), 1)
 
 
-def _fill(packer: Packer, whole: onnx.ModelProto, stages: Sequence[int] | None, told: Told) -> None:
+def _fill(
+    packer: Packer, whole: onnx.ModelProto, stages: Sequence[int] | None, told: Told, kept: Unfinished
+) -> None:
     """Add the network, whole and as chains with so many stages, all of the same pieces."""
+
+    def times(model: onnx.ModelProto, ends: Sequence[int]) -> Sequence[float]:
+        return kept.once("layers", list(ends), _TIMES, partial(segment_milliseconds, model, ends))
+
     told("timing the layers")
-    network = measured(whole)
+    network = measured(whole, times)
     if stages is None:
         most = len(network.places) + 1
         stages = (min(USUAL_STAGES, most),) if most > 1 else ()

@@ -50,6 +50,7 @@ def export(request: PackageRequest) -> tuple[onnx.ModelProto, PackageReport]:
     """
     if not request.package:
         return _of_file(Path(request.network)), PackageReport()
+    torch.manual_seed(0)  # random weights are the same in the next run
     take = {"torchvision": _of_torchvision, "timm": _of_timm}[request.package]
     network, sides, report = take(request)
     if request.weights is not None:

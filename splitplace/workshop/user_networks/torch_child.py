@@ -65,6 +65,7 @@ def export(request: TorchRequest) -> tuple[onnx.ModelProto, TorchReport]:
     build = getattr(module, request.function, None)
     if not callable(build):
         raise UserNetworkError(f"{request.place} has no function {request.function}")
+    torch.manual_seed(0)  # random weights are the same in the next run
     network = _built(build, request)
     if request.weights is not None:
         load_weights(network, Path(request.weights))
