@@ -100,13 +100,14 @@ def head_of(content: bytes) -> Head:
     return refuse("bad-sound", "a WAV file without format or samples")
 
 
-def decode(content: bytes, window: TensorSpec, how: SoundInput | None) -> Sounds:
+def decode(content: bytes, window: TensorSpec, how: SoundInput | None, *, is_one_task: bool = True) -> Sounds:
     """Decode a WAV file to inputs [windows, *window.shape].
 
     Args:
         content: The file.
         window: What the application takes.
         how: How sound is cut into it; None = it takes no sound.
+        is_one_task: Whether all windows must fit into a task.
 
     Raises:
         TaskRefusedError: It is not readable, too long, or of another rate where nothing resamples it.
@@ -124,7 +125,7 @@ def decode(content: bytes, window: TensorSpec, how: SoundInput | None) -> Sounds
         refuse("empty-batch", "a sound without samples")
     count, length = windows_of(head, window, how), prod(window.shape)
     most = min(MAX_BATCH, MAX_TASK_INPUT_BYTES // window.bytes_per_image)
-    if count > most:
+    if is_one_task and count > most:
         longest_s = (length + (most - 1) * how.hop) / how.rate_hz
         refuse("oversized-batch", f"a sound of {count} windows; the limit is {most}, {longest_s:.1f} s")
     covered = length + (count - 1) * how.hop

@@ -124,7 +124,7 @@ def test_what_makes_no_task_is_said_in_a_line(named: list[str], reason: str) -> 
 def test_tensors_of_an_answer_are_kept_by_any_name_and_sent_again_as_they_are() -> None:
     names = ["file", "/model/out:0", "ä ö"]
     made = answer(*(found(name, 1, 2) for name in names), inputs=2)
-    save_arrays(tensors_of(made, "--save-tensors"), Path("kept.npz"), "--save-tensors")
+    save_arrays(tensors_of([made], "--save-tensors"), Path("kept.npz"), "--save-tensors")
     arrays = read_arrays(Path("kept.npz"))
     assert list(arrays) == names
     assert arrays["file"].tolist() == [[1, 2], [1, 2]]
@@ -146,8 +146,8 @@ def test_the_state_of_an_answer_is_the_input_of_the_next_call() -> None:
 def test_what_brings_no_tensors_or_pictures_says_so() -> None:
     other = answer().model_copy(update={"predictions": FOUND[:1]})
     with pytest.raises(SubmissionError, match="of the kind classification; --json prints them"):
-        tensors_of(other, "--save-tensors")
+        tensors_of([other], "--save-tensors")
     with pytest.raises(SubmissionError, match="NaN or infinity"):
-        tensors_of(answer().model_copy(update={"predictions": (None,)}), "--save-tensors")
+        tensors_of([answer().model_copy(update={"predictions": (None,)})], "--save-tensors")
     with pytest.raises(SubmissionError, match="arrays have none"):
         save_pictures(answer(), request_from([Path("rows.npy")], 1000.0), Path("out.png"))

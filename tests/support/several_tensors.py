@@ -126,6 +126,23 @@ def lstm(batch: int | str = "batch", layers_first: int = 1) -> onnx.ModelProto:
     )
 
 
+def loudness(samples: int = 16) -> onnx.ModelProto:
+    """A window of sound: `y` is the sum of its squares and of those before it, kept in `state`."""
+    nodes = [
+        _node("Mul", ["x", "x"], "squares"),
+        _node("MatMul", ["squares", "ones"], "here"),
+        _node("Add", ["here", "state"], "stateN"),
+        _node("Relu", ["stateN"], "y"),
+    ]
+    state: list[int | str] = ["batch", 1]
+    return _model(
+        nodes,
+        [("x", FLOAT, ["batch", samples]), ("state", FLOAT, state)],
+        [("y", FLOAT, state), ("stateN", FLOAT, state)],
+        {"ones": np.ones((samples, 1), np.float32)},
+    )
+
+
 def lstm_of_one() -> onnx.ModelProto:
     """The same with a fixed batch of one."""
     return lstm(1)

@@ -16,7 +16,9 @@ from splitplace.commands.submit.asking import ask
 from splitplace.messages.findings import FoundTensor, FoundTensors
 from splitplace.messages.task import Answer, TaskRequest, TaskTensor
 from tests.support.commands import exit_code, measure_quickly
-from tests.support.several_tensors import lstm
+from tests.support.several_tensors import loudness, lstm
+from tests.support.sounds import FLOAT as FLOAT_SAMPLES
+from tests.support.sounds import wav
 from tests.support.waiting import PATIENCE_S
 from tests.support.whole_system import Setup, System, running_system
 
@@ -50,6 +52,30 @@ def _answered(system: System, request: TaskRequest) -> Answer:
     while answer.status != "answered" and time.monotonic() < end_s:  # the splitter looks at its store
         answer = asyncio.run(ask(settings, "lstm", request))
     return answer
+
+
+def test_a_sound_goes_window_by_window_through_a_network_with_state(
+    system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    measure_quickly(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    onnx.save_model(loudness(16), "loudness.onnx")
+    assert exit_code("models", "add", "loudness.onnx", "--sound", 16000, "--store", "store") == 0
+    sound = np.random.default_rng(1).uniform(-1, 1, 80).astype(np.float32)
+    for number, part in enumerate((sound[:48], sound[48:])):
+        Path(f"{number}.wav").write_bytes(wav(part, form=FLOAT_SAMPLES, bits=32))
+    broker = ("--broker", system.broker.url, "--deadline", "40s")
+    flags = ("--app", "loudness", "--state", "state.npz", "--save-tensors", "out.npz", *broker)
+    end_s = time.monotonic() + PATIENCE_S
+    while (code := exit_code("submit", "0.wav", *flags)) and time.monotonic() < end_s:
+        assert not Path("state.npz").exists()  # the splitter looks at its store
+    assert code == 0
+    so_far = np.cumsum((sound.reshape(5, 16) ** 2).sum(axis=1))
+    np.testing.assert_allclose(np.load("out.npz")["y"][:, 0], so_far[:3], rtol=1e-4)
+    assert "3 windows" in capfd.readouterr().out
+    assert exit_code("submit", "1.wav", *flags) == 0
+    np.testing.assert_allclose(np.load("out.npz")["y"][:, 0], so_far[3:], rtol=1e-4)
+    np.testing.assert_allclose(np.load("state.npz")["state"], [so_far[-1:]], rtol=1e-4)
 
 
 def test_a_state_that_is_sent_back_goes_on_as_in_the_file(

@@ -1,7 +1,7 @@
 """`splitplace submit`."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -33,11 +33,12 @@ from splitplace.commands.submit.saving import (
     states_of,
     tensors_of,
 )
+from splitplace.commands.submit.windows import ask_in_windows
 from splitplace.errors import ExitCode
+from splitplace.messages.application import Application
 from splitplace.messages.base import Name
 from splitplace.messages.findings import AnyPrediction, FoundObjects, Prediction
 from splitplace.messages.pictures import FITS
-from splitplace.messages.states import StateTensor
 from splitplace.messages.task import Answer
 
 
@@ -91,6 +92,8 @@ def command(
 ) -> None:
     """Send pictures, arrays or a sound as one task and print the answer.
 
+    With --state, each window of a sound is a task of its own, with the state that the one before it left.
+
     Exits with 0 for an answer, on time or late; 3 if the task was refused or not valid; 4 if it expired or
     failed; 5 if no broker, gateway or answer was found.
     """
@@ -100,34 +103,41 @@ def command(
     check_place(save_tensors, "--save-tensors")
     if not files and not named:
         raise SubmissionError("give files, or --input NAME=FILE")
-    states = _states(settings, app) if state is not None else ()
+    taker = _with_states(settings, app) if state is not None else None
+    states = taker.states if taker is not None else ()
     earlier = read_state(state, states) if state is not None else {}
     asked = request_from(files or (), parse_duration_ms(deadline), _classes(labels), named or (), earlier)
     request = asked.request.model_copy(update={"fit": fit_of(fit)})
-    answer = asyncio.run(ask(settings, app, request))
+    if taker is not None and request.sound is not None:
+        answers = asyncio.run(ask_in_windows(settings, taker, request, request.sound))
+    else:
+        answers = [asyncio.run(ask(settings, app, request))]
     if as_json:
-        print_json(answer)
+        for each in answers:
+            print_json(each)
+    answer = answers[-1]
     if answer.status != "answered":
         code = ExitCode.REFUSED if answer.status in {"refused", "invalid"} else ExitCode.NO_RESULT
-        fail(f"{answer.status}: {answer.reason}", code)
+        where = f"window {len(answers) - 1}: " if len(answers) > 1 else ""
+        fail(f"{where}{answer.status}: {answer.reason}", code)
     if state is not None:
         save_arrays(states_of(answer, states), state, "--state")
     if save_tensors is not None:
-        save_arrays(tensors_of(answer, "--save-tensors"), save_tensors, "--save-tensors")
+        save_arrays(tensors_of(answers, "--save-tensors"), save_tensors, "--save-tensors")
     if save is not None:
         save_pictures(answer, asked, save)
     if not as_json:
-        _print(answer, asked)
+        _print(answers, asked)
 
 
-def _states(settings: Settings, name: str) -> tuple[StateTensor, ...]:
-    """Return the states of an application. Raises SubmissionError if it has none; ends if it is unknown."""
+def _with_states(settings: Settings, name: str) -> Application:
+    """Return an application that has states. Raises SubmissionError if it has none; ends if it is unknown."""
     application = asyncio.run(application_of(settings, name))
     if application is None:
         fail(f"refused: no application {name!r} on {settings.broker}", ExitCode.REFUSED)
     if not application.states:
         raise SubmissionError(f"--state: {name} has no state that goes from call to call")
-    return application.states
+    return application
 
 
 def _check_name(application: str) -> None:
@@ -166,24 +176,27 @@ def _rows(prediction: AnyPrediction | None, truth: int | None) -> Iterator[tuple
             yield (cell(described(prediction)),)
 
 
-def _print(answer: Answer, asked: Asked) -> None:
-    request, files = asked.request, asked.pictures
+def _print(answers: Sequence[Answer], asked: Asked) -> None:
+    request, files, answer = asked.request, asked.pictures, answers[-1]
     console = Console()
-    is_classified = all(isinstance(found, Prediction | None) for found in answer.predictions)
+    predictions = [found for each in answers for found in each.predictions]
+    is_classified = all(isinstance(found, Prediction | None) for found in predictions)
     table = Table("input", *(("label", "confidence") if is_classified else ("answer",)))
     if request.labels and is_classified:
         table.add_column("truth")
-    for index, prediction in enumerate(answer.predictions):
+    for index, prediction in enumerate(predictions):
         name = files[index].name if files else str(index)
         truth = request.labels[index] if request.labels else None
         for number, row in enumerate(_rows(prediction, truth)):
             table.add_row(cell("" if number else name), *row)
     console.print(table)
-    late = "" if answer.on_time else " [red](late)[/]"
     if answer.partial:
         console.print(f"[yellow]partial[/]   {answer.coverage or 0:.0%} of the classes could be predicted")
     console.print(cell(f"decision  {answer.decision}: {answer.reason}"))
-    for warning in answer.warnings:
+    for warning in dict.fromkeys(warning for each in answers for warning in each.warnings):
         console.print(cell(f"warning   {warning}", "yellow"))
-    console.print(f"nodes     {', '.join(answer.nodes)}")
-    console.print(f"response  {answer.response_ms or 0:.1f} ms of {answer.deadline_ms or 0:.0f} ms{late}")
+    console.print(f"nodes     {', '.join(dict.fromkeys(node for each in answers for node in each.nodes))}")
+    slowest = max(answers, key=lambda each: each.response_ms or 0.0)
+    late = sum(not each.on_time for each in answers)
+    of = f" at most, {len(answers)} windows, {late} late" if len(answers) > 1 else " [red](late)[/]" * late
+    console.print(f"response  {slowest.response_ms or 0:.1f} ms of {slowest.deadline_ms or 0:.0f} ms{of}")

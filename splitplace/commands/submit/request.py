@@ -63,8 +63,7 @@ def request_from(
     fields: dict[str, Any] = {"deadline_ms": deadline_ms, "labels": tuple(labels) if labels else None}
     try:
         tensors = {name: _tensor(name, places) for name, places in _by_name(named).items()}
-        for name, array in {**(state or {}), **_first(files, fields)}.items():
-            tensors.setdefault(name, TaskTensor.model_validate({"name": name, **_sent(array, name)}))
+        tensors = {**as_tensors({**(state or {}), **_first(files, fields)}), **tensors}
         if tensors:
             fields["tensors"] = tuple(tensors.values())
         request = TaskRequest.model_validate(fields)
@@ -76,6 +75,14 @@ def request_from(
         if (contents := tensors[name].images) is not None:
             return Asked(request, tuple(places), contents)
     return Asked(request)
+
+
+def as_tensors(arrays: Arrays) -> dict[str, TaskTensor]:
+    """Return arrays by name as a task brings them. Raises SubmissionError for types that cannot be sent."""
+    return {
+        name: TaskTensor.model_validate({"name": name, **_sent(array, name)})
+        for name, array in arrays.items()
+    }
 
 
 def _first(files: Sequence[Path], fields: dict[str, Any]) -> Arrays:

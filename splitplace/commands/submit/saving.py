@@ -56,14 +56,14 @@ def save_pictures(answer: Answer, asked: Asked, place: Path) -> None:
         raise SubmissionError(f"--save {place}: {error}") from error
 
 
-def tensors_of(answer: Answer, flag: str) -> dict[str, NDArray[Any]]:
-    """Return the tensors of an answer by name, batch first.
+def tensors_of(answers: Sequence[Answer], flag: str) -> dict[str, NDArray[Any]]:
+    """Return the tensors of answers by name, batch first.
 
     Raises:
         SubmissionError: It is of another kind, or an input has none.
     """
     found: dict[str, list[NDArray[Any]]] = {}
-    for prediction in answer.predictions:
+    for prediction in (each for answer in answers for each in answer.predictions):
         if prediction is None:
             raise SubmissionError(f"{flag}: an input has no answer (NaN or infinity)")
         if not isinstance(prediction, FoundTensors):
@@ -78,7 +78,7 @@ def tensors_of(answer: Answer, flag: str) -> dict[str, NDArray[Any]]:
 
 def states_of(answer: Answer, states: Sequence[StateTensor]) -> dict[str, NDArray[Any]]:
     """Return the state for the next call by inputs, batch first. Raises SubmissionError."""
-    tensors = tensors_of(answer, "--state")
+    tensors = tensors_of([answer], "--state")
     return {state.input: tensors[state.output] for state in states if state.output in tensors}
 
 

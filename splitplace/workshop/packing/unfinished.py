@@ -25,7 +25,7 @@ from splitplace.workshop.onnx.light import without_weights
 from splitplace.workshop.packing.telling import Told, tell_nobody
 
 MOST_UNFINISHED = 2
-"""Networks of which something is kept; of older ones nothing is."""
+"""Unfinished networks that are kept; older ones are removed."""
 _PIECES, _MEASURED, _LOCK = "pieces", "measured", "lock"
 
 T = TypeVar("T")
