@@ -125,7 +125,7 @@ def _loaded_ms(placed: Placement, idle: ClusterState) -> float:
     view.apply(idle.model_copy(update={"nodes": _with_loaded(idle.nodes, hashes)}), 0.0)
     start_ms = HOPS_TO_DISPATCH * view.hop_ms
     schedule = scheduled(view, placed.job, placed.shares, 0.0, start_ms=start_ms, due_ms=inf)
-    return schedule.prediction().response_ms
+    return schedule.response_ms
 
 
 def _with_loaded(nodes: Sequence[NodeState], hashes: tuple[str, ...]) -> tuple[NodeState, ...]:

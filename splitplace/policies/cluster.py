@@ -180,6 +180,10 @@ class ClusterView:
         """The live nodes, in the order of the snapshot."""
         return self._states
 
+    def tracked(self, name: str) -> TrackedNode:
+        """Return all that is known of a live node. Raises KeyError."""
+        return self._nodes[name]
+
     @property
     def outstanding(self) -> int:
         """How many tasks the ledger holds."""

@@ -115,34 +115,36 @@ class StageSchedule:
     _free_ms: dict[str, float] = field(default_factory=dict)
     _received_ms: dict[str, float] = field(default_factory=dict)
     """When the link of each node is free of this job's tensors."""
-    _added: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Memory of the fragments that this job brings to each node."""
+    _brought: dict[str, dict[str, Fragment]] = field(default_factory=dict)
+    """Fragments of this job on each node, by hash."""
 
     def fits(self, stage: Stage, node: str) -> bool:
         """Whether the node has memory for the stage's fragment, beside those that are needed there."""
-        added = self._added.get(node, {})
-        if stage.fragment in added or self.cluster.shares(node, stage.fragment):
+        cluster, brought = self.cluster, self._brought.get(node, {})
+        if stage.fragment in brought or cluster.shares(node, stage.fragment):
             return True
-        needed = self.cluster.needed_bytes(node, self.job.fragments[stage.name])
-        return needed + sum(added.values()) <= self.cluster.free_bytes(node)
-
-    def work_ms(self, stage: Stage, node: str) -> float:
-        """Return the computing time of a stage on a node, over all micro-batches; infinite without speed."""
-        speed = self._speed(self.job.fragments[stage.name], node)
-        return work_ms(len(self.job.micro_batches), self.job.batch, *speed)
+        added = [
+            cluster.needed_bytes(node, fragment)
+            for sha256, fragment in brought.items()
+            if not cluster.shares(node, sha256)
+        ]
+        needed = cluster.needed_bytes(node, self.job.fragments[stage.name])
+        return needed + sum(added) <= cluster.free_bytes(node)
 
     def free_ms(self, node: str) -> float:
         """Return when the node is free, after its earlier work and what this schedule has put on it."""
-        if node not in self._free_ms:
-            self._free_ms[node] = self.cluster.ready_ms(node, self.now_ms, due_ms=self.due_ms)
-        return self._free_ms[node]
+        free_ms = self._free_ms.get(node)
+        if free_ms is None:
+            free_ms = self._free_ms[node] = self.cluster.ready_ms(node, self.now_ms, due_ms=self.due_ms)
+        return free_ms
 
     def offer(self, stage: Stage, node: str) -> Offer:
         """Return the expected times of a stage on a node, given the stages that were put before."""
         job = self.job
         fragment, sizes = job.fragments[stage.name], job.micro_batches
-        each_call_ms, each_image_ms = self._speed(fragment, node)
-        state = self.cluster.nodes[node]
+        known = self.cluster.tracked(node)
+        each_call_ms, each_image_ms = known.speed(fragment, job.application.reference_score, len(sizes))
+        state = known.state
         input_ms, hop_ms = self._way(stage, fragment, state)
         if stage.source == INPUT:
             sources: Sequence[float] = (self.start_ms,) * len(sizes)
@@ -151,7 +153,9 @@ class StageSchedule:
             if len(source.shares) > 1:
                 return self.offer_shared(stage, (node,))
             sources = source.finish_ms
-        free_ms = max(self.free_ms(node), self.cluster.fragment_ready_ms(node, fragment, self.now_ms))
+        free_ms = self.free_ms(node)
+        if stage.fragment not in known.loaded:
+            free_ms = max(free_ms, self.cluster.fragment_ready_ms(node, fragment, self.now_ms))
         received_ms = self._received_ms.get(node, 0.0)
         finish_ms = []
         for source_ms, images in zip(sources, sizes, strict=True):
@@ -228,12 +232,7 @@ class StageSchedule:
         for share, received_ms in zip(offer.shares, offer.received_ms, strict=True):
             self._free_ms[share.node] = offer.until_ms(share)
             self._received_ms[share.node] = received_ms
-            self._reserve(stage, share.node)
-
-    def reserve(self, stage: Stage, node: str) -> None:
-        """Count memory and work of a stage on a node, without its inputs."""
-        self._free_ms[node] = self.free_ms(node) + self.work_ms(stage, node)
-        self._reserve(stage, node)
+            self._brought.setdefault(share.node, {})[stage.fragment] = self.job.fragments[stage.name]
 
     def copy(self) -> "StageSchedule":
         """Return an independent copy."""
@@ -242,14 +241,18 @@ class StageSchedule:
             offers=dict(self.offers),
             _free_ms=dict(self._free_ms),
             _received_ms=dict(self._received_ms),
-            _added={node: dict(added) for node, added in self._added.items()},
+            _brought={node: dict(brought) for node, brought in self._brought.items()},
         )
 
     def prediction(self) -> Estimate:
         """Return the estimate, once every stage was put on a node."""
-        end_ms = max(offer.end_ms for name, offer in self.offers.items() if name in self.job.sinks)
-        work_by_stage = {name: offer.work_ms for name, offer in self.offers.items()}
-        return Estimate(end_ms - self.now_ms, work_by_stage)
+        return Estimate(self.response_ms, {name: offer.work_ms for name, offer in self.offers.items()})
+
+    @property
+    def response_ms(self) -> float:
+        """From `now_ms` until the gateway has the whole answer, once every stage was put on a node."""
+        sinks = self.job.sinks
+        return max([offer.end_ms for name, offer in self.offers.items() if name in sinks]) - self.now_ms
 
     @property
     def shares(self) -> tuple[PlacedShare, ...]:
@@ -299,12 +302,7 @@ class StageSchedule:
             last_ms = max(last_ms, sent_ms[output.node] + latency_ms)
         return last_ms + RETURN_HOPS * self.cluster.hop_ms
 
-    def _reserve(self, stage: Stage, node: str) -> None:
-        if not self.cluster.shares(node, stage.fragment):
-            memory = self.cluster.needed_bytes(node, self.job.fragments[stage.name])
-            self._added.setdefault(node, {})[stage.fragment] = memory
-
-    def _speed(self, fragment: Fragment, node: str, replicas: int = 1) -> tuple[float, float]:
+    def _speed(self, fragment: Fragment, node: str, replicas: int) -> tuple[float, float]:
         """Return the time of a call and the time of an image in it, where so many nodes share the calls."""
         calls = -(-len(self.job.micro_batches) // replicas)
         return self.cluster.speed(node, fragment, self.job.application.reference_score, calls)

@@ -38,7 +38,7 @@ def assert_columns_say_what_the_nodes_say(view: ClusterView, now_ms: float) -> N
     work = columns.work_ms(
         piece_of_work.fragments[stage.name], APP.reference_score, len(piece_of_work.micro_batches), 10
     )
-    assert list(work) == pytest.approx([schedule.work_ms(stage, name) for name in view.nodes])
+    assert list(work) == pytest.approx([schedule.offer(stage, name).work_ms for name in view.nodes])
 
 
 @given(seed=st.integers(0, 10_000))

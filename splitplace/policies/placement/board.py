@@ -56,7 +56,7 @@ class Board:
     def _all_returns_ms(self) -> dict[str, Floats]:
         """Return [N] the time to bring the last output of each sink to the gateway."""
         job = self.schedule.job
-        sinks = [stage.name for stage in job.variant.sinks]
+        sinks = [name for name in self._row if name in job.sinks]
         last_bytes = np.array([job.fragments[name].output_bytes_per_image for name in sinks])
         last_bytes *= job.micro_batches[-1]
         returns_ms = last_bytes[:, None] * self.columns.up_byte_ms + self.columns.latency_ms
@@ -84,13 +84,15 @@ class Board:
         else:
             source = self.schedule.offers[stage.source]
             senders = [self.columns.index[share.node] for share in source.shares]
-            up_byte_ms = self.columns.up_byte_ms[senders].min()
-            latency_ms = self.columns.latency_ms[senders].min()
-            ratio = self.columns.output_ratio(self._source(stage))[senders].min()
+            up_byte_ms, latency_ms, ratios = (
+                self.columns.up_byte_ms,
+                self.columns.latency_ms,
+                self.columns.output_ratio(self._source(stage)),
+            )
             first_ms, last_ms = self._passed_on_ms(
-                self._input_bytes[row] * ratio,
-                up_byte_ms,
-                latency_ms,
+                self._input_bytes[row] * min([ratios[sender] for sender in senders]),
+                min([up_byte_ms[sender] for sender in senders]),
+                min([latency_ms[sender] for sender in senders]),
                 min(source.finish_ms),
                 max(source.finish_ms),
             )
@@ -230,9 +232,10 @@ class Board:
                 return None
             first = int(fits.argmax())
         likely = self.offer(stage, first)
-        contenders = np.flatnonzero(fits & (bounds <= likely.end_ms))
-        if len(contenders) == 1:
+        as_soon = fits & (bounds <= likely.end_ms)
+        if np.count_nonzero(as_soon) == 1:
             return likely
+        contenders = np.flatnonzero(as_soon)
         order = np.lexsort((self.columns.rank[contenders], self.free_ms[contenders], bounds[contenders]))
         best: Offer | None = None
         best_key = (0.0, 0.0, 0)

@@ -88,7 +88,7 @@ class EarliestFinish(StatelessPlacement):
                 best = _on_a_single_node(request, cluster, now_ms, board, best)
         if regrouped is not None and (
             (loads(best) and can_wait(regrouped))  # what is loaded now serves the tasks that follow
-            or regrouped.prediction().response_ms < best.prediction().response_ms
+            or regrouped.response_ms < best.response_ms
         ):
             best = regrouped
         job = best.job
@@ -119,11 +119,11 @@ def _among_few(
         return None
     if len(request.job.variant.stages) == 1 or len(names) == 1:
         return best
-    best_ms = best.prediction().response_ms
+    best_ms = best.response_ms
     for name in names:
         alone = _schedule(request, cluster, now_ms)
         if few_nodes.put_all_on(alone, name):
-            alone_ms = alone.prediction().response_ms
+            alone_ms = alone.response_ms
             if ahead(now_ms + alone_ms, now_ms + best_ms):
                 best, best_ms = alone, alone_ms
     return best
@@ -156,14 +156,14 @@ def _on_a_single_node(
 ) -> StageSchedule:
     """Return the best schedule with all stages on one node, if that beats `best`."""
     stages = request.job.variant.stages
-    best_ms = best.prediction().response_ms
+    best_ms = best.response_ms
     for index, soonest_ms in board.alone_before(now_ms + best_ms):
         if not ahead(soonest_ms, now_ms + best_ms):
             break
         schedule, name = _schedule(request, cluster, now_ms), board.columns.names[index]
         for stage in stages:
             schedule.put(stage, schedule.offer(stage, name))
-        response_ms = schedule.prediction().response_ms
+        response_ms = schedule.response_ms
         if response_ms < best_ms:
             best, best_ms = schedule, response_ms
     return best
@@ -179,7 +179,7 @@ def _shared(
     most: int,
 ) -> StageSchedule:
     """Return the best schedule in which up to `most` nodes share a stage, if that beats `best` clearly."""
-    best_ms = best.prediction().response_ms
+    best_ms = best.response_ms
     for job in _cuts(request.job):
         board = _board(replace(request, job=job), cluster, now_ms, usable)
         for stage in job.variant.stages:
@@ -188,7 +188,7 @@ def _shared(
                 break
             board.put(stage, offer)
         else:
-            response_ms = board.schedule.prediction().response_ms
+            response_ms = board.schedule.response_ms
             if _gains(response_ms, best_ms):
                 best, best_ms = board.schedule, response_ms
     return best

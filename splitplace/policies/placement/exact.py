@@ -58,7 +58,7 @@ class _Search:
         """Try all nodes for a stage and, below each, for those after it."""
         stages = schedule.job.variant.stages
         if place == len(stages):
-            self.best, self.best_ms = schedule, schedule.prediction().response_ms + schedule.now_ms
+            self.best, self.best_ms = schedule, schedule.response_ms + schedule.now_ms
             return
         stage = stages[place]
         offers = [schedule.offer(stage, name) for name in feasible(schedule, stage, self.names)]

@@ -42,7 +42,7 @@ class Genetic(StatelessPlacement):
 
         def response_ms(genes: _Genes) -> float:
             schedule = schedules[genes]
-            return float("inf") if schedule is None else schedule.prediction().response_ms
+            return float("inf") if schedule is None else schedule.response_ms
 
         for _ in range(GENERATIONS):
             children = [min(population, key=response_ms)]
