@@ -15,6 +15,7 @@ from splitplace.messages.second_run import TaskLagging
 from splitplace.messages.task import TaskDecided, TaskFinished, TaskPlaced
 from splitplace.policies.cluster import ClusterView
 from splitplace.policies.ended import EndedTasks, forgotten_ms
+from splitplace.policies.job import Job, Jobs
 from splitplace.policies.placement import (
     Infeasible,
     PeriodOutcome,
@@ -29,7 +30,6 @@ from splitplace.policies.placement.foreseen import stage_placements
 from splitplace.policies.placement.loading import DemandLoading
 from splitplace.policies.placement.objective import response_share
 from splitplace.policies.placement.warm_up import warm_up
-from splitplace.policies.prediction import Job
 from splitplace.policies.scoring import mean, reward_of
 from splitplace.policies.state import Json, State, validated_state
 from splitplace.services.placer.hints import loading_hints, missing_hints, warm_up_hints
@@ -111,6 +111,7 @@ class PlacerCore:
         self._again = EarliestFinish()
         self._cluster = ClusterView() if cluster is None else cluster
         self._applications: dict[str, Application] = {}
+        self._jobs = Jobs()
         self._removed: set[str] = set()
         """Applications whose tasks only end: none is loaded ahead."""
         self._records: OrderedDict[str, _PlacedTask] = OrderedDict()
@@ -132,12 +133,15 @@ class PlacerCore:
 
     def cluster(self, snapshot: ClusterState, now_ms: float) -> list[PrepareFragments]:
         """Apply the newest cluster state. Returns hints for nodes that are new in it."""
-        before = {name: state.boot for name, state in self._cluster.nodes.items()}
+        before = self._cluster.nodes
         self._cluster.apply(snapshot, now_ms)
         for task in [key for key, known in self._records.items() if now_ms > known.forget_ms]:
             del self._records[task]
+        if not self._warms_up:
+            return []
+        boots = {name: state.boot for name, state in before.items()}
         return self._warm_up(
-            {name for name, state in self._cluster.nodes.items() if before.get(name) != state.boot}
+            {name for name, state in self._cluster.nodes.items() if boots.get(name) != state.boot}
         )
 
     def place(self, decided: TaskDecided, now_ms: float) -> Placing | None:
@@ -292,12 +296,7 @@ class PlacerCore:
 
     def _job(self, decided: TaskDecided, variant: str) -> Job | None:
         application = self._applications.get(decided.application)
-        if application is None:
-            return None
-        try:
-            return Job(application, application.variant(variant), decided.batch)
-        except KeyError:
-            return None
+        return None if application is None else self._jobs.of(application, decided.batch).get(variant)
 
     def _placed(self, decided: TaskDecided, found: Placement) -> TaskPlaced:
         return TaskPlaced(

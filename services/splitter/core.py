@@ -16,9 +16,10 @@ from splitplace.messages.task import TaskAccepted, TaskDecided, TaskFinished, Ta
 from splitplace.policies.cluster import ClusterView, stage_work
 from splitplace.policies.correction import Correction
 from splitplace.policies.ended import EndedTasks, forgotten_ms
+from splitplace.policies.job import Job, Jobs
 from splitplace.policies.placement import Infeasible, Placement, PlacementPolicy, PlacementRequest, place
 from splitplace.policies.placement.foreseen import foreseen_of
-from splitplace.policies.prediction import Job, scheduled
+from splitplace.policies.prediction import scheduled
 from splitplace.policies.splitting import Arm, Decision, SplitContext, SplitPolicy
 from splitplace.policies.state import Json, State, validated_state
 
@@ -33,9 +34,6 @@ MAX_ASKED_AGAIN = 4
 
 MAX_RECORDS = 10_000
 """Unfinished tasks that are remembered at most; the oldest are forgotten."""
-
-MAX_JOBS = 128
-"""Batches of applications whose jobs are kept."""
 
 
 @dataclass(slots=True)
@@ -64,7 +62,12 @@ class SplitterCore:
     """Predicts every variant, asks the policy, and learns from outcomes."""
 
     def __init__(
-        self, policy: SplitPolicy, placement: PlacementPolicy, cluster: ClusterView | None = None
+        self,
+        policy: SplitPolicy,
+        placement: PlacementPolicy,
+        cluster: ClusterView | None = None,
+        *,
+        waits: bool = True,
     ) -> None:
         """A splitter that knows no applications and no cluster yet.
 
@@ -72,14 +75,15 @@ class SplitterCore:
             policy: decides.
             placement: foresees what the placer will do, and hands it on as a hint.
             cluster: the view it keeps up to date, if it is not a plain one.
+            waits: whether arms tell how much of their time is waiting.
         """
         self._policy = policy
         self._placement = placement
+        self._waits = waits
         self._correction = Correction()
         self._cluster = ClusterView() if cluster is None else cluster
         self._applications: dict[str, Application] = {}
-        self._jobs: dict[tuple[str, int], dict[str, Job]] = {}
-        """What there is to choose from, by application and batch: what follows from a job is found once."""
+        self._jobs = Jobs()
         self._records: OrderedDict[str, _TrackedTask] = OrderedDict()
         self._ended = EndedTasks()
         self._waiting: dict[str, _TrackedTask] = {}
@@ -89,7 +93,6 @@ class SplitterCore:
     def add_applications(self, applications: Iterable[Application]) -> None:
         """Replace the catalogue."""
         self._applications = {application.name: application for application in applications}
-        self._jobs.clear()
 
     def cluster(self, snapshot: ClusterState, now_ms: float) -> list[TaskDecided]:
         """Apply the newest cluster state; decide waiting tasks that it makes possible."""
@@ -201,7 +204,7 @@ class SplitterCore:
         if application is None:
             unknown = Decision(None, f"no application {accepted.application}")
             return self._settle(record, unknown, now_ms, None)
-        jobs = self._jobs_of(application, accepted.batch)
+        jobs = self._jobs.of(application, accepted.batch)
         foreseen = {name: self._foresee(record, job, now_ms) for name, job in jobs.items()}
         arms = tuple(self._arm(job, foreseen[name], now_ms) for name, job in jobs.items())
         context = SplitContext(
@@ -231,17 +234,6 @@ class SplitterCore:
             record.loads = self._must_load(placement)
         return self._settle(record, decision, now_ms, context, hint)
 
-    def _jobs_of(self, application: Application, batch: int) -> dict[str, Job]:
-        """Return a batch as each variant of its application."""
-        key = application.name, batch
-        jobs = self._jobs.get(key)
-        if jobs is None:
-            if len(self._jobs) >= MAX_JOBS:
-                del self._jobs[next(iter(self._jobs))]
-            jobs = {variant.name: Job(application, variant, batch) for variant in application.variants}
-            self._jobs[key] = jobs
-        return jobs
-
     def _must_load(self, placement: Placement) -> bool:
         return not all(
             self._cluster.is_loaded(share.node, placement.job.fragments[share.stage].sha256)
@@ -270,7 +262,7 @@ class SplitterCore:
             self._correction.corrected_ms(job.application.name, variant.name, foreseen_ms),
             f"on {', '.join(found.node_names)}",
             foreseen_ms=foreseen_ms,
-            wait_ms=self._wait_ms(found, now_ms),
+            wait_ms=self._wait_ms(found, now_ms) if self._waits else None,
             work_ms=sum(found.prediction.work_ms.values()),
         )
 

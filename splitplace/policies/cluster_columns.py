@@ -40,8 +40,8 @@ class ClusterColumns:
         self.latency_ms: Floats = np.zeros(size)
         """Time between the broker and each node, one way, without the transfer of bytes."""
         self.memory_bytes: Floats = np.zeros(size)
-        self.exclusive: Flags = np.array([node.exclusive for node in self._nodes], dtype=bool)
-        """Where no task shares the fragments of another."""
+        self.sharing: Flags = np.array([not node.exclusive for node in self._nodes], dtype=bool)
+        """Where tasks share fragments."""
         self._megabyte_ms: Floats = np.zeros(size)
         """What each megabyte of its files adds to loading a fragment."""
         self._load_ms: Floats = np.zeros(size)
@@ -61,10 +61,11 @@ class ClusterColumns:
         self._everywhere: dict[str, bool] = {}
         self._prepared: dict[str, Flags] = {}
         self._needed_bytes: dict[str, Floats] = {}
+        # Time of a call and time of an image, where so many calls wait together.
         self._times: dict[tuple[str, float, int], tuple[Floats, Floats]] = {}
-        """Time of a call and time of an image, where so many calls wait together."""
+        # What is left of its outputs when they are encoded, and what each node has measured of that.
         self._ratios: dict[str, Floats] = {}
-        """What is left of its outputs when they are encoded."""
+        self._own_ratios: dict[str, Floats] = {}
         self._reserved: dict[str, Flags] = {}
         self._arriving_ms: dict[str, Floats] = {}
         # Outstanding work, a row for each task and node; rows of finished tasks are reused.
@@ -120,6 +121,7 @@ class ClusterColumns:
         self._threads[:] = [threads for _, threads, _ in speeds]
         self._times.clear()
         self._ratios.clear()
+        self._own_ratios.clear()
 
     def _report_forms(self, forms: list[Mapping[str, PreparedFragment]]) -> None:
         if len(forms) != len(self._forms) or not all(map(is_, forms, self._forms)):
@@ -178,7 +180,7 @@ class ClusterColumns:
 
     def shared(self, sha256: str) -> Flags:
         """Return where a further task can use a fragment without more memory: `ClusterView.shares`."""
-        shared: Flags = self.reserved(sha256) & ~self.exclusive
+        shared: Flags = self.reserved(sha256) & self.sharing
         return shared
 
     def loaded(self, sha256: str) -> Flags:
@@ -235,13 +237,18 @@ class ClusterColumns:
         """Return what is left of a fragment's outputs when each node has encoded them."""
         sha256 = fragment.sha256
         if sha256 not in self._ratios:
-            timings = [node.timings.get(sha256) for node in self._nodes]
-            measured = [None if timing is None else timing.output_ratio for timing in timings]
-            known = [ratio for ratio in measured if ratio is not None]
+            own = self._own_ratio(sha256)
+            known = own[~np.isnan(own)].tolist()
             others = sum(known) / len(known) if known else np.where(self.compress, fragment.output_ratio, 1.0)
-            own = np.array([nan if ratio is None else ratio for ratio in measured])
             self._ratios[sha256] = np.where(np.isnan(own), others, own)
         return self._ratios[sha256]
+
+    def _own_ratio(self, sha256: str) -> Floats:
+        if sha256 not in self._own_ratios:
+            timings = [node.timings.get(sha256) for node in self._nodes]
+            measured = [None if timing is None else timing.output_ratio for timing in timings]
+            self._own_ratios[sha256] = np.array([nan if ratio is None else ratio for ratio in measured])
+        return self._own_ratios[sha256]
 
     @property
     def compress(self) -> Flags:

@@ -9,6 +9,9 @@ from splitplace.messages.application import Application, Fragment, Variant
 from splitplace.messages.groupings import GroupedVariant
 from splitplace.messages.pieces import PieceRun
 
+MAX_JOBS = 128
+"""Batches of applications whose jobs are kept."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -54,3 +57,21 @@ class Job:
         """Sizes of all micro-batches; only the last may be smaller."""
         full, rest = divmod(self.batch, self.micro_batch)
         return (self.micro_batch,) * full + ((rest,) if rest else ())
+
+
+class Jobs:
+    """Batches as each variant of their application: what follows from a job is found once."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, int], tuple[Application, dict[str, Job]]] = {}
+
+    def of(self, application: Application, batch: int) -> Mapping[str, Job]:
+        """Return the jobs of a batch by variant."""
+        key = application.name, batch
+        kept = self._kept.get(key)
+        if kept is None or kept[0] is not application:
+            if kept is None and len(self._kept) >= MAX_JOBS:
+                del self._kept[next(iter(self._kept))]
+            jobs = {variant.name: Job(application, variant, batch) for variant in application.variants}
+            kept = self._kept[key] = application, jobs
+        return kept[1]

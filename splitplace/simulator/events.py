@@ -51,12 +51,13 @@ class EventQueue:
 
     def step(self) -> None:
         """Run the next event, if there is one."""
-        if self.next_ms < inf:
+        while self._heap:
             time_ms, _, event = heappop(self._heap)
-            self.now_ms = time_ms
             action, event.action = event.action, None
             if action is not None:
+                self.now_ms = time_ms
                 action()
+                return
 
     def pass_to(self, time_ms: float) -> None:
         """Advance the clock without running events.

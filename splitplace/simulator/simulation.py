@@ -80,7 +80,9 @@ class Simulation:
         """The cluster as the placer knows it. The splitter hears the same, so it is kept once for both,
         unless placements wait for an interval."""
         apart = scenario.mode == "interval"
-        self.splitter = SplitterCore(split, foreseen, ClusterView(exclusive) if apart else self.view)
+        self.splitter = SplitterCore(
+            split, foreseen, ClusterView(exclusive) if apart else self.view, waits=split.reads_waits
+        )
         self.interval_ms = scenario.interval_ms(workload)
         self.loader = Loader(scenario, world, self.interval_ms)
         self.placer = RearrangingPlacer(
@@ -136,19 +138,21 @@ class Simulation:
 
     def _run_until(self, end_ms: float, *, drain: bool = False) -> None:
         """Run to a moment; while draining, only as long as there are tasks."""
-        while (next_ms := min(self.events.next_ms, self.world.events.next_ms)) <= end_ms:
-            if drain and not self.tasks:
+        ours, theirs = self.events, self.world.events
+        while not (drain and not self.tasks):
+            our_ms, their_ms = ours.next_ms, theirs.next_ms
+            if min(our_ms, their_ms) > end_ms:
+                theirs.pass_to(end_ms)
+                ours.pass_to(end_ms)
                 return
-            if self.world.events.next_ms <= next_ms:
-                self.world.events.step()
+            if their_ms <= our_ms:
+                theirs.step()
                 if self.world.finished:
-                    self.events.pass_to(next_ms)
+                    ours.pass_to(their_ms)
                     self._collect()
             else:
-                self.world.events.pass_to(next_ms)
-                self.events.step()
-        self.world.events.pass_to(end_ms)
-        self.events.pass_to(end_ms)
+                theirs.pass_to(our_ms)
+                ours.step()
 
     @property
     def now_ms(self) -> float:

@@ -178,7 +178,7 @@ def build_problem(
         solo_ms=solo_ms,
         task_features=np.array(task_features, dtype=np.float32),
         memory=memory,
-        allowed=usable & (reserved & ~columns.exclusive | (memory[:, None] <= free)),
+        allowed=usable & (reserved & columns.sharing | (memory[:, None] <= free)),
     )
 
 

@@ -84,7 +84,7 @@ class FreeMemory:
         sha256 = self._problem.stages[index].fragment
         fits = self._columns.shared(sha256) | (self._problem.memory[index] <= self._free)
         if sha256 in self._brought:
-            fits |= (self._brought[sha256] > 0) & ~self._columns.exclusive
+            fits |= (self._brought[sha256] > 0) & self._columns.sharing
         usable: Flags = self._problem.allowed[index] & fits
         return usable
 
@@ -96,7 +96,7 @@ class FreeMemory:
         brought = self._brought.setdefault(sha256, np.zeros(len(self._free), dtype=np.intp))
         needed = brought[node] > 0
         brought[node] += count
-        if needed != (brought[node] > 0) or self._columns.exclusive[node]:
+        if needed != (brought[node] > 0) or not self._columns.sharing[node]:
             self._free[node] -= count * self._problem.memory[index]
 
 

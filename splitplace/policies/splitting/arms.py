@@ -47,6 +47,7 @@ class Restricted(SplitPolicy):
         """
         self.name = policy.name
         self.kinds = policy.kinds
+        self.reads_waits = policy.reads_waits
         self._policy = policy
         self._arms = frozenset(arms)
 

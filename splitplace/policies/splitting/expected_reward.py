@@ -95,6 +95,7 @@ class ExpectedReward(SplitPolicy):
     """Expected reward under learnt distributions of response time, less the delay caused to others."""
 
     name = "expected-reward"
+    reads_waits = True
 
     def __init__(self, random: Random) -> None:
         self._random = random

@@ -105,6 +105,8 @@ class SplitPolicy(ABC):
     """Its name in the registry."""
     kinds: frozenset[VariantKind] | None = None
     """Kinds of variants among which the policy always chooses; None = whatever the settings allow."""
+    reads_waits: bool = False
+    """Whether it reads `Arm.wait_ms`."""
 
     @abstractmethod
     def decide(self, context: SplitContext) -> Decision:
