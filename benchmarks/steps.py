@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import pstats
+import shutil
 import signal
 import statistics
 import sys
@@ -32,6 +33,7 @@ from splitplace.commands.processes.children import Processes
 from splitplace.messages import topics
 from splitplace.messages.frames import unpack
 from splitplace.messages.topics import Topic
+from splitplace.storage.paths import SHIPPED_STORE
 from tests.support.swarm import Swarm, Told, swarm
 from tests.support.waiting import until
 
@@ -192,6 +194,9 @@ def main() -> None:
         before = {child.pid for child in psutil.Process().children()}
         broker = stack.enter_context(started_broker(folder / "broker", kind="mosquitto"))
         (mosquitto,) = {child.pid for child in psutil.Process().children()} - before
+        # As in `benchmarks.rival`: a node would prepare all of the shipped networks in its first minute.
+        shutil.copytree(SHIPPED_STORE / "mnist", folder / "store" / "mnist")
+        os.environ["SPLITPLACE_STORE"] = str(folder / "store")
         profile, options = folder / "profile", ("--broker", broker.url, "--state-dir")
         program = ("benchmarks.profiled", str(profile)) if arguments.parts else ("splitplace",)
         services = ("-m", *program, "services", *options, str(folder / "services"))

@@ -313,7 +313,9 @@ def _long_loading(loading: dict[str, tuple[float, float]], now_ms: float) -> str
     """Return why the loading of a fragment counts as hanging; empty if none does."""
     for fragment, (since_ms, until_ms) in loading.items():
         if now_ms >= until_ms:
-            return f"fragment {fragment[:12]} has been loading for {(now_ms - since_ms) / 1000:.0f} s"
+            # Not for how long it has: that would be news with every heartbeat.
+            limit_s = (until_ms - since_ms) / 1000
+            return f"fragment {fragment[:12]} has been loading for more than {limit_s:.0f} s"
     return ""
 
 
@@ -325,5 +327,5 @@ def _hang(vitals: NodeVitals) -> str:
     limit_ms = max(HANG_FLOOR_MS, min(MAX_HANG_MS, HANG_FACTOR * running.expected_ms))
     if running.age_ms < limit_ms:
         return ""
-    took, expected = running.age_ms / 1000, running.expected_ms / 1000
-    return f"fragment {running.fragment[:12]} has run for {took:.1f} s, expected {expected:.2g} s"
+    limit, expected = limit_ms / 1000, running.expected_ms / 1000
+    return f"fragment {running.fragment[:12]} has run for more than {limit:.1f} s, expected {expected:.2g} s"

@@ -328,7 +328,16 @@ def test_where_all_nodes_are_stalled_all_are_usable() -> None:
     core.info(node_info("n1"), 0.0)
     core.vitals(beat("n1", running=running(60_000.0)), 0.0)
     (state,) = core.cluster(1, 0.0).usable
-    assert "has run for 60" in state.stalled
+    assert "has run for more than " in state.stalled
+
+
+def test_why_a_node_stalls_is_no_news_with_each_heartbeat() -> None:
+    watch = WorkWatch()
+    reasons = set()
+    for now_ms in (0.0, 1000.0, 20_000.0):
+        watch.vitals(beat("n1", running=running(60_000.0 + now_ms)), now_ms)
+        reasons.add(watch.stalled("n1", now_ms))
+    assert len(reasons) == 1
 
 
 def test_where_most_nodes_did_nothing_the_fault_lies_elsewhere_and_none_is_suspended() -> None:
@@ -353,10 +362,12 @@ def test_a_node_that_loads_for_ever_counts_as_stalled_and_one_that_loads_is_not_
         watch.vitals(beat("n1", loads=(load,), loading=1), float(now_ms))
         watch.judge(float(now_ms))
         assert watch.stalled("n1", float(now_ms)) == ""
-    watch.vitals(beat("n1", loads=(load,), loading=1), MIN_LOADING_MS)
-    assert watch.stalled("n1", MIN_LOADING_MS) == "fragment ffffffffffff has been loading for 60 s"
-    watch.vitals(beat("n1"), MIN_LOADING_MS + 1000.0)
-    assert watch.stalled("n1", MIN_LOADING_MS + 1000.0) == ""
+    for later_ms in (MIN_LOADING_MS, MIN_LOADING_MS + 2000.0):
+        watch.vitals(beat("n1", loads=(load,), loading=1), later_ms)
+        reason = "fragment ffffffffffff has been loading for more than 60 s"
+        assert watch.stalled("n1", later_ms) == reason
+    watch.vitals(beat("n1"), MIN_LOADING_MS + 3000.0)
+    assert watch.stalled("n1", MIN_LOADING_MS + 3000.0) == ""
 
 
 def test_a_slow_link_may_load_for_as_long_as_the_node_expects() -> None:
