@@ -12,11 +12,13 @@ from typing import Literal, Protocol, TypeVar
 from nemesis import history as records
 from nemesis.growth import Slope, grown, slopes
 from nemesis.hindrance import (
+    Hampered,
     Window,
     allowed_until_s,
     broker_deaths,
     clone_windows,
     covered_s,
+    gateway_ends,
     starved,
     windows,
 )
@@ -153,18 +155,6 @@ class Story:
         return self.row is not None or any(h.status not in {"invalid", "refused"} for h in self.heard)
 
 
-@dataclass(frozen=True)
-class Hampered:
-    """When the system could not do its work, in the order of the beginnings."""
-
-    hindrances: Sequence[Window]
-    """Gateway or broker were away, or the nemesis itself."""
-    deaths: Sequence[Window]
-    """A killed broker may have forgotten what it had acknowledged."""
-    short: Sequence[Window]
-    """Processors were short."""
-
-
 def check(
     history: Iterable[records.Record], reference: Reference | None = None, promises: Promises | None = None
 ) -> Verdict:
@@ -181,11 +171,11 @@ def check(
     hindrances = windows(
         events, promises.recovery_s, short=short, starved_recovery_s=promises.starved_recovery_s
     )
-    hampered = Hampered(hindrances, broker_deaths(hindrances), short)
+    hampered = Hampered(hindrances, broker_deaths(hindrances), short, gateway_ends(events))
     verdict = Verdict()
     for story in stories(events):
         _count(story, verdict)
-        verdict.findings += _answers(story, verdict, hampered.deaths)
+        verdict.findings += _answers(story, verdict, hampered)
         verdict.findings += _times(story, verdict, hampered, promises)
         verdict.findings += _rows(story)
         if reference is not None:
@@ -243,14 +233,14 @@ def _count(story: Story, verdict: Verdict) -> None:
     verdict.repeated += max(0, len(story.heard) - 1)
 
 
-def _answers(story: Story, verdict: Verdict, deaths: Sequence[Window]) -> Iterator[Finding]:
+def _answers(story: Story, verdict: Verdict, hampered: Hampered) -> Iterator[Finding]:
     """Exactly one terminal answer; copies are equal."""
     if not story.heard:
         # A broker that is killed forgets what it held: the sensor's time-out covers that.
         if story.acknowledged_s is None or story.row is not None:
             lost = story.accepted
         else:
-            lost = not _within(deaths, story.acknowledged_s)
+            lost = not _within(hampered.deaths, story.acknowledged_s)
             verdict.excused += not lost
         if lost:
             text = "accepted (journal)" if story.row else "acknowledged"
@@ -260,13 +250,20 @@ def _answers(story: Story, verdict: Verdict, deaths: Sequence[Window]) -> Iterat
         if answer.status == "invalid":
             yield Finding("false-invalid", story.key, f"a valid task heard: {answer.reason}", answer.at_s)
             break
-    outcomes = {(answer.status, answer.classes): answer for answer in story.heard}
+    heard = [answer for answer in story.heard if not _forgotten(answer, story, hampered.gateway_ends)]
+    outcomes = {(answer.status, answer.classes): answer for answer in heard}
     if len(outcomes) > 1:
         told = ", then ".join(f"{answer.status} at {answer.at_s:.1f} s" for answer in outcomes.values())
         text = f"{told}; sent {len(story.sent)} times"
         yield Finding("contradicting", story.key, text, story.heard[-1].at_s)
-    elif len({answer.digest for answer in story.heard}) > 1:
+    elif len({answer.digest for answer in heard}) > 1:
         yield Finding("unequal-copies", story.key, "copies of the answer differ", story.heard[-1].at_s)
+
+
+def _forgotten(answer: records.Heard, story: Story, gateway_ends: Sequence[float]) -> bool:
+    """Whether a refusal died with the gateway: it accepted nothing, so the next gateway judges anew."""
+    last_s = story.heard[-1].at_s
+    return answer.status == "refused" and any(answer.at_s <= end_s < last_s for end_s in gateway_ends)
 
 
 def _at(story: Story) -> float:

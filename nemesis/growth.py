@@ -26,7 +26,7 @@ class Slope:
     grown_mib: float
     """The most memory since, less that after warm-up."""
     descriptors: int
-    """New descriptors, likewise."""
+    """Descriptors at the end beyond the most until the warm-up was over; threads likewise."""
     threads: int
     end_mib: float
 
@@ -44,7 +44,8 @@ def slopes(measured: Iterable[Measured]) -> list[Slope]:
 
 
 def _slope(life: list[Measured]) -> Slope:
-    warm = life[int(len(life) * _WARM_UP_SHARE) :]
+    begin = int(len(life) * _WARM_UP_SHARE)
+    before, warm = life[: begin + 1], life[begin:]
     times = np.array([record.at_s for record in warm]) / 60
     memory = np.array([record.memory_mib for record in warm])
     spread = times - times.mean()
@@ -54,8 +55,9 @@ def _slope(life: list[Measured]) -> Slope:
         observed_s=warm[-1].at_s - warm[0].at_s,
         mib_per_minute=float((spread * (memory - memory.mean())).sum() / (spread**2).sum()),
         grown_mib=float(memory.max() - memory[0]),
-        descriptors=warm[-1].descriptors - warm[0].descriptors,
-        threads=warm[-1].threads - warm[0].threads,
+        # The most until then: where many were away at that moment, their return is no growth.
+        descriptors=warm[-1].descriptors - max(record.descriptors for record in before),
+        threads=warm[-1].threads - max(record.threads for record in before),
         end_mib=float(memory[-1]),
     )
 

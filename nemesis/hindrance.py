@@ -32,6 +32,20 @@ class Window:
     kills_broker: bool = False
 
 
+@dataclass(frozen=True)
+class Hampered:
+    """When the system could not do its work, in the order of the beginnings."""
+
+    hindrances: Sequence[Window]
+    """Gateway or broker were away, or the nemesis itself."""
+    deaths: Sequence[Window]
+    """A killed broker may have forgotten what it had acknowledged."""
+    short: Sequence[Window]
+    """Processors were short."""
+    gateway_ends: Sequence[float]
+    """When the gateway's process was ended."""
+
+
 def windows(
     events: Iterable[records.Record],
     recovery_s: float,
@@ -138,6 +152,17 @@ def broker_deaths(hindrances: Sequence[Window]) -> list[Window]:
         hindrances: in the order of their beginnings.
     """
     return [_away(window, hindrances) for window in hindrances if window.kills_broker]
+
+
+def gateway_ends(events: Iterable[records.Record]) -> list[float]:
+    """Return when faults ended the gateway's process: it forgot which tasks it had refused."""
+    return [
+        event.at_s
+        for event in events
+        if isinstance(event, records.FaultBegan)
+        and event.fault.endswith((":kill", ":stop"))
+        and {GATEWAY, TOGETHER} & set(event.targets)
+    ]
 
 
 def clone_windows(events: Iterable[records.Record]) -> dict[str, list[Window]]:

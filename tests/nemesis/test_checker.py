@@ -1,6 +1,7 @@
 """The checker finds every broken promise, and nothing in a history that keeps them all."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -88,6 +89,17 @@ def test_copies_must_be_equal() -> None:
     assert judged(*GOOD, heard(10.8, repeated=True)).repeated == 1
     assert found(*GOOD, heard(10.8, repeated=True)) == []
     assert found(*GOOD, heard(10.8, digest="two")) == ["unequal-copies"]
+
+
+@pytest.mark.parametrize("part", ["gateway", "services"])
+def test_a_refusal_that_died_with_the_gateway_is_judged_anew(part: str) -> None:
+    both = (sent(), acknowledged(), heard(10.2, status="refused"), heard(11.0), row())
+    assert found(*both) == ["contradicting"]
+    assert found(*both, *fault(10.5, 10.6, part, name="pause:pause")) == ["contradicting"]
+    assert found(*both, *fault(9.0, 10.1, part)) == ["contradicting"]
+    assert found(*both, *fault(10.5, 10.6, part)) == []
+    answers = (heard(10.2), heard(11.0, status="expired", classes=()))
+    assert found(sent(), acknowledged(), *answers, row(), *fault(10.5, 10.6, part)) == ["contradicting"]
 
 
 @pytest.mark.parametrize(
@@ -218,7 +230,7 @@ def test_retained_tasks_at_the_end_are_found() -> None:
     assert found(stray, RetainedTopics(at_s=6, topics=0, total_bytes=0)) == []
 
 
-def measured(minutes: float, mib_per_minute: float, *, descriptors: int = 10) -> list[Record]:
+def measured(minutes: float, mib_per_minute: float, *, descriptors: int = 10) -> list[Measured]:
     return [
         Measured(
             at_s=2.0 * tick,
@@ -242,6 +254,12 @@ def test_memory_that_grows_is_found_where_it_was_watched_long_enough() -> None:
 def test_sudden_growth_and_open_descriptors_are_found_in_a_short_run() -> None:
     assert found(*measured(2, 500)) == ["grows"]
     assert found(*measured(2, 0, descriptors=50)) == ["grows"]
+
+
+def test_clients_that_come_back_to_the_broker_are_no_growth() -> None:
+    usual = [replace(each, descriptors=50) for each in measured(2, 0)]
+    paused = [replace(each, descriptors=10 if 30 < each.at_s < 60 else 50) for each in measured(2, 0)]
+    assert found(*usual) == found(*paused) == []
 
 
 def test_a_run_can_be_judged_without_the_right_answers_and_by_other_promises() -> None:

@@ -38,6 +38,8 @@ MODULES = {
     topics.RESOURCE_MONITOR: "splitplace.services.resource_monitor",
     topics.RESULT_AGGREGATOR: "splitplace.services.result_aggregator",
 }
+TOGETHER: Mapping[str, Sequence[str]] = {"services": ("splitplace", "services")}
+APART: Mapping[str, Sequence[str]] = {service: (module,) for service, module in MODULES.items()}
 NODES = ("n1", "n2", "n3")
 ONE_BRANCH = 0.5
 """Coverage of one branch of the tiny application; only where the other is missing can a label be wrong."""
@@ -59,8 +61,8 @@ class Setup:
     fragment_memory_bytes: int = 100_000
     node_broker: str | None = None
     """Where nodes find the broker, if their link is a special one."""
-    placer_options: tuple[str, ...] = ()
-    monitor_options: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Further ones of the services."""
     together: bool = False
     """Whether the services share a process, which is then called `services`."""
 
@@ -73,39 +75,27 @@ class System:
         self.nodes = setup.nodes
         self.settings = Settings(broker=broker.url)
         self.store = folder / "store"
-        self.journal = folder / "journal.sqlite3"
+        self.journal = folder / "state" / "gateway.sqlite3"
         self._processes = processes
-        if setup.together:
-            self.journal = folder / "state" / "gateway.sqlite3"
-            self._start_together(folder, setup)
-        else:
-            self._start_apart(folder, setup)
+        common = {"state_dir": folder / "state", "store": self.store}
+        settings = {**common, "policy": setup.policy, "stall_ms": setup.stall_ms, **setup.settings}
+        for name, command in (TOGETHER if setup.together else APART).items():
+            self._start(name, command, settings=settings)
         for node in setup.nodes:
             where = ("--node", node, "--fragment-dir", str(folder / "nodes" / node))
-            self._start(node, ("splitplace.edge_node", *where, *setup.node_options), setup.node_broker)
+            self._start(node, ("splitplace.edge_node", *where, *setup.node_options), url=setup.node_broker)
 
-    def _start_together(self, folder: Path, setup: Setup) -> None:
-        settings = (f"SPLITPLACE_STORE={self.store}", f"SPLITPLACE_STALL_MS={setup.stall_ms}")
-        options = ("--state-dir", str(folder / "state"), "--policy", f"{setup.policy}+earliest-finish")
-        command = ("env", *settings, sys.executable, "-m", "splitplace", "services", *options)
-        self._processes.start("services", (*command, "--broker", self.broker.url))
-
-    def _start_apart(self, folder: Path, setup: Setup) -> None:
-        options: Mapping[str, Sequence[str]] = {
-            topics.GATEWAY: ("--journal", str(self.journal), "--stall-ms", str(setup.stall_ms)),
-            topics.SPLITTER: (
-                *("--store", str(self.store)),
-                *("--state-dir", str(folder / "state"), "--policy", setup.policy),
-            ),
-            topics.PLACER: setup.placer_options,
-            topics.RESOURCE_MONITOR: setup.monitor_options,
-        }
-        for service, module in MODULES.items():
-            self._start(service, (module, *options.get(service, ())))
-
-    def _start(self, name: str, module_and_options: Sequence[str], url: str | None = None) -> None:
-        command = (sys.executable, "-m", *module_and_options, "--broker", url or self.broker.url)
-        self._processes.start(name, command)
+    def _start(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        settings: Mapping[str, Any] | None = None,
+        url: str | None = None,
+    ) -> None:
+        variables = {f"SPLITPLACE_{key.upper()}": str(value) for key, value in (settings or {}).items()}
+        program = (sys.executable, "-m", *command, "--broker", url or self.broker.url)
+        self._processes.start(name, program, variables=variables)
 
     def kill(self, name: str) -> None:
         """End a process as a crash would."""

@@ -20,7 +20,15 @@ from splitplace.messages.base import Message
 from splitplace.messages.frames import AGGREGATOR_INBOX, GATEWAY_SENDER
 from splitplace.messages.topics import Topic
 from tests.support.waiting import until
-from tests.support.whole_system import LONG_DEADLINE_MS, MODULES, NODES, System, running_system, sensor_of
+from tests.support.whole_system import (
+    LONG_DEADLINE_MS,
+    MODULES,
+    NODES,
+    Setup,
+    System,
+    running_system,
+    sensor_of,
+)
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 
@@ -43,8 +51,8 @@ LEVELS = {
 
 @pytest.fixture
 def system(broker_kind: StartedKind, tmp_path: Path) -> Iterator[System]:
-    """A system of its own for each kind of broker."""
-    with running_system(tmp_path, broker_kind) as running:
+    """A system of its own for each kind of broker, and with it one of the two ways to run services."""
+    with running_system(tmp_path, broker_kind, Setup(together=broker_kind == "mosquitto")) as running:
         yield running
 
 

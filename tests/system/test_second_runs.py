@@ -122,13 +122,15 @@ async def share_in_time(system: System, batch: int, rounds: int = ROUNDS) -> tup
         return in_time / rounds, len(watcher.seconds)
 
 
-def setup(policy: str, *placer_options: str) -> Setup:
+def setup(policy: str, *, second_runs: bool = True) -> Setup:
+    """Each policy has one of the two ways to run services, so that both are seen."""
+    silent_after_ms = 60_000.0  # a slow node is not dead
     return Setup(
         policy=policy,
-        monitor_options=("--silent-after-ms", "60000"),  # a slow node is not dead
         node_options=SLOW,
-        placer_options=placer_options,
+        settings={"silent_after_ms": silent_after_ms, "second_runs": second_runs},
         stall_ms=20_000.0,
+        together=policy == "whole",
     )
 
 
@@ -142,7 +144,7 @@ def test_tasks_of_a_node_that_slows_down_are_in_time(tmp_path: Path, policy: str
 
 @pytest.mark.parametrize("policy", ["whole", "semantic"])
 def test_without_second_runs_they_are_late(tmp_path: Path, policy: str) -> None:
-    with running_system(tmp_path, available_kind(), setup(policy, "--no-second-runs")) as system:
+    with running_system(tmp_path, available_kind(), setup(policy, second_runs=False)) as system:
         share, seconds = asyncio.run(share_in_time(system, BATCH[policy], rounds=3))
     assert share < 0.5
     assert seconds == 0

@@ -15,7 +15,7 @@ from splitplace.messages.cluster import ClusterState, NodeState
 from splitplace.storage.model_store import ModelStore
 from tests.support.messages import node_info, node_status, node_vitals
 from tests.support.waiting import every, until
-from tests.support.whole_system import System, load_with_faults, running_system
+from tests.support.whole_system import Setup, System, load_with_faults, running_system
 
 pytestmark = pytest.mark.system
 
@@ -65,7 +65,7 @@ def test_a_node_that_only_beats_is_found_out_and_every_task_is_answered_by_other
         async with a_liar(system, fragments) as states:
             return await load_with_faults(system, {}, seconds=6.0, deadline_ms=10_000.0), states
 
-    with running_system(tmp_path, "mosquitto") as system:
+    with running_system(tmp_path, "mosquitto", Setup(together=True)) as system:
         ends, states = asyncio.run(load(system))
     assert set(ends) == {"answered"}
     seen = [node for state in states for node in state.nodes if node.node == LIAR]
