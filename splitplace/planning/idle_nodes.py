@@ -9,12 +9,10 @@ from math import inf
 
 from splitplace.messages.application import Application, Variant, VariantKind
 from splitplace.messages.cluster import ClusterState, NodeState
-from splitplace.messages.groupings import free_chain
 from splitplace.messages.limits import MAX_DEADLINE_MS
 from splitplace.planning.kinds import measured
 from splitplace.planning.standing import StandingStage, stages_of
 from splitplace.policies.cluster import ClusterView
-from splitplace.policies.memory import least_budget_bytes, megabytes
 from splitplace.policies.placement import (
     MOST_REPLICAS,
     Infeasible,
@@ -24,7 +22,6 @@ from splitplace.policies.placement import (
     place,
     placement_policy,
 )
-from splitplace.policies.placement.regroup import RunTable
 from splitplace.policies.prediction import Job, scheduled
 from splitplace.services.splitter.core import HOPS_TO_DISPATCH
 
@@ -80,7 +77,7 @@ def _variant(
     found = IdleVariant(variant.name, variant.kind, variant.accuracy, variant.micro_batch)
     single = _placed(Job(application, variant, 1), policy, view)
     if isinstance(single, Infeasible):
-        return replace(found, reason=_why_no_grouping(application, variant, idle) or single.reason)
+        return replace(found, reason=single.reason)
     several = _placed(Job(application, variant, variant.micro_batch), policy, view)
     return replace(
         found,
@@ -89,22 +86,6 @@ def _variant(
         micro_batch_ms=None if isinstance(several, Infeasible) else _loaded_ms(several, idle),
         first_ms=None if _is_loaded(single, view) else single.prediction.response_ms,
     )
-
-
-def _why_no_grouping(application: Application, variant: Variant, idle: ClusterState) -> str:
-    """Say why the pieces of a chain fit in no way: stages of the manifest do not tell. Else empty."""
-    named = free_chain(application, variant)
-    if named is None:
-        return ""
-    needed = max(least_budget_bytes(unit) for unit in RunTable.of(application, named).units)
-    largest = max(idle.nodes, key=lambda node: node.memory_budget_bytes)
-    figures = (
-        f"its largest piece needs {megabytes(needed)} of memory, "
-        f"the largest node ({largest.node}) has {megabytes(largest.memory_budget_bytes)}"
-    )
-    if needed > largest.memory_budget_bytes:
-        return figures
-    return f"{figures}, but all pieces together need more nodes or more memory"
 
 
 def _placed(job: Job, policy: PlacementPolicy, view: ClusterView) -> Placement | Infeasible:

@@ -72,6 +72,20 @@ def _functions(depth: int) -> onnx.ModelProto:
     return _model(_node("F0", "t", "y", domain="own"), functions=made)
 
 
+def _rows_chosen_by_value() -> onnx.ModelProto:
+    """Leave out the inputs whose first value is near .51: none of those that a file is tried with."""
+    model = _model(
+        _node("Gather", "x", "zero", "first", axis=1),
+        _node("Sub", "first", "middle", "apart"),
+        _node("Abs", "apart", "distance"),
+        _node("Greater", "distance", "least", "kept"),
+        _node("Compress", "t", "kept", "y", axis=0),
+    )
+    for name, value in (("middle", 0.51), ("least", 0.01)):
+        model.graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), name))
+    return model
+
+
 def _long_names() -> onnx.ModelProto:
     model = _model(_node("Tanh", "t" * 600, "y"))
     model.graph.node[1].output[0] = "t" * 600
@@ -119,6 +133,7 @@ def test_an_odd_network_answers_as_onnx_runtime_does(case: str) -> None:
         (lambda: _functions(40), CLASSES, "nodes after functions are expanded"),
         (_scan, CLASSES, "Scan has no constant number of turns"),
         (onnx.ModelProto, CLASSES, "holds no network"),
+        (_rows_chosen_by_value, ("--kind", "tensors"), "the size of the output 'y' depends on the values"),
     ],
 )
 def test_what_no_node_can_run_is_refused_in_one_line(
@@ -148,6 +163,12 @@ def test_a_weight_whose_place_makes_no_sense_is_refused_in_one_line(
     for key, value in {"location": "weights.bin", **entry}.items():
         weight.external_data.add(key=key, value=value)
     _refused(model.SerializeToString(), CLASSES, "", capsys)
+
+
+def test_an_answer_names_no_more_classes_than_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    onnx.save_model(_model(_node("Tanh", "t", "y")), "case.onnx")
+    assert exit_code("models", "add", "case.onnx", *CLASSES, "--top", "5", "--store", "s") == 2
+    assert "--top 5: the network has 4 classes" in capsys.readouterr().err
 
 
 def _refused(content: bytes, flags: Sequence[str], outcome: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ HOPS_MS = 5 * HOP_MS
 """Decision to placer, placement to gateway, input to node, and two back."""
 APPLICATION = three_ways(image_ms=60.0, megabytes=3.0)
 
-LARGEST = "its largest piece needs 0.957 MiB of memory, the largest node (n1)"
+LARGEST = "layer: its largest piece needs 0.957 MiB of memory, the largest node (n1)"
 
 
 def found(*nodes: object, application: object = APPLICATION) -> dict[str, IdleVariant]:

@@ -156,6 +156,19 @@ def test_a_grouping_that_has_no_room_any_more_is_searched_at_once() -> None:
     assert len(found.shares) == 4
 
 
+def test_a_refusal_names_the_largest_piece_and_a_task_waits_for_memory_that_is_in_use() -> None:
+    """Pieces of 10 MB, which the manifest groups in stages of 20: a node of 15 holds one."""
+    app = free_application(PIECES, weight_megabytes=10.0)
+    view = cluster(*(node(f"n{index}", megabytes=15.0) for index in range(PIECES)))
+    assert len(place(app, view).shares) == PIECES
+    view.placed("c.u", 1, [StageWork("n0", fragment("x", megabytes=8.0), 60.0)], 0.0)
+    waits = EarliestFinish().place(request(app, "layer", 1), view, 0.0)
+    assert isinstance(waits, Infeasible)
+    assert waits.temporary
+    assert "layer: its largest piece needs" in waits.reason
+    assert "tasks that run leave 14.3 MiB at most (on n1)" in waits.reason
+
+
 def test_a_task_that_can_wait_loads_the_grouping_that_lasts() -> None:
     app = free_application(PIECES, image_ms=(10.0,) * PIECES, weight_megabytes=10.0)
     view = cluster(*(node(f"n{index}", load_ms=1000.0, megabytes=500.0) for index in range(PIECES)))

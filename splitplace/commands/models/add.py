@@ -258,7 +258,7 @@ def add_command(
             if found not in _MEASURED and data is not None:
                 raise ConfigurationError(f"--data measures classes; leave it out for {found}")
             seen = _seen(preview, chosen, adopted)
-            request = replace(request, labels=classes, answer=flags.declaration(found))
+            request = replace(request, labels=classes, answer=flags.declaration(found, len(classes)))
             answers = _pictures(data, dataset, request.labels, adopted) if data is not None else stated
             folder = paths().unfinished
             application, results = add(adopted, request, models, answers, told, unfinished_folder=folder)

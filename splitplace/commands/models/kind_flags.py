@@ -58,8 +58,14 @@ class KindFlags:
             blank=self.blank,
         )
 
-    def declaration(self, kind: Kind) -> AnswerKind | None:
-        """Return the declaration of answers that are classes; None for the best class alone."""
+    def declaration(self, kind: Kind, classes: int) -> AnswerKind | None:
+        """Return the declaration of answers that are classes; None for the best class alone.
+
+        Raises:
+            ConfigurationError: An answer is to name more classes than there are.
+        """
+        if kind == "classification" and self.top > classes:
+            raise ConfigurationError(f"--top {self.top}: the network has {classes} classes")
         if kind == "multi-label":
             return MultiLabel() if self.threshold is None else MultiLabel(threshold=self.threshold)
         return Classification(top=self.top) if kind == "classification" and self.top > 1 else None

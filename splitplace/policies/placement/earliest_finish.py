@@ -13,7 +13,7 @@ from splitplace.policies.cluster import ClusterView
 from splitplace.policies.cost import HOP_MS, Flags
 from splitplace.policies.placement import few_nodes
 from splitplace.policies.placement.board import Board, ahead
-from splitplace.policies.placement.feasibility import no_room, no_usable_node
+from splitplace.policies.placement.feasibility import no_grouping, no_room, no_usable_node
 from splitplace.policies.placement.foreseen import confirmed
 from splitplace.policies.placement.interface import (
     Infeasible,
@@ -75,14 +75,14 @@ class EarliestFinish(StatelessPlacement):
         if best is None:
             room = Room(request.job, cluster.columns, usable)
             if regrouped is None and (nowhere := room.without) is not None:
-                return no_room(request, cluster, nowhere)
+                return self._no_room(request, cluster, nowhere)
             board = Board(_schedule(request, cluster, now_ms), usable, room)
             best = board.schedule
             without_room = board.put_all()
             if without_room is not None:
                 packed = _largest_first(request, cluster, now_ms, usable) or regrouped
                 if packed is None:
-                    return no_room(request, cluster, without_room)
+                    return self._no_room(request, cluster, without_room)
                 best = packed
             if len(request.job.variant.stages) > 1:
                 best = _on_a_single_node(request, cluster, now_ms, board, best)
@@ -97,6 +97,10 @@ class EarliestFinish(StatelessPlacement):
             again = replace(request, job=job)
             best = _shared(again, cluster, now_ms, usable, best, most=most)
         return Placement.of(best)
+
+    def _no_room(self, request: PlacementRequest, cluster: ClusterView, stage: Stage) -> Infeasible:
+        units = self._regrouper.units(request.job)
+        return no_grouping(request, cluster, units) if units else no_room(request, cluster, stage)
 
 
 def _schedule(request: PlacementRequest, cluster: ClusterView, now_ms: float) -> StageSchedule:

@@ -19,7 +19,7 @@ from splitplace.policies.placement import few_nodes
 from splitplace.policies.placement.board import Board
 from splitplace.policies.placement.grouping import MAX_NODES, Grouping, NodeColumns, PieceCosts, Source, group
 from splitplace.policies.placement.interface import PlacementRequest
-from splitplace.policies.prediction import StageSchedule
+from splitplace.policies.prediction import Job, StageSchedule
 
 USED_FOR_MS = 1000.0
 """How long a grouping is used before a better one is searched."""
@@ -143,6 +143,11 @@ class Regrouper:
         if len(self._found) > MAX_FOUND:
             del self._found[next(iter(self._found))]
         return schedule
+
+    def units(self, job: Job) -> tuple[Fragment, ...]:
+        """Return the smallest stages that the chain of a job's variant allows; none if they are fixed."""
+        named = free_chain(job.application, job.variant)
+        return () if named is None or job.grouped is not None else self._table(job.application, named).units
 
     @staticmethod
     def _search(

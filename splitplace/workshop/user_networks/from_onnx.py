@@ -18,6 +18,7 @@ from splitplace.messages.states import StateTensor
 from splitplace.messages.tensors import TensorSpec
 from splitplace.workshop.onnx.batch_size import with_plain_sizes
 from splitplace.workshop.onnx.file import BATCH, finish
+from splitplace.workshop.onnx.graph import Graph
 from splitplace.workshop.onnx.light import without_weights
 from splitplace.workshop.onnx.told_shapes import with_told_shapes
 from splitplace.workshop.user_networks.beginning import free_batch, put_reading_in_front, with_values
@@ -288,9 +289,16 @@ def _finished(model: onnx.ModelProto, *, one_by_one: bool) -> onnx.ModelProto:
         for value in (*model.graph.input, *model.graph.output):
             value.type.tensor_type.shape.dim[0].dim_value = 1
     try:
-        return finish(with_told_shapes(with_plain_sizes(model)))
+        finished = finish(with_told_shapes(with_plain_sizes(model)))
     except (ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise UserNetworkError(f"the model's shapes cannot be inferred: {first_line(error)}") from error
+    untold = {output.name for output in finished.graph.output}.intersection(Graph(finished).untold)
+    if untold:
+        raise UserNetworkError(
+            f"the size of the output {min(untold)!r} depends on the values of the input: choose others with "
+            "--output, or export it without its last selection (suppression, Compress, NonZero)"
+        )
+    return finished
 
 
 def check_bounds(model: onnx.ModelProto) -> None:
