@@ -39,6 +39,8 @@ def one_line(text: str) -> str:
 
     Texts travel to terminals and logs: no message may steer a terminal, forge a line, or hide what it says.
     """
+    if text.isprintable():  # as nearly all are
+        return text
     return _CONTROLS.sub("", _SPACES.sub(" ", text))
 
 

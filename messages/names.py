@@ -27,6 +27,8 @@ def topic_trouble(text: str) -> str:
     MQTT forbids U+0000 and lets brokers close the connection over control characters, surrogates and what
     Unicode says is no character.
     """
+    if text.isascii() and text.isprintable():
+        return ""
     if _FORBIDDEN.search(text) or any(ord(sign) & 0xFFFE == 0xFFFE for sign in text):  # noqa: PLR2004
         return "it holds control characters"
     return ""
