@@ -209,12 +209,13 @@ def _extend(runs: _Runs, arrivals: list[_Arrivals], end: int, labels: int, max_s
     rows = [len(place.first_ms) for place in arrivals]
     start = np.repeat(np.arange(end), rows)
     came = _Arrivals(*(np.concatenate(arrays) for arrays in zip(*arrivals, strict=True)))
-    begins_ms = np.maximum(came.first_ms, begin_ms[start])
-    first_ms = begins_ms + work_ms[start]
-    last_ms = np.maximum(begins_ms + runs.micro_batches * work_ms[start], came.last_ms + work_ms[start])
+    begins_ms, works_ms = np.maximum(came.first_ms, begin_ms[start]), work_ms[start]
+    first_ms = begins_ms + works_ms
+    last_ms = np.maximum(begins_ms + runs.micro_batches * works_ms, came.last_ms + works_ms)
+    used = np.bitwise_count(came.nodes).astype(np.int64)
     if max_stages is not None:
-        last_ms[np.bitwise_count(came.nodes) >= max_stages] = np.inf
-    kept = _keep(first_ms, last_ms, np.bitwise_count(came.nodes).astype(np.int64), labels)
+        last_ms[used >= max_stages] = np.inf
+    kept = _keep(first_ms, last_ms, used, labels)
     columns = np.arange(last_ms.shape[1])
     return _Labels(
         first_ms[kept, columns].T,

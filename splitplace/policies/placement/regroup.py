@@ -2,14 +2,14 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import inf, isfinite
 from statistics import median
 from typing import Self
 
 import numpy as np
 
-from splitplace.messages.application import Application, Fragment
+from splitplace.messages.application import Application, Fragment, Variant
 from splitplace.messages.groupings import GroupedVariant, cut_places, derived_fragment, free_chain, grouped
 from splitplace.messages.pieces import NamedChain, PieceRun, bundle_bytes
 from splitplace.policies.cluster import ClusterView
@@ -17,7 +17,7 @@ from splitplace.policies.cost import Flags, Floats
 from splitplace.policies.memory import described_bytes, least_preparing_bytes
 from splitplace.policies.placement import few_nodes
 from splitplace.policies.placement.board import Board
-from splitplace.policies.placement.grouping import MAX_NODES, Grouping, NodeColumns, PieceCosts, Source, group
+from splitplace.policies.placement.grouping import MAX_NODES, NodeColumns, PieceCosts, Source, group
 from splitplace.policies.placement.interface import PlacementRequest
 from splitplace.policies.prediction import Job, StageSchedule
 
@@ -60,6 +60,17 @@ class RunTable:
     """[U + 1] What crosses at each place, for an image."""
     output_ratios: Floats
     """[U + 1] Share of it that is left when nodes compress it."""
+    _grouped: dict[tuple[str, tuple[int, ...]], GroupedVariant] = field(default_factory=dict)
+    """Groupings that were asked for, by variant and cuts."""
+
+    def grouped(self, application: Application, variant: Variant, cuts: tuple[int, ...]) -> GroupedVariant:
+        """Return a variant of the table's application with stages that begin at the given pieces."""
+        found = self._grouped.get((variant.name, cuts))
+        if found is None:
+            if len(self._grouped) >= MAX_FOUND:
+                self._grouped.clear()
+            found = self._grouped[variant.name, cuts] = grouped(application, variant, cuts)
+        return found
 
     @classmethod
     def of(cls, application: Application, named: NamedChain) -> Self:
@@ -155,17 +166,17 @@ class Regrouper:
     ) -> list[StageSchedule]:
         """Return the schedule for a task that can wait for loading, if there is one, and the quickest."""
         ranked = _candidates(table, request, cluster, now_ms, usable)
-        chosen = ranked[:CANDIDATES]
-        quickest = _scheduled(table, request, cluster, now_ms, chosen)
+        options = _Options(table, request, cluster, now_ms, ranked[:CANDIDATES])
+        quickest = options.best()
         if quickest is None and len(ranked) > CANDIDATES:  # the memory of a few is not enough
-            chosen = ranked
-            quickest = _scheduled(table, request, cluster, now_ms, chosen)
+            options = _Options(table, request, cluster, now_ms, ranked)
+            quickest = options.best()
         if quickest is None:
             return []
         if not isfinite(request.due_ms) or not loads(quickest):
             return [quickest]
         # Many small stages on many nodes are loaded soonest, and stay slow for all tasks that follow.
-        lasting = _scheduled(table, request, cluster, now_ms, chosen, loading=LOADING_ONCE)
+        lasting = options.best(loading=LOADING_ONCE)
         return [quickest] if lasting is None else [lasting, quickest]
 
     def _table(self, application: Application, named: NamedChain) -> RunTable:
@@ -176,27 +187,58 @@ class Regrouper:
         return known[1]
 
 
-def _scheduled(
-    table: RunTable,
-    request: PlacementRequest,
-    cluster: ClusterView,
-    now_ms: float,
-    chosen: Sequence[int],
-    *,
-    loading: float = 1.0,
-) -> StageSchedule | None:
-    """Return the best grouping on the chosen nodes; None if none fits. Loading counts `loading` times."""
-    found = _grouping(table, request, cluster, now_ms, chosen, loading=loading)
-    if found is None:
-        return None
-    job = request.job
-    cuts = [table.places[stage.first_piece] for stage in found.stages[1:]]
-    again = job.regrouped(grouped(job.application, job.variant, cuts))
-    schedule = StageSchedule(cluster, again, now_ms, request.start_ms, request.due_ms)
-    names = cluster.columns.names
-    for stage, planned in zip(again.variant.stages, found.stages, strict=True):
-        schedule.put(stage, schedule.offer(stage, names[chosen[planned.node]]))
-    return schedule
+class _Options:
+    """All groupings of a task's chain on some chosen nodes."""
+
+    def __init__(
+        self,
+        table: RunTable,
+        request: PlacementRequest,
+        cluster: ClusterView,
+        now_ms: float,
+        chosen: Sequence[int],
+    ) -> None:
+        columns, images = cluster.columns, request.job.micro_batch
+        self._table, self._request, self._cluster, self._now_ms = table, request, cluster, now_ms
+        self._names = [columns.names[index] for index in chosen]
+        speeds = [_speeds(table, request, cluster, name) for name in self._names]
+        load_ms, needed_bytes = _holdings(table, cluster, now_ms, self._names)
+        left = 1 - (1 - table.output_ratios) * columns.compress[chosen].mean()
+        self._pieces = PieceCosts(
+            work_ms=images * np.array([image_ms for _, image_ms in speeds]),
+            call_ms=np.array([call_ms for call_ms, _ in speeds]),
+            load_ms=load_ms,
+            needed_bytes=needed_bytes,
+            crossing_bytes=images * left * table.crossing_bytes,
+        )
+        self._nodes = NodeColumns(
+            ready_ms=columns.ready_ms(now_ms, request.due_ms)[chosen],
+            free_bytes=columns.free_bytes()[chosen],
+            byte_ms=columns.byte_ms[chosen],
+            up_byte_ms=columns.up_byte_ms[chosen],
+            latency_ms=columns.latency_ms[chosen],
+            hop_ms=cluster.hop_ms,
+        )
+
+    def best(self, *, loading: float = 1.0) -> StageSchedule | None:
+        """Return the one that ends first; None if none fits. Loading counts `loading` times."""
+        request, job = self._request, self._request.job
+        found = group(
+            replace(self._pieces, load_ms=loading * self._pieces.load_ms),
+            self._nodes,
+            len(job.micro_batches),
+            Source(request.start_ms, request.start_ms),
+            self._now_ms,
+            max_stages=job.variant.most_stages,
+        )
+        if found is None:
+            return None
+        cuts = tuple([self._table.places[stage.first_piece] for stage in found.stages[1:]])
+        again = job.regrouped(self._table.grouped(job.application, job.variant, cuts))
+        schedule = StageSchedule(self._cluster, again, self._now_ms, request.start_ms, request.due_ms)
+        for stage, planned in zip(again.variant.stages, found.stages, strict=True):
+            schedule.put(stage, schedule.offer(stage, self._names[planned.node]))
+        return schedule
 
 
 def loads(schedule: StageSchedule) -> bool:
@@ -276,44 +318,6 @@ def _holds(table: RunTable, cluster: ClusterView, name: str) -> bool:
     return not table.runs.keys().isdisjoint(cluster.familiar(name))
 
 
-def _grouping(
-    table: RunTable,
-    request: PlacementRequest,
-    cluster: ClusterView,
-    now_ms: float,
-    chosen: Sequence[int],
-    *,
-    loading: float,
-) -> Grouping | None:
-    job, columns = request.job, cluster.columns
-    names = [columns.names[index] for index in chosen]
-    speeds = [_speeds(table, request, cluster, name) for name in names]
-    load_ms, needed_bytes = _holdings(table, cluster, now_ms, names)
-    images = job.micro_batch
-    left = 1 - (1 - table.output_ratios) * columns.compress[chosen].mean()
-    return group(
-        PieceCosts(
-            work_ms=images * np.array([image_ms for _, image_ms in speeds]),
-            call_ms=np.array([call_ms for call_ms, _ in speeds]),
-            load_ms=loading * load_ms,
-            needed_bytes=needed_bytes,
-            crossing_bytes=images * left * table.crossing_bytes,
-        ),
-        NodeColumns(
-            ready_ms=columns.ready_ms(now_ms, request.due_ms)[chosen],
-            free_bytes=columns.free_bytes()[chosen],
-            byte_ms=columns.byte_ms[chosen],
-            up_byte_ms=columns.up_byte_ms[chosen],
-            latency_ms=columns.latency_ms[chosen],
-            hop_ms=cluster.hop_ms,
-        ),
-        len(job.micro_batches),
-        Source(request.start_ms, request.start_ms),
-        now_ms,
-        max_stages=job.variant.most_stages,
-    )
-
-
 def _speeds(
     table: RunTable, request: PlacementRequest, cluster: ClusterView, name: str
 ) -> tuple[float, Floats]:
@@ -326,8 +330,9 @@ def _speeds(
     def speed(fragment: Fragment) -> tuple[float, float]:
         return cluster.speed(name, fragment, request.job.application.reference_score, calls)
 
-    call_ms = max(speed(unit)[0] for unit in table.units)
-    image_ms = np.array([speed(unit)[1] for unit in table.units])
+    units = [speed(unit) for unit in table.units]
+    call_ms = max([call_ms for call_ms, _ in units])
+    image_ms = np.array([image_ms for _, image_ms in units])
     ratios = []
     for sha256 in table.runs.keys() & cluster.familiar(name):
         first, last, fragment = table.runs[sha256]
