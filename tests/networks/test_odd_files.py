@@ -165,6 +165,20 @@ def test_a_weight_whose_place_makes_no_sense_is_refused_in_one_line(
     _refused(model.SerializeToString(), CLASSES, "", capsys)
 
 
+def test_a_network_above_two_gibibytes_is_refused_with_what_it_would_need(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = _model(_node("Tanh", "t", "y"))
+    weight = model.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.dims[:] = [8192, 8192]
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="weights.bin")
+    with Path("weights.bin").open("wb") as file:
+        file.truncate(9 << 28)  # takes no space
+    _refused(model.SerializeToString(), CLASSES, "have 2304 MiB; at most 2047", capsys)
+
+
 def test_an_answer_names_no_more_classes_than_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     onnx.save_model(_model(_node("Tanh", "t", "y")), "case.onnx")
     assert exit_code("models", "add", "case.onnx", *CLASSES, "--top", "5", "--store", "s") == 2

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from splitplace.edge_node.stage import joining
-from splitplace.workshop.onnx.branches import inner_graphs, reads
+from splitplace.workshop.onnx.branches import inner_graphs, reads, rename
 from splitplace.workshop.onnx.sessions import session_of
 
 BATCH_SIZE = joining.BATCH_SIZE
@@ -49,6 +49,9 @@ def with_plain_sizes(model: onnx.ModelProto) -> onnx.ModelProto:
     sizes = _computed_sizes(model.graph)
     if not sizes or any(any(inner_graphs(node)) for node in model.graph.node):
         return model
+    if any(name.startswith(_PREFIX) for name in sizes):  # as in networks that torch exported for us
+        model = _renamed(model)
+        sizes = _computed_sizes(model.graph)
     lines = {
         name: line
         for name, values in zip(sizes, _measured(model, sizes), strict=True)
@@ -58,6 +61,20 @@ def with_plain_sizes(model: onnx.ModelProto) -> onnx.ModelProto:
     changed.CopyFrom(model)
     _Replacement(lines).apply(changed.graph)
     remove_unused(changed.graph)
+    return changed
+
+
+def _renamed(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model whose sizes from an earlier change have other names than those of the next one."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    tensors = [tensor.name for tensor in changed.graph.initializer]
+    made = [*tensors, *(name for node in changed.graph.node for name in node.output)]
+    names = {name: f"earlier.{name}" for name in made if name.startswith((_PREFIX, BATCH_SIZE))}
+    for node in changed.graph.node:
+        rename(node, names)
+    for value in (*changed.graph.initializer, *changed.graph.value_info):
+        value.name = names.get(value.name, value.name)
     return changed
 
 

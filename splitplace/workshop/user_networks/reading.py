@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from math import prod
 from pathlib import Path
 
 import onnx
 import onnx.inliner
-from onnx import TensorProto
+from onnx import TensorProto, helper
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor
 
 from splitplace.edge_node.graph_check import GraphRefusedError, check_bytes
@@ -183,8 +184,11 @@ def _load_weights_beside(model: onnx.ModelProto, path: Path) -> None:
             raise UserNetworkError(f"{path} keeps weights in {file!r}, which is not in its folder{advice}")
         total += place.stat().st_size
     if total > MAX_NETWORK_BYTES:
+        largest = max(_size(tensor, path) for tensor in outside)
         raise UserNetworkError(
-            f"{path} and the files of its weights have {total} bytes; at most {MAX_NETWORK_BYTES} can be read"
+            f"{path} and the files of its weights have {total / MEBIBYTE:.0f} MiB; at most "
+            f"{MAX_NETWORK_BYTES // MEBIBYTE} can be read. Nodes would need as much together, each at least "
+            f"{largest / MEBIBYTE:.3g} for the largest weight: export it with narrower weights, or in parts"
         )
     for tensor in outside:
         try:
@@ -195,6 +199,15 @@ def _load_weights_beside(model: onnx.ModelProto, path: Path) -> None:
             ) from error
         tensor.data_location = TensorProto.DEFAULT
         del tensor.external_data[:]
+
+
+def _size(tensor: onnx.TensorProto, path: Path) -> int:
+    """Return the bytes of a weight in another file, as far as its shape tells them."""
+    try:
+        item_bytes: int = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    except KeyError:
+        raise UserNetworkError(f"{path}: the weight {tensor.name[:80]!r} has no known type") from None
+    return item_bytes * prod(map(int, tensor.dims))
 
 
 def _location(tensor: onnx.TensorProto, path: Path) -> str:

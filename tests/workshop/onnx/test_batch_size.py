@@ -134,6 +134,14 @@ def test_a_shape_that_depends_on_the_values_is_never_asked_across_a_cut() -> Non
     assert [point.tensor for point in cut_points(plain)] == ["a"]
 
 
+def test_a_network_may_be_changed_twice_as_one_that_torch_exports_for_a_user() -> None:
+    twice = with_plain_sizes(with_plain_sizes(CLASS_TOKEN))
+    onnx.checker.check_model(twice, full_check=True)
+    for count in (1, 4):
+        images = batch(count, 3, 2)
+        np.testing.assert_array_equal(answer(twice, images), answer(CLASS_TOKEN, images))
+
+
 def test_a_network_that_does_not_run_is_refused() -> None:
     model = onnx_model(
         [
