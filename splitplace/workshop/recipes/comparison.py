@@ -96,6 +96,7 @@ class Trial:
             augmentation=self.recipe.augmentation,
             checkpoint=self.checkpoints / f"{name}-{len(self.training)}.pt",
             progress=self.progress,
+            origin=None if teacher is network else teacher,
         )
 
 

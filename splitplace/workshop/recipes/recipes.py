@@ -214,7 +214,7 @@ RECIPES: Mapping[str, Recipe] = {
             augmentation=_SHIFTED,
             schedule=TrainingSchedule(epochs=4, peak_learning_rate=0.03),
             second_schedule=TrainingSchedule(epochs=4, seed=1, peak_learning_rate=0.03),
-            semantic_schedule=TrainingSchedule(epochs=2, peak_learning_rate=0.02),
+            semantic_schedule=TrainingSchedule(epochs=1, peak_learning_rate=0.02),
             compressed_schedule=TrainingSchedule(epochs=1, peak_learning_rate=0.01),
             int8=False,
         ),

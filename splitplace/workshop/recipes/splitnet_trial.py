@@ -78,7 +78,9 @@ class Trial:
     progress: Progress
     batch: int = 64
 
-    def train(self, name: str, network: nn.Module, loss: Loss, epochs: int) -> None:
+    def train(
+        self, name: str, network: nn.Module, loss: Loss, epochs: int, origin: nn.Module | None = None
+    ) -> None:
         """Train a network in place."""
         train(
             network,
@@ -89,6 +91,7 @@ class Trial:
             augmentation=SHIFTS,
             checkpoint=self.checkpoints / f"{name}-{self.seed}-{len(self.training)}-{self.epochs}.pt",
             progress=self.progress,
+            origin=origin,
         )
 
     def outcome(self, method: str, network: nn.Module, groups: Groups, parts: Sequence[nn.Module]) -> Outcome:
@@ -125,7 +128,7 @@ def compare(trial: Trial) -> list[Outcome]:
     ):
         torch.manual_seed(trial.seed)
         branches = Branches(grouping, recipe.branch)
-        trial.train(f"branches-{name}", branches, distillation(branches, whole), trial.epochs)
+        trial.train(f"branches-{name}", branches, distillation(branches, whole), trial.epochs, whole)
         outcomes.append(trial.outcome(method, branches, grouping, list(branches.branches)))
     return outcomes
 
@@ -141,9 +144,10 @@ def _splitnet(trial: Trial, whole: ResNetV2) -> tuple[Branches, Groups]:
         splitting,
         lambda images, labels: imitate(images, labels) + splitting.penalty(),
         trial.epochs - FINE_TUNING,
+        whole,
     )
     tree = splitting.split()
-    trial.train("tree", tree, distillation(tree, whole), FINE_TUNING)
+    trial.train("tree", tree, distillation(tree, whole), FINE_TUNING, splitting)
     return tree, tree.groups
 
 

@@ -68,9 +68,11 @@ class Workbench:
         network: nn.Module,
         loss: Loss,
         schedule: TrainingSchedule,
+        *,
         targets: Callable[[], NDArray[np.float32]] | None = None,
+        origin: nn.Module | None = None,
     ) -> tuple[Epoch, ...]:
-        """Train one network; `name` is the name of its checkpoint. `targets`: see `training.loop.train`."""
+        """Train one network; `name` is the name of its checkpoint. For the rest see `training.loop.train`."""
         return train(
             network,
             loss,
@@ -82,6 +84,7 @@ class Workbench:
             progress=self.progress,
             device=self.device,
             targets=targets,
+            origin=origin,
         )
 
 
@@ -126,9 +129,11 @@ def train_whole(bench: Workbench) -> Whole:
     loss = _loss_of_whole(bench, network, exits)
     trained = exits or network
     targets = bench.targets if recipe.teacher else None
-    curve = bench.train("whole", trained, loss, recipe.schedule, targets)
+    curve = bench.train("whole", trained, loss, recipe.schedule, targets=targets)
     if recipe.second_schedule is not None:
-        curve += bench.train("whole-2", trained, loss, recipe.second_schedule, targets)
+        curve += bench.train(
+            "whole-2", trained, loss, recipe.second_schedule, targets=targets, origin=trained
+        )
     return Whole(network, curve, exits)
 
 
@@ -172,7 +177,7 @@ def train_semantic(bench: Workbench, whole: Classifier) -> Semantic:
         distillation(branches, whole.to(bench.device)) if recipe.distilled else branch_loss(branches)
     )
     loss = _computed_in(bench.arithmetic("semantic"), of_branches)
-    curve = bench.train(f"semantic-{recipe.branches}", branches, loss, recipe.semantic_schedule)
+    curve = bench.train(f"semantic-{recipe.branches}", branches, loss, recipe.semantic_schedule, origin=whole)
     whole.to("cpu")
     return Semantic(branches, groups, curve)
 
@@ -206,7 +211,7 @@ def _fine_tuned(
     schedule: TrainingSchedule,
 ) -> Derived:
     loss = _computed_in(bench.arithmetic(name), distillation(network, whole.to(bench.device)))
-    curve = bench.train(name, network, loss, schedule)
+    curve = bench.train(name, network, loss, schedule, origin=whole)
     whole.to("cpu")
     return Derived(network, curve)
 

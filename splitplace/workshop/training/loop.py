@@ -1,5 +1,6 @@
 """One training loop for every network: SGD with a one-cycle learning rate, resumable at any time."""
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -111,6 +112,7 @@ def train(
     progress: Progress,
     device: str = "cpu",
     targets: Callable[[], NDArray[np.float32]] | None = None,
+    origin: nn.Module | None = None,
 ) -> tuple[Epoch, ...]:
     """Train `network` in place, resuming an interrupted training from its checkpoint.
 
@@ -125,12 +127,13 @@ def train(
         training: Images to learn from.
         validation: Images on which the curve is measured.
         augmentation: Random transformation of the training images.
-        checkpoint: File written after each epoch and every few minutes. A file of another schedule or
-            network is ignored.
+        checkpoint: File written after each epoch and every few minutes. A file of another schedule, network
+            or origin is ignored.
         progress: Display for the progress.
         device: Torch device, `cpu` or `cuda`. Other networks that the loss calls must be on it too.
         targets: Returns probabilities `[N, classes]` to learn instead of the labels of the training images.
             Called only if there is something to train.
+        origin: Trained network from whose weights this one was made, or whose answers it learns.
 
     Returns:
         The training curve, one point per epoch.
@@ -143,7 +146,12 @@ def train(
     rate = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, schedule.peak_learning_rate, total_steps=steps * schedule.epochs
     )
-    state = Checkpoint(checkpoint, schedule, {"network": network, "optimizer": optimizer, "rate": rate})
+    state = Checkpoint(
+        checkpoint,
+        schedule,
+        {"network": network, "optimizer": optimizer, "rate": rate},
+        digest_of_weights(origin) if origin else "",
+    )
     curve, begun = state.load()
     own_side = training.images.shape[-1]
     labels = training.labels.astype(np.int64)
@@ -203,6 +211,14 @@ def train(
     return tuple(curve)
 
 
+def digest_of_weights(network: nn.Module) -> str:
+    """Return the SHA-256 of all weights of a network."""
+    digest = hashlib.sha256()
+    for value in network.state_dict().values():
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _seeded_generator(seed: int) -> torch.Generator:
     """Seed torch's own generator, from which dropout draws, and return another one for everything else."""
     torch.manual_seed(seed)
@@ -248,6 +264,8 @@ class Checkpoint:
     schedule: TrainingSchedule
     parts: dict[str, Any]
     """Objects with a `state_dict`: network, optimizer, learning rate."""
+    origin: str = ""
+    """Digest of the weights of the network that this one comes from; empty = it began with random weights."""
 
     def load(self) -> tuple[list[Epoch], PartialEpoch | None]:
         """Restore the parts from the checkpoint; return the curve so far and the epoch that has begun."""
@@ -273,6 +291,7 @@ class Checkpoint:
             states["best"] = states["network"] if stored is None else stored["best"]
         facts = {
             "schedule": asdict(self.schedule),
+            "origin": self.origin,
             "curve": [tuple(point) for point in curve],
             "begun": tuple(begun) if begun else None,
         }
@@ -280,11 +299,11 @@ class Checkpoint:
             torch.save(states | facts, file)
 
     def _stored(self) -> dict[str, Any] | None:
-        """Return the content of the file if it belongs to this schedule and network."""
+        """Return the content of the file if it belongs to this schedule, network and origin."""
         if not self.path.exists():
             return None
         stored: dict[str, Any] = torch.load(self.path, weights_only=True, map_location="cpu")
-        if stored["schedule"] != asdict(self.schedule):
+        if stored["schedule"] != asdict(self.schedule) or stored.get("origin", "") != self.origin:
             return None
         shapes = {name: value.shape for name, value in stored["network"].items()}
         if shapes != {name: value.shape for name, value in self.parts["network"].state_dict().items()}:

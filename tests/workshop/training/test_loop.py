@@ -36,6 +36,7 @@ def _train_all(
     unlearn_after: int | None = None,
     dropout: float = 0.0,
     targets: NDArray[np.float32] | None = None,
+    origin: nn.Module | None = None,
 ) -> tuple[ResNetV2, tuple[Epoch, ...]]:
     data = easy_dataset()
     torch.manual_seed(schedule.seed)
@@ -62,6 +63,7 @@ def _train_all(
             checkpoint=checkpoint,
             progress=progress,
             targets=None if targets is None else lambda: targets,
+            origin=origin,
         )
     return network, curve
 
@@ -147,6 +149,17 @@ def test_a_checkpoint_of_another_schedule_is_passed_over(tmp_path: Path) -> None
     first, _ = _train(tmp_path / "network.pt", TrainingSchedule(epochs=1, batch=50, seed=1))
     second, _ = _train(tmp_path / "network.pt", TrainingSchedule(epochs=1, batch=50, seed=2))
     assert not torch.equal(first.classifier.weight, second.classifier.weight)
+
+
+def test_a_checkpoint_that_came_from_another_network_is_passed_over(tmp_path: Path) -> None:
+    """Branches of the last training of the whole network are not those of the next one."""
+    schedule = TrainingSchedule(epochs=1, batch=50)
+    origin = untrained_network()
+    _train_all(tmp_path / "network.pt", schedule, origin=origin)
+    _train_all(tmp_path / "network.pt", schedule, origin=origin, stop_after=0)  # finished: takes no step
+    nn.init.ones_(origin.classifier.bias)
+    with pytest.raises(_InterruptedError):
+        _train_all(tmp_path / "network.pt", schedule, origin=origin, stop_after=0)
 
 
 def test_augmentation_moves_pictures_within_bounds() -> None:
