@@ -42,6 +42,7 @@ def place_again(
 ) -> SecondPlacing | None:
     """Place what is overdue on nodes that have no part in it; None if some of it cannot be in time there.
 
+    Without such nodes, it may run on those of its own that have nothing left to do: the slow one has work.
     What was lost with a replica may run on any other node, busy or not: else all of the task would run again.
     The ledger of the cluster then has both runs.
 
@@ -60,27 +61,42 @@ def place_again(
         return None
     lost = lagging.lost
     behind = frozenset({lost}) if lost is not None else laggards(application, placed, lagging.outputs)
-    start_ms = now_ms + HOPS_TO_DISPATCH * cluster.hop_ms
-    waits_ms = {name: cluster.ready_ms(name, now_ms) - now_ms for name in cluster.nodes}
     first_work = stage_work(application, placed)
-    work: tuple[StageWork, ...] = ()
-    made: list[Placement] = []
-    for part in parts:
-        request = PlacementRequest(lagging.task, part.job, start_ms, due_ms, avoid | behind)
-        found = policy.place(request, cluster, now_ms)
-        if (
-            isinstance(found, Infeasible)
-            or not is_in_time(found, request, now_ms)
-            or (lost is None and disturbs_others(found, waits_ms))
-        ):
-            if made:
-                cluster.placed(lagging.task, lagging.attempt, first_work, now_ms, due_ms=due_ms)
-            return None
-        made.append(found)
-        work = (*work, *found.stage_work())
-        # Without the first run: on these nodes it is done, and noted anew it would count in full.
+
+    def note(*work: StageWork) -> None:
         cluster.placed(lagging.task, lagging.attempt, work, now_ms, due_ms=due_ms)
-    cluster.placed(lagging.task, lagging.attempt, (*first_work, *work), now_ms, due_ms=due_ms)
+
+    def place_without(nodes: frozenset[str]) -> list[Placement]:
+        """Place all parts; nothing where one of them has no place."""
+        start_ms = now_ms + HOPS_TO_DISPATCH * cluster.hop_ms
+        waits_ms = {name: cluster.ready_ms(name, now_ms) - now_ms for name in cluster.nodes}
+        work: tuple[StageWork, ...] = ()
+        made: list[Placement] = []
+        for part in parts:
+            request = PlacementRequest(lagging.task, part.job, start_ms, due_ms, avoid | nodes)
+            found = policy.place(request, cluster, now_ms)
+            if (
+                isinstance(found, Infeasible)
+                or not is_in_time(found, request, now_ms)
+                or (lost is None and disturbs_others(found, waits_ms))
+            ):
+                if made:
+                    note(*first_work)
+                return []
+            made.append(found)
+            work = (*work, *found.stage_work())
+            # Without the first run: on these nodes it is done, and noted anew it would count in full.
+            note(*work)
+        note(*first_work, *work)
+        return made
+
+    made = place_without(behind)
+    if not made and lost is None:
+        states = cluster.nodes
+        behind = frozenset(name for name in behind if name in states and states[name].queue_ms > 0)
+        made = place_without(behind) if behind else []
+    if not made:
+        return None
     second = SecondRun(
         task=lagging.task,
         attempt=lagging.attempt,

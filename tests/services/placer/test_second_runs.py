@@ -2,11 +2,14 @@
 
 import pytest
 
+from splitplace.messages.placing import StagePlacement
 from splitplace.messages.second_run import OverdueOutputs, SecondPart, TaskLagging
+from splitplace.messages.task import TaskPlaced
 from splitplace.policies.placement import placement_policy
+from splitplace.policies.placement.earliest_finish import EarliestFinish
 from splitplace.services.placer.core import PlacerCore
-from splitplace.services.placer.second_runs import SecondPlacing
-from tests.support.examples import all_of, node, snapshot, three_ways
+from splitplace.services.placer.second_runs import SecondPlacing, place_again
+from tests.support.examples import all_of, cluster, node, snapshot, three_ways
 from tests.support.messages import decided, finished
 
 APP = three_ways(image_ms=10)
@@ -133,6 +136,38 @@ def test_what_is_lost_with_a_replica_is_placed_on_any_other_node() -> None:
     assert part.micro_batches == numbers
     assert lost not in part.placed.nodes
     assert part.placed.reason == f"lost on {lost}"
+
+
+def chain(queues: dict[str, float]) -> SecondPlacing | None:
+    """Place again what is overdue of a chain that each of these nodes has a stage of."""
+    stages = zip(APP.variant("layer").stages, queues, strict=True)
+    first = TaskPlaced(
+        task="c.t",
+        attempt=1,
+        application=APP.name,
+        variant="layer",
+        batch=10,
+        micro_batch=4,
+        policy="test",
+        stages=tuple(StagePlacement(stage=stage.name, node=name, work_ms=1.0) for stage, name in stages),
+        predicted_ms=100.0,
+        reason="",
+    )
+    view = cluster(*(node(name, loaded=all_of(APP), queue_ms=queue_ms) for name, queue_ms in queues.items()))
+    return place_again(
+        APP, first, lagging(), EarliestFinish(), view, now_ms=0.0, due_ms=5000.0, avoid=frozenset()
+    )
+
+
+def test_a_chain_on_all_nodes_leaves_the_one_that_still_has_work() -> None:
+    part = only_part(made_of(chain({"a": 0.0, "b": 400.0, "c": 0.0})))
+    assert part.placed.reason == "overdue on b"
+    assert "b" not in part.placed.nodes
+
+
+@pytest.mark.parametrize("queue_ms", [0.0, 400.0])
+def test_where_no_node_of_a_chain_stands_out_it_has_no_second_run(queue_ms: float) -> None:
+    assert chain(dict.fromkeys("abc", queue_ms)) is None
 
 
 def test_what_is_lost_and_cannot_be_in_time_is_left_to_the_next_attempt() -> None:
