@@ -24,6 +24,8 @@ _BURN = "while True: pass"
 _QUOTA = "48m"
 _BLOCK_BYTES = 1 << 16
 _RECONNECT_AFTER_S = 0.5
+_LAST_ANSWERS_S = 10.0
+"""For answers to the last hostile messages."""
 _TRIES = 5
 
 
@@ -74,6 +76,7 @@ class Injector:
             async with asyncio.TaskGroup() as group:  # one that fails heals and ends all others
                 for fault in faults:
                     group.create_task(self._one(fault))
+            await self._mallory.heard_all(_LAST_ANSWERS_S)
         finally:
             end_all(self._burners + self._clones)
             await asyncio.shield(self._mallory.clean_up())
@@ -169,6 +172,14 @@ class Mallory:
         self._history = history
         self._waits = {row.answer_topic: row.name for row in POISONS if row.answer_topic is not None}
         self._retained: list[str] = []
+        self._unanswered: set[str] = set()
+
+    async def heard_all(self, patience_s: float) -> None:
+        """Wait until every hostile message that must be answered was, or patience ends."""
+        for _ in range(int(patience_s / 0.1)):
+            if not self._unanswered:
+                return
+            await asyncio.sleep(0.1)
 
     async def listen(self) -> None:
         """Take answers until cancelled."""
@@ -182,6 +193,7 @@ class Mallory:
 
     def _take(self, poison: str, payload: PayloadType) -> None:
         status = str(decoded(payload).get("status"))
+        self._unanswered.discard(poison)
         self._history.add(PoisonAnswered(at_s=self._history.now_s, poison=poison, status=status))
 
     async def send(self, name: str) -> None:
@@ -190,6 +202,8 @@ class Mallory:
         message = await asyncio.to_thread(poison.make)
         if message.retain:
             self._retained.append(message.topic)
+        if poison.answer_topic is not None:
+            self._unanswered.add(name)
         if await self._publish(message, poison.client_id):
             self._history.add(
                 PoisonSent(
@@ -199,6 +213,7 @@ class Mallory:
                 )
             )
         else:
+            self._unanswered.discard(name)
             self._history.note(f"the broker does not take {name}")
 
     async def clean_up(self) -> None:
