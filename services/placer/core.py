@@ -264,7 +264,14 @@ class PlacerCore:
         if isinstance(found, Infeasible):
             return self._refuse(decided, variant, found.reason)
         prepare = missing_hints(self._cluster, decided.task, decided.attempt, found)
-        self._cluster.placed(decided.task, decided.attempt, found.stage_work(), now_ms, due_ms=due_ms)
+        self._cluster.placed(
+            decided.task,
+            decided.attempt,
+            found.stage_work(),
+            now_ms,
+            due_ms=due_ms,
+            forget_ms=forgotten_ms(due_ms, decided.grace_ms),
+        )
         if self._loading is not None:
             self._loading.placed(found.job)
         return Placing(self._placed(decided, found), prepare)

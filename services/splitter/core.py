@@ -49,6 +49,11 @@ class _TrackedTask:
     loads: bool = False
     """Whether a node has to load what it was given: that tells nothing of the network's speed."""
 
+    @property
+    def forget_ms(self) -> float:
+        """When it is forgotten although its end was never heard."""
+        return forgotten_ms(self.due_ms, self.accepted.grace_ms)
+
 
 class _SavedState(Part):
     """The saved state."""
@@ -141,7 +146,8 @@ class SplitterCore:
         except GroupingError:
             return
         due_ms = record.due_ms if record else now_ms + (placed.predicted_ms or 0.0)
-        self._cluster.placed(placed.task, placed.attempt, work, now_ms, due_ms=due_ms)
+        forget_ms = record.forget_ms if record else 0.0
+        self._cluster.placed(placed.task, placed.attempt, work, now_ms, due_ms=due_ms, forget_ms=forget_ms)
 
     def finished(self, finished: TaskFinished, now_ms: float) -> list[TaskDecided]:
         """Learn from a task that ended; decide tasks that waited for its memory."""
@@ -194,7 +200,7 @@ class SplitterCore:
     def _forget_overdue(self, now_ms: float) -> None:
         """Forget tasks whose end was never heard: the gateway died before it could tell."""
         for task, record in list(self._records.items()):
-            if now_ms > forgotten_ms(record.due_ms, record.accepted.grace_ms):
+            if now_ms > record.forget_ms:
                 del self._records[task]
                 self._waiting.pop(task, None)
 
@@ -228,7 +234,14 @@ class SplitterCore:
         if isinstance(placement, Placement):
             hint = foreseen_of(placement, self._cluster)
             work = placement.stage_work()
-            self._cluster.placed(accepted.task, accepted.attempt, work, now_ms, due_ms=record.due_ms)
+            self._cluster.placed(
+                accepted.task,
+                accepted.attempt,
+                work,
+                now_ms,
+                due_ms=record.due_ms,
+                forget_ms=record.forget_ms,
+            )
             record.context = context
             record.uncorrected_ms = placement.prediction.response_ms
             record.loads = self._must_load(placement)

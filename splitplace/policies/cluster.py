@@ -20,7 +20,7 @@ from splitplace.policies.memory import described_bytes
 from splitplace.policies.tracked_node import RemainingLoad, TrackedNode, tracked_node
 
 STALE_AFTER_MS = 60_000.0
-"""Time after its expected end at which a placement without an outcome is dropped; at least as long as the
+"""Time after its expected end at which a placement without an outcome may be dropped; at least as long as the
 placement was expected to take."""
 
 MAX_OUTSTANDING = 10_000
@@ -89,6 +89,7 @@ class ClusterView:
         self._nodes: dict[str, TrackedNode] = {}
         self._states: dict[str, NodeState] = {}
         self._ledger: dict[str, _Placed] = {}
+        self._next_stale_ms = inf
         self._sequence: int | None = None
         self._latest: tuple[ClusterState | None, float] = None, nan
         self._hop_ms = cost.HOP_MS
@@ -122,7 +123,14 @@ class ClusterView:
         self._states = {name: node.state for name, node in nodes.items()}
 
     def placed(
-        self, task: str, attempt: int, work: Iterable[StageWork], now_ms: float, *, due_ms: float = inf
+        self,
+        task: str,
+        attempt: int,
+        work: Iterable[StageWork],
+        now_ms: float,
+        *,
+        due_ms: float = inf,
+        forget_ms: float = 0.0,
     ) -> None:
         """Note the stages of a task on their nodes. Replaces another note; an older attempt is ignored.
 
@@ -132,6 +140,8 @@ class ClusterView:
             work: the stages with their nodes.
             now_ms: the present moment.
             due_ms: the task's deadline; nodes run the earliest first.
+            forget_ms: no outcome is needed from then on, but not before `STALE_AFTER_MS`. A note that
+                replaces another one is kept at least as long.
         """
         before = self._ledger.get(task)
         placed_work = tuple(work)
@@ -139,6 +149,7 @@ class ClusterView:
             return
         if before is not None:
             self._withdraw(task, before, now_ms, done=False)
+            forget_ms = max(forget_ms, before.stale_ms)
         self._forget_stale(now_ms)
         if not placed_work:
             return
@@ -148,9 +159,9 @@ class ClusterView:
             if node is not None:
                 self._add(node, task, stage, now_ms, due_ms)
                 end_ms = max(end_ms, node.busy_until_ms)
-        self._ledger[task] = _Placed(
-            attempt, placed_work, due_ms, end_ms + max(STALE_AFTER_MS, end_ms - now_ms)
-        )
+        stale_ms = max(forget_ms, end_ms + max(STALE_AFTER_MS, end_ms - now_ms))
+        self._ledger[task] = _Placed(attempt, placed_work, due_ms, stale_ms)
+        self._next_stale_ms = min(self._next_stale_ms, stale_ms)
 
     def finished(self, task: str, now_ms: float) -> None:
         """Take a task out of the ledger, whatever its outcome. Unknown tasks are ignored."""
@@ -355,12 +366,16 @@ class ClusterView:
                 self._columns.refresh(index)
 
     def _forget_stale(self, now_ms: float) -> None:
-        """Drop stale placements, oldest first; one that is not stale yet holds up later ones for a moment."""
-        while self._ledger:
+        """Drop stale placements, and the oldest ones where there are too many."""
+        while len(self._ledger) >= MAX_OUTSTANDING:
             task, placed = next(iter(self._ledger.items()))
-            if now_ms < placed.stale_ms and len(self._ledger) < MAX_OUTSTANDING:
-                return
             self._withdraw(task, placed, now_ms, done=True)
+        if now_ms < self._next_stale_ms:
+            return
+        for task, placed in list(self._ledger.items()):
+            if now_ms >= placed.stale_ms:
+                self._withdraw(task, placed, now_ms, done=True)
+        self._next_stale_ms = min((placed.stale_ms for placed in self._ledger.values()), default=inf)
 
 
 def _occupied_ms(node: TrackedNode, work: StageWork) -> float:

@@ -208,6 +208,20 @@ def test_placements_whose_end_is_never_reported_are_forgotten() -> None:
     assert view.free_bytes("a") == 100_000_000
 
 
+def test_placements_are_kept_while_their_tasks_may_end_and_do_not_hold_up_others() -> None:
+    """A task without a deadline takes its memory until it ends, however late it is."""
+    view = cluster(node("a"))
+    view.placed("c.patient", 1, [work("a", 100)], 0.0, forget_ms=inf)
+    view.placed("c.lost", 1, [work("a", 100)], 0.0)
+    view.apply(snapshot(node("a")), STALE_AFTER_MS + 201)
+    assert view.outstanding == 1
+    view.placed("c.patient", 1, [work("a", 50)], STALE_AFTER_MS + 300)
+    view.apply(snapshot(node("a")), 10 * STALE_AFTER_MS)
+    assert view.outstanding == 1
+    view.finished("c.patient", 10 * STALE_AFTER_MS)
+    assert view.outstanding == 0
+
+
 def test_the_ledger_is_bounded() -> None:
     view = cluster(node("a"))
     for index in range(MAX_OUTSTANDING + 5):
