@@ -10,26 +10,38 @@ import contextlib
 import logging
 import threading
 import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn, Protocol, Self
 
 import aiomqtt
 from paho.mqtt.client import Client as PahoClient
 from paho.mqtt.client import ConnectFlags, DisconnectFlags, MQTTMessage
+from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from typing_extensions import override
 
-from splitplace.bus import packets
 from splitplace.bus.batches import Batches
-from splitplace.bus.flight import ENDED, MAX_IN_FLIGHT, Flight
-from splitplace.bus.packets import Acknowledged, Published
-from splitplace.bus.publication import Publication
+from splitplace.bus.publication import ConnectionLostError, Publication, RefusedError
 from splitplace.bus.sockets import acknowledge_tcp, is_pending
 
-_MOST_TOSSED_BYTES = 2 * 1024 * 1024
-"""While more than this waits to be written, publications with QoS 0 are dropped."""
+_SLOTS = 20
+"""Publications of any size in flight at a time. More would keep pings waiting on a slow link."""
+_MAX_IN_FLIGHT = 256
+"""Publications in flight at a time, small ones included."""
+_MAX_WAITING = 4096
+"""Small publications that may wait until others are acknowledged."""
+_SMALL_BYTES = 16 * 1024
+"""Publications up to this size do not wait for a slot."""
 
 _SENT_POLL_S = 0.01
+
+_ENDED = "the connection ended"
+
+Ended = Callable[[Exception | None], None]
+"""Told how a publication has ended: None if the broker has it."""
 
 # Reason codes of MQTT 5 (2.4).
 _SILENT = 0x8D
@@ -69,7 +81,7 @@ class TakenOverError(aiomqtt.MqttError):
 class Receiver(Protocol):
     """Gets what a client reads."""
 
-    def dispatch(self, message: Published) -> None:
+    def dispatch(self, message: MQTTMessage) -> None:
         """Take a message. Must not fail."""
 
     def read(self, *, is_empty: bool) -> None:
@@ -100,15 +112,16 @@ class BrokerClient(aiomqtt.Client):
         self._client.manual_ack_set(manual_ack)
         self._client.max_inflight_messages_set(0)  # it is counted here: in paho it costs more the more wait
         self._batches = Batches(self._client)
-        self._reads_messages = manual_ack and receiver is not None
-        """Whether messages go past paho, which acknowledges by itself otherwise."""
-        self._is_write_due = self._has_writer = False
         self._thread = threading.get_ident()
         self._receiver = receiver
-        self._early: list[Published] | None = []
+        self._early: list[MQTTMessage] | None = []
         """Messages that came before `deliver` was called; None afterwards."""
-        self.flight = Flight(self._put)
-        """The publications under way."""
+        self._in_flight: dict[int, tuple[float, Ended]] = {}
+        """When each publication was sent, and who is told of its end, by packet number."""
+        self._most_at_once = 0
+        self._waiting: deque[tuple[Publication, Ended]] = deque()
+        """Small publications that are sent as others are acknowledged."""
+        self._slots = asyncio.Semaphore(_SLOTS)
         self._is_over = False
         self._closed_by: ReasonCode | None = None
 
@@ -145,42 +158,81 @@ class BrokerClient(aiomqtt.Client):
     async def ended(self) -> NoReturn:
         """Wait for the end of the connection, and raise aiomqtt.MqttError."""
         await asyncio.wait([self._disconnected])
-        raise aiomqtt.MqttError(ENDED) from self._disconnected.exception()
+        raise aiomqtt.MqttError(_ENDED) from self._disconnected.exception()
 
-    def acknowledge(self, packet: int) -> None:
-        """Tell the broker that a QoS 1 message has been handled."""
-        self._batches.put(packets.acknowledgement(packet))
-        self._write_soon()
+    def publish_at_once(self, publication: Publication, ended: Ended) -> bool:
+        """Publish without waiting. Return False if this is too large, or too many wait.
+
+        Args:
+            publication: what to publish.
+            ended: called when the broker has it, or with the reason why it has not: RefusedError,
+                ConnectionLostError, TimeoutError, or another aiomqtt.MqttError. Never called from here.
+        """
+        if (
+            len(publication.payload) > _SMALL_BYTES
+            or self._slots.locked()
+            or len(self._waiting) >= _MAX_WAITING
+            or self._is_over
+        ):
+            return False
+        self._waiting.append((publication, ended))
+        self._send_waiting()
+        return True
 
     def toss(self, publication: Publication) -> bool:
         """Publish with QoS 0, without an account. Return False, without sending, if too much waits."""
-        too_much = self._batches.outgoing_bytes > _MOST_TOSSED_BYTES
-        if too_much or self._is_over or self._client.socket() is None:
+        if self._is_over or len(self._client._out_packet) >= _MAX_WAITING:  # noqa: SLF001
             return False
-        self._put(publication)
-        return True
+        return self._client.publish(*publication).rc == MQTTErrorCode.MQTT_ERR_SUCCESS
 
-    def _put(self, publication: Publication) -> int:
-        """Write a publication soon; see `Flight`."""
-        if self._client.socket() is None:
-            raise aiomqtt.MqttError(ENDED)
-        name, payload, qos, retain, properties = publication
-        topic = name.encode()
-        self._client._raise_for_invalid_topic(topic)  # noqa: SLF001
-        packet = self._client._mid_generate() if qos else 0  # noqa: SLF001
-        self._batches.put(
-            packets.publish(topic, payload, qos=qos, retain=retain, packet=packet, properties=properties)
-        )
-        self._write_soon()
-        return packet
+    def _send_waiting(self) -> None:
+        while self._waiting and len(self._in_flight) < self._most_at_once:
+            publication, ended = self._waiting.popleft()
+            sent = self._client.publish(*publication)
+            if sent.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                self._loop.call_soon(ended, aiomqtt.MqttCodeError(sent.rc, "Could not publish message"))
+            elif sent.is_published():
+                self._loop.call_soon(ended, None)
+            else:
+                self._in_flight[sent.mid] = self._loop.time(), ended
 
     async def publish_once(self, publication: Publication) -> None:
-        """Publish, and wait until the broker has it; raises as `Flight.publish_once`."""
-        await self.flight.publish_once(publication)
+        """Publish, and wait until the broker has it.
+
+        Raises:
+            RefusedError: the broker refuses it.
+            ConnectionLostError: the connection ended first.
+            aiomqtt.MqttError: it was not sent at all.
+        """
+        async with self._slots:
+            if self._is_over:
+                raise aiomqtt.MqttError(_ENDED)
+            sent = self._client.publish(*publication)
+            if sent.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                raise aiomqtt.MqttCodeError(sent.rc, "Could not publish message")
+            if sent.is_published():
+                return
+            acknowledged: asyncio.Future[None] = self._loop.create_future()
+            self._in_flight[sent.mid] = self._loop.time(), partial(_settle, acknowledged)
+            try:
+                await acknowledged
+            finally:
+                self._in_flight.pop(sent.mid, None)
+
+    def forget(self, after_s: float) -> None:
+        """End the publications that were sent longer ago than this, with TimeoutError."""
+        while self._in_flight:
+            packet, (sent_s, ended) = next(iter(self._in_flight.items()))
+            if self._loop.time() - sent_s < after_s:
+                return
+            del self._in_flight[packet]
+            ended(TimeoutError())
+            self._send_waiting()
 
     async def sent(self) -> None:
         """Wait until nothing is in flight or to be written."""
-        while not self._is_over and (self.flight or self._batches.wants_write):  # noqa: ASYNC110
+        batches = self._batches
+        while not self._is_over and (self._in_flight or self._waiting or batches.wants_write):  # noqa: ASYNC110
             await asyncio.sleep(_SENT_POLL_S)
 
     def abandon(self) -> None:
@@ -188,7 +240,12 @@ class BrokerClient(aiomqtt.Client):
         self._is_over = True
         self._client.disconnect()
         self._close_socket()
-        self.flight.end()
+        in_flight, self._in_flight = self._in_flight, {}
+        for _, ended in in_flight.values():
+            ended(ConnectionLostError(_ENDED))
+        waiting, self._waiting = self._waiting, deque()
+        for _, ended in waiting:
+            ended(aiomqtt.MqttError(_ENDED))
 
     @override
     def _client_connect(self) -> None:
@@ -211,37 +268,29 @@ class BrokerClient(aiomqtt.Client):
         reason_code: ReasonCode,
         properties: Properties | None = None,
     ) -> None:
-        self.flight.begin(getattr(properties, "ReceiveMaximum", MAX_IN_FLIGHT))
+        allowed = getattr(properties, "ReceiveMaximum", _MAX_IN_FLIGHT)
+        slots = max(1, min(allowed // 2, _SLOTS))  # Mosquitto's default allows no more than our slots
+        self._slots = asyncio.Semaphore(slots)
+        self._most_at_once = max(1, min(allowed, _MAX_IN_FLIGHT) - slots)
         super()._on_connect(client, userdata, flags, reason_code, properties)
 
     @override
     def _on_message(self, client: PahoClient, userdata: Any, message: MQTTMessage) -> None:
         if self._receiver is None:
             super()._on_message(client, userdata, message)
-        else:
-            self._take(Published.of(message))
-
-    def _take(self, message: Published) -> None:
-        if self._early is not None:
-            self._early.append(message)
-        elif self._receiver is not None:
+        elif self._early is None:
             self._receiver.dispatch(message)
-
-    def _read_packet(self) -> bool:
-        """Read a packet. Return whether there may be more of what has come."""
-        found = self._batches.first()
-        if found is None:
-            return False
-        packet = found.packet
-        if isinstance(packet, Published) and self._reads_messages:
-            self._batches.took(found)
-            self._take(packet)
-        elif isinstance(packet, Acknowledged) and packet.packet in self.flight:
-            self._batches.took(found)
-            self.flight.acknowledged(packet)
         else:
-            self._client.loop_read()
-        return self._batches.has_incoming or is_pending(self._client.socket())
+            self._early.append(message)
+
+    @override
+    def _on_publish(
+        self, client: PahoClient, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
+    ) -> None:
+        _, ended = self._in_flight.pop(mid, (0.0, None))
+        if ended is not None:
+            ended(RefusedError(str(reason_code)) if reason_code.is_failure else None)
+            self._send_waiting()
 
     @override
     def _on_disconnect(
@@ -280,11 +329,13 @@ class BrokerClient(aiomqtt.Client):
                 return
             began_s = time.thread_time()
             try:
-                while self._read_packet():
+                client.loop_read()
+                while self._batches.has_incoming or is_pending(client.socket()):
                     if time.thread_time() - began_s > _TURN_S:
                         is_due = True
                         self._loop.call_soon(read_on)
                         break
+                    client.loop_read()
             except Exception as error:  # noqa: BLE001 - as aiomqtt
                 self._fail(error)
             if self._receiver is not None:
@@ -301,33 +352,23 @@ class BrokerClient(aiomqtt.Client):
     @override
     def _on_socket_register_write(self, client: PahoClient, userdata: Any, sock: Any) -> None:
         # aiomqtt adds the writer a moment later, when the socket may be closed and its number another's.
+        def write() -> None:
+            if sock.fileno() < 0:
+                return
+            try:
+                self._batches.write()
+            except Exception as error:  # noqa: BLE001 - as aiomqtt
+                self._fail(error)
+            if sock.fileno() >= 0:
+                if self._batches.wants_write:
+                    self._loop.add_writer(sock.fileno(), write)
+                else:
+                    self._loop.remove_writer(sock.fileno())
+
         if threading.get_ident() == self._thread:
-            self._write_soon()
+            self._loop.call_soon(write)  # what else is published in this turn of the loop goes with it
         else:
-            self._loop.call_soon_threadsafe(self._write_soon)
-
-    def _write_soon(self) -> None:
-        """Write in the next turn of the loop: what else is published in this one goes with it."""
-        if not self._is_write_due:
-            self._is_write_due = True
-            self._loop.call_soon(self._write)
-
-    def _write(self) -> None:
-        self._is_write_due = False
-        sock = self._client.socket()
-        if sock is None or sock.fileno() < 0:
-            return
-        try:
-            self._batches.write()
-        except Exception as error:  # noqa: BLE001 - as aiomqtt
-            self._fail(error)
-        if sock.fileno() >= 0:
-            if self._batches.wants_write:
-                self._loop.add_writer(sock.fileno(), self._write)
-                self._has_writer = True
-            elif self._has_writer:
-                self._loop.remove_writer(sock.fileno())
-                self._has_writer = False
+            self._loop.call_soon_threadsafe(write)
 
     @override
     def _on_socket_unregister_write(self, client: PahoClient, userdata: Any, sock: Any) -> None:
@@ -337,9 +378,22 @@ class BrokerClient(aiomqtt.Client):
     def _on_socket_close(self, client: PahoClient, userdata: Any, sock: Any) -> None:
         if sock.fileno() >= 0:
             self._loop.remove_writer(sock.fileno())
-        self._has_writer = False
         super()._on_socket_close(client, userdata, sock)
 
     def _fail(self, error: Exception) -> None:
         if not self._disconnected.done():
             self._disconnected.set_exception(error)
+
+
+def _settle(future: asyncio.Future[None], error: Exception | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
+
+
+def acknowledge(client: aiomqtt.Client, packet: int) -> None:
+    """Tell the broker that a QoS 1 message has been handled."""
+    client._client.ack(packet, 1)  # noqa: SLF001

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
 
@@ -17,7 +18,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from splitplace.bus.background import BackgroundTasks
-from splitplace.bus.client import BrokerClient, TakenOverError
+from splitplace.bus.client import BrokerClient, TakenOverError, acknowledge
 from splitplace.bus.exchange import Exchange
 from splitplace.bus.handlers import Handlers
 from splitplace.bus.hints import hint
@@ -178,7 +179,7 @@ class Bus(Subscriber):
                 connection = self._identity.connected(reconnect.patience_s, self._handlers)
                 async with connection as client:
                     accepted_s = clock()
-                    self._handlers.connected(client.acknowledge)
+                    self._handlers.connected(partial(acknowledge, client))
                     await self._welcome(client)
                     client.deliver()
                     await client.ended()
@@ -248,7 +249,7 @@ class Bus(Subscriber):
         while True:
             await asyncio.sleep(_FORGOTTEN_AFTER_S / 20)
             if self._client is not None:
-                self._client.flight.forget(_FORGOTTEN_AFTER_S)
+                self._client.forget(_FORGOTTEN_AFTER_S)
 
     # --- outgoing ----------------------------------------------------------------------------------
 

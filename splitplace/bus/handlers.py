@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
+from paho.mqtt.client import MQTTMessage
 from pydantic import ValidationError
 
 from splitplace.bus.background import TURN_MS, now_ms
 from splitplace.bus.drain import Drain
 from splitplace.bus.incoming import RawReceived, Received, parse
-from splitplace.bus.packets import Published
 from splitplace.bus.statistics import Statistics
 from splitplace.bus.subscriptions import (
     HandedOver,
@@ -124,7 +124,7 @@ class Handlers:
     ) -> None:
         """Call a handler for the valid messages of a topic. See `Bus.subscribe_at_once`."""
 
-        def at_once(name: str, message: Published) -> Rest | None:
+        def at_once(name: str, message: MQTTMessage) -> Rest | None:
             if cleared is not None and not message.payload:
                 cleared(topic.match(name) or {})
                 return None
@@ -160,7 +160,7 @@ class Handlers:
     ) -> TopicWatch:
         """Hand the valid messages of a topic to a callback as they arrive."""
 
-        def handle(name: str, message: Published) -> None:
+        def handle(name: str, message: MQTTMessage) -> None:
             received = self._validate(topic, name, message)
             if received is not None:
                 callback(received)
@@ -196,14 +196,17 @@ class Handlers:
         """The connection has ended: what came on it is handled, and acknowledged to nobody."""
         self._receipts = None
 
-    def dispatch(self, message: Published) -> None:
+    def dispatch(self, message: MQTTMessage) -> None:
         """Take a message from the connection. Never fails: that would cost the connection."""
         if self._receipts is None:
             return
         self._statistics.received += 1
         self._statistics.received_bytes += len(message.payload)
-        receipt = self._receipts.arrived(message.packet) if message.qos else None
-        name = message.topic.removeprefix(self._prefix)
+        receipt = self._receipts.arrived(message.mid) if message.qos else None
+        try:
+            name = message.topic.removeprefix(self._prefix)
+        except UnicodeDecodeError:
+            name = ""  # matches nothing
         arrived_ms = now_ms()
         since_ms = self._drain.read(len(self._receipts), arrived_ms)
         arrival = QueuedMessage(name, message, self._receipts, receipt, arrived_ms, since_ms)
@@ -253,7 +256,7 @@ class Handlers:
 
     def _is_left_at_once(
         self,
-        at_once: Callable[[str, Published], Rest | None],
+        at_once: Callable[[str, MQTTMessage], Rest | None],
         subscription: Subscription,
         arrival: QueuedMessage,
     ) -> bool:
@@ -311,9 +314,9 @@ class Handlers:
             if arrival.receipts is self._receipts:
                 arrival.acknowledge()
 
-    def _validate(self, topic: Topic[MessageT], name: str, message: Published) -> Received[MessageT] | None:
+    def _validate(self, topic: Topic[MessageT], name: str, message: MQTTMessage) -> Received[MessageT] | None:
         try:
-            return parse(topic, name, message.payload)
+            return parse(topic, name, bytes(message.payload))
         except (ValidationError, FrameError) as error:
             self._statistics.rejected += 1
             log.debug("rejected a message on %s: %s", name, error)

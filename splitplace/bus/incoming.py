@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from splitplace.bus.packets import Published
+from paho.mqtt.client import MQTTMessage
+
 from splitplace.messages.base import Message
 from splitplace.messages.frames import FrameError, unpack
 from splitplace.messages.topics import Topic
@@ -79,7 +80,7 @@ def parse(topic: Topic[MessageT], name: str, payload: bytes) -> Received[Message
     return Received(parameters, content, body)
 
 
-def request_properties(message: Published) -> RequestProperties:
+def request_properties(message: MQTTMessage) -> RequestProperties:
     """Return the MQTT 5 properties of a message; all unset for MQTT 3.1.1."""
     given = message.properties
     if given is None:

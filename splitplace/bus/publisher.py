@@ -84,7 +84,7 @@ class Publisher:
             else:
                 self._spawn(later(_is_strike(error, client, sent_s)))
 
-        if client is None or not client.flight.publish_at_once(publication, ended):
+        if client is None or not client.publish_at_once(publication, ended):
             self._spawn(later())
 
     def _toss(self, publication: Publication) -> None:
@@ -101,7 +101,7 @@ class Publisher:
         """Publish and wait for the broker's word. Return whether it took the publication."""
         client, sent_s = self._client_now(), _now_s()
         ended: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
-        if client is None or not client.flight.publish_at_once(publication, partial(_settle, ended)):
+        if client is None or not client.publish_at_once(publication, partial(_settle, ended)):
             return await self._repeat(publication)
         error = await ended
         if error is None:

@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from paho.mqtt.client import MQTTMessage
+
 from splitplace.bus.background import Turn, now_ms
 from splitplace.bus.incoming import RawReceived, request_properties
-from splitplace.bus.packets import Published
 from splitplace.messages import limits
 from splitplace.messages.topics import Topic
 
@@ -85,7 +86,7 @@ class QueuedMessage:
 
     name: str
     """Topic without prefix."""
-    message: Published
+    message: MQTTMessage
     receipts: Receipts
     """The receipts of the connection it came on."""
     receipt: Receipt | None
@@ -101,14 +102,15 @@ class QueuedMessage:
         """Return it for a handler that decodes it itself."""
         properties = request_properties(self.message)
         parameters = topic.match(self.name) or {}
+        payload = bytes(self.message.payload)  # no copy: paho makes bytes of it
         return RawReceived(
             parameters,
-            self.message.payload,
+            payload,
             properties,
             self.message.retain,
             self.arrived_ms,
             self.since_ms,
-            redelivered=self.message.dup,
+            redelivered=bool(self.message.dup),
         )
 
     def acknowledge(self) -> None:
@@ -142,7 +144,7 @@ class Subscription:
     """Looks at each message as it arrives. Returns what a worker has to do; None if nothing is left."""
     others_only: bool = False
     """Whether the broker leaves out what this connection publishes, if it can."""
-    at_once: Callable[[str, Published], Rest | None] | None = None
+    at_once: Callable[[str, MQTTMessage], Rest | None] | None = None
     """Handles each message by its name as it arrives; returns as `look`."""
     is_local: bool = False
     """Whether its messages come from this process only, and not from the broker."""
@@ -157,7 +159,7 @@ class TopicWatch:
 
     filter: str
     pattern: re.Pattern[str]
-    handle: Callable[[str, Published], None]
+    handle: Callable[[str, MQTTMessage], None]
     qos: int
 
 

@@ -3,10 +3,10 @@
 import asyncio
 
 import pytest
+from paho.mqtt.client import MQTTMessage
 
 from splitplace.bus.handlers import Handlers
 from splitplace.bus.incoming import Received
-from splitplace.bus.packets import Published
 from splitplace.bus.statistics import Statistics
 from splitplace.bus.subscriptions import Rest
 from splitplace.messages.cluster import CancelTask
@@ -59,8 +59,10 @@ def cancelled(task: str) -> Received[CancelTask]:
     return Received({"node": "n1"}, CancelTask(node="n1", task=task, attempt=1), memoryview(b""))
 
 
-def arrived(packet: int, payload: bytes) -> Published:
-    return Published("p/node/n1/cancel", payload, qos=1, packet=packet)
+def arrived(packet: int, payload: bytes) -> MQTTMessage:
+    message = MQTTMessage(packet, b"p/node/n1/cancel")
+    message.payload, message.qos = payload, 1
+    return message
 
 
 async def test_what_is_handed_over_is_handled_in_the_next_turn_in_its_order_whatever_its_topic(
