@@ -40,6 +40,7 @@ __all__ = ["Bus", "RawReceived", "Received", "RequestProperties", "Statistics", 
 log = logging.getLogger(__name__)
 
 MessageT = TypeVar("MessageT", bound=Message)
+AnswerT = TypeVar("AnswerT")
 
 RECEIVE_MAXIMUM = 256
 """Unacknowledged messages that the broker may send. Mosquitto 2.0.11 ignores it."""
@@ -133,7 +134,7 @@ class Bus(Subscriber):
             self._handlers.unwatch(watch)
             if self._client is not None and watch.filter not in self._handlers.filters:
                 with contextlib.suppress(aiomqtt.MqttError):
-                    await self._client.unsubscribe(name, timeout=_UNSUBSCRIBE_S)
+                    await _answered(self._client, self._client.unsubscribe(name, timeout=_UNSUBSCRIBE_S))
 
     # --- life --------------------------------------------------------------------------------------
 
@@ -228,7 +229,8 @@ class Bus(Subscriber):
     async def _subscribe(self, client: BrokerClient, name: str, qos: int) -> None:
         others_only = name in self._handlers.others_only
         options = self._identity.session.subscription(qos, others_only=others_only)
-        for code in await client.subscribe(f"{self.settings.prefix}/{name}", options=options):
+        filter_ = f"{self.settings.prefix}/{name}"
+        for code in await _answered(client, client.subscribe(filter_, options=options)):
             if isinstance(code, ReasonCode) and code.is_failure:
                 self.statistics.refused += 1
                 self._warnings.warn(
@@ -337,3 +339,19 @@ class Bus(Subscriber):
         """
         name = topic if absolute else f"{self.settings.prefix}/{topic}"
         self._publisher.post(Publication(name, payload, qos, retain, properties), refused)
+
+
+async def _answered(client: BrokerClient, question: Coroutine[Any, Any, AnswerT]) -> AnswerT:
+    """Wait for the broker's answer while the connection lives; aiomqtt itself would wait on.
+
+    Raises:
+        aiomqtt.MqttError: the connection has ended.
+    """
+    asked, ended = asyncio.ensure_future(question), asyncio.ensure_future(client.ended())
+    try:
+        await asyncio.wait({asked, ended}, return_when=asyncio.FIRST_COMPLETED)
+        return await (asked if asked.done() else ended)
+    finally:
+        asked.cancel()
+        ended.cancel()
+        await asyncio.gather(asked, ended, return_exceptions=True)

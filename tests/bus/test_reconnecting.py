@@ -15,7 +15,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from splitplace.bus import connection, reconnect
 from splitplace.bus.client import BrokerClient
-from splitplace.bus.connection import Bus
+from splitplace.bus.connection import Bus, Received
 from splitplace.bus.reconnect import FIRST_PATIENCE_S, HELD_S, LAST_PATIENCE_S, LAST_PAUSE_S, Reconnect
 from splitplace.bus.service import Service
 from splitplace.bus.settings import Settings
@@ -36,6 +36,21 @@ def status(node: str) -> NodeStatus:
 async def test_an_attempt_ends_at_once_when_the_other_side_closes() -> None:
     async with odd_broker("closes") as server, Bus(Settings(broker=server.url), "early"):
         await until(lambda: len(server.taken_s) == 4, 10)
+
+
+async def test_a_broker_that_dies_while_subscriptions_are_made_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection, "_FORGOTTEN_AFTER_S", 3600.0)
+    async with odd_broker("closes_when_subscribed") as server:
+        bus = Bus(Settings(broker=server.url), "subscriber")
+        bus.subscribe(NODE_STATUS, ignored)
+        async with bus:
+            await until(lambda: len(server.taken_s) == 4, 10)
+
+
+async def ignored(_: Received[NodeStatus]) -> None:
+    pass
 
 
 async def test_a_bus_is_back_soon_after_the_broker_behind_a_proxy_is(broker: Broker) -> None:

@@ -53,6 +53,15 @@ class OddBroker:
         await self._answer(reader, writer, ACCEPTED)
         writer.close()
 
+    async def _closes_when_subscribed(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await self._answer(reader, writer, ACCEPTED)
+        with contextlib.suppress(OSError):
+            while (packet := await reader.read(4096)) and packet[0] != SUBSCRIBE:
+                pass
+        writer.close()
+
     async def _says_taken_over(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self._answer(reader, writer, ACCEPTED + TAKEN_OVER)
         writer.close()
