@@ -2,9 +2,9 @@
 
 `docs/task-life.md` shows the phases and transitions; a test checks the page against `TRANSITIONS`.
 
-Every trouble leads to the same place: `_retry`, which begins the next attempt. There is one exception. Where
-some branches of the answer are left and a new attempt would come too late, the attempt goes on without what
-was lost (phase `degraded`), for a partial answer at the deadline.
+Every trouble leads to `_retry`, which begins the next attempt, with two exceptions. What a lost replica still
+owes runs a second time in the same attempt. Where some branches are left and a new attempt would come too
+late, the attempt goes on without what was lost (phase `degraded`), for a partial answer at the deadline.
 
 Two shells drive this core: `services.gateway.service` on MQTT and real time, and `simulator.simulation` on a
 virtual clock. All times are points on the clock of the shell, in ms.
@@ -105,7 +105,7 @@ class GatewayCore:
         return self._after(task, self._dispatch(task, placed, now_ms))
 
     def second_run(self, second: SecondRun, now_ms: float) -> list[Instruction]:
-        """What is overdue of a running attempt runs a second time, on other nodes."""
+        """What is overdue or lost of a running attempt runs a second time, on other nodes."""
         task = self._current(second.task, second.attempt)
         if task is None:
             return []
@@ -309,7 +309,7 @@ class GatewayCore:
         """A node is lost to this attempt: others do its work, or it goes on without, or it ends."""
         task.lost.add(node)
         task.boots.pop(node, None)
-        asked = second_runs.ask_instead_of(task, node, trouble, self.rules, now_ms)
+        asked = second_runs.replace_lost(task, node, trouble, self.rules, now_ms)
         return asked or self._degrade_or_retry(task, trouble, now_ms)
 
     def _degrade_or_retry(self, task: Task, trouble: str, now_ms: float) -> list[Instruction]:

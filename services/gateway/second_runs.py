@@ -7,9 +7,7 @@ from splitplace.services.gateway.instructions import Cancel, Dispatch, Instructi
 from splitplace.services.gateway.task import RetryRules, Task
 
 
-def ask_instead_of(
-    task: Task, node: str, trouble: str, rules: RetryRules, now_ms: float
-) -> list[Instruction]:
+def replace_lost(task: Task, node: str, trouble: str, rules: RetryRules, now_ms: float) -> list[Instruction]:
     """Ask for a second run of what is missing of a lost replica. Nothing is asked where none can help.
 
     Args:
@@ -32,7 +30,7 @@ def ask_instead_of(
 
 
 def is_awaited(task: Task) -> bool:
-    """Whether a running attempt has lost a node, and waits for a second run."""
+    """Whether a running attempt has lost a replica, and waits for a second run."""
     return task.phase == "running" and bool(task.lost) and task.second is None
 
 
@@ -41,6 +39,7 @@ def begin(
 ) -> list[Instruction]:
     """Let what is overdue or lost of an attempt leave the queues that it waits in, and run it elsewhere.
 
+    For a lost replica that is its own queue only: branches that did not come through it go on elsewhere.
     From now on the attempt depends on other nodes (`Task.needed_nodes`). Nothing happens where the attempt
     does not run, has a second run already, or one of its nodes is gone.
 
@@ -59,8 +58,9 @@ def begin(
     task.second = second
     task.boots = {node: online[node] for node in task.needed_nodes if node in online}
     task.retry_at_ms = max(task.retry_at_ms, now_ms + rules.patience_ms(task))
+    left = task.placed.nodes if second.lost is None else (second.lost,)
     return [
-        Cancel(task.key, task.attempt, task.placed.nodes, second.micro_batches),
+        Cancel(task.key, task.attempt, left, second.micro_batches),
         Dispatch(
             task.key, task.attempt, task.accepted.application, task.placed, rules.expires_at_ms(task), second
         ),

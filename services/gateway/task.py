@@ -151,9 +151,9 @@ class Task:
 
         Where that stands in for a lost replica, the others of the first run are needed as well.
         """
-        if self.second is None or self.second.lost is None:
-            return self.second.nodes if self.second is not None else self.nodes
-        return tuple(node for node in self.nodes if node != self.second.lost)
+        if self.second is not None and self.second.lost is None:
+            return self.second.nodes
+        return tuple(node for node in self.nodes if node not in self.lost)
 
     def avoid_node(self, node: str) -> None:
         """Let further attempts avoid a node."""

@@ -56,7 +56,7 @@ class _PlacedTask:
     """When it is forgotten although its end was never heard."""
     avoid: frozenset[str]
     second: SecondPlacing | None = None
-    """The second run of what was overdue of it."""
+    """The second run of what was overdue or lost of it."""
 
 
 @dataclass(slots=True)
@@ -100,7 +100,7 @@ class PlacerCore:
         Args:
             policy: chooses nodes.
             warm_up: tell nodes with free memory what to load before a task needs it.
-            second_runs: run elsewhere a second time what is overdue.
+            second_runs: run elsewhere a second time what is overdue; what is lost always does.
             loading: decides anew now and then what nodes hold, by demand; None = the warm-up alone.
             cluster: the view it keeps up to date, if somebody else reads it too.
         """
@@ -166,12 +166,14 @@ class PlacerCore:
         return placing
 
     def lagging(self, lagging: TaskLagging, now_ms: float) -> SecondPlacing | None:
-        """Place what is overdue of a task a second time; None if that is not worth it.
+        """Place what is overdue or lost of a task a second time; None if that is not worth it.
 
         The same again if the message is a repetition.
         """
         known = self._records.get(lagging.task)
-        if not self._runs_again or known is None or known.attempt != lagging.attempt:
+        if known is None or known.attempt != lagging.attempt:
+            return None
+        if lagging.lost is None and not self._runs_again:
             return None
         application = self._applications.get(known.placing.placed.application)
         if known.second is None and application is not None:

@@ -14,7 +14,17 @@ from splitplace.services.gateway.dispatch import input_frames
 from splitplace.services.gateway.fitting import misfit
 from splitplace.services.gateway.instructions import Announce, Cancel, Dispatch, Finish
 from splitplace.services.gateway.task import RetryRules
-from tests.services.gateway.stimuli import BOOT, OTHER_BOOT, decided, failure, kinds, placed, result, task
+from tests.services.gateway.stimuli import (
+    BOOT,
+    OTHER_BOOT,
+    decided,
+    failure,
+    kinds,
+    placed,
+    result,
+    star,
+    task,
+)
 from tests.support.outputs import logits_application
 
 
@@ -127,7 +137,7 @@ def test_the_work_of_a_lost_replica_is_asked_for_and_sent_to_others() -> None:
     core = sharing()
     assert core.nodes_online(without("n1"), 100.0) == [LOST]
     leave, dispatch = core.second_run(instead(), 110.0)
-    assert leave == Cancel("camera.1", 1, ("n1", "n2"), (0,))
+    assert leave == Cancel("camera.1", 1, ("n1",), (0,))
     assert isinstance(dispatch, Dispatch)
     assert core.time_passed(100.0 + WAIT_MS) == []
     assert kinds(core.result(result(), 500.0)) == ["Cancel", "Finish"]
@@ -137,6 +147,28 @@ def test_a_replica_that_fails_is_lost_as_well() -> None:
     core = sharing()
     assert core.stage_failed(failure("n1"), 100.0) == [LOST]
     assert core.tasks["camera.1"].avoid == ("n1",)
+
+
+def test_a_replica_that_fails_again_is_neither_asked_for_again_nor_awaited_longer() -> None:
+    core = sharing()
+    core.stage_failed(failure("n1"), 100.0)
+    assert core.stage_failed(failure("n1"), 200.0) == []
+    assert core.next_due_ms == 100.0 + WAIT_MS
+
+
+def test_other_branches_of_the_micro_batches_of_a_lost_replica_stay_in_their_queues() -> None:
+    core = GatewayCore(RetryRules(replace_ms=WAIT_MS))
+    core.nodes_online(ONLINE, 0.0)
+    core.accept(task(), 0.0)
+    left = [
+        StagePlacement(stage="left", node=node, work_ms=1.0, micro_batches=(number,))
+        for number, node in enumerate(("n1", "n2"))
+    ]
+    right = StagePlacement(stage="right", node="n3", work_ms=1.0)
+    core.placed(star().model_copy(update={"micro_batch": 1, "stages": (*left, right)}), 0.0)
+    assert core.nodes_online(without("n1"), 100.0) == [LOST]
+    leave, _ = core.second_run(instead("n2"), 110.0)
+    assert leave == Cancel("camera.1", 1, ("n1",), (0,))
 
 
 def test_where_no_second_run_comes_the_next_attempt_begins_and_avoids_nobody_else() -> None:

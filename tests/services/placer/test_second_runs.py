@@ -119,6 +119,12 @@ def test_nothing_runs_twice_where_that_is_switched_off() -> None:
     assert placer(second_runs=False).lagging(lagging(), 100.0) is None
 
 
+def test_what_is_lost_runs_again_also_where_second_runs_are_switched_off() -> None:
+    told = lagging().model_copy(update={"lost": "a"})
+    second = made_of(placer(second_runs=False).lagging(told, 100.0)).second
+    assert (second.lost, second.nodes) == ("a", ("b",))
+
+
 def test_what_is_lost_with_a_replica_is_placed_on_any_other_node() -> None:
     """Also on the one that is busy with the same task, where nothing else is free."""
     made = placer(names="abc", replicas=3)
