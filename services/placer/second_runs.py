@@ -93,8 +93,9 @@ def place_again(
     made = place_without(behind)
     if not made and lost is None:
         states = cluster.nodes
-        behind = frozenset(name for name in behind if name in states and states[name].queue_ms > 0)
-        made = place_without(behind) if behind else []
+        with_work = frozenset(name for name in behind if name in states and states[name].queue_ms > 0)
+        if with_work and with_work < behind:
+            behind, made = with_work, place_without(with_work)
     if not made:
         return None
     second = SecondRun(

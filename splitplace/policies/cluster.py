@@ -90,6 +90,7 @@ class ClusterView:
         self._states: dict[str, NodeState] = {}
         self._ledger: dict[str, _Placed] = {}
         self._next_stale_ms = inf
+        """No placement is stale before this."""
         self._sequence: int | None = None
         self._latest: tuple[ClusterState | None, float] = None, nan
         self._hop_ms = cost.HOP_MS
