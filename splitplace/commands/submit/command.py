@@ -103,6 +103,8 @@ def command(
     check_place(save_tensors, "--save-tensors")
     if not files and not named:
         raise SubmissionError("give files, or --input NAME=FILE")
+    if state is not None and labels:
+        raise SubmissionError("--labels: networks with a state answer with tensors, not with classes")
     taker = _with_states(settings, app) if state is not None else None
     states = taker.states if taker is not None else ()
     earlier = read_state(state, states) if state is not None else {}

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from splitplace.storage.exclusive import exclusive
+from splitplace.storage.model_store import StoreError
 from splitplace.storage.replace import replace_file
 from splitplace.workshop.onnx.light import without_weights
 from splitplace.workshop.packing.telling import Told, tell_nobody
@@ -86,8 +87,8 @@ NOTHING: Final = Unfinished(Path())
 def unfinished(root: Path | None, network: onnx.ModelProto, told: Told = tell_nobody) -> Iterator[Unfinished]:
     """Give a run what an earlier one on the same network left, and keep what it makes if it is interrupted.
 
-    Nothing is kept of a run that ends, well or with an error. Other versions of the software, and other
-    machines, measure anew.
+    Nothing is kept of a run that ends, well or with an error, unless files could not be written. Other
+    versions of the software, and other machines, measure anew. Where nothing can be kept, nothing is.
 
     Args:
         root: Folder of all unfinished networks; None keeps nothing.
@@ -97,11 +98,11 @@ def unfinished(root: Path | None, network: onnx.ModelProto, told: Told = tell_no
     with contextlib.ExitStack() as stack:
         folder = None if root is None else root / _key(network)
         if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
             try:
+                folder.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(exclusive(folder / _LOCK))
                 (folder / _LOCK).touch()
-            except BlockingIOError:  # another run adds the same network now
+            except OSError:  # another run adds the same network now, or nothing can be kept there
                 folder = None
         if folder is None:
             yield Unfinished(Path(stack.enter_context(TemporaryDirectory(prefix="splitplace-"))))
@@ -111,6 +112,8 @@ def unfinished(root: Path | None, network: onnx.ModelProto, told: Told = tell_no
             told("going on where an earlier run was interrupted")
         try:
             yield Unfinished(folder / _PIECES, folder / _MEASURED)
+        except (OSError, StoreError):  # a full disk, or no permission: once that is mended, it goes on
+            raise
         except Exception:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -129,7 +132,15 @@ def _key(network: onnx.ModelProto) -> str:
 
 def _forget_others(folder: Path) -> None:
     """Remove older unfinished networks, unless a run is at work on them."""
-    others = sorted(folder.parent.glob("*/"), key=lambda each: (each / _LOCK).stat().st_mtime, reverse=True)
-    for old in [each for each in others if each != folder][MOST_UNFINISHED - 1 :]:
+    others = [each for each in folder.parent.glob("*/") if each != folder]
+    for old in sorted(others, key=_last_used_s, reverse=True)[MOST_UNFINISHED - 1 :]:
         with contextlib.suppress(OSError), exclusive(old / _LOCK):
             shutil.rmtree(old)
+
+
+def _last_used_s(folder: Path) -> float:
+    """Return when a run last began there; 0 for what another one removes now, or was killed removing."""
+    try:
+        return (folder / _LOCK).stat().st_mtime
+    except OSError:
+        return 0.0

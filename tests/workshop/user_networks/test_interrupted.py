@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from PIL import Image
 
 from splitplace.storage.exclusive import exclusive
-from splitplace.storage.model_store import ModelStore
+from splitplace.storage.model_store import ModelStore, StoreError
 from splitplace.workshop.packing.unfinished import MOST_UNFINISHED, unfinished
 from tests.support.commands import exit_code, measure_quickly
 from tests.support.small_pieces import small_convolutions
@@ -132,9 +132,17 @@ def interrupted(root: Path, network: onnx.ModelProto, reason: BaseException) -> 
     return begun
 
 
-def test_an_error_leaves_nothing_behind(tmp_path: Path) -> None:
-    assert interrupted(tmp_path, small_convolutions(), KeyboardInterrupt()).is_dir()
+def test_an_error_leaves_nothing_behind_unless_a_disk_refuses(tmp_path: Path) -> None:
+    for reason in (KeyboardInterrupt(), OSError(28, "No space left on device"), StoreError(tmp_path, "")):
+        assert interrupted(tmp_path, small_convolutions(), reason).is_dir()
     assert not interrupted(tmp_path, small_convolutions(), ValueError()).exists()
+
+
+def test_where_nothing_can_be_kept_a_network_is_added_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with unfinished(tmp_path / "file" / "unfinished", small_convolutions()) as kept:
+        assert kept.measured is None
+        assert kept.pieces.is_dir()
 
 
 def networks() -> Callable[[], onnx.ModelProto]:
@@ -155,6 +163,13 @@ def test_only_the_last_unfinished_networks_are_kept(tmp_path: Path) -> None:
         seen.append(interrupted(tmp_path, network(), KeyboardInterrupt()))
         os.utime(seen[-1] / "lock", (number, number))
     assert set(tmp_path.iterdir()) == set(seen[-MOST_UNFINISHED:])
+
+
+def test_what_a_killed_run_had_half_removed_hinders_nobody(tmp_path: Path) -> None:
+    (tmp_path / "half" / "pieces").mkdir(parents=True)  # its lock is gone already
+    network = networks()
+    left = {interrupted(tmp_path, network(), KeyboardInterrupt()) for _ in range(2)}
+    assert set(tmp_path.iterdir()) == left
 
 
 def test_a_network_that_is_added_twice_at_once_shares_nothing(tmp_path: Path) -> None:
