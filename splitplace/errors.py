@@ -47,6 +47,10 @@ class UnreachableError(SplitPlaceError):
     exit_code = ExitCode.UNREACHABLE
 
 
+class NotAllowedError(UnreachableError):
+    """The broker refuses a user, or what it asks for: to ask again is no use."""
+
+
 class MissingExtraError(SplitPlaceError):
     """A package is missing that an extra of SplitPlace brings."""
 

@@ -1,7 +1,9 @@
 """`status`, `doctor`, `watch`, `submit` and the health check in a secured system, each as several users."""
 
+import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,11 +13,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from splitplace.bus.settings import Settings
+from splitplace.commands.camera.frames import Chooser, Waiting
+from splitplace.commands.camera.sources import Folder
+from splitplace.commands.camera.watching import Camera, watch
+from splitplace.errors import NotAllowedError
 from tests.support.dashboards import Dashboard, running_dashboard
-from tests.support.secured import Shown, splitplace
+from tests.support.secured import Shown, secure, splitplace
 from tests.support.secured_system import NODES, SecuredSystem, secured_system
 from tests.support.tiny_application import tiny_images
-from tests.support.waiting import block_until
+from tests.support.waiting import block_until, until
 
 pytestmark = [pytest.mark.mosquitto, pytest.mark.system]
 
@@ -113,6 +120,32 @@ def test_who_may_not_send_tasks_makes_no_camera_and_is_told_so(
     shown = run(system, user, "camera", pictures(tmp_path), "--app", "tiny")
     assert shown.code == 5
     assert f"this user ({user}) may not" in shown.errors
+
+
+class Slow(Folder):
+    """A folder whose last picture is long in coming."""
+
+    is_endless = False
+
+
+@pytest.mark.parametrize("is_endless", [True, False])
+async def test_a_camera_whose_user_is_removed_says_that_it_was_refused(
+    system: SecuredSystem, tmp_path: Path, *, is_endless: bool
+) -> None:
+    assert (await asyncio.to_thread(secure, system.secured, "add", "sensor", "leaving")).code == 0
+    (tmp_path / "pictures").mkdir()
+    folder = Path(pictures(tmp_path / "pictures"))
+    source = (Folder if is_endless else Slow)(folder, follows=True)
+    camera = Camera("door", "tiny", 30_000.0, Chooser(0.0, on_motion=False), source)
+    seen: list[str] = []
+    file = shutil.copy(system.secured.folder.users.file("leaving"), tmp_path)  # as on another device
+    settings = Settings(credentials=Path(file))
+    task = asyncio.create_task(watch(settings, camera, lambda frame, *_: seen.append(frame.name), Waiting()))
+    await until(lambda: bool(seen) or task.done())
+    assert (await asyncio.to_thread(secure, system.secured, "remove", "leaving")).code == 0
+    with pytest.raises(NotAllowedError, match=r"(?i)not authorized.*--credentials"):
+        await task
+    shutil.rmtree(folder)  # ends the thread
 
 
 def test_a_dashboard_watches_and_a_sensor_does_not(system: SecuredSystem) -> None:

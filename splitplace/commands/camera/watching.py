@@ -3,8 +3,11 @@
 import asyncio
 import secrets
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from threading import Thread
 
 from pydantic import ValidationError
 
@@ -15,7 +18,7 @@ from splitplace.commands.camera.frames import Chooser, Frame, Waiting
 from splitplace.commands.camera.sources import Source, picture_of_topic
 from splitplace.commands.shared.client import connected, may_not_read, may_not_write, subscribe
 from splitplace.commands.shared.tasks import OTHER_USER, check_gateway, picture_publication
-from splitplace.errors import UnreachableError
+from splitplace.errors import NotAllowedError, UnreachableError
 from splitplace.messages.limits import MAX_TASK_BYTES
 from splitplace.messages.task import Answer
 from splitplace.messages.topics import ANSWER
@@ -56,7 +59,8 @@ async def watch(settings: Settings, camera: Camera, on_answer: OnAnswer, waiting
     """Send frames until the source ends. An endless one goes on where the broker was away for a while.
 
     Raises:
-        UnreachableError: There is no broker or gateway, or the user may not send or read.
+        NotAllowedError: The broker does not let the user in, or not send or read.
+        UnreachableError: There is no broker or gateway.
         SourceError: The source cannot be read.
     """
     producer = asyncio.create_task(_produce(camera, waiting))
@@ -69,8 +73,14 @@ async def watch(settings: Settings, camera: Camera, on_answer: OnAnswer, waiting
                     was_connected, pause_s = True, 1.0
                     await _serve(client, settings, camera, on_answer, waiting)
                     return
+            except NotAllowedError:
+                raise
             except UnreachableError:
-                if not was_connected or not camera.is_endless:
+                if not was_connected:
+                    raise
+                if not camera.is_endless:
+                    async with connected(settings, "camera"):  # says so if the user was removed
+                        pass
                     raise
                 if camera.is_live:
                     waiting.settle()
@@ -89,11 +99,26 @@ async def _produce(camera: Camera, waiting: Waiting) -> None:
         return
     frames = camera.source.frames()
     try:
-        while (frame := await asyncio.to_thread(next, frames, None)) is not None:
+        while (frame := await _in_own_thread(partial(next, frames, None))) is not None:
             if camera.chooser.wants(frame):
                 await waiting.put(frame, replaces=camera.source.is_live)
     finally:
         await waiting.close()
+
+
+async def _in_own_thread(get: Callable[[], Frame | None]) -> Frame | None:
+    """Call a function that may wait for ever: a thread of asyncio would keep the program from its end."""
+    made = Future[Frame | None]()
+    made.set_running_or_notify_cancel()  # from now on it is not cancelled: the thread may always set it
+
+    def call() -> None:
+        try:
+            made.set_result(get())
+        except Exception as error:  # noqa: BLE001 - raised where it is awaited
+            made.set_exception(error)
+
+    Thread(target=call, daemon=True).start()
+    return await asyncio.wrap_future(made)
 
 
 async def _serve(
@@ -103,11 +128,11 @@ async def _serve(
     name = settings.client_name or camera.name
     answers = ANSWER.at(client=name, task="+")
     if not await subscribe(client, settings, answers):
-        raise UnreachableError(f"{may_not_read(settings, [answers])}: {OTHER_USER}")
+        raise NotAllowedError(f"{may_not_read(settings, [answers])}: {OTHER_USER}")
     if camera.topic:
         codes = await client.subscribe(camera.topic, qos=0)
         if any(getattr(code, "is_failure", False) for code in codes):
-            raise UnreachableError(f"{may_not_read(settings, [camera.topic])}")
+            raise NotAllowedError(may_not_read(settings, [camera.topic]))
     pending: dict[str, asyncio.Future[Answer]] = {}
     reader = asyncio.create_task(_read(client, settings, camera, pending, waiting))
     sending = _Sending(client, settings, camera, name, pending, on_answer)
@@ -159,7 +184,7 @@ class _Sending:
     on_answer: OnAnswer
 
     async def run(self, waiting: Waiting) -> None:
-        """Send frame after frame. Raises UnreachableError where the broker takes none."""
+        """Send frame after frame. Raises NotAllowedError where the broker takes none."""
         while (frame := await waiting.take()) is not None:
             content = await asyncio.to_thread(frame.content)
             is_small = len(content) <= MAX_TASK_BYTES
@@ -178,7 +203,7 @@ class _Sending:
             await self.client.publish_once(publication)
         except RefusedError as error:
             topic = may_not_write(self.settings, publication.topic)
-            raise UnreachableError(f"{topic} ({error}): {OTHER_USER}") from error
+            raise NotAllowedError(f"{topic} ({error}): {OTHER_USER}") from error
         try:
             return await asyncio.wait_for(future, 2 * camera.deadline_ms / 1000 + _PATIENCE_S)
         except TimeoutError:

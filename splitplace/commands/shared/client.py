@@ -19,7 +19,7 @@ from splitplace.bus.publication import Publication
 from splitplace.bus.service import METRICS_PERIOD_S
 from splitplace.bus.settings import Settings
 from splitplace.commands.shared.options import explain
-from splitplace.errors import UnreachableError
+from splitplace.errors import NotAllowedError, UnreachableError
 from splitplace.messages.base import Message
 from splitplace.messages.cluster import ClusterState
 from splitplace.messages.cluster_parts import ClusterAssembly
@@ -33,6 +33,7 @@ CONNECT_S = 5.0
 _KEEPALIVE_S = 60
 _QUIET_S = 0.3
 _PATIENCE_S = 2.0
+_REFUSALS = {0x86, 0x87, 0x8A}  # MQTT 5, 3.2.2.2: wrong name or password, not authorised, banned
 SPEAKS_WITHIN_S = 2 * METRICS_PERIOD_S + 1.0
 """A living service has published its metrics by then, even if it was late once."""
 
@@ -41,7 +42,9 @@ SPEAKS_WITHIN_S = 2 * METRICS_PERIOD_S + 1.0
 async def connected(settings: Settings, purpose: str) -> AsyncIterator[BrokerClient]:
     """Connect once, with a client id of its own.
 
-    Raises UnreachableError, also where the connection ends or the broker refuses a publication inside.
+    Raises:
+        NotAllowedError: The broker does not let this user in.
+        UnreachableError: It cannot be reached, ended the connection, or refused a publication inside.
     """
     identity = ClientIdentity(
         settings,
@@ -58,7 +61,9 @@ async def connected(settings: Settings, purpose: str) -> AsyncIterator[BrokerCli
         async with identity.connected(CONNECT_S) as client:
             yield client
     except aiomqtt.MqttError as error:
-        raise UnreachableError(
+        code = error.rc if isinstance(error, aiomqtt.MqttCodeError) else None
+        is_refused = isinstance(code, ReasonCode) and code.value in _REFUSALS
+        raise (NotAllowedError if is_refused else UnreachableError)(
             f"broker {settings.broker}: {error} ({hint(error, settings.broker)})"
         ) from error
 

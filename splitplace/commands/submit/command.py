@@ -103,12 +103,11 @@ def command(
     check_place(save_tensors, "--save-tensors")
     if not files and not named:
         raise SubmissionError("give files, or --input NAME=FILE")
-    if state is not None and labels:
-        raise SubmissionError("--labels: networks with a state answer with tensors, not with classes")
+    truth = _classes(labels, of_state=state is not None)
     taker = _with_states(settings, app) if state is not None else None
     states = taker.states if taker is not None else ()
     earlier = read_state(state, states) if state is not None else {}
-    asked = request_from(files or (), parse_duration_ms(deadline), _classes(labels), named or (), earlier)
+    asked = request_from(files or (), parse_duration_ms(deadline), truth, named or (), earlier)
     request = asked.request.model_copy(update={"fit": fit_of(fit)})
     if taker is not None and request.sound is not None:
         answers = asyncio.run(ask_in_windows(settings, taker, request, request.sound))
@@ -151,7 +150,9 @@ def _check_name(application: str) -> None:
         ) from None
 
 
-def _classes(labels: str | None) -> list[int] | None:
+def _classes(labels: str | None, *, of_state: bool) -> list[int] | None:
+    if labels and of_state:
+        raise SubmissionError("--labels: networks with a state answer with tensors, not with classes")
     try:
         return [int(label) for label in labels.split(",")] if labels else None
     except ValueError:

@@ -161,7 +161,7 @@ def measure(
 
     One variant must be named `whole`. Answers that are no classes have no accuracy: see `compared`.
     """
-    images = sha256(subset.images.tobytes()).hexdigest() if kept is not NOTHING else ""
+    images = sha256(subset.images.tobytes()).hexdigest() if kept.measured is not None else ""
 
     def logits_of(variant: Variant) -> NDArray[Any]:
         told(f"measuring {variant.name} on {len(subset)} pictures")

@@ -112,7 +112,7 @@ def unfinished(root: Path | None, network: onnx.ModelProto, told: Told = tell_no
             told("going on where an earlier run was interrupted")
         try:
             yield Unfinished(folder / _PIECES, folder / _MEASURED)
-        except (OSError, StoreError):  # a full disk, or no permission: once that is mended, it goes on
+        except (OSError, StoreError):  # a full disk, or no permission: once that is put right, it goes on
             raise
         except Exception:
             shutil.rmtree(folder, ignore_errors=True)

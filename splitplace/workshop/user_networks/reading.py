@@ -187,8 +187,9 @@ def _load_weights_beside(model: onnx.ModelProto, path: Path) -> None:
         largest = max(_size(tensor, path) for tensor in outside)
         raise UserNetworkError(
             f"{path} and the files of its weights have {total / MEBIBYTE:.0f} MiB; at most "
-            f"{MAX_NETWORK_BYTES // MEBIBYTE} can be read. Nodes would need as much together, each at least "
-            f"{largest / MEBIBYTE:.3g} for the largest weight: export it with narrower weights, or in parts"
+            f"{MAX_NETWORK_BYTES // MEBIBYTE} MiB can be read. Nodes would need as much together, one of "
+            f"them {largest / MEBIBYTE:.3g} MiB for the largest weight: export it with narrower weights, "
+            "or in parts"
         )
     for tensor in outside:
         try:
