@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from splitplace.experiments.catalogue import EXPERIMENTS
+from splitplace.experiments.catalogue.real import of_families
 from splitplace.experiments.plan import Experiment
 from splitplace.experiments.running import RunCache, SimulationRequest, TrainingRun, Workers, requests_of
 from splitplace.experiments.session import COMMON, SessionPlan, adapted, conduct, notes_on, simulations
@@ -132,6 +133,12 @@ def test_figure_two_takes_the_families_of_real_size_that_the_store_has_and_names
     assert "accuracy of resnet50 (%)" in text
     assert "accuracy of mobilenet (%)" in text
     assert "accuracy of other" not in text
+
+
+def test_figure_two_of_all_families_leaves_none_out() -> None:
+    experiment = of_families(("resnet50", "mobilenet", "inception", "other"))
+    assert "ResNet50-V2, MobileNetV2 and InceptionV3 (" in experiment.title
+    assert "is not among" not in experiment.question
 
 
 def test_other_experiments_are_the_same_whatever_the_store_has() -> None:

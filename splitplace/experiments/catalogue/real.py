@@ -1,6 +1,6 @@
 """Figure 2 of the paper on networks of real size, where they fit and where not."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from splitplace.experiments.metrics import RESPONSE, VIOLATIONS
 from splitplace.experiments.plan import ApplicationDots, Case, Cell, Claim, Dots, Experiment, PolicyRow
@@ -34,14 +34,19 @@ def _differences(metric: str) -> tuple[tuple[Cell, Cell], ...]:
     )
 
 
+def _listed(names: Sequence[str]) -> str:
+    """Return names as in a sentence: `a, b and c`."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
 def of_families(networks: Collection[str]) -> Experiment:
     """Return the experiment with the paper's families among some networks, each in as many tasks.
 
     So figures of all tasks are means of the families. Without any of them it is that of ResNet50-V2.
     """
     names = [name for name in FAMILIES if name in networks] or [SHIPPED]
-    there = " and ".join(FAMILIES[name] for name in names)
-    others = " and ".join(FAMILIES[name] for name in FAMILIES if name not in names)
+    there = _listed([FAMILIES[name] for name in names])
+    others = _listed([FAMILIES[name] for name in FAMILIES if name not in names])
     several = len(names) > 1
     what = "networks" if several else "a network"
     without = f" {others} is not among the networks." if others and several else ""
