@@ -116,7 +116,7 @@ def write_index(experiments: Iterable[Experiment], folder: Path, in_words: str =
     write_summary(experiments, folder, in_words)
     rows = [
         [
-            f"[{experiment.title}]({experiment.name}.md)",
+            f"[{_title_of(folder / f'{experiment.name}.md')}]({experiment.name}.md)",
             experiment.question,
             ", ".join(experiment.figures) or "–",
             commit_of(folder / f"{experiment.name}.md"),
@@ -134,6 +134,11 @@ def write_index(experiments: Iterable[Experiment], folder: Path, in_words: str =
     index = folder / "README.md"
     index.write_text("\n\n".join(text) + "\n", encoding="utf-8")
     return index
+
+
+def _title_of(page: Path) -> str:
+    """Return the title of a page, which may be about other networks than the experiment as it comes."""
+    return page.read_text("utf-8").partition("\n")[0].removeprefix("# ")
 
 
 def _introduction(experiment: Experiment) -> str:
