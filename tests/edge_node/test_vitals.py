@@ -26,10 +26,9 @@ def test_a_process_that_computes_uses_its_share_and_more_energy_than_an_idle_one
     meter = Meter(capacity=0.1)
     burn(0.2)
     busy = meter.sample()
-    assert busy.cpu_ratio == 1.0
     pass_time(0.2)
     idle = meter.sample()
-    assert idle.cpu_ratio < 1.0
+    assert idle.cpu_ratio < busy.cpu_ratio <= 1.0, "below 1 beside other work"
     assert 0 < idle.energy_joules - busy.energy_joules < 1.75 * 0.4
     assert idle.resident_bytes > 10_000_000
 

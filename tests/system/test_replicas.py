@@ -19,6 +19,8 @@ pytestmark = pytest.mark.system
 BATCH = 512
 SLOW = ("--cpu-share", "0.02", "--pacing")
 """Nodes so slow that a batch of a tiny network is worth sharing."""
+MOST_TASKS = 8
+"""Tasks until one is shared: by times that were measured beside other work, it may not pay."""
 THREE = ("n1", "n2", "n3")
 FOUR = (*THREE, "n4")
 
@@ -58,11 +60,11 @@ def shared(placed: list[TaskPlaced]) -> list[TaskPlaced]:
 
 async def test_nodes_share_a_batch_and_the_answers_are_those_of_the_network(system: System) -> None:
     async with placements(system) as placed, sensor_of(system) as sensor:
-        for _ in range(3):
+        while not shared(placed) and len(sensor.sent) < MOST_TASKS:
             await sensor.ask(BATCH, LONG_DEADLINE_MS)
             await until(lambda: not sensor.unanswered())
-        assert sensor.check() == {"answered": 3}
         assert shared(placed)
+        assert sensor.check() == {"answered": len(sensor.sent)}
         for number, task in enumerate(placed):
             (answer,) = sensor.answers[f"t{number}"]
             assert (answer["attempt"], set(answer["nodes"])) == (1, set(task.nodes))

@@ -111,10 +111,15 @@ class StandIn:
         self.bus.send(topics.JOB_DECIDED, decided)
         self.bus.send(topics.JOB_PLACED, placed)
 
+    @property
+    def has_whole_input(self) -> bool:
+        """Whether the last micro-batch has come: whoever is silent until then is silent for the attempt."""
+        return bool(self.frames) and _is_last(self.frames[-1][0])
+
     async def _on_tensor(self, received: Received[TensorHeader]) -> None:
         header = received.message
         self.frames.append((header, decode_tensor(header, chunk_body(header, received.body))))
-        if header.micro_batch == header.micro_batches - 1 and not self.silent:
+        if _is_last(header) and not self.silent:
             await self.send_result(header.task, header.attempt)
 
     async def send_result(self, task: str, attempt: int, **changes: Any) -> None:
@@ -213,6 +218,10 @@ async def assert_next_answer_is_that_of_the_next_task(stand_in: StandIn, sensor:
     stand_in.silent = False
     await sensor.ask(packed(deadline_ms=10_000.0), "task/digits/camera/next")
     assert (await sensor.answer())["task"] == "next"
+
+
+def _is_last(header: TensorHeader) -> bool:
+    return header.micro_batch == header.micro_batches - 1
 
 
 def packed(**changes: Any) -> bytes:

@@ -177,7 +177,7 @@ async def test_a_dead_node_costs_an_attempt_and_not_the_answer(settings: Gateway
     async with system(settings) as (stand_in, sensor):
         stand_in.silent = True
         await sensor.ask(packed(deadline_ms=5000.0))
-        await until(lambda: stand_in.frames)
+        await until(lambda: stand_in.has_whole_input)
         stand_in.silent = False
         await stand_in.nodes("n2")
         await stand_in.nodes("n1", "n2", boot="1" * 16)
@@ -194,7 +194,7 @@ async def test_a_restarted_aggregator_costs_an_attempt_and_not_the_answer(settin
             await stand_in.bus.publish(topics.SERVICE_STATUS, status)
             if stand_in.silent:
                 await sensor.ask(packed(deadline_ms=5000.0))
-                await until(lambda: stand_in.frames)
+                await until(lambda: stand_in.has_whole_input)
         answer = await sensor.answer()
         assert (answer["status"], answer["attempt"]) == ("answered", 2)
 
@@ -205,7 +205,7 @@ async def test_a_restarted_gateway_finishes_what_it_had_accepted(settings: Gatew
         async with gateway_at(settings):
             await until(lambda: stand_in.gateways)
             await sensor.ask(packed(deadline_ms=10_000.0))
-            await until(lambda: stand_in.frames)
+            await until(lambda: stand_in.has_whole_input)
         stand_in.silent = False
         async with gateway_at(settings):
             answer = await sensor.answer()
