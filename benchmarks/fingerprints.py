@@ -5,6 +5,7 @@ a run and its tasks, to the last bit, without the times that the run itself took
 """
 
 import argparse
+import sys
 from hashlib import sha256
 from time import process_time
 
@@ -59,7 +60,8 @@ def main() -> None:
         began_s = process_time()
         line = f"{fingerprint(policy, changes)}  {policy}  {changes}"
         everything.update(line.encode())
-        print(f"{line}  {process_time() - began_s:.1f} s", flush=True)
+        print(line, flush=True)
+        print(f"{process_time() - began_s:.1f} s of CPU", file=sys.stderr)
     print(everything.hexdigest()[:16])
 
 

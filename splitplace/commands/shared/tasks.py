@@ -8,7 +8,7 @@ from splitplace.bus.client import BrokerClient
 from splitplace.bus.publication import Publication
 from splitplace.bus.settings import Settings
 from splitplace.commands.shared.client import may_not_read, retained
-from splitplace.errors import UnreachableError
+from splitplace.errors import NotAllowedError, UnreachableError
 from splitplace.messages.task import TaskRequest
 from splitplace.messages.topics import ANSWER, GATEWAY, SERVICE_STATUS, TASK_NAMED
 
@@ -50,7 +50,7 @@ async def check_gateway(client: BrokerClient, settings: Settings) -> None:
     """Raise UnreachableError unless a gateway says that it is online."""
     seen = await retained(client, settings, (SERVICE_STATUS,), service=GATEWAY)
     if seen.unreadable:
-        raise UnreachableError(f"{may_not_read(settings, seen.unreadable)}: {OTHER_USER}")
+        raise NotAllowedError(f"{may_not_read(settings, seen.unreadable)}: {OTHER_USER}")
     if not any(said.online for said in seen.messages(SERVICE_STATUS)):
         raise UnreachableError(
             f"no gateway runs on {settings.broker} below {settings.prefix} (start it with: splitplace up)"

@@ -18,7 +18,7 @@ from splitplace.commands.shared.client import (
     subscribe,
 )
 from splitplace.commands.shared.tasks import OTHER_USER, check_gateway, task_publication
-from splitplace.errors import UnreachableError
+from splitplace.errors import NotAllowedError, UnreachableError
 from splitplace.messages.application import Application
 from splitplace.messages.task import Answer, TaskRequest
 from splitplace.messages.topics import ANSWER, APPLICATION, GATEWAY, METRICS_SERVICE
@@ -41,6 +41,7 @@ async def asking(settings: Settings, application: str) -> AsyncIterator[Ask]:
     """Connect, to ask one thing after the other. Any MQTT 5 client can: response topic, correlation data.
 
     Raises:
+        NotAllowedError: This user may not send tasks or read answers.
         UnreachableError: The broker cannot be reached, no gateway is online, or no valid answer came within
             the deadline and the gateway's grace.
     """
@@ -52,7 +53,7 @@ async def asking(settings: Settings, application: str) -> AsyncIterator[Ask]:
         await check_gateway(client, settings)
         await subscribe(client, settings, METRICS_SERVICE.at(service=GATEWAY), qos=0)
         if not await subscribe(client, settings, ANSWER.at(client=name, task="+")):
-            raise UnreachableError(f"{may_not_read(settings, [answers])}: {OTHER_USER}")
+            raise NotAllowedError(f"{may_not_read(settings, [answers])}: {OTHER_USER}")
 
         async def ask_once(request: TaskRequest) -> Answer:
             task = secrets.token_hex(8)
@@ -62,7 +63,7 @@ async def asking(settings: Settings, application: str) -> AsyncIterator[Ask]:
             try:
                 await client.publish_once(publication)
             except RefusedError as error:
-                raise UnreachableError(
+                raise NotAllowedError(
                     f"{may_not_write(settings, publication.topic)} ({error}): {OTHER_USER}"
                 ) from error
             try:
@@ -99,10 +100,11 @@ async def application_of(settings: Settings, name: str) -> Application | None:
     """Return what the catalogue says of an application; None where it does not have it.
 
     Raises:
-        UnreachableError: The broker cannot be reached, or this user may not read the catalogue.
+        NotAllowedError: This user may not read the catalogue.
+        UnreachableError: The broker cannot be reached.
     """
     async with connected(settings, "submit") as client:
         seen = await retained(client, settings, (APPLICATION,), application=name)
     if seen.unreadable:
-        raise UnreachableError(f"{may_not_read(settings, seen.unreadable)}: {OTHER_USER}")
+        raise NotAllowedError(f"{may_not_read(settings, seen.unreadable)}: {OTHER_USER}")
     return next(seen.messages(APPLICATION), None)

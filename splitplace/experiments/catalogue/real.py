@@ -50,7 +50,6 @@ def of_families(networks: Collection[str]) -> Experiment:
     several = len(names) > 1
     what = "networks" if several else "a network"
     without = f" {others} is not among the networks." if others and several else ""
-    size = "networks have 2 to 24 million" if several else "the network has 23.5 million"
     shown = f"{there}, the mean of the families," if several else there
     families = ApplicationDots(
         "families", _METRICS, f"Accuracy and response by family, {_TOO_SMALL}", case=_TOO_SMALL
@@ -59,8 +58,8 @@ def of_families(networks: Collection[str]) -> Experiment:
         name="fig2-real",
         title=f"Layer against semantic splits of {there} (Figure 2, on {what} of real size)",
         question=(
-            f"What does a semantic split lose in accuracy and save in time when {size} weights, on ten "
-            f"Raspberry Pi 4 whose memory budget is smaller than the whole network, or larger?{without}"
+            "What does a semantic split of a network with millions of weights lose in accuracy and save in "
+            f"time, on ten Raspberry Pi 4 whose memory is smaller than the whole network, or larger?{without}"
         ),
         figures=("Figure 2",),
         policies=(),

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import compose, helper, numpy_helper
 
 from splitplace.edge_node.stage import joining
-from splitplace.workshop.onnx.branches import inner_graphs, reads, rename
+from splitplace.workshop.onnx.branches import inner_graphs, reads
 from splitplace.workshop.onnx.sessions import session_of
 
 BATCH_SIZE = joining.BATCH_SIZE
@@ -68,13 +68,9 @@ def _renamed(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a model whose sizes from an earlier change have other names than those of the next one."""
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
-    tensors = [tensor.name for tensor in changed.graph.initializer]
-    made = [*tensors, *(name for node in changed.graph.node for name in node.output)]
-    names = {name: f"earlier.{name}" for name in made if name.startswith((_PREFIX, BATCH_SIZE))}
-    for node in changed.graph.node:
-        rename(node, names)
-    for value in (*changed.graph.initializer, *changed.graph.value_info):
-        value.name = names.get(value.name, value.name)
+    compose.add_prefix_graph(
+        changed.graph, "earlier.", rename_inputs=False, rename_outputs=False, inplace=True
+    )
     return changed
 
 

@@ -28,7 +28,7 @@ from splitplace.workshop.onnx.export import export_network
 from splitplace.workshop.packing.packer import Heading, Packer
 from splitplace.workshop.recipes.comparison_table import BATCH, Row, table
 from splitplace.workshop.recipes.recipes import RECIPES, Recipe
-from splitplace.workshop.training.loop import TrainingSchedule, in_batches, train
+from splitplace.workshop.training.loop import TrainingSchedule, digest_of_weights, in_batches, train
 from splitplace.workshop.training.semantic import (
     Branches,
     Groups,
@@ -96,7 +96,7 @@ class Trial:
             augmentation=self.recipe.augmentation,
             checkpoint=self.checkpoints / f"{name}-{len(self.training)}.pt",
             progress=self.progress,
-            origin=None if teacher is network else teacher,
+            origin="" if teacher is network else digest_of_weights(teacher),
         )
 
 

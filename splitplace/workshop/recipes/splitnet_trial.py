@@ -24,7 +24,14 @@ from splitplace.workshop.datasets import DatasetError, Subset, load_published
 from splitplace.workshop.networks.designs import ResNet
 from splitplace.workshop.networks.resnet_v2 import ResNetV2
 from splitplace.workshop.recipes.recipes import RECIPES, Recipe
-from splitplace.workshop.training.loop import Augmentation, Loss, TrainingSchedule, in_batches, train
+from splitplace.workshop.training.loop import (
+    Augmentation,
+    Loss,
+    TrainingSchedule,
+    digest_of_weights,
+    in_batches,
+    train,
+)
 from splitplace.workshop.training.semantic import (
     Branches,
     Groups,
@@ -91,7 +98,7 @@ class Trial:
             augmentation=SHIFTS,
             checkpoint=self.checkpoints / f"{name}-{self.seed}-{len(self.training)}-{self.epochs}.pt",
             progress=self.progress,
-            origin=origin,
+            origin="" if origin is None else digest_of_weights(origin),
         )
 
     def outcome(self, method: str, network: nn.Module, groups: Groups, parts: Sequence[nn.Module]) -> Outcome:

@@ -38,12 +38,20 @@ def soft_targets(store: ModelStore, teacher: str, training: Subset, folder: Path
     return mixed
 
 
+def version_of(store: ModelStore, teacher: str, training: Subset) -> str:
+    """Return what changes with the teacher's files, or with the images that it answers.
+
+    Raises:
+        StoreError: The store has no such application.
+    """
+    files = "".join(file.sha256 for file in store.application(teacher).files)
+    return sha256_of(files.encode() + training.images.tobytes())[:16]
+
+
 def _answers(store: ModelStore, teacher: str, training: Subset, folder: Path) -> NDArray[np.float32]:
     """Return the teacher's probabilities, from the file if it has them for these images."""
     application = store.application(teacher)
-    files = "".join(file.sha256 for file in application.files)
-    version = sha256_of(files.encode() + training.images.tobytes())[:16]
-    file = folder / f"answers-{teacher}-{version}.npy"
+    file = folder / f"answers-{teacher}-{version_of(store, teacher, training)}.npy"
     if file.exists():
         return np.asarray(np.load(file), np.float32)
     load = partial(stage_runtime, store, application)

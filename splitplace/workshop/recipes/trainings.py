@@ -21,8 +21,15 @@ from splitplace.workshop.networks.common import Classifier
 from splitplace.workshop.networks.early_exits import EarlyExits
 from splitplace.workshop.networks.resnet_v2 import ResNetV2
 from splitplace.workshop.recipes.recipes import Recipe, RecipePart
-from splitplace.workshop.recipes.teacher import soft_targets
-from splitplace.workshop.training.loop import Epoch, Loss, TrainingSchedule, in_batches, train
+from splitplace.workshop.recipes.teacher import soft_targets, version_of
+from splitplace.workshop.training.loop import (
+    Epoch,
+    Loss,
+    TrainingSchedule,
+    digest_of_weights,
+    in_batches,
+    train,
+)
 from splitplace.workshop.training.semantic import (
     Branches,
     Groups,
@@ -70,7 +77,7 @@ class Workbench:
         schedule: TrainingSchedule,
         *,
         targets: Callable[[], NDArray[np.float32]] | None = None,
-        origin: nn.Module | None = None,
+        origin: str = "",
     ) -> tuple[Epoch, ...]:
         """Train one network; `name` is the name of its checkpoint. For the rest see `training.loop.train`."""
         return train(
@@ -128,12 +135,13 @@ def train_whole(bench: Workbench) -> Whole:
     exits = _with_exits(network, recipe)
     loss = _loss_of_whole(bench, network, exits)
     trained = exits or network
-    targets = bench.targets if recipe.teacher else None
-    curve = bench.train("whole", trained, loss, recipe.schedule, targets=targets)
+    targets, origin = None, ""
+    if recipe.teacher:
+        targets, origin = bench.targets, version_of(bench.store, recipe.teacher, bench.data.training)
+    curve = bench.train("whole", trained, loss, recipe.schedule, targets=targets, origin=origin)
     if recipe.second_schedule is not None:
-        curve += bench.train(
-            "whole-2", trained, loss, recipe.second_schedule, targets=targets, origin=trained
-        )
+        first = digest_of_weights(trained)
+        curve += bench.train("whole-2", trained, loss, recipe.second_schedule, targets=targets, origin=first)
     return Whole(network, curve, exits)
 
 
@@ -177,7 +185,13 @@ def train_semantic(bench: Workbench, whole: Classifier) -> Semantic:
         distillation(branches, whole.to(bench.device)) if recipe.distilled else branch_loss(branches)
     )
     loss = _computed_in(bench.arithmetic("semantic"), of_branches)
-    curve = bench.train(f"semantic-{recipe.branches}", branches, loss, recipe.semantic_schedule, origin=whole)
+    curve = bench.train(
+        f"semantic-{recipe.branches}",
+        branches,
+        loss,
+        recipe.semantic_schedule,
+        origin=digest_of_weights(whole),
+    )
     whole.to("cpu")
     return Semantic(branches, groups, curve)
 
@@ -211,7 +225,7 @@ def _fine_tuned(
     schedule: TrainingSchedule,
 ) -> Derived:
     loss = _computed_in(bench.arithmetic(name), distillation(network, whole.to(bench.device)))
-    curve = bench.train(name, network, loss, schedule, origin=whole)
+    curve = bench.train(name, network, loss, schedule, origin=digest_of_weights(whole))
     whole.to("cpu")
     return Derived(network, curve)
 

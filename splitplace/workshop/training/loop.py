@@ -112,7 +112,7 @@ def train(
     progress: Progress,
     device: str = "cpu",
     targets: Callable[[], NDArray[np.float32]] | None = None,
-    origin: nn.Module | None = None,
+    origin: str = "",
 ) -> tuple[Epoch, ...]:
     """Train `network` in place, resuming an interrupted training from its checkpoint.
 
@@ -133,7 +133,7 @@ def train(
         device: Torch device, `cpu` or `cuda`. Other networks that the loss calls must be on it too.
         targets: Returns probabilities `[N, classes]` to learn instead of the labels of the training images.
             Called only if there is something to train.
-        origin: Trained network from whose weights this one was made, or whose answers it learns.
+        origin: Digest of the network from whose weights this one was made, or whose answers it learns.
 
     Returns:
         The training curve, one point per epoch.
@@ -150,7 +150,7 @@ def train(
         checkpoint,
         schedule,
         {"network": network, "optimizer": optimizer, "rate": rate},
-        digest_of_weights(origin) if origin else "",
+        origin,
     )
     curve, begun = state.load()
     own_side = training.images.shape[-1]
@@ -265,7 +265,7 @@ class Checkpoint:
     parts: dict[str, Any]
     """Objects with a `state_dict`: network, optimizer, learning rate."""
     origin: str = ""
-    """Digest of the weights of the network that this one comes from; empty = it began with random weights."""
+    """See `train`; empty = it began with random weights and learns labels only."""
 
     def load(self) -> tuple[list[Epoch], PartialEpoch | None]:
         """Restore the parts from the checkpoint; return the curve so far and the epoch that has begun."""

@@ -103,6 +103,18 @@ def _bench(recipe: Recipe, folder: Path, data: Dataset) -> Workbench:
     return Workbench(recipe, data, folder / "checkpoints", Progress(disable=True), ModelStore(folder))
 
 
+def test_a_network_of_another_version_of_its_teacher_is_trained_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = replace(_bench(SMALL, tmp_path, easy_dataset(20)), store=ModelStore(SHIPPED_STORE))
+    train_whole(bench)
+    monkeypatch.delattr("splitplace.workshop.recipes.trainings.soft_targets")
+    train_whole(bench)  # only reads its checkpoint
+    monkeypatch.setattr("splitplace.workshop.recipes.trainings.version_of", lambda *_: "another")
+    with pytest.raises(NameError, match="soft_targets"):
+        train_whole(bench)
+
+
 def test_a_teacher_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=TEACHER):
         train_whole(_bench(SMALL, tmp_path, easy_dataset(20)))
