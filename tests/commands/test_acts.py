@@ -242,6 +242,8 @@ def test_what_splitting_costs_and_gains_follows_the_figures(application: Applica
     [
         (9, 1, 10.0, "Here splitting loses, and it knows."),
         (1, 9, 10.0, "Here splitting loses."),
+        (1, 9, 19.0, "little difference"),
+        (1, 9, 21.0, "little difference"),
         (9, 1, 30.0, "not worth its work"),
         (1, 9, 30.0, "even the small networks gain"),
     ],

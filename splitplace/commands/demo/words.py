@@ -17,7 +17,7 @@ from splitplace.policies.memory import megabytes
 
 SPLITS = ("layer", "semantic")
 _LITTLE = 0.9
-"""A split that takes more than this share of the whole's time gains little."""
+"""Where the faster of two takes more than this share of the other's time, it gains little."""
 
 
 def prologue(nodes: int, large: Application, small: Sequence[Application]) -> str:
@@ -190,6 +190,9 @@ def act_four(small: Sequence[Application], tasks: int) -> str:
     )
 
 
+_NOT_WORTH_IT = "Splitting would be a little faster, but not worth its work or its accuracy."
+
+
 def act_four_result(part: Mapping[str, Any]) -> str:
     """Say whether splitting lost, and whether the splitter knew."""
     whole, split, tasks = part["whole"], part["split"], part["tasks"]["sent"]
@@ -198,12 +201,15 @@ def act_four_result(part: Mapping[str, Any]) -> str:
     figures = f"Predicted on average: {known}. " if known else ""
     chosen = f"The splitter ran {whole} of {whole + split} tasks whole. "
     best = min((ms for name, ms in predicted.items() if name in SPLITS and ms is not None), default=None)
-    if predicted.get("whole") is not None and best is not None and predicted["whole"] <= best:
-        finding = "Here splitting loses, and it knows." if whole > split else "Here splitting loses."
-    elif whole > split:
-        finding = "Splitting would be a little faster, but not worth its work or its accuracy."
-    elif predicted.get("whole") is not None and best is not None and best > _LITTLE * predicted["whole"]:
+    alone = predicted.get("whole")
+    ratio = None if alone is None or best is None else best / alone
+    if whole > split:
+        splitting_loses = ratio is not None and ratio >= 1
+        finding = "Here splitting loses, and it knows." if splitting_loses else _NOT_WORTH_IT
+    elif ratio is not None and _LITTLE < ratio < 1 / _LITTLE:
         finding = "Here it makes little difference whether they are split."
+    elif ratio is not None and ratio >= 1:
+        finding = "Here splitting loses."
     else:
         finding = "On these nodes even the small networks gain by running on several at once."
     in_time = part["tasks"]["answered"] - part["tasks"]["late"]
