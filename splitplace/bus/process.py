@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import gc
 import logging
 import signal
 from collections.abc import Coroutine
@@ -50,6 +51,8 @@ def run_until_signal(work: Coroutine[Any, Any, None], settings: Settings) -> Non
 
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, end)
+        # What was imported stays: a full collection that looked at it again would stop everything for long.
+        gc.freeze()
         try:
             await task
         except asyncio.CancelledError:
