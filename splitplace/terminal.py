@@ -1,5 +1,7 @@
 """Where the program meets its user: run a command, end it with a sentence, print what came from outside."""
 
+import errno
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,6 +21,8 @@ _REASONS: Final[Mapping[type[OSError], str]] = {
     FileExistsError: "is not a folder",
     PermissionError: "permission denied; for state, name another folder with --state-dir",
 }
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def printable(text: str) -> str:
@@ -41,17 +45,31 @@ def run(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) 
     command = typer.main.get_command(app)
     try:
         _check_paths(command, given)
-        command.main(args=given, prog_name=program)
+        try:
+            command.main(args=given, prog_name=program)
+        finally:
+            sys.stdout.flush()  # while an error of it can still be told
     except SplitPlaceError as error:
         sys.stderr.write(f"{printable(str(error))}\n")
         sys.exit(error.exit_code)
     except OSError as error:
-        if error.filename is None:
-            raise
-        reason = _REASONS.get(type(error), error.strerror or "cannot be used")
-        sys.stderr.write(f"{printable(str(error.filename))}: {reason}\n")
+        _explain(error)
         sys.exit(SplitPlaceError.exit_code)
     sys.exit(0)
+
+
+def _explain(error: OSError) -> None:
+    """Print what is wrong with a file, a full disk or the output's reader. Raises any other error again."""
+    if error.filename is not None:
+        reason = _REASONS.get(type(error), error.strerror or "cannot be used")
+        sys.stderr.write(f"{printable(str(error.filename))}: {reason}\n")
+        return
+    if error.errno in _FULL:
+        sys.stderr.write("the disk is full: make room, or write to another one\n")
+    elif not isinstance(error, BrokenPipeError):
+        raise error
+    # What is still to be written to it would fail again when the interpreter ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _check_paths(command: Any, arguments: Sequence[str]) -> None:  # noqa: ANN401 - a click command

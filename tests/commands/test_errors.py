@@ -1,5 +1,8 @@
 """Wrong input of every kind ends a command with a sentence and the right exit code, never a traceback."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -181,3 +184,22 @@ def test_text_without_control_characters_is_printed_as_it_is() -> None:
 def test_numbers_that_json_does_not_know_become_null(capsys: pytest.CaptureFixture[str]) -> None:
     print_json({"ms": float("nan"), "limit": float("inf")}, indent=None)
     assert capsys.readouterr().out == '{"ms": null, "limit": null}\n'
+
+
+@pytest.mark.parametrize("arguments", [("--version",), ("--help",), ("asyncapi",)])
+def test_output_for_a_full_disk_is_one_line(arguments: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            (sys.executable, "-m", "splitplace", *arguments), stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert (ended.returncode, ended.stderr) == (1, b"the disk is full: make room, or write to another one\n")
+
+
+def test_a_reader_of_the_output_who_leaves_sees_no_traceback() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run(
+        (sys.executable, "-m", "splitplace", "asyncapi"), stdout=writing, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (1, b"")
