@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.decisions import cluster
 from splitplace.messages.application import Application
 from splitplace.messages.cluster import ClusterState
-from splitplace.messages.task import ClassScore, TaskAccepted, TaskDecided, TaskResult
+from splitplace.messages.task import ClassScore, StageReport, TaskAccepted, TaskDecided, TaskResult
 from splitplace.policies.placement import placement_policy
 from splitplace.policies.splitting import split_policy
 from splitplace.services.gateway.core import GatewayCore
@@ -105,7 +105,11 @@ class Services:
         self.aggregator.place(placed, now_ms)
         self.gateway.placed(placed, now_ms)
         end_ms = now_ms + 10.0
-        finished = finished_after(decided, 10.0)
+        reports = tuple(
+            StageReport(stage=stage.stage, node=stage.node, queue_ms=0.0, compute_ms=stage.work_ms)
+            for stage in placed.stages
+        )
+        finished = finished_after(decided, 10.0, stages=reports)
         self.splitter.finished(finished, end_ms)
         self.placer.finished(finished, end_ms)
         self.monitor.finished(finished, end_ms)
