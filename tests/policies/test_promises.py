@@ -1,6 +1,8 @@
 """What is promised with probability P comes true in a share P of the cases."""
 
+from math import nan
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -9,12 +11,9 @@ from hypothesis import strategies as st
 from splitplace.policies.promises import (
     BINS,
     FEWEST,
-    LEVELS,
-    WINDOW,
     Promises,
     largest_error,
     reliability,
-    venn_abers,
 )
 from splitplace.policies.state import StateError
 
@@ -22,30 +21,22 @@ probabilities = st.floats(0, 1)
 pairs = st.lists(st.tuples(probabilities, st.booleans()), max_size=60)
 
 
+def after(said: list[tuple[float, bool]]) -> Promises:
+    promises = Promises()
+    for probability, came_true in said:
+        promises.learn("app", probability, came_true=came_true)
+    return promises
+
+
 @settings(deadline=None)
 @given(pairs, probabilities)
 def test_a_corrected_probability_is_one(said: list[tuple[float, bool]], probability: float) -> None:
-    assert 0.0 <= venn_abers(said, probability) <= 1.0
-
-
-@settings(deadline=None)
-@given(pairs, probabilities, probabilities)
-def test_what_was_more_probable_stays_so(said: list[tuple[float, bool]], one: float, other: float) -> None:
-    low, high = sorted((one, other))
-    assert venn_abers(said, low) <= venn_abers(said, high) + 1e-9
-
-
-@settings(deadline=None)
-@given(pairs, probabilities)
-def test_the_order_of_what_was_said_makes_no_difference(
-    said: list[tuple[float, bool]], probability: float
-) -> None:
-    assert venn_abers(said, probability) == pytest.approx(venn_abers(said[::-1], probability))
+    assert 0.0 < after(said).corrected("app", probability) < 1.0
 
 
 @pytest.mark.parametrize("bent", ["too sure", "too careful", "right"])
 def test_promises_are_kept_whatever_a_policy_computes(bent: str) -> None:
-    """Every bin of 30 promises or more is within 5 points after the first hundred; raw ones are not."""
+    """Every bin of 100 promises or more is within 5 points after the first hundred; raw ones are not."""
     random, promises = Random(3), Promises()
     corrected, raw = [], []
     for number in range(4000):
@@ -56,15 +47,23 @@ def test_promises_are_kept_whatever_a_policy_computes(bent: str) -> None:
             corrected.append((promises.corrected("app", said), came_true))
             raw.append((said, came_true))
         promises.learn("app", said, came_true=came_true)
-    assert all(abs(row.promised - row.kept) < 0.05 for row in reliability(corrected) if row.tasks >= 30)
+    assert all(abs(row.promised - row.kept) < 0.05 for row in reliability(corrected) if row.tasks >= 100)
     if bent != "right":
-        assert any(abs(row.promised - row.kept) > 0.1 for row in reliability(raw) if row.tasks >= 30)
+        assert any(abs(row.promised - row.kept) > 0.1 for row in reliability(raw) if row.tasks >= 100)
+
+
+def test_what_is_said_rightly_is_not_spoilt_by_few_outcomes() -> None:
+    """Most tasks are said to be in time for certain, and are; a rare one, said to be open, is so."""
+    promises = after([(0.995, True)] * 100)
+    assert promises.corrected("app", 0.6) == pytest.approx(0.6, abs=0.15)
+    assert promises.corrected("app", 0.98) > 0.97
 
 
 def test_nothing_is_corrected_before_something_was_seen() -> None:
     promises = Promises()
+    assert promises.corrected("app", 0.7) == pytest.approx(0.7)
+    assert promises.corrected("app", 1.0) < 1.0
     for number in range(FEWEST):
-        assert promises.corrected("app", 0.7) == 0.7
         promises.learn("app", 0.7, came_true=number % 2 == 0)
     assert promises.corrected("app", 0.7) == pytest.approx(0.5, abs=0.05)
 
@@ -73,33 +72,20 @@ def test_a_new_application_has_the_correction_of_all_others() -> None:
     promises = Promises()
     for number in range(2 * FEWEST):
         promises.learn("old", 0.9, came_true=number % 2 == 0)
-    assert promises.corrected("new", 0.9) == pytest.approx(0.5, abs=0.05)
+    assert promises.corrected("new", 0.9) == pytest.approx(0.5, abs=0.07)
     for _ in range(2 * FEWEST):
         promises.learn("new", 0.9, came_true=True)
     assert promises.corrected("new", 0.9) > 0.9
-    assert promises.corrected("old", 0.9) == pytest.approx(0.5, abs=0.05)
+    assert promises.corrected("old", 0.9) == pytest.approx(0.5, abs=0.07)
 
 
 def test_what_is_long_past_is_forgotten() -> None:
     promises = Promises()
-    for _ in range(WINDOW):
+    for _ in range(400):
         promises.learn("app", 0.9, came_true=False)
-    for _ in range(WINDOW):
+    for _ in range(1000):
         promises.learn("app", 0.9, came_true=True)
     assert promises.corrected("app", 0.9) > 0.95
-
-
-def test_the_work_of_a_correction_is_bounded_and_costs_no_precision() -> None:
-    promises, random = Promises(), Random(5)
-    said = [(p, random.random() < p**2) for p in (random.random() for _ in range(WINDOW))]
-    for probability, came_true in said:
-        promises.learn("app", probability, came_true=came_true)
-    saved = promises.state()["app"]
-    assert isinstance(saved, list)
-    assert len({tuple(pair) for pair in saved}) <= 2 * (LEVELS + 1)  # type: ignore[arg-type]
-    for probability in (0.0, 0.2, 0.5, 0.77, 1.0):
-        exact = venn_abers(said, probability)
-        assert promises.corrected("app", probability) == pytest.approx(exact, abs=0.03)
 
 
 def test_a_saved_state_promises_the_same() -> None:
@@ -109,8 +95,22 @@ def test_a_saved_state_promises_the_same() -> None:
         promises.learn("app", random.random(), came_true=random.random() < 0.5)
     again.restore(promises.state())
     assert again.corrected("app", 0.6) == promises.corrected("app", 0.6)
+    again.restore({})
+    assert again.corrected("app", 0.6) == pytest.approx(0.6)
+
+
+def broken(**changes: float) -> dict[str, object]:
+    saved: Any = Promises().state()
+    return {**saved, "together": saved["together"] | changes}
+
+
+@pytest.mark.parametrize(
+    "state",
+    [{"app": [[0.5, True]]}, broken(slope=nan), broken(offset_precision=-1.0), broken(shared_precision=9.0)],
+)
+def test_a_state_that_is_none_is_refused(state: Any) -> None:
     with pytest.raises(StateError):
-        again.restore({"app": [[2.0, True]]})
+        Promises().restore(state)
 
 
 def test_a_reliability_table_has_a_row_for_each_bin_that_is_not_empty() -> None:
