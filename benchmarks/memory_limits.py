@@ -54,7 +54,7 @@ from splitplace.workshop.onnx.graph import Graph, SpanCost
 from splitplace.workshop.packing.memory import with_memory
 from splitplace.workshop.pieces.chain import chain_of, run_stages, write_files
 from splitplace.workshop.pieces.constants import with_constants_as_weights
-from splitplace.workshop.pieces.cut import CutChain, all_files
+from splitplace.workshop.pieces.cut import CutChain
 from splitplace.workshop.pieces.places import piece_places
 from splitplace.workshop.pieces.times import segment_milliseconds
 
@@ -165,7 +165,7 @@ def prove_nodes(folder: Path, tasks: int) -> None:
             for start in range(0, len(images), MICRO_BATCH)
         ]
     )
-    ModelStore(folder / "store").save(application, all_files([cut]).values())
+    ModelStore(folder / "store").save(application, (file.read_bytes() for file in pieces.iterdir()))
     del cut
     names = [f"n{index}" for index in range(NODES)]
     limit = PROCESS_BYTES + CHILD_BYTES + (NODE_BUDGET_MIB + 2 * QUEUE_MIB) * MEBIBYTE

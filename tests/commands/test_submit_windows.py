@@ -12,6 +12,7 @@ from splitplace.bus.settings import Settings
 from splitplace.commands.submit.asking import Ask
 from splitplace.commands.submit.request import SubmissionError, as_tensors
 from splitplace.commands.submit.windows import ask_in_windows
+from splitplace.errors import ExitCode
 from splitplace.messages.application import Application
 from splitplace.messages.findings import FoundTensor, FoundTensors
 from splitplace.messages.limits import MAX_BATCH
@@ -19,6 +20,7 @@ from splitplace.messages.sound import SoundInput
 from splitplace.messages.states import StateTensor
 from splitplace.messages.task import Answer, TaskRequest
 from splitplace.messages.tensors import TensorSpec
+from tests.support.commands import exit_code
 from tests.support.sounds import FLOAT, wav
 from tests.support.tiny_application import build_tiny_application
 
@@ -67,7 +69,10 @@ class Adding:
 
 
 def _sent(application: Application, request: TaskRequest, sound: bytes = SOUND) -> list[Answer]:
-    return asyncio.run(ask_in_windows(Settings(), application, request, sound))
+    async def collected() -> list[Answer]:
+        return [answer async for answer in ask_in_windows(Settings(), application, request, sound)]
+
+    return asyncio.run(collected())
 
 
 def test_each_window_brings_the_state_of_the_answer_before_it(
@@ -106,3 +111,24 @@ def test_a_network_that_takes_no_sound_says_so(application: Application) -> None
     silent = application.model_copy(update={"sound": None})
     with pytest.raises(SubmissionError, match="takes float32"):
         _sent(silent, TaskRequest(sound=SOUND, deadline_ms=70.0))
+
+
+def test_what_came_before_a_window_without_answer_is_kept_and_the_state_stays(
+    application: Application,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def known(*_: object) -> Application:
+        return application
+
+    Adding(2, monkeypatch)
+    monkeypatch.setattr("splitplace.commands.submit.command.application_of", known)
+    monkeypatch.chdir(tmp_path)
+    Path("talk.wav").write_bytes(SOUND)
+    words = ("submit", "talk.wav", "--app", "a", "--state", "s.npz", "--save-tensors", "out.npz")
+    assert exit_code(*words) == ExitCode.NO_RESULT
+    assert "window 2: expired" in capsys.readouterr().err
+    with np.load("out.npz") as kept:
+        np.testing.assert_allclose(kept["stateN"], [[6 / 16], [20 / 16]])
+    assert not Path("s.npz").exists()

@@ -165,18 +165,20 @@ def test_a_weight_whose_place_makes_no_sense_is_refused_in_one_line(
     _refused(model.SerializeToString(), CLASSES, "", capsys)
 
 
-def test_a_network_above_two_gibibytes_is_refused_with_what_it_would_need(
+def test_a_weight_that_no_node_takes_is_refused_with_the_pieces_that_there_would_be(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    model = _model(_node("Tanh", "t", "y"))
-    weight = model.graph.initializer[0]
-    weight.ClearField("raw_data")
-    weight.dims[:] = [8192, 8192]
-    weight.data_location = TensorProto.EXTERNAL
-    weight.external_data.add(key="location", value="weights.bin")
+    model = _model(_node("Cast", "t", "rows", to=TensorProto.INT64), _node("Gather", "table", "rows", "u"))
+    model.graph.node.append(_node("ReduceMean", "u", "y", axes=[2], keepdims=0))
+    model.opset_import[0].version = 17
+    table = model.graph.initializer.add(name="table", dims=[9 << 22, 2], data_type=TensorProto.FLOAT)
+    table.data_location = TensorProto.EXTERNAL
+    table.external_data.add(key="location", value="weights.bin")
     with Path("weights.bin").open("wb") as file:
-        file.truncate(9 << 28)  # takes no space
-    _refused(model.SerializeToString(), CLASSES, "have 2304 MiB; at most 2047", capsys)
+        file.truncate(9 << 25)  # takes no space
+    _refused(
+        model.SerializeToString(), ["--kind", "tensors"], "3 pieces with weights of 0, 288, 0 MiB", capsys
+    )
 
 
 def test_an_answer_names_no_more_classes_than_there_are(capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ from splitplace.messages.pieces import (
 )
 from splitplace.messages.tensors import TensorSpec
 from splitplace.workshop.pieces.constants import with_constants_as_weights
-from splitplace.workshop.pieces.cut import CutChain, PieceFiles, all_files, cut_into_pieces
+from splitplace.workshop.pieces.cut import CutChain, PieceFiles, cut_into_pieces
 
 COST = PieceCost(
     milliseconds_per_image=0.01, weight_bytes=100, activation_bytes_per_image=100, flops_per_image=100.0
@@ -48,7 +48,7 @@ def cut_at(model: onnx.ModelProto, *tensors: str, ballast: Mapping[int, bytes] |
 
 
 def _with_ballast(part: PieceFiles, content: bytes) -> PieceFiles:
-    assert not part.weights, "it has a weights file already"
+    assert not part.large, "it has a weights file already"
     sha256 = hashlib.sha256(content).hexdigest()
     body = onnx.ModelProto.FromString(part.graph)
     tensor = body.graph.initializer.add()
@@ -62,7 +62,7 @@ def _with_ballast(part: PieceFiles, content: bytes) -> PieceFiles:
     return replace(
         part,
         graph=graph,
-        weights=content,
+        large=(onnx.TensorProto(data_type=TensorProto.UINT8, dims=[len(content)], raw_data=content),),
         piece=part.piece.model_copy(
             update={
                 "graph": hashlib.sha256(graph).hexdigest(),
@@ -81,7 +81,10 @@ def named(name: str, cut: CutChain) -> NamedChain:
 
 def contents(*cuts: CutChain) -> list[bytes]:
     """Return the content of every file, each once."""
-    return list(all_files(cuts).values())
+    parts = [part for cut in cuts for part in cut.files]
+    graphs = {part.piece.graph: part.graph for part in parts}
+    weights = {part.piece.weights: b"".join(part.weights()) for part in parts if part.large}
+    return [*graphs.values(), *weights.values()]
 
 
 def run_of(chain: NamedChain, first: int = 0, end: int | None = None, **figures: Any) -> Fragment:

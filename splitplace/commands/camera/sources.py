@@ -1,5 +1,6 @@
 """Where frames come from: a folder, a video file, a camera of this device or of the network."""
 
+import errno
 import io
 import logging
 import re
@@ -130,12 +131,13 @@ class Video:
                     count += 1
                     pause_s = 1.0
                     yield frame
+                if not self.is_live:
+                    return
+                raise SourceError(f"{self._shown} has ended")  # noqa: TRY301 - as if it had said why
             except SourceError as error:
                 if not count or not self.is_live:
                     raise
                 log.warning("%s; it is opened again in %.0f s", error, pause_s)
-            if not self.is_live:
-                return
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
@@ -155,12 +157,13 @@ class Video:
                     at_s = time.monotonic() if self.is_live else float(frame.time or 0.0)
                     yield Frame(f"frame-{number:06}", at_s, partial(_jpeg, frame), partial(_grey, frame))
                     number += 1
-        except (OSError, ValueError) as error:  # those of FFmpeg are among them
-            raise SourceError(
-                f"{self._shown} cannot be read: {error.strerror or error}"
-                if isinstance(error, OSError)
-                else f"{self._shown} cannot be read: {error}"
-            ) from error
+        except av.error.ExitError as error:
+            raise SourceError(f"{self._shown} cannot be read: nothing came for {_READ_S:.0f} s") from error
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            is_vague = not number and self._scheme in _NETWORK and getattr(error, "errno", 0) == errno.EIO
+            advice = " (is the name of the host right?)" if is_vague else ""
+            raise SourceError(f"{self._shown} cannot be read: {reason}{advice}") from error
 
     @property
     def _scheme(self) -> str:

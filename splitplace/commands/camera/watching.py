@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from queue import SimpleQueue
 from threading import Thread
 
 from pydantic import ValidationError
@@ -97,28 +97,44 @@ async def _produce(camera: Camera, waiting: Waiting) -> None:
     """Let the chosen frames of a source wait, one after the other."""
     if camera.source is None:
         return
-    frames = camera.source.frames()
+    reader = _Reader(camera.source)
     try:
-        while (frame := await _in_own_thread(partial(next, frames, None))) is not None:
+        while (frame := await reader.next()) is not None:
             if camera.chooser.wants(frame):
                 await waiting.put(frame, replaces=camera.source.is_live)
     finally:
+        reader.end()
         await waiting.close()
 
 
-async def _in_own_thread(get: Callable[[], Frame | None]) -> Frame | None:
-    """Call a function that may wait for ever: a thread of asyncio would keep the program from its end."""
-    made = Future[Frame | None]()
-    made.set_running_or_notify_cancel()  # from now on it is not cancelled: the thread may always set it
+class _Reader:
+    """Takes frames from a source in a thread of its own.
 
-    def call() -> None:
-        try:
-            made.set_result(get())
-        except Exception as error:  # noqa: BLE001 - raised where it is awaited
-            made.set_exception(error)
+    It may wait for a frame for ever: a thread of asyncio would keep the program from its end.
+    """
 
-    Thread(target=call, daemon=True).start()
-    return await asyncio.wrap_future(made)
+    def __init__(self, source: Source) -> None:
+        self._frames = source.frames()
+        self._asked = SimpleQueue[Future[Frame | None] | None]()
+        Thread(target=self._run, daemon=True).start()
+
+    async def next(self) -> Frame | None:
+        """Return the next frame; None at the end. Raises SourceError."""
+        made = Future[Frame | None]()
+        made.set_running_or_notify_cancel()  # from now on it is not cancelled: the thread may always set it
+        self._asked.put(made)
+        return await asyncio.wrap_future(made)
+
+    def end(self) -> None:
+        """End the thread once it has the frame that it waits for."""
+        self._asked.put(None)
+
+    def _run(self) -> None:
+        while (made := self._asked.get()) is not None:
+            try:
+                made.set_result(next(self._frames, None))
+            except Exception as error:  # noqa: BLE001 - raised where it is awaited
+                made.set_exception(error)
 
 
 async def _serve(

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -236,7 +237,7 @@ def add_command(
             are_arrays=arrays,
             pictures=tuple(picture or []),
         )
-        with telling(chosen) as told:
+        with telling(chosen) as told, TemporaryDirectory(prefix="splitplace-") as aside:
             package = PackageRequest(network, str(weights) if weights is not None else None, random_weights)
             told(f"reading {network}" if network.endswith(".onnx") else f"building and exporting {network}")
             said = Said(
@@ -253,7 +254,9 @@ def add_command(
             flags = KindFlags(kind, head, boxes, overlap, threshold, blank, top)
             given = read_labels(labels) if labels is not None else None
             heard = SoundFlags(sound, hop, full_scale)
-            adopted, classes, found = adopted_network(package, wishes, weights, said, flags, given, heard)
+            adopted, classes, found = adopted_network(
+                package, wishes, weights, said, flags, given, heard, Path(aside)
+            )
             _check_accuracy(data, accuracy, needed=found in _MEASURED)
             if found not in _MEASURED and data is not None:
                 raise ConfigurationError(f"--data measures classes; leave it out for {found}")
@@ -262,6 +265,7 @@ def add_command(
             answers = _pictures(data, dataset, request.labels, adopted) if data is not None else stated
             folder = paths().unfinished
             application, results = add(adopted, request, models, answers, told, unfinished_folder=folder)
+            empty = pictures_without_answer(adopted.model)
     except ValidationError as error:
         raise UserNetworkError(f"not a valid application: {explain(error)[:300]}") from error
     console = Console()
@@ -270,7 +274,6 @@ def add_command(
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     if seen:
         console.print(seen, markup=False, highlight=False, soft_wrap=True)
-    empty = pictures_without_answer(adopted.model)
     if empty:
         console.print(
             f"[yellow]careful[/]: plain pictures ({', '.join(empty)}) make it give NaN or infinity; "

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import onnx
@@ -110,33 +111,38 @@ def inspect_command(
         return
     models = model_store(store)
     target = _target(speeds, bandwidth, memory)
-    loaded = _load(network, shape or (), values or (), models)
-    application, batch = loaded.application, micro_batch or loaded.micro_batch
-    places = measured(loaded.model)
-    wanted = stages or (len(target.nodes) if len(target.nodes) > 1 else min(_STAGES, len(places.places) + 1))
-    name = application.name if application else Path(network).stem
-    found = inspect(places, name=name, stages=wanted, target=target, micro_batch=batch)
-    if application and application.chains:
-        found = replace(found, pieces=stored_pieces(application, batch), stored=stored_stages(application))
-    else:
-        found = replace(found, pieces=future_pieces(name, places, batch))
-    if drawing is not None:
-        replace_file(drawing, draw(found).encode())
-    if as_json:
-        print_json(found)
-        return
-    console = Console()
-    console.print(pieces_table(found))
-    if found.stored:
-        console.print(memory_table(found))
-    console.print(places_table(found))
-    console.print(stages_table(found))
-    console.print(verdict(found.plan))
-    console.print(_differences(places, found.plan.cuts, 1 if loaded.one_by_one else _TRIAL_INPUTS))
-    if application:
-        _print_chains(console, places, application)
-    if drawing is not None:
-        console.print(f"drawn: {drawing}", markup=False)
+    with TemporaryDirectory(prefix="splitplace-") as aside:
+        loaded = _load(network, shape or (), values or (), models, Path(aside))
+        application, batch = loaded.application, micro_batch or loaded.micro_batch
+        places = measured(loaded.model)
+        wanted = stages or (
+            len(target.nodes) if len(target.nodes) > 1 else min(_STAGES, len(places.places) + 1)
+        )
+        name = application.name if application else Path(network).stem
+        found = inspect(places, name=name, stages=wanted, target=target, micro_batch=batch)
+        if application and application.chains:
+            found = replace(
+                found, pieces=stored_pieces(application, batch), stored=stored_stages(application)
+            )
+        else:
+            found = replace(found, pieces=future_pieces(name, places, batch))
+        if drawing is not None:
+            replace_file(drawing, draw(found).encode())
+        if as_json:
+            print_json(found)
+            return
+        console = Console()
+        console.print(pieces_table(found))
+        if found.stored:
+            console.print(memory_table(found))
+        console.print(places_table(found))
+        console.print(stages_table(found))
+        console.print(verdict(found.plan))
+        console.print(_differences(places, found.plan.cuts, 1 if loaded.one_by_one else _TRIAL_INPUTS))
+        if application:
+            _print_chains(console, places, application)
+        if drawing is not None:
+            console.print(f"drawn: {drawing}", markup=False)
 
 
 def _refuse_beside_system(names: Iterable[str]) -> None:
@@ -157,11 +163,13 @@ class _Loaded:
     """Whether it may have to be run on one input at a time."""
 
 
-def _load(network: str, sizes: Sequence[str], values: Sequence[str], store: ModelStore) -> _Loaded:
-    """Return a network by the name of its application, or from a file."""
+def _load(
+    network: str, sizes: Sequence[str], values: Sequence[str], store: ModelStore, aside: Path
+) -> _Loaded:
+    """Return a network by the name of its application, or from a file. For `aside` see `read_onnx`."""
     if network.endswith(".onnx"):
         wishes = Wishes(input=",".join(sizes), values=tuple(values), head=HeadWishes("tensors"))
-        file, _ = prepared(read_onnx(Path(network)), wishes)
+        file, _ = prepared(read_onnx(Path(network), aside), wishes)
         source = source_of(file)
         pixels = Preprocessing.for_channels(source.spec.shape[0], (), (), 1.0) if source.is_pictures else None
         adopted = adopt(file, pixels, replace(wishes, input="", values=()))

@@ -35,20 +35,24 @@ def adopted_network(  # noqa: PLR0917 - what the command was given, in its order
     flags: KindFlags,
     labels: tuple[str, ...] | None,
     sound: SoundFlags,
+    aside: Path,
 ) -> tuple[Adopted, tuple[str, ...], Kind]:
-    """Return the network from what sensors send to what answers are made of, its labels, and their kind."""
+    """Return the network from what sensors send to what answers are made of, its labels, and their kind.
+
+    The weights of a large network are kept in the folder `aside`; see `read_onnx`.
+    """
     network = package.network
     sound.check(is_file=network.endswith(".onnx"))
     if is_of_package(network):
         sides = _sides(wishes.input) if wishes.input and package.package else ()
-        file, report = export_of_package(replace(package, sides=sides))
+        file, report = export_of_package(replace(package, sides=sides), aside)
         wishes = replace(wishes, input="" if sides else wishes.input)
         return _onnx(file, wishes, said, flags, labels or report.labels or None, report.pictures)
     if package.random_weights:
         raise UserNetworkError("--random-weights is for torchvision:NAME and timm:NAME")
     if network.endswith(".onnx"):
         wishes = replace(wishes, are_arrays=wishes.are_arrays or sound.rate_hz is not None)
-        adopted, chosen, kind = _onnx(read_onnx(Path(network)), wishes, said, flags, labels)
+        adopted, chosen, kind = _onnx(read_onnx(Path(network), aside), wishes, said, flags, labels)
         return sound.added_to(adopted), chosen, kind
     if not network.rpartition(":")[0]:
         raise UserNetworkError(
@@ -69,7 +73,7 @@ def adopted_network(  # noqa: PLR0917 - what the command was given, in its order
     kind, _ = flags.chosen("")
     chosen = _checked_labels(labels or (), kind)
     head = flags.head_wishes(kind, chosen)
-    adopted = adopt(export_torch(request), None, replace(wishes, input="", head=head))
+    adopted = adopt(export_torch(request, aside), None, replace(wishes, input="", head=head))
     notes = (f"pictures: {described(pictures)}", *adopted.notes)
     return replace(adopted, pictures=pictures, notes=notes), chosen, kind
 

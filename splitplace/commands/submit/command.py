@@ -39,7 +39,7 @@ from splitplace.messages.application import Application
 from splitplace.messages.base import Name
 from splitplace.messages.findings import AnyPrediction, FoundObjects, Prediction
 from splitplace.messages.pictures import FITS
-from splitplace.messages.task import Answer
+from splitplace.messages.task import Answer, TaskRequest
 
 
 def command(
@@ -92,7 +92,8 @@ def command(
 ) -> None:
     """Send pictures, arrays or a sound as one task and print the answer.
 
-    With --state, each window of a sound is a task of its own, with the state that the one before it left.
+    With --state, each window of a sound is a task of its own, with the state that the one before it left. If
+    one has no answer, --save-tensors has those before it, and the state stays as it was.
 
     Exits with 0 for an answer, on time or late; 3 if the task was refused or not valid; 4 if it expired or
     failed; 5 if no broker, gateway or answer was found.
@@ -109,26 +110,39 @@ def command(
     earlier = read_state(state, states) if state is not None else {}
     asked = request_from(files or (), parse_duration_ms(deadline), truth, named or (), earlier)
     request = asked.request.model_copy(update={"fit": fit_of(fit)})
-    if taker is not None and request.sound is not None:
-        answers = asyncio.run(ask_in_windows(settings, taker, request, request.sound))
-    else:
-        answers = [asyncio.run(ask(settings, app, request))]
+    answers: list[Answer] = []
+    try:
+        asyncio.run(_ask(settings, app, request, taker, answers))
+    finally:
+        came = [each for each in answers if each.status == "answered"]
+        if save_tensors is not None and came:
+            save_arrays(tensors_of(came, "--save-tensors"), save_tensors, "--save-tensors")
     if as_json:
         for each in answers:
             print_json(each)
     answer = answers[-1]
     if answer.status != "answered":
         code = ExitCode.REFUSED if answer.status in {"refused", "invalid"} else ExitCode.NO_RESULT
-        where = f"window {len(answers) - 1}: " if len(answers) > 1 else ""
-        fail(f"{where}{answer.status}: {answer.reason}", code)
+        where = f"window {len(came)}: " if came else ""
+        left = "; the state is as it was before the first window" if came else ""
+        fail(f"{where}{answer.status}: {answer.reason}{left}", code)
     if state is not None:
         save_arrays(states_of(answer, states), state, "--state")
-    if save_tensors is not None:
-        save_arrays(tensors_of(answers, "--save-tensors"), save_tensors, "--save-tensors")
     if save is not None:
         save_pictures(answer, asked, save)
     if not as_json:
         _print(answers, asked)
+
+
+async def _ask(
+    settings: Settings, name: str, request: TaskRequest, taker: Application | None, answers: list[Answer]
+) -> None:
+    """Add the answer to a list; those to each window of a sound for a network with states."""
+    if taker is None or request.sound is None:
+        answers.append(await ask(settings, name, request))
+        return
+    async for answer in ask_in_windows(settings, taker, request, request.sound):
+        answers.append(answer)  # noqa: PERF401 - those before an error are kept
 
 
 def _with_states(settings: Settings, name: str) -> Application:

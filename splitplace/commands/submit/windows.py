@@ -1,5 +1,7 @@
 """Send a sound window by window: each is a task, with the state that the answer before it brought."""
 
+from collections.abc import AsyncIterator
+
 from splitplace.bus.settings import Settings
 from splitplace.commands.submit.asking import asking
 from splitplace.commands.submit.request import SubmissionError, as_tensors
@@ -12,8 +14,8 @@ from splitplace.services.gateway.sounds import decode
 
 async def ask_in_windows(
     settings: Settings, application: Application, request: TaskRequest, sound: bytes
-) -> list[Answer]:
-    """Return the answers to the windows of a sound, in order; the first one that brings nothing is the last.
+) -> AsyncIterator[Answer]:
+    """Yield the answers to the windows of a sound, in order; the first one that brings nothing is the last.
 
     Args:
         settings: Where the broker is.
@@ -31,7 +33,6 @@ async def ask_in_windows(
     except TaskRefusedError as error:
         raise SubmissionError(f"--state: {error}") from error
     given = {tensor.name: tensor for tensor in request.tensors or ()}
-    answers: list[Answer] = []
     async with asking(settings, application.name) as ask:
         for window in windows:
             task = request.model_copy(
@@ -43,8 +44,8 @@ async def ask_in_windows(
                     "tensors": tuple(given.values()) or None,
                 }
             )
-            answers.append(await ask(task))
-            if answers[-1].status != "answered":
-                break
-            given |= as_tensors(states_of(answers[-1], application.states))
-    return answers
+            answer = await ask(task)
+            yield answer
+            if answer.status != "answered":
+                return
+            given |= as_tensors(states_of(answer, application.states))

@@ -48,10 +48,11 @@ def export_network(network: nn.Module, example: NDArray[Any]) -> onnx.ModelProto
         )
     if program is None:
         raise RuntimeError("the exporter returned no program")
-    images = program.model_proto.graph.input[0].type.tensor_type.shape.dim[0]
+    model = program.model_proto  # a new one each time
+    images = model.graph.input[0].type.tensor_type.shape.dim[0]
     if not images.dim_param:
         raise ValueError(
             f"it answers batches of {images.dim_value} images only, because its code makes the batch's "
             "size a plain number, as len(x) does: write x.size(0), or x.flatten(1)"
         )
-    return finish(with_plain_sizes(program.model_proto))
+    return finish(with_plain_sizes(model))

@@ -6,8 +6,9 @@ from math import prod
 from typing import NamedTuple
 
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
+from splitplace.workshop.onnx.aside import values_of
 from splitplace.workshop.onnx.batch_size import BATCH_SIZE
 from splitplace.workshop.onnx.branches import inner_graphs, inner_weights, reads
 from splitplace.workshop.onnx.inference import GraphError, inferred_types, types_of_part
@@ -147,7 +148,7 @@ class Graph:
         if node.op_type != "Clip" or len(node.input) < 2:  # noqa: PLR2004 - the tensor and the minimum
             return bool(node.op_type == "Relu")
         least = self._initializers.get(node.input[1])
-        return least is not None and not numpy_helper.to_array(least).any()
+        return least is not None and not values_of(least).any()
 
     @property
     def weight_bytes(self) -> int:

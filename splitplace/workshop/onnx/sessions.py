@@ -1,11 +1,17 @@
 """Run whole models with ONNX Runtime, as the workshop's trials do: one thread, nothing logged."""
 
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import onnx
 import onnxruntime as ort
 
-from splitplace.workshop.onnx.light import LARGE_MODEL_BYTES, as_file
+from splitplace.workshop.onnx.aside import laid_aside, with_bare_places
+from splitplace.workshop.onnx.light import LARGE_MODEL_BYTES
 
 _PROVIDERS = ["CPUExecutionProvider"]
+_FOLDER_OF_WEIGHTS = "session.model_external_initializers_file_folder_path"
 
 
 def session_options() -> ort.SessionOptions:
@@ -19,7 +25,10 @@ def session_options() -> ort.SessionOptions:
 def session_of(model: onnx.ModelProto, options: ort.SessionOptions | None = None) -> ort.InferenceSession:
     """Load a model; `options` are those of `session_options` unless given. Raises ONNX Runtime's errors."""
     chosen = options or session_options()
-    if model.ByteSize() <= LARGE_MODEL_BYTES:
-        return ort.InferenceSession(model.SerializeToString(), chosen, providers=_PROVIDERS)
-    with as_file(model) as place:
-        return ort.InferenceSession(str(place), chosen, providers=_PROVIDERS)
+    with ExitStack() as stack:  # what is mapped may be removed
+        if sum(tensor.ByteSize() for tensor in model.graph.initializer) > LARGE_MODEL_BYTES:
+            model = laid_aside(model, Path(stack.enter_context(TemporaryDirectory(prefix="splitplace-"))))
+        bare, outside = with_bare_places(model)
+        if outside is not None:
+            chosen.add_session_config_entry(_FOLDER_OF_WEIGHTS, str(outside))
+        return ort.InferenceSession(bare.SerializeToString(), chosen, providers=_PROVIDERS)

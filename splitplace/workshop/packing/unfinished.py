@@ -17,11 +17,12 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from splitplace.storage.exclusive import exclusive
 from splitplace.storage.model_store import StoreError
 from splitplace.storage.replace import replace_file
+from splitplace.workshop.onnx.aside import raw_of
 from splitplace.workshop.onnx.light import without_weights
 from splitplace.workshop.packing.telling import Told, tell_nobody
 
@@ -50,33 +51,40 @@ class Unfinished:
             kind: The type of the measurement, to be kept as JSON.
             measure: Function that measures.
         """
-        file = self._file(what, about, "json")
-        if file is not None:
-            with contextlib.suppress(OSError, ValidationError):
-                return kind.validate_json(file.read_bytes())
-        made = measure()
-        if file is not None:
-            replace_file(file, kind.dump_json(made))
-        return made
+        return _once(self._file(what, about, "json"), measure, kind.validate_json, kind.dump_json)
 
     def array_once(self, what: str, about: object, compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
         """Return an array that is kept, else compute and keep it. See `once`."""
-        file = self._file(what, about, "npy")
-        if file is not None:
-            with contextlib.suppress(OSError, ValueError):
-                found: NDArray[Any] = np.load(file, allow_pickle=False)
-                return found
-        made = compute()
-        if file is not None:
-            content = BytesIO()
-            np.save(content, made, allow_pickle=False)
-            replace_file(file, content.getvalue())
-        return made
+        return _once(self._file(what, about, "npy"), compute, _array, _content)
 
     def _file(self, what: str, about: object, suffix: str) -> Path | None:
         if self.measured is None:
             return None
         return self.measured / f"{what}-{sha256(json.dumps(about).encode()).hexdigest()}.{suffix}"
+
+
+def _once(
+    file: Path | None, make: Callable[[], T], read: Callable[[bytes], T], content: Callable[[T], bytes]
+) -> T:
+    """Return what a file holds, else make it and write it; with None, only make it."""
+    if file is None:
+        return make()
+    with contextlib.suppress(OSError, ValueError):  # it is missing, or damaged
+        return read(file.read_bytes())
+    made = make()
+    replace_file(file, content(made))
+    return made
+
+
+def _array(content: bytes) -> NDArray[Any]:
+    found: NDArray[Any] = np.load(BytesIO(content), allow_pickle=False)
+    return found
+
+
+def _content(array: NDArray[Any]) -> bytes:
+    written = BytesIO()
+    np.save(written, array, allow_pickle=False)
+    return written.getvalue()
 
 
 NOTHING: Final = Unfinished(Path())
@@ -126,7 +134,8 @@ def _key(network: onnx.ModelProto) -> str:
     found = sha256(f"{version('splitplace')} {ort.__version__} {platform.node()}\n".encode())
     found.update(bare.SerializeToString(deterministic=True))
     for tensor in network.graph.initializer:
-        found.update(tensor.SerializeToString(deterministic=True))
+        found.update(f"{tensor.name} {list(tensor.dims)} {tensor.data_type}\n".encode())
+        found.update(raw_of(tensor) or tensor.SerializeToString(deterministic=True))
     return found.hexdigest()
 
 

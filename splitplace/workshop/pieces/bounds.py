@@ -25,6 +25,8 @@ class Segments:
     """Bytes that cross each of the S - 1 places between them, for one image."""
     required: Collection[int] = field(default=())
     """Places that must be bounds, because a variant is cut there."""
+    most_weight_bytes: float = inf
+    """Most that a node takes of one piece."""
 
 
 def piece_bounds(segments: Segments) -> tuple[int, ...]:
@@ -32,7 +34,8 @@ def piece_bounds(segments: Segments) -> tuple[int, ...]:
 
     No piece has more than `SHARE` of the time or of the weights, unless it is a single segment. Of the ways
     with the fewest pieces, the one with the fewest bytes over all bounds is chosen. Networks of little time
-    and few weights get fewer and larger pieces. Takes O(S^2) time for each share tried.
+    and few weights get fewer and larger pieces, none of more than `most_weight_bytes` where that is possible.
+    Takes O(S^2) time for each share tried.
 
     Raises:
         ValueError: The lengths of the fields do not match.
@@ -59,6 +62,7 @@ def _bounds(segments: Segments, share: float) -> tuple[int, ...]:
     """Return the bounds for one share, by dynamic programming over the end of the last piece."""
     count = len(segments.milliseconds)
     times, weights = _shares(segments.milliseconds), _shares(segments.weight_bytes)
+    most = segments.most_weight_bytes / max(1, sum(segments.weight_bytes))
     required = {place + 1 for place in segments.required}
     best: list[tuple[int, float]] = [(0, 0.0)] + [(count + 1, inf)] * count
     start_of = [0] * (count + 1)
@@ -67,8 +71,8 @@ def _bounds(segments: Segments, share: float) -> tuple[int, ...]:
         for start in range(end - 1, -1, -1):
             time += times[start]
             weight += weights[start]
-            is_too_large = max(time, weight) > share + 1e-9 and start < end - 1
-            if is_too_large:
+            is_too_large = max(time, weight) > share + 1e-9 or weight > most
+            if is_too_large and start < end - 1:
                 break
             pieces, crossing = best[start]
             here = segments.crossing_bytes[start - 1] if start else 0.0

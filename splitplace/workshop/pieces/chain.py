@@ -1,7 +1,7 @@
 """From a network to its chain of pieces: hoist constants, time, choose bounds, cut, write, compare."""
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from splitplace.edge_node.stage.pieces import joined_from
 from splitplace.edge_node.stage.session import Tensors, joined_session
-from splitplace.storage.replace import replace_file
+from splitplace.messages.limits import MAX_FILE_BYTES, MEBIBYTE
+from splitplace.storage.replace import replacing
 from splitplace.workshop.cutting.balance import Chain, Device, Target, partition
 from splitplace.workshop.cutting.layer_split import CutError
 from splitplace.workshop.onnx.graph import Graph
 from splitplace.workshop.pieces.bounds import Segments, piece_bounds
 from splitplace.workshop.pieces.constants import with_constants_as_weights
-from splitplace.workshop.pieces.cut import CutChain, PieceCutError, all_files, cut_into_pieces
+from splitplace.workshop.pieces.cut import CutChain, PieceCutError, cut_into_pieces
 from splitplace.workshop.pieces.places import Cut, Place, crossing, piece_places
 from splitplace.workshop.pieces.sizes import sent_shares
 from splitplace.workshop.pieces.times import segment_milliseconds
@@ -29,10 +30,13 @@ SegmentTimes = Callable[[onnx.ModelProto, Sequence[int]], Sequence[float]]
 WEIGHTS_SHARE = 1.6
 """A stage of n holds at most this, divided by n, of a network's weights, where the places allow it."""
 
+_MOST_PIECE_BYTES = MAX_FILE_BYTES - MEBIBYTE
+"""Weights of a piece: some room is left for what fills up between them."""
+
 
 @dataclass(frozen=True)
 class MeasuredNetwork:
-    """A network with its constants as weights, timed between all places where it can be cut."""
+    """A network with its constants as weights, and what lies between all places where it can be cut."""
 
     model: onnx.ModelProto
     places: tuple[Place, ...]
@@ -57,6 +61,21 @@ class MeasuredNetwork:
         )
 
 
+def divided(model: onnx.ModelProto) -> MeasuredNetwork:
+    """Find all places where a network can be cut; nothing is run, and times are 0.
+
+    Raises:
+        GraphError: The graph does not tell a shape or size that is needed.
+        ConstantError: The network makes weights that are too large.
+    """
+    whole = with_constants_as_weights(model)
+    places = piece_places(whole)
+    costs = Graph(whole).spans([place.end for place in places])
+    return MeasuredNetwork(
+        whole, places, tuple(0.0 for _ in costs), tuple(cost.weight_bytes for cost in costs)
+    )
+
+
 def measured(model: onnx.ModelProto, measure: SegmentTimes = segment_milliseconds) -> MeasuredNetwork:
     """Find all places where a network can be cut, and time what lies between them.
 
@@ -68,19 +87,18 @@ def measured(model: onnx.ModelProto, measure: SegmentTimes = segment_millisecond
         GraphError: The graph does not tell a shape or size that is needed.
         ConstantError: The network makes weights that are too large.
     """
-    whole = with_constants_as_weights(model)
-    places = piece_places(whole)
-    shares = sent_shares(whole, dict.fromkeys(name for place in places for name in place.tensors))
-    places = tuple(place.with_shares(shares) for place in places)
-    ends = [place.end for place in places]
-    costs = Graph(whole).spans(ends)
-    return MeasuredNetwork(
-        whole, places, tuple(measure(whole, ends)), tuple(cost.weight_bytes for cost in costs)
-    )
+    network = divided(model)
+    names = dict.fromkeys(name for place in network.places for name in place.tensors)
+    shares = sent_shares(network.model, names)
+    times = measure(network.model, [place.end for place in network.places])
+    places = tuple(place.with_shares(shares) for place in network.places)
+    return replace(network, places=places, milliseconds=tuple(times))
 
 
 def chosen_places(network: MeasuredNetwork, required: Collection[Cut] = ()) -> tuple[int, ...]:
     """Return the places between pieces that `piece_bounds` chooses, ascending indices of `places`.
+
+    No piece is larger than a node accepts, where the places allow that.
 
     Raises:
         PieceCutError: A required cut is no place.
@@ -91,6 +109,7 @@ def chosen_places(network: MeasuredNetwork, required: Collection[Cut] = ()) -> t
             weight_bytes=network.weight_bytes,
             crossing_bytes=[place.sent_bytes_per_image for place in network.places],
             required=[network.place_of(cut) for cut in required],
+            most_weight_bytes=_MOST_PIECE_BYTES,
         )
     )
 
@@ -164,9 +183,16 @@ def write_files(folder: Path, *chains: CutChain) -> None:
     Raises:
         OSError: The disk refuses.
     """
-    for sha256, content in all_files(chains).items():
-        if not (folder / sha256).exists():
-            replace_file(folder / sha256, content)
+    for part in (part for chain in chains for part in chain.files):
+        _write(folder / part.piece.graph, (part.graph,))
+        if part.piece.weights is not None:
+            _write(folder / part.piece.weights, part.weights())
+
+
+def _write(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+    if not path.exists():
+        with replacing(path) as file:
+            file.writelines(parts)
 
 
 def run_bundles(

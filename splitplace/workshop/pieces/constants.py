@@ -11,6 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from splitplace.errors import SplitPlaceError
+from splitplace.workshop.onnx.aside import values_of
 
 MAX_MADE_BYTES = 2 * 1024**3
 """Most bytes of weights that `ConstantOfShape` may make: a file of a few bytes could ask for any number."""
@@ -93,10 +94,10 @@ def _filling(node: onnx.NodeProto) -> onnx.TensorProto:
 
 def _made_bytes(node: onnx.NodeProto, shape: onnx.TensorProto) -> int:
     item = helper.tensor_dtype_to_np_dtype(_filling(node).data_type).itemsize
-    return prod(int(size) for size in numpy_helper.to_array(shape).ravel()) * item
+    return prod(int(size) for size in values_of(shape).ravel()) * item
 
 
 def _of_shape(node: onnx.NodeProto, shape: onnx.TensorProto) -> onnx.TensorProto:
-    value = numpy_helper.to_array(_filling(node)).ravel()
-    sizes = tuple(int(size) for size in numpy_helper.to_array(shape).ravel())
+    value = values_of(_filling(node)).ravel()
+    sizes = tuple(int(size) for size in values_of(shape).ravel())
     return numpy_helper.from_array(np.full(sizes, value[0], value.dtype), node.output[0])

@@ -13,7 +13,6 @@ from itertools import pairwise
 from typing import cast, get_args
 
 import onnx
-from onnx import TensorProto, numpy_helper
 
 from splitplace.edge_node.stage.joining import BATCH_SIZE
 from splitplace.errors import SplitPlaceError
@@ -32,6 +31,7 @@ from splitplace.messages.pieces import (
     Piece,
 )
 from splitplace.messages.tensors import TensorSpec
+from splitplace.workshop.onnx.aside import outside, raw_of
 from splitplace.workshop.onnx.branches import reads, rename
 from splitplace.workshop.onnx.graph import Graph
 from splitplace.workshop.pieces.places import Cut, crossing, sent_as
@@ -52,8 +52,12 @@ class PieceFiles:
 
     piece: Piece
     graph: bytes
-    weights: bytes
-    """Empty for a piece without large weights."""
+    large: tuple[onnx.TensorProto, ...]
+    """The weights of its weights file, in order. Large networks keep theirs outside: not read yet."""
+
+    def weights(self) -> Iterator[bytes | memoryview]:
+        """Yield the parts of its weights file, in order: one at a time in memory. Raises OSError."""
+        return _parts(self.large)
 
 
 @dataclass(frozen=True)
@@ -183,50 +187,46 @@ class _Cutter:
 
 def _files(index: int, body: onnx.ModelProto) -> PieceFiles:
     """Divide a piece into its two files."""
-    weights = bytearray()
-    large = [(tensor, _raw(tensor)) for tensor in body.graph.initializer]
-    large = [(tensor, raw) for tensor, raw in large if len(raw) >= SMALL_WEIGHT_BYTES]
-    offsets = []
-    for _, raw in large:
-        weights += bytes(-len(weights) % WEIGHT_ALIGNMENT)
-        offsets.append(len(weights))
-        weights += raw
-    sha256 = hashlib.sha256(weights).hexdigest()
-    for (tensor, raw), offset in zip(large, offsets, strict=True):
-        bare = onnx.TensorProto(
-            name=tensor.name,
-            dims=tensor.dims,
-            data_type=tensor.data_type,
-            data_location=TensorProto.EXTERNAL,
-        )
-        for key, value in {"location": sha256, "offset": str(offset), "length": str(len(raw))}.items():
-            bare.external_data.add(key=key, value=value)
-        tensor.CopyFrom(bare)
-    graph = body.SerializeToString(deterministic=True)
-    for size, most, what in (
+    lengths = {tensor.name: len(raw_of(tensor)) for tensor in body.graph.initializer}
+    large = tuple(each for each in body.graph.initializer if lengths[each.name] >= SMALL_WEIGHT_BYTES)
+    found = hashlib.sha256()
+    for part in _parts(large):
+        found.update(part)
+    sha256, size = found.hexdigest(), 0
+    stored = onnx.ModelProto()
+    stored.graph.node.extend(body.graph.node)
+    for tensor in body.graph.initializer:
+        length = lengths[tensor.name]
+        if length < SMALL_WEIGHT_BYTES:
+            stored.graph.initializer.append(tensor)
+            continue
+        offset = size + -size % WEIGHT_ALIGNMENT
+        stored.graph.initializer.append(outside(tensor, sha256, offset, length))
+        size = offset + length
+    graph = stored.SerializeToString(deterministic=True)
+    for taken, most, what in (
         (len(graph), MAX_GRAPH_FILE_BYTES, "graph"),
-        (len(weights), MAX_FILE_BYTES, "weights"),
+        (size, MAX_FILE_BYTES, "weights"),
     ):
-        if size > most:
-            raise PieceCutError(f"the {what} of piece {index} take {size} bytes; a node accepts {most}")
+        if taken > most:
+            raise PieceCutError(f"the {what} of piece {index} take {taken} bytes; a node accepts {most}")
     piece = Piece(
         graph=hashlib.sha256(graph).hexdigest(),
         graph_bytes=len(graph),
-        weights=sha256 if weights else None,
-        weights_bytes=len(weights),
+        weights=sha256 if size else None,
+        weights_bytes=size,
     )
-    return PieceFiles(piece, graph, bytes(weights))
+    return PieceFiles(piece, graph, large)
 
 
-def _raw(tensor: onnx.TensorProto) -> bytes:
-    """Return the bytes of a weight as they lie in memory; none for texts, which stay in the graph file."""
-    if tensor.data_type == TensorProto.STRING:
-        return b""
-    if tensor.HasField("raw_data"):
-        raw: bytes = tensor.raw_data
-        return raw
-    converted: bytes = numpy_helper.from_array(numpy_helper.to_array(tensor)).raw_data
-    return converted
+def _parts(large: Iterable[onnx.TensorProto]) -> Iterator[bytes | memoryview]:
+    """Yield weights as they lie in a file, each after what fills up to its place."""
+    size = 0
+    for tensor in large:
+        filling, raw = bytes(-size % WEIGHT_ALIGNMENT), raw_of(tensor)
+        yield filling
+        yield raw
+        size += len(filling) + len(raw)
 
 
 def _short_names(bundle: Sequence[str]) -> Mapping[str, str]:
@@ -244,14 +244,3 @@ def _domain(domain: str) -> OperatorDomain:
     if known not in get_args(OperatorDomain):
         raise PieceCutError(f"operators of {domain!r} are not part of ONNX Runtime on nodes")
     return cast("OperatorDomain", known)
-
-
-def all_files(chains: Iterable[CutChain]) -> dict[str, bytes]:
-    """Return the content of every file of some chains by its SHA-256; a shared one stands once."""
-    found: dict[str, bytes] = {}
-    for chain in chains:
-        for part in chain.files:
-            found[part.piece.graph] = part.graph
-            if part.piece.weights is not None:
-                found[part.piece.weights] = part.weights
-    return found

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import onnx
 from onnx import TensorProto
-from onnx.external_data_helper import load_external_data_for_tensor
 
 from splitplace.edge_node.runtime import FragmentRuntime, load_stage
 from splitplace.edge_node.stage.pieces import joined_from
 from splitplace.messages.application import Application, Fragment
 from splitplace.messages.pieces import ChainStage
 from splitplace.storage.model_store import ModelStore
+from splitplace.workshop.onnx.aside import outside, place_of, raw_of
 from splitplace.workshop.onnx.graph import without_weights
+from splitplace.workshop.onnx.light import LARGE_MODEL_BYTES
 
 
 def stage_runtime(store: ModelStore, application: Application, fragment: Fragment) -> FragmentRuntime:
@@ -39,15 +40,20 @@ def stage_model(store: ModelStore, application: Application, fragment: Fragment)
 
 
 def joined_model(folder: Path, stage: ChainStage) -> onnx.ModelProto:
-    """Return a stage whose pieces lie in a folder as one model with all its weights.
+    """Return a stage whose pieces lie in a folder as one model with all its weights; large ones stay there.
 
     Raises:
         PieceError: A file is missing or damaged.
     """
     model: onnx.ModelProto = onnx.ModelProto.FromString(joined_from(folder, stage))
+    is_large = sum(piece.weights_bytes for piece in stage.pieces) > LARGE_MODEL_BYTES
     for tensor in model.graph.initializer:
-        if tensor.data_location == TensorProto.EXTERNAL:
-            load_external_data_for_tensor(tensor, str(folder))
+        if tensor.data_location != TensorProto.EXTERNAL:
+            continue
+        file, offset, length = place_of(tensor)
+        tensor.CopyFrom(outside(tensor, folder.absolute() / file, offset, length or 0))
+        if not is_large:
+            tensor.raw_data = bytes(raw_of(tensor))
             tensor.data_location = TensorProto.DEFAULT
             del tensor.external_data[:]
     return model

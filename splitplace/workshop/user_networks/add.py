@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from splitplace.messages.answer_kinds import AnswerKind, MultiLabel
 from splitplace.messages.application import Application
-from splitplace.messages.limits import MAX_STAGES
+from splitplace.messages.limits import MAX_FILE_BYTES, MAX_STAGES, MEBIBYTE
 from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.datasets import Subset
 from splitplace.workshop.onnx.graph import Graph
@@ -25,9 +25,10 @@ from splitplace.workshop.packing.packer import (
     timed_draft,
     with_stated_accuracy,
 )
+from splitplace.workshop.packing.pieces_of import future_pieces
 from splitplace.workshop.packing.telling import Told, tell_nobody
 from splitplace.workshop.packing.unfinished import Unfinished, unfinished
-from splitplace.workshop.pieces.chain import balanced_cuts, measured
+from splitplace.workshop.pieces.chain import balanced_cuts, divided, measured
 from splitplace.workshop.pieces.times import segment_milliseconds
 from splitplace.workshop.user_networks.from_onnx import Adopted, check_bounds
 from splitplace.workshop.user_networks.reading import UserNetworkError
@@ -88,8 +89,8 @@ def add(
         check that the chains equal the whole.
 
     Raises:
-        UserNetworkError: The number of labels differs from the network's number of outputs, or no node would
-            run it.
+        UserNetworkError: The number of labels differs from the network's number of outputs, no node would
+            run it, or a piece would be too large for any.
         CutError: The network cannot be cut into as many fragments.
         PackingError: A chain's logits differ from those of the whole network.
     """
@@ -122,6 +123,7 @@ def add(
             f"its outputs are shares of one ({network.kind}), so one label is right: leave --kind out"
         )
     micro_batch = _micro_batch(network, request)
+    _check_sizes(whole, micro_batch)
     with unfinished(unfinished_folder, whole, told) as kept:
         packer = Packer(heading, kept.pieces, micro_batch, told=told)
         _fill(packer, whole, request.stages, told, kept)
@@ -147,6 +149,20 @@ def _micro_batch(network: Adopted, request: AddRequest) -> int:
 def usual_micro_batch(sides: Sequence[int]) -> int:
     """Return how many inputs a micro-batch has where nobody says it; `sides` are height and width."""
     return next((count for most, count in _MICRO_BATCHES if prod(sides) <= most), 1)
+
+
+def _check_sizes(whole: onnx.ModelProto, micro_batch: int) -> None:
+    """Refuse a network with a piece that no node accepts, and say into which pieces it would be cut."""
+    pieces = future_pieces("whole", divided(whole), micro_batch)
+    if all(piece.weight_bytes <= MAX_FILE_BYTES for piece in pieces):
+        return
+    largest = max(pieces, key=lambda piece: piece.weight_bytes)
+    shown = ", ".join(f"{piece.weight_bytes / MEBIBYTE:.0f}" for piece in pieces)
+    raise UserNetworkError(
+        f"the network can be cut into {len(pieces)} pieces with weights of {shown} MiB, and a node takes at "
+        f"most {MAX_FILE_BYTES // MEBIBYTE} MiB of one piece: export it with the weights of piece "
+        f"{largest.number} narrower, or divided among several operators"
+    )
 
 
 def _fill(

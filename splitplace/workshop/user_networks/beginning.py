@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from splitplace.messages.pieces import NamedTensor
+from splitplace.workshop.onnx.aside import values_of
 from splitplace.workshop.onnx.branches import rename
 from splitplace.workshop.onnx.file import BATCH
 from splitplace.workshop.user_networks.preprocessing import Preprocessing
@@ -126,7 +127,7 @@ def free_batch(graph: onnx.GraphProto, fixed: int) -> None:
 
 def _freed(tensor: onnx.TensorProto, batch: int) -> onnx.TensorProto:
     """Return a `Reshape` target whose first side, if it is the batch size, is copied from the input."""
-    target = numpy_helper.to_array(tensor).copy()
+    target = values_of(tensor).copy()
     if target.ndim == 1 and len(target) > 1 and target[0] == batch:
         target[0] = 0
     return numpy_helper.from_array(target, tensor.name)

@@ -37,7 +37,7 @@ ReportT = TypeVar("ReportT", bound=Report)
 
 
 def exported_by(
-    module: str, source: str, request: bytes, reports: TypeAdapter[ReportT]
+    module: str, source: str, request: bytes, reports: TypeAdapter[ReportT], aside: Path
 ) -> tuple[onnx.ModelProto, ReportT]:
     """Return the network that a child exports, and its report. What it prints goes to stderr.
 
@@ -46,6 +46,7 @@ def exported_by(
         source: What the user calls the network.
         request: JSON for the child.
         reports: The type of its report.
+        aside: Folder for the weights of a large network; see `read_onnx`.
 
     Raises:
         UserNetworkError: The child reports a problem, or ends without a report.
@@ -67,7 +68,7 @@ def exported_by(
             ) from error
         if report.problem is not None:
             raise UserNetworkError(report.problem)
-        return read_onnx(folder / _NETWORK_FILE), report
+        return read_onnx(folder / _NETWORK_FILE, aside), report
 
 
 def answer(

@@ -5,6 +5,7 @@ comes back beside the ONNX file. This module needs no torch.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import onnx
 from pydantic import TypeAdapter
@@ -88,8 +89,10 @@ def is_of_package(network: str) -> bool:
     return network.endswith(EXPORTED) or network.partition(":")[0] in PACKAGES
 
 
-def export_of_package(request: PackageRequest) -> tuple[onnx.ModelProto, PackageReport]:
+def export_of_package(request: PackageRequest, aside: Path) -> tuple[onnx.ModelProto, PackageReport]:
     """Return the network as ONNX, as its package has it, and what the package says of it.
+
+    The weights of a large network are kept in the folder `aside`; see `read_onnx`.
 
     Raises:
         UserNetworkError: There is no such network, its weights are of no use, or torch cannot export it.
@@ -99,4 +102,4 @@ def export_of_package(request: PackageRequest) -> tuple[onnx.ModelProto, Package
         raise UserNetworkError("--weights and --random-weights exclude each other")
     if not request.package and not request.is_published:
         raise UserNetworkError(f"{request.network} has weights of its own: leave the flags of weights out")
-    return exported_by(CHILD, request.network, REQUEST.dump_json(request), REPORT)
+    return exported_by(CHILD, request.network, REQUEST.dump_json(request), REPORT, aside)

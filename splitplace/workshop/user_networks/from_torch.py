@@ -5,6 +5,7 @@ this one has imported. Only the ONNX file and a line of JSON come back. This mod
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import onnx
 from pydantic import TypeAdapter
@@ -50,12 +51,14 @@ REQUEST: TypeAdapter[TorchRequest] = TypeAdapter(TorchRequest)
 REPORT: TypeAdapter[TorchReport] = TypeAdapter(TorchReport)
 
 
-def export_torch(request: TorchRequest) -> onnx.ModelProto:
+def export_torch(request: TorchRequest, aside: Path) -> onnx.ModelProto:
     """Return the network as ONNX, reading bytes `[N, C, H, W]`. What the user's code prints goes to stderr.
+
+    The weights of a large network are kept in the folder `aside`; see `read_onnx`.
 
     Raises:
         UserNetworkError: The code, the network or its weights are of no use.
         MissingExtraError: torch is not installed.
     """
-    model, _ = exported_by(CHILD, request.builder, REQUEST.dump_json(request), REPORT)
+    model, _ = exported_by(CHILD, request.builder, REQUEST.dump_json(request), REPORT, aside)
     return model

@@ -13,8 +13,10 @@ from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_t
 from splitplace.edge_node.graph_check import GraphRefusedError, check_bytes
 from splitplace.errors import SplitPlaceError
 from splitplace.messages.limits import MEBIBYTE
+from splitplace.workshop.onnx.aside import laid_aside, outside, place_of
 from splitplace.workshop.onnx.branches import inner_graphs
-from splitplace.workshop.onnx.light import without_weights
+from splitplace.workshop.onnx.light import LARGE_MODEL_BYTES, LARGE_WEIGHT_BYTES, without_weights
+from splitplace.workshop.pieces.constants import with_constants_as_weights
 from splitplace.workshop.user_networks.tidying import UntidyError, tidied
 
 OLDEST_OPSET = 7
@@ -23,8 +25,8 @@ PLAIN_OPSET = 10
 """Oldest operator set that pieces can have as it is: `Slice` takes its bounds as inputs from here on."""
 CONVERTED_OPSET = 13
 """Operator set that older files are converted to."""
-MAX_NETWORK_BYTES = 2047 * MEBIBYTE
-"""Largest network that is read, weights in other files included: a protobuf message has less than 2 GiB."""
+MAX_MESSAGE_BYTES = 2047 * MEBIBYTE
+"""Largest ONNX file, without weights in other files: a protobuf message has less than 2 GiB."""
 _OLDEST_IR_WITHOUT_DOUBLES = 4
 """From this version of the format on, a weight need not stand among the inputs."""
 _ANY_BYTES = 1 << 62
@@ -43,15 +45,22 @@ def first_line(error: Exception) -> str:
     return _PLACE_IN_SOURCE.sub("", line)[:200]
 
 
-def read_onnx(path: Path) -> onnx.ModelProto:
+def read_onnx(path: Path, aside: Path, large_bytes: int = LARGE_MODEL_BYTES) -> onnx.ModelProto:
     """Read a file, and the weights that it keeps in files of its own folder.
+
+    Args:
+        path: The file.
+        aside: Empty folder that stays for as long as the model is used: the large weights of a large network
+            are written there, if they do not lie in files of their own already.
+        large_bytes: Networks above this size are large: their weights are mapped from a file, not held.
 
     Raises:
         UserNetworkError: The file is missing, too large, no ONNX model, or names weights outside its folder.
     """
-    if path.is_file() and path.stat().st_size > MAX_NETWORK_BYTES:
+    if path.is_file() and path.stat().st_size > MAX_MESSAGE_BYTES:
         raise UserNetworkError(
-            f"{path} is larger than the {MAX_NETWORK_BYTES} bytes that can be read at once"
+            f"{path} has more than {MAX_MESSAGE_BYTES // MEBIBYTE} MiB: export it with its weights in a file "
+            "of their own (external data)"
         )
     try:
         model: onnx.ModelProto = onnx.load_model(path, load_external_data=False)
@@ -60,10 +69,10 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     if not model.HasField("graph"):
         raise UserNetworkError(f"{path} holds no network")
     try:
-        tidied(model, MAX_NETWORK_BYTES)
+        tidied(model, MAX_MESSAGE_BYTES)
     except UntidyError as error:
         raise UserNetworkError(f"{path}: {error}") from error
-    _load_weights_beside(model, path)
+    model = _with_weights(model, path, aside, large_bytes)
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
     for value in inputs:
@@ -170,11 +179,65 @@ def with_sides(
     return changed
 
 
-def _load_weights_beside(model: onnx.ModelProto, path: Path) -> None:
+def _with_weights(model: onnx.ModelProto, path: Path, aside: Path, large_bytes: int) -> onnx.ModelProto:
+    """Return a model that holds all its weights, or whose large ones lie in files of one folder."""
+    is_large = _bytes_of_files(model, path) > large_bytes
+    for tensor in filter(_is_outside, model.graph.initializer):
+        mapped = _mapped(tensor, path) if is_large else None
+        if mapped is None:
+            _load(tensor, path)
+        else:
+            tensor.CopyFrom(mapped)
+    for tensor in filter(_is_outside, _tensors_of_nodes(model.graph)):
+        _load(tensor, path)
+    if sum(tensor.ByteSize() for tensor in _tensors(model.graph)) <= large_bytes:
+        return model
+    try:
+        return laid_aside(with_constants_as_weights(model), aside)
+    except OSError as error:
+        raise UserNetworkError(f"the weights of {path} cannot be written to {aside}: {error}") from error
+
+
+def _is_outside(tensor: onnx.TensorProto) -> bool:
+    return bool(tensor.data_location == TensorProto.EXTERNAL)
+
+
+def _mapped(tensor: onnx.TensorProto, path: Path) -> onnx.TensorProto | None:
+    """Return a weight that is mapped where it lies; None for one that is small, packed or not aligned."""
+    location, offset, length = place_of(tensor)
+    file = path.resolve().parent / location
+    try:
+        dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    except KeyError:
+        raise UserNetworkError(f"{path}: the weight {tensor.name[:80]!r} has no known type") from None
+    size = dtype.itemsize * prod(map(int, tensor.dims))
+    if dtype.kind not in "biuf" or size <= LARGE_WEIGHT_BYTES or offset % dtype.itemsize:
+        return None
+    if offset < 0 or length not in {None, size} or offset + size > file.stat().st_size:
+        raise UserNetworkError(
+            f"{path}: the weight {tensor.name[:80]!r} of {size} bytes cannot be read from byte {offset} on "
+            f"of {location}, which has {file.stat().st_size}"
+        )
+    return outside(tensor, file, offset, size)
+
+
+def _load(tensor: onnx.TensorProto, path: Path) -> None:
+    """Read a weight from its file into a model."""
+    try:
+        load_external_data_for_tensor(tensor, str(path.resolve().parent))
+    except Exception as error:  # of files, and those of onnx's checks
+        raise UserNetworkError(
+            f"{path}: the weight {tensor.name[:80]!r} cannot be read: {first_line(error)}"
+        ) from error
+    tensor.data_location = TensorProto.DEFAULT
+    del tensor.external_data[:]
+
+
+def _bytes_of_files(model: onnx.ModelProto, path: Path) -> int:
+    """Return the size of a file and of those beside it that hold its weights."""
     folder = path.resolve().parent
-    outside = [tensor for tensor in _tensors(model.graph) if tensor.data_location == TensorProto.EXTERNAL]
-    total = path.stat().st_size
-    for file in dict.fromkeys(_location(tensor, path) for tensor in outside):
+    files = dict.fromkeys(_location(tensor, path) for tensor in filter(_is_outside, _tensors(model.graph)))
+    for file in files:
         place = folder / file
         if place.resolve().parent != folder:
             raise UserNetworkError(f"{path} keeps weights in {file!r}: only files of its own folder are read")
@@ -182,33 +245,7 @@ def _load_weights_beside(model: onnx.ModelProto, path: Path) -> None:
             # Caches of downloads keep links whose files have other names.
             advice = ": copy what the links lead to into one folder (cp -L)" if path.is_symlink() else ""
             raise UserNetworkError(f"{path} keeps weights in {file!r}, which is not in its folder{advice}")
-        total += place.stat().st_size
-    if total > MAX_NETWORK_BYTES:
-        largest = max(_size(tensor, path) for tensor in outside)
-        raise UserNetworkError(
-            f"{path} and the files of its weights have {total / MEBIBYTE:.0f} MiB; at most "
-            f"{MAX_NETWORK_BYTES // MEBIBYTE} MiB can be read. Nodes would need as much together, one of "
-            f"them {largest / MEBIBYTE:.3g} MiB for the largest weight: export it with narrower weights, "
-            "or in parts"
-        )
-    for tensor in outside:
-        try:
-            load_external_data_for_tensor(tensor, str(folder))
-        except Exception as error:  # of files, and those of onnx's checks
-            raise UserNetworkError(
-                f"{path}: the weight {tensor.name[:80]!r} cannot be read: {first_line(error)}"
-            ) from error
-        tensor.data_location = TensorProto.DEFAULT
-        del tensor.external_data[:]
-
-
-def _size(tensor: onnx.TensorProto, path: Path) -> int:
-    """Return the bytes of a weight in another file, as far as its shape tells them."""
-    try:
-        item_bytes: int = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    except KeyError:
-        raise UserNetworkError(f"{path}: the weight {tensor.name[:80]!r} has no known type") from None
-    return item_bytes * prod(map(int, tensor.dims))
+    return path.stat().st_size + sum((folder / file).stat().st_size for file in files)
 
 
 def _location(tensor: onnx.TensorProto, path: Path) -> str:
@@ -223,6 +260,10 @@ def _location(tensor: onnx.TensorProto, path: Path) -> str:
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     """Yield every tensor that a graph holds: weights, constants, and those of its branches."""
     yield from graph.initializer
+    yield from _tensors_of_nodes(graph)
+
+
+def _tensors_of_nodes(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.HasField("t"):

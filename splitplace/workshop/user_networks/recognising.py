@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto
 
 from splitplace.messages.pictures import PictureInput
+from splitplace.workshop.onnx.aside import values_of
 from splitplace.workshop.user_networks.source import Source
 
 _PASSED_OVER = {"Transpose", "Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
@@ -104,12 +105,12 @@ def _of_bytes(node: onnx.NodeProto, name: str, constants: Mapping[str, onnx.Tens
     """Return what an operator does to its input, if that makes sense for bytes only."""
     if node.op_type == "BatchNormalization":
         mean = constants.get(node.input[3])
-        is_of_bytes = mean is not None and float(np.abs(numpy_helper.to_array(mean)).max()) > _IN_BYTES
+        is_of_bytes = mean is not None and float(np.abs(values_of(mean)).max()) > _IN_BYTES
         return "it begins by normalising bytes (BatchNormalization)" if is_of_bytes else ""
     others = [constants.get(other) for other in node.input if other != name]
     if len(others) != 1 or others[0] is None:
         return ""
-    value = float(np.abs(numpy_helper.to_array(others[0])).max(initial=0.0))
+    value = float(np.abs(values_of(others[0])).max(initial=0.0))
     match node.op_type:
         case "Sub" | "Add" if value > _IN_BYTES:
             return f"it begins by taking a mean of bytes off ({node.op_type} of {value:.4g})"

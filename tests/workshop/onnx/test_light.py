@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from splitplace.workshop.onnx import sessions
-from splitplace.workshop.onnx.light import as_file, without_weights
+from splitplace.workshop.onnx.aside import laid_aside, values_of
+from splitplace.workshop.onnx.light import without_weights
 from splitplace.workshop.onnx.sessions import session_of
 
 
@@ -52,33 +53,35 @@ def test_a_large_network_runs_from_a_file_as_from_bytes_and_is_not_changed(
     x = np.random.default_rng(1).standard_normal((3, 64)).astype(np.float32)
     (expected,) = session_of(model).run(None, {"x": x})
     monkeypatch.setattr(sessions, "LARGE_MODEL_BYTES", 0)
-    paths: list[Path] = []
+    given: list[bytes] = []
     real = ort.InferenceSession
 
-    def noted(place: str, *more: object, **options: object) -> ort.InferenceSession:
-        paths.append(Path(place))
-        assert (paths[0].parent / "weights").stat().st_size >= 64 * 48 * 4
-        return real(place, *more, **options)
+    def noted(content: bytes, *more: object, **options: object) -> ort.InferenceSession:
+        given.append(content)
+        return real(content, *more, **options)
 
     monkeypatch.setattr("onnxruntime.InferenceSession", noted)
     (found,) = session_of(model).run(None, {"x": x})
     np.testing.assert_array_equal(found, expected)
-    assert not paths[0].exists()
+    assert len(given[0]) < 64 * 48 * 4
     assert model.SerializeToString(deterministic=True) == before
 
 
-def test_a_file_holds_the_whole_network() -> None:
+def test_weights_that_are_laid_aside_have_the_same_values_and_take_no_room_in_the_model(
+    tmp_path: Path,
+) -> None:
     model = network()
-    with as_file(model) as place:
-        again = onnx.load(place)
+    small = laid_aside(model, tmp_path)
+    assert small.ByteSize() < 5000
+    assert (tmp_path / "weights").stat().st_size > 12000
     ours = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    theirs = {tensor.name: numpy_helper.to_array(tensor) for tensor in again.graph.initializer}
+    theirs = {tensor.name: values_of(tensor) for tensor in small.graph.initializer}
     assert list(theirs) == list(ours)
     for name, array in ours.items():
         np.testing.assert_array_equal(theirs[name], array)
     for part in ("node", "input", "output"):
-        assert list(getattr(again.graph, part)) == list(getattr(model.graph, part))
-    assert (again.opset_import, again.ir_version) == (model.opset_import, model.ir_version)
+        assert list(getattr(small.graph, part)) == list(getattr(model.graph, part))
+    assert (small.opset_import, small.ir_version) == (model.opset_import, model.ir_version)
 
 
 def test_weights_become_inputs_where_only_shapes_count() -> None:

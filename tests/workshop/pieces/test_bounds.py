@@ -50,6 +50,13 @@ def test_of_bounds_that_fit_those_with_few_bytes_are_chosen() -> None:
     assert {crossing[bound] for bound in bounds} == {1.0}
 
 
+def test_no_piece_is_larger_than_a_node_takes_however_many_that_makes() -> None:
+    weights = [30e6] * 100
+    bounds = piece_bounds(segments([1.0] * 100, weights, most_weight_bytes=100e6))
+    assert len(bounds) + 1 == 34 > MOST_PIECES
+    assert max(sums(weights, bounds)) <= 100e6
+
+
 def test_required_places_are_bounds_also_of_a_tiny_network() -> None:
     assert piece_bounds(segments([0.01] * 20, [1000.0] * 20, required=[3, 12])) == (3, 12)
 

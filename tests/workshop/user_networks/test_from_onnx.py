@@ -135,26 +135,26 @@ def test_a_network_that_mixes_inputs_of_a_batch_is_run_on_one_at_a_time() -> Non
 def test_files_that_are_no_model_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     with pytest.raises(UserNetworkError, match="cannot be read"):
-        read_onnx(path)
+        read_onnx(path, tmp_path)
     path.write_bytes(b"no model at all" * 10)
     with pytest.raises(UserNetworkError, match="cannot be read"):
-        read_onnx(path)
+        read_onnx(path, tmp_path)
     onnx.save_model(_model(), path)
-    assert len(read_onnx(path).graph.node) == 2
+    assert len(read_onnx(path, tmp_path).graph.node) == 2
 
 
 def test_weights_in_files_beside_the_model_are_read_and_no_others(tmp_path: Path) -> None:
     path = tmp_path / "inner" / "model.onnx"
     path.parent.mkdir()
     onnx.save_model(_model(), path, save_as_external_data=True, size_threshold=0, location="model.data")
-    found = _run(tmp_path, adopt(read_onnx(path), PLAIN).model)
+    found = _run(tmp_path, adopt(read_onnx(path, tmp_path), PLAIN).model)
     np.testing.assert_allclose(found, _expected(IMAGES / 255), rtol=1e-3, atol=1e-3)
     (path.parent / "model.data").rename(tmp_path / "model.data")
     with pytest.raises(UserNetworkError, match=r"not in its folder$"):
-        read_onnx(path)
+        read_onnx(path, tmp_path)
     (tmp_path / "linked.onnx").symlink_to(path)
     with pytest.raises(UserNetworkError, match="cp -L"):
-        read_onnx(tmp_path / "linked.onnx")
+        read_onnx(tmp_path / "linked.onnx", tmp_path)
     for place in ("../model.data", str(tmp_path / "model.data")):
         changed = onnx.load_model(path, load_external_data=False)
         for tensor in changed.graph.initializer:
@@ -163,7 +163,7 @@ def test_weights_in_files_beside_the_model_are_read_and_no_others(tmp_path: Path
                     entry.value = place
         path.write_bytes(changed.SerializeToString())
         with pytest.raises(UserNetworkError, match="only files of its own folder"):
-            read_onnx(path)
+            read_onnx(path, tmp_path)
     (path.parent / "link").symlink_to(tmp_path / "model.data")
     for tensor in changed.graph.initializer:
         for entry in tensor.external_data:
@@ -171,7 +171,7 @@ def test_weights_in_files_beside_the_model_are_read_and_no_others(tmp_path: Path
                 entry.value = "link"
     path.write_bytes(changed.SerializeToString())
     with pytest.raises(UserNetworkError, match="only files of its own folder"):
-        read_onnx(path)
+        read_onnx(path, tmp_path)
 
 
 @pytest.mark.parametrize(

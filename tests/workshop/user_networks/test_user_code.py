@@ -86,12 +86,12 @@ def test_packages_named_as_ours_are_found_by_a_file_from_any_folder(
     project: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
-    assert classes(export_torch(request(f"{project / 'network.py'}:build"))) == 4
+    assert classes(export_torch(request(f"{project / 'network.py'}:build"), project)) == 4
 
 
 def test_a_module_is_found_from_the_current_folder(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (project / "services" / "nets.py").write_text("from network import build")
-    assert classes(export_torch(request("services.nets:build"))) == 4
+    assert classes(export_torch(request("services.nets:build"), project)) == 4
     printed = capfd.readouterr()
     assert "hello from my code" in printed.err
     assert printed.out == ""
@@ -99,7 +99,7 @@ def test_a_module_is_found_from_the_current_folder(project: Path, capfd: pytest.
 
 def test_a_file_named_as_a_module_in_use_is_loaded_all_the_same(project: Path) -> None:
     (project / "queue.py").write_text(SMALL + "\ndef build():\n    return Small(2)\n")
-    assert classes(export_torch(request("queue.py:build"))) == 2
+    assert classes(export_torch(request("queue.py:build"), project)) == 2
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_an_error_of_the_users_code_is_shown_as_its_own_traceback_and_one_line_o
     project: Path, function: str, shown: list[str], advice: str
 ) -> None:
     with pytest.raises(UserNetworkError) as raised:
-        export_torch(request(f"{project / 'network.py'}:{function}"))
+        export_torch(request(f"{project / 'network.py'}:{function}"), project)
     *trace, last = str(raised.value).splitlines()
     assert advice in last
     assert trace[0] == "Traceback (most recent call last):"
@@ -127,12 +127,12 @@ def test_an_error_of_the_users_code_is_shown_as_its_own_traceback_and_one_line_o
 def test_a_missing_package_and_a_slip_of_the_pen_are_shown_where_they_are(project: Path) -> None:
     (project / "absent.py").write_text("\nimport no_such_package")
     with pytest.raises(UserNetworkError, match=r"(?s)line 2.*No module named 'no_such_package'.*installed"):
-        export_torch(request("absent.py:build"))
+        export_torch(request("absent.py:build"), project)
     (project / "slip.py").write_text("def build(:\n    pass")
     with pytest.raises(UserNetworkError, match=r"(?s)slip\.py.*line 1.*SyntaxError.*cannot be imported"):
-        export_torch(request("slip.py:build"))
+        export_torch(request("slip.py:build"), project)
 
 
 def test_code_that_takes_its_process_with_it_is_reported(project: Path) -> None:
     with pytest.raises(UserNetworkError, match="ended with signal 9"):
-        export_torch(request(f"{project / 'network.py'}:dies"))
+        export_torch(request(f"{project / 'network.py'}:dies"), project)

@@ -1,0 +1,105 @@
+"""Large networks: their weights are mapped from a file, and they become what small ones become."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+from splitplace.messages.application import Application
+from splitplace.storage.model_store import ModelStore
+from splitplace.workshop.onnx.aside import place_of, values_of
+from splitplace.workshop.user_networks.add import AddRequest, add
+from splitplace.workshop.user_networks.from_onnx import adopt
+from splitplace.workshop.user_networks.preprocessing import Preprocessing
+from splitplace.workshop.user_networks.reading import UserNetworkError, read_onnx
+from tests.support.commands import measure_quickly
+from tests.support.small_pieces import small_convolutions
+
+LARGE_BYTES = 10_000
+MATRICES = 3
+"""Weights of the small network that have more than a page."""
+
+
+@pytest.fixture
+def aside(tmp_path: Path) -> Path:
+    (tmp_path / "aside").mkdir()
+    return tmp_path / "aside"
+
+
+def saved(folder: Path, *, outside: bool) -> Path:
+    path = folder / "network.onnx"
+    place = "network.data" if outside else None
+    onnx.save_model(
+        small_convolutions(), path, save_as_external_data=outside, size_threshold=0, location=place
+    )
+    return path
+
+
+def large_weights(model: onnx.ModelProto) -> list[Path]:
+    """Where the weights outside a model lie."""
+    return [
+        Path(place_of(tensor).location)
+        for tensor in model.graph.initializer
+        if tensor.data_location == TensorProto.EXTERNAL
+    ]
+
+
+def added(model: onnx.ModelProto, folder: Path) -> Application:
+    network = adopt(model, Preprocessing.for_channels(3, [], [], 1.0))
+    request = AddRequest(name="network", title="network", labels=("a", "b", "c", "d"), stages=(2,))
+    application, _ = add(network, request, ModelStore(folder), 0.5)
+    return application
+
+
+@pytest.mark.parametrize("outside", [True, False])
+def test_a_large_network_becomes_the_same_pieces_without_being_held(
+    tmp_path: Path, aside: Path, monkeypatch: pytest.MonkeyPatch, *, outside: bool
+) -> None:
+    measure_quickly(monkeypatch)
+    path = saved(tmp_path, outside=outside)
+    small, large = read_onnx(path, aside), read_onnx(path, aside, LARGE_BYTES)
+    assert not large_weights(small)
+    assert large_weights(large) == [path.with_suffix(".data") if outside else aside / "weights"] * MATRICES
+    assert large.ByteSize() < small.ByteSize() / 3
+    files = [set(added(model, tmp_path / name).files) for name, model in (("s", small), ("l", large))]
+    assert files[0] == files[1]
+
+
+def test_weights_in_constants_are_laid_aside_as_well(tmp_path: Path, aside: Path) -> None:
+    model = small_convolutions()
+    for tensor in model.graph.initializer:
+        model.graph.node.insert(0, onnx.helper.make_node("Constant", [], [tensor.name], value=tensor))
+    del model.graph.initializer[:]
+    onnx.save_model(model, tmp_path / "network.onnx")
+    read = read_onnx(tmp_path / "network.onnx", aside, LARGE_BYTES)
+    assert large_weights(read) == [aside / "weights"] * MATRICES
+
+
+def test_weights_that_cannot_be_mapped_where_they_lie_are_laid_aside(tmp_path: Path, aside: Path) -> None:
+    path = saved(tmp_path, outside=True)
+    model = onnx.load_model(path, load_external_data=False)
+    path.with_suffix(".data").write_bytes(b"!" + path.with_suffix(".data").read_bytes())
+    for tensor in model.graph.initializer:
+        (offset,) = (entry for entry in tensor.external_data if entry.key == "offset")
+        offset.value = str(int(offset.value) + 1)
+    path.write_bytes(model.SerializeToString())
+    read = read_onnx(path, aside, LARGE_BYTES)
+    assert large_weights(read) == [aside / "weights"] * MATRICES
+    assert (aside / "weights").read_bytes().startswith(small_convolutions().graph.initializer[1].raw_data)
+
+
+def test_a_weight_behind_the_end_of_its_file_is_refused(tmp_path: Path, aside: Path) -> None:
+    path = saved(tmp_path, outside=True)
+    data = path.with_suffix(".data")
+    with data.open("r+b") as file:
+        file.truncate(data.stat().st_size // 2)
+    with pytest.raises(UserNetworkError, match=r"bytes cannot be read from byte \d+ on of network\.data"):
+        read_onnx(path, aside, LARGE_BYTES)
+
+
+def test_what_is_mapped_has_the_values_of_the_file(tmp_path: Path, aside: Path) -> None:
+    read = read_onnx(saved(tmp_path, outside=True), aside, LARGE_BYTES)
+    for ours, theirs in zip(read.graph.initializer, small_convolutions().graph.initializer, strict=True):
+        np.testing.assert_array_equal(values_of(ours), onnx.numpy_helper.to_array(theirs))
