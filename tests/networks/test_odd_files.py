@@ -46,6 +46,17 @@ def _loop() -> onnx.ModelProto:
     return _model(helper.make_node("Loop", ["turns", "", "t"], ["y"], body=doubling()))
 
 
+def _loop_with_notes() -> onnx.ModelProto:
+    """Return a loop with what exporters write into graphs: where the code stood, and ranges of tensors."""
+    model = _loop()
+    body = model.graph.node[-1].attribute[0].g
+    for part in (body, body.node[0], body.output[0]):
+        part.doc_string = "C:\\somebody\\network.py"
+        part.metadata_props.add(key="source", value="C:\\somebody\\network.py")
+    body.quantization_annotation.add(tensor_name="a")
+    return model
+
+
 def _scan() -> onnx.ModelProto:
     row = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "abcd"]
     body = helper.make_graph(
@@ -95,6 +106,7 @@ def _long_names() -> onnx.ModelProto:
 ADDED: dict[str, Callable[[], onnx.ModelProto]] = {
     "last operator without inference": lambda: _model(_node("Gelu", "t", "y", domain="com.microsoft")),
     "ends with a loop": _loop,
+    "notes inside a loop": _loop_with_notes,
     "a sequence inside": lambda: _model(
         _node("SequenceConstruct", "t", "t", "s"), _node("SequenceAt", "s", "zero", "y")
     ),
@@ -118,6 +130,8 @@ def test_an_odd_network_answers_as_onnx_runtime_does(case: str) -> None:
         load = lambda stage, kept=application: stage_runtime(store, kept, stage)  # noqa: E731
         (found,) = variant_outputs(application, variant, load, [rows])
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    files = [file for file in Path("s").rglob("*") if file.is_file()]
+    assert not any(b"somebody" in file.read_bytes() for file in files), "paths of other machines"
 
 
 @pytest.mark.parametrize(

@@ -51,3 +51,20 @@ def test_a_quantised_network_answers_as_the_file(form: str) -> None:
         logits = variant_logits(application, variant, partial(stage_runtime, store, application), images)
         steps = 0.02 * float(np.abs(expected).max())  # rounding of the input may move a value by a step
         np.testing.assert_allclose(logits, expected, atol=steps)
+
+
+@pytest.mark.usefixtures("labels")
+def test_tokens_are_not_quantised_together_with_those_of_others() -> None:
+    save_model(CASES["int_tokens"](), "float.onnx")
+    quantize_dynamic("float.onnx", "case.onnx")
+    classes = ("--labels", "labels.txt", "--accuracy", "0.5")
+    assert exit_code("models", "add", "case.onnx", *classes, "--store", "store") == 0
+    store = ModelStore(Path("store"))
+    application = store.application("case")
+    tokens = np.random.default_rng(1).integers(0, 30, (3, 64), dtype=np.int32)
+    tokens[0] = 7  # its mean is larger than those of mixed tokens
+    session = ort.InferenceSession("case.onnx", providers=["CPUExecutionProvider"])
+    rows = [np.asarray(session.run(None, {"x": tokens[row : row + 1]})[0]) for row in range(3)]
+    for variant in application.variants:
+        logits = variant_logits(application, variant, partial(stage_runtime, store, application), tokens)
+        np.testing.assert_allclose(logits, np.concatenate(rows), atol=1e-5)

@@ -173,6 +173,25 @@ def test_a_state_of_free_batch_is_run_together() -> None:
         np.testing.assert_allclose(ours, exact, rtol=1e-4, atol=1e-5)
 
 
+def test_what_is_called_a_batch_is_the_batch_where_another_axis_of_the_answer_is_first() -> None:
+    application = _added("time_first", "--kind", "tensors", "--input", "6x5")
+    assert application.input.shape == (6, 5)
+    assert [tensor.spec.shape for tensor in application.outputs] == [(5, 4)]
+    assert application.variants[0].micro_batch > 1
+    inputs = _inputs(application)
+    ((expected,),) = _of_file([{"x": inputs[""]}])
+    for variant in application.variants:
+        (found,) = _served(application, variant.name, inputs)
+        np.testing.assert_allclose(found, np.moveaxis(expected, 1, 0), rtol=1e-4, atol=1e-5)
+
+
+def test_a_state_in_the_shape_of_a_picture_is_a_state() -> None:
+    application = _added("cache_like_a_picture")
+    assert [(state.input, state.output) for state in application.states] == [("in_cache", "out_cache")]
+    assert application.pictures is None
+    assert [tensor.name for tensor in application.inputs] == ["x", "in_cache"]
+
+
 def test_a_state_may_be_said_where_names_do_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     model = lstm()
     names = {"h0": "a", "c0": "b", "hn": "made", "cn": "kept"}
@@ -252,7 +271,16 @@ def test_an_input_without_a_batch_is_sent_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("case", "flags", "reason"),
     [
-        ("tokens_and_mask", CLASSES, "say the open sizes with --input"),
+        (
+            "tokens_and_mask",
+            CLASSES,
+            "sequence, after the batch): say the ones that you send, like --input ids=16 --input mask=16",
+        ),
+        (
+            "time_first",
+            ("--kind", "tensors"),
+            "('x' is 6xtime, after the batch): say the ones that you send, like --input 6x16",
+        ),
         ("tokens_and_mask", (*CLASSES, "--input", "tokens=12"), "'ids', 'mask'"),
         ("endless_loop", CLASSES, "no constant number of turns"),
         ("unknown_operator", CLASSES, "not a registered function"),

@@ -23,6 +23,8 @@ ADDED = "added"
         ("softmax_last", ("--kind", "multi-label", *ACCURACY), "one label is right"),
         ("opset_11", ACCURACY, ADDED),
         ("free_sides", (*ACCURACY, "--input", "3x16x16"), ADDED),
+        ("multiples_of_64", ACCURACY, "3x224x224 is taken (--input says another)"),
+        ("multiples_of_64", (*ACCURACY, "--input", "3x64x64"), ADDED),
         ("weights_in_constants", ACCURACY, ADDED),
         ("float16", ACCURACY, ADDED),
         ("map_output", ACCURACY, "no classifier"),

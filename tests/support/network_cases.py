@@ -67,6 +67,20 @@ def _free_sides() -> onnx.ModelProto:
     return _model([*nodes, _node("Identity", "logits", "y")], weights, shape=["N", 3, "H", "W"])
 
 
+def _multiples_of_64() -> onnx.ModelProto:
+    """Return a network that adds its pictures to coarse ones: both have one size for multiples of 64 only."""
+    nodes, weights = _body()
+    nodes[0] = _node("Conv", "sum", "w0", "c0", pads=[1] * 4)
+    coarse = [
+        _node("MaxPool", "x", "small", kernel_shape=[64, 64], strides=[64, 64]),
+        _node("Resize", "small", "", "larger", "coarse"),
+        _node("Add", "x", "coarse", "sum"),
+    ]
+    weights["larger"] = np.array([1, 1, 64, 64], np.float32)
+    ends = [_node("Identity", "logits", "y")]
+    return _model([*coarse, *nodes, *ends], weights, shape=["N", 3, "H", "W"])
+
+
 def _constants() -> onnx.ModelProto:
     nodes, weights = _body()
     made = [
@@ -114,7 +128,7 @@ def _tokens() -> onnx.ModelProto:
         _node("Gemm", "m", "wf", "y"),
     ]
     weights = {
-        "table": random.standard_normal((256, 8)).astype(np.float32),
+        "table": random.standard_normal((30, 8)).astype(np.float32),
         "wf": random.standard_normal((8, _CLASSES)).astype(np.float32),
     }
     return _model(nodes, weights, dtype=TensorProto.INT32, shape=["N", 64])
@@ -126,6 +140,7 @@ CASES: dict[str, Callable[[], onnx.ModelProto]] = {
     "sigmoid_last": lambda: _ending("Sigmoid"),
     "opset_11": lambda: _ending("Identity", opset=11),
     "free_sides": _free_sides,
+    "multiples_of_64": _multiples_of_64,
     "weights_in_constants": _constants,
     "float16": _float16,
     "map_output": _map,

@@ -126,6 +126,24 @@ def lstm(batch: int | str = "batch", layers_first: int = 1) -> onnx.ModelProto:
     )
 
 
+def cache_like_a_picture() -> onnx.ModelProto:
+    """Frames of features, and a cache of those before them: it has one channel, as a grey picture."""
+    cache: list[int | str] = ["batch", 6, 4, 1]
+    nodes = [
+        _node("Unsqueeze", ["x", "last"], "frames"),
+        _node("Concat", ["in_cache", "frames"], "all", axis=2),
+        _node("Slice", ["all", "start", "end", "axis"], "out_cache"),
+        _node("ReduceMean", ["all"], "y", axes=[2, 3], keepdims=0),
+    ]
+    numbers = {"last": np.array([3]), "start": np.array([-4]), "end": np.array([99]), "axis": np.array([2])}
+    return _model(
+        nodes,
+        [("x", FLOAT, ["batch", 6, 2]), ("in_cache", FLOAT, cache)],
+        [("y", FLOAT, ["batch", 6]), ("out_cache", FLOAT, cache)],
+        numbers,
+    )
+
+
 def loudness(samples: int = 16) -> onnx.ModelProto:
     """A window of sound: `y` is the sum of its squares and of those before it, kept in `state`."""
     nodes = [
@@ -302,6 +320,17 @@ def wide_types() -> onnx.ModelProto:
     return _model(nodes, [("x", TensorProto.DOUBLE, ["N", 16])], outputs, weights)
 
 
+def time_first() -> onnx.ModelProto:
+    """Channels of a signal: four numbers for each moment, time first and the batch second."""
+    nodes = [
+        _node("Transpose", ["x"], "xt", perm=[2, 0, 1]),
+        _node("MatMul", ["xt", "w"], "m"),
+        _node("Softmax", ["m"], "y", axis=0),
+    ]
+    inputs: list[Value] = [("x", FLOAT, ["batch", 6, "time"])]
+    return _model(nodes, inputs, [("y", FLOAT, ["time", "batch", 4])], _weights(w=(6, 4)))
+
+
 SEVERAL: dict[str, Callable[[], onnx.ModelProto]] = {
     each.__name__: each
     for each in (
@@ -322,5 +351,7 @@ SEVERAL: dict[str, Callable[[], onnx.ModelProto]] = {
         odd_names,
         size_of_values,
         wide_types,
+        time_first,
+        cache_like_a_picture,
     )
 }

@@ -252,7 +252,9 @@ def add_command(
                 interpolation=interpolation_of(interpolation),
             )
             flags = KindFlags(kind, head, boxes, overlap, threshold, blank, top)
-            given = read_labels(labels) if labels is not None else None
+            given = None
+            if labels is not None:
+                given = read_labels(labels, are_symbols=kind == "sequence")
             heard = SoundFlags(sound, hop, full_scale)
             adopted, classes, found = adopted_network(
                 package, wishes, weights, said, flags, given, heard, Path(aside)

@@ -20,6 +20,7 @@ from splitplace.messages.application import Application
 from splitplace.storage.model_store import ModelStore, StoreError
 from splitplace.storage.replace import replace_file
 from splitplace.workshop.cutting.balance import Device, Target
+from splitplace.workshop.onnx.graph import Graph
 from splitplace.workshop.onnx.told_shapes import with_told_shapes
 from splitplace.workshop.packing.evaluation import is_cut_whole
 from splitplace.workshop.packing.pieces_of import future_pieces, stored_pieces, stored_stages
@@ -173,7 +174,7 @@ def _load(
         source = source_of(file)
         pixels = Preprocessing.for_channels(source.spec.shape[0], (), (), 1.0) if source.is_pictures else None
         adopted = adopt(file, pixels, replace(wishes, input="", values=()))
-        usual = 1 if adopted.one_by_one else _usual_batch(adopted.model)
+        usual = 1 if adopted.one_by_one else usual_micro_batch(Graph(adopted.model))
         return _Loaded(adopted.model, None, usual, adopted.one_by_one)
     application = next((each for each in store.applications() if each.name == network), None)
     if application is None:
@@ -196,11 +197,6 @@ def _target(speeds: str, bandwidth: float | None, memory: float | None) -> Targe
     link = bandwidth * _BYTES_PER_MS if bandwidth else usual.link_bytes_per_ms
     most = memory * _MEGABYTE if memory is not None else usual.memory_bytes
     return Target(tuple(Device(slowdown, link, most) for slowdown in slowdowns))
-
-
-def _usual_batch(model: onnx.ModelProto) -> int:
-    sides = model.graph.input[0].type.tensor_type.shape.dim[2:]
-    return usual_micro_batch([side.dim_value for side in sides])
 
 
 def _differences(network: MeasuredNetwork, cuts: tuple[int, ...], count: int) -> str:

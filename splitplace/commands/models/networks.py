@@ -21,7 +21,8 @@ from splitplace.workshop.user_networks.from_packages import (
 from splitplace.workshop.user_networks.from_torch import TorchRequest, export_torch
 from splitplace.workshop.user_networks.reading import UserNetworkError, read_onnx
 from splitplace.workshop.user_networks.recognising import notes_of, recognised
-from splitplace.workshop.user_networks.source import source_of
+from splitplace.workshop.user_networks.source import sized, source_of
+from splitplace.workshop.user_networks.trial import CannotRunError
 
 MAX_LABEL_FILE_BYTES = MEBIBYTE
 _SHAPE = re.compile(r"(\d+)x(\d+)x(\d+)")
@@ -86,15 +87,33 @@ def _onnx(  # noqa: PLR0917 - as above
     labels: tuple[str, ...] | None,
     told: PictureInput | None = None,
 ) -> tuple[Adopted, tuple[str, ...], Kind]:
+    try:
+        return _adopted(file, wishes, said, flags, labels, told)
+    except CannotRunError as error:
+        _, guesses = sized(file, wishes.input)
+        if not guesses:
+            raise
+        raise UserNetworkError("; ".join((str(error), *guesses))) from error
+
+
+def _adopted(  # noqa: PLR0917 - as above
+    file: onnx.ModelProto,
+    wishes: Wishes,
+    said: Said,
+    flags: KindFlags,
+    labels: tuple[str, ...] | None,
+    told: PictureInput | None,
+) -> tuple[Adopted, tuple[str, ...], Kind]:
     task, named = notes_of(file)
     given = named if labels is None else labels
-    outputs = 1 if given or wishes.output else len(file.graph.output)
+    named_outputs = len([name for name in wishes.output.split(",") if name.strip()])
+    outputs = 1 if given else named_outputs or len(file.graph.output)
     kind, rule = flags.chosen(task, outputs)
     chosen = _checked_labels(given, kind)
     wishes = replace(wishes, head=flags.head_wishes(kind, chosen))
     model, notes = prepared(file, wishes)
     notes = (*notes, f"its answers are of the kind {kind}: {rule}")
-    source = source_of(model, wishes.first)
+    source = source_of(model, wishes.first, wishes.states)
     rest = replace(wishes, input="", output="", values=())
     if wishes.are_arrays and wishes.pictures:
         raise UserNetworkError("--arrays and --picture contradict each other: leave one out")
@@ -121,15 +140,19 @@ def _checked_labels(labels: tuple[str, ...], kind: Kind) -> tuple[str, ...]:
     return labels
 
 
-def read_labels(path: Path) -> tuple[str, ...]:
-    """Read a file of labels, one a line. Raises UserNetworkError if that fails."""
+def read_labels(path: Path, *, are_symbols: bool = False) -> tuple[str, ...]:
+    """Read a file of labels, one a line. Raises UserNetworkError if that fails.
+
+    A line of spaces only is a symbol, and no label.
+    """
     try:
         if path.stat().st_size > MAX_LABEL_FILE_BYTES:
             raise UserNetworkError(f"{path} is larger than {MAX_LABEL_FILE_BYTES} bytes")
         lines = path.read_text("utf-8-sig").splitlines()  # a BOM is no part of the first class
     except (OSError, UnicodeDecodeError) as error:
         raise UserNetworkError(f"{path} cannot be read: {error}") from error
-    return tuple(line.strip() for line in lines if line.strip())
+    found = (line.strip() or (line if are_symbols else "") for line in lines)
+    return tuple(label for label in found if label)
 
 
 def _sides(text: str) -> tuple[int, int, int]:

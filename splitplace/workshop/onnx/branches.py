@@ -13,6 +13,14 @@ def inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         yield from attribute.graphs
 
 
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Yield the nodes of a graph, and those of the graphs that they hold."""
+    for node in graph.node:
+        yield node
+        for inner in inner_graphs(node):
+            yield from all_nodes(inner)
+
+
 def reads(node: onnx.NodeProto) -> tuple[str, ...]:
     """Return what a node reads: its inputs, and what its branches take from around them. Each once."""
     names = dict.fromkeys(name for name in node.input if name)

@@ -1,11 +1,15 @@
 """Turn ONNX models into the files of fragments."""
 
+from typing import Final
+
 import onnx
 
+from splitplace.workshop.onnx.branches import inner_graphs
 from splitplace.workshop.onnx.light import without_weights
 
 BATCH = "batch"
 """Name of the free first dimension."""
+_NOTES: Final = ("metadata_props", "doc_string")
 
 
 def finish(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -30,8 +34,17 @@ def file_content(model: onnx.ModelProto) -> bytes:
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    graph = model.graph
+    for note in _NOTES:
+        model.ClearField(note)
+    _strip_graph(model.graph)
+
+
+def _strip_graph(graph: onnx.GraphProto) -> None:
     named = (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer)
-    for part in (model, graph, *named):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
+    for part in (graph, *named):
+        for note in _NOTES:
+            part.ClearField(note)
+    graph.ClearField("quantization_annotation")
+    for node in graph.node:
+        for inner in inner_graphs(node):
+            _strip_graph(inner)

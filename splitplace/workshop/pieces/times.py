@@ -158,5 +158,7 @@ def _profile(model: onnx.ModelProto, folder: Path, images: int) -> tuple[Path, f
 
 def _noise(tensor: onnx.TypeProto.Tensor, images: int) -> NDArray[Any]:
     shape = [images, *(dimension.dim_value for dimension in tensor.shape.dim[1:])]
-    noise = np.random.default_rng(0).integers(0, 100, shape)
-    return noise.astype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+    # Other whole numbers than those of pixels may be places in a table.
+    most = 100 if dtype.kind == "f" or dtype == np.uint8 else 2
+    return np.random.default_rng(0).integers(0, most, shape).astype(dtype)

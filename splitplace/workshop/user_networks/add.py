@@ -38,6 +38,8 @@ USUAL_STAGES = 3
 """Fragments of a chain where nobody says another number."""
 _MICRO_BATCHES = ((96 * 96, 16), (320 * 320, 2))
 """Inputs in a micro-batch by most pixels of each. Larger ones go alone: what they become takes memory."""
+_MOST_ACTIVATION_BYTES = 32 * MEBIBYTE
+"""What a micro-batch of several inputs becomes at most, whatever their size."""
 _TRIAL_INPUTS = 4
 _TIMES: Final = TypeAdapter(tuple[float, ...])
 
@@ -122,7 +124,7 @@ def add(
         raise UserNetworkError(
             f"its outputs are shares of one ({network.kind}), so one label is right: leave --kind out"
         )
-    micro_batch = _micro_batch(network, request)
+    micro_batch = _micro_batch(network, request, graph)
     _check_sizes(whole, micro_batch)
     with unfinished(unfinished_folder, whole, told) as kept:
         packer = Packer(heading, kept.pieces, micro_batch, told=told)
@@ -138,17 +140,23 @@ def add(
     return application, [replace(result, accuracy=answers, images=0) for result in results]
 
 
-def _micro_batch(network: Adopted, request: AddRequest) -> int:
+def _micro_batch(network: Adopted, request: AddRequest, graph: Graph) -> int:
     if network.one_by_one:
         if request.micro_batch not in {None, 1}:
             raise UserNetworkError("the network is run on one input at a time: leave --micro-batch out")
         return 1
-    return request.micro_batch or usual_micro_batch(network.input.shape[1:])
+    return request.micro_batch or usual_micro_batch(graph)
 
 
-def usual_micro_batch(sides: Sequence[int]) -> int:
-    """Return how many inputs a micro-batch has where nobody says it; `sides` are height and width."""
-    return next((count for most, count in _MICRO_BATCHES if prod(sides) <= most), 1)
+def usual_micro_batch(graph: Graph) -> int:
+    """Return how many inputs a micro-batch has where nobody says it: fewer of large ones.
+
+    What they become counts as well: a second of sound is short, and its spectra are not.
+    """
+    pixels = prod(graph.shape(graph.input)[1:])
+    count = next((count for most, count in _MICRO_BATCHES if pixels <= most), 1)
+    taken = max(1, graph.peak_activation_bytes_per_image)
+    return max(1, min(count, _MOST_ACTIVATION_BYTES // taken))
 
 
 def _check_sizes(whole: onnx.ModelProto, micro_batch: int) -> None:

@@ -26,7 +26,6 @@ from splitplace.workshop.user_networks.ending import OutputKind, end_with_logits
 from splitplace.workshop.user_networks.heads import HeadWishes, MadeHead, append_head
 from splitplace.workshop.user_networks.outputs import (
     outputs_batch_first,
-    states_by_name,
     states_of,
     with_outputs,
     without_unread_inputs,
@@ -40,6 +39,7 @@ from splitplace.workshop.user_networks.reading import (
     opset_of,
 )
 from splitplace.workshop.user_networks.source import Source, pictures_among, sized, sources_of
+from splitplace.workshop.user_networks.state_names import states_by_name
 from splitplace.workshop.user_networks.trial import (
     Alone,
     check_conversion,
@@ -158,7 +158,7 @@ def adopt(model: onnx.ModelProto, preprocessing: Preprocessing | None, wishes: W
     if changed is model:
         changed = onnx.ModelProto()
         changed.CopyFrom(model)
-    sources = sources_of(changed, wishes.first)
+    sources = sources_of(changed, wishes.first, wishes.states)
     pictures = () if wishes.are_arrays else _pictures(changed, sources, wishes)
     if preprocessing is None and any(
         source.element != TensorProto.UINT8 for source in sources if source.name in pictures

@@ -144,7 +144,8 @@ def _as_they_are(
     if not kinds.most_inputs(kinds.Tensors(), specs):
         size = sum(spec.bytes_per_image for spec in specs.values())
         raise UserNetworkError(
-            f"its outputs take {size} bytes, which have no room in a message: choose some with --output"
+            f"its outputs take {size} bytes, which have no room in a message: "
+            + ("choose some with --output" if len(specs) > 1 else "say what it gives with another --kind")
         )
     del model.graph.output[:]
     model.graph.output.extend(values)
@@ -199,13 +200,15 @@ def _steps(
 ) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
     """Return the best symbol and its probability for each step, `float32[N, steps, 2]`, and the symbols."""
     labels = wishes.labels
-    symbols = array.shape[2] if array.ndim == _STEPS_RANK else 0
+    if array.ndim != _STEPS_RANK:
+        raise UserNetworkError(f"an output {list(array.shape[1:])} is no sequence: [steps, symbols] is")
+    symbols = array.shape[2]
     if symbols == len(labels) + 1:
         labels = (*labels[: wishes.blank], _BLANK, *labels[wishes.blank :])
     if symbols != len(labels):
         raise UserNetworkError(
-            f"an output {list(array.shape[1:])} is no sequence of {len(labels)} symbols: [steps, symbols] "
-            "is, with a blank (--blank) perhaps"
+            f"it chooses among {symbols} symbols, but there are {len(labels)} labels: one a line, in its "
+            "order; a line with a space is that symbol, and the blank (--blank) may be left out"
         )
     wide = array.astype(np.float64)
     is_share = wide.min() >= -_TOLERANCE and np.allclose(wide.sum(axis=2), 1, atol=_TOLERANCE)

@@ -1,6 +1,5 @@
 """Choose the outputs of a user's network, put their batch first, and find what it hands to its next call."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,10 +11,9 @@ from splitplace.messages.pieces import NamedTensor
 from splitplace.messages.states import StateTensor
 from splitplace.workshop.onnx.branches import reads, rename
 from splitplace.workshop.user_networks.reading import UserNetworkError, opset_of
+from splitplace.workshop.user_networks.state_names import is_next, words
 from splitplace.workshop.user_networks.trial import Alone, run_of
 
-_DIRECTIONS = {"in", "out", "input", "output", "next", "new", "prev", "past", "present", "old", "cur", "last"}
-"""Words in the names of states that say which way they go."""
 _WIDER = {
     **dict.fromkeys(
         (
@@ -33,7 +31,6 @@ _WIDER = {
 """Types that numpy does not have, and what they are cast to."""
 _AXES_AS_INPUT = 13
 """Operator set from which on `Unsqueeze` takes its axes as an input."""
-_WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 
 
 def with_outputs(model: onnx.ModelProto, wanted: str, *, all_of_them: bool) -> onnx.ModelProto:
@@ -166,13 +163,6 @@ def _add_batch(model: onnx.ModelProto, name: str) -> None:
     append_to_output(model, name, "Unsqueeze", axes)
 
 
-def states_by_name(inputs: Sequence[str], outputs: Sequence[str], said: Sequence[str] = ()) -> set[str]:
-    """Return the inputs that may be states, by what the user says, or by the names of inputs and outputs."""
-    if said:
-        return {pair.partition("=")[0] for pair in said}
-    return {name for name in inputs if any(_is_next(name, output) for output in outputs)}
-
-
 def states_of(
     inputs: Sequence[NamedTensor], outputs: Sequence[NamedTensor], said: Sequence[str] = ()
 ) -> tuple[StateTensor, ...]:
@@ -204,26 +194,12 @@ def states_of(
         alike = [
             name
             for name, other in made.items()
-            if other == spec and _is_next(source, name) and name not in {state.output for state in found}
+            if other == spec and is_next(source, name) and name not in {state.output for state in found}
         ]
-        exact = [name for name in alike if _words(name) == _words(source)]
+        exact = [name for name in alike if words(name) == words(source)]
         if len(exact or alike) == 1:
             found.append(StateTensor(input=source, output=(exact or alike)[0]))
     return tuple(found)
-
-
-def _is_next(source: str, result: str) -> bool:
-    """Whether an output has the name of a state that an input has, too."""
-    read, made = _words(source), _words(result)
-    if read and made[: len(read)] == read and made[len(read) :] in ([], ["n"]):
-        return True
-    stem, low = source.lower().rstrip("0").rstrip("_"), result.lower()
-    return bool(stem) and low in {f"{stem}n", f"{stem}_n"}
-
-
-def _words(name: str) -> list[str]:
-    words = [word.lower() for word in _WORDS.findall(name)]
-    return [word for word in words if word not in _DIRECTIONS]
 
 
 def _shape(value: onnx.ValueInfoProto) -> str:

@@ -14,7 +14,7 @@ from splitplace.edge_node.graph_check import GraphRefusedError, check_bytes
 from splitplace.errors import SplitPlaceError
 from splitplace.messages.limits import MEBIBYTE
 from splitplace.workshop.onnx.aside import laid_aside, outside, place_of
-from splitplace.workshop.onnx.branches import inner_graphs
+from splitplace.workshop.onnx.branches import all_nodes, inner_graphs
 from splitplace.workshop.onnx.light import LARGE_MODEL_BYTES, LARGE_WEIGHT_BYTES, without_weights
 from splitplace.workshop.pieces.constants import with_constants_as_weights
 from splitplace.workshop.user_networks.tidying import UntidyError, tidied
@@ -102,7 +102,7 @@ def in_one_graph(model: onnx.ModelProto) -> onnx.ModelProto:
             model = onnx.inliner.inline_local_functions(model)
         except Exception as error:  # the inliner's C++ exceptions share no base class
             raise UserNetworkError(f"its functions cannot be put in place: {first_line(error)}") from error
-    used = {_domain(node.domain) for node in _nodes(model.graph)} | {""}
+    used = {_domain(node.domain) for node in all_nodes(model.graph)} | {""}
     unused = [item for item in model.opset_import if _domain(item.domain) not in used]
     if not unused:
         return model
@@ -116,13 +116,6 @@ def in_one_graph(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _domain(domain: str) -> str:
     return "" if domain == "ai.onnx" else domain
-
-
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for inner in inner_graphs(node):
-            yield from _nodes(inner)
 
 
 def in_readable_opset(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 from splitplace.messages.limits import MAX_BUNDLE_NAME_BYTES
 from splitplace.messages.tensors import DType, TensorSpec
 from splitplace.workshop.user_networks.reading import UserNetworkError, with_sides
+from splitplace.workshop.user_networks.state_names import states_by_name
 
 USUAL_SIDE = 224
 """Height and width where a network of pictures leaves them open and nobody says them."""
@@ -36,6 +37,7 @@ SENT: dict[int, DType] = {
     TensorProto.BFLOAT16: "float32",
 }
 """The type in which each element type of ONNX is sent."""
+_EXAMPLE_SIDE = 16
 _COARSE = 8
 """Patches of a sample picture along each side."""
 
@@ -111,6 +113,7 @@ def sized(model: onnx.ModelProto, said: str = "") -> tuple[onnx.ModelProto, tupl
     wanted = _said_by_input(said, [value.name for value in values])
     axes = batch_axes(model)
     notes: tuple[str, ...] = ()
+    still_open: list[tuple[onnx.ValueInfoProto, int | None]] = []
     for value, axis in zip(values, axes, strict=True):
         tensor = value.type.tensor_type
         sizes = wanted.get(value.name, "")
@@ -121,28 +124,51 @@ def sized(model: onnx.ModelProto, said: str = "") -> tuple[onnx.ModelProto, tupl
         if sizes:
             fixed = _wanted(sizes, sides)
         else:
-            fixed, more = _usual(value.name, sides, tensor.elem_type)
+            fixed, more = _usual(sides, tensor.elem_type)
+        if not all(fixed):
+            still_open.append((value, axis))
+            continue
         if any(side not in {0, size} for side, size in zip(sides, fixed, strict=True)):
             shown = "x".join(str(side or "?") for side in sides)
             raise UserNetworkError(f"--input is {said}, but the file says {shown}")
         notes = (*notes, *more)
         if fixed != sides:
             model = with_sides(model, value.name, fixed, axis)
+    if still_open:
+        raise UserNetworkError(_question(still_open, is_only_input=len(values) == 1))
     return model, notes
+
+
+def _question(still_open: Sequence[tuple[onnx.ValueInfoProto, int | None]], *, is_only_input: bool) -> str:
+    """Ask for sizes that a file leaves open, of inputs with these batches."""
+    shown, said = [], []
+    for value, axis in still_open:
+        sides = [side for at, side in enumerate(value.type.tensor_type.shape.dim) if at != axis]
+        known = "x".join(str(side.dim_value or side.dim_param or "?") for side in sides)
+        shown.append(f"{value.name!r} is {known}")
+        name = "" if is_only_input else f"{value.name}="
+        said.append("--input " + name + "x".join(str(side.dim_value or _EXAMPLE_SIDE) for side in sides))
+    return (
+        f"the file leaves sizes open ({', '.join(shown)[:300]}, after the batch): say the ones that you "
+        f"send, like {' '.join(said)[:300]}"
+    )
 
 
 def batch_axes(model: onnx.ModelProto) -> tuple[int | None, ...]:
     """Return the axis of each input that is its batch; None for those that have none.
 
-    The batch is what the first axis of an output is called, else the first axis of the first input, unless
-    its size is fixed and no output has it. Of each input it is the axis of that name; else the first, if
-    that is open; else the only open one; else the one that has the size of the batch.
+    The batch is what inputs and outputs call a batch, else what the first axis of an output is called, else
+    the first axis of the first input, unless its size is fixed and no output has it. Of each input it is the
+    axis of that name; else the first, if that is open; else the only open one; else the one that has the
+    size of the batch.
     """
     values = inputs_of(model)
     first = values[0].type.tensor_type.shape.dim
     made = [value.type.tensor_type.shape.dim for value in model.graph.output]
-    names = {side.dim_param for value in values for side in value.type.tensor_type.shape.dim}
-    name = next((sides[0].dim_param for sides in made if sides and sides[0].dim_param in names - {""}), "")
+    names = {side.dim_param for value in values for side in value.type.tensor_type.shape.dim} - {""}
+    called = [side.dim_param for sides in made for side in sides if "batch" in side.dim_param.lower()]
+    called += [sides[0].dim_param for sides in made if sides]
+    name = next((name for name in called if name in names), "")
     if name:
         return tuple(_batch_axis(value, name, 1) for value in values)
     if not first or not _is_batch(first, made):
@@ -171,26 +197,30 @@ def _batch_axis(value: onnx.ValueInfoProto, name: str, size: int) -> int | None:
     return None
 
 
-def sources_of(model: onnx.ModelProto, first: str = "") -> tuple[Source, ...]:
+def sources_of(model: onnx.ModelProto, first: str = "", states: Sequence[str] = ()) -> tuple[Source, ...]:
     """Return the inputs of a model whose sizes are fixed: the first of pictures, then the others in order.
 
     Args:
         model: The network.
-        first: Name of the input that is the first instead; empty = none.
+        first: Name of the input that is the first instead; empty = the first picture that is no state.
+        states: What the user says of states, as INPUT=OUTPUT.
 
     Raises:
         UserNetworkError: It has none, or one of a type that cannot be sent.
     """
     values = inputs_of(model)
     found = [_source(value, axis) for value, axis in zip(values, batch_axes(model), strict=True)]
-    begin = next((source for source in found if source.is_pictures), found[0])
+    names = [source.name for source in found]
+    kept = states_by_name(names, [output.name for output in model.graph.output], states)
+    others = [source for source in found if source.name not in kept] or found
+    begin = next((source for source in others if source.is_pictures), others[0])
     begin = next((source for source in found if source.name == first), begin)
     return (begin, *(source for source in found if source is not begin))
 
 
-def source_of(model: onnx.ModelProto, first: str = "") -> Source:
+def source_of(model: onnx.ModelProto, first: str = "", states: Sequence[str] = ()) -> Source:
     """Return the first input of a model whose sizes are fixed, as `sources_of` does."""
-    return sources_of(model, first)[0]
+    return sources_of(model, first, states)[0]
 
 
 def pictures_among(
@@ -297,19 +327,15 @@ def _wanted(sizes: str, sides: Sequence[int]) -> tuple[int, ...]:
     return found
 
 
-def _usual(name: str, sides: Sequence[int], element: int) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Fill in open heights and widths of pictures."""
-    if min(sides, default=1) > 0:
-        return tuple(sides), ()
+def _usual(sides: Sequence[int], element: int) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Fill in open heights and widths of pictures, and say so. Sizes of others stay open."""
     if (
-        len(sides) != _AXES
+        all(sides)
+        or len(sides) != _AXES
         or element not in _PICTURE_TYPES
         or not _CHANNELS.intersection((sides[0], sides[-1]))
     ):
-        shape = "x".join(str(side or "?") for side in sides)
-        raise UserNetworkError(
-            f"the input {name!r} is {shape} after the batch: say the open sizes with --input"
-        )
+        return tuple(sides), ()
     filled = tuple(side or USUAL_SIDE for side in sides)
     shown = "x".join(map(str, filled))
     return filled, (

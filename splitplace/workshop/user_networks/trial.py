@@ -11,6 +11,7 @@ from onnx import helper
 
 from splitplace.messages.pieces import NamedTensor
 from splitplace.messages.tensors import TensorSpec
+from splitplace.workshop.onnx.branches import all_nodes
 from splitplace.workshop.onnx.sessions import session_of
 from splitplace.workshop.user_networks.reading import PLAIN_OPSET, UserNetworkError, first_line
 from splitplace.workshop.user_networks.source import samples, sources_of
@@ -28,8 +29,14 @@ _RANDOM = {
     "RandomUniform",
     "RandomUniformLike",
 }
+_BY_RANGE = "DynamicQuantize"
+"""Beginning of the names of operators that quantise by the range of the values that they get."""
 _DROPOUT_INPUTS = 2
 """Inputs of a `Dropout` that is not told whether it is trained."""
+
+
+class CannotRunError(UserNetworkError):
+    """ONNX Runtime refuses the network, or these sizes of its inputs."""
 
 
 def run_of(model: onnx.ModelProto, inputs: Arrays) -> dict[str, NDArray[Any]]:
@@ -64,8 +71,8 @@ def _run(session: ort.InferenceSession, inputs: Arrays) -> dict[str, NDArray[Any
     return found
 
 
-def _refused(error: Exception, inputs: Arrays) -> UserNetworkError:
-    return UserNetworkError(f"ONNX Runtime cannot run the model: {first_line(error)}{_advice(inputs)}")
+def _refused(error: Exception, inputs: Arrays) -> CannotRunError:
+    return CannotRunError(f"ONNX Runtime cannot run the model: {first_line(error)}{_advice(inputs)}")
 
 
 def samples_of(inputs: Sequence[NamedTensor], count: int) -> dict[str, NDArray[Any]]:
@@ -125,8 +132,11 @@ class Alone:
 def problem_of_batches(model: onnx.ModelProto, inputs: Arrays, expected: Arrays) -> str:
     """Return why a network cannot be run on several inputs at once; empty if it can.
 
-    Equal is what differs by no more than a share of the largest value: larger ones are rounded more.
+    Equal is what differs by no more than a share of the largest value: larger ones are rounded more. Samples
+    may be too much alike to show what quantises by the range of a whole batch.
     """
+    if any(node.op_type.startswith(_BY_RANGE) for node in all_nodes(model.graph)):
+        return "it quantises by the range of all inputs of a batch"
     try:
         together = run_of(model, inputs)
     except UserNetworkError as error:

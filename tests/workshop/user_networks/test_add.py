@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from splitplace.storage.model_store import ModelStore
+from splitplace.workshop.onnx.graph import Graph
 from splitplace.workshop.packing.evaluation import variant_logits
 from splitplace.workshop.pieces.loaded import stage_runtime
 from splitplace.workshop.user_networks.add import usual_micro_batch
@@ -151,10 +152,24 @@ def test_a_network_may_be_larger_than_a_file_of_a_node(
 
 
 @pytest.mark.parametrize(
-    ("sides", "count"), [((), 16), ((28, 28), 16), ((224, 224), 2), ((320, 320), 2), ((480, 640), 1)]
+    ("sides", "copies", "count"),
+    [
+        ((5,), 1, 16),
+        ((3, 28, 28), 1, 16),
+        ((3, 224, 224), 1, 2),
+        ((3, 320, 320), 1, 2),
+        ((3, 480, 640), 1, 1),
+        ((7500,), 200, 5),
+        ((7500,), 2000, 1),
+    ],
 )
-def test_larger_pictures_are_run_fewer_at_a_time(sides: tuple[int, ...], count: int) -> None:
-    assert usual_micro_batch(sides) == count
+def test_what_becomes_large_is_run_fewer_at_a_time(sides: tuple[int, ...], copies: int, count: int) -> None:
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", *sides])
+    made = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    nodes = [helper.make_node("Concat", ["x"] * copies, ["y"], axis=1)]
+    opset = [helper.make_opsetid("", 17)]
+    model = helper.make_model(helper.make_graph(nodes, "repeats", [given], [made]), opset_imports=opset)
+    assert usual_micro_batch(Graph(onnx.shape_inference.infer_shapes(model))) == count
 
 
 def test_it_says_on_standard_error_what_it_does(user: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -127,6 +127,16 @@ def test_a_sequence_is_read_with_the_symbols_of_its_labels(labels: str) -> None:
         assert 0.9 < found.confidence < 1
 
 
+@pytest.mark.parametrize("space", [" ", "\u3000"])
+def test_a_space_is_a_symbol_of_a_sequence(space: str) -> None:
+    nodes = (node("Relu", "x", "a"), node("Relu", "a", "y"))
+    application = added(network((4, 4), *nodes), f"a\n{space}\nb\n", "--kind", "sequence")
+    steps = np.eye(4, dtype=np.float32)[[1, 2, 3, 0]][np.newaxis] * 9
+    (found,) = answered(application, steps, "whole")
+    assert isinstance(found, FoundText)
+    assert found.text == f"a{space}b"
+
+
 def test_embeddings_and_tensors_need_no_labels() -> None:
     nodes = (node("Relu", "x", "a"), node("Relu", "a", "b"), node("Mul", "b", "two", "y"))
     model = network((4,), *nodes, weights=[("two", np.float32(2))])
@@ -160,10 +170,11 @@ def test_several_labels_have_a_probability_each() -> None:
     ("flags", "shape", "problem"),
     [
         (("--kind", "segmentation"), (4,), "no map of 3 classes"),
-        (("--kind", "sequence"), (4,), "no sequence of 3 symbols"),
+        (("--kind", "sequence"), (4,), "an output [4] is no sequence: [steps, symbols] is"),
+        (("--kind", "sequence"), (2, 5), "among 5 symbols, but there are 3 labels"),
         (("--kind", "detection"), (4,), "takes pictures"),
         (("--kind", "horoscope"), (4,), "--kind is one of"),
-        (("--kind", "tensors"), (3, 512, 512), "no room in a message"),
+        (("--kind", "tensors"), (3, 512, 512), "no room in a message: say what it gives with another --kind"),
     ],
 )
 def test_what_is_no_answer_of_a_kind_is_refused_in_one_line(
