@@ -45,6 +45,11 @@ class Machine:
         return 1 if self.containers else self.host.cores
 
     @property
+    def compresses(self) -> bool:
+        """Whether it compresses what it sends to other hosts, as a node does unless it was told otherwise."""
+        return self.up.bytes_per_ms < 1000 * cost.COMPRESS_BELOW_MEGABYTES_PER_SECOND
+
+    @property
     def together(self) -> float:
         """Speed of so many calls at once, against one at a time."""
         return 1.0 if self.containers else self.host.together
@@ -118,6 +123,14 @@ class StageRun:
     def images(self, place: int) -> int:
         """Return the images in an input, by its place in `inputs`."""
         return self.execution.job.micro_batches[self.inputs[place][0]]
+
+    def input_bytes(self, place: int) -> float:
+        """Return the bytes of an input as it is sent, by its place in `inputs`."""
+        size = float(self.images(place) * self.fragment.input_bytes_per_image)
+        source = self.inputs[place][1]
+        if source is None or not source.machine.compresses:
+            return size
+        return size * source.fragment.output_ratio
 
     def lacks(self, source: "StageRun") -> bool:
         """Whether it still needs an input from a source."""

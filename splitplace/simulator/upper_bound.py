@@ -126,7 +126,8 @@ def _path_ms(job: Job, path: Sequence[str], slowness: float, fastest: _Fastest) 
     stages may be joined or divided anew, only the work of the whole path is known.
     """
     smallest = min(job.micro_batches)
-    every, one = [], []
+    every, one, moved = [], [], []
+    sent_ratio = 1.0
     for name in path:
         fragment = job.fragments[name]
         score = fastest.score(fragment)
@@ -135,11 +136,11 @@ def _path_ms(job: Job, path: Sequence[str], slowness: float, fastest: _Fastest) 
         scale = slowness * job.application.reference_score / score
         call_ms, image_ms = fragment.milliseconds_per_call, fragment.milliseconds_per_image
         every.append(scale * (len(job.micro_batches) * call_ms + job.batch * image_ms))
-        moved_ms = smallest * fragment.input_bytes_per_image / fastest.bytes_per_ms
-        one.append(scale * (call_ms + smallest * image_ms) + moved_ms)
+        moved.append(sent_ratio * smallest * fragment.input_bytes_per_image / fastest.bytes_per_ms)
+        one.append(scale * (call_ms + smallest * image_ms) + moved[-1])
+        sent_ratio = fragment.output_ratio
     most = job.variant.most_stages
     if most is not None:
         return sum(every) / most
     slowest = max(range(len(path)), key=every.__getitem__)
-    moved_ms = smallest * job.fragments[path[slowest]].input_bytes_per_image / fastest.bytes_per_ms
-    return every[slowest] + moved_ms + sum(one) - one[slowest]
+    return every[slowest] + moved[slowest] + sum(one) - one[slowest]

@@ -227,7 +227,7 @@ class World:
             return
         execution = run.execution
         if run.transfer is None and run.sent < len(run.inputs):
-            size = float(run.images(run.sent) * run.fragment.input_bytes_per_image)
+            size = run.input_bytes(run.sent)
             execution.moved_bytes += size
             source = run.inputs[run.sent][1]
             links = self._links(source.machine if source is not None else None, run.machine)
@@ -268,7 +268,7 @@ class World:
         source = run.inputs[run.sent - 1][1]
         if source is not None:
             sender = source.machine
-            size = run.images(run.sent - 1) * run.fragment.input_bytes_per_image
+            size = run.input_bytes(run.sent - 1)
             faster = max(sender.up.bytes_per_ms, run.machine.down.bytes_per_ms) / 1000
             latency_ms += sender.latency_ms + relay_ms(size, faster)
         self.events.after(latency_ms, partial(self._received, run))

@@ -99,14 +99,17 @@ def test_a_task_may_be_more_work_than_was_measured() -> None:
     assert through(small) == {"t": 42.5}
 
 
+@pytest.mark.parametrize("left", [1.0, 0.25])
 @pytest.mark.parametrize("micro_batch", [3, 10])
 @pytest.mark.parametrize(("discipline", "drift"), [("shared", 1.0), ("deadline", 1.0), ("deadline", 0.5)])
 def test_an_undisturbed_task_takes_as_long_as_predicted(
-    micro_batch: int, discipline: Discipline, drift: float
+    micro_batch: int, discipline: Discipline, drift: float, left: float
 ) -> None:
+    """`left` is what compression leaves of what the first host sends."""
     cores = host(cores=2, together=1.5)
     small = World([("a", cores), ("b", cores)], Surroundings(1000.0, discipline=discipline))
-    chain = job([ONE, TWO], micro_batch=micro_batch)
+    first = ONE.model_copy(update={"output_ratio": left})
+    chain = job([first, TWO], micro_batch=micro_batch)
     view = ClusterView()
     monitor = Monitor(small, [chain.application])
     for machine in small.machines.values():
@@ -115,7 +118,19 @@ def test_an_undisturbed_task_takes_as_long_as_predicted(
     view.apply(snapshot, 0.0)
     nodes = {"s0": "a", "s1": "b"}
     small.start("t", 1, chain, nodes)
-    assert through(small) == pytest.approx({"t": predict(view, chain, nodes, 0.0).response_ms})
+    took = through(small)
+    assert took == pytest.approx({"t": predict(view, chain, nodes, 0.0).response_ms})
+
+
+def test_what_a_slow_host_sends_is_compressed() -> None:
+    """10 kB cross the first host's link and then the second one's, 1 MB/s each; a quarter of them is left."""
+    took = []
+    for left in (1.0, 0.25):
+        small = world("a", "b")
+        first = ONE.model_copy(update={"output_ratio": left})
+        small.start("t", 1, job([first, TWO]), {"s0": "a", "s1": "b"})
+        took.append(through(small)["t"])
+    assert took[0] - took[1] == pytest.approx(15.0, rel=0.01)
 
 
 def test_micro_batches_that_fill_the_cores_of_a_node_gain_by_it() -> None:
