@@ -57,6 +57,40 @@ def _loop_with_notes() -> onnx.ModelProto:
     return model
 
 
+def _tree(leaves: int = 2) -> onnx.ModelProto:
+    """Return a tree of one branch, by the first number, with a map at its end, as of scikit-learn."""
+    count = leaves + 1
+    tree = helper.make_node(
+        "TreeEnsembleClassifier",
+        ["x"],
+        ["label", "shares"],
+        domain="ai.onnx.ml",
+        classlabels_int64s=range(4),
+        class_ids=[index % 4 for index in range(leaves)],
+        class_nodeids=range(1, count),
+        class_treeids=[0] * leaves,
+        class_weights=[1.0] * leaves,
+        nodes_falsenodeids=[2] + [0] * leaves,
+        nodes_truenodeids=[1] + [0] * leaves,
+        nodes_featureids=[0] * count,
+        nodes_modes=["BRANCH_LEQ"] + ["LEAF"] * leaves,
+        nodes_nodeids=range(count),
+        nodes_treeids=[0] * count,
+        nodes_values=[0.0] * count,
+        post_transform="NONE",
+    )
+    ends = helper.make_node("ZipMap", ["shares"], ["y"], domain="ai.onnx.ml", classlabels_int64s=range(4))
+    model = _model(tree, ends)
+    del model.graph.node[:2]
+    label = helper.make_tensor_value_info("label", TensorProto.INT64, ["N"])
+    scores = helper.make_sequence_type_proto(
+        helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    )
+    model.graph.output[0].CopyFrom(helper.make_value_info("y", scores))
+    model.graph.output.insert(0, label)
+    return model
+
+
 def _scan() -> onnx.ModelProto:
     row = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "abcd"]
     body = helper.make_graph(
@@ -147,6 +181,7 @@ def test_an_odd_network_answers_as_onnx_runtime_does(case: str) -> None:
         (lambda: _functions(40), CLASSES, "nodes after functions are expanded"),
         (_scan, CLASSES, "Scan has no constant number of turns"),
         (onnx.ModelProto, CLASSES, "holds no network"),
+        (lambda: _tree(200_000), ("--kind", "tensors"), "train fewer or smaller trees"),
         (_rows_chosen_by_value, ("--kind", "tensors"), "the size of the output 'y' depends on the values"),
     ],
 )
@@ -193,6 +228,21 @@ def test_a_weight_that_no_node_takes_is_refused_with_the_pieces_that_there_would
     _refused(
         model.SerializeToString(), ["--kind", "tensors"], "3 pieces with weights of 0, 288, 0 MiB", capsys
     )
+
+
+def test_a_tree_of_scikit_learn_is_a_classifier_without_the_map_at_its_end() -> None:
+    onnx.save_model(_tree(), "case.onnx")
+    assert exit_code("models", "add", "case.onnx", *CLASSES, "--output", "y", "--store", "s") == 0
+    store = ModelStore(Path("s"))
+    application = store.application("case")
+    rows = np.array([[-1, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0]], np.float32)
+    (found,) = variant_outputs(
+        application,
+        application.variant("whole"),
+        lambda each: stage_runtime(store, application, each),
+        [rows],
+    )
+    assert found.argmax(axis=1).tolist() == [0, 1]
 
 
 def test_an_answer_names_no_more_classes_than_there_are(capsys: pytest.CaptureFixture[str]) -> None:

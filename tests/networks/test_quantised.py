@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
-from onnx import save_model
+from onnx import TensorProto, helper, numpy_helper, save_model
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_dynamic, quantize_static
 
 from splitplace.storage.model_store import ModelStore
@@ -68,3 +69,25 @@ def test_tokens_are_not_quantised_together_with_those_of_others() -> None:
     for variant in application.variants:
         logits = variant_logits(application, variant, partial(stage_runtime, store, application), tokens)
         np.testing.assert_allclose(logits, np.concatenate(rows), atol=1e-5)
+
+
+@pytest.mark.usefixtures("labels")
+def test_a_chain_of_float16_is_rounded_where_it_is_cut() -> None:
+    random = np.random.default_rng(0)
+    sides = [6, *[64] * 8, 4]
+    nodes, weights = [helper.make_node("Cast", ["x"], ["h0"], to=TensorProto.FLOAT16)], []
+    for number, (rows, columns) in enumerate(pairwise(sides)):
+        values = (random.standard_normal((rows, columns)) * 2 / rows**0.5).astype(np.float16)
+        weights.append(numpy_helper.from_array(values, f"w{number}"))
+        nodes.append(helper.make_node("MatMul", [f"h{number}", f"w{number}"], [f"m{number}"]))
+        nodes.append(helper.make_node("Tanh", [f"m{number}"], [f"h{number + 1}"]))
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 6])
+    y = helper.make_tensor_value_info(f"h{len(sides) - 1}", TensorProto.FLOAT16, ["N", 4])
+    opsets = [helper.make_opsetid("", 17)]
+    save_model(
+        helper.make_model(helper.make_graph(nodes, "halves", [x], [y], weights), opset_imports=opsets),
+        "case.onnx",
+    )
+    assert exit_code("models", "add", "case.onnx", "--kind", "tensors", "--store", "store") == 0
+    application = ModelStore(Path("store")).application("case")
+    assert application.variant("layer").stages[-1].source != "input"

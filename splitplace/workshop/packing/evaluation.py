@@ -26,6 +26,9 @@ EQUAL_LOGITS = 1e-4
 """Greatest difference of logits at which a chain counts as equal to the network it was cut from. Where logits
 are larger than 1, it is a share of the largest."""
 
+EQUAL_HALVES = 1e-2
+"""The same for networks that compute with float16: ten times the distance of its numbers around 1."""
+
 _EXCHANGED = 0.01
 """Share of the candidates of a detector, or of the pixels of a map, that rounding may exchange."""
 
@@ -207,8 +210,22 @@ def discrepancies(application: Application, results: Sequence[Measured]) -> Iter
             yield f"{variant.name}: accuracy is {result.accuracy:.4f}, stored is {variant.accuracy:.4f}"
         if variant.accuracy_images != result.images:
             yield f"{variant.name}: measured on {result.images} images, stored is {variant.accuracy_images}"
-        if is_cut_whole(variant) and not result.difference_from_whole <= EQUAL_LOGITS:
+        if is_cut_whole(variant) and not result.difference_from_whole <= equal_logits(application):
             yield f"{variant.name}: logits differ from the whole's by {result.difference_from_whole:.1e}"
+
+
+def equal_logits(application: Application) -> float:
+    """Return the greatest difference at which a chain counts as equal to the network it was cut from."""
+    crossing = (
+        spec.dtype
+        for fragment in application.fragments
+        for spec in (
+            fragment.input,
+            fragment.output,
+            *(each.spec for each in (*fragment.inputs, *fragment.outputs)),
+        )
+    )
+    return EQUAL_HALVES if "float16" in crossing else EQUAL_LOGITS
 
 
 def is_cut_whole(variant: Variant) -> bool:

@@ -32,7 +32,7 @@ from splitplace.workshop.datasets import Subset
 from splitplace.workshop.onnx.graph import Graph, without_weights
 from splitplace.workshop.onnx.narrow import Storage, narrowed
 from splitplace.workshop.packing.description import described, timed, with_costs
-from splitplace.workshop.packing.evaluation import EQUAL_LOGITS, Measured, is_cut_whole, measure
+from splitplace.workshop.packing.evaluation import Measured, equal_logits, is_cut_whole, measure
 from splitplace.workshop.packing.memory import with_memory
 from splitplace.workshop.packing.telling import Told, tell_nobody
 from splitplace.workshop.packing.unfinished import NOTHING, Unfinished
@@ -315,7 +315,7 @@ def measured_on(
 def check_chains(draft: Application, results: Sequence[Measured]) -> None:
     """Raises `PackingError` unless the logits of every layer chain equal those of the whole network."""
     for variant, result in zip(draft.variants, results, strict=True):
-        if is_cut_whole(variant) and not result.difference_from_whole <= EQUAL_LOGITS:
+        if is_cut_whole(variant) and not result.difference_from_whole <= equal_logits(draft):
             raise PackingError(
                 f"{variant.name}: the chain's logits differ from the whole network's "
                 f"by {result.difference_from_whole:.2e}"

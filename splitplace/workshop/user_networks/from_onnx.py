@@ -10,13 +10,14 @@ from onnx import TensorProto, helper
 
 from splitplace.edge_node.graph_check import GraphRefusedError, check_bytes
 from splitplace.messages.application import Scores
-from splitplace.messages.limits import MAX_BUNDLE_TENSORS, MEBIBYTE
+from splitplace.messages.limits import MAX_BUNDLE_TENSORS, MAX_GRAPH_FILE_BYTES, MEBIBYTE
 from splitplace.messages.pictures import PictureInput
 from splitplace.messages.pieces import NamedTensor, SeveralTensors
 from splitplace.messages.sound import SoundInput
 from splitplace.messages.states import StateTensor
 from splitplace.messages.tensors import TensorSpec
 from splitplace.workshop.onnx.batch_size import with_plain_sizes
+from splitplace.workshop.onnx.branches import all_nodes
 from splitplace.workshop.onnx.file import BATCH, finish
 from splitplace.workshop.onnx.graph import Graph
 from splitplace.workshop.onnx.light import without_weights
@@ -305,8 +306,17 @@ def check_bounds(model: onnx.ModelProto) -> None:
     """Refuse, before anything runs, what a node would refuse: work or memory without bound.
 
     Raises:
-        UserNetworkError: The model holds such loops, or tensors that are too large.
+        UserNetworkError: The model holds such loops, tensors that are too large, or an operator that has no
+            room in a piece.
     """
+    for node in all_nodes(model.graph):
+        size = node.ByteSize()
+        if size > MAX_GRAPH_FILE_BYTES and node.op_type != "Constant":
+            advice = ": train fewer or smaller trees" if node.op_type.startswith("TreeEnsemble") else ""
+            raise UserNetworkError(
+                f"its operator {node.op_type} holds {size / MEBIBYTE:.3g} MiB itself, beside the weights of "
+                f"the network, and a node takes {MAX_GRAPH_FILE_BYTES // MEBIBYTE} MiB of that{advice}"
+            )
     known, weights = without_weights(model)
     # What does not fit together is said by others, better.
     with suppress(ValueError, RuntimeError, onnx.shape_inference.InferenceError):

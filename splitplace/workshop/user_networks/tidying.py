@@ -1,7 +1,7 @@
 """Bring what ONNX Runtime reads all the same into the form that everything else here expects.
 
-That is nodes in the order in which they compute, weights that are dense, and one version of each set of
-operators.
+That is nodes in the order in which they compute, weights that are dense, outputs that are tensors, and one
+version of each set of operators.
 """
 
 from collections.abc import Iterable
@@ -17,6 +17,8 @@ from splitplace.workshop.onnx.branches import inner_graphs, reads
 
 _CONTRIBUTED = "com.microsoft"
 """Operators of ONNX Runtime itself: it runs them without a version, too."""
+_CLASSIC = "ai.onnx.ml"
+"""Operators of classic machine learning, as scikit-learn's networks are made of."""
 
 
 class UntidyError(SplitPlaceError):
@@ -36,6 +38,7 @@ def tidied(model: onnx.ModelProto, max_bytes: int) -> None:
     """
     _one_version_each(model)
     _tidied(model.graph, max_bytes)
+    _without_maps(model.graph)
 
 
 def _one_version_each(model: onnx.ModelProto) -> None:
@@ -71,6 +74,16 @@ def _tidied(graph: onnx.GraphProto, max_bytes: int) -> None:
         nodes = list(graph.node)
         del graph.node[:]
         graph.node.extend(nodes[at] for at in order)
+
+
+def _without_maps(graph: onnx.GraphProto) -> None:
+    """Leave the scores of a classifier of scikit-learn a tensor, which exporters turn into maps by label."""
+    maps = [node for node in graph.node if (node.domain, node.op_type) == (_CLASSIC, "ZipMap")]
+    for node in maps:
+        for output in graph.output:
+            if output.name == node.output[0]:
+                output.CopyFrom(onnx.helper.make_tensor_value_info(output.name, onnx.TensorProto.FLOAT, None))
+        node.CopyFrom(onnx.helper.make_node("Identity", node.input, node.output))
 
 
 def _order(nodes: Iterable[onnx.NodeProto]) -> list[int]:
