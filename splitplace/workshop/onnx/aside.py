@@ -14,8 +14,8 @@ from onnx import TensorProto, numpy_helper
 
 from splitplace.workshop.onnx.light import LARGE_WEIGHT_BYTES, without_initializers
 
-_FILE = "weights"
-_PAGE = 4096
+PAGE = 4096
+"""Weights begin at a page: whole pages are mapped without a copy."""
 
 
 class Place(NamedTuple):
@@ -60,38 +60,43 @@ def values_of(tensor: onnx.TensorProto) -> NDArray[Any]:
     return values
 
 
-def laid_aside(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
-    """Return the model with its large weights in a file of a folder, beside which there is none yet.
+def laid_aside(model: onnx.ModelProto, place: Path) -> onnx.ModelProto:
+    """Return the model with all its large weights in one file.
 
     Args:
         model: It is not changed, and may hold some weights outside already.
-        folder: Folder that stays for as long as the model is used.
+        place: The file, which is not there yet.
 
     Raises:
         OSError: The disk refuses.
     """
     bare = without_initializers(model)
-    path = folder.resolve() / _FILE
-    with path.open("xb") as file:
+    with place.open("xb") as file:
         for tensor in model.graph.initializer:
             raw = raw_of(tensor)
             if len(raw) <= LARGE_WEIGHT_BYTES:
                 bare.graph.initializer.append(tensor)
                 continue
-            file.write(bytes(-file.tell() % _PAGE))  # whole pages are read without a copy
-            bare.graph.initializer.append(outside(tensor, path, file.tell(), len(raw)))
+            file.write(bytes(-file.tell() % PAGE))
+            bare.graph.initializer.append(outside(tensor, place, file.tell(), len(raw)))
             file.write(raw)
     return bare
 
 
 def outside(tensor: onnx.TensorProto, place: Path | str, offset: int, length: int) -> onnx.TensorProto:
-    """Return a weight that lies in a part of a file."""
+    """Return a weight that lies in a part of a file. A text stands for a file in the folder of the model."""
     found = onnx.TensorProto(
         name=tensor.name, dims=tensor.dims, data_type=tensor.data_type, data_location=TensorProto.EXTERNAL
     )
-    for key, value in {"location": str(place), "offset": str(offset), "length": str(length)}.items():
+    location = str(place.absolute()) if isinstance(place, Path) else place
+    for key, value in {"location": location, "offset": str(offset), "length": str(length)}.items():
         found.external_data.add(key=key, value=value)
     return found
+
+
+def folders_of(model: onnx.ModelProto) -> set[Path]:
+    """Return the folders in which a model's weights outside lie."""
+    return {Path(place_of(tensor).location).parent for tensor in _outside(model)}
 
 
 def with_bare_places(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Path | None]:
@@ -99,8 +104,8 @@ def with_bare_places(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Path | No
 
     ONNX Runtime reads no others. A model without weights outside is returned as it is, with None.
     """
-    places = {Path(place_of(tensor).location) for tensor in _outside(model)}
-    if not places:
+    folders = folders_of(model)
+    if not folders:
         return model, None
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
@@ -108,7 +113,7 @@ def with_bare_places(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Path | No
         for entry in tensor.external_data:
             if entry.key == "location":
                 entry.value = Path(entry.value).name
-    (folder,) = {place.parent for place in places}
+    (folder,) = folders
     return changed, folder
 
 

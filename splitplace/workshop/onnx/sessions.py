@@ -27,7 +27,8 @@ def session_of(model: onnx.ModelProto, options: ort.SessionOptions | None = None
     chosen = options or session_options()
     with ExitStack() as stack:  # what is mapped may be removed
         if sum(tensor.ByteSize() for tensor in model.graph.initializer) > LARGE_MODEL_BYTES:
-            model = laid_aside(model, Path(stack.enter_context(TemporaryDirectory(prefix="splitplace-"))))
+            folder = stack.enter_context(TemporaryDirectory(prefix="splitplace-"))
+            model = laid_aside(model, Path(folder, "weights"))
         bare, outside = with_bare_places(model)
         if outside is not None:
             chosen.add_session_config_entry(_FOLDER_OF_WEIGHTS, str(outside))

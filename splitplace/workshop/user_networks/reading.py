@@ -1,7 +1,7 @@
 """Read ONNX files as people have them: weights beside the file, old operator sets, sizes left open."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
 
@@ -13,9 +13,10 @@ from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_t
 from splitplace.edge_node.graph_check import GraphRefusedError, check_bytes
 from splitplace.errors import SplitPlaceError
 from splitplace.messages.limits import MEBIBYTE
-from splitplace.workshop.onnx.aside import laid_aside, outside, place_of
+from splitplace.workshop.onnx.aside import folders_of, laid_aside, outside, place_of
 from splitplace.workshop.onnx.branches import all_nodes, inner_graphs
 from splitplace.workshop.onnx.light import LARGE_MODEL_BYTES, LARGE_WEIGHT_BYTES, without_weights
+from splitplace.workshop.onnx.skimming import skimmed
 from splitplace.workshop.pieces.constants import with_constants_as_weights
 from splitplace.workshop.user_networks.tidying import UntidyError, tidied
 
@@ -62,8 +63,12 @@ def read_onnx(path: Path, aside: Path, large_bytes: int = LARGE_MODEL_BYTES) -> 
             f"{path} has more than {MAX_MESSAGE_BYTES // MEBIBYTE} MiB: export it with its weights in a file "
             "of their own (external data)"
         )
+    large: dict[int, onnx.TensorProto] = {}
     try:
-        model: onnx.ModelProto = onnx.load_model(path, load_external_data=False)
+        if path.stat().st_size > large_bytes:
+            model, large = skimmed(path, aside / "inside")
+        else:
+            model = onnx.load_model(path, load_external_data=False)
     except Exception as error:  # protobuf's errors share no base class with those of files
         raise UserNetworkError(f"{path} cannot be read as an ONNX model: {first_line(error)}") from error
     if not model.HasField("graph"):
@@ -72,7 +77,7 @@ def read_onnx(path: Path, aside: Path, large_bytes: int = LARGE_MODEL_BYTES) -> 
         tidied(model, MAX_MESSAGE_BYTES)
     except UntidyError as error:
         raise UserNetworkError(f"{path}: {error}") from error
-    model = _with_weights(model, path, aside, large_bytes)
+    model = _with_weights(model, large, path, aside, large_bytes)
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
     for value in inputs:
@@ -172,7 +177,9 @@ def with_sides(
     return changed
 
 
-def _with_weights(model: onnx.ModelProto, path: Path, aside: Path, large_bytes: int) -> onnx.ModelProto:
+def _with_weights(
+    model: onnx.ModelProto, large: Mapping[int, onnx.TensorProto], path: Path, aside: Path, large_bytes: int
+) -> onnx.ModelProto:
     """Return a model that holds all its weights, or whose large ones lie in files of one folder."""
     is_large = _bytes_of_files(model, path) > large_bytes
     for tensor in filter(_is_outside, model.graph.initializer):
@@ -183,10 +190,13 @@ def _with_weights(model: onnx.ModelProto, path: Path, aside: Path, large_bytes: 
             tensor.CopyFrom(mapped)
     for tensor in filter(_is_outside, _tensors_of_nodes(model.graph)):
         _load(tensor, path)
-    if sum(tensor.ByteSize() for tensor in _tensors(model.graph)) <= large_bytes:
+    for number, tensor in large.items():
+        model.graph.initializer[number].CopyFrom(tensor)
+    held_bytes = sum(tensor.ByteSize() for tensor in _tensors(model.graph))
+    if held_bytes <= large_bytes and len(folders_of(model)) <= 1:
         return model
     try:
-        return laid_aside(with_constants_as_weights(model), aside)
+        return laid_aside(with_constants_as_weights(model), aside / "weights")
     except OSError as error:
         raise UserNetworkError(f"the weights of {path} cannot be written to {aside}: {error}") from error
 

@@ -61,8 +61,10 @@ def test_a_large_network_becomes_the_same_pieces_without_being_held(
     path = saved(tmp_path, outside=outside)
     small, large = read_onnx(path, aside), read_onnx(path, aside, LARGE_BYTES)
     assert not large_weights(small)
-    assert large_weights(large) == [path.with_suffix(".data") if outside else aside / "weights"] * MATRICES
+    assert large_weights(large) == [path.with_suffix(".data") if outside else aside / "inside"] * MATRICES
     assert large.ByteSize() < small.ByteSize() / 3
+    for part in ("node", "input", "output"):
+        assert list(getattr(large.graph, part)) == list(getattr(small.graph, part))
     files = [set(added(model, tmp_path / name).files) for name, model in (("s", small), ("l", large))]
     assert files[0] == files[1]
 
@@ -103,3 +105,12 @@ def test_what_is_mapped_has_the_values_of_the_file(tmp_path: Path, aside: Path) 
     read = read_onnx(saved(tmp_path, outside=True), aside, LARGE_BYTES)
     for ours, theirs in zip(read.graph.initializer, small_convolutions().graph.initializer, strict=True):
         np.testing.assert_array_equal(values_of(ours), onnx.numpy_helper.to_array(theirs))
+
+
+def test_weights_inside_and_outside_a_file_come_together(tmp_path: Path, aside: Path) -> None:
+    path = saved(tmp_path, outside=True)
+    model = onnx.load_model(path, load_external_data=False)
+    model.graph.initializer[1].CopyFrom(small_convolutions().graph.initializer[1])
+    path.write_bytes(model.SerializeToString())
+    read = read_onnx(path, aside, LARGE_BYTES - 1500)
+    assert large_weights(read) == [aside / "weights"] * MATRICES
