@@ -9,6 +9,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
+from onnx import TensorProto, helper
 
 from splitplace.messages.application import Application
 from splitplace.storage.model_store import ModelStore
@@ -59,6 +60,7 @@ def _of_file(feeds: list[dict[str, NDArray[Any]]]) -> list[list[NDArray[Any]]]:
         ("two_rows", CLASSES),
         ("tokens_and_mask", (*CLASSES, "--input", "ids=12", "--input", "mask=12")),
         ("loop", CLASSES),
+        ("loops_over_sizes", (*CLASSES, "--input", "5x16")),
         ("function", CLASSES),
         ("contributed", CLASSES),
         ("fixed_reshape", CLASSES),
@@ -185,6 +187,15 @@ def test_what_is_called_a_batch_is_the_batch_where_another_axis_of_the_answer_is
         np.testing.assert_allclose(found, np.moveaxis(expected, 1, 0), rtol=1e-4, atol=1e-5)
 
 
+def test_what_is_handed_on_as_it_is_is_no_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = SEVERAL["tokens_and_mask"]()
+    model.graph.node.append(helper.make_node("Identity", ["mask"], ["mask_out"]))
+    value = helper.make_tensor_value_info("mask_out", TensorProto.INT64, ["batch", "sequence"])
+    model.graph.output.append(value)
+    monkeypatch.setitem(SEVERAL, "mask_out", lambda: model)
+    assert not _added("mask_out", "--input", "ids=12", "--input", "mask=12").states
+
+
 def test_a_state_in_the_shape_of_a_picture_is_a_state() -> None:
     application = _added("cache_like_a_picture")
     assert [(state.input, state.output) for state in application.states] == [("in_cache", "out_cache")]
@@ -283,6 +294,7 @@ def test_an_input_without_a_batch_is_sent_as_it_is() -> None:
         ),
         ("tokens_and_mask", (*CLASSES, "--input", "tokens=12"), "'ids', 'mask'"),
         ("endless_loop", CLASSES, "no constant number of turns"),
+        ("loop_over_batch", CLASSES, "no constant number of turns"),
         ("unknown_operator", CLASSES, "not a registered function"),
         ("size_of_values", ("--kind", "tensors"), "depends on the input"),
         ("lstm", ("--kind", "tensors", "--state", "x=y"), "is no input of the type of an output"),

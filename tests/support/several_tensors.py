@@ -209,6 +209,35 @@ def loop() -> onnx.ModelProto:
     return _model(nodes, [("x", FLOAT, ["N", 16])], [("y", FLOAT, ["N", 4])], weights)
 
 
+def loops_over_sizes() -> onnx.ModelProto:
+    """Two loops, of as many turns as `x` has steps, and as what the first one makes has columns."""
+    nodes = [
+        _node("ReduceMean", ["x"], "a", axes=[1], keepdims=0),
+        _node("Shape", ["x"], "sizes"),
+        _node("Gather", ["sizes", "one"], "steps"),
+        _node("Loop", ["steps", "", "a"], "l", body=_turning()),
+        _node("MatMul", ["l", "w3"], "p"),
+        _node("Shape", ["p"], "sizes_of_p"),
+        _node("Gather", ["sizes_of_p", "one"], "columns"),
+        _node("Loop", ["columns", "", "l"], "k", body=_turning()),
+        _node("MatMul", ["k", "w"], "y"),
+    ]
+    weights = {**_weights(turn_weight=(16, 16), w3=(16, 3), w=(16, 4)), "one": np.array(1)}
+    return _model(nodes, [("x", FLOAT, ["N", "steps", 16])], [("y", FLOAT, ["N", 4])], weights)
+
+
+def loop_over_batch() -> onnx.ModelProto:
+    """A `Loop` of as many turns as a task has inputs."""
+    nodes = [
+        _node("Shape", ["x"], "sizes"),
+        _node("Gather", ["sizes", "zero"], "inputs"),
+        _node("Loop", ["inputs", "", "x"], "l", body=_turning()),
+        _node("MatMul", ["l", "w"], "y"),
+    ]
+    weights = {**_weights(turn_weight=(16, 16), w=(16, 4)), "zero": np.array(0)}
+    return _model(nodes, [("x", FLOAT, ["N", 16])], [("y", FLOAT, ["N", 4])], weights)
+
+
 def endless_loop() -> onnx.ModelProto:
     """A `Loop` of as many turns as the sender says."""
     nodes = [
@@ -342,6 +371,8 @@ SEVERAL: dict[str, Callable[[], onnx.ModelProto]] = {
         lstm_of_one,
         gain,
         loop,
+        loops_over_sizes,
+        loop_over_batch,
         endless_loop,
         function,
         contributed,

@@ -46,12 +46,12 @@ def with_plain_sizes(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         ValueError: ONNX Runtime cannot run the model.
     """
-    sizes = _computed_sizes(model.graph)
+    sizes = computed_sizes(model.graph)
     if not sizes or any(any(inner_graphs(node)) for node in model.graph.node):
         return model
     if any(name.startswith(_PREFIX) for name in sizes):  # as in networks that torch exported for us
         model = _renamed(model)
-        sizes = _computed_sizes(model.graph)
+        sizes = computed_sizes(model.graph)
     lines = {
         name: line
         for name, values in zip(sizes, _measured(model, sizes), strict=True)
@@ -148,14 +148,14 @@ class _Line:
         return shape
 
 
-def _computed_sizes(graph: onnx.GraphProto) -> list[str]:
+def computed_sizes(graph: onnx.GraphProto) -> list[str]:
     """Return, in topological order, all tensors that depend on the input only through sizes."""
     data = {value.name for value in _inputs(graph)}
     sizes: list[str] = []
     for node in graph.node:
-        if node.op_type not in _ASKING and data.intersection(node.input):
+        if node.op_type not in _ASKING and data.intersection(reads(node)):
             data.update(node.output)
-        elif node.op_type in _ASKING or set(sizes).intersection(node.input):
+        elif node.op_type in _ASKING or set(sizes).intersection(reads(node)):
             sizes.extend(name for name in node.output if name)
     return sizes
 

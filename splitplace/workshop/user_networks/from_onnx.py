@@ -27,6 +27,7 @@ from splitplace.workshop.user_networks.ending import OutputKind, end_with_logits
 from splitplace.workshop.user_networks.heads import HeadWishes, MadeHead, append_head
 from splitplace.workshop.user_networks.outputs import (
     outputs_batch_first,
+    passes_on,
     states_of,
     with_outputs,
     without_unread_inputs,
@@ -49,6 +50,7 @@ from splitplace.workshop.user_networks.trial import (
     run_of,
     samples_of,
 )
+from splitplace.workshop.user_networks.turns import with_constant_turns
 
 _TRIED = 3
 """Inputs that a network is tried with."""
@@ -128,9 +130,10 @@ def prepared(model: onnx.ModelProto, wishes: Wishes = Wishes()) -> tuple[onnx.Mo
     with_all = head is not None and head.kind in {"detection", "tensors"}
     chosen = with_outputs(in_one_graph(model), wishes.output, all_of_them=with_all)
     chosen, set_notes = with_values(chosen, wishes.values)
-    check_bounds(chosen)
     chosen, notes = without_unread_inputs(chosen)
     fixed, more = sized(chosen, wishes.input)
+    fixed = with_constant_turns(fixed)
+    check_bounds(fixed)
     notes = (*set_notes, *notes, *more)
     several = max(len(sources_of(fixed)), len(fixed.graph.output))
     if several > MAX_BUNDLE_TENSORS:
@@ -227,7 +230,7 @@ def _with_head(  # noqa: PLR0917 - what is known so far
     if problem:
         notes = (*notes, f"run on one input at a time: {problem}")
     made = append_head(changed, expected, given[0].spec, wishes.head)
-    states = _states(given, made.outputs, wishes)
+    states = _states(changed, given, made.outputs, wishes)
     finished = _finished(changed, one_by_one=bool(problem))
     if states:
         pairs = ", ".join(f"{state.output} comes back as {state.input}" for state in states)
@@ -244,13 +247,14 @@ def _with_head(  # noqa: PLR0917 - what is known so far
 
 
 def _states(
-    given: tuple[NamedTensor, ...], outputs: tuple[NamedTensor, ...], wishes: Wishes
+    model: onnx.ModelProto, given: tuple[NamedTensor, ...], outputs: tuple[NamedTensor, ...], wishes: Wishes
 ) -> tuple[StateTensor, ...]:
     if len(given) == 1:
         if wishes.states:
             raise UserNetworkError("--state needs an input beside the state: this network has one input")
         return ()
-    return states_of(given, outputs, wishes.states)
+    found = states_of(given, outputs, wishes.states)
+    return found if wishes.states else tuple(state for state in found if not passes_on(model.graph, state))
 
 
 def _about_inputs(given: tuple[NamedTensor, ...]) -> tuple[str, ...]:

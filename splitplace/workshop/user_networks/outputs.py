@@ -202,5 +202,14 @@ def states_of(
     return tuple(found)
 
 
+def passes_on(graph: onnx.GraphProto, state: StateTensor) -> bool:
+    """Whether the output is the input as it is, such as a mask that is handed on: that is no state."""
+    makers = {name: node for node in graph.node for name in node.output}
+    name = state.output
+    while name in makers and makers[name].op_type in {"Identity", "Cast"}:
+        name = makers[name].input[0]
+    return name == state.input
+
+
 def _shape(value: onnx.ValueInfoProto) -> str:
     return "x".join(str(side.dim_value or "?") for side in value.type.tensor_type.shape.dim) or "?"

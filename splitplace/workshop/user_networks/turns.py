@@ -1,0 +1,71 @@
+"""Write down how often loops turn, where that follows from the sizes of the inputs alone."""
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from splitplace.edge_node.graph_check import GraphRefusedError, check_bytes
+from splitplace.messages.pieces import NamedTensor
+from splitplace.workshop.onnx.batch_size import computed_sizes, remove_unused
+from splitplace.workshop.onnx.light import without_weights
+from splitplace.workshop.user_networks.source import sources_of
+from splitplace.workshop.user_networks.trial import CannotRunError, run_of, samples_of
+
+_ANY_BYTES = 1 << 62
+_BATCHES = (1, 2)
+
+
+def with_constant_turns(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model whose loops over an axis, as those of Keras, have a constant number of turns.
+
+    What decides it is run alone, and only where that is bounded itself. Other loops are left as they are.
+
+    Args:
+        model: Its inputs have all sizes fixed but the batch. It is not changed.
+    """
+    constant = {tensor.name for tensor in model.graph.initializer}
+    constant |= {node.output[0] for node in model.graph.node if node.op_type == "Constant"}
+    sizes = set(computed_sizes(model.graph))
+    changed = model
+    for index, node in enumerate(model.graph.node):
+        if node.op_type != "Loop" or node.domain or node.input[0] in constant or node.input[0] not in sizes:
+            continue
+        turns = _turns(changed, node.input[0])
+        if turns is None:
+            break
+        if changed is model:
+            changed = onnx.ModelProto()
+            changed.CopyFrom(model)
+        name = f"splitplace.turns.{index}"
+        changed.graph.initializer.append(numpy_helper.from_array(turns, name))
+        changed.graph.node[index].input[0] = name
+    return changed
+
+
+def _turns(model: onnx.ModelProto, name: str) -> NDArray[np.int64] | None:
+    """Return what the model computes of sizes; None where it depends on the batch or is not bounded."""
+    asking = onnx.ModelProto()
+    asking.CopyFrom(model)
+    del asking.graph.output[:]
+    asking.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.INT64, None))
+    remove_unused(asking.graph)
+    try:
+        check_bytes(without_weights(asking)[0].SerializeToString(), _ANY_BYTES)
+    except GraphRefusedError:
+        return None
+    found = []
+    for batch in _BATCHES:
+        feed = {}
+        for source in sources_of(model):
+            given = samples_of((NamedTensor(name=source.name, spec=source.array),), batch)[source.name]
+            dtype = helper.tensor_dtype_to_np_dtype(source.element)
+            feed[source.name] = given[0] if source.axis is None else np.moveaxis(given, 0, source.axis)
+            feed[source.name] = feed[source.name].astype(dtype)
+        try:
+            found.append(run_of(asking, feed)[name])
+        except CannotRunError:  # a fixed batch of one
+            continue
+    if not found or any(not np.array_equal(found[0], other) for other in found):
+        return None
+    return np.asarray(found[0], np.int64)
