@@ -15,8 +15,8 @@ BATCHES = (1, 2, 4, 8, 16, 32)
 ROUNDS = 40
 """How often each call is timed. The best time counts, because disturbances only add time."""
 LEAST_ROUNDS = 3
-MOST_SECONDS = 30.0
-"""After this time no further round begins: large networks are timed less often, and are disturbed less."""
+MOST_SECONDS = 60.0
+"""For all fragments of an application: large networks are timed less often, and are disturbed less."""
 SCORE_S = 3.0
 """How long to measure the machine's score: longer than a node does."""
 
@@ -34,10 +34,13 @@ def reference_score() -> float:
 
 
 def time_runtimes(
-    runtimes: Sequence[FragmentRuntime], batches: Sequence[int] = BATCHES
+    runtimes: Sequence[FragmentRuntime], batches: Sequence[int] = BATCHES, most_s: float = MOST_SECONDS
 ) -> tuple[Timing, ...]:
-    """Return the cost of a call of each fragment, fitted to its best time at each batch size."""
-    return tuple(fit(best, batches) for best in _best_milliseconds(runtimes, batches))
+    """Return the cost of a call of each fragment, fitted to its best time at each batch size.
+
+    After `most_s` seconds no further round begins, unless there were too few.
+    """
+    return tuple(fit(best, batches) for best in _best_milliseconds(runtimes, batches, most_s))
 
 
 def fit(milliseconds: Sequence[float], batches: Sequence[int]) -> Timing:
@@ -52,7 +55,9 @@ def fit(milliseconds: Sequence[float], batches: Sequence[int]) -> Timing:
     return Timing(round(float(per_call), 4), round(float(per_image), 4))
 
 
-def _best_milliseconds(runtimes: Sequence[FragmentRuntime], batches: Sequence[int]) -> list[list[float]]:
+def _best_milliseconds(
+    runtimes: Sequence[FragmentRuntime], batches: Sequence[int], most_s: float
+) -> list[list[float]]:
     """Return the least time of a call, for each fragment and batch size.
 
     Each round times all of them, so that a disturbance affects all alike. The clock is the CPU time of the
@@ -64,7 +69,7 @@ def _best_milliseconds(runtimes: Sequence[FragmentRuntime], batches: Sequence[in
     ]
     best = [[float("inf")] * len(batches) for _ in runtimes]
     began, done = time.monotonic(), 0
-    while done < ROUNDS and (done < LEAST_ROUNDS or time.monotonic() < began + MOST_SECONDS):
+    while done < ROUNDS and (done < LEAST_ROUNDS or time.monotonic() < began + most_s):
         done += 1
         for runtime, bundles, least in zip(runtimes, inputs, best, strict=True):
             for index, bundle in enumerate(bundles):

@@ -11,7 +11,7 @@ from splitplace.edge_node.runtime import FragmentRuntime
 from splitplace.messages.application import Application, Fragment
 from splitplace.messages.limits import MEBIBYTE
 from splitplace.messages.pieces import NamedChain, PieceCost, as_described
-from splitplace.workshop.cutting.profile import BATCHES, Timing, time_runtimes
+from splitplace.workshop.cutting.profile import BATCHES, MOST_SECONDS, Timing, time_runtimes
 from splitplace.workshop.onnx.graph import Graph
 from splitplace.workshop.packing.telling import Told, tell_nobody
 from splitplace.workshop.packing.unfinished import NOTHING, Unfinished
@@ -135,14 +135,17 @@ def timed(
         some = application.fragments[len(timings) : len(timings) + at_once]
         told(f"timing {len(some)} of {len(application.fragments)} fragments")
         about = ([fragment.sha256 for fragment in some], batches)
-        measure = partial(_timings, some, load, batches)
+        most_s = MOST_SECONDS * len(some) / len(application.fragments)
+        measure = partial(_timings, some, load, batches, most_s)
         found: Sequence[Timing] = kept.once("times", about, _TIMINGS, measure)
         timings += found
     return with_times(application, timings, score)
 
 
-def _timings(fragments: Sequence[Fragment], load: Load, batches: Sequence[int]) -> Sequence[Timing]:
-    return time_runtimes([load(fragment) for fragment in fragments], batches)
+def _timings(
+    fragments: Sequence[Fragment], load: Load, batches: Sequence[int], most_s: float
+) -> Sequence[Timing]:
+    return time_runtimes([load(fragment) for fragment in fragments], batches, most_s)
 
 
 def with_times(application: Application, timings: Sequence[Timing], score: float) -> Application:
