@@ -145,7 +145,11 @@ def _as_they_are(
         size = sum(spec.bytes_per_image for spec in specs.values())
         raise UserNetworkError(
             f"its outputs take {size} bytes, which have no room in a message: "
-            + ("choose some with --output" if len(specs) > 1 else "say what it gives with another --kind")
+            + (
+                "choose some with --output"
+                if len(specs) > 1
+                else "say what it gives with another --kind, or smaller --input"
+            )
         )
     del model.graph.output[:]
     model.graph.output.extend(values)

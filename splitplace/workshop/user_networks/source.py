@@ -1,5 +1,6 @@
 """The inputs of a user's network: what they are, and what sensors send for them."""
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,7 @@ SENT: dict[int, DType] = {
     TensorProto.BFLOAT16: "float32",
 }
 """The type in which each element type of ONNX is sent."""
+_NUMBERS = re.compile(r"\d{1,5}")
 _EXAMPLE_SIDE = 16
 _COARSE = 8
 """Patches of a sample picture along each side."""
@@ -124,7 +126,7 @@ def sized(model: onnx.ModelProto, said: str = "") -> tuple[onnx.ModelProto, tupl
         if sizes:
             fixed = _wanted(sizes, sides)
         else:
-            fixed, more = _usual(sides, tensor.elem_type)
+            fixed, more = _usual(sides, tensor.elem_type, noted_sides(model))
         if not all(fixed):
             still_open.append((value, axis))
             continue
@@ -327,7 +329,16 @@ def _wanted(sizes: str, sides: Sequence[int]) -> tuple[int, ...]:
     return found
 
 
-def _usual(sides: Sequence[int], element: int) -> tuple[tuple[int, ...], tuple[str, ...]]:
+def noted_sides(model: onnx.ModelProto) -> tuple[int, int] | None:
+    """Return the height and width that Ultralytics notes in a file; None for other exporters."""
+    text = next((entry.value for entry in model.metadata_props if entry.key == "imgsz"), "")
+    found = tuple(map(int, _NUMBERS.findall(text)))
+    return (found[0], found[1]) if len(found) == 2 and all(found) else None  # noqa: PLR2004 - both
+
+
+def _usual(
+    sides: Sequence[int], element: int, noted: tuple[int, int] | None
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Fill in open heights and widths of pictures, and say so. Sizes of others stay open."""
     if (
         all(sides)
@@ -336,8 +347,11 @@ def _usual(sides: Sequence[int], element: int) -> tuple[tuple[int, ...], tuple[s
         or not _CHANNELS.intersection((sides[0], sides[-1]))
     ):
         return tuple(sides), ()
-    filled = tuple(side or USUAL_SIDE for side in sides)
+    height, width = noted or (USUAL_SIDE, USUAL_SIDE)
+    usual = (height, width, 0) if sides[0] not in _CHANNELS else (0, height, width)
+    filled = tuple(side or other for side, other in zip(sides, usual, strict=True))
     shown = "x".join(map(str, filled))
+    why = ", as its notes say" if noted else ""
     return filled, (
-        f"the file leaves the size of its pictures open: {shown} is taken (--input says another)",
+        f"the file leaves the size of its pictures open: {shown} is taken{why} (--input says another)",
     )

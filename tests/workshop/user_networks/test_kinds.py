@@ -26,6 +26,7 @@ from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.packing.evaluation import variant_logits
 from splitplace.workshop.pieces.loaded import stage_runtime
 from tests.support.commands import exit_code, measure_quickly
+from tests.support.network_cases import CASES
 from tests.support.pictures import squares
 from tests.support.square_finder import SIDE, square_finder
 
@@ -85,6 +86,21 @@ def test_the_notes_of_ultralytics_make_a_detector_of_a_file_without_flags(
     assert (application.labels, application.answers.kind) == (("square",), "detection")
     assert application.pictures is not None
     assert application.pictures.fit == "pad"
+
+
+def test_the_size_in_the_notes_of_ultralytics_is_taken_where_the_file_leaves_it_open(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = CASES["free_sides"]()
+    notes = {
+        "author": "Ultralytics",
+        "task": "classify",
+        "imgsz": "[32, 48]",
+        "names": str(dict(enumerate("abcd"))),
+    }
+    helper.set_model_props(model, notes)
+    assert added(model, "", "--accuracy", "0.9").input.shape == (3, 32, 48)
+    assert "3x32x48 is taken, as its notes say" in capsys.readouterr().out
 
 
 def network(
