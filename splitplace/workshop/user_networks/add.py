@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from splitplace.messages.answer_kinds import AnswerKind, MultiLabel
 from splitplace.messages.application import Application
-from splitplace.messages.limits import MAX_FILE_BYTES, MAX_STAGES, MEBIBYTE
+from splitplace.messages.limits import MAX_FILE_BYTES, MAX_PIECES, MAX_STAGES, MEBIBYTE
 from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.datasets import Subset
 from splitplace.workshop.onnx.graph import Graph
@@ -125,7 +125,7 @@ def add(
             f"its outputs are shares of one ({network.kind}), so one label is right: leave --kind out"
         )
     micro_batch = _micro_batch(network, request, graph)
-    _check_sizes(whole, micro_batch)
+    check_sizes(whole, micro_batch)
     with unfinished(unfinished_folder, whole, told) as kept:
         packer = Packer(heading, kept.pieces, micro_batch, told=told)
         _fill(packer, whole, request.stages, told, kept)
@@ -159,12 +159,24 @@ def usual_micro_batch(graph: Graph) -> int:
     return max(1, min(count, _MOST_ACTIVATION_BYTES // taken))
 
 
-def _check_sizes(whole: onnx.ModelProto, micro_batch: int) -> None:
-    """Refuse a network with a piece that no node accepts, and say into which pieces it would be cut."""
+def check_sizes(whole: onnx.ModelProto, micro_batch: int) -> None:
+    """Refuse a network with a piece that no node accepts, or with too many, and say which pieces there are.
+
+    Its weights are not read.
+
+    Raises:
+        UserNetworkError: It cannot be stored in pieces.
+    """
     pieces = future_pieces("whole", divided(whole), micro_batch)
-    if all(piece.weight_bytes <= MAX_FILE_BYTES for piece in pieces):
-        return
     largest = max(pieces, key=lambda piece: piece.weight_bytes)
+    if largest.weight_bytes <= MAX_FILE_BYTES:
+        if len(pieces) > MAX_PIECES:
+            raise UserNetworkError(
+                f"its weights of {sum(piece.weight_bytes for piece in pieces) / MEBIBYTE:.0f} MiB make "
+                f"{len(pieces)} pieces of at most {MAX_FILE_BYTES // MEBIBYTE} MiB, and at most {MAX_PIECES} "
+                "are stored: export it with narrower weights"
+            )
+        return
     shown = ", ".join(f"{piece.weight_bytes / MEBIBYTE:.0f}" for piece in pieces)
     raise UserNetworkError(
         f"the network can be cut into {len(pieces)} pieces with weights of {shown} MiB, and a node takes at "

@@ -16,10 +16,13 @@ import onnx
 from pydantic import TypeAdapter, ValidationError
 
 from splitplace.errors import MissingExtraError
+from splitplace.workshop.onnx.aside import laid_aside, with_bare_places
+from splitplace.workshop.onnx.light import LARGE_MODEL_BYTES
 from splitplace.workshop.user_networks.reading import UserNetworkError, read_onnx
 
 _REQUEST_FILE = "request.json"
 _NETWORK_FILE = "network.onnx"
+_WEIGHTS_FILE = "network.data"
 _REPORT_FILE = "report.json"
 
 
@@ -46,7 +49,7 @@ def exported_by(
         source: What the user calls the network.
         request: JSON for the child.
         reports: The type of its report.
-        aside: Folder for the weights of a large network; see `read_onnx`.
+        aside: Folder that stays for as long as the network is used: what is exported lies there.
 
     Raises:
         UserNetworkError: The child reports a problem, or ends without a report.
@@ -54,21 +57,20 @@ def exported_by(
     """
     if importlib.util.find_spec("torch") is None:
         raise MissingExtraError(source, "torch", "models")
-    with tempfile.TemporaryDirectory(prefix="splitplace-") as name:
-        folder = Path(name)
-        (folder / _REQUEST_FILE).write_bytes(request)
-        # -P keeps the current folder out of the way until all of ours is imported.
-        command = [sys.executable, "-P", "-m", module, name]
-        ended = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=2, check=False)  # noqa: S603
-        try:
-            report = reports.validate_json((folder / _REPORT_FILE).read_bytes())
-        except (OSError, ValidationError, json.JSONDecodeError) as error:
-            raise UserNetworkError(
-                f"the process that loads {source} ended with {_how(ended.returncode)} and no report"
-            ) from error
-        if report.problem is not None:
-            raise UserNetworkError(report.problem)
-        return read_onnx(folder / _NETWORK_FILE, aside), report
+    folder = Path(tempfile.mkdtemp(dir=aside))
+    (folder / _REQUEST_FILE).write_bytes(request)
+    # -P keeps the current folder out of the way until all of ours is imported.
+    command = [sys.executable, "-P", "-m", module, str(folder)]
+    ended = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=2, check=False)  # noqa: S603
+    try:
+        report = reports.validate_json((folder / _REPORT_FILE).read_bytes())
+    except (OSError, ValidationError, json.JSONDecodeError) as error:
+        raise UserNetworkError(
+            f"the process that loads {source} ended with {_how(ended.returncode)} and no report"
+        ) from error
+    if report.problem is not None:
+        raise UserNetworkError(report.problem)
+    return read_onnx(folder / _NETWORK_FILE, aside), report
 
 
 def answer(
@@ -88,6 +90,8 @@ def answer(
     folder = Path(sys.argv[1])
     try:
         model, report = export(requests.validate_json((folder / _REQUEST_FILE).read_bytes()))
+        if sum(tensor.ByteSize() for tensor in model.graph.initializer) > LARGE_MODEL_BYTES:
+            model, _ = with_bare_places(laid_aside(model, folder / _WEIGHTS_FILE))
         onnx.save_model(model, folder / _NETWORK_FILE)
     except UserNetworkError as error:
         report = failed(str(error))

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from splitplace.messages.application import Application
 from splitplace.storage.model_store import ModelStore
-from splitplace.workshop.onnx.aside import place_of, values_of
-from splitplace.workshop.user_networks.add import AddRequest, add
+from splitplace.workshop.onnx.aside import outside, place_of, values_of
+from splitplace.workshop.user_networks.add import AddRequest, add, check_sizes
 from splitplace.workshop.user_networks.from_onnx import adopt
 from splitplace.workshop.user_networks.preprocessing import Preprocessing
 from splitplace.workshop.user_networks.reading import UserNetworkError, read_onnx
@@ -28,12 +28,10 @@ def aside(tmp_path: Path) -> Path:
     return tmp_path / "aside"
 
 
-def saved(folder: Path, *, outside: bool) -> Path:
+def saved(folder: Path, *, apart: bool) -> Path:
     path = folder / "network.onnx"
-    place = "network.data" if outside else None
-    onnx.save_model(
-        small_convolutions(), path, save_as_external_data=outside, size_threshold=0, location=place
-    )
+    place = "network.data" if apart else None
+    onnx.save_model(small_convolutions(), path, save_as_external_data=apart, size_threshold=0, location=place)
     return path
 
 
@@ -53,15 +51,15 @@ def added(model: onnx.ModelProto, folder: Path) -> Application:
     return application
 
 
-@pytest.mark.parametrize("outside", [True, False])
+@pytest.mark.parametrize("apart", [True, False])
 def test_a_large_network_becomes_the_same_pieces_without_being_held(
-    tmp_path: Path, aside: Path, monkeypatch: pytest.MonkeyPatch, *, outside: bool
+    tmp_path: Path, aside: Path, monkeypatch: pytest.MonkeyPatch, *, apart: bool
 ) -> None:
     measure_quickly(monkeypatch)
-    path = saved(tmp_path, outside=outside)
+    path = saved(tmp_path, apart=apart)
     small, large = read_onnx(path, aside), read_onnx(path, aside, LARGE_BYTES)
     assert not large_weights(small)
-    assert large_weights(large) == [path.with_suffix(".data") if outside else aside / "inside"] * MATRICES
+    assert large_weights(large) == [path.with_suffix(".data") if apart else aside / "inside"] * MATRICES
     assert large.ByteSize() < small.ByteSize() / 3
     for part in ("node", "input", "output"):
         assert list(getattr(large.graph, part)) == list(getattr(small.graph, part))
@@ -80,7 +78,7 @@ def test_weights_in_constants_are_laid_aside_as_well(tmp_path: Path, aside: Path
 
 
 def test_weights_that_cannot_be_mapped_where_they_lie_are_laid_aside(tmp_path: Path, aside: Path) -> None:
-    path = saved(tmp_path, outside=True)
+    path = saved(tmp_path, apart=True)
     model = onnx.load_model(path, load_external_data=False)
     path.with_suffix(".data").write_bytes(b"!" + path.with_suffix(".data").read_bytes())
     for tensor in model.graph.initializer:
@@ -93,7 +91,7 @@ def test_weights_that_cannot_be_mapped_where_they_lie_are_laid_aside(tmp_path: P
 
 
 def test_a_weight_behind_the_end_of_its_file_is_refused(tmp_path: Path, aside: Path) -> None:
-    path = saved(tmp_path, outside=True)
+    path = saved(tmp_path, apart=True)
     data = path.with_suffix(".data")
     with data.open("r+b") as file:
         file.truncate(data.stat().st_size // 2)
@@ -102,15 +100,34 @@ def test_a_weight_behind_the_end_of_its_file_is_refused(tmp_path: Path, aside: P
 
 
 def test_what_is_mapped_has_the_values_of_the_file(tmp_path: Path, aside: Path) -> None:
-    read = read_onnx(saved(tmp_path, outside=True), aside, LARGE_BYTES)
+    read = read_onnx(saved(tmp_path, apart=True), aside, LARGE_BYTES)
     for ours, theirs in zip(read.graph.initializer, small_convolutions().graph.initializer, strict=True):
         np.testing.assert_array_equal(values_of(ours), onnx.numpy_helper.to_array(theirs))
 
 
 def test_weights_inside_and_outside_a_file_come_together(tmp_path: Path, aside: Path) -> None:
-    path = saved(tmp_path, outside=True)
+    path = saved(tmp_path, apart=True)
     model = onnx.load_model(path, load_external_data=False)
     model.graph.initializer[1].CopyFrom(small_convolutions().graph.initializer[1])
     path.write_bytes(model.SerializeToString())
     read = read_onnx(path, aside, LARGE_BYTES - 1500)
     assert large_weights(read) == [aside / "weights"] * MATRICES
+
+
+def test_a_network_of_too_many_pieces_is_refused_by_the_sizes_of_its_weights_alone() -> None:
+    side, layers = 8000, 70
+    nodes = [helper.make_node("MatMul", [f"h{at}", f"w{at}"], [f"h{at + 1}"]) for at in range(layers)]
+    ends = [helper.make_tensor_value_info(f"h{at}", TensorProto.FLOAT, ["batch", side]) for at in (0, layers)]
+    weights = [
+        outside(
+            TensorProto(name=f"w{at}", dims=[side, side], data_type=TensorProto.FLOAT),
+            "nowhere",
+            0,
+            4 * side**2,
+        )
+        for at in range(layers)
+    ]
+    graph = helper.make_graph(nodes, "huge", ends[:1], ends[1:], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    with pytest.raises(UserNetworkError, match=r"weights of 17090 MiB make 70 pieces .*at most 64 are"):
+        check_sizes(model, 1)
