@@ -181,6 +181,11 @@ def test_an_odd_network_answers_as_onnx_runtime_does(case: str) -> None:
         (lambda: _functions(40), CLASSES, "nodes after functions are expanded"),
         (_scan, CLASSES, "Scan has no constant number of turns"),
         (onnx.ModelProto, CLASSES, "holds no network"),
+        (
+            lambda: _model(helper.make_node("Loop", ["", "", "t"], ["y"], body=doubling())),
+            CLASSES,
+            "no constant number of turns",
+        ),
         (lambda: _tree(200_000), ("--kind", "tensors"), "train fewer or smaller trees"),
         (_rows_chosen_by_value, ("--kind", "tensors"), "the size of the output 'y' depends on the values"),
     ],

@@ -24,12 +24,12 @@ def with_constant_turns(model: onnx.ModelProto) -> onnx.ModelProto:
     Args:
         model: Its inputs have all sizes fixed but the batch. It is not changed.
     """
-    constant = {tensor.name for tensor in model.graph.initializer}
-    constant |= {node.output[0] for node in model.graph.node if node.op_type == "Constant"}
-    sizes = set(computed_sizes(model.graph))
+    loops = [at for at, node in enumerate(model.graph.node) if _is_loop(node)]
+    sizes = set(computed_sizes(model.graph)) if loops else set()
     changed = model
-    for index, node in enumerate(model.graph.node):
-        if node.op_type != "Loop" or node.domain or node.input[0] in constant or node.input[0] not in sizes:
+    for index in loops:
+        node = model.graph.node[index]
+        if node.input[0] not in sizes:
             continue
         turns = _turns(changed, node.input[0])
         if turns is None:
@@ -41,6 +41,10 @@ def with_constant_turns(model: onnx.ModelProto) -> onnx.ModelProto:
         changed.graph.initializer.append(numpy_helper.from_array(turns, name))
         changed.graph.node[index].input[0] = name
     return changed
+
+
+def _is_loop(node: onnx.NodeProto) -> bool:
+    return node.op_type == "Loop" and not node.domain and len(node.input) > 0
 
 
 def _turns(model: onnx.ModelProto, name: str) -> NDArray[np.int64] | None:
