@@ -68,10 +68,10 @@ def test_each_policy_has_live_and_simulated_figures_and_a_paired_test() -> None:
 
 def test_the_page_says_whether_the_aim_was_reached_and_the_order_kept() -> None:
     good, bad = ends([True] * 18 + [False] * 2), ends([True] * 8 + [False] * 12)
-    near = page(compared({"a": [good], "b": [bad]}, {"a": [good], "b": [bad]}), [], ["a fact"], "make it")
+    near = page(compared({"a": [good], "b": [bad]}, {"a": [good], "b": [bad]}), {}, ["a fact"], "make it")
     assert "Largest difference: 0.0 points: reached. The order of the policies is\nthe same." in near
     assert "- a fact" in near
-    far = page(compared({"a": [good], "b": [bad]}, {"a": [bad], "b": [good]}), [], [], "make it")
+    far = page(compared({"a": [good], "b": [bad]}, {"a": [bad], "b": [good]}), {}, [], "make it")
     assert (
         "Largest difference: 50.0 points: **missed**. The order of the policies is\n**not the same**." in far
     )
@@ -91,9 +91,8 @@ def test_promises_are_counted_by_what_was_promised() -> None:
     assert middle.kept == 0.0
 
     rows = compared({"a": [ends([True])]}, {"a": [ends([True])]})
-    assert "there: 60.0 points: **missed**" in page(rows, [low, middle, high], [], "make it")
-    assert "there: 0.0 points: reached" in page(rows, [low, high], [], "make it")
-    assert "there: no bin has so many" in page(rows, [low], [], "make it")
+    shown = page(rows, {"a": [low, middle, high], "b": [low, high], "c": [low], "d": []}, [], "make it")
+    assert "there: a: 60.0 points, **missed**; b: 0.0 points, reached; c: no bin has so many.\n" in shown
 
 
 def test_recorded_tasks_are_simulated_on_the_nodes_of_the_log() -> None:

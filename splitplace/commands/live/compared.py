@@ -138,12 +138,12 @@ def _responses(ends: Sequence[TaskEnd]) -> tuple[float | None, float | None]:
     return quantile(known, 0.5), quantile(known, 0.95)
 
 
-def page(rows: Sequence[Row], bins: Sequence[Bin], facts: Sequence[str], command: str) -> str:
+def page(rows: Sequence[Row], bins: Mapping[str, Sequence[Bin]], facts: Sequence[str], command: str) -> str:
     """Return the page in Markdown.
 
     Args:
         rows: from `compared`.
-        bins: from `reliability`; none if no policy promised anything.
+        bins: from `reliability`, by policy; none for one that promised nothing.
         facts: how the runs were made, and what a reader must know.
         command: what makes the page anew.
     """
@@ -184,28 +184,38 @@ its queues, so it is optimistic.
 """
 
 
-def _promises(bins: Sequence[Bin]) -> str:
-    if not bins:
+def _promises(bins: Mapping[str, Sequence[Bin]]) -> str:
+    promised = {policy: found for policy, found in bins.items() if found}
+    if not promised:
         return ""
-    counted = [abs(each.error) for each in bins if each.decisions >= ENOUGH]
     lines = [
-        f"| {each.low:g} | {each.decisions} | {each.promised:.3f} | {each.kept:.3f} | {each.error:+.3f} |"
-        for each in bins
+        f"| {policy} | {each.low:g} | {each.decisions} "
+        f"| {each.promised:.3f} | {each.kept:.3f} | {each.error:+.3f} |"
+        for policy, found in promised.items()
+        for each in found
     ]
-    reached = "reached" if counted and max(counted) <= AIM else "**missed**"
-    largest = f"{100 * max(counted):.1f} points: {reached}" if counted else "no bin has so many"
-    return _PROMISES.format(bins="\n".join(lines), aim=f"{100 * AIM:.0f}", enough=ENOUGH, largest=largest)
+    verdicts = [f"{policy}: {_verdict(found)}" for policy, found in promised.items()]
+    return _PROMISES.format(
+        bins="\n".join(lines), aim=f"{100 * AIM:.0f}", enough=ENOUGH, verdicts="; ".join(verdicts)
+    )
+
+
+def _verdict(bins: Sequence[Bin]) -> str:
+    counted = [abs(each.error) for each in bins if each.decisions >= ENOUGH]
+    if not counted:
+        return "no bin has so many"
+    return f"{100 * max(counted):.1f} points, {'reached' if max(counted) <= AIM else '**missed**'}"
 
 
 _PROMISES = """## In time with probability P
 
-All live decisions that said so, by P:
+Live decisions that said so, by P. The splitter says it of nodes where the task would end first.
 
-| P from | decisions | promised | came true | difference |
-|---|---|---|---|---|
+| policy | P from | decisions | promised | came true | difference |
+|---|---|---|---|---|---|
 {bins}
 
-Aim: within {aim} points in every bin of {enough} decisions or more. Largest difference there: {largest}.
+Aim: within {aim} points in every bin of {enough} decisions or more. Largest difference there: {verdicts}.
 
 ## How it was made
 

@@ -192,7 +192,7 @@ def conduct(
     rows = compared(live, simulated)
     facts = _facts(rows, logged, fitted, arrivals, shown=shown, loads=loads)
     written = out / "live.md"
-    bins = reliability(_promises(files, policies))
+    bins = {policy: reliability(_promises(files, [policy])) for policy in policies}
     written.write_text(page(rows, bins, facts, command), encoding="utf-8")
     return written
 
