@@ -4,8 +4,9 @@ A policy says a probability and later hears whether it came true. Its probabilit
 be too sure or not sure enough. Both are put right on the scale of log odds, by an offset and a slope (Platt
 1999), which are learnt as a Bayesian logistic regression: one Newton step for each outcome. Its prior is that
 the policy is right, so that few outcomes change little; old outcomes fade. What is left, the mean error of
-each bin, is taken off as far as the bin was met. Isotonic regression (Venn-Abers) needs no such form, but
-until it has hundreds of outcomes of all kinds it spoils what a policy says rightly (docs/policies.md).
+each bin, is taken off as far as the bin was met, so at the border of two bins the order may change. Isotonic
+regression (Venn-Abers) needs no such form, but until it has hundreds of outcomes of all kinds it spoils what
+a policy says rightly (docs/policies.md).
 """
 
 from bisect import bisect_right
@@ -41,8 +42,10 @@ DOUBTED = 30.0
 _SLOPE, _OFFSET = 1.0, 0.0
 _SLOPE_PRECISION, _OFFSET_PRECISION = SLOPE_DEVIATION**-2, OFFSET_DEVIATION**-2
 _BINS = len(BINS) + 1
-_Coefficient = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
-_Bins = Annotated[list[_Coefficient], Field(min_length=_BINS, max_length=_BINS)]
+_MOST = 50.0
+"""Bound of slope and offset: they stay far below, unless all outcomes contradict what was said."""
+_Coefficient = Annotated[float, Field(ge=-_MOST, le=_MOST, allow_inf_nan=False)]
+_Error = Annotated[float, Field(ge=-1 / (1 - FADING), le=1 / (1 - FADING), allow_inf_nan=False)]
 
 _Said = tuple[float, bool]
 """A probability that was said, and whether it came true."""
@@ -92,6 +95,8 @@ class _Correction:
         self.offset -= (
             self.slope_precision * offset_gradient - self.shared_precision * slope_gradient
         ) / determinant
+        self.slope = min(_MOST, max(-_MOST, self.slope))
+        self.offset = min(_MOST, max(-_MOST, self.offset))
         self.outcomes += 1
 
 
@@ -101,15 +106,15 @@ class _SavedCorrection(Part):
     slope: _Coefficient
     offset: _Coefficient
     slope_precision: Annotated[NonNegative, Field(gt=0)]
-    shared_precision: _Coefficient
+    shared_precision: Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
     offset_precision: Annotated[NonNegative, Field(gt=0)]
     outcomes: Annotated[int, Field(ge=0)]
-    errors: _Bins
+    errors: Annotated[list[_Error], Field(min_length=_BINS, max_length=_BINS)]
     met: Annotated[list[NonNegative], Field(min_length=_BINS, max_length=_BINS)]
 
     @model_validator(mode="after")
     def _is_a_distribution(self) -> Self:
-        if self.shared_precision**2 >= self.slope_precision * self.offset_precision:
+        if self.shared_precision**2 > self.slope_precision * self.offset_precision:
             raise ValueError("the precisions are of no distribution")
         return self
 

@@ -15,6 +15,7 @@ from splitplace.commands.models.networks import adopted_network, read_labels
 from splitplace.commands.models.preview import write_preview
 from splitplace.commands.models.said import Said, interpolation_of
 from splitplace.commands.models.sound_flags import SoundFlags
+from splitplace.commands.shared.ending import ended_by_sigterm
 from splitplace.commands.shared.options import explain, fit_of, parse_duration_ms
 from splitplace.commands.shared.places import WrittenStoreOption, model_store, paths
 from splitplace.commands.shared.progress import telling
@@ -237,7 +238,7 @@ def add_command(
             are_arrays=arrays,
             pictures=tuple(picture or []),
         )
-        with telling(chosen) as told, TemporaryDirectory(prefix="splitplace-") as aside:
+        with telling(chosen) as told, ended_by_sigterm(), TemporaryDirectory(prefix="splitplace-") as aside:
             package = PackageRequest(network, str(weights) if weights is not None else None, random_weights)
             told(f"reading {network}" if network.endswith(".onnx") else f"building and exporting {network}")
             said = Said(

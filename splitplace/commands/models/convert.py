@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from splitplace.commands.shared.ending import ended_by_sigterm
 from splitplace.commands.shared.places import StoreOption, model_store
 from splitplace.commands.shared.progress import telling
 from splitplace.messages.application import Application
@@ -47,7 +48,11 @@ def convert_command(
 
 
 def _convert(models: ModelStore, earlier: EarlierApplication) -> Application:
-    with telling(earlier.name) as told, TemporaryDirectory(prefix="splitplace-") as folder:
+    with (
+        telling(earlier.name) as told,
+        ended_by_sigterm(),
+        TemporaryDirectory(prefix="splitplace-") as folder,
+    ):
         done = converted(earlier, partial(earlier_file, models, earlier.name), Path(folder), told)
         models.save(done, ((Path(folder) / file.sha256).read_bytes() for file in done.files))
     return done

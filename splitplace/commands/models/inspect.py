@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from splitplace.commands.models.on_nodes import show_on_nodes
+from splitplace.commands.shared.ending import ended_by_sigterm
 from splitplace.commands.shared.options import BrokerOption, CredentialsOption, PrefixOption, settings_from
 from splitplace.commands.shared.output import JsonOption, print_json
 from splitplace.commands.shared.places import StoreOption, model_store
@@ -112,7 +113,7 @@ def inspect_command(
         return
     models = model_store(store)
     target = _target(speeds, bandwidth, memory)
-    with TemporaryDirectory(prefix="splitplace-") as aside:
+    with ended_by_sigterm(), TemporaryDirectory(prefix="splitplace-") as aside:
         loaded = _load(network, shape or (), values or (), models, Path(aside))
         application, batch = loaded.application, micro_batch or loaded.micro_batch
         places = measured(loaded.model)

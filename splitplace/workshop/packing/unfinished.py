@@ -12,6 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, TypeVar
+from zipfile import BadZipFile
 
 import numpy as np
 import onnx
@@ -69,7 +70,7 @@ def _once(
     """Return what a file holds, else make it and write it; with None, only make it."""
     if file is None:
         return make()
-    with contextlib.suppress(OSError, ValueError):  # it is missing, or damaged
+    with contextlib.suppress(OSError, ValueError, EOFError, BadZipFile):  # it is missing, or damaged
         return read(file.read_bytes())
     made = make()
     replace_file(file, content(made))

@@ -1,9 +1,11 @@
 """Read ONNX files as people have them: weights beside the file, old operator sets, sizes left open."""
 
+import errno
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 import onnx
 import onnx.inliner
@@ -30,6 +32,7 @@ MAX_MESSAGE_BYTES = 2047 * MEBIBYTE
 """Largest ONNX file, without weights in other files: a protobuf message has less than 2 GiB."""
 _OLDEST_IR_WITHOUT_DOUBLES = 4
 """From this version of the format on, a weight need not stand among the inputs."""
+_TWO_IN_A_BYTE = frozenset({TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1})
 _ANY_BYTES = 1 << 62
 """Limit of tensors where only functions and loops are checked."""
 _PLACE_IN_SOURCE = re.compile(r"/onnxruntime_src/\S+:\d+ .*?\)(?: const)? (?=[A-Z\[])")
@@ -70,6 +73,8 @@ def read_onnx(path: Path, aside: Path, large_bytes: int = LARGE_MODEL_BYTES) -> 
         else:
             model = onnx.load_model(path, load_external_data=False)
     except Exception as error:  # protobuf's errors share no base class with those of files
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            raise _no_room(path, aside, error) from error
         raise UserNetworkError(f"{path} cannot be read as an ONNX model: {first_line(error)}") from error
     if not model.HasField("graph"):
         raise UserNetworkError(f"{path} holds no network")
@@ -88,6 +93,12 @@ def read_onnx(path: Path, aside: Path, large_bytes: int = LARGE_MODEL_BYTES) -> 
     model.graph.input.extend(inputs)
     model.ir_version = max(model.ir_version, _OLDEST_IR_WITHOUT_DOUBLES)
     return model
+
+
+def _no_room(path: Path, aside: Path, error: OSError) -> UserNetworkError:
+    return UserNetworkError(
+        f"the weights of {path} cannot be written to {aside} (TMPDIR names another place): {error.strerror}"
+    )
 
 
 def in_one_graph(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -181,15 +192,17 @@ def _with_weights(
     model: onnx.ModelProto, large: Mapping[int, onnx.TensorProto], path: Path, aside: Path, large_bytes: int
 ) -> onnx.ModelProto:
     """Return a model that holds all its weights, or whose large ones lie in files of one folder."""
-    is_large = _bytes_of_files(model, path) > large_bytes
+    _check_files(model, path)
+    outer = list(filter(_is_outside, _tensors(model.graph)))
+    is_large = path.stat().st_size + sum(_size(tensor, path) for tensor in outer) > large_bytes
     for tensor in filter(_is_outside, model.graph.initializer):
-        mapped = _mapped(tensor, path) if is_large else None
-        if mapped is None:
-            _load(tensor, path)
+        part = _part(tensor, path)
+        if is_large and _may_be_mapped(tensor, part):
+            tensor.CopyFrom(outside(tensor, *part))
         else:
-            tensor.CopyFrom(mapped)
+            _load(tensor, path, part)
     for tensor in filter(_is_outside, _tensors_of_nodes(model.graph)):
-        _load(tensor, path)
+        _load(tensor, path, _part(tensor, path))
     for number, tensor in large.items():
         model.graph.initializer[number].CopyFrom(tensor)
     held_bytes = sum(tensor.ByteSize() for tensor in _tensors(model.graph))
@@ -198,35 +211,59 @@ def _with_weights(
     try:
         return laid_aside(with_constants_as_weights(model), aside / "weights")
     except OSError as error:
-        raise UserNetworkError(f"the weights of {path} cannot be written to {aside}: {error}") from error
+        raise _no_room(path, aside, error) from error
 
 
 def _is_outside(tensor: onnx.TensorProto) -> bool:
     return bool(tensor.data_location == TensorProto.EXTERNAL)
 
 
-def _mapped(tensor: onnx.TensorProto, path: Path) -> onnx.TensorProto | None:
-    """Return a weight that is mapped where it lies; None for one that is small, packed or not aligned."""
-    location, offset, length = place_of(tensor)
-    file = path.resolve().parent / location
+class _Part(NamedTuple):
+    """Where the bytes of a weight lie."""
+
+    file: Path
+    offset: int
+    length: int
+
+
+def _size(tensor: onnx.TensorProto, path: Path) -> int:
+    """Return the bytes of a weight in its file."""
     try:
         dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
     except KeyError:
-        raise UserNetworkError(f"{path}: the weight {tensor.name[:80]!r} has no known type") from None
-    size = dtype.itemsize * prod(map(int, tensor.dims))
-    if dtype.kind not in "biuf" or size <= LARGE_WEIGHT_BYTES or offset % dtype.itemsize:
-        return None
+        dtype = None
+    if dtype is None or dtype.hasobject:
+        raise UserNetworkError(f"{path}: the weight {tensor.name[:80]!r} has no known type")
+    if any(side < 0 for side in tensor.dims):
+        raise UserNetworkError(f"{path}: the weight {tensor.name[:80]!r} has a side below 0")
+    values = prod(map(int, tensor.dims))
+    return -(-values // 2) if tensor.data_type in _TWO_IN_A_BYTE else values * int(dtype.itemsize)
+
+
+def _part(tensor: onnx.TensorProto, path: Path) -> _Part:
+    """Return where a weight lies, if that is there."""
+    location, offset, length = place_of(tensor)
+    file, size = path.resolve().parent / location, _size(tensor, path)
     if offset < 0 or length not in {None, size} or offset + size > file.stat().st_size:
         raise UserNetworkError(
             f"{path}: the weight {tensor.name[:80]!r} of {size} bytes cannot be read from byte {offset} on "
             f"of {location}, which has {file.stat().st_size}"
         )
-    return outside(tensor, file, offset, size)
+    return _Part(file, offset, size)
 
 
-def _load(tensor: onnx.TensorProto, path: Path) -> None:
+def _may_be_mapped(tensor: onnx.TensorProto, part: _Part) -> bool:
+    """Whether a weight is large and lies in its file as it would in memory."""
+    if part.length <= LARGE_WEIGHT_BYTES or tensor.data_type in _TWO_IN_A_BYTE:
+        return False
+    return part.offset % int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize) == 0
+
+
+def _load(tensor: onnx.TensorProto, path: Path, part: _Part) -> None:
     """Read a weight from its file into a model."""
     try:
+        # Its length is said: without it, all that follows in the file is read.
+        tensor.CopyFrom(outside(tensor, place_of(tensor).location, part.offset, part.length))
         load_external_data_for_tensor(tensor, str(path.resolve().parent))
     except Exception as error:  # of files, and those of onnx's checks
         raise UserNetworkError(
@@ -236,19 +273,18 @@ def _load(tensor: onnx.TensorProto, path: Path) -> None:
     del tensor.external_data[:]
 
 
-def _bytes_of_files(model: onnx.ModelProto, path: Path) -> int:
-    """Return the size of a file and of those beside it that hold its weights."""
+def _check_files(model: onnx.ModelProto, path: Path) -> None:
+    """Raise UserNetworkError if weights lie in files that are not there, or not in the model's folder."""
     folder = path.resolve().parent
     files = dict.fromkeys(_location(tensor, path) for tensor in filter(_is_outside, _tensors(model.graph)))
     for file in files:
         place = folder / file
-        if place.resolve().parent != folder:
+        if "\0" in file or place.resolve().parent != folder:
             raise UserNetworkError(f"{path} keeps weights in {file!r}: only files of its own folder are read")
         if not place.is_file():
             # Caches of downloads keep links whose files have other names.
             advice = ": copy what the links lead to into one folder (cp -L)" if path.is_symlink() else ""
             raise UserNetworkError(f"{path} keeps weights in {file!r}, which is not in its folder{advice}")
-    return path.stat().st_size + sum((folder / file).stat().st_size for file in files)
 
 
 def _location(tensor: onnx.TensorProto, path: Path) -> str:

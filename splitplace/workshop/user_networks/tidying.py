@@ -105,6 +105,9 @@ def _order(nodes: Iterable[onnx.NodeProto]) -> list[int]:
 
 
 def _dense(sparse: onnx.SparseTensorProto, name: str, max_bytes: int) -> onnx.TensorProto:
+    parts = (sparse.values, sparse.indices)
+    if any(part.data_location == onnx.TensorProto.EXTERNAL for part in parts):
+        raise UntidyError(f"its sparse weight {name[:80]!r} lies outside the file")
     try:
         values = numpy_helper.to_array(sparse.values)
         places = numpy_helper.to_array(sparse.indices)

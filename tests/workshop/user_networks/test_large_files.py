@@ -114,6 +114,78 @@ def test_weights_inside_and_outside_a_file_come_together(tmp_path: Path, aside: 
     assert large_weights(read) == [aside / "weights"] * MATRICES
 
 
+def rewritten(path: Path, **changes: str | None) -> onnx.ModelProto:
+    """Change entries of all weights outside a file; None takes one away."""
+    model = onnx.load_model(path, load_external_data=False)
+    for tensor in model.graph.initializer:
+        kept = {entry.key: entry.value for entry in tensor.external_data} | changes
+        del tensor.external_data[:]
+        for key, value in kept.items():
+            if value is not None:
+                tensor.external_data.add(key=key, value=value)
+    path.write_bytes(model.SerializeToString())
+    return model
+
+
+def test_weights_count_by_their_own_sizes_although_they_share_a_small_file(
+    tmp_path: Path, aside: Path
+) -> None:
+    path = saved(tmp_path, apart=True)
+    rewritten(path, offset="0")
+    data = path.with_suffix(".data")
+    data.write_bytes(data.read_bytes()[:9216])
+    limit = 15_000
+    assert path.stat().st_size + data.stat().st_size < limit
+    assert large_weights(read_onnx(path, aside, limit)) == [data] * MATRICES
+
+
+def test_of_a_weight_without_a_length_no_more_is_read_than_it_takes(tmp_path: Path, aside: Path) -> None:
+    path = saved(tmp_path, apart=True)
+    rewritten(path, length=None)
+    read = read_onnx(path, aside)
+    for ours, theirs in zip(read.graph.initializer, small_convolutions().graph.initializer, strict=True):
+        assert ours.raw_data == theirs.raw_data
+
+
+def test_weights_of_narrow_floats_are_mapped_too(tmp_path: Path, aside: Path) -> None:
+    path = saved(tmp_path, apart=True)
+    model = rewritten(path, length=None)
+    for tensor in model.graph.initializer:
+        tensor.data_type, tensor.dims[0] = TensorProto.BFLOAT16, 2 * tensor.dims[0]
+    path.write_bytes(model.SerializeToString())
+    assert large_weights(read_onnx(path, aside, LARGE_BYTES)) == [path.with_suffix(".data")] * MATRICES
+
+
+@pytest.mark.parametrize(
+    ("location", "sides", "reason"),
+    [
+        ("network\0.data", (2, 3), "only files of its own folder"),
+        ("network.data", (-2, -3), "a side below 0"),
+    ],
+)
+def test_places_and_sizes_that_cannot_be_are_refused(
+    tmp_path: Path, aside: Path, location: str, sides: tuple[int, ...], reason: str
+) -> None:
+    path = saved(tmp_path, apart=True)
+    model = rewritten(path, location=location, length=None)
+    model.graph.initializer[0].dims[:] = sides
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(UserNetworkError, match=reason):
+        read_onnx(path, aside)
+
+
+def test_a_sparse_weight_outside_its_file_is_refused(tmp_path: Path, aside: Path) -> None:
+    model = small_convolutions()
+    values, indices = TensorProto(name="s", dims=[1], data_type=TensorProto.FLOAT), TensorProto()
+    values.data_location = TensorProto.EXTERNAL
+    values.external_data.add(key="location", value="secret")
+    model.graph.sparse_initializer.add(values=values, indices=indices, dims=[4])
+    path = tmp_path / "network.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(UserNetworkError, match="'s' lies outside the file"):
+        read_onnx(path, aside)
+
+
 def test_a_network_of_too_many_pieces_is_refused_by_the_sizes_of_its_weights_alone() -> None:
     side, layers = 8000, 70
     nodes = [helper.make_node("MatMul", [f"h{at}", f"w{at}"], [f"h{at + 1}"]) for at in range(layers)]
