@@ -188,6 +188,13 @@ class Kept(NamedTuple):
     kept: float
     """Share that came true."""
     tasks: int
+    low: float
+    """Lower border of the bin."""
+
+    @property
+    def error(self) -> float:
+        """Promised less kept."""
+        return self.promised - self.kept
 
 
 def reliability(pairs: Iterable[_Said]) -> list[Kept]:
@@ -200,8 +207,9 @@ def reliability(pairs: Iterable[_Said]) -> list[Kept]:
             min(1.0, fmean([said for said, _ in members])),
             fmean([came_true for _, came_true in members]),
             len(members),
+            (0.0, *BINS)[number],
         )
-        for _, members in sorted(bins.items())
+        for number, members in sorted(bins.items())
     ]
 
 
@@ -211,5 +219,9 @@ JUDGED_FROM = 30
 
 def largest_error(pairs: Iterable[_Said]) -> float | None:
     """Return the largest difference of promised and kept in a bin with enough promises; None without one."""
-    errors = [abs(row.promised - row.kept) for row in reliability(pairs) if row.tasks >= JUDGED_FROM]
-    return max(errors, default=None)
+    return largest_of(reliability(pairs))
+
+
+def largest_of(rows: Iterable[Kept]) -> float | None:
+    """Return the largest difference in the rows with enough promises; None without one."""
+    return max((abs(row.error) for row in rows if row.tasks >= JUDGED_FROM), default=None)

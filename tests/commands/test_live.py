@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from splitplace.commands.live.compared import ENOUGH, TaskEnd, compared, hit_rate, mcnemar, page, reliability
+from splitplace.commands.live.compared import TaskEnd, compared, hit_rate, mcnemar, page
 from splitplace.commands.live.recorded import LEAST_MS, LOOSEST, drawn, write_arrivals
 from splitplace.commands.live.run import SIMULATIONS, simulated_ends
 from splitplace.planning.logged import logged_run
+from splitplace.policies.promises import JUDGED_FROM, reliability
 from splitplace.simulator.arrivals import Arrival, replayed
 from tests.support.logs import log_of
 from tests.support.questions import APPLICATION, CALIBRATION, cluster, question
@@ -78,14 +79,14 @@ def test_the_page_says_whether_the_aim_was_reached_and_the_order_kept() -> None:
 
 
 def test_promises_are_counted_by_what_was_promised() -> None:
-    honest = [(0.9, number % 10 > 0) for number in range(ENOUGH)]
-    rash = [(0.6, False)] * ENOUGH
+    honest = [(0.9, number % 10 > 0) for number in range(JUDGED_FROM)]
+    rash = [(0.6, False)] * JUDGED_FROM
     few = [(0.1, True)]
     low, middle, high = reliability([*honest, *rash, *few])
-    assert [(each.low, each.decisions) for each in (low, middle, high)] == [
+    assert [(each.low, each.tasks) for each in (low, middle, high)] == [
         (0.0, 1),
-        (0.5, ENOUGH),
-        (0.9, ENOUGH),
+        (0.5, JUDGED_FROM),
+        (0.9, JUDGED_FROM),
     ]
     assert [each.error for each in (low, middle, high)] == pytest.approx([-0.9, 0.6, 0.0])
     assert middle.kept == 0.0

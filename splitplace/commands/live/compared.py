@@ -2,19 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from math import comb, inf
+from math import comb
 from statistics import fmean, stdev
 
+from splitplace.policies.promises import JUDGED_FROM, Kept, largest_of
 from splitplace.policies.scoring import mean, mean_reward, quantile
 
 AIM = 0.05
 """Difference between simulated and live hit rate that is aimed at, and between promised and kept."""
-
-BORDERS = (0.2, 0.5, 0.8, 0.9, 0.98)
-"""Probabilities between which promises are counted together."""
-ENOUGH = 30
-"""Promises in a bin from which on the aim counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,34 +48,6 @@ class Row:
     def error(self) -> float:
         """Simulated less live hit rate."""
         return self.simulated_hit_rate - self.live_hit_rate
-
-
-@dataclass(frozen=True, slots=True)
-class Bin:
-    """Live decisions that promised an answer in time with a probability from `low` on."""
-
-    low: float
-    decisions: int
-    promised: float
-    """Mean probability."""
-    kept: float
-    """Share that came true."""
-
-    @property
-    def error(self) -> float:
-        """Promised less kept."""
-        return self.promised - self.kept
-
-
-def reliability(promises: Sequence[tuple[float, bool]]) -> list[Bin]:
-    """Return the bins that hold promises: probabilities, and whether each came true."""
-    bins = []
-    for low, high in pairwise((0.0, *BORDERS, inf)):
-        those = [(promised, kept) for promised, kept in promises if low <= promised < high]
-        if those:
-            promised, kept = (fmean(values) for values in zip(*those, strict=True))
-            bins.append(Bin(low, len(those), promised, kept))
-    return bins
 
 
 def hit_rate(run: Run) -> float:
@@ -138,12 +105,12 @@ def _responses(ends: Sequence[TaskEnd]) -> tuple[float | None, float | None]:
     return quantile(known, 0.5), quantile(known, 0.95)
 
 
-def page(rows: Sequence[Row], bins: Mapping[str, Sequence[Bin]], facts: Sequence[str], command: str) -> str:
+def page(rows: Sequence[Row], bins: Mapping[str, Sequence[Kept]], facts: Sequence[str], command: str) -> str:
     """Return the page in Markdown.
 
     Args:
         rows: from `compared`.
-        bins: from `reliability`, by policy; none for one that promised nothing.
+        bins: from `promises.reliability`, by policy; none for one that promised nothing.
         facts: how the runs were made, and what a reader must know.
         command: what makes the page anew.
     """
@@ -184,27 +151,27 @@ its queues, so it is optimistic.
 """
 
 
-def _promises(bins: Mapping[str, Sequence[Bin]]) -> str:
+def _promises(bins: Mapping[str, Sequence[Kept]]) -> str:
     promised = {policy: found for policy, found in bins.items() if found}
     if not promised:
         return ""
     lines = [
-        f"| {policy} | {each.low:g} | {each.decisions} "
+        f"| {policy} | {each.low:g} | {each.tasks} "
         f"| {each.promised:.3f} | {each.kept:.3f} | {each.error:+.3f} |"
         for policy, found in promised.items()
         for each in found
     ]
     verdicts = [f"{policy}: {_verdict(found)}" for policy, found in promised.items()]
     return _PROMISES.format(
-        bins="\n".join(lines), aim=f"{100 * AIM:.0f}", enough=ENOUGH, verdicts="; ".join(verdicts)
+        bins="\n".join(lines), aim=f"{100 * AIM:.0f}", enough=JUDGED_FROM, verdicts="; ".join(verdicts)
     )
 
 
-def _verdict(bins: Sequence[Bin]) -> str:
-    counted = [abs(each.error) for each in bins if each.decisions >= ENOUGH]
-    if not counted:
+def _verdict(bins: Sequence[Kept]) -> str:
+    largest = largest_of(bins)
+    if largest is None:
         return "no bin has so many"
-    return f"{100 * max(counted):.1f} points, {'reached' if max(counted) <= AIM else '**missed**'}"
+    return f"{100 * largest:.1f} points, {'reached' if largest <= AIM else '**missed**'}"
 
 
 _PROMISES = """## In time with probability P

@@ -18,7 +18,7 @@ from splitplace.bus.settings import Settings
 from splitplace.commands.demo.options import DemoOptions
 from splitplace.commands.demo.run import Demo
 from splitplace.commands.demo.system import remove
-from splitplace.commands.live.compared import Row, Run, TaskEnd, compared, page, reliability
+from splitplace.commands.live.compared import Row, Run, TaskEnd, compared, page
 from splitplace.commands.live.recorded import drawn, write_arrivals
 from splitplace.commands.processes.broker import FoundBroker
 from splitplace.commands.processes.children import Processes
@@ -35,6 +35,7 @@ from splitplace.planning.kinds import from_states
 from splitplace.planning.logged import LoggedRun, logged_run
 from splitplace.planning.question import Question
 from splitplace.policies.pairs import parse_policy
+from splitplace.policies.promises import reliability
 from splitplace.policies.splitting import parse_arms
 from splitplace.simulator.arrivals import Arrival
 from splitplace.simulator.calibration import Calibration, CalibrationError
