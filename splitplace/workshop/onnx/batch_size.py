@@ -4,11 +4,13 @@ An exported network may read the shape of a tensor early and use it late ("resha
 batch is the first dimension of the input"). Such integers would cross a cut beside the tensor, but a fragment
 has only one input. In a network for pictures of one size, all of them depend only on the batch size. So they
 are measured: the graph is run with a few batch sizes, and every computed size turns out to be constant or
-linear in the number of images. Constants become weights. Linear sizes are computed from the one tensor
-`BATCH_SIZE`, which every fragment derives from its own input.
+linear in the number of images. What is computed of shapes is then checked with batches up to the largest,
+which takes no data (`ceil(batch / 8)` is 1 in all small ones). Constants become weights. Linear sizes are
+computed from the one tensor `BATCH_SIZE`, which every fragment derives from its own input.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -17,14 +19,18 @@ from numpy.typing import NDArray
 from onnx import compose, helper, numpy_helper
 
 from splitplace.edge_node.stage import joining
+from splitplace.messages.limits import MAX_BATCH
 from splitplace.workshop.onnx.branches import inner_graphs, reads
+from splitplace.workshop.onnx.light import without_initializers
 from splitplace.workshop.onnx.sessions import session_of
 
 BATCH_SIZE = joining.BATCH_SIZE
 """Name of the tensor `int64[1]` that holds the number of images."""
 _PREFIX = "splitplace.size."
-_TRIED = (2, 3, 5)
+TRIED = (2, 3, 5)
 """Batch sizes that the graph is run with. 1 is left out: exporters and broadcasting treat it differently."""
+_CHECKED = (*range(1, 34), 64, 65, 127, 128, 256, 257, 509, 512, MAX_BATCH - 1, MAX_BATCH)
+"""Batch sizes for which sizes are computed from the shapes of tensors alone."""
 _ASKING = {"Shape", "Size"}
 
 Array = NDArray[Any]
@@ -52,11 +58,14 @@ def with_plain_sizes(model: onnx.ModelProto) -> onnx.ModelProto:
     if any(name.startswith(_PREFIX) for name in sizes):  # as in networks that torch exported for us
         model = _renamed(model)
         sizes = computed_sizes(model.graph)
-    lines = {
-        name: line
-        for name, values in zip(sizes, _measured(model, sizes), strict=True)
-        if (line := _Line.through(values)) is not None
-    }
+    specs = {value.name: _spec(value.type.tensor_type) for value in _inputs(model.graph)}
+    is_free = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value != 1
+    batches = TRIED if is_free else (1,) * len(TRIED)
+    feeds = [
+        {name: _noise(seed, batch, *spec) for name, spec in specs.items()}
+        for seed, batch in zip(TRIED, batches, strict=True)
+    ]
+    lines = lines_of(model, sizes, feeds)
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
     _Replacement(lines).apply(changed.graph)
@@ -108,7 +117,7 @@ def remove_unused(graph: onnx.GraphProto) -> None:
     graph.initializer.extend(weights)
 
 
-class _Line:
+class Line:
     """`slope * batch + offset`, element by element."""
 
     def __init__(self, slope: Array, offset: Array) -> None:
@@ -116,25 +125,32 @@ class _Line:
         self.offset = offset
 
     @classmethod
-    def through(cls, values: Sequence[Array]) -> "_Line | None":
-        """Return the line through the values at the batch sizes `_TRIED`, or None if there is none."""
+    def through(cls, values: Sequence[Array]) -> "Line | None":
+        """Return the line through the values at the batch sizes `TRIED`, or None if there is none."""
         first, second, third = values
+        if not all(isinstance(value, np.ndarray) for value in values):  # a sequence
+            return None
         if not first.shape == second.shape == third.shape or first.ndim > 1:
             return None
         if np.array_equal(first, second) and np.array_equal(first, third):
             return cls(np.zeros_like(first), first)
         if not np.issubdtype(first.dtype, np.integer):
             return None
-        slope = (second - first) // (_TRIED[1] - _TRIED[0])
-        offset = first - slope * _TRIED[0]
+        slope = (second - first) // (TRIED[1] - TRIED[0])
+        offset = first - slope * TRIED[0]
         if not all(
-            np.array_equal(slope * batch + offset, value) for batch, value in zip(_TRIED, values, strict=True)
+            np.array_equal(slope * batch + offset, value) for batch, value in zip(TRIED, values, strict=True)
         ):
             return None
         return cls(slope, offset)
 
+    def at(self, batch: int) -> Array:
+        """Return the value for so many images."""
+        return self.offset if self.is_constant else np.asarray(self.slope * batch + self.offset)
+
     @property
     def is_constant(self) -> bool:
+        """Whether it is the same in all batches."""
         return not self.slope.any()
 
     @property
@@ -170,25 +186,79 @@ def _spec(tensor: onnx.TypeProto.Tensor) -> tuple[list[int], np.dtype[Any]]:
     return shape, helper.tensor_dtype_to_np_dtype(tensor.elem_type)
 
 
-def _measured(model: onnx.ModelProto, names: Sequence[str]) -> Iterator[tuple[Array, ...]]:
-    """Yield the values of each tensor at all tried batch sizes."""
-    tensor = model.graph.input[0].type.tensor_type
-    batches = _TRIED if tensor.shape.dim[0].dim_value != 1 else (1,) * len(_TRIED)
+def lines_of(
+    model: onnx.ModelProto, sizes: Sequence[str], feeds: Sequence[Mapping[str, Array]]
+) -> dict[str, Line]:
+    """Return which computed sizes are constant or linear in the number of images, with their lines.
+
+    Args:
+        model: The network. It is not changed.
+        sizes: All of its `computed_sizes`.
+        feeds: Its inputs in batches of `TRIED`, or three of one input where it takes no others.
+
+    Raises:
+        ValueError: ONNX Runtime cannot run the model.
+    """
     asking = onnx.ModelProto()
     asking.CopyFrom(model)
     del asking.graph.output[:]
-    asking.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    asking.graph.output.extend(onnx.ValueInfoProto(name=name) for name in sizes)
     remove_unused(asking.graph)
-    specs = {value.name: _spec(value.type.tensor_type) for value in _inputs(model.graph)}
     try:
         session = session_of(asking)
-        runs = [
-            session.run(None, {name: _noise(seed, batch, *spec) for name, spec in specs.items()})
-            for seed, batch in zip(_TRIED, batches, strict=True)
-        ]
+        runs = [session.run(None, feed) for feed in feeds]
+        found = zip(sizes, zip(*runs, strict=True), strict=True)
+        lines = {name: line for name, values in found if (line := Line.through(values)) is not None}
+        bent = _bent(asking, lines)
     except Exception as error:  # ONNX Runtime's C++ exceptions share no base class
-        raise ValueError(f"the network does not run with batches of {batches} images: {error}") from error
-    yield from zip(*runs, strict=True)
+        raise ValueError(f"the network does not run with batches of images: {error}") from error
+    # The shapes of tensors whose own sizes are no lines are not known for large batches.
+    shapes = _asked(asking.graph) & _following(asking.graph, bent)
+    wrong = bent | shapes | _following(asking.graph, shapes)
+    return {name: line for name, line in lines.items() if name not in wrong}
+
+
+def _bent(model: onnx.ModelProto, lines: Mapping[str, Line]) -> set[str]:
+    """Return which sizes leave their lines in a batch of `_CHECKED`, if the shapes of tensors keep theirs."""
+    graph = model.graph
+    shapes = _asked(graph) & lines.keys()
+    unknown = {value.name for value in _inputs(graph)} | (_asked(graph) - shapes)
+    unknown |= _following(graph, unknown, known=shapes)
+    computed = [name for name in lines if name not in unknown and name not in shapes]
+    if not computed or not shapes:
+        return set()
+    asking = without_initializers(model)
+    del asking.graph.input[:], asking.graph.output[:], asking.graph.value_info[:], asking.graph.node[:]
+    asking.graph.node.extend(node for node in graph.node if not shapes.intersection(node.output))
+    asking.graph.output.extend(onnx.ValueInfoProto(name=name) for name in computed)
+    remove_unused(asking.graph)
+    read = {name for node in asking.graph.node for name in reads(node)}
+    asking.graph.initializer.extend(tensor for tensor in graph.initializer if tensor.name in read)
+    given = sorted(shapes & read)
+    asking.graph.input.extend(
+        helper.make_tensor_value_info(name, onnx.TensorProto.INT64, None) for name in given
+    )
+    session = session_of(asking)
+    bent: set[str] = set()
+    for batch in _CHECKED:
+        with suppress(Exception):  # the network itself does not run with this batch
+            values = session.run(None, {name: lines[name].at(batch) for name in given})
+            pairs = zip(computed, values, strict=True)
+            bent.update(name for name, value in pairs if not np.array_equal(lines[name].at(batch), value))
+    return bent
+
+
+def _asked(graph: onnx.GraphProto) -> set[str]:
+    return {name for node in graph.node if node.op_type in _ASKING for name in node.output}
+
+
+def _following(graph: onnx.GraphProto, names: set[str], known: Collection[str] = ()) -> set[str]:
+    """Return all tensors that are computed of these, but not those that are known."""
+    reached = set(names)
+    for node in graph.node:
+        if reached.intersection(reads(node)):
+            reached.update(name for name in node.output if name and name not in known)
+    return reached - names
 
 
 def _noise(seed: int, batch: int, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
@@ -206,7 +276,7 @@ def _noise(seed: int, batch: int, shape: Sequence[int], dtype: np.dtype[Any]) ->
 class _Replacement:
     """Makes the nodes of a graph read constants, or lines over `BATCH_SIZE`, instead of computed sizes."""
 
-    def __init__(self, lines: Mapping[str, _Line]) -> None:
+    def __init__(self, lines: Mapping[str, Line]) -> None:
         self._lines = lines
         self._nodes: list[onnx.NodeProto] = []
         self._weights: dict[str, onnx.TensorProto] = {}
@@ -236,7 +306,7 @@ class _Replacement:
         self._weights[name] = numpy_helper.from_array(value, name)
         return name
 
-    def _computed(self, name: str, line: _Line) -> str:
+    def _computed(self, name: str, line: Line) -> str:
         if any(name in node.output for node in self._nodes):
             return name
         slope = self._weight(f"{name}.slope", line.slope.astype(np.int64))

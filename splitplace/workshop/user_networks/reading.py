@@ -118,19 +118,20 @@ def in_one_graph(model: onnx.ModelProto) -> onnx.ModelProto:
             model = onnx.inliner.inline_local_functions(model)
         except Exception as error:  # the inliner's C++ exceptions share no base class
             raise UserNetworkError(f"its functions cannot be put in place: {first_line(error)}") from error
-    used = {_domain(node.domain) for node in all_nodes(model.graph)} | {""}
-    unused = [item for item in model.opset_import if _domain(item.domain) not in used]
+    used = {plain_domain(node.domain) for node in all_nodes(model.graph)} | {""}
+    unused = [item for item in model.opset_import if plain_domain(item.domain) not in used]
     if not unused:
         return model
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
-    kept = [item for item in model.opset_import if _domain(item.domain) in used]
+    kept = [item for item in model.opset_import if plain_domain(item.domain) in used]
     del changed.opset_import[:]
     changed.opset_import.extend(kept)
     return changed
 
 
-def _domain(domain: str) -> str:
+def plain_domain(domain: str) -> str:
+    """Return the domain of operators by the shorter of its names."""
     return "" if domain == "ai.onnx" else domain
 
 

@@ -38,7 +38,8 @@ SENT: dict[int, DType] = {
     TensorProto.BFLOAT16: "float32",
 }
 """The type in which each element type of ONNX is sent."""
-_NUMBERS = re.compile(r"\d{1,5}")
+_NUMBERS = re.compile(r"\d+")
+_MAX_DIGITS = 5
 _EXAMPLE_SIDE = 16
 _COARSE = 8
 """Patches of a sample picture along each side."""
@@ -332,7 +333,10 @@ def _wanted(sizes: str, sides: Sequence[int]) -> tuple[int, ...]:
 def noted_sides(model: onnx.ModelProto) -> tuple[int, int] | None:
     """Return the height and width that Ultralytics notes in a file; None for other exporters."""
     text = next((entry.value for entry in model.metadata_props if entry.key == "imgsz"), "")
-    found = tuple(map(int, _NUMBERS.findall(text)))
+    numbers = _NUMBERS.findall(text)
+    if any(len(number) > _MAX_DIGITS for number in numbers):
+        return None
+    found = tuple(map(int, numbers))
     return (found[0], found[1]) if len(found) == 2 and all(found) else None  # noqa: PLR2004 - both
 
 

@@ -84,6 +84,35 @@ SCALAR_SIZE = onnx_model(
     ["batch", 4],
     [weight("first", 0), weight("three", 3), weight("nothing", 0), weight("column", [-1, 1])],
 )
+EIGHTHS = onnx_model(
+    [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Gather", ["shape", "first"], ["count"], axis=0),
+        helper.make_node("Add", ["count", "seven"], ["more"]),
+        helper.make_node("Div", ["more", "eight"], ["eighths"]),
+        *NEGATIONS,
+        helper.make_node("Cast", ["eighths"], ["added"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["c", "added"], ["y"]),
+    ],
+    ["batch", 4],
+    [weight("first", 0), weight("seven", 7), weight("eight", 8)],
+)
+"""ceil(batch / 8) is added: 1 in all small batches."""
+SHAPE_OF_EIGHTHS = onnx_model(
+    [
+        *EIGHTHS.graph.node[:4],
+        *NEGATIONS,
+        helper.make_node("Reshape", ["eighths", "one"], ["rows"]),
+        helper.make_node("Slice", ["c", "zero", "rows", "zero"], ["some"]),
+        helper.make_node("Shape", ["some"], ["asked"]),
+        helper.make_node("Cast", ["asked"], ["lengths"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMax", ["lengths"], ["longest"]),
+        helper.make_node("Add", ["c", "longest"], ["y"]),
+    ],
+    ["batch", 1],
+    [*EIGHTHS.graph.initializer, weight("one", [1]), weight("zero", [0])],
+)
+"""The same, asked of a tensor that has ceil(batch / 8) rows."""
 
 
 def test_a_network_that_asks_for_no_sizes_is_left_alone() -> None:
@@ -98,10 +127,17 @@ def test_a_shape_to_return_to_becomes_a_constant() -> None:
 
 @pytest.mark.parametrize(
     ("model", "shape"),
-    [(EARLY_SHAPE_USED_LATE, (2, 6)), (CLASS_TOKEN, (3, 2)), (SCALAR_SIZE, (4,)), (NO_LINE, (2,))],
-    ids=["reshape", "expand", "range", "square"],
+    [
+        (EARLY_SHAPE_USED_LATE, (2, 6)),
+        (CLASS_TOKEN, (3, 2)),
+        (SCALAR_SIZE, (4,)),
+        (NO_LINE, (2,)),
+        (EIGHTHS, (4,)),
+        (SHAPE_OF_EIGHTHS, (1,)),
+    ],
+    ids=["reshape", "expand", "range", "square", "eighths", "shape of eighths"],
 )
-@pytest.mark.parametrize("count", [1, 2, 7])
+@pytest.mark.parametrize("count", [1, 2, 7, 9, 1024])
 def test_plain_sizes_change_no_answer_before_and_after_cuts(
     model: onnx.ModelProto, shape: Sequence[int], count: int
 ) -> None:

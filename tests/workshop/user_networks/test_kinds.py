@@ -25,6 +25,7 @@ from splitplace.services.result_aggregator.finding import findings
 from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.packing.evaluation import variant_logits
 from splitplace.workshop.pieces.loaded import stage_runtime
+from splitplace.workshop.user_networks.source import noted_sides
 from tests.support.commands import exit_code, measure_quickly
 from tests.support.network_cases import CASES
 from tests.support.pictures import squares
@@ -101,6 +102,13 @@ def test_the_size_in_the_notes_of_ultralytics_is_taken_where_the_file_leaves_it_
     helper.set_model_props(model, notes)
     assert added(model, "", "--accuracy", "0.9").input.shape == (3, 32, 48)
     assert "3x32x48 is taken, as its notes say" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["[123456]", "[123456, 32]", "[32]", "[0, 32]", "none"])
+def test_notes_that_are_no_size_are_not_taken(text: str) -> None:
+    model = CASES["free_sides"]()
+    helper.set_model_props(model, {"imgsz": text})
+    assert noted_sides(model) is None
 
 
 def network(
