@@ -12,7 +12,8 @@ from typing import cast
 import numpy as np
 import pytest
 
-from splitplace.messages.application import VariantKind
+from splitplace.messages.application import Application, VariantKind
+from splitplace.messages.tensors import DType
 from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.compression.bottleneck import Narrowing
 from splitplace.workshop.datasets import load_published
@@ -155,20 +156,39 @@ def test_an_application_that_is_not_there_is_said_in_the_exit_code(
     assert "has no application 'mnist'" in capsys.readouterr().err
 
 
+def crossing(dtype: DType) -> Application:
+    """The example, with tensors of a type between its fragments instead of float16."""
+    example = application()
+    fragments = tuple(
+        fragment.model_copy(
+            update={
+                end: spec.model_copy(update={"dtype": dtype})
+                for end, spec in (("input", fragment.input), ("output", fragment.output))
+                if spec.dtype == "float16"
+            }
+        )
+        for fragment in example.fragments
+    )
+    return example.model_copy(update={"fragments": fragments})
+
+
 @pytest.mark.parametrize(
-    ("kind", "name", "difference", "fails"),
+    ("kind", "name", "dtype", "difference", "fails"),
     [
-        ("layer", "layer", 1e-5, False),
-        ("layer", "layer", 1e-3, True),
-        ("layer", "layer-2", float("nan"), True),
-        ("layer", BOTTLENECK, 5.0, False),
-        ("semantic", "semantic", 5.0, False),
+        ("layer", "layer", "float32", 1e-5, False),
+        ("layer", "layer", "float32", 1e-3, True),
+        ("layer", "layer", "float16", 1e-3, False),
+        ("layer", "layer", "float16", 2e-2, True),
+        ("layer", "layer-2", "float32", float("nan"), True),
+        ("layer", BOTTLENECK, "float32", 5.0, False),
+        ("semantic", "semantic", "float32", 5.0, False),
     ],
 )
 def test_a_chain_is_packed_only_if_it_gives_the_answers_of_the_whole(
-    kind: VariantKind, name: str, difference: float, *, fails: bool
+    kind: VariantKind, name: str, dtype: DType, difference: float, *, fails: bool
 ) -> None:
-    variant = application().variants[0].model_copy(update={"name": name, "kind": kind})
-    draft = application().model_copy(update={"variants": (variant,)})
+    example = crossing(dtype)
+    variant = example.variants[0].model_copy(update={"name": name, "kind": kind})
+    draft = example.model_copy(update={"variants": (variant,)})
     with pytest.raises(PackingError, match="differ") if fails else nullcontext():
         check_chains(draft, [Measured(name, 0.9, 10, difference, (0.9,))])
