@@ -12,7 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
-from splitplace.workshop.onnx.light import LARGE_WEIGHT_BYTES, without_initializers
+from splitplace.workshop.onnx.light import LARGE_WEIGHT_BYTES, is_outside, without_initializers
 
 PAGE = 4096
 """Weights begin at a page: whole pages are mapped without a copy."""
@@ -44,7 +44,7 @@ def raw_of(tensor: onnx.TensorProto) -> memoryview:
     """
     if tensor.data_type == TensorProto.STRING:
         return memoryview(b"")
-    if tensor.data_location == TensorProto.EXTERNAL:
+    if is_outside(tensor):
         return _mapped(place_of(tensor))
     if not tensor.HasField("raw_data"):
         tensor = numpy_helper.from_array(numpy_helper.to_array(tensor))
@@ -53,7 +53,7 @@ def raw_of(tensor: onnx.TensorProto) -> memoryview:
 
 def values_of(tensor: onnx.TensorProto) -> NDArray[Any]:
     """Return the values of a weight, wherever it lies. Raises OSError as `raw_of` does."""
-    if tensor.data_location == TensorProto.EXTERNAL:
+    if is_outside(tensor):
         raw = bytes(raw_of(tensor))
         tensor = onnx.TensorProto(dims=tensor.dims, data_type=tensor.data_type, raw_data=raw)
     values: NDArray[Any] = numpy_helper.to_array(tensor)
@@ -118,7 +118,7 @@ def with_bare_places(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Path | No
 
 
 def _outside(model: onnx.ModelProto) -> list[onnx.TensorProto]:
-    return [tensor for tensor in model.graph.initializer if tensor.data_location == TensorProto.EXTERNAL]
+    return list(filter(is_outside, model.graph.initializer))
 
 
 def _mapped(place: Place) -> memoryview:

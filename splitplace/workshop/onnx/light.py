@@ -11,11 +11,16 @@ LARGE_MODEL_BYTES = 64 * MEBIBYTE
 """The weights of networks above this size are kept in files: each copy of a model would copy them, too."""
 
 
+def is_outside(tensor: onnx.TensorProto) -> bool:
+    """Whether a weight lies in another file than its model."""
+    return bool(tensor.data_location == TensorProto.EXTERNAL)
+
+
 def without_weights(model: onnx.ModelProto) -> tuple[onnx.ModelProto, frozenset[str]]:
     """Return a model whose large weights are inputs instead, and their names. The model is not changed."""
     bare, weights = without_initializers(model), set()
     for tensor in model.graph.initializer:
-        if tensor.data_location == TensorProto.EXTERNAL or tensor.ByteSize() > LARGE_WEIGHT_BYTES:
+        if is_outside(tensor) or tensor.ByteSize() > LARGE_WEIGHT_BYTES:
             bare.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
             weights.add(tensor.name)
         else:

@@ -9,7 +9,7 @@ from onnx import TensorProto
 from splitplace.edge_node.protobuf import fields
 from splitplace.edge_node.stage.wire import bytes_field, number_field
 from splitplace.workshop.onnx.aside import PAGE, outside
-from splitplace.workshop.onnx.light import LARGE_WEIGHT_BYTES
+from splitplace.workshop.onnx.light import LARGE_WEIGHT_BYTES, is_outside
 
 _GRAPH, _INITIALIZER, _RAW = 7, 5, 9
 """Numbers of fields: of a model, of its graph, and of a weight."""
@@ -41,7 +41,7 @@ def skimmed(path: Path, place: Path) -> tuple[onnx.ModelProto, dict[int, onnx.Te
                 if inner == _INITIALIZER and not isinstance(part, int):
                     rest, raw = _divided(part)
                     tensor = TensorProto.FromString(rest)
-                    if len(raw) > LARGE_WEIGHT_BYTES and tensor.data_location != TensorProto.EXTERNAL:
+                    if len(raw) > LARGE_WEIGHT_BYTES and not is_outside(tensor):
                         written.write(bytes(-written.tell() % PAGE))
                         large[count] = outside(tensor, place, written.tell(), len(raw))
                         written.write(raw)

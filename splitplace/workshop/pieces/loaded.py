@@ -15,7 +15,7 @@ from splitplace.messages.pieces import ChainStage
 from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.onnx.aside import outside, place_of, raw_of
 from splitplace.workshop.onnx.graph import without_weights
-from splitplace.workshop.onnx.light import LARGE_MODEL_BYTES
+from splitplace.workshop.onnx.light import LARGE_MODEL_BYTES, is_outside
 
 
 def stage_runtime(store: ModelStore, application: Application, fragment: Fragment) -> FragmentRuntime:
@@ -48,7 +48,7 @@ def joined_model(folder: Path, stage: ChainStage) -> onnx.ModelProto:
     model: onnx.ModelProto = onnx.ModelProto.FromString(joined_from(folder, stage))
     is_large = sum(piece.weights_bytes for piece in stage.pieces) > LARGE_MODEL_BYTES
     for tensor in model.graph.initializer:
-        if tensor.data_location != TensorProto.EXTERNAL:
+        if not is_outside(tensor):
             continue
         file, offset, length = place_of(tensor)
         tensor.CopyFrom(outside(tensor, folder.absolute() / file, offset, length or 0))

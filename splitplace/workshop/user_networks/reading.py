@@ -17,7 +17,7 @@ from splitplace.errors import SplitPlaceError
 from splitplace.messages.limits import MEBIBYTE
 from splitplace.workshop.onnx.aside import folders_of, laid_aside, outside, place_of
 from splitplace.workshop.onnx.branches import all_nodes, inner_graphs
-from splitplace.workshop.onnx.light import LARGE_MODEL_BYTES, LARGE_WEIGHT_BYTES, without_weights
+from splitplace.workshop.onnx.light import LARGE_MODEL_BYTES, LARGE_WEIGHT_BYTES, is_outside, without_weights
 from splitplace.workshop.onnx.skimming import skimmed
 from splitplace.workshop.pieces.constants import with_constants_as_weights
 from splitplace.workshop.user_networks.tidying import UntidyError, tidied
@@ -111,7 +111,7 @@ def in_one_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     if model.functions:
         try:
-            check_bytes(without_weights(model)[0].SerializeToString(), _ANY_BYTES)
+            check_loops(model)
         except GraphRefusedError as error:  # before they are put in place: that may take any time and memory
             raise UserNetworkError(f"no node would run this network: {error}") from error
         try:
@@ -128,6 +128,11 @@ def in_one_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     del changed.opset_import[:]
     changed.opset_import.extend(kept)
     return changed
+
+
+def check_loops(model: onnx.ModelProto) -> None:
+    """Raise GraphRefusedError where functions or loops of a model may take any time. Sizes do not count."""
+    check_bytes(without_weights(model)[0].SerializeToString(), _ANY_BYTES)
 
 
 def plain_domain(domain: str) -> str:
@@ -194,15 +199,15 @@ def _with_weights(
 ) -> onnx.ModelProto:
     """Return a model that holds all its weights, or whose large ones lie in files of one folder."""
     _check_files(model, path)
-    outer = list(filter(_is_outside, _tensors(model.graph)))
+    outer = list(filter(is_outside, _tensors(model.graph)))
     is_large = path.stat().st_size + sum(_size(tensor, path) for tensor in outer) > large_bytes
-    for tensor in filter(_is_outside, model.graph.initializer):
+    for tensor in filter(is_outside, model.graph.initializer):
         part = _part(tensor, path)
         if is_large and _may_be_mapped(tensor, part):
             tensor.CopyFrom(outside(tensor, *part))
         else:
             _load(tensor, path, part)
-    for tensor in filter(_is_outside, _tensors_of_nodes(model.graph)):
+    for tensor in filter(is_outside, _tensors_of_nodes(model.graph)):
         _load(tensor, path, _part(tensor, path))
     for number, tensor in large.items():
         model.graph.initializer[number].CopyFrom(tensor)
@@ -213,10 +218,6 @@ def _with_weights(
         return laid_aside(with_constants_as_weights(model), aside / "weights")
     except OSError as error:
         raise _no_room(path, aside, error) from error
-
-
-def _is_outside(tensor: onnx.TensorProto) -> bool:
-    return bool(tensor.data_location == TensorProto.EXTERNAL)
 
 
 class _Part(NamedTuple):
@@ -277,7 +278,7 @@ def _load(tensor: onnx.TensorProto, path: Path, part: _Part) -> None:
 def _check_files(model: onnx.ModelProto, path: Path) -> None:
     """Raise UserNetworkError if weights lie in files that are not there, or not in the model's folder."""
     folder = path.resolve().parent
-    files = dict.fromkeys(_location(tensor, path) for tensor in filter(_is_outside, _tensors(model.graph)))
+    files = dict.fromkeys(_location(tensor, path) for tensor in filter(is_outside, _tensors(model.graph)))
     for file in files:
         place = folder / file
         if "\0" in file or place.resolve().parent != folder:

@@ -14,6 +14,7 @@ from onnx import numpy_helper
 
 from splitplace.errors import SplitPlaceError
 from splitplace.workshop.onnx.branches import inner_graphs, reads
+from splitplace.workshop.onnx.light import is_outside
 
 _CONTRIBUTED = "com.microsoft"
 """Operators of ONNX Runtime itself: it runs them without a version, too."""
@@ -106,7 +107,7 @@ def _order(nodes: Iterable[onnx.NodeProto]) -> list[int]:
 
 def _dense(sparse: onnx.SparseTensorProto, name: str, max_bytes: int) -> onnx.TensorProto:
     parts = (sparse.values, sparse.indices)
-    if any(part.data_location == onnx.TensorProto.EXTERNAL for part in parts):
+    if any(map(is_outside, parts)):
         raise UntidyError(f"its sparse weight {name[:80]!r} lies outside the file")
     try:
         values = numpy_helper.to_array(sparse.values)

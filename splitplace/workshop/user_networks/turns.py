@@ -7,15 +7,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from splitplace.edge_node.graph_check import GraphRefusedError, check_bytes
+from splitplace.edge_node.graph_check import GraphRefusedError
 from splitplace.messages.pieces import NamedTensor
 from splitplace.workshop.onnx.batch_size import TRIED, computed_sizes, lines_of, remove_unused
-from splitplace.workshop.onnx.light import without_weights
-from splitplace.workshop.user_networks.reading import plain_domain
+from splitplace.workshop.user_networks.reading import check_loops, plain_domain
 from splitplace.workshop.user_networks.source import sources_of
 from splitplace.workshop.user_networks.trial import samples_of
-
-_ANY_BYTES = 1 << 62
 
 
 def with_constant_turns(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -57,7 +54,7 @@ def _turns(model: onnx.ModelProto, name: str) -> NDArray[np.int64] | None:
     asking.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.INT64, None))
     remove_unused(asking.graph)
     try:
-        check_bytes(without_weights(asking)[0].SerializeToString(), _ANY_BYTES)
+        check_loops(asking)
     except GraphRefusedError:
         return None
     sizes = computed_sizes(asking.graph)
