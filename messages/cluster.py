@@ -27,6 +27,9 @@ BootId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
 MAX_FRAGMENTS_LISTED = 256
 
+Bandwidth = Annotated[float, Field(ge=1e-3, le=1e9, allow_inf_nan=False)]
+"""In MB/s."""
+
 
 class NodeStatus(Message):
     """Retained on `node/<id>/status`; the last will says offline."""
@@ -310,6 +313,8 @@ class ClusterMembers(Message):
     sequence: Count
     hop_ms: Milliseconds | None = None
     """Time from process to process through the broker, without bytes; None = not measured yet."""
+    broker_megabytes_per_second: Bandwidth | None = None
+    """Speed of the link of the broker's machine; None = it is never what limits a transfer."""
     nodes: Annotated[tuple[Name, ...], Field(max_length=MAX_NODES)]
     busy: Annotated[tuple[NodeLoad, ...], Field(max_length=MAX_NODES)]
     """Nodes that have something to do. All others are idle."""
@@ -321,6 +326,8 @@ class ClusterState(Message):
     sequence: Count
     hop_ms: Milliseconds | None = None
     """Time from process to process through the broker, without bytes; None = not measured yet."""
+    broker_megabytes_per_second: Bandwidth | None = None
+    """Speed of the link of the broker's machine; None = it is never what limits a transfer."""
     nodes: Annotated[tuple[NodeState, ...], Field(max_length=MAX_NODES)]
 
     @property

@@ -75,6 +75,7 @@ class ClusterTeller:
         members = ClusterMembers(
             sequence=state.sequence,
             hop_ms=state.hop_ms,
+            broker_megabytes_per_second=state.broker_megabytes_per_second,
             nodes=tuple([node.node for node in state.nodes]),
             busy=busy,
         )
@@ -145,6 +146,7 @@ class ClusterAssembly:
         return ClusterState(
             sequence=members.sequence,
             hop_ms=members.hop_ms,
+            broker_megabytes_per_second=members.broker_megabytes_per_second,
             nodes=tuple(
                 [_loaded(self._nodes[name], loads.get(name)) for name in members.nodes if name in self._nodes]
             ),

@@ -178,6 +178,8 @@ class VariantEstimate(Part):
     note: Text
     work_ms: Milliseconds | None = None
     """Computing time of all its stages together; None where it cannot run now."""
+    burden_ms: Milliseconds | None = None
+    """The same, or more where its tensors keep the broker's link for longer; None = unknown."""
     wait_ms: Milliseconds | None = None
     """Part of the prediction that is waiting for other tasks' work; None = unknown."""
     score: Annotated[float, Field(ge=-1e18, le=1e18, allow_inf_nan=False)] | None = None

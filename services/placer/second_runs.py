@@ -6,7 +6,7 @@ from splitplace.messages.application import Application
 from splitplace.messages.cluster import PrepareFragments
 from splitplace.messages.second_run import SecondPart, SecondRun, TaskLagging
 from splitplace.messages.task import TaskPlaced
-from splitplace.policies.cluster import ClusterView, StageWork, stage_work
+from splitplace.policies.cluster import ClusterView
 from splitplace.policies.placement import Infeasible, Placement, PlacementPolicy, PlacementRequest
 from splitplace.policies.placement.foreseen import stage_placements
 from splitplace.policies.placement.second_runs import (
@@ -15,6 +15,7 @@ from splitplace.policies.placement.second_runs import (
     laggards,
     overdue_work,
 )
+from splitplace.policies.stage_work import StageWork, stage_work
 from splitplace.services.placer.hints import missing_hints
 
 HOPS_TO_DISPATCH = 1

@@ -72,6 +72,7 @@ class ResourceMonitorCore:
         silent_after_ms: float = SILENT_AFTER_MS,
         forget_after_ms: float = FORGET_AFTER_MS,
         link_megabytes_per_second: float = LINK_MEGABYTES_PER_SECOND,
+        broker_megabytes_per_second: float | None = None,
         max_nodes: int = MAX_NODES,
     ) -> None:
         """An empty cluster.
@@ -80,12 +81,14 @@ class ResourceMonitorCore:
             silent_after_ms: time without a heartbeat after which a node is offline.
             forget_after_ms: time after which an offline node is forgotten.
             link_megabytes_per_second: assumed speed of a link that was not measured yet.
+            broker_megabytes_per_second: speed of the broker's link; None = it never limits a transfer.
             max_nodes: beyond it, the node that is offline longest is forgotten; if all are online, new nodes
                 are ignored.
         """
         self._silent_after_ms = silent_after_ms
         self._forget_after_ms = forget_after_ms
         self._link = link_megabytes_per_second
+        self._broker = broker_megabytes_per_second
         self._max_nodes = max_nodes
         self._nodes: dict[str, _Node] = {}
         self._ticked_ms: float | None = None
@@ -198,6 +201,7 @@ class ResourceMonitorCore:
         return ClusterState(
             sequence=sequence,
             hop_ms=self._hops.hop_ms,
+            broker_megabytes_per_second=self._broker,
             nodes=tuple(
                 self._state(name, node, node.info, now_ms, least)
                 for name, node in sorted(self._nodes.items())

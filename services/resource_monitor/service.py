@@ -59,6 +59,7 @@ class ResourceMonitor:
             silent_after_ms=settings.silent_after_ms,
             forget_after_ms=settings.forget_after_s * 1000,
             link_megabytes_per_second=settings.link_megabytes_per_second,
+            broker_megabytes_per_second=settings.broker_megabytes_per_second,
         )
         self._teller = ClusterTeller(idle_ms=IDLE_STATE_PERIOD_MS)
         self._leftovers: set[str] = set()

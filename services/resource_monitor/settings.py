@@ -5,6 +5,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from splitplace.bus.settings import Settings
+from splitplace.messages.cluster import Bandwidth
 from splitplace.messages.topics import RESOURCE_MONITOR
 from splitplace.services.resource_monitor.core import (
     FORGET_AFTER_MS,
@@ -28,4 +29,9 @@ class ResourceMonitorSettings(Settings):
         LINK_MEGABYTES_PER_SECOND,
         gt=0,
         description="Assumed speed of a link that was not measured yet, in MB/s.",
+    )
+    broker_megabytes_per_second: Bandwidth | None = Field(
+        None,
+        description="Speed of the link of the broker's machine in MB/s, which all tasks share. "
+        "Not given = it never limits a transfer.",
     )

@@ -13,7 +13,7 @@ from splitplace.messages.cluster import ClusterState
 from splitplace.messages.groupings import GroupingError
 from splitplace.messages.placing import ForeseenPlacement
 from splitplace.messages.task import TaskAccepted, TaskDecided, TaskFinished, TaskPlaced
-from splitplace.policies.cluster import ClusterView, stage_work
+from splitplace.policies.cluster import ClusterView
 from splitplace.policies.correction import Correction
 from splitplace.policies.ended import EndedTasks, forgotten_ms
 from splitplace.policies.job import Job, Jobs
@@ -21,6 +21,7 @@ from splitplace.policies.placement import Infeasible, Placement, PlacementPolicy
 from splitplace.policies.placement.foreseen import foreseen_of
 from splitplace.policies.prediction import scheduled
 from splitplace.policies.splitting import Arm, Decision, SplitContext, SplitPolicy
+from splitplace.policies.stage_work import stage_work
 from splitplace.policies.state import Json, State, validated_state
 
 HOPS_TO_DISPATCH = 2
@@ -267,7 +268,7 @@ class SplitterCore:
         variant = job.variant
         if isinstance(found, Infeasible):
             return Arm(variant.name, variant.kind, variant.accuracy, None, found.reason, found.temporary)
-        foreseen_ms = found.prediction.response_ms
+        foreseen_ms, work_ms = found.prediction.response_ms, sum(found.prediction.work_ms.values())
         return Arm(
             variant.name,
             variant.kind,
@@ -276,12 +277,13 @@ class SplitterCore:
             f"on {', '.join(found.node_names)}",
             foreseen_ms=foreseen_ms,
             wait_ms=self._wait_ms(found, now_ms) if self._waits else None,
-            work_ms=sum(found.prediction.work_ms.values()),
+            work_ms=work_ms,
+            burden_ms=self._cluster.burden_ms(work_ms, found.job.carried_bytes),
         )
 
     def _wait_ms(self, found: Placement, now_ms: float) -> float:
         """Return how much of a predicted time is waiting for other tasks."""
-        if all(self._cluster.ready_ms(name, now_ms) <= now_ms for name in found.node_names):
+        if not self._cluster.delays(found.node_names, now_ms):
             return 0.0
         start_ms = now_ms + HOPS_TO_DISPATCH * self._cluster.hop_ms
         alone = scheduled(self._cluster, found.job, found.shares, now_ms, start_ms=start_ms, idle=True)

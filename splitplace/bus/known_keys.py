@@ -9,6 +9,7 @@ from collections.abc import Collection
 OF_PARTS = frozenset(
     (
         "arms",
+        "broker_megabytes_per_second",
         "codec",
         "cores",
         "cpu_share",

@@ -9,14 +9,14 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from math import inf, nan
 
-from splitplace.messages.application import Application, Fragment
+from splitplace.messages.application import Fragment
 from splitplace.messages.cluster import ClusterState, NodeState
-from splitplace.messages.groupings import as_placed
-from splitplace.messages.task import TaskPlaced
 from splitplace.policies import cost
 from splitplace.policies.cluster_columns import ClusterColumns
 from splitplace.policies.cost import Floats
+from splitplace.policies.link_backlog import LinkBacklog, share_of_link
 from splitplace.policies.memory import described_bytes
+from splitplace.policies.stage_work import StageWork
 from splitplace.policies.tracked_node import RemainingLoad, TrackedNode, tracked_node
 
 STALE_AFTER_MS = 60_000.0
@@ -27,31 +27,6 @@ MAX_OUTSTANDING = 10_000
 """Placements in the ledger; beyond it, the oldest is dropped."""
 
 
-@dataclass(frozen=True, slots=True)
-class StageWork:
-    """A stage on a node, with its expected computing time for all inputs."""
-
-    node: str
-    fragment: Fragment
-    work_ms: float
-    calls: int | None = None
-    """Micro-batches of the task, by which `work_ms` gains already; None: it gains all there is."""
-
-
-def stage_work(application: Application, placed: TaskPlaced) -> tuple[StageWork, ...]:
-    """Return the work of a published placement. Stages that the variant does not have are ignored.
-
-    Raises:
-        GroupingError: the placement does not fit the application.
-    """
-    fragments = as_placed(application, placed).fragments
-    return tuple(
-        StageWork(stage.node, fragments[stage.stage], stage.work_ms, placed.micro_batch_count)
-        for stage in placed.stages
-        if stage.stage in fragments
-    )
-
-
 @dataclass(slots=True)
 class _Placed:
     """A task in the ledger."""
@@ -60,6 +35,10 @@ class _Placed:
     work: tuple[StageWork, ...]
     due_ms: float
     stale_ms: float
+
+    @property
+    def input_bytes(self) -> float:
+        return sum([stage.input_bytes for stage in self.work])
 
     def repeats(self, attempt: int, work: tuple[StageWork, ...], due_ms: float) -> bool:
         """Whether another note says the same."""
@@ -94,6 +73,9 @@ class ClusterView:
         self._sequence: int | None = None
         self._latest: tuple[ClusterState | None, float] = None, nan
         self._hop_ms = cost.HOP_MS
+        self._broker = LinkBacklog()
+        self._broker_byte_ms = 0.0
+        """Time of a byte on the broker's link; 0 where nobody said that it can be too slow."""
         self._columns: ClusterColumns | None = None
 
     # --- what happens ----------------------------------------------------------------------------------
@@ -108,6 +90,8 @@ class ClusterView:
         self._latest = snapshot, now_ms
         self._sequence = snapshot.sequence
         self._hop_ms = cost.HOP_MS if snapshot.hop_ms is None else snapshot.hop_ms
+        broker = snapshot.broker_megabytes_per_second
+        self._broker_byte_ms = 0.0 if broker is None else cost.transfer_ms(1, broker)
         self._forget_stale(now_ms)
         nodes = {}
         for state in snapshot.usable:
@@ -161,7 +145,8 @@ class ClusterView:
                 self._add(node, task, stage, now_ms, due_ms)
                 end_ms = max(end_ms, node.busy_until_ms)
         stale_ms = max(forget_ms, end_ms + max(STALE_AFTER_MS, end_ms - now_ms))
-        self._ledger[task] = _Placed(attempt, placed_work, due_ms, stale_ms)
+        note = self._ledger[task] = _Placed(attempt, placed_work, due_ms, stale_ms)
+        self._broker.put(note.input_bytes, self._broker_byte_ms, now_ms)
         self._next_stale_ms = min(self._next_stale_ms, stale_ms)
 
     def finished(self, task: str, now_ms: float) -> None:
@@ -221,8 +206,37 @@ class ClusterView:
         return cost.ready_ms(now_ms, node.busy_until_ms, node.ahead_ms(now_ms, due_ms))
 
     def load_ms(self, now_ms: float) -> float:
-        """Return the mean backlog of the live nodes; 0 without nodes."""
-        return _mean(self.columns.load_ms(now_ms))
+        """Return the mean backlog of the live nodes, or that of the broker's link if it is longer."""
+        return max(_mean(self.columns.load_ms(now_ms)), self._broker.backlog_ms(now_ms))
+
+    def broker_megabytes_per_second(self, size: float, now_ms: float, *, idle: bool = False) -> float:
+        """Return what the broker's link has for a job; infinite where it is not known.
+
+        Args:
+            size: bytes of the job, which shares the link with outstanding tasks.
+            now_ms: the present moment.
+            idle: as if it carried nothing else.
+        """
+        byte_ms = self._broker_byte_ms
+        if not byte_ms:
+            return inf
+        backlog_bytes = 0.0 if idle else self._broker.backlog_ms(now_ms) / byte_ms
+        return share_of_link(size, backlog_bytes, len(self._ledger)) / byte_ms / 1000
+
+    def burden_ms(self, work_ms: float, size: float) -> float:
+        """Return what a job takes of the scarcer resource, as computing time of all nodes together.
+
+        Args:
+            work_ms: its computing time.
+            size: bytes that it brings over the broker's link.
+        """
+        return max(work_ms, len(self._nodes) * size * self._broker_byte_ms)
+
+    def delays(self, names: Iterable[str], now_ms: float) -> bool:
+        """Whether anything that was placed delays a job on these nodes. Raises as `ready_ms` does."""
+        return self._broker.free_ms > now_ms or any(
+            self.ready_ms(name, now_ms) > now_ms or self._nodes[name].link.free_ms > now_ms for name in names
+        )
 
     @property
     def link_megabytes_per_second(self) -> float:
@@ -325,11 +339,12 @@ class ClusterView:
         # Where tasks share the processor, urgent ones do not overtake: whatever runs there comes before.
         order_ms = -inf if node.exclusive else due_ms
         share = node.shares.setdefault(task, RemainingLoad(0.0, order_ms, []))
-        work_ms = _occupied_ms(node, work)
+        work_ms = node.occupied_ms(work)
         node.busy_until_ms = max(now_ms, node.busy_until_ms) + work_ms
         share.work_ms += work_ms
         share.fragments.append(fragment)
         node.earlier.put(task, share.due_ms, share.work_ms)
+        node.link.put(work.input_bytes, node.byte_ms, now_ms)
         users = node.users.get(fragment.sha256, 0)
         node.users[fragment.sha256] = users + 1
         if not users:
@@ -345,12 +360,15 @@ class ClusterView:
     def _withdraw(self, task: str, placed: _Placed, now_ms: float, *, done: bool) -> None:
         """Take a task out of the ledger: `done` work has passed, other work will never come."""
         del self._ledger[task]
+        self._broker.drop(placed.input_bytes, self._broker_byte_ms, now_ms, done=done)
         for name in {stage.node for stage in placed.work}:
             node = self._nodes.get(name)
             share = node.shares.pop(task, None) if node is not None else None
             if node is None or share is None:
                 continue  # the node died or restarted since
             node.earlier.drop(task, share.due_ms)
+            received = sum([stage.input_bytes for stage in placed.work if stage.node == name])
+            node.link.drop(received, node.byte_ms, now_ms, done=done)
             for fragment in share.fragments:
                 node.users[fragment.sha256] -= 1
                 if not node.users[fragment.sha256] or node.exclusive:
@@ -377,13 +395,3 @@ class ClusterView:
             if now_ms >= placed.stale_ms:
                 self._withdraw(task, placed, now_ms, done=True)
         self._next_stale_ms = min((placed.stale_ms for placed in self._ledger.values()), default=inf)
-
-
-def _occupied_ms(node: TrackedNode, work: StageWork) -> float:
-    """Return for how long work keeps a node, which runs tasks at once where they fill its cores."""
-    if work.calls is None or node.state.threads == 1:
-        return work.work_ms
-    threads, together = float(node.state.threads), node.own_times(work.fragment.sha256).together
-    left = max(1.0, together) / cost.together_gain(work.calls, threads, together)
-    tasks = min(len(node.shares), node.state.threads)
-    return work.work_ms / min(left, cost.together_gain(tasks, threads, together))

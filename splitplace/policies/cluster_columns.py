@@ -49,8 +49,9 @@ class ClusterColumns:
         self._map_ms: Floats = np.zeros(size)
         """Time to load a prepared fragment; NaN where they have loaded none."""
         self._reserved_bytes: Floats = np.zeros(size)
-        self._busy_until_ms: Floats = np.zeros(size)
-        self._unexplained_until_ms: Floats = np.zeros(size)
+        self.link_free_ms: Floats = np.zeros(size)
+        """When the link of each node has brought what was placed on it."""
+        self._busy_until_ms, self._unexplained_until_ms = np.zeros(size), np.zeros(size)
         # The last reports of the nodes: caches stay valid while they do not change.
         self._holdings: list[frozenset[str]] = []
         self._speeds: list[tuple[float, int, float]] = []
@@ -103,6 +104,7 @@ class ClusterColumns:
         )
         self._report_holdings([node.loaded for node in self._nodes])
         self._usable = (self.score > 0) & (self.link > 0) & np.isfinite(self.up_byte_ms)
+        self.link_free_ms[:] = [node.link.free_ms for node in self._nodes]
         self._busy_until_ms[:] = [node.busy_until_ms for node in self._nodes]
         self._unexplained_until_ms[:] = [node.unexplained_until_ms for node in self._nodes]
         self._reserved_bytes[:] = [node.reserved_bytes for node in self._nodes]
@@ -165,6 +167,13 @@ class ClusterColumns:
     def load_ms(self, now_ms: float) -> Floats:
         """Return the backlog of each node."""
         return np.maximum(0.0, self._busy_until_ms - now_ms)
+
+    def shared_byte_ms(self, broker_megabytes_per_second: float) -> tuple[Floats, Floats]:
+        """Return `byte_ms` and `up_byte_ms` where the broker's link has no more than this for a job."""
+        least_ms = cost.transfer_ms(1, broker_megabytes_per_second)
+        if least_ms == 0:
+            return self.byte_ms, self.up_byte_ms
+        return np.maximum(self.byte_ms, least_ms), np.maximum(self.up_byte_ms, least_ms)
 
     def unexplained_ms(self, now_ms: float) -> Floats:
         """Return the work of each node that no ledger explains."""
@@ -274,6 +283,7 @@ class ClusterColumns:
     def refresh(self, index: int) -> None:
         """Update the figures of one node."""
         node = self._nodes[index]
+        self.link_free_ms[index] = node.link.free_ms
         self._busy_until_ms[index] = node.busy_until_ms
         self._unexplained_until_ms[index] = node.unexplained_until_ms
         self._reserved_bytes[index] = node.reserved_bytes

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
-from splitplace.messages.application import Application, Fragment, Variant
+from splitplace.messages.application import INPUT, Application, Fragment, Variant
 from splitplace.messages.groupings import GroupedVariant
 from splitplace.messages.pieces import PieceRun
 
@@ -48,6 +48,16 @@ class Job:
         return frozenset(stage.name for stage in self.variant.sinks)
 
     @cached_property
+    def input_bytes(self) -> Mapping[str, float]:
+        """Bytes that each stage gets, by the stage's name: `input_bytes`."""
+        return input_bytes(self.variant, self.fragments, self.batch)
+
+    @cached_property
+    def carried_bytes(self) -> float:
+        """Bytes that the broker sends to nodes for it."""
+        return sum(self.input_bytes.values())
+
+    @cached_property
     def micro_batch(self) -> int:
         """Images in one micro-batch: as the variant says, or fewer."""
         return min(self.variant.micro_batch, self.batch, self.cut or self.batch)
@@ -57,6 +67,21 @@ class Job:
         """Sizes of all micro-batches; only the last may be smaller."""
         full, rest = divmod(self.batch, self.micro_batch)
         return (self.micro_batch,) * full + ((rest,) if rest else ())
+
+
+def input_bytes(variant: Variant, fragments: Mapping[str, Fragment], batch: int) -> Mapping[str, float]:
+    """Return the bytes that each stage gets for a batch, compressed as its manifest says.
+
+    Args:
+        variant: what runs.
+        fragments: that of every stage, by the stage's name.
+        batch: number of inputs.
+    """
+    sizes = {}
+    for stage in variant.stages:
+        left = 1.0 if stage.source == INPUT else fragments[stage.source].output_ratio
+        sizes[stage.name] = batch * left * fragments[stage.name].input_bytes_per_image
+    return sizes
 
 
 class Jobs:

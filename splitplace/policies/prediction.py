@@ -10,7 +10,9 @@ A variant is an out-tree of stages, so nothing here knows a chain from a star. T
   (`relay_ms`). Then come the way between broker and nodes, and a hop (`ClusterView.hop_ms`) for broker, codec
   and event loops. Two stages on the same node also send their outputs through the broker. Outputs count as
   large as nodes have found them after compression.
-* All tensors that this job brings to a node cross its link one after the other.
+* All tensors that this job brings to a node cross its link one after the other, and after those of tasks
+  that were placed before. Where the bandwidth of the broker's link is known, all tasks share it
+  (`ClusterView.broker_megabytes_per_second`).
 * A node does one call at a time, in the order of arrival. Of two stages that share a node, the later one
   begins when the earlier one is done with all micro-batches: exact if the inputs wait for the node,
   pessimistic if the node waits for its inputs.
@@ -23,7 +25,6 @@ A variant is an out-tree of stages, so nothing here knows a chain from a star. T
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
-from typing import NamedTuple
 
 from splitplace.messages.application import INPUT, Fragment, Stage
 from splitplace.messages.cluster import NodeState
@@ -31,66 +32,9 @@ from splitplace.policies.cluster import ClusterView
 from splitplace.policies.cost import RETURN_HOPS, relay_ms, transfer_ms, work_ms
 from splitplace.policies.dealing import Dealt, ReadyInput, Replica, deal, numbers_by_node
 from splitplace.policies.job import Job
+from splitplace.policies.offer import Estimate, Offer, PlacedShare
 
 __all__ = ["Estimate", "Job", "Offer", "PlacedShare", "StageSchedule", "on_nodes", "predict", "scheduled"]
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """Expected response and work of a job on given nodes."""
-
-    response_ms: float
-    """From `now_ms` until the gateway has the whole answer; infinite if a node has no link or no speed."""
-    work_ms: Mapping[str, float]
-    """Computing time of every stage, over all micro-batches and replicas."""
-
-
-class PlacedShare(NamedTuple):
-    """A stage on a node, or its share on one of several."""
-
-    stage: str
-    node: str
-    work_ms: float
-    """Expected computing time there."""
-    micro_batches: tuple[int, ...] | None = None
-    """Numbers of the micro-batches that run there; None = all."""
-
-
-class Offer(NamedTuple):
-    """Expected times of a stage on a node, or on its replicas."""
-
-    shares: tuple[PlacedShare, ...]
-    """One for each node."""
-    finish_ms: Sequence[float]
-    """When each micro-batch's output is ready."""
-    end_ms: float
-    """When the last output is ready; for a sink, when the gateway has it."""
-    received_ms: tuple[float, ...] = (0.0,)
-    """When the last input has crossed the link of each share's node."""
-
-    @property
-    def node(self) -> str:
-        """The node, or the first of several."""
-        return self.shares[0].node
-
-    @property
-    def work_ms(self) -> float:
-        """Computing time on all nodes together."""
-        return sum([share.work_ms for share in self.shares])
-
-    @property
-    def nodes(self) -> Sequence[str]:
-        """The node of each micro-batch."""
-        if len(self.shares) == 1:
-            return (self.shares[0].node,) * len(self.finish_ms)
-        by_number = {number: share.node for share in self.shares for number in share.micro_batches or ()}
-        return [by_number[number] for number in range(len(self.finish_ms))]
-
-    def until_ms(self, share: PlacedShare) -> float:
-        """Return when a node is done with its share."""
-        if share.micro_batches is None:
-            return self.finish_ms[-1] if len(self.shares) == 1 else max(self.finish_ms)
-        return max([self.finish_ms[number] for number in share.micro_batches])
 
 
 @dataclass(slots=True)
@@ -110,13 +54,22 @@ class StageSchedule:
     now_ms: float
     start_ms: float
     due_ms: float = inf
+    idle: bool = False
+    """As if nodes and links had nothing else to do."""
     offers: dict[str, Offer] = field(default_factory=dict)
     """By stage."""
+    broker_megabytes_per_second: float = field(init=False)
+    """What the broker's link has for the job; infinite where it is not known."""
     _free_ms: dict[str, float] = field(default_factory=dict)
     _received_ms: dict[str, float] = field(default_factory=dict)
     """When the link of each node is free of this job's tensors."""
     _brought: dict[str, dict[str, Fragment]] = field(default_factory=dict)
     """Fragments of this job on each node, by hash."""
+
+    def __post_init__(self) -> None:
+        self.broker_megabytes_per_second = self.cluster.broker_megabytes_per_second(
+            self.job.carried_bytes, self.now_ms, idle=self.idle
+        )
 
     def fits(self, stage: Stage, node: str) -> bool:
         """Whether the node has memory for the stage's fragment, beside those that are needed there."""
@@ -135,8 +88,18 @@ class StageSchedule:
         """Return when the node is free, after its earlier work and what this schedule has put on it."""
         free_ms = self._free_ms.get(node)
         if free_ms is None:
-            free_ms = self._free_ms[node] = self.cluster.ready_ms(node, self.now_ms, due_ms=self.due_ms)
+            free_ms = (
+                self.now_ms if self.idle else self.cluster.ready_ms(node, self.now_ms, due_ms=self.due_ms)
+            )
+            self._free_ms[node] = free_ms
         return free_ms
+
+    def received_ms(self, node: str) -> float:
+        """Return when a node's link has brought what was placed before, and what this schedule has put."""
+        received_ms = self._received_ms.get(node)
+        if received_ms is None:
+            received_ms = self.now_ms if self.idle else self.cluster.tracked(node).link.free_ms
+        return received_ms
 
     def offer(self, stage: Stage, node: str) -> Offer:
         """Return the expected times of a stage on a node, given the stages that were put before."""
@@ -156,7 +119,7 @@ class StageSchedule:
         free_ms = self.free_ms(node)
         if stage.fragment not in known.loaded:
             free_ms = max(free_ms, self.cluster.fragment_ready_ms(node, fragment, self.now_ms))
-        received_ms = self._received_ms.get(node, 0.0)
+        received_ms = self.received_ms(node)
         finish_ms = []
         for source_ms, images in zip(sources, sizes, strict=True):
             # Conditions instead of max(): the inner loop of every decision, a fifth faster so.
@@ -168,7 +131,7 @@ class StageSchedule:
             finish_ms.append(free_ms)
         end_ms = finish_ms[-1]
         if stage.name in job.sinks:
-            output_ms = transfer_ms(fragment.output_bytes_per_image, state.up)
+            output_ms = transfer_ms(fragment.output_bytes_per_image, self._shared(state.up))
             sent_ms = 0.0
             for ready_ms, images in zip(finish_ms, sizes, strict=True):
                 sent_ms = (ready_ms if ready_ms > sent_ms else sent_ms) + images * output_ms  # noqa: FURB136
@@ -216,15 +179,20 @@ class StageSchedule:
     def _way(self, stage: Stage, fragment: Fragment, state: NodeState) -> tuple[float, float]:
         """Return the time of an image on its way to a node, and the time of a hop besides."""
         size: float = fragment.input_bytes_per_image
-        down = state.link_megabytes_per_second
+        down = self._shared(state.link_megabytes_per_second)
         if stage.source == INPUT:
             return transfer_ms(size, down), self.cluster.hop_ms + state.latency_ms
         sender = self.offers[stage.source].node
         source = self.cluster.nodes[sender]
         size *= self.cluster.output_ratio(sender, self.job.fragments[stage.source])
-        relay = relay_ms(size * self.job.micro_batch, max(source.up, down))
+        up = self._shared(source.up)
+        relay = relay_ms(size * self.job.micro_batch, max(up, down))
         way_ms = self.cluster.hop_ms + source.latency_ms + state.latency_ms + relay
-        return transfer_ms(size, min(source.up, down)), way_ms
+        return transfer_ms(size, min(up, down)), way_ms
+
+    def _shared(self, megabytes_per_second: float) -> float:
+        """Return what the job has of a node's link: no more than the broker's has for it."""
+        return min(megabytes_per_second, self.broker_megabytes_per_second)
 
     def put(self, stage: Stage, offer: Offer) -> None:
         """Take an offer made for the stage."""
@@ -265,10 +233,10 @@ class StageSchedule:
         return Replica(
             node,
             free_ms,
-            transfer_ms(1, state.link_megabytes_per_second),
+            transfer_ms(1, self._shared(state.link_megabytes_per_second)),
             *self._speed(fragment, node, replicas),
             latency_ms=state.latency_ms,
-            received_ms=self._received_ms.get(node, 0.0),
+            received_ms=self.received_ms(node),
         )
 
     def _inputs(self, stage: Stage) -> list[ReadyInput]:
@@ -288,7 +256,7 @@ class StageSchedule:
     def _sending(self, node: str) -> tuple[float, float]:
         """Return the time that a node needs to send a byte, and its latency."""
         state = self.cluster.nodes[node]
-        return transfer_ms(1, state.up), state.latency_ms
+        return transfer_ms(1, self._shared(state.up)), state.latency_ms
 
     def _returned_ms(self, stage: Stage, dealt: Sequence[Dealt]) -> float:
         """Return when the gateway has all outputs: each node sends one after the other."""
@@ -336,10 +304,8 @@ def scheduled(
     Raises:
         KeyError: a stage or a micro-batch has no node, or its node is not alive.
     """
-    free_ms = dict.fromkeys([share.node for share in shares], now_ms) if idle else {}
-    schedule = StageSchedule(
-        cluster, job, now_ms, now_ms if start_ms is None else start_ms, due_ms, _free_ms=free_ms
-    )
+    begin_ms = now_ms if start_ms is None else start_ms
+    schedule = StageSchedule(cluster, job, now_ms, begin_ms, due_ms, idle=idle)
     placed: dict[str, list[PlacedShare]] = {stage.name: [] for stage in job.variant.stages}
     for share in shares:
         placed[share.stage].append(share)

@@ -96,6 +96,7 @@ def _arm(estimate: VariantEstimate) -> Arm:
         estimate.note,
         wait_ms=estimate.wait_ms,
         work_ms=estimate.work_ms,
+        burden_ms=estimate.work_ms if estimate.burden_ms is None else estimate.burden_ms,
     )
 
 

@@ -9,6 +9,8 @@ from splitplace.messages.application import Fragment
 from splitplace.messages.cluster import FragmentTiming, NodeState, PreparedFragment
 from splitplace.policies import cost, memory
 from splitplace.policies.earlier_work import EarlierWork
+from splitplace.policies.link_backlog import LinkBacklog
+from splitplace.policies.stage_work import StageWork
 
 _MAX_SPEEDS = 4096
 """Entries that a node keeps of what its calls take."""
@@ -61,6 +63,8 @@ class TrackedNode:
     """By task."""
     earlier: EarlierWork = field(default_factory=EarlierWork)
     """The work in `shares`, by deadline."""
+    link: LinkBacklog = field(default_factory=LinkBacklog)
+    """What its link has to bring for the tasks in `shares`."""
     users: dict[str, int] = field(default_factory=dict)
     """Number of outstanding stages that need a fragment, by hash."""
     sizes: dict[str, int] = field(default_factory=dict)
@@ -111,6 +115,11 @@ class TrackedNode:
             if load.left_ms is not None:
                 self.arriving[load.fragment] = self.heartbeat_ms + load.left_ms
 
+    @property
+    def byte_ms(self) -> float:
+        """Time to move a byte from the broker; infinite without a link."""
+        return cost.transfer_ms(1, self.state.link_megabytes_per_second)
+
     def own_bytes(self, sha256: str) -> int | None:
         """Return the memory that the node has measured for a fragment; None if it has not."""
         found = self.prepared.get(sha256)
@@ -153,6 +162,15 @@ class TrackedNode:
         """Return what loading a fragment of this size takes once its files are there; NaN if not known."""
         fixed_ms = nan if self.state.load_ms is None else self.state.load_ms
         return fixed_ms + self.state.load_ms_per_megabyte * file_bytes / 1e6
+
+    def occupied_ms(self, work: StageWork) -> float:
+        """Return for how long work keeps the node, which runs tasks at once where they fill its cores."""
+        if work.calls is None or self.state.threads == 1:
+            return work.work_ms
+        threads, together = float(self.state.threads), self.own_times(work.fragment.sha256).together
+        left = max(1.0, together) / cost.together_gain(work.calls, threads, together)
+        tasks = min(len(self.shares), self.state.threads)
+        return work.work_ms / min(left, cost.together_gain(tasks, threads, together))
 
     def ahead_ms(self, now_ms: float, due_ms: float) -> float:
         """Return the work that is done before what is due at `due_ms`, as if none of it had begun."""

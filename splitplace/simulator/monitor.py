@@ -95,7 +95,13 @@ class Monitor:
         """Return the state of all hosts."""
         self._sequence += 1
         nodes = tuple([self._state(machine) for machine in self._world.machines.values()])
-        return ClusterState(sequence=self._sequence, hop_ms=self.hop_ms, nodes=nodes)
+        around = self._world.surroundings
+        return ClusterState(
+            sequence=self._sequence,
+            hop_ms=self.hop_ms,
+            broker_megabytes_per_second=around.broker_bandwidth if around.through_broker else None,
+            nodes=nodes,
+        )
 
     def _state(self, machine: Machine) -> NodeState:
         name, processor = machine.name, machine.processor

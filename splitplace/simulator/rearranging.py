@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 from splitplace.messages.placing import StagePlacement
 from splitplace.messages.task import TaskPlaced
-from splitplace.policies.cluster import ClusterView, StageWork
+from splitplace.policies.cluster import ClusterView
 from splitplace.policies.placement import ActiveJob, PlacementPolicy, Rearranging
 from splitplace.policies.placement.loading import DemandLoading
 from splitplace.policies.prediction import predict
+from splitplace.policies.stage_work import StageWork
 from splitplace.services.placer.core import PlacerCore, Placing
 
 

@@ -35,6 +35,11 @@ class Surroundings:
     memory_factor: float = 1.0
     extra_latency_ms: float = 0.0
 
+    @property
+    def broker_bandwidth(self) -> float:
+        """Bandwidth of the broker's link as it is simulated, in MB/s."""
+        return self.broker_megabytes_per_second * self.network_factor
+
 
 class World:
     """All machines and what runs on them."""
@@ -53,7 +58,7 @@ class World:
         """Executions by task."""
         self.network = Network(self.events)
         self.surroundings = surroundings
-        broker = surroundings.broker_megabytes_per_second * surroundings.network_factor
+        broker = surroundings.broker_bandwidth
         self.broker_in, self.broker_out = Link(broker), Link(broker)
         self.machines = {name: self._machine(name, host) for name, host in machines}
 

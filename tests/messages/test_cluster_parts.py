@@ -150,6 +150,13 @@ def test_the_first_state_waits_for_its_nodes_until_the_next_moment_and_later_one
     assert reader.take(node("n2")) == ClusterState(sequence=2, nodes=(node("n1"), node("n2")))
 
 
+def test_what_is_known_of_the_brokers_link_is_told_with_the_members() -> None:
+    teller, reader = ClusterTeller(idle_ms=IDLE_MS), ClusterAssembly()
+    for broker in (12.0, 6.0):
+        state = snapshot(node("n1")).model_copy(update={"broker_megabytes_per_second": broker})
+        assert put_together(reader, parts(teller.tell(state, 0.0))) == state
+
+
 def test_nodes_are_told_again_a_few_at_a_time() -> None:
     teller = ClusterTeller(idle_ms=IDLE_MS)
     whole = snapshot(*(node(f"n{number:02}") for number in range(50)))

@@ -3,8 +3,9 @@
 from random import Random
 
 from splitplace.messages.application import Application
-from splitplace.policies.cluster import ClusterView, StageWork
+from splitplace.policies.cluster import ClusterView
 from splitplace.policies.placement import Infeasible, Placement
+from splitplace.policies.stage_work import StageWork
 from tests.support.examples import all_of, cluster, fragment, node
 
 
@@ -30,8 +31,11 @@ def random_view(seed: int, app: Application) -> ClusterView:
                 online=random.random() < 0.9,
             )
             for index in range(random.randint(0, 6))
-        )
+        ),
+        broker=random.choice([None, None, 0.2, 20.0]),
     )
     for index in range(random.randint(0, 3)):
-        view.placed(f"c.{index}", 1, [StageWork(f"n{index}", fragment("x", megabytes=10), 30.0)], 0.0)
+        input_bytes = random.choice([0, 1000, 100_000])
+        work = StageWork(f"n{index}", fragment("x", megabytes=10), 30.0, input_bytes=input_bytes)
+        view.placed(f"c.{index}", 1, [work], 0.0)
     return view

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from splitplace.messages.cluster import FragmentLoad
 from splitplace.messages.placing import StagePlacement
 from splitplace.messages.task import TaskPlaced
-from splitplace.policies.cluster import MAX_OUTSTANDING, STALE_AFTER_MS, ClusterView, StageWork, stage_work
+from splitplace.policies.cluster import MAX_OUTSTANDING, STALE_AFTER_MS, ClusterView
 from splitplace.policies.cost import FETCH_MS
+from splitplace.policies.stage_work import StageWork, stage_work
 from tests.support.examples import cluster, fragment, node, sha, snapshot, three_ways
 
 BIG = fragment("big", megabytes=60)
@@ -247,7 +248,8 @@ def test_published_stages_become_work_with_their_fragments() -> None:
         reason="",
     )
     works = stage_work(app, placed)
-    assert works == (StageWork("a", app.fragment(app.variant("layer").stages[1].fragment), 7.0, calls=1),)
+    piece = app.fragment(app.variant("layer").stages[1].fragment)
+    assert works == (StageWork("a", piece, 7.0, calls=1, input_bytes=4 * piece.input_bytes_per_image),)
 
 
 @pytest.mark.parametrize(

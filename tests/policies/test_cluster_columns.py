@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from splitplace.messages.cluster import NodeState
-from splitplace.policies.cluster import ClusterView, StageWork
+from splitplace.policies.cluster import ClusterView
 from splitplace.policies.prediction import StageSchedule
+from splitplace.policies.stage_work import StageWork
 from tests.support.examples import cluster, fragment, job, node, snapshot, three_ways
 
 FRAGMENTS = [fragment(f"f{index}", megabytes=5 + index, file_bytes=100_000 * index) for index in range(4)]
@@ -20,6 +21,7 @@ def assert_columns_say_what_the_nodes_say(view: ClusterView, now_ms: float) -> N
         ready = columns.ready_ms(now_ms, due_ms)
         expected = [view.ready_ms(name, now_ms, due_ms=due_ms) for name in view.nodes]
         assert list(ready) == pytest.approx(expected)
+    assert list(columns.link_free_ms) == [view.tracked(name).link.free_ms for name in view.nodes]
     assert list(columns.free_bytes()) == [view.free_bytes(name) for name in view.nodes]
     for piece in FRAGMENTS:
         ready = columns.fragment_ready_ms(piece, now_ms)
@@ -77,7 +79,12 @@ def test_columns_follow_whatever_happens_to_the_cluster(seed: int) -> None:
             view.finished(task, now_ms)
         else:
             work = [
-                StageWork(f"n{random.randint(0, 4)}", random.choice(FRAGMENTS), random.uniform(1, 60))
+                StageWork(
+                    f"n{random.randint(0, 4)}",
+                    random.choice(FRAGMENTS),
+                    random.uniform(1, 60),
+                    input_bytes=random.choice([0.0, 1e6]),
+                )
                 for _ in range(random.randint(0, 4))
             ]
             view.placed(task, 1, work, now_ms, due_ms=random.choice([40, 100, 200]))

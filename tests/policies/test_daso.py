@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from splitplace.messages.task import StageReport, TaskFinished
-from splitplace.policies.cluster import ClusterView, StageWork
+from splitplace.policies.cluster import ClusterView
 from splitplace.policies.placement import (
     ActiveJob,
     Infeasible,
@@ -22,6 +22,7 @@ from splitplace.policies.placement.objective import Charged, charged, objective,
 from splitplace.policies.placement.surrogate import SHAPES
 from splitplace.policies.placement.weights import pretrained_weights
 from splitplace.policies.scoring import reward_of
+from splitplace.policies.stage_work import StageWork
 from splitplace.policies.state import StateError
 from tests.support.examples import all_of, cluster, job, node, request, three_ways
 

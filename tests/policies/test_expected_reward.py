@@ -1,6 +1,7 @@
 """Our own policy: expected reward under learnt distributions, less what others lose."""
 
 import json
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -25,6 +26,7 @@ def arm(
         foreseen_ms=predicted_ms,
         wait_ms=wait_ms,
         work_ms=work_ms,
+        burden_ms=work_ms,
     )
 
 
@@ -108,6 +110,14 @@ def test_what_others_lose_grows_with_the_work() -> None:
     free, some, twice = (scores[name] for name in works)
     assert free > some
     assert free - twice == pytest.approx(2 * (free - some))
+
+
+def test_what_keeps_the_brokers_link_costs_others_as_work_does() -> None:
+    made = policy()
+    busy_system(made, load_ms=100.0)
+    tensors = replace(LIGHT, burden_ms=400.0)
+    scores = made.decide(context(HEAVY, tensors, deadline_ms=5000.0, load_ms=50.0)).scores
+    assert 0.95 - scores["layer"] == pytest.approx(0.9 - scores["semantic"], abs=0.02)
 
 
 def test_a_task_that_would_be_late_on_idle_nodes_too_is_no_reason_to_charge_others() -> None:

@@ -8,12 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitplace.messages.application import Application
-from splitplace.policies.cluster import ClusterView, StageWork
+from splitplace.policies.cluster import ClusterView
 from splitplace.policies.placement import Placement, place
 from splitplace.policies.placement.demand import Demand
 from splitplace.policies.placement.earliest_finish import EarliestFinish
 from splitplace.policies.placement.loading import DemandLoading
 from splitplace.policies.placement.loading_programme import MAX_COLUMNS, Programme, Way
+from splitplace.policies.stage_work import StageWork
 from tests.support.examples import application, chain, cluster, fragment, job, node, request, three_ways
 from tests.support.free_stages import free_application
 from tests.support.messages import decided

@@ -10,7 +10,7 @@ from splitplace.messages.cluster import NodeState, PreparedFragment
 from splitplace.messages.limits import MEBIBYTE
 from splitplace.messages.measured_memory import MeasuredMemory
 from splitplace.policies import cost
-from splitplace.policies.cluster import ClusterView, StageWork
+from splitplace.policies.cluster import ClusterView
 from splitplace.policies.memory import (
     activation_bytes,
     described_bytes,
@@ -22,6 +22,7 @@ from splitplace.policies.memory import (
     preparation,
     preparing_bytes,
 )
+from splitplace.policies.stage_work import StageWork
 from tests.support import examples
 
 BUDGET = 64 * MEBIBYTE

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from splitplace.messages.application import Application
 from splitplace.messages.cluster import NodeState
-from splitplace.policies.cluster import ClusterView, StageWork
+from splitplace.policies.cluster import ClusterView
 from splitplace.policies.placement import (
     PLACEMENT_POLICIES,
     Infeasible,
@@ -20,6 +20,7 @@ from splitplace.policies.placement import (
     placement_policy,
 )
 from splitplace.policies.prediction import StageSchedule, predict
+from splitplace.policies.stage_work import StageWork
 from tests.policies.placements import placed, random_view
 from tests.support.examples import (
     FEATURES,

@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from splitplace.messages.cluster import ClusterState, FragmentTiming
-from splitplace.policies.cluster import ClusterView, StageWork
+from splitplace.policies.cluster import ClusterView
 from splitplace.policies.cost import FETCH_MS, HOP_MS, RETURN_HOPS
 from splitplace.policies.prediction import Job, predict
+from splitplace.policies.stage_work import StageWork
 from tests.support.examples import all_of, cluster, job, node, three_ways
 
 LOGITS_BYTES = 8
@@ -193,6 +194,49 @@ def test_what_a_node_has_to_do_already_and_what_it_must_fetch_come_first() -> No
     assert busy == pytest.approx(base + 100 - arrival)
     assert urgent == pytest.approx(base)
     assert cold == pytest.approx(base + FETCH_MS - arrival)
+
+
+def test_tensors_wait_for_those_of_tasks_that_were_placed_before() -> None:
+    app = three_ways(image_ms=0.0)
+    view = cluster(*(node(name, link=1.0, loaded=all_of(app)) for name in "ab"))
+    nodes = {"whole-0": "a"}
+    free = predict(view, job(app, "whole", 4), nodes, 0.0).response_ms
+    view.placed("c.other", 1, [StageWork("a", app.fragments[0], 0.0, input_bytes=50_000)], 0.0)
+    busy, idle = (predict(view, job(app, "whole", 4), nodes, 0.0, idle=idle) for idle in (False, True))
+    assert busy.response_ms == pytest.approx(free + 50)
+    assert idle.response_ms == pytest.approx(free)
+    assert predict(view, job(app, "whole", 4), {"whole-0": "b"}, 0.0).response_ms == pytest.approx(free)
+    assert predict(view, job(app, "whole", 4), nodes, 50.0).response_ms == pytest.approx(free)
+    view.finished("c.other", 10.0)
+    assert predict(view, job(app, "whole", 4), nodes, 10.0).response_ms == pytest.approx(free)
+
+
+def test_tasks_share_the_brokers_link_where_its_bandwidth_is_known() -> None:
+    app = three_ways(image_ms=0.0)
+    states = [node(name, link=100.0, up=100.0, loaded=all_of(app)) for name in "ab"]
+    nodes = {"whole-0": "a"}
+    unknown, known = cluster(*states), cluster(*states, broker=1.0)
+    free = predict(known, job(app, "whole", 4), nodes, 0.0).response_ms
+    slower_ms = 4 * (PIXELS_BYTES + LOGITS_BYTES) * (1 / 1000 - 1 / 100_000)
+    assert free - predict(unknown, job(app, "whole", 4), nodes, 0.0).response_ms == pytest.approx(slower_ms)
+    for view in (unknown, known):
+        view.placed("c.other", 1, [StageWork("b", app.fragments[0], 0.0, input_bytes=1e6)], 0.0)
+    busy, idle = (predict(known, job(app, "whole", 4), nodes, 0.0, idle=idle) for idle in (False, True))
+    assert busy.response_ms == pytest.approx(free + 4 * (PIXELS_BYTES + LOGITS_BYTES) / 1000)  # half of it
+    assert idle.response_ms == pytest.approx(free)
+    assert known.load_ms(0.0) == pytest.approx(1000.0)
+    assert unknown.load_ms(0.0) == 0.0
+    assert known.delays("a", 999.0)
+    assert not known.delays("a", 1001.0)
+
+
+def test_what_a_job_takes_of_the_brokers_link_counts_as_work_of_all_nodes() -> None:
+    app = three_ways()
+    known = cluster(node("a"), node("b"), broker=1.0)
+    assert known.burden_ms(5.0, 10_000) == pytest.approx(20.0)  # 10 ms, and two nodes
+    assert known.burden_ms(50.0, 10_000) == 50.0
+    assert cluster(node("a")).burden_ms(5.0, 1e12) == 5.0
+    assert job(app, "layer", 4).carried_bytes == 4 * (PIXELS_BYTES + 2 * FEATURES_BYTES)
 
 
 def test_a_node_without_speed_or_link_never_answers() -> None:

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from splitplace.messages.application import Application
 from splitplace.messages.groupings import grouped
-from splitplace.policies.cluster import ClusterView, StageWork
+from splitplace.policies.cluster import ClusterView
 from splitplace.policies.placement import Infeasible, Placement
 from splitplace.policies.placement.earliest_finish import EarliestFinish
 from splitplace.policies.prediction import predict
+from splitplace.policies.stage_work import StageWork
 from tests.support.examples import cluster, fragment, job, node, request, snapshot
 from tests.support.free_stages import free_application
 

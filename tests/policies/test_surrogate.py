@@ -5,7 +5,6 @@ from itertools import product
 import numpy as np
 import pytest
 
-from splitplace.policies.cluster import StageWork
 from splitplace.policies.cluster_columns import ClusterColumns
 from splitplace.policies.placement.features import KINDS, PlacingJob, Problem, build_problem
 from splitplace.policies.placement.search import FreeMemory, local_search, mirror_ascent, one_hot, rounded
@@ -32,6 +31,7 @@ from splitplace.policies.placement.training import (
     rank_correlation,
 )
 from splitplace.policies.placement.weights import weights_of, weights_state
+from splitplace.policies.stage_work import StageWork
 from splitplace.policies.state import Json, StateError
 from tests.support.examples import all_of, cluster, job, node, three_ways
 

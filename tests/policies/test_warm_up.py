@@ -1,8 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splitplace.policies.cluster import StageWork
 from splitplace.policies.placement.warm_up import warm_up
+from splitplace.policies.stage_work import StageWork
 from tests.support.examples import all_of, application, chain, cluster, fragment, node, three_ways
 
 APP = three_ways()  # whole 3 MB, three layers of 1 MB, two branches of .6 MB

@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 from splitplace.messages.cluster import ClusterState
 from splitplace.simulator.monitor import Monitor
-from tests.simulator.worlds import SCORE, fragment, job, world
+from splitplace.simulator.world import Surroundings, World
+from tests.simulator.worlds import SCORE, fragment, host, job, world
 
 
 def test_what_is_said_of_a_busy_a_slowed_and_a_dead_host_is_a_message_that_live_services_accept() -> None:
@@ -22,6 +25,14 @@ def test_what_is_said_of_a_busy_a_slowed_and_a_dead_host_is_a_message_that_live_
     assert busy.queue_length == 1
     assert [timing.milliseconds_per_image for timing in slowed.timings] == [100.0]
     assert not dead.online
+
+
+def test_the_brokers_link_is_told_where_all_tensors_cross_it() -> None:
+    application = job([fragment("x")]).application
+    apart = Surroundings(12.0, network_factor=0.5)
+    for around, told in [(apart, None), (replace(apart, through_broker=True), 6.0)]:
+        monitor = Monitor(World([("a", host())], around), [application])
+        assert monitor.snapshot().broker_megabytes_per_second == told
 
 
 def test_nothing_is_said_anew_of_a_host_where_nothing_happened() -> None:

@@ -179,13 +179,13 @@ def node(
     )
 
 
-def snapshot(*nodes: NodeState) -> ClusterState:
-    return ClusterState(sequence=1, nodes=nodes)
+def snapshot(*nodes: NodeState, broker: float | None = None) -> ClusterState:
+    return ClusterState(sequence=1, broker_megabytes_per_second=broker, nodes=nodes)
 
 
-def cluster(*nodes: NodeState, now_ms: float = 0.0) -> ClusterView:
+def cluster(*nodes: NodeState, now_ms: float = 0.0, broker: float | None = None) -> ClusterView:
     view = ClusterView()
-    view.apply(snapshot(*nodes), now_ms)
+    view.apply(snapshot(*nodes, broker=broker), now_ms)
     return view
 
 

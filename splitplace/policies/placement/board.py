@@ -46,10 +46,11 @@ class Board:
         self._work_ms = np.array([columns.work_ms(fragment, *calls) for fragment in fragments])
         self._room = Room(job, columns, usable) if room is None else room
         self._input_bytes = np.array([fragment.input_bytes_per_image for fragment in fragments])
+        self._byte_ms, self._up_byte_ms = columns.shared_byte_ms(schedule.broker_megabytes_per_second)
         self._returns_ms = self._all_returns_ms()
         start_ms = schedule.start_ms
         self._inputs_ms = self._received_ms(
-            self._input_bytes[:, None] * columns.byte_ms, start_ms, start_ms, columns.latency_ms
+            self._input_bytes[:, None] * self._byte_ms, start_ms, start_ms, columns.latency_ms
         )
         """[S, N] each: when the first and the last input could arrive, for stages that read the task."""
 
@@ -59,7 +60,7 @@ class Board:
         sinks = [name for name in self._row if name in job.sinks]
         last_bytes = np.array([job.fragments[name].output_bytes_per_image for name in sinks])
         last_bytes *= job.micro_batches[-1]
-        returns_ms = last_bytes[:, None] * self.columns.up_byte_ms + self.columns.latency_ms
+        returns_ms = last_bytes[:, None] * self._up_byte_ms + self.columns.latency_ms
         returns_ms += RETURN_HOPS * self.schedule.cluster.hop_ms
         return dict(zip(sinks, returns_ms, strict=True))
 
@@ -85,7 +86,7 @@ class Board:
             source = self.schedule.offers[stage.source]
             senders = [self.columns.index[share.node] for share in source.shares]
             up_byte_ms, latency_ms, ratios = (
-                self.columns.up_byte_ms,
+                self._up_byte_ms,
                 self.columns.latency_ms,
                 self.columns.output_ratio(self._source(stage)),
             )
@@ -138,7 +139,7 @@ class Board:
                 columns = self.columns
                 first_ms, last_ms = self._passed_on_ms(
                     self._input_bytes[row] * columns.output_ratio(self._source(stage)),
-                    columns.up_byte_ms,
+                    self._up_byte_ms,
                     columns.latency_ms,
                     *finish_ms[stage.source],
                 )
@@ -167,8 +168,8 @@ class Board:
         """
         columns = self.columns
         chunk_bytes = np.minimum(size * self.schedule.job.micro_batch, CHUNK_BYTES)
-        relay_ms = chunk_bytes * np.minimum(columns.byte_ms, up_byte_ms)
-        image_ms = size * np.maximum(columns.byte_ms, up_byte_ms)
+        relay_ms = chunk_bytes * np.minimum(self._byte_ms, up_byte_ms)
+        image_ms = size * np.maximum(self._byte_ms, up_byte_ms)
         way_ms = columns.latency_ms + latency_ms + relay_ms
         return self._received_ms(image_ms, first_ms, last_ms, way_ms)
 
@@ -185,6 +186,7 @@ class Board:
         """
         sizes = self.schedule.job.micro_batches
         way_ms = way_ms + self.schedule.cluster.hop_ms
+        first_ms = np.maximum(first_ms, self.columns.link_free_ms)
         received_ms = first_ms + sizes[0] * image_ms + way_ms
         if len(sizes) == 1:
             return received_ms, received_ms

@@ -11,8 +11,9 @@ from typing_extensions import override
 from splitplace.messages.limits import MAX_DEADLINE_MS
 from splitplace.messages.placing import ForeseenPlacement
 from splitplace.messages.task import TaskFinished
-from splitplace.policies.cluster import ClusterView, StageWork
+from splitplace.policies.cluster import ClusterView
 from splitplace.policies.prediction import Estimate, Job, PlacedShare, StageSchedule
+from splitplace.policies.stage_work import StageWork, share_of
 from splitplace.policies.state import State
 
 
@@ -65,9 +66,18 @@ class Placement:
 
     def stage_work(self) -> tuple[StageWork, ...]:
         """Return the work of each share on its node, for the ledger."""
-        fragments, calls = self.job.fragments, len(self.job.micro_batches)
+        fragments, sizes, calls = self.job.fragments, self.job.input_bytes, len(self.job.micro_batches)
         return tuple(
-            [StageWork(share.node, fragments[share.stage], share.work_ms, calls) for share in self.shares]
+            [
+                StageWork(
+                    share.node,
+                    fragments[share.stage],
+                    share.work_ms,
+                    calls,
+                    sizes[share.stage] * share_of(share.micro_batches, calls),
+                )
+                for share in self.shares
+            ]
         )
 
 

@@ -211,11 +211,13 @@ class _Options:
             needed_bytes=needed_bytes,
             crossing_bytes=images * left * table.crossing_bytes,
         )
+        size = request.job.carried_bytes  # of the manifest's stages: those to come are not known yet
+        byte_ms, up_byte_ms = columns.shared_byte_ms(cluster.broker_megabytes_per_second(size, now_ms))
         self._nodes = NodeColumns(
             ready_ms=columns.ready_ms(now_ms, request.due_ms)[chosen],
             free_bytes=columns.free_bytes()[chosen],
-            byte_ms=columns.byte_ms[chosen],
-            up_byte_ms=columns.up_byte_ms[chosen],
+            byte_ms=byte_ms[chosen],
+            up_byte_ms=up_byte_ms[chosen],
             latency_ms=columns.latency_ms[chosen],
             hop_ms=cluster.hop_ms,
         )

@@ -161,7 +161,7 @@ class ExpectedReward(SplitPolicy):
             at_stake,
             too_late + on_time * at_stake,
             at_stake * sqrt(smoothed * (1 - smoothed) / (belief.tasks + 3)),
-            (arm.work_ms or 0.0) * price,
+            (arm.burden_ms or 0.0) * price,
         )
 
     def _observe(self, context: SplitContext, arm: Arm, chosen: Prospect) -> None:
@@ -169,11 +169,11 @@ class ExpectedReward(SplitPolicy):
 
         Others count as the cause if the task is predicted to be in time without waiting.
         """
-        if arm.work_ms is None or arm.wait_ms is None or arm.predicted_ms is None:
+        if arm.burden_ms is None or arm.wait_ms is None or arm.predicted_ms is None:
             return
         in_time_alone = arm.predicted_ms - arm.wait_ms <= context.slack_ms
         lost = (1 - chosen.on_time) * chosen.at_stake if in_time_alone else 0.0
-        self._congestion.observe(context.load_ms, arm.work_ms, lost)
+        self._congestion.observe(context.load_ms, arm.burden_ms, lost)
 
     # --- learning --------------------------------------------------------------------------------------
 

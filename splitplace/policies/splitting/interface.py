@@ -39,6 +39,9 @@ class Arm:
     """Part of `foreseen_ms` that is waiting for other tasks; None = unknown."""
     work_ms: float | None = None
     """Computing time of all its stages on the foreseen nodes; None = unknown."""
+    burden_ms: float | None = None
+    """What it takes of what is scarcer, as computing time: `work_ms`, or more where its tensors keep the
+    broker's link for longer; None = unknown."""
 
     def estimate(self, score: float | None = None) -> VariantEstimate:
         """Return the part of a published decision. A score that is not finite is left out."""
@@ -50,6 +53,7 @@ class Arm:
             note=self.note[:1000],
             work_ms=self.work_ms,
             wait_ms=self.wait_ms,
+            burden_ms=self.burden_ms,
             score=score if score is not None and isfinite(score) else None,
         )
 

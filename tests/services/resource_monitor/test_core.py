@@ -70,6 +70,12 @@ def test_what_a_node_measured_of_its_link_replaces_what_is_assumed() -> None:
     assert state.latency_ms == 3.0
 
 
+def test_what_is_known_of_the_brokers_link_is_told() -> None:
+    assert ResourceMonitorCore().cluster(1, 0.0).broker_megabytes_per_second is None
+    told = ResourceMonitorCore(broker_megabytes_per_second=12.0).cluster(1, 0.0)
+    assert told.broker_megabytes_per_second == 12.0
+
+
 def test_the_view_of_a_node_is_what_its_info_and_last_heartbeat_say() -> None:
     tracker = joined()
     (state,) = tracker.cluster(9, 400.0).nodes
