@@ -148,17 +148,20 @@ class Video:
             raise MissingExtraError("splitplace camera", "av", "camera") from error
         options = {"rtsp_transport": "tcp"} if self._scheme.startswith("rtsp") else {}
         kind = "v4l2" if self._is_device else None
-        number = 0
+        number, heard_s = 0, time.monotonic()
         try:
             with av.open(self.place, format=kind, options=options, timeout=(_OPEN_S, _READ_S)) as container:
                 if not container.streams.video:
                     raise SourceError(f"{self._shown} has no pictures")
                 for frame in container.decode(video=0):
+                    heard_s = time.monotonic()
                     at_s = time.monotonic() if self.is_live else float(frame.time or 0.0)
                     yield Frame(f"frame-{number:06}", at_s, partial(_jpeg, frame), partial(_grey, frame))
                     number += 1
         except av.error.ExitError as error:
-            raise SourceError(f"{self._shown} cannot be read: nothing came for {_READ_S:.0f} s") from error
+            # How many times the library waits before it gives up depends on the protocol.
+            silent_s = time.monotonic() - heard_s
+            raise SourceError(f"{self._shown} cannot be read: nothing came for {silent_s:.0f} s") from error
         except (av.error.FFmpegError, OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             is_vague = not number and self._scheme in _NETWORK and getattr(error, "errno", 0) == errno.EIO
