@@ -27,7 +27,8 @@ BootId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
 MAX_FRAGMENTS_LISTED = 256
 
-Bandwidth = Annotated[float, Field(ge=1e-3, le=1e9, allow_inf_nan=False)]
+LEAST_BANDWIDTH, MOST_BANDWIDTH = 1e-3, 1e9
+Bandwidth = Annotated[float, Field(ge=LEAST_BANDWIDTH, le=MOST_BANDWIDTH, allow_inf_nan=False)]
 """In MB/s."""
 
 

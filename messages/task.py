@@ -179,9 +179,9 @@ class VariantEstimate(Part):
     work_ms: Milliseconds | None = None
     """Computing time of all its stages together; None where it cannot run now."""
     burden_ms: Milliseconds | None = None
-    """The same, or more where its tensors keep the broker's link for longer; None = unknown."""
+    """The same, or the time of its tensors on the broker's link times all nodes, if that is more."""
     wait_ms: Milliseconds | None = None
-    """Part of the prediction that is waiting for other tasks' work; None = unknown."""
+    """Part of the prediction that is waiting for other tasks; None = unknown."""
     score: Annotated[float, Field(ge=-1e18, le=1e18, allow_inf_nan=False)] | None = None
     """The policy's score in its own units, higher is better; None where it gave none."""
 
@@ -204,7 +204,7 @@ class TaskDecided(Message):
     deadline_ms: Milliseconds | None = None
     """The task's deadline, from its arrival; `slack_ms` of it was left at the decision."""
     load_ms: Milliseconds = 0.0
-    """Mean backlog of the live nodes."""
+    """Mean backlog of the live nodes, or that of the broker's link if it is longer."""
     link_megabytes_per_second: NonNegative = 0.0
     """Mean bandwidth of the live nodes."""
     grace_ms: Milliseconds | None = None

@@ -64,7 +64,7 @@ def place_again(
     behind = frozenset({lost}) if lost is not None else laggards(application, placed, lagging.outputs)
     first_work = stage_work(application, placed)
     start_ms = now_ms + HOPS_TO_DISPATCH * cluster.hop_ms
-    waits_ms = {name: cluster.ready_ms(name, now_ms) - now_ms for name in cluster.nodes}
+    waits_ms = {name: cluster.wait_ms(name, now_ms) for name in cluster.nodes}
 
     def note(*work: StageWork) -> None:
         cluster.placed(lagging.task, lagging.attempt, work, now_ms, due_ms=due_ms)

@@ -278,12 +278,12 @@ class SplitterCore:
             foreseen_ms=foreseen_ms,
             wait_ms=self._wait_ms(found, now_ms) if self._waits else None,
             work_ms=work_ms,
-            burden_ms=self._cluster.burden_ms(work_ms, found.job.carried_bytes),
+            burden_ms=self._cluster.burden_ms(work_ms, found.prediction.carried_bytes),
         )
 
     def _wait_ms(self, found: Placement, now_ms: float) -> float:
         """Return how much of a predicted time is waiting for other tasks."""
-        if not self._cluster.delays(found.node_names, now_ms):
+        if all(self._cluster.wait_ms(name, now_ms) <= 0 for name in found.node_names):
             return 0.0
         start_ms = now_ms + HOPS_TO_DISPATCH * self._cluster.hop_ms
         alone = scheduled(self._cluster, found.job, found.shares, now_ms, start_ms=start_ms, idle=True)

@@ -85,7 +85,8 @@ class Cluster(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     groups: Annotated[tuple[NodeGroup, ...], Field(min_length=1, max_length=MOST_NODES)]
-    broker_link: Positive = BROKER_LINK
+    broker_link: Positive | None = None
+    """MB/s; None where nobody has said it: then `BROKER_LINK` is assumed, and policies do not know it."""
 
     @property
     def count(self) -> int:
@@ -105,7 +106,7 @@ class Cluster(BaseModel):
             for group in self.groups
         ]
         return Machines.model_validate(
-            {"broker": {"megabytes_per_second": self.broker_link}, "host": tuple(hosts)}
+            {"broker": {"megabytes_per_second": self.broker_link or BROKER_LINK}, "host": tuple(hosts)}
         )
 
     def with_one_more(self, name: str, kind: NodeKind) -> "Cluster":
@@ -176,10 +177,10 @@ def read_nodes(path: Path, kinds: Mapping[str, NodeKind] | None = None) -> Clust
         raise NodesError(f"{path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
         raise NodesError(f"{path}: {error}") from error
-    return _cluster(groups, broker.get("link", BROKER_LINK) if isinstance(broker, dict) else BROKER_LINK)
+    return _cluster(groups, broker.get("link") if isinstance(broker, dict) else None)
 
 
-def from_states(states: Iterable[NodeState], *, broker_link: float = BROKER_LINK) -> Cluster:
+def from_states(states: Iterable[NodeState], *, broker_link: float | None = None) -> Cluster:
     """Return the nodes of a running cluster as they have measured themselves, each a kind of its own.
 
     Raises:
@@ -290,7 +291,7 @@ def _checked(name: str, count: object, kind: Mapping[str, object]) -> NodeGroup:
         raise NodesError(f"{name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
-def _cluster(groups: list[NodeGroup], broker_link: float = BROKER_LINK) -> Cluster:
+def _cluster(groups: list[NodeGroup], broker_link: float | None = None) -> Cluster:
     names = [group.name for group in groups]
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:

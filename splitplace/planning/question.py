@@ -108,6 +108,7 @@ class Question:
             hosts=self.cluster.count,
             discipline="deadline",
             through_broker=True,
+            broker_known=self.cluster.broker_link is not None,
             mobility=False,
             replicas=MOST_REPLICAS,
             monitor_s=MONITOR_S,

@@ -36,10 +36,6 @@ class _Placed:
     due_ms: float
     stale_ms: float
 
-    @property
-    def input_bytes(self) -> float:
-        return sum([stage.input_bytes for stage in self.work])
-
     def repeats(self, attempt: int, work: tuple[StageWork, ...], due_ms: float) -> bool:
         """Whether another note says the same."""
         return (attempt, due_ms, work) == (self.attempt, self.due_ms, self.work)
@@ -74,8 +70,6 @@ class ClusterView:
         self._latest: tuple[ClusterState | None, float] = None, nan
         self._hop_ms = cost.HOP_MS
         self._broker = LinkBacklog()
-        self._broker_byte_ms = 0.0
-        """Time of a byte on the broker's link; 0 where nobody said that it can be too slow."""
         self._columns: ClusterColumns | None = None
 
     # --- what happens ----------------------------------------------------------------------------------
@@ -91,7 +85,7 @@ class ClusterView:
         self._sequence = snapshot.sequence
         self._hop_ms = cost.HOP_MS if snapshot.hop_ms is None else snapshot.hop_ms
         broker = snapshot.broker_megabytes_per_second
-        self._broker_byte_ms = 0.0 if broker is None else cost.transfer_ms(1, broker)
+        self._broker.change(0.0 if broker is None else cost.transfer_ms(1, broker), now_ms)
         self._forget_stale(now_ms)
         nodes = {}
         for state in snapshot.usable:
@@ -145,8 +139,8 @@ class ClusterView:
                 self._add(node, task, stage, now_ms, due_ms)
                 end_ms = max(end_ms, node.busy_until_ms)
         stale_ms = max(forget_ms, end_ms + max(STALE_AFTER_MS, end_ms - now_ms))
-        note = self._ledger[task] = _Placed(attempt, placed_work, due_ms, stale_ms)
-        self._broker.put(note.input_bytes, self._broker_byte_ms, now_ms)
+        self._ledger[task] = _Placed(attempt, placed_work, due_ms, stale_ms)
+        self._broker.put(task, sum([stage.input_bytes for stage in placed_work]), now_ms)
         self._next_stale_ms = min(self._next_stale_ms, stale_ms)
 
     def finished(self, task: str, now_ms: float) -> None:
@@ -209,34 +203,33 @@ class ClusterView:
         """Return the mean backlog of the live nodes, or that of the broker's link if it is longer."""
         return max(_mean(self.columns.load_ms(now_ms)), self._broker.backlog_ms(now_ms))
 
-    def broker_megabytes_per_second(self, size: float, now_ms: float, *, idle: bool = False) -> float:
-        """Return what the broker's link has for a job; infinite where it is not known.
+    def broker_byte_ms(self, size: float, now_ms: float, *, idle: bool = False) -> float:
+        """Return the time of a byte of a job on the broker's link; 0 where its bandwidth is not known.
 
         Args:
             size: bytes of the job, which shares the link with outstanding tasks.
             now_ms: the present moment.
             idle: as if it carried nothing else.
         """
-        byte_ms = self._broker_byte_ms
-        if not byte_ms:
-            return inf
-        backlog_bytes = 0.0 if idle else self._broker.backlog_ms(now_ms) / byte_ms
-        return share_of_link(size, backlog_bytes, len(self._ledger)) / byte_ms / 1000
+        byte_ms = self._broker.byte_ms
+        if idle or not byte_ms:
+            return byte_ms
+        backlog_bytes = self._broker.backlog_ms(now_ms) / byte_ms
+        return byte_ms / share_of_link(size, backlog_bytes, len(self._ledger))
 
     def burden_ms(self, work_ms: float, size: float) -> float:
-        """Return what a job takes of the scarcer resource, as computing time of all nodes together.
+        """Return the larger of a job's shares of nodes and broker's link, as computing time of all nodes.
 
         Args:
             work_ms: its computing time.
             size: bytes that it brings over the broker's link.
         """
-        return max(work_ms, len(self._nodes) * size * self._broker_byte_ms)
+        return max(work_ms, len(self._nodes) * size * self._broker.byte_ms)
 
-    def delays(self, names: Iterable[str], now_ms: float) -> bool:
-        """Whether anything that was placed delays a job on these nodes. Raises as `ready_ms` does."""
-        return self._broker.free_ms > now_ms or any(
-            self.ready_ms(name, now_ms) > now_ms or self._nodes[name].link.free_ms > now_ms for name in names
-        )
+    def wait_ms(self, name: str, now_ms: float) -> float:
+        """Return for how long what was placed delays work on a node, or its inputs. Raises as `ready_ms`."""
+        links_ms = max(self._nodes[name].link.backlog_ms(now_ms), self._broker.backlog_ms(now_ms))
+        return max(links_ms, self.ready_ms(name, now_ms) - now_ms)
 
     @property
     def link_megabytes_per_second(self) -> float:
@@ -344,7 +337,7 @@ class ClusterView:
         share.work_ms += work_ms
         share.fragments.append(fragment)
         node.earlier.put(task, share.due_ms, share.work_ms)
-        node.link.put(work.input_bytes, node.byte_ms, now_ms)
+        node.link.put(task, work.input_bytes, now_ms)
         users = node.users.get(fragment.sha256, 0)
         node.users[fragment.sha256] = users + 1
         if not users:
@@ -360,15 +353,14 @@ class ClusterView:
     def _withdraw(self, task: str, placed: _Placed, now_ms: float, *, done: bool) -> None:
         """Take a task out of the ledger: `done` work has passed, other work will never come."""
         del self._ledger[task]
-        self._broker.drop(placed.input_bytes, self._broker_byte_ms, now_ms, done=done)
+        self._broker.drop(task, now_ms)
         for name in {stage.node for stage in placed.work}:
             node = self._nodes.get(name)
             share = node.shares.pop(task, None) if node is not None else None
             if node is None or share is None:
                 continue  # the node died or restarted since
             node.earlier.drop(task, share.due_ms)
-            received = sum([stage.input_bytes for stage in placed.work if stage.node == name])
-            node.link.drop(received, node.byte_ms, now_ms, done=done)
+            node.link.drop(task, now_ms)
             for fragment in share.fragments:
                 node.users[fragment.sha256] -= 1
                 if not node.users[fragment.sha256] or node.exclusive:

@@ -168,13 +168,6 @@ class ClusterColumns:
         """Return the backlog of each node."""
         return np.maximum(0.0, self._busy_until_ms - now_ms)
 
-    def shared_byte_ms(self, broker_megabytes_per_second: float) -> tuple[Floats, Floats]:
-        """Return `byte_ms` and `up_byte_ms` where the broker's link has no more than this for a job."""
-        least_ms = cost.transfer_ms(1, broker_megabytes_per_second)
-        if least_ms == 0:
-            return self.byte_ms, self.up_byte_ms
-        return np.maximum(self.byte_ms, least_ms), np.maximum(self.up_byte_ms, least_ms)
-
     def unexplained_ms(self, now_ms: float) -> Floats:
         """Return the work of each node that no ledger explains."""
         return np.maximum(0.0, self._unexplained_until_ms - now_ms)

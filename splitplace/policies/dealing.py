@@ -45,6 +45,8 @@ class ReadyInput(NamedTuple):
     """From the sender to the broker."""
     ratio: float = 1.0
     """What is left of it when the sender has encoded it."""
+    broker_ms: float = 0.0
+    """When the broker's link has carried it; 0 where that never takes longer."""
 
 
 class Dealt(NamedTuple):
@@ -96,6 +98,7 @@ def deal(
             if given is not None and given[number] != node:
                 continue
             crossed_ms = max(begin_ms, received_ms[node]) + size * max(made.byte_ms, replica.byte_ms)
+            crossed_ms = max(crossed_ms, made.broker_ms)
             way_ms = hop_ms + made.latency_ms + replica.latency_ms
             way_ms += chunk_bytes * min(made.byte_ms, replica.byte_ms)
             finish_ms = max(crossed_ms + way_ms, free_ms[node])

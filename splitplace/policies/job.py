@@ -65,8 +65,13 @@ class Job:
     @cached_property
     def micro_batches(self) -> tuple[int, ...]:
         """Sizes of all micro-batches; only the last may be smaller."""
-        full, rest = divmod(self.batch, self.micro_batch)
-        return (self.micro_batch,) * full + ((rest,) if rest else ())
+        return micro_batches(self.batch, self.micro_batch)
+
+
+def micro_batches(batch: int, micro_batch: int) -> tuple[int, ...]:
+    """Return the sizes of all micro-batches of a batch; only the last may be smaller."""
+    full, rest = divmod(batch, micro_batch)
+    return (micro_batch,) * full + ((rest,) if rest else ())
 
 
 def input_bytes(variant: Variant, fragments: Mapping[str, Fragment], batch: int) -> Mapping[str, float]:

@@ -1,44 +1,81 @@
 """What a link still has to carry for tasks that were placed. Pure.
 
 A fluid model: the bytes of a task count from its placement, as if all of them were there, and drain as fast
-as the link carries them. So bytes that wait for a computation are taken to cross too early. Those of a task
-that has ended are gone.
+as the link carries them, one task after the other. So bytes that wait for a computation are taken to cross
+too early. Those of a task that has ended are gone.
 """
 
-from dataclasses import dataclass
+from collections import OrderedDict
 from math import inf
 
 
-@dataclass(slots=True)
 class LinkBacklog:
     """The bytes of outstanding tasks on one direction of a link. Times are points on the caller's clock."""
 
-    free_ms: float = -inf
-    """When the link has carried all that was placed."""
-    _outstanding_bytes: float = 0.0
+    __slots__ = ("_at_ms", "_left", "_left_bytes", "byte_ms")
 
-    def put(self, size: float, byte_ms: float, now_ms: float) -> None:
-        """Note bytes of a task that is placed now.
+    def __init__(self, byte_ms: float = 0.0) -> None:
+        """A link that has nothing to carry.
 
         Args:
-            size: how many.
-            byte_ms: time of a byte on the link; infinite where there is none.
-            now_ms: the present moment.
+            byte_ms: time of a byte on it; 0: it is never what limits a transfer; infinite: there is none.
         """
-        self._outstanding_bytes += size
-        if size > 0 and byte_ms < inf:
-            self.free_ms = max(now_ms, self.free_ms) + size * byte_ms
+        self.byte_ms = byte_ms
+        self._at_ms = -inf
+        """When the figures below were right."""
+        self._left: OrderedDict[str, float] = OrderedDict()
+        """Bytes of each task, the earliest first."""
+        self._left_bytes = 0.0
 
-    def drop(self, size: float, byte_ms: float, now_ms: float, *, done: bool) -> None:
-        """Take back what was put: it has crossed (`done`), or never will."""
-        self._outstanding_bytes = max(0.0, self._outstanding_bytes - size)
-        if byte_ms < inf:
-            gone_ms = 0.0 if done else size * byte_ms
-            self.free_ms = min(self.free_ms - gone_ms, now_ms + self._outstanding_bytes * byte_ms)
+    @property
+    def free_ms(self) -> float:
+        """When it has carried all that was placed."""
+        return self._at_ms + self._left_bytes * self.byte_ms if self._left_bytes else self._at_ms
 
     def backlog_ms(self, now_ms: float) -> float:
         """Return for how long it still carries what was placed."""
         return max(0.0, self.free_ms - now_ms)
+
+    def put(self, task: str, size: float, now_ms: float) -> None:
+        """Note bytes of a task that is placed now."""
+        self._drain(now_ms)
+        if size > 0 and self.byte_ms:
+            self._left[task] = self._left.get(task, 0.0) + size
+            self._left_bytes += size
+
+    def drop(self, task: str, now_ms: float) -> None:
+        """Forget what it has not carried of a task: that came otherwise, or never will."""
+        self._drain(now_ms)
+        self._take(task, self._left.get(task, 0.0))
+
+    def change(self, byte_ms: float, now_ms: float) -> None:
+        """Note that it is faster or slower from now on."""
+        if byte_ms != self.byte_ms:
+            self._drain(now_ms)
+            self.byte_ms = byte_ms
+            self._drain(now_ms)
+
+    def _drain(self, now_ms: float) -> None:
+        """Bring the figures up to date."""
+        if not self.byte_ms:
+            self._left.clear()
+            self._left_bytes = 0.0
+        elif self._left:
+            carried = max(0.0, now_ms - self._at_ms) / self.byte_ms
+            while self._left and carried > 0:
+                task, size = next(iter(self._left.items()))
+                self._take(task, min(size, carried))
+                carried -= size
+        self._at_ms = max(self._at_ms, now_ms)
+
+    def _take(self, task: str, size: float) -> None:
+        left = self._left.pop(task, 0.0) - size
+        self._left_bytes -= size
+        if left > 0:
+            self._left[task] = left
+            self._left.move_to_end(task, last=False)
+        if not self._left:
+            self._left_bytes = 0.0  # without rounding errors
 
 
 def share_of_link(size: float, backlog_bytes: float, tasks: int) -> float:

@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+Tensors = tuple[Sequence[float], Sequence[float]]
+"""When each is ready, in ms, and its bytes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -13,6 +16,8 @@ class Estimate:
     """From `now_ms` until the gateway has the whole answer; infinite if a node has no link or no speed."""
     work_ms: Mapping[str, float]
     """Computing time of every stage, over all micro-batches and replicas."""
+    carried_bytes: float = 0.0
+    """What the broker's link carries to nodes; 0 where its bandwidth is not known."""
 
 
 class PlacedShare(NamedTuple):
@@ -37,6 +42,8 @@ class Offer(NamedTuple):
     """When the last output is ready; for a sink, when the gateway has it."""
     received_ms: tuple[float, ...] = (0.0,)
     """When the last input has crossed the link of each share's node."""
+    tensors: Tensors = ((), ())
+    """What the broker's link carries for it, where its bandwidth is known."""
 
     @property
     def node(self) -> str:

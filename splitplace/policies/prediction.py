@@ -12,7 +12,7 @@ A variant is an out-tree of stages, so nothing here knows a chain from a star. T
   large as nodes have found them after compression.
 * All tensors that this job brings to a node cross its link one after the other, and after those of tasks
   that were placed before. Where the bandwidth of the broker's link is known, all tasks share it
-  (`ClusterView.broker_megabytes_per_second`).
+  (`ClusterView.broker_byte_ms`), and all tensors of a job share what the job has of it.
 * A node does one call at a time, in the order of arrival. Of two stages that share a node, the later one
   begins when the earlier one is done with all micro-batches: exact if the inputs wait for the node,
   pessimistic if the node waits for its inputs.
@@ -28,11 +28,12 @@ from math import inf
 
 from splitplace.messages.application import INPUT, Fragment, Stage
 from splitplace.messages.cluster import NodeState
+from splitplace.policies.broker_link import BrokerLink
 from splitplace.policies.cluster import ClusterView
 from splitplace.policies.cost import RETURN_HOPS, relay_ms, transfer_ms, work_ms
 from splitplace.policies.dealing import Dealt, ReadyInput, Replica, deal, numbers_by_node
 from splitplace.policies.job import Job
-from splitplace.policies.offer import Estimate, Offer, PlacedShare
+from splitplace.policies.offer import Estimate, Offer, PlacedShare, Tensors
 
 __all__ = ["Estimate", "Job", "Offer", "PlacedShare", "StageSchedule", "on_nodes", "predict", "scheduled"]
 
@@ -47,6 +48,7 @@ class StageSchedule:
         now_ms: the present moment.
         start_ms: when the gateway sends the inputs.
         due_ms: the task's deadline.
+        idle: as if nodes and links had nothing else to do.
     """
 
     cluster: ClusterView
@@ -55,11 +57,10 @@ class StageSchedule:
     start_ms: float
     due_ms: float = inf
     idle: bool = False
-    """As if nodes and links had nothing else to do."""
     offers: dict[str, Offer] = field(default_factory=dict)
     """By stage."""
-    broker_megabytes_per_second: float = field(init=False)
-    """What the broker's link has for the job; infinite where it is not known."""
+    broker: BrokerLink = field(init=False)
+    """What the job has of the broker's link."""
     _free_ms: dict[str, float] = field(default_factory=dict)
     _received_ms: dict[str, float] = field(default_factory=dict)
     """When the link of each node is free of this job's tensors."""
@@ -67,9 +68,8 @@ class StageSchedule:
     """Fragments of this job on each node, by hash."""
 
     def __post_init__(self) -> None:
-        self.broker_megabytes_per_second = self.cluster.broker_megabytes_per_second(
-            self.job.carried_bytes, self.now_ms, idle=self.idle
-        )
+        size = self.job.carried_bytes
+        self.broker = BrokerLink(self.cluster.broker_byte_ms(size, self.now_ms, idle=self.idle))
 
     def fits(self, stage: Stage, node: str) -> bool:
         """Whether the node has memory for the stage's fragment, beside those that are needed there."""
@@ -116,6 +116,11 @@ class StageSchedule:
             if len(source.shares) > 1:
                 return self.offer_shared(stage, (node,))
             sources = source.finish_ms
+        tensors: Tensors = ((), ())
+        if self.broker.byte_ms:
+            image_bytes = self._image_bytes(stage, fragment)
+            tensors = sources, [images * image_bytes for images in sizes]
+            sources = self._held_up(*tensors, [images * input_ms for images in sizes])
         free_ms = self.free_ms(node)
         if stage.fragment not in known.loaded:
             free_ms = max(free_ms, self.cluster.fragment_ready_ms(node, fragment, self.now_ms))
@@ -131,14 +136,14 @@ class StageSchedule:
             finish_ms.append(free_ms)
         end_ms = finish_ms[-1]
         if stage.name in job.sinks:
-            output_ms = transfer_ms(fragment.output_bytes_per_image, self._shared(state.up))
+            output_ms = transfer_ms(fragment.output_bytes_per_image, state.up)
             sent_ms = 0.0
             for ready_ms, images in zip(finish_ms, sizes, strict=True):
                 sent_ms = (ready_ms if ready_ms > sent_ms else sent_ms) + images * output_ms  # noqa: FURB136
             end_ms = sent_ms + state.latency_ms + RETURN_HOPS * self.cluster.hop_ms
         computing_ms = work_ms(len(sizes), job.batch, each_call_ms, each_image_ms)
         share = PlacedShare(stage.name, node, computing_ms)
-        return Offer((share,), finish_ms, end_ms, (received_ms,))
+        return Offer((share,), finish_ms, end_ms, (received_ms,), tensors)
 
     def offer_shared(
         self, stage: Stage, nodes: Sequence[str], *, given: Sequence[str] | None = None
@@ -152,8 +157,9 @@ class StageSchedule:
         """
         replicas = {node: self._replica(stage, node, len(nodes)) for node in nodes}
         image_bytes = self.job.fragments[stage.name].input_bytes_per_image
+        inputs = self._inputs(stage)
         dealt = deal(
-            self._inputs(stage),
+            inputs,
             list(replicas.values()),
             image_bytes,
             given,
@@ -169,7 +175,10 @@ class StageSchedule:
         finish_ms = [each.finish_ms for each in dealt]
         end_ms = self._returned_ms(stage, dealt) if stage.name in self.job.sinks else max(finish_ms)
         received_ms = [max([dealt[number].received_ms for number in numbers[node]]) for node in used]
-        return Offer(tuple(shares), finish_ms, end_ms, tuple(received_ms))
+        tensors: Tensors = ((), ())
+        if self.broker.byte_ms:
+            tensors = _tensors(inputs, image_bytes)
+        return Offer(tuple(shares), finish_ms, end_ms, tuple(received_ms), tensors)
 
     def _share(self, stage: Stage, replica: Replica, numbers: tuple[int, ...]) -> PlacedShare:
         images = sum([self.job.micro_batches[number] for number in numbers])
@@ -178,25 +187,43 @@ class StageSchedule:
 
     def _way(self, stage: Stage, fragment: Fragment, state: NodeState) -> tuple[float, float]:
         """Return the time of an image on its way to a node, and the time of a hop besides."""
-        size: float = fragment.input_bytes_per_image
-        down = self._shared(state.link_megabytes_per_second)
+        size, down = self._image_bytes(stage, fragment), state.link_megabytes_per_second
         if stage.source == INPUT:
             return transfer_ms(size, down), self.cluster.hop_ms + state.latency_ms
-        sender = self.offers[stage.source].node
-        source = self.cluster.nodes[sender]
-        size *= self.cluster.output_ratio(sender, self.job.fragments[stage.source])
-        up = self._shared(source.up)
-        relay = relay_ms(size * self.job.micro_batch, max(up, down))
+        source = self.cluster.nodes[self.offers[stage.source].node]
+        relay = relay_ms(size * self.job.micro_batch, max(source.up, down))
         way_ms = self.cluster.hop_ms + source.latency_ms + state.latency_ms + relay
-        return transfer_ms(size, min(up, down)), way_ms
+        return transfer_ms(size, min(source.up, down)), way_ms
 
-    def _shared(self, megabytes_per_second: float) -> float:
-        """Return what the job has of a node's link: no more than the broker's has for it."""
-        return min(megabytes_per_second, self.broker_megabytes_per_second)
+    def _image_bytes(self, stage: Stage, fragment: Fragment) -> float:
+        """Return the bytes of an image as it is sent to a stage, whose source stands on one node."""
+        size: float = fragment.input_bytes_per_image
+        if stage.source == INPUT:
+            return size
+        sender = self.offers[stage.source].node
+        return size * self.cluster.output_ratio(sender, self.job.fragments[stage.source])
+
+    def _held_up(
+        self, ready_ms: Sequence[float], sizes: Sequence[float], way_ms: Sequence[float]
+    ) -> list[float]:
+        """Return when inputs set out, as if they crossed the node's link later by what the broker's takes.
+
+        Args:
+            ready_ms: when each is ready at its source.
+            sizes: bytes of each.
+            way_ms: time of each on the node's link.
+        """
+        crossed_ms = self.broker.crossed_ms(ready_ms, sizes)
+        return [
+            max(ready, crossed - way)
+            for ready, crossed, way in zip(ready_ms, crossed_ms, way_ms, strict=True)
+        ]
 
     def put(self, stage: Stage, offer: Offer) -> None:
         """Take an offer made for the stage."""
         self.offers[stage.name] = offer
+        if offer.tensors[1]:
+            self.broker.put(*offer.tensors)
         for share, received_ms in zip(offer.shares, offer.received_ms, strict=True):
             self._free_ms[share.node] = offer.until_ms(share)
             self._received_ms[share.node] = received_ms
@@ -204,17 +231,20 @@ class StageSchedule:
 
     def copy(self) -> "StageSchedule":
         """Return an independent copy."""
-        return replace(
+        copy = replace(
             self,
             offers=dict(self.offers),
             _free_ms=dict(self._free_ms),
             _received_ms=dict(self._received_ms),
             _brought={node: dict(brought) for node, brought in self._brought.items()},
         )
+        copy.broker = self.broker.copy()
+        return copy
 
     def prediction(self) -> Estimate:
         """Return the estimate, once every stage was put on a node."""
-        return Estimate(self.response_ms, {name: offer.work_ms for name, offer in self.offers.items()})
+        work_ms = {name: offer.work_ms for name, offer in self.offers.items()}
+        return Estimate(self.response_ms, work_ms, self.broker.carried_bytes)
 
     @property
     def response_ms(self) -> float:
@@ -233,7 +263,7 @@ class StageSchedule:
         return Replica(
             node,
             free_ms,
-            transfer_ms(1, self._shared(state.link_megabytes_per_second)),
+            transfer_ms(1, state.link_megabytes_per_second),
             *self._speed(fragment, node, replicas),
             latency_ms=state.latency_ms,
             received_ms=self.received_ms(node),
@@ -243,7 +273,7 @@ class StageSchedule:
         """Return the inputs of a stage, where they are made."""
         sizes = self.job.micro_batches
         if stage.source == INPUT:
-            return [ReadyInput(self.start_ms, images) for images in sizes]
+            return self._carried(stage, [ReadyInput(self.start_ms, images) for images in sizes])
         source = self.offers[stage.source]
         sent = self.job.fragments[stage.source]
         links = {
@@ -251,12 +281,21 @@ class StageSchedule:
             for share in source.shares
         }
         made = zip(source.finish_ms, sizes, source.nodes, strict=True)
-        return [ReadyInput(ready_ms, images, node, *links[node]) for ready_ms, images, node in made]
+        inputs = [ReadyInput(ready_ms, images, node, *links[node]) for ready_ms, images, node in made]
+        return self._carried(stage, inputs)
+
+    def _carried(self, stage: Stage, inputs: list[ReadyInput]) -> list[ReadyInput]:
+        """Return inputs with the time at which the broker's link has carried them, where that is known."""
+        if not self.broker.byte_ms:
+            return inputs
+        image_bytes = self.job.fragments[stage.name].input_bytes_per_image
+        crossed_ms = self.broker.crossed_ms(*_tensors(inputs, image_bytes))
+        return [each._replace(broker_ms=ms) for each, ms in zip(inputs, crossed_ms, strict=True)]
 
     def _sending(self, node: str) -> tuple[float, float]:
         """Return the time that a node needs to send a byte, and its latency."""
         state = self.cluster.nodes[node]
-        return transfer_ms(1, self._shared(state.up)), state.latency_ms
+        return transfer_ms(1, state.up), state.latency_ms
 
     def _returned_ms(self, stage: Stage, dealt: Sequence[Dealt]) -> float:
         """Return when the gateway has all outputs: each node sends one after the other."""
@@ -274,6 +313,12 @@ class StageSchedule:
         """Return the time of a call and the time of an image in it, where so many nodes share the calls."""
         calls = -(-len(self.job.micro_batches) // replicas)
         return self.cluster.speed(node, fragment, self.job.application.reference_score, calls)
+
+
+def _tensors(inputs: Sequence[ReadyInput], image_bytes: float) -> Tensors:
+    """Return inputs as the broker's link carries them."""
+    sizes = [each.images * image_bytes * each.ratio for each in inputs]
+    return [each.ready_ms for each in inputs], sizes
 
 
 def _finish_ms(output: tuple[Dealt, int]) -> float:
@@ -299,7 +344,7 @@ def scheduled(
         now_ms: the present moment.
         start_ms: when the gateway sends the inputs; default now.
         due_ms: the task's deadline.
-        idle: as if the nodes had no other work.
+        idle: as if nodes and links had nothing else to do.
 
     Raises:
         KeyError: a stage or a micro-batch has no node, or its node is not alive.

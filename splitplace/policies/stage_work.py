@@ -1,11 +1,12 @@
 """What a placed task does on a node: computing, and tensors that its link carries."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from splitplace.messages.application import Application, Fragment
 from splitplace.messages.groupings import as_placed
 from splitplace.messages.task import TaskPlaced
-from splitplace.policies.job import input_bytes
+from splitplace.policies.job import input_bytes, micro_batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ def stage_work(application: Application, placed: TaskPlaced) -> tuple[StageWork,
         GroupingError: the placement does not fit the application.
     """
     grouped, count = as_placed(application, placed), placed.micro_batch_count
+    images = micro_batches(placed.batch, placed.micro_batch)
     sizes = input_bytes(grouped.variant, grouped.fragments, placed.batch)
     return tuple(
         StageWork(
@@ -35,13 +37,18 @@ def stage_work(application: Application, placed: TaskPlaced) -> tuple[StageWork,
             grouped.fragments[stage.stage],
             stage.work_ms,
             count,
-            sizes[stage.stage] * share_of(stage.micro_batches, count),
+            sizes[stage.stage] * share_of(stage.micro_batches, images),
         )
         for stage in placed.stages
         if stage.stage in grouped.fragments
     )
 
 
-def share_of(micro_batches: tuple[int, ...] | None, count: int) -> float:
-    """Return the share of a task's micro-batches that a replica runs; None = all."""
-    return 1.0 if micro_batches is None else len(micro_batches) / count
+def share_of(numbers: tuple[int, ...] | None, images: Sequence[int]) -> float:
+    """Return the share of a batch that a replica runs.
+
+    Args:
+        numbers: its micro-batches; None = all.
+        images: images in each micro-batch of the task.
+    """
+    return 1.0 if numbers is None else sum([images[number] for number in numbers]) / sum(images)

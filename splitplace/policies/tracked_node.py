@@ -55,6 +55,8 @@ class TrackedNode:
     """When the work it reported beyond the ledger would be done by itself: older or slower work."""
     trusted_from_ms: float
     """Reports of queues from before this are outdated: the ledger became empty then."""
+    link: LinkBacklog
+    """What its link has to bring for the tasks in `shares`."""
     exclusive: bool = False
     """Whether each task has fragments of its own here."""
     arriving: dict[str, float] = field(default_factory=dict)
@@ -63,8 +65,6 @@ class TrackedNode:
     """By task."""
     earlier: EarlierWork = field(default_factory=EarlierWork)
     """The work in `shares`, by deadline."""
-    link: LinkBacklog = field(default_factory=LinkBacklog)
-    """What its link has to bring for the tasks in `shares`."""
     users: dict[str, int] = field(default_factory=dict)
     """Number of outstanding stages that need a fragment, by hash."""
     sizes: dict[str, int] = field(default_factory=dict)
@@ -94,6 +94,7 @@ class TrackedNode:
                 before.together,
             ):
                 self._speeds.clear()
+            self.link.change(_byte_ms(state), now_ms)
         self.heartbeat_ms = now_ms - state.silent_ms
         if self.arriving or state.loads:
             self._report_arriving(state)
@@ -114,11 +115,6 @@ class TrackedNode:
         for load in state.loads:
             if load.left_ms is not None:
                 self.arriving[load.fragment] = self.heartbeat_ms + load.left_ms
-
-    @property
-    def byte_ms(self) -> float:
-        """Time to move a byte from the broker; infinite without a link."""
-        return cost.transfer_ms(1, self.state.link_megabytes_per_second)
 
     def own_bytes(self, sha256: str) -> int | None:
         """Return the memory that the node has measured for a fragment; None if it has not."""
@@ -177,6 +173,11 @@ class TrackedNode:
         return cost.ahead_ms(self.earlier.until_ms(due_ms), self.unexplained_until_ms, now_ms)
 
 
+def _byte_ms(state: NodeState) -> float:
+    """Return the time to move a byte from the broker to a node; infinite without a link."""
+    return cost.transfer_ms(1, state.link_megabytes_per_second)
+
+
 def _prepared(state: NodeState) -> dict[str, PreparedFragment]:
     """Return what a node has prepared, by fragment."""
     return {prepared.fragment: prepared for prepared in state.prepared}
@@ -199,5 +200,6 @@ def tracked_node(state: NodeState, now_ms: float, *, exclusive: bool) -> Tracked
         busy_until_ms=now_ms,
         unexplained_until_ms=now_ms,
         trusted_from_ms=-inf,
+        link=LinkBacklog(_byte_ms(state)),
         exclusive=exclusive,
     )

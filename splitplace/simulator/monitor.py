@@ -4,7 +4,14 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from splitplace.messages.application import Application
-from splitplace.messages.cluster import MAX_FRAGMENTS_LISTED, ClusterState, FragmentTiming, NodeState
+from splitplace.messages.cluster import (
+    LEAST_BANDWIDTH,
+    MAX_FRAGMENTS_LISTED,
+    MOST_BANDWIDTH,
+    ClusterState,
+    FragmentTiming,
+    NodeState,
+)
 from splitplace.policies.cost import HOP_MS
 from splitplace.simulator.execution import Machine
 from splitplace.simulator.world import World
@@ -54,6 +61,7 @@ class Monitor:
         hop_ms: float = HOP_MS,
         *,
         overcommit: float = 1.0,
+        tells_broker: bool = False,
     ) -> None:
         """Watch a world.
 
@@ -62,10 +70,13 @@ class Monitor:
             applications: whose fragments the hosts have.
             hop_ms: what a hop through the broker takes, as measured.
             overcommit: how many times their memory the hosts offer.
+            tells_broker: whether it tells the bandwidth of the broker's link.
         """
         self.hop_ms = hop_ms
         self._world = world
         self._overcommit = overcommit
+        bandwidth = min(MOST_BANDWIDTH, max(LEAST_BANDWIDTH, world.surroundings.broker_bandwidth))
+        self._broker = bandwidth if tells_broker else None
         self._fragments = {
             fragment.sha256: fragment.milliseconds_per_image * application.reference_score
             for application in applications
@@ -95,11 +106,10 @@ class Monitor:
         """Return the state of all hosts."""
         self._sequence += 1
         nodes = tuple([self._state(machine) for machine in self._world.machines.values()])
-        around = self._world.surroundings
         return ClusterState(
             sequence=self._sequence,
             hop_ms=self.hop_ms,
-            broker_megabytes_per_second=around.broker_bandwidth if around.through_broker else None,
+            broker_megabytes_per_second=self._broker,
             nodes=nodes,
         )
 

@@ -50,8 +50,15 @@ class RearrangingPlacer(PlacerCore):
                 continue
             prediction = predict(self._cluster, task.job, nodes, now_ms, due_ms=task.due_ms, idle=True)
             work_ms = {stage: task.remaining[stage] * ms for stage, ms in prediction.work_ms.items()}
+            sizes, fragments = task.job.input_bytes, task.job.fragments
             loads = [
-                StageWork(node, task.job.fragments[stage], work_ms[stage]) for stage, node in nodes.items()
+                StageWork(
+                    node,
+                    fragments[stage],
+                    work_ms[stage],
+                    input_bytes=task.remaining[stage] * sizes[stage],
+                )
+                for stage, node in nodes.items()
             ]
             self._cluster.placed(task.task, record.attempt, loads, now_ms, due_ms=task.due_ms)
             stages = tuple(

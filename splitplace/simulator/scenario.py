@@ -98,6 +98,8 @@ class Scenario(BaseModel):
     discipline: Discipline = "shared"
     through_broker: bool = False
     """Whether transfers between hosts cross the broker's link, as with MQTT."""
+    broker_known: bool = True
+    """Whether policies know the bandwidth of that link, as where a user has told it."""
     compute_factor: Factor = 1.0
     network_factor: Factor = 1.0
     memory_factor: Factor = 1.0

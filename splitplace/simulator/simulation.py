@@ -104,7 +104,13 @@ class Simulation:
         self.splitter.add_applications(workload.applications)
         for application in workload.applications:
             self.placer.add_application(application)
-        self.monitor = Monitor(world, workload.applications, scenario.hop_ms, overcommit=scenario.overcommit)
+        self.monitor = Monitor(
+            world,
+            workload.applications,
+            scenario.hop_ms,
+            overcommit=scenario.overcommit,
+            tells_broker=scenario.through_broker and scenario.broker_known,
+        )
         self._online: dict[str, str] = {}
         self._answers: dict[str, Execution] = {}
         """The execution that the best result of a task came from."""

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from splitplace.messages.cluster import ClusterState, FragmentTiming
 from splitplace.policies.cluster import ClusterView
 from splitplace.policies.cost import FETCH_MS, HOP_MS, RETURN_HOPS
-from splitplace.policies.prediction import Job, predict
+from splitplace.policies.prediction import Job, StageSchedule, predict
 from splitplace.policies.stage_work import StageWork
-from tests.support.examples import all_of, cluster, job, node, three_ways
+from tests.support.examples import all_of, cluster, job, node, snapshot, three_ways
 
 LOGITS_BYTES = 8
 PIXELS_BYTES = 1000
@@ -217,26 +217,85 @@ def test_tasks_share_the_brokers_link_where_its_bandwidth_is_known() -> None:
     nodes = {"whole-0": "a"}
     unknown, known = cluster(*states), cluster(*states, broker=1.0)
     free = predict(known, job(app, "whole", 4), nodes, 0.0).response_ms
-    slower_ms = 4 * (PIXELS_BYTES + LOGITS_BYTES) * (1 / 1000 - 1 / 100_000)
+    slower_ms = 4 * PIXELS_BYTES * (1 / 1000 - 1 / 100_000)
     assert free - predict(unknown, job(app, "whole", 4), nodes, 0.0).response_ms == pytest.approx(slower_ms)
     for view in (unknown, known):
         view.placed("c.other", 1, [StageWork("b", app.fragments[0], 0.0, input_bytes=1e6)], 0.0)
     busy, idle = (predict(known, job(app, "whole", 4), nodes, 0.0, idle=idle) for idle in (False, True))
-    assert busy.response_ms == pytest.approx(free + 4 * (PIXELS_BYTES + LOGITS_BYTES) / 1000)  # half of it
+    assert busy.response_ms == pytest.approx(free + 4 * PIXELS_BYTES / 1000)  # it has half of the link
     assert idle.response_ms == pytest.approx(free)
     assert known.load_ms(0.0) == pytest.approx(1000.0)
     assert unknown.load_ms(0.0) == 0.0
-    assert known.delays("a", 999.0)
-    assert not known.delays("a", 1001.0)
+    assert known.wait_ms("a", 999.0) == pytest.approx(1.0)
+    assert known.wait_ms("a", 1001.0) == 0.0
 
 
-def test_what_a_job_takes_of_the_brokers_link_counts_as_work_of_all_nodes() -> None:
-    app = three_ways()
+def test_a_busy_link_delays_a_job_once_although_the_broker_carries_the_same_bytes() -> None:
+    app = three_ways(image_ms=0.0)
+    view = cluster(node("a", link=1.0, up=100.0, loaded=all_of(app)), broker=1.0)
+    view.placed("c.other", 1, [StageWork("a", app.fragments[0], 0.0, input_bytes=100_000)], 0.0)
+    predicted = predict(view, job(app, "whole", 100), {"whole-0": "a"}, 0.0)
+    assert predicted.response_ms == pytest.approx(200, abs=20)
+
+
+@pytest.mark.parametrize(
+    ("variant", "nodes"),
+    [
+        ("semantic", {"semantic-0": "a", "semantic-1": "b"}),
+        ("layer", {"layer-0": "a", "layer-1": "b", "layer-2": "a"}),
+    ],
+)
+def test_all_tensors_of_a_job_cross_the_brokers_link(variant: str, nodes: dict[str, str]) -> None:
+    app = three_ways(image_ms=0.0, micro_batch=10)
+    view = cluster(*(node(name, link=100.0, up=100.0, loaded=all_of(app)) for name in "ab"), broker=1.0)
+    wanted = job(app, variant, 100)
+    predicted = predict(view, wanted, nodes, 0.0)
+    assert predicted.carried_bytes == wanted.carried_bytes
+    assert predicted.response_ms == pytest.approx(wanted.carried_bytes / 1000, rel=0.1)
+
+
+def test_replicas_do_not_multiply_the_brokers_link() -> None:
+    app = three_ways(image_ms=0.0, micro_batch=10)
+    view = cluster(*(node(name, link=1.0, up=100.0, loaded=all_of(app)) for name in "abc"), broker=1.0)
+    wanted = job(app, "whole", 120)
+    schedule = StageSchedule(view, wanted, 0.0, 0.0)
+    stage = wanted.variant.stages[0]
+    alone, shared = schedule.offer(stage, "a"), schedule.offer_shared(stage, ("a", "b", "c"))
+    assert shared.end_ms == pytest.approx(alone.end_ms)
+    assert sum(shared.tensors[1]) == sum(alone.tensors[1]) == wanted.carried_bytes
+
+
+def test_stages_that_compute_while_tensors_cross_the_brokers_link_do_not_wait_for_them() -> None:
+    app = three_ways(image_ms=50.0, micro_batch=1)
+    states = [node(name, link=100.0, up=100.0, loaded=all_of(app)) for name in "abc"]
+    nodes = dict(zip(("layer-0", "layer-1", "layer-2"), "abc", strict=True))
+    free, known = (
+        predict(cluster(*states, broker=broker), job(app, "layer", 20), nodes, 0.0).response_ms
+        for broker in (None, 1.0)
+    )
+    assert known == pytest.approx(free, rel=0.02)
+
+
+def test_the_larger_share_of_nodes_and_brokers_link_counts() -> None:
     known = cluster(node("a"), node("b"), broker=1.0)
     assert known.burden_ms(5.0, 10_000) == pytest.approx(20.0)  # 10 ms, and two nodes
     assert known.burden_ms(50.0, 10_000) == 50.0
     assert cluster(node("a")).burden_ms(5.0, 1e12) == 5.0
-    assert job(app, "layer", 4).carried_bytes == 4 * (PIXELS_BYTES + 2 * FEATURES_BYTES)
+
+
+def test_what_is_told_of_the_brokers_link_counts_from_then_on() -> None:
+    app = three_ways()
+    view = cluster(node("a"))
+    view.placed("c.1", 1, [StageWork("a", app.fragments[0], 0.0, input_bytes=1e6)], 0.0)
+    view.apply(snapshot(node("a"), broker=1.0), 10.0)
+    assert view.load_ms(10.0) == 0.0
+    view.placed("c.2", 1, [StageWork("a", app.fragments[0], 0.0, input_bytes=1e5)], 10.0)
+    view.finished("c.1", 20.0)
+    assert view.load_ms(20.0) == pytest.approx(90.0)
+    view.apply(snapshot(node("a"), broker=10.0), 20.0)
+    assert view.load_ms(20.0) == pytest.approx(9.0)
+    view.apply(snapshot(node("a")), 21.0)
+    assert view.load_ms(21.0) == 0.0
 
 
 def test_a_node_without_speed_or_link_never_answers() -> None:

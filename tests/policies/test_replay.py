@@ -151,6 +151,8 @@ def test_a_logged_decision_is_asked_about_as_it_was() -> None:
     again = logged_context(decided(asked, "layer", 0.5))
     arms = tuple(replace(arm, foreseen_ms=None, burden_ms=arm.work_ms) for arm in asked.arms)
     assert again == replace(asked, arms=arms)
+    told = replace(asked, arms=tuple(replace(arm, burden_ms=99.0) for arm in asked.arms))
+    assert all(arm.burden_ms == 99.0 for arm in logged_context(decided(told, "layer", 0.5)).arms)
 
 
 def test_the_first_decision_of_a_task_counts_with_its_end() -> None:

@@ -1,6 +1,6 @@
-from dataclasses import replace
+import pytest
 
-from splitplace.messages.cluster import ClusterState
+from splitplace.messages.cluster import LEAST_BANDWIDTH, MOST_BANDWIDTH, ClusterState
 from splitplace.simulator.monitor import Monitor
 from splitplace.simulator.world import Surroundings, World
 from tests.simulator.worlds import SCORE, fragment, host, job, world
@@ -27,12 +27,13 @@ def test_what_is_said_of_a_busy_a_slowed_and_a_dead_host_is_a_message_that_live_
     assert not dead.online
 
 
-def test_the_brokers_link_is_told_where_all_tensors_cross_it() -> None:
+def test_the_brokers_link_is_told_on_demand_and_within_what_a_message_may_say() -> None:
     application = job([fragment("x")]).application
-    apart = Surroundings(12.0, network_factor=0.5)
-    for around, told in [(apart, None), (replace(apart, through_broker=True), 6.0)]:
-        monitor = Monitor(World([("a", host())], around), [application])
-        assert monitor.snapshot().broker_megabytes_per_second == told
+    for factor, told in [(0.5, 6.0), (1e-9, LEAST_BANDWIDTH), (1e9, MOST_BANDWIDTH)]:
+        small = World([("a", host())], Surroundings(12.0, network_factor=factor))
+        assert Monitor(small, [application]).snapshot().broker_megabytes_per_second is None
+        told_of = Monitor(small, [application], tells_broker=True).snapshot()
+        assert told_of.broker_megabytes_per_second == pytest.approx(told)
 
 
 def test_nothing_is_said_anew_of_a_host_where_nothing_happened() -> None:

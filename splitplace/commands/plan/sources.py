@@ -30,7 +30,7 @@ def nodes_and_networks(
     """
     if settings is not None:
         state, applications = ask_system(settings, "plan", store)
-        return from_states(state.nodes), applications
+        return from_states(state.nodes, broker_link=state.broker_megabytes_per_second), applications
     applications, given = stored_applications(store), nodes or ""
     kinds = dict(known_kinds())
     if HERE in given:

@@ -46,11 +46,14 @@ class Board:
         self._work_ms = np.array([columns.work_ms(fragment, *calls) for fragment in fragments])
         self._room = Room(job, columns, usable) if room is None else room
         self._input_bytes = np.array([fragment.input_bytes_per_image for fragment in fragments])
-        self._byte_ms, self._up_byte_ms = columns.shared_byte_ms(schedule.broker_megabytes_per_second)
         self._returns_ms = self._all_returns_ms()
         start_ms = schedule.start_ms
         self._inputs_ms = self._received_ms(
-            self._input_bytes[:, None] * self._byte_ms, start_ms, start_ms, columns.latency_ms
+            self._input_bytes[:, None] * columns.byte_ms,
+            start_ms,
+            start_ms,
+            columns.latency_ms,
+            self._input_bytes[:, None],
         )
         """[S, N] each: when the first and the last input could arrive, for stages that read the task."""
 
@@ -60,7 +63,7 @@ class Board:
         sinks = [name for name in self._row if name in job.sinks]
         last_bytes = np.array([job.fragments[name].output_bytes_per_image for name in sinks])
         last_bytes *= job.micro_batches[-1]
-        returns_ms = last_bytes[:, None] * self._up_byte_ms + self.columns.latency_ms
+        returns_ms = last_bytes[:, None] * self.columns.up_byte_ms + self.columns.latency_ms
         returns_ms += RETURN_HOPS * self.schedule.cluster.hop_ms
         return dict(zip(sinks, returns_ms, strict=True))
 
@@ -86,7 +89,7 @@ class Board:
             source = self.schedule.offers[stage.source]
             senders = [self.columns.index[share.node] for share in source.shares]
             up_byte_ms, latency_ms, ratios = (
-                self._up_byte_ms,
+                self.columns.up_byte_ms,
                 self.columns.latency_ms,
                 self.columns.output_ratio(self._source(stage)),
             )
@@ -139,7 +142,7 @@ class Board:
                 columns = self.columns
                 first_ms, last_ms = self._passed_on_ms(
                     self._input_bytes[row] * columns.output_ratio(self._source(stage)),
-                    self._up_byte_ms,
+                    columns.up_byte_ms,
                     columns.latency_ms,
                     *finish_ms[stage.source],
                 )
@@ -168,13 +171,18 @@ class Board:
         """
         columns = self.columns
         chunk_bytes = np.minimum(size * self.schedule.job.micro_batch, CHUNK_BYTES)
-        relay_ms = chunk_bytes * np.minimum(self._byte_ms, up_byte_ms)
-        image_ms = size * np.maximum(self._byte_ms, up_byte_ms)
+        relay_ms = chunk_bytes * np.minimum(columns.byte_ms, up_byte_ms)
+        image_ms = size * np.maximum(columns.byte_ms, up_byte_ms)
         way_ms = columns.latency_ms + latency_ms + relay_ms
-        return self._received_ms(image_ms, first_ms, last_ms, way_ms)
+        return self._received_ms(image_ms, first_ms, last_ms, way_ms, size)
 
     def _received_ms(
-        self, image_ms: Floats, first_ms: Floats | float, last_ms: Floats | float, way_ms: Floats
+        self,
+        image_ms: Floats,
+        first_ms: Floats | float,
+        last_ms: Floats | float,
+        way_ms: Floats,
+        size: Floats | float,
     ) -> tuple[Floats, Floats]:
         """Return when each node could have a stage's first input, and when its last, at best.
 
@@ -183,15 +191,23 @@ class Board:
             first_ms: when its first input is ready at its source.
             last_ms: when its last input is ready at its source.
             way_ms: time of a hop besides, without the hop itself.
+            size: bytes of an image of it.
         """
-        sizes = self.schedule.job.micro_batches
-        way_ms = way_ms + self.schedule.cluster.hop_ms
-        first_ms = np.maximum(first_ms, self.columns.link_free_ms)
-        received_ms = first_ms + sizes[0] * image_ms + way_ms
-        if len(sizes) == 1:
-            return received_ms, received_ms
-        sent_ms = np.maximum(first_ms + self.schedule.job.batch * image_ms, last_ms + sizes[-1] * image_ms)
-        return received_ms, sent_ms + way_ms
+        schedule, sizes = self.schedule, self.schedule.job.micro_batches
+        way_ms = way_ms + schedule.cluster.hop_ms
+        ready_ms, first_ms = first_ms, np.maximum(first_ms, self.columns.link_free_ms)
+        received_ms = first_ms + sizes[0] * image_ms
+        sent_ms = received_ms
+        if len(sizes) > 1:
+            sent_ms = np.maximum(first_ms + schedule.job.batch * image_ms, last_ms + sizes[-1] * image_ms)
+        byte_ms = schedule.broker.byte_ms
+        if byte_ms:
+            own_ms = schedule.job.batch * byte_ms * size
+            sent_ms = np.maximum(sent_ms, ready_ms + own_ms)
+            if isinstance(ready_ms, float):
+                before_ms = schedule.broker.carried_by(ready_ms) * byte_ms
+                sent_ms = np.maximum(sent_ms, schedule.start_ms + before_ms + own_ms)
+        return received_ms + way_ms, sent_ms + way_ms
 
     def _begin_ms(self, stage: Stage, free_ms: Floats, first_ms: Floats) -> Floats:
         """Return when each node could begin a stage whose first input it has at `first_ms`."""

@@ -66,15 +66,15 @@ class Placement:
 
     def stage_work(self) -> tuple[StageWork, ...]:
         """Return the work of each share on its node, for the ledger."""
-        fragments, sizes, calls = self.job.fragments, self.job.input_bytes, len(self.job.micro_batches)
+        fragments, sizes, images = self.job.fragments, self.job.input_bytes, self.job.micro_batches
         return tuple(
             [
                 StageWork(
                     share.node,
                     fragments[share.stage],
                     share.work_ms,
-                    calls,
-                    sizes[share.stage] * share_of(share.micro_batches, calls),
+                    len(images),
+                    sizes[share.stage] * share_of(share.micro_batches, images),
                 )
                 for share in self.shares
             ]

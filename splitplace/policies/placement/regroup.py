@@ -212,12 +212,12 @@ class _Options:
             crossing_bytes=images * left * table.crossing_bytes,
         )
         size = request.job.carried_bytes  # of the manifest's stages: those to come are not known yet
-        byte_ms, up_byte_ms = columns.shared_byte_ms(cluster.broker_megabytes_per_second(size, now_ms))
+        broker_byte_ms = cluster.broker_byte_ms(size, now_ms)
         self._nodes = NodeColumns(
             ready_ms=columns.ready_ms(now_ms, request.due_ms)[chosen],
             free_bytes=columns.free_bytes()[chosen],
-            byte_ms=byte_ms[chosen],
-            up_byte_ms=up_byte_ms[chosen],
+            byte_ms=np.maximum(columns.byte_ms[chosen], broker_byte_ms),
+            up_byte_ms=np.maximum(columns.up_byte_ms[chosen], broker_byte_ms),
             latency_ms=columns.latency_ms[chosen],
             hop_ms=cluster.hop_ms,
         )

@@ -1,4 +1,6 @@
-"""The price of work: reward that other tasks lose by a millisecond of computing.
+"""The price of work: reward that other tasks lose by a millisecond of it.
+
+Work is computing time, or what a task takes of the broker's link, where that is more (`Arm.burden_ms`).
 
 Work delays other tasks, and a delayed task may miss its deadline. Three facts about queues, with
 measurements of recent tasks, give the reward that a little more work costs all of them together:
@@ -62,7 +64,7 @@ class Congestion:
         self._sums = _Sums()
 
     def price(self, load_ms: float) -> float:
-        """Return the reward that others lose by a millisecond of computing.
+        """Return the reward that others lose by a millisecond of work.
 
         Args:
             load_ms: mean backlog of the nodes now.
@@ -79,7 +81,7 @@ class Congestion:
 
         Args:
             load_ms: mean backlog of the nodes at the decision.
-            work_ms: computing time of its stages together.
+            work_ms: its work (`Arm.burden_ms`).
             lost: reward that it is expected to lose to the work of others.
         """
         sums, faded = self._sums, 1 - NEWEST_WEIGHT

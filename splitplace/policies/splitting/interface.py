@@ -40,8 +40,7 @@ class Arm:
     work_ms: float | None = None
     """Computing time of all its stages on the foreseen nodes; None = unknown."""
     burden_ms: float | None = None
-    """What it takes of what is scarcer, as computing time: `work_ms`, or more where its tensors keep the
-    broker's link for longer; None = unknown."""
+    """The larger of its shares of nodes and broker's link, as computing time of all nodes; None = unknown."""
 
     def estimate(self, score: float | None = None) -> VariantEstimate:
         """Return the part of a published decision. A score that is not finite is left out."""
@@ -71,7 +70,7 @@ class SplitContext:
     """Time until the deadline; negative after it."""
     arms: tuple[Arm, ...]
     load_ms: float = 0.0
-    """Mean backlog of the live nodes."""
+    """Mean backlog of the live nodes, or that of the broker's link if it is longer."""
     link_megabytes_per_second: float = 0.0
     """Mean bandwidth of the live nodes."""
     grace_ms: float | None = None

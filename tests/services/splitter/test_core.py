@@ -15,7 +15,7 @@ from splitplace.policies.splitting import Decision, SplitContext, SplitName, spl
 from splitplace.policies.splitting.fixed import Fixed
 from splitplace.policies.state import Json, StateError
 from splitplace.services.splitter.core import LAST_MOMENT_MS, MAX_ASKED_AGAIN, SplitterCore
-from tests.support.examples import all_of, application, chain, fragment, node, snapshot, three_ways
+from tests.support.examples import all_of, application, chain, fragment, job, node, snapshot, three_ways
 from tests.support.messages import accepted, finished_after
 
 APP = three_ways(image_ms=10)
@@ -116,6 +116,20 @@ def test_a_policy_is_told_how_much_of_a_prediction_is_waiting() -> None:
     assert alone.wait_ms == 0.0
     assert behind.wait_ms == pytest.approx((behind.foreseen_ms or 0) - (alone.foreseen_ms or 0))
     assert behind.wait_ms == pytest.approx(100.0, abs=10)  # the work of the first, less its way to the node
+
+
+def test_what_a_task_takes_of_the_brokers_link_is_published_and_waited_for() -> None:
+    made = splitter("expected-reward")
+    made.cluster(snapshot(ready("a"), ready("b"), broker=0.1), 0.0)
+    first, second = (
+        one(made.accepted(accepted(task, batch=10, deadline_ms=5000.0), 0.0)) for task in ("c.1", "c.2")
+    )
+    for each in first.alternatives:
+        link_ms = 2 * job(APP, each.variant, 10).carried_bytes / 100
+        assert each.burden_ms == pytest.approx(max(each.work_ms or 0, link_ms))
+    assert any((each.burden_ms or 0) > (each.work_ms or 0) for each in first.alternatives)
+    assert second.load_ms > 0
+    assert all((each.wait_ms or 0) > 0 for each in second.alternatives)
 
 
 def test_decisions_of_before_scores_were_published_are_still_read() -> None:
