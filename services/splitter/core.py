@@ -283,7 +283,7 @@ class SplitterCore:
 
     def _wait_ms(self, found: Placement, now_ms: float) -> float:
         """Return how much of a predicted time is waiting for other tasks."""
-        if all(self._cluster.wait_ms(name, now_ms) <= 0 for name in found.node_names):
+        if not self._cluster.delays(found.node_names, now_ms):
             return 0.0
         start_ms = now_ms + HOPS_TO_DISPATCH * self._cluster.hop_ms
         alone = scheduled(self._cluster, found.job, found.shares, now_ms, start_ms=start_ms, idle=True)

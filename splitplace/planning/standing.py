@@ -48,7 +48,9 @@ def standing(question: Question) -> tuple[StandingVariant, ...]:
     machines = question.cluster.machines()
     world = World(machines.expand(question.cluster.count), surroundings)
     view = ClusterView()
-    view.apply(Monitor(world, workload.applications, known.hop_ms).snapshot(), 0.0)
+    tells_broker = question.cluster.broker_link is not None
+    monitor = Monitor(world, workload.applications, known.hop_ms, tells_broker=tells_broker)
+    view.apply(monitor.snapshot(), 0.0)
     policy = placement_policy("earliest-finish", replicas=question.scenario((), 0.0).replicas)
     found = []
     for variant in application.variants:

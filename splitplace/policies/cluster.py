@@ -215,7 +215,7 @@ class ClusterView:
         if idle or not byte_ms:
             return byte_ms
         backlog_bytes = self._broker.backlog_ms(now_ms) / byte_ms
-        return byte_ms / share_of_link(size, backlog_bytes, len(self._ledger))
+        return byte_ms / share_of_link(size, backlog_bytes, self._broker.tasks(now_ms))
 
     def burden_ms(self, work_ms: float, size: float) -> float:
         """Return the larger of a job's shares of nodes and broker's link, as computing time of all nodes.
@@ -227,9 +227,12 @@ class ClusterView:
         return max(work_ms, len(self._nodes) * size * self._broker.byte_ms)
 
     def wait_ms(self, name: str, now_ms: float) -> float:
-        """Return for how long what was placed delays work on a node, or its inputs. Raises as `ready_ms`."""
-        links_ms = max(self._nodes[name].link.backlog_ms(now_ms), self._broker.backlog_ms(now_ms))
-        return max(links_ms, self.ready_ms(name, now_ms) - now_ms)
+        """Return for how long a node's processor or link is busy. Raises as `ready_ms` does."""
+        return max(self._nodes[name].link.backlog_ms(now_ms), self.ready_ms(name, now_ms) - now_ms)
+
+    def delays(self, names: Iterable[str], now_ms: float) -> bool:
+        """Whether anything that was placed delays a job on these nodes. Raises as `ready_ms` does."""
+        return self._broker.backlog_ms(now_ms) > 0 or any(self.wait_ms(name, now_ms) > 0 for name in names)
 
     @property
     def link_megabytes_per_second(self) -> float:

@@ -36,6 +36,11 @@ class LinkBacklog:
         """Return for how long it still carries what was placed."""
         return max(0.0, self.free_ms - now_ms)
 
+    def tasks(self, now_ms: float) -> int:
+        """Return the number of tasks that it still carries something for."""
+        self._drain(now_ms)
+        return len(self._left)
+
     def put(self, task: str, size: float, now_ms: float) -> None:
         """Note bytes of a task that is placed now."""
         self._drain(now_ms)

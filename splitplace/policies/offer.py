@@ -66,5 +66,5 @@ class Offer(NamedTuple):
     def until_ms(self, share: PlacedShare) -> float:
         """Return when a node is done with its share."""
         if share.micro_batches is None:
-            return self.finish_ms[-1] if len(self.shares) == 1 else max(self.finish_ms)
+            return max(self.finish_ms)
         return max([self.finish_ms[number] for number in share.micro_batches])

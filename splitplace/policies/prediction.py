@@ -249,8 +249,11 @@ class StageSchedule:
     @property
     def response_ms(self) -> float:
         """From `now_ms` until the gateway has the whole answer, once every stage was put on a node."""
-        sinks = self.job.sinks
-        return max([offer.end_ms for name, offer in self.offers.items() if name in sinks]) - self.now_ms
+        sinks, broker = self.job.sinks, self.broker
+        end_ms = max([offer.end_ms for name, offer in self.offers.items() if name in sinks])
+        if broker.byte_ms:  # tensors of a later branch may cross before those of an earlier one
+            end_ms = max(end_ms, self.start_ms + broker.carried_bytes * broker.byte_ms)
+        return end_ms - self.now_ms
 
     @property
     def shares(self) -> tuple[PlacedShare, ...]:

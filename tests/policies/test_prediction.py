@@ -226,8 +226,20 @@ def test_tasks_share_the_brokers_link_where_its_bandwidth_is_known() -> None:
     assert idle.response_ms == pytest.approx(free)
     assert known.load_ms(0.0) == pytest.approx(1000.0)
     assert unknown.load_ms(0.0) == 0.0
-    assert known.wait_ms("a", 999.0) == pytest.approx(1.0)
-    assert known.wait_ms("a", 1001.0) == 0.0
+    assert known.delays("a", 999.0)
+    assert not known.delays("a", 1001.0)
+    assert known.wait_ms("a", 0.0) == 0.0
+    assert known.wait_ms("b", 0.0) == pytest.approx(10.0)
+
+
+def test_only_tasks_that_have_something_left_share_the_brokers_link() -> None:
+    app = three_ways(image_ms=0.0)
+    view = cluster(node("a", link=100.0, up=100.0, loaded=all_of(app)), broker=1.0)
+    view.placed("c.large", 1, [StageWork("a", app.fragments[0], 0.0, input_bytes=1e7)], 0.0)
+    one = predict(view, job(app, "whole", 100), {"whole-0": "a"}, 0.0).response_ms
+    for number in range(50):
+        view.placed(f"c.{number}", 1, [StageWork("a", app.fragments[0], 0.0)], 0.0)
+    assert predict(view, job(app, "whole", 100), {"whole-0": "a"}, 0.0).response_ms == one
 
 
 def test_a_busy_link_delays_a_job_once_although_the_broker_carries_the_same_bytes() -> None:

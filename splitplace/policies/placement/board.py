@@ -53,7 +53,6 @@ class Board:
             start_ms,
             start_ms,
             columns.latency_ms,
-            self._input_bytes[:, None],
         )
         """[S, N] each: when the first and the last input could arrive, for stages that read the task."""
 
@@ -83,6 +82,7 @@ class Board:
     def soonest_ms(self, stage: Stage) -> Floats:
         """Return [N] when a stage, whose source was put before, could end on each node at best."""
         row = self._row[stage.name]
+        size, ready_ms = self._input_bytes[row], self.schedule.start_ms
         if stage.source == INPUT:
             first_ms, last_ms = self._inputs_ms[0][row], self._inputs_ms[1][row]
         else:
@@ -93,14 +93,34 @@ class Board:
                 self.columns.latency_ms,
                 self.columns.output_ratio(self._source(stage)),
             )
+            size *= min([ratios[sender] for sender in senders])
+            ready_ms = max(source.finish_ms)
             first_ms, last_ms = self._passed_on_ms(
-                self._input_bytes[row] * min([ratios[sender] for sender in senders]),
+                size,
                 min([up_byte_ms[sender] for sender in senders]),
                 min([latency_ms[sender] for sender in senders]),
                 min(source.finish_ms),
-                max(source.finish_ms),
+                ready_ms,
             )
+        broker, job = self.schedule.broker, self.schedule.job
+        if broker.byte_ms:
+            last_ms = self._crossed_ms(broker.carried_by(ready_ms) + job.batch * size, last_ms)
+            first_ms = last_ms if len(job.micro_batches) == 1 else first_ms
         return self._bounds(stage, self.free_ms, first_ms, last_ms)[1]
+
+    def _crossed_ms(self, carried_bytes: Floats | float, last_ms: Floats) -> Floats:
+        """Return when each node could have a stage's last input, at best, by the broker's link as well.
+
+        Args:
+            carried_bytes: what that has to carry of the job until then.
+            last_ms: the same by the node's own link.
+        """
+        schedule = self.schedule
+        broker_ms = schedule.start_ms + carried_bytes * schedule.broker.byte_ms
+        crossed_ms: Floats = np.maximum(
+            last_ms, broker_ms + schedule.cluster.hop_ms + self.columns.latency_ms
+        )
+        return crossed_ms
 
     def alone_before(self, limit_ms: float) -> list[tuple[int, float]]:
         """Return nodes that could end all stages before a moment, with that time; the soonest first.
@@ -135,17 +155,27 @@ class Board:
         micro_batches = len(self.schedule.job.micro_batches)
         free_ms = ends_ms = self._ready_ms
         finish_ms: dict[str, tuple[Floats, Floats]] = {}
+        carried_bytes: dict[str, Floats | float] = {INPUT: 0.0}
         for row, stage in enumerate(self.schedule.job.variant.stages):
+            size: Floats | float = self._input_bytes[row]
             if stage.source == INPUT:
                 first_ms, last_ms = self._inputs_ms[0][row], self._inputs_ms[1][row]
             else:
                 columns = self.columns
+                size = size * columns.output_ratio(self._source(stage))
                 first_ms, last_ms = self._passed_on_ms(
-                    self._input_bytes[row] * columns.output_ratio(self._source(stage)),
+                    size,
                     columns.up_byte_ms,
                     columns.latency_ms,
                     *finish_ms[stage.source],
                 )
+            if self.schedule.broker.byte_ms:
+                carried = carried_bytes[stage.source] + self.schedule.job.batch * size
+                last_ms = self._crossed_ms(carried, last_ms)
+                first_ms = last_ms if micro_batches == 1 else first_ms
+                carried_bytes[stage.name] = carried
+                if stage.source == INPUT:  # all branches' inputs are there at the start
+                    carried_bytes[INPUT] = carried
             begin_ms = self._begin_ms(stage, free_ms, first_ms)
             free_ms, end_ms = self._bounds(stage, free_ms, first_ms, last_ms)
             finish_ms[stage.name] = (begin_ms + self._work_ms[row] / micro_batches, free_ms)
@@ -174,7 +204,7 @@ class Board:
         relay_ms = chunk_bytes * np.minimum(columns.byte_ms, up_byte_ms)
         image_ms = size * np.maximum(columns.byte_ms, up_byte_ms)
         way_ms = columns.latency_ms + latency_ms + relay_ms
-        return self._received_ms(image_ms, first_ms, last_ms, way_ms, size)
+        return self._received_ms(image_ms, first_ms, last_ms, way_ms)
 
     def _received_ms(
         self,
@@ -182,7 +212,6 @@ class Board:
         first_ms: Floats | float,
         last_ms: Floats | float,
         way_ms: Floats,
-        size: Floats | float,
     ) -> tuple[Floats, Floats]:
         """Return when each node could have a stage's first input, and when its last, at best.
 
@@ -191,22 +220,14 @@ class Board:
             first_ms: when its first input is ready at its source.
             last_ms: when its last input is ready at its source.
             way_ms: time of a hop besides, without the hop itself.
-            size: bytes of an image of it.
         """
         schedule, sizes = self.schedule, self.schedule.job.micro_batches
         way_ms = way_ms + schedule.cluster.hop_ms
-        ready_ms, first_ms = first_ms, np.maximum(first_ms, self.columns.link_free_ms)
+        first_ms = np.maximum(first_ms, self.columns.link_free_ms)
         received_ms = first_ms + sizes[0] * image_ms
         sent_ms = received_ms
         if len(sizes) > 1:
             sent_ms = np.maximum(first_ms + schedule.job.batch * image_ms, last_ms + sizes[-1] * image_ms)
-        byte_ms = schedule.broker.byte_ms
-        if byte_ms:
-            own_ms = schedule.job.batch * byte_ms * size
-            sent_ms = np.maximum(sent_ms, ready_ms + own_ms)
-            if isinstance(ready_ms, float):
-                before_ms = schedule.broker.carried_by(ready_ms) * byte_ms
-                sent_ms = np.maximum(sent_ms, schedule.start_ms + before_ms + own_ms)
         return received_ms + way_ms, sent_ms + way_ms
 
     def _begin_ms(self, stage: Stage, free_ms: Floats, first_ms: Floats) -> Floats:

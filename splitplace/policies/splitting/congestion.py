@@ -67,7 +67,7 @@ class Congestion:
         """Return the reward that others lose by a millisecond of work.
 
         Args:
-            load_ms: mean backlog of the nodes now.
+            load_ms: mean backlog of the nodes now, or that of the broker's link if it is longer.
         """
         sums = self._sums
         if sums.load_ms < LEAST_MS or sums.work_ms < LEAST_MS:
@@ -80,7 +80,7 @@ class Congestion:
         """Count a decided task.
 
         Args:
-            load_ms: mean backlog of the nodes at the decision.
+            load_ms: the same at the decision.
             work_ms: its work (`Arm.burden_ms`).
             lost: reward that it is expected to lose to the work of others.
         """
