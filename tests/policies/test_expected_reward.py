@@ -139,6 +139,17 @@ def test_on_an_idle_system_even_a_hopeless_task_is_tried_and_on_a_busy_one_it_is
     assert refusal.scores["layer"] <= 0
 
 
+def test_instead_of_being_refused_a_task_waits_for_an_arm_that_only_lacks_memory_now() -> None:
+    hopeless = arm("layer", 0.9, 5000.0, work_ms=5000.0)
+    lacking = arm("semantic", 0.8, None)
+    made = policy()
+    busy_system(made, load_ms=100.0)
+    for temporary in (True, False):
+        arms = hopeless, replace(lacking, temporary=temporary)
+        refusal = made.decide(context(*arms, deadline_ms=100.0, load_ms=100.0))
+        assert (refusal.variant, refusal.can_wait) == (None, temporary)
+
+
 def test_whether_late_answers_still_count_is_learnt() -> None:
     asked = context(HEAVY, deadline_ms=10.0)
     kept, dropped = policy(), policy()

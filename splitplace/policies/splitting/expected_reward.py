@@ -11,7 +11,8 @@ Unknown is how reliable such a prediction is. So that is learnt (`Ratios`), and 
 2. **What it costs others**: its work times the price of work (`Congestion`). It is 0 on an
    idle system. On an overloaded one it decides: light arms win, although each task by itself would fare
    better with a heavy one.
-3. **Refusal** only if every arm costs others more than it can earn, and others are there now.
+3. **Refusal** only if every arm costs others more than it can earn, and others are there now. Where another
+   arm only lacks memory that tasks hold, the task waits for it first.
 4. **What is said** of P is corrected by how often the same came true before (`Promises`); decisions use it as
    it is.
 5. **Exploration** is needed only because the ratio of an arm that is not chosen stays unknown. With
@@ -122,7 +123,8 @@ class ExpectedReward(SplitPolicy):
         if best.net <= 0 and load_of(context, context.slack_ms) > 0:
             promised = self._promises.corrected(context.application, best.on_time)
             reason = f"{_described(best, context, promised)}: others would lose {best.cost:.2f}"
-            return Decision(None, reason, scores=scores)
+            can_wait = any(arm.temporary for arm in context.arms)
+            return Decision(None, reason, can_wait=can_wait, scores=scores)
         others = [
             prospect for prospect in prospects.values() if prospect is not best and _is_safe(prospect, best)
         ]
