@@ -28,10 +28,6 @@ class BrokerLink:
         """Bytes of all tensors that were put."""
         return float(self._sizes.sum())
 
-    def carried_by(self, ready_ms: float) -> float:
-        """Return the bytes of the tensors that were put and are ready by a moment."""
-        return float(self._sizes[self._ready_ms <= ready_ms].sum())
-
     def crossed_ms(self, ready_ms: Sequence[float], sizes: Sequence[float]) -> list[float]:
         """Return when each of some further tensors has crossed, beside those that were put.
 

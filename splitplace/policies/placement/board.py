@@ -4,6 +4,8 @@ A schedule computes the exact times for one node. This computes lower bounds for
 operations, so that only nodes that may win need an exact offer.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from splitplace.messages.application import INPUT, Fragment, Stage
@@ -82,8 +84,9 @@ class Board:
     def soonest_ms(self, stage: Stage) -> Floats:
         """Return [N] when a stage, whose source was put before, could end on each node at best."""
         row = self._row[stage.name]
-        size, ready_ms = self._input_bytes[row], self.schedule.start_ms
+        sizes, size, way_ms = self.schedule.job.micro_batches, self._input_bytes[row], self.columns.latency_ms
         if stage.source == INPUT:
+            ready_ms: Sequence[float] = (self.schedule.start_ms,) * len(sizes)
             first_ms, last_ms = self._inputs_ms[0][row], self._inputs_ms[1][row]
         else:
             source = self.schedule.offers[stage.source]
@@ -94,33 +97,21 @@ class Board:
                 self.columns.output_ratio(self._source(stage)),
             )
             size *= min([ratios[sender] for sender in senders])
-            ready_ms = max(source.finish_ms)
-            first_ms, last_ms = self._passed_on_ms(
+            ready_ms = source.finish_ms
+            first_ms, last_ms, way_ms = self._passed_on_ms(
                 size,
                 min([up_byte_ms[sender] for sender in senders]),
                 min([latency_ms[sender] for sender in senders]),
-                min(source.finish_ms),
-                ready_ms,
+                min(ready_ms),
+                max(ready_ms),
             )
-        broker, job = self.schedule.broker, self.schedule.job
+        broker = self.schedule.broker
         if broker.byte_ms:
-            last_ms = self._crossed_ms(broker.carried_by(ready_ms) + job.batch * size, last_ms)
-            first_ms = last_ms if len(job.micro_batches) == 1 else first_ms
+            crossed_ms = broker.crossed_ms(ready_ms, [images * size for images in sizes])
+            way_ms = way_ms + self.schedule.cluster.hop_ms
+            first_ms = np.maximum(first_ms, min(crossed_ms) + way_ms)
+            last_ms = np.maximum(last_ms, max(crossed_ms) + way_ms)
         return self._bounds(stage, self.free_ms, first_ms, last_ms)[1]
-
-    def _crossed_ms(self, carried_bytes: Floats | float, last_ms: Floats) -> Floats:
-        """Return when each node could have a stage's last input, at best, by the broker's link as well.
-
-        Args:
-            carried_bytes: what that has to carry of the job until then.
-            last_ms: the same by the node's own link.
-        """
-        schedule = self.schedule
-        broker_ms = schedule.start_ms + carried_bytes * schedule.broker.byte_ms
-        crossed_ms: Floats = np.maximum(
-            last_ms, broker_ms + schedule.cluster.hop_ms + self.columns.latency_ms
-        )
-        return crossed_ms
 
     def alone_before(self, limit_ms: float) -> list[tuple[int, float]]:
         """Return nodes that could end all stages before a moment, with that time; the soonest first.
@@ -152,26 +143,28 @@ class Board:
 
     def _soonest_alone_ms(self) -> Floats:
         """Return [N] when the job could end at best with all of its stages on the same node."""
-        micro_batches = len(self.schedule.job.micro_batches)
+        schedule, columns = self.schedule, self.columns
+        micro_batches = len(schedule.job.micro_batches)
         free_ms = ends_ms = self._ready_ms
         finish_ms: dict[str, tuple[Floats, Floats]] = {}
         carried_bytes: dict[str, Floats | float] = {INPUT: 0.0}
-        for row, stage in enumerate(self.schedule.job.variant.stages):
+        for row, stage in enumerate(schedule.job.variant.stages):
             size: Floats | float = self._input_bytes[row]
+            way_ms = columns.latency_ms
             if stage.source == INPUT:
                 first_ms, last_ms = self._inputs_ms[0][row], self._inputs_ms[1][row]
             else:
-                columns = self.columns
                 size = size * columns.output_ratio(self._source(stage))
-                first_ms, last_ms = self._passed_on_ms(
+                first_ms, last_ms, way_ms = self._passed_on_ms(
                     size,
                     columns.up_byte_ms,
                     columns.latency_ms,
                     *finish_ms[stage.source],
                 )
-            if self.schedule.broker.byte_ms:
-                carried = carried_bytes[stage.source] + self.schedule.job.batch * size
-                last_ms = self._crossed_ms(carried, last_ms)
+            if schedule.broker.byte_ms:
+                carried = carried_bytes[stage.source] + schedule.job.batch * size
+                crossed_ms = schedule.start_ms + carried * schedule.broker.byte_ms
+                last_ms = np.maximum(last_ms, crossed_ms + way_ms + schedule.cluster.hop_ms)
                 first_ms = last_ms if micro_batches == 1 else first_ms
                 carried_bytes[stage.name] = carried
                 if stage.source == INPUT:  # all branches' inputs are there at the start
@@ -189,8 +182,8 @@ class Board:
         latency_ms: Floats | float,
         first_ms: Floats | float,
         last_ms: Floats | float,
-    ) -> tuple[Floats, Floats]:
-        """Return the same for inputs that another node sends.
+    ) -> tuple[Floats, Floats, Floats]:
+        """Return the same as `_received_ms` for inputs that another node sends, and `way_ms`.
 
         Args:
             size: bytes of an image of it.
@@ -204,7 +197,7 @@ class Board:
         relay_ms = chunk_bytes * np.minimum(columns.byte_ms, up_byte_ms)
         image_ms = size * np.maximum(columns.byte_ms, up_byte_ms)
         way_ms = columns.latency_ms + latency_ms + relay_ms
-        return self._received_ms(image_ms, first_ms, last_ms, way_ms)
+        return *self._received_ms(image_ms, first_ms, last_ms, way_ms), way_ms
 
     def _received_ms(
         self,
