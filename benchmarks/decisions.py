@@ -37,11 +37,12 @@ LEARNT = 600
 UNDER_WAY = 16
 
 
-def cluster(application: Application, nodes: int) -> ClusterState:
-    """Make a cluster of idle nodes of three speeds that hold every fragment."""
+def cluster(application: Application, nodes: int, broker: float | None = None) -> ClusterState:
+    """Make a cluster of idle nodes of three speeds that hold every fragment; `broker` in MB/s."""
     loaded = tuple(fragment.sha256 for fragment in application.fragments)
     return ClusterState(
         sequence=1,
+        broker_megabytes_per_second=broker,
         nodes=tuple(
             NodeState(
                 node=f"n{index}",
@@ -81,9 +82,9 @@ def times_ms(action: Callable[[int], object]) -> tuple[float, float]:
     return float(np.median(times)), float(np.quantile(times, 0.99))
 
 
-def measure(application: Application, nodes: int) -> None:
+def measure(application: Application, nodes: int, broker: float | None) -> None:
     """Measure one cluster size and print its lines."""
-    snapshot = cluster(application, nodes)
+    snapshot = cluster(application, nodes, broker)
     view = ClusterView()
     view.apply(snapshot, 0.0)
     job = star_of_five(application)
@@ -118,12 +119,12 @@ def measure(application: Application, nodes: int) -> None:
     print(f"{nodes:4} nodes: decision among {count} variants: p50 {middle:6.2f} ms, p99 {worst:6.2f} ms")
 
 
-def measure_life(application: Application, nodes: int) -> None:
+def measure_life(application: Application, nodes: int, broker: float | None) -> None:
     """Measure what splitter and placer do for a task, from its acceptance to its end, and print it."""
     splitter, placer = SplitterCore(ExpectedReward(Random(0)), EarliestFinish()), PlacerCore(EarliestFinish())
     splitter.add_applications((application,))
     placer.add_application(application)
-    snapshot = cluster(application, nodes)
+    snapshot = cluster(application, nodes, broker)
     splitter.cluster(snapshot, 0.0)
     placer.cluster(snapshot, 0.0)
     random, under_way = Random(1), deque[TaskDecided]()
@@ -176,11 +177,12 @@ def main() -> None:
     parser.add_argument("--store", type=Path, default=SHIPPED_STORE)
     parser.add_argument("--application", default="mnist")
     parser.add_argument("--nodes", type=int, nargs="+", default=[6, 50])
+    parser.add_argument("--broker", type=float, help="bandwidth of its link in MB/s, where that is known")
     arguments = parser.parse_args()
     application = ModelStore(arguments.store).application(arguments.application)
     for nodes in arguments.nodes:
-        measure(application, nodes)
-        measure_life(application, nodes)
+        measure(application, nodes, arguments.broker)
+        measure_life(application, nodes, arguments.broker)
 
 
 if __name__ == "__main__":

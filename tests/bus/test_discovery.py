@@ -25,6 +25,8 @@ OPEN = FoundBroker("shed-1883", "192.0.2.7", 1883, "shed/v1", has_users=False)
 OTHER = FoundBroker("attic-1883", "192.0.2.8", 1883, "splitplace/v1", has_users=False)
 SECURED = FoundBroker("hub-8883", "192.0.2.9", 8883, "splitplace/v1", has_users=True)
 LOOPBACK = ("127.0.0.1",)
+SEARCHES = 5
+"""On a busy machine an answer may come when a search has ended."""
 
 
 @pytest.fixture(autouse=True)
@@ -50,11 +52,14 @@ def test_what_is_announced_is_found_with_prefix_and_users() -> None:
         for port, prefix, has_users in ((first, "shed/v1", False), (second, "splitplace/v1", True)):
             announcement = announcing([address], port, prefix, has_users=has_users, interfaces=LOOPBACK)
             stack.enter_context(announcement)
-        found = {
-            each.port: each
-            for each in find_brokers(interfaces=LOOPBACK)
-            if each.address == address  # others on this machine may announce theirs
-        }
+        found: dict[int, FoundBroker] = {}
+        for _ in range(SEARCHES):
+            heard = find_brokers(interfaces=LOOPBACK)
+            found |= {
+                each.port: each for each in heard if each.address == address
+            }  # others may announce theirs
+            if {first, second} <= found.keys():
+                break
     assert (found[first].url, found[first].prefix) == (f"mqtt://{address}:{first}", "shed/v1")
     assert (found[second].url, found[second].has_users) == (f"mqtts://{address}:{second}", True)
 

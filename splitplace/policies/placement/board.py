@@ -55,6 +55,7 @@ class Board:
             start_ms,
             start_ms,
             columns.latency_ms,
+            job.micro_batches[0],
         )
         """[S, N] each: when the first and the last input could arrive, for stages that read the task."""
 
@@ -104,6 +105,8 @@ class Board:
                 min([latency_ms[sender] for sender in senders]),
                 min(ready_ms),
                 max(ready_ms),
+                # Of several replicas, that of the last micro-batch, which may be smaller, may be the first.
+                first_images=sizes[0] if len(senders) == 1 else sizes[-1],
             )
         broker = self.schedule.broker
         if broker.byte_ms:
@@ -182,6 +185,8 @@ class Board:
         latency_ms: Floats | float,
         first_ms: Floats | float,
         last_ms: Floats | float,
+        *,
+        first_images: int | None = None,
     ) -> tuple[Floats, Floats, Floats]:
         """Return the same as `_received_ms` for inputs that another node sends, and `way_ms`.
 
@@ -191,13 +196,22 @@ class Board:
             latency_ms: time between the sender and the broker.
             first_ms: when its first input is ready at its source.
             last_ms: when its last input is ready at its source.
+            first_images: images in the first input, if it may not be the first by number.
         """
         columns = self.columns
         chunk_bytes = np.minimum(size * self.schedule.job.micro_batch, CHUNK_BYTES)
         relay_ms = chunk_bytes * np.minimum(columns.byte_ms, up_byte_ms)
         image_ms = size * np.maximum(columns.byte_ms, up_byte_ms)
         way_ms = columns.latency_ms + latency_ms + relay_ms
-        return *self._received_ms(image_ms, first_ms, last_ms, way_ms), way_ms
+        byte_ms, sizes = self.schedule.broker.byte_ms, self.schedule.job.micro_batches
+        images = sizes[0] if first_images is None else first_images
+        received_ms, sent_ms = self._received_ms(image_ms, first_ms, last_ms, way_ms, images)
+        if byte_ms:
+            hop_ms = way_ms + self.schedule.cluster.hop_ms
+            received_ms = np.maximum(received_ms, first_ms + images * size * byte_ms + hop_ms)
+            sent_ms = np.maximum(sent_ms, last_ms + sizes[-1] * size * byte_ms + hop_ms)
+            sent_ms = np.maximum(sent_ms, first_ms + self.schedule.job.batch * size * byte_ms + hop_ms)
+        return received_ms, sent_ms, way_ms
 
     def _received_ms(
         self,
@@ -205,6 +219,7 @@ class Board:
         first_ms: Floats | float,
         last_ms: Floats | float,
         way_ms: Floats,
+        images: int,
     ) -> tuple[Floats, Floats]:
         """Return when each node could have a stage's first input, and when its last, at best.
 
@@ -213,11 +228,12 @@ class Board:
             first_ms: when its first input is ready at its source.
             last_ms: when its last input is ready at its source.
             way_ms: time of a hop besides, without the hop itself.
+            images: number of them in the first input.
         """
         schedule, sizes = self.schedule, self.schedule.job.micro_batches
         way_ms = way_ms + schedule.cluster.hop_ms
         first_ms = np.maximum(first_ms, self.columns.link_free_ms)
-        received_ms = first_ms + sizes[0] * image_ms
+        received_ms = first_ms + images * image_ms
         sent_ms = received_ms
         if len(sizes) > 1:
             sent_ms = np.maximum(first_ms + schedule.job.batch * image_ms, last_ms + sizes[-1] * image_ms)
