@@ -121,7 +121,9 @@ def test_a_stage_with_a_tensor_beyond_the_limit_is_refused_before_a_child_starts
 
 def test_a_child_that_may_not_use_enough_memory_says_so(tmp_path: Path) -> None:
     here = written_pieces(tmp_path / "pieces", layers=12)
-    with pytest.raises(PrepareMemoryError, match="needs more than the 0 MiB"):
+    # Libraries may also crash when they are refused memory.
+    said = r"needs more than the 0 MiB|ended by signal (6|11), .* than the 0 MiB that it may use"
+    with pytest.raises((PrepareMemoryError, PrepareKilledError), match=said):
         preparer(here, tmp_path / "forms").prepare(here.whole, [1], Limits(1))
     assert list((tmp_path / "forms").iterdir()) == []
 
