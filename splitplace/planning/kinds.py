@@ -89,6 +89,11 @@ class Cluster(BaseModel):
     """MB/s; None where nobody has said it: then `BROKER_LINK` is assumed, and policies do not know it."""
 
     @property
+    def assumed_broker_link(self) -> float:
+        """MB/s of the broker's link, said or not."""
+        return BROKER_LINK if self.broker_link is None else self.broker_link
+
+    @property
     def count(self) -> int:
         """Number of nodes."""
         return sum(group.count for group in self.groups)
@@ -106,7 +111,7 @@ class Cluster(BaseModel):
             for group in self.groups
         ]
         return Machines.model_validate(
-            {"broker": {"megabytes_per_second": self.broker_link or BROKER_LINK}, "host": tuple(hosts)}
+            {"broker": {"megabytes_per_second": self.assumed_broker_link}, "host": tuple(hosts)}
         )
 
     def with_one_more(self, name: str, kind: NodeKind) -> "Cluster":

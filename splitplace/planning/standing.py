@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from splitplace.planning.kinds import BROKER_LINK
 from splitplace.planning.question import Question
 from splitplace.policies.cluster import ClusterView
 from splitplace.policies.memory import described_bytes, is_prepared
@@ -44,7 +43,7 @@ def standing(question: Question) -> tuple[StandingVariant, ...]:
     known = question.calibration
     workload = slowed(question.workload, known.work_factor)
     (application,) = [each for each in workload.applications if each.name == question.application.name]
-    surroundings = Surroundings(question.cluster.broker_link or BROKER_LINK, "deadline", through_broker=True)
+    surroundings = Surroundings(question.cluster.assumed_broker_link, "deadline", through_broker=True)
     machines = question.cluster.machines()
     world = World(machines.expand(question.cluster.count), surroundings)
     view = ClusterView()

@@ -30,7 +30,9 @@ class LinkBacklog:
     @property
     def free_ms(self) -> float:
         """When it has carried all that was placed."""
-        return self._at_ms + self._left_bytes * self.byte_ms if self._left_bytes else self._at_ms
+        if not self._left_bytes:  # infinitely long for nothing is no number
+            return self._at_ms
+        return self._at_ms + self._left_bytes * self.byte_ms
 
     def backlog_ms(self, now_ms: float) -> float:
         """Return for how long it still carries what was placed."""

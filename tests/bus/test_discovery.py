@@ -55,9 +55,8 @@ def test_what_is_announced_is_found_with_prefix_and_users() -> None:
         found: dict[int, FoundBroker] = {}
         for _ in range(SEARCHES):
             heard = find_brokers(interfaces=LOOPBACK)
-            found |= {
-                each.port: each for each in heard if each.address == address
-            }  # others may announce theirs
+            # Others on this machine may announce theirs.
+            found |= {each.port: each for each in heard if each.address == address}
             if {first, second} <= found.keys():
                 break
     assert (found[first].url, found[first].prefix) == (f"mqtt://{address}:{first}", "shed/v1")

@@ -154,29 +154,47 @@ class Board:
         for row, stage in enumerate(schedule.job.variant.stages):
             size: Floats | float = self._input_bytes[row]
             way_ms = columns.latency_ms
+            ready_ms: tuple[Floats | float, Floats | float] = (schedule.start_ms, schedule.start_ms)
             if stage.source == INPUT:
                 first_ms, last_ms = self._inputs_ms[0][row], self._inputs_ms[1][row]
             else:
                 size = size * columns.output_ratio(self._source(stage))
+                ready_ms = finish_ms[stage.source]
                 first_ms, last_ms, way_ms = self._passed_on_ms(
-                    size,
-                    columns.up_byte_ms,
-                    columns.latency_ms,
-                    *finish_ms[stage.source],
+                    size, columns.up_byte_ms, columns.latency_ms, *ready_ms
                 )
             if schedule.broker.byte_ms:
                 carried = carried_bytes[stage.source] + schedule.job.batch * size
-                crossed_ms = schedule.start_ms + carried * schedule.broker.byte_ms
-                last_ms = np.maximum(last_ms, crossed_ms + way_ms + schedule.cluster.hop_ms)
-                first_ms = last_ms if micro_batches == 1 else first_ms
                 carried_bytes[stage.name] = carried
                 if stage.source == INPUT:  # all branches' inputs are there at the start
                     carried_bytes[INPUT] = carried
+                crossed_ms = self._crossed_ms(ready_ms, size, carried)
+                way_ms = way_ms + schedule.cluster.hop_ms
+                first_ms = np.maximum(first_ms, crossed_ms[0] + way_ms)
+                last_ms = np.maximum(last_ms, crossed_ms[1] + way_ms)
             begin_ms = self._begin_ms(stage, free_ms, first_ms)
             free_ms, end_ms = self._bounds(stage, free_ms, first_ms, last_ms)
             finish_ms[stage.name] = (begin_ms + self._work_ms[row] / micro_batches, free_ms)
             ends_ms = np.maximum(ends_ms, end_ms)
         return ends_ms
+
+    def _crossed_ms(
+        self, ready_ms: tuple[Floats | float, Floats | float], size: Floats | float, carried: Floats | float
+    ) -> tuple[Floats | float, Floats | float]:
+        """Return when the broker's link could have carried a stage's first input, and its last, at best.
+
+        Args:
+            ready_ms: when each is ready at its source.
+            size: bytes of an image of it.
+            carried: bytes of all inputs that cross before the last, and of that.
+        """
+        sizes, byte_ms = self.schedule.job.micro_batches, self.schedule.broker.byte_ms
+        first_ms, last_ms = ready_ms
+        crossed_ms = np.maximum(
+            last_ms + sizes[-1] * size * byte_ms, first_ms + self.schedule.job.batch * size * byte_ms
+        )
+        crossed_ms = np.maximum(crossed_ms, self.schedule.start_ms + carried * byte_ms)
+        return (crossed_ms if len(sizes) == 1 else first_ms + sizes[0] * size * byte_ms), crossed_ms
 
     def _passed_on_ms(
         self,
@@ -203,15 +221,8 @@ class Board:
         relay_ms = chunk_bytes * np.minimum(columns.byte_ms, up_byte_ms)
         image_ms = size * np.maximum(columns.byte_ms, up_byte_ms)
         way_ms = columns.latency_ms + latency_ms + relay_ms
-        byte_ms, sizes = self.schedule.broker.byte_ms, self.schedule.job.micro_batches
-        images = sizes[0] if first_images is None else first_images
-        received_ms, sent_ms = self._received_ms(image_ms, first_ms, last_ms, way_ms, images)
-        if byte_ms:
-            hop_ms = way_ms + self.schedule.cluster.hop_ms
-            received_ms = np.maximum(received_ms, first_ms + images * size * byte_ms + hop_ms)
-            sent_ms = np.maximum(sent_ms, last_ms + sizes[-1] * size * byte_ms + hop_ms)
-            sent_ms = np.maximum(sent_ms, first_ms + self.schedule.job.batch * size * byte_ms + hop_ms)
-        return received_ms, sent_ms, way_ms
+        images = self.schedule.job.micro_batches[0] if first_images is None else first_images
+        return *self._received_ms(image_ms, first_ms, last_ms, way_ms, images), way_ms
 
     def _received_ms(
         self,
