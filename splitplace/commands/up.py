@@ -5,7 +5,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, ClassVar, NoReturn
@@ -29,8 +29,10 @@ from splitplace.commands.shared.options import (
 from splitplace.commands.shared.places import StateDirOption, paths
 from splitplace.commands.shared.policy_option import PolicyOption, parse_pair
 from splitplace.commands.shared.service_processes import TOGETHER, ApartOption, service_processes
-from splitplace.errors import ConfigurationError
+from splitplace.errors import ConfigurationError, SplitPlaceError
 from splitplace.messages.topics import ENROLLER, GATEWAY, SERVICES
+from splitplace.storage.exclusive import exclusive
+from splitplace.storage.paths import Paths
 from splitplace.storage.secured import UsersFolder
 from splitplace.terminal import printable
 
@@ -115,7 +117,12 @@ def command(
     if state_dir is not None:
         shared += ["--state-dir", str(state_dir)]
     supervisor = Supervisor.found()  # before any child has its environment
-    with Processes(folder or paths(state_dir).logs) as processes, _announced(settings, wanted=lan):
+    places = paths(state_dir)
+    with (
+        _only_one(places),
+        Processes(folder or places.logs) as processes,
+        _announced(settings, wanted=lan),
+    ):
         try:
             for name, flags in service_processes(pair, apart=apart).items():
                 _start(processes, name, ["-m", "splitplace", name, *shared, *flags])
@@ -130,6 +137,24 @@ def command(
             _watch(processes, renewals, supervisor)
         except KeyboardInterrupt:
             print("stopping")
+
+
+@contextlib.contextmanager
+def _only_one(places: Paths) -> Iterator[None]:
+    """Hold the state folder: its journal is for one gateway, and that of a second `up` could never start.
+
+    Raises SplitPlaceError, OSError.
+    """
+    places.state_dir.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(exclusive(places.up_lock))
+        except BlockingIOError as error:
+            raise SplitPlaceError(
+                f"another splitplace up uses {places.state_dir}: end that one, or give each system a "
+                "--state-dir of its own"
+            ) from error
+        yield
 
 
 def _dashboard_flags(settings: Settings, state_dir: Path | None) -> list[str]:

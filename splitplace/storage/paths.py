@@ -76,6 +76,11 @@ class Paths:
         return self.state_dir / "log"
 
     @property
+    def up_lock(self) -> Path:
+        """Locked by the `splitplace up` that uses this folder."""
+        return self.state_dir / "up.lock"
+
+    @property
     def demos(self) -> Path:
         """A folder for each demo that runs, failed or was kept."""
         return self.state_dir / "demo"

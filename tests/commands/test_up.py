@@ -1,9 +1,14 @@
-"""`splitplace up` notices credentials that a rotation has replaced."""
+"""`splitplace up` notices new credentials, and refuses a state folder that another one uses."""
 
 import os
 from pathlib import Path
 
-from splitplace.commands.up import Renewals
+import pytest
+
+from splitplace.commands.up import Renewals, command
+from splitplace.errors import SplitPlaceError
+from splitplace.storage.exclusive import exclusive
+from splitplace.storage.paths import Paths
 from splitplace.storage.secured import UsersFolder
 
 
@@ -28,3 +33,12 @@ def test_new_credentials_are_due_once(tmp_path: Path) -> None:
 
 def test_without_users_nothing_is_ever_due() -> None:
     assert Renewals(None, ["gateway"]).due() == []
+
+
+def test_a_second_one_with_the_same_state_folder_ends_before_it_starts_anything(tmp_path: Path) -> None:
+    with (
+        exclusive(Paths(tmp_path, tmp_path).up_lock),
+        pytest.raises(SplitPlaceError, match=r"another splitplace up uses .*--state-dir of its own"),
+    ):
+        command(broker="mqtt://127.0.0.1:1", state_dir=tmp_path)
+    assert not (tmp_path / "log").exists()
