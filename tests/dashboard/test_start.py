@@ -18,7 +18,7 @@ from splitplace.commands.dashboard.start import start_dashboard
 from splitplace.commands.dashboard.state import DashboardState
 from splitplace.commands.dashboard.web import Source
 from splitplace.commands.processes.children import Processes
-from splitplace.errors import ExitCode
+from splitplace.errors import ExitCode, SplitPlaceError
 from tests.support.brokers import running_broker
 from tests.support.dashboards import Dashboard, free_port, running_dashboard
 from tests.support.secured import splitplace
@@ -63,7 +63,19 @@ async def test_it_ends_with_an_error_when_it_follows_the_system_no_more(
         source = Source(Settings(), state, history, lock, "1.2.3", Exposition(time.time))
         with pytest.raises(RuntimeError, match="a fault"):
             async with asyncio.timeout(PATIENCE_S):
-                await command._serve(source, Access(), start.HOST, free_port())
+                await command._serve(source, Access(), command._listening(start.HOST, free_port()))
+
+
+def test_a_port_in_use_is_told_before_an_address_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with socket.socket() as other:
+        other.bind((start.HOST, 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(SplitPlaceError, match=f"{port}: Address already in use .*--port"):
+            command.command(port=port, broker="mqtt://127.0.0.1:1", state_dir=tmp_path)
+    assert capsys.readouterr().out == ""
 
 
 def answers(dashboard: Dashboard) -> bool:

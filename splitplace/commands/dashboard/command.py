@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import errno
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -25,7 +27,7 @@ from splitplace.commands.dashboard.web import Source, web_app
 from splitplace.commands.shared.options import BrokerOption, CredentialsOption, PrefixOption, settings_from
 from splitplace.commands.shared.places import StateDirOption, paths
 from splitplace.commands.shared.task_record import TaskRecord
-from splitplace.errors import ConfigurationError, MissingExtraError
+from splitplace.errors import ConfigurationError, MissingExtraError, SplitPlaceError
 from splitplace.storage.client_secret import kept_secret
 
 if TYPE_CHECKING:
@@ -74,6 +76,7 @@ def command(
     tracing = _tracing(traces) if traces else None
     folder = paths(state_dir)
     wanted = (not is_loopback(host) or settings.username is not None) if token is None else token
+    listening = _listening(host, port)
     secret = kept_secret(folder.dashboard_token) if wanted else None
     shown = f"[{host}]" if ":" in host else host
     print(f"dashboard: http://{shown}:{port}/{_with_token(secret, folder.dashboard_token)}", flush=True)
@@ -97,7 +100,7 @@ def command(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn ends by raising the signal again
     try:
         with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(_serve(source, Access(secret, allow_try), host, port))
+            asyncio.run(_serve(source, Access(secret, allow_try), listening))
     finally:
         write_ended(state, history)
         history.close()
@@ -123,11 +126,32 @@ def _with_token(secret: str | None, file: Path) -> str:
     return f"?token={secret}" if sys.stdout.isatty() else f"?token=... (the token is in {file})"
 
 
-async def _serve(source: Source, access: Access, host: str, port: int) -> None:
+def _listening(host: str, port: int) -> list[socket.socket]:
+    """Return a socket for each address of the host. Raises SplitPlaceError."""
+    sockets: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            each = socket.socket(family, kind, protocol)
+            sockets.append(each)
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            each.bind(address)
+    except OSError as error:
+        for each in sockets:
+            each.close()
+        advice = (
+            "another dashboard? choose another --port" if error.errno == errno.EADDRINUSE else "see --host"
+        )
+        raise SplitPlaceError(f"cannot listen on {host}:{port}: {error.strerror} ({advice})") from error
+    return sockets
+
+
+async def _serve(source: Source, access: Access, listening: list[socket.socket]) -> None:
     config = uvicorn.Config(
         web_app(source, access),
-        host=host,
-        port=port,
         log_level="warning",
         access_log=False,
         ws="none",
@@ -143,7 +167,7 @@ async def _serve(source: Source, access: Access, host: str, port: int) -> None:
     for each in work:  # neither ends by itself: without it, pages would show what was, as if it still were
         each.add_done_callback(lambda _: setattr(server, "should_exit", True))
     try:
-        await server.serve()
+        await server.serve(sockets=listening)
     finally:
         for each in work:
             each.cancel()
