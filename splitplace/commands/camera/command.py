@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +18,7 @@ from splitplace.commands.shared.options import (
     BrokerOption,
     CredentialsOption,
     PrefixOption,
+    explain,
     parse_duration_ms,
     settings_from,
 )
@@ -60,7 +61,7 @@ def command(
     picture of a folder is sent. Answers come on `answer/CAMERA/TASK`, where others may read them as well.
     """
     settings = settings_from(broker, prefix, credentials)
-    chooser = Chooser(parse_duration_ms(every) / 1000, on_motion=on_motion)
+    chooser = Chooser(parse_duration_ms(every, "--every") / 1000, on_motion=on_motion)
     found: Source | None = None
     topic = ""
     if source.startswith(TOPIC):
@@ -73,7 +74,7 @@ def command(
     camera = Camera(
         name=_checked(name or usual, TypeAdapter(SensorName), "--name"),
         application=_checked(app, TypeAdapter(Name), "--app"),
-        deadline_ms=parse_duration_ms(deadline),
+        deadline_ms=parse_duration_ms(deadline, "--deadline"),
         chooser=chooser,
         source=found,
         topic=topic,
@@ -99,6 +100,8 @@ class _Told:
     as_json: bool
     sent: int = 0
     answered: int = 0
+    kept: set[str] = field(default_factory=set)
+    """Names under which pictures were kept: `a.png` and `a.jpg` need two."""
 
     def answer(self, frame: Frame, content: bytes, answer: Answer | None) -> None:
         """Print an answer, and draw it where pictures are kept."""
@@ -123,18 +126,21 @@ class _Told:
             except DrawingError:
                 return
             stem = _UNSAFE.sub("-", Path(frame.name).stem if frame.at_s is None else frame.name).strip("-")
-            number = "" if frame.at_s is None or frame.name.startswith("frame-") else f"-{self.sent:06}"
-            picture.save(self.folder / f"{stem or 'frame'}{number}.png")
+            is_named = (frame.at_s is None or frame.name.startswith("frame-")) and stem not in self.kept
+            self.kept.add(stem)
+            file = self.folder / f"{stem or 'frame'}{'' if is_named else f'-{self.sent:06}'}.png"
+            picture.save(file)
 
     def end(self, replaced: int) -> None:
         """Say how many there were, on standard error."""
+        pictures = "1 picture" if self.sent == 1 else f"{self.sent} pictures"
         Console(stderr=True, highlight=False).print(
-            f"{self.sent} pictures sent, {self.answered} with an answer, {replaced} replaced by newer ones"
+            f"{pictures} sent, {self.answered} with an answer, {replaced} replaced by newer ones"
         )
 
 
 def _checked(text: str, kind: TypeAdapter[str], flag: str) -> str:
     try:
         return kind.validate_python(text)
-    except ValidationError:
-        raise SourceError(f"{flag} {text!r} cannot be such a name") from None
+    except ValidationError as error:
+        raise SourceError(f"{flag} {text!r}: {explain(error)}") from None

@@ -84,16 +84,22 @@ class Folder:
         return self.folder.resolve().name or "folder"
 
     def frames(self) -> Iterator[Frame]:
-        """Yield each picture once, by name."""
+        """Yield each picture once, by name. What cannot be read is left out, and told once."""
         seen: set[str] = set()
         while True:
             for path in sorted(self.folder.iterdir()):
                 if path.name in seen or path.suffix.lower() not in PICTURES:
                     continue
-                if self.follows and time.time() - path.stat().st_mtime < _SETTLED_S:
+                try:
+                    if self.follows and time.time() - path.stat().st_mtime < _SETTLED_S:
+                        continue
+                    content = path.read_bytes()
+                except OSError as error:
+                    log.warning("%s cannot be read: %s; it is left out", path, error.strerror)
+                    seen.add(path.name)
                     continue
                 seen.add(path.name)
-                yield _picture(path.name, None, path.read_bytes())
+                yield _picture(path.name, None, content)
             if not self.follows:
                 return
             time.sleep(_LOOK_S)

@@ -224,7 +224,7 @@ def add_command(
             title=title or chosen,
             labels=(),
             stages=tuple(int(number) for number in _numbers(stages)) or None,
-            default_deadline_ms=parse_duration_ms(deadline),
+            default_deadline_ms=parse_duration_ms(deadline, "--deadline"),
             micro_batch=micro_batch,
             unknown_below=unknown_below,
             caution=RANDOM if random_weights else "",

@@ -97,7 +97,7 @@ def command(
             application=found_network(app, applications),
             calibration=known,
             rate=rate,
-            deadline_ms=parse_duration_ms(deadline),
+            deadline_ms=parse_duration_ms(deadline, "--deadline"),
             batch=batch,
             pattern=pattern,
             policy=policy,

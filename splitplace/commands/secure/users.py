@@ -132,7 +132,9 @@ def add_command(
     if client_id is not None and len(names) > 1:
         raise ConfigurationError("--client-id is for one user: add the others with a command of their own")
     system = _System(secured_folder(paths(state_dir)))
-    asyncio.run(_add(system, kind.value, names, client_id or "", parse_duration_ms(valid) / 1000, qr=qr))
+    asyncio.run(
+        _add(system, kind.value, names, client_id or "", parse_duration_ms(valid, "--valid") / 1000, qr=qr)
+    )
 
 
 async def _add(
@@ -253,8 +255,8 @@ def rotate_command(
         print("(any other Mosquitto: copy broker.pem and broker.key, then restart it)")
         return
     system = _System(folder)
-    overlap_s = 0.0 if overlap in {"0", "0s"} else parse_duration_ms(overlap) / 1000
-    asyncio.run(_rotate(system, name, overlap_s, parse_duration_ms(valid) / 1000, qr=qr))
+    overlap_s = 0.0 if overlap in {"0", "0s"} else parse_duration_ms(overlap, "--overlap") / 1000
+    asyncio.run(_rotate(system, name, overlap_s, parse_duration_ms(valid, "--valid") / 1000, qr=qr))
 
 
 async def _rotate(system: _System, name: str, overlap_s: float, valid_s: float, *, qr: bool) -> None:

@@ -56,14 +56,17 @@ _UNITS_MS = {"": 1.0, "ms": 1.0, "s": 1000.0, "m": 60_000.0, "min": 60_000.0, "h
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|)\s*")
 
 
-def parse_duration_ms(text: str) -> float:
-    """Return a duration in milliseconds: `300`, `300ms`, `2s`, `1.5min`. Raises typer.BadParameter."""
+def parse_duration_ms(text: str, flag: str) -> float:
+    """Return a duration in milliseconds: `300`, `300ms`, `2s`, `1.5min`.
+
+    Raises typer.BadParameter, which names the flag.
+    """
     match = _DURATION.fullmatch(text)
     if match is None:
-        raise typer.BadParameter(f"{text!r} is not a duration like 300ms, 2s or 1.5min")
+        raise typer.BadParameter(f"{text!r} is not a duration like 300ms, 2s or 1.5min", param_hint=flag)
     milliseconds = float(match[1]) * _UNITS_MS[match[2]]
     if milliseconds == 0:
-        raise typer.BadParameter("a duration must be longer than 0")
+        raise typer.BadParameter("a duration must be longer than 0", param_hint=flag)
     return milliseconds
 
 

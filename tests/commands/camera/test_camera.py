@@ -135,6 +135,18 @@ async def test_every_picture_of_a_folder_is_answered(broker_url: str, pictures: 
     assert None not in [label for _, label in answers]
 
 
+def test_what_cannot_be_read_in_a_folder_keeps_no_other_picture_back(
+    pictures: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (pictures / "0.png").mkdir()
+    (pictures / "1.png").symlink_to(pictures / "gone")
+    assert [frame.name for frame in Folder(pictures, follows=False).frames()] == ["0.jpg", "1.jpg", "2.jpg"]
+    assert [record.message.rpartition("/")[2] for record in caplog.records] == [
+        "0.png cannot be read: Is a directory; it is left out",
+        "1.png cannot be read: No such file or directory; it is left out",
+    ]
+
+
 @pytest.mark.mosquitto
 async def test_a_followed_folder_goes_on_after_a_restart_of_the_broker(
     tmp_path: Path, pictures: Path
@@ -218,6 +230,11 @@ async def test_a_video_that_cannot_be_read_ends_with_the_reason(broker_url: str,
             await _run(settings, _camera(Video(str(broken))))
 
 
+def test_a_name_that_cannot_be_a_level_of_a_topic_is_refused_with_the_reason(pictures: Path) -> None:
+    with pytest.raises(SourceError, match=r"--name 'a/b': it holds \+, # or /"):
+        command(str(pictures), app="tiny", name="a/b", broker="mqtt://127.0.0.1:1")
+
+
 def test_a_source_that_is_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="neither a folder"):
         source_of(str(tmp_path / "missing"), follows=False)
@@ -230,6 +247,7 @@ def test_a_source_that_is_nothing_is_refused(tmp_path: Path) -> None:
 async def test_the_command_prints_answers_and_keeps_drawn_pictures(
     broker_url: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (pictures / "2.jpeg").write_bytes(_jpeg(10))
     run: Callable[[], None] = lambda: command(  # noqa: E731
         str(pictures), app="tiny", save=tmp_path / "drawn", broker=broker_url, as_json=True
     )
@@ -237,8 +255,10 @@ async def test_the_command_prints_answers_and_keeps_drawn_pictures(
         await asyncio.to_thread(run)
     out, err = capsys.readouterr()
     lines = [json.loads(line) for line in out.splitlines()]
-    assert [line["camera"] for line in lines] == ["pictures"] * 3
-    assert [line["frame"] for line in lines] == ["0.jpg", "1.jpg", "2.jpg"]
-    assert "3 pictures sent, 3 with an answer, 0 replaced" in err
-    drawn = Image.open(tmp_path / "drawn" / "2.png")
+    assert [line["camera"] for line in lines] == ["pictures"] * 4
+    assert [line["frame"] for line in lines] == ["0.jpg", "1.jpg", "2.jpeg", "2.jpg"]
+    assert "4 pictures sent, 4 with an answer, 0 replaced" in err
+    kept = sorted(file.name for file in (tmp_path / "drawn").iterdir())
+    assert kept == ["0.png", "1.png", "2-000004.png", "2.png"]  # 2.jpeg and 2.jpg have one each
+    drawn = Image.open(tmp_path / "drawn" / "2-000004.png")
     assert np.asarray(drawn)[-5:].min() < 100  # the bar below a bright picture
