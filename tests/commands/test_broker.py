@@ -140,7 +140,7 @@ def test_a_taken_port_is_a_clear_error(tmp_path: Path) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with (
-            pytest.raises(BrokerError, match=f"cannot listen on 127.0.0.1:{port}"),
+            pytest.raises(BrokerError, match=f"cannot listen on 127.0.0.1:{port}: .*choose another --port"),
             started_broker(tmp_path, port=port),
         ):
             pass

@@ -192,6 +192,7 @@ def test_watch_follows_one_task_and_draws_its_path(system: System, tmp_path: Pat
 def test_watch_says_that_a_task_did_not_come(system: System) -> None:
     shown = run("watch", "--task", "nobody.t1", "--seconds", "1", *at(system))
     assert (shown.returncode, shown.stdout) == (1, "")
+    assert shown.stderr.startswith("waiting for task nobody.t1 on mqtt://")
     assert "task nobody.t1 has not ended meanwhile" in shown.stderr
 
 

@@ -5,6 +5,7 @@ the wheel `iotcore`. Otherwise an error says what to install.
 """
 
 import contextlib
+import errno
 import importlib.util
 import os
 import shutil
@@ -250,7 +251,10 @@ class Broker:
             try:
                 probe.bind((self.host, self.port))
             except OSError as error:
-                raise BrokerError(f"cannot listen on {self.host}:{self.port}: {error.strerror}") from error
+                reason = f"cannot listen on {self.host}:{self.port}: {error.strerror}"
+                if error.errno == errno.EADDRINUSE:
+                    reason += " (does a broker run there already? use that one, or choose another --port)"
+                raise BrokerError(reason) from error
 
     def _listens(self) -> bool:
         host = LOOPBACK if self.host == "0.0.0.0" else self.host  # noqa: S104 - only compared

@@ -86,6 +86,8 @@ class Watching:
                     Console(), lambda: path_page(self._seen.records.get(self._key or ""), wanted, self._seen)
                 )
             )
+        else:
+            print(f"waiting for task {options.task} on {title}", file=sys.stderr)
 
     def _take(self, topic: str, message: Message) -> None:
         if self._recorder is not None:
