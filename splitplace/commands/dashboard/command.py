@@ -127,24 +127,22 @@ def _with_token(secret: str | None, file: Path) -> str:
 
 
 def _listening(host: str, port: int) -> list[socket.socket]:
-    """Return a socket for each address of the host. Raises SplitPlaceError."""
+    """Return a socket for each address of the host that this machine has. Raises SplitPlaceError."""
     sockets: list[socket.socket] = []
     try:
-        for family, kind, protocol, _, address in socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        ):
-            each = socket.socket(family, kind, protocol)
-            sockets.append(each)
-            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            each.bind(address)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, _, _, _, address in found:
+            try:
+                sockets.append(socket.create_server(address, family=family))
+            except OSError as error:
+                # `localhost` may name an IPv6 address where there is none.
+                if error.errno == errno.EADDRINUSE or (address == found[-1][4] and not sockets):
+                    raise
     except OSError as error:
         for each in sockets:
             each.close()
-        advice = (
-            "another dashboard? choose another --port" if error.errno == errno.EADDRINUSE else "see --host"
-        )
+        in_use = error.errno == errno.EADDRINUSE
+        advice = "another dashboard? choose another --port" if in_use else "see --host"
         raise SplitPlaceError(f"cannot listen on {host}:{port}: {error.strerror} ({advice})") from error
     return sockets
 
