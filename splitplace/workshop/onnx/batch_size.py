@@ -9,7 +9,7 @@ which takes no data (`ceil(batch / 8)` is 1 in all small ones). Constants become
 computed from the one tensor `BATCH_SIZE`, which every fragment derives from its own input.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -34,6 +34,8 @@ _CHECKED = (*range(1, 34), 64, 65, 127, 128, 256, 257, 509, 512, MAX_BATCH - 1, 
 _ASKING = {"Shape", "Size"}
 
 Array = NDArray[Any]
+Spec = tuple[list[int], np.dtype[Any]]
+"""Sizes of an input beside the batch, and its type."""
 
 
 def with_plain_sizes(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -61,16 +63,25 @@ def with_plain_sizes(model: onnx.ModelProto) -> onnx.ModelProto:
     specs = {value.name: _spec(value.type.tensor_type) for value in _inputs(model.graph)}
     is_free = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value != 1
     batches = TRIED if is_free else (1,) * len(TRIED)
-    feeds = [
-        {name: _noise(seed, batch, *spec) for name, spec in specs.items()}
-        for seed, batch in zip(TRIED, batches, strict=True)
-    ]
-    lines = lines_of(model, sizes, feeds)
+    try:
+        lines = lines_of(model, sizes, _feeds(specs, batches, _noise))
+    except ValueError:  # Keras feeds places in a table as floats
+        lines = lines_of(model, sizes, _feeds(specs, batches, _places))
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
     _Replacement(lines).apply(changed.graph)
     remove_unused(changed.graph)
     return changed
+
+
+def _feeds(
+    specs: Mapping[str, Spec], batches: Sequence[int], values: Callable[[int, int, Spec], Array]
+) -> list[dict[str, Array]]:
+    """Return inputs for each batch size, by name."""
+    return [
+        {name: values(seed, batch, spec) for name, spec in specs.items()}
+        for seed, batch in zip(TRIED, batches, strict=True)
+    ]
 
 
 def _renamed(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -181,7 +192,7 @@ def _inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
     return [value for value in graph.input if value.name not in weights]
 
 
-def _spec(tensor: onnx.TypeProto.Tensor) -> tuple[list[int], np.dtype[Any]]:
+def _spec(tensor: onnx.TypeProto.Tensor) -> Spec:
     shape = [dimension.dim_value for dimension in tensor.shape.dim[1:]]
     return shape, helper.tensor_dtype_to_np_dtype(tensor.elem_type)
 
@@ -211,7 +222,7 @@ def lines_of(
         lines = {name: line for name, values in found if (line := Line.through(values)) is not None}
         bent = _bent(asking, lines)
     except Exception as error:  # ONNX Runtime's C++ exceptions share no base class
-        raise ValueError(f"the network does not run with batches of images: {error}") from error
+        raise ValueError(f"the network does not run with batches of inputs: {error}") from error
     # The shapes of tensors whose own sizes are no lines are not known for large batches.
     shapes = _asked(asking.graph) & _following(asking.graph, bent)
     wrong = bent | shapes | _following(asking.graph, shapes)
@@ -261,16 +272,23 @@ def _following(graph: onnx.GraphProto, names: set[str], known: Collection[str] =
     return reached - names
 
 
-def _noise(seed: int, batch: int, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
+def _noise(seed: int, batch: int, spec: Spec) -> Array:
     """Return values with many zeros, so that counts of them are not linear in the batch.
 
     They are of either sign but for whole numbers above 8 bits, which may be places in a table.
     """
+    shape, dtype = spec
     random = np.random.default_rng(seed)
     noise: Array = random.integers(0, 2, (batch, *shape))
     if dtype.kind == "f" or dtype.itemsize == 1:
         noise *= random.integers(-128, 128, (batch, *shape))
     return noise.astype(dtype)
+
+
+def _places(seed: int, batch: int, spec: Spec) -> Array:
+    """Return zeros and ones, which are places in most tables."""
+    shape, dtype = spec
+    return np.random.default_rng(seed).integers(0, 2, (batch, *shape)).astype(dtype)
 
 
 class _Replacement:
@@ -296,11 +314,12 @@ class _Replacement:
     def _instead(self, name: str, *, is_target: bool) -> str:
         """Return the tensor to read instead of a size; a `Reshape` may leave the batch size open."""
         line = self._lines[name]
+        own = f"{_PREFIX}of.{name}"  # a network may call a size `shape`, as `batch_size_nodes` does
         if line.is_constant:
-            return self._weight(f"{_PREFIX}{name}", line.offset)
+            return self._weight(own, line.offset)
         if is_target and line.open_shape is not None:
-            return self._weight(f"{_PREFIX}{name}.open", line.open_shape)
-        return self._computed(f"{_PREFIX}{name}.computed", line)
+            return self._weight(f"{own}.open", line.open_shape)
+        return self._computed(f"{own}.computed", line)
 
     def _weight(self, name: str, value: Array) -> str:
         self._weights[name] = numpy_helper.from_array(value, name)

@@ -159,6 +159,8 @@ def _profile(model: onnx.ModelProto, folder: Path, images: int) -> tuple[Path, f
 def _noise(tensor: onnx.TypeProto.Tensor, images: int) -> NDArray[Any]:
     shape = [images, *(dimension.dim_value for dimension in tensor.shape.dim[1:])]
     dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-    # Other whole numbers than those of pixels may be places in a table.
-    most = 100 if dtype.kind == "f" or dtype == np.uint8 else 2
-    return np.random.default_rng(0).integers(0, most, shape).astype(dtype)
+    random = np.random.default_rng(0)
+    # What is no pixel may be a place in a table; Keras feeds these as floats.
+    if dtype.kind == "f":
+        return random.uniform(0, 1, shape).astype(dtype)
+    return random.integers(0, 100 if dtype == np.uint8 else 2, shape).astype(dtype)

@@ -178,6 +178,24 @@ def test_a_network_may_be_changed_twice_as_one_that_torch_exports_for_a_user() -
         np.testing.assert_array_equal(answer(twice, images), answer(CLASS_TOKEN, images))
 
 
+@pytest.mark.parametrize("name", ["shape", "zero", "one", "batch"])
+def test_a_size_may_have_any_name(name: str) -> None:
+    model = onnx_model(
+        [
+            helper.make_node("Shape", ["x"], [name], start=1),
+            helper.make_node("Cast", [name], ["sides"], to=TensorProto.FLOAT),
+            helper.make_node("Div", ["x", "sides"], ["a"]),
+            helper.make_node("Shape", ["x"], ["all"]),
+            helper.make_node("Cast", ["all"], ["count"], to=TensorProto.FLOAT),
+            helper.make_node("Add", ["a", "count"], ["y"]),
+        ],
+        ["batch", 2],
+    )
+    plain = with_plain_sizes(model)
+    onnx.checker.check_model(plain, full_check=True)
+    np.testing.assert_array_equal(answer(plain, batch(4, 2)), answer(model, batch(4, 2)))
+
+
 def test_a_network_that_does_not_run_is_refused() -> None:
     model = onnx_model(
         [
