@@ -39,6 +39,8 @@ SENT: dict[int, DType] = {
 }
 """The type in which each element type of ONNX is sent."""
 _NUMBERS = re.compile(r"\d+")
+_LENGTH = re.compile("seq|len|time|tok|step|frame", re.IGNORECASE)
+"""Names of sides that are lengths of one input."""
 _MAX_DIGITS = 5
 _EXAMPLE_SIDE = 16
 _COARSE = 8
@@ -133,7 +135,9 @@ def sized(model: onnx.ModelProto, said: str = "") -> tuple[onnx.ModelProto, tupl
             continue
         if any(side not in {0, size} for side, size in zip(sides, fixed, strict=True)):
             shown = "x".join(str(side or "?") for side in sides)
-            raise UserNetworkError(f"--input is {said}, but the file says {shown}")
+            raise UserNetworkError(
+                f"--input is {sizes}, but the file says {shown} for {value.name!r}, beside its batch"
+            )
         notes = (*notes, *more)
         if fixed != sides:
             model = with_sides(model, value.name, fixed, axis)
@@ -160,17 +164,18 @@ def _question(still_open: Sequence[tuple[onnx.ValueInfoProto, int | None]], *, i
 def batch_axes(model: onnx.ModelProto) -> tuple[int | None, ...]:
     """Return the axis of each input that is its batch; None for those that have none.
 
-    The batch is what inputs and outputs call a batch, else what the first axis of an output is called, else
-    the first axis of the first input, unless its size is fixed and no output has it. Of each input it is the
-    axis of that name; else the first, if that is open; else the only open one; else the one that has the
-    size of the batch.
+    The batch is what inputs and outputs call a batch, else what the first axis of an output is called, unless
+    that is a length, else the first axis of the first input, unless its size is fixed and no output has it.
+    Of each input it is the axis of that name; else the first, if that is open; else the only open one; else
+    the one that has the size of the batch.
     """
     values = inputs_of(model)
     first = values[0].type.tensor_type.shape.dim
     made = [value.type.tensor_type.shape.dim for value in model.graph.output]
     names = {side.dim_param for value in values for side in value.type.tensor_type.shape.dim} - {""}
     called = [side.dim_param for sides in made for side in sides if "batch" in side.dim_param.lower()]
-    called += [sides[0].dim_param for sides in made if sides]
+    given = [value.type.tensor_type.shape.dim for value in values]
+    called += [sides[0].dim_param for sides in made if sides and not _is_length(sides[0], given, made)]
     name = next((name for name in called if name in names), "")
     if name:
         return tuple(_batch_axis(value, name, 1) for value in values)
@@ -178,6 +183,19 @@ def batch_axes(model: onnx.ModelProto) -> tuple[int | None, ...]:
         return (None,) * len(values)
     size = first[0].dim_value or 1
     return (0, *(_batch_axis(value, first[0].dim_param, size) for value in values[1:]))
+
+
+def _is_length(side: Any, given: Sequence[Sequence[Any]], made: Sequence[Sequence[Any]]) -> bool:  # noqa: ANN401
+    """Whether a side of an output is the length of one input, rather than a batch.
+
+    It is no first axis of an input, the first input has room for another batch there, and its name says so or
+    stands twice in a tensor, as in `[tokens, tokens]`.
+    """
+    name = side.dim_param
+    if given[0][0].dim_value > 1 or any(sides and sides[0].dim_param == name for sides in given):
+        return False
+    twice = any([each.dim_param for each in sides].count(name) > 1 for sides in (*given, *made))
+    return twice or bool(_LENGTH.search(name))
 
 
 def _is_batch(first: Sequence[Any], made: Sequence[Sequence[Any]]) -> bool:
