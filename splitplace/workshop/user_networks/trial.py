@@ -31,6 +31,8 @@ _RANDOM = {
 }
 _BY_RANGE = "DynamicQuantize"
 """Beginning of the names of operators that quantise by the range of the values that they get."""
+_NO_PLACE = ("out of data bounds", "within bounds", "invalid ind")
+"""What ONNX Runtime says of a place that another tensor does not have."""
 _DROPOUT_INPUTS = 2
 """Inputs of a `Dropout` that is not told whether it is trained."""
 
@@ -72,7 +74,7 @@ def _run(session: ort.InferenceSession, inputs: Arrays) -> dict[str, NDArray[Any
 
 
 def _refused(error: Exception, inputs: Arrays) -> CannotRunError:
-    return CannotRunError(f"ONNX Runtime cannot run the model: {first_line(error)}{_advice(inputs)}")
+    return CannotRunError(f"ONNX Runtime cannot run the model: {first_line(error)}{_advice(error, inputs)}")
 
 
 def samples_of(inputs: Sequence[NamedTensor], count: int) -> dict[str, NDArray[Any]]:
@@ -199,8 +201,14 @@ def _sizes(rows: Sequence[Arrays], name: str) -> str:
     return ", ".join(dict.fromkeys("x".join(map(str, row[name].shape[1:])) or "1" for row in rows))
 
 
-def _advice(inputs: Arrays) -> str:
-    """Return what may help where a number chooses what a network does."""
+def _advice(error: Exception, inputs: Arrays) -> str:
+    """Return what may help where a number chooses what a network does, or is a place in another tensor."""
+    places = [name for name, array in inputs.items() if array.dtype.kind in "iu"]
+    if places and any(sign in str(error) for sign in _NO_PLACE):
+        return (
+            " (whole numbers are tried as 0 and 1; where the first side of an input is no batch, such as the "
+            f"nodes of a graph, say all its sizes: --input {places[0]}=SIZES)"
+        )
     numbers = [
         name for name, array in inputs.items() if array.size == len(array) and array.dtype.kind in "iub"
     ]
