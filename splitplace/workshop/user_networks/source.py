@@ -175,7 +175,9 @@ def batch_axes(model: onnx.ModelProto) -> tuple[int | None, ...]:
     names = {side.dim_param for value in values for side in value.type.tensor_type.shape.dim} - {""}
     called = [side.dim_param for sides in made for side in sides if "batch" in side.dim_param.lower()]
     given = [value.type.tensor_type.shape.dim for value in values]
-    called += [sides[0].dim_param for sides in made if sides and not _is_length(sides[0], given, made)]
+    called += [
+        sides[0].dim_param for sides in made if sides and not _is_length(sides[0].dim_param, given, made)
+    ]
     name = next((name for name in called if name in names), "")
     if name:
         return tuple(_batch_axis(value, name, 1) for value in values)
@@ -185,14 +187,17 @@ def batch_axes(model: onnx.ModelProto) -> tuple[int | None, ...]:
     return (0, *(_batch_axis(value, first[0].dim_param, size) for value in values[1:]))
 
 
-def _is_length(side: Any, given: Sequence[Sequence[Any]], made: Sequence[Sequence[Any]]) -> bool:  # noqa: ANN401
-    """Whether a side of an output is the length of one input, rather than a batch.
+def _is_length(name: str, given: Sequence[Sequence[Any]], made: Sequence[Sequence[Any]]) -> bool:
+    """Whether a side of an output, by its name, is the length of one input, rather than a batch.
 
     It is no first axis of an input, the first input has room for another batch there, and its name says so or
     stands twice in a tensor, as in `[tokens, tokens]`.
     """
-    name = side.dim_param
-    if given[0][0].dim_value > 1 or any(sides and sides[0].dim_param == name for sides in given):
+    if (
+        not given[0]
+        or given[0][0].dim_value > 1
+        or any(sides and sides[0].dim_param == name for sides in given)
+    ):
         return False
     twice = any([each.dim_param for each in sides].count(name) > 1 for sides in (*given, *made))
     return twice or bool(_LENGTH.search(name))
