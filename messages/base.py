@@ -11,7 +11,8 @@ PROTOCOL_VERSION: Literal[2] = 2
 SENSOR_VERSION: Literal[1] = 1
 """Version of what sensors send and get."""
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+NAME_FORM = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+Name = Annotated[str, StringConstraints(pattern=NAME_FORM)]
 """A name that may be one level of a topic: application, variant, stage, node, service."""
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]

@@ -26,6 +26,7 @@ from splitplace.messages.limits import (
 )
 from splitplace.messages.names import SensorName
 from splitplace.messages.task import TaskRequest
+from splitplace.messages.validation_errors import problem_of
 from splitplace.services.gateway.fields import BUFFER_OF_NUMBERS, FieldError, as_text, tidy
 from splitplace.services.gateway.picture_files import FORMAT_NAMES, bare_file, is_file
 from splitplace.services.gateway.refusals import RefusalKind, TaskRefusedError, refuse
@@ -93,7 +94,7 @@ def parse(raw: RawReceived) -> Body:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "body"
-        problem = first["msg"].removeprefix("Value error, ")
+        problem = problem_of(first)
     except _SYNTAX_ERRORS as error:
         refuse("malformed", f"not a {kind} task: {error}")
     refusal = _KINDS.get(where, "malformed")

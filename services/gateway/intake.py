@@ -22,6 +22,7 @@ from splitplace.messages.names import SensorName
 from splitplace.messages.pictures import FITS, PictureInput, View
 from splitplace.messages.task import Deadline, TaskRequest, TaskTensor
 from splitplace.messages.tensors import ITEM_BYTES
+from splitplace.messages.validation_errors import problem_of
 from splitplace.services.gateway import body, pictures, sounds
 from splitplace.services.gateway.arrays import array_of, named_inputs, pictures_of, rows_of
 from splitplace.services.gateway.picture_files import are_tiny
@@ -264,7 +265,7 @@ def _name_trouble(value: str) -> str:
     try:
         _NAME.validate_python(value, strict=True)
     except ValidationError as error:
-        return error.errors(include_url=False, include_input=False)[0]["msg"].removeprefix("Value error, ")
+        return problem_of(error.errors(include_url=False, include_input=False)[0])
     return ""
 
 

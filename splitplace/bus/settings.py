@@ -23,6 +23,7 @@ from pydantic_settings import (
 from splitplace.bus.hints import is_loopback
 from splitplace.bus.known_keys import OF_PARTS, correction
 from splitplace.errors import ConfigurationError
+from splitplace.messages.validation_errors import problem_of
 from splitplace.storage.credentials import Credentials, CredentialsError
 from splitplace.storage.model_store import ModelStore
 from splitplace.storage.paths import SHIPPED_STORE, Paths, resolve_paths
@@ -337,7 +338,7 @@ def _check_keys(path: Path) -> None:
 
 def _wrong_setting(error: ErrorDetails, given: Mapping[str, Any], path: Path) -> str:
     """One line: where the value came from, and what is wrong with it."""
-    message = error["msg"].removeprefix("Value error, ")
+    message = problem_of(error)
     if not error["loc"]:
         return f"settings: {message}"
     name = str(error["loc"][0])

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -20,6 +22,9 @@ from splitplace.commands.shared.system_report import SystemReport, look, report_
 from splitplace.errors import ExitCode
 from splitplace.messages.limits import MEBIBYTE
 from splitplace.messages.topics import NODE_STATUS, SERVICE_STATUS
+
+_NARROW: Any = {"box": SIMPLE_HEAD, "show_edge": False, "pad_edge": False, "padding": 0}
+"""Of a table that fits 80 columns, with names of nodes up to 19 letters on one line."""
 
 
 def command(
@@ -61,8 +66,8 @@ def _print(report: SystemReport, settings: Settings) -> None:
 
 
 def _print_services(console: Console, report: SystemReport, settings: Settings) -> None:
-    services = Table("service", "state", "version")
-    services.title = f"Services on {settings.broker}, {settings.prefix}"
+    console.print(cell(f"Services on {settings.broker}, {settings.prefix}", "bold"))
+    services = Table("service", "state", "version", **_NARROW)
     for service in report.services:
         services.add_row(service.name, _state(online=service.online), cell(service.software or ""))
     console.print(services)
@@ -77,8 +82,20 @@ def _print_nodes(console: Console, report: SystemReport) -> None:
     if not report.nodes:
         console.print("No node is known here. Start one with: splitplace node --node NAME")
         return
-    nodes = Table("node", "state", title="Nodes")
-    for heading in ("GFLOP/s", "cores", "CPU share", "memory MB", "mapped MB", "loaded", "queue", "queue ms"):
+    console.print("Nodes", style="bold")
+    nodes = Table(**_NARROW)
+    nodes.add_column("node", overflow="fold", min_width=4)
+    nodes.add_column("state", no_wrap=True)
+    for heading in (
+        "GFLOP/s",
+        "cores",
+        "CPU\nshare",
+        "memory\nMB",
+        "mapped\nMB",
+        "loaded",
+        "queue",
+        "queue\nms",
+    ):
         nodes.add_column(heading, justify="right")
     for node in report.nodes:
         megabytes = None if node.memory_budget_bytes is None else node.memory_budget_bytes / MEBIBYTE

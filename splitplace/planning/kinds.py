@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from splitplace.errors import ConfigurationError
 from splitplace.messages.cluster import NodeState
+from splitplace.messages.validation_errors import problem_of
 from splitplace.simulator.hosts import Host, Machines
 
 MOST_NODES = 200
@@ -293,7 +294,7 @@ def _checked(name: str, count: object, kind: Mapping[str, object]) -> NodeGroup:
         return NodeGroup.model_validate({"name": name, "count": count, "kind": kind})
     except ValidationError as error:
         first = error.errors()[0]
-        raise NodesError(f"{name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise NodesError(f"{name}: {'.'.join(map(str, first['loc']))}: {problem_of(first)}") from error
 
 
 def _cluster(groups: list[NodeGroup], broker_link: float | None = None) -> Cluster:
@@ -304,7 +305,7 @@ def _cluster(groups: list[NodeGroup], broker_link: float | None = None) -> Clust
     try:
         cluster = Cluster(groups=tuple(groups), broker_link=broker_link)
     except ValidationError as error:
-        raise NodesError(f"these nodes cannot be used: {error.errors()[0]['msg']}") from error
+        raise NodesError(f"these nodes cannot be used: {problem_of(error.errors()[0])}") from error
     if cluster.count > MOST_NODES:
         raise NodesError(f"{cluster.count} nodes are more than {MOST_NODES}")
     return cluster

@@ -21,6 +21,7 @@ from splitplace.messages.topics import (
     SENSOR,
     SERVICES,
 )
+from splitplace.messages.validation_errors import problem_of
 
 SERVICE = "service"
 KINDS = (SERVICE, NODE, SENSOR, DASHBOARD, HOME_ASSISTANT, OPERATOR, ENROLLER, NEWCOMER)
@@ -56,10 +57,8 @@ def check_name(kind: str, name: str) -> str:
     try:
         TypeAdapter(SensorName if kind == SENSOR else Name).validate_python(name)
     except ValidationError as error:
-        trouble = error.errors()[0]["msg"].removeprefix("Value error, ")
-        allowed = "1 to 64 letters, digits, _, . or -, a letter or digit first"
         raise UserNameError(
-            f"{name!r} cannot be the name of a {kind}: {trouble if kind == SENSOR else allowed}"
+            f"{name!r} cannot be the name of a {kind}: {problem_of(error.errors()[0])}"
         ) from None
     return name
 

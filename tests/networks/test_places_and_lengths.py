@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -38,7 +39,7 @@ def _save(nodes: list[onnx.NodeProto], given: tuple[int, list[int | str]], made:
     onnx.save_model(helper.make_model(graph, opset_imports=opsets, ir_version=8), "case.onnx")
 
 
-def _node(operator: str, *names: str, **attributes: int) -> onnx.NodeProto:
+def _node(operator: str, *names: str, **attributes: Any) -> onnx.NodeProto:
     return helper.make_node(operator, list(names[:-1]), [names[-1]], **attributes)
 
 

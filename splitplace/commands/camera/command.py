@@ -19,11 +19,13 @@ from splitplace.commands.shared.options import (
     CredentialsOption,
     PrefixOption,
     explain,
+    parse_deadline_ms,
     parse_duration_ms,
     settings_from,
 )
 from splitplace.commands.shared.output import JsonOption, cell, print_json
 from splitplace.commands.shared.wording import described
+from splitplace.errors import ExitCode
 from splitplace.messages.base import Name
 from splitplace.messages.names import SensorName
 from splitplace.messages.task import Answer
@@ -74,7 +76,7 @@ def command(
     camera = Camera(
         name=_checked(name or usual, TypeAdapter(SensorName), "--name"),
         application=_checked(app, TypeAdapter(Name), "--app"),
-        deadline_ms=parse_duration_ms(deadline, "--deadline"),
+        deadline_ms=parse_deadline_ms(deadline),
         chooser=chooser,
         source=found,
         topic=topic,
@@ -85,10 +87,13 @@ def command(
     waiting = Waiting()
     try:
         asyncio.run(watch(settings, camera, told.answer, waiting))
+        is_interrupted = False
     except KeyboardInterrupt:
-        pass
+        is_interrupted = True
     finally:
         told.end(waiting.replaced)
+    if not told.answered and not is_interrupted:
+        raise typer.Exit(ExitCode.PROBLEM)
 
 
 @dataclass

@@ -16,7 +16,7 @@ from splitplace.commands.models.preview import write_preview
 from splitplace.commands.models.said import Said, interpolation_of
 from splitplace.commands.models.sound_flags import SoundFlags
 from splitplace.commands.shared.ending import ended_by_sigterm
-from splitplace.commands.shared.options import explain, fit_of, parse_duration_ms
+from splitplace.commands.shared.options import explain, fit_of, parse_deadline_ms
 from splitplace.commands.shared.places import WrittenStoreOption, model_store, paths
 from splitplace.commands.shared.progress import telling
 from splitplace.errors import ConfigurationError
@@ -224,7 +224,7 @@ def add_command(
             title=title or chosen,
             labels=(),
             stages=tuple(int(number) for number in _numbers(stages)) or None,
-            default_deadline_ms=parse_duration_ms(deadline, "--deadline"),
+            default_deadline_ms=parse_deadline_ms(deadline),
             micro_batch=micro_batch,
             unknown_below=unknown_below,
             caution=RANDOM if random_weights else "",

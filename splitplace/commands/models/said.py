@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from splitplace.errors import ConfigurationError
 from splitplace.messages.pictures import INTERPOLATIONS, Fit, Interpolation, PictureInput
+from splitplace.messages.validation_errors import problem_of
 from splitplace.workshop.user_networks.preprocessing import Preprocessing
 from splitplace.workshop.user_networks.reading import UserNetworkError
 
@@ -64,7 +65,7 @@ class Said:
             chosen = PictureInput.model_validate({**found.model_dump(), **changes})
             filled = preprocessing_of(chosen, channels)
         except ValidationError as error:
-            raise UserNetworkError(f"not a preprocessing: {error.errors()[0]['msg']}") from error
+            raise UserNetworkError(f"not a preprocessing: {problem_of(error.errors()[0])}") from error
         except ValueError as error:
             raise UserNetworkError(str(error)) from error
         return chosen.model_copy(update={"mean": filled.mean, "deviation": filled.deviation})

@@ -18,7 +18,7 @@ from splitplace.commands.shared.options import (
     CredentialsOption,
     PrefixOption,
     fail,
-    parse_duration_ms,
+    parse_deadline_ms,
     settings_from,
 )
 from splitplace.commands.shared.output import JsonOption, print_json
@@ -97,7 +97,7 @@ def command(
             application=found_network(app, applications),
             calibration=known,
             rate=rate,
-            deadline_ms=parse_duration_ms(deadline, "--deadline"),
+            deadline_ms=parse_deadline_ms(deadline),
             batch=batch,
             pattern=pattern,
             policy=policy,

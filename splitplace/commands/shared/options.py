@@ -11,7 +11,9 @@ from pydantic import ValidationError
 from splitplace.bus.discovery import FindingSettings, with_broker
 from splitplace.bus.settings import Settings
 from splitplace.errors import ConfigurationError, ExitCode
+from splitplace.messages.limits import MAX_DEADLINE_MS
 from splitplace.messages.pictures import FITS, Fit
+from splitplace.messages.validation_errors import problem_of
 from splitplace.terminal import printable
 
 _BROKER_HELP = "URL of the broker: `mqtt://HOST:PORT`, or `mqtts://` for TLS."
@@ -70,6 +72,14 @@ def parse_duration_ms(text: str, flag: str) -> float:
     return milliseconds
 
 
+def parse_deadline_ms(text: str) -> float:
+    """Return what `--deadline` says, in milliseconds. Raises typer.BadParameter."""
+    deadline_ms = parse_duration_ms(text, "--deadline")
+    if deadline_ms > MAX_DEADLINE_MS:
+        raise typer.BadParameter("at most 24h", param_hint="--deadline")
+    return deadline_ms
+
+
 def settings_from(
     broker: str | None, prefix: str | None, credentials: Path | None = None, **flags: str | None
 ) -> Settings:
@@ -85,7 +95,7 @@ def settings_from(
 def explain(error: ValidationError) -> str:
     """Return what is wrong with some values, joined to one line."""
     lines = [
-        ": ".join(filter(None, (".".join(map(str, each["loc"])), each["msg"].removeprefix("Value error, "))))
+        ": ".join(filter(None, (".".join(map(str, each["loc"])), problem_of(each))))
         for each in error.errors()
     ]
     return "; ".join(lines)

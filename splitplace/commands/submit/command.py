@@ -18,7 +18,7 @@ from splitplace.commands.shared.options import (
     PrefixOption,
     fail,
     fit_of,
-    parse_duration_ms,
+    parse_deadline_ms,
     settings_from,
 )
 from splitplace.commands.shared.output import JsonOption, cell, print_json
@@ -108,7 +108,7 @@ def command(
     taker = _with_states(settings, app) if state is not None else None
     states = taker.states if taker is not None else ()
     earlier = read_state(state, states) if state is not None else {}
-    asked = request_from(files or (), parse_duration_ms(deadline, "--deadline"), truth, named or (), earlier)
+    asked = request_from(files or (), parse_deadline_ms(deadline), truth, named or (), earlier)
     request = asked.request.model_copy(update={"fit": fit_of(fit)})
     answers: list[Answer] = []
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 
 from splitplace.bus.connection import Bus
@@ -29,7 +30,7 @@ from splitplace.commands.camera.sources import (
 from splitplace.commands.camera.watching import Camera, watch
 from splitplace.commands.processes.broker import started_broker
 from splitplace.commands.shared.client import connected
-from splitplace.errors import UnreachableError
+from splitplace.errors import ExitCode, UnreachableError
 from splitplace.messages.cluster import ServiceStatus
 from splitplace.messages.findings import Prediction
 from splitplace.messages.task import Answer
@@ -262,3 +263,11 @@ async def test_the_command_prints_answers_and_keeps_drawn_pictures(
     assert kept == ["0.png", "1.png", "2-000004.png", "2.png"]  # 2.jpeg and 2.jpg have one each
     drawn = Image.open(tmp_path / "drawn" / "2-000004.png")
     assert np.asarray(drawn)[-5:].min() < 100  # the bar below a bright picture
+
+
+async def test_a_command_without_any_answer_exits_with_1(broker_url: str, tmp_path: Path) -> None:
+    run: Callable[[], None] = lambda: command(str(tmp_path), app="tiny", broker=broker_url)  # noqa: E731
+    async with _gateway(Settings(broker=broker_url)):
+        with pytest.raises(typer.Exit) as caught:
+            await asyncio.to_thread(run)
+    assert caught.value.exit_code == ExitCode.PROBLEM

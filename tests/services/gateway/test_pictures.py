@@ -45,6 +45,13 @@ def refusal(*files: bytes, spec: TensorSpec = GREY) -> str:
     return caught.value.reason
 
 
+def test_of_several_pictures_the_refused_one_is_named() -> None:
+    assert refusal(saved(corner()), b"text").startswith(
+        "picture 1 (counted from 0): an image is not a readable"
+    )
+    assert refusal(b"text").startswith("an image is not a readable")
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB"])
 def test_every_format_is_taken_without_a_word(kind: str, mode: str) -> None:
