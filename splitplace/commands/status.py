@@ -24,7 +24,7 @@ from splitplace.messages.limits import MEBIBYTE
 from splitplace.messages.topics import NODE_STATUS, SERVICE_STATUS
 
 _NARROW: Any = {"box": SIMPLE_HEAD, "show_edge": False, "pad_edge": False, "padding": 0}
-"""Of a table that fits 80 columns, with names of nodes up to 19 letters on one line."""
+"""A table of nodes fits 80 columns so, with names up to 19 letters on one line."""
 
 
 def command(

@@ -70,7 +70,7 @@ def test_a_broker_url_that_is_none_is_a_usage_error(
         (("submit", "picture.png", "--app", "a/b"), 2, "cannot be the name of an application"),
         (("submit", "picture.png", "--app", "a", "--deadline", "soon"), 2, "is not a duration like 300ms"),
         (("submit", "picture.png", "--app", "a", "--deadline", "0"), 2, "longer than 0"),
-        (("submit", "picture.png", "--app", "a", "--deadline", "99h"), 2, "deadline_ms"),
+        (("submit", "picture.png", "--app", "a", "--deadline", "99h"), 2, "--deadline: at most 24h"),
         (("submit", "picture.png", "--app", "a", "--labels", "x"), 2, "not a list of class numbers"),
         (("submit", "array.npy", "--app", "a", "--state", "s.npz", "--labels", "1"), 2, "--labels: networks"),
         (("submit", "picture.png", "--app", "a"), 5, "start one: splitplace broker"),
