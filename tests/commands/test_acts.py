@@ -278,3 +278,8 @@ def test_progress_counts_the_tasks_of_the_sensors_that_run() -> None:
     assert progress_line(seen, ("s.",), 9) == (
         "3 of 9 tasks sent, 1 answered in time, 0 late, 1 refused or expired, 1 open"
     )
+
+
+def test_other_work_on_the_machine_is_told() -> None:
+    assert not words.busy_note(1.9, 2)
+    assert "a load of 7.2 on 2 cores" in words.busy_note(7.21, 2)

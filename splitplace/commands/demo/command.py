@@ -1,6 +1,7 @@
 """`splitplace demo`."""
 
 import asyncio
+import os
 import secrets
 import sys
 import time
@@ -17,6 +18,7 @@ from splitplace.commands.demo.run import Demo, write_summary
 from splitplace.commands.demo.summary import faults
 from splitplace.commands.demo.system import remove
 from splitplace.commands.demo.table import table
+from splitplace.commands.demo.words import busy_note
 from splitplace.commands.processes.broker import BrokerError
 from splitplace.commands.shared.options import fail
 from splitplace.commands.shared.output import JsonOption, print_json
@@ -105,6 +107,7 @@ def command(
         plain=plain,
         as_json=as_json,
     )
+    note = busy_note(os.getloadavg()[0], os.cpu_count() or 1)
     try:
         figures = Demo(options).run()
     except _FAILURES as error:
@@ -116,6 +119,8 @@ def command(
         print_json(figures)
     else:
         Console().print(table(figures))
+    if note:
+        print(note, file=sys.stderr)
     if summary is not None:
         write_summary(figures, summary)
     broken = faults(figures)

@@ -20,6 +20,21 @@ _LITTLE = 0.9
 """Where the faster of two takes more than this share of the other's time, it gains little."""
 
 
+def busy_note(load: float, cores: int) -> str:
+    """Say that other work slows the demo down; empty where it hardly does.
+
+    Args:
+        load: processes that wanted to run in the minute before the demo, on average.
+        cores: those of this machine.
+    """
+    if load < cores:
+        return ""
+    return (
+        f"This machine had other work when the demo began (a load of {load:.1f} on {cores} cores), so nodes "
+        "were slower and fewer tasks in time than on one that is free."
+    )
+
+
 def prologue(nodes: int, large: Application, small: Sequence[Application]) -> str:
     """Say what is there."""
     names = " and ".join(each.name for each in small)
