@@ -22,6 +22,9 @@ _REASONS: Final[Mapping[type[OSError], str]] = {
     PermissionError: "permission denied; for state, name another folder with --state-dir",
 }
 
+INTERRUPTED: Final = 130
+"""How a command ends after Ctrl-C, as shells count it: 128 and the number of the signal."""
+
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -52,6 +55,8 @@ def run(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) 
     except SplitPlaceError as error:
         sys.stderr.write(f"{printable(str(error))}\n")
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:  # before the command itself began; typer ends one that runs alike
+        sys.exit(INTERRUPTED)
     except OSError as error:
         _explain(error)
         sys.exit(SplitPlaceError.exit_code)

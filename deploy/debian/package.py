@@ -28,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 UNITS = sorted((ROOT / "splitplace" / "commands" / "service").glob("*.service"))
 DOCUMENTS = "/usr/share/doc/splitplace"
-LAUNCHER = f"#!{PREFIX}/bin/python3\nfrom splitplace.commands.main import main\n\nmain()\n"
+LAUNCHER = f"#!{PREFIX}/bin/python3\nfrom splitplace.__main__ import main\n\nmain()\n"
 NODE_SETTINGS = HERE / "node.toml"
 
 
