@@ -2,6 +2,7 @@
 
 import ssl
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -23,6 +24,24 @@ def test_init_makes_everything_and_overwrites_nothing(tmp_path: Path) -> None:
     again = splitplace("secure", "init", *where)
     assert (again.code, "is secured already" in again.errors) == (2, True)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_init_that_cannot_end_leaves_nothing_and_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = ("--state-dir", str(tmp_path))
+    for error in (OSError(28, "No space left on device", "broker.pem"), KeyboardInterrupt()):
+        with monkeypatch.context() as patch:
+            patch.setattr(Authority, "sign_broker", Mock(side_effect=error))
+            assert splitplace("secure", "init", *where).code != 0
+        assert not (tmp_path / "secure").exists()
+    assert splitplace("secure", "init", *where).code == 0
+
+
+def test_what_a_power_cut_left_of_init_is_named_as_such(tmp_path: Path) -> None:
+    (tmp_path / "secure" / "authority").mkdir(parents=True)
+    shown = splitplace("secure", "init", "--state-dir", str(tmp_path))
+    assert (shown.code, "move it away, and try again" in shown.errors) == (2, True)
 
 
 def test_the_certificate_is_for_all_names_and_signed_by_the_authority(tmp_path: Path) -> None:

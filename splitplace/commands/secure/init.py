@@ -1,6 +1,7 @@
 """`splitplace secure init`."""
 
 import json
+import shutil
 import socket
 from collections.abc import Sequence
 from ipaddress import ip_address
@@ -77,12 +78,26 @@ def init_command(
 
 
 def initialise(folder: SecuredFolder, facts: Facts, *, nodes: Sequence[str] = ()) -> None:
-    """Make all files. Raises ConfigurationError where there are some, and OSError."""
+    """Make all files, or none. Raises ConfigurationError where there are some, and OSError."""
     if folder.path.exists() and any(folder.path.iterdir()):
+        if not folder.facts.exists():
+            raise ConfigurationError(
+                f"{folder.path} is not empty, but not complete: an earlier splitplace secure init was cut "
+                "off, or the folder is not ours; move it away, and try again"
+            )
         raise ConfigurationError(
             f"{folder.path} is not empty: this system is secured already (list its users with splitplace "
             "secure list; to begin anew, move the folder away, and let every device join again)"
         )
+    try:
+        _make(folder, facts, nodes)
+    except BaseException:
+        shutil.rmtree(folder.path, ignore_errors=True)
+        raise
+
+
+def _make(folder: SecuredFolder, facts: Facts, nodes: Sequence[str]) -> None:
+    """Make all files; that with the facts comes last."""
     for each in (folder.path, folder.broker, folder.authority, folder.users.path):
         each.mkdir(mode=_ONLY_OWNER_FOLDER, parents=True, exist_ok=True)
     folder.path.chmod(_ONLY_OWNER_FOLDER)
