@@ -34,6 +34,8 @@ _COMPANIONS: Final = ("-wal", "-shm", ".under-way")
 _ONLY_OWNER: Final = 0o600
 _MAX_FACTS_BYTES: Final = 64 * 1024
 _CHUNK_BYTES: Final = 1024 * 1024
+_GZIP: Final = b"\x1f\x8b"
+"""What a file of gzip begins with."""
 
 
 class BackupError(SplitPlaceError):
@@ -125,6 +127,8 @@ def restore(paths: Paths, archive: Path) -> tuple[Backup, Path | None]:
     Raises:
         BackupError: The archive is none, or a gateway runs, or the disk refuses.
     """
+    if not archive.exists():
+        raise BackupError(f"{archive}: No such file or directory")
     paths.state_dir.mkdir(parents=True, exist_ok=True)
     try:
         with (
@@ -134,8 +138,19 @@ def restore(paths: Paths, archive: Path) -> tuple[Backup, Path | None]:
             backup = _unpack(archive, Path(folder))
             _belong_to_owner_of(paths.state_dir, Path(folder))
             return backup, _exchange(paths, Path(folder), backup.names)
-    except (OSError, tarfile.TarError, EOFError, zlib.error) as error:
-        raise BackupError(f"{archive} was not put back: {error}") from error
+    except gzip.BadGzipFile as error:
+        what = "is damaged" if _begins_like_gzip(archive) else "is no backup of SplitPlace"
+        raise BackupError(f"{archive} {what}; nothing was changed") from error
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise BackupError(f"{archive} is damaged or not complete; nothing was changed") from error
+    except OSError as error:
+        where = "" if error.filename is None else f"{error.filename}: "
+        raise BackupError(f"{archive} was not put back: {where}{error.strerror or error}") from error
+
+
+def _begins_like_gzip(archive: Path) -> bool:
+    with archive.open("rb") as file:
+        return file.read(len(_GZIP)) == _GZIP
 
 
 @contextlib.contextmanager
