@@ -91,11 +91,13 @@ def _summed(runs: Sequence[_Run], question: Question) -> Forecast:
     hits = _figure([each.hit_rate for each in runs])
     assert hits is not None  # noqa: S101 - there is a seed at least
     decisions = Counter(record.variant or "none" for record in records)
+    p50_ms = _widened(_figure(each.response_ms(0.5) for each in runs), _ratio(question, "p50"))
+    p95_ms = _widened(_figure(each.response_ms(0.95) for each in runs), _ratio(question, "p95"))
     return Forecast(
         hit_rate=Figure(hits.value, max(0.0, hits.low - error), min(1.0, hits.high + error)),
         reward=mean_reward([(record.on_time, record.accuracy) for record in records]) or 0.0,
-        p50_ms=_widened(_figure(each.response_ms(0.5) for each in runs), _ratio(question, "p50")),
-        p95_ms=_widened(_figure(each.response_ms(0.95) for each in runs), _ratio(question, "p95")),
+        p50_ms=p50_ms,
+        p95_ms=_not_below(p95_ms, p50_ms),
         accuracy=mean([record.accuracy for record in records if record.status == "answered"]),
         decisions=tuple((name, count / len(records)) for name, count in decisions.most_common()),
         enough_ms=_enough_ms(runs, question.wanted),
@@ -142,3 +144,10 @@ def _widened(figure: Figure | None, ratio: float) -> Figure | None:
     if figure is None:
         return None
     return Figure(figure.value, figure.low * min(1.0, ratio), figure.high * max(1.0, ratio))
+
+
+def _not_below(figure: Figure | None, smaller: Figure | None) -> Figure | None:
+    """Raise the ends of an interval to those of a smaller quantile, whose calibration erred by more."""
+    if figure is None or smaller is None:
+        return figure
+    return Figure(figure.value, max(figure.low, smaller.low), max(figure.high, smaller.high))

@@ -49,6 +49,15 @@ def test_what_the_calibration_got_wrong_widens_every_interval() -> None:
     assert wrong.p50_ms.low == pytest.approx(plain.p50_ms.low)
 
 
+def test_the_interval_of_slow_answers_is_never_below_that_of_common_ones() -> None:
+    erred = CHECK.model_copy(update={"live_p50_ms": 9 * CHECK.simulated_p50_ms, "live_p95_ms": 1.0})
+    found = forecast(question(calibration=CALIBRATION.model_copy(update={"check": erred})))
+    assert found.p50_ms is not None
+    assert found.p95_ms is not None
+    assert found.p95_ms.low >= found.p50_ms.low
+    assert found.p95_ms.high >= found.p50_ms.high
+
+
 def test_the_same_question_has_the_same_answer() -> None:
     assert forecast(question(rate=5.0)) == forecast(question(rate=5.0))
 
