@@ -29,7 +29,10 @@ _BY_WORDS: _Table = (
     ),
     (
         ("certificate_verify_failed",),
-        "name the authority that has signed the broker's certificate: --ca-file",
+        (
+            "this device does not know the broker's authority: a node joins with a token (splitplace secure "
+            "add node), others name the present --credentials or --ca-file"
+        ),
     ),
     (
         ("certificate_required", "certificate required", "handshake_failure"),

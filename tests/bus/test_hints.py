@@ -23,7 +23,7 @@ PLAIN, TLS = "mqtt://broker.lan:1883", "mqtts://broker.lan"
         (
             "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate",
             TLS,
-            "--ca-file",
+            "(splitplace secure add node), others name the present --credentials or --ca-file",
         ),
         (
             "[SSL: CERTIFICATE_VERIFY_FAILED] Hostname mismatch, certificate is not valid for 'broker.lan'",
