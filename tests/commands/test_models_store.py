@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from unittest.mock import Mock
 from zipfile import ZipFile
 
 import pytest
@@ -102,6 +103,10 @@ def test_an_archive_that_cannot_be_written_is_explained(
 ) -> None:
     run("export", "tiny", own / "tiny" / "manifest.json" / "x.zip", code=1)
     assert "cannot be written" in capsys.readouterr().err
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ZipFile, "write", Mock(side_effect=OSError(28, "No space left on device")))
+        run("export", "tiny", tmp_path / "tiny.zip", code=1)
+    assert list(tmp_path.glob("*tiny.zip*")) == [], "half an archive is left"
     run("export", "tiny", tmp_path / "tiny.zip")
     assert (tmp_path / "tiny.zip").is_file()
 

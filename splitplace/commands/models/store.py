@@ -16,6 +16,7 @@ from splitplace.messages.limits import MEBIBYTE
 from splitplace.policies.memory import described_bytes
 from splitplace.storage.model_store import PREVIOUS, ModelStore, StoreError
 from splitplace.storage.paths import SHIPPED_STORE
+from splitplace.storage.replace import replacing
 from splitplace.terminal import printable
 
 ApplicationArgument = Annotated[str, typer.Argument(help="Name of an application in the store.")]
@@ -77,7 +78,7 @@ def export_command(
     named = {pieces / file.sha256 for file in models.application(application).files}
     others = {folder / PREVIOUS, *pieces.glob("*")} - named
     try:
-        with zipfile.ZipFile(archive, "w") as file:  # the weights do not compress
+        with replacing(archive) as whole, zipfile.ZipFile(whole, "w") as file:  # the weights do not compress
             for path in sorted(path for path in folder.rglob("*") if path.is_file() and path not in others):
                 file.write(path, path.relative_to(folder.parent))
     except OSError as error:

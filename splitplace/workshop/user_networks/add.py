@@ -101,9 +101,8 @@ def add(
     graph = Graph(whole)
     outputs = graph.shape(graph.output)
     if network.made is None and outputs != (len(request.labels),):
-        raise UserNetworkError(
-            f"the network has {list(outputs)} outputs, but there are {len(request.labels)} labels"
-        )
+        found = " x ".join(map(str, outputs))
+        raise UserNetworkError(f"the network has {found} outputs, but there are {len(request.labels)} labels")
     heading = Heading(
         name=request.name,
         title=request.title,

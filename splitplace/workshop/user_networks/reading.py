@@ -75,7 +75,7 @@ def read_onnx(path: Path, aside: Path, large_bytes: int = LARGE_MODEL_BYTES) -> 
     except Exception as error:  # protobuf's errors share no base class with those of files
         if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
             raise _no_room(path, aside, error) from error
-        raise UserNetworkError(f"{path} cannot be read as an ONNX model: {first_line(error)}") from error
+        raise UserNetworkError(_unreadable(path, error)) from error
     if not model.HasField("graph"):
         raise UserNetworkError(f"{path} holds no network")
     try:
@@ -93,6 +93,12 @@ def read_onnx(path: Path, aside: Path, large_bytes: int = LARGE_MODEL_BYTES) -> 
     model.graph.input.extend(inputs)
     model.ir_version = max(model.ir_version, _OLDEST_IR_WITHOUT_DOUBLES)
     return model
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{path}: {error.strerror}"
+    return f"{path} cannot be read as an ONNX model: {first_line(error)}"
 
 
 def _no_room(path: Path, aside: Path, error: OSError) -> UserNetworkError:

@@ -222,7 +222,7 @@ def test_torch_code_with_its_weights_answers_as_it_does_in_torch(user: Path) -> 
             ("--accuracy", "1", "--output-kind", "logits", "--labels", "two.txt"),
             "there are 2 labels",
         ),
-        ("missing.onnx", ("--accuracy", "1"), "cannot be read"),
+        ("missing.onnx", ("--accuracy", "1"), "missing.onnx: No such file or directory"),
         ("my_model.py:build", ("--accuracy", "1"), "say the shape of its pictures"),
         ("my_model.py:build", ("--accuracy", "1", "--input", "3"), "expected channels x height x width"),
         ("my_model.py:absent", ("--accuracy", "1", "--input", "3x16x16"), "has no function absent"),
