@@ -180,7 +180,7 @@ class Journal:
         """What is wrong with the file, as a sentence; empty if all is well."""
         failure = self._thread.failure
         refusing = f"journal {self._path}: {failure}; new tasks are refused" if failure else ""
-        return "; ".join(filter(None, [refusing, self._thread.finding]))
+        return "; ".join(filter(None, [refusing, self._thread.deleted, self._thread.finding]))
 
     @property
     def size_bytes(self) -> int:

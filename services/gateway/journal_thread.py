@@ -1,6 +1,7 @@
 """The thread that owns the journal's file, and groups writes into transactions."""
 
 import asyncio
+import contextlib
 import logging
 import queue
 import sqlite3
@@ -63,6 +64,17 @@ class JournalThread:
         except BaseException:
             self._is_ending.set()
             raise
+
+    @property
+    def deleted(self) -> str:
+        """That somebody has deleted the file, which goes on without a name until it is closed; else empty."""
+        with contextlib.suppress(OSError):  # a disk that does not answer tells nothing
+            if self._opened.done() and not self._path.exists():
+                return (
+                    f"journal {self._path} was deleted while in use, and what it holds is lost when the "
+                    "gateway ends: start it again while no task waits"
+                )
+        return ""
 
     async def damaged(self) -> NoReturn:
         """Wait until the open file turns out to be damaged, then raise JournalError.

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -79,6 +80,18 @@ async def test_a_damaged_journal_is_kept_aside_and_tasks_are_taken(damage: str, 
     async with Journal(path, durable=False) as journal:
         assert journal.trouble == ""
         assert (await journal.unfinished())[0][-1].key == f"camera.{TASKS + 1}"
+
+
+async def test_a_journal_that_is_deleted_while_in_use_is_told_and_tasks_are_still_taken(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "state" / "gateway.sqlite3"
+    path.parent.mkdir()
+    async with Journal(path, durable=False) as journal:
+        assert journal.trouble == ""
+        shutil.rmtree(path.parent)
+        assert await journal.accept(entry(1)) is None
+        assert f"journal {path} was deleted while in use" in journal.trouble
 
 
 def other_database(path: Path) -> None:
