@@ -17,7 +17,7 @@ from splitplace.commands.models.said import Said, interpolation_of
 from splitplace.commands.models.sound_flags import SoundFlags
 from splitplace.commands.shared.ending import ended_by_sigterm
 from splitplace.commands.shared.options import explain, fit_of, parse_deadline_ms
-from splitplace.commands.shared.places import WrittenStoreOption, model_store, paths
+from splitplace.commands.shared.places import WrittenStoreOption, check_writable, model_store, paths
 from splitplace.commands.shared.progress import telling
 from splitplace.errors import ConfigurationError
 from splitplace.messages.answer_kinds import KINDS, Kind
@@ -216,6 +216,7 @@ def add_command(
         not kind and (labels is not None or not network.endswith((".onnx", EXPORTED)))
     )
     _check_accuracy(data, accuracy, needed=is_plain)
+    check_writable(models)
     stated = 1.0 if accuracy is None else accuracy
     try:
         chosen = name or _name(network)

@@ -1,5 +1,6 @@
 """Options and settings about where files lie (docs/files.md)."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,6 +33,17 @@ StateDirOption = Annotated[
 def model_store(store: Path | None) -> ModelStore:
     """Return the networks of `--store`, else those that the settings name. Raises ConfigurationError."""
     return ModelStore(store) if store else _settings().model_store
+
+
+def check_writable(store: ModelStore) -> None:
+    """Raise StoreError where nothing can be written, before a command has worked for long."""
+    there = next(folder for folder in (store.root, *store.root.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise StoreError(
+            store.root, f"cannot be made, because {there} is no folder: name another with --store"
+        )
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise StoreError(store.root, "cannot be written to: name another folder with --store")
 
 
 def stored_applications(store: Path | None) -> Sequence[Application]:

@@ -1,5 +1,6 @@
 """A network of one's own becomes an application, by the commands that a user gives."""
 
+import os
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -245,6 +246,25 @@ def test_what_cannot_be_added_is_refused_with_the_reason(
     assert _run("add", network, *labels, *more, "--store", "store") in {1, 2}
     assert reason in capsys.readouterr().err
     assert not (user / "store").exists()
+
+
+@pytest.mark.usefixtures("user")
+def test_a_store_that_cannot_be_written_is_said_before_anything_is_measured(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    more = ("--accuracy", "1", "--labels", "labels.txt", "--store")
+    assert _run("add", "colours.onnx", *more, "labels.txt/store") == 1
+    shown = capsys.readouterr().err
+    assert "is no folder: name another with --store" in shown
+    assert "reading" not in shown
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "splitplace.commands.shared.places.os.access", lambda _, mode: mode != os.W_OK | os.X_OK
+        )
+        assert _run("add", "colours.onnx", *more, "store") == 1
+    shown = capsys.readouterr().err
+    assert "cannot be written to: name another folder with --store" in shown
+    assert "reading" not in shown
 
 
 def test_preprocessing_is_recorded_named_and_shown(user: Path, capsys: pytest.CaptureFixture[str]) -> None:
