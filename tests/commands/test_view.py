@@ -80,6 +80,10 @@ def test_a_reason_from_outside_is_shown_without_control_characters_and_markup(
 
 def test_the_same_is_said_in_one_line(observation: Observation) -> None:
     assert line(observation).startswith("2 nodes, 0 tasks accepted, 0 finished, hit rate ·")
+    assert line(Observation()).startswith("0 nodes, 0 tasks")
+    for name in list(observation.nodes)[1:]:
+        del observation.nodes[name]
+    assert line(observation).startswith("1 node, 0 tasks")
 
 
 def test_late_and_refused_tasks_are_marked(observation: Observation) -> None:

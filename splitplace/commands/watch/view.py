@@ -37,9 +37,14 @@ def line(observation: Observation) -> str:
     queued = sum(node.queue_length for node in observation.nodes.values())
     decisions = ", ".join(f"{count} {name}" for name, count in observation.decided.most_common())
     return (
-        f"{online} nodes, {len(observation.accepted)} tasks accepted, {len(observation.finished)} finished, "
+        f"{_counted(online, 'node')}, {_counted(len(observation.accepted), 'task')} accepted, "
+        f"{len(observation.finished)} finished, "
         f"hit rate {_ratio(observation.hit_rate)}, queue {queued}; decisions: {decisions or _MISSING}"
     )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def nodes_table(observation: Observation) -> Table:
