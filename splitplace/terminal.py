@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from io import TextIOWrapper
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -46,6 +47,9 @@ def run(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) 
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     command = typer.main.get_command(app)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # what a terminal of another alphabet cannot show is a `?`
     try:
         _check_paths(command, given)
         try:

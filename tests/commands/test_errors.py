@@ -203,3 +203,16 @@ def test_a_reader_of_the_output_who_leaves_sees_no_traceback() -> None:
     )
     os.close(writing)
     assert (ended.returncode, ended.stderr) == (1, b"")
+
+
+def test_a_terminal_of_another_alphabet_gets_question_marks_and_no_traceback(folder: Path) -> None:
+    (folder / "\N{GREEK SMALL LETTER ALPHA}").mkdir()
+    ended = subprocess.run(
+        (sys.executable, "-m", "splitplace", "models", "list", "--store", "\N{GREEK SMALL LETTER ALPHA}"),
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert b"?" in ended.stdout
+    assert ended.stdout.isascii()

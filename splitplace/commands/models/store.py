@@ -43,7 +43,7 @@ def list_command(*, store: StoreOption = None, as_json: JsonOption = False) -> N
     for heading in ("application", "store", "variant"):
         table.add_column(heading, no_wrap=True)
     for heading in ("fragments", "accuracy", "ms an image", "MB of memory"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     for application in applications:
         for variant in application.variants:
             fragments = [application.fragment(stage.fragment) for stage in variant.stages]

@@ -88,7 +88,8 @@ def print_plan(plan: Plan) -> None:
     console = Console()
     question, found = plan.question, plan.forecast
     console.print(
-        f"{question.application.name} on {question.cluster.named}: {question.rate:g} tasks a second of "
+        f"{question.application.name} on {question.cluster.named}: "
+        f"{question.rate:g} task{'' if question.rate == 1 else 's'} a second of "
         f"{question.batch} input{'s' if question.batch > 1 else ''}, each within {question.deadline_ms:g} ms "
         f"({question.policy})",
         highlight=False,
