@@ -1,7 +1,7 @@
 """Bring what ONNX Runtime reads all the same into the form that everything else here expects.
 
-That is nodes in the order in which they compute, weights that are dense, outputs that are tensors, and one
-version of each set of operators.
+That is nodes in the order in which they compute, weights that are dense and no copies, outputs that are
+tensors, and one version of each set of operators.
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ import onnx
 from onnx import numpy_helper
 
 from splitplace.errors import SplitPlaceError
-from splitplace.workshop.onnx.branches import inner_graphs, reads
+from splitplace.workshop.onnx.branches import inner_graphs, reads, rename
 from splitplace.workshop.onnx.light import is_outside
 
 _CONTRIBUTED = "com.microsoft"
@@ -40,6 +40,7 @@ def tidied(model: onnx.ModelProto, max_bytes: int) -> None:
     _one_version_each(model)
     _tidied(model.graph, max_bytes)
     _without_maps(model.graph)
+    _without_copies(model.graph)
 
 
 def _one_version_each(model: onnx.ModelProto) -> None:
@@ -85,6 +86,24 @@ def _without_maps(graph: onnx.GraphProto) -> None:
             if output.name == node.output[0]:
                 output.CopyFrom(onnx.helper.make_tensor_value_info(output.name, onnx.TensorProto.FLOAT, None))
         node.CopyFrom(onnx.helper.make_node("Identity", node.input, node.output))
+
+
+def _without_copies(graph: onnx.GraphProto) -> None:
+    """Have nodes read weights themselves, where torch copies a shared one for each layer that reads it."""
+    weights = {tensor.name for tensor in graph.initializer}
+    ends = {output.name for output in graph.output}
+    copied: dict[str, str] = {}
+    kept = []
+    for node in graph.node:
+        rename(node, copied)
+        is_copy = node.op_type == "Identity" and node.input[0] in weights
+        if is_copy and node.output[0] not in ends:
+            copied[node.output[0]] = node.input[0]
+        else:
+            kept.append(node)
+    if copied:
+        del graph.node[:]
+        graph.node.extend(kept)
 
 
 def _order(nodes: Iterable[onnx.NodeProto]) -> list[int]:

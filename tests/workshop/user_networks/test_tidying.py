@@ -89,3 +89,18 @@ def test_operators_of_onnx_runtime_get_a_version() -> None:
     model = _model([PRODUCT, helper.make_node("Gelu", ["p"], ["y"], domain="com.microsoft")])
     tidied(model, ROOM)
     assert ("com.microsoft", 1) in [(item.domain, item.version) for item in model.opset_import]
+
+
+def test_a_shared_weight_is_read_without_copies() -> None:
+    copies = [helper.make_node("Identity", ["w"], ["v"]), helper.make_node("Identity", ["v"], ["u"])]
+    reader = helper.make_node("MatMul", ["x", "u"], ["p"])
+    model = _model([*copies, reader, RELU])
+    tidied(model, ROOM)
+    assert [node.op_type for node in model.graph.node] == ["MatMul", "Relu"]
+    np.testing.assert_array_equal(_answer(model), [[3.0, 2.0]])
+
+
+def test_a_weight_that_is_an_output_is_still_copied() -> None:
+    model = _model([helper.make_node("Identity", ["w"], ["y"])])
+    tidied(model, ROOM)
+    np.testing.assert_array_equal(_answer(model), WEIGHT)
