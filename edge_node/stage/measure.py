@@ -101,10 +101,11 @@ def measured(model: Path, wanted: Wanted, memory_bytes: int) -> Measured:
         sessions.give_back_memory()
         loaded_bytes = private_bytes()
         peak.take()
+        number = _number_taken(session, wanted)
         runs: list[Run] = []
         for micro_batch in wanted["micro_batches"]:
             for _ in range(RUNS):
-                inputs = {each["name"]: _images(each, micro_batch) for each in wanted["inputs"]}
+                inputs = {each["name"]: _images(each, micro_batch, number) for each in wanted["inputs"]}
                 began = time.perf_counter()
                 outputs = sessions.within_memory(partial(session.run, None, inputs))
                 milliseconds = 1000 * (time.perf_counter() - began)
@@ -173,9 +174,23 @@ class _Peak:
             self.look()
 
 
-def _images(described: Input, images: int) -> NDArray[Any]:
+def _number_taken(session: ort.InferenceSession, wanted: Wanted) -> int:
+    """Return a number that a stage takes as input: 1, or 0 where that is no place in a table of one row."""
+    if not any(each["dtype"] in {"int32", "int64"} for each in wanted["inputs"]):
+        return 1
+    inputs = {each["name"]: _images(each, wanted["micro_batches"][0], 1) for each in wanted["inputs"]}
+    try:
+        sessions.within_memory(partial(session.run, None, inputs))
+    except MemoryError:
+        raise
+    except Exception:  # ONNX Runtime's C++ exceptions share no base class  # noqa: BLE001
+        return 0
+    return 1
+
+
+def _images(described: Input, images: int, number: int) -> NDArray[Any]:
     """Return an input whose memory is in use, as that of a received tensor is."""
-    return np.ones((images, *described["shape"]), described["dtype"])
+    return np.full((images, *described["shape"]), number, described["dtype"])
 
 
 if __name__ == "__main__":

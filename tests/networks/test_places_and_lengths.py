@@ -168,3 +168,37 @@ def test_sizes_that_a_file_contradicts_are_named_with_their_input(capsys: pytest
     assert exit_code("models", "add", "case.onnx", *flags, "--store", "store") == 1
     told = "--input is 3x5, but the file says 2x? for 'edges', beside its batch"
     assert told in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("names", [["x"], ["x", "kind"]], ids=["alone", "beside others"])
+def test_places_in_a_table_of_one_row_are_zeros(names: list[str]) -> None:
+    """As the kinds of tokens of a network that knows one kind, or the numbers of the graphs of one."""
+    nodes = [
+        _node("Gather", "only" if names[-1] == "x" else "table", "x", "rows"),
+        *([_node("Gather", "only", "kind", "kinds")] if len(names) > 1 else []),
+        _node("Add", "rows", "kinds" if len(names) > 1 else "b", "sum"),
+        _node("MatMul", "sum", "w", "m"),
+        _node("Tanh", "m", "y"),
+    ]
+    table = np.random.default_rng(0).standard_normal((ROWS, UNITS)).astype(np.float32)
+    weights = {"table": table, "only": table[:1], "b": table[1], "w": table[:UNITS]}
+    graph = helper.make_graph(
+        nodes,
+        "kinds",
+        [helper.make_tensor_value_info(name, INT64, ["N", 6]) for name in names],
+        [helper.make_tensor_value_info("y", FLOAT, ["N", 6, UNITS])],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save_model(helper.make_model(graph, opset_imports=opsets, ir_version=8), "case.onnx")
+    application = _added()
+    assert all(fragment.memory for fragment in application.fragments), "all are measured"
+    places = [np.zeros((3, 6), np.int64) for _ in names]
+    if len(names) > 1:
+        places[0] = np.random.default_rng(1).integers(0, ROWS, (3, 6))
+    session = ort.InferenceSession("case.onnx", providers=["CPUExecutionProvider"])
+    expected = np.asarray(session.run(None, dict(zip(names, places, strict=True)))[0])
+    load = partial(stage_runtime, ModelStore(Path("store")), application)
+    for variant in application.variants:
+        (found,) = variant_outputs(application, variant, load, places)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)

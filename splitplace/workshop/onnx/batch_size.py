@@ -11,6 +11,7 @@ computed from the one tensor `BATCH_SIZE`, which every fragment derives from its
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from splitplace.edge_node.stage import joining
 from splitplace.messages.limits import MAX_BATCH
 from splitplace.workshop.onnx.branches import inner_graphs, reads
 from splitplace.workshop.onnx.light import without_initializers
+from splitplace.workshop.onnx.places import run_with_places
 from splitplace.workshop.onnx.sessions import session_of
 
 BATCH_SIZE = joining.BATCH_SIZE
@@ -217,7 +219,7 @@ def lines_of(
     remove_unused(asking.graph)
     try:
         session = session_of(asking)
-        runs = [session.run(None, feed) for feed in feeds]
+        runs = [run_with_places(partial(session.run, None), feed) for feed in feeds]
         found = zip(sizes, zip(*runs, strict=True), strict=True)
         lines = {name: line for name, values in found if (line := Line.through(values)) is not None}
         bent = _bent(asking, lines)

@@ -5,6 +5,7 @@ in the model's `value_info`, and sides that grow with the batch are called `batc
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from onnx import helper
 from splitplace.workshop.onnx.file import BATCH
 from splitplace.workshop.onnx.graph import Graph
 from splitplace.workshop.onnx.inference import GraphError
+from splitplace.workshop.onnx.places import run_with_places
 from splitplace.workshop.onnx.sessions import session_of
 
 _BATCHES = (1, 2, 3)
@@ -72,7 +74,10 @@ def _runs(
         # What an optional holds looks like an array, too.
         are_tensors = [output.type.startswith("tensor(") for output in session.get_outputs()]
         runs = [
-            session.run(None, {value.name: _noise(value, batch, seed) for value in _inputs(model.graph)})
+            run_with_places(
+                partial(session.run, None),
+                {value.name: _noise(value, batch, seed) for value in _inputs(model.graph)},
+            )
             for seed, batch in enumerate(batches)
         ]
         return [

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Collection
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from onnx import helper
 from splitplace.messages.frames import encode_tensor
 from splitplace.messages.limits import MEBIBYTE
 from splitplace.workshop.onnx.graph import Graph
+from splitplace.workshop.onnx.places import run_with_places
 from splitplace.workshop.onnx.sessions import session_of
 
 _INPUTS = 4
@@ -53,7 +55,7 @@ def sent_shares(model: onnx.ModelProto, tensors: Collection[str]) -> dict[str, f
     for count in (max(1, min(_INPUTS, _MOST_BYTES // max(1, size))), 1):  # some take one at a time only
         inputs = {value.name: _example(value.type.tensor_type, count) for value in sources}
         with contextlib.suppress(Exception):
-            arrays = session.run(names, inputs)
+            arrays = run_with_places(partial(session.run, names), inputs)
             return {name: _share(array) for name, array in zip(names, arrays, strict=True)}
     return {}
 

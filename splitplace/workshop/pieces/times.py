@@ -15,6 +15,7 @@ import time
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from onnx import helper
 
 from splitplace.workshop.onnx.branches import reads, rename
 from splitplace.workshop.onnx.graph import Graph
+from splitplace.workshop.onnx.places import Arrays, taken_inputs
 from splitplace.workshop.onnx.sessions import session_of, session_options
 
 ROUNDS = 20
@@ -65,7 +67,7 @@ def segment_milliseconds(model: onnx.ModelProto, ends: Sequence[int], images: in
                 layer = layers[numbers[event["name"]]]
                 segment = bisect_right(ends, layer)
             rounds[-1][segment] += event["dur"]
-    timed = [times for times in rounds if times][_WARM_UP:]
+    timed = [times for times in rounds if times][-ROUNDS:]
     least = [min(times[index] for times in timed) for index in range(len(ends) + 1)]
     total = sum(least) or 1.0
     return tuple(share / total * run_ms / images for share in least)
@@ -143,11 +145,12 @@ def _profile(model: onnx.ModelProto, folder: Path, images: int) -> tuple[Path, f
     options.profile_file_prefix = str(folder / "profile")
     session = session_of(model, options)
     weights = {tensor.name for tensor in model.graph.initializer}
-    batch = {
+    batch: Arrays = {
         value.name: _noise(value.type.tensor_type, images)
         for value in model.graph.input
         if value.name not in weights
     }
+    batch = taken_inputs(partial(session.run, None), batch)
     run_ms = []
     for _ in range(_WARM_UP + ROUNDS):
         began = time.thread_time()

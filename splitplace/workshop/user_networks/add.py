@@ -16,6 +16,7 @@ from splitplace.messages.limits import MAX_FILE_BYTES, MAX_PIECES, MAX_STAGES, M
 from splitplace.storage.model_store import ModelStore
 from splitplace.workshop.datasets import Subset
 from splitplace.workshop.onnx.graph import Graph
+from splitplace.workshop.onnx.places import run_with_places
 from splitplace.workshop.packing.evaluation import Measured, compared
 from splitplace.workshop.packing.packer import (
     Heading,
@@ -132,7 +133,9 @@ def add(
             return pack(packer, store, answers, told, keep_previous=True, kept=kept)
         draft = timed_draft(packer, told, kept)
         inputs = samples_of(network.named_inputs, _TRIAL_INPUTS)
-        results = compared(draft, packer.load, list(inputs.values()), told)
+        results = run_with_places(
+            lambda tried: compared(draft, packer.load, list(tried.values()), told), inputs
+        )
         check_chains(draft, results)
         application = with_stated_accuracy(draft, answers)
         store.save(application, packer.contents(), keep_previous=True)

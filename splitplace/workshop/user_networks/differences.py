@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitplace.edge_node.stage.session import Tensors
+from splitplace.workshop.onnx.places import Arrays, run_with_places
 from splitplace.workshop.pieces.chain import MeasuredNetwork, run_bundles, write_files
 from splitplace.workshop.pieces.cut import cut_into_pieces
 from splitplace.workshop.user_networks.trial import samples_of
@@ -35,11 +36,15 @@ def chain_differences(network: MeasuredNetwork, cuts: tuple[int, ...], count: in
     with TemporaryDirectory(prefix="splitplace-") as name:
         folder = Path(name)
         write_files(folder, chain)
-        whole = run_bundles(folder, chain, (), inputs)
-        return {
-            transport: _greatest(whole, run_bundles(folder, chain, numbers, inputs, handed_on=handed_on))
-            for transport, handed_on in _HANDED_ON.items()
-        }
+
+        def differences(tried: Arrays) -> dict[Transport, float]:
+            whole = run_bundles(folder, chain, (), tried)
+            return {
+                transport: _greatest(whole, run_bundles(folder, chain, numbers, tried, handed_on=handed_on))
+                for transport, handed_on in _HANDED_ON.items()
+            }
+
+        return run_with_places(differences, inputs)
 
 
 def _rounded(tensor: NDArray[Any]) -> NDArray[Any]:

@@ -48,7 +48,7 @@ from splitplace.workshop.user_networks.trial import (
     check_repeatable,
     problem_of_batches,
     run_of,
-    samples_of,
+    tried_inputs,
 )
 from splitplace.workshop.user_networks.turns import with_constant_turns
 
@@ -174,7 +174,7 @@ def adopt(model: onnx.ModelProto, preprocessing: Preprocessing | None, wishes: W
         alike = "as is said" if wishes.pictures else f"{pictures[0]} and what has its type and size"
         notes = (*notes, f"pictures, all prepared alike: {', '.join(pictures)} ({alike}; --picture NAME)")
     given = put_reading_in_front(changed, sources, preprocessing, pictures)
-    alone = Alone(samples_of(given, _TRIED))
+    alone = Alone(tried_inputs(changed, given, _TRIED))
     check_repeatable(changed, alone.first())
     problem = next((_unbatched(source) for source in sources if source.axis is None), "")
     problem = problem or _freed(changed, sources[0].batch, alone)

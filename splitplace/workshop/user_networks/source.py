@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from splitplace.messages.limits import MAX_BUNDLE_NAME_BYTES
@@ -43,8 +42,6 @@ _LENGTH = re.compile("seq|len|time|tok|step|frame", re.IGNORECASE)
 """Names of sides that are lengths of one input."""
 _MAX_DIGITS = 5
 _EXAMPLE_SIDE = 16
-_COARSE = 8
-"""Patches of a sample picture along each side."""
 
 
 @dataclass(frozen=True)
@@ -291,24 +288,6 @@ def _source(value: onnx.ValueInfoProto, axis: int | None) -> Source:
     sizes = [dimension.dim_value for dimension in tensor.shape.dim]
     batch = 1 if axis is None else sizes.pop(axis)
     return Source(value.name, tensor.elem_type, tuple(sizes), batch, axis)
-
-
-def samples(spec: TensorSpec, count: int, seed: int = 0) -> NDArray[Any]:
-    """Return inputs that look like real ones: smooth patches with some noise; small whole numbers; noise."""
-    random = np.random.default_rng(seed)
-    shape = (count, *spec.shape)
-    if spec.dtype == "uint8" and len(spec.shape) == _AXES:
-        channels, height, width = spec.shape
-        patches = random.uniform(0, 255, (count, channels, _COARSE, _COARSE))
-        rows = np.arange(height) * _COARSE // height
-        columns = np.arange(width) * _COARSE // width
-        smooth = patches[:, :, rows][:, :, :, columns] + random.normal(0, 8, shape)
-        return np.clip(smooth, 0, 255).astype(np.uint8)
-    if spec.dtype in {"uint8", "int8"}:
-        return random.integers(0, 2 if spec.dtype == "int8" else 256, shape).astype(spec.dtype)
-    if spec.dtype.startswith("int"):
-        return random.integers(0, 2, shape).astype(spec.dtype)
-    return random.standard_normal(shape).astype(spec.dtype)
 
 
 def short_name(name: str, otherwise: str) -> str:

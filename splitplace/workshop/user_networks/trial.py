@@ -1,6 +1,7 @@
 """Run a user's network on inputs that look like real ones: each alone, then several together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,10 @@ from onnx import helper
 from splitplace.messages.pieces import NamedTensor
 from splitplace.messages.tensors import TensorSpec
 from splitplace.workshop.onnx.branches import all_nodes
+from splitplace.workshop.onnx.places import Arrays, is_no_place, run_with_places, taken_inputs
 from splitplace.workshop.onnx.sessions import session_of
 from splitplace.workshop.user_networks.reading import PLAIN_OPSET, UserNetworkError, first_line
-from splitplace.workshop.user_networks.source import samples, sources_of
-
-Arrays = Mapping[str, NDArray[Any]]
-"""Arrays by the names of their tensors."""
+from splitplace.workshop.user_networks.source import sources_of
 
 SAME_ANSWER = 1e-3
 """Greatest accepted difference between the outputs for an input alone and in a batch."""
@@ -31,8 +30,9 @@ _RANDOM = {
 }
 _BY_RANGE = "DynamicQuantize"
 """Beginning of the names of operators that quantise by the range of the values that they get."""
-_NO_PLACE = ("out of data bounds", "within bounds", "invalid ind")
-"""What ONNX Runtime says of a place that another tensor does not have."""
+_COARSE = 8
+"""Patches of a sample picture along each side."""
+_AXES = 3
 _DROPOUT_INPUTS = 2
 """Inputs of a `Dropout` that is not told whether it is trained."""
 
@@ -77,6 +77,24 @@ def _refused(error: Exception, inputs: Arrays) -> CannotRunError:
     return CannotRunError(f"ONNX Runtime cannot run the model: {first_line(error)}{_advice(error, inputs)}")
 
 
+def samples(spec: TensorSpec, count: int, seed: int = 0) -> NDArray[Any]:
+    """Return inputs that look like real ones: smooth patches with some noise; small whole numbers; noise."""
+    random = np.random.default_rng(seed)
+    shape = (count, *spec.shape)
+    if spec.dtype == "uint8" and len(spec.shape) == _AXES:
+        channels, height, width = spec.shape
+        patches = random.uniform(0, 255, (count, channels, _COARSE, _COARSE))
+        rows = np.arange(height) * _COARSE // height
+        columns = np.arange(width) * _COARSE // width
+        smooth = patches[:, :, rows][:, :, :, columns] + random.normal(0, 8, shape)
+        return np.clip(smooth, 0, 255).astype(np.uint8)
+    if spec.dtype in {"uint8", "int8"}:
+        return random.integers(0, 2 if spec.dtype == "int8" else 256, shape).astype(spec.dtype)
+    if spec.dtype.startswith("int"):
+        return random.integers(0, 2, shape).astype(spec.dtype)
+    return random.standard_normal(shape).astype(spec.dtype)
+
+
 def samples_of(inputs: Sequence[NamedTensor], count: int) -> dict[str, NDArray[Any]]:
     """Return so many samples of each input, batch first.
 
@@ -89,6 +107,22 @@ def samples_of(inputs: Sequence[NamedTensor], count: int) -> dict[str, NDArray[A
             array[-1] *= np.random.default_rng(seed).integers(0, 2, array.shape[1:]).astype(array.dtype)
         found[tensor.name] = array
     return found
+
+
+def tried_inputs(model: onnx.ModelProto, inputs: Sequence[NamedTensor], count: int) -> Arrays:
+    """Return so many samples of each input that are places in a model's tables, as far as there are such."""
+    found = samples_of(inputs, count)
+    if all(array.dtype.kind == "f" or array.dtype.itemsize == 1 for array in found.values()):
+        return found  # without a run, which takes its time
+    try:
+        taken = taken_inputs(lambda tried: Alone(tried).rows(model), found)
+    except UserNetworkError:
+        return found  # those that run it tell what is wrong
+    if taken is not found:
+        with suppress(UserNetworkError):
+            run_of(model, found)
+            return found  # together they are places, in each other: the first axis is no batch
+    return taken
 
 
 class Alone:
@@ -107,16 +141,20 @@ class Alone:
         """Return the first input alone."""
         return {name: array[:1] for name, array in self.inputs.items()}
 
+    def rows(self, model: onnx.ModelProto) -> list[dict[str, NDArray[Any]]]:
+        """Return the outputs for each input. Raises UserNetworkError if ONNX Runtime refuses."""
+        return runs_of(
+            model,
+            [{name: array[at : at + 1] for name, array in self.inputs.items()} for at in range(self.count)],
+        )
+
     def outputs(self, model: onnx.ModelProto) -> dict[str, NDArray[Any]]:
         """Return every output `[inputs, ...]` by name.
 
         Raises:
             UserNetworkError: ONNX Runtime refuses, or the size of an output depends on the input.
         """
-        rows = runs_of(
-            model,
-            [{name: array[at : at + 1] for name, array in self.inputs.items()} for at in range(self.count)],
-        )
+        rows = self.rows(model)
         for name, array in rows[0].items():
             if not array.ndim or len(array) != 1:
                 raise UserNetworkError(
@@ -166,7 +204,7 @@ def check_conversion(original: onnx.ModelProto, converted: onnx.ModelProto) -> N
         else:
             values = samples(TensorSpec(dtype=source.array.dtype, shape=tuple(sides)), 1)[0]
         inputs[source.name] = values.astype(helper.tensor_dtype_to_np_dtype(source.element))
-    first, second = run_of(original, inputs), run_of(converted, inputs)
+    first, second = run_with_places(lambda tried: (run_of(original, tried), run_of(converted, tried)), inputs)
     for name, array in first.items():
         if array.shape != second[name].shape or not np.allclose(array, second[name], rtol=1e-3, atol=1e-5):
             raise UserNetworkError(
@@ -204,10 +242,11 @@ def _sizes(rows: Sequence[Arrays], name: str) -> str:
 def _advice(error: Exception, inputs: Arrays) -> str:
     """Return what may help where a number chooses what a network does, or is a place in another tensor."""
     places = [name for name, array in inputs.items() if array.dtype.kind in "iu"]
-    if places and any(sign in str(error) for sign in _NO_PLACE):
+    if places and is_no_place(error):
+        name = f"{places[0]}=" if len(inputs) > 1 else ""
         return (
-            " (whole numbers are tried as 0 and 1; where the first side of an input is no batch, such as the "
-            f"nodes of a graph, say all its sizes: --input {places[0]}=SIZES)"
+            " (whole numbers are tried as 0 and 1, then as 0; where the first side of an input is no batch, "
+            f"such as the nodes of a graph, say all its sizes: --input {name}SIZES)"
         )
     numbers = [
         name for name, array in inputs.items() if array.size == len(array) and array.dtype.kind in "iub"
