@@ -202,3 +202,23 @@ def test_places_in_a_table_of_one_row_are_zeros(names: list[str]) -> None:
     for variant in application.variants:
         (found,) = variant_outputs(application, variant, load, places)
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_of_one_is_no_length_of_another_input() -> None:
+    """As of a network for molecules, whose one input is `[1, atoms]` numbers beside `[1, atoms, atoms]`."""
+    nodes = [
+        _node("Gather", "table", "x", "rows"),
+        _node("Gather", "table", "more", "others"),
+        _node("Add", "rows", "others", "sum"),
+        _node("Transpose", "sum", "turned", perm=[0, 2, 1]),
+        _node("MatMul", "sum", "turned", "m"),
+        _node("Add", "m", "apart", "a"),
+        _node("Squeeze", "a", "zero", "y"),
+    ]
+    _save(nodes, (INT64, [1, "atoms"]), ["atoms", "atoms"])
+    model = onnx.load("case.onnx")
+    model.graph.input.append(helper.make_tensor_value_info("more", INT64, [1, "atoms"]))
+    model.graph.input.append(helper.make_tensor_value_info("apart", FLOAT, [1, "atoms", "atoms"]))
+    onnx.save_model(model, "case.onnx")
+    application = _added("--input", "x=5", "--input", "more=5", "--input", "apart=5x5")
+    assert [each.spec.shape for each in application.inputs] == [(5,), (5,), (5, 5)]

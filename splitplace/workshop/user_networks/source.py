@@ -163,8 +163,8 @@ def batch_axes(model: onnx.ModelProto) -> tuple[int | None, ...]:
 
     The batch is what inputs and outputs call a batch, else what the first axis of an output is called, unless
     that is a length, else the first axis of the first input, unless its size is fixed and no output has it.
-    Of each input it is the axis of that name; else the first, if that is open; else the only open one; else
-    the one that has the size of the batch.
+    Of each input it is the axis of that name; else the first, if that is open; else the one that has the size
+    of the batch, if the file fixes that; else the only open one, or the one of size 1.
     """
     values = inputs_of(model)
     first = values[0].type.tensor_type.shape.dim
@@ -177,11 +177,10 @@ def batch_axes(model: onnx.ModelProto) -> tuple[int | None, ...]:
     ]
     name = next((name for name in called if name in names), "")
     if name:
-        return tuple(_batch_axis(value, name, 1) for value in values)
+        return tuple(_batch_axis(value, name, 0) for value in values)
     if not first or not _is_batch(first, made):
         return (None,) * len(values)
-    size = first[0].dim_value or 1
-    return (0, *(_batch_axis(value, first[0].dim_param, size) for value in values[1:]))
+    return (0, *(_batch_axis(value, first[0].dim_param, first[0].dim_value) for value in values[1:]))
 
 
 def _is_length(name: str, given: Sequence[Sequence[Any]], made: Sequence[Sequence[Any]]) -> bool:
@@ -213,8 +212,9 @@ def _batch_axis(value: onnx.ValueInfoProto, name: str, size: int) -> int | None:
     dimensions = value.type.tensor_type.shape.dim
     named = [at for at, side in enumerate(dimensions) if name and side.dim_param == name]
     free = [at for at, side in enumerate(dimensions) if not side.dim_value]
-    alike = [at for at, side in enumerate(dimensions) if side.dim_value == size]
-    for found in (named, free[:1] if 0 in free or len(free) == 1 else [], alike):
+    alike = [at for at, side in enumerate(dimensions) if side.dim_value == (size or 1)]
+    only = free if len(free) == 1 else []
+    for found in (named, free if 0 in free else [], *((alike, only) if size else (only, alike))):
         if found:
             return found[0]
     return None
