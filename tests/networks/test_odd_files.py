@@ -137,6 +137,18 @@ def _long_names() -> onnx.ModelProto:
     return model
 
 
+def _with_output(name: str, *nodes: onnx.NodeProto) -> onnx.ModelProto:
+    model = _model(*nodes)
+    model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.INT64, None))
+    return model
+
+
+def _without_a_shape() -> onnx.ModelProto:
+    model = _model(_node("Tanh", "t", "y"))
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    return model
+
+
 ADDED: dict[str, Callable[[], onnx.ModelProto]] = {
     "last operator without inference": lambda: _model(_node("Gelu", "t", "y", domain="com.microsoft")),
     "ends with a loop": _loop,
@@ -146,6 +158,7 @@ ADDED: dict[str, Callable[[], onnx.ModelProto]] = {
     ),
     "an optional inside": lambda: _model(_node("Optional", "t", "o"), _node("OptionalGetElement", "o", "y")),
     "names of 600 letters": _long_names,
+    "no shape": _without_a_shape,
     "few functions": lambda: _functions(3),
 }
 
@@ -153,7 +166,8 @@ ADDED: dict[str, Callable[[], onnx.ModelProto]] = {
 @pytest.mark.parametrize("case", ADDED)
 def test_an_odd_network_answers_as_onnx_runtime_does(case: str) -> None:
     onnx.save_model(ADDED[case](), "case.onnx")
-    assert exit_code("models", "add", "case.onnx", *CLASSES, "--output-kind", "logits", "--store", "s") == 0
+    flags = [*CLASSES, "--output-kind", "logits", *(("--input", "6") if case == "no shape" else ())]
+    assert exit_code("models", "add", "case.onnx", *flags, "--store", "s") == 0
     store = ModelStore(Path("s"))
     application = store.application("case")
     rows = np.random.default_rng(7).standard_normal((3, 6)).astype(np.float32)
@@ -187,6 +201,17 @@ def test_an_odd_network_answers_as_onnx_runtime_does(case: str) -> None:
             "no constant number of turns",
         ),
         (lambda: _tree(200_000), ("--kind", "tensors"), "train fewer or smaller trees"),
+        (
+            lambda: _with_output("k", _node("Shape", "t", "k"), _node("Tanh", "t", "y")),
+            ("--kind", "tensors"),
+            "its output 'k' is the same for all inputs",
+        ),
+        (
+            lambda: _with_output("k", _node("Abs", "zero", "k"), _node("Tanh", "t", "y")),
+            ("--kind", "tensors"),
+            "its output 'k' is the same for all inputs",
+        ),
+        (_without_a_shape, CLASSES, "the file tells no shape of 'x': say its sizes beside the batch"),
         (_rows_chosen_by_value, ("--kind", "tensors"), "the size of the output 'y' depends on the values"),
     ],
 )

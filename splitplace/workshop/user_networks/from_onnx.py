@@ -297,7 +297,13 @@ def _finished(model: onnx.ModelProto, *, one_by_one: bool) -> onnx.ModelProto:
         finished = finish(with_told_shapes(with_plain_sizes(model)))
     except (ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise UserNetworkError(f"the model's shapes cannot be inferred: {first_line(error)}") from error
-    untold = {output.name for output in finished.graph.output}.intersection(Graph(finished).untold)
+    graph = Graph(finished)
+    made = {*graph.inputs, *(name for node in graph.nodes for name in node.output)}
+    if fixed := [name for name in graph.outputs if name not in made]:
+        raise UserNetworkError(
+            f"its output {fixed[0]!r} is the same for all inputs of these sizes: choose others with --output"
+        )
+    untold = {output.name for output in finished.graph.output}.intersection(graph.untold)
     if untold:
         raise UserNetworkError(
             f"the size of the output {min(untold)!r} depends on the values of the input: choose others with "

@@ -1,7 +1,7 @@
 """The inputs of a user's network: what they are, and what sensors send for them."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 
 from splitplace.messages.limits import MAX_BUNDLE_NAME_BYTES
 from splitplace.messages.tensors import DType, TensorSpec
+from splitplace.workshop.onnx.file import BATCH
 from splitplace.workshop.user_networks.reading import UserNetworkError, with_sides
 from splitplace.workshop.user_networks.state_names import states_by_name
 
@@ -113,6 +114,9 @@ def sized(model: onnx.ModelProto, said: str = "") -> tuple[onnx.ModelProto, tupl
     """
     values = inputs_of(model)
     wanted = _said_by_input(said, [value.name for value in values])
+    if any(not value.type.tensor_type.HasField("shape") for value in values):
+        model = _with_ranks(model, wanted)
+        values = inputs_of(model)
     axes = batch_axes(model)
     notes: tuple[str, ...] = ()
     still_open: list[tuple[onnx.ValueInfoProto, int | None]] = []
@@ -141,6 +145,24 @@ def sized(model: onnx.ModelProto, said: str = "") -> tuple[onnx.ModelProto, tupl
     if still_open:
         raise UserNetworkError(_question(still_open, is_only_input=len(values) == 1))
     return model, notes
+
+
+def _with_ranks(model: onnx.ModelProto, wanted: Mapping[str, str]) -> onnx.ModelProto:
+    """Return a model whose inputs of any number of axes have a batch and the sizes that are said."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    for value in inputs_of(changed):
+        if value.type.tensor_type.HasField("shape"):
+            continue
+        if not wanted.get(value.name):
+            raise UserNetworkError(
+                f"the file tells no shape of {value.name!r}: say its sizes beside the batch, like "
+                f"--input {value.name}=3x224x224"
+            )
+        sides = wanted[value.name].count("x") + 1
+        shape = helper.make_tensor_type_proto(value.type.tensor_type.elem_type, [BATCH, *[None] * sides])
+        value.type.CopyFrom(shape)
+    return changed
 
 
 def _question(still_open: Sequence[tuple[onnx.ValueInfoProto, int | None]], *, is_only_input: bool) -> str:
