@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 LOCK_PATIENCE_S: Final = 1.0
 """How long a write waits for another program that has locked the file."""
 
+_ONLY_OWNER: Final = 0o600
+"""Mode of a new file, which the two beside it take over."""
 _WAL_BYTES: Final = 16 * MEBIBYTE
 CACHE_KIB: Final = 512
 """Pages that a connection keeps. SQLite's own 2 MiB take half an hour to fill and look like a leak."""
@@ -140,6 +142,9 @@ def _check_tables(connection: sqlite3.Connection) -> None:
 
 
 def _opened(path: Path, *, durable: bool) -> sqlite3.Connection:
+    # It holds inputs of tasks, which may be pictures of a home. If it cannot be made, SQLite says why.
+    with contextlib.suppress(OSError):
+        path.touch(mode=_ONLY_OWNER)
     connection = sqlite3.connect(path, isolation_level=None, timeout=LOCK_PATIENCE_S)
     try:
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # counts for a new file only

@@ -1,7 +1,7 @@
 """`splitplace plan`."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -23,7 +23,7 @@ from splitplace.commands.shared.options import (
 )
 from splitplace.commands.shared.output import JsonOption, print_json
 from splitplace.commands.shared.places import StateDirOption, StoreOption
-from splitplace.commands.shared.progress import telling
+from splitplace.commands.shared.progress import Step, telling
 from splitplace.commands.shared.running_system import found_network
 from splitplace.errors import ConfigurationError, ExitCode
 from splitplace.planning.advice import changes, verdict
@@ -33,6 +33,7 @@ from splitplace.planning.question import DEFAULT_POLICY, OutOfReachError, Questi
 from splitplace.planning.standing import standing
 from splitplace.policies.pairs import parse_policy
 from splitplace.policies.splitting import parse_arms
+from splitplace.simulator.result import TaskRecord
 
 
 def command(
@@ -126,9 +127,19 @@ def _answer(question: Question, *, advise: bool) -> Plan:
         answer = verdict(found, question.wanted)
         helpful = []
         if advise and answer != "yes":
-            step("what would help")
-            helpful = changes(question, found, known_kinds(), simulator)
+            helpful = changes(question, found, known_kinds(), _telling_what_is_tried(simulator, step))
     return Plan(question, stands, found, answer, tuple(helpful))
+
+
+def _telling_what_is_tried(simulator: Simulator, step: Step) -> Simulator:
+    def run(question: Question) -> Iterable[tuple[TaskRecord, ...]]:
+        step(
+            f"would this help? {question.cluster.named}, {question.rate:.2g} tasks a second, each within "
+            f"{question.deadline_ms:g} ms"
+        )
+        return simulator(question)
+
+    return run
 
 
 @contextmanager

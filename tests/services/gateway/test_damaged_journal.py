@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import shutil
 import sqlite3
+import stat
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from splitplace.messages.task import Answer
 from splitplace.messages.topics import METRICS_GATEWAY, METRICS_SERVICE
 from splitplace.services.gateway import moments
 from splitplace.services.gateway.journal import Journal, JournalError, Known
+from splitplace.services.gateway.journal_file import open_journal
 from splitplace.services.gateway.moments import Moment, passed_s
 from splitplace.services.gateway.service import serve
 from splitplace.services.gateway.settings import GatewaySettings
@@ -283,6 +285,14 @@ def test_this_machine_has_a_run_of_its_own() -> None:
     first, second = moments.now(), moments.now()
     assert first.boot == second.boot
     assert passed_s(first, second, 60.0) < 60.0
+
+
+def test_a_new_journal_may_be_read_by_its_owner_only(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.sqlite3"
+    connection, _ = open_journal(path, durable=False, is_ours=True)
+    with contextlib.closing(connection):
+        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
+    assert modes == {path.name + suffix: 0o600 for suffix in ("", "-wal", "-shm")}
 
 
 async def test_the_gateway_tells_what_is_wrong_with_its_journal(mosquitto_url: str, tmp_path: Path) -> None:
