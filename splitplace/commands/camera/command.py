@@ -24,7 +24,7 @@ from splitplace.commands.shared.options import (
     settings_from,
 )
 from splitplace.commands.shared.output import JsonOption, cell, print_json
-from splitplace.commands.shared.wording import described
+from splitplace.commands.shared.wording import counted, described
 from splitplace.errors import ExitCode
 from splitplace.messages.base import Name
 from splitplace.messages.names import SensorName
@@ -138,9 +138,9 @@ class _Told:
 
     def end(self, replaced: int) -> None:
         """Say how many there were, on standard error."""
-        pictures = "1 picture" if self.sent == 1 else f"{self.sent} pictures"
         Console(stderr=True, highlight=False).print(
-            f"{pictures} sent, {self.answered} with an answer, {replaced} replaced by newer ones"
+            f"{counted(self.sent, 'picture')} sent, {self.answered} with an answer, "
+            f"{replaced} replaced by newer ones"
         )
 
 

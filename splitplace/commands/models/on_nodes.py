@@ -8,6 +8,7 @@ from typing import Any
 from splitplace.bus.settings import Settings
 from splitplace.commands.shared.output import print_json
 from splitplace.commands.shared.running_system import ask_system, found_network
+from splitplace.commands.shared.wording import counted
 from splitplace.errors import ConfigurationError
 from splitplace.messages.cluster import ClusterState
 from splitplace.planning.idle_nodes import IdleVariant, nodes_as_idle, on_idle_nodes
@@ -65,7 +66,7 @@ def summary(nodes: int, variants: Sequence[IdleVariant]) -> str:
         else f"{each.variant} {_time(each.predicted_ms)} over {', '.join(each.nodes)}"
         for each in chosen
     )
-    return f"On your {nodes} node{'s' if nodes > 1 else ''}: {said}."
+    return f"On your {counted(nodes, 'node')}: {said}."
 
 
 def lines(variants: Sequence[IdleVariant]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from splitplace.commands.shared.output import cell
+from splitplace.commands.shared.wording import counted
 from splitplace.planning.advice import Change, Verdict
 from splitplace.planning.forecast import COVERAGE, Figure, Forecast
 from splitplace.planning.question import Question
@@ -89,8 +90,8 @@ def print_plan(plan: Plan) -> None:
     question, found = plan.question, plan.forecast
     console.print(
         f"{question.application.name} on {question.cluster.named}: "
-        f"{question.rate:g} task{'' if question.rate == 1 else 's'} a second of "
-        f"{question.batch} input{'s' if question.batch > 1 else ''}, each within {question.deadline_ms:g} ms "
+        f"{counted(question.rate, 'task')} a second of "
+        f"{counted(question.batch, 'input')}, each within {question.deadline_ms:g} ms "
         f"({question.policy})",
         highlight=False,
     )

@@ -1,4 +1,4 @@
-"""The answer for one input in a few words. Pure."""
+"""Numbers of things, and the answer for one input, in a few words. Pure."""
 
 from collections import Counter
 
@@ -44,3 +44,9 @@ def described(prediction: AnyPrediction) -> str:
 
 def _listed(named: list[str], more: int, nothing: str) -> str:
     return ", ".join(named) + (f" and {more} more" if more > 0 else "") if named else nothing
+
+
+def counted(number: float, what: str) -> str:
+    """Return `1 task`, `2.5 tasks`."""
+    shown = str(number) if isinstance(number, int) else f"{number:g}"
+    return f"{shown} {what}{'' if number == 1 else 's'}"

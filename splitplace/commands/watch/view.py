@@ -9,6 +9,7 @@ from rich.text import Text
 
 from splitplace.commands.shared.output import cell
 from splitplace.commands.shared.task_record import TaskRecord
+from splitplace.commands.shared.wording import counted
 from splitplace.commands.watch.observation import Observation
 from splitplace.commands.watch.words import mark, name_of
 from splitplace.messages.cluster import NodeState
@@ -37,14 +38,10 @@ def line(observation: Observation) -> str:
     queued = sum(node.queue_length for node in observation.nodes.values())
     decisions = ", ".join(f"{count} {name}" for name, count in observation.decided.most_common())
     return (
-        f"{_counted(online, 'node')}, {_counted(len(observation.accepted), 'task')} accepted, "
+        f"{counted(online, 'node')}, {counted(len(observation.accepted), 'task')} accepted, "
         f"{len(observation.finished)} finished, "
         f"hit rate {_ratio(observation.hit_rate)}, queue {queued}; decisions: {decisions or _MISSING}"
     )
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def nodes_table(observation: Observation) -> Table:
